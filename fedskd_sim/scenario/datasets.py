@@ -1,0 +1,53 @@
+"""What the hospitals learn from. The top level's ``data`` is the default of every hospital, whose own ``data`` overrides keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
+
+
+class SyntheticSkin(Part):
+    """Images that look like pigmented lesions, made from the scenario's seed; nothing is downloaded or stored."""
+
+    name: Literal["synthetic-skin"]
+    """Draw round blotches whose border, colour and texture depend on the class, under the hospital's own camera."""
+    samples: Annotated[int, Field(ge=10)] = 400
+    """Images of this hospital; 60 % train, 20 % validate, 20 % test."""
+    image_size: Annotated[int, Field(ge=8, le=512)] = 32
+    """Height and width in pixels."""
+    classes: Annotated[int, Field(ge=2, le=8)] = 4
+    """Number of diagnoses; every hospital must have the same."""
+    site_shift: NonNegative = 0.6
+    """Strength of this hospital's own colour cast, lighting and blur; 0 makes all cameras alike."""
+    label_skew: Share = 0.6
+    """0: all classes equally frequent; 1: class frequencies drawn freely for each hospital (flat Dirichlet)."""
+
+
+class Ham10000(Part):
+    """HAM10000 in one ``.npz``: image, label, site, split_group, fold (see README, Data)."""
+
+    name: Literal["ham10000"]
+    """Four source collections act as four hospitals."""
+    file: str = "ham10000_28x28.npz"
+    """File name inside the folder given by ``--data`` or FEDSKD_DATA."""
+    site: str = ""
+    """The collection this hospital owns: rosendahl, vidir_modern, vidir_molemax or vienna_dias."""
+    test_fold: Annotated[int, Field(ge=0, le=4)] = 0
+    """Fold used for testing; folds never split a lesion."""
+    validation_fold: Annotated[int, Field(ge=0, le=4)] = 1
+    """Fold used for validation; the other three train."""
+    limit: Count | None = None
+    """At most this many training images, drawn from the seed; null takes all."""
+
+
+class NoData(Part):
+    """No data at all, for the placebo algorithm."""
+
+    name: Literal["none"] = "none"
+    """Nothing is loaded."""
+
+
+Dataset = Annotated[SyntheticSkin | Ham10000 | NoData, Field(discriminator="name")]

@@ -1,0 +1,123 @@
+"""The scenario itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from fedskd_sim.scenario.algorithms import Algorithm
+from fedskd_sim.scenario.datasets import Dataset, NoData
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
+
+NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Architecture(Part):
+    """A registered architecture with its options; a bare name in the file means no options."""
+
+    name: str
+    """See ``fedskd-sim models``."""
+    options: dict[str, int | float | str | bool] = {}
+    """Options of this architecture, for example ``{width: 32, norm: group}``."""
+
+
+class Resources(Part):
+    """What one hospital may use."""
+
+    cpu: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads of numerical work; part of the result's identity, because sums depend on it."""
+    memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")] = "2Gi"
+    """Memory asked for in a cluster; local runs report the peak beside it and do not enforce it."""
+    gpu: Annotated[int, Field(ge=0, le=16)] = 0
+    """Whole devices asked for in a cluster."""
+
+
+class Hospital(Part):
+    """A participant: a name, an architecture, private data."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    """Lower-case letters, digits and dashes, at most 40: it is address, metric label and host name."""
+    architecture: Architecture
+    """The architecture of this hospital's model."""
+    data: Annotated[
+        Dataset,
+        WithJsonSchema({"type": "object", "description": "Overrides keys of the top level's data for this hospital."}),
+    ]
+    """Overrides keys of the top level's ``data``."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$")] = "cpu"
+    """Where it computes: cpu, cuda or cuda:N."""
+    resources: Resources = Resources()
+    """What it may use."""
+
+
+class Network(Part):
+    """The links between hospitals when they are processes of their own."""
+
+    transport: Literal["ipc", "tcp"] = "ipc"
+    """ipc: Unix sockets in a private folder; tcp: loopback TCP with CURVE keys made by the launcher."""
+    plaintext: bool = False
+    """Say true to run tcp without keys; every process of this machine can then read and forge the models."""
+    port: Port = 0
+    """First TCP port: the controller's; hospital number i listens on port + i. 0 takes any free ones."""
+    inbox: Count = 2
+    """Visitors that may wait at a hospital; more stay with their sender."""
+
+
+class Metrics(Part):
+    """The Prometheus end point of every hospital."""
+
+    port: Port = 0
+    """Hospital number i (from 1) serves /metrics on port + i; 0 takes any free ones."""
+    linger: NonNegative = 0.0
+    """Seconds a finished hospital stays up, so that a last scrape sees its last values."""
+
+
+class Timeouts(Part):
+    """Every wait has a deadline; seconds."""
+
+    register_: Annotated[float, Field(gt=0, alias="register")] = 60.0
+    """Until all hospitals have registered with the controller."""
+    hop: Positive = 600.0
+    """Until the next visitor arrives: longer than the slowest session of the predecessor."""
+    receipt: Positive = 120.0
+    """Until the next hospital confirms that it has a departed model safe."""
+    retry: Positive = 10.0
+    """Until an unconfirmed departure is sent again; doubles with each try."""
+    goodbye: Positive = 5.0
+    """A finished hospital waits so long for the controller's end before it leaves anyway."""
+    stop: Positive = 5.0
+    """Between asking processes to stop and killing them."""
+
+
+class Scenario(Part):
+    """Everything that decides what is learned."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    """Label of metrics and records."""
+    description: str = ""
+    """One sentence for people."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 1
+    """All random draws derive from it."""
+    data: Dataset = NoData()
+    """Default data of every hospital."""
+    hospitals: tuple[Hospital, ...]
+    """The ring, in this order."""
+    algorithm: Algorithm
+    """How they learn."""
+    network: Network = Network()
+    """How they talk."""
+    metrics: Metrics = Metrics()
+    """How they are observed."""
+    timeouts: Timeouts = Timeouts()
+    """How long anything may take."""
+
+    def hospital(self, name: str) -> Hospital:
+        """Find a hospital by name; KeyError if there is none."""
+        return next(hospital for hospital in self.hospitals if hospital.name == name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hospitals' names in ring order."""
+        return tuple(hospital.name for hospital in self.hospitals)
