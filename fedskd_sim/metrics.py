@@ -1,0 +1,122 @@
+"""Every Prometheus metric of a hospital, verbs to record them, and the exporter.
+
+Labels come from closed sets: scenario, hospital, model (and the phase's name); never round or hop.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Mapping
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
+
+from fedskd_sim.errors import PortInUse
+from fedskd_sim.messages import Transfer
+from fedskd_sim.records import Kind, Record
+from fedskd_sim.ring import Ring
+
+PHASES = ("starting", *get_args(Kind), "waiting", "done", "failed")
+MODEL = ("scenario", "hospital", "model")
+HOSPITAL = ("scenario", "hospital")
+SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
+GAUGES: Mapping[str, tuple[str, str]] = {
+    "accuracy": ("fedskd_accuracy_ratio", "Share of right answers of the last visitor of this model on the host's data"),
+    "balanced_accuracy": ("fedskd_balanced_accuracy_ratio", "Mean recall over the classes present, as accuracy"),
+    "auc": ("fedskd_auc_ratio", "Mean one-versus-rest area under the ROC curve, as accuracy"),
+    "resident_accuracy": ("fedskd_resident_accuracy_ratio", "Accuracy of the host's own model after that session"),
+    "drift": ("fedskd_drift_ratio", "Relative change of the visitor's parameters in its last session here"),
+    "loss": ("fedskd_cross_entropy_nats", "Mean cross-entropy of the visitor in its last session here"),
+    "resident_loss": ("fedskd_resident_cross_entropy_nats", "Mean cross-entropy of the resident in that session"),
+    "similarity_batch": ("fedskd_similarity_batch_distance", "Mean distance at the batch level in that session"),
+    "similarity_pixel": ("fedskd_similarity_pixel_distance", "Mean distance at the pixel level in that session"),
+    "similarity_region": ("fedskd_similarity_region_distance", "Mean distance at the region level in that session"),
+}
+
+
+class HospitalMetrics:
+    """The metrics of one hospital in a registry of their own, so that many can live in one process."""
+
+    def __init__(self, scenario: str, hospital: str, ring: Ring) -> None:
+        """Declare all metrics."""
+        self.registry = CollectorRegistry()
+        self._own = {"scenario": scenario, "hospital": hospital}
+        self._gauges = {key: Gauge(*text, MODEL, registry=self.registry) for key, text in GAUGES.items()}
+        self._counters = {
+            name: Counter(f"fedskd_{name}", text, MODEL, registry=self.registry)
+            for name, text in (
+                ("hops", "Stops finished here, by model"),
+                ("samples", "Training samples the model has seen here"),
+                ("rollbacks", "Sessions rolled back for a non-finite loss"),
+                ("received_bytes", "Payload bytes of arrived models"),
+                ("sent_bytes", "Payload bytes of confirmed departures"),
+            )
+        }
+        self._seconds = {
+            name: Histogram(f"fedskd_{name}_seconds", text, HOSPITAL, registry=self.registry, buckets=SECONDS)
+            for name, text in (
+                ("session", "Training at a stop"),
+                ("evaluation", "Evaluation at a stop"),
+                ("transfer", "From handing a model over to its receipt"),
+            )
+        }
+        position = Gauge("fedskd_ring_position", "Place in the ring, from 0", HOSPITAL, registry=self.registry)
+        position.labels(**self._own).set(ring.hospitals.index(hospital))
+        total = Gauge("fedskd_ring_size", "Hospitals in the ring", HOSPITAL, registry=self.registry)
+        total.labels(**self._own).set(ring.size)
+        self._round = Gauge("fedskd_round", "Current round, from 1; 0 before the first", HOSPITAL, registry=self.registry)
+        self._phase = Enum("fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=list(PHASES))
+
+    def phase(self, name: str, round_: int | None = None) -> None:
+        """Say what the hospital does now, and in which round."""
+        self._phase.labels(**self._own).state(name)
+        if round_ is not None:
+            self._round.labels(**self._own).set(round_)
+
+    def finished(self, record: Record) -> None:
+        """Record a finished stop."""
+        labels = {**self._own, "model": record.model}
+        self._counters["hops"].labels(**labels).inc()
+        self._counters["samples"].labels(**labels).inc(record.samples)
+        self._counters["rollbacks"].labels(**labels).inc(record.outcome == "rolled_back")
+        self._counters["received_bytes"].labels(**labels).inc(record.bytes)
+        for name, measure in record.measures.items():
+            if name in self._gauges and not math.isnan(measure.mean):
+                self._gauges[name].labels(**labels).set(measure.mean)
+
+    def took(self, what: str, seconds: float) -> None:
+        """Record how long a session or an evaluation took."""
+        if what in self._seconds:
+            self._seconds[what].labels(**self._own).observe(seconds)
+
+    def transferred(self, transfer: Transfer) -> None:
+        """Record a confirmed departure."""
+        self._counters["sent_bytes"].labels(**self._own, model=transfer.hop.model).inc(transfer.bytes)
+        self.took("transfer", transfer.end - transfer.start)
+
+
+class Exporter:
+    """Serves a hospital's metrics over HTTP on one address."""
+
+    def __init__(self, metrics: HospitalMetrics, host: str, port: int) -> None:
+        """Start to serve; port 0 takes a free one, ``address`` tells which.
+
+        Raises:
+            PortInUse: the port is taken.
+
+        """
+        try:
+            self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            fix = "choose another metrics.port, or 0 for any free ones"
+            raise PortInUse(f"port {port} is in use", fix=fix, key=("metrics", "port")) from error
+        self.address = f"{host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stop serving and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

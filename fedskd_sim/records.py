@@ -1,0 +1,158 @@
+"""Hop records: the only result of a run; every table and picture is computed from them.
+
+A run folder holds, for every hospital NAME:
+
+=======================  ==============================================================================================
+records/NAME.jsonl       one record per stop; the same bytes for the same scenario, wherever it ran
+timings/NAME.jsonl       when each session, evaluation and transfer began and ended; differs from run to run
+weights/NAME.safetensors the home model at the end of the run
+logs/NAME.jsonl          one line per event
+=======================  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from fedskd_sim.errors import RunUnreadable, Where
+
+SCHEMA = 1
+Kind = Literal["warm_up", "visit", "homecoming", "evaluation"]
+Outcome = Literal["trained", "rolled_back", "evaluated"]
+
+
+class Measure(NamedTuple):
+    """A measurement that adds up: a sum and the weight it was summed over, never an average of averages."""
+
+    sum: float
+    weight: float
+
+    def plus(self, other: Measure) -> Measure:
+        """Pool two measurements of the same kind."""
+        return Measure(self.sum + other.sum, self.weight + other.weight)
+
+    @property
+    def mean(self) -> float:
+        """The pooled value; NaN over nothing."""
+        return self.sum / self.weight if self.weight else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stop of one model.
+
+    ``measures`` has, where they apply: ``accuracy``, ``balanced_accuracy``, ``auc`` of the visiting model (on the host's
+    validation data after a session, on its test data in the evaluation round), the same with ``resident_`` in front,
+    ``loss``/``resident_loss`` (cross-entropy per sample), ``similarity_batch``, ``_pixel``, ``_region`` (unweighted distances
+    per step), and ``drift`` (relative parameter change of the session, Euclidean norm).
+    """
+
+    scenario: str
+    seed: int
+    kind: Kind
+    round: int
+    hop: int
+    host: str
+    model: str
+    architecture: str
+    outcome: Outcome
+    reason: str = ""
+    samples: int = 0
+    steps: int = 0
+    bytes: int = 0
+    digest_in: str = ""
+    digest_out: str = ""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's largest resident memory so far."""
+
+    what: Literal["start", "warm_up", "session", "evaluation", "transfer"]
+    host: str
+    model: str
+    round: int
+    hop: int
+    start: float
+    end: float
+    bytes: int = 0
+    to: str = ""
+    peak_bytes: int = 0
+
+
+Line = TypeVar("Line", Record, Timing)
+
+
+def to_line(entry: Record | Timing) -> str:
+    """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
+    return json.dumps(asdict(entry), separators=(",", ":"))
+
+
+def read_records(run: Path) -> list[Record]:
+    """Read all records of a run folder, hospital by hospital.
+
+    Raises:
+        RunUnreadable: not a run folder, or a damaged line (named by file and line).
+
+    """
+    return list(_read(run / "records", Record))
+
+
+def read_timings(run: Path) -> list[Timing]:
+    """Read all timings of a run folder; raises RunUnreadable as `read_records` does."""
+    return list(_read(run / "timings", Timing))
+
+
+def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
+    files = sorted(folder.glob("*.jsonl"))
+    if not files:
+        message = f"{folder.parent} has no {folder.name}"
+        raise RunUnreadable(message, fix="give the folder that 'fedskd-sim launch' named at its end")
+    for file in files:
+        with file.open(encoding="utf-8") as stream:
+            yield from _parsed(stream, kind, file)
+
+
+def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line]:
+    for number, line in enumerate(lines, 1):
+        try:
+            values: dict[str, Any] = json.loads(line)
+            if kind is Record:
+                values["measures"] = {name: Measure(*pair) for name, pair in values["measures"].items()}
+            yield kind(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            where = Where(str(file), number)
+            raise RunUnreadable(f"damaged line: {error}", fix="run the scenario again", where=where) from error
+
+
+class Ledger:
+    """Appends one hospital's records and timings to its run folder; safe to use from two threads."""
+
+    def __init__(self, run: Path, host: str) -> None:
+        """Create the two files, which must not exist yet."""
+        self._lock = Lock()
+        self._files = {}
+        for kind, folder in ((Record, "records"), (Timing, "timings")):
+            (run / folder).mkdir(exist_ok=True)
+            self._files[kind] = (run / folder / f"{host}.jsonl").open("x", encoding="utf-8")
+
+    def add(self, entry: Record | Timing) -> None:
+        """Append an entry and flush it, so that it survives whatever happens next."""
+        with self._lock:
+            file = self._files[type(entry)]
+            if not file.closed:
+                file.write(to_line(entry) + "\n")
+                file.flush()
+
+    def close(self) -> None:
+        """Close the files; entries that come later are dropped."""
+        with self._lock:
+            for file in self._files.values():
+                file.close()

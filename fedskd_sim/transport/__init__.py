@@ -1,0 +1,1 @@
+"""Links between the members of a run: one protocol of three methods, in memory or over ZeroMQ."""

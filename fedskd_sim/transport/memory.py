@@ -1,0 +1,55 @@
+"""All members in one process: messages wait in queues. It makes the same frames and the same checks as the wire."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fedskd_sim.messages import Message, Spec, Transfer, Traveller, size
+from fedskd_sim.transport.base import NothingReceived
+from fedskd_sim.transport.wire import decode, encode
+
+
+@dataclass
+class Exchange:
+    """Where the members of one run meet: a queue of frames for each name."""
+
+    queues: dict[str, deque[list[bytes]]] = field(default_factory=dict)
+
+    def waiting(self, name: str) -> bool:
+        """Tell whether a message waits for a member."""
+        return bool(self.queues.get(name))
+
+
+@dataclass
+class MemoryTransport:
+    """One member's place at the exchange; frames are copied, as a link would."""
+
+    exchange: Exchange
+    name: str
+    expected: Mapping[str, Spec] = field(default_factory=dict)
+    observe: Callable[[Transfer], None] = lambda _: None
+
+    def send(self, to: str, message: Message) -> None:
+        """Put a copy of the message into the receiver's queue."""
+        start = time.time()
+        self.exchange.queues.setdefault(to, deque()).append([bytes(frame) for frame in encode(message)])
+        if isinstance(message, Traveller):
+            self.observe(Transfer(message.hop, to, start, time.time(), size(message.weights), 1))
+
+    def receive(self, timeout: float) -> Message:  # noqa: ARG002 - nobody else could put a message while this one waits
+        """Take the oldest message.
+
+        Raises:
+            NothingReceived: none is there; waiting would not change that, everybody runs in this thread.
+
+        """
+        if not self.exchange.waiting(self.name):
+            raise NothingReceived
+        return decode(self.exchange.queues[self.name].popleft(), self.expected)
+
+    def close(self) -> None:
+        """Drop what nobody took."""
+        self.exchange.queues.pop(self.name, None)
