@@ -1,0 +1,138 @@
+"""What an item is: a patient, a place or a region, from feature maps of any architecture to items with feature vectors.
+
+`fedskd_sim.learning.similarity` compares the items of two models. Patients: Tung & Mori 2019 (arXiv 1907.09682). Places: Liu
+et al. 2019 (arXiv 1903.04197).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LEAST_MASS = 0.5
+"""Regions with less than this many feature cells are left out."""
+
+
+class AtlasPooling(NamedTuple):
+    """What brings one architecture's maps to the regions of an atlas: make it once, keep it as a buffer."""
+
+    shares: Tensor
+    """(R, S): how much of feature cell s belongs to region r."""
+    mass: Tensor
+    """(R,): size of each region in feature cells."""
+
+
+def batch_items(features: Tensor, reduce: Literal["flatten", "gap"] = "flatten") -> Tensor:
+    """Make one item per patient from (B, C, ...): the whole map (B, C*S), or its mean over space (B, C).
+
+    Raises:
+        ValueError: another reduction.
+
+    """
+    if reduce not in ("flatten", "gap"):
+        raise ValueError(f"reduce is flatten or gap, not {reduce!r}")
+    flat = features.flatten(2) if features.ndim > 2 else features.unsqueeze(2)  # noqa: PLR2004 - (B, C) has no space
+    return flat.mean(2) if reduce == "gap" else flat.flatten(1)
+
+
+def position_items(features: Tensor, grid: Sequence[int]) -> Tensor:
+    """Make one item per position of a canonical grid: (B, C, *space) to (B, S, C), by area averages over the map.
+
+    Args:
+        features: (B, C, H, W) or (B, C, D, H, W).
+        grid: cells along each spatial axis, S in all; the same for every architecture.
+
+    Raises:
+        ValueError: the grid has other axes than the map, or is finer than it along one of them.
+
+    """
+    return _pooled(features, tuple(grid)).flatten(2).transpose(1, 2)
+
+
+def region_items(features: Tensor, grid: Sequence[int]) -> Tensor:
+    """Make one item per region, where regions are the cells of a coarse grid: (B, C, *space) to (B, R, C).
+
+    Raises:
+        ValueError: the grid has other axes than the map, or is finer than it along one of them.
+
+    """
+    return position_items(features, grid)
+
+
+def roi_items(features: Tensor, *, keep_time: bool = False) -> Tensor:
+    """Make one item per region of interest from (B, C, R) or (B, C, R, T): its channels (B, R, C) or (B, R, C*T).
+
+    Raises:
+        ValueError: another number of axes.
+
+    """
+    if features.ndim == 3:  # noqa: PLR2004 - (B, C, R)
+        return features.transpose(1, 2)
+    if features.ndim != 4:  # noqa: PLR2004 - (B, C, R, T)
+        raise ValueError(f"ROI features are (B, C, R) or (B, C, R, T), not {tuple(features.shape)}")
+    return features.transpose(1, 2).flatten(2) if keep_time else features.mean(3).transpose(1, 2)
+
+
+def atlas_pooling(labels: Tensor, feature_grid: Sequence[int]) -> AtlasPooling:
+    """Bring an atlas to an architecture's feature grid, so that no feature map is ever resized.
+
+    Args:
+        labels: integers on the input grid, (H, W) or (D, H, W); 1..R are regions, 0 is background.
+        feature_grid: spatial size of the architecture's map, at most that of the atlas.
+
+    Raises:
+        ValueError: no region, or a feature grid that does not fit the atlas.
+
+    """
+    regions = int(labels.max())
+    if regions < 1:
+        raise ValueError("the atlas has no region: its labels are all 0 or below")
+    numbers = torch.arange(1, regions + 1, device=labels.device).reshape(-1, *(1,) * labels.ndim)
+    one_hot = (labels.unsqueeze(0) == numbers).to(torch.float64)
+    shares = _pooled(one_hot.unsqueeze(0), tuple(feature_grid)).flatten(2).squeeze(0)
+    return AtlasPooling(shares, shares.sum(1))
+
+
+def atlas_items(features: Tensor, pooling: AtlasPooling, other: AtlasPooling) -> Tensor:
+    """Make one item per region of an atlas, the mean over its voxels: (B, C, *space) to (B, R', C).
+
+    Args:
+        features: this model's map.
+        pooling: the atlas on this model's feature grid.
+        other: the atlas on the other model's; regions too small in either are left out of both.
+
+    Raises:
+        ValueError: the map is not on the pooling's grid, or the two poolings are of different atlases.
+
+    """
+    flat = features.flatten(2)
+    if flat.shape[2] != pooling.shares.shape[1]:
+        raise ValueError(f"a map of {flat.shape[2]} cells does not fit an atlas pooling of {pooling.shares.shape[1]}")
+    if pooling.mass.shape != other.mass.shape:
+        raise ValueError(f"atlases of {len(pooling.mass)} and {len(other.mass)} regions")
+    kept = (pooling.mass >= LEAST_MASS) & (other.mass >= LEAST_MASS)
+    means = (pooling.shares[kept] / pooling.mass[kept].unsqueeze(1)).to(flat.dtype)
+    return means @ flat.transpose(1, 2)
+
+
+def _pooled(features: Tensor, grid: tuple[int, ...]) -> Tensor:
+    space = tuple(features.shape[2:])
+    if len(space) != len(grid) or len(grid) not in (2, 3):
+        raise ValueError(f"a grid of {len(grid)} axes does not fit a map of shape {tuple(features.shape)}")
+    if any(cells < 1 or cells > size for cells, size in zip(grid, space, strict=True)):
+        raise ValueError(f"the grid {grid} is finer than the map {space}; maps are pooled down, never up")
+    if any(size % cells for cells, size in zip(grid, space, strict=True)):
+        pool = functional.adaptive_avg_pool2d if len(grid) == 2 else functional.adaptive_avg_pool3d  # noqa: PLR2004
+        return pool(features, list(grid))
+    for axis, cells in enumerate(grid, start=2):  # even cells: sums of slices, a third of the time of the pooling kernels
+        if features.shape[axis] > cells:
+            parts = features.unflatten(axis, (cells, -1)).unbind(axis + 1)
+            features = reduce(torch.add, parts)
+    share = math.prod(grid) / math.prod(space)
+    return features if share == 1 else features * share

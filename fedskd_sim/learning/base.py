@@ -1,0 +1,75 @@
+"""The learning seam: what a hospital asks of its algorithm. Weights are opaque buffers on this side of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from fedskd_sim.messages import Spec, Weights
+from fedskd_sim.records import Measure, Outcome
+from fedskd_sim.ring import Stop
+from fedskd_sim.scenario import Scenario
+
+Measures = Mapping[str, Measure]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What came of one session: the weights that go on, and what it took."""
+
+    weights: Weights
+    outcome: Outcome = "trained"
+    reason: str = ""
+    samples: int = 0
+    steps: int = 0
+    measures: Measures = field(default_factory=dict)
+
+
+class Learner(Protocol):
+    """One hospital's side of an algorithm."""
+
+    @property
+    def expected(self) -> Mapping[str, Spec]:
+        """What the tensors of every hospital's model look like."""
+
+    def warm_up(self) -> Session:
+        """Load the data and train the own model alone, before the first round."""
+
+    def depart(self, round_: int) -> Weights:
+        """Give the weights with which the own traveller sets out in a round (training or evaluation)."""
+
+    def visit(self, stop: Stop, arriving: Weights) -> Session:
+        """Train with a visitor; the session's weights are the visitor's and stay unchanged until the next call."""
+
+    def homecome(self, stop: Stop, arriving: Weights) -> Session:
+        """Train with the own traveller and reconcile; the session's weights are the home model's."""
+
+    def assess(self) -> Measures:
+        """Measure the models of the last session on the host's validation data, and the visitor's drift."""
+
+    def evaluate(self, model: str, arriving: Weights | None) -> Measures:
+        """Measure a model on the host's test data; None stands for the own home model."""
+
+    def results(self) -> Mapping[str, Weights]:
+        """Give the final weights: the home model under '', a general twin under its suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """What a learner is made from: the scenario, its hospital's name and the folder with data files."""
+
+    scenario: Scenario
+    host: str
+    data_folder: Path | None = None
+
+
+_LEARNERS = {"fedskd": "fedskd_sim.learning.fedskd", "placebo": "fedskd_sim.learning.placebo"}
+
+
+def make(ward: Ward) -> Learner:
+    """Make the learner of the scenario's algorithm; only its own module is imported."""
+    module = import_module(_LEARNERS[ward.scenario.algorithm.name])
+    return cast("Learner", module.make(ward))

@@ -1,0 +1,106 @@
+"""A hospital's private data: loaded once, split by its folds, never seen by another hospital."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedskd_sim.learning import ham10000, synthetic
+from fedskd_sim.learning.samples import Facts, Images
+from fedskd_sim.scenario import Dataset, Ham10000, Scenario, SyntheticSkin
+
+
+class Samples(NamedTuple):
+    """Images (N, C, H, W), float32 around 0 with spread near 1, and labels (N,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class HospitalData:
+    """The three splits of one hospital and the names of the classes."""
+
+    train: Samples
+    validation: Samples
+    test: Samples
+    classes: tuple[str, ...]
+
+
+def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts | None:
+    """Tell classes, image shape and training labels without loading images where that is possible; None without data.
+
+    Raises:
+        DataMissing, DataCorrupt, InvalidValue: see the loaders.
+
+    """
+    match dataset:
+        case SyntheticSkin():
+            return synthetic.facts(dataset, name, seed)
+        case Ham10000():
+            return ham10000.facts(dataset, folder, seed, name)
+    return None
+
+
+def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> HospitalData:
+    """Load one hospital's data onto its device; raises as `facts`."""
+    dataset = scenario.hospital(name).data
+    match dataset:
+        case SyntheticSkin():
+            images = synthetic.load(dataset, name, scenario.seed)
+        case Ham10000():
+            images = ham10000.load(dataset, folder, scenario.seed, name)
+        case _:
+            raise TypeError(dataset.name)
+    train, validation, test = (_samples(images, rows, device) for rows in images.splits)
+    return HospitalData(train, validation, test, images.classes)
+
+
+def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator[Samples]:
+    """Yield one epoch of shuffled mini-batches; a last one of a single sample is left out (no normalisation of one)."""
+    order = torch.randperm(len(samples.labels), generator=generator).to(samples.labels.device)
+    for rows in order.split(size):
+        if len(rows) > 1 or len(order) == 1:
+            yield Samples(samples.images[rows], samples.labels[rows])
+
+
+def batch_count(samples: int, size: int) -> int:
+    """Count the mini-batches of an epoch."""
+    return max(1, samples // size + (samples % size > 1))
+
+
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must equal W."""
+    flips = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5  # noqa: PLR2004
+    images = torch.where(flips[0], images.flip(2), images)
+    images = torch.where(flips[1], images.flip(3), images)
+    return torch.where(flips[2], images.transpose(2, 3), images)
+
+
+def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:
+    """Weigh classes by one over the square root of their frequency, mean 1 over the samples; absent classes get 0.
+
+    Args:
+        labels: int64 (N,).
+        classes: how many classes there are.
+        rule: ``sqrt_inverse``, or ``none`` for all ones.
+
+    """
+    if rule == "none":
+        return torch.ones(classes, device=labels.device)
+    counts = torch.bincount(labels, minlength=classes).float()
+    weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
+    return weights * counts.sum() / (weights * counts).sum()
+
+
+def _samples(images: Images, rows: NDArray[np.integer[Any]], device: str) -> Samples:
+    pixels = torch.as_tensor(images.pixels[rows]).to(device)
+    standard = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    return Samples(standard.contiguous(), torch.as_tensor(images.labels[rows]).long().to(device))

@@ -1,0 +1,159 @@
+"""The similarity term of a session: what visitor and resident learn from each other at batch, pixel and region level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from fedskd_sim.learning.arrangements import batch_items, position_items, region_items, roi_items
+from fedskd_sim.learning.similarity import Distance, distance
+from fedskd_sim.scenario import Similarity
+
+
+class Taps(NamedTuple):
+    """The two maps of a model that similarity distillation compares, (B, C, *space) each."""
+
+    mid: Tensor
+    """Map of a middle stage: the pixel level."""
+    deep: Tensor
+    """Map of the last stage: the batch and region levels."""
+
+
+class Term(NamedTuple):
+    """What similarity adds to a step."""
+
+    total: Tensor | None
+    """To be added to the cross-entropies, a scalar; None where every weight is 0."""
+    levels: Mapping[str, Tensor]
+    """Distance of each active level for the log, detached and without its weight."""
+
+
+class _Level(NamedTuple):
+    name: str
+    weight: float
+    items: Callable[[Taps], Tensor]
+    across: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarityLoss:
+    """Distances between visitor and resident, weighted; levels of weight 0 are not computed at all.
+
+    Raises:
+        ValueError: a negative weight.
+
+    """
+
+    batch: float = 0.1
+    """Weight of the batch level: patients compared with patients, deep tap."""
+    pixel: float = 0.1
+    """Weight of the pixel level: places compared with places within each image, middle tap."""
+    region: float = 0.1
+    """Weight of the region level: regions compared with regions within each image, deep tap."""
+    distance: Distance = "corr"
+    """Distance between two similarity matrices."""
+    pixel_grid: tuple[int, ...] | None = (8, 8)
+    """Cells the middle maps are pooled to, the same for all hospitals; None: the maps are by region of interest already."""
+    region_grid: tuple[int, ...] | None = (4, 4)
+    """Cells the deep maps are pooled to; None: the maps are by region of interest already."""
+    weight_v: float = 1.0
+    """Factor on what the visitor learns from the resident."""
+    weight_l: float = 1.0
+    """Factor on what the resident learns from the visitor."""
+    across: bool = False
+    """Pixel and region level compare patients with each other at each place instead of places within each patient."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights."""
+        for name in ("batch", "pixel", "region", "weight_v", "weight_l"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is a weight of 0 or more, not {getattr(self, name)}")
+
+    @classmethod
+    def of(cls, settings: Similarity, pixel_grid: tuple[int, ...]) -> Self:
+        """Make the term from a scenario's settings for images and the federation's pixel grid."""
+        return cls(
+            batch=settings.batch,
+            pixel=settings.pixel,
+            region=settings.region,
+            distance=settings.distance,
+            pixel_grid=pixel_grid,
+            region_grid=(settings.region_grid, settings.region_grid),
+            weight_v=settings.to_visitor,
+            weight_l=settings.to_resident,
+        )
+
+    def __call__(self, visitor: Taps, resident: Taps, ramp: float = 1.0) -> Term:
+        """Compare two models' maps of the identical input.
+
+        With equal factors one distance with both gradients serves both directions, and counts once in the total: it is
+        symmetric and the models share no parameters. Otherwise each direction is computed with the other side detached.
+
+        Args:
+            visitor: the visitor's maps.
+            resident: the resident's maps; without a graph it is a frozen teacher.
+            ramp: factor on all weights, 0..1; at 0 nothing is computed.
+
+        Raises:
+            ValueError: maps that do not fit the grids or each other.
+
+        """
+        total: Tensor | None = None
+        log: dict[str, Tensor] = {}
+        if ramp <= 0 or (self.weight_v == 0 and self.weight_l == 0):
+            return Term(None, log)
+        for level in self._levels():
+            value, gained = self._level(level, level.items(visitor), level.items(resident))
+            log[level.name] = value.detach()
+            part = gained * (ramp * level.weight)
+            total = part if total is None else total + part
+        return Term(total, log)
+
+    def _levels(self) -> list[_Level]:
+        levels = [
+            _Level("batch", self.batch, lambda taps: batch_items(taps.deep), across=False),
+            _Level("pixel", self.pixel, lambda taps: _places(taps.mid, self.pixel_grid), self.across),
+            _Level("region", self.region, lambda taps: _regions(taps.deep, self.region_grid), self.across),
+        ]
+        return [level for level in levels if level.weight > 0]
+
+    def _level(self, level: _Level, v: Tensor, l: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741 - as in weight_l
+        """Give the distance for the log and its share of the total before the level's weight."""
+
+        def measured(x: Tensor, y: Tensor) -> Tensor:
+            return distance(x, y, self.distance, across=level.across)
+
+        if self.weight_v == self.weight_l:
+            value = measured(v, l)
+            return value, value * self.weight_v
+        parts = []
+        if self.weight_v > 0:
+            parts.append((measured(v, l.detach()), self.weight_v))
+        if self.weight_l > 0:
+            parts.append((measured(v.detach(), l), self.weight_l))
+        return parts[0][0], torch.stack([value * weight for value, weight in parts]).sum()
+
+
+def ramp(step: int, total: int, share: float = 0.3) -> float:
+    """Give the factor of a step counted from 0: a linear rise from 0 over the first ``share`` of ``total`` steps, then 1.
+
+    Raises:
+        ValueError: a negative step, no steps at all, or a share outside 0..1.
+
+    """
+    if step < 0 or total < 1 or not 0 <= share <= 1:
+        raise ValueError(f"no ramp for step {step} of {total} with share {share}")
+    rise = share * total
+    return min(1.0, step / rise) if rise else 1.0
+
+
+def _places(features: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+    return roi_items(features) if grid is None else position_items(features, grid)
+
+
+def _regions(features: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+    return roi_items(features) if grid is None else region_items(features, grid)

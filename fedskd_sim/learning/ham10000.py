@@ -1,0 +1,127 @@
+"""HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) from one ``.npz``: four source collections act as four hospitals.
+
+Expected arrays, N rows each: ``image`` uint8 (N, S, S, 3), ``label`` (N,) into ``label_names``, ``site`` (N,) into
+``site_names``, ``fold`` (N,) in 0..4, and ``split_group`` (N,): images of one lesion or near-duplicates share it, and no group may
+stand in two folds.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue
+from fedskd_sim.learning.samples import Facts, Images
+from fedskd_sim.scenario import Ham10000
+from fedskd_sim.seeds import seed
+
+ENVIRONMENT = "FEDSKD_DATA"
+NEEDED = ("image", "label", "label_names", "site", "site_names", "split_group", "fold")
+Rows = NDArray[np.int64]
+
+
+def facts(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) -> Facts:
+    """Read everything but the images of a site.
+
+    Raises:
+        DataMissing: no folder given, or the file is not in it.
+        DataCorrupt: the file is truncated or lacks arrays, or a lesion stands in two folds.
+        InvalidValue: no such site, or validation and test are the same fold.
+
+    """
+    with _opened(_path(dataset, folder)) as arrays:
+        train, _, _ = _splits(dataset, arrays, scenario_seed, name)
+        size = _image_size(arrays)
+        return Facts(_names(arrays, "label"), size, 3, _array(arrays, "label")[train])
+
+
+def load(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) -> Images:
+    """Read the images of one site; raises as `facts`."""
+    with _opened(_path(dataset, folder)) as arrays:
+        splits = _splits(dataset, arrays, scenario_seed, name)
+        rows = np.concatenate(splits)
+        ends = np.cumsum([len(split) for split in splits])
+        own = np.split(np.arange(len(rows)), ends[:-1])
+        pixels = _array(arrays, "image")[rows]
+        return Images(pixels, _array(arrays, "label")[rows], (own[0], own[1], own[2]), _names(arrays, "label"))
+
+
+def _path(dataset: Ham10000, folder: Path | None) -> Path:
+    given = folder or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    fix = f"give the folder that holds {dataset.file} with --data DIR or {ENVIRONMENT}"
+    if given is None:
+        raise DataMissing(f"{dataset.file}: no data folder was given", fix=fix, key=("data", "file"))
+    if not (given / dataset.file).is_file():
+        raise DataMissing(f"{given / dataset.file} is not there", fix=fix, key=("data", "file"))
+    return given / dataset.file
+
+
+def _opened(path: Path) -> Any:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+        missing = [name for name in NEEDED if name not in arrays]
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, TypeError) as error:
+        raise _corrupt(f"{path} cannot be read: {error}") from error
+    if missing:
+        raise _corrupt(f"{path} lacks {', '.join(missing)}")
+    return arrays
+
+
+def _array(arrays: Any, name: str) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = arrays[name]
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+        raise _corrupt(f"array {name} cannot be read: {error}") from error
+    return found
+
+
+def _image_size(arrays: Any) -> int:
+    """Read the image size from the array's header alone."""
+    try:
+        with arrays.zip.open("image.npy") as stream:
+            np.lib.format.read_magic(stream)
+            shape = np.lib.format.read_array_header_1_0(stream)[0]
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+        raise _corrupt(f"array image cannot be read: {error}") from error
+    match shape:
+        case (_, int(height), int(width), 3) if height == width:
+            return height
+    raise _corrupt(f"image has shape {shape}, not (N, S, S, 3)")
+
+
+def _names(arrays: Any, name: str) -> tuple[str, ...]:
+    return tuple(str(entry) for entry in _array(arrays, f"{name}_names"))
+
+
+def _splits(dataset: Ham10000, arrays: Any, scenario_seed: int, name: str) -> tuple[Rows, Rows, Rows]:
+    sites = _names(arrays, "site")
+    if dataset.site not in sites:
+        fix = f"one of {', '.join(sites)}"
+        raise InvalidValue(f"there is no site {dataset.site!r}", fix=fix, key=("data", "site"))
+    if dataset.test_fold == dataset.validation_fold:
+        fix = "choose two different folds"
+        raise InvalidValue(f"fold {dataset.test_fold} cannot both validate and test", fix=fix, key=("data", "test_fold"))
+    fold, group = _array(arrays, "fold"), _array(arrays, "split_group")
+    if len(np.unique(np.stack([group, fold]), axis=1).T) != len(np.unique(group)):
+        raise _corrupt("a split_group stands in more than one fold")
+    mine = _array(arrays, "site") == sites.index(dataset.site)
+    held_out = np.isin(fold, [dataset.test_fold, dataset.validation_fold])
+    train = np.flatnonzero(mine & ~held_out)
+    if dataset.limit is not None and len(train) > dataset.limit:
+        draw = np.random.default_rng(seed(scenario_seed, "limit", name))
+        train = np.sort(draw.choice(train, dataset.limit, replace=False))
+    return (
+        train,
+        np.flatnonzero(mine & (fold == dataset.validation_fold)),
+        np.flatnonzero(mine & (fold == dataset.test_fold)),
+    )
+
+
+def _corrupt(text: str) -> DataCorrupt:
+    return DataCorrupt(text, fix="fetch or convert the file again (README, Data)", key=("data", "file"))

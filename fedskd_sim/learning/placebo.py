@@ -1,0 +1,91 @@
+"""Buffers travel and nothing is learned; the ways to misbehave test how a run ends. PyTorch is never imported."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedskd_sim.errors import RunAborted
+from fedskd_sim.learning.base import Measures, Session, Ward
+from fedskd_sim.messages import Buffer, Spec, TensorSpec, Weights
+from fedskd_sim.records import Measure
+from fedskd_sim.ring import Stop
+from fedskd_sim.scenario import Placebo
+from fedskd_sim.seeds import seed
+
+
+class Stalled(Exception):
+    """This hospital keeps its visitor for ever."""
+
+
+class Crashed(Exception):
+    """This hospital dies without a word."""
+
+
+@dataclass
+class PlaceboLearner:
+    """A model is one buffer of random bytes; a session waits and hands it on unchanged."""
+
+    ward: Ward
+    config: Placebo
+    _own: Weights = field(default_factory=dict)
+
+    @property
+    def expected(self) -> Mapping[str, Spec]:
+        """One buffer per hospital."""
+        spec = {"buffer": TensorSpec("uint8", (self.config.buffer_bytes,))}
+        return dict.fromkeys(self.ward.scenario.names, spec)
+
+    def warm_up(self) -> Session:
+        """Draw the own buffer."""
+        draw = random.Random(seed(self.ward.scenario.seed, "placebo", self.ward.host))  # noqa: S311 - no secret
+        length = self.config.buffer_bytes
+        self._own = {"buffer": Buffer("uint8", (length,), draw.randbytes(length))}
+        return Session(self._own)
+
+    def depart(self, round_: int) -> Weights:  # noqa: ARG002 - every round is alike
+        """Send the own buffer."""
+        return self._own
+
+    def visit(self, stop: Stop, arriving: Weights) -> Session:
+        """Wait, or misbehave as the scenario says."""
+        if self.ward.host == self.config.culprit and stop.round == stop.hop == 1:
+            self._misbehave()
+        time.sleep(self.config.session_seconds)
+        return Session(arriving)
+
+    def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - every stop is alike
+        """Take the own buffer back."""
+        time.sleep(self.config.session_seconds)
+        self._own = {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()}
+        return Session(self._own)
+
+    def assess(self) -> Measures:
+        """Measure nothing worth knowing."""
+        return {"accuracy": Measure(0.0, 1.0)}
+
+    def evaluate(self, model: str, arriving: Weights | None) -> Measures:  # noqa: ARG002 - every model is alike
+        """Measure nothing worth knowing."""
+        return {"accuracy": Measure(0.0, 1.0)}
+
+    def results(self) -> Mapping[str, Weights]:
+        """Give the own buffer."""
+        return {"": self._own}
+
+    def _misbehave(self) -> None:
+        match self.config.behaviour:
+            case "crash":
+                raise Crashed
+            case "stall":
+                raise Stalled
+            case "abort":
+                raise RunAborted("the placebo asked for the run to end", fix="set behaviour to ok", key=("algorithm",))
+
+
+def make(ward: Ward) -> PlaceboLearner:
+    """Make the learner of one hospital."""
+    if not isinstance(ward.scenario.algorithm, Placebo):
+        raise TypeError(ward.scenario.algorithm.name)
+    return PlaceboLearner(ward, ward.scenario.algorithm)

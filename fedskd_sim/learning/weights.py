@@ -1,0 +1,63 @@
+"""Tensors to travelling buffers and back, without a copy where memory allows; safetensors files for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fedskd_sim.messages import Buffer, Spec, TensorSpec, Weights
+
+_DTYPES = {
+    name: getattr(torch, name)
+    for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+}
+
+
+def export(model: nn.Module) -> Weights:
+    """View a model's parameters and buffers as travelling buffers; on the CPU they share memory with the model."""
+    return {name: buffer_of(tensor) for name, tensor in model.state_dict().items()}
+
+
+def snapshot(model: nn.Module) -> Weights:
+    """Copy a model's weights, to go back to them later."""
+    return {name: buffer_of(tensor.detach().clone()) for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def install(model: nn.Module, weights: Weights) -> None:
+    """Copy travelling weights into a model bit for bit; names and shapes have been checked at the transport."""
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(tensor_of(weights[name]))
+
+
+def tensor_of(buffer: Buffer) -> Tensor:
+    """View a buffer as a CPU tensor; do not write to it."""
+    if not len(buffer.data):
+        return torch.empty(buffer.shape, dtype=_DTYPES[buffer.dtype])
+    return torch.frombuffer(buffer.data, dtype=_DTYPES[buffer.dtype]).reshape(buffer.shape)
+
+
+def spec_of(model: nn.Module) -> Spec:
+    """Describe a model's tensors; works on the meta device."""
+    return {
+        name: TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def save(weights: Weights, file: Path, about: Mapping[str, str]) -> None:
+    """Write weights as a safetensors file whose metadata has one key, ``fedskd_sim``: JSON, so that the bytes are reproducible."""
+    tensors = {name: tensor_of(buffer).clone() for name, buffer in weights.items()}
+    save_file(tensors, file, {"fedskd_sim": json.dumps(about, sort_keys=True)})
+
+
+def buffer_of(tensor: Tensor) -> Buffer:
+    """View a tensor's memory as a buffer; copies only from a device or a strided layout."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    data = memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else b""
+    return Buffer(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data)

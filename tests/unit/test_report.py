@@ -1,0 +1,292 @@
+"""Records to tables and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fedskd_sim.errors import OutputNotWritable, RunUnreadable
+from fedskd_sim.records import Ledger, Measure, Record, Timing
+from fedskd_sim.report import as_json, as_text, summarise, write
+from fedskd_sim.ring import Ring
+
+THREE = ("north", "east", "south")
+RIGHT = {  # model, host: right answers, test samples
+    ("north", "north"): (9, 10),
+    ("north", "east"): (10, 20),
+    ("north", "south"): (3, 5),
+    ("east", "north"): (7, 10),
+    ("east", "east"): (16, 20),
+    ("east", "south"): (2, 5),
+    ("south", "north"): (1, 10),
+    ("south", "east"): (5, 20),
+    ("south", "south"): (5, 5),
+}
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest, and keeps tags, ids, attributes and text."""
+
+    def __init__(self, page: str) -> None:
+        """Read a page."""
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def evaluation(model: str, host: str, right: tuple[int, int], **measures: Measure) -> Record:
+    """Make the record of one evaluation of three hospitals."""
+    hop = (THREE.index(host) - THREE.index(model)) % 3
+    found = {"accuracy": Measure(*right), **measures}
+    return Record("demo", 7, "evaluation", 2, hop, host, model, f"net-{model}", "evaluated", bytes=100 * hop, measures=found)
+
+
+def evaluations(**measures: Measure) -> list[Record]:
+    """Make the full evaluation round of three hospitals."""
+    return [evaluation(model, host, right, **measures) for (model, host), right in RIGHT.items()]
+
+
+def story(hospitals: tuple[str, ...], rounds: int = 1) -> list[Record]:
+    """Make all records of a run in which accuracy grows with every stop."""
+    ring, size = Ring(hospitals, rounds), len(hospitals)
+    stops = [stop for host in hospitals for stop in ring.stops(host)]
+    base = Record("demo", 7, "warm_up", 0, 0, "", "", "net", "trained", samples=10, steps=1)
+
+    def measures(stop: int) -> dict[str, Measure]:
+        share = (stop + 1) / (size * (rounds + 1) + 1)
+        return {name: Measure(share, 1) for name in ("accuracy", "balanced_accuracy", "auc", "drift")}
+
+    found = [replace(base, host=name, model=name, measures=measures(0)) for name in hospitals]
+    for stop in stops:
+        place = {"kind": stop.kind, "round": stop.round, "hop": stop.hop, "host": stop.host, "model": stop.model}
+        outcome = "evaluated" if stop.kind == "evaluation" else "trained"
+        number = size * (stop.round - 1) + stop.hop
+        found.append(replace(base, **place, outcome=outcome, bytes=8, measures=measures(number)))
+    last = {"kind": "evaluation", "round": rounds + 1, "outcome": "evaluated", "measures": measures(size * rounds)}
+    return found + [replace(base, **last, samples=0, host=name, model=name) for name in hospitals]
+
+
+def folder(run: Path, records: list[Record], hospitals: tuple[str, ...], scenario: str = "name: demo\n") -> Path:
+    """Write a run folder with a timing of every kind."""
+    for name in hospitals:
+        ledger = Ledger(run, name)
+        for record in records:
+            if record.host == name:
+                ledger.add(record)
+        for at, what in enumerate(("start", "warm_up", "session", "evaluation", "transfer")):
+            ledger.add(Timing(what, name, name, 1, 1, 1e9 + at, 1e9 + at + 0.5))
+        ledger.close()
+    (run / "scenario.yaml").write_text(scenario, encoding="utf-8")
+    (run / "environment.json").write_text(json.dumps({"python": "3.11", "cores": "<2>"}), encoding="utf-8")
+    return run
+
+
+def test_personalization_is_the_mean_over_models_at_home() -> None:
+    """P gives every hospital the same weight, whatever the size of its test data."""
+    assert summarise(evaluations(), THREE).matrices["accuracy"].personalization == pytest.approx((0.9 + 0.8 + 1.0) / 3)
+
+
+def test_generalization_is_the_mean_over_models_of_the_mean_elsewhere() -> None:
+    """G averages first over the other hospitals, then over the models, all with the same weight."""
+    matrix = summarise(evaluations(), THREE).matrices["accuracy"]
+    assert [matrix.others(model) for model in range(3)] == pytest.approx([0.55, 0.55, 0.175])
+    assert matrix.generalization == pytest.approx((0.55 + 0.55 + 0.175) / 3)
+
+
+def test_a_matrix_row_is_a_model_and_a_column_a_host_in_the_order_given() -> None:
+    """The order of hospitals comes from the argument, not from the files."""
+    turned = ("south", "north", "east")
+    values = summarise(evaluations(), turned).matrices["accuracy"].values
+    assert values == ((1.0, 0.1, 0.25), (0.6, 0.9, 0.5), (0.4, 0.7, 0.8))
+
+
+def test_a_missing_auc_is_left_out_of_the_means_and_noted() -> None:
+    """One-class test data has no AUC: its cell is NaN, means leave it out, and a note says so."""
+    records = evaluations(auc=Measure(1.5, 2))
+    records[1] = evaluation("north", "east", (10, 20), auc=Measure(0, 0))
+    summary = summarise(records, THREE)
+    assert math.isnan(summary.matrices["auc"].values[0][1])
+    assert summary.matrices["auc"].others(0) == 0.75
+    assert summary.complete
+    assert any("1 of 9" in note and "AUC" in note for note in summary.notes)
+    assert as_json(summary)["metrics"]["auc"]["matrix"][0] == [0.75, None, 0.75]
+
+
+def test_without_balanced_accuracy_the_headline_is_accuracy() -> None:
+    """A run that measured accuracy only shows its accuracy matrix."""
+    assert summarise(evaluations(), THREE).headline == "accuracy"
+    assert summarise(evaluations(balanced_accuracy=Measure(1, 2)), THREE).headline == "balanced_accuracy"
+
+
+def test_counts_add_up() -> None:
+    """Hops are arrivals of models; sessions include the warm-up; bytes and samples are sums over all records."""
+    records = story(THREE)
+    records[3] = replace(records[3], outcome="rolled_back")
+    counts = summarise(records, THREE).counts
+    assert (counts.hops, counts.sessions, counts.rolled_back) == (9 + 6, 3 + 9, 1)
+    assert (counts.bytes, counts.samples) == (15 * 8, 3 * 10 + 15 * 10)
+
+
+def test_a_way_has_one_step_per_session_in_the_order_of_the_run() -> None:
+    """Stops count through the rounds, from the warm-up as 0, and the last of each round is at home."""
+    steps = summarise(story(THREE, rounds=2)[::-1], THREE).ways["east"]
+    assert [step.stop for step in steps] == [0, 1, 2, 3, 4, 5, 6]
+    assert [step.host for step in steps] == ["east", "south", "north", "east", "south", "north", "east"]
+    assert [step.home for step in steps] == [True, False, False, True, False, False, True]
+    assert steps[3].accuracy == pytest.approx(4 / 10)
+
+
+@pytest.mark.parametrize("kept", [0, 2, 12, 20])
+def test_a_run_that_ended_early_is_reported_as_incomplete(tmp_path: Path, kept: int) -> None:
+    """Whatever is missing, all three reports are written and say that the run is incomplete."""
+    run = folder(tmp_path, story(THREE)[:kept], THREE)
+    summary = write(run, THREE)
+    assert not summary.complete
+    for name in ("report.txt", "report.json", "report.html"):
+        text = (run / name).read_text(encoding="utf-8")
+        assert "This run is incomplete" in text
+        assert "nan" not in re.sub(r"<[^>]*>", "", text).lower()
+
+
+def test_a_record_of_an_unknown_hospital_is_refused() -> None:
+    """Records and scenario that do not belong together give an error, not a wrong table."""
+    with pytest.raises(RunUnreadable, match="'south'"):
+        summarise(evaluations(), ("north", "east"))
+
+
+def test_the_text_has_percentages_with_one_decimal() -> None:
+    """A terminal shows the table of own and others, and the matrix with numbered columns."""
+    lines = as_text(summarise(evaluations(), THREE)).splitlines()
+    assert next(line for line in lines if line.startswith("mean")).split() == ["mean", "90.0", "42.5"]
+    assert next(line for line in lines if line.startswith(" 2 east")).split() == ["2", "east", "70.0", "80.0", "40.0"]
+
+
+@pytest.mark.parametrize("size", [2, 4, 17])
+def test_the_text_fits_a_terminal(size: int) -> None:
+    """No line is longer than 100 columns, with the longest names and seventeen hospitals too."""
+    names = tuple(f"{'hospital-' * 4}{number:04}" for number in range(size))
+    text = as_text(summarise([replace(record, architecture="net-" * 10) for record in story(names)], names))
+    assert max(map(len, text.splitlines())) <= 100
+    assert all(name[-4:] in text for name in names)
+
+
+def test_the_json_report_depends_on_records_alone(tmp_path: Path) -> None:
+    """The JSON and text reports have the same bytes for the same records, and JSON has no NaN."""
+    texts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        run = folder(tmp_path / name, story(THREE)[:-1], THREE)
+        write(run, THREE)
+        texts.append([(run / file).read_bytes() for file in ("report.json", "report.txt", "report.html")])
+    assert texts[0] == texts[1]
+    found = json.loads(texts[0][0], parse_constant=pytest.fail)
+    assert found["metrics"]["accuracy"]["own"][2] is None
+    assert found["personalization"] == found["metrics"][found["headline"]]["personalization"]
+    assert found["hospitals"][0] == {"name": "north", "architecture": "net"}
+
+
+@pytest.mark.parametrize("size", [2, 4, 17])
+def test_the_page_is_one_well_formed_file_that_asks_for_nothing(tmp_path: Path, size: int) -> None:
+    """Tags nest, ids are unique, no script and no address except XML namespaces, four pictures with a label."""
+    names = tuple(f"site-{number}" for number in range(size))
+    write(folder(tmp_path, story(names), names), names)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    outline = Outline(page)
+    assert outline.open == []
+    assert not {"script", "link", "img", "image", "iframe"} & set(outline.tags)
+    addresses = [value or "" for name, value in outline.attributes if not name.startswith("xmlns")]
+    assert not [value for value in addresses if re.search(r"https?:|//", value)]
+    assert "@import" not in page
+    assert all(found.startswith("url(#") for found in re.findall(r"url\([^)]*", page))
+    ids = [value for name, value in outline.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    labels = [value for name, value in outline.attributes if name == "aria-label"]
+    assert len(labels) == outline.tags.count("svg") == 4
+    assert all(name in outline.words for name in names)
+
+
+@pytest.mark.parametrize("size", [3, 7])
+def test_nothing_measured_gives_a_page_without_pictures_of_it(tmp_path: Path, size: int) -> None:
+    """A placebo run, and a long one that is drawn in panels, have the pictures for which there are values."""
+    names = tuple(f"site-{number}" for number in range(size))
+    records = [replace(record, measures={"accuracy": Measure(0, 1)}) for record in story(names, rounds=21)]
+    summary = write(folder(tmp_path, records, names), names)
+    page = Outline((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert summary.headline == "accuracy"
+    assert page.tags.count("svg") == 3
+    assert page.open == []
+
+
+def test_the_page_shows_scenario_and_environment_as_text(tmp_path: Path) -> None:
+    """Markup in a scenario or in the environment is shown, never executed."""
+    write(folder(tmp_path, story(THREE), THREE, "name: <script>alert(1)</script>\n"), THREE)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;2&gt;" in page
+
+
+def test_a_damaged_record_is_named_by_file_and_line(tmp_path: Path) -> None:
+    """A truncated line gives RunUnreadable with its place, and no report is written."""
+    run = folder(tmp_path, story(THREE), THREE)
+    file = run / "records" / "east.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([*lines[:2], lines[2][:40]]), encoding="utf-8")
+    with pytest.raises(RunUnreadable) as caught:
+        write(run, THREE)
+    assert str(caught.value.where) == f"{file}:3"
+    assert not (run / "report.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["scenario.yaml", "environment.json", "records"])
+def test_a_folder_that_is_no_run_is_unreadable(tmp_path: Path, name: str) -> None:
+    """Without its scenario, environment or records a folder is not a run folder."""
+    run = folder(tmp_path, story(THREE), THREE)
+    (run / name).rename(tmp_path / "elsewhere")
+    with pytest.raises(RunUnreadable):
+        write(run, THREE)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "\x80"])
+def test_a_damaged_environment_is_unreadable(tmp_path: Path, text: str) -> None:
+    """An environment that is no JSON mapping gives RunUnreadable with its file."""
+    run = folder(tmp_path, story(THREE), THREE)
+    (run / "environment.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RunUnreadable, match="environment"):
+        write(run, THREE)
+
+
+def test_a_report_that_cannot_be_written_is_an_error_of_the_place(tmp_path: Path) -> None:
+    """A folder in the way of a report gives OutputNotWritable, and no draft stays behind."""
+    run = folder(tmp_path, story(THREE), THREE)
+    (run / "report.html").mkdir()
+    with pytest.raises(OutputNotWritable, match=r"report\.html"):
+        write(run, THREE)
+    assert not list(run.glob(".*"))
