@@ -1,0 +1,5 @@
+"""``python -m fedskd_sim`` is the command line."""
+
+from fedskd_sim.cli import main
+
+main()

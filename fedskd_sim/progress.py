@@ -1,0 +1,117 @@
+"""Live progress of a run: a table on a terminal, plain lines elsewhere; fed by the events of the members' logs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fedskd_sim.ring import Ring
+from fedskd_sim.runtimes.base import Event
+
+REFRESH_PER_S = 8
+
+
+@dataclass
+class Row:
+    """What one hospital is at."""
+
+    doing: str = "starting"
+    place: str = ""
+    accuracy: str = ""
+    finished: int = 0
+    total: int = 1
+
+
+class Progress:
+    """Shows who hosts whom; use as a context manager and feed it events."""
+
+    def __init__(self, ring: Ring, console: Console) -> None:
+        """Prepare a row for every hospital: warm-up, all stops and the evaluation at home are its steps."""
+        self._ring, self._console = ring, console
+        self._rows = {name: Row(total=2 + len(list(ring.stops(name)))) for name in ring.hospitals}
+        self._started = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
+        self._interactive = console.is_terminal
+
+    def __enter__(self) -> Self:
+        """Take over the terminal, if there is one."""
+        self._started = time.monotonic()
+        if self._interactive:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the terminal back with the last state on it."""
+        if self._interactive:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event."""
+        row = self._rows.get(event.get("hospital", ""))
+        if row is None:
+            return
+        match event["event"]:
+            case "warm_up":
+                row.doing = "warming up"
+            case "arrived":
+                row.doing = "at home with its traveller" if event["kind"] == "homecoming" else _with(event)
+                row.place = self._place(event)
+            case "finished":
+                row.finished += 1
+                row.doing = "waiting"
+                row.accuracy = f"{event['accuracy']:.1%}"
+                self._line(event)
+            case "done":
+                row.doing = "done"
+            case "error":
+                row.doing = "failed" if event["own"] else "stopped"
+
+    def left(self) -> float | None:
+        """Estimate the seconds left from the stops done so far; None before there is anything to go by."""
+        done = sum(row.finished for row in self._rows.values())
+        total = sum(row.total for row in self._rows.values())
+        warm = all(row.finished for row in self._rows.values())
+        elapsed = time.monotonic() - self._started
+        return elapsed / done * (total - done) if warm else None
+
+    def _line(self, event: Event) -> None:
+        if self._interactive:
+            return
+        left = self.left()
+        what = {"warm_up": "warmed up", "visit": "trained with", "homecoming": "welcomed home"}.get(event["kind"], "tested")
+        whom = "" if event["kind"] == "warm_up" else f" {event['model']}"
+        undone = " (rolled back)" if event["outcome"] == "rolled_back" else ""
+        rest = "" if left is None else f", about {left:.0f} s left"
+        self._console.print(
+            f"{time.monotonic() - self._started:6.1f} s  {self._place(event):<17} {event['hospital']} {what}{whom}{undone}: "
+            f"accuracy {event['accuracy']:.1%}{rest}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _place(self, event: Event) -> str:
+        if not event["round"]:
+            return "warm-up"
+        if event["round"] == self._ring.evaluation_round:
+            return f"evaluation hop {event['hop']}"
+        return f"round {event['round']}/{self._ring.rounds} hop {event['hop']}/{self._ring.size}"
+
+    def _table(self) -> Table:
+        left = self.left()
+        title = f"{time.monotonic() - self._started:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
+        table = Table(title=title, title_justify="left")
+        for column in ("hospital", "where", "now", "last accuracy", "stops"):
+            table.add_column(column, no_wrap=True)
+        for name, row in self._rows.items():
+            table.add_row(name, row.place, row.doing, row.accuracy, f"{row.finished}/{row.total}")
+        return table
+
+
+def _with(event: Event) -> str:
+    return f"{'testing' if event['kind'] == 'evaluation' else 'training with'} {event['model']}"

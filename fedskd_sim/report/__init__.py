@@ -1,0 +1,68 @@
+"""Records to tables and pictures: ``report.txt``, ``report.json`` and ``report.html`` in the run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.records import read_records, read_timings
+from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
+from fedskd_sim.report.text import as_text
+
+__all__ = ["Matrix", "Summary", "as_json", "as_text", "summarise", "write"]
+
+
+def write(run: Path, hospitals: tuple[str, ...]) -> Summary:
+    """Write the three reports of a run, whether it came to its end or not; text and JSON depend on the records alone.
+
+    Args:
+        run: the run folder.
+        hospitals: the scenario's hospitals in ring order.
+
+    Raises:
+        RunUnreadable: something of the run folder is missing or damaged.
+        OutputNotWritable: the reports cannot be written there.
+
+    """
+    from fedskd_sim.report.page import as_html  # noqa: PLC0415 - drawing is slow to import
+
+    try:
+        summary = summarise(read_records(run), hospitals)
+        timings = read_timings(run)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
+    scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
+    _publish(run / "report.txt", as_text(summary))
+    _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
+    _publish(run / "report.html", as_html(summary, timings, scenario, environment))
+    return summary
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "give the folder that 'fedskd-sim launch' named at its end"
+        raise RunUnreadable(f"cannot be read: {error}", fix=fix, where=Where(str(file))) from error
+
+
+def _environment(file: Path) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in json.loads(_text(file)).items()}
+    except (ValueError, AttributeError) as error:
+        message = f"not a mapping in JSON: {error}"
+        raise RunUnreadable(message, fix="run the scenario again", where=Where(str(file))) from error
+
+
+def _publish(file: Path, text: str) -> None:
+    """Write a file so that whoever looks finds the old one or the whole new one."""
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(file)
+    except OSError as error:
+        fix = "give a run folder that you may write to"
+        raise OutputNotWritable(f"{file} cannot be written: {error.strerror}", fix=fix) from error
+    finally:
+        draft.unlink(missing_ok=True)

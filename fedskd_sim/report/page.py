@@ -1,0 +1,50 @@
+"""One HTML page that needs nothing but itself: no script, no font, no request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fedskd_sim.records import Timing
+from fedskd_sim.report import pictures
+from fedskd_sim.report.svg import PALETTE
+from fedskd_sim.report.tables import Summary
+from fedskd_sim.report.text import TITLES, percent, size
+
+TEMPLATE = "page.html.j2"
+
+
+def as_html(summary: Summary, timings: Sequence[Timing], scenario: str, environment: Mapping[str, str]) -> str:
+    """Write the page.
+
+    Args:
+        summary: the results.
+        timings: for the timeline.
+        scenario: the text of the scenario file.
+        environment: what the run ran on.
+
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only the page needs it
+    from markupsafe import Markup  # noqa: PLC0415
+
+    home = Environment(
+        loader=PackageLoader("fedskd_sim.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    home.filters.update(percent=percent, size=size)
+    drawn = {
+        "matrix": pictures.matrix(summary),
+        "accuracy": pictures.accuracy(summary),
+        "drift": pictures.drift(summary),
+        "timeline": pictures.timeline(summary, timings),
+    }
+    return home.get_template(TEMPLATE).render(
+        summary=summary,
+        titles=TITLES,
+        palette=PALETTE,
+        scenario=scenario,
+        environment=environment,
+        pictures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 - made here, labels escaped
+    )

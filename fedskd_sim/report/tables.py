@@ -1,0 +1,247 @@
+"""Records to a summary: the K x K matrices, what follows from them, the way of every model; pure.
+
+A missing value is NaN here, blank in text and null in JSON: a hospital's test data may have a single class (no AUC), or the
+run may have ended early. Means are over the values that exist, and a note says when some do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from fedskd_sim.errors import RunUnreadable
+from fedskd_sim.records import Measure, Record
+
+METRICS = ("balanced_accuracy", "auc", "accuracy")
+NOTHING = Measure(0.0, 0.0)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """K x K shares in [0, 1] on test data; row: whose model, column: whose data; NaN where there is no value."""
+
+    values: tuple[tuple[float, ...], ...]
+
+    def own(self, model: int) -> float:
+        """Give a model's value on its own hospital's data."""
+        return self.values[model][model]
+
+    def others(self, model: int) -> float:
+        """Give the mean of a model's values on the other hospitals' data."""
+        return mean(value for host, value in enumerate(self.values[model]) if host != model)
+
+    @property
+    def personalization(self) -> float:
+        """P = mean_k a_kk."""
+        return mean(self.own(model) for model in range(len(self.values)))
+
+    @property
+    def generalization(self) -> float:
+        """G = mean_k mean_{j != k} a_kj."""
+        return mean(self.others(model) for model in range(len(self.values)))
+
+    @property
+    def missing(self) -> int:
+        """The number of cells without a value."""
+        return sum(math.isnan(value) for row in self.values for value in row)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A model after one session; ``stop`` counts through the run: 0 is the warm-up, round r hop h is (r - 1) K + h.
+
+    ``accuracy`` is on the host's validation data, ``drift`` the relative parameter change of the session; NaN if unknown.
+    """
+
+    stop: int
+    round: int
+    hop: int
+    host: str
+    home: bool
+    rolled_back: bool
+    accuracy: float
+    drift: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Totals of a run: arrivals of models, training sessions, those rolled back, payload bytes, samples trained on."""
+
+    hops: int
+    sessions: int
+    rolled_back: int
+    bytes: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything a report shows of a run's results; hospitals are in ring order."""
+
+    scenario: str
+    seed: int | None
+    hospitals: tuple[str, ...]
+    architectures: tuple[str, ...]
+    matrices: Mapping[str, Matrix]
+    ways: Mapping[str, tuple[Step, ...]]
+    counts: Counts
+    complete: bool
+    notes: tuple[str, ...]
+
+    @property
+    def headline(self) -> str:
+        """The metric whose matrix is shown first: balanced accuracy, or accuracy where nothing else was measured."""
+        measured = self.matrices["balanced_accuracy"].missing < len(self.hospitals) ** 2
+        return "balanced_accuracy" if measured else "accuracy"
+
+
+def summarise(records: Sequence[Record], hospitals: tuple[str, ...]) -> Summary:
+    """Compute the summary of a run.
+
+    Args:
+        records: all records, in the order in which each hospital wrote them.
+        hospitals: the names in ring order.
+
+    Raises:
+        RunUnreadable: a record names a hospital that is not among them.
+
+    """
+    _check(records, hospitals)
+    cells = {(record.model, record.host): record for record in records if record.kind == "evaluation"}
+    matrices = {metric: _matrix(cells, hospitals, metric) for metric in METRICS}
+    architectures = {record.model: record.architecture for record in records}
+    first = records[0] if records else None
+    return Summary(
+        scenario=first.scenario if first else "",
+        seed=first.seed if first else None,
+        hospitals=hospitals,
+        architectures=tuple(architectures.get(name, "") for name in hospitals),
+        matrices=matrices,
+        ways={name: _way(records, name, len(hospitals)) for name in hospitals},
+        counts=_counts(records),
+        complete=len(cells) == len(hospitals) ** 2,
+        notes=tuple(_notes(records, matrices, len(hospitals) ** 2 - len(cells))),
+    )
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """Give a summary as plain values; shares are in [0, 1], null stands for a missing value.
+
+    Returns:
+        ``scenario``, ``seed``, ``complete``, ``notes`` (sentences);
+        ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
+        ``hospitals``: in ring order, each with ``name`` and ``architecture``;
+        ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
+        ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
+        hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
+        ``ways``: for each model its sessions in order: ``stop``, ``round``, ``hop``, ``host``, ``home``,
+        ``rolled_back``, ``accuracy``, ``drift``.
+
+    """
+    named = zip(summary.hospitals, summary.architectures, strict=True)
+    return {
+        "scenario": summary.scenario,
+        "seed": summary.seed,
+        "complete": summary.complete,
+        "notes": list(summary.notes),
+        "headline": summary.headline,
+        "personalization": _value(summary.matrices[summary.headline].personalization),
+        "generalization": _value(summary.matrices[summary.headline].generalization),
+        "hospitals": [{"name": name, "architecture": architecture} for name, architecture in named],
+        "counts": asdict(summary.counts),
+        "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
+        "ways": {
+            model: [{name: _value(value) for name, value in asdict(step).items()} for step in steps]
+            for model, steps in summary.ways.items()
+        },
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    """Average the values that exist; NaN if none does."""
+    present = [value for value in values if math.isfinite(value)]
+    return math.fsum(present) / len(present) if present else math.nan
+
+
+def _plain(matrix: Matrix) -> dict[str, Any]:
+    models = range(len(matrix.values))
+    return {
+        "personalization": _value(matrix.personalization),
+        "generalization": _value(matrix.generalization),
+        "own": [_value(matrix.own(model)) for model in models],
+        "others": [_value(matrix.others(model)) for model in models],
+        "matrix": [[_value(value) for value in row] for row in matrix.values],
+    }
+
+
+def _check(records: Iterable[Record], hospitals: tuple[str, ...]) -> None:
+    for record in records:
+        for name in (record.host, record.model):
+            if name not in hospitals:
+                message = f"a record names the hospital {name!r}, which the scenario does not have"
+                raise RunUnreadable(message, fix="report a run together with the scenario that it ran")
+
+
+def _matrix(cells: Mapping[tuple[str, str], Record], hospitals: tuple[str, ...], metric: str) -> Matrix:
+    def value(model: str, host: str) -> float:
+        record = cells.get((model, host))
+        return record.measures.get(metric, NOTHING).mean if record else math.nan
+
+    return Matrix(tuple(tuple(value(model, host) for host in hospitals) for model in hospitals))
+
+
+def _way(records: Iterable[Record], model: str, size: int) -> tuple[Step, ...]:
+    steps = (
+        Step(
+            stop=size * (record.round - 1) + record.hop if record.round else 0,
+            round=record.round,
+            hop=record.hop,
+            host=record.host,
+            home=record.host == model,
+            rolled_back=record.outcome == "rolled_back",
+            accuracy=record.measures.get("accuracy", NOTHING).mean,
+            drift=record.measures.get("drift", NOTHING).mean,
+        )
+        for record in records
+        if record.model == model and record.kind != "evaluation"
+    )
+    return tuple(sorted(steps, key=lambda step: step.stop))
+
+
+def _counts(records: Sequence[Record]) -> Counts:
+    return Counts(
+        hops=sum(record.hop > 0 for record in records),
+        sessions=sum(record.kind != "evaluation" for record in records),
+        rolled_back=sum(record.outcome == "rolled_back" for record in records),
+        bytes=sum(record.bytes for record in records),
+        samples=sum(record.samples for record in records),
+    )
+
+
+def _notes(records: Sequence[Record], matrices: Mapping[str, Matrix], unfinished: int) -> Iterator[str]:
+    cells = len(matrices["auc"].values) ** 2
+    if unfinished:
+        last = max(((record.round, record.hop) for record in records), default=None)
+        reached = f"its last stop on record is round {last[0]}, hop {last[1]}" if last else "there are no records"
+        yield (
+            f"This run is incomplete: {unfinished} of {cells} evaluations are missing, and {reached}. "
+            "Means are over the values that exist."
+        )
+    without = matrices["auc"].missing - unfinished
+    if 0 < without < cells - unfinished:
+        yield (
+            f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least two classes. "
+            "Means leave them out."
+        )
+    rolled_back = sum(record.outcome == "rolled_back" for record in records)
+    if rolled_back:
+        sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
+        yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."
+
+
+def _value(value: T) -> T | None:
+    """JSON has no number for what is missing."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,66 @@
+"""The run folder: made before anything starts, so that a bad place costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fedskd_sim import __version__
+from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
+from fedskd_sim.scenario import Loaded
+
+PACKAGES = ("torch", "torchvision", "numpy", "pyzmq", "msgpack", "xxhash", "safetensors", "prometheus-client")
+
+
+def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
+    """Make a run folder with the scenario as it was read and the environment.
+
+    Args:
+        loaded: the scenario.
+        where: the folder to use; None makes ``runs/NAME-DATE-TIME`` here.
+        runtime: name of the runtime, for the record.
+
+    Raises:
+        OutputNotEmpty: the folder holds something.
+        OutputNotWritable: it cannot be made or written.
+
+    """
+    folder = where or Path("runs") / f"{loaded.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise OutputNotEmpty(f"{folder} is not empty", fix="give another --out, or remove what is in it")
+        for name in ("records", "timings", "logs", "weights", "metrics"):
+            (folder / name).mkdir()
+        (folder / "scenario.yaml").write_text(loaded.document.text, encoding="utf-8")
+        (folder / "environment.json").write_text(json.dumps(environment(runtime), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        fix = "give an --out that you may write to"
+        raise OutputNotWritable(f"{folder} cannot be written: {error.strerror}", fix=fix) from error
+    return folder.resolve()
+
+
+def environment(runtime: str) -> dict[str, str]:
+    """Describe what the run ran on."""
+    found = {"fedskd_sim": __version__, "runtime": runtime, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    found |= {"python": sys.version.split()[0], "system": platform.platform(), "processor": _processor()}
+    found["cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

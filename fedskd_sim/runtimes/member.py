@@ -1,0 +1,173 @@
+"""From an order to a running member: what a hospital's or the controller's process does, whoever started it."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedskd_sim import hop
+from fedskd_sim.controller import Controller
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.hospital import Hospital
+from fedskd_sim.learning.base import Learner, Ward, make
+from fedskd_sim.logs import EventLog
+from fedskd_sim.messages import Register, Transfer
+from fedskd_sim.metrics import Exporter, HospitalMetrics
+from fedskd_sim.records import Ledger, Timing
+from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.scenario import Scenario, load
+from fedskd_sim.transport.base import Transport
+from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
+
+
+@dataclass(frozen=True, slots=True)
+class MemberOrder:
+    """What a process needs to know to be one member of a run; everything else is in the scenario file."""
+
+    scenario: Path
+    name: str
+    run: str
+    folder: Path
+    bind: str
+    controller: str
+    keys: Path | None = None
+    data: Path | None = None
+    metrics: str = "127.0.0.1:0"
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A hospital's paper work: the ledger, the metrics and the log of one run."""
+
+    name: str
+    ledger: Ledger
+    metrics: HospitalMetrics
+    log: EventLog
+
+    def span(self, what: str, stop: Stop, start: float) -> None:
+        """Note that something of a stop took from ``start`` (UNIX seconds) until now."""
+        end = time.time()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        place = (self.name, stop.model, stop.round, stop.hop)
+        self.ledger.add(Timing(what, *place, start, end, peak_bytes=peak))  # type: ignore[arg-type]
+        self.metrics.took(what, end - start)
+
+    def transferred(self, transfer: Transfer) -> None:
+        """Note a confirmed departure."""
+        place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)
+        times = (transfer.start, transfer.end, transfer.bytes)
+        self.ledger.add(Timing("transfer", *place, *times, to=transfer.to))
+        self.metrics.transferred(transfer)
+
+
+def assemble(ward: Ward, learner: Learner, desk: Desk, transport: Transport, run: str) -> Hospital:
+    """Put a hospital together."""
+    ring = ring_of(ward.scenario)
+    host = hop.Host(ward.scenario, ward.host, run, ring, learner, transport.send, desk.span)
+    return Hospital(host, transport, desk.ledger, desk.metrics, desk.log)
+
+
+def ring_of(scenario: Scenario) -> Ring:
+    """Give the ring of a scenario."""
+    return Ring(scenario.names, scenario.algorithm.rounds)
+
+
+def desk_of(scenario: Scenario, name: str, folder: Path, log: EventLog) -> Desk:
+    """Open a hospital's books in the run folder."""
+    return Desk(name, Ledger(folder, name), HospitalMetrics(scenario.name, name, ring_of(scenario)), log)
+
+
+def run_hospital(order: MemberOrder) -> None:
+    """Be a hospital from the first word to the last.
+
+    Raises:
+        FedskdError: the run cannot go on, with the place in the scenario file.
+
+    """
+    loaded = load(order.scenario)
+    scenario = loaded.scenario
+    with (order.folder / "logs" / f"{order.name}.jsonl").open("a", encoding="utf-8") as stream:
+        log = EventLog(stream, {"run": order.run, "hospital": order.name})
+        log.event("starting")
+        try:
+            _take_part(order, scenario, log)
+        except FedskdError as error:
+            log_error(log, loaded.placed(error))
+            raise
+
+
+def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
+    ward = Ward(scenario, order.name, order.data)
+    desk = desk_of(scenario, order.name, order.folder, log)
+    with closing(desk.ledger), closing(_exporter(order, desk)) as exporter:
+        learner = make(ward)
+        keys = Keys.read(order.keys) if order.keys else None
+        place = Place(order.name, order.bind, order.controller, keys)
+        transport = ZeroMQTransport(place, terms_of(scenario, order.run), learner.expected, desk.transferred)
+        with closing(transport):
+            log.event("listening", address=transport.address, metrics=exporter.address)
+            hospital = assemble(ward, learner, desk, transport, order.run)
+            public_key = keys.public if keys else ""
+            hospital.serve(Register(order.run, order.name, transport.address, public_key, exporter.address))
+        save_results(ward, learner, order.folder)
+        _linger(scenario, log)
+
+
+def _exporter(order: MemberOrder, desk: Desk) -> Exporter:
+    host, _, port = order.metrics.rpartition(":")
+    return Exporter(desk.metrics, host, int(port))
+
+
+def log_error(log: EventLog, error: FedskdError) -> None:
+    """Write an error where the launcher will read it."""
+    said = {"message": error.message, "fix": error.fix, "key": list(error.key), "stop": list(error.stop)}
+    log.event("error", code=error.exit_code, own=not error.second_hand, **said)
+
+
+def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
+    """Write a hospital's final weights as safetensors, if its algorithm has learned any."""
+    if ward.scenario.algorithm.name == "placebo":
+        return
+    from fedskd_sim.learning.weights import save  # noqa: PLC0415 - the placebo runs without PyTorch
+
+    about = {"scenario": ward.scenario.name, "hospital": ward.host, "seed": str(ward.scenario.seed)}
+    about["architecture"] = ward.scenario.hospital(ward.host).architecture.name
+    for suffix, weights in learner.results().items():
+        name = ".".join(part for part in (ward.host, suffix) if part)
+        save(weights, folder / "weights" / f"{name}.safetensors", about)
+
+
+def run_controller(order: MemberOrder, announce: Callable[[str], object]) -> None:
+    """Be the controller; ``announce`` is called with the address once it listens.
+
+    Raises:
+        FedskdError: the run ended with an error.
+
+    """
+    loaded = load(order.scenario)
+    with (order.folder / "logs" / "controller.jsonl").open("a", encoding="utf-8") as stream:
+        log = EventLog(stream, {"run": order.run})
+        try:
+            with closing(Hub(order.bind, Keys.read(order.keys) if order.keys else None)) as hub:
+                announce(hub.address)
+                log.event("listening", address=hub.address)
+                Controller(loaded.scenario, order.run, hub, log).serve()
+        except FedskdError as error:
+            log_error(log, loaded.placed(error))
+            raise
+
+
+def terms_of(scenario: Scenario, run: str) -> Terms:
+    """Read a hospital's link terms from the scenario."""
+    return Terms(run, scenario.timeouts.receipt, scenario.timeouts.retry, scenario.network.inbox)
+
+
+def _linger(scenario: Scenario, log: EventLog) -> None:
+    """Stay up for a last scrape."""
+    if scenario.metrics.linger:
+        log.event("lingering", seconds=scenario.metrics.linger)
+        time.sleep(scenario.metrics.linger)

@@ -1,0 +1,18 @@
+"""What hospital processes share: imported once by the fork server, whose pages all of them then map.
+
+Only imports happen here; no device is touched before a hospital forks. PyTorch imports its compiler with the first optimiser,
+which takes more than a second and 100 MB: so one optimiser is made here.
+"""
+
+import gc
+
+import torch
+
+import fedskd_sim.learning.fedskd
+import fedskd_sim.runtimes.member
+
+MODULES = (fedskd_sim.learning.fedskd, fedskd_sim.runtimes.member)
+torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+gc.collect()
+gc.freeze()

@@ -1,0 +1,61 @@
+"""Shared by all tests: short scenarios, and the command line as a user has it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes.base import Event, Order
+from fedskd_sim.runtimes.memory import MemoryRuntime
+from fedskd_sim.runtimes.processes import ProcessRuntime
+from fedskd_sim.scenario import load
+
+ROOT = Path(__file__).parent.parent
+RUNTIMES = {"memory": MemoryRuntime, "processes": ProcessRuntime}
+
+
+@pytest.fixture
+def scenario_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Write scenario text to a file."""
+
+    def write(text: str, name: str = "scenario.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    """Run a scenario file to its end on a runtime and return the run folder."""
+    count = iter(range(100))
+
+    def go(
+        path: Path, runtime: str = "memory", data: Path | None = None, watch: Callable[[Event], None] = lambda _: None
+    ) -> Path:
+        loaded = load(path)
+        where = folder.make(loaded, tmp_path / f"run-{next(count)}", runtime)
+        place = RUNTIMES[runtime]()
+        place.launch(Order(loaded, "test", where, data))
+        place.wait(watch)
+        return where
+
+    return go
+
+
+@pytest.fixture
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in a process of its own, as a user does."""
+
+    def call(*arguments: object, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [shutil.which("fedskd-sim", path=str(Path(sys.executable).parent)) or "fedskd-sim", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+    return call

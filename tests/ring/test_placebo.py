@@ -1,0 +1,280 @@
+"""The machinery without learning: how a run ends, well or badly, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedskd_sim.errors import FedskdError, HopTimeout, HospitalCrashed, PortInUse, RegistrationTimeout, RunAborted
+from fedskd_sim.records import read_records, read_timings
+from fedskd_sim.ring import Ring
+
+SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
+OK = """
+name: placebo
+hospitals: [{hospitals}]
+algorithm: {{name: placebo, rounds: {rounds}, session_seconds: {seconds}, buffer_bytes: 100000}}
+network: {{transport: {transport}}}
+timeouts: {{register: 20, hop: {hop}, receipt: 5, retry: 1, goodbye: 1, stop: 2}}
+"""
+
+
+def text(size: int = 3, rounds: int = 1, seconds: float = 0.0, transport: str = "ipc", hop: float = 5) -> str:
+    hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(size))
+    return OK.format(hospitals=hospitals, rounds=rounds, seconds=seconds, transport=transport, hop=hop)
+
+
+def lines(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted((folder / "records").iterdir())}
+
+
+def left_behind() -> list[str]:
+    """Find socket folders of runs and hospital processes, which must not outlive a run."""
+    return [str(path) for path in Path("/tmp").glob("fedskd-*") if path.is_dir()]
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+@pytest.mark.parametrize("size", [2, 3, 17])
+def test_rings_of_any_size_run_over_any_link(size: int, transport: str, scenario_file: Callable, run: Callable) -> None:
+    """2, 3 and 17 hospitals circulate; every stop of the ring has one record; memory and processes agree byte for byte."""
+    path = scenario_file(text(size, transport=transport, hop=30))
+    processes = run(path, "processes")
+    records = read_records(processes)
+    ring = Ring(tuple(f"h{index}" for index in range(size)), 1)
+    stops = {(stop.host, stop.model, stop.round, stop.hop) for host in ring.hospitals for stop in ring.stops(host)}
+    hosted = [(record.host, record.model, record.round, record.hop) for record in records if record.hop]
+    assert len(hosted) == len(stops)
+    assert set(hosted) == stops
+    assert lines(processes) == lines(run(path, "memory"))
+
+
+def test_after_a_hop_the_receivers_weights_are_the_senders(scenario_file: Callable, run: Callable) -> None:
+    """What arrives at each hop has the digest of what left the hop before."""
+    records = read_records(run(scenario_file(text(4, rounds=2)), "processes"))
+    place = {(record.model, record.round, record.hop): record for record in records}
+    hops = [record for record in records if record.hop > 1]
+    assert hops
+    assert all(record.digest_in == place[record.model, record.round, record.hop - 1].digest_out for record in hops)
+
+
+def test_every_departure_is_confirmed_once(scenario_file: Callable, run: Callable) -> None:
+    """Each hop has one transfer with its bytes, from the hospital before."""
+    timings = [
+        timing for timing in read_timings(run(scenario_file(text(3, rounds=2)), "processes")) if timing.what == "transfer"
+    ]
+    hops = [(timing.model, timing.round, timing.hop) for timing in timings]
+    assert len(hops) == len(set(hops)) == 3 * (3 + 3 + 2)
+    assert {timing.bytes for timing in timings} == {100000}
+
+
+@pytest.mark.parametrize("runtime", ["memory", "processes"])
+@pytest.mark.parametrize(
+    ("behaviour", "error", "match"),
+    [
+        ("stall", HopTimeout, "'south' waited .* which 'east' should have sent"),
+        ("crash", HospitalCrashed, "'east' died"),
+        ("abort", RunAborted, "the placebo asked for the run to end"),
+    ],
+)
+def test_misbehaving_hospitals_end_the_run_with_the_right_error(
+    runtime: str, behaviour: str, error: type[FedskdError], match: str, run: Callable
+) -> None:
+    """Stall, crash and abort end the run in time, name the culprit, and leave nothing behind."""
+    before = left_behind()
+    begun = time.monotonic()
+    with pytest.raises(error, match=match):
+        run(SCENARIOS / f"placebo-{behaviour}.yaml", runtime)
+    assert time.monotonic() - begun < 15
+    assert left_behind() == before
+
+
+def hospitals_of(folder: Path) -> dict[str, int]:
+    """Find the process of each member by the error file it holds open."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            target = os.readlink(process / "fd" / "2")
+        except OSError:
+            continue
+        if target.startswith(f"{folder}/logs/"):
+            found[Path(target).stem] = int(process.name)
+    return found
+
+
+@pytest.fixture
+def started(tmp_path: Path, scenario_file: Callable) -> Callable[..., tuple[subprocess.Popen, Path]]:
+    """Launch a slow placebo run and wait until every member is at work."""
+
+    def start(**kwargs: object) -> tuple[subprocess.Popen, Path]:
+        path, out = scenario_file(text(**{"seconds": 0.3, "rounds": 4, **kwargs})), tmp_path / "out"
+        command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if all((out / "records" / f"h{index}.jsonl").is_file() for index in range(3)) and read_hops(out) >= 3:
+                return process, out
+            time.sleep(0.05)
+        process.kill()
+        raise TimeoutError(process.communicate())
+
+    return start
+
+
+def read_hops(out: Path) -> int:
+    return sum(path.read_text().count("\n") for path in (out / "records").glob("*.jsonl"))
+
+
+def test_killing_the_controller_after_the_start_does_not_stop_the_models(started: Callable) -> None:
+    """With the controller gone the run finishes with every record, and exit code 0."""
+    process, out = started()
+    os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert len(read_records(out)) == 3 * (1 + 4 * 3 + 1 + 2)
+    assert "report:" in output
+
+
+@pytest.mark.parametrize(
+    ("sign", "code", "match"),
+    [(signal.SIGKILL, 41, "'h1' died by signal 9"), (signal.SIGSTOP, 40, "which 'h1' should have sent")],
+)
+def test_a_killed_or_frozen_hospital_ends_the_run_in_time(sign: int, code: int, match: str, started: Callable) -> None:
+    """The exit code and the error name the hospital, and no process of the run is left."""
+    process, out = started(hop=2)
+    os.kill(hospitals_of(out)["h1"], sign)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code, errors
+    assert match in errors
+    assert hospitals_of(out) == {}
+
+
+def test_no_process_outlives_a_killed_launcher(started: Callable) -> None:
+    """When the launcher is killed its hospitals and controller end too."""
+    process, out = started()
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while hospitals_of(out) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert hospitals_of(out) == {}
+
+
+def test_an_interrupt_stops_everything_and_says_so(started: Callable) -> None:
+    """Ctrl-C ends with exit code 130, no traceback and no process left."""
+    process, out = started()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert hospitals_of(out) == {}
+
+
+def member(kind: str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fedskd_sim", kind, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("order", [("h0", "h1", "h2"), ("h2", "h0", "h1")])
+def test_the_start_order_does_not_matter(
+    order: tuple[str, ...], tmp_path: Path, scenario_file: Callable, run: Callable
+) -> None:
+    """Hospitals started by hand, before the controller and in any order, give the records of the memory run."""
+    path = scenario_file(text())
+    out = tmp_path / "by-hand"
+    for name in ("records", "timings", "logs", "weights"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    hub = f"ipc://{tmp_path}/hub"
+    common = ["--run", "r", "--out", out]
+    hospitals = [
+        member("hospital", path, *common, "--name", name, "--bind", f"ipc://{tmp_path}/{name}", "--controller", hub)
+        for name in order
+    ]
+    time.sleep(0.3)
+    hospitals.append(member("controller", path, *common, "--bind", hub))
+    for process in hospitals:
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+    assert lines(out) == lines(run(path, "memory"))
+
+
+def test_a_missing_hospital_is_named(tmp_path: Path, scenario_file: Callable) -> None:
+    """When a hospital never registers, the controller ends the run and says which one."""
+    path = scenario_file(text().replace("register: 20", "register: 1"))
+    for name in ("records", "timings", "logs"):
+        (tmp_path / name).mkdir()
+    process = member("controller", path, "--run", "r", "--out", tmp_path, "--bind", f"ipc://{tmp_path}/hub")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == RegistrationTimeout.exit_code
+    assert "h0, h1, h2 did not register within 1 s" in errors
+
+
+@pytest.mark.parametrize(("section", "offset"), [("network", 0), ("network", 2), ("metrics", 1)])
+def test_a_port_in_use_is_an_error_with_file_and_line(
+    section: str, offset: int, scenario_file: Callable, run: Callable
+) -> None:
+    """Whether controller, hospital or metrics port: the error names the port and the scenario's line."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1] - offset
+        extra = f"network: {{transport: tcp, port: {port}}}" if section == "network" else f"metrics: {{port: {port}}}"
+        path = scenario_file(text().replace("network: {transport: ipc}", extra))
+        with pytest.raises(PortInUse, match="in use") as caught:
+            run(path, "processes")
+    assert str(caught.value.where) == f"{path}:5"
+
+
+def test_a_long_run_folder_is_no_obstacle(tmp_path: Path, scenario_file: Callable, cli: Callable) -> None:
+    """Sockets live elsewhere, so a run folder may have a path longer than a socket's."""
+    out = tmp_path / ("x" * 120) / ("y" * 120)
+    done = cli("launch", scenario_file(text()), "--out", out)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_an_error(tmp_path: Path, scenario_file: Callable, cli: Callable) -> None:
+    """It has its own exit code and says which variable to change."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    done = cli("launch", scenario_file(text()), "--out", tmp_path / "out", env={**os.environ, "TMPDIR": str(long)})
+    assert done.returncode == 33, done.stderr
+    assert "TMPDIR" in done.stderr
+
+
+def test_sockets_and_keys_are_in_a_folder_of_their_user_alone(started: Callable) -> None:
+    """The folder of a run's sockets can be entered by nobody else, and key files can be read by nobody else."""
+    before = set(left_behind())
+    process, _ = started(transport="tcp")
+    (folder,) = [Path(path) for path in set(left_behind()) - before] or [Path(left_behind()[-1])]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    files = list((folder / "keys").iterdir())
+    assert len(files) == 4
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert not folder.exists()
+
+
+def test_the_placebo_and_the_controller_run_without_pytorch() -> None:
+    """Importing and running them never imports torch."""
+    code = (
+        "import sys, fedskd_sim.controller, fedskd_sim.runtimes.member, fedskd_sim.learning.placebo;"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_prometheus_targets_are_written(scenario_file: Callable, run: Callable) -> None:
+    """A run in processes writes a file for file_sd_configs with one address per hospital."""
+    targets = json.loads((run(scenario_file(text()), "processes") / "metrics" / "targets.json").read_text())
+    assert len(targets[0]["targets"]) == 3
+    assert all(target.startswith("127.0.0.1:") for target in targets[0]["targets"])
