@@ -127,9 +127,11 @@ def _pooled(features: Tensor, grid: tuple[int, ...]) -> Tensor:
         raise ValueError(f"a grid of {len(grid)} axes does not fit a map of shape {tuple(features.shape)}")
     if any(cells < 1 or cells > size for cells, size in zip(grid, space, strict=True)):
         raise ValueError(f"the grid {grid} is finer than the map {space}; maps are pooled down, never up")
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
     if any(size % cells for cells, size in zip(grid, space, strict=True)):
-        pool = functional.adaptive_avg_pool2d if len(grid) == 2 else functional.adaptive_avg_pool3d  # noqa: PLR2004
-        return pool(features, list(grid))
+        if len(grid) == 2:  # noqa: PLR2004 - images
+            return functional.adaptive_avg_pool2d(features, (grid[0], grid[1]))
+        return functional.adaptive_avg_pool3d(features, (grid[0], grid[1], grid[2]))
     for axis, cells in enumerate(grid, start=2):  # even cells: sums of slices, a third of the time of the pooling kernels
         if features.shape[axis] > cells:
             parts = features.unflatten(axis, (cells, -1)).unbind(axis + 1)

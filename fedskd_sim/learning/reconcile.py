@@ -14,7 +14,7 @@ from fedskd_sim.learning.weights import buffer_of, tensor_of
 from fedskd_sim.messages import Buffer, Weights
 
 Mode = Literal["average", "two_track", "replace", "select"]
-FLOATS = {"float64", "float32", "float16", "bfloat16"}
+FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
 @dataclass(frozen=True, slots=True)

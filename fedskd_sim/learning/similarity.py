@@ -56,27 +56,29 @@ def distance(
         budget_bytes: storage of the direct form above which ``auto`` prefers the factored form where that is smaller.
 
     Returns:
-        The mean over the leading axes, a scalar in fp32 (fp64 for fp64 inputs), never clamped. In fp32 the factored value
-        is rough where it is tiny; its gradient stays good.
+        The mean over the leading axes, a scalar in fp32 (fp64 for fp64 inputs); never clamped, rough if tiny and factored.
 
     Raises:
         ValueError: different items, or an unknown name or form.
 
     """
-    if name not in get_args(Distance) or form not in get_args(Form):
-        raise ValueError(f"no distance {name!r} in form {form!r}")
-    if x.shape[:-1] != y.shape[:-1] or x.ndim < 2 + across:
-        raise ValueError(f"items do not match: {tuple(x.shape)} and {tuple(y.shape)}")
+    _check(x, y, name, form, axes=3 if across else 2)
+    if across:
+        x, y = x.transpose(-3, -2), y.transpose(-3, -2)
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        if across:
-            x, y = x.transpose(-3, -2), y.transpose(-3, -2)
         x, y = (side.to(dtype).reshape(math.prod(side.shape[:-2]), *side.shape[-2:]) for side in (x, y))
-        count, items = x.shape[:2]
-        if items < (3 if name == "corr" else 2) or 0 in (count, x.shape[2], y.shape[2]):
+        if x.shape[1] < (3 if name == "corr" else 2) or not (x.numel() and y.numel()):
             return x.sum() * 0 + y.sum() * 0
         direct = form == "direct" or (form == "auto" and not _prefers_factored(x, y, budget_bytes))
         return _values((x, y), name, direct=direct).mean().to(dtype)
+
+
+def _check(x: Tensor, y: Tensor, name: str, form: str, *, axes: int) -> None:
+    if name not in get_args(Distance) or form not in get_args(Form):
+        raise ValueError(f"no distance {name!r} in form {form!r}")
+    if x.shape[:-1] != y.shape[:-1] or x.ndim < axes:
+        raise ValueError(f"items do not match: {tuple(x.shape)} and {tuple(y.shape)}")
 
 
 def _values(pair: Pair, name: Distance, *, direct: bool) -> Tensor:
@@ -84,7 +86,7 @@ def _values(pair: Pair, name: Distance, *, direct: bool) -> Tensor:
     if name == "row":
         return (_row_direct if direct else _row_factored)(*pair)
     if name == "corr" and direct:
-        return cast("Tensor", _Corr.apply(*pair))  # type: ignore[no-untyped-call]
+        return cast("Tensor", _Corr.apply(*pair))
     items = pair[0].shape[1]
     x, y = _normalised(pair[0]), _normalised(pair[1])
     if name == "mse":
@@ -178,8 +180,8 @@ def _cka(pair: Pair, *, direct: bool) -> Tensor:
 def _corr_factored(pair: Pair, offsets: Pair) -> Tensor:
     """Give the correlation distance from centred items and their products with the mean item, (L, N, 1).
 
-    With x_i = a_i + m and p_i = a_i m, the similarity less the constant m m is a_i a_j + p_i + p_j. Its sum over all pairs is
-    0, and so nothing large is ever subtracted.
+    With x_i = a_i + m and p_i = a_i m, the similarity less the constant m m is a_i a_j + p_i + p_j. Its sum over all
+    pairs, the diagonal included, is 0, and so nothing large is ever subtracted.
     """
     (a, b), (p, q) = pair, (offsets[0].squeeze(2), offsets[1].squeeze(2))
     items = a.shape[1]
@@ -232,6 +234,7 @@ class _Corr(torch.autograd.Function):
 
 
 def _corr_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Give 2 S x for each side, S the slope in its raw similarities; the diagonal of S carries the norms' share."""
     x, y, grams, scale, mean, moments = ctx.saved_tensors
     items = x.shape[1]
     variances = moments.diagonal(dim1=1, dim2=2)

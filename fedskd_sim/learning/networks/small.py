@@ -145,7 +145,7 @@ def normalisation(norm: str, channels: int) -> list[nn.Module]:
     raise ValueError(message)
 
 
-def _conv(inputs: int, outputs: int, norm: str, stride: int = 1, groups: int = 1, size: int = 3) -> list[nn.Module]:
+def _conv(inputs: int, outputs: int, norm: str, stride: int = 1, *, groups: int = 1, size: int = 3) -> list[nn.Module]:
     conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=norm == "none")
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return [conv, *normalisation(norm, outputs), nn.ReLU(inplace=True)]
