@@ -18,7 +18,7 @@ class Buffer(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview | bytes
+    data: memoryview | bytearray | bytes
 
 
 class TensorSpec(NamedTuple):

@@ -4,6 +4,7 @@ Only imports happen here; no device is touched before a hospital forks. PyTorch 
 which takes more than a second and 100 MB: so one optimiser is made here.
 """
 
+import atexit
 import gc
 
 import torch
@@ -16,3 +17,4 @@ torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 gc.collect()
 gc.freeze()
+atexit.register(gc.unfreeze)  # for the server itself: extension modules complain about objects that live on at its end

@@ -150,7 +150,7 @@ class ProcessRuntime:
             port = scenario.network.port + number if scenario.network.port else "*"
             bind = f"tcp://127.0.0.1:{port}"
         port = scenario.metrics.port + number if scenario.metrics.port else 0
-        file = Path(self._order.loaded.document.file).resolve()
+        file = self._order.folder / "scenario.yaml"
         keys = self._key_file(name)
         return MemberOrder(
             file, name, self._order.run, self._order.folder, bind, "", keys, self._order.data, f"127.0.0.1:{port}"
@@ -232,6 +232,7 @@ def _hospital_process(order: MemberOrder) -> None:
     except Crashed:
         os._exit(CRASHED)
     except FedskdError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - into the process's own error file
         sys.exit(error.exit_code)
 
 
@@ -240,6 +241,7 @@ def _controller_process(order: MemberOrder, announce: Connection) -> None:
     try:
         run_controller(order, announce.send)
     except FedskdError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - into the process's own error file
         sys.exit(error.exit_code)
 
 

@@ -29,7 +29,7 @@ class Resources(Part):
     cpu: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of numerical work; part of the result's identity, because sums depend on it."""
     memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")] = "2Gi"
-    """Memory asked for in a cluster; local runs report the peak beside it and do not enforce it."""
+    """Memory asked for in a cluster; local runs note their peak in the timings and do not enforce it."""
     gpu: Annotated[int, Field(ge=0, le=16)] = 0
     """Whole devices asked for in a cluster."""
 

@@ -16,7 +16,7 @@ from fedskd_sim.transport.wire import decode, encode
 class Exchange:
     """Where the members of one run meet: a queue of frames for each name."""
 
-    queues: dict[str, deque[list[bytes]]] = field(default_factory=dict)
+    queues: dict[str, deque[list[bytearray]]] = field(default_factory=dict)
 
     def waiting(self, name: str) -> bool:
         """Tell whether a message waits for a member."""
@@ -35,7 +35,7 @@ class MemoryTransport:
     def send(self, to: str, message: Message) -> None:
         """Put a copy of the message into the receiver's queue."""
         start = time.time()
-        self.exchange.queues.setdefault(to, deque()).append([bytes(frame) for frame in encode(message)])
+        self.exchange.queues.setdefault(to, deque()).append([bytearray(frame) for frame in encode(message)])
         if isinstance(message, Traveller):
             self.observe(Transfer(message.hop, to, start, time.time(), size(message.weights), 1))
 

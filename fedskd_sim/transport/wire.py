@@ -42,7 +42,7 @@ NUMBER_LIMIT = 1 << 53
 _CONTROL = (Receipt, Register, Progress, Failed, Done, Start, End)
 _KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in (Traveller, *_CONTROL)}
 
-Frame = bytes | memoryview
+Frame = bytes | bytearray | memoryview
 
 
 def encode(message: Message) -> list[Frame]:
