@@ -126,9 +126,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None) ->
     loaded = _checked(scenario, data)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     ring = Ring(loaded.scenario.names, loaded.scenario.algorithm.rounds)
-    click.echo(
-        f"{loaded.scenario.name}: {ring.size} hospitals, {ring.rounds} rounds, {runtime}; run folder {_short(order.folder)}"
-    )
+    click.echo(f"{loaded.scenario.name}: {ring.size} hospitals, {ring.rounds} rounds, {runtime}; run folder {_short(order.folder)}")
     place = _runtime(runtime)
     try:
         with Progress(ring, Console()) as progress:
@@ -144,9 +142,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None) ->
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="What to print."
-)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="What to print.")
 @shown
 def report(run: Path, form: str) -> None:
     """Compute the tables and the HTML page of a RUN folder again, from its records.

@@ -37,9 +37,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     """Run a scenario file to its end on a runtime and return the run folder."""
     count = iter(range(100))
 
-    def go(
-        path: Path, runtime: str = "memory", data: Path | None = None, watch: Callable[[Event], None] = lambda _: None
-    ) -> Path:
+    def go(path: Path, runtime: str = "memory", data: Path | None = None, watch: Callable[[Event], None] = lambda _: None) -> Path:
         loaded = load(path)
         where = folder.make(loaded, tmp_path / f"run-{next(count)}", runtime)
         place = RUNTIMES[runtime]()

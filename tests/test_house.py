@@ -95,9 +95,7 @@ def test_the_package_keeps_its_manners(path: Path) -> None:
     for node in module.body:
         mutable = isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.List | ast.Set | ast.ListComp)
         assert not mutable or ast.unparse(node).startswith("__all__"), ast.unparse(node)
-    for node in ast.walk(module):
-        if isinstance(node, ast.Global):
-            raise AssertionError(node.names)
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(module))
 
 
 @pytest.mark.parametrize("path", TESTS, ids=name)

@@ -80,9 +80,7 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[int, Fact
     key = ("hospitals", index, "data")
     same = (found.classes, found.size) == (first[1].classes, first[1].size)
     if not same:
-        text = (
-            f"{hospital.name!r} has {len(found.classes)} classes at {found.size} pixels, hospital number {first[0] + 1} has "
-        )
+        text = f"{hospital.name!r} has {len(found.classes)} classes at {found.size} pixels, hospital number {first[0] + 1} has "
         text += f"{len(first[1].classes)} at {first[1].size}"
         yield LabelSpacesDiffer(text, key=key, fix="all hospitals must share classes and image size")
     present = np.unique(found.train_labels)

@@ -26,9 +26,7 @@ class Reconciled:
     note: str = ""
 
 
-def reconcile(
-    mode: Mode, resident: Weights, traveller: Weights, score: Callable[[Weights], float], validation: int
-) -> Reconciled:
+def reconcile(mode: Mode, resident: Weights, traveller: Weights, score: Callable[[Weights], float], validation: int) -> Reconciled:
     """Join a resident and its returned traveller.
 
     Args:

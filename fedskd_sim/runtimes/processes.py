@@ -152,9 +152,7 @@ class ProcessRuntime:
         port = scenario.metrics.port + number if scenario.metrics.port else 0
         file = self._order.folder / "scenario.yaml"
         keys = self._key_file(name)
-        return MemberOrder(
-            file, name, self._order.run, self._order.folder, bind, "", keys, self._order.data, f"127.0.0.1:{port}"
-        )
+        return MemberOrder(file, name, self._order.run, self._order.folder, bind, "", keys, self._order.data, f"127.0.0.1:{port}")
 
     def _key_file(self, name: str) -> Path | None:
         network = self._order.loaded.scenario.network

@@ -24,6 +24,9 @@ from fedskd_sim.scenario.algorithms import Placebo
 from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.schema import Scenario
 
+LONGEST_SHOWN = 60
+LAST_PORT = 65535
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -99,7 +102,7 @@ def _translated(document: Document, error: ValidationError) -> Iterator[FedskdEr
             continue
         key = _known_keys(document, problem["loc"])
         value = json.dumps(problem["input"])
-        shown = value if len(value) <= 60 else value[:57] + "..."
+        shown = value if len(value) <= LONGEST_SHOWN else value[: LONGEST_SHOWN - 3] + "..."
         if problem["type"] == "extra_forbidden":
             known = _fields_beside(key, document)
             yield UnknownKey(
@@ -190,6 +193,6 @@ def _contradictions(scenario: Scenario) -> Iterator[FedskdError]:
         message = "true has no meaning with transport ipc"
         yield InvalidValue(message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'")
     for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
-        if base and base + len(scenario.hospitals) > 65535:
-            message = f"{base} plus {len(scenario.hospitals)} hospitals is past port 65535"
+        if base and base + len(scenario.hospitals) > LAST_PORT:
+            message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"
             yield InvalidValue(message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones")

@@ -176,9 +176,7 @@ def test_every_reconciliation_runs_and_leaves_its_models(reconcile: str, scenari
         assert (folder / "weights" / twin).read_bytes() != (folder / "weights" / twin.replace(".traveller", "")).read_bytes()
 
 
-def test_replace_takes_the_traveller_as_it_came_out_of_the_homecoming_session(
-    scenario_file: Callable, run: Callable
-) -> None:
+def test_replace_takes_the_traveller_as_it_came_out_of_the_homecoming_session(scenario_file: Callable, run: Callable) -> None:
     """With `replace` the model that sets out next is the one the last homecoming left."""
     records = read_records(run(scenario_file(text(reconcile="replace"))))
     home = {(record.model, record.round): record.digest_out for record in records if record.kind == "homecoming"}

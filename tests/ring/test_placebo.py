@@ -68,9 +68,7 @@ def test_after_a_hop_the_receivers_weights_are_the_senders(scenario_file: Callab
 
 def test_every_departure_is_confirmed_once(scenario_file: Callable, run: Callable) -> None:
     """Each hop has one transfer with its bytes, from the hospital before."""
-    timings = [
-        timing for timing in read_timings(run(scenario_file(text(3, rounds=2)), "processes")) if timing.what == "transfer"
-    ]
+    timings = [timing for timing in read_timings(run(scenario_file(text(3, rounds=2)), "processes")) if timing.what == "transfer"]
     hops = [(timing.model, timing.round, timing.hop) for timing in timings]
     assert len(hops) == len(set(hops)) == 3 * (3 + 3 + 2)
     assert {timing.bytes for timing in timings} == {100000}
@@ -102,7 +100,7 @@ def hospitals_of(folder: Path) -> dict[str, int]:
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            target = os.readlink(process / "fd" / "2")
+            target = str((process / "fd" / "2").readlink())
         except OSError:
             continue
         if target.startswith(f"{folder}/logs/"):
@@ -179,15 +177,11 @@ def test_an_interrupt_stops_everything_and_says_so(started: Callable) -> None:
 
 
 def member(kind: str, *arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fedskd_sim", kind, *map(str, arguments)], stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-m", "fedskd_sim", kind, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("order", [("h0", "h1", "h2"), ("h2", "h0", "h1")])
-def test_the_start_order_does_not_matter(
-    order: tuple[str, ...], tmp_path: Path, scenario_file: Callable, run: Callable
-) -> None:
+def test_the_start_order_does_not_matter(order: tuple[str, ...], tmp_path: Path, scenario_file: Callable, run: Callable) -> None:
     """Hospitals started by hand, before the controller and in any order, give the records of the memory run."""
     path = scenario_file(text())
     out = tmp_path / "by-hand"
@@ -219,9 +213,7 @@ def test_a_missing_hospital_is_named(tmp_path: Path, scenario_file: Callable) ->
 
 
 @pytest.mark.parametrize(("section", "offset"), [("network", 0), ("network", 2), ("metrics", 1)])
-def test_a_port_in_use_is_an_error_with_file_and_line(
-    section: str, offset: int, scenario_file: Callable, run: Callable
-) -> None:
+def test_a_port_in_use_is_an_error_with_file_and_line(section: str, offset: int, scenario_file: Callable, run: Callable) -> None:
     """Whether controller, hospital or metrics port: the error names the port and the scenario's line."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -88,9 +88,7 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
             last = [record for record in own if record.model == model][-1]
             assert value(f"fedskd_accuracy_ratio{labels}") == pytest.approx(last.measures["accuracy"].mean)
             assert value(f"fedskd_hops_total{labels}") == len([record for record in own if record.model == model])
-            drifts = [
-                record.measures["drift"].mean for record in own if record.model == model and "drift" in record.measures
-            ]
+            drifts = [record.measures["drift"].mean for record in own if record.model == model and "drift" in record.measures]
             assert value(f"fedskd_drift_ratio{labels}") == pytest.approx(drifts[-1])
             received = sum(record.bytes for record in own if record.model == model)
             assert value(f"fedskd_received_bytes_total{labels}") == received

@@ -64,9 +64,7 @@ class Members:
             public = keys[name].public if keys else ""
             end.send(CONTROLLER, Register("run", name, end.address, public, ""))
         book = [self.hub.receive(5) for _ in self.ends]
-        start = Start(
-            {entry.hospital: entry.address for entry in book}, {entry.hospital: entry.public_key for entry in book}
-        )
+        start = Start({entry.hospital: entry.address for entry in book}, {entry.hospital: entry.public_key for entry in book})
         for name, end in self.ends.items():
             self.hub.send(name, start)
             assert end.receive(5) == start

@@ -121,9 +121,7 @@ def test_no_message_to_the_controller_can_carry_weights() -> None:
         with pytest.raises(BadMessage):
             decode([msgpack.packb([1, kind.__name__, dict.fromkeys(hints, b"\x00" * 64)])], {})
     assert not any(
-        isinstance(getattr(message, field.name), Mapping)
-        for message in CONTROL[1:5]
-        for field in dataclasses.fields(message)
+        isinstance(getattr(message, field.name), Mapping) for message in CONTROL[1:5] for field in dataclasses.fields(message)
     )
 
 

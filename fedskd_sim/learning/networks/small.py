@@ -120,9 +120,7 @@ def depthwise(channels: int, image_size: int, classes: int, *, width: int = 24, 
     )
 
 
-def transformer(
-    channels: int, image_size: int, classes: int, *, width: int = 64, depth: int = 4, patch: int = 4
-) -> nn.Module:
+def transformer(channels: int, image_size: int, classes: int, *, width: int = 64, depth: int = 4, patch: int = 4) -> nn.Module:
     """A small vision transformer."""
     return VisionTransformer(channels, image_size, classes, width=width, depth=depth, patch=patch)
 

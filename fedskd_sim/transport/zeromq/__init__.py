@@ -34,9 +34,7 @@ class Place:
 class ZeroMQTransport:
     """A hospital's links. `address` is where its inbox really listens."""
 
-    def __init__(
-        self, place: Place, terms: Terms, expected: Mapping[str, Spec], observe: Callable[[Transfer], None]
-    ) -> None:
+    def __init__(self, place: Place, terms: Terms, expected: Mapping[str, Spec], observe: Callable[[Transfer], None]) -> None:
         """Bind the inbox, connect to the controller and open the post office.
 
         Raises:
