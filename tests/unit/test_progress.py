@@ -1,0 +1,67 @@
+"""Live progress on a terminal and without one."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from fedskd_sim.progress import Progress
+from fedskd_sim.ring import Ring
+
+RING = Ring(("north", "south"), 1)
+
+
+def events() -> list[dict[str, object]]:
+    place = {"hospital": "north", "model": "south", "round": 1, "hop": 1}
+    warm = {"event": "finished", "round": 0, "hop": 0, "kind": "warm_up", "outcome": "trained"}
+    return [
+        {"event": "warm_up", "hospital": "north"},
+        {**warm, "hospital": "north", "model": "north", "accuracy": 0.25},
+        {**warm, "hospital": "south", "model": "south", "accuracy": 0.5},
+        {"event": "arrived", "kind": "visit", **place},
+        {"event": "finished", "kind": "visit", "outcome": "rolled_back", "accuracy": 0.75, **place},
+        {"event": "start"},
+    ]
+
+
+def shown(*, terminal: bool) -> tuple[str, Progress]:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100)
+    with Progress(RING, console) as progress:
+        for event in events():
+            progress(event)
+    return stream.getvalue(), progress
+
+
+def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
+    """No control characters; each line says where, who hosts whom, accuracy, and the time left once it is known."""
+    text, _ = shown(terminal=False)
+    lines = text.splitlines()
+    assert "\x1b" not in text
+    assert len(lines) == 3
+    assert "round 1/1 hop 1/2" in lines[2]
+    assert "north trained with south (rolled back): accuracy 75.0%" in lines[2]
+    assert "s left" in lines[2]
+
+
+def test_on_a_terminal_there_is_a_row_per_hospital() -> None:
+    """The table shows round, hop, what a hospital does, its last accuracy and how many stops are done."""
+    text, _ = shown(terminal=True)
+    for piece in ("north", "south", "round 1/1 hop 1/2", "75.0%", "2/5", "1/5"):
+        assert piece in text
+
+
+def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero() -> None:
+    """Before anything is known nothing is promised; with all stops done nothing is left."""
+    progress = Progress(RING, Console(file=io.StringIO()))
+    assert progress.left() is None
+    for event in events()[:2]:
+        progress(event)
+    assert progress.left() is None
+    done = {"event": "finished", "kind": "visit", "outcome": "trained", "accuracy": 1.0, "model": "x", "round": 1, "hop": 1}
+    for name in RING.hospitals:
+        for _ in range(5 - (name == "north")):
+            progress({**done, "hospital": name})
+    assert progress.left() is not None
+    assert progress.left() == 0
