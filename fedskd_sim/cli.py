@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -128,14 +129,18 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None) ->
     ring = Ring(loaded.scenario.names, loaded.scenario.algorithm.rounds)
     click.echo(f"{loaded.scenario.name}: {ring.size} hospitals, {ring.rounds} rounds, {runtime}; run folder {_short(order.folder)}")
     place = _runtime(runtime)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Progress(ring, Console()) as progress:
             place.launch(order)
             place.wait(progress)
+    except BaseException:
+        with suppress(FedskdError):  # a failed run has a report as far as it goes, which must not hide the error that ended it
+            report.write(order.folder, loaded.scenario.names)
+        raise
     finally:
         place.stop()
-        with _as_far_as_it_goes():
-            summary = report.write(order.folder, loaded.scenario.names)
+    summary = report.write(order.folder, loaded.scenario.names)
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {_short(order.folder / 'report.html')}")
 
@@ -230,16 +235,6 @@ def _runtime(name: str) -> Any:
     from fedskd_sim.runtimes.processes import ProcessRuntime  # noqa: PLC0415
 
     return ProcessRuntime()
-
-
-@contextmanager
-def _as_far_as_it_goes() -> Iterator[None]:
-    """Report on a failed run too, but never hide the error that ended it."""
-    try:
-        yield
-    except FedskdError:
-        if sys.exc_info()[0] is None:
-            raise
 
 
 def _short(path: Path) -> str:

@@ -59,11 +59,12 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ward:
-    """What a learner is made from: the scenario, its hospital's name and the folder with data files."""
+    """What a learner is made from: the scenario, its hospital's name, the folder with data files, and whether it is alone."""
 
     scenario: Scenario
     host: str
     data_folder: Path | None = None
+    own_process: bool = False
 
 
 _LEARNERS = {"fedskd": "fedskd_sim.learning.fedskd", "placebo": "fedskd_sim.learning.placebo"}

@@ -87,7 +87,9 @@ class FedSKDLearner:
             drift, self._drift = self._drift, {}
             return {**evaluate(self._home, self._data.validation), **drift}
         resident = evaluate(self._home, self._data.validation, "resident_")
-        return {**evaluate(self._visitor, self._data.validation), **resident, **self._drifted(self._visitor)}
+        measures = {**evaluate(self._visitor, self._data.validation), **resident, **self._drifted(self._visitor)}
+        self._visitor = self._arrived = None
+        return measures
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Mapping
@@ -15,13 +16,15 @@ from fedskd_sim.ring import Stop
 from fedskd_sim.scenario import Placebo
 from fedskd_sim.seeds import seed
 
+CRASHED = 70
+
 
 class Stalled(Exception):
     """This hospital keeps its visitor for ever."""
 
 
 class Crashed(Exception):
-    """This hospital dies without a word."""
+    """This hospital dies without a word; where it is a process of its own, the process really does."""
 
 
 @dataclass
@@ -77,6 +80,8 @@ class PlaceboLearner:
     def _misbehave(self) -> None:
         match self.config.behaviour:
             case "crash":
+                if self.ward.own_process:
+                    os._exit(CRASHED)
                 raise Crashed
             case "stall":
                 raise Stalled

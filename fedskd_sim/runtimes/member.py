@@ -101,7 +101,7 @@ def run_hospital(order: MemberOrder) -> None:
 
 
 def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
-    ward = Ward(scenario, order.name, order.data)
+    ward = Ward(scenario, order.name, order.data, own_process=True)
     desk = desk_of(scenario, order.name, order.folder, log)
     with closing(desk.ledger), closing(_exporter(order, desk)) as exporter:
         learner = make(ward)
@@ -112,7 +112,11 @@ def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
             log.event("listening", address=transport.address, metrics=exporter.address)
             hospital = assemble(ward, learner, desk, transport, order.run)
             public_key = keys.public if keys else ""
-            hospital.serve(Register(order.run, order.name, transport.address, public_key, exporter.address))
+            try:
+                hospital.serve(Register(order.run, order.name, transport.address, public_key, exporter.address))
+            except BaseException:
+                transport.abandon()
+                raise
         save_results(ward, learner, order.folder)
         _linger(scenario, log)
 

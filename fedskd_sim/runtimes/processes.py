@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, RegistrationTimeout, SocketPathTooLong, rebuilt
-from fedskd_sim.learning.placebo import Crashed
 from fedskd_sim.runtimes.base import Event, Order, Watch
 from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
 from fedskd_sim.transport.base import CONTROLLER
 from fedskd_sim.transport.zeromq import Keys
 
 LOOK_S = 0.1
-CRASHED = 70
 LONGEST_FOLDER = 70
 
 
@@ -74,7 +72,7 @@ class ProcessRuntime:
             controller = self._announced(context)
             for number, name in enumerate(order.loaded.scenario.names, 1):
                 member = replace(self._member(name, number), controller=controller)
-                self._start(context, name, _hospital_process, member)
+                self._start(context, name, _hospital_process, member, self._sockets)
         except BaseException:
             self.stop()
             raise
@@ -127,7 +125,7 @@ class ProcessRuntime:
     def _announced(self, context: Any) -> str:
         """Start the controller and wait until it says where it listens."""
         ours, theirs = context.Pipe()
-        process = self._start(context, CONTROLLER, _controller_process, self._member(CONTROLLER, 0), theirs)
+        process = self._start(context, CONTROLLER, _controller_process, self._member(CONTROLLER, 0), self._sockets, theirs)
         theirs.close()
         seconds = self._order.loaded.scenario.timeouts.register_
         if wait([ours, process.sentinel], timeout=seconds):
@@ -223,19 +221,17 @@ def _check_temporary_folder() -> None:
         raise SocketPathTooLong(text, fix="set TMPDIR to a shorter path")
 
 
-def _hospital_process(order: MemberOrder) -> None:
-    _enter(order)
+def _hospital_process(order: MemberOrder, sockets: Path) -> None:
+    _enter(order, sockets)
     try:
         run_hospital(order)
-    except Crashed:
-        os._exit(CRASHED)
     except FedskdError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - into the process's own error file
         sys.exit(error.exit_code)
 
 
-def _controller_process(order: MemberOrder, announce: Connection) -> None:
-    _enter(order)
+def _controller_process(order: MemberOrder, sockets: Path, announce: Connection) -> None:
+    _enter(order, sockets)
     try:
         run_controller(order, announce.send)
     except FedskdError as error:
@@ -243,18 +239,19 @@ def _controller_process(order: MemberOrder, announce: Connection) -> None:
         sys.exit(error.exit_code)
 
 
-def _enter(order: MemberOrder) -> None:
-    """Give the process its own error file, and make it end when the launcher dies."""
+def _enter(order: MemberOrder, sockets: Path) -> None:
+    """Give the process its own error file, and make it end, and sockets and keys with it, when the launcher dies."""
     descriptor = os.open(order.folder / "logs" / f"{order.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(sockets,), daemon=True).start()
 
 
-def _watch_parent() -> None:
+def _watch_parent(sockets: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        shutil.rmtree(sockets, ignore_errors=True)
         os._exit(1)

@@ -81,6 +81,10 @@ class ZeroMQTransport:
             self._ring()
         return message
 
+    def abandon(self) -> None:
+        """Give up on open receipts: the run has failed, and closing need not wait for them."""
+        self._office.abandoned = True
+
     def close(self) -> None:
         """Close the office after its last receipt; raises ReceiptTimeout if one never came."""
         self._office.outgoing.put(None)

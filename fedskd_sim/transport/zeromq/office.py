@@ -59,6 +59,7 @@ class Office:
     incoming: SimpleQueue[Message | FedskdError] = field(default_factory=SimpleQueue)
     refused: int = 0
     waiting: int = 0
+    abandoned: bool = False
     lock: Lock = field(default_factory=Lock)
     _book: dict[str, tuple[str, str]] = field(default_factory=dict)
     _links: dict[str, zmq.Socket[bytes]] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Office:
 
     def run(self) -> None:
         """Serve the sockets until told to close and nothing waits for a receipt; errors go to whoever receives next."""
-        while not (self._closing and not self._departures and self.outgoing.empty()):
+        while not (self._closing and (self.abandoned or not self._departures) and self.outgoing.empty()):
             try:
                 self._round()
             except FedskdError as error:
