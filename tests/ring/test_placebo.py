@@ -239,6 +239,16 @@ def test_a_port_in_use_is_an_error_with_file_and_line(section: str, offset: int,
     assert str(caught.value.where) == f"{path}:5"
 
 
+def test_no_port_is_held_after_a_run(scenario_file: Callable, run: Callable) -> None:
+    """A run on fixed ports can follow another on the same ports at once."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1] - 20
+    fixed = f"network: {{transport: tcp, port: {port}}}\nmetrics: {{port: {port + 8}}}"
+    path = scenario_file(text().replace("network: {transport: ipc}", fixed))
+    assert lines(run(path, "processes")) == lines(run(path, "processes"))
+
+
 def test_a_long_run_folder_is_no_obstacle(tmp_path: Path, scenario_file: Callable, cli: Callable) -> None:
     """Sockets live elsewhere, so a run folder may have a path longer than a socket's."""
     out = tmp_path / ("x" * 120) / ("y" * 120)
