@@ -102,6 +102,12 @@ def _architecture(scenario: Scenario, algorithm: FedSKD, index: int, found: Fact
         fix = f"it has {', '.join(options(chosen.name)) or 'no options'}"
         yield InvalidValue(f"{chosen.name} has no option {unknown[0]!r}", key=(*key, "options", unknown[0]), fix=fix)
         return
+    for name, value in chosen.options.items():
+        default = options(chosen.name)[name]
+        if type(value) is not type(default) or (isinstance(value, int) and value < 1):
+            wanted = "a whole number of 1 or more" if isinstance(default, int) else "a word"
+            yield InvalidValue(f"{name} is {value!r}", key=(*key, "options", name), fix=f"give {wanted}, like {default!r}")
+            return
     shape = ImageShape(found.channels, found.size, len(found.classes))
     try:
         seen = outline(chosen, shape)

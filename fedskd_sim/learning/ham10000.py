@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +64,17 @@ def _path(dataset: Ham10000, folder: Path | None) -> Path:
     return given / dataset.file
 
 
-def _opened(path: Path) -> Any:
-    try:
-        arrays = np.load(path, allow_pickle=False)
-        missing = [name for name in NEEDED if name not in arrays]
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, TypeError) as error:
-        raise _corrupt(f"{path} cannot be read: {error}") from error
-    if missing:
-        raise _corrupt(f"{path} lacks {', '.join(missing)}")
-    return arrays
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    with path.open("rb") as stream:
+        try:
+            arrays = np.load(stream, allow_pickle=False)
+            missing = [name for name in NEEDED if name not in arrays]
+        except (zipfile.BadZipFile, ValueError, OSError, EOFError, TypeError) as error:
+            raise _corrupt(f"{path} cannot be read: {error}") from error
+        if missing:
+            raise _corrupt(f"{path} lacks {', '.join(missing)}")
+        yield arrays
 
 
 def _array(arrays: Any, name: str) -> NDArray[Any]:

@@ -27,7 +27,13 @@ class Document:
     lines: dict[tuple[Key, ...], int]
 
     def locate(self, key: tuple[Key, ...]) -> Where:
-        """Find the line of a key; for one that is not in the file, the line of what should hold it."""
+        """Find the line of a key; for one that is not in the file, the line of what should hold it.
+
+        A hospital's data may stand in the top level's ``data``.
+        """
+        match key:
+            case ("hospitals", _, "data", *rest) if key not in self.lines and ("data", *rest) in self.lines:
+                return Where(self.file, self.lines["data", *rest])
         known: tuple[Key, ...] = ()
         for part in key:
             if (*known, part) in self.lines:

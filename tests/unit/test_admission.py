@@ -1,0 +1,197 @@
+"""What models and data make impossible is found before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedskd_sim.errors import (
+    DataCorrupt,
+    DataMissing,
+    DeviceUnavailable,
+    FedskdError,
+    ImageTooSmall,
+    InvalidValue,
+    LabelSpacesDiffer,
+    NoTrainingSamples,
+    OneClassOnly,
+    RegionGridTooLarge,
+    UnknownArchitecture,
+)
+from fedskd_sim.learning import ham10000
+from fedskd_sim.learning.admission import problems
+from fedskd_sim.scenario import Ham10000, load, raise_all
+
+GOOD = """\
+name: good
+data: {name: synthetic-skin, samples: 50, image_size: 16}
+hospitals:
+  - {name: a, architecture: cnn-plain}
+  - {name: b, architecture: cnn-residual}
+algorithm:
+  name: fedskd
+  similarity: {batch: 0.1}
+"""
+HAM = """\
+name: ham
+data: {name: ham10000, file: small.npz}
+hospitals:
+  - {name: a, architecture: cnn-plain, data: {site: first}}
+  - {name: b, architecture: cnn-plain, data: {site: second}}
+algorithm: {name: fedskd}
+"""
+
+
+def arrays(**changes: object) -> dict[str, object]:
+    draw = np.random.default_rng(0)
+    made = {
+        "image": draw.integers(0, 255, (200, 16, 16, 3), dtype=np.uint8),
+        "label": draw.integers(0, 3, 200).astype(np.uint8),
+        "label_names": np.array(["x", "y", "z"]),
+        "site": np.repeat([0, 1], 100).astype(np.uint8),
+        "site_names": np.array(["first", "second"]),
+        "split_group": np.arange(200, dtype=np.int32) // 2,
+        "fold": (np.arange(200) // 2 % 5).astype(np.uint8),
+    }
+    return {name: value for name, value in (made | changes).items() if value is not None}
+
+
+def check(path: Path, folder: Path | None = None) -> None:
+    loaded = load(path)
+    raise_all(loaded.document, problems(loaded.scenario, folder))
+
+
+CASES = {
+    "unknown architecture": ("cnn-plain}", "cnn-plane}", UnknownArchitecture, 4, "did you mean 'cnn-plain'?"),
+    "unknown option": ("cnn-plain}", "{name: cnn-plain, options: {widht: 8}}}", InvalidValue, 4, "width, norm"),
+    "bad option value": ("cnn-plain}", "{name: cnn-plain, options: {norm: foo}}}", InvalidValue, 4, "none, group or batch"),
+    "option of a wrong kind": ("cnn-plain}", "{name: cnn-plain, options: {width: wide}}}", InvalidValue, 4, "whole number"),
+    "width 0": ("cnn-plain}", "{name: cnn-plain, options: {width: 0}}}", InvalidValue, 4, "whole number"),
+    "patch over the image": ("cnn-plain}", "{name: vit-tiny, options: {patch: 32}}}", InvalidValue, 4, "cannot be built"),
+    "image too small": ("cnn-plain}", "resnet18}", ImageTooSmall, 4, "deep map of 1 x 1"),
+    "region grid too large": ("{batch: 0.1}", "{region_grid: 5}", RegionGridTooLarge, 4, "region_grid 5"),
+    "pixel grid too large": ("{batch: 0.1}", "{pixel_grid: 9}", RegionGridTooLarge, 4, "pixel_grid 9"),
+    "label spaces": ("cnn-residual}", "cnn-residual, data: {classes: 3}}", LabelSpacesDiffer, 5, "3 classes"),
+    "image sizes": ("cnn-residual}", "cnn-residual, data: {image_size: 32}}", LabelSpacesDiffer, 5, "at 32 pixels"),
+    "no data": ("data: {name: synthetic-skin, samples: 50, image_size: 16}\n", "", DataMissing, 3, "has no data"),
+    "no such device": ("cnn-residual}", "cnn-residual, device: 'cuda:63'}", DeviceUnavailable, 5, "is not here"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "kind", "line", "words"), CASES.values(), ids=CASES.keys())
+def test_impossible_models_are_found(
+    old: str, new: str, kind: type[FedskdError], line: int, words: str, scenario_file: Callable
+) -> None:
+    """Each has its own error at the hospital's line, with the value and a fix."""
+    check(scenario_file(GOOD))
+    path = scenario_file(GOOD.replace(old, new))
+    with pytest.raises(FedskdError) as caught:
+        check(path)
+    assert type(caught.value) is kind, caught.value
+    assert str(caught.value.where) == f"{path}:{line}"
+    assert words in str(caught.value)
+    assert caught.value.fix
+
+
+def test_a_grid_of_a_level_that_is_off_does_not_matter(scenario_file: Callable) -> None:
+    """With the region weight 0 its grid is not checked: the level is never computed."""
+    check(scenario_file(GOOD.replace("{batch: 0.1}", "{region: 0, region_grid: 9}")))
+
+
+def ham(folder: Path, **changes: object) -> Path:
+    np.savez_compressed(folder / "small.npz", **arrays(**changes))
+    return folder
+
+
+def test_a_good_file_passes_and_its_splits_never_share_a_group(tmp_path: Path, scenario_file: Callable) -> None:
+    """Train, validation and test of a site are disjoint in lesions and cover the site."""
+    check(scenario_file(HAM), ham(tmp_path))
+    seen = []
+    for site in ("first", "second"):
+        images = ham10000.load(Ham10000(name="ham10000", file="small.npz", site=site), tmp_path, 1, "a")
+        assert [len(split) for split in images.splits] == [60, 20, 20]
+        seen.append(images.pixels)
+    assert np.array_equal(np.sort(np.concatenate(seen).sum((1, 2, 3))), np.sort(arrays()["image"].sum((1, 2, 3))))
+
+
+def test_the_limit_draws_training_images_by_seed(tmp_path: Path) -> None:
+    """At most the given number, the same for the same seed, another choice for another."""
+    dataset = Ham10000(name="ham10000", file="small.npz", site="first", limit=10)
+    first, again, other = (ham10000.load(dataset, ham(tmp_path), number, "a") for number in (1, 1, 2))
+    assert [len(split) for split in first.splits] == [10, 20, 20]
+    assert np.array_equal(first.pixels, again.pixels)
+    assert not np.array_equal(first.pixels, other.pixels)
+
+
+HAM_CASES = {
+    "no training samples": ({"site": np.zeros(200, np.uint8)}, NoTrainingSamples, 5, "no training samples"),
+    "one class": ({"label": np.repeat([1, 0], [100, 100]).astype(np.uint8)}, OneClassOnly, 4, "are 'y'"),
+    "no such site": ({"site_names": np.array(["first", "third"])}, InvalidValue, 5, "no site 'second'"),
+    "missing array": ({"fold": None}, DataCorrupt, 2, "lacks fold"),
+    "images of a wrong shape": ({"image": np.zeros((200, 16, 8, 3), np.uint8)}, DataCorrupt, 2, "(200, 16, 8, 3)"),
+    "a lesion in two folds": ({"split_group": np.arange(200) // 20}, DataCorrupt, 2, "more than one fold"),
+}
+
+
+@pytest.mark.parametrize(("changes", "kind", "line", "words"), HAM_CASES.values(), ids=HAM_CASES.keys())
+def test_impossible_data_is_found(
+    changes: dict, kind: type[FedskdError], line: int, words: str, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """Each has its own error at the line of the key it belongs to."""
+    path = scenario_file(HAM)
+    with pytest.raises(FedskdError) as caught:
+        check(path, ham(tmp_path, **changes))
+    assert type(caught.value) is kind, caught.value
+    assert str(caught.value.where) == f"{path}:{line}"
+    assert words in str(caught.value)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_corrupt(share: float, tmp_path: Path, scenario_file: Callable) -> None:
+    """Wherever the file was cut off, the error says that it cannot be read."""
+    whole = (ham(tmp_path) / "small.npz").read_bytes()
+    (tmp_path / "small.npz").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DataCorrupt):
+        check(scenario_file(HAM), tmp_path)
+
+
+def test_damaged_images_are_corrupt_when_they_are_read(tmp_path: Path) -> None:
+    """A file whose directory is whole but whose images are not fails at loading, not with wrong pixels."""
+    path = ham(tmp_path) / "small.npz"
+    raw = bytearray(path.read_bytes())
+    middle = raw.find(b"image.npy") + 5000
+    raw[middle : middle + 50] = bytes(50)
+    path.write_bytes(raw)
+    with pytest.raises(DataCorrupt, match="image"):
+        ham10000.load(Ham10000(name="ham10000", file="small.npz", site="first"), tmp_path, 1, "a")
+
+
+def test_a_missing_file_says_where_it_was_looked_for(
+    tmp_path: Path, scenario_file: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a folder, and with one that lacks the file, the fix names --data and the variable; the variable works."""
+    monkeypatch.delenv("FEDSKD_DATA", raising=False)
+    for folder in (None, tmp_path):
+        with pytest.raises(DataMissing, match=r"small\.npz") as caught:
+            check(scenario_file(HAM), folder)
+        assert "--data" in caught.value.fix
+        assert "FEDSKD_DATA" in caught.value.fix
+    monkeypatch.setenv("FEDSKD_DATA", str(ham(tmp_path)))
+    check(scenario_file(HAM))
+
+
+@pytest.mark.skipif(not os.environ.get("FEDSKD_DATA"), reason="FEDSKD_DATA names no folder with real data")
+def test_the_real_file_has_four_sites_and_no_shared_lesions() -> None:
+    """The real HAM10000 file passes the check and has the published number of images per collection."""
+    scenario = Path(__file__).parent.parent.parent / "scenarios" / "fedskin-ham10000.yaml"
+    check(scenario)
+    sizes = {}
+    for site in ("rosendahl", "vidir_modern", "vidir_molemax", "vienna_dias"):
+        images = ham10000.load(Ham10000(name="ham10000", site=site), None, 1, site)
+        sizes[site] = sum(len(split) for split in images.splits)
+    assert sizes == {"rosendahl": 2259, "vidir_modern": 3363, "vidir_molemax": 3954, "vienna_dias": 439}

@@ -1,0 +1,232 @@
+"""The parts of learning: measures against scikit-learn, reconciliation by hand, data, architectures, weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+
+from fedskd_sim.learning import synthetic
+from fedskd_sim.learning.data import Samples, augmented, batch_count, batches, class_weights
+from fedskd_sim.learning.evaluate import evaluate, measures
+from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, listing, minimum_input, outline
+from fedskd_sim.learning.reconcile import mean, reconcile
+from fedskd_sim.learning.weights import buffer_of, export, install, save, snapshot, spec_of, tensor_of
+from fedskd_sim.messages import ITEM_BYTES, digest
+from fedskd_sim.scenario import Architecture, SyntheticSkin
+
+SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit"))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_measures_are_those_of_scikit_learn(seed: int) -> None:
+    """Accuracy, balanced accuracy and macro one-versus-rest AUC agree, with ties and over the classes present."""
+    draw = np.random.default_rng(seed)
+    labels = draw.choice([0, 2, 3], 90)
+    logits = draw.integers(0, 4, (90, 5)).astype(np.float32)
+    found = measures(torch.tensor(logits), torch.tensor(labels))
+    scores = torch.tensor(logits).double().softmax(1).numpy()
+    decided = logits.argmax(1)
+    assert found["accuracy"].mean == pytest.approx(accuracy_score(labels, decided))
+    expected = np.mean([(decided[labels == label] == label).mean() for label in (0, 2, 3)])
+    assert found["balanced_accuracy"].mean == pytest.approx(expected)
+    areas = [roc_auc_score(labels == label, scores[:, label]) for label in (0, 2, 3)]
+    assert found["auc"].mean == pytest.approx(np.mean(areas))
+    assert (found["auc"].weight, found["accuracy"].weight) == (3, 90)
+
+
+def test_balanced_accuracy_of_all_classes_is_scikit_learns() -> None:
+    """Where every class is present the two definitions are one."""
+    logits = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(100) % 3
+    expected = balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
+    assert measures(logits, labels)["balanced_accuracy"].mean == pytest.approx(expected)
+
+
+def test_one_class_has_no_auc_and_no_data_no_measures() -> None:
+    """What cannot be measured has weight 0 or is absent, and is never NaN in a record."""
+    one = measures(torch.randn(5, 2), torch.zeros(5, dtype=torch.long))
+    assert one["auc"] == (0, 0)
+    model = build(Architecture(name="cnn-plain"), ImageShape(3, 16, 2), 0)
+    assert evaluate(model, Samples(torch.zeros(0, 3, 16, 16), torch.zeros(0, dtype=torch.long))) == {}
+
+
+def test_evaluation_leaves_a_model_as_it_was() -> None:
+    """Neither weights nor running statistics nor the mode change."""
+    model = build(Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2), 0).train()
+    before = digest(snapshot(model))
+    evaluate(model, Samples(torch.randn(9, 3, 16, 16), torch.arange(9) % 2))
+    assert digest(snapshot(model)) == before
+    assert model.training
+
+
+def weights(value: float, count: int = 1) -> dict:
+    return {"w": buffer_of(torch.full((2, 2), value)), "n": buffer_of(torch.tensor(count))}
+
+
+def scored(scores: dict[float, float]) -> object:
+    return lambda candidate: scores[float(tensor_of(candidate["w"])[0, 0])]
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "home"),
+    [
+        ("replace", {}, 4.0),
+        ("two_track", {}, 2.0),
+        ("select", {2.0: 0.5, 4.0: 0.6}, 4.0),
+        ("select", {2.0: 0.5, 4.0: 0.5}, 2.0),
+        ("average", {2.0: 0.5, 4.0: 0.6, 3.0: 0.56}, 3.0),
+        ("average", {2.0: 0.5, 4.0: 0.6, 3.0: 0.54}, 4.0),
+        ("average", {2.0: 0.7, 4.0: 0.6, 3.0: 0.64}, 2.0),
+    ],
+)
+def test_reconciliation(mode: str, scores: dict[float, float], home: float) -> None:
+    """Each mode takes what it says; the guard of the average acts beyond 0.5 / sqrt(100) = 0.05 and says so."""
+    joined = reconcile(mode, weights(2.0), weights(4.0, 9), scored(scores), 100)
+    assert float(tensor_of(joined.home["w"])[0, 0]) == home
+    assert (joined.general is not None) == (mode == "two_track")
+    assert bool(joined.note) == (mode == "select" or (mode == "average" and home != 3.0))
+
+
+def test_the_average_takes_integer_buffers_from_the_resident() -> None:
+    """Counters are not averaged."""
+    assert int(tensor_of(mean(weights(2.0, 5), weights(4.0, 9))["n"])) == 5
+
+
+@pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 64, 65])
+def test_an_epoch_has_every_sample_once_but_a_lone_last_one(count: int) -> None:
+    """Batches are disjoint and cover the data; one sample alone is left out unless it is all there is."""
+    samples = Samples(torch.arange(count).float(), torch.arange(count))
+    drawn = [batch.labels for batch in batches(samples, 32, torch.Generator().manual_seed(0))]
+    assert len(drawn) == batch_count(count, 32)
+    together = torch.cat(drawn)
+    assert len(together.unique()) == len(together) == count - (count % 32 == 1 and count > 1)
+
+
+def test_augmentation_moves_pixels_and_changes_none() -> None:
+    """Each image keeps its multiset of pixels, channels stay together, and most images move."""
+    images = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    moved = augmented(images, torch.Generator().manual_seed(1))
+    assert torch.equal(moved.flatten(2).sort(2).values, images.flatten(2).sort(2).values)
+    assert (moved != images).flatten(1).any(1).sum() > 30
+
+
+def test_class_weights_have_mean_one_over_the_samples() -> None:
+    """Rarer classes weigh more, by the square root; absent ones nothing; `none` is all ones."""
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    found = class_weights(labels, 3, "sqrt_inverse")
+    assert float(found[labels].mean()) == pytest.approx(1)
+    assert float(found[1] / found[0]) == pytest.approx(3)
+    assert float(found[2]) == 0
+    assert class_weights(labels, 3, "none").tolist() == [1, 1, 1]
+
+
+def images(name: str = "a", seed: int = 1, **options: object) -> synthetic.Images:
+    return synthetic.load(SyntheticSkin(name="synthetic-skin", image_size=16, **options), name, seed)
+
+
+def test_synthetic_images_depend_on_seed_and_hospital_alone() -> None:
+    """The same names give the same bytes, others do not; facts agree with what is drawn."""
+    first = images()
+    assert first.pixels.tobytes() == images().pixels.tobytes()
+    assert first.pixels.tobytes() != images(seed=2).pixels.tobytes()
+    assert first.pixels.tobytes() != images("b").pixels.tobytes()
+    seen = synthetic.facts(SyntheticSkin(name="synthetic-skin", image_size=16), "a", 1)
+    assert seen.train_labels.tolist() == first.labels[first.splits[0]].tolist()
+
+
+def test_site_shift_and_label_skew_do_what_they_say() -> None:
+    """Without them hospitals look alike and have equal classes; with them cameras and patients differ."""
+
+    def spread(**options: object) -> tuple[float, float]:
+        many = [images(name, samples=300, **options) for name in "abcdef"]
+        colours = np.stack([one.pixels.mean((0, 1, 2)) for one in many])
+        frequencies = np.stack([np.bincount(one.labels, minlength=4) / 300 for one in many])
+        return float(colours.std(0).mean()), float(frequencies.std(0).mean())
+
+    even, shifted = spread(site_shift=0.0, label_skew=0.0), spread(site_shift=1.0, label_skew=1.0)
+    assert shifted[0] > 3 * even[0]
+    assert shifted[1] > 3 * even[1]
+
+
+def test_synthetic_classes_can_be_learned() -> None:
+    """A linear model on pixels is far above chance within one hospital, and not perfect."""
+    one = images(samples=1000, label_skew=0.0)
+    train, _, test = one.splits
+    flat = one.pixels.reshape(1000, -1) / 255
+    model = LogisticRegression(C=0.01, max_iter=3000).fit(flat[train], one.labels[train])
+    assert 0.4 < model.score(flat[test], one.labels[test]) < 0.98
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_architectures_have_logits_taps_and_the_tensors_of_their_blueprint(name: str) -> None:
+    """At the minimum input every tap holds the region grid; one usual size below it does not."""
+    architecture = Architecture(name=name)
+    smallest = minimum_input(architecture)
+    shape = ImageShape(3, smallest, 5)
+    model = build(architecture, shape, 1)
+    logits, taps = model(torch.randn(2, 3, smallest, smallest))
+    assert logits.shape == (2, 5)
+    assert taps.mid.shape[1:] == outline(architecture, shape).mid
+    assert taps.deep.shape[1:] == outline(architecture, shape).deep
+    assert spec_of(model) == spec_of(blueprint(architecture, shape))
+    assert digest(export(model)) == digest(export(build(architecture, shape, 1)))
+    assert digest(export(model)) != digest(export(build(architecture, shape, 2)))
+    if smallest > SIZES[0]:
+        below = SIZES[SIZES.index(smallest) - 1]
+        assert not fits(outline(architecture, ImageShape(3, below, 5)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients_reach_every_parameter_that_is_not_masked_by_a_zero_start(name: str) -> None:
+    """After one step has moved the zero-initialised scales, every parameter has a gradient."""
+    model = build(Architecture(name=name), ImageShape(3, 16, 3), 0)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimiser.zero_grad()
+        logits, _ = model(torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
+        logits.square().sum().backward()
+        optimiser.step()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_the_listing_names_every_architecture() -> None:
+    """`fedskd-sim models` shows all of them."""
+    assert all(name in listing() for name in REGISTRY)
+
+
+@pytest.mark.parametrize("dtype", ITEM_BYTES)
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_tensors_of_every_type_travel_bit_for_bit(dtype: str, shape: tuple[int, ...]) -> None:
+    """Tensor to buffer to tensor is the identity, and the buffer has the bytes it should."""
+    bits = torch.randint(0, 2, (*shape, ITEM_BYTES[dtype]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    tensor = bits.view(getattr(torch, dtype)).reshape(shape)
+    buffer = buffer_of(tensor)
+    assert len(buffer.data) == tensor.numel() * ITEM_BYTES[dtype]
+    assert torch.equal(tensor_of(buffer), tensor)
+
+
+def test_a_model_is_installed_bit_for_bit_with_its_counters() -> None:
+    """Weights, running statistics and integer counters arrive as they were."""
+    architecture, shape = Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2)
+    one, other = build(architecture, shape, 1), build(architecture, shape, 2)
+    one(torch.randn(4, 3, 16, 16))
+    install(other, export(one))
+    assert digest(export(other)) == digest(export(one))
+    assert any(buffer.dtype == "int64" for buffer in export(one).values())
+
+
+def test_weight_files_are_reproducible_and_say_what_they_are(tmp_path: Path) -> None:
+    """Saving twice gives the same bytes; the metadata is JSON under one key."""
+    model = build(Architecture(name="cnn-plain"), ImageShape(3, 16, 2), 1)
+    for name in ("one", "two"):
+        save(export(model), tmp_path / name, {"hospital": "a", "seed": "1"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    with safe_open(tmp_path / "one", "pt") as file:
+        assert json.loads(file.metadata()["fedskd_sim"]) == {"hospital": "a", "seed": "1"}
