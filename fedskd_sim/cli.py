@@ -86,7 +86,8 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
       fedskd-sim validate --schema > scenario.schema.json
     """
     if schema:
-        click.echo(json.dumps(Scenario.model_json_schema(by_alias=True), indent=1))
+        dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        click.echo(json.dumps(dialect | Scenario.model_json_schema(by_alias=True), indent=1))
         return
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")

@@ -14,6 +14,7 @@ from fedskd_sim.errors import (
     FedskdError,
     ImageTooSmall,
     InvalidValue,
+    Key,
     LabelSpacesDiffer,
     NoTrainingSamples,
     OneClassOnly,
@@ -22,9 +23,23 @@ from fedskd_sim.errors import (
     UnknownArchitecture,
 )
 from fedskd_sim.learning.data import facts
-from fedskd_sim.learning.models import REGISTRY, ImageShape, Outline, minimum_input, options, outline
+from fedskd_sim.learning.models import (
+    REGISTRY,
+    SMALLEST_REGIONS,
+    UNBUILDABLE,
+    ImageShape,
+    Outline,
+    blueprint,
+    minimum_input,
+    options,
+    outline,
+    parameter_count,
+)
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import FedSKD, Hospital, Scenario, nearest
+from fedskd_sim.scenario import Architecture, FedSKD, Hospital, Scenario, nearest
+
+LARGEST_OPTION = 4096
+MOST_PARAMETERS = 500_000_000
 
 
 def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
@@ -40,7 +55,7 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
     """
     if not isinstance(scenario.algorithm, FedSKD):
         return
-    known: list[tuple[int, Facts]] = []
+    known: list[tuple[str, Facts]] = []
     for index, hospital in enumerate(scenario.hospitals):
         try:
             found = facts(hospital.data, hospital.name, scenario.seed, folder)
@@ -49,9 +64,9 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
             yield error
             continue
         if found is None:
-            yield DataMissing(f"{hospital.name!r} has no data", key=("hospitals", index), fix="add 'data: {name: ...}'")
+            yield _no_data(hospital.name, ("hospitals", index))
             continue
-        known.append((index, found))
+        known.append((hospital.name, found))
         yield from _labels(index, hospital, found, known[0])
         yield from _architecture(scenario, scenario.algorithm, index, found)
     yield from _devices(scenario)
@@ -61,7 +76,7 @@ def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShap
     """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and DataMissing without data."""
     found = facts(scenario.hospital(name).data, name, scenario.seed, folder)
     if found is None:
-        raise DataMissing(f"{name!r} has no data", key=("data",), fix="add 'data: {name: ...}'")
+        raise _no_data(name, ("data",))
     return ImageShape(found.channels, found.size, len(found.classes))
 
 
@@ -76,62 +91,109 @@ def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, int]:
     return min(size[0] for size in sizes), min(size[1] for size in sizes)
 
 
-def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[int, Facts]) -> Iterator[FedskdError]:
+def _no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
+    return DataMissing(f"{name!r} has no data", key=key, fix="add 'data: {name: synthetic-skin}', or another kind of data")
+
+
+def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]) -> Iterator[FedskdError]:
     key = ("hospitals", index, "data")
-    same = (found.classes, found.size) == (first[1].classes, first[1].size)
-    if not same:
-        text = f"{hospital.name!r} has {len(found.classes)} classes at {found.size} pixels, hospital number {first[0] + 1} has "
-        text += f"{len(first[1].classes)} at {first[1].size}"
-        yield LabelSpacesDiffer(text, key=key, fix="all hospitals must share classes and image size")
+    if found.classes != first[1].classes:
+        text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
+        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
+    elif found.size != first[1].size:
+        text = f"{hospital.name!r} has images of {found.size} pixels, {first[0]!r} of {first[1].size}"
+        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images of one size")
     present = np.unique(found.train_labels)
     if not len(present):
         yield NoTrainingSamples(f"{hospital.name!r} has no training samples", key=key, fix="give it data, or leave it out")
     elif len(present) == 1:
-        text = f"all training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
+        text = f"all {len(found.train_labels)} training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
         yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out")
+
+
+def _listed(found: Facts) -> str:
+    return f"{', '.join(found.classes)} ({len(found.classes)})"
 
 
 def _architecture(scenario: Scenario, algorithm: FedSKD, index: int, found: Facts) -> Iterator[FedskdError]:
     chosen, key = scenario.hospitals[index].architecture, ("hospitals", index, "architecture")
     if chosen.name not in REGISTRY:
-        fix = nearest(chosen.name, list(REGISTRY), "see 'fedskd-sim models'")
+        fix = f"{nearest(chosen.name, list(REGISTRY), '')} there are {', '.join(REGISTRY)}".lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
-    unknown = [name for name in chosen.options if name not in options(chosen.name)]
-    if unknown:
-        fix = f"it has {', '.join(options(chosen.name)) or 'no options'}"
-        yield InvalidValue(f"{chosen.name} has no option {unknown[0]!r}", key=(*key, "options", unknown[0]), fix=fix)
-        return
-    for name, value in chosen.options.items():
-        default = options(chosen.name)[name]
-        if type(value) is not type(default) or (isinstance(value, int) and value < 1):
-            wanted = "a whole number of 1 or more" if isinstance(default, int) else "a word"
-            yield InvalidValue(f"{name} is {value!r}", key=(*key, "options", name), fix=f"give {wanted}, like {default!r}")
-            return
+    wrong = [*_options(chosen, key)]
     shape = ImageShape(found.channels, found.size, len(found.classes))
-    try:
-        seen = outline(chosen, shape)
-    except (RuntimeError, ValueError, ZeroDivisionError, TypeError) as error:
-        smallest = minimum_input(chosen) if not chosen.options else None
-        if smallest and smallest > found.size:
-            text = f"{chosen.name} cannot take {found.size} x {found.size} pixels"
-            yield ImageTooSmall(text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture")
-        else:
-            yield InvalidValue(f"{chosen.name} cannot be built: {error}", key=(*key, "options"), fix="correct its options")
+    if wrong:
+        yield from wrong
         return
-    yield from _grids(algorithm, seen, key)
+    seen = _outlined(chosen, shape)
+    yield from _unbuildable(chosen, shape, key, seen) if isinstance(seen, str) else _grids(algorithm, (chosen, shape, seen), key)
 
 
-def _grids(algorithm: FedSKD, seen: Outline, key: tuple[str | int, ...]) -> Iterator[FedskdError]:
-    similarity = algorithm.similarity
+def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
+    """Check the names and the kinds of an architecture's options."""
+    known = options(chosen.name)
+    for name, value in chosen.options.items():
+        place = (*key, "options", name)
+        if name not in known:
+            fix = nearest(name, list(known), "") + f" {chosen.name} has the options {', '.join(known)}"
+            yield InvalidValue(f"{chosen.name} has no option {name!r}", key=place, fix=fix.lstrip())
+        elif type(value) is not type(known[name]) or (isinstance(value, int) and not 1 <= value <= LARGEST_OPTION):
+            wanted = f"a whole number from 1 to {LARGEST_OPTION}" if isinstance(known[name], int) else "a word"
+            shown = str(value).lower() if isinstance(value, bool) else repr(value)
+            yield InvalidValue(f"{name} is {shown}", key=place, fix=f"give {wanted}, like {known[name]!r}")
+
+
+def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str) -> Iterator[FedskdError]:
+    """Find the options that an architecture cannot have, or say that its plain form cannot take the image."""
+    plain = Architecture(name=chosen.name)
+    if isinstance(_outlined(plain, shape), str):
+        smallest = minimum_input(plain, shape.channels)
+        text = f"{shape.size} x {shape.size} pixels are too small for {chosen.name}: {reason}"
+        yield ImageTooSmall(text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture")
+        return
+    alone = {
+        name: _outlined(Architecture(name=chosen.name, options={name: value}), shape) for name, value in chosen.options.items()
+    }
+    culprits = {name: why for name, why in alone.items() if isinstance(why, str)}
+    for name, why in culprits.items():
+        text = f"{chosen.name} cannot have {name} {chosen.options[name]!r}: {why}"
+        fix = f"choose another value; the default is {options(chosen.name)[name]!r}"
+        yield InvalidValue(text, key=(*key, "options", name), fix=fix)
+    if not culprits:
+        text = f"{chosen.name} cannot have these options together: {reason}"
+        yield InvalidValue(text, key=(*key, "options"), fix="change one of them")
+
+
+def _outlined(chosen: Architecture, shape: ImageShape) -> Outline | str:
+    """Outline an architecture for images of a shape, or say why it cannot be built."""
+    try:
+        count = parameter_count(blueprint(chosen, shape))
+        if count > MOST_PARAMETERS:
+            return f"the model would have {count:,} parameters, the most is {MOST_PARAMETERS:,}"
+        return outline(chosen, shape)
+    except UNBUILDABLE as error:
+        return str(error).partition("\n")[0]
+
+
+def _grids(algorithm: FedSKD, built: tuple[Architecture, ImageShape, Outline], key: tuple[Key, ...]) -> Iterator[FedskdError]:
+    """Compare the similarity's grids with the feature maps."""
+    similarity, (chosen, shape, seen) = algorithm.similarity, built
+    at = f"of {chosen.name} at {shape.size} pixels"
     if similarity.pixel and similarity.pixel_grid and similarity.pixel_grid > min(seen.mid[1:]):
-        text = f"pixel_grid {similarity.pixel_grid} is finer than the middle map of {seen.mid[1]} x {seen.mid[2]}"
-        yield RegionGridTooLarge(text, key=key, fix="lower algorithm.similarity.pixel_grid, or choose another architecture")
-    if similarity.region and similarity.region_grid > min(seen.deep[1:]):
-        text = f"region_grid {similarity.region_grid} is finer than the deep map of {seen.deep[1]} x {seen.deep[2]}"
-        fix = "lower algorithm.similarity.region_grid, use larger images, or choose another architecture"
-        kind = ImageTooSmall if min(seen.deep[1:]) == 1 else RegionGridTooLarge
-        yield kind(text, key=key, fix=fix)
+        text = f"pixel_grid {similarity.pixel_grid} is finer than the middle map {at}, {seen.mid[1]} x {seen.mid[2]}"
+        fix = f"set algorithm.similarity.pixel_grid to {min(seen.mid[1:])} or less, or choose another architecture"
+        yield RegionGridTooLarge(text, key=key, fix=fix)
+    deep = min(seen.deep[1:])
+    if similarity.region and similarity.region_grid > deep:
+        text = f"region_grid {similarity.region_grid} is finer than the deep map {at}, {seen.deep[1]} x {seen.deep[2]}"
+        larger = minimum_input(chosen, shape.channels) if similarity.region_grid <= SMALLEST_REGIONS else None
+        if larger:
+            fix = f"use images of at least {larger} pixels, or another architecture"
+            yield ImageTooSmall(f"{shape.size} x {shape.size} pixels are too small: {text}", key=key, fix=fix)
+        else:
+            fix = f"set algorithm.similarity.region_grid to {deep} or less, use larger images, or choose another architecture"
+            yield RegionGridTooLarge(text, key=key, fix=fix)
 
 
 def _devices(scenario: Scenario) -> Iterator[FedskdError]:
@@ -139,5 +201,5 @@ def _devices(scenario: Scenario) -> Iterator[FedskdError]:
         if hospital.device.startswith("cuda"):
             number = int(hospital.device.partition(":")[2] or 0)
             if number >= torch.cuda.device_count():
-                text = f"{hospital.device!r} is not here: {torch.cuda.device_count()} CUDA devices"
+                text = f"{hospital.device!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices"
                 yield DeviceUnavailable(text, key=("hospitals", index, "device"), fix="use 'cpu', or a machine with it")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue
 from fedskd_sim.learning.samples import Facts, Images
-from fedskd_sim.scenario import Ham10000
+from fedskd_sim.scenario import Ham10000, nearest
 from fedskd_sim.seeds import seed
 
 ENVIRONMENT = "FEDSKD_DATA"
@@ -39,8 +39,7 @@ def facts(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str)
     """
     with _opened(_path(dataset, folder)) as arrays:
         train, _, _ = _splits(dataset, arrays, scenario_seed, name)
-        size = _image_size(arrays)
-        return Facts(_names(arrays, "label"), size, 3, _array(arrays, "label")[train])
+        return Facts(_names(arrays, "label"), _image_shape(arrays)[1], 3, _array(arrays, "label")[train])
 
 
 def load(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) -> Images:
@@ -66,7 +65,11 @@ def _path(dataset: Ham10000, folder: Path | None) -> Path:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    with path.open("rb") as stream:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise _corrupt(f"{path} cannot be opened: {error.strerror}") from error
+    with stream:
         try:
             arrays = np.load(stream, allow_pickle=False)
             missing = [name for name in NEEDED if name not in arrays]
@@ -85,18 +88,32 @@ def _array(arrays: Any, name: str) -> NDArray[Any]:
     return found
 
 
-def _image_size(arrays: Any) -> int:
-    """Read the image size from the array's header alone."""
+def _image_shape(arrays: Any) -> tuple[int, int]:
+    """Read the number of images and their size from the array's header alone."""
     try:
         with arrays.zip.open("image.npy") as stream:
-            np.lib.format.read_magic(stream)
-            shape = np.lib.format.read_array_header_1_0(stream)[0]
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(stream)
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
         raise _corrupt(f"array image cannot be read: {error}") from error
     match shape:
-        case (_, int(height), int(width), 3) if height == width:
-            return height
-    raise _corrupt(f"image has shape {shape}, not (N, S, S, 3)")
+        case (int(rows), int(height), int(width), 3) if height == width and dtype == np.uint8:
+            return rows, height
+    raise _corrupt(f"image has shape {shape} of {dtype}, not (N, S, S, 3) of uint8")
+
+
+def _consistent(arrays: Any) -> None:
+    """Refuse arrays of different lengths, and numbers without a name."""
+    rows, _ = _image_shape(arrays)
+    for name in ("label", "site", "split_group", "fold"):
+        found = _array(arrays, name)
+        if found.shape != (rows,) or (name != "split_group" and found.dtype.kind not in "iu"):
+            raise _corrupt(f"{name} has shape {found.shape} of {found.dtype}, not ({rows},) of whole numbers as image asks for")
+    for name in ("label", "site"):
+        found, count = _array(arrays, name), len(_names(arrays, name))
+        if found.size and not 0 <= found.min() <= found.max() < count:
+            raise _corrupt(f"{name} goes from {found.min()} to {found.max()}, but {name}_names has {count} names")
 
 
 def _names(arrays: Any, name: str) -> tuple[str, ...]:
@@ -104,13 +121,16 @@ def _names(arrays: Any, name: str) -> tuple[str, ...]:
 
 
 def _splits(dataset: Ham10000, arrays: Any, scenario_seed: int, name: str) -> tuple[Rows, Rows, Rows]:
+    _consistent(arrays)
     sites = _names(arrays, "site")
     if dataset.site not in sites:
-        fix = f"one of {', '.join(sites)}"
-        raise InvalidValue(f"there is no site {dataset.site!r}", fix=fix, key=("data", "site"))
+        text = f"there is no site {dataset.site!r}" if dataset.site else "it does not say which site"
+        fix = nearest(dataset.site, sites, "") + f" choose one of {', '.join(sites)}"
+        raise InvalidValue(text, fix=fix.lstrip(), key=("data", "site"))
     if dataset.test_fold == dataset.validation_fold:
+        given = "test_fold" if "test_fold" in dataset.model_fields_set else "validation_fold"
         fix = "choose two different folds"
-        raise InvalidValue(f"fold {dataset.test_fold} cannot both validate and test", fix=fix, key=("data", "test_fold"))
+        raise InvalidValue(f"fold {dataset.test_fold} cannot both validate and test", fix=fix, key=("data", given))
     fold, group = _array(arrays, "fold"), _array(arrays, "split_group")
     if len(np.unique(np.stack([group, fold]), axis=1).T) != len(np.unique(group)):
         raise _corrupt("a split_group stands in more than one fold")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from fedskd_sim.scenario import Architecture
 Builder = Callable[..., nn.Module]
 SMALLEST_REGIONS = 4
 LISTED_CLASSES = 7
+UNBUILDABLE = (RuntimeError, ValueError, ZeroDivisionError, TypeError, AssertionError)
+"""What PyTorch raises when an architecture cannot have its input or its options."""
 SIZES = (8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224)
 
 REGISTRY: Mapping[str, Builder] = MappingProxyType(
@@ -72,14 +74,18 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
     """Trace shapes through an architecture with one blank image.
 
     Raises:
-        RuntimeError, ValueError, ZeroDivisionError: the input is too small for it, or an option has a wrong value.
+        UNBUILDABLE: the input is too small for it, or an option has a wrong value.
 
     """
     model = build(architecture, shape, 0).eval()
     with torch.no_grad():
         _, taps = model(torch.zeros(1, shape.channels, shape.size, shape.size))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Outline(parameters, tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
+    return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Count a model's parameters; works on the meta device."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def fits(found: Outline) -> bool:
@@ -89,14 +95,15 @@ def fits(found: Outline) -> bool:
 
 def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 2) -> int | None:
     """Find the smallest usual image size whose taps hold the default region grid; None if there is none up to 224."""
-    at = partial(ImageShape, channels, classes=classes)
-    for size in SIZES:
+
+    def enough(size: int) -> bool:
         try:
-            if fits(outline(architecture, at(size=size))):
-                return size
-        except (RuntimeError, ValueError, ZeroDivisionError):
-            continue
-    return None
+            return fits(outline(architecture, ImageShape(channels, size, classes)))
+        except UNBUILDABLE:
+            return False
+
+    place = bisect_left(SIZES, x=True, key=enough)
+    return SIZES[place] if place < len(SIZES) else None
 
 
 def _made(architecture: Architecture, shape: ImageShape) -> nn.Module:

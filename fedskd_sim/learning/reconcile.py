@@ -45,7 +45,7 @@ def reconcile(mode: Mode, resident: Weights, traveller: Weights, score: Callable
         case "two_track":
             return Reconciled(resident, traveller)
         case "select":
-            return _better(resident, traveller, score)
+            return _better(resident, traveller, (score(resident), score(traveller)))
         case "average":
             return _average(resident, traveller, score, validation)
 
@@ -56,21 +56,21 @@ def mean(one: Weights, other: Weights) -> Weights:
 
 
 def _mean(one: Buffer, other: Buffer) -> Buffer:
-    return buffer_of((tensor_of(one) + tensor_of(other)) * 0.5)
+    return buffer_of(tensor_of(one) * 0.5 + tensor_of(other) * 0.5)  # halves first: their sum cannot overflow
 
 
 def _average(resident: Weights, traveller: Weights, score: Callable[[Weights], float], validation: int) -> Reconciled:
     middle = mean(resident, traveller)
-    parent = _better(resident, traveller, score)
+    scores = score(resident), score(traveller)
+    parent = _better(resident, traveller, scores)
     margin = max(0.01, 0.5 / math.sqrt(validation)) if validation else math.inf
-    loss = score(parent.home) - score(middle)
+    loss = max(scores) - score(middle)
     if loss > margin:
         return Reconciled(parent.home, note=f"{parent.note}; the average was worse by {loss:.3f}")
     return Reconciled(middle)
 
 
-def _better(resident: Weights, traveller: Weights, score: Callable[[Weights], float]) -> Reconciled:
-    scores = score(resident), score(traveller)
+def _better(resident: Weights, traveller: Weights, scores: tuple[float, float]) -> Reconciled:
     if scores[1] > scores[0]:
         return Reconciled(traveller, note=f"took the traveller ({scores[1]:.3f} against {scores[0]:.3f})")
     return Reconciled(resident, note=f"took the resident ({scores[0]:.3f} against {scores[1]:.3f})")

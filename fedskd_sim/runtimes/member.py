@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from fedskd_sim.ring import Ring, Stop
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.transport.base import Transport
 from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_ON_HEAP = 32 << 20
+KEPT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,18 @@ def desk_of(scenario: Scenario, name: str, folder: Path, log: EventLog) -> Desk:
     return Desk(name, Ledger(folder, name), HospitalMetrics(scenario.name, name, ring_of(scenario)), log)
 
 
+def keep_freed_memory() -> None:
+    """Tell the C allocator to keep what is freed for the next message instead of returning it to the kernel.
+
+    Receiving and exporting a model otherwise spends more time on fresh pages than on copying (tests/benchmarks/hop.py). The price:
+    up to `KEPT_BYTES` of freed memory stay with the process. Does nothing where the C library is not glibc.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
 def run_hospital(order: MemberOrder) -> None:
     """Be a hospital from the first word to the last.
 
@@ -88,6 +105,7 @@ def run_hospital(order: MemberOrder) -> None:
         FedskdError: the run cannot go on, with the place in the scenario file.
 
     """
+    keep_freed_memory()
     loaded = load(order.scenario)
     scenario = loaded.scenario
     with (order.folder / "logs" / f"{order.name}.jsonl").open("a", encoding="utf-8") as stream:

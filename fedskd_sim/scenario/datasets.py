@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -50,4 +50,13 @@ class NoData(Part):
     """Nothing is loaded."""
 
 
+KINDS = (SyntheticSkin, Ham10000, NoData)
 Dataset = Annotated[SyntheticSkin | Ham10000 | NoData, Field(discriminator="name")]
+
+
+def overrides_schema() -> dict[str, Any]:
+    """Write the JSON Schema of a hospital's ``data``: any keys of any kind of data, none of them required."""
+    parts = [kind.model_json_schema()["properties"] for kind in KINDS]
+    names = [part.pop("name")["const"] for part in parts]
+    keys = {"name": {"enum": names, "type": "string"}} | {key: entry for part in parts for key, entry in part.items()}
+    return {"type": "object", "properties": keys, "additionalProperties": False}

@@ -10,11 +10,18 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.reader import ReaderError
 
 from fedskd_sim.errors import Key, ScenarioSyntaxError, Where
 
 LARGEST_FILE = 1 << 20
 MOST_NODES = 100_000
+MOST_LEVELS = 40
+LONGEST_SHOWN = 60
+YAMLS_OWN = "tag:yaml.org,2002:"
+TEXT = frozenset({"str", "timestamp", "merge", "value"})
+KNOWN_TAGS = frozenset({"map", "seq", "int", "float", "bool", "null"}) | TEXT
+TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,17 @@ class Document:
     data: Any
     lines: dict[tuple[Key, ...], int]
 
-    def locate(self, key: tuple[Key, ...]) -> Where:
-        """Find the line of a key; for one that is not in the file, the line of what should hold it.
-
-        A hospital's data may stand in the top level's ``data``.
-        """
+    def written(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
+        """Give the key as it stands in the file: a hospital may have inherited it from the top level's ``data``."""
         match key:
-            case ("hospitals", _, "data", *rest) if key not in self.lines and ("data", *rest) in self.lines:
-                return Where(self.file, self.lines["data", *rest])
+            case ("hospitals", _, "data", *rest) if rest and key not in self.lines and ("data", *rest) in self.lines:
+                return ("data", *rest)
+        return key
+
+    def locate(self, key: tuple[Key, ...]) -> Where:
+        """Find the line of a key; for one that is not in the file, the line of what should hold it."""
         known: tuple[Key, ...] = ()
-        for part in key:
+        for part in self.written(key):
             if (*known, part) in self.lines:
                 known = (*known, part)
         return Where(self.file, self.lines.get(known))
@@ -66,22 +74,50 @@ def read(path: Path) -> Document:
     return Document(str(path), text, data, builder.lines)
 
 
+def shortened(text: str) -> str:
+    """Cut a text that is too long to be read in an error."""
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
 def _compose(path: Path, text: str) -> Node:
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = None if mark is None else mark.line + 1
-        tab = "\t" in text.splitlines()[line - 1] if line and line <= len(text.splitlines()) else False
-        fix = "indent with spaces, YAML forbids tabs there" if tab else "correct the YAML at this line"
-        raise ScenarioSyntaxError(f"not YAML: {error.problem}", fix=fix, where=Where(str(path), line)) from error
-    except (YAMLError, RecursionError, ValueError) as error:
-        raise ScenarioSyntaxError(f"not YAML: {error}", fix="correct the YAML", where=Where(str(path))) from error
+        raise _explained(error, path, text) from error
+    except ReaderError as error:
+        where = Where(str(path), text.count("\n", 0, error.position) + 1)
+        found = f"U+{error.character:04X}" if isinstance(error.character, int) else repr(error.character)
+        raise ScenarioSyntaxError(f"not YAML: the character {found}", fix="remove it", where=where) from error
+    except RecursionError as error:
+        raise ScenarioSyntaxError(TOO_DEEP, fix="a scenario needs five levels at most", where=Where(str(path), 1)) from error
+    except (YAMLError, ValueError) as error:
+        raise ScenarioSyntaxError(f"not YAML: {error}", fix="correct the YAML", where=Where(str(path), 1)) from error
     if not isinstance(root, MappingNode):
-        raise ScenarioSyntaxError(
-            "a scenario is a mapping of keys to values", fix="begin with 'name: ...'", where=Where(str(path), 1)
-        )
+        found = "nothing" if root is None or root.value in ("", "~", "null") else "a list" if root.id == "sequence" else "a text"
+        problem = f"a scenario is a mapping of keys to values, this file holds {found}"
+        raise ScenarioSyntaxError(problem, fix="begin with 'name: ...'", where=Where(str(path), 1))
     return root
+
+
+def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxError:
+    """Say what the parser met in words, at the line where a person has to look."""
+    mark, begin = error.problem_mark or error.context_mark, error.context_mark
+    line = mark.line + 1 if mark else 1
+    problem, fix = f"not YAML: {error.problem}", "correct the YAML here: look at the indentation, and quote text that holds ': '"
+    last, opened = line, begin is not None and begin.line + 1 < line
+    if r"\t" in str(error.problem):
+        problem, fix = "not YAML: a tab where only spaces may stand", "indent with spaces, YAML forbids tabs there"
+    elif "another document" in str(error.problem):
+        problem, fix = "a second document begins here", "one file is one scenario: remove '---' and what follows it"
+    elif begin and opened and "simple key" in str(error.context):
+        line = begin.line + 1
+        problem, fix = f"not YAML: {shortened(text.splitlines()[begin.line].strip())!r} has no ':'", "write 'key: value'"
+    elif begin and opened and ("flow" in str(error.context) or "quoted" in str(error.context)):
+        line = begin.line + 1
+        problem, fix = f"not YAML: a bracket or quote that opens here is not closed before line {last}", "close it"
+    elif "undefined alias" in str(error.problem):
+        fix = "define it before with '&', or quote a text that begins with '*'"
+    return ScenarioSyntaxError(problem, fix=fix, where=Where(str(path), line))
 
 
 @dataclass
@@ -99,7 +135,12 @@ class _Builder:
         self.nodes += 1
         if id(node) in self.open or self.nodes > MOST_NODES:
             problem = "an anchor contains itself" if id(node) in self.open else "anchors expand to too many values"
-            raise ScenarioSyntaxError(problem, fix="write the values out", key=path, where=Where(self.file, line))
+            raise self._refused(problem, "write the values out", path, line)
+        if len(path) > MOST_LEVELS:
+            raise self._refused(TOO_DEEP, "a scenario needs five levels at most", path[:3], line)
+        if str(node.tag).removeprefix(YAMLS_OWN) not in KNOWN_TAGS:
+            tag = str(node.tag).replace(YAMLS_OWN, "!!")
+            raise self._refused(f"the tag {tag} has no meaning here", "remove it; quote a text that begins with '!'", path, line)
         if isinstance(node, ScalarNode):
             return self._scalar(node, path, line)
         outer, self.open = self.open, (*self.open, id(node))
@@ -114,29 +155,29 @@ class _Builder:
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            key = key_node.value if isinstance(key_node, ScalarNode) else "?"
+            if not isinstance(key_node, ScalarNode):
+                raise self._refused("a list or a mapping stands where a key should", "write 'key: value'", path, line)
+            key = key_node.value
+            if key == "<<":
+                raise self._refused("merge keys are not part of YAML 1.2", "write the keys out", (*path, key), line)
             if key in seen:
-                raise ScenarioSyntaxError(
-                    f"key {key!r} stands twice, first in line {seen[key]}",
-                    fix="keep one of the two",
-                    key=(*path, key),
-                    where=Where(self.file, line),
+                raise self._refused(
+                    f"key {key!r} stands twice, first in line {seen[key]}", "keep one of the two", (*path, key), line
                 )
             seen[key] = line
             self.lines[(*path, key)] = line
             yield key, self.build(value_node, (*path, key))
 
     def _scalar(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> Any:
-        kind = str(node.tag).rpartition(":")[2]
-        plain = {"int", "float", "bool", "null"}
-        if kind not in plain:
+        kind = str(node.tag).removeprefix(YAMLS_OWN)
+        if kind in TEXT:
             return node.value
         try:
             return YAML(typ="safe", pure=True).load(node.value)
         except (YAMLError, ValueError) as error:
-            raise ScenarioSyntaxError(
-                f"{node.value!r} cannot be read as {kind}",
-                fix="quote it if it is text",
-                key=path,
-                where=Where(self.file, line),
+            raise self._refused(
+                f"{shortened(node.value)!r} cannot be read as {kind}", "quote it if it is text", path, line
             ) from error
+
+    def _refused(self, problem: str, fix: str, path: tuple[Key, ...], line: int) -> ScenarioSyntaxError:
+        return ScenarioSyntaxError(problem, fix=fix, key=path, where=Where(self.file, line))

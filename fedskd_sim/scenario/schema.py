@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from fedskd_sim.scenario.algorithms import Algorithm
-from fedskd_sim.scenario.datasets import Dataset, NoData
+from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
+DEVICE = r"^(cpu|cuda(:[0-9]+)?)$"
+MEMORY = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
+PATTERNS = {
+    NAME: "use lower-case letters, digits and inner dashes, at most 40 of them, as in 'north-1'",
+    DEVICE: "write cpu, cuda or cuda:N",
+    MEMORY: "write a number and a unit (Ki, Mi, Gi, Ti, k, M, G or T), as in 2Gi",
+}
+"""What the patterns of this schema ask for, in words."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -23,12 +31,16 @@ class Architecture(Part):
     """Options of this architecture, for example ``{width: 32, norm: group}``."""
 
 
+def _with_a_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Resources(Part):
     """What one hospital may use."""
 
     cpu: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of numerical work; part of the result's identity, because sums depend on it."""
-    memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")] = "2Gi"
+    memory: Annotated[str, Field(pattern=MEMORY)] = "2Gi"
     """Memory asked for in a cluster; local runs note their peak in the timings and do not enforce it."""
     gpu: Annotated[int, Field(ge=0, le=16)] = 0
     """Whole devices asked for in a cluster."""
@@ -39,14 +51,11 @@ class Hospital(Part):
 
     name: Annotated[str, Field(pattern=NAME)]
     """Lower-case letters, digits and dashes, at most 40: it is address, metric label and host name."""
-    architecture: Architecture
+    architecture: Annotated[Architecture, BeforeValidator(_with_a_name, json_schema_input_type=str | Architecture)]
     """The architecture of this hospital's model."""
-    data: Annotated[
-        Dataset,
-        WithJsonSchema({"type": "object", "description": "Overrides keys of the top level's data for this hospital."}),
-    ]
-    """Overrides keys of the top level's ``data``."""
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$")] = "cpu"
+    data: Annotated[Dataset, WithJsonSchema(overrides_schema())] = NoData()
+    """Overrides keys of the top level's ``data``; another ``name`` than there begins afresh."""
+    device: Annotated[str, Field(pattern=DEVICE)] = "cpu"
     """Where it computes: cpu, cuda or cuda:N."""
     resources: Resources = Resources()
     """What it may use."""

@@ -30,7 +30,7 @@ from fedskd_sim.transport.base import CONTROLLER, NothingReceived
 from fedskd_sim.transport.wire import CONTROL_LIMIT, encode
 from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
 
-WEIGHTS = {"w": Buffer("float32", (250, 1000), bytes(range(256)) * 3906 + bytes(64)), "n": Buffer("int64", (), bytes(8))}
+WEIGHTS = {"w": Buffer("float32", (750, 1000), bytes(range(250)) * 12_000), "n": Buffer("int64", (), bytes(8))}
 EXPECTED = {"north": spec(WEIGHTS), "south": spec(WEIGHTS)}
 TERMS = Terms("run", receipt=5, retry=0.3, inbox=2)
 
@@ -102,7 +102,7 @@ def test_a_traveller_arrives_bit_for_bit_and_is_confirmed(kind: str, tmp_path: P
         assert digest(arrived.weights) == digest(WEIGHTS)
         assert bytes(arrived.weights["w"].data) == bytes(WEIGHTS["w"].data)
         assert until(lambda: ring.transfers)
-        assert (ring.transfers[0].to, ring.transfers[0].bytes, ring.transfers[0].tries) == ("south", 1_000_008, 1)
+        assert (ring.transfers[0].to, ring.transfers[0].bytes, ring.transfers[0].tries) == ("south", 3_000_008, 1)
 
 
 def test_sending_does_not_wait_for_a_receiver_that_trains(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from fedskd_sim.cli import main
 from fedskd_sim.errors import (
     DataCorrupt,
     DataMissing,
@@ -67,17 +69,39 @@ def check(path: Path, folder: Path | None = None) -> None:
 
 CASES = {
     "unknown architecture": ("cnn-plain}", "cnn-plane}", UnknownArchitecture, 4, "did you mean 'cnn-plain'?"),
-    "unknown option": ("cnn-plain}", "{name: cnn-plain, options: {widht: 8}}}", InvalidValue, 4, "width, norm"),
-    "bad option value": ("cnn-plain}", "{name: cnn-plain, options: {norm: foo}}}", InvalidValue, 4, "none, group or batch"),
-    "option of a wrong kind": ("cnn-plain}", "{name: cnn-plain, options: {width: wide}}}", InvalidValue, 4, "whole number"),
-    "width 0": ("cnn-plain}", "{name: cnn-plain, options: {width: 0}}}", InvalidValue, 4, "whole number"),
-    "patch over the image": ("cnn-plain}", "{name: vit-tiny, options: {patch: 32}}}", InvalidValue, 4, "cannot be built"),
-    "image too small": ("cnn-plain}", "resnet18}", ImageTooSmall, 4, "deep map of 1 x 1"),
+    "an architecture like no other": ("cnn-plain}", "qqq}", UnknownArchitecture, 4, "there are cnn-plain, cnn-residual"),
+    "unknown option": (
+        "cnn-plain}",
+        "{name: cnn-plain, options: {widht: 8}}}",
+        InvalidValue,
+        4,
+        "'width'? cnn-plain has the options",
+    ),
+    **{
+        f"{name} {value}": ("cnn-plain}", f"{{name: {kind}, options: {{{name}: {value}}}}}}}", InvalidValue, 4, words)
+        for kind, name, value, words in (
+            ("cnn-plain", "norm", "foo", "none, group or batch"),
+            ("cnn-plain", "norm", "3", "norm is 3"),
+            ("cnn-plain", "width", "wide", "a whole number from 1 to 4096"),
+            ("cnn-plain", "width", "'8'", "width is '8'"),
+            ("cnn-plain", "width", "0", "width is 0"),
+            ("cnn-plain", "width", "-1", "width is -1"),
+            ("cnn-plain", "width", "8.0", "width is 8.0"),
+            ("cnn-plain", "width", "true", "width is true"),
+            ("cnn-plain", "width", "100000000", "from 1 to 4096"),
+            ("cnn-plain", "width", "4096", "the most is 500,000,000"),
+            ("vit-tiny", "width", "33", "cannot have width 33"),
+            ("vit-tiny", "patch", "32", "cannot have patch 32"),
+        )
+    },
+    "image too small": ("cnn-plain}", "resnet18}", ImageTooSmall, 4, "at least 128 pixels"),
+    "image too small for a patch": ("cnn-plain}", "{name: vit-tiny, options: {patch: 8}}}", ImageTooSmall, 4, "at least 32 pixels"),
     "region grid too large": ("{batch: 0.1}", "{region_grid: 5}", RegionGridTooLarge, 4, "region_grid 5"),
     "pixel grid too large": ("{batch: 0.1}", "{pixel_grid: 9}", RegionGridTooLarge, 4, "pixel_grid 9"),
-    "label spaces": ("cnn-residual}", "cnn-residual, data: {classes: 3}}", LabelSpacesDiffer, 5, "3 classes"),
-    "image sizes": ("cnn-residual}", "cnn-residual, data: {image_size: 32}}", LabelSpacesDiffer, 5, "at 32 pixels"),
+    "label spaces": ("cnn-residual}", "cnn-residual, data: {classes: 3}}", LabelSpacesDiffer, 5, "lesion-2 (3), 'a' has"),
+    "image sizes": ("cnn-residual}", "cnn-residual, data: {image_size: 32}}", LabelSpacesDiffer, 5, "32 pixels, 'a' of 16"),
     "no data": ("data: {name: synthetic-skin, samples: 50, image_size: 16}\n", "", DataMissing, 3, "has no data"),
+    "data that are none": ("synthetic-skin, samples: 50, image_size: 16", "none", DataMissing, 4, "'a' has no data"),
     "no such device": ("cnn-residual}", "cnn-residual, device: 'cuda:63'}", DeviceUnavailable, 5, "is not here"),
 }
 
@@ -93,8 +117,37 @@ def test_impossible_models_are_found(
         check(path)
     assert type(caught.value) is kind, caught.value
     assert str(caught.value.where) == f"{path}:{line}"
-    assert words in str(caught.value)
+    assert words in f"{caught.value.message} {caught.value.fix}"
     assert caught.value.fix
+    refused(path, caught.value)
+
+
+def refused(path: Path, error: FedskdError, *options: object) -> None:
+    """The command line says the same, ends with the error's code, and leaves nothing behind."""
+    out = path.parent / "out"
+    for command in (["validate", path], ["launch", path, "--on", "memory", "--out", out]):
+        done = CliRunner().invoke(main, [str(argument) for argument in (*command, *options)])
+        assert (done.exit_code, done.stderr) == (type(error).exit_code, f"error: {error}\n")
+    assert not out.exists()
+
+
+def test_every_hospital_is_checked(scenario_file: Callable) -> None:
+    """One run of the check shows what is wrong at each hospital, in the order of the file."""
+    with pytest.raises(UnknownArchitecture) as caught:
+        check(scenario_file(GOOD.replace("cnn-plain}", "x}").replace("cnn-residual}", "resnet18}")))
+    assert [type(error) for error in (caught.value, *caught.value.others)] == [UnknownArchitecture, ImageTooSmall]
+
+
+def test_synthetic_patients_of_one_class_are_found(scenario_file: Callable) -> None:
+    """A skew so strong that a small hospital trains on one class only is an error that names the class."""
+    text = GOOD.replace("samples: 50", "samples: 10, classes: 2, label_skew: 1.0")
+    kinds = set()
+    for number in range(30):
+        try:
+            check(scenario_file(f"seed: {number}\n{text}"))
+        except OneClassOnly as error:
+            kinds.add(error.message.partition(" are ")[2])
+    assert kinds == {"'lesion-0'", "'lesion-1'"}
 
 
 def test_a_grid_of_a_level_that_is_off_does_not_matter(scenario_file: Callable) -> None:
@@ -133,6 +186,14 @@ HAM_CASES = {
     "no such site": ({"site_names": np.array(["first", "third"])}, InvalidValue, 5, "no site 'second'"),
     "missing array": ({"fold": None}, DataCorrupt, 2, "lacks fold"),
     "images of a wrong shape": ({"image": np.zeros((200, 16, 8, 3), np.uint8)}, DataCorrupt, 2, "(200, 16, 8, 3)"),
+    "images that are no bytes": ({"image": np.zeros((200, 16, 16, 3), np.float32)}, DataCorrupt, 2, "float32"),
+    "fewer images than labels": ({"image": np.zeros((199, 16, 16, 3), np.uint8)}, DataCorrupt, 2, "(199,)"),
+    "labels in a table": ({"label": np.zeros((200, 2), np.uint8)}, DataCorrupt, 2, "(200, 2)"),
+    "labels that are no numbers": ({"label": np.zeros(200)}, DataCorrupt, 2, "float64"),
+    "a label without a name": ({"label": np.arange(200) % 4}, DataCorrupt, 2, "0 to 3, but label_names has 3"),
+    "a site without a name": ({"site": np.arange(200) % 3}, DataCorrupt, 2, "site_names has 2"),
+    "a negative label": ({"label": np.arange(200) % 3 - 1}, DataCorrupt, 2, "-1"),
+    "an array that would be unpickled": ({"label_names": np.array(["x", "y", None], object)}, DataCorrupt, 2, "label_names"),
     "a lesion in two folds": ({"split_group": np.arange(200) // 20}, DataCorrupt, 2, "more than one fold"),
 }
 
@@ -149,6 +210,35 @@ def test_impossible_data_is_found(
     assert str(caught.value.where) == f"{path}:{line}"
     assert words in str(caught.value)
     assert caught.value.fix
+    refused(path, caught.value, "--data", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("site: second", "site: secnod", 5, "did you mean 'second'?"),
+        (", data: {site: second}", "", 5, "it does not say which site"),
+        ("site: second", "site: second, test_fold: 1", 5, "fold 1 cannot both validate and test"),
+        ("file: small.npz", "file: small.npz, validation_fold: 0", 2, "fold 0 cannot both"),
+    ],
+)
+def test_wrong_words_about_good_data_are_found(
+    old: str, new: str, line: int, words: str, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """A site that does not exist, none at all, and folds that overlap are errors at the line where they stand."""
+    path = scenario_file(HAM.replace(old, new))
+    with pytest.raises(InvalidValue) as caught:
+        check(path, ham(tmp_path))
+    assert caught.value.where.line == line
+    assert words in f"{caught.value.message} {caught.value.fix}"
+
+
+def test_a_hospital_may_hold_out_other_folds(tmp_path: Path) -> None:
+    """Folds of the file become validation and test as the scenario says, and never train."""
+    dataset = Ham10000(name="ham10000", file="small.npz", site="first", test_fold=4, validation_fold=2)
+    images = ham10000.load(dataset, ham(tmp_path), 1, "a")
+    folds = {pixels.tobytes(): fold for pixels, fold in zip(arrays()["image"], arrays()["fold"], strict=True)}
+    assert [{int(folds[images.pixels[row].tobytes()]) for row in split} for split in images.splits] == [{0, 1, 3}, {2}, {4}]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -181,6 +271,8 @@ def test_a_missing_file_says_where_it_was_looked_for(
             check(scenario_file(HAM), folder)
         assert "--data" in caught.value.fix
         assert "FEDSKD_DATA" in caught.value.fix
+        assert caught.value.others == (), "what all hospitals share is told once"
+        assert caught.value.where.line == 2
     monkeypatch.setenv("FEDSKD_DATA", str(ham(tmp_path)))
     check(scenario_file(HAM))
 

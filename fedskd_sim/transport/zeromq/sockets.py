@@ -20,6 +20,7 @@ HEARTBEAT_MS = 2000
 SILENCE_MS = 15_000
 RECONNECT_MS = 50
 RECONNECT_MOST_MS = 2000
+ENVELOPE = 256  # what CURVE adds to a frame, and then some
 SOCKET_PATH_LIMIT = 107
 DOMAIN = "run"
 
@@ -134,7 +135,7 @@ class Endpoint:
     def _socket(self, kind: int, largest: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.linger = LINGER_MS
-        socket.maxmsgsize = max(largest, HEADER_LIMIT if largest > CONTROL_LIMIT else CONTROL_LIMIT)
+        socket.maxmsgsize = max(largest, HEADER_LIMIT if largest > CONTROL_LIMIT else CONTROL_LIMIT) + ENVELOPE
         socket.sndhwm = socket.rcvhwm = 64
         socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = HEARTBEAT_MS, SILENCE_MS, SILENCE_MS
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS, RECONNECT_MOST_MS

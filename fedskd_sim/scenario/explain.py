@@ -1,0 +1,190 @@
+"""The schema's complaints in words for people: which key of the file, what it holds, what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
+from fedskd_sim.scenario.document import Document, shortened
+from fedskd_sim.scenario.schema import PATTERNS, Scenario
+
+REQUIRED = ("name", "hospitals", "algorithm", "architecture")
+NUMBER = r"[-+]?[0-9.]+(e[-+]?[0-9]+)?"
+STRUCTURES = ("model_type", "dict_type", "model_attributes_type", "tuple_type", "list_type")
+CHOICES = ("int", "float", "str", "bool")
+HOW = {
+    "hospitals": "a list with one '- {name: ..., architecture: ...}' per hospital",
+    "architecture": "a name that 'fedskd-sim models' lists, or {name: ..., options: {...}}",
+    "options": "a mapping such as {width: 32}",
+    "data": "a mapping such as {name: synthetic-skin}",
+    "algorithm": "a mapping such as {name: fedskd}",
+}
+"""What to write at keys where an example says more than a type."""
+WANTED = {
+    "int_type": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "{le:g} or less",
+    "less_than": "less than {lt}",
+}
+"""What to give, by pydantic's type of error."""
+
+
+def translated(document: Document, error: ValidationError) -> list[FedskdError]:
+    """Turn pydantic's errors into ours; what hospitals inherit is reported once, where it stands."""
+    problems: list[Any] = list(error.errors(include_url=False))
+    own = [problem for problem in problems if not _inherited(document, problem["loc"])]
+    return [_one(document, problem) for problem in own or problems]
+
+
+def nearest(name: str, known: Sequence[str], otherwise: str) -> str:
+    """Suggest the known name nearest to a mistyped one, or say something else when none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
+
+
+def _one(document: Document, problem: Any) -> FedskdError:
+    key, value = _known_keys(document, problem["loc"]), problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _fields(key[:-1], document)
+            fix = nearest(str(key[-1]), known, "remove it") + (f"; known here: {', '.join(known)}" if known else "")
+            if key[-2:-1] == ("architecture",):
+                fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
+            return UnknownKey(f"unknown key (value {_shown(value)})", key=key, fix=fix)
+        case "missing":
+            return InvalidValue("this key is missing", key=key, fix=f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}")
+        case "union_tag_invalid":
+            choices = _quoted(problem["ctx"]["expected_tags"])
+            fix = _chosen(value.get("name"), choices)
+            return InvalidValue(f"there is no {key[-1]} {_shown(value.get('name'))}", key=(*key, "name"), fix=fix)
+        case "union_tag_not_found":
+            return InvalidValue("it does not say which one", key=key, fix=f"add 'name: ...' here{_how(key[-1], ': it is ')}")
+        case kind:
+            text = "null (nothing) cannot be used" if value is None else f"{_shown(value)} cannot be used"
+            optional = value is None and isinstance(key[-1], str) and key[-1] not in REQUIRED
+            fix = _fix(kind, problem, key, document) + (", or remove the key" if optional else "")
+            return InvalidValue(text, key=key, fix=fix)
+
+
+def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> str:
+    """Say what to write instead of a value of the wrong type or out of range."""
+    value, limits = problem["input"], problem.get("ctx", {})
+    if problem["loc"][-1] in CHOICES and problem["loc"] != key:
+        return "give a number, a word, true or false"
+    if kind == "literal_error":
+        return _chosen(value, _quoted(limits["expected"]))
+    if kind == "string_pattern_mismatch":
+        return PATTERNS.get(limits["pattern"], str(problem["msg"]))
+    if kind in STRUCTURES:
+        return _structure(value, key, document)
+    wanted = "give " + WANTED[kind].format(**limits) if kind in WANTED else str(problem["msg"])
+    if kind in ("int_type", "float_type") and re.fullmatch(NUMBER, str(value)) and isinstance(value, str):
+        wanted += ": remove the quotes"
+    elif kind == "int_type" and isinstance(value, float) and value.is_integer():
+        wanted += f": write {value:.0f}"
+    elif kind == "string_type" and isinstance(value, int | float):
+        wanted += f': put it in quotes, "{_shown(value)}"'
+    return wanted
+
+
+def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:
+    """Say what a list or a mapping must look like at a key."""
+    last = key[-1] if key else ""
+    if isinstance(value, str) and last in ("data", "algorithm"):
+        return f"write '{last}: {{name: {value}}}'"
+    if isinstance(last, int):
+        return "a hospital is a mapping such as {name: north, architecture: cnn-plain}"
+    if last in HOW:
+        return f"give {HOW[last]}"
+    return f"give a mapping of some of these keys: {', '.join(_fields(key, document))}"
+
+
+def _shown(value: Any) -> str:
+    """Show a value nearly as it stands in the file, but short."""
+    text = json.dumps(value, ensure_ascii=False)
+    return {"NaN": ".nan", "Infinity": ".inf", "-Infinity": "-.inf"}.get(text, shortened(text))
+
+
+def _how(key: Key, between: str) -> str:
+    return f"{between}{HOW[str(key)]}" if key in HOW else ""
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
+
+
+def _chosen(value: Any, known: Sequence[str]) -> str:
+    """Suggest the nearest of a few words and list them all."""
+    return (nearest(value, known, "") + " " if isinstance(value, str) else "").lstrip() + f"choose one of {', '.join(known)}"
+
+
+def _inherited(document: Document, loc: tuple[Key, ...]) -> bool:
+    """Tell whether a problem of a hospital's data stands in the top level's data, where it is reported already."""
+    match loc:
+        case ("hospitals", int(index), "data", _, key, *_):
+            return ("hospitals", index, "data", key) not in document.lines and ("data", key) in document.lines
+        case ("hospitals", int(index), "data"):
+            own = document.data["hospitals"][index].get("data", {})
+            return isinstance(own, dict) and "name" not in own and "data" in document.data
+    return False
+
+
+def _known_keys(document: Document, loc: tuple[Key, ...]) -> tuple[Key, ...]:
+    """Drop the names of union members, which pydantic puts into locations and which are not in the file."""
+    key: tuple[Key, ...] = ()
+    for index, part in enumerate(loc):
+        member = part in CHOICES and (*key, part) not in document.lines
+        if (*key, part) in document.lines or (index == len(loc) - 1 and not member):
+            key = (*key, part)
+    return key
+
+
+def _fields(path: tuple[Key, ...], document: Document) -> list[str]:
+    """List the keys the schema knows inside the mapping at a path of the file."""
+    part: Any = Scenario
+    data = document.data
+    for step in path:
+        data = _inside(data, step)
+        if isinstance(step, str) and isinstance(part, type) and issubclass(part, BaseModel):
+            fields = {field.alias or name: field for name, field in part.model_fields.items()}
+            part = _choose(fields[step].annotation, _name(data, document)) if step in fields else None
+    if not (isinstance(part, type) and issubclass(part, BaseModel)):
+        return []
+    return [field.alias or name for name, field in part.model_fields.items()]
+
+
+def _inside(data: Any, step: Key) -> Any:
+    try:
+        return data[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _name(data: Any, document: Document) -> Any:
+    """Give the ``name`` that tells which kind a mapping is; a hospital's data inherits it."""
+    shared = document.data.get("data")
+    inherited = shared.get("name") if isinstance(shared, dict) else None
+    return data.get("name", inherited) if isinstance(data, dict) else None
+
+
+def _choose(annotation: Any, name: Any) -> Any:
+    """Pick the schema class behind an annotation: the class itself, a tuple's item, or the union member called ``name``."""
+    members = [annotation, *getattr(annotation, "__args__", ())]
+    classes = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
+    for candidate in classes:
+        field = candidate.model_fields.get("name")
+        if len(classes) == 1 or (field and name in getattr(field.annotation, "__args__", ())):
+            return candidate
+    return None
