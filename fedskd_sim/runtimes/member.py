@@ -24,7 +24,7 @@ from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.transport.base import Transport
 from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_ON_HEAP = 32 << 20
 KEPT_BYTES = 256 << 20
 
@@ -94,6 +94,7 @@ def keep_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 

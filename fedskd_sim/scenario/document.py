@@ -14,8 +14,8 @@ from ruamel.yaml.reader import ReaderError
 
 from fedskd_sim.errors import Key, ScenarioSyntaxError, Where
 
-LARGEST_FILE = 1 << 20
-MOST_NODES = 100_000
+LARGEST_FILE = 1 << 18
+MOST_NODES = 20_000
 MOST_LEVELS = 40
 LONGEST_SHOWN = 60
 YAMLS_OWN = "tag:yaml.org,2002:"
@@ -67,7 +67,7 @@ def read(path: Path) -> Document:
     except UnicodeDecodeError as error:
         raise ScenarioSyntaxError("not a text file in UTF-8", fix="save it as UTF-8", where=Where(str(path))) from error
     if len(raw) > LARGEST_FILE:
-        raise ScenarioSyntaxError("larger than 1 MiB", fix="a scenario is a short file", where=Where(str(path)))
+        raise ScenarioSyntaxError("larger than 256 KiB", fix="a scenario is a short file", where=Where(str(path)))
     root = _compose(path, text)
     builder = _Builder(str(path), {})
     data = builder.build(root, ())
@@ -134,7 +134,9 @@ class _Builder:
         self.lines.setdefault(path, line)
         self.nodes += 1
         if id(node) in self.open or self.nodes > MOST_NODES:
-            problem = "an anchor contains itself" if id(node) in self.open else "anchors expand to too many values"
+            problem = (
+                "an anchor contains itself" if id(node) in self.open else f"too many values (over {MOST_NODES}): anchors may expand"
+            )
             raise self._refused(problem, "write the values out", path, line)
         if len(path) > MOST_LEVELS:
             raise self._refused(TOO_DEEP, "a scenario needs five levels at most", path[:3], line)

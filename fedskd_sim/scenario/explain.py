@@ -42,10 +42,13 @@ WANTED = {
 
 
 def translated(document: Document, error: ValidationError) -> list[FedskdError]:
-    """Turn pydantic's errors into ours; what hospitals inherit is reported once, where it stands."""
+    """Turn pydantic's errors into ours; what hospitals inherit is reported once, where it stands, and so is a misspelt key."""
     problems: list[Any] = list(error.errors(include_url=False))
     own = [problem for problem in problems if not _inherited(document, problem["loc"])]
-    return [_one(document, problem) for problem in own or problems]
+    found = [_one(document, problem) for problem in own or problems]
+    meant = {guess for error in found if isinstance(error, UnknownKey) for guess in _meant(error.key, document)}
+    missing = {id(error) for error, problem in zip(found, own or problems, strict=True) if problem["type"] == "missing"}
+    return [error for error in found if not (id(error) in missing and error.key in meant)]
 
 
 def nearest(name: str, known: Sequence[str], otherwise: str) -> str:
@@ -163,6 +166,12 @@ def _fields(path: tuple[Key, ...], document: Document) -> list[str]:
     if not (isinstance(part, type) and issubclass(part, BaseModel)):
         return []
     return [field.alias or name for name, field in part.model_fields.items()]
+
+
+def _meant(key: tuple[Key, ...], document: Document) -> list[tuple[Key, ...]]:
+    """Guess which key an unknown one stands for, so that it is not reported as missing as well."""
+    near = difflib.get_close_matches(str(key[-1]), _fields(key[:-1], document), n=1)
+    return [(*key[:-1], name) for name in near]
 
 
 def _inside(data: Any, step: Key) -> Any:

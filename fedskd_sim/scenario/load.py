@@ -15,6 +15,7 @@ from fedskd_sim.errors import (
     FedskdError,
     InvalidValue,
     TooFewHospitals,
+    UnknownKey,
 )
 from fedskd_sim.scenario.algorithms import Placebo
 from fedskd_sim.scenario.document import Document, read
@@ -63,11 +64,12 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
         FedskdError: if there is any problem.
 
     """
-    found: dict[tuple[int, str, str], FedskdError] = {}
+    found: dict[tuple[int, bool, str, str], FedskdError] = {}
     for problem in problems:
         if problem.where is None:
             problem.where, problem.key = document.locate(problem.key), document.written(problem.key)
-        found.setdefault((problem.where.line or 0, str(problem.key), problem.message), problem)
+        known = not isinstance(problem, UnknownKey)  # a misspelt key first: it may be why another is missing
+        found.setdefault((problem.where.line or 0, known, str(problem.key), problem.message), problem)
     ordered = [found[place] for place in sorted(found)]
     if ordered:
         ordered[0].others = tuple(ordered[1:10])

@@ -1,9 +1,11 @@
-"""The command line as a user meets it, and the table of errors."""
+"""The command line as a user meets it."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,22 +15,28 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import fedskd_sim.errors
 from fedskd_sim import __version__
 from fedskd_sim.cli import main
-from fedskd_sim.errors import FedskdError, all_errors, rebuilt
-from fedskd_sim.records import Measure, Record, read_records, to_line
-from fedskd_sim.seeds import seed
+from fedskd_sim.errors import all_errors
+from fedskd_sim.learning.models import REGISTRY
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
+MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
 FLAGS = {
-    "validate": {"scenario", "data", "schema"},
-    "launch": {"scenario", "runtime", "out", "data"},
-    "report": {"run", "form"},
+    "validate": {"scenario", "--data", "--schema"},
+    "launch": {"scenario", "--on", "--out", "--data"},
+    "report": {"run", "--format"},
     "models": set(),
-    "controller": {"scenario", "run", "out", "bind", "keys"},
-    "hospital": {"scenario", "name", "run", "out", "bind", "controller_at", "keys", "metrics", "data"},
+    "controller": MEMBER,
+    "hospital": MEMBER | {"--name", "--controller", "--metrics", "--data"},
 }
+STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
+WATCHED = f"""\
+import sys
+from fedskd_sim.cli import main
+sys.addaudithook(lambda event, _: event in {STARTS} and print("STARTED", event, file=sys.__stdout__, flush=True))
+main(sys.argv[1:])
+"""
 
 
 def call(*arguments: object) -> click.testing.Result:
@@ -37,8 +45,10 @@ def call(*arguments: object) -> click.testing.Result:
 
 def test_the_command_line_only_says_where_a_scenario_runs() -> None:
     """Commands and flags are pinned: what is learned stands in the scenario, so a new flag needs a reason here."""
-    found = {name: {parameter.name for parameter in command.params} for name, command in main.commands.items()}
+    found = {name: {parameter.opts[0] for parameter in command.params} for name, command in main.commands.items()}
     assert found == FLAGS
+    assert {parameter.opts[0] for parameter in main.params} == {"--version"}
+    assert {name for name, command in main.commands.items() if command.hidden} == {"controller", "hospital"}
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in ("validate", "launch", "report", "models"))])
@@ -58,32 +68,36 @@ def test_the_help_lists_every_exit_code() -> None:
             assert re.search(rf"^\s*{error.exit_code}  \S", done, re.MULTILINE), error
 
 
-def test_exit_codes_are_unique_and_drawn_in_the_tree() -> None:
-    """No two kinds of error share a number, and the tree at the top of errors.py shows each with its number."""
-    leaves = [error for error in all_errors() if not error.__subclasses__()]
-    assert len({error.exit_code for error in leaves}) == len(leaves)
-    for error in leaves:
-        assert re.search(rf"-- {error.__name__} +{error.exit_code}  ", fedskd_sim.errors.__doc__ or ""), error
-        assert type(rebuilt(error.exit_code, "text", fix="fix")) is error
-
-
-def test_errors_know_nothing_of_click_or_zmq() -> None:
-    """An error reads as place, key and value on one line and the fix on the next."""
-    error = FedskdError("3 is wrong", fix="use 4", key=("a", 1, "b"), where=fedskd_sim.errors.Where("x.yaml", 7))
-    assert str(error) == "x.yaml:7: a.1.b: 3 is wrong\n  fix: use 4"
-
-
 def test_version_schema_and_models() -> None:
     """Three commands that only print."""
     assert __version__ in call("--version").output
     assert '"additionalProperties": false' in call("validate", "--schema").output
-    assert "cnn-plain" in call("models").output
+    listed = call("models").output
+    assert all(re.search(rf"^{name} ", listed, re.MULTILINE) for name in REGISTRY)
 
 
-@pytest.mark.parametrize("arguments", [["launch"], ["validate"], ["launch", "x.yaml", "--on", "moon"], ["fly"], ["report"]])
-def test_wrong_use_is_exit_code_2(arguments: list[str]) -> None:
-    """Click's usage errors keep their code."""
-    assert call(*arguments).exit_code == 2
+@pytest.mark.parametrize(
+    "line",
+    [
+        "launch",
+        "validate",
+        "launch x.yaml --on moon",
+        "launch x.yaml --rounds 3",
+        "launch x.yaml --data nowhere",
+        "validate x.yaml y.yaml",
+        "fly",
+        "report",
+        "report . --format pdf",
+        "hospital x.yaml --name a",
+        "controller x.yaml",
+    ],
+)
+def test_wrong_use_is_exit_code_2(line: str) -> None:
+    """Usage errors have click's code and say how the command is used, on standard error."""
+    done = call(*line.split())
+    assert done.exit_code == 2
+    assert "Usage: " in done.stderr
+    assert not done.stdout
 
 
 @pytest.mark.parametrize("command", ["validate", "launch"])
@@ -98,12 +112,72 @@ def test_a_bad_scenario_starts_nothing_and_makes_no_folder(command: str, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
+    """Python's own audit sees processes started and addresses bound for a good scenario, and none for a bad one."""
+    text = (SCENARIOS / "placebo-ok.yaml").read_text()
+    for number, (old, new) in enumerate(
+        (("", ""), ("rounds: 2", "rounds: 0"), ("name: south", "name: north"), ("  rounds", "\trounds"))
+    ):
+        path = tmp_path / "scenario.yaml"
+        path.write_text(text.replace(old, new) if old else text)
+        command = [sys.executable, "-c", WATCHED, "launch", path, "--out", tmp_path / str(number)]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+        assert ("STARTED" in done.stdout) == (done.returncode == 0) == (not old), done.stderr
+        assert (tmp_path / str(number)).exists() == (not old)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("name: x\nname: y\n", 10),
+        ("a: [", 10),
+        ("", 10),
+        ("nmae: x\n", 11),
+        ("name: x\n", 12),
+        (b"\xff\xfe", 10),
+        (b"#" * (2 << 20), 10),
+    ],
+)
+def test_the_program_itself_ends_with_the_code(text: str | bytes, code: int, tmp_path: Path, cli: Callable) -> None:
+    """As a process of its own it ends with the error's number, says where on standard error, and shows no traceback."""
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = cli("launch", path, "--out", tmp_path / "out")
+    assert done.returncode == code
+    assert done.stderr.startswith(f"error: {path}")
+    assert "fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_folder_may_be_new_or_empty_and_is_made_with_its_parents(tmp_path: Path) -> None:
+    """An empty folder is used, and a deep new one is made; both hold the scenario and the environment afterwards."""
+    (tmp_path / "empty").mkdir()
+    for place in (tmp_path / "empty", tmp_path / "a" / "b" / "c"):
+        assert call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", place).exit_code == 0
+        assert (place / "scenario.yaml").read_bytes() == (SCENARIOS / "placebo-ok.yaml").read_bytes()
+        assert json.loads((place / "environment.json").read_text())["runtime"] == "memory"
+
+
+def test_a_folder_with_only_a_hidden_file_is_not_empty(tmp_path: Path) -> None:
+    """What a person does not see is not overwritten either."""
+    (tmp_path / ".keep").write_text("")
+    assert call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path).exit_code == 32
+
+
 def test_places_that_cannot_hold_a_run(tmp_path: Path) -> None:
     """A folder with something in it, a file in the way and a place nobody can write to have their exit codes."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("keep")
     (tmp_path / "file").write_text("")
-    for place, code in ((tmp_path / "full", 32), (tmp_path / "file", 31), (tmp_path / "file" / "under", 31), (Path("/proc/x"), 31)):
+    for place, code in (
+        (tmp_path / "full", 32),
+        (tmp_path / "file", 31),
+        (tmp_path / "file" / "under", 31),
+        (Path("/proc/x"), 31),
+        (tmp_path / ("n" * 300), 31),
+    ):
         done = call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", place)
         assert done.exit_code == code, done.output
         assert str(place) in done.stderr
@@ -121,7 +195,10 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
 
 def test_report_of_something_else_is_an_error(tmp_path: Path) -> None:
     """A folder that is no run, and damaged records, have exit code 34; the damaged line is named."""
-    assert call("report", tmp_path).exit_code == 34
+    for place in (tmp_path, tmp_path / "nowhere", SCENARIOS / "placebo-ok.yaml"):
+        nothing = call("report", place)
+        assert nothing.exit_code == 34
+        assert f"{place} is not a run folder" in nothing.stderr
     call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
     file = tmp_path / "run" / "records" / "east.jsonl"
     lines = file.read_text().splitlines()
@@ -129,12 +206,22 @@ def test_report_of_something_else_is_an_error(tmp_path: Path) -> None:
     done = call("report", tmp_path / "run")
     assert done.exit_code == 34
     assert f"{file}:3" in done.stderr
+    file.write_bytes(b"\xff\xfe\n")
+    assert call("report", tmp_path / "run").exit_code == 34
+    shutil.rmtree(tmp_path / "run" / "records")
+    assert call("report", tmp_path / "run").exit_code == 34
 
 
 def test_shell_completion_works(cli: Callable) -> None:
     """The shells' completion scripts come from the program itself."""
     done = cli(env={**os.environ, "_FEDSKD_SIM_COMPLETE": "bash_source"})
     assert "_FEDSKD_SIM_COMPLETE=bash_complete" in done.stdout
+    typed = {"COMP_WORDS": "fedskd-sim launch --", "COMP_CWORD": "2", "_FEDSKD_SIM_COMPLETE": "bash_complete"}
+    offered = {line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()}
+    assert {"--on", "--out", "--data", "--help"} <= offered
+    typed |= {"COMP_WORDS": "fedskd-sim ", "COMP_CWORD": "1"}
+    offered = {line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()}
+    assert offered == {"validate", "launch", "report", "models"}
 
 
 def test_validating_does_not_import_what_it_does_not_need() -> None:
@@ -143,22 +230,3 @@ def test_validating_does_not_import_what_it_does_not_need() -> None:
     code = f"import sys; from fedskd_sim.cli import main; main({command}, standalone_mode=False);"
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'zmq')))"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
-
-
-def test_records_survive_their_file_exactly(tmp_path: Path) -> None:
-    """Floats round-trip bit for bit, and measures add up as sums."""
-    measure = Measure(0.1 + 0.2, 3.0)
-    record = Record("s", 1, "visit", 1, 2, "a", "b", "cnn", "trained", measures={"accuracy": measure})
-    (tmp_path / "records").mkdir()
-    (tmp_path / "records" / "a.jsonl").write_text(to_line(record) + "\n")
-    assert read_records(tmp_path) == [record]
-    assert measure.plus(Measure(0.7, 1.0)).mean == (0.1 + 0.2 + 0.7) / 4
-
-
-def test_seeds_are_named() -> None:
-    """The same name gives the same seed; any other part of the name another; all fit 63 bits."""
-    names = [(1, "p", "a"), (2, "p", "a"), (1, "q", "a"), (1, "p", "b"), (1, "p", "a", 1), (1, "p", "a1"), (1, "p", "a", 1, 1)]
-    seeds = [seed(*name) for name in names]
-    assert seeds == [seed(*name) for name in names]
-    assert len(set(seeds)) == len(seeds)
-    assert all(0 <= value < 2**63 for value in seeds)

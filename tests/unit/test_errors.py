@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 
 import pytest
@@ -71,11 +70,3 @@ def test_every_class_says_in_one_sentence_what_happened() -> None:
     """The help's table of exit codes is made of these sentences."""
     for error in all_errors():
         assert re.fullmatch(r"[A-Z`].*\.", (error.__doc__ or "").splitlines()[0]), error
-
-
-def test_an_error_survives_a_process_boundary_of_our_own_making() -> None:
-    """Raised, caught and raised again it keeps its class, text and fix; nothing about it needs unpickling."""
-    with pytest.raises(InvalidValue) as caught:
-        raise rebuilt(InvalidValue.exit_code, "text", fix="fix") from ValueError("inner")
-    assert (caught.value.message, caught.value.fix) == ("text", "fix")
-    assert pickle.__name__ not in vars(errors)

@@ -201,14 +201,24 @@ def test_all_problems_are_listed_in_the_order_of_the_file(scenario_file: Callabl
     assert [error.where.line for error in (caught.value, *caught.value.others)] == [2, 11, 12]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"), [("name: good", "nmae: good", 1), ("algorithm:", "algoritm:", 9), ("- name: b", "- nam: b", 6)]
+)
+def test_a_misspelt_key_is_not_missing_as_well(old: str, new: str, line: int, scenario_file: Callable) -> None:
+    """One slip of the finger is one error, even where the key is required."""
+    with pytest.raises(UnknownKey) as caught:
+        load(scenario_file(broken(old, new)))
+    assert (caught.value.where.line, caught.value.others) == (line, ())
+
+
 def test_exploding_anchors_are_refused_quickly(scenario_file: Callable) -> None:
-    """A billion laughs end at a hundred thousand."""
+    """A billion laughs end at twenty thousand."""
     levels = "".join(f"  - &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]\n" for level in range(1, 10))
     with pytest.raises(ScenarioSyntaxError, match="too many values"):
         load(scenario_file("name: x\nlaughs:\n  - &l0 [a]\n" + levels))
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe\x00", "UTF-8"), (b"#" * (1 << 20) + b"#", "1 MiB")])
+@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe\x00", "UTF-8"), (b"#" * (1 << 18) + b"#", "256 KiB")])
 def test_files_that_are_no_scenario_are_refused(content: bytes, words: str, tmp_path: Path) -> None:
     """Binary and huge files have a clear error."""
     (tmp_path / "x.yaml").write_bytes(content)

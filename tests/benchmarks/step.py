@@ -1,0 +1,62 @@
+"""A two-model training step with similarity on, against the same step with it off; quickstart's models, per level."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+from fedskd_sim.learning.admission import pixel_grid
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.session import Course, train
+from fedskd_sim.scenario import FedSKD, Scenario, Similarity, load
+from tests.benchmarks.table import rows
+
+SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml"
+STEPS = 8
+REPEATS = 6
+OFF = {"batch": 0.0, "pixel": 0.0, "region": 0.0}
+CASES: Mapping[str, dict[str, float]] = {
+    "off": OFF,
+    "batch": {**OFF, "batch": 0.1},
+    "pixel": {**OFF, "pixel": 0.1},
+    "region": {**OFF, "region": 0.1},
+    "all three": {"batch": 0.1, "pixel": 0.1, "region": 0.1},
+}
+
+
+def pair(scenario: Scenario, names: tuple[str, str], shape: ImageShape) -> dict[str, list[float]]:
+    """Train two hospitals' models together, all cases in turn; thread CPU milliseconds per step."""
+    draw = torch.Generator().manual_seed(0)
+    samples = Samples(torch.randn(32 * STEPS, 3, shape.size, shape.size, generator=draw), torch.arange(32 * STEPS) % shape.classes)
+    found: dict[str, list[float]] = {case: [] for case in CASES}
+    for _ in range(REPEATS):
+        for case, weights in CASES.items():
+            similarity = Similarity(**weights, ramp=0.0)
+            config = FedSKD(name="fedskd", similarity=similarity)
+            models = {
+                prefix: build(scenario.hospital(name).architecture, shape, 1)
+                for prefix, name in zip(("", "resident_"), names, strict=True)
+            }
+            course = Course(samples, torch.ones(shape.classes), config, 1, 0)
+            start = time.process_time()
+            train(models, course, SimilarityLoss.of(similarity, pixel_grid(scenario, shape)))
+            found[case].append((time.process_time() - start) * 1000 / STEPS)
+    return {case: times[1:] for case, times in found.items()}
+
+
+def main() -> list[str]:
+    """Measure every pair of quickstart's models."""
+    torch.set_num_threads(1)
+    scenario = load(SCENARIO).scenario
+    shape = ImageShape(3, 32, 4)
+    lines: list[str] = []
+    for names in combinations(scenario.names, 2):
+        kinds = " + ".join(scenario.hospital(name).architecture.name for name in names)
+        lines += rows(f"step of {kinds}", pair(scenario, names, shape), "ms", "off")
+    return lines

@@ -1,0 +1,164 @@
+"""Architectures: what the check before a run lets through can be built, trained and sent; the rest has an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedskd_sim.errors import ImageTooSmall, InvalidValue
+from fedskd_sim.learning.admission import problems
+from fedskd_sim.learning.models import (
+    REGISTRY,
+    SIZES,
+    SMALLEST_REGIONS,
+    ImageShape,
+    blueprint,
+    build,
+    fits,
+    listing,
+    minimum_input,
+    options,
+    outline,
+)
+from fedskd_sim.learning.weights import export, install, spec_of
+from fedskd_sim.messages import digest, spec
+from fedskd_sim.scenario import Architecture, load
+
+SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit"))]
+NORMED = [name for name in REGISTRY if "norm" in options(name)]
+VALUES = {
+    "width": (1, 3, 15, 16, 33, 48),
+    "depth": (1, 2, 5),
+    "patch": (2, 3, 4, 5, 16, 99),
+    "norm": ("none", "group", "batch", "", "None", "layer"),
+}
+
+
+def every_option() -> Iterator[tuple[str, str, object]]:
+    for name in SMALL:
+        for option in options(name):
+            yield from product([name], [option], VALUES[option])
+
+
+def scenario(architecture: str) -> str:
+    return (
+        "name: x\ndata: {name: synthetic-skin, samples: 20, image_size: 16}\n"
+        f"hospitals:\n  - {{name: a, architecture: {architecture}}}\n  - {{name: b, architecture: cnn-plain}}\n"
+        "algorithm: {name: fedskd}\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "option", "value"), [*every_option()])
+def test_what_passes_the_check_can_be_trained(name: str, option: str, value: object, scenario_file: Callable) -> None:
+    """For each value of each option: either the check names the option or image size, or a training step works and is finite."""
+    path: Path = scenario_file(scenario(f"{{name: {name}, options: {{{option}: {value!r}}}}}"))
+    loaded = load(path)
+    found = [*problems(loaded.scenario, None)]
+    if found:
+        assert {type(error) for error in found} <= {InvalidValue, ImageTooSmall}
+        assert all(error.key[:3] == ("hospitals", 0, "architecture") for error in found)
+        assert all(option in error.key or isinstance(error, ImageTooSmall) for error in found)
+        return
+    model = build(loaded.scenario.hospitals[0].architecture, ImageShape(3, 16, 4), 1).train()
+    logits, taps = model(torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    (logits.square().mean() + taps.mid.square().mean() + taps.deep.square().mean()).backward()
+    assert logits.shape == (3, 4)
+    assert min(*taps.mid.shape[2:], *taps.deep.shape[2:]) >= SMALLEST_REGIONS
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize(("name", "norm"), [*product(NORMED, ["none", "group", "batch"])])
+def test_every_normalisation_travels(name: str, norm: str) -> None:
+    """The blueprint's tensors are the model's, weights install bit for bit, and only batch statistics have counters."""
+    if norm == "none" and not name.startswith("cnn"):
+        norm = "group"
+    architecture, shape = Architecture(name=name, options={"norm": norm}), ImageShape(3, 16, 4)
+    one, other = build(architecture, shape, 1), build(architecture, shape, 2)
+    assert spec_of(one) == spec_of(blueprint(architecture, shape)) == spec(export(one))
+    install(other, export(one))
+    assert digest(export(other)) == digest(export(one))
+    counters = [key for key, tensor in one.state_dict().items() if tensor.dtype == torch.int64]
+    assert bool(counters) == (norm == "batch")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_minimum_input_is_the_smallest_that_fits(name: str) -> None:
+    """Every usual size below it is too small for the region grid, it and all up to twice its size are not."""
+    architecture = Architecture(name=name)
+    smallest = minimum_input(architecture)
+    assert smallest in SIZES
+    for size in (size for size in SIZES if size <= 2 * smallest):
+        assert fits(outline(architecture, ImageShape(3, size, 2))) == (size >= smallest)
+
+
+def test_no_size_may_be_enough() -> None:
+    """An architecture whose taps stay coarse up to 224 pixels has no minimum input, instead of a wrong one."""
+    assert minimum_input(Architecture(name="vit-tiny", options={"patch": 64})) is None
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_outline_is_what_the_model_does(name: str) -> None:
+    """Parameters and both taps, counted before the run, are those of a real batch with another number of channels and classes."""
+    architecture, shape = Architecture(name=name), ImageShape(1, 28, 7)
+    model, found = build(architecture, shape, 1), outline(architecture, shape)
+    logits, taps = model(torch.randn(2, 1, 28, 28))
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert (found.mid, found.deep) == (tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
+    assert logits.shape == (2, 7)
+
+
+def test_building_disturbs_no_other_draw() -> None:
+    """Initial weights come from their own seed: the process's random state is the same before and after."""
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build(Architecture(name="cnn-plain"), ImageShape(3, 16, 2), 1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_blueprint_takes_no_memory() -> None:
+    """All its tensors are on the meta device."""
+    assert {
+        tensor.device.type for tensor in blueprint(Architecture(name="resnet18"), ImageShape(3, 32, 2)).state_dict().values()
+    } == {"meta"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_networks_learn(name: str) -> None:
+    """A few steps on one batch bring its loss clearly down, for every network that the quickstart uses."""
+    draw = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(16, 3, 16, 16, generator=draw), torch.arange(16) % 4
+    model = build(Architecture(name=name, options={"width": 16}), ImageShape(3, 16, 4), 1)
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    for _ in range(12):
+        loss = nn.functional.cross_entropy(model(images)[0], labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_quickstart_networks_have_clearly_different_sizes() -> None:
+    """Each of the four has at least a third more parameters than the next smaller, and the largest ten times the smallest."""
+    scenario = load(Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml").scenario
+    kinds = [hospital.architecture for hospital in scenario.hospitals]
+    counts = sorted(outline(kind, ImageShape(3, 32, 4)).parameters for kind in kinds)
+    assert all(more > 1.33 * fewer for fewer, more in pairwise(counts))
+    assert counts[-1] > 10 * counts[0]
+    assert len({kind.name for kind in kinds}) == 4
+
+
+def test_the_listing_is_true() -> None:
+    """Each line of the table shows the parameters and the minimum input that the architecture has, and its options."""
+    lines = {line.split()[0]: line for line in listing().splitlines() if line.split()[0] in REGISTRY}
+    for name in REGISTRY:
+        smallest = minimum_input(Architecture(name=name))
+        assert f" {smallest} px " in lines[name]
+        assert f"{outline(Architecture(name=name), ImageShape(3, smallest, 7)).parameters:,}" in lines[name]
+        assert all(f"{option}={default}" in lines[name] for option, default in options(name).items())
