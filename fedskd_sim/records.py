@@ -126,10 +126,17 @@ def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line
             values: dict[str, Any] = json.loads(line)
             if kind is Record:
                 values["measures"] = {name: Measure(*pair) for name, pair in values["measures"].items()}
-            yield kind(**values)
+            yield _checked(kind(**values))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             where = Where(str(file), number)
             raise RunUnreadable(f"damaged line: {error}", fix="run the scenario again", where=where) from error
+
+
+def _checked(entry: Line) -> Line:
+    """Refuse a record of another schema, or one whose round and hop are no numbers; raises ValueError."""
+    if isinstance(entry, Record) and (entry.schema != SCHEMA or {type(entry.round), type(entry.hop)} != {int}):
+        raise ValueError(f"not a record of schema {SCHEMA}")
+    return entry
 
 
 class Ledger:

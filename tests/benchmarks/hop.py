@@ -1,8 +1,8 @@
 """The whole hop without training: weights in a model here to weights in the next hospital's model, digest included.
 
-Four processes in a ring on one machine pass a ResNet-18 (44.7 MB) on; one hop at a time. Our hop is export, digest, send, receive, check
-of the digest and installation. The others move the same bytes and do no more: raw TCP between buffers, and torch.distributed
-gloo from tensor to tensor.
+Four processes in a ring on one machine pass a ResNet-18 (44.7 MB) on; one hop at a time. Our hop is export, digest, send,
+receive, check of the digest and installation. The others move the same bytes and do no more: raw TCP between buffers, and
+torch.distributed gloo from tensor to tensor.
 """
 
 from __future__ import annotations
