@@ -126,7 +126,10 @@ def started(tmp_path: Path, scenario_file: Callable) -> Callable[..., tuple[subp
     def start(**kwargs: object) -> tuple[subprocess.Popen, Path]:
         path, out = scenario_file(text(**{"seconds": 0.3, "rounds": 4, **kwargs})), tmp_path / "out"
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
+        heard = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        signal.signal(signal.SIGINT, heard)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             if all((out / "records" / f"h{index}.jsonl").is_file() for index in range(3)) and read_hops(out) >= 3:
