@@ -97,7 +97,7 @@ class Hospital:
                     error = RunAborted(reason, fix="see the first error of the run")
                     error.second_hand = True
                     raise error
-        while not self._stalled and self._next is not None and self._key(self._next) in self._waiting:
+        while self._started and not self._stalled and self._next is not None and self._key(self._next) in self._waiting:
             self._receive(self._next, self._waiting.pop(self._key(self._next)))
 
     def say_done(self) -> None:
