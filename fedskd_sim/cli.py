@@ -117,6 +117,9 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None) ->
       fedskd-sim launch scenarios/quickstart.yaml
       fedskd-sim launch scenarios/quickstart.yaml --on memory --out runs/try
     """
+    place = _runtime(runtime)
+    loaded = _checked(scenario, data, place.prepare)
+
     from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
 
     from fedskd_sim import report  # noqa: PLC0415
@@ -125,11 +128,9 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None) ->
     from fedskd_sim.runtimes import folder  # noqa: PLC0415
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
-    loaded = _checked(scenario, data)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     ring = Ring(loaded.scenario.names, loaded.scenario.algorithm.rounds)
     click.echo(f"{loaded.scenario.name}: {ring.size} hospitals, {ring.rounds} rounds, {runtime}; run folder {_short(order.folder)}")
-    place = _runtime(runtime)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Progress(ring, Console()) as progress:
@@ -216,11 +217,12 @@ def hospital(**given: Any) -> None:
     run_hospital(MemberOrder(**given))
 
 
-def _checked(scenario: Path, data: Path | None) -> Loaded:
-    """Load a scenario and refuse it if its models or data cannot work."""
+def _checked(scenario: Path, data: Path | None, meanwhile: Callable[[Loaded], None] = lambda _: None) -> Loaded:
+    """Load a scenario and refuse it if its models or data cannot work; ``meanwhile`` is called before the slow part."""
     from fedskd_sim.scenario import raise_all  # noqa: PLC0415
 
     loaded = load(scenario)
+    meanwhile(loaded)
     if loaded.scenario.algorithm.name != "placebo":
         from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
 

@@ -26,6 +26,14 @@ class Order:
 class Runtime(Protocol):
     """A place where a run can happen. Records, weights and logs are in the order's folder when `wait` returns."""
 
+    def prepare(self, loaded: Loaded) -> None:
+        """Get ready in the background for a scenario that is still being checked; `launch` may follow or not.
+
+        Raises:
+            FedskdError: no run can happen here.
+
+        """
+
     def launch(self, order: Order) -> None:
         """Start the controller and all hospitals; raises FedskdError if one cannot be started."""
 

@@ -16,6 +16,7 @@ from fedskd_sim.logs import EventLog
 from fedskd_sim.messages import Register
 from fedskd_sim.runtimes.base import Event, Order, Watch
 from fedskd_sim.runtimes.member import Desk, assemble, desk_of, log_error, save_results
+from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.base import CONTROLLER
 from fedskd_sim.transport.memory import Exchange, MemoryTransport
 
@@ -43,6 +44,9 @@ class MemoryRuntime:
         self._watchers: list[Watch] = []
         self._stack = ExitStack()
         self._hospitals: dict[str, Hospital] = {}
+
+    def prepare(self, loaded: Loaded) -> None:
+        """Do nothing: what a scenario needs is imported when it is checked."""
 
     def launch(self, order: Order) -> None:
         """Make the controller and all hospitals, and let them register."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 from fedskd_sim.errors import FedskdError, HospitalCrashed, RegistrationTimeout, SocketPathTooLong, rebuilt
 from fedskd_sim.runtimes.base import Event, Order, Watch
 from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
+from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.base import CONTROLLER
 from fedskd_sim.transport.zeromq import Keys
 
@@ -60,13 +62,27 @@ class ProcessRuntime:
     _exits: dict[str, int] = field(default_factory=dict)
     _sockets: Path | None = None
 
+    def prepare(self, loaded: Loaded) -> None:
+        """Start the fork server: it imports PyTorch while the caller does the same (tests/benchmarks/start.py).
+
+        Raises:
+            SocketPathTooLong: the fork server cannot listen in the folder for temporary files.
+
+        """
+        _check_temporary_folder()
+        learns = loaded.scenario.algorithm.name != "placebo"
+        multiprocessing.set_forkserver_preload([f"fedskd_sim.runtimes.{'preload' if learns else 'member'}"])
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: an interrupt is the launcher's business alone
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
     def launch(self, order: Order) -> None:
         """Start the controller, wait for its address, then start all hospitals."""
         self._order = order
-        _check_temporary_folder()
+        self.prepare(order.loaded)
         context = multiprocessing.get_context("forkserver")
-        learns = order.loaded.scenario.algorithm.name != "placebo"
-        context.set_forkserver_preload([f"fedskd_sim.runtimes.{'preload' if learns else 'member'}"])
         self._sockets = Path(tempfile.mkdtemp(prefix="fedskd-"))
         try:
             controller = self._announced(context)

@@ -1,13 +1,24 @@
-"""``python -m tests.benchmarks [hop] [step] [memory] [start]``: run some or all benchmarks and print their tables."""
+"""``python -m tests.benchmarks [hop] [step] [memory] [start] [--json FILE]``: run some or all benchmarks, print their tables."""
 
-import sys
+import argparse
+import json
 from importlib import import_module
+from pathlib import Path
 
 NAMES = ("hop", "step", "memory", "start")
 
 if __name__ == "__main__":
-    unknown = [name for name in sys.argv[1:] if name not in NAMES]
-    if unknown:
-        sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
-    for chosen in sys.argv[1:] or NAMES:
-        print("\n".join(import_module(f"tests.benchmarks.{chosen}").main()), flush=True)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
+    given = parser.parse_args()
+    for name in given.names:
+        if name not in NAMES:
+            parser.error(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
+    records = {}
+    for name in given.names or NAMES:
+        tables = import_module(f"tests.benchmarks.{name}").main()
+        print("\n".join(table.text() for table in tables), flush=True)
+        records[name] = [table.record() for table in tables]
+        if given.json:
+            given.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")

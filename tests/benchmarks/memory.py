@@ -1,22 +1,52 @@
-"""Proportional memory (PSS) of hospital processes, forked from a server that has imported PyTorch and started each afresh."""
+"""Proportional memory (PSS) of hospital processes: in a run against what it must hold, and forked against started afresh.
+
+The budget of a hospital is an idle forked one (PyTorch, shared) + two models + their gradients + AdamW's state of both +
+what autograd keeps of a two-model step + one message. Everything but the first is measured on the models themselves.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
+import tempfile
 import time
+from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from tests.benchmarks.table import rows
+import torch
+
+from fedskd_sim.learning.admission import image_shape, pixel_grid
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.models import build
+from fedskd_sim.learning.session import Course, train
+from fedskd_sim.learning.weights import export
+from fedskd_sim.messages import size
+from fedskd_sim.scenario import Scenario, load
+from tests.benchmarks.table import Table
 
 MEMBERS = 4
 PRELOAD = "fedskd_sim.runtimes.preload"
+LOOK_S = 0.1
+MB = 1e6
+QUICKSTART = Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml"
+LARGE = """\
+name: large
+data: {name: synthetic-skin, samples: 40, image_size: 128, classes: 2}
+hospitals: [{name: a, architecture: resnet18}, {name: b, architecture: resnet18}, {name: c, architecture: resnet18},
+  {name: d, architecture: resnet18}]
+algorithm: {name: fedskd, rounds: 1, epochs: 1, warmup_epochs: 1, batch_size: 16}
+"""
 
 
 def pss(process: int) -> float:
     """Read the proportional set size of a process in MB."""
     text = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1000
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024 / MB
 
 
 def hold(say: Any, stay: Any) -> None:
@@ -26,7 +56,7 @@ def hold(say: Any, stay: Any) -> None:
     stay.wait(120)
 
 
-def members(method: str) -> tuple[list[float], list[float]]:
+def idle(method: str) -> tuple[list[float], float]:
     """Start four idle hospitals; return their PSS in MB and the seconds until all were ready."""
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
@@ -44,12 +74,101 @@ def members(method: str) -> tuple[list[float], list[float]]:
     stay.set()
     for process in processes:
         process.join()
-    return found, [took]
+    return found, took
 
 
-def main() -> list[str]:
-    """Compare both ways of starting hospitals."""
-    fresh, fresh_s = members("spawn")
-    forked, forked_s = members("forkserver")
-    lines = rows("PSS of an idle hospital", {"started afresh": fresh, "forked": forked}, "MB", "started afresh")
-    return lines + rows("all four ready", {"started afresh": fresh_s, "forked": forked_s}, "s", "started afresh")
+def children(process: int) -> list[int]:
+    """List a process's children, oldest first."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text(encoding="utf-8").split()]
+    return sorted(found)
+
+
+def hospitals(launcher: int) -> list[int]:
+    """Find the hospital processes of a run: the fork server's children except the first one, the controller."""
+    for child in children(launcher):
+        with suppress(OSError):
+            if b"multiprocessing.forkserver" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return children(child)[1:]
+    return []
+
+
+def peaks(scenario: Path) -> list[float]:
+    """Run a scenario and return each hospital's largest PSS in MB, in the order of the scenario."""
+    found: dict[int, float] = defaultdict(float)
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "fedskd_sim", "launch", str(scenario), "--out", f"{place}/run"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            for hospital in hospitals(process.pid):
+                with suppress(OSError, StopIteration):
+                    found[hospital] = max(found[hospital], pss(hospital))
+            time.sleep(LOOK_S)
+    return list(found.values())[:MEMBERS]
+
+
+def kept_by_autograd(scenario: Scenario, names: tuple[str, str]) -> float:
+    """Train two models for one step and add up the memory that autograd keeps between forward and backward, in MB."""
+    shape = image_shape(scenario, names[0], None)
+    models = {
+        prefix: build(scenario.hospital(name).architecture, shape, 1) for prefix, name in zip(("", "resident_"), names, strict=True)
+    }
+    own = {tensor.untyped_storage().data_ptr() for model in models.values() for tensor in model.state_dict().values()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    config: Any = scenario.algorithm
+    config = config.model_copy(update={"similarity": config.similarity.model_copy(update={"ramp": 0.0})})
+    count = config.batch_size
+    samples = Samples(torch.randn(count, shape.channels, shape.size, shape.size), torch.arange(count) % shape.classes)
+    course = Course(samples, torch.ones(shape.classes), config, 1, 0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        train(models, course, SimilarityLoss.of(config.similarity, pixel_grid(scenario, shape)))
+    return sum(kept.values()) / MB
+
+
+def budget(scenario: Scenario, host: str, floor: float) -> dict[str, float]:
+    """Add up what a hospital must hold in a session with the visitor that needs most, in MB."""
+    shape = image_shape(scenario, host, None)
+    bytes_of = {name: size(export(build(scenario.hospital(name).architecture, shape, 1))) / MB for name in scenario.names}
+    visitors = [name for name in scenario.names if name != host]
+    visitor = max(visitors, key=lambda name: 5 * bytes_of[name] + kept_by_autograd(scenario, (name, host)))
+    models = bytes_of[host] + bytes_of[visitor]
+    parts = {"idle forked process": floor, "two models": models, "gradients": models, "optimiser state": 2 * models}
+    parts["kept by autograd"] = kept_by_autograd(scenario, (visitor, host))
+    parts["one message"] = bytes_of[visitor]
+    return parts
+
+
+def run(title: str, file: Path, floor: float) -> Table:
+    """Compare the peaks of a run with the budgets of its hospitals."""
+    scenario = load(file).scenario
+    budgets = [budget(scenario, name, floor) for name in scenario.names]
+    values = {part: [parts[part] for parts in budgets] for part in budgets[0]}
+    values = {"budget": [sum(parts.values()) for parts in budgets], **values, "peak in a run": peaks(file)}
+    return Table(f"PSS of the hospitals of {title}", "MB", values, "budget")
+
+
+def main() -> list[Table]:
+    """Compare both ways of starting hospitals, then runs with their budgets."""
+    torch.set_num_threads(1)
+    fresh, fresh_s = idle("spawn")
+    forked, forked_s = idle("forkserver")
+    tables = [
+        Table("PSS of an idle hospital", "MB", {"started afresh": fresh, "forked": forked}, "started afresh"),
+        Table("PSS of four together", "MB", {"started afresh": [sum(fresh)], "forked": [sum(forked)]}, "started afresh"),
+        Table("until all four are ready", "s", {"started afresh": [fresh_s], "forked": [forked_s]}, "started afresh"),
+        run("quickstart", QUICKSTART, median(forked)),
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "large.yaml"
+        file.write_text(LARGE, encoding="utf-8")
+        tables.append(run("ResNet-18 at 128 pixels, batch 16", file, median(forked)))
+    return tables
