@@ -6,6 +6,7 @@ Once `Start` is out the ring needs it no more: models circulate and hospitals fi
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fedskd_sim.errors import FedskdError, HopTimeout, RegistrationTimeout
@@ -17,12 +18,13 @@ from fedskd_sim.transport.base import NothingReceived, Transport
 
 @dataclass
 class Controller:
-    """The registrar of one run."""
+    """The registrar of one run; ``started`` is called when the first `Start` is about to leave."""
 
     scenario: Scenario
     run: str
     transport: Transport
     log: EventLog
+    started: Callable[[], None] = lambda: None
     ended: End | None = None
     _registered: dict[str, Register] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
@@ -36,7 +38,7 @@ class Controller:
 
         """
         timeouts = self.scenario.timeouts
-        deadline = time.monotonic() + timeouts.register_
+        deadline = time.monotonic() + (2 * timeouts.hop + timeouts.receipt if self._complete else timeouts.register_)
         while self.ended is None:
             try:
                 message = self.transport.receive(max(0.0, deadline - time.monotonic()))
@@ -46,6 +48,10 @@ class Controller:
             if self._complete:
                 deadline = time.monotonic() + 2 * timeouts.hop + timeouts.receipt
         return self.ended
+
+    def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
+        """Take a run over that has been started before, by a controller that is no more; both mappings are by name."""
+        self._registered = {name: Register(self.run, name, addresses[name], keys[name], "") for name in self.scenario.names}
 
     def step(self, message: Message) -> None:
         """Handle one hospital's word."""
@@ -67,15 +73,19 @@ class Controller:
         return len(self._registered) == len(self.scenario.hospitals)
 
     def _register(self, message: Register) -> None:
-        again = self._complete
-        self._registered[message.hospital] = message
-        self.log.event("registered", hospital=message.hospital, address=message.address, metrics=message.metrics)
-        if self._complete and not again:
-            addresses = {name: entry.address for name, entry in self._registered.items()}
-            keys = {name: entry.public_key for name, entry in self._registered.items()}
-            for name in self.scenario.names:
-                self.transport.send(name, Start(addresses, keys))
-            self.log.event("start", hospitals=len(addresses))
+        late = self._complete
+        if self._registered.get(message.hospital) != message:
+            self._registered[message.hospital] = message
+            self.log.event("registered", hospital=message.hospital, address=message.address, metrics=message.metrics)
+        if not self._complete:
+            return
+        if not late:
+            self.started()
+        addresses = {name: entry.address for name, entry in self._registered.items()}
+        keys = {name: entry.public_key for name, entry in self._registered.items()}
+        for name in [message.hospital] if late else self.scenario.names:
+            self.transport.send(name, Start(addresses, keys))
+        self.log.event("start", hospitals=len(addresses))
 
     def _end(self, end: End) -> None:
         if self.ended is None:

@@ -21,7 +21,11 @@ FedskdError                         exit code
 |   +-- OutputNotEmpty              32  the run folder holds something already
 |   +-- SocketPathTooLong           33  the folder for Unix sockets has too long a path
 |   +-- RunUnreadable               34  not a run folder, or its records are damaged
-|   `-- DeviceUnavailable           35  the scenario asks for a device that is not here
+|   +-- DeviceUnavailable           35  the scenario asks for a device that is not here
+|   +-- ClusterUnavailable          36  no way to the cluster, or the namespace is missing or forbidden
+|   +-- ChartNotInstallable         37  helm is missing, or refused the chart
+|   +-- PodCannotStart              38  a pod that will never run: image, security, or no node that fits
+|   `-- RunExists                   39  a run of that name is in the namespace
 +-- RunError
 |   +-- HopTimeout                  40  a visitor did not come in time
 |   +-- HospitalCrashed             41  a hospital's process died
@@ -41,7 +45,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Key = str | int
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,30 @@ class DeviceUnavailable(PlaceError):
     exit_code = 35
 
 
+class ClusterUnavailable(PlaceError):
+    """The cluster does not answer, or the namespace is missing or forbidden."""
+
+    exit_code = 36
+
+
+class ChartNotInstallable(PlaceError):
+    """The helm program is missing, or it refused the chart."""
+
+    exit_code = 37
+
+
+class PodCannotStart(PlaceError):
+    """A pod will never run: its image, its security settings, or no node that fits."""
+
+    exit_code = 38
+
+
+class RunExists(PlaceError):
+    """A run of that name is in the namespace already."""
+
+    exit_code = 39
+
+
 class RunError(FedskdError):
     """The run started and could not end well."""
 
@@ -265,17 +292,3 @@ class DigestMismatch(WireError):
     """Weights whose digest is not the one in their header."""
 
     exit_code = 51
-
-
-def all_errors() -> tuple[type[FedskdError], ...]:
-    """List every error class that has an exit code of its own, parents before children."""
-    found: list[type[FedskdError]] = [FedskdError]
-    for error in found:
-        found.extend(error.__subclasses__())
-    return tuple(found)
-
-
-def rebuilt(code: int, message: str, *, fix: str = "", key: tuple[Key, ...] = ()) -> FedskdError:
-    """Make the error of an exit code again, as another process reported it."""
-    kinds = [error for error in all_errors() if error.exit_code == code and not error.__subclasses__()]
-    return (kinds[0] if kinds else FedskdError)(message, fix=fix, key=key)

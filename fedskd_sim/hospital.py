@@ -15,6 +15,7 @@ from fedskd_sim.errors import (
     BadMessage,
     FedskdError,
     HopTimeout,
+    HospitalCrashed,
     NonFiniteLoss,
     RegistrationTimeout,
     RunAborted,
@@ -29,6 +30,7 @@ from fedskd_sim.scenario import FedSKD
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived, Transport
 
 PATIENCE_OF_THE_STALLED = 3
+REGISTER_AGAIN_S = 5.0
 
 
 @dataclass
@@ -67,13 +69,16 @@ class Hospital:
         """
         timeouts = self.host.scenario.timeouts
         try:
-            self.transport.send(CONTROLLER, register)
-            self.step(self._awaited(timeouts.register_ + timeouts.goodbye))
+            self._join(register, timeouts.register_ + timeouts.goodbye)
             while not (self.finished or self.stopped):
                 self.step(self._awaited(timeouts.hop * (PATIENCE_OF_THE_STALLED if self._stalled else 1)))
             self._leave(timeouts.goodbye)
         except FedskdError as error:
             self.fail(error)
+            raise
+        except SystemExit:
+            if self._started:
+                self.fail(HospitalCrashed(f"{self.host.name!r} was told to stop"))
             raise
 
     def step(self, message: Message) -> None:
@@ -87,8 +92,9 @@ class Hospital:
         """
         match message:
             case Start():
-                self._started = True
-                self._begin()
+                if not self._started:
+                    self._started = True
+                    self._begin()
             case Traveller():
                 self._waiting[self._checked(message)] = message
             case End(code, reason):
@@ -111,6 +117,18 @@ class Hospital:
         self.metrics.phase("failed")
         if not error.second_hand:
             self.transport.send(CONTROLLER, Failed(self.host.name, error.exit_code, error.message))
+
+    def _join(self, register: Register, patience: float) -> None:
+        """Register until the controller says `Start`: it may itself have been restarted in between."""
+        deadline = time.monotonic() + patience
+        while not (self._started or self.stopped):
+            self.transport.send(CONTROLLER, register)
+            try:
+                self.step(self.transport.receive(min(REGISTER_AGAIN_S, max(0.0, deadline - time.monotonic()))))
+            except NothingReceived:
+                if time.monotonic() >= deadline:
+                    text = f"the controller did not start the run within {patience:g} s"
+                    raise RegistrationTimeout(text, fix="see the controller's log", key=("timeouts", "register")) from None
 
     def _begin(self) -> None:
         self.metrics.phase("warm_up", 0)
@@ -155,9 +173,6 @@ class Hospital:
             return self.transport.receive(seconds)
         except NothingReceived:
             pass
-        if not self._started:
-            text = f"the controller did not start the run within {seconds:g} s"
-            raise RegistrationTimeout(text, fix="see logs/controller.jsonl", key=("timeouts", "register"))
         fix = "look at the log of the hospital that should have sent it; if its sessions are slow, raise timeouts.hop"
         error = HopTimeout(self.missing(seconds), fix=fix, key=("timeouts", "hop"))
         if self._next is not None:

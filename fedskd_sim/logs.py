@@ -6,22 +6,21 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
 class EventLog:
-    """Write events as JSON lines to a text stream, each with UNIX time in seconds and the bound fields."""
+    """Write events as JSON lines to a text stream, each with UNIX time in seconds and the bound fields; threads may share it."""
 
     stream: TextIO
     bound: Mapping[str, Any] = field(default_factory=dict)
-
-    def bind(self, **fields: Any) -> EventLog:
-        """Return a log that adds these fields to every line."""
-        return EventLog(self.stream, {**self.bound, **fields})
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False, kw_only=True)
 
     def event(self, name: str, **fields: Any) -> None:
         """Write one line and flush it, so that a reader sees it at once."""
         line = {"time": round(time.time(), 6), "event": name, **self.bound, **fields}
-        self.stream.write(json.dumps(line) + "\n")
-        self.stream.flush()
+        with self.lock:
+            self.stream.write(json.dumps(line) + "\n")
+            self.stream.flush()

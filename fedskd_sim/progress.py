@@ -31,9 +31,9 @@ class Row:
 class Progress:
     """Shows who hosts whom; use as a context manager and feed it events."""
 
-    def __init__(self, ring: Ring, console: Console) -> None:
-        """Prepare a row for every hospital: warm-up, all stops and the evaluation at home are its steps."""
-        self._ring, self._console = ring, console
+    def __init__(self, ring: Ring, console: Console, *, quiet: bool = False) -> None:
+        """Prepare a row for every hospital: warm-up, all stops and the evaluation at home are its steps; ``quiet``: no lines."""
+        self._ring, self._console, self._quiet = ring, console, quiet
         self._rows = {name: Row(total=2 + len(list(ring.stops(name)))) for name in ring.hospitals}
         self._started = time.monotonic()
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
@@ -57,6 +57,9 @@ class Progress:
         if row is None:
             return
         match event["event"]:
+            case "pod" if event["standing"] != "running" and not row.finished:
+                row.doing = event["text"] or event["standing"]
+                self._remark(event)
             case "warm_up":
                 row.doing = "warming up"
             case "arrived":
@@ -72,6 +75,12 @@ class Progress:
             case "error":
                 row.doing = "failed" if event["own"] else "stopped"
 
+    def show(self) -> None:
+        """Print the table once, without a time."""
+        table = self._table()
+        table.title = None
+        self._console.print(table)
+
     def left(self) -> float | None:
         """Estimate the seconds left from the stops done so far; None before there is anything to go by."""
         done = sum(row.finished for row in self._rows.values())
@@ -81,7 +90,7 @@ class Progress:
         return elapsed / done * (total - done) if warm else None
 
     def _line(self, event: Event) -> None:
-        if self._interactive:
+        if self._interactive or self._quiet:
             return
         left = self.left()
         what = {"warm_up": "warmed up", "visit": "trained with", "homecoming": "welcomed home"}.get(event["kind"], "tested")
@@ -94,6 +103,13 @@ class Progress:
             highlight=False,
             soft_wrap=True,
         )
+
+    def _remark(self, event: Event) -> None:
+        """Say what holds a pod up, where there is no table that shows it."""
+        if event["standing"] in ("unschedulable", "hopeless", "failed") or "no node" in event["text"]:
+            text = f"{time.monotonic() - self._started:6.1f} s  {event['hospital']}: {event['text']}"
+            if not (self._interactive or self._quiet):
+                self._console.print(text, highlight=False, soft_wrap=True)
 
     def _place(self, event: Event) -> str:
         if not event["round"]:

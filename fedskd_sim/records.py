@@ -13,7 +13,7 @@ logs/NAME.jsonl          one line per event
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -139,14 +139,17 @@ def _checked(entry: Line) -> Line:
     return entry
 
 
+FOLDERS: Mapping[type[Record | Timing], str] = {Record: "records", Timing: "timings"}
+
+
 class Ledger:
     """Appends one hospital's records and timings to its run folder; safe to use from two threads."""
 
-    def __init__(self, run: Path, host: str) -> None:
-        """Create the two files, which must not exist yet."""
-        self._lock = Lock()
+    def __init__(self, run: Path, host: str, copy: Callable[[str, str], None] = lambda *_: None) -> None:
+        """Create the two files, which must not exist yet; ``copy`` gets the folder's name and the line of every entry too."""
+        self._lock, self._copy = Lock(), copy
         self._files = {}
-        for kind, folder in ((Record, "records"), (Timing, "timings")):
+        for kind, folder in FOLDERS.items():
             (run / folder).mkdir(exist_ok=True)
             self._files[kind] = (run / folder / f"{host}.jsonl").open("x", encoding="utf-8")
 
@@ -155,8 +158,10 @@ class Ledger:
         with self._lock:
             file = self._files[type(entry)]
             if not file.closed:
-                file.write(to_line(entry) + "\n")
+                line = to_line(entry)
+                file.write(line + "\n")
                 file.flush()
+                self._copy(FOLDERS[type(entry)], line)
 
     def close(self) -> None:
         """Close the files; entries that come later are dropped."""

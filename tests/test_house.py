@@ -16,7 +16,7 @@ PACKAGE = ROOT / "fedskd_sim"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 HOMES = {
-    "click": ["cli.py"],
+    "click": ["cli/"],
     "pydantic": ["scenario/"],
     "ruamel": ["scenario/"],
     "torch": ["learning/", "runtimes/preload.py"],
@@ -27,9 +27,11 @@ HOMES = {
     "msgpack": ["transport/wire.py"],
     "xxhash": ["messages.py"],
     "prometheus_client": ["metrics.py"],
-    "rich": ["progress.py", "cli.py"],
+    "rich": ["progress.py", "cli/"],
     "matplotlib": ["report/"],
     "jinja2": ["report/"],
+    "kubernetes": ["runtimes/kubernetes/"],
+    "urllib3": ["runtimes/kubernetes/"],
     "markupsafe": ["report/"],
 }
 WITHOUT_EXCEPTION = ("pickle", "marshal", "shelve", "dill", "cloudpickle")

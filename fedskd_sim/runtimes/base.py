@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.exits import rebuilt
 from fedskd_sim.scenario import Loaded
 
 Event = Mapping[str, Any]
@@ -25,6 +27,10 @@ class Order:
 
 class Runtime(Protocol):
     """A place where a run can happen. Records, weights and logs are in the order's folder when `wait` returns."""
+
+    @property
+    def place(self) -> Mapping[str, Any]:
+        """Say where the run is, once it has been launched, for the run folder."""
 
     def prepare(self, loaded: Loaded) -> None:
         """Get ready in the background for a scenario that is still being checked; `launch` may follow or not.
@@ -47,3 +53,11 @@ class Runtime(Protocol):
 
     def stop(self) -> None:
         """End everything that still runs; calling it after a finished run does nothing."""
+
+
+def verdict(errors: Iterable[Event]) -> FedskdError | None:
+    """Choose the error that ended a run from those in its logs: a hospital's own before what it caused, early before late."""
+    first = sorted(errors, key=lambda event: (not event["own"], event["stop"], event["time"]))
+    if not first:
+        return None
+    return rebuilt(first[0]["code"], first[0]["message"], fix=first[0]["fix"], key=tuple(first[0]["key"]))

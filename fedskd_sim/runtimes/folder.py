@@ -7,13 +7,16 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from fedskd_sim import __version__
 from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
 from fedskd_sim.scenario import Loaded
 
+PLACE = "place.json"
 PACKAGES = ("torch", "torchvision", "numpy", "pyzmq", "msgpack", "xxhash", "safetensors", "prometheus-client")
 
 
@@ -35,14 +38,37 @@ def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise OutputNotEmpty(f"{folder} is not empty", fix="give another --out, or remove what is in it")
-        for name in ("records", "timings", "logs", "weights", "metrics"):
-            (folder / name).mkdir()
+        subfolders(folder)
         (folder / "scenario.yaml").write_text(loaded.document.text, encoding="utf-8")
         (folder / "environment.json").write_text(json.dumps(environment(runtime), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         fix = "give an --out that you may write to"
         raise OutputNotWritable(f"{folder} cannot be written: {error.strerror}", fix=fix) from error
     return folder.resolve()
+
+
+def subfolders(folder: Path) -> None:
+    """Make the folders of a run folder that are not there."""
+    for name in ("records", "timings", "logs", "weights", "metrics"):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def note_place(folder: Path, place: Mapping[str, Any]) -> None:
+    """Note where a run happens, for `fedskd-sim status` and its kin."""
+    (folder / PLACE).write_text(json.dumps(place, indent=1) + "\n", encoding="utf-8")
+
+
+def here() -> dict[str, Any]:
+    """Describe this process as the place of a run."""
+    return {"runtime": "processes", "pid": os.getpid(), "born": birth(os.getpid())}
+
+
+def birth(pid: int) -> str:
+    """Tell when a process began, so that another one with the same number is not taken for it; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def environment(runtime: str) -> dict[str, str]:

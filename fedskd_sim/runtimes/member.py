@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedskd_sim import hop
@@ -20,13 +21,15 @@ from fedskd_sim.messages import Register, Transfer
 from fedskd_sim.metrics import Exporter, HospitalMetrics
 from fedskd_sim.records import Ledger, Timing
 from fedskd_sim.ring import Ring, Stop
-from fedskd_sim.scenario import Scenario, load
-from fedskd_sim.transport.base import Transport
+from fedskd_sim.scenario import Loaded, Scenario, load
+from fedskd_sim.transport.base import CONTROLLER, Transport
 from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_ON_HEAP = 32 << 20
 KEPT_BYTES = 256 << 20
+FETCHED = "fetched"
+HOLD_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,39 @@ class MemberOrder:
     keys: Path | None = None
     data: Path | None = None
     metrics: str = "127.0.0.1:0"
+    secret: Path | None = None
+    """File with the run secret from which all keys are derived; instead of ``keys``."""
+    advertise: str = ""
+    """The address others reach it at, where that is not the one it binds."""
+    patience: float | None = None
+    """Seconds until all have registered, where that takes longer than the scenario says."""
+    hold: float = 0.0
+    """Seconds to stay up at the end until the results have been fetched (the file ``fetched`` in the folder)."""
+    to_stdout: bool = False
+    """Write log, records and timings to standard output too, where a cluster keeps them."""
+
+    def read(self) -> Loaded:
+        """Load the scenario, with this place's patience; raises as `load`."""
+        loaded = load(self.scenario)
+        if self.patience is None:
+            return loaded
+        timeouts = loaded.scenario.timeouts.model_copy(update={"register_": self.patience})
+        return replace(loaded, scenario=loaded.scenario.model_copy(update={"timeouts": timeouts}))
+
+    def read_keys(self, scenario: Scenario) -> Keys | None:
+        """Read or derive this member's keys; None for a run without."""
+        if self.secret:
+            return Keys.derived(self.secret.read_bytes().strip(), self.run, self.name, (CONTROLLER, *scenario.names))
+        return Keys.read(self.keys) if self.keys else None
+
+    @contextmanager
+    def log(self, **bound: str) -> Iterator[EventLog]:
+        """Open this member's log."""
+        if self.to_stdout:
+            yield EventLog(sys.stdout, {"run": self.run, **bound})
+            return
+        with (self.folder / "logs" / f"{self.name}.jsonl").open("a", encoding="utf-8") as stream:
+            yield EventLog(stream, {"run": self.run, **bound})
 
 
 @dataclass(frozen=True)
@@ -81,9 +117,10 @@ def ring_of(scenario: Scenario) -> Ring:
     return Ring(scenario.names, scenario.algorithm.rounds)
 
 
-def desk_of(scenario: Scenario, name: str, folder: Path, log: EventLog) -> Desk:
-    """Open a hospital's books in the run folder."""
-    return Desk(name, Ledger(folder, name), HospitalMetrics(scenario.name, name, ring_of(scenario)), log)
+def desk_of(scenario: Scenario, name: str, folder: Path, log: EventLog, *, to_log: bool = False) -> Desk:
+    """Open a hospital's books in the run folder; ``to_log`` repeats every entry in the log."""
+    copy = (lambda kind, line: log.event("entry", kind=kind, line=line)) if to_log else (lambda *_: None)
+    return Desk(name, Ledger(folder, name, copy), HospitalMetrics(scenario.name, name, ring_of(scenario)), log)
 
 
 def keep_freed_memory() -> None:
@@ -107,13 +144,11 @@ def run_hospital(order: MemberOrder) -> None:
 
     """
     keep_freed_memory()
-    loaded = load(order.scenario)
-    scenario = loaded.scenario
-    with (order.folder / "logs" / f"{order.name}.jsonl").open("a", encoding="utf-8") as stream:
-        log = EventLog(stream, {"run": order.run, "hospital": order.name})
+    loaded = order.read()
+    with order.log(hospital=order.name) as log:
         log.event("starting")
         try:
-            _take_part(order, scenario, log)
+            _take_part(order, loaded.scenario, log)
         except FedskdError as error:
             log_error(log, loaded.placed(error))
             raise
@@ -121,23 +156,25 @@ def run_hospital(order: MemberOrder) -> None:
 
 def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
     ward = Ward(scenario, order.name, order.data, own_process=True)
-    desk = desk_of(scenario, order.name, order.folder, log)
+    desk = desk_of(scenario, order.name, order.folder, log, to_log=order.to_stdout)
     with closing(desk.ledger), closing(_exporter(order, desk)) as exporter:
         learner = make(ward)
-        keys = Keys.read(order.keys) if order.keys else None
+        keys = order.read_keys(scenario)
         place = Place(order.name, order.bind, order.controller, keys)
         transport = ZeroMQTransport(place, terms_of(scenario, order.run), learner.expected, desk.transferred)
         with closing(transport):
-            log.event("listening", address=transport.address, metrics=exporter.address)
+            address = order.advertise or transport.address
+            log.event("listening", address=address, metrics=exporter.address)
             hospital = assemble(ward, learner, desk, transport, order.run)
             public_key = keys.public if keys else ""
             try:
-                hospital.serve(Register(order.run, order.name, transport.address, public_key, exporter.address))
+                hospital.serve(Register(order.run, order.name, address, public_key, exporter.address))
             except BaseException:
                 transport.abandon()
                 raise
         save_results(ward, learner, order.folder)
         _linger(scenario, log)
+        _hold(order, log)
 
 
 def _exporter(order: MemberOrder, desk: Desk) -> Exporter:
@@ -161,6 +198,7 @@ def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
     about["architecture"] = ward.scenario.hospital(ward.host).architecture.name
     for suffix, weights in learner.results().items():
         name = ".".join(part for part in (ward.host, suffix) if part)
+        (folder / "weights").mkdir(exist_ok=True)
         save(weights, folder / "weights" / f"{name}.safetensors", about)
 
 
@@ -171,11 +209,10 @@ def run_controller(order: MemberOrder, announce: Callable[[str], object]) -> Non
         FedskdError: the run ended with an error.
 
     """
-    loaded = load(order.scenario)
-    with (order.folder / "logs" / "controller.jsonl").open("a", encoding="utf-8") as stream:
-        log = EventLog(stream, {"run": order.run})
+    loaded = order.read()
+    with order.log() as log:
         try:
-            with closing(Hub(order.bind, Keys.read(order.keys) if order.keys else None)) as hub:
+            with closing(Hub(order.bind, order.read_keys(loaded.scenario))) as hub:
                 announce(hub.address)
                 log.event("listening", address=hub.address)
                 Controller(loaded.scenario, order.run, hub, log).serve()
@@ -194,3 +231,12 @@ def _linger(scenario: Scenario, log: EventLog) -> None:
     if scenario.metrics.linger:
         log.event("lingering", seconds=scenario.metrics.linger)
         time.sleep(scenario.metrics.linger)
+
+
+def _hold(order: MemberOrder, log: EventLog) -> None:
+    """Stay up until the results have been fetched."""
+    deadline = time.monotonic() + order.hold
+    if order.hold:
+        log.event("holding", seconds=order.hold)
+    while time.monotonic() < deadline and not (order.folder / FETCHED).exists():
+        time.sleep(HOLD_LOOK_S)

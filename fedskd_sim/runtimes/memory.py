@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 from fedskd_sim.controller import Controller
 from fedskd_sim.errors import FedskdError, HopTimeout, HospitalCrashed
@@ -14,6 +14,7 @@ from fedskd_sim.learning.base import Ward, make
 from fedskd_sim.learning.placebo import Crashed
 from fedskd_sim.logs import EventLog
 from fedskd_sim.messages import Register
+from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch
 from fedskd_sim.runtimes.member import Desk, assemble, desk_of, log_error, save_results
 from fedskd_sim.scenario import Loaded
@@ -47,6 +48,11 @@ class MemoryRuntime:
 
     def prepare(self, loaded: Loaded) -> None:
         """Do nothing: what a scenario needs is imported when it is checked."""
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Say where the run is, for the run folder."""
+        return folder.here()
 
     def launch(self, order: Order) -> None:
         """Make the controller and all hospitals, and let them register."""

@@ -20,8 +20,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from fedskd_sim.errors import FedskdError, HospitalCrashed, RegistrationTimeout, SocketPathTooLong, rebuilt
-from fedskd_sim.runtimes.base import Event, Order, Watch
+from fedskd_sim.errors import FedskdError, HospitalCrashed, RegistrationTimeout, SocketPathTooLong
+from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
 from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.base import CONTROLLER
@@ -77,6 +78,11 @@ class ProcessRuntime:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Say where the run is, for the run folder."""
+        return folder.here()
 
     def launch(self, order: Order) -> None:
         """Start the controller, wait for its address, then start all hospitals."""
@@ -215,11 +221,8 @@ class ProcessRuntime:
         for name, code in exits.items():
             if name not in told:
                 return self._crash(name, code)
-        first = sorted(self._errors, key=lambda event: (not event["own"], event["stop"], event["time"]))
-        if not first or not exits:
-            return None
-        error = rebuilt(first[0]["code"], first[0]["message"], fix=first[0]["fix"], key=tuple(first[0]["key"]))
-        return self._order.loaded.placed(error)
+        error = verdict(self._errors) if exits else None
+        return self._order.loaded.placed(error) if error else None
 
     def _crash(self, name: str, code: int) -> FedskdError:
         cause = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"

@@ -17,19 +17,28 @@ from click.testing import CliRunner
 
 from fedskd_sim import __version__
 from fedskd_sim.cli import main
-from fedskd_sim.errors import all_errors
+from fedskd_sim.exits import all_errors
 from fedskd_sim.learning.models import REGISTRY
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
+PLACE = ("--namespace", "--context")
+IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--to-stdout"}
 FLAGS = {
     "validate": {"scenario", "--data", "--schema"},
-    "launch": {"scenario", "--on", "--out", "--data"},
+    "launch": {"scenario", "--on", "--out", "--data", *PLACE, "--name", "--values", "--detach", "--keep"},
+    "status": {"run", *PLACE},
+    "logs": {"run", "hospital", *PLACE},
+    "stop": {"run", *PLACE},
+    "collect": {"run", "--out", *PLACE, "--keep"},
     "report": {"run", "--format"},
     "models": set(),
     "controller": MEMBER,
-    "hospital": MEMBER | {"--name", "--controller", "--metrics", "--data"},
+    "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
+    "conduct": {"folder", "--secret", "--check"},
+    "results": {"folder", "--fetched"},
 }
+COMMANDS = ("launch", "status", "logs", "stop", "collect", "report", "models")
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
 WATCHED = f"""\
 import sys
@@ -48,10 +57,12 @@ def test_the_command_line_only_says_where_a_scenario_runs() -> None:
     found = {name: {parameter.opts[0] for parameter in command.params} for name, command in main.commands.items()}
     assert found == FLAGS
     assert {parameter.opts[0] for parameter in main.params} == {"--version"}
-    assert {name for name, command in main.commands.items() if command.hidden} == {"controller", "hospital"}
+    assert {name for name, command in main.commands.items() if command.hidden} == {
+        "controller", "hospital", "conduct", "results",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in ("validate", "launch", "report", "models"))])
+@pytest.mark.parametrize("command", [[], *([name] for name in ("validate", *COMMANDS))])
 def test_help_has_an_example(command: list[str]) -> None:
     """Every command a person uses shows how."""
     done = call(*command, "--help")
@@ -221,7 +232,7 @@ def test_shell_completion_works(cli: Callable) -> None:
     assert {"--on", "--out", "--data", "--help"} <= offered
     typed |= {"COMP_WORDS": "fedskd-sim ", "COMP_CWORD": "1"}
     offered = {line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()}
-    assert offered == {"validate", "launch", "report", "models"}
+    assert offered == {"validate", *COMMANDS}
 
 
 def test_validating_does_not_import_what_it_does_not_need() -> None:

@@ -44,15 +44,25 @@ def room() -> Room:
     return Room()
 
 
-def test_start_goes_to_all_when_the_last_has_registered_and_only_once(room: Room) -> None:
-    """The address book is complete, and a hospital that registers again does not start the run again."""
+def test_start_goes_to_all_when_the_last_has_registered(room: Room) -> None:
+    """The address book is complete, and only a hospital that registers again, because it missed the start, gets it again."""
     room.register("north", "east")
     assert room.received("north") == []
     room.register("south")
     book = Start({name: f"at-{name}" for name in NAMES}, {name: f"key-{name}" for name in NAMES})
     assert [room.received(name) for name in NAMES] == [[book]] * 3
     room.register("south")
-    assert [room.received(name) for name in NAMES] == [[]] * 3
+    assert [room.received(name) for name in ("north", "east", "south")] == [[], [], [book]]
+
+
+def test_a_controller_that_takes_over_knows_the_hospitals(room: Room) -> None:
+    """A controller that was restarted after the start answers a late hospital and ends the run as the first one would."""
+    room.controller.resume({name: f"at-{name}" for name in NAMES}, {name: f"key-{name}" for name in NAMES})
+    room.register("east")
+    assert [type(message) for message in room.received("east")] == [Start]
+    for name in NAMES:
+        room.controller.step(Done(name))
+    assert room.controller.ended == End(0, "all hospitals are done")
 
 
 @pytest.mark.parametrize(("name", "run"), [("north", "other"), ("stranger", "run")])

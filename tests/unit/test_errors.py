@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from fedskd_sim import errors
-from fedskd_sim.errors import FedskdError, InvalidValue, ScenarioError, UnknownKey, Where, all_errors, rebuilt
+from fedskd_sim import errors, exits
+from fedskd_sim.errors import FedskdError, InvalidValue, ScenarioError, UnknownKey, Where
+from fedskd_sim.exits import all_errors, rebuilt
 
 LEAVES = [error for error in all_errors() if not error.__subclasses__()]
 TABLE = re.findall(r"-- (\w+)(?: +(\d+)  (\S.*))?$", errors.__doc__ or "", re.MULTILINE)
@@ -26,7 +27,7 @@ def test_exit_codes_are_unique_and_clear_of_the_shells() -> None:
     """No two kinds of error share a number, and none is one that the shell, click or a signal uses."""
     codes = [error.exit_code for error in LEAVES]
     assert len(set(codes)) == len(codes)
-    assert set(codes).isdisjoint({0, 1, 2, errors.INTERRUPTED})
+    assert set(codes).isdisjoint({0, 1, 2, exits.INTERRUPTED})
     assert all(code < 126 for code in codes)
 
 

@@ -6,11 +6,13 @@ import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
 from fedskd_sim.errors import FedskdError, InvalidValue, PortInUse, SocketPathTooLong
 from fedskd_sim.transport.wire import CONTROL_LIMIT, HEADER_LIMIT
@@ -23,6 +25,7 @@ RECONNECT_MOST_MS = 2000
 ENVELOPE = 256  # what CURVE adds to a frame, and then some
 SOCKET_PATH_LIMIT = 107
 DOMAIN = "run"
+SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +56,21 @@ class Keys:
         pairs = {name: tuple(key.decode() for key in zmq.curve_keypair()) for name in names}
         members = {name: public for name, (public, _) in pairs.items()}
         return {name: cls(public, secret, members) for name, (public, secret) in pairs.items()}
+
+    @classmethod
+    def derived(cls, secret: bytes, run: str, name: str, members: tuple[str, ...]) -> Self:
+        """Derive a member's keys, and everybody's public ones, from a secret that all members of a run have (BLAKE2b, keyed).
+
+        Raises:
+            InvalidValue: the secret has less than 32 bytes.
+
+        """
+        if len(secret) < SECRET_BYTES:
+            raise InvalidValue(f"a run secret of {len(secret)} bytes", fix=f"give it at least {SECRET_BYTES}")
+        key = blake2b(secret).digest()
+        own = {one: z85.encode(blake2b(f"{run}/{one}".encode(), key=key, digest_size=32).digest()) for one in members}
+        public = {one: zmq.curve_public(private).decode() for one, private in own.items()}
+        return cls(public[name], own[name].decode(), public)
 
     def write(self, path: Path) -> None:
         """Write a key file that only its owner may read."""

@@ -1,0 +1,85 @@
+"""The command line: it says where a scenario runs, never what is learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from fedskd_sim import __version__
+from fedskd_sim.cli import members
+from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
+from fedskd_sim.cli.follow import collect, logs, report, status, stop
+from fedskd_sim.cli.launch import launch
+from fedskd_sim.scenario import Scenario
+
+
+@click.group(epilog=exit_codes(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main() -> None:
+    """Simulate federated learning without a centre.
+
+    Every hospital is a process of its own with its own architecture; models travel a ring and teach each other.
+
+    \b
+    Examples:
+      fedskd-sim validate scenarios/quickstart.yaml
+      fedskd-sim launch scenarios/quickstart.yaml
+      fedskd-sim launch scenarios/fedskin-ham10000.yaml --data ~/data --out runs/skin
+      fedskd-sim report runs/skin
+      eval "$(_FEDSKD_SIM_COMPLETE=bash_source fedskd-sim)"    # completion; also zsh_source, fish_source
+    """
+
+
+@main.command()
+@click.argument("scenario", type=click.Path(path_type=Path), required=False)
+@DATA
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop.")
+@shown
+def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
+    """Check SCENARIO without starting anything.
+
+    \b
+    Examples:
+      fedskd-sim validate scenarios/quickstart.yaml
+      fedskd-sim validate --schema > scenario.schema.json
+    """
+    if schema:
+        dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        click.echo(json.dumps(dialect | Scenario.model_json_schema(by_alias=True), indent=1))
+        return
+    if scenario is None:
+        raise click.UsageError("give a SCENARIO, or --schema")
+    loaded = checked(scenario, data)
+    names = ", ".join(f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals)
+    click.echo(f"{scenario} is a good scenario: {names}")
+
+
+@main.command()
+@shown
+def models() -> None:
+    """List architectures: parameters, taps and minimum input.
+
+    \b
+    Example:
+      fedskd-sim models
+    """
+    from fedskd_sim.learning import models as registry  # noqa: PLC0415 - needs PyTorch
+
+    click.echo(registry.listing())
+
+
+for command in (
+    launch,
+    status,
+    logs,
+    stop,
+    collect,
+    report,
+    members.controller,
+    members.hospital,
+    members.conduct,
+    members.results,
+):
+    main.add_command(command)

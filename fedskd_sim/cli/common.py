@@ -1,0 +1,86 @@
+"""What all commands share: arguments, errors as messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.exits import INTERRUPTED, all_errors
+from fedskd_sim.scenario import Loaded, load, raise_all
+
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
+
+SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with data files. Default: the environment variable FEDSKD_DATA.",
+)
+
+
+NAMESPACE = click.option("--namespace", "-n", default="", help="Namespace of the cluster. Default: the configuration's own.")
+CONTEXT = click.option("--context", default="", help="Context of the cluster's configuration. Default: the current one.")
+
+
+def exit_codes() -> str:
+    """Write the table of exit codes for the help text."""
+    leaves = [error for error in all_errors() if not error.__subclasses__()]
+    rows = [f"{error.exit_code:>3}  {(error.__doc__ or '').splitlines()[0]}" for error in leaves]
+    rows = ["  0  Success.", "  1  An error nobody foresaw: please report it.", "  2  Wrong use of the command line.", *rows]
+    return "\b\nExit codes:\n" + "\n".join([*rows, f"{INTERRUPTED}  Interrupted."])
+
+
+def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
+    """Turn errors into a message on standard error and their exit code."""
+
+    @wraps(function)
+    def wrapper(*args: Args.args, **kwargs: Args.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except FedskdError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted: everything has been stopped", err=True)
+            sys.exit(INTERRUPTED)
+
+    return wrapper
+
+
+def checked(
+    scenario: Path,
+    data: Path | None,
+    meanwhile: Callable[[Loaded], None] = lambda _: None,
+    *,
+    elsewhere: tuple[type[FedskdError], ...] = (),
+) -> Loaded:
+    """Load a scenario and refuse it if its models or data cannot work.
+
+    Args:
+        scenario: the file.
+        data: where data files are.
+        meanwhile: is called before the slow part.
+        elsewhere: errors that say nothing here, because the run will happen at another place.
+
+    """
+    loaded = load(scenario)
+    meanwhile(loaded)
+    if loaded.scenario.algorithm.name != "placebo":
+        from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
+
+        raise_all(loaded.document, (error for error in problems(loaded.scenario, data) if not isinstance(error, elsewhere)))
+    return loaded
+
+
+def short(path: Path) -> str:
+    """Show a path relative to here where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)

@@ -1,0 +1,138 @@
+"""Commands on a run that exists: status, logs, stop, collect, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fedskd_sim.cli.common import CONTEXT, NAMESPACE, short, shown
+from fedskd_sim.cli.launch import follow
+from fedskd_sim.errors import RunUnreadable
+from fedskd_sim.scenario import load
+
+RUN = click.argument("run")
+
+
+@click.command()
+@RUN
+@NAMESPACE
+@CONTEXT
+@shown
+def status(run: str, namespace: str, context: str) -> None:
+    """Show how far a RUN is: a run folder, or the name of a run in a cluster.
+
+    \b
+    Examples:
+      fedskd-sim status runs/skin
+      fedskd-sim status quickstart --namespace fedskd
+    """
+    from rich.console import Console  # noqa: PLC0415 - only commands that show a run pay for it
+
+    from fedskd_sim.progress import Progress  # noqa: PLC0415
+    from fedskd_sim.ring import Ring  # noqa: PLC0415
+    from fedskd_sim.runtimes import found  # noqa: PLC0415
+
+    seen = found.run(run, namespace, context)
+    scenario = seen.loaded.scenario
+    progress = Progress(Ring(scenario.names, scenario.algorithm.rounds), Console(), quiet=True)
+    for event in seen.events():
+        progress(event)
+    progress.show()
+    for line in seen.remarks():
+        click.echo(line)
+
+
+@click.command()
+@RUN
+@click.argument("hospital", default="")
+@NAMESPACE
+@CONTEXT
+@shown
+def logs(run: str, hospital: str, namespace: str, context: str) -> None:
+    """Print the log of a HOSPITAL, or of the controller, of a RUN (folder or name in a cluster).
+
+    \b
+    Examples:
+      fedskd-sim logs runs/skin
+      fedskd-sim logs runs/skin aachen
+      fedskd-sim logs quickstart bergen --namespace fedskd
+    """
+    from fedskd_sim.runtimes import found  # noqa: PLC0415 - needs what runs need
+
+    seen = found.run(run, namespace, context)
+    names = seen.loaded.scenario.names
+    if hospital and hospital not in (*names, "controller"):
+        raise click.UsageError(f"{hospital!r} is no hospital of this run; it has {', '.join(names)}")
+    for line in seen.lines(hospital or "controller"):
+        click.echo(line)
+
+
+@click.command()
+@RUN
+@NAMESPACE
+@CONTEXT
+@shown
+def stop(run: str, namespace: str, context: str) -> None:
+    """End a RUN (folder or name in a cluster) and free everything it holds; its records so far stay in its folder.
+
+    \b
+    Examples:
+      fedskd-sim stop runs/skin
+      fedskd-sim stop quickstart --namespace fedskd
+    """
+    from fedskd_sim.runtimes import found  # noqa: PLC0415 - needs what runs need
+
+    click.echo(found.run(run, namespace, context).stop())
+
+
+@click.command()
+@RUN
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty, for a run given by name.")
+@NAMESPACE
+@CONTEXT
+@click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
+@shown
+def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: bool) -> None:
+    """Join a RUN in a cluster: show its progress, wait for its end, fetch its results, report.
+
+    \b
+    Examples:
+      fedskd-sim collect runs/skin                       # launched with --detach
+      fedskd-sim collect quickstart --namespace fedskd   # installed with helm
+    """
+    from fedskd_sim.runtimes import found  # noqa: PLC0415 - needs what runs need
+
+    place, order = found.to_collect(run, out, namespace, context)
+    place.keep = keep
+    click.echo(f"{order.loaded.scenario.name}: collecting into {short(order.folder)}")
+    follow(place, order, launch=False)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="What to print.")
+@shown
+def report(run: Path, form: str) -> None:
+    """Compute the tables and the HTML page of a RUN folder again, from its records.
+
+    For a run in a cluster that was not collected yet, what its pods have logged so far is read first.
+
+    \b
+    Examples:
+      fedskd-sim report runs/skin
+      fedskd-sim report runs/skin --format json | jq .personalization
+    """
+    from fedskd_sim import report as reports  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.runtimes import found  # noqa: PLC0415
+
+    if not (run / "scenario.yaml").is_file():
+        raise RunUnreadable(f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
+    found.refresh(run)
+    loaded = load(run / "scenario.yaml")
+    summary: Any = reports.write(run, loaded.scenario.names)
+    click.echo(reports.as_text(summary) if form == "text" else json.dumps(reports.as_json(summary), indent=1))
+    if form == "text":
+        click.echo(f"report: {short(run / 'report.html')}")

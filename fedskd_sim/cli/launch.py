@@ -1,0 +1,157 @@
+"""`fedskd-sim launch`: run a scenario somewhere and watch it."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, short, shown
+from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError
+
+if TYPE_CHECKING:
+    from fedskd_sim.runtimes.base import Order, Watch
+
+IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
+
+
+@click.command()
+@SCENARIO
+@click.option(
+    "--on",
+    "runtime",
+    type=click.Choice(["processes", "memory", "kubernetes"]),
+    default="processes",
+    show_default=True,
+    help="processes: each hospital is its own process; memory: all in this one; kubernetes: each its own pod. Same records.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.")
+@DATA
+@NAMESPACE
+@CONTEXT
+@click.option("--name", default="", help="Name of the run in the cluster. Default: the scenario's.")
+@click.option(
+    "--values",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Values file for the chart; repeatable.",
+)
+@click.option("--detach", is_flag=True, help="Install the run in the cluster and do not wait for it.")
+@click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
+@shown
+def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **cluster: Any) -> None:
+    """Run SCENARIO to its end and report.
+
+    Ctrl-C stops the run; in a cluster it asks whether to stop it or to leave it to itself.
+
+    \b
+    Examples:
+      fedskd-sim launch scenarios/quickstart.yaml
+      fedskd-sim launch scenarios/quickstart.yaml --on memory --out runs/try
+      fedskd-sim launch scenarios/quickstart.yaml --on kubernetes --namespace fedskd
+    """
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
+
+    in_cluster = runtime == "kubernetes"
+    given = [flag for flag, value in cluster.items() if value]
+    if given and not in_cluster:
+        raise click.UsageError(f"--{given[0]} needs --on kubernetes")
+    place = _runtime(runtime, cluster)
+    loaded = checked(scenario, data, place.prepare, elsewhere=IN_THE_CLUSTER if in_cluster and data is None else ())
+    if in_cluster:
+        place.release = place.release or loaded.scenario.name
+    order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
+    size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
+    click.echo(f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder {short(order.folder)}")
+    if in_cluster and cluster["detach"]:
+        place.launch(order)
+        folder.note_place(order.folder, place.place)
+        _say_detached(order.folder)
+        return
+    follow(place, order, launch=True)
+
+
+def follow(place: Any, order: Order, *, launch: bool) -> None:
+    """Launch a run, or join one, show its progress to the end, and report."""
+    from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
+
+    from fedskd_sim import report  # noqa: PLC0415
+    from fedskd_sim.progress import Progress  # noqa: PLC0415
+    from fedskd_sim.ring import Ring  # noqa: PLC0415
+
+    names = order.loaded.scenario.names
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        with Progress(Ring(names, order.loaded.scenario.algorithm.rounds), Console()) as progress:
+            _carry_out(place, order, progress, launch=launch)
+    except KeyboardInterrupt as interrupt:
+        if hasattr(place, "detach") and not interrupt.args and _wants_to_detach():
+            place.detach()
+            _say_detached(order.folder)
+            return
+        _report_so_far(report, order)
+        raise
+    except BaseException:
+        _report_so_far(report, order)
+        raise
+    finally:
+        place.stop()
+    summary = report.write(order.folder, names)
+    click.echo("\n" + report.as_text(summary))
+    click.echo(f"report: {short(order.folder / 'report.html')}")
+
+
+def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
+
+    if launch:
+        place.launch(order)
+        folder.note_place(order.folder, place.place)
+    place.wait(watch)
+
+
+def _report_so_far(report: Any, order: Order) -> None:
+    """Report a failed run as far as it went; that must not hide the error that ended it."""
+    with suppress(FedskdError):
+        report.write(order.folder, order.loaded.scenario.names)
+
+
+def _wants_to_detach() -> bool:
+    """Ask once; without a terminal, or on a second Ctrl-C, the run is stopped."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return not click.confirm("\nstop the run? (no leaves it running in the cluster)", default=True)
+    except click.Abort:
+        return False
+
+
+def _say_detached(folder: Path) -> None:
+    place = short(folder)
+    click.echo(
+        f"the run goes on in the cluster; 'fedskd-sim status {place}' shows it, 'fedskd-sim collect {place}' waits for its results"
+    )
+
+
+def _terminated(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt("terminated")
+
+
+def _runtime(name: str, cluster: dict[str, Any]) -> Any:
+    if name == "memory":
+        from fedskd_sim.runtimes.memory import MemoryRuntime  # noqa: PLC0415
+
+        return MemoryRuntime()
+    if name == "kubernetes":
+        from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415
+
+        return KubernetesRuntime(cluster["name"], cluster["namespace"], cluster["context"], cluster["values"], cluster["keep"])
+    from fedskd_sim.runtimes.processes import ProcessRuntime  # noqa: PLC0415
+
+    return ProcessRuntime()

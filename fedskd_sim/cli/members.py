@@ -1,0 +1,88 @@
+"""Commands which the runtimes start; a person need not know them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import signal
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fedskd_sim.cli.common import DATA, SCENARIO, shown
+
+
+@click.command(hidden=True)
+@SCENARIO
+@click.option("--run", required=True, help="Name of the run; the same for all members.")
+@click.option("--out", type=click.Path(path_type=Path, exists=True), required=True, help="Run folder.")
+@click.option("--bind", required=True, help="Where to listen: ipc://PATH, tcp://HOST:PORT or tcp://HOST:*.")
+@click.option("--keys", type=click.Path(path_type=Path, exists=True), help="This member's key file.")
+@shown
+def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None) -> None:
+    """Be the controller of a run; runtimes start it. Prints the address it listens at."""
+    from fedskd_sim.runtimes.member import MemberOrder, run_controller  # noqa: PLC0415
+
+    run_controller(MemberOrder(scenario, "controller", run, out, bind, bind, keys), click.echo)
+
+
+@click.command(hidden=True)
+@SCENARIO
+@click.option("--name", required=True, help="Which hospital of the scenario to be.")
+@click.option("--run", required=True, help="Name of the run; the same for all members.")
+@click.option("--out", type=click.Path(path_type=Path, exists=True), required=True, help="Run folder.")
+@click.option("--bind", required=True, help="Where to listen: ipc://PATH, tcp://HOST:PORT or tcp://HOST:*.")
+@click.option("--controller", "controller_at", required=True, help="Address of the controller.")
+@click.option("--keys", type=click.Path(path_type=Path, exists=True), help="This member's key file.")
+@click.option("--metrics", default="127.0.0.1:0", show_default=True, help="Where to serve /metrics.")
+@click.option("--secret", type=click.Path(path_type=Path, exists=True), help="File with a run secret to derive all keys from.")
+@click.option("--advertise", default="", help="Address at which others reach this hospital. Default: where it listens.")
+@click.option("--patience", type=float, help="Seconds until all have registered. Default: the scenario's timeouts.register.")
+@click.option("--hold", type=float, default=0.0, help="Seconds to stay up at the end until the results have been fetched.")
+@click.option("--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output.")
+@DATA
+@shown
+def hospital(**given: Any) -> None:
+    """Be one hospital of a run; runtimes start it."""
+    from fedskd_sim.runtimes.member import MemberOrder, run_hospital  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    given["folder"], given["controller"] = given.pop("out"), given.pop("controller_at")
+    run_hospital(MemberOrder(**given))
+
+
+@click.command(hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--secret", type=click.Path(path_type=Path, exists=True), help="File with the run secret.")
+@click.option("--check", is_flag=True, help="Only say how the run is, for 'helm test'.")
+@shown
+def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
+    """Be the controller of a run in a cluster; FOLDER is what the chart mounts."""
+    from fedskd_sim.runtimes.kubernetes import conductor  # noqa: PLC0415
+
+    if check:
+        click.echo(conductor.check(folder))
+        return
+    if secret is None:
+        raise click.UsageError("give --secret")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    conductor.conduct(folder, secret)
+
+
+@click.command(hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave.")
+def results(folder: Path, *, fetched: bool) -> None:
+    """Write a hospital's final weights to standard output: a tar archive as base64, and a full stop when it is whole."""
+    from fedskd_sim.runtimes.member import FETCHED  # noqa: PLC0415
+
+    if fetched:
+        (folder / FETCHED).touch()
+        return
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(folder / "weights", "weights")
+    click.echo(base64.b64encode(packed.getvalue()).decode() + ".")

@@ -1,0 +1,205 @@
+"""A run that exists: find it by its folder, or by its name in a cluster, and look at it, stop it or join it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fedskd_sim.errors import RunUnreadable
+from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes.base import Event, Order
+from fedskd_sim.scenario import Loaded, load
+
+if TYPE_CHECKING:
+    from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
+
+STOP_S = 30.0
+
+
+class Found(Protocol):
+    """What can be asked of a run."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """The scenario."""
+
+    def events(self) -> Iterator[Event]:
+        """Yield what all members have logged so far, in the order of time."""
+
+    def lines(self, member: str) -> Iterator[str]:
+        """Yield a member's log."""
+
+    def remarks(self) -> Iterator[str]:
+        """Yield lines for people: whether it still runs, and what holds it up."""
+
+    def stop(self) -> str:
+        """End it, and say what was done."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run of processes, known by its folder."""
+
+    folder: Path
+    loaded: Loaded
+    place: dict[str, Any]
+
+    def events(self) -> Iterator[Event]:
+        """Read the logs of all members."""
+        found = [json.loads(line) for file in self.folder.glob("logs/*.jsonl") for line in _whole_lines(file)]
+        yield from sorted(found, key=lambda event: event["time"])
+
+    def lines(self, member: str) -> Iterator[str]:
+        """Read a member's log, and what its process has printed."""
+        for suffix in ("jsonl", "err"):
+            file = self.folder / "logs" / f"{member}.{suffix}"
+            if file.is_file():
+                yield from file.read_text(encoding="utf-8", errors="replace").splitlines()
+
+    def remarks(self) -> Iterator[str]:
+        """Say whether the launcher is alive."""
+        yield f"running, process {self.place['pid']}" if self._alive() else "not running any more"
+
+    def stop(self) -> str:
+        """Ask the launcher to stop, as Ctrl-C would."""
+        if not self._alive():
+            return "nothing to stop: it is not running any more"
+        os.kill(int(self.place["pid"]), signal.SIGTERM)
+        deadline = time.monotonic() + STOP_S
+        while self._alive() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return f"still stopping after {STOP_S:g} s" if self._alive() else "stopped"
+
+    def _alive(self) -> bool:
+        return "pid" in self.place and folders.birth(int(self.place["pid"])) == self.place["born"]
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """A run in a cluster, known by its release."""
+
+    runtime: KubernetesRuntime
+    loaded: Loaded
+    folder: Path | None
+
+    def events(self) -> Iterator[Event]:
+        """Read the logs of all pods."""
+        from fedskd_sim.runtimes.kubernetes.books import Books, once  # noqa: PLC0415 - only runs in clusters need the client
+
+        with tempfile.TemporaryDirectory() as place:
+            books = Books(self.runtime.reach, Path(place))
+            folders.subfolders(Path(place))
+            once(self.runtime.reach, self.runtime.release, books)
+            found = [json.loads(line) for file in Path(place).glob("logs/*.jsonl") for line in _whole_lines(file)]
+        yield from sorted(found, key=lambda event: event["time"])
+
+    def lines(self, member: str) -> Iterator[str]:
+        """Read the log of a member's pods, oldest first."""
+        yield from self.runtime.log_of(member)
+
+    def remarks(self) -> Iterator[str]:
+        """Say how the pods and Jobs are."""
+        yield from self.runtime.remarks()
+
+    def stop(self) -> str:
+        """Remove the release."""
+        if self.folder:
+            with suppress(Exception):
+                refresh(self.folder)
+        self.runtime.attach(None)
+        self.runtime.stop()
+        return f"removed {self.runtime.release!r} from namespace {self.runtime.namespace!r}"
+
+
+def run(name: str, namespace: str, context: str) -> Found:
+    """Find a run by its folder, or by its name in a cluster.
+
+    Raises:
+        RunUnreadable: the folder is no run folder.
+        FedskdError: there is no such run in the cluster, or no cluster.
+
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        place = _place(folder)
+        loaded = load(folder / "scenario.yaml")
+        if place.get("runtime") == "kubernetes":
+            return ClusterRun(_runtime(place["release"], place["namespace"], place["context"]), loaded, folder)
+        return LocalRun(folder, loaded, place)
+    runtime = _runtime(name, namespace, context)
+    return ClusterRun(runtime, _scenario_of(runtime), None)
+
+
+def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tuple[KubernetesRuntime, Order]:
+    """Prepare to join a run in a cluster; a folder of it is emptied of what was read before, since all is read anew.
+
+    Raises:
+        RunUnreadable: the run is not in a cluster.
+
+    """
+    seen = run(name, namespace, context)
+    if not isinstance(seen, ClusterRun):
+        raise RunUnreadable(f"{name} did not run in a cluster", fix="its results are in its folder: use 'fedskd-sim report'")
+    if seen.folder:
+        _emptied(seen.folder)
+        folder = seen.folder.resolve()
+    else:
+        folder = folders.make(seen.loaded, out, "kubernetes")
+        folders.note_place(folder, seen.runtime.place)
+    order = Order(seen.loaded, "", folder)
+    seen.runtime.attach(order)
+    return seen.runtime, order
+
+
+def refresh(folder: Path) -> None:
+    """Read what a run in a cluster has logged so far, unless it was collected."""
+    place = _place(folder)
+    if place.get("runtime") != "kubernetes" or place.get("collected"):
+        return
+    from fedskd_sim.runtimes.kubernetes.books import Books, once  # noqa: PLC0415 - only runs in clusters need the client
+
+    runtime = _runtime(place["release"], place["namespace"], place["context"])
+    if runtime.reach.pods(runtime.release):
+        _emptied(folder)
+        once(runtime.reach, runtime.release, Books(runtime.reach, folder))
+
+
+def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:
+    from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - only runs in clusters need the client
+
+    runtime = KubernetesRuntime(release, namespace, context)
+    runtime.connect()
+    return runtime
+
+
+def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "scenario.yaml"
+        file.write_text(runtime.scenario(), encoding="utf-8")
+        return load(file)
+
+
+def _place(folder: Path) -> dict[str, Any]:
+    if not (folder / "scenario.yaml").is_file():
+        raise RunUnreadable(f"{folder} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
+    file = folder / folders.PLACE
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _emptied(folder: Path) -> None:
+    for name in ("records", "timings", "logs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folders.subfolders(folder)
+
+
+def _whole_lines(file: Path) -> list[str]:
+    return [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,126 @@
+"""The logs of a run's pods, followed and sorted into a run folder: events to logs, records to records, the rest aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
+from threading import Thread
+from typing import Any
+
+from kubernetes.client.exceptions import ApiException
+
+from fedskd_sim.runtimes.base import Event
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+from fedskd_sim.transport.base import CONTROLLER
+
+AGAIN_S = 1.0
+ENDED = ("Succeeded", "Failed")
+
+
+@dataclass
+class Books:
+    """Follows every pod it is shown, once; `events` hands out what was read since the last call."""
+
+    reach: Reach
+    folder: Path
+    _followed: dict[str, str] = field(default_factory=dict)
+    _phases: dict[str, str] = field(default_factory=dict)
+    _finished: set[str] = field(default_factory=set)
+    _lines: SimpleQueue[tuple[str, str, str]] = field(default_factory=SimpleQueue)
+    _closed: Flag = field(default_factory=Flag)
+
+    def follow(self, pods: list[Any]) -> None:
+        """Begin to follow pods that are new and have a log."""
+        for pod in pods:
+            uid, name = pod.metadata.uid, pod.metadata.labels.get(HOSPITAL, CONTROLLER)
+            self._phases[uid] = pod.status.phase
+            if uid not in self._followed and pod.status.phase not in ("Pending", "Unknown"):
+                self.own(uid, name)
+                Thread(target=self._read, args=(uid, name, pod.metadata.name), daemon=True).start()
+
+    def own(self, uid: str, name: str) -> None:
+        """Note whose pod this is."""
+        self._followed.setdefault(uid, name)
+
+    def events(self, patience: float) -> Iterator[Event]:
+        """Yield new events, and write everything that was read; waits up to ``patience`` seconds for the first."""
+        while True:
+            try:
+                uid, name, line = self._lines.get(timeout=patience)
+            except Empty:
+                return
+            patience = 0
+            if event := self.sort(uid, name, line):
+                yield event
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether the logs of all pods that have ended have been read to their end."""
+        ended = {uid for uid, phase in self._phases.items() if phase in ENDED}
+        return ended <= self._finished and self._lines.empty()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._closed.set()
+
+    def _read(self, uid: str, name: str, pod: str) -> None:
+        """Follow one pod to its end; after a broken connection the log is read anew, without what is known."""
+        known = 0
+        while not self._closed.is_set():
+            try:
+                for number, line in enumerate(self.reach.lines(pod, follow=True)):
+                    if number >= known:
+                        self._lines.put((uid, name, line))
+                        known += 1
+                if self._phases.get(uid) in ENDED:
+                    break
+            except ApiException as error:
+                if error.status == 404:  # noqa: PLR2004 - the pod is gone, and its log with it
+                    break
+            except Unreachable:
+                pass
+            self._closed.wait(AGAIN_S)
+        self._finished.add(uid)
+
+    def sort(self, uid: str, name: str, line: str) -> Event | None:
+        """Write a line where it belongs, and return the event that it is."""
+        event = parsed(line)
+        if event is None:
+            self._append("logs", f"{name}.err", line)
+            return None
+        if event["event"] == "entry" and event.get("kind") in ("records", "timings"):
+            if (
+                next(other for other, owner in self._followed.items() if owner == name) == uid
+            ):  # a replaced pod begins again, and its records are another life's
+                self._append(event["kind"], f"{name}.jsonl", event["line"])
+            return None
+        self._append("logs", f"{name}.jsonl", line)
+        return event
+
+    def _append(self, folder: str, file: str, line: str) -> None:
+        with (self.folder / folder / file).open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def parsed(line: str) -> dict[str, Any] | None:
+    """Read a line of a member's log; None for anything else that a process has printed."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event and "time" in event else None
+
+
+def once(reach: Reach, release: str, books: Books) -> None:
+    """Sort what all pods have logged so far, without following them; raises Unreachable, ApiException."""
+    for pod in sorted(reach.pods(release), key=lambda pod: pod.metadata.creation_timestamp):
+        name = pod.metadata.labels.get(HOSPITAL, CONTROLLER)
+        if pod.status.phase not in ("Pending", "Unknown"):
+            books.own(pod.metadata.uid, name)
+            for line in reach.lines(pod.metadata.name, follow=False):
+                books.sort(pod.metadata.uid, name, line)

@@ -1,0 +1,160 @@
+"""The calls that the controller makes in its cluster: few, counted, repeated while the API server is away."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Lock
+from typing import Any, TypeVar
+
+from kubernetes import client, config, watch
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from fedskd_sim.errors import ClusterUnavailable
+
+AT_ONCE = 20
+WATCH_S = 300
+PATIENCE_S = 120.0
+LONGEST_PAUSE_S = 5.0
+AGAIN = (429, 500, 502, 503, 504)
+CONFLICT = 409
+STARTED = "fedskd.io/started"
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Cluster:
+    """The API of one namespace, limited to the objects of one run; safe to use from threads."""
+
+    namespace: str
+    selector: str
+    calls: Counter[str] = field(default_factory=Counter)
+    _lock: Lock = field(default_factory=Lock)
+    _core: Any = field(init=False)
+    _batch: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Use the pod's own account."""
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+        settings = client.Configuration.get_default_copy()
+        settings.connection_pool_maxsize = AT_ONCE + 4
+        api = client.ApiClient(settings)
+        self._core, self._batch = client.CoreV1Api(api), client.BatchV1Api(api)
+
+    def owner_uid(self, name: str) -> str:
+        """Read the identity of the run's ConfigMap."""
+        found = self._call("get configmaps", lambda: self._core.read_namespaced_config_map(name, self.namespace))
+        return str(found.metadata.uid)
+
+    def create(self, body: dict[str, Any]) -> None:
+        """Create a Job; one that exists already was made by this controller before it was restarted."""
+        try:
+            self._call("create jobs", lambda: self._batch.create_namespaced_job(self.namespace, body))
+        except ApiException as error:
+            if error.status != CONFLICT:
+                raise
+
+    def release(self, job: str) -> None:
+        """Let a suspended Job's pod be made."""
+        self._patch(job, {"spec": {"suspend": False}})
+
+    def mark_started(self, job: str) -> None:
+        """Note on the controller's Job that the run has started, for a controller that may come after this one."""
+        self._patch(job, {"metadata": {"annotations": {STARTED: str(time.time())}}})
+
+    def jobs(self) -> list[Any]:
+        """List the run's Jobs."""
+        found = self._call("list jobs", lambda: self._batch.list_namespaced_job(self.namespace, label_selector=self.selector))
+        return list(found.items)
+
+    def pods_of(self, selector: str) -> list[Any]:
+        """List pods once."""
+        return list(self._call("list pods", lambda: self._core.list_namespaced_pod(self.namespace, label_selector=selector)).items)
+
+    def complaints(self) -> dict[str, str]:
+        """Collect why pods of Jobs could not even be created, by Job."""
+        wanted = "reason=FailedCreate,involvedObject.kind=Job"
+        found = self._call("list events", lambda: self._core.list_namespaced_event(self.namespace, field_selector=wanted))
+        return {event.involved_object.name: event.message for event in found.items}
+
+    def pods(self) -> Iterator[tuple[str, Any]]:
+        """Yield every change of the run's pods, for ever, with its kind (ADDED, MODIFIED, DELETED).
+
+        Known pods that are missing after the watch had to begin afresh are yielded as DELETED.
+        """
+        known: dict[str, Any] = {}
+        while True:
+            listing = self._call("list pods", self._listing, PATIENCE_S * 30)
+            present = {pod.metadata.uid: pod for pod in listing.items}
+            for uid in [uid for uid in known if uid not in present]:
+                yield "DELETED", known.pop(uid)
+            known = present
+            for pod in present.values():
+                yield "MODIFIED", pod
+            for kind, pod in self._watched(str(listing.metadata.resource_version)):
+                known[pod.metadata.uid] = pod
+                if kind == "DELETED":
+                    del known[pod.metadata.uid]
+                yield kind, pod
+
+    def _listing(self) -> Any:
+        return self._core.list_namespaced_pod(self.namespace, label_selector=self.selector)
+
+    def _watched(self, version: str) -> Iterator[tuple[str, Any]]:
+        """Watch until the server ends it, forgets the version, or is away."""
+        self._count("watch pods")
+        watcher: Any = watch.Watch  # untyped
+        stream = watcher().stream(
+            self._core.list_namespaced_pod, self.namespace, label_selector=self.selector, resource_version=version,
+            timeout_seconds=WATCH_S, _request_timeout=(5, WATCH_S + 30),
+        )  # fmt: skip
+        try:
+            for event in stream:
+                if event["type"] == "ERROR":
+                    return
+                yield event["type"], event["object"]
+        except (ApiException, HTTPError, OSError):
+            time.sleep(1)
+
+    def _patch(self, job: str, body: dict[str, Any]) -> None:
+        self._call("patch jobs", lambda: self._batch.patch_namespaced_job(job, self.namespace, body))
+
+    def _count(self, verb: str) -> None:
+        with self._lock:
+            self.calls[verb] += 1
+
+    def _call(self, verb: str, function: Callable[[], Result], patience: float = PATIENCE_S) -> Result:
+        """Call the API; repeat what is refused for the moment, until patience is over."""
+        deadline, pause = time.monotonic() + patience, 0.2
+        while True:
+            self._count(verb)
+            try:
+                return function()
+            except ApiException as error:
+                if error.status not in AGAIN or time.monotonic() > deadline:
+                    raise
+            except (HTTPError, OSError) as error:
+                if time.monotonic() > deadline:
+                    fix = "look at the cluster's API server, and at the network policy of the namespace"
+                    raise ClusterUnavailable(f"the API server does not answer: {error}", fix=fix) from error
+            time.sleep(pause)
+            pause = min(LONGEST_PAUSE_S, pause * 2)
+
+
+def started_before(jobs: list[Any], controller: str) -> float | None:
+    """Read when (UNIX seconds) an earlier controller started this run; None if none did."""
+    for job in jobs:
+        if job.metadata.name == controller:
+            stamp = (job.metadata.annotations or {}).get(STARTED)
+            return float(stamp) if stamp else None
+    return None
+
+
+def seconds(moment: datetime | None) -> float:
+    """Turn an API time into UNIX seconds."""
+    return moment.timestamp() if moment else 0.0

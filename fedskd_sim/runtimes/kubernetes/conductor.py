@@ -1,0 +1,192 @@
+"""The controller in a cluster: one Job per hospital, made suspended, released together, watched until the run has ended.
+
+It survives its own restart: Jobs that exist are not made again, and a run that has been started is taken over.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from fedskd_sim.controller import Controller
+from fedskd_sim.errors import FedskdError, PodCannotStart, RegistrationTimeout
+from fedskd_sim.exits import rebuilt
+from fedskd_sim.logs import EventLog
+from fedskd_sim.messages import Message
+from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, started_before
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
+from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.runtimes.kubernetes.roster import Roster
+from fedskd_sim.runtimes.member import MemberOrder, log_error
+from fedskd_sim.scenario import Loaded
+from fedskd_sim.transport.base import CONTROLLER, NothingReceived
+from fedskd_sim.transport.zeromq import Hub, Keys
+
+LOOK_S = 0.5
+COMPLAINTS_S = 3.0
+COMPONENT = "app.kubernetes.io/component=hospital"
+
+
+@dataclass
+class Attentive:
+    """The controller's transport: what hospitals say, and what their pods show."""
+
+    hub: Hub
+    roster: Roster
+
+    def send(self, to: str, message: Message) -> None:
+        """Send a word to a hospital."""
+        self.hub.send(to, message)
+
+    def receive(self, timeout: float) -> Message:
+        """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
+        deadline = time.monotonic() + timeout
+        while True:
+            concluded = self.roster.conclusion()
+            if concluded:
+                return concluded
+            left = deadline - time.monotonic()
+            try:
+                return self.hub.receive(min(LOOK_S, max(0.0, left)))
+            except NothingReceived:
+                if left <= 0:
+                    raise
+
+    def close(self) -> None:
+        """Free the address."""
+        self.hub.close()
+
+
+@dataclass
+class Conductor:
+    """Leads one run in a cluster."""
+
+    plan: Plan
+    loaded: Loaded
+    log: EventLog
+    cluster: Cluster
+    roster: Roster
+
+    def conduct(self, keys: Keys) -> None:
+        """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
+        started = started_before(self.cluster.jobs(), self.plan.controller)
+        with closing(Attentive(Hub(self.plan.bind, keys), self.roster)) as transport:
+            self.log.event("listening", address=self.plan.hub)
+            controller = Controller(self.loaded.scenario, self.plan.run, transport, self.log, self._mark)
+            if started is None:
+                self._await_earlier_runs()
+                self._make_hospitals()
+            else:
+                self.roster.started = started
+                self.log.event("resumed", since=started)
+                names = self.loaded.scenario.names
+                controller.resume({name: self.plan.address(name) for name in names}, keys.members)
+            for work in (self._watch, self._listen_for_complaints):
+                Thread(target=work, daemon=True).start()
+            try:
+                end = controller.serve()
+            except RegistrationTimeout as error:
+                error.message += f" ({self.roster.summary()})"
+                raise
+            finally:
+                self.log.event("api", calls=dict(self.cluster.calls))
+        if end.code:
+            ended = rebuilt(end.code, end.reason, fix="see the log of that hospital")
+            ended.second_hand = end.code != PodCannotStart.exit_code
+            raise ended
+
+    def _make_hospitals(self) -> None:
+        owner = self.cluster.owner_uid(self.plan.owner)
+        names = self.loaded.scenario.names
+        bodies = [job(self.loaded.scenario, self.plan, name, owner) for name in names]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self.cluster.create, bodies))
+            self.log.event("created", jobs=len(bodies))
+            list(pool.map(self.cluster.release, [self.plan.job(name) for name in names]))
+        self.log.event("released", jobs=len(bodies))
+
+    def _mark(self) -> None:
+        self.cluster.mark_started(self.plan.controller)
+        self.roster.started = time.time()
+
+    def _await_earlier_runs(self) -> None:
+        """Wait, bounded, until hospitals of an earlier run of this release have gone: they hold their GPUs until then."""
+        instance = f"{COMPONENT},app.kubernetes.io/instance={self.plan.release},fedskd.io/run!={self.plan.run}"
+        deadline = time.monotonic() + self.plan.startup_seconds
+        while (left := self.cluster.pods_of(instance)) and time.monotonic() < deadline:
+            self.log.event("waiting", reason=f"{len(left)} pods of an earlier run have not gone yet")
+            time.sleep(LOOK_S * 4)
+
+    def _watch(self) -> None:
+        try:
+            for kind, pod in self.cluster.pods():
+                self.roster.saw(kind, pod)
+        except Exception as error:  # noqa: BLE001 - the run needs no watch, and its log must say that it is blind now
+            self.log.event("blind", reason=str(error))
+
+    def _listen_for_complaints(self) -> None:
+        """Look at the events of Jobs as long as a hospital has no pod."""
+        by_job = {self.plan.job(name): name for name in self.loaded.scenario.names}
+        time.sleep(COMPLAINTS_S)
+        while missing := set(self.roster.without_pod()):
+            found = {by_job[name]: text for name, text in self.cluster.complaints().items() if by_job.get(name) in missing}
+            self.roster.refused(found)
+            time.sleep(COMPLAINTS_S)
+
+
+def conduct(folder: Path, secret: Path) -> None:
+    """Be the controller of a cluster's run.
+
+    Args:
+        folder: the ConfigMap as mounted: ``scenario.yaml`` and ``plan.json``.
+        secret: the file with the run secret.
+
+    Raises:
+        FedskdError: the run ended with an error.
+
+    """
+    plan = Plan.read(folder / "plan.json")
+    order = MemberOrder(
+        folder / "scenario.yaml", CONTROLLER, plan.run, folder, plan.bind, plan.hub, secret=secret,
+        patience=plan.startup_seconds, to_stdout=True,
+    )  # fmt: skip
+    with order.log() as log:
+        loaded = order.read()
+        try:
+            names = loaded.scenario.names
+            plan.checked(names)
+            selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
+            roster = Roster(names, log, plan.unschedulable_seconds)
+            keys: Any = order.read_keys(loaded.scenario)
+            Conductor(plan, loaded, log, Cluster(plan.namespace, selector), roster).conduct(keys)
+        except FedskdError as error:
+            log_error(log, loaded.placed(error))
+            raise
+
+
+def check(folder: Path) -> str:
+    """Say in one line how the run's Jobs are, for `helm test`.
+
+    Raises:
+        PodCannotStart: hospitals are missing or have failed.
+
+    """
+    plan = Plan.read(folder / "plan.json")
+    cluster = Cluster(plan.namespace, f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}")
+    deadline = time.monotonic() + plan.startup_seconds
+    while True:
+        found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in cluster.jobs()}
+        failed = sorted(name or "controller" for name, status in found.items() if status.failed and not status.succeeded)
+        if failed:
+            raise PodCannotStart(f"failed: {', '.join(failed)}", fix=f"kubectl logs -n {plan.namespace} -l {HOSPITAL}={failed[0]}")
+        waiting = sorted(name or "controller" for name, status in found.items() if not (status.ready or status.succeeded))
+        if len(found) > 1 and not waiting:
+            return f"{len(found) - 1} hospitals and the controller are up or done"
+        if time.monotonic() > deadline:
+            raise PodCannotStart(f"not up: {', '.join(waiting)}", fix=f"kubectl get pods -n {plan.namespace}")
+        time.sleep(LOOK_S * 2)

@@ -1,0 +1,96 @@
+"""The helm program: install and remove a release of the project's chart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedskd_sim.errors import ChartNotInstallable, RunExists
+
+PATIENCE_S = 120
+SCENARIO_LIMIT = 900_000
+
+
+def chart() -> Path:
+    """Find the chart: beside the package where it is installed, in the project's folder where it is developed.
+
+    Raises:
+        ChartNotInstallable: it is in neither.
+
+    """
+    here = Path(__file__).resolve()
+    for folder in (here.parent / "chart", here.parents[3] / "helm" / "fedskd-sim"):
+        if (folder / "Chart.yaml").is_file():
+            return folder
+    raise ChartNotInstallable("the chart is not part of this installation", fix="install fedskd_sim anew")
+
+
+@dataclass(frozen=True)
+class Helm:
+    """Calls of helm for one namespace and context (empty: the current one)."""
+
+    namespace: str
+    context: str = ""
+
+    def install(self, release: str, scenario: Path, values: tuple[Path, ...]) -> None:
+        """Install the chart with a scenario.
+
+        Raises:
+            RunExists: a release of this name is there.
+            ChartNotInstallable: helm is missing or refused it.
+
+        """
+        size = scenario.stat().st_size
+        if size > SCENARIO_LIMIT:
+            text = f"the scenario has {size} bytes, and {SCENARIO_LIMIT} fit into a ConfigMap"
+            raise ChartNotInstallable(text, fix="shorten the scenario, or make it two runs")
+        if self.exists(release):
+            fix = f"choose another --name, follow it with 'fedskd-sim collect {release}', or 'fedskd-sim stop {release}'"
+            raise RunExists(f"a run {release!r} is in namespace {self.namespace!r}", fix=fix)
+        files = [part for file in values for part in ("--values", str(file))]
+        done = self._call("install", release, str(chart()), "--set-file", f"scenario={scenario}", *files)
+        if done.returncode:
+            reason = done.stderr.strip().removeprefix("Error: ") or done.stdout.strip()
+            fix = "correct the values file; 'helm template' with the same files shows what is rendered"
+            raise ChartNotInstallable(f"helm refused the chart: {reason}", fix=fix)
+
+    def check(self) -> None:
+        """Refuse a machine without helm; raises ChartNotInstallable."""
+        self._call("version")
+
+    def exists(self, release: str) -> bool:
+        """Tell whether a release of this name is in the namespace."""
+        return self._call("status", release, "-o", "json").returncode == 0
+
+    def scenario(self, release: str) -> str:
+        """Read the scenario a release was installed with; raises ChartNotInstallable if there is no such release."""
+        done = self._call("get", "values", release, "-o", "json")
+        if done.returncode:
+            text = f"no run {release!r} in namespace {self.namespace!r}: {done.stderr.strip()}"
+            raise ChartNotInstallable(text, fix="see 'helm list', and give its --namespace")
+        return str(json.loads(done.stdout).get("scenario", ""))
+
+    def uninstall(self, release: str) -> None:
+        """Remove a release and, through its ConfigMap, every hospital; one that is gone already is no error."""
+        done = self._call("uninstall", release, "--ignore-not-found", "--wait", "--timeout", f"{PATIENCE_S}s")
+        if done.returncode:
+            fix = f"helm uninstall {release} -n {self.namespace}"
+            raise ChartNotInstallable(f"helm could not remove the release: {done.stderr.strip()}", fix=fix)
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        program = shutil.which("helm")
+        if not program:
+            raise ChartNotInstallable(
+                "the program helm is not on the PATH", fix="install helm 3.14 or newer, or use --on processes"
+            )
+        place = ["--namespace", self.namespace, *(["--kube-context", self.context] if self.context else [])]
+        try:
+            return subprocess.run(  # noqa: S603 - the user's own helm
+                [program, *arguments, *place], capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False
+            )
+        except subprocess.TimeoutExpired:
+            text = f"helm {arguments[0]} did not end within {PATIENCE_S * 2} s"
+            raise ChartNotInstallable(text, fix="look at the cluster's API server") from None

@@ -1,0 +1,99 @@
+"""What the chart tells the controller about the place of a run: images, names, time-outs, and how pods of hospitals look.
+
+The chart writes it as JSON (``plan.json``, beside the scenario, in one ConfigMap); its values schema checks the contents, and the
+Kubernetes client's models check what is made of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.transport.base import CONTROLLER
+
+PORT = 5555
+METRICS_PORT = 9100
+NAME_LIMIT = 57
+"""A pod's name is its job's and six more characters, and may have 63."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The place of one run in a cluster."""
+
+    release: str
+    namespace: str
+    run: str
+    """Hash of scenario and settings: another one is another run."""
+    owner: str
+    """The ConfigMap that owns every object of the run."""
+    controller: str
+    """The controller's job."""
+    subdomain: str
+    """The headless service: a hospital's host name is NAME.SUBDOMAIN."""
+    secret: str
+    service_account: str
+    images: Mapping[str, Mapping[str, Any]]
+    """``hospital`` (with PyTorch) and ``controller`` (without): image and pull policy."""
+    pull_secrets: tuple[Mapping[str, str], ...]
+    labels: Mapping[str, str]
+    startup_seconds: float
+    unschedulable_seconds: float
+    hold_seconds: float
+    ttl_seconds: int
+    backoff_limit: int
+    grace_seconds: int
+    defaults: Mapping[str, Any]
+    overrides: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read the chart's file.
+
+        Raises:
+            InvalidValue: it is not what this version's chart writes.
+
+        """
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            values["pull_secrets"] = tuple(values["pull_secrets"])
+            return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidValue(f"{file} is no plan: {error!r}", fix="use the chart and the image of one version") from error
+
+    def checked(self, names: tuple[str, ...]) -> Self:
+        """Refuse settings for hospitals that do not exist; raises InvalidValue."""
+        for name in self.overrides:
+            if name not in names:
+                text = f"the chart has settings for {name!r}, which is no hospital of the scenario"
+                raise InvalidValue(text, fix=f"hospitals.overrides may have {', '.join(names)}")
+        return self
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and requests only what is given."""
+        own = self.overrides.get(name, {})
+        nested = {key: {**self.defaults[key], **own[key]} for key in ("gpu", "requests") if key in own}
+        return {**self.defaults, **own, **nested}
+
+    def job(self, name: str) -> str:
+        """Name a hospital's job; the release's part gives way where it would be too long."""
+        tail = f"-{self.run}-{name}"
+        return self.release[: NAME_LIMIT - len(tail)].rstrip("-.") + tail
+
+    def address(self, name: str) -> str:
+        """Say where a member's inbox is reached in the cluster."""
+        return f"tcp://{name}.{self.subdomain}:{PORT}"
+
+    @property
+    def bind(self) -> str:
+        """Say where every member listens in its pod."""
+        return f"tcp://*:{PORT}"
+
+    @property
+    def hub(self) -> str:
+        """Say where the controller is reached."""
+        return self.address(CONTROLLER)

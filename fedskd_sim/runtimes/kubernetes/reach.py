@@ -1,0 +1,151 @@
+"""What the launcher does in a cluster with the rights of its user: look at a release's pods, follow logs, fetch results."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from kubernetes.stream import stream
+from urllib3.exceptions import HTTPError
+
+from fedskd_sim.errors import ClusterUnavailable
+from fedskd_sim.runtimes.kubernetes.jobs import RUN
+
+CONNECTIONS = 160
+ASK_S = (5, 30)
+FOLLOW_S = (5, 120)
+EXEC_S = 300
+FORBIDDEN, MISSING = (401, 403), 404
+
+Result = TypeVar("Result")
+
+
+class Unreachable(Exception):
+    """The API server did not answer this time."""
+
+
+@dataclass
+class Reach:
+    """The API with the user's configuration; an empty namespace or context means the configuration's own."""
+
+    namespace: str = ""
+    context: str = ""
+    _settings: Any = field(init=False)
+    _core: Any = field(init=False)
+    _batch: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the configuration; raises ClusterUnavailable if there is none, or not this context."""
+        self._settings = client.Configuration()
+        loader: Any = config  # untyped
+        try:
+            loader.load_kube_config(context=self.context or None, client_configuration=self._settings)
+            contexts, active = loader.list_kube_config_contexts()
+        except (ConfigException, OSError) as error:
+            raise ClusterUnavailable(f"no cluster is configured: {error}", fix="set KUBECONFIG, or --context") from error
+        chosen = next((one for one in contexts if one["name"] == self.context), active)
+        self.namespace = self.namespace or chosen["context"].get("namespace") or "default"
+        self._settings.connection_pool_maxsize = CONNECTIONS
+        self._settings.retries = False
+        api = client.ApiClient(self._settings)
+        self._core, self._batch = client.CoreV1Api(api), client.BatchV1Api(api)
+
+    def check(self) -> None:
+        """Refuse a namespace that is missing or forbidden; raises ClusterUnavailable."""
+        try:
+            self._ask(lambda: self._core.read_namespace(self.namespace, _request_timeout=ASK_S))
+        except ApiException as error:
+            if error.status == MISSING:
+                fix = f"kubectl create namespace {self.namespace}"
+                raise ClusterUnavailable(f"there is no namespace {self.namespace!r}", fix=fix) from None
+        except Unreachable as error:
+            raise ClusterUnavailable(
+                f"the cluster does not answer: {error}", fix="check KUBECONFIG, --context and the network"
+            ) from None
+        try:
+            self.jobs("none")
+        except ApiException as error:
+            text = f"the namespace {self.namespace!r} is forbidden: {error.reason}"
+            raise ClusterUnavailable(text, fix="ask for the right to use it, or choose another --namespace") from None
+
+    def jobs(self, release: str) -> list[Any]:
+        """List a release's Jobs; raises Unreachable, ApiException."""
+        return self._list(self._batch.list_namespaced_job, release)
+
+    def pods(self, release: str) -> list[Any]:
+        """List a release's pods; raises Unreachable, ApiException."""
+        return self._list(self._core.list_namespaced_pod, release)
+
+    def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
+        """Yield the lines of a pod's log from its beginning, while they come; raises Unreachable if the connection breaks."""
+        asked = self._ask(
+            lambda: self._core.read_namespaced_pod_log(
+                pod, self.namespace, follow=follow, _preload_content=False, _request_timeout=FOLLOW_S
+            )
+        )
+        rest = b""
+        with closing(asked):
+            try:
+                for chunk in asked.stream(1 << 16):
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    yield from (line.decode(errors="replace") for line in whole)
+            except (HTTPError, OSError) as error:
+                raise Unreachable(str(error)) from error
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def fetch(self, pod: str, folder: Path) -> None:
+        """Unpack a holding hospital's final weights into a folder, then let it go.
+
+        Raises:
+            Unreachable: the connection broke, or what came was not whole; the hospital still holds.
+
+        """
+        text = self._run(pod, ["fedskd-sim", "results", RUN])
+        try:
+            data = base64.b64decode(text.strip().removesuffix("."), validate=True)
+            if not text.strip().endswith("."):
+                raise Unreachable(f"the results of {pod} came only in part")
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                archive.extractall(folder, filter="data")
+        except (binascii.Error, tarfile.TarError) as error:
+            raise Unreachable(f"the results of {pod} cannot be read: {error}") from error
+        self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
+
+    def _run(self, pod: str, command: list[str]) -> str:
+        api: Any = client.CoreV1Api(client.ApiClient(self._settings))  # one of its own: a stream changes its client
+        opened: Any = stream
+        asked = {"container": "hospital", "command": command, "stdout": True, "stderr": False, "stdin": False, "tty": False}
+
+        def whole() -> str:
+            connection = opened(api.connect_get_namespaced_pod_exec, pod, self.namespace, _preload_content=False, **asked)
+            with closing(connection):
+                connection.run_forever(timeout=EXEC_S)
+                return str(connection.read_all())
+
+        return self._ask(whole)
+
+    def _list(self, function: Callable[..., Any], release: str) -> list[Any]:
+        selector = f"app.kubernetes.io/name=fedskd-sim,app.kubernetes.io/instance={release}"
+        found = self._ask(lambda: function(self.namespace, label_selector=selector, _request_timeout=ASK_S))
+        return list(found.items)
+
+    def _ask(self, function: Callable[[], Result]) -> Result:
+        try:
+            return function()
+        except ApiException as error:
+            if error.status in (0, None) or error.status >= 500:  # noqa: PLR2004 - the server's own trouble
+                raise Unreachable(str(error.reason)) from error
+            raise
+        except (HTTPError, OSError) as error:
+            raise Unreachable(str(error)) from error

@@ -1,0 +1,120 @@
+"""The pods of a run, as the controller sees them, and what it must conclude; no calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from fedskd_sim.errors import HospitalCrashed, PodCannotStart
+from fedskd_sim.exits import rebuilt
+from fedskd_sim.logs import EventLog
+from fedskd_sim.messages import Done, Failed
+from fedskd_sim.runtimes.kubernetes.cluster import seconds
+from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL
+from fedskd_sim.runtimes.kubernetes.pods import Finding, finding
+
+OWN_WORD_S = 3.0
+CLOCK_SLACK_S = 2.0
+"""A pod's creation time has whole seconds."""
+
+
+@dataclass
+class Entry:
+    """The newest pod of a hospital, and since when it is as it is."""
+
+    uid: str
+    finding: Finding
+    since: float
+    created: float
+    gone: bool = False
+
+
+@dataclass
+class Roster:
+    """Keeps one entry per hospital; fed by one thread, asked by another."""
+
+    names: tuple[str, ...]
+    log: EventLog
+    unschedulable_seconds: float
+    started: float | None = None
+    """UNIX time of the start, once there was one."""
+    _pods: dict[str, Entry] = field(default_factory=dict)
+    _done: set[str] = field(default_factory=set)
+    _lock: Lock = field(default_factory=Lock)
+
+    def saw(self, kind: str, pod: Any) -> None:
+        """Take in a change of a pod."""
+        name = (pod.metadata.labels or {}).get(HOSPITAL)
+        if name not in self.names:
+            return
+        found, created = finding(pod), seconds(pod.metadata.creation_timestamp)
+        with self._lock:
+            entry = self._pods.get(name)
+            if entry and entry.uid != pod.metadata.uid and created < entry.created:
+                return
+            gone = kind == "DELETED"
+            same = entry and entry.uid == pod.metadata.uid and entry.finding.standing == found.standing and entry.gone == gone
+            since = entry.since if entry and same else time.monotonic()
+            self._pods[name] = Entry(pod.metadata.uid, found, since, created, gone)
+        if not same or (entry and entry.finding.text != found.text):
+            standing = "gone" if gone else found.standing
+            self.log.event("pod", hospital=name, standing=standing, text=found.text, node=pod.spec.node_name or "")
+
+    def refused(self, complaints: Mapping[str, str]) -> None:
+        """Take in why hospitals have no pod at all, by hospital."""
+        with self._lock:
+            for name, text in complaints.items():
+                if name not in self._pods:
+                    found = Finding("pending" if "exceeded quota" in text else "hopeless", f"its pod cannot be created: {text}")
+                    self._pods[name] = Entry("", found, time.monotonic(), 0.0)
+
+    def without_pod(self) -> Iterable[str]:
+        """Name the hospitals that have no pod."""
+        with self._lock:
+            return [name for name in self.names if name not in self._pods]
+
+    def conclusion(self) -> Failed | Done | None:
+        """Say what follows from the pods: an end that a hospital could not tell itself, once."""
+        with self._lock:
+            for name, entry in self._pods.items():
+                if name in self._done:
+                    continue
+                found = self._conclude(name, entry)
+                if found:
+                    self._done.add(name)
+                    return found
+        return None
+
+    def summary(self) -> str:
+        """Tell of every pod that does not run."""
+        with self._lock:
+            waiting = {name: entry.finding for name, entry in self._pods.items() if entry.finding.standing != "running"}
+            missing = [name for name in self.names if name not in self._pods]
+        told = [f"{name}: {found.text or found.standing}" for name, found in waiting.items()]
+        return "; ".join(told + [f"{name}: no pod" for name in missing])
+
+    def _conclude(self, name: str, entry: Entry) -> Failed | Done | None:
+        found, waited = entry.finding, time.monotonic() - entry.since
+        if found.standing == "succeeded":
+            return Done(name)
+        lost = found.standing == "unschedulable" and waited > self.unschedulable_seconds
+        if found.standing == "hopeless" or lost:
+            return Failed(name, PodCannotStart.exit_code, found.text)
+        patience = OWN_WORD_S if found.code in FINAL_CODES else 0.0  # a crash has no word of its own
+        if found.standing == "failed" and waited >= patience and (self.started or found.code in FINAL_CODES):
+            return _told(name, found)
+        if self.started and entry.gone and waited > OWN_WORD_S:
+            return Failed(name, HospitalCrashed.exit_code, found.text or "its pod was deleted")
+        if self.started and entry.created > self.started + CLOCK_SLACK_S:
+            return Failed(name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost")
+        return None
+
+
+def _told(name: str, found: Finding) -> Failed:
+    if found.code not in FINAL_CODES:
+        return Failed(name, HospitalCrashed.exit_code, found.text)
+    meaning = (type(rebuilt(found.code or 0, "")).__doc__ or "").splitlines()[0]
+    return Failed(name, found.code or 0, f"{found.text}: {meaning}")

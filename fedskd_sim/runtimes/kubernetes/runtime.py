@@ -1,0 +1,235 @@
+"""The launcher's side: install the chart, show the pods' progress, bring the results home, remove what is not needed any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubernetes.client.exceptions import ApiException
+
+from fedskd_sim.errors import ClusterUnavailable, FedskdError, HospitalCrashed, PodCannotStart, RegistrationTimeout
+from fedskd_sim.exits import rebuilt
+from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
+from fedskd_sim.runtimes.kubernetes.books import Books
+from fedskd_sim.runtimes.kubernetes.helm import Helm
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.pods import finding
+from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+from fedskd_sim.scenario import Loaded
+from fedskd_sim.transport.base import CONTROLLER
+
+LOOK_S = 1.0
+BACKOFF_S, LONGEST_BACKOFF_S = 10, 360
+AWAY_S = 600.0
+DRAIN_S = 60.0
+FETCH_TRIES = 5
+CONCLUDED = (PodCannotStart.exit_code, HospitalCrashed.exit_code, RegistrationTimeout.exit_code)
+"""Ends that the controller knows more of than any hospital."""
+
+
+@dataclass
+class KubernetesRuntime:
+    """A run in a cluster, launched here or followed from here."""
+
+    release: str
+    namespace: str = ""
+    context: str = ""
+    values: tuple[Path, ...] = ()
+    keep: bool = False
+    """Leave the release in the cluster when the run has ended."""
+    reach: Reach = field(init=False)
+    _installed: bool = False
+    _errors: list[Event] = field(default_factory=list)
+    _holding: set[str] = field(default_factory=set)
+    _order: Order = field(init=False)
+
+    def prepare(self, loaded: Loaded) -> None:  # noqa: ARG002 - the cluster is the same for every scenario
+        """Find the cluster, the namespace and helm; raises ClusterUnavailable, ChartNotInstallable."""
+        self.connect()
+        self.reach.check()
+        self._helm.check()
+
+    def connect(self) -> None:
+        """Read the cluster's configuration; raises ClusterUnavailable."""
+        self.reach = Reach(self.namespace, self.context)
+        self.namespace = self.reach.namespace
+
+    def launch(self, order: Order) -> None:
+        """Install the chart; raises RunExists, ChartNotInstallable."""
+        self._order = order
+        self._helm.install(self.release, order.folder / "scenario.yaml", self.values)
+        self._installed = True
+
+    def attach(self, order: Order | None) -> None:
+        """Take charge of a run that is there already; None only to stop it."""
+        self._installed = True
+        if order:
+            self._order = order
+
+    def scenario(self) -> str:
+        """Read the scenario from the release; raises ChartNotInstallable if there is none."""
+        return self._helm.scenario(self.release)
+
+    def log_of(self, member: str) -> Iterator[str]:
+        """Yield the lines of a member's pods, oldest first; raises ClusterUnavailable."""
+        try:
+            pods = [pod for pod in self.reach.pods(self.release) if pod.metadata.labels.get(HOSPITAL, CONTROLLER) == member]
+            for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
+                if pod.status.phase != "Pending":
+                    yield from self.reach.lines(pod.metadata.name, follow=False)
+        except Unreachable as error:
+            raise ClusterUnavailable(f"the API server does not answer: {error}", fix="try again") from None
+
+    def remarks(self) -> Iterator[str]:
+        """Yield lines for people on pods that do not run and on Jobs that wait before another try."""
+        pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
+        for pod in pods:
+            found = finding(pod)
+            if found.standing != "running":
+                yield f"{pod.metadata.name}: {found.standing}" + (f", {found.text}" if found.text else "")
+        active = {pod.metadata.labels.get(HOSPITAL, CONTROLLER) for pod in pods if pod.status.phase in ("Pending", "Running")}
+        for job in jobs:
+            name = job.metadata.labels.get(HOSPITAL, CONTROLLER)
+            if job.status.failed and name not in active and not job.status.succeeded and not job.status.conditions:
+                pause = min(BACKOFF_S * 2 ** (job.status.failed - 1), LONGEST_BACKOFF_S)
+                yield f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s after the last was lost"
+        code = _exit_code(pods, jobs) if jobs else None
+        yield {None: "the run goes on" if jobs else "there is no such run", 0: "the run has ended well"}.get(
+            code, f"the run has ended with exit code {code}"
+        )
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Say where the run is, for the run folder."""
+        return {"runtime": "kubernetes", "release": self.release, "namespace": self.namespace, "context": self.context}
+
+    def wait(self, watch: Watch) -> None:
+        """Follow the run to its end and fetch its results; raises the error that ended it."""
+        books = Books(self.reach, self._order.folder)
+        try:
+            ended = self._followed(books, watch)
+            self._drain(books, watch)
+            if ended == 0:
+                self._fetch()
+            folder.note_place(self._order.folder, self.place | {"collected": True})
+        finally:
+            books.close()
+        if ended:
+            raise self._verdict(ended)
+
+    def stop(self) -> None:
+        """Remove the release, unless it was to be kept or holds results that were not fetched."""
+        if self._installed and not self.keep:
+            self._helm.uninstall(self.release)
+            self._installed = False
+
+    def detach(self) -> None:
+        """Leave the run to itself."""
+        self.keep = True
+
+    @property
+    def _helm(self) -> Helm:
+        return Helm(self.namespace, self.context)
+
+    def _followed(self, books: Books, watch: Watch) -> int:
+        """Show events until the controller's Job has ended; give the run's exit code."""
+        answered = time.monotonic()
+        while True:
+            try:
+                pods = self.reach.pods(self.release)
+                books.follow(pods)
+                code = _exit_code(pods, self.reach.jobs(self.release))
+                answered = time.monotonic()
+                if code is not None:
+                    return code
+            except Unreachable as error:
+                if time.monotonic() - answered > AWAY_S:
+                    text = f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on without being watched"
+                    self.detach()
+                    raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release} when it is back") from None
+            self._show(books, watch, LOOK_S)
+
+    def _drain(self, books: Books, watch: Watch) -> None:
+        """Read the logs to their end, or until the hospitals hold."""
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline and not (self._settled(books) and books.complete):
+            self._show(books, watch, LOOK_S)
+
+    def _settled(self, books: Books) -> bool:
+        try:
+            pods = self.reach.pods(self.release)
+        except Unreachable:
+            return False
+        books.follow(pods)
+        over = {pod.metadata.labels.get(HOSPITAL) for pod in pods if pod.status.phase in ("Succeeded", "Failed")}
+        return set(self._order.loaded.scenario.names) <= self._holding | over or not pods
+
+    def _show(self, books: Books, watch: Watch, patience: float) -> None:
+        for event in books.events(patience):
+            if event["event"] == "error":
+                self._errors.append(event)
+            if event["event"] == "holding":
+                self._holding.add(event["hospital"])
+            watch(event)
+
+    def _fetch(self) -> None:
+        """Bring the final weights home from every hospital."""
+        if self._order.loaded.scenario.algorithm.name == "placebo":
+            return
+        missing: dict[str, str] = {}
+        for name in self._order.loaded.scenario.names:
+            for attempt in range(FETCH_TRIES):
+                try:
+                    self.reach.fetch(self._pod_of(name), self._order.folder)
+                except (Unreachable, ApiException, LookupError) as error:
+                    missing[name] = str(error)
+                    time.sleep(attempt)
+                else:
+                    missing.pop(name, None)
+                    break
+        if missing:
+            self.keep = True
+            text = f"the run ended well, but the final weights of {', '.join(missing)} could not be fetched: {missing.popitem()[1]}"
+            raise ClusterUnavailable(text, fix=f"raise holdSeconds in the chart's values; the release {self.release!r} was left")
+
+    def _pod_of(self, name: str) -> str:
+        for pod in self.reach.pods(self.release):
+            if pod.metadata.labels.get(HOSPITAL) == name and pod.status.phase == "Running":
+                return str(pod.metadata.name)
+        raise LookupError(f"{name!r} has left already")
+
+    def _verdict(self, code: int) -> FedskdError:
+        """Choose the error that ended the run: a hospital's own, else what the controller has concluded."""
+        own = [event for event in self._errors if event.get("hospital") and event["own"]]
+        concluded = [event for event in self._errors if not event.get("hospital")]
+        chosen = concluded if code in CONCLUDED or not own else own
+        found = verdict(chosen)
+        if found:
+            return self._order.loaded.placed(found)
+        return rebuilt(code, f"the controller ended with exit code {code}", fix="see logs/controller.jsonl")
+
+
+def _exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
+    """Read the run's exit code from the controller; None while it goes on."""
+    controllers = [job for job in jobs if HOSPITAL not in job.metadata.labels]
+    if jobs and not controllers:
+        return None
+    if not jobs:
+        raise ClusterUnavailable("the run has been removed from the cluster", fix="launch it again")
+    newest = max(controllers, key=lambda job: job.metadata.creation_timestamp)
+    if newest.status.succeeded:
+        return 0
+    if not any(one.type == "Failed" and one.status == "True" for one in newest.status.conditions or ()):
+        return None
+    codes = [
+        status.state.terminated.exit_code
+        for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)
+        if pod.metadata.labels.get("app.kubernetes.io/component") == CONTROLLER
+        for status in pod.status.container_statuses or ()
+        if status.state.terminated
+    ]
+    return codes[-1] if codes else 1
