@@ -64,8 +64,6 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     place = _runtime(runtime, cluster)
     loaded = checked(scenario, data, place.prepare, elsewhere=IN_THE_CLUSTER if in_cluster and data is None else ())
-    if in_cluster:
-        place.release = place.release or loaded.scenario.name
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
     click.echo(f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder {short(order.folder)}")

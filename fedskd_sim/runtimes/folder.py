@@ -64,9 +64,10 @@ def here() -> dict[str, Any]:
 
 
 def birth(pid: int) -> str:
-    """Tell when a process began, so that another one with the same number is not taken for it; empty if there is none."""
+    """Tell when a process began, so that another one with the same number is not taken for it; empty if it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return "" if state == "Z" else rest[18]
     except (OSError, IndexError):
         return ""
 

@@ -67,6 +67,9 @@ class LocalRun:
 
     def remarks(self) -> Iterator[str]:
         """Say whether the launcher is alive."""
+        if self.place.get("collected"):
+            yield f"ended in the cluster as {self.place['release']!r}; its results are here"
+            return
         yield f"running, process {self.place['pid']}" if self._alive() else "not running any more"
 
     def stop(self) -> str:
@@ -93,12 +96,11 @@ class ClusterRun:
 
     def events(self) -> Iterator[Event]:
         """Read the logs of all pods."""
-        from fedskd_sim.runtimes.kubernetes.books import Books, once  # noqa: PLC0415 - only runs in clusters need the client
+        from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
 
         with tempfile.TemporaryDirectory() as place:
-            books = Books(self.runtime.reach, Path(place))
             folders.subfolders(Path(place))
-            once(self.runtime.reach, self.runtime.release, books)
+            once(self.runtime.reach, self.runtime.release, Path(place))
             found = [json.loads(line) for file in Path(place).glob("logs/*.jsonl") for line in _whole_lines(file)]
         yield from sorted(found, key=lambda event: event["time"])
 
@@ -112,8 +114,10 @@ class ClusterRun:
 
     def stop(self) -> str:
         """Remove the release."""
+        if not self.runtime.exists():
+            return f"nothing to stop: there is no {self.runtime.release!r} in namespace {self.runtime.namespace!r}"
         if self.folder:
-            with suppress(Exception):
+            with suppress(Exception):  # what it holds must be freed whether or not its records can be read
                 refresh(self.folder)
         self.runtime.attach(None)
         self.runtime.stop()
@@ -132,7 +136,7 @@ def run(name: str, namespace: str, context: str) -> Found:
     if folder.is_dir():
         place = _place(folder)
         loaded = load(folder / "scenario.yaml")
-        if place.get("runtime") == "kubernetes":
+        if place.get("runtime") == "kubernetes" and not place.get("collected"):
             return ClusterRun(_runtime(place["release"], place["namespace"], place["context"]), loaded, folder)
         return LocalRun(folder, loaded, place)
     runtime = _runtime(name, namespace, context)
@@ -165,12 +169,12 @@ def refresh(folder: Path) -> None:
     place = _place(folder)
     if place.get("runtime") != "kubernetes" or place.get("collected"):
         return
-    from fedskd_sim.runtimes.kubernetes.books import Books, once  # noqa: PLC0415 - only runs in clusters need the client
+    from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
 
     runtime = _runtime(place["release"], place["namespace"], place["context"])
     if runtime.reach.pods(runtime.release):
         _emptied(folder)
-        once(runtime.reach, runtime.release, Books(runtime.reach, folder))
+        once(runtime.reach, runtime.release, folder)
 
 
 def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from threading import Thread
-from typing import Any
+from typing import Any, TextIO
 
 from kubernetes.client.exceptions import ApiException
 
@@ -32,6 +33,7 @@ class Books:
     _phases: dict[str, str] = field(default_factory=dict)
     _finished: set[str] = field(default_factory=set)
     _lines: SimpleQueue[tuple[str, str, str]] = field(default_factory=SimpleQueue)
+    _files: dict[Path, TextIO] = field(default_factory=dict)
     _closed: Flag = field(default_factory=Flag)
 
     def follow(self, pods: list[Any]) -> None:
@@ -65,8 +67,10 @@ class Books:
         return ended <= self._finished and self._lines.empty()
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop following, and close the files."""
         self._closed.set()
+        while self._files:
+            self._files.popitem()[1].close()
 
     def _read(self, uid: str, name: str, pod: str) -> None:
         """Follow one pod to its end; after a broken connection the log is read anew, without what is known."""
@@ -103,8 +107,10 @@ class Books:
         return event
 
     def _append(self, folder: str, file: str, line: str) -> None:
-        with (self.folder / folder / file).open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        path = self.folder / folder / file
+        if path not in self._files:
+            self._files[path] = path.open("a", encoding="utf-8", buffering=1)
+        self._files[path].write(line + "\n")
 
 
 def parsed(line: str) -> dict[str, Any] | None:
@@ -116,8 +122,14 @@ def parsed(line: str) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and "event" in event and "time" in event else None
 
 
-def once(reach: Reach, release: str, books: Books) -> None:
-    """Sort what all pods have logged so far, without following them; raises Unreachable, ApiException."""
+def once(reach: Reach, release: str, folder: Path) -> None:
+    """Sort what all pods have logged so far into a folder, without following them; raises Unreachable, ApiException."""
+    books = Books(reach, folder)
+    with closing(books):
+        _read_all(reach, release, books)
+
+
+def _read_all(reach: Reach, release: str, books: Books) -> None:
     for pod in sorted(reach.pods(release), key=lambda pod: pod.metadata.creation_timestamp):
         name = pod.metadata.labels.get(HOSPITAL, CONTROLLER)
         if pod.status.phase not in ("Pending", "Unknown"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,14 +15,14 @@ from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from fedskd_sim.errors import ClusterUnavailable
+from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
 
 AT_ONCE = 20
 WATCH_S = 300
 PATIENCE_S = 120.0
 LONGEST_PAUSE_S = 5.0
 AGAIN = (429, 500, 502, 503, 504)
-CONFLICT = 409
+CONFLICT, INVALID = 409, (400, 422)
 STARTED = "fedskd.io/started"
 
 Result = TypeVar("Result")
@@ -62,6 +63,10 @@ class Cluster:
     def release(self, job: str) -> None:
         """Let a suspended Job's pod be made."""
         self._patch(job, {"spec": {"suspend": False}})
+
+    def suspend(self, job: str) -> None:
+        """Remove a Job's pods, and let no other be made."""
+        self._patch(job, {"spec": {"suspend": True}})
 
     def mark_started(self, job: str) -> None:
         """Note on the controller's Job that the run has started, for a controller that may come after this one."""
@@ -136,14 +141,30 @@ class Cluster:
             try:
                 return function()
             except ApiException as error:
-                if error.status not in AGAIN or time.monotonic() > deadline:
+                if error.status == CONFLICT:
                     raise
+                if error.status not in AGAIN or time.monotonic() > deadline:
+                    raise refusal(verb, error) from error
             except (HTTPError, OSError) as error:
                 if time.monotonic() > deadline:
                     fix = "look at the cluster's API server, and at the network policy of the namespace"
                     raise ClusterUnavailable(f"the API server does not answer: {error}", fix=fix) from error
             time.sleep(pause)
             pause = min(LONGEST_PAUSE_S, pause * 2)
+
+
+def refusal(verb: str, error: ApiException) -> FedskdError:
+    """Say in our words why the API server refused a call."""
+    try:
+        reason = json.loads(error.body or "")["message"]
+    except (ValueError, KeyError, TypeError):
+        reason = error.reason
+    text = f"the API server refused to {verb}: {reason}"
+    if error.status in INVALID:
+        return InvalidValue(text, fix="correct the chart's values, or the hospital's resources in the scenario")
+    return ClusterUnavailable(
+        text, fix="install the chart with rbac.create, or give the controller's account the rights of its Role"
+    )
 
 
 def started_before(jobs: list[Any], controller: str) -> float | None:

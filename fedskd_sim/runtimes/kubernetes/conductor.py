@@ -14,14 +14,14 @@ from threading import Thread
 from typing import Any
 
 from fedskd_sim.controller import Controller
-from fedskd_sim.errors import FedskdError, PodCannotStart, RegistrationTimeout
+from fedskd_sim.errors import FedskdError, HopTimeout, PodCannotStart, ReceiptTimeout, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.logs import EventLog
-from fedskd_sim.messages import Message
+from fedskd_sim.messages import Failed, Message
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, started_before
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
-from fedskd_sim.runtimes.kubernetes.roster import Roster
+from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived
@@ -30,6 +30,7 @@ from fedskd_sim.transport.zeromq import Hub, Keys
 LOOK_S = 0.5
 COMPLAINTS_S = 3.0
 COMPONENT = "app.kubernetes.io/component=hospital"
+CONSEQUENCES = (HopTimeout.exit_code, ReceiptTimeout.exit_code)
 
 
 @dataclass
@@ -52,10 +53,20 @@ class Attentive:
                 return concluded
             left = deadline - time.monotonic()
             try:
-                return self.hub.receive(min(LOOK_S, max(0.0, left)))
+                return self._cause(self.hub.receive(min(LOOK_S, max(0.0, left))))
             except NothingReceived:
                 if left <= 0:
                     raise
+
+    def _cause(self, message: Message) -> Message:
+        """Give a hospital that has waited in vain for another a moment until its pod's end is known: that is the cause."""
+        deadline = time.monotonic() + OWN_WORD_S
+        while isinstance(message, Failed) and message.code in CONSEQUENCES and time.monotonic() < deadline:
+            concluded = self.roster.conclusion()
+            if isinstance(concluded, Failed):
+                return concluded
+            time.sleep(LOOK_S / 5)
+        return message
 
     def close(self) -> None:
         """Free the address."""
@@ -96,6 +107,7 @@ class Conductor:
             finally:
                 self.log.event("api", calls=dict(self.cluster.calls))
         if end.code:
+            self._sweep()
             ended = rebuilt(end.code, end.reason, fix="see the log of that hospital")
             ended.second_hand = end.code != PodCannotStart.exit_code
             raise ended
@@ -109,6 +121,15 @@ class Conductor:
             self.log.event("created", jobs=len(bodies))
             list(pool.map(self.cluster.release, [self.plan.job(name) for name in names]))
         self.log.event("released", jobs=len(bodies))
+
+    def _sweep(self) -> None:
+        """Leave no hospital behind that would wait for a run which has failed: a Job whose pod crashed makes another one."""
+        deadline = time.monotonic() + self.loaded.scenario.timeouts.goodbye
+        while time.monotonic() < deadline and self.roster.running():
+            time.sleep(LOOK_S)
+        for found in self.cluster.jobs():
+            if found.metadata.name != self.plan.controller and not found.status.conditions:
+                self.cluster.suspend(found.metadata.name)
 
     def _mark(self) -> None:
         self.cluster.mark_started(self.plan.controller)

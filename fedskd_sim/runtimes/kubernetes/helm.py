@@ -47,9 +47,7 @@ class Helm:
         if size > SCENARIO_LIMIT:
             text = f"the scenario has {size} bytes, and {SCENARIO_LIMIT} fit into a ConfigMap"
             raise ChartNotInstallable(text, fix="shorten the scenario, or make it two runs")
-        if self.exists(release):
-            fix = f"choose another --name, follow it with 'fedskd-sim collect {release}', or 'fedskd-sim stop {release}'"
-            raise RunExists(f"a run {release!r} is in namespace {self.namespace!r}", fix=fix)
+        self.check_free(release)
         files = [part for file in values for part in ("--values", str(file))]
         done = self._call("install", release, str(chart()), "--set-file", f"scenario={scenario}", *files)
         if done.returncode:
@@ -57,9 +55,11 @@ class Helm:
             fix = "correct the values file; 'helm template' with the same files shows what is rendered"
             raise ChartNotInstallable(f"helm refused the chart: {reason}", fix=fix)
 
-    def check(self) -> None:
-        """Refuse a machine without helm; raises ChartNotInstallable."""
-        self._call("version")
+    def check_free(self, release: str) -> None:
+        """Refuse a name that is taken; raises RunExists, and ChartNotInstallable without helm."""
+        if self.exists(release):
+            fix = f"choose another --name, follow it with 'fedskd-sim collect {release}', or 'fedskd-sim stop {release}'"
+            raise RunExists(f"a run {release!r} is in namespace {self.namespace!r}", fix=fix)
 
     def exists(self, release: str) -> bool:
         """Tell whether a release of this name is in the namespace."""

@@ -88,6 +88,11 @@ class Roster:
                     return found
         return None
 
+    def running(self) -> bool:
+        """Tell whether any pod still runs."""
+        with self._lock:
+            return any(entry.finding.standing in ("running", "leaving") and not entry.gone for entry in self._pods.values())
+
     def summary(self) -> str:
         """Tell of every pod that does not run."""
         with self._lock:

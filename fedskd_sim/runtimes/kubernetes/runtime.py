@@ -22,7 +22,7 @@ from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.base import CONTROLLER
 
-LOOK_S = 1.0
+LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
 BACKOFF_S, LONGEST_BACKOFF_S = 10, 360
 AWAY_S = 600.0
 DRAIN_S = 60.0
@@ -47,11 +47,12 @@ class KubernetesRuntime:
     _holding: set[str] = field(default_factory=set)
     _order: Order = field(init=False)
 
-    def prepare(self, loaded: Loaded) -> None:  # noqa: ARG002 - the cluster is the same for every scenario
-        """Find the cluster, the namespace and helm; raises ClusterUnavailable, ChartNotInstallable."""
+    def prepare(self, loaded: Loaded) -> None:
+        """Find the cluster, the namespace and helm; raises ClusterUnavailable, ChartNotInstallable, RunExists."""
+        self.release = self.release or loaded.scenario.name
         self.connect()
         self.reach.check()
-        self._helm.check()
+        self._helm.check_free(self.release)
 
     def connect(self) -> None:
         """Read the cluster's configuration; raises ClusterUnavailable."""
@@ -69,6 +70,10 @@ class KubernetesRuntime:
         self._installed = True
         if order:
             self._order = order
+
+    def exists(self) -> bool:
+        """Tell whether the release is in the cluster."""
+        return self._helm.exists(self.release)
 
     def scenario(self) -> str:
         """Read the scenario from the release; raises ChartNotInstallable if there is none."""
@@ -137,21 +142,27 @@ class KubernetesRuntime:
 
     def _followed(self, books: Books, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
-        answered = time.monotonic()
+        answered, next_look = time.monotonic(), 0.0
         while True:
-            try:
-                pods = self.reach.pods(self.release)
-                books.follow(pods)
-                code = _exit_code(pods, self.reach.jobs(self.release))
-                answered = time.monotonic()
-                if code is not None:
-                    return code
-            except Unreachable as error:
-                if time.monotonic() - answered > AWAY_S:
-                    text = f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on without being watched"
-                    self.detach()
-                    raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release} when it is back") from None
+            if time.monotonic() >= next_look:
+                try:
+                    pods = self.reach.pods(self.release)
+                    books.follow(pods)
+                    code = _exit_code(pods, self.reach.jobs(self.release))
+                    answered = time.monotonic()
+                    next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
+                    if code is not None:
+                        return code
+                except Unreachable as error:
+                    self._give_up_after(answered, error)
             self._show(books, watch, LOOK_S)
+
+    def _give_up_after(self, answered: float, error: Unreachable) -> None:
+        """Leave the run to itself when the API server has not answered for long."""
+        if time.monotonic() - answered > AWAY_S:
+            self.detach()
+            text = f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on without being watched"
+            raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release} when it is back") from None
 
     def _drain(self, books: Books, watch: Watch) -> None:
         """Read the logs to their end, or until the hospitals hold."""

@@ -22,6 +22,8 @@ HEARTBEAT_MS = 2000
 SILENCE_MS = 15_000
 RECONNECT_MS = 50
 RECONNECT_MOST_MS = 2000
+CONNECT_MS = 3000
+"""A member that was restarted elsewhere has another address: without an end to connecting its name is never looked up again."""
 ENVELOPE = 256  # what CURVE adds to a frame, and then some
 SOCKET_PATH_LIMIT = 107
 DOMAIN = "run"
@@ -156,6 +158,7 @@ class Endpoint:
         socket.maxmsgsize = max(largest, HEADER_LIMIT if largest > CONTROL_LIMIT else CONTROL_LIMIT) + ENVELOPE
         socket.sndhwm = socket.rcvhwm = 64
         socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = HEARTBEAT_MS, SILENCE_MS, SILENCE_MS
+        socket.connect_timeout = CONNECT_MS
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS, RECONNECT_MOST_MS
         return socket
 

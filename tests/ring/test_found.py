@@ -1,0 +1,48 @@
+"""Runs of processes, found by their folder: status, logs and stop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SLOW = """
+name: slow
+hospitals: [{name: north, architecture: buffer}, {name: east, architecture: buffer}]
+algorithm: {name: placebo, rounds: 40, session_seconds: 0.5}
+"""
+PATIENCE_S = 30
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def test_a_run_of_processes_can_be_seen_read_and_stopped(tmp_path: Path) -> None:
+    """From another shell, status shows who trains with whom, logs prints a hospital's log, and stop ends it as Ctrl-C would."""
+    file, folder = tmp_path / "slow.yaml", tmp_path / "run"
+    file.write_text(SLOW, encoding="utf-8")
+    command = [sys.executable, "-m", "fedskd_sim", "launch", str(file), "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as launcher:
+        deadline = time.monotonic() + PATIENCE_S
+        while "training with" not in (seen := cli("status", folder).stdout):
+            assert time.monotonic() < deadline, seen
+        assert f"running, process {launcher.pid}" in seen
+        assert '"event": "arrived"' in cli("logs", folder, "north").stdout
+        assert cli("stop", folder).stdout == "stopped\n"
+        assert launcher.wait(PATIENCE_S) == 130
+    assert "not running any more" in cli("status", folder).stdout
+    assert "nothing to stop" in cli("stop", folder).stdout
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    """A folder without a run, and a hospital that is not in it, have clear errors."""
+    done = cli("status", tmp_path)
+    assert done.returncode == 34
+    assert "is not a run folder" in done.stderr
+    (tmp_path / "scenario.yaml").write_text(SLOW, encoding="utf-8")
+    done = cli("logs", tmp_path, "south")
+    assert done.returncode == 2
+    assert "it has north, east" in done.stderr
