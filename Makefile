@@ -2,6 +2,16 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' fedskd_sim/__init__.py)
+ENGINE ?= $(shell command -v podman || command -v docker)
+BASE ?= docker.io/library/python:3.11-slim-bookworm
+HOSPITAL_BASE ?= $(BASE)
+PIP_OPTIONS ?=
+IMAGES := localhost/fedskd-controller:$(VERSION) localhost/fedskd-hospital:$(VERSION)
+KIND ?= kind
+KIND_CLUSTER ?= fedskd
+KIND_IMAGE ?=
+KIND_GPUS ?= 4
 
 .PHONY: help
 help:  ## List the verbs
@@ -34,3 +44,34 @@ test: lint  ## Lint, types and all tests
 .PHONY: bench
 bench: install  ## Benchmarks of speed and memory (minutes)
 	$(BIN)/python -m tests.benchmarks
+
+.PHONY: images
+images:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPTIONS)
+	@test -n "$(ENGINE)" || { echo "images need podman or docker; set ENGINE=..." >&2; exit 1; }
+	BUILDX_NO_DEFAULT_ATTESTATIONS=1 \
+	$(ENGINE) build --tag localhost/fedskd-controller:$(VERSION) --build-arg VERSION=$(VERSION) \
+	  --build-arg BASE=$(BASE) --file images/controller/Dockerfile .
+	BUILDX_NO_DEFAULT_ATTESTATIONS=1 \
+	$(ENGINE) build --tag localhost/fedskd-hospital:$(VERSION) --build-arg VERSION=$(VERSION) \
+	  --build-arg BASE=$(HOSPITAL_BASE) --build-arg PIP_OPTIONS="$(PIP_OPTIONS)" --file images/hospital/Dockerfile .
+
+.PHONY: kind-up
+kind-up:  ## Start a kind cluster, load the images, advertise GPUs that are not there
+	$(KIND) get clusters | grep -qx $(KIND_CLUSTER) || $(KIND) create cluster --name $(KIND_CLUSTER) \
+	  --config kind-config.yaml $(if $(KIND_IMAGE),--image $(KIND_IMAGE)) --wait 120s
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	for image in $(IMAGES); do \
+	  echo "loading $$image"; rm -f "$$folder/image.tar"; \
+	  $(ENGINE) save --output "$$folder/image.tar" $$image; \
+	  $(KIND) load image-archive "$$folder/image.tar" --name $(KIND_CLUSTER); \
+	done; \
+	$(KIND) get kubeconfig --name $(KIND_CLUSTER) > "$$folder/kubeconfig"; export KUBECONFIG="$$folder/kubeconfig"; \
+	for node in $$(kubectl get nodes -l fedskd.io/pool=gpu -o name); do k8s/fake-gpus.sh "$${node#node/}" $(KIND_GPUS); done
+
+.PHONY: kind-down
+kind-down:  ## Remove the kind cluster
+	$(KIND) delete cluster --name $(KIND_CLUSTER)
+
+.PHONY: test-cluster
+test-cluster: install  ## Cluster tests on the cluster that KUBECONFIG names; a test cluster with the images loaded
+	FEDSKD_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster

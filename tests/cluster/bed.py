@@ -1,0 +1,245 @@
+"""What a cluster test works with: a namespace of its own, installed runs, pods that try something, and waits with deadlines."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, TypeVar
+
+import fedskd_sim
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "helm" / "fedskd-sim"
+SCENARIOS = ROOT / "scenarios"
+TAG = os.environ.get("FEDSKD_TEST_TAG", fedskd_sim.__version__)
+INSTANCE = "app.kubernetes.io/instance"
+CONTROLLER = "app.kubernetes.io/component=controller,fedskd.io/run"
+HOSPITAL = "fedskd.io/hospital"
+PATIENCE_S = 90
+LOOK_S = 0.3
+Object = dict[str, Any]
+Result = TypeVar("Result")
+
+
+def call(*command: object, given: str = "", timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run([*map(str, command)], input=given, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def kubectl(*arguments: object, given: str = "", timeout: float = PATIENCE_S) -> str:
+    """Return what kubectl prints; AssertionError if it refuses."""
+    done = call("kubectl", *arguments, given=given, timeout=timeout)
+    assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"
+    return done.stdout
+
+
+def until(what: str, look: Callable[[], Result], seconds: float = PATIENCE_S) -> Result:
+    """Look again and again until there is something; TimeoutError says what there was not."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {what} within {seconds:g} s")
+        time.sleep(LOOK_S)
+    return found
+
+
+def placebo(size: int = 3, gpus: int = 0, hop: float = 30, **algorithm: object) -> str:
+    """Write a scenario of ``size`` hospitals h0, h1, ... of which the first ``gpus`` ask for a GPU."""
+    hospitals = [
+        {"name": f"h{index}", "architecture": "buffer", "resources": {"memory": "256Mi", "gpu": int(index < gpus)}}
+        for index in range(size)
+    ]
+    timeouts = {"register": 60, "hop": hop, "receipt": 20, "retry": 1, "goodbye": 5, "stop": 5}
+    return json.dumps(
+        {"name": "placebo", "hospitals": hospitals, "algorithm": {"name": "placebo", **algorithm}, "timeouts": timeouts}
+    )
+
+
+def nodes(resource: str) -> dict[str, int]:
+    """Find the nodes that offer a resource, with how much."""
+    items = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
+    offers = {item["metadata"]["name"]: int(item["status"]["allocatable"].get(resource, 0)) for item in items}
+    return {name: count for name, count in offers.items() if count}
+
+
+@contextmanager
+def offered(node: str, resource: str) -> Iterator[Callable[[int], None]]:
+    """Let a node offer a resource, as often as wished, and take it back at the end."""
+
+    def offer(count: int) -> None:
+        done = call(ROOT / "k8s" / "fake-gpus.sh", node, count, resource)
+        assert done.returncode == 0, done.stderr
+
+    try:
+        yield offer
+    finally:
+        offer(0)
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A namespace that enforces the restricted standard."""
+
+    namespace: str
+    folder: Path
+
+    @classmethod
+    def made(cls, folder: Path) -> Bed:
+        """Make a namespace with a name of its own."""
+        name = f"fedskd-test-{token_hex(3)}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted", "fedskd.io/purpose": "test"}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        kubectl("create", "-f", "-", given=json.dumps(body))
+        return cls(name, folder)
+
+    def kubectl(self, *arguments: object, **options: Any) -> str:
+        """Call kubectl in this namespace."""
+        return kubectl("-n", self.namespace, *arguments, **options)
+
+    def items(self, kind: str, selector: str = "") -> list[Object]:
+        """List objects, oldest first."""
+        text = self.kubectl("get", kind, "-l", selector, "--sort-by=.metadata.creationTimestamp", "-o", "json")
+        return list(json.loads(text)["items"])
+
+    def helm(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Call helm in this namespace."""
+        return call("helm", "-n", self.namespace, *arguments)
+
+    def install(self, scenario: str | Path, defaults: Object | None = None, overrides: Object | None = None, **values: Any) -> Run:
+        """Install the chart; hospitals ask for little and hold for a second only, unless the settings say otherwise."""
+        file, settings = self.folder / "scenario.yaml", self.folder / "values.json"
+        file.write_text(scenario if isinstance(scenario, str) else scenario.read_text(encoding="utf-8"), encoding="utf-8")
+        little = {"requests": {"cpu": "10m", "memory": "20Mi"}, **(defaults or {})}
+        short: Object = {"holdSeconds": 1, "terminationGracePeriodSeconds": 5, "startupSeconds": PATIENCE_S}
+        short["images"] = {"controller": {"tag": TAG}}
+        short["hospitals"] = {"defaults": little, "overrides": overrides or {}}
+        settings.write_text(json.dumps(short | values), encoding="utf-8")
+        release = f"t{token_hex(2)}"
+        done = self.helm("install", release, CHART, "--set-file", f"scenario={file}", "--values", settings)
+        assert done.returncode == 0, done.stderr
+        return Run(self, release)
+
+    def probe(self, code: str, labels: dict[str, str] | None = None, secret: str = "") -> str:
+        """Run Python in a restricted pod of its own to its end, and return what it printed."""
+        name = f"probe-{token_hex(3)}"
+        volumes, mounts = [], []
+        if secret:
+            volumes = [{"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}}]
+            mounts = [{"name": "key", "mountPath": "/key", "readOnly": True}]
+        container = {
+            "name": "probe", "image": f"localhost/fedskd-controller:{TAG}", "command": ["python", "-c", code],
+            "imagePullPolicy": "IfNotPresent", "volumeMounts": mounts,
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }  # fmt: skip
+        user = {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {"restartPolicy": "Never", "securityContext": user, "containers": [container], "volumes": volumes}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels or {}}, "spec": spec}
+        self.kubectl("create", "-f", "-", given=json.dumps(body))
+        phase = until("end of the probe", lambda: self._ended(name))
+        output = self.kubectl("logs", name)
+        self.kubectl("delete", "pod", name, "--wait=false")
+        assert phase == "Succeeded", output
+        return output
+
+    def _ended(self, pod: str) -> str:
+        phase = self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
+        return phase if phase in ("Succeeded", "Failed") else ""
+
+    def remove(self) -> None:
+        """Delete the namespace, and all that is in it, behind the test's back."""
+        kubectl("delete", "namespace", self.namespace, "--wait=false")
+
+    def tell(self) -> str:
+        """Say all that is worth knowing about the namespace when a test has failed."""
+        pods = call("kubectl", "-n", self.namespace, "get", "pods", "-o", "wide").stdout
+        events = call("kubectl", "-n", self.namespace, "get", "events", "--sort-by=.lastTimestamp").stdout
+        logs = call(
+            "kubectl", "-n", self.namespace, "logs", "-l", "app.kubernetes.io/name=fedskd-sim", "--tail=20", "--prefix"
+        ).stdout
+        return "\n".join((pods, events[-4000:], logs[-8000:]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A release of the chart."""
+
+    bed: Bed
+    release: str
+
+    @property
+    def selector(self) -> str:
+        """Select every object of this release."""
+        return f"{INSTANCE}={self.release}"
+
+    def jobs(self) -> list[Object]:
+        """List the Jobs, the controller's included."""
+        return self.bed.items("jobs", self.selector)
+
+    def pods(self, name: str = "") -> list[Object]:
+        """List the pods of one hospital, or of all."""
+        return self.bed.items("pods", f"{self.selector},{HOSPITAL}" + (f"={name}" if name else ""))
+
+    def pod(self, name: str) -> Object:
+        """Give the newest pod of a hospital."""
+        return self.pods(name)[-1]
+
+    def controllers(self) -> list[Object]:
+        """List the controller's pods."""
+        return self.bed.items("pods", f"{self.selector},{CONTROLLER}")
+
+    def log(self) -> list[Object]:
+        """Read the events that the controllers have logged."""
+        text = ""
+        for pod in self.controllers():
+            text += call("kubectl", "-n", self.bed.namespace, "logs", pod["metadata"]["name"]).stdout
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+
+    def events(self, name: str, **wanted: object) -> list[Object]:
+        """Find events of one kind in the controller's log."""
+        return [event for event in self.log() if event["event"] == name and wanted.items() <= event.items()]
+
+    def heard(self, name: str, seconds: float = PATIENCE_S, **wanted: object) -> Object:
+        """Wait for an event in the controller's log."""
+        return until(f"event {name} {wanted or ''}", lambda: self.events(name, **wanted), seconds)[0]
+
+    def code(self, seconds: float = PATIENCE_S) -> int:
+        """Wait until the controller's Job has ended, and give the exit code of its last pod."""
+        until("end of the run", self._over, seconds)
+        states = [status["state"] for pod in self.controllers() for status in pod["status"].get("containerStatuses", ())]
+        return int([state["terminated"]["exitCode"] for state in states if "terminated" in state][-1])
+
+    def _over(self) -> bool:
+        jobs = [job for job in self.jobs() if job["metadata"]["labels"].get("app.kubernetes.io/component") == "controller"]
+        conditions = [one for job in jobs for one in job["status"].get("conditions", ())]
+        return any(one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in conditions)
+
+    def said(self) -> str:
+        """Give the text of the error that ended the run."""
+        return " ".join(event["message"] for event in self.events("error"))
+
+    def calls(self) -> Counter[str]:
+        """Give the calls that the controller made, as its log has them."""
+        return Counter(self.heard("api")["calls"])
+
+    def run_key(self) -> str:
+        """Read the run secret."""
+        return base64.b64decode(self.bed.kubectl("get", "secret", self.secret, "-o", "jsonpath={.data.run-key}")).decode()
+
+    @property
+    def secret(self) -> str:
+        """Name the run secret."""
+        return f"{self.release}-run-key"
+
+    @property
+    def run(self) -> str:
+        """Give the run's hash."""
+        return str(self.controllers()[-1]["metadata"]["labels"]["fedskd.io/run"])

@@ -1,0 +1,144 @@
+"""What happens to a run when pods are lost or the API server is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+from bed import SCENARIOS, Bed, Run, kubectl, nodes, placebo, until
+
+AWAY_S = 20
+FIRST_BACKOFF_S = 10
+
+
+def delete(run: Run, pod: dict) -> str:
+    name = pod["metadata"]["name"]
+    run.bed.kubectl("delete", "pod", name, "--wait=false")
+    return name
+
+
+def test_misbehaving_hospitals_end_their_runs(bed: Bed) -> None:
+    """Crash, stall and abort end a run with the exit code that they have between processes, and name the culprit."""
+    codes = {"crash": 41, "stall": 40, "abort": 42}
+    runs = {behaviour: bed.install(SCENARIOS / f"placebo-{behaviour}.yaml") for behaviour in codes}
+    assert {behaviour: run.code(seconds=60) for behaviour, run in runs.items()} == codes
+    assert all("east" in run.said() for run in runs.values())
+
+
+def at_work(pods: list[dict], gone: str) -> bool:
+    """Tell whether, after a pod that was deleted, the next one is at work."""
+    return [pod["status"]["phase"] for pod in pods if pod["metadata"]["name"] != gone] == ["Running"]
+
+
+def test_a_lost_controller_comes_back_and_ends_the_run(bed: Bed) -> None:
+    """The controller's pod is deleted in mid-run; its successor ends it well, be models still on their way or not."""
+    short, long = (bed.install(placebo(3, rounds=rounds, session_seconds=1)) for rounds in (2, 12))
+    gone = {}
+    for run in (short, long):
+        run.heard("progress", round=1)
+        gone[run.release] = delete(run, run.controllers()[0])
+    for run in (short, long):
+        until("next controller", lambda run=run: at_work(run.controllers(), gone[run.release]) or run.events("end"))
+        assert run.heard("resumed")
+        assert run.code(seconds=120) == 0
+        assert run.calls()["create jobs"] == 0
+        until("end of all pods", lambda run=run: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"}, 20)
+        assert len(run.pods()) == 3
+    assert long.events("progress")
+
+
+def test_a_controller_lost_before_the_start_begins_again(bed: Bed) -> None:
+    """The controller's pod is deleted while a hospital is missing; its successor takes the Jobs over, and the run ends well."""
+    run, label = gathering(bed)
+    run.heard("registered", hospital="h1")
+    gone = delete(run, run.controllers()[0])
+    until("next controller", lambda: at_work(run.controllers(), gone))
+    with admitted(label):
+        assert run.code(seconds=120) == 0
+    assert not run.events("resumed")
+    assert len(run.jobs()) == 1 + 3
+
+
+def test_a_hospital_lost_in_mid_run_ends_it(bed: Bed) -> None:
+    """A hospital's pod is deleted in mid-run; long before a hop is overdue the run ends with exit code 41 and names it."""
+    run = bed.install(placebo(3, hop=600, rounds=100, session_seconds=1))
+    run.heard("progress", round=1)
+    begun = time.monotonic()
+    delete(run, run.pod("h1"))
+    assert run.code(seconds=40) == 41
+    assert time.monotonic() - begun < 40
+    assert "h1" in run.said()
+
+
+def test_a_hospital_killed_in_mid_run_ends_it(bed: Bed) -> None:
+    """A hospital's process is killed without a word, as when memory is short; the run ends with exit code 41 and its name."""
+    run = bed.install(placebo(3, hop=600, rounds=100, session_seconds=1))
+    run.heard("progress", round=1)
+    run.bed.kubectl("delete", "pod", run.pod("h1")["metadata"]["name"], "--force", "--grace-period=0")
+    assert run.code(seconds=40) == 41
+    assert "h1" in run.said()
+
+
+def gathering(bed: Bed) -> tuple[Run, str]:
+    """Install a run whose h0 waits for a label that no node has yet."""
+    label = f"fedskd.io/test-{token_hex(3)}"
+    waiting = {"h0": {"nodeSelector": {label: "yes"}}}
+    return bed.install(placebo(3, rounds=2), overrides=waiting, unschedulableSeconds=300), label
+
+
+@contextmanager
+def admitted(label: str) -> Iterator[None]:
+    """Give every node the label, for a while."""
+    kubectl("label", "nodes", "--all", f"{label}=yes")
+    try:
+        yield
+    finally:
+        kubectl("label", "nodes", "--all", f"{label}-")
+
+
+def test_a_hospital_lost_before_the_start_comes_back(bed: Bed) -> None:
+    """A registered hospital's pod is deleted before the start; the next one takes its place and name, and the run ends well."""
+    run, label = gathering(bed)
+    for name in ("h1", "h2"):
+        run.heard("registered", hospital=name)
+    old = delete(run, run.pod("h1"))
+
+    until("next pod of h1", lambda: at_work(run.pods("h1"), old), FIRST_BACKOFF_S + 40)
+    with admitted(label):
+        assert run.code() == 0
+    assert run.events("start")
+    assert run.pod("h1")["spec"]["hostname"] == "h1"
+
+
+def api_server() -> int:
+    """Find the API server's process, where the test cluster's processes are listed beside its KUBECONFIG."""
+    listed = Path(os.environ.get("KUBECONFIG", "")).parent / "pids"
+    if not listed.is_file():
+        pytest.skip("the API server's process is not known here")
+    found = dict(line.split()[::-1] for line in listed.read_text(encoding="utf-8").splitlines())
+    return int(found["kube-apiserver"])
+
+
+def test_the_ring_turns_while_the_api_server_is_away(bed: Bed) -> None:
+    """The API server stands still for 20 s in mid-run; models go on meanwhile, no pod is lost, and the run ends well."""
+    process = api_server()
+    run = bed.install(placebo(3, rounds=12, session_seconds=1))
+    run.heard("progress", round=1)
+    before = time.time()
+    os.kill(process, signal.SIGSTOP)
+    try:
+        time.sleep(AWAY_S)  # the length of what is tested, not a wait for something
+    finally:
+        os.kill(process, signal.SIGCONT)
+    after = time.time()
+    assert run.code(seconds=120) == 0
+    assert len([event for event in run.events("progress") if before + 3 < event["time"] < after]) > 10
+    assert all(pod["status"]["phase"] == "Succeeded" for pod in run.pods())
+    assert len(run.pods()) == 3
+    assert nodes("pods")

@@ -1,0 +1,175 @@
+"""The launcher in a cluster, as its user meets it: same results as with processes, same progress, clear ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bed import INSTANCE, SCENARIOS, Bed, call, placebo, until
+
+LITTLE = '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, "terminationGracePeriodSeconds": 5}'
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
+
+
+def cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400, check=False, **options)
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> Path:
+    file = tmp_path / "little.yaml"
+    file.write_text(LITTLE, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    file = tmp_path / "slow.yaml"
+    file.write_text(placebo(rounds=3, session_seconds=2.0), encoding="utf-8")
+    return file
+
+
+def leftovers(bed: Bed) -> list[dict[str, Any]]:
+    return [item for kind in ("jobs", "pods", "configmaps", "secrets", "services") for item in bed.items(kind, INSTANCE)]
+
+
+def test_quickstart_learns_the_same_in_a_cluster(bed: Bed, values: Path, tmp_path: Path) -> None:
+    """Records and final weights of quickstart are the same bytes as those of the run in processes, and nothing is left behind."""
+    there = cli(
+        "launch",
+        SCENARIOS / "quickstart.yaml",
+        "--on",
+        "kubernetes",
+        "-n",
+        bed.namespace,
+        "--values",
+        values,
+        "--out",
+        tmp_path / "a",
+    )
+    assert there.returncode == 0, there.stderr
+    here = cli("launch", SCENARIOS / "quickstart.yaml", "--out", tmp_path / "b")
+    assert here.returncode == 0, here.stderr
+    files = sorted(
+        path.relative_to(tmp_path / "b") for kind in ("records", "weights") for path in (tmp_path / "b" / kind).iterdir()
+    )
+    assert len(files) == 8
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+    assert "aachen trained with delft" in there.stdout
+    assert there.stdout.split("Test data of")[1].split("report:")[0] == here.stdout.split("Test data of")[1].split("report:")[0]
+    until("end of everything", lambda: not leftovers(bed))
+
+
+def test_a_detached_run_can_be_seen_read_and_collected(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
+    """After --detach status, logs, report and collect work by folder and by name, and a second run of the name is refused."""
+    folder = tmp_path / "run"
+    where = ("-n", bed.namespace)
+    detached = cli("launch", slow, "--on", "kubernetes", *where, "--values", values, "--detach", "--out", folder)
+    assert detached.returncode == 0, detached.stderr
+    until("progress", lambda: "training with" in cli("status", folder).stdout)
+    assert "the run goes on" in cli("status", "placebo", *where).stdout
+    assert '"event": "arrived"' in cli("logs", folder, "h1").stdout
+    again = cli("launch", slow, "--on", "kubernetes", *where, "--out", tmp_path / "again")
+    assert again.returncode == 39
+    assert "fedskd-sim collect placebo" in again.stderr
+    assert not (tmp_path / "again").exists()
+    assert "incomplete" in cli("report", folder).stdout
+    collected = cli("collect", folder)
+    assert collected.returncode == 0, collected.stderr
+    assert "incomplete" not in collected.stdout
+    assert "its results are here" in cli("status", folder).stdout
+
+
+def test_a_run_that_helm_has_installed_can_be_collected(bed: Bed, tmp_path: Path) -> None:
+    """What `helm install` has started is collected by its name."""
+    run = bed.install(SCENARIOS / "placebo-ok.yaml", holdSeconds=30)
+    done = cli("collect", run.release, "-n", bed.namespace, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "placebo-ok (seed 1): 3 hospitals" in done.stdout
+    assert len(list((tmp_path / "run" / "records").iterdir())) == 3
+
+
+@pytest.mark.parametrize(("scenario", "code"), [("placebo-crash.yaml", 41), ("placebo-stall.yaml", 40)])
+def test_a_failed_run_ends_with_the_code_it_has_in_processes(
+    scenario: str, code: int, bed: Bed, values: Path, tmp_path: Path
+) -> None:
+    """The exit code is the same, the error names the hospital, and nothing is left behind."""
+    done = cli(
+        "launch", SCENARIOS / scenario, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", tmp_path / "run"
+    )
+    assert done.returncode == code, done.stderr
+    assert "'east'" in done.stderr
+    assert (tmp_path / "run" / "report.txt").exists()
+    until("end of everything", lambda: not leftovers(bed))
+
+
+def test_stop_frees_everything(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
+    """`stop` removes a run in mid-course; what its hospitals had recorded is in the folder."""
+    folder = tmp_path / "run"
+    assert (
+        cli("launch", slow, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--detach", "--out", folder).returncode
+        == 0
+    )
+    until("progress", lambda: "training with" in cli("status", folder).stdout)
+    assert "removed 'placebo'" in cli("stop", folder).stdout
+    until("end of everything", lambda: not leftovers(bed))
+    assert list((folder / "records").glob("*.jsonl"))
+    assert "nothing to stop" in cli("stop", folder).stdout
+
+
+def test_an_interrupted_launcher_without_a_terminal_stops_the_run(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
+    """SIGINT ends the run, with exit code 130 and nothing left in the namespace."""
+    line = command("launch", slow, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", tmp_path / "run")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        until("progress", lambda: '"arrived"' in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl")))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert not [item for item in leftovers(bed) if item["kind"] != "Pod"]
+
+
+def test_another_scenario_replaces_the_run_in_mid_course(bed: Bed, tmp_path: Path) -> None:
+    """`helm upgrade` with another scenario ends the old run, whose objects go, and the new one ends well."""
+    run = bed.install(placebo(rounds=9, session_seconds=2.0))
+    run.heard("start")
+    before = run.run
+    file = tmp_path / "next.yaml"
+    file.write_text(placebo(size=2), encoding="utf-8")
+    upgraded = bed.helm(
+        "upgrade", run.release, SCENARIOS.parent / "helm" / "fedskd-sim", "--reuse-values", "--set-file", f"scenario={file}"
+    )
+    assert upgraded.returncode == 0, upgraded.stderr
+    until("the new controller", lambda: run.run != before)
+    until(
+        "end of the new run", lambda: any(job["status"].get("succeeded") for job in bed.items("jobs", f"fedskd.io/run={run.run}"))
+    )
+    until("end of the old run", lambda: not bed.items("jobs,pods,configmaps", f"fedskd.io/run={before}"))
+
+
+def test_bad_places_are_refused_before_anything_is_made(bed: Bed, slow: Path, tmp_path: Path) -> None:
+    """A missing namespace, context or helm, and a chart that cannot be installed, have clear errors and codes of their own."""
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("hospitals: {defaults: {requests: {cpu: lots}}}\n", encoding="utf-8")
+    without_helm = {**os.environ, "PATH": str(Path(sys.executable).parent)}
+    base = ("launch", slow, "--on", "kubernetes", "--out")
+    cases = [
+        (cli(*base, tmp_path / "1", "-n", "nowhere"), 36, "kubectl create namespace nowhere"),
+        (cli(*base, tmp_path / "2", "--context", "nowhere"), 36, "--context"),
+        (cli(*base, tmp_path / "3", "-n", bed.namespace, env=without_helm), 37, "helm is not on the PATH"),
+        (cli(*base, tmp_path / "4", "-n", bed.namespace, "--values", wrong), 37, "/hospitals/defaults/requests/cpu"),
+        (cli("launch", slow, "--name", "x"), 2, "needs --on kubernetes"),
+        (cli("status", "nowhere", "-n", bed.namespace), 37, "no run 'nowhere'"),
+    ]
+    for done, code, text in cases:
+        assert done.returncode == code, done.stderr
+        assert text in done.stderr
+    assert not leftovers(bed)
+    assert call("helm", "-n", bed.namespace, "list", "-q").stdout == ""
