@@ -24,6 +24,12 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $@
 
+$(VENV)/checkov/.installed: pyproject.toml $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/checkov
+	$(VENV)/checkov/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)/checkov/bin/python -m pip install --quiet --group checkov
+	touch $@
+
 .PHONY: install
 install: $(VENV)/.installed  ## Make the environment in .venv
 
@@ -38,16 +44,16 @@ lint: install  ## ruff and mypy
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint  ## Lint, types and all tests
+test: lint $(VENV)/checkov/.installed  ## Lint, types and all tests
 	$(BIN)/python -m pytest
 
 .PHONY: bench
 bench: install  ## Benchmarks of speed and memory (minutes)
 	$(BIN)/python -m tests.benchmarks
 
-.PHONY: images
-images:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPTIONS)
-	@test -n "$(ENGINE)" || { echo "images need podman or docker; set ENGINE=..." >&2; exit 1; }
+.PHONY: image
+image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPTIONS)
+	@test -n "$(ENGINE)" || { echo "image needs podman or docker; set ENGINE=..." >&2; exit 1; }
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 \
 	$(ENGINE) build --tag localhost/fedskd-controller:$(VERSION) --build-arg VERSION=$(VERSION) \
 	  --build-arg BASE=$(BASE) --file images/controller/Dockerfile .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
+
+import pytest
 
 import fedskd_sim
 
@@ -50,6 +53,21 @@ def until(what: str, look: Callable[[], Result], seconds: float = PATIENCE_S) ->
             raise TimeoutError(f"no {what} within {seconds:g} s")
         time.sleep(LOOK_S)
     return found
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """Let the API server stand still; skips where its process is not known (it is listed beside the test cluster's KUBECONFIG)."""
+    listed = Path(os.environ.get("KUBECONFIG", "")).parent / "pids"
+    if not listed.is_file():
+        pytest.skip("the API server's process is not known here")
+    found = dict(line.split()[::-1] for line in listed.read_text(encoding="utf-8").splitlines())
+    process = int(found["kube-apiserver"])
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 def placebo(size: int = 3, gpus: int = 0, hop: float = 30, **algorithm: object) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from secrets import token_hex
 
-import pytest
-from bed import SCENARIOS, Bed, Run, kubectl, nodes, placebo, until
+from bed import SCENARIOS, Bed, Run, away, kubectl, nodes, placebo, until
 
 AWAY_S = 20
 FIRST_BACKOFF_S = 10
@@ -116,26 +112,13 @@ def test_a_hospital_lost_before_the_start_comes_back(bed: Bed) -> None:
     assert run.pod("h1")["spec"]["hostname"] == "h1"
 
 
-def api_server() -> int:
-    """Find the API server's process, where the test cluster's processes are listed beside its KUBECONFIG."""
-    listed = Path(os.environ.get("KUBECONFIG", "")).parent / "pids"
-    if not listed.is_file():
-        pytest.skip("the API server's process is not known here")
-    found = dict(line.split()[::-1] for line in listed.read_text(encoding="utf-8").splitlines())
-    return int(found["kube-apiserver"])
-
-
 def test_the_ring_turns_while_the_api_server_is_away(bed: Bed) -> None:
     """The API server stands still for 20 s in mid-run; models go on meanwhile, no pod is lost, and the run ends well."""
-    process = api_server()
     run = bed.install(placebo(3, rounds=12, session_seconds=1))
     run.heard("progress", round=1)
     before = time.time()
-    os.kill(process, signal.SIGSTOP)
-    try:
+    with away():
         time.sleep(AWAY_S)  # the length of what is tested, not a wait for something
-    finally:
-        os.kill(process, signal.SIGCONT)
     after = time.time()
     assert run.code(seconds=120) == 0
     assert len([event for event in run.events("progress") if before + 3 < event["time"] < after]) > 10

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bed import INSTANCE, SCENARIOS, Bed, call, placebo, until
+from bed import INSTANCE, SCENARIOS, Bed, away, call, placebo, until
 
+AWAY_S = 15
 LITTLE = '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, "terminationGracePeriodSeconds": 5}'
 
 
@@ -134,6 +136,19 @@ def test_an_interrupted_launcher_without_a_terminal_stops_the_run(bed: Bed, valu
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
     assert not [item for item in leftovers(bed) if item["kind"] != "Pod"]
+
+
+def test_the_launcher_waits_for_an_api_server_that_is_away(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
+    """While the API server stands still the ring goes on; afterwards the launcher has all its records and ends with the run."""
+    line = command("launch", slow, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", tmp_path / "run")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until("progress", lambda: '"arrived"' in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl")))
+        with away():
+            time.sleep(AWAY_S)  # the length of what is tested, not a wait for something
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "incomplete" not in output
+    assert not (tmp_path / "run" / "logs" / "h0.err").exists()
 
 
 def test_another_scenario_replaces_the_run_in_mid_course(bed: Bed, tmp_path: Path) -> None:

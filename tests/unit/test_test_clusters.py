@@ -47,7 +47,7 @@ def test_the_workflow_uses_the_verbs_of_the_makefile() -> None:
     steps = {name: job["steps"] for name, job in jobs.items()}
     verbs = {name: re.findall(r"\bmake ([a-z-]+)", "\n".join(step.get("run", "") for step in steps[name])) for name in steps}
     assert verbs["test"] == ["test"]
-    assert verbs["cluster"] == ["images", "kind-up", "test-cluster", "kind-down"]
+    assert verbs["cluster"] == ["image", "kind-up", "test-cluster", "kind-down"]
     assert {verb for called in verbs.values() for verb in called} <= TARGETS
     assert all(re.fullmatch(r"[\w./-]+@v\d+", step["uses"]) for called in steps.values() for step in called if "uses" in step)
     assert re.fullmatch(r"v\d+\.\d+\.\d+", jobs["cluster"]["env"]["KIND_VERSION"])

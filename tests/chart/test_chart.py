@@ -1,0 +1,282 @@
+"""All that is ever sent to a cluster, Helm's objects and the controller's Jobs, through every check that can be had offline."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from manifests import containers, defects, pod_of
+
+from fedskd_sim.runtimes.kubernetes.jobs import job
+from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.scenario import load
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "helm" / "fedskd-sim"
+VALUES = {"default": None} | {path.stem.removesuffix("-values"): path for path in sorted(CHART.glob("ci/*-values.yaml"))}
+CUSTOM = ("PodMonitor", "PrometheusRule")
+RING = """
+name: ring
+hospitals:
+  - {name: north, architecture: buffer, resources: {gpu: 1, memory: 3Gi}}
+  - {name: a-hospital-with-a-name-of-39-characters, architecture: buffer}
+  - {name: south, architecture: buffer}
+algorithm: {name: placebo}
+"""
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on the PATH")
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("chart") / "scenario.yaml"
+    file.write_text(RING, encoding="utf-8")
+    return file
+
+
+def rendered(scenario: Path, *arguments: object, release: str = "a-release-of-some-length") -> str:
+    done = run("helm", "template", release, CHART, "-n", "ns", "--set-file", f"scenario={scenario}", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(scenario: Path, *arguments: object, release: str = "r") -> str:
+    done = run("helm", "template", release, CHART, "-n", "ns", "--set-file", f"scenario={scenario}", *arguments)
+    assert done.returncode, "it was rendered"
+    return done.stderr
+
+
+def jobs_of(text: str, folder: Path) -> list[dict[str, Any]]:
+    """Build the Jobs that the controller would make from what the chart has rendered."""
+    run_map = next(
+        body for body in yaml.safe_load_all(text) if body and body["kind"] == "ConfigMap" and "plan.json" in body["data"]
+    )
+    for name, content in run_map["data"].items():
+        (folder / name).write_text(content, encoding="utf-8")
+    read, plan = load(folder / "scenario.yaml").scenario, Plan.read(folder / "plan.json")
+    return [job(read, plan.checked(read.names), name, "uid") for name in read.names]
+
+
+@pytest.fixture(params=VALUES, scope="module")
+def manifests(request: pytest.FixtureRequest, scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a file with all objects of a run: the chart's and the controller's."""
+    values, folder = VALUES[request.param], tmp_path_factory.mktemp(request.param)
+    text = rendered(scenario, *(["--values", values] if values else []))
+    jobs = "".join("---\n" + yaml.safe_dump(body) for body in jobs_of(text, folder))
+    file = folder / "all.yaml"
+    file.write_text(text + jobs, encoding="utf-8")
+    return file
+
+
+def bodies(file: Path) -> Iterator[dict[str, Any]]:
+    yield from (body for body in yaml.safe_load_all(file.read_text(encoding="utf-8")) if body)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_helm_lint_has_nothing_to_say(name: str, scenario: Path) -> None:
+    """`helm lint --strict` passes for the oldest supported version."""
+    values = ["--values", VALUES[name]] if VALUES[name] else []
+    done = run("helm", "lint", CHART, "--strict", "--kube-version", "1.31.0", "--set-file", f"scenario={scenario}", *values)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_key_stands_twice(manifests: Path) -> None:
+    """Yamllint finds no duplicate key in what is rendered."""
+    rules = "{rules: {key-duplicates: {level: error}}}"
+    done = run(BIN / "yamllint", "-d", rules, manifests)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
+def test_every_object_fits_its_schema(version: str, manifests: Path) -> None:
+    """kubernetes-validate knows every kind but the operator's, and every field of them, in the oldest and a new version."""
+    done = run(BIN / "kubernetes-validate", "--strict", "-k", version, manifests)
+    assert done.returncode == 0, done.stdout + done.stderr
+    warned = [
+        line for line in (done.stdout + done.stderr).splitlines() if "WARN" in line and not any(kind in line for kind in CUSTOM)
+    ]
+    assert not warned
+
+
+def test_every_object_makes_sense(manifests: Path) -> None:
+    """The rules across fields hold for every object."""
+    for body in bodies(manifests):
+        assert defects(body) == [], body["metadata"]["name"]
+
+
+def checkov(file: Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("checkov") or str(BIN.parent / "checkov" / "bin" / "checkov")
+    if not Path(program).exists():
+        pytest.skip("checkov is not installed; `make test` does it")
+    return run(program, "--config-file", Path(__file__).parent / "checkov.yaml", "-f", file)
+
+
+def test_checkov_has_nothing_to_say(manifests: Path) -> None:
+    """Checkov passes; what is skipped has its reason in checkov.yaml."""
+    done = checkov(manifests)
+    assert done.returncode == 0, done.stdout
+
+
+def test_checkov_would_say_it(scenario: Path, tmp_path: Path) -> None:
+    """With the same settings a privileged container is found."""
+    body = jobs_of(rendered(scenario), tmp_path)[0]
+    body["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(body), encoding="utf-8")
+    assert "CKV_K8S_16" in checkov(file).stdout
+
+
+def test_dockerfiles_and_plain_manifests_are_clean() -> None:
+    """Hadolint has nothing to say about the images, yamllint nothing about what is applied without Helm."""
+    done = run(BIN / "hadolint", *sorted(ROOT.glob("images/*/Dockerfile")))
+    assert done.returncode == 0, done.stdout
+    plain = [ROOT / "kind-config.yaml", *sorted(ROOT.glob("k8s/**/*.yaml")), *sorted(ROOT.glob("scenarios/*.yaml"))]
+    done = run(BIN / "yamllint", "-d", "{rules: {key-duplicates: {level: error}, trailing-spaces: {level: error}}}", *plain)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_pod_passes_the_restricted_standard(manifests: Path) -> None:
+    """Pods run as nobody in particular, without privileges, on a read-only file system, and only the controller has a token."""
+    for body in bodies(manifests):
+        pod = pod_of(body)
+        if pod is None:
+            continue
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is (body["metadata"]["labels"]["app.kubernetes.io/component"] == "controller")
+        for container in containers(pod):
+            context = container["securityContext"]
+            assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def changed(path: tuple[str | int, ...], value: object) -> Callable[[dict[str, Any]], None]:
+    """Make a change that puts a value at a path."""
+
+    def change(body: dict[str, Any]) -> None:
+        place: Any = body
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+POD = ("spec", "template", "spec")
+BOX = (*POD, "containers", 0)
+RULE = ("spec", "podFailurePolicy", "rules", 1)
+SEEDED = {
+    "half a GPU": changed((*BOX, "resources", "limits", "nvidia.com/gpu"), "0.5"),
+    "GPU request and limit": changed((*BOX, "resources", "requests", "nvidia.com/gpu"), "2"),
+    "memory 2GB": changed((*BOX, "resources", "limits", "memory"), "2GB"),
+    "no memory limit": changed((*BOX, "resources", "limits"), {"nvidia.com/gpu": "1"}),
+    "host name": changed((*POD, "hostname"), "Hosp_0"),
+    "long label": changed(("metadata", "labels", "x"), "a" * 64),
+    "long name": changed(("metadata", "name"), "a" * 58),
+    "restart policy": changed((*POD, "restartPolicy"), "OnFailure"),
+    "restart always": changed((*POD, "restartPolicy"), "Always"),
+    "unknown container": changed((*RULE, "onExitCodes", "containerName"), "main"),
+    "two matchers": changed((*RULE, "onPodConditions"), []),
+    "zero is failure": changed((*RULE, "onExitCodes", "values"), [0]),
+    "replacement": changed(("spec", "podReplacementPolicy"), "TerminatingOrFailed"),
+    "pull policy": changed((*BOX, "imagePullPolicy"), "Sometimes"),
+    "latest": changed((*BOX, "image"), "registry:5000/hospital"),
+    "port name": changed((*BOX, "ports", 0, "name"), "a-name-of-16-chr"),
+    "mount": changed((*BOX, "volumeMounts", 0, "name"), "nothing"),
+    "duplicate variable": changed((*BOX, "env"), [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+    "host path": changed((*POD, "volumes", 0), {"name": "run", "hostPath": {"path": "/"}}),
+    "host network": changed((*POD, "hostNetwork"), value=True),
+}
+
+
+@pytest.mark.parametrize("defect", SEEDED)
+def test_the_checks_across_fields_find_what_they_are_for(defect: str, scenario: Path, tmp_path: Path) -> None:
+    """Each seeded defect is found in a Job that was good before."""
+    body = jobs_of(rendered(scenario), tmp_path)[0]
+    assert defects(body) == []
+    spoilt = copy.deepcopy(body)
+    SEEDED[defect](spoilt)
+    assert defects(spoilt)
+
+
+def test_bad_values_have_words_of_their_own(scenario: Path, tmp_path: Path) -> None:
+    """What cannot work is refused when it is installed, with the value and the fix."""
+    large, named = tmp_path / "large.yaml", tmp_path / "named.yaml"
+    large.write_text(RING + "# " + "x" * 900_000, encoding="utf-8")
+    named.write_text(RING.replace("north", "North_1"), encoding="utf-8")
+    assert "--set-file scenario=FILE" in run("helm", "template", "r", CHART).stderr
+    assert "900" in refused(large)
+    assert "North_1" in refused(named)
+    assert "which is no hospital of the scenario; it has north" in refused(
+        scenario, "--set", "hospitals.overrides.west.priorityClassName=x"
+    )
+    assert "'gpus' not allowed" in refused(scenario, "--set", "hospitals.defaults.gpus=1")
+    assert "/hospitals/defaults/requests/cpu" in refused(scenario, "--set", "hospitals.defaults.requests.cpu=lots")
+    assert "/hospitals/defaults/data" in refused(
+        scenario, "--set", "hospitals.defaults.data.claim=a,hospitals.defaults.data.hostPath=/a"
+    )
+    assert "41 characters" in refused(scenario, release="r" * 41)
+
+
+def names_of(scenario: Path, *arguments: object) -> set[str]:
+    return {
+        body["metadata"]["name"] for body in yaml.safe_load_all(rendered(scenario, *arguments)) if body and body["kind"] == "Job"
+    }
+
+
+def test_only_what_changes_the_run_makes_another_one(scenario: Path, tmp_path: Path) -> None:
+    """Metrics settings leave a run alone; another scenario, image or attempt is another run with objects of its own."""
+    other = tmp_path / "other.yaml"
+    other.write_text(RING + "seed: 2\n", encoding="utf-8")
+    first = names_of(scenario)
+    assert names_of(scenario) == first
+    assert names_of(scenario, "--set", "metrics.podMonitor.enabled=true") == first
+    assert names_of(other) != first
+    assert names_of(scenario, "--set", "attempt=2") != first
+    assert names_of(scenario, "--set", "images.hospital.tag=next") != first
+
+
+def keys_of(values: object, place: str = "") -> set[str]:
+    if not isinstance(values, dict):
+        return set()
+    return {f"{place}{key}" for key in values} | {
+        found for key, value in values.items() for found in keys_of(value, f"{place}{key}.")
+    }
+
+
+def known_to(schema: dict[str, Any], part: dict[str, Any], place: str = "") -> set[str]:
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+    found = set()
+    for key, inner in part.get("properties", {}).items():
+        found |= {f"{place}{key}"} | known_to(schema, inner, f"{place}{key}.")
+    return found
+
+
+def test_schema_and_values_are_in_step() -> None:
+    """Every value stands in the schema, and every key of the schema that has a default stands in values.yaml."""
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    values = keys_of(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
+    known = known_to(schema, schema)
+    free = ("metrics.dashboard.labels.", "controller.resources.")
+    assert {key for key in values if not key.startswith(free)} <= known
+    without_default = (
+        "global",
+        "hospitals.defaults.data.",
+        "hospitals.defaults.affinity.",
+        "controller.affinity.",
+        "controller.resources.limits.cpu",
+    )
+    assert {key for key in known if not key.startswith(without_default)} <= values
