@@ -1,0 +1,151 @@
+"""From a scenario and the chart's plan to the Jobs of hospitals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, job
+from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.scenario import Scenario, load
+
+RING = """
+name: ring
+data: {name: synthetic-skin}
+hospitals:
+  - {name: north, architecture: cnn-plain, resources: {gpu: 2, memory: 3Gi, cpu: 4}}
+  - {name: south, architecture: vit-tiny}
+algorithm: {name: fedskd}
+"""
+TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
+GPU = {"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "yes"}, "tolerations": [TAINT]}
+DEFAULTS: dict[str, Any] = {
+    "requests": {"cpu": "250m", "memory": ""},
+    "gpu": GPU,
+    "nodeSelector": {}, "tolerations": [], "affinity": {}, "topologySpreadConstraints": [], "runtimeClassName": "",
+    "priorityClassName": "", "env": [], "podLabels": {}, "podAnnotations": {}, "data": {},
+}  # fmt: skip
+PLAN: dict[str, Any] = {
+    "release": "rel", "namespace": "ns", "run": "12345678", "owner": "rel-12345678", "controller": "rel-12345678-control",
+    "subdomain": "rel-12345678-ring", "secret": "rel-run-key", "service_account": "rel-hospital",
+    "images": {"hospital": {"image": "h:1", "pullPolicy": "Never"}, "controller": {"image": "c:1", "pullPolicy": "Never"}},
+    "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
+    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "defaults": DEFAULTS, "overrides": {},
+}  # fmt: skip
+
+
+def read(folder: Path, text: str = RING, **changes: Any) -> tuple[Scenario, Plan]:
+    """Read a scenario and a plan as the controller does."""
+    (folder / "scenario.yaml").write_text(text, encoding="utf-8")
+    (folder / "plan.json").write_text(json.dumps(PLAN | changes), encoding="utf-8")
+    return load(folder / "scenario.yaml").scenario, Plan.read(folder / "plan.json")
+
+
+def pod(folder: Path, name: str, text: str = RING, **changes: Any) -> dict[str, Any]:
+    scenario, plan = read(folder, text, **changes)
+    return dict(job(scenario, plan, name, "uid")["spec"]["template"]["spec"])
+
+
+def test_a_gpu_hospital_asks_for_its_devices_and_may_go_where_they_are(tmp_path: Path) -> None:
+    """Number from the scenario, name, selector and toleration from the chart; memory is request and limit."""
+    found = pod(tmp_path, "north")
+    box = found["containers"][0]
+    assert box["resources"]["limits"] == {"memory": "3Gi", "nvidia.com/gpu": "2"}
+    assert box["resources"]["requests"] == {"cpu": "250m", "memory": "3Gi"}
+    assert found["nodeSelector"] == {"gpu": "yes"}
+    assert TAINT in found["tolerations"]
+    assert {"name": "OMP_NUM_THREADS", "value": "4"} in box["env"]
+    assert "NVIDIA_VISIBLE_DEVICES" not in {entry["name"] for entry in box["env"]}
+
+
+def test_a_cpu_hospital_sees_no_gpu(tmp_path: Path) -> None:
+    """It asks for none, tolerates no GPU node, and hides the devices that a runtime may show it all the same."""
+    found = pod(tmp_path, "south")
+    assert found["containers"][0]["resources"]["limits"] == {"memory": "2Gi"}
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in found["containers"][0]["env"]
+    assert "nodeSelector" not in found
+    assert {toleration["key"] for toleration in found["tolerations"]} == {
+        "node.kubernetes.io/unreachable",
+        "node.kubernetes.io/not-ready",
+    }
+
+
+def test_only_what_learns_needs_the_image_with_pytorch(tmp_path: Path) -> None:
+    """The placebo's hospitals run in the controller's image."""
+    placebo = "name: p\nhospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer}]\nalgorithm: {name: placebo}\n"
+    assert pod(tmp_path, "north")["containers"][0]["image"] == "h:1"
+    assert pod(tmp_path, "a", placebo)["containers"][0]["image"] == "c:1"
+
+
+def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
+    """Key by key; of the GPU only what is given; other hospitals keep the defaults."""
+    own = {
+        "north": {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}, "env": [{"name": "A", "value": "1"}], "runtimeClassName": "nvidia"}
+    }
+    found = pod(tmp_path, "north", overrides=own)
+    assert found["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "2"
+    assert found["nodeSelector"] == {"gpu": "yes"}
+    assert found["runtimeClassName"] == "nvidia"
+    assert {"name": "A", "value": "1"} in found["containers"][0]["env"]
+    assert "runtimeClassName" not in pod(tmp_path, "south", overrides=own)
+    scenario, plan = read(tmp_path, overrides={"west": {}})
+    with pytest.raises(InvalidValue, match="'west', which is no hospital"):
+        plan.checked(scenario.names)
+
+
+@pytest.mark.parametrize(
+    ("data", "volume"),
+    [
+        (
+            {"claim": "data-{hospital}", "subPath": "{hospital}/x"},
+            {"persistentVolumeClaim": {"claimName": "data-north", "readOnly": True}},
+        ),
+        ({"hostPath": "/data/{hospital}"}, {"hostPath": {"path": "/data/north", "type": "Directory"}}),
+        ({"fetch": {"command": ["get", "{hospital}"]}}, {"emptyDir": {}}),
+    ],
+)
+def test_data_is_mounted_read_only_and_named_to_the_hospital(data: dict[str, Any], volume: dict[str, Any], tmp_path: Path) -> None:
+    """Each kind of volume carries the hospital's name, and the hospital is told where its data is."""
+    found = pod(tmp_path, "north", overrides={"north": {"data": data}})
+    assert {"name": "data"} | volume in found["volumes"]
+    mount = next(mount for mount in found["containers"][0]["volumeMounts"] if mount["name"] == "data")
+    assert mount["readOnly"]
+    assert mount.get("subPath") == ("north/x" if "subPath" in data else None)
+    assert found["containers"][0]["args"][-2:] == ["--data", "/data"]
+    if "fetch" in data:
+        assert found["initContainers"][0]["command"] == ["get", "north"]
+    assert "--data" not in pod(tmp_path, "south", overrides={"north": {"data": data}})["containers"][0]["args"]
+
+
+def test_a_job_tries_again_what_another_try_may_change(tmp_path: Path) -> None:
+    """Our own exit codes fail the Job at once, disruptions do not count, and code 1, a signal or 143 are tried again."""
+    scenario, plan = read(tmp_path)
+    body = job(scenario, plan, "south", "uid")
+    ignored, final = body["spec"]["podFailurePolicy"]["rules"]
+    assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert final["onExitCodes"]["values"] == list(FINAL_CODES)
+    assert {2, 12, 21, 43, 51} <= set(FINAL_CODES)
+    assert {0, 1, 130, 137, 143}.isdisjoint(FINAL_CODES)
+    assert body["spec"]["suspend"] is True
+    assert body["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "ConfigMap", "name": "rel-12345678", "uid": "uid"}]
+
+
+def test_names_fit_whatever_the_release_is_called(tmp_path: Path) -> None:
+    """A long release gives way; run and hospital stay whole, so that names stay different."""
+    _, plan = read(tmp_path, release="r" * 40)
+    hospital = "h" * 40
+    assert plan.job("north") == "r" * 40 + "-12345678-north"
+    assert plan.job(hospital) == "r" * 7 + f"-12345678-{hospital}"
+    assert len(plan.job(hospital)) == 57
+
+
+def test_what_is_no_plan_or_no_job_is_refused(tmp_path: Path) -> None:
+    """A plan with an unknown key, and settings that make no Job, are errors of ours."""
+    with pytest.raises(InvalidValue, match="is no plan"):
+        pod(tmp_path, "north", surprise=1)
+    with pytest.raises(InvalidValue, match="make no valid Job"):
+        pod(tmp_path, "north", overrides={"north": {"affinity": {"nodes": 1}}})

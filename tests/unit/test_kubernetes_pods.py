@@ -1,0 +1,167 @@
+"""What pods mean for a run: their standing, and what the controller concludes."""
+
+from __future__ import annotations
+
+import io
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from kubernetes.client import V1Pod
+
+from fedskd_sim.logs import EventLog
+from fedskd_sim.messages import Done, Failed
+from fedskd_sim.runtimes.kubernetes.pods import finding, nowhere
+from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
+
+FULL = (
+    "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {nvidia.com/gpu: present}. "
+    "preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, "
+    "1 Preemption is not helpful for scheduling."
+)
+NEVER = (
+    "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: "
+    "0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+)
+NOW = datetime.now(UTC)
+
+
+def pod(phase: str, uid: str = "1", created: datetime = NOW, *, deleted: bool = False, **status: Any) -> V1Pod:
+    """Make a pod of the hospital 'north' as the API gives it."""
+    metadata: dict[str, Any] = {"name": "p", "uid": uid, "labels": {"fedskd.io/hospital": "north"}, "creationTimestamp": created}
+    if deleted:
+        metadata["deletionTimestamp"] = NOW
+    return V1Pod.model_validate(
+        {"metadata": metadata, "spec": {"containers": [{"name": "hospital"}]}, "status": {"phase": phase, **status}}
+    )
+
+
+def container(**state: Any) -> list[dict[str, Any]]:
+    return [{"name": "hospital", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}]
+
+
+def unscheduled(message: str) -> list[dict[str, Any]]:
+    return [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]
+
+
+CASES = {
+    "pending": pod("Pending"),
+    "full": pod("Pending", conditions=unscheduled(FULL)),
+    "never": pod("Pending", conditions=unscheduled(NEVER)),
+    "no image": pod("Pending", containerStatuses=container(waiting={"reason": "ImagePullBackOff", "message": "not found"})),
+    "no secret": pod("Pending", containerStatuses=container(waiting={"reason": "CreateContainerConfigError", "message": "secret"})),
+    "starting": pod("Pending", containerStatuses=container(waiting={"reason": "ContainerCreating"})),
+    "running": pod("Running", containerStatuses=container(running={})),
+    "leaving": pod("Running", deleted=True, containerStatuses=container(running={})),
+    "done": pod("Succeeded", containerStatuses=container(terminated={"exitCode": 0})),
+    "killed": pod("Failed", containerStatuses=container(terminated={"exitCode": 137, "reason": "OOMKilled"})),
+    "no data": pod("Failed", containerStatuses=container(terminated={"exitCode": 21, "reason": "Error"})),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "standing", "text"),
+    [
+        ("pending", "pending", "being made"),
+        ("full", "pending", "Insufficient nvidia.com/gpu"),
+        ("never", "unschedulable", "didn't match"),
+        ("no image", "hopeless", "cannot be pulled: not found"),
+        ("no secret", "hopeless", "does not exist: secret"),
+        ("starting", "pending", ""),
+        ("running", "running", ""),
+        ("leaving", "leaving", "deleted"),
+        ("done", "succeeded", ""),
+        ("killed", "failed", "exit code 137 (OOMKilled)"),
+        ("no data", "failed", "exit code 21"),
+    ],
+)
+def test_a_pod_has_one_standing_and_the_clusters_own_words(case: str, standing: str, text: str) -> None:
+    """Waiting for room, never to start, at work or ended: each is told apart, with the reason that the cluster gives."""
+    found = finding(CASES[case])
+    assert found.standing == standing
+    assert text in found.text
+
+
+def test_a_full_cluster_is_not_an_impossible_one() -> None:
+    """Only a pod for which no node would do even when empty is impossible; a message without that count says nothing."""
+    assert nowhere(NEVER)
+    assert not nowhere(FULL)
+    assert not nowhere("0/2 nodes are available: 2 Insufficient cpu.")
+
+
+class Ward:
+    """A roster, and what it concludes of one hospital's pod."""
+
+    def __init__(self, started: float | None = None) -> None:
+        self.log = io.StringIO()
+        self.roster = Roster(("north", "south"), EventLog(self.log), unschedulable_seconds=0.0, started=started)
+
+    def concludes(self, case: V1Pod, kind: str = "MODIFIED", after: float = 0.0) -> Failed | Done | None:
+        self.roster.saw(kind, case)
+        for entry in self.roster._pods.values():
+            entry.since -= after
+        return self.roster.conclusion()
+
+
+LATER = OWN_WORD_S + 1
+
+
+@pytest.mark.parametrize(
+    ("case", "started", "code"),
+    [
+        ("full", False, None),
+        ("never", False, 38),
+        ("no image", False, 38),
+        ("killed", False, None),
+        ("killed", True, 41),
+        ("no data", False, 21),
+        ("running", True, None),
+        ("leaving", True, None),
+    ],
+)
+def test_the_controller_concludes_what_a_hospital_cannot_say(case: str, *, started: bool, code: int | None) -> None:
+    """A pod that will never run ends the run; a lost one does after the start only, before it the Job makes another."""
+    concluded = Ward(time.time() if started else None).concludes(CASES[case], after=LATER)
+    assert (concluded.code if isinstance(concluded, Failed) else None) == code
+
+
+def test_a_hospitals_own_word_goes_before_its_exit_code() -> None:
+    """An exit code that stands for an error is told only after the hospital had time to tell the error itself."""
+    ward = Ward(time.time())
+    assert ward.concludes(CASES["no data"]) is None
+    assert isinstance(ward.concludes(CASES["no data"], after=LATER), Failed)
+    assert ward.roster.conclusion() is None
+
+
+def test_a_finished_hospital_is_done_even_if_its_word_was_lost() -> None:
+    """A pod that has succeeded counts as done, once."""
+    ward = Ward(time.time())
+    assert ward.concludes(CASES["done"]) == Done("north")
+    assert ward.roster.conclusion() is None
+
+
+def test_a_deleted_or_replaced_pod_ends_a_run_that_has_started() -> None:
+    """What it had learned is lost; before the start both are nothing."""
+    fresh = pod("Running", uid="2", created=datetime.fromtimestamp(time.time() + 60, UTC))
+    gone = Ward(time.time()).concludes(CASES["running"], "DELETED", after=LATER)
+    replaced = Ward(time.time()).concludes(fresh)
+    assert isinstance(gone, Failed)
+    assert isinstance(replaced, Failed)
+    assert (gone.code, replaced.code) == (41, 41)
+    assert Ward().concludes(CASES["running"], "DELETED", after=LATER) is None
+    assert Ward().concludes(fresh) is None
+
+
+def test_why_no_pod_is_made_is_told() -> None:
+    """A pod that security refuses ends the run with the cluster's words; one over a quota waits; the summary names everybody."""
+    ward = Ward()
+    ward.roster.refused({"north": 'violates PodSecurity "restricted"'})
+    concluded = ward.roster.conclusion()
+    assert isinstance(concluded, Failed)
+    assert "violates PodSecurity" in concluded.reason
+    waiting = Ward()
+    waiting.roster.refused({"south": "exceeded quota: gpus"})
+    assert waiting.roster.conclusion() is None
+    assert waiting.roster.summary() == "south: its pod cannot be created: exceeded quota: gpus; north: no pod"
+    assert list(waiting.roster.without_pod()) == ["north"]
