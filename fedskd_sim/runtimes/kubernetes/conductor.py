@@ -101,8 +101,10 @@ class Conductor:
                 Thread(target=work, daemon=True).start()
             try:
                 end = controller.serve()
-            except RegistrationTimeout as error:
-                error.message += f" ({self.roster.summary()})"
+            except FedskdError as error:
+                if isinstance(error, RegistrationTimeout):
+                    error.message += f" ({self.roster.summary()})"
+                self._sweep()
                 raise
             finally:
                 self.log.event("api", calls=dict(self.cluster.calls))

@@ -105,7 +105,7 @@ class Reach:
             yield rest.decode(errors="replace")
 
     def fetch(self, pod: str, folder: Path) -> None:
-        """Unpack a holding hospital's final weights into a folder, then let it go.
+        """Unpack a holding hospital's final weights, and the whole of its records, into a folder, then let it go.
 
         Raises:
             Unreachable: the connection broke, or what came was not whole; the hospital still holds.

@@ -188,7 +188,7 @@ class KubernetesRuntime:
             watch(event)
 
     def _fetch(self) -> None:
-        """Bring the final weights home from every hospital."""
+        """Bring the final weights home from every hospital, with its records, of which a cluster keeps only so much log."""
         if self._order.loaded.scenario.algorithm.name == "placebo":
             return
         missing: dict[str, str] = {}
