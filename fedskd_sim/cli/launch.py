@@ -99,7 +99,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
         _report_so_far(report, order)
         raise
     finally:
-        place.stop()
+        _stop(place)
     summary = report.write(order.folder, names)
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {short(order.folder / 'report.html')}")
@@ -112,6 +112,14 @@ def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:
         place.launch(order)
         folder.note_place(order.folder, place.place)
     place.wait(watch)
+
+
+def _stop(place: Any) -> None:
+    """Free what the run holds; what cannot be freed is told, and hides neither the results nor the error that ended the run."""
+    try:
+        place.stop()
+    except FedskdError as error:
+        click.echo(f"warning: {error}", err=True)
 
 
 def _report_so_far(report: Any, order: Order) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -167,6 +168,19 @@ def test_another_scenario_replaces_the_run_in_mid_course(bed: Bed, tmp_path: Pat
         "end of the new run", lambda: any(job["status"].get("succeeded") for job in bed.items("jobs", f"fedskd.io/run={run.run}"))
     )
     until("end of the old run", lambda: not bed.items("jobs,pods,configmaps", f"fedskd.io/run={before}"))
+
+
+def test_a_namespace_without_rights_is_refused(bed: Bed, slow: Path, tmp_path: Path) -> None:
+    """Who may do nothing there is told so, with what is missing, before anything is made."""
+    bed.kubectl("create", "serviceaccount", "nobody")
+    settings = json.loads(bed.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    settings["users"][0]["user"] = {"token": bed.kubectl("create", "token", "nobody").strip()}
+    file = tmp_path / "kubeconfig.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    done = cli("launch", slow, "--on", "kubernetes", "-n", bed.namespace, env={**os.environ, "KUBECONFIG": str(file)})
+    assert done.returncode == 36, done.stderr
+    assert "is forbidden" in done.stderr
+    assert not leftovers(bed)
 
 
 def test_bad_places_are_refused_before_anything_is_made(bed: Bed, slow: Path, tmp_path: Path) -> None:
