@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from secrets import token_hex
 
 import pytest
@@ -23,8 +24,9 @@ def places(run: Run) -> dict[str, str]:
 
 
 def waiting(run: Run) -> dict[str, str]:
-    """Tell what the controller has last said of each hospital that is pending."""
-    last = {event["hospital"]: event for event in run.events("pod")}
+    """Tell what the controller has last said of each hospital that is pending, or was when the run ended."""
+    ended = min((event["time"] for event in run.events("end")), default=math.inf)
+    last = {event["hospital"]: event for event in run.events("pod") if event["time"] < ended}
     return {name: event["text"] for name, event in last.items() if event["standing"] == "pending"}
 
 
