@@ -132,7 +132,10 @@ def test_stop_frees_everything(bed: Bed, values: Path, slow: Path, tmp_path: Pat
 def test_an_interrupted_launcher_without_a_terminal_stops_the_run(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
     """SIGINT ends the run, with exit code 130 and nothing left in the namespace."""
     line = command("launch", slow, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", tmp_path / "run")
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(line, text=True, **streams) as process:
+        signal.signal(signal.SIGINT, heard)
         until("progress", lambda: '"arrived"' in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl")))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
