@@ -20,7 +20,7 @@ from fedskd_sim.scenario import Scenario
 def main() -> None:
     """Simulate federated learning without a centre.
 
-    Every hospital is a process of its own, or a pod of a cluster, with its own architecture; models travel a ring and teach each other.
+    Every hospital is a process or a pod of its own, with its own architecture; models travel a ring and teach each other.
 
     \b
     Examples:
