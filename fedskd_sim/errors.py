@@ -14,7 +14,8 @@ FedskdError                         exit code
 |   +-- NoTrainingSamples           19  a hospital has nothing to train on
 |   +-- OneClassOnly                20  a hospital's training data has one class
 |   +-- DataMissing                 21  a data file is not there
-|   `-- DataCorrupt                 22  a data file is truncated or not what it should be
+|   +-- DataCorrupt                 22  a data file is truncated or not what it should be
+|   `-- ArchitecturesDiffer         23  averaging asks for one architecture
 +-- PlaceError
 |   +-- PortInUse                   30  an address is taken
 |   +-- OutputNotWritable           31  the run folder cannot be written
@@ -37,7 +38,7 @@ FedskdError                         exit code
     +-- BadMessage                  50  a message that breaks the wire schema
     `-- DigestMismatch              51  weights that changed on the way
 
-0 is success, 1 an error nobody foresaw (a bug), 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
+0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
 """
 
 from __future__ import annotations
@@ -67,8 +68,7 @@ class FedskdError(Exception):
     def __init__(self, message: str, *, fix: str = "", key: tuple[Key, ...] = (), where: Where | None = None) -> None:
         """Keep what went wrong, the fix, the scenario key it belongs to and, once known, its file and line.
 
-        ``second_hand`` is set where another hospital's failure is only passed on; ``stop`` is the round and hop that never
-        came, so that of several time-outs the first in the ring's order is known as the cause.
+        ``second_hand``: another hospital's failure is only passed on; ``stop``: the round and hop that never came.
         """
         super().__init__(message)
         self.message, self.fix, self.key, self.where = message, fix, key, where
@@ -78,7 +78,7 @@ class FedskdError(Exception):
 
     def __str__(self) -> str:
         """Write one line for the problem (place, key, value) and one for the fix; other problems follow."""
-        parts = [str(self.where) if self.where else "", ".".join(str(part) for part in self.key), self.message]
+        parts = [str(self.where or ""), ".".join(str(part) for part in self.key), self.message]
         lines = [": ".join(part for part in parts if part)]
         if self.fix:
             lines.append(f"  fix: {self.fix}")
@@ -168,6 +168,12 @@ class DataCorrupt(ScenarioError):
     """A data file is truncated or does not hold what it should."""
 
     exit_code = 22
+
+
+class ArchitecturesDiffer(ScenarioError):
+    """An algorithm that averages models, and hospitals with different architectures."""
+
+    exit_code = 23
 
 
 class PlaceError(FedskdError):

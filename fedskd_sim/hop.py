@@ -31,13 +31,13 @@ class Host:
 
     def architecture(self, model: str) -> str:
         """Name the architecture of a hospital's model."""
-        return self.scenario.hospital(model).architecture.name
+        return self.scenario.architecture(model).name
 
 
 def receive(host: Host, stop: Stop, arriving: Traveller) -> Record:
     """Host one model for one stop, send it on, and say what happened."""
     match stop.kind:
-        case "visit":
+        case "visit" | "reduce" | "gather":
             return _visit(host, stop, arriving)
         case "homecoming":
             return _homecoming(host, stop, arriving)
@@ -59,6 +59,28 @@ def warm_up(host: Host) -> Record:
     host.span("warm_up", stop, start)
     marks = "", digest(session.weights)
     return replace(_record(host, stop, session, marks, _assessed(host, stop)), kind="warm_up")
+
+
+def alone(host: Host, round_: int) -> Record | None:
+    """Train the own model without a visitor, where the algorithm begins its rounds so."""
+    stop = Stop(round_, 0, host.name, host.name, "homecoming")
+    start = time.time()
+    session = host.learner.alone(round_)
+    if session is None:
+        return None
+    host.span("session", stop, start)
+    return replace(_record(host, stop, session, ("", digest(session.weights)), _assessed(host, stop)), kind="alone")
+
+
+def council(host: Host) -> Record | None:
+    """Ask all finished models together about the own test data, where hospitals keep them."""
+    stop = Stop(host.ring.evaluation_round, host.ring.size, host.name, host.name, "evaluation")
+    start = time.time()
+    measures = host.learner.council()
+    if measures is None:
+        return None
+    host.span("evaluation", stop, start)
+    return replace(_record(host, stop, Session({}, "evaluated"), ("", ""), measures), kind="council")
 
 
 def evaluate_at_home(host: Host) -> Record:

@@ -26,7 +26,6 @@ from fedskd_sim.messages import Done, End, Failed, HopId, Message, Progress, Reg
 from fedskd_sim.metrics import HospitalMetrics
 from fedskd_sim.records import Ledger, Record
 from fedskd_sim.ring import Stop
-from fedskd_sim.scenario import FedSKD
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived, Transport
 
 PATIENCE_OF_THE_STALLED = 3
@@ -134,8 +133,21 @@ class Hospital:
         self.metrics.phase("warm_up", 0)
         self.log.event("warm_up")
         self._note(hop.warm_up(self.host))
-        self.metrics.phase("waiting", 1)
-        hop.depart(self.host, 1)
+        self._open(1)
+
+    def _open(self, round_: int) -> None:
+        """Begin a round: train alone where the algorithm does so, then send the own traveller off, if any sets out."""
+        while True:
+            record = hop.alone(self.host, round_) if round_ <= self.host.ring.rounds else None
+            if record:
+                self._note(record)
+            self.metrics.phase("waiting", round_)
+            if self.host.ring.hops(round_):
+                break
+            round_ += 1
+        hop.depart(self.host, round_)
+        if round_ == self.host.ring.evaluation_round:
+            self._note(hop.evaluate_at_home(self.host))
 
     def _receive(self, stop: Stop, arriving: Traveller) -> None:
         self.metrics.phase(stop.kind, stop.round)
@@ -146,11 +158,14 @@ class Hospital:
             self._stalled = True
             return
         self.metrics.phase("waiting")
-        if stop.kind == "homecoming":
-            hop.depart(self.host, stop.round + 1)
-            if stop.round + 1 == self.host.ring.evaluation_round:
-                self._note(hop.evaluate_at_home(self.host))
-        self._next = next(self._stops, None)
+        following = next(self._stops, None)
+        if following is None:
+            record = hop.council(self.host)
+            if record:
+                self._note(record)
+        elif following.round > stop.round:
+            self._open(stop.round + 1)
+        self._next = following
 
     def _note(self, record: Record) -> None:
         self.ledger.add(record)
@@ -159,14 +174,13 @@ class Hospital:
         place = {"round": record.round, "hop": record.hop, "model": record.model}
         self.log.event("finished", **place, kind=record.kind, outcome=record.outcome, accuracy=accuracy)
         self.transport.send(CONTROLLER, Progress(self.host.name, record.model, record.round, record.hop, accuracy))
-        if record.outcome == "evaluated":
+        if record.outcome in ("evaluated", "passed"):
             return
         self._rollbacks = self._rollbacks + 1 if record.outcome == "rolled_back" else 0
-        algorithm = self.host.scenario.algorithm
-        if isinstance(algorithm, FedSKD) and self._rollbacks >= algorithm.max_rollbacks:
+        if self._rollbacks >= self.host.scenario.training.max_rollbacks:
             text = f"{self.host.name!r} rolled back {self._rollbacks} sessions in a row: {record.reason}"
-            fix = "lower algorithm.optimiser.learning_rate, or look at the data"
-            raise NonFiniteLoss(text, fix=fix, key=("algorithm", "max_rollbacks"))
+            fix = "lower training.optimiser.learning_rate, or look at the data"
+            raise NonFiniteLoss(text, fix=fix, key=("training", "max_rollbacks"))
 
     def _awaited(self, seconds: float) -> Message:
         try:

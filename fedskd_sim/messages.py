@@ -30,6 +30,8 @@ class TensorSpec(NamedTuple):
 
 Weights = Mapping[str, Buffer]
 Spec = Mapping[str, TensorSpec]
+Forms = tuple[Spec, ...]
+"""What may travel for one model: exactly the tensors of one of these."""
 ITEM_BYTES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
     "bool": 1,

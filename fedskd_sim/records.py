@@ -22,8 +22,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from fedskd_sim.errors import RunUnreadable, Where
 
 SCHEMA = 1
-Kind = Literal["warm_up", "visit", "homecoming", "evaluation"]
-Outcome = Literal["trained", "rolled_back", "evaluated"]
+Kind = Literal["warm_up", "alone", "visit", "homecoming", "reduce", "gather", "evaluation", "council"]
+"""What a stop was; ``alone``: the host's own model trained without a visitor, ``council``: all finished models asked together."""
+Outcome = Literal["trained", "rolled_back", "passed", "evaluated"]
 
 
 class Measure(NamedTuple):

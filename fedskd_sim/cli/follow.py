@@ -37,7 +37,7 @@ def status(run: str, namespace: str, context: str) -> None:
 
     seen = found.run(run, namespace, context)
     scenario = seen.loaded.scenario
-    progress = Progress(Ring(scenario.names, scenario.algorithm.rounds), Console(), quiet=True)
+    progress = Progress(Ring.of(scenario), Console(), quiet=True)
     for event in seen.events():
         progress(event)
     progress.show()

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, short, shown
-from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError
+from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError, InvalidValue
 
 if TYPE_CHECKING:
     from fedskd_sim.runtimes.base import Order, Watch
+    from fedskd_sim.scenario import Loaded
 
 IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 
@@ -64,6 +65,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     place = _runtime(runtime, cluster)
     loaded = checked(scenario, data, place.prepare, elsewhere=IN_THE_CLUSTER if in_cluster and data is None else ())
+    _refuse_apart(loaded, runtime)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
     click.echo(f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder {short(order.folder)}")
@@ -73,6 +75,14 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
         _say_detached(order.folder)
         return
     follow(place, order, launch=True)
+
+
+def _refuse_apart(loaded: Loaded, runtime: str) -> None:
+    """Refuse to pool data where hospitals are apart."""
+    if loaded.scenario.algorithm.name == "pooled" and runtime != "memory":
+        text = f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
+        fix = "it is a reference, no federation: launch it with --on memory"
+        raise loaded.placed(InvalidValue(text, key=("algorithm", "name"), fix=fix))
 
 
 def follow(place: Any, order: Order, *, launch: bool) -> None:
@@ -86,7 +96,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     names = order.loaded.scenario.names
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        with Progress(Ring(names, order.loaded.scenario.algorithm.rounds), Console()) as progress:
+        with Progress(Ring.of(order.loaded.scenario), Console()) as progress:
             _carry_out(place, order, progress, launch=launch)
     except KeyboardInterrupt as interrupt:
         if hasattr(place, "detach") and not interrupt.args and _wants_to_detach():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fedskd_sim.errors import (
+    ArchitecturesDiffer,
     DataMissing,
     DeviceUnavailable,
     FedskdError,
@@ -36,7 +37,7 @@ from fedskd_sim.learning.models import (
     parameter_count,
 )
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import Architecture, FedSKD, Hospital, Scenario, nearest
+from fedskd_sim.scenario import Architecture, Averaging, Circulating, FedSKD, Hospital, Placebo, Scenario, nearest
 
 LARGEST_OPTION = 4096
 MOST_PARAMETERS = 500_000_000
@@ -53,7 +54,7 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
         Errors with the scenario key they belong to.
 
     """
-    if not isinstance(scenario.algorithm, FedSKD):
+    if isinstance(scenario.algorithm, Placebo):
         return
     known: list[tuple[str, Facts]] = []
     for index, hospital in enumerate(scenario.hospitals):
@@ -68,7 +69,8 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
             continue
         known.append((hospital.name, found))
         yield from _labels(index, hospital, found, known[0])
-        yield from _architecture(scenario, scenario.algorithm, index, found)
+        yield from _architecture(scenario, index, found)
+    yield from _common(scenario)
     yield from _devices(scenario)
 
 
@@ -83,7 +85,7 @@ def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShap
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, int]:
     """Give the canonical grid of the pixel level: as the scenario says, or the coarsest middle map of all hospitals."""
     algorithm = scenario.algorithm
-    chosen = algorithm.similarity.pixel_grid if isinstance(algorithm, FedSKD) else None
+    chosen = algorithm.circulating.similarity.pixel_grid if isinstance(algorithm, Circulating) else None
     if chosen:
         return chosen, chosen
     kinds = {hospital.architecture.model_dump_json(): hospital.architecture for hospital in scenario.hospitals}
@@ -115,8 +117,28 @@ def _listed(found: Facts) -> str:
     return f"{', '.join(found.classes)} ({len(found.classes)})"
 
 
-def _architecture(scenario: Scenario, algorithm: FedSKD, index: int, found: Facts) -> Iterator[FedskdError]:
-    chosen, key = scenario.hospitals[index].architecture, ("hospitals", index, "architecture")
+def _common(scenario: Scenario) -> Iterator[FedskdError]:
+    """Refuse different architectures where models are averaged."""
+    first = scenario.hospitals[0]
+    if not isinstance(scenario.algorithm, Averaging) or scenario.algorithm.architecture:
+        return
+    for index, hospital in enumerate(scenario.hospitals):
+        if hospital.architecture != first.architecture:
+            text = f"{hospital.name!r} has {_described(hospital.architecture)}, {first.name!r} has {_described(first.architecture)}"
+            fix = f"{scenario.algorithm.name} averages models of one architecture: make them equal, or set algorithm.architecture"
+            yield ArchitecturesDiffer(text, key=("hospitals", index, "architecture"), fix=fix)
+
+
+def _described(architecture: Architecture) -> str:
+    chosen = ", ".join(f"{name} {value}" for name, value in architecture.options.items())
+    return architecture.name + (f" ({chosen})" if chosen else "")
+
+
+def _architecture(scenario: Scenario, index: int, found: Facts) -> Iterator[FedskdError]:
+    chosen, algorithm = scenario.architecture(scenario.hospitals[index].name), scenario.algorithm
+    key: tuple[Key, ...] = ("hospitals", index, "architecture")
+    if isinstance(algorithm, Averaging) and algorithm.architecture:
+        key = ("algorithm", "architecture")
     if chosen.name not in REGISTRY:
         fix = f"{nearest(chosen.name, list(REGISTRY), '')} there are {', '.join(REGISTRY)}".lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
@@ -127,7 +149,10 @@ def _architecture(scenario: Scenario, algorithm: FedSKD, index: int, found: Fact
         yield from wrong
         return
     seen = _outlined(chosen, shape)
-    yield from _unbuildable(chosen, shape, key, seen) if isinstance(seen, str) else _grids(algorithm, (chosen, shape, seen), key)
+    if isinstance(seen, str):
+        yield from _unbuildable(chosen, shape, key, seen)
+    elif isinstance(algorithm, Circulating):
+        yield from _grids(algorithm.circulating, (chosen, shape, seen), key)
 
 
 def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:

@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
-from fedskd_sim.messages import Spec, Weights
+from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import Measure, Outcome
 from fedskd_sim.ring import Stop
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import Prediction, Scenario
 
 Measures = Mapping[str, Measure]
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What came of one session: the weights that go on, and what it took."""
+    """What came of one session: the weights that go on, and what it took.
+
+    ``returned`` is, after a homecoming, the traveller as its session left it, before reconciliation.
+    """
 
     weights: Weights
     outcome: Outcome = "trained"
@@ -26,23 +29,27 @@ class Session:
     samples: int = 0
     steps: int = 0
     measures: Measures = field(default_factory=dict)
+    returned: Weights | None = None
 
 
 class Learner(Protocol):
     """One hospital's side of an algorithm."""
 
     @property
-    def expected(self) -> Mapping[str, Spec]:
-        """What the tensors of every hospital's model look like."""
+    def expected(self) -> Mapping[str, Forms]:
+        """What the tensors that travel for every hospital may look like, in any of these forms."""
 
     def warm_up(self) -> Session:
         """Load the data and train the own model alone, before the first round."""
+
+    def alone(self, round_: int) -> Session | None:
+        """Train the own model before a round's departures; None where the algorithm does not."""
 
     def depart(self, round_: int) -> Weights:
         """Give the weights with which the own traveller sets out in a round (training or evaluation)."""
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with a visitor; the session's weights are the visitor's and stay unchanged until the next call."""
+        """Train with a visitor, or add to a sum; the session's weights go on and stay unchanged until the next call."""
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
         """Train with the own traveller and reconcile; the session's weights are the home model's."""
@@ -52,6 +59,9 @@ class Learner(Protocol):
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model on the host's test data; None stands for the own home model."""
+
+    def council(self) -> Measures | None:
+        """Measure all finished models together on the host's test data; None where a hospital does not keep them."""
 
     def results(self) -> Mapping[str, Weights]:
         """Give the final weights: the home model under '', a general twin under its suffix."""
@@ -67,10 +77,15 @@ class Ward:
     own_process: bool = False
 
 
-_LEARNERS = {"fedskd": "fedskd_sim.learning.fedskd", "placebo": "fedskd_sim.learning.placebo"}
+_LEARNERS = {
+    "fedskd": "fedskd", "circulation": "fedskd", "mutual": "fedskd", "cyclic": "fedskd", "local": "local", "pooled": "local",
+    "fedavg": "fedavg", "fedprox": "fedavg", "placebo": "placebo",
+}  # fmt: skip
 
 
 def make(ward: Ward) -> Learner:
-    """Make the learner of the scenario's algorithm; only its own module is imported."""
-    module = import_module(_LEARNERS[ward.scenario.algorithm.name])
-    return cast("Learner", module.make(ward))
+    """Make the learner of the scenario's algorithm, with what its prediction adds; only the modules it needs are imported."""
+    made: Learner = import_module(f"fedskd_sim.learning.{_LEARNERS[ward.scenario.algorithm.name]}").make(ward)
+    if ward.scenario.prediction != Prediction():
+        made = import_module("fedskd_sim.learning.prediction").Predicting(made, ward)
+    return made

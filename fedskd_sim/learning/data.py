@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +63,12 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
     return HospitalData(train, validation, test, images.classes)
 
 
+def pooled(own: HospitalData, everyone: Sequence[HospitalData]) -> HospitalData:
+    """Give a hospital everybody's training data; it validates and tests on its own."""
+    images, labels = zip(*(data.train for data in everyone), strict=True)
+    return replace(own, train=Samples(torch.cat(images), torch.cat(labels)))
+
+
 def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator[Samples]:
     """Yield one epoch of shuffled mini-batches; a last one of a single sample is left out (no normalisation of one)."""
     order = torch.randperm(len(samples.labels), generator=generator).to(samples.labels.device)
@@ -71,9 +77,10 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
             yield Samples(samples.images[rows], samples.labels[rows])
 
 
-def batch_count(samples: int, size: int) -> int:
-    """Count the mini-batches of an epoch."""
-    return max(1, samples // size + (samples % size > 1))
+def batch_sizes(samples: int, size: int) -> list[int]:
+    """Give the sizes of an epoch's mini-batches, as `batches` cuts them."""
+    rest = samples % size
+    return [size] * (samples // size) + ([rest] if rest > 1 or samples == 1 else [])
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,19 @@ from fedskd_sim.records import Measure
 BATCH = 256
 
 
+OFFSET_FLOOR = 1e-3
+
+
 @torch.no_grad()
+def logits_of(model: nn.Module, images: Tensor, *, training: bool = False) -> Tensor:
+    """Give a model's logits (N, classes), asked in evaluation mode (or in training mode); it is left in the mode it was in."""
+    before = model.training
+    model.train(training)
+    logits = torch.cat([model(part)[0] for part in images.split(BATCH)])
+    model.train(before)
+    return logits
+
+
 def evaluate(model: nn.Module, samples: Samples, prefix: str = "") -> Measures:
     """Measure a model on samples; it is left in the mode it was in.
 
@@ -23,11 +35,8 @@ def evaluate(model: nn.Module, samples: Samples, prefix: str = "") -> Measures:
     """
     if not len(samples.labels):
         return {}
-    training = model.training
-    model.eval()
-    logits = torch.cat([model(images)[0] for images in samples.images.split(BATCH)])
-    model.train(training)
-    return {f"{prefix}{name}": value for name, value in measures(logits, samples.labels).items()}
+    found = measures(logits_of(model, samples.images), samples.labels)
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
@@ -42,6 +51,20 @@ def measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
         "balanced_accuracy": Measure(sum(recalls), float(len(recalls))),
         "auc": Measure(sum(areas), float(len(areas))),
     }
+
+
+def offset_measure(logits: Tensor, labels: Tensor, usual: Tensor, exponent: float) -> Measure:
+    """Measure balanced accuracy when the decision is the class whose probability exceeds the usual one most.
+
+    Args:
+        logits: (N, C).
+        labels: (N,).
+        usual: (C,), the mean predicted probabilities on data of the same hospital, which needs no labels.
+        exponent: tau of p_c / (usual_c + 0.001)^tau.
+
+    """
+    shifted = logits.double().log_softmax(dim=1) - exponent * (usual.double() + OFFSET_FLOOR).log()
+    return measures(shifted, labels)["balanced_accuracy"]
 
 
 def _area(scores: Tensor, positive: Tensor) -> float:

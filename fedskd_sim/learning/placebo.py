@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from fedskd_sim.errors import RunAborted
 from fedskd_sim.learning.base import Measures, Session, Ward
-from fedskd_sim.messages import Buffer, Spec, TensorSpec, Weights
+from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
 from fedskd_sim.records import Measure
 from fedskd_sim.ring import Stop
 from fedskd_sim.scenario import Placebo
@@ -36,10 +36,10 @@ class PlaceboLearner:
     _own: Weights = field(default_factory=dict)
 
     @property
-    def expected(self) -> Mapping[str, Spec]:
+    def expected(self) -> Mapping[str, Forms]:
         """One buffer per hospital."""
-        spec = {"buffer": TensorSpec("uint8", (self.config.buffer_bytes,))}
-        return dict.fromkeys(self.ward.scenario.names, spec)
+        form = {"buffer": TensorSpec("uint8", (self.config.buffer_bytes,))}
+        return dict.fromkeys(self.ward.scenario.names, (form,))
 
     def warm_up(self) -> Session:
         """Draw the own buffer."""
@@ -47,6 +47,9 @@ class PlaceboLearner:
         length = self.config.buffer_bytes
         self._own = {"buffer": Buffer("uint8", (length,), draw.randbytes(length))}
         return Session(self._own)
+
+    def alone(self, round_: int) -> Session | None:
+        """Do nothing: rounds begin with departures."""
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - every round is alike
         """Send the own buffer."""
@@ -72,6 +75,9 @@ class PlaceboLearner:
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:  # noqa: ARG002 - every model is alike
         """Measure nothing worth knowing."""
         return {"accuracy": Measure(0.0, 1.0)}
+
+    def council(self) -> Measures | None:
+        """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
         """Give the own buffer."""

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from fedskd_sim.learning.weights import buffer_of, tensor_of
+from fedskd_sim.learning.weights import FLOATS, buffer_of, tensor_of
 from fedskd_sim.messages import Buffer, Weights
 
 Mode = Literal["average", "two_track", "replace", "select"]
-FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
 @dataclass(frozen=True, slots=True)

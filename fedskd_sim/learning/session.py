@@ -1,20 +1,26 @@
-"""The inner loop: one or two models train on one hospital's data, step by step, on identical batches."""
+"""The inner loop: models train on one hospital's data, step by step, on identical batches.
+
+A session spends a budget of sample-gradients: a step costs the samples of its batch once for every model that trains in it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedskd_sim.learning.data import Samples, augmented, batch_count, batches
-from fedskd_sim.learning.distill import SimilarityLoss, ramp
+from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches
+from fedskd_sim.learning.distill import Taps
 from fedskd_sim.records import Measure
-from fedskd_sim.scenario import FedSKD
+from fedskd_sim.scenario import Training
+
+ROUNDING = 1e-6
 
 
 class NonFinite(Exception):
@@ -22,20 +28,62 @@ class NonFinite(Exception):
 
 
 class Course(NamedTuple):
-    """What a session trains on and how: data, class weights (classes,), settings, passes, and its seed."""
+    """What a session trains on and how: data, class weights (classes,), settings, sample-gradients to spend, and its seed."""
 
     samples: Samples
     class_weights: Tensor
-    config: FedSKD
-    epochs: int
+    training: Training
+    budget: float
     seed: int
+
+
+class Output(NamedTuple):
+    """What a model made of a batch: logits (B, classes) and its maps."""
+
+    logits: Tensor
+    taps: Taps
+
+
+class Lesson(NamedTuple):
+    """One step of a session's ``total``: the batch as all models see it, and what each made of it."""
+
+    batch: Samples
+    outputs: Mapping[str, Output]
+    step: int
+    total: int
+
+
+class Term(NamedTuple):
+    """What is added to the cross-entropies, a scalar (None: nothing), and what the log shows of it."""
+
+    total: Tensor | None
+    parts: Mapping[str, Tensor]
+
+
+Teaching = Callable[[Lesson], Term]
+
+
+class Pupils(NamedTuple):
+    """Who is in a session, by the prefix of their measurements: '' is the visitor, or the only model; 'resident_' the resident."""
+
+    models: Mapping[str, nn.Module]
+    every: int = 1
+    """The resident trains in every n-th step; 0: never."""
+    teaches: bool = False
+    """The resident is asked in the steps in which it does not train."""
+
+    def at(self, step: int) -> dict[str, bool]:
+        """Tell who takes part in a step (counted from 0), and whether it trains."""
+        trains = self.every > 0 and (step + 1) % self.every == 0
+        return {name: not name or trains for name in self.models if not name or trains or self.teaches}
 
 
 @dataclass
 class Tally:
-    """What a session has seen, as sums that add up."""
+    """What a session has seen, as sums that add up; ``samples`` are sample-gradients, ``forwards`` passes of teachers."""
 
     samples: int = 0
+    forwards: int = 0
     steps: int = 0
     sums: dict[str, Measure] = field(default_factory=dict)
 
@@ -44,57 +92,87 @@ class Tally:
         self.sums[name] = self.sums.get(name, Measure(0.0, 0.0)).plus(Measure(value * weight, weight))
 
 
-def train(models: Mapping[str, nn.Module], course: Course, similarity: SimilarityLoss | None = None) -> Tally:
-    """Train one model, or a visitor and a resident that teach each other, for a session.
+def train(pupils: Pupils, course: Course, teaching: Teaching | None = None) -> Tally:
+    """Train one model, or a visitor beside a resident, until the next step would overdraw the budget.
 
     Args:
-        models: by the prefix of their measurements: '' for the visitor (or the only model), 'resident_' for the resident.
-        course: data, settings and seed; the same seed gives the same batches and augmentations.
-        similarity: the distillation term; None or all weights 0 is plain training.
+        pupils: the models.
+        course: data, settings, budget and seed; the same seed gives the same batches and augmentations.
+        teaching: what is added to the cross-entropies; None is plain training.
 
     Raises:
         NonFinite: a loss, a gradient or a weight; the models are then of no use.
 
     """
-    config = course.config
     torch.manual_seed(course.seed)
     draw = torch.Generator().manual_seed(course.seed)
-    optimisers = [_optimiser(model, config) for model in models.values()]
-    total = course.epochs * batch_count(len(course.samples.labels), config.batch_size)
+    learners = {name: model for name, model in pupils.models.items() if not name or pupils.every}
+    optimisers = {name: _optimiser(model, course.training) for name, model in learners.items()}
+    sizes = batch_sizes(len(course.samples.labels), course.training.batch_size)
+    total = steps_within(course.budget, sizes, pupils)
     tally = Tally()
-    for model in models.values():
-        model.train()
-    for _ in range(course.epochs):
-        for batch in batches(course.samples, config.batch_size, draw):
-            images = augmented(batch.images, draw) if config.augment else batch.images
-            loss = _loss(models, Samples(images, batch.labels), course, (similarity, tally, total))
-            _step(list(models.values()), optimisers, loss, _rate(config, tally.steps, total))
-            tally.samples += len(batch.labels) * len(models)
-            tally.steps += 1
-    if not all(bool(parameter.isfinite().all()) for model in models.values() for parameter in model.parameters()):
+    for batch in _endless(course, draw, total):
+        roles = pupils.at(tally.steps)
+        images = augmented(batch.images, draw) if course.training.augment else batch.images
+        outputs = {name: _output(pupils.models[name], images, trains=trains) for name, trains in roles.items()}
+        trained = [name for name, trains in roles.items() if trains]
+        lesson = Lesson(Samples(images, batch.labels), outputs, tally.steps, total)
+        loss = _loss(lesson, trained, (course, teaching, tally))
+        rate = _rate(course.training, tally.steps, total)
+        _step([pupils.models[name] for name in trained], [optimisers[name] for name in trained], loss, rate)
+        tally.samples += len(batch.labels) * len(trained)
+        tally.forwards += len(batch.labels) * (len(roles) - len(trained))
+        tally.steps += 1
+    if not all(bool(parameter.isfinite().all()) for model in learners.values() for parameter in model.parameters()):
         message = "a weight is not finite after the last step"
         raise NonFinite(message)
     return tally
 
 
-def _loss(
-    models: Mapping[str, nn.Module], batch: Samples, course: Course, rest: tuple[SimilarityLoss | None, Tally, int]
-) -> Tensor:
-    """Sum the cross-entropy of all models and, for a pair, the similarity term."""
-    similarity, tally, total = rest
-    outputs = {prefix: model(batch.images) for prefix, model in models.items()}
-    losses = {prefix: cross_entropy(logits, batch.labels, course.class_weights) for prefix, (logits, _) in outputs.items()}
+def steps_within(budget: float, sizes: Sequence[int], pupils: Pupils) -> int:
+    """Count the steps that a budget of sample-gradients pays for, with batches of these sizes over and over."""
+    steps, left = 0, budget + ROUNDING
+    for size in cycle(sizes):
+        left -= size * sum(pupils.at(steps).values())
+        if left < 0:
+            break
+        steps += 1
+    return steps
+
+
+def _endless(course: Course, draw: torch.Generator, count: int) -> Iterator[Samples]:
+    """Yield mini-batches, epoch after epoch, each shuffled anew."""
+    given = 0
+    while given < count:
+        for batch in batches(course.samples, course.training.batch_size, draw):
+            if given == count:
+                return
+            given += 1
+            yield batch
+
+
+def _output(model: nn.Module, images: Tensor, *, trains: bool) -> Output:
+    if model.training != trains:
+        model.train(trains)
+    with torch.set_grad_enabled(trains):
+        return Output(*model(images))
+
+
+def _loss(lesson: Lesson, trained: Sequence[str], rest: tuple[Course, Teaching | None, Tally]) -> Tensor:
+    """Sum the cross-entropies of those who train and what teaching adds."""
+    course, teaching, tally = rest
+    labels = lesson.batch.labels
+    losses = {name: cross_entropy(lesson.outputs[name].logits, labels, course.class_weights) for name in trained}
     loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
-    if similarity is not None and len(outputs) > 1:
-        visitor, resident = (taps for _, taps in outputs.values())
-        term, levels = similarity(visitor, resident, ramp(tally.steps, total, course.config.similarity.ramp))
-        loss = loss if term is None else loss + term
-        for level, value in levels.items():
-            tally.add(f"similarity_{level}", float(value), 1)
-    for prefix, value in losses.items():
-        tally.add(f"{prefix}loss", float(value.detach()), len(batch.labels))
+    if teaching is not None:
+        total, parts = teaching(lesson)
+        loss = loss if total is None else loss + total
+        for name, value in parts.items():
+            tally.add(name, float(value), 1)
+    for name, value in losses.items():
+        tally.add(f"{name}loss", float(value.detach()), len(labels))
     if not math.isfinite(float(loss.detach())):
-        message = f"loss {float(loss.detach())} in step {tally.steps + 1} of {total}"
+        message = f"loss {float(loss.detach())} in step {tally.steps + 1}"
         raise NonFinite(message)
     return loss
 
@@ -113,15 +191,15 @@ def _step(models: Sequence[nn.Module], optimisers: Sequence[torch.optim.Optimize
         optimiser.step()
 
 
-def _optimiser(model: nn.Module, config: FedSKD) -> torch.optim.Optimizer:
-    settings = config.optimiser
+def _optimiser(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    settings = training.optimiser
     made = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     made.defaults["clip"] = settings.clip
     return made
 
 
-def _rate(config: FedSKD, step: int, total: int) -> float:
+def _rate(training: Training, step: int, total: int) -> float:
     """Give the learning rate of a step: a linear rise over the first share of the session, then level."""
-    settings = config.optimiser
+    settings = training.optimiser
     rise = settings.ramp * total
     return settings.learning_rate * min(1.0, (step + 1) / rise if rise else 1.0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedskd_sim.messages import Buffer, Spec, TensorSpec, Weights
 
+FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 _DTYPES = {
     name: getattr(torch, name)
     for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")

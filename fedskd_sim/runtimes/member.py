@@ -107,20 +107,14 @@ class Desk:
 
 def assemble(ward: Ward, learner: Learner, desk: Desk, transport: Transport, run: str) -> Hospital:
     """Put a hospital together."""
-    ring = ring_of(ward.scenario)
-    host = hop.Host(ward.scenario, ward.host, run, ring, learner, transport.send, desk.span)
+    host = hop.Host(ward.scenario, ward.host, run, Ring.of(ward.scenario), learner, transport.send, desk.span)
     return Hospital(host, transport, desk.ledger, desk.metrics, desk.log)
-
-
-def ring_of(scenario: Scenario) -> Ring:
-    """Give the ring of a scenario."""
-    return Ring(scenario.names, scenario.algorithm.rounds)
 
 
 def desk_of(scenario: Scenario, name: str, folder: Path, log: EventLog, *, to_log: bool = False) -> Desk:
     """Open a hospital's books in the run folder; ``to_log`` repeats every entry in the log."""
     copy = (lambda kind, line: log.event("entry", kind=kind, line=line)) if to_log else (lambda *_: None)
-    return Desk(name, Ledger(folder, name, copy), HospitalMetrics(scenario.name, name, ring_of(scenario)), log)
+    return Desk(name, Ledger(folder, name, copy), HospitalMetrics(scenario.name, name, Ring.of(scenario)), log)
 
 
 def keep_freed_memory() -> None:
@@ -196,9 +190,10 @@ def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
     from fedskd_sim.learning.weights import save  # noqa: PLC0415 - the placebo runs without PyTorch
 
     about = {"scenario": ward.scenario.name, "hospital": ward.host, "seed": str(ward.scenario.seed)}
-    about["architecture"] = ward.scenario.hospital(ward.host).architecture.name
     for suffix, weights in learner.results().items():
         name = ".".join(part for part in (ward.host, suffix) if part)
+        whose = suffix.removeprefix("council.") if suffix.startswith("council.") else ward.host
+        about["architecture"] = ward.scenario.architecture(whose).name
         (folder / "weights").mkdir(exist_ok=True)
         save(weights, folder / "weights" / f"{name}.safetensors", about)
 

@@ -1,27 +1,58 @@
 """A scenario: one YAML file that says what is learned; read once, checked, frozen."""
 
-from fedskd_sim.scenario.algorithms import Algorithm, FedSKD, Placebo, Similarity
+from fedskd_sim.scenario.algorithms import (
+    Algorithm,
+    Averaging,
+    Circulating,
+    Circulation,
+    Cyclic,
+    FedAvg,
+    FedProx,
+    FedSKD,
+    Lap,
+    Local,
+    Lock,
+    Mutual,
+    Placebo,
+    Pooled,
+    Similarity,
+)
 from fedskd_sim.scenario.datasets import Dataset, Ham10000, NoData, SyntheticSkin
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Loaded, load, raise_all
-from fedskd_sim.scenario.schema import Architecture, Hospital, Network, Resources, Scenario, Timeouts
+from fedskd_sim.scenario.part import Architecture
+from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts
+from fedskd_sim.scenario.training import Prediction, Training
 
 __all__ = [
     "Algorithm",
     "Architecture",
+    "Averaging",
+    "Circulating",
+    "Circulation",
+    "Cyclic",
     "Dataset",
+    "FedAvg",
+    "FedProx",
     "FedSKD",
     "Ham10000",
     "Hospital",
+    "Lap",
     "Loaded",
+    "Local",
+    "Lock",
+    "Mutual",
     "Network",
     "NoData",
     "Placebo",
+    "Pooled",
+    "Prediction",
     "Resources",
     "Scenario",
     "Similarity",
     "SyntheticSkin",
     "Timeouts",
+    "Training",
     "load",
     "nearest",
     "raise_all",

@@ -1,14 +1,22 @@
-"""How the hospitals learn: one class per algorithm, chosen by ``algorithm.name``."""
+"""How the hospitals learn from each other: one class per algorithm, chosen by ``algorithm.name``.
+
+Every class says how models move in a round (``lap``, see `fedskd_sim.ring`), whether models train alone before the first round
+(``warms_up``), and its ``work``: sample-gradients per hospital and round, in passes of one model over the hospital's training data.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share
+from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, Share, with_a_name
 
 Grid = Annotated[int, Field(ge=1, le=64)]
+Lap = Literal["circulation", "reduction", "none"]
+Reconcile = Literal["average", "two_track", "replace", "select"]
 
 
 class Similarity(Part):
@@ -33,50 +41,220 @@ class Similarity(Part):
     ramp: Share = 0.3
     """Share of a session over which the weights rise from 0."""
 
+    @property
+    def off(self) -> bool:
+        """Tell whether no level has a weight."""
+        return not (self.batch or self.pixel or self.region)
 
-class Optimiser(Part):
-    """AdamW, made anew for every session: optimiser state does not travel."""
 
-    learning_rate: Positive = 2e-3
-    """Peak learning rate."""
-    weight_decay: NonNegative = 1e-2
-    """Decoupled weight decay."""
-    clip: Positive = 2.0
-    """Largest gradient norm of each model."""
-    ramp: Share = 0.2
-    """Share of a session over which the learning rate rises from 0."""
+class Lock(Part):
+    """What keeps a visitor close to the model that it was on arrival."""
+
+    kl: NonNegative = 0.0
+    """Weight of the Kullback-Leibler divergence from its predictions on arrival."""
+    batch: NonNegative = 0.0
+    """Weight of the batch-level distance to itself on arrival."""
+    pixel: NonNegative = 0.0
+    """Weight of the pixel-level distance to itself on arrival."""
+    region: NonNegative = 0.0
+    """Weight of the region-level distance to itself on arrival."""
+
+
+OFF = Similarity(batch=0.0, pixel=0.0, region=0.0)
+TRAVELLER_FIRST: Mapping[str, Any] = MappingProxyType(
+    {"resident_every": 0, "traveller_start": "own", "stop_work": 1.0, "reconcile": "replace", "lock": {"kl": 1.0}}
+)
 
 
 class FedSKD(Part):
-    """Circulation with similarity distillation: visitor and resident train together at every stop."""
+    """Circulation with similarity distillation: visitor and resident at every stop, a homecoming session, reconciliation."""
 
+    lap: ClassVar[Lap] = "circulation"
+    warms_up: ClassVar[bool] = True
     name: Literal["fedskd"]
-    """Parallel circulation, homecoming session, reconciliation, evaluation round."""
+    """Similarity distillation between visitor and resident."""
+    preset: Literal["plain", "traveller-first"] = "plain"
+    """Defaults of the keys below. plain: both train and teach each other at every step. traveller-first: the resident is a frozen
+    teacher, the visitor is held close to what it was on arrival, and a stop has half the work."""
     rounds: Count = 2
     """Full circulations: K-1 visits and a homecoming session each."""
-    epochs: Count = 1
-    """Passes over the host's training data in a session."""
-    warmup_epochs: Count = 2
-    """Passes over the own training data before a model first sets out."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    """Samples in a mini-batch; both models see the identical tensor."""
-    optimiser: Optimiser = Optimiser()
-    """Settings of the gradient steps."""
     similarity: Similarity = Similarity()
     """Weights and form of the distillation."""
-    reconcile: Literal["average", "two_track", "replace", "select"] = "average"
-    """What home does with resident and returned traveller: mean with a guard, keep both, take the traveller, or the better."""
-    class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"
-    """Weights of the host's cross-entropy: one over the square root of the class frequency, or none."""
-    augment: bool = True
-    """Random flips and transposition, the same for both models."""
-    max_rollbacks: Count = 3
-    """Sessions in a row that a hospital may roll back for a non-finite loss before the run ends."""
+    mutual_kl: NonNegative = 0.0
+    """Weight of the Kullback-Leibler divergence between the predictions of visitor and resident, the other side detached."""
+    lock: Lock = Lock()
+    """Distillation from the visitor's own past; traveller-first: kl 1."""
+    resident_every: Annotated[int, Field(ge=0)] = 1
+    """The resident takes a gradient step in every n-th step of a session; 0: never, it only teaches (traveller-first)."""
+    traveller_start: Literal["reconciled", "own"] = "reconciled"
+    """A traveller sets out as the reconciled model, or as it came home (traveller-first)."""
+    stop_work: Positive = 2.0
+    """Sample-gradients of a stop, both models together, in units of ``training.epochs`` passes over the host's data;
+    traveller-first: 1."""
+    reconcile: Reconcile = "average"
+    """What home does with resident and returned traveller: mean with a guard, keep both, take the traveller (traveller-first), or
+    the better."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        chosen = isinstance(values, dict) and values.get("preset") == "traveller-first"
+        return {**TRAVELLER_FIRST, **values} if chosen else values
+
+    def work(self, size: int) -> float:
+        """Give the work of a round: one stop for each of the ``size`` models."""
+        return size * self.stop_work
+
+    @property
+    def circulating(self) -> FedSKD:
+        """How models circulate."""
+        return self
+
+
+class Circulation(Part):
+    """The control of every claim about similarity: FedSKD's circulation with all weights 0."""
+
+    lap: ClassVar[Lap] = "circulation"
+    warms_up: ClassVar[bool] = True
+    name: Literal["circulation"]
+    """Visitor and resident train side by side and do not teach each other."""
+    rounds: Count = 2
+    """Full circulations."""
+    reconcile: Reconcile = "average"
+    """See fedskd."""
+
+    def work(self, size: int) -> float:
+        """As FedSKD's."""
+        return self.circulating.work(size)
+
+    @property
+    def circulating(self) -> FedSKD:
+        """How models circulate."""
+        return FedSKD(name="fedskd", rounds=self.rounds, similarity=OFF, reconcile=self.reconcile)
+
+
+class Mutual(Part):
+    """The same circulation with deep mutual learning (Zhang et al. 2018) on predictions instead of similarities."""
+
+    lap: ClassVar[Lap] = "circulation"
+    warms_up: ClassVar[bool] = True
+    name: Literal["mutual"]
+    """Visitor and resident learn each other's predictions, the other side detached."""
+    rounds: Count = 2
+    """Full circulations."""
+    weight: NonNegative = 1.0
+    """Weight of the Kullback-Leibler divergences, temperature 1."""
+    reconcile: Reconcile = "average"
+    """See fedskd."""
+
+    def work(self, size: int) -> float:
+        """As FedSKD's."""
+        return self.circulating.work(size)
+
+    @property
+    def circulating(self) -> FedSKD:
+        """How models circulate."""
+        return FedSKD(name="fedskd", rounds=self.rounds, similarity=OFF, reconcile=self.reconcile, mutual_kl=self.weight)
+
+
+class Cyclic(Part):
+    """Cyclic weight transfer (Chang et al. 2018): every model travels and trains alone at each stop; there are no residents."""
+
+    lap: ClassVar[Lap] = "circulation"
+    warms_up: ClassVar[bool] = True
+    name: Literal["cyclic"]
+    """One travelling model per hospital and architecture."""
+    rounds: Count = 2
+    """Full circulations."""
+    stop_work: Positive = 1.0
+    """Passes over the host's data at a stop, in units of ``training.epochs``."""
+    lock_kl: NonNegative = 0.0
+    """Weight of the divergence from the model's own predictions on arrival: with it, the control of traveller-first FedSKD."""
+
+    def work(self, size: int) -> float:
+        """As FedSKD's."""
+        return self.circulating.work(size)
+
+    @property
+    def circulating(self) -> FedSKD:
+        """How models circulate."""
+        return FedSKD(
+            name="fedskd", preset="traveller-first", rounds=self.rounds, similarity=OFF,
+            stop_work=self.stop_work, lock=Lock(kl=self.lock_kl),
+        )  # fmt: skip
+
+
+class Local(Part):
+    """Every hospital trains alone; nothing travels before the evaluation."""
+
+    lap: ClassVar[Lap] = "none"
+    warms_up: ClassVar[bool] = True
+    name: Literal["local"]
+    """The lower reference."""
+    rounds: Count = 2
+    """Sessions of ``training.epochs`` each."""
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session."""
+        return 1.0
+
+
+class Pooled(Part):
+    """Every hospital's architecture trains on the data of ALL hospitals: not federated, in one process only."""
+
+    lap: ClassVar[Lap] = "none"
+    warms_up: ClassVar[bool] = True
+    name: Literal["pooled"]
+    """The upper reference; refuses to run where hospitals are apart."""
+    rounds: Count = 2
+    """Sessions of ``training.epochs`` passes over everybody's data each."""
+
+    def work(self, size: int) -> float:
+        """One session over everybody's data: as much as ``size`` hospitals' on average."""
+        return float(size)
+
+
+class FedAvg(Part):
+    """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead of a server."""
+
+    lap: ClassVar[Lap] = "reduction"
+    warms_up: ClassVar[bool] = False
+    name: Literal["fedavg"]
+    """Mean of the hospitals' models, weighted by their training samples, after every local session."""
+    rounds: Count = 2
+    """Local sessions, each followed by one averaging."""
+    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
+    """The architecture of all; null: the hospitals' own, which must then be equal."""
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session."""
+        return 1.0
+
+
+class FedProx(Part):
+    """FedAvg whose local sessions are held close to the common model (Li et al. 2020)."""
+
+    lap: ClassVar[Lap] = "reduction"
+    warms_up: ClassVar[bool] = False
+    name: Literal["fedprox"]
+    """FedAvg with a proximal term."""
+    rounds: Count = 2
+    """Local sessions, each followed by one averaging."""
+    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
+    """The architecture of all; null: the hospitals' own, which must then be equal."""
+    mu: Positive = 0.01
+    """Weight of half the squared Euclidean distance of all parameters to the common model."""
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session."""
+        return 1.0
 
 
 class Placebo(Part):
     """Tests the machinery: buffers travel, nothing is learned, PyTorch is never imported."""
 
+    lap: ClassVar[Lap] = "circulation"
+    warms_up: ClassVar[bool] = True
     name: Literal["placebo"]
     """No learning."""
     rounds: Count = 1
@@ -90,5 +268,11 @@ class Placebo(Part):
     culprit: str = ""
     """The hospital that misbehaves."""
 
+    def work(self, size: int) -> float:  # noqa: ARG002 - there is none
+        """Nothing is learned."""
+        return 0.0
 
-Algorithm = Annotated[FedSKD | Placebo, Field(discriminator="name")]
+
+Circulating = FedSKD | Circulation | Mutual | Cyclic
+Averaging = FedAvg | FedProx
+Algorithm = Annotated[Circulating | Local | Pooled | Averaging | Placebo, Field(discriminator="name")]

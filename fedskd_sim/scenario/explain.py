@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
 from fedskd_sim.scenario.document import Document, shortened
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
+from fedskd_sim.scenario.training import Training
 
 REQUIRED = ("name", "hospitals", "algorithm", "architecture")
 NUMBER = r"[-+]?[0-9.]+(e[-+]?[0-9]+)?"
@@ -65,6 +66,8 @@ def _one(document: Document, problem: Any) -> FedskdError:
             fix = nearest(str(key[-1]), known, "remove it") + (f"; known here: {', '.join(known)}" if known else "")
             if key[-2:-1] == ("architecture",):
                 fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
+            if key[:1] == ("algorithm",) and key[-1] in Training.model_fields:
+                fix = f"write it under training: {{{key[-1]}: ...}}, which is the same for every algorithm"
             return UnknownKey(f"unknown key (value {_shown(value)})", key=key, fix=fix)
         case "missing":
             return InvalidValue("this key is missing", key=key, fix=f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}")

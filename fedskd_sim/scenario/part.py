@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Part(BaseModel):
@@ -17,3 +17,17 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class Architecture(Part):
+    """A registered architecture with its options; a bare name in the file means no options."""
+
+    name: str
+    """See ``fedskd-sim models``."""
+    options: dict[str, int | float | str | bool] = {}
+    """Options of this architecture, for example ``{width: 32, norm: group}``."""
+
+
+def with_a_name(shown: Any) -> BeforeValidator:
+    """Let a bare name stand for a mapping with that name; ``shown`` is what the JSON Schema says."""
+    return BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value, json_schema_input_type=shown)

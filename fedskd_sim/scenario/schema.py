@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
-from fedskd_sim.scenario.algorithms import Algorithm
+from fedskd_sim.scenario.algorithms import Algorithm, FedAvg, FedProx
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
+from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
+from fedskd_sim.scenario.training import Prediction, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 DEVICE = r"^(cpu|cuda(:[0-9]+)?)$"
@@ -20,19 +21,6 @@ PATTERNS = {
 }
 """What the patterns of this schema ask for, in words."""
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Architecture(Part):
-    """A registered architecture with its options; a bare name in the file means no options."""
-
-    name: str
-    """See ``fedskd-sim models``."""
-    options: dict[str, int | float | str | bool] = {}
-    """Options of this architecture, for example ``{width: 32, norm: group}``."""
-
-
-def _with_a_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
 
 
 class Resources(Part):
@@ -51,7 +39,7 @@ class Hospital(Part):
 
     name: Annotated[str, Field(pattern=NAME)]
     """Lower-case letters, digits and dashes, at most 40: it is address, metric label and host name."""
-    architecture: Annotated[Architecture, BeforeValidator(_with_a_name, json_schema_input_type=str | Architecture)]
+    architecture: Annotated[Architecture, with_a_name(str | Architecture)]
     """The architecture of this hospital's model."""
     data: Annotated[Dataset, WithJsonSchema(overrides_schema())] = NoData()
     """Overrides keys of the top level's ``data``; another ``name`` than there begins afresh."""
@@ -114,7 +102,11 @@ class Scenario(Part):
     hospitals: tuple[Hospital, ...]
     """The ring, in this order."""
     algorithm: Algorithm
-    """How they learn."""
+    """How they learn from each other."""
+    training: Training = Training()
+    """How any model trains."""
+    prediction: Prediction = Prediction()
+    """What a hospital uses in the end."""
     network: Network = Network()
     """How they talk."""
     metrics: Metrics = Metrics()
@@ -125,6 +117,11 @@ class Scenario(Part):
     def hospital(self, name: str) -> Hospital:
         """Find a hospital by name; KeyError if there is none."""
         return next(hospital for hospital in self.hospitals if hospital.name == name)
+
+    def architecture(self, name: str) -> Architecture:
+        """Give the architecture of a hospital's model: its own, or the one that the algorithm asks of all."""
+        common = self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
+        return common or self.hospital(name).architecture
 
     @property
     def names(self) -> tuple[str, ...]:

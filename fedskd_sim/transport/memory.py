@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fedskd_sim.messages import Message, Spec, Transfer, Traveller, size
+from fedskd_sim.messages import Forms, Message, Transfer, Traveller, size
 from fedskd_sim.transport.base import NothingReceived
 from fedskd_sim.transport.wire import decode, encode
 
@@ -29,7 +29,7 @@ class MemoryTransport:
 
     exchange: Exchange
     name: str
-    expected: Mapping[str, Spec] = field(default_factory=dict)
+    expected: Mapping[str, Forms] = field(default_factory=dict)
     observe: Callable[[Transfer], None] = lambda _: None
 
     def send(self, to: str, message: Message) -> None:

@@ -20,6 +20,7 @@ from fedskd_sim.messages import (
     Done,
     End,
     Failed,
+    Forms,
     HopId,
     Message,
     Progress,
@@ -63,12 +64,12 @@ def encode(message: Message) -> list[Frame]:
     return [msgpack.packb([VERSION, type(message).__name__, values]), *frames]
 
 
-def decode(frames: Sequence[Frame], expected: Mapping[str, Spec], *, verify: bool = True) -> Message:
+def decode(frames: Sequence[Frame], expected: Mapping[str, Forms], *, verify: bool = True) -> Message:
     """Read frames back into a message; tensor data are views of the frames.
 
     Args:
         frames: the header and one frame per tensor.
-        expected: what each model's tensors must look like; a traveller of any other model is refused.
+        expected: the forms that the tensors of each model may have; a traveller of any other model is refused.
         verify: check the digest.
 
     Raises:
@@ -102,16 +103,22 @@ def _header(frames: Sequence[Frame]) -> tuple[type[Message], dict[str, Any]]:
     raise _bad("unknown version or kind of message")
 
 
-def _traveller(values: dict[str, Any], frames: Sequence[Frame], expected: Mapping[str, Spec]) -> Traveller:
+def _traveller(values: dict[str, Any], frames: Sequence[Frame], expected: Mapping[str, Forms]) -> Traveller:
     tensors = values.pop("tensors", None)
     if not isinstance(tensors, list) or len(tensors) != len(frames):
         raise _bad("the tensor table does not fit the frames")
     _check_names(Traveller, {**values, "weights": None})
     parts = {field.name: _field(str(field.type), values[field.name]) for field in fields(Traveller) if field.name in values}
-    spec = expected.get(parts["hop"].model)
-    if spec is None:
+    forms = expected.get(parts["hop"].model)
+    if forms is None:
         raise _bad(f"no model {parts['hop'].model!r} belongs to this run")
-    return Traveller(**parts, weights=_weights(tensors, frames, spec))
+    return Traveller(**parts, weights=_weights(tensors, frames, _form(tensors, forms)))
+
+
+def _form(tensors: list[Any], forms: Forms) -> Spec:
+    """Choose the form that has the names of the tensors, or the first, which then says what is wrong."""
+    names = {entry[0] for entry in tensors if isinstance(entry, list) and entry and isinstance(entry[0], str)}
+    return next((form for form in forms if form.keys() == names), forms[0])
 
 
 def _weights(tensors: list[Any], frames: Sequence[Frame], spec: Spec) -> Weights:

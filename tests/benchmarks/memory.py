@@ -23,7 +23,8 @@ from fedskd_sim.learning.admission import image_shape, pixel_grid
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import build
-from fedskd_sim.learning.session import Course, train
+from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import size
 from fedskd_sim.scenario import Scenario, load
@@ -39,7 +40,8 @@ name: large
 data: {name: synthetic-skin, samples: 40, image_size: 128, classes: 2}
 hospitals: [{name: a, architecture: resnet18}, {name: b, architecture: resnet18}, {name: c, architecture: resnet18},
   {name: d, architecture: resnet18}]
-algorithm: {name: fedskd, rounds: 1, epochs: 1, warmup_epochs: 1, batch_size: 16}
+algorithm: {name: fedskd, rounds: 1}
+training: {epochs: 1, warmup_epochs: 1, batch_size: 16}
 """
 
 
@@ -124,13 +126,13 @@ def kept_by_autograd(scenario: Scenario, names: tuple[str, str]) -> float:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    config: Any = scenario.algorithm
-    config = config.model_copy(update={"similarity": config.similarity.model_copy(update={"ramp": 0.0})})
-    count = config.batch_size
+    algorithm: Any = scenario.algorithm
+    count = scenario.training.batch_size
     samples = Samples(torch.randn(count, shape.channels, shape.size, shape.size), torch.arange(count) % shape.classes)
-    course = Course(samples, torch.ones(shape.classes), config, 1, 0)
+    course = Course(samples, torch.ones(shape.classes), scenario.training, 2 * count, 0)
+    exchange = Exchange(SimilarityLoss.of(algorithm.similarity, pixel_grid(scenario, shape)), 0.0, rise=0.0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        train(models, course, SimilarityLoss.of(config.similarity, pixel_grid(scenario, shape)))
+        train(Pupils(models, teaches=True), course, exchange)
     return sum(kept.values()) / MB
 
 

@@ -13,8 +13,9 @@ from fedskd_sim.learning.admission import pixel_grid
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.session import Course, train
-from fedskd_sim.scenario import FedSKD, Scenario, Similarity, load
+from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.teaching import Exchange
+from fedskd_sim.scenario import Scenario, Similarity, load
 from tests.benchmarks.table import Table
 
 SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml"
@@ -37,15 +38,15 @@ def pair(scenario: Scenario, names: tuple[str, str], shape: ImageShape) -> dict[
     found: dict[str, list[float]] = {case: [] for case in CASES}
     for _ in range(REPEATS):
         for case, weights in CASES.items():
-            similarity = Similarity(**weights, ramp=0.0)
-            config = FedSKD(name="fedskd", similarity=similarity)
+            similarity = Similarity(**weights)
             models = {
                 prefix: build(scenario.hospital(name).architecture, shape, 1)
                 for prefix, name in zip(("", "resident_"), names, strict=True)
             }
-            course = Course(samples, torch.ones(shape.classes), config, 1, 0)
+            course = Course(samples, torch.ones(shape.classes), scenario.training, 2 * len(samples.labels), 0)
+            exchange = Exchange(SimilarityLoss.of(similarity, pixel_grid(scenario, shape)), 0.0, rise=0.0)
             start = time.process_time()
-            train(models, course, SimilarityLoss.of(similarity, pixel_grid(scenario, shape)))
+            train(Pupils(models, teaches=not similarity.off), course, exchange)
             found[case].append((time.process_time() - start) * 1000 / STEPS)
     return {case: times[1:] for case, times in found.items()}
 

@@ -31,10 +31,11 @@ hospitals:
 algorithm:
   name: fedskd
   rounds: {rounds}
-  warmup_epochs: 1
-  batch_size: 16
   reconcile: {reconcile}
   similarity: {{batch: {weight}, pixel: {weight}, region: {weight}}}
+training:
+  warmup_epochs: 1
+  batch_size: 16
   {extra}
 """
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from fedskd_sim.learning import synthetic
-from fedskd_sim.learning.data import Samples, augmented, batch_count, batches, class_weights
+from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, listing, minimum_input, outline
 from fedskd_sim.learning.reconcile import mean, reconcile
@@ -104,7 +104,7 @@ def test_an_epoch_has_every_sample_once_but_a_lone_last_one(count: int) -> None:
     """Batches are disjoint and cover the data; one sample alone is left out unless it is all there is."""
     samples = Samples(torch.arange(count).float(), torch.arange(count))
     drawn = [batch.labels for batch in batches(samples, 32, torch.Generator().manual_seed(0))]
-    assert len(drawn) == batch_count(count, 32)
+    assert [len(labels) for labels in drawn] == batch_sizes(count, 32)
     together = torch.cat(drawn)
     assert len(together.unique()) == len(together) == count - (count % 32 == 1 and count > 1)
 

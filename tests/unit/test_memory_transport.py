@@ -16,7 +16,7 @@ TRAVELLER = Traveller(HopId("r", "north", 1, 1), "north", "cnn", digest(WEIGHTS)
 def pair(transfers: list[Transfer] | None = None) -> tuple[MemoryTransport, MemoryTransport]:
     exchange = Exchange()
     observe = transfers.append if transfers is not None else lambda _: None
-    return MemoryTransport(exchange, "north", observe=observe), MemoryTransport(exchange, "south", {"north": spec(WEIGHTS)})
+    return MemoryTransport(exchange, "north", observe=observe), MemoryTransport(exchange, "south", {"north": (spec(WEIGHTS),)})
 
 
 def test_messages_arrive_in_order_and_nothing_is_invented() -> None:

@@ -123,7 +123,7 @@ BAD = {
             ("a word", "a distance", "{batch: 0.5}", "{distance: cor}", 12, "did you mean 'corr'? choose one of corr, mse"),
             ("a word", "a grid", "{batch: 0.5}", "{region_grid: fine}", 12, "whole number"),
             ("a word", "reconcile", "rounds: 3", "reconcile: avg", 11, "average, two_track, replace, select"),
-            ("an old truth", "augment", "rounds: 3", "augment: yes", 11, "true or false"),
+            ("an old truth", "augment", "algorithm:", "training: {augment: yes}\nalgorithm:", 10, "true or false"),
             ("a fraction", "rounds", "rounds: 3", "rounds: 1e1", 11, "write 10"),
             ("a number", "a name", "name: good", "name: 12", 1, "put it in quotes"),
             ("capitals", "a name", "name: good", "name: My Run", 1, "lower-case letters"),
@@ -149,7 +149,8 @@ BAD = {
         "options: {width: ...}",
     ),
     "a key of other data": (broken("{samples: 60}", "{name: ham10000, samples: 60}"), UnknownKey, 8, "known here: name, file"),
-    "a key of another algorithm": (broken("rounds: 3", "culprit: a"), UnknownKey, 11, "known here: name, rounds"),
+    "a key of another algorithm": (broken("rounds: 3", "culprit: a"), UnknownKey, 11, "known here: name, preset, rounds"),
+    "a key of training": (broken("rounds: 3", "epochs: 3"), UnknownKey, 11, "write it under training"),
     "a number as a key": (GOOD + "3: x\n", UnknownKey, 13, "known here: name"),
     "an alias in Python alone": (GOOD + "timeouts: {register_: 3}\n", UnknownKey, 13, "did you mean 'register'?"),
     "a transport": (GOOD + "network: {transport: udp}\n", InvalidValue, 13, "choose one of ipc, tcp"),
@@ -188,7 +189,7 @@ def test_errors_speak_no_dialect_of_libraries(text: str, scenario_file: Callable
     for error in (caught.value, *caught.value.others):
         said = f"{error.message} {error.fix}"
         assert not re.search(
-            r"[Ii]nput should|tuple|dict|NoneType|str_type|valid array|object\b(?!:os)|pattern '|<unicode", said
+            r"[Ii]nput should|tuple|\bdict\b|NoneType|str_type|valid array|object\b(?!:os)|pattern '|<unicode", said
         ), said
         assert len(error.message) < 250, error.message
 

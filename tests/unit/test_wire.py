@@ -32,7 +32,7 @@ WEIGHTS = {
     "steps": Buffer("int64", (), bytes(8)),
     "empty": Buffer("float32", (0, 4), b""),
 }
-EXPECTED = {"north": spec(WEIGHTS)}
+EXPECTED = {"north": (spec(WEIGHTS),)}
 TRAVELLER = Traveller(HopId("r", "north", 1, 2), "south", "cnn", digest(WEIGHTS), ("north", "south"), WEIGHTS)
 CONTROL = [
     Receipt(HopId("r", "north", 1, 2)),
@@ -106,7 +106,7 @@ def test_anything_a_member_would_not_send_is_refused(frames: list[bytes]) -> Non
 
 def test_a_tensor_of_another_architecture_is_refused() -> None:
     """A traveller must have exactly the tensors its model is registered with."""
-    expected = {"north": {**EXPECTED["north"], "more": TensorSpec("float32", (1,))}}
+    expected = {"north": ({**EXPECTED["north"][0], "more": TensorSpec("float32", (1,))},)}
     with pytest.raises(BadMessage, match="missing"):
         decode(encode(TRAVELLER), expected)
 

@@ -12,7 +12,7 @@ from threading import Thread
 import zmq
 
 from fedskd_sim.errors import FedskdError, WireError
-from fedskd_sim.messages import ITEM_BYTES, Done, Failed, Message, Progress, Register, Spec, Transfer, Traveller
+from fedskd_sim.messages import ITEM_BYTES, Done, Failed, Forms, Message, Progress, Register, Transfer, Traveller
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived
 from fedskd_sim.transport.wire import decode, encode
 from fedskd_sim.transport.zeromq.office import Office, Terms
@@ -34,7 +34,7 @@ class Place:
 class ZeroMQTransport:
     """A hospital's links. `address` is where its inbox really listens."""
 
-    def __init__(self, place: Place, terms: Terms, expected: Mapping[str, Spec], observe: Callable[[Transfer], None]) -> None:
+    def __init__(self, place: Place, terms: Terms, expected: Mapping[str, Forms], observe: Callable[[Transfer], None]) -> None:
         """Bind the inbox, connect to the controller and open the post office.
 
         Raises:
@@ -145,10 +145,10 @@ class Hub:
         self._endpoint.close()
 
 
-def _largest(expected: Mapping[str, Spec]) -> int:
+def _largest(expected: Mapping[str, Forms]) -> int:
     """Size in bytes of the largest tensor any model of the run has."""
     sizes = [1]
-    for spec in expected.values():
+    for spec in (form for forms in expected.values() for form in forms):
         for dtype, shape in spec.values():
             count = ITEM_BYTES[dtype]
             for length in shape:

@@ -16,7 +16,7 @@ from threading import Lock
 import zmq
 
 from fedskd_sim.errors import BadMessage, FedskdError, ReceiptTimeout, WireError
-from fedskd_sim.messages import Done, End, HopId, Message, Receipt, Spec, Start, Transfer, Traveller, size
+from fedskd_sim.messages import Done, End, Forms, HopId, Message, Receipt, Start, Transfer, Traveller, size
 from fedskd_sim.transport.base import CONTROLLER
 from fedskd_sim.transport.wire import Frame, decode, encode
 from fedskd_sim.transport.zeromq.sockets import Endpoint
@@ -53,7 +53,7 @@ class Office:
     controller: zmq.Socket[bytes]
     wake: zmq.Socket[bytes]
     terms: Terms
-    expected: Mapping[str, Spec]
+    expected: Mapping[str, Forms]
     observe: Callable[[Transfer], None]
     outgoing: SimpleQueue[tuple[str, Message] | None] = field(default_factory=SimpleQueue)
     incoming: SimpleQueue[Message | FedskdError] = field(default_factory=SimpleQueue)

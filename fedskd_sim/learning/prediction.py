@@ -1,0 +1,212 @@
+"""What a hospital uses in the end, added to any algorithm: slow copies, a council of all models, an offset for label skew.
+
+The slow copy of a model is a mean over the model's own snapshots. It starts as the model after warm-up and, after the model's i-th
+stop, becomes m + w_i (v - m) with w_i = max(slow_weight, 1 / (i + 1)). It is never trained and never mixed with another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedskd_sim.learning.base import Learner, Measures, Session, Ward
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.evaluate import logits_of, measures, offset_measure
+from fedskd_sim.learning.reconcile import mean
+from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.weights import FLOATS, buffer_of, snapshot, tensor_of
+from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
+from fedskd_sim.records import Measure
+from fedskd_sim.ring import Ring, Stop
+
+SLOW, LAST = "slow/", "last/"
+
+
+class Sited(Learner, Protocol):
+    """A learner that shows its site."""
+
+    site: Site
+
+
+class Predicting:
+    """A learner around another one; what travels in training rounds is the other's weights and, if kept, the slow copy."""
+
+    def __init__(self, inner: Sited, ward: Ward) -> None:
+        """Add the forms in which slow copies and finished models travel."""
+        self._inner, self._site, self._settings = inner, inner.site, ward.scenario.prediction
+        self._ring = Ring.of(ward.scenario)
+        self.expected: Mapping[str, Forms] = {name: self._forms(forms) for name, forms in inner.expected.items()}
+        self._slow: Weights = {}
+        self._last: Weights | None = None
+        self._chosen: Weights | None = None
+        self._council: dict[str, Weights] = {}
+
+    def warm_up(self) -> Session:
+        """Let the other warm up; its model is the first snapshot."""
+        session = self._inner.warm_up()
+        if self._settings.keeps_slow:
+            self._slow = owned(session.weights)
+        return session
+
+    def alone(self, round_: int) -> Session | None:
+        """Let the other train alone."""
+        session = self._inner.alone(round_)
+        if session is not None and self._ring.lap == "none":
+            self._snapped(session.weights, round_)
+        return session
+
+    def depart(self, round_: int) -> Weights:
+        """Give the other's traveller with its slow copy; for the evaluation, what this hospital predicts with."""
+        if round_ <= self._ring.rounds:
+            weights = self._inner.depart(round_)
+            return joined(weights, SLOW, self._slow) if self._slow and self._ring.lap == "circulation" else weights
+        self._site.settle()
+        self._chosen = self._choose()
+        shown = self._inner.depart(round_) if self._settings.model == "reconciled" else self._chosen
+        if self._settings.council:
+            self._council[self._site.name] = self._last or self._inner.results()[""]
+            return joined(shown, LAST, self._council[self._site.name])
+        return shown
+
+    def visit(self, stop: Stop, arriving: Weights) -> Session:
+        """Let the other train with a visitor, whose slow copy then follows it."""
+        fast, slow = split(arriving, SLOW)
+        session = self._inner.visit(stop, fast)
+        if slow:
+            return replace(session, weights=joined(session.weights, SLOW, self._followed(slow, session.weights, self._count(stop))))
+        if stop.kind == "gather" and stop.hop == self._ring.hops(stop.round)[-1]:
+            self._snapped(self._inner.results()[""], stop.round)
+        return session
+
+    def homecome(self, stop: Stop, arriving: Weights) -> Session:
+        """Let the other take its traveller back."""
+        fast, slow = split(arriving, SLOW)
+        session = self._inner.homecome(stop, fast)
+        self._last = session.returned
+        if slow and session.returned:
+            self._slow = self._followed(slow, session.returned, self._count(stop))
+        return session
+
+    def assess(self) -> Measures:
+        """Let the other measure."""
+        return self._inner.assess()
+
+    def evaluate(self, model: str, arriving: Weights | None) -> Measures:
+        """Measure what a hospital predicts with on the host's test data, and keep its finished model for the council."""
+        self._site.settle()
+        weights, finished = split(arriving, LAST) if arriving is not None else (self._chosen or self._choose(), {})
+        if arriving is not None and self._settings.council:
+            self._council[model] = owned(finished)
+        network = self._site.made(model, weights)
+        return self._measured(logits_of(network, self._site.data.test.images), [network])
+
+    def council(self) -> Measures | None:
+        """Average the probabilities of all finished models: p = (1/K) sum_k softmax(f_k(x))."""
+        if not self._settings.council:
+            return None
+        self._site.settle()
+        networks = [self._site.made(name, self._council[name]) for name in self._site.scenario.names]
+        kept = sum(size(weights) for weights in self._council.values())
+        cost = {"models": Measure(float(len(networks)), 1.0), "kept_bytes": Measure(float(kept), 1.0)}
+        return {**self._measured(together(networks, self._site.data.test), networks), **cost}
+
+    def results(self) -> Mapping[str, Weights]:
+        """Give what the hospital predicts with, and the council's models as ``council.NAME``."""
+        rest = {name: weights for name, weights in self._inner.results().items() if name}
+        kept = {f"council.{name}": weights for name, weights in self._council.items()}
+        return {"": self._chosen or self._choose(), **rest, **kept}
+
+    def _forms(self, forms: Forms) -> Forms:
+        added = ((SLOW,) if self._settings.keeps_slow else ()) + ((LAST,) if self._settings.council else ())
+        return forms + tuple(_with(forms[0], prefix) for prefix in added)
+
+    def _count(self, stop: Stop) -> int:
+        return (stop.round - 1) * self._ring.size + stop.hop
+
+    def _followed(self, slow: Weights, fast: Weights, count: int) -> Weights:
+        weight = max(self._settings.slow_weight, 1 / (count + 1))
+        return {name: _moved(slow[name], buffer, weight) for name, buffer in fast.items()}
+
+    def _snapped(self, weights: Weights, count: int) -> None:
+        if self._slow:
+            self._slow = self._followed(self._slow, weights, count)
+
+    def _choose(self) -> Weights:
+        """Give the weights that the hospital predicts with."""
+        home = self._inner.results()[""]
+        last = self._last or home
+        match self._settings.model:
+            case "reconciled":
+                return owned(home)
+            case "last":
+                return owned(last)
+            case "slow":
+                chosen = self._slow
+            case "mix":
+                chosen = mean(last, self._slow)
+        return snapshot(refreshed(self._site.made(self._site.name, chosen), self._site.data.train))
+
+    def _measured(self, logits: Tensor, networks: list[nn.Module]) -> Measures:
+        """Measure test predictions, the offset taken from predictions on the validation data."""
+        labels = self._site.data.test.labels
+        if not len(labels):
+            return {}
+        found = measures(logits, labels)
+        if self._settings.class_offset and len(self._site.data.validation.labels):
+            usual = together(networks, self._site.data.validation).softmax(dim=1).mean(dim=0)
+            found["balanced_accuracy_offset"] = offset_measure(logits, labels, usual, self._settings.class_offset)
+        return found
+
+
+def joined(weights: Weights, prefix: str, other: Weights) -> Weights:
+    """Put a second set of weights behind the first, its names prefixed."""
+    return {**weights, **{prefix + name: buffer for name, buffer in other.items()}}
+
+
+def split(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
+    """Undo `joined`; the second set is empty where there is none."""
+    first = {name: buffer for name, buffer in weights.items() if not name.startswith(prefix)}
+    return first, {name.removeprefix(prefix): buffer for name, buffer in weights.items() if name.startswith(prefix)}
+
+
+def owned(weights: Weights) -> Weights:
+    """Copy weights that live in a model or in a received message."""
+    return {name: buffer._replace(data=bytearray(buffer.data)) for name, buffer in weights.items()}
+
+
+def together(networks: list[nn.Module], samples: Samples) -> Tensor:
+    """Give the logarithm of the networks' mean probabilities, (N, classes) in fp64."""
+    chances = torch.stack([logits_of(network, samples.images).double().softmax(dim=1) for network in networks])
+    return chances.mean(dim=0).log()
+
+
+@torch.no_grad()
+def refreshed(network: nn.Module, train: Samples) -> nn.Module:
+    """Take the running statistics of batch normalisation anew from the training data: a mean of weights has none of its own."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    if layers:
+        usual = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean over all batches
+        network.train()
+        logits_of(network, train.images, training=True)
+        for layer, momentum in zip(layers, usual, strict=True):
+            layer.momentum = momentum
+    return network.eval()
+
+
+def _moved(slow: Buffer, fast: Buffer, weight: float) -> Buffer:
+    if fast.dtype not in FLOATS:
+        return fast._replace(data=bytearray(fast.data))
+    before = tensor_of(slow)
+    return buffer_of(before + weight * (tensor_of(fast) - before))
+
+
+def _with(spec: Spec, prefix: str) -> Spec:
+    return {**spec, **{prefix + name: entry for name, entry in spec.items()}}

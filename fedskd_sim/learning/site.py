@@ -1,0 +1,124 @@
+"""What every algorithm needs of a hospital: its data, its architectures, its seeds, and sessions that are undone if they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from fedskd_sim.learning.admission import image_shape, pixel_grid
+from fedskd_sim.learning.base import Measures, Session, Ward
+from fedskd_sim.learning.data import HospitalData, batch_sizes, class_weights, load, pooled
+from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.evaluate import evaluate
+from fedskd_sim.learning.models import blueprint, build
+from fedskd_sim.learning.session import Course, NonFinite, Pupils, Teaching, train
+from fedskd_sim.learning.weights import FLOATS, export, install, snapshot, spec_of, tensor_of
+from fedskd_sim.messages import Spec, Weights
+from fedskd_sim.records import Measure
+from fedskd_sim.scenario import Similarity
+from fedskd_sim.seeds import seed
+
+
+class Site:
+    """One hospital, as its learner works with it."""
+
+    def __init__(self, ward: Ward) -> None:
+        """Look up what its inputs look like; nothing is loaded or built yet."""
+        self.ward, self.name, self.scenario = ward, ward.host, ward.scenario
+        self.me = ward.scenario.hospital(ward.host)
+        self.training = ward.scenario.training
+        self.shape = image_shape(ward.scenario, ward.host, ward.data_folder)
+
+    def specs(self) -> Mapping[str, Spec]:
+        """Describe the model of every hospital."""
+        return {name: spec_of(blueprint(self.scenario.architecture(name), self.shape)) for name in self.scenario.names}
+
+    @cached_property
+    def data(self) -> HospitalData:
+        """The hospital's data; everybody's where the algorithm pools."""
+        own = load(self.scenario, self.name, self.ward.data_folder, self.me.device)
+        if self.scenario.algorithm.name != "pooled":
+            return own
+        everyone = [load(self.scenario, name, self.ward.data_folder, self.me.device) for name in self.scenario.names]
+        return pooled(own, everyone)
+
+    def seed(self, purpose: str, *names: str | int) -> int:
+        """Draw this hospital's seed for a purpose."""
+        return seed(self.scenario.seed, purpose, self.name, *names)
+
+    def settle(self) -> None:
+        """Fix what the result may depend on besides seeds: the number of threads and deterministic kernels."""
+        torch.set_num_threads(self.me.resources.cpu)
+        torch.use_deterministic_algorithms(self.me.device == "cpu")
+
+    def first(self, seed_: int) -> nn.Module:
+        """Build the own model with initial weights from a seed."""
+        return build(self.scenario.architecture(self.name), self.shape, seed_).to(self.me.device)
+
+    def made(self, model: str, weights: Weights) -> nn.Module:
+        """Build a hospital's architecture around its weights; no initial values are drawn."""
+        network = blueprint(self.scenario.architecture(model), self.shape).to_empty(device=self.me.device)
+        install(network, weights)
+        return network
+
+    def passes(self, count: float) -> float:
+        """Give the sample-gradients of passes over the training data, as batched."""
+        return count * sum(batch_sizes(len(self.data.train.labels), self.training.batch_size))
+
+    def course(self, budget: float, session_seed: int) -> Course:
+        """Prepare a session on the training data with ``budget`` sample-gradients."""
+        weights = class_weights(self.data.train.labels, len(self.data.classes), self.training.class_weights)
+        return Course(self.data.train, weights, self.training, budget, session_seed)
+
+    def similarity(self, settings: Similarity) -> SimilarityLoss:
+        """Make the similarity term for the models of this scenario."""
+        return SimilarityLoss.of(settings, pixel_grid(self.scenario, self.shape))
+
+    def session(self, pupils: Pupils, course: Course, teaching: Teaching | None = None, arriving: Weights | None = None) -> Session:
+        """Train; if anything is not finite, put every model back to what it was before.
+
+        Args:
+            pupils: the models.
+            course: data, budget and seed.
+            teaching: what is added to the cross-entropies.
+            arriving: the weights of the first model, if they are at hand; a copy of them is saved.
+
+        """
+        model = pupils.models[""]
+        before = {"": arriving or snapshot(model)}
+        before |= {name: snapshot(other) for name, other in pupils.models.items() if name and pupils.every}
+        try:
+            tally = train(pupils, course, teaching)
+        except NonFinite as problem:
+            for name, weights in before.items():
+                install(pupils.models[name], weights)
+            return Session(before[""], "rolled_back", str(problem))
+        work = {"forwards": Measure(float(tally.forwards), 1.0)} if tally.forwards else {}
+        return Session(export(model), samples=tally.samples, steps=tally.steps, measures={**tally.sums, **work})
+
+    def validated(self, model: nn.Module, prefix: str = "") -> Measures:
+        """Measure a model on the validation data."""
+        return evaluate(model, self.data.validation, prefix)
+
+    def tested(self, model: nn.Module) -> Measures:
+        """Measure a model on the test data."""
+        return evaluate(model, self.data.test)
+
+    def score(self, weights: Weights) -> float:
+        """Give the balanced accuracy of own weights on the validation data; 0 without any."""
+        measures = self.validated(self.made(self.name, weights))
+        return measures["balanced_accuracy"].mean if measures else 0.0
+
+
+def drift(before: Weights, after: Weights) -> Measures:
+    """Give the relative Euclidean change of the float tensors."""
+    moved = length = 0.0
+    for name, now in after.items():
+        if now.dtype in FLOATS:
+            old = tensor_of(before[name]).double()
+            moved += float((tensor_of(now).double() - old).square().sum())
+            length += float(old.square().sum())
+    return {"drift": Measure((moved / length) ** 0.5 if length else 0.0, 1.0)}

@@ -1,0 +1,78 @@
+"""What visitor and resident learn from each other, and a visitor from its own past, in one step.
+
+With visitor v, resident l and the frozen copy v0 of the visitor on arrival, sg = stop-gradient, D the distances of
+`fedskd_sim.learning.distill` and KL(q || p) the mean over the batch of sum_c q_c (log q_c - log p_c):
+
+    visitor:   CE(v) + ramp (D(F_v, sg F_l) + kappa KL(sg p_l || p_v)) + D(F_v, F_v0) + kappa_0 KL(p_v0 || p_v)
+    resident:  CE(l) + ramp (D(sg F_v, F_l) + kappa KL(sg p_v || p_l)), in the steps in which it trains
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+
+from fedskd_sim.learning.distill import SimilarityLoss, ramp
+from fedskd_sim.learning.session import Lesson, Output, Term
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The terms of a visit beside the cross-entropies."""
+
+    similarity: SimilarityLoss
+    mutual_kl: float
+    rise: float
+    """Share of the session over which the weights of the exchange rise from 0."""
+    past: nn.Module | None = None
+    """The visitor as it arrived, frozen and in evaluation mode; None: nothing holds it."""
+    lock: SimilarityLoss | None = None
+    lock_kl: float = 0.0
+
+    def __call__(self, lesson: Lesson) -> Term:
+        """Compute the terms of a step."""
+        parts: dict[str, Tensor] = {}
+        total = [*self._exchanged(lesson, parts), *self._held(lesson, parts)]
+        return Term(torch.stack(total).sum() if total else None, parts)
+
+    def _exchanged(self, lesson: Lesson, parts: dict[str, Tensor]) -> list[Tensor]:
+        visitor, resident = lesson.outputs[""], lesson.outputs.get("resident_")
+        factor = ramp(lesson.step, lesson.total, self.rise)
+        if resident is None or factor <= 0:
+            return []
+        found, levels = self.similarity(visitor.taps, resident.taps, factor)
+        parts.update({f"similarity_{level}": value for level, value in levels.items()})
+        total = [] if found is None else [found]
+        if self.mutual_kl:
+            value = divergence(resident, visitor)
+            parts["mutual_kl"] = value.detach()
+            total.append(factor * self.mutual_kl * value)
+            if resident.logits.requires_grad:
+                total.append(factor * self.mutual_kl * divergence(visitor, resident))
+        return total
+
+    def _held(self, lesson: Lesson, parts: dict[str, Tensor]) -> list[Tensor]:
+        if self.past is None:
+            return []
+        visitor = lesson.outputs[""]
+        with torch.no_grad():
+            past = Output(*self.past(lesson.batch.images))
+        total = []
+        if self.lock is not None:
+            found, levels = self.lock(visitor.taps, past.taps)
+            parts.update({f"lock_{level}": value for level, value in levels.items()})
+            total = [] if found is None else [found]
+        if self.lock_kl:
+            value = divergence(past, visitor)
+            parts["lock_kl"] = value.detach()
+            total.append(self.lock_kl * value)
+        return total
+
+
+def divergence(teacher: Output, pupil: Output) -> Tensor:
+    """Give KL(sg teacher || pupil) of the predictions, the mean over the batch, natural logarithm, temperature 1."""
+    given = log_softmax(teacher.logits.detach(), dim=1)
+    return kl_div(log_softmax(pupil.logits, dim=1), given, reduction="batchmean", log_target=True)

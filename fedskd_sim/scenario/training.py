@@ -1,0 +1,61 @@
+"""How any model trains at a hospital, and what a hospital predicts with in the end: the same for every algorithm."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share
+
+
+class Optimiser(Part):
+    """AdamW, made anew for every session: optimiser state does not travel."""
+
+    learning_rate: Positive = 2e-3
+    """Peak learning rate."""
+    weight_decay: NonNegative = 1e-2
+    """Decoupled weight decay."""
+    clip: Positive = 2.0
+    """Largest gradient norm of each model."""
+    ramp: Share = 0.2
+    """Share of a session over which the learning rate rises from 0."""
+
+
+class Training(Part):
+    """The sessions in which models learn."""
+
+    epochs: Count = 1
+    """Passes over the host's training data in a session."""
+    warmup_epochs: Count = 2
+    """Passes over the own training data before the first round."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Samples in a mini-batch; all models of a session see the identical tensor."""
+    optimiser: Optimiser = Optimiser()
+    """Settings of the gradient steps."""
+    class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"
+    """Weights of the host's cross-entropy: one over the square root of the class frequency, or none."""
+    augment: bool = True
+    """Random flips and transposition of images, the same for all models of a session."""
+    max_rollbacks: Count = 3
+    """Sessions in a row that a hospital may roll back for a non-finite loss before the run ends."""
+
+
+class Prediction(Part):
+    """What a hospital uses in the end; it can be added to any algorithm."""
+
+    model: Literal["reconciled", "last", "slow", "mix"] = "reconciled"
+    """reconciled: the home model of the algorithm; last: its traveller as it came home; slow: the mean of the model's own
+    snapshots, which travels along and doubles the bytes; mix: halfway between last and slow."""
+    slow_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Smallest weight of the newest snapshot in the slow copy: after i snapshots max(slow_weight, 1 / (i + 1))."""
+    council: bool = False
+    """Every hospital keeps the finished models of all and averages their predicted probabilities: K-fold storage and inference,
+    and the other hospitals' final weights stay with everybody."""
+    class_offset: Share = 0.0
+    """Exponent of the correction for label skew: decide by p_c / (mean p_c on the own validation images)^class_offset; 0: none."""
+
+    @property
+    def keeps_slow(self) -> bool:
+        """Tell whether slow copies travel along."""
+        return self.model in ("slow", "mix")

@@ -1,0 +1,277 @@
+"""The other algorithms on the same ring: each equals a loop that knows nothing of ring or transport, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+
+from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue
+from fedskd_sim.learning.data import augmented, batches, class_weights, load
+from fedskd_sim.learning.evaluate import measures
+from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.records import Record, read_records
+from fedskd_sim.scenario import load as load_scenario
+from fedskd_sim.seeds import seed
+
+TEXT = """
+name: small
+seed: 3
+data: {{name: synthetic-skin, samples: 60, image_size: 16, classes: 3}}
+hospitals:
+  - {{name: a, architecture: {{name: cnn-plain, options: {{width: 8, norm: {norm}}}}}}}
+  - {{name: b, architecture: {{name: cnn-residual, options: {{width: 8}}}}, data: {{samples: 50}}}}
+  - {{name: c, architecture: {{name: vit-tiny, options: {{width: 16, depth: 2}}}}}}
+algorithm: {algorithm}
+training: {{epochs: 2, warmup_epochs: 1, batch_size: 16}}
+prediction: {prediction}
+"""
+EPOCHS, BATCH = 2, 16
+TRAVELLER_FIRST = "{name: fedskd, preset: traveller-first, rounds: 2}"
+FEDAVG = "{name: fedavg, rounds: 2, architecture: {name: cnn-plain, options: {width: 8, norm: batch}}}"
+Weights = dict[str, torch.Tensor]
+
+
+def text(algorithm: str, prediction: str = "{}", norm: str = "none") -> str:
+    return TEXT.format(algorithm=algorithm, prediction=prediction, norm=norm)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    kept = [*(folder / "records").iterdir(), *(folder / "weights").iterdir()]
+    return {path.name: path.read_bytes() for path in sorted(kept)}
+
+
+def final(folder: Path) -> dict[str, Weights]:
+    return {name: load_file(folder / "weights" / f"{name}.safetensors") for name in "abc"}
+
+
+class Loops:
+    """Training written down directly: no ring code, no transport, no budget."""
+
+    def __init__(self, path: Path) -> None:
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        self.scenario = load_scenario(path).scenario
+        self.data = {name: load(self.scenario, name, None, "cpu") for name in "abc"}
+
+    def seed(self, purpose: str, *parts: str | int) -> int:
+        return seed(self.scenario.seed, purpose, *parts)
+
+    def first(self, name: str, number: int) -> torch.nn.Module:
+        return build(self.scenario.architecture(name), ImageShape(3, 16, 3), number)
+
+    def copied(self, name: str, weights: Weights) -> torch.nn.Module:
+        model = self.first(name, 0)
+        model.load_state_dict(weights)
+        return model
+
+    def train(self, model: torch.nn.Module, host: str, session: int, epochs: int, penalty: Callable = lambda: 0.0) -> None:
+        draw = torch.Generator().manual_seed(session)
+        steps = [(augmented(b.images, draw), b.labels) for _ in range(epochs) for b in batches(self.data[host].train, BATCH, draw)]
+        weights = class_weights(self.data[host].train.labels, 3, "sqrt_inverse")
+        optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+        model.train()
+        for number, (images, labels) in enumerate(steps):
+            optimiser.zero_grad()
+            (cross_entropy(model(images)[0], labels, weights) + penalty()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+            optimiser.param_groups[0]["lr"] = 2e-3 * min(1.0, (number + 1) / (0.2 * len(steps)))
+            optimiser.step()
+
+
+def saved(model: torch.nn.Module) -> Weights:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(found: Weights, wanted: Weights) -> bool:
+    return found.keys() == wanted.keys() and all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
+def stepped(slow: Weights, fast: Weights, count: int, weight: float) -> Weights:
+    share = max(weight, 1 / (count + 1))
+    return {key: slow[key] + share * (value - slow[key]) if value.is_floating_point() else value for key, value in fast.items()}
+
+
+def cyclic(loops: Loops, rounds: int, slow_weight: float) -> tuple[dict[str, Weights], dict[str, Weights]]:
+    """Cyclic weight transfer: each model visits the hospitals in order and trains; last models and slow copies."""
+    names, last, slow = "abc", {}, {}
+    for start, name in enumerate(names):
+        model = loops.first(name, loops.seed("initial weights", name))
+        loops.train(model, name, loops.seed("warm-up", name), 1)
+        slow[name] = saved(model)
+        for round_ in range(1, rounds + 1):
+            for hop in range(1, 4):
+                host = names[(start + hop) % 3]
+                loops.train(model, host, loops.seed("session", host, name, round_, hop), EPOCHS)
+                slow[name] = stepped(slow[name], saved(model), 3 * (round_ - 1) + hop, slow_weight)
+        last[name] = saved(model)
+    return last, slow
+
+
+def test_cyclic_equals_cyclic_weight_transfer_bit_for_bit(scenario_file: Callable, run: Callable) -> None:
+    """A loop in which every model trains alone at each hospital in order ends with the very same weights, slow copies included."""
+    path = scenario_file(text("{name: cyclic, rounds: 2}"))
+    last, slow = cyclic(Loops(path), 2, 0.3)
+    assert all(same(weights, last[name]) for name, weights in final(run(path, "processes")).items())
+    path = scenario_file(text("{name: cyclic, rounds: 2}", "{model: slow}"))
+    assert all(same(weights, slow[name]) for name, weights in final(run(path)).items())
+    assert not same(last["a"], slow["a"])
+
+
+def test_traveller_first_with_all_weights_0_is_cyclic_weight_transfer(scenario_file: Callable, run: Callable) -> None:
+    """The control of every claim about similarity: with no weight left a frozen resident changes nothing."""
+    off = TRAVELLER_FIRST.replace("rounds", "lock: {kl: 0}, similarity: {batch: 0, pixel: 0, region: 0}, rounds")
+    found, wanted = run(scenario_file(text(off))), run(scenario_file(text("{name: cyclic, rounds: 2}")))
+    assert files(found) == files(wanted)
+    assert files(run(scenario_file(text(TRAVELLER_FIRST)))) != files(wanted)
+
+
+def test_circulation_is_fedskd_with_all_weights_0(scenario_file: Callable, run: Callable) -> None:
+    """The algorithm `circulation` gives the records and weights of `fedskd` without similarity, byte for byte."""
+    off = "{name: fedskd, rounds: 2, similarity: {batch: 0, pixel: 0, region: 0}}"
+    plain = files(run(scenario_file(text("{name: circulation, rounds: 2}"))))
+    assert plain == files(run(scenario_file(text(off))))
+    assert plain == files(run(scenario_file(text("{name: mutual, weight: 0, rounds: 2}"))))
+    assert plain != files(run(scenario_file(text("{name: mutual, rounds: 2}"))))
+
+
+def test_local_is_training_alone(scenario_file: Callable, run: Callable) -> None:
+    """A loop over sessions on the own data ends with the very same weights; nothing travels but to the evaluation."""
+    path = scenario_file(text("{name: local, rounds: 3}"))
+    loops, folder = Loops(path), run(path, "processes")
+    for name, weights in final(folder).items():
+        model = loops.first(name, loops.seed("initial weights", name))
+        loops.train(model, name, loops.seed("warm-up", name), 1)
+        for round_ in range(1, 4):
+            loops.train(model, name, loops.seed("session", name, name, round_, 0), EPOCHS)
+        assert same(weights, saved(model))
+    kinds = [record.kind for record in read_records(folder)]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"warm_up": 3, "alone": 9, "evaluation": 9}
+
+
+def test_pooled_trains_on_everybodys_data_in_one_process_only(scenario_file: Callable, run: Callable, cli: Callable) -> None:
+    """Every session sees the training samples of all hospitals; between processes it is refused with code, key and fix."""
+    path = scenario_file(text("{name: pooled, rounds: 1}"))
+    records = read_records(run(path))
+    assert {record.samples for record in records if record.kind == "alone"} == {EPOCHS * (36 + 30 + 36)}
+    done = cli("launch", path)
+    assert done.returncode == InvalidValue.exit_code
+    assert "algorithm.name: 'pooled' puts all hospitals' data into one place" in done.stderr
+
+
+@pytest.mark.parametrize("algorithm", [FEDAVG, FEDAVG.replace("fedavg,", "fedprox, mu: 0.5,")], ids=["fedavg", "fedprox"])
+def test_ring_all_reduce_gives_the_servers_mean(algorithm: str, scenario_file: Callable, run: Callable) -> None:
+    """A loop with a server in the middle ends with the same weights to rounding, and all hospitals with the same bytes."""
+    path = scenario_file(text(algorithm))
+    loops = Loops(path)
+    common = saved(loops.first("a", loops.seed("initial weights")))
+    counters = dict.fromkeys("abc", torch.tensor(0))
+    sizes = {name: len(loops.data[name].train.labels) for name in "abc"}
+    for round_ in (1, 2):
+        models = {name: loops.copied("a", common) for name in "abc"}
+        for name, model in models.items():
+            anchors = [parameter.detach().clone() for parameter in model.parameters()]
+            pull = lambda model=model, anchors=anchors: sum(  # noqa: E731 - it is the formula
+                0.25 * (now - then).square().sum() for now, then in zip(model.parameters(), anchors, strict=True)
+            )
+            loops.train(model, name, loops.seed("session", name, round_), EPOCHS, pull if "fedprox" in algorithm else lambda: 0.0)
+            counters[name] = counters[name] + sum(1 for _ in batches(loops.data[name].train, BATCH, torch.Generator())) * EPOCHS
+        for key, value in common.items():
+            if value.is_floating_point():
+                common[key] = sum(models[name].state_dict()[key] * sizes[name] for name in "abc") / sum(sizes.values())
+    found = final(run(path, "processes"))
+    for name in "abc":
+        for key, value in common.items():
+            if value.is_floating_point():
+                assert torch.allclose(found[name][key], value, rtol=1e-4, atol=1e-6), key
+                assert torch.equal(found[name][key], found["a"][key])
+            else:
+                assert int(found[name][key]) == int(counters[name])
+
+
+def test_an_all_reduce_sends_two_times_k_minus_1_kths_of_the_model(scenario_file: Callable, run: Callable) -> None:
+    """Every hospital sends 2 (K - 1) chunks a round, together 2 (K - 1) / K of the float weights, and no whole model."""
+    records = [record for record in read_records(run(scenario_file(text(FEDAVG)))) if record.kind in ("reduce", "gather")]
+    assert len(records) == 3 * 4 * 2
+    whole = sum(value.numel() * 4 for value in build_floats())
+    assert sum(record.bytes - 8 for record in records) == 2 * (3 - 1) * whole * 2
+
+
+def build_floats() -> list[torch.Tensor]:
+    architecture = load_architecture()
+    return [value for value in build(architecture, ImageShape(3, 16, 3), 0).state_dict().values() if value.is_floating_point()]
+
+
+def load_architecture() -> object:
+    from fedskd_sim.scenario import Architecture
+
+    return Architecture(name="cnn-plain", options={"width": 8, "norm": "batch"})
+
+
+def test_averaging_refuses_different_architectures(scenario_file: Callable, cli: Callable) -> None:
+    """FedAvg without an architecture of its own names the two hospitals that differ, and what to make equal."""
+    done = cli("validate", scenario_file(text("{name: fedavg}")))
+    assert done.returncode == ArchitecturesDiffer.exit_code
+    assert "hospitals.1.architecture: 'b' has cnn-residual (width 8), 'a' has cnn-plain (width 8, norm none)" in done.stderr
+    assert "make them equal, or set algorithm.architecture" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "prediction"),
+    [
+        (TRAVELLER_FIRST, "{model: slow, council: true, class_offset: 0.5}"),
+        ("{name: mutual, rounds: 1}", "{model: mix}"),
+        ("{name: local, rounds: 2}", "{model: slow, council: true}"),
+        (FEDAVG, "{model: slow}"),
+        ("{name: fedskd, rounds: 1, resident_every: 3, traveller_start: own, stop_work: 1.5}", "{model: last, council: true}"),
+    ],
+)
+def test_memory_and_processes_give_identical_records_and_weights(
+    algorithm: str, prediction: str, scenario_file: Callable, run: Callable
+) -> None:
+    """Every algorithm with what prediction adds gives the same bytes in memory and as processes."""
+    path = scenario_file(text(algorithm, prediction, norm="batch"))
+    assert files(run(path, "memory")) == files(run(path, "processes"))
+
+
+def test_the_slow_copy_doubles_the_bytes_and_the_budget_holds(scenario_file: Callable, run: Callable) -> None:
+    """A traveller with its slow copy has twice the bytes; sessions spend what the stops may, to within a batch."""
+    plain = read_records(run(scenario_file(text(TRAVELLER_FIRST))))
+    slow = read_records(run(scenario_file(text(TRAVELLER_FIRST, "{model: slow}"))))
+    assert [2 * record.bytes for record in plain if record.kind == "visit"] == [r.bytes for r in slow if r.kind == "visit"]
+    for work, every in ((1.0, 0), (1.5, 3), (2.0, 1)):
+        algorithm = f"{{name: fedskd, rounds: 2, resident_every: {every}, stop_work: {work}}}"
+        spent: dict[str, int] = {}
+        for record in read_records(run(scenario_file(text(algorithm)))):
+            if record.kind in ("visit", "homecoming"):
+                spent[record.host] = spent.get(record.host, 0) + record.samples
+        for host, size in (("a", 36), ("b", 30), ("c", 36)):
+            assert 0 <= 6 * work * EPOCHS * size - spent[host] <= 2 * BATCH
+
+
+def council_of(records: list[Record]) -> list[Record]:
+    return [record for record in records if record.kind == "council"]
+
+
+def test_a_council_averages_the_finished_models_of_all(scenario_file: Callable, run: Callable) -> None:
+    """Every hospital keeps all last models; its council is the mean of their probabilities, and its cost is on record."""
+    folder = run(scenario_file(text(TRAVELLER_FIRST, "{model: slow, council: true}")))
+    loops = Loops(folder / "scenario.yaml")
+    last = final(run(scenario_file(text(TRAVELLER_FIRST, "{model: last}"))))
+    for record in council_of(read_records(folder)):
+        kept = {name: load_file(folder / "weights" / f"{record.host}.council.{name}.safetensors") for name in "abc"}
+        assert all(same(kept[name], last[name]) for name in "abc")
+        test = loops.data[record.host].test
+        with torch.no_grad():
+            models = [loops.copied(name, weights).eval() for name, weights in kept.items()]
+            mean = torch.stack([model(test.images)[0].double().softmax(1) for model in models]).mean(0)
+        wanted = measures(mean.log(), test.labels)
+        for name in ("accuracy", "balanced_accuracy", "auc"):
+            assert record.measures[name].mean == pytest.approx(wanted[name].mean)
+        assert record.measures["models"].mean == 3
+        assert record.measures["kept_bytes"].mean == sum(value.nbytes for weights in kept.values() for value in weights.values())
+    assert len(council_of(read_records(folder))) == 3
