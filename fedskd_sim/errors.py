@@ -66,7 +66,7 @@ class FedskdError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, fix: str = "", key: tuple[Key, ...] = (), where: Where | None = None) -> None:
-        """Keep what went wrong, the fix, the scenario key it belongs to and, once known, its file and line.
+        """Keep what went wrong, the fix, the scenario key it belongs to and, once known, its place in the file.
 
         ``second_hand``: another hospital's failure is only passed on; ``stop``: the round and hop that never came.
         """
@@ -106,8 +106,6 @@ class UnknownKey(ScenarioError):
 
 class InvalidValue(ScenarioError):
     """A value of the wrong type or out of range, or a missing key."""
-
-    exit_code = 12
 
 
 class DuplicateHospital(ScenarioError):
@@ -261,8 +259,6 @@ class HospitalCrashed(RunError):
 class RunAborted(RunError):
     """Another hospital failed, so the run was ended."""
 
-    exit_code = 42
-
 
 class NonFiniteLoss(RunError):
     """Too many sessions in a row had a non-finite loss."""
@@ -290,8 +286,6 @@ class WireError(FedskdError):
 
 class BadMessage(WireError):
     """A message that breaks the wire schema or its size limits."""
-
-    exit_code = 50
 
 
 class DigestMismatch(WireError):

@@ -170,10 +170,10 @@ class Hospital:
     def _note(self, record: Record) -> None:
         self.ledger.add(record)
         self.metrics.finished(record)
-        accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else 0.0
+        accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else None
         place = {"round": record.round, "hop": record.hop, "model": record.model}
         self.log.event("finished", **place, kind=record.kind, outcome=record.outcome, accuracy=accuracy)
-        self.transport.send(CONTROLLER, Progress(self.host.name, record.model, record.round, record.hop, accuracy))
+        self.transport.send(CONTROLLER, Progress(self.host.name, record.model, record.round, record.hop, accuracy or 0.0))
         if record.outcome in ("evaluated", "passed"):
             return
         self._rollbacks = self._rollbacks + 1 if record.outcome == "rolled_back" else 0

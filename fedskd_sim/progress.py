@@ -15,6 +15,10 @@ from fedskd_sim.ring import Ring
 from fedskd_sim.runtimes.base import Event
 
 REFRESH_PER_S = 8
+WHAT = {
+    "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with", "homecoming": "welcomed home",
+    "gather": "has the average", "council": "asked the council",
+}  # fmt: skip
 
 
 @dataclass
@@ -32,9 +36,10 @@ class Progress:
     """Shows who hosts whom; use as a context manager and feed it events."""
 
     def __init__(self, ring: Ring, console: Console, *, quiet: bool = False) -> None:
-        """Prepare a row for every hospital: warm-up, all stops and the evaluation at home are its steps; ``quiet``: no lines."""
+        """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home; ``quiet``: no lines."""
         self._ring, self._console, self._quiet = ring, console, quiet
-        self._rows = {name: Row(total=2 + len(list(ring.stops(name)))) for name in ring.hospitals}
+        alone = 0 if ring.lap == "circulation" else ring.rounds
+        self._rows = {name: Row(total=2 + alone + len(list(ring.stops(name)))) for name in ring.hospitals}
         self._started = time.monotonic()
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
         self._interactive = console.is_terminal
@@ -63,13 +68,14 @@ class Progress:
             case "warm_up":
                 row.doing = "warming up"
             case "arrived":
-                row.doing = "at home with its traveller" if event["kind"] == "homecoming" else _with(event)
+                row.doing = _doing(event)
                 row.place = self._place(event)
             case "finished":
                 row.finished += 1
                 row.doing = "waiting"
-                row.accuracy = f"{event['accuracy']:.1%}"
-                self._line(event)
+                if event["accuracy"] is not None:
+                    row.accuracy = f"{event['accuracy']:.1%}"
+                    self._line(event)
             case "done":
                 row.doing = "done"
             case "error":
@@ -87,14 +93,14 @@ class Progress:
         total = sum(row.total for row in self._rows.values())
         warm = all(row.finished for row in self._rows.values())
         elapsed = time.monotonic() - self._started
-        return elapsed / done * (total - done) if warm else None
+        return elapsed / done * max(0, total - done) if warm else None
 
     def _line(self, event: Event) -> None:
         if self._interactive or self._quiet:
             return
         left = self.left()
-        what = {"warm_up": "warmed up", "visit": "trained with", "homecoming": "welcomed home"}.get(event["kind"], "tested")
-        whom = "" if event["kind"] == "warm_up" else f" {event['model']}"
+        what = WHAT.get(event["kind"], "tested")
+        whom = f" {event['model']}" if event["kind"] in ("visit", "homecoming", "evaluation") else ""
         undone = " (rolled back)" if event["outcome"] == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
         self._console.print(
@@ -116,7 +122,9 @@ class Progress:
             return "warm-up"
         if event["round"] == self._ring.evaluation_round:
             return f"evaluation hop {event['hop']}"
-        return f"round {event['round']}/{self._ring.rounds} hop {event['hop']}/{self._ring.size}"
+        hops = len(self._ring.hops(event["round"]))
+        hop = f" hop {event['hop']}/{hops}" if event["hop"] else ""
+        return f"round {event['round']}/{self._ring.rounds}{hop}"
 
     def _table(self) -> Table:
         left = self.left()
@@ -129,5 +137,12 @@ class Progress:
         return table
 
 
-def _with(event: Event) -> str:
-    return f"{'testing' if event['kind'] == 'evaluation' else 'training with'} {event['model']}"
+def _doing(event: Event) -> str:
+    match event["kind"]:
+        case "homecoming":
+            return "at home with its traveller"
+        case "reduce" | "gather":
+            return "averaging"
+        case "evaluation":
+            return f"testing {event['model']}"
+    return f"training with {event['model']}"

@@ -16,6 +16,8 @@ from fedskd_sim.records import Measure, Record
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
 NOTHING = Measure(0.0, 0.0)
+OFFSET = "balanced_accuracy_offset"
+SESSIONS = ("warm_up", "alone", "visit", "homecoming")
 T = TypeVar("T")
 
 
@@ -87,6 +89,8 @@ class Summary:
     architectures: tuple[str, ...]
     matrices: Mapping[str, Matrix]
     ways: Mapping[str, tuple[Step, ...]]
+    council: Mapping[str, float]
+    """Mean over the hospitals of what the council of all finished models scores; empty where no hospital keeps them."""
     counts: Counts
     complete: bool
     notes: tuple[str, ...]
@@ -121,6 +125,7 @@ def summarise(records: Sequence[Record], hospitals: tuple[str, ...]) -> Summary:
         architectures=tuple(architectures.get(name, "") for name in hospitals),
         matrices=matrices,
         ways={name: _way(records, name, len(hospitals)) for name in hospitals},
+        council=_council(records),
         counts=_counts(records),
         complete=len(cells) == len(hospitals) ** 2,
         notes=tuple(_notes(records, matrices, len(hospitals) ** 2 - len(cells))),
@@ -134,6 +139,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``scenario``, ``seed``, ``complete``, ``notes`` (sentences);
         ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
         ``hospitals``: in ring order, each with ``name`` and ``architecture``;
+        ``council``: the council's mean for every metric, empty without one;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
@@ -151,6 +157,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "personalization": _value(summary.matrices[summary.headline].personalization),
         "generalization": _value(summary.matrices[summary.headline].generalization),
         "hospitals": [{"name": name, "architecture": architecture} for name, architecture in named],
+        "council": {metric: _value(value) for metric, value in summary.council.items()},
         "counts": asdict(summary.counts),
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "ways": {
@@ -196,7 +203,7 @@ def _matrix(cells: Mapping[tuple[str, str], Record], hospitals: tuple[str, ...],
 def _way(records: Iterable[Record], model: str, size: int) -> tuple[Step, ...]:
     steps = (
         Step(
-            stop=size * (record.round - 1) + record.hop if record.round else 0,
+            stop=size * (record.round - 1) + max(1, record.hop) if record.round else 0,
             round=record.round,
             hop=record.hop,
             host=record.host,
@@ -206,15 +213,21 @@ def _way(records: Iterable[Record], model: str, size: int) -> tuple[Step, ...]:
             drift=record.measures.get("drift", NOTHING).mean,
         )
         for record in records
-        if record.model == model and record.kind != "evaluation"
+        if record.model == model and record.kind in SESSIONS
     )
     return tuple(sorted(steps, key=lambda step: step.stop))
+
+
+def _council(records: Sequence[Record]) -> dict[str, float]:
+    asked = [record for record in records if record.kind == "council"]
+    names = sorted({name for record in asked for name in record.measures} - {"models", "kept_bytes"})
+    return {name: mean(record.measures.get(name, NOTHING).mean for record in asked) for name in names}
 
 
 def _counts(records: Sequence[Record]) -> Counts:
     return Counts(
         hops=sum(record.hop > 0 for record in records),
-        sessions=sum(record.kind != "evaluation" for record in records),
+        sessions=sum(record.kind in SESSIONS for record in records),
         rolled_back=sum(record.outcome == "rolled_back" for record in records),
         bytes=sum(record.bytes for record in records),
         samples=sum(record.samples for record in records),
@@ -236,10 +249,29 @@ def _notes(records: Sequence[Record], matrices: Mapping[str, Matrix], unfinished
             f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least two classes. "
             "Means leave them out."
         )
+    yield from _added(records)
     rolled_back = sum(record.outcome == "rolled_back" for record in records)
     if rolled_back:
         sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
         yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."
+
+
+def _added(records: Sequence[Record]) -> Iterator[str]:
+    """Tell what the offset for label skew and the council make of the models."""
+    corrected = [record for record in records if record.kind == "evaluation" and OFFSET in record.measures]
+    if corrected:
+        own = mean(record.measures[OFFSET].mean for record in corrected if record.host == record.model)
+        others = mean(record.measures[OFFSET].mean for record in corrected if record.host != record.model)
+        yield f"With the offset for label skew the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
+    council = _council(records)
+    for record in (record for record in records if record.kind == "council"):
+        models, kept = (int(record.measures[name].mean) for name in ("models", "kept_bytes"))
+        yield (
+            f"The council of all {models} finished models scores {council['balanced_accuracy']:.1%} balanced accuracy and an AUC "
+            f"of {council['auc']:.1%} on average. Every hospital then keeps the final weights of all ({kept / 1e6:.3g} MB) and asks "
+            f"{models} models about each patient."
+        )
+        return
 
 
 def _value(value: T) -> T | None:

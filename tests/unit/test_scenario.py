@@ -123,7 +123,7 @@ BAD = {
             ("a word", "a distance", "{batch: 0.5}", "{distance: cor}", 12, "did you mean 'corr'? choose one of corr, mse"),
             ("a word", "a grid", "{batch: 0.5}", "{region_grid: fine}", 12, "whole number"),
             ("a word", "reconcile", "rounds: 3", "reconcile: avg", 11, "average, two_track, replace, select"),
-            ("an old truth", "augment", "algorithm:", "training: {augment: yes}\nalgorithm:", 10, "true or false"),
+            ("an old truth", "augment", "algorithm:", "training: {augment: yes}\nalgorithm:", 9, "true or false"),
             ("a fraction", "rounds", "rounds: 3", "rounds: 1e1", 11, "write 10"),
             ("a number", "a name", "name: good", "name: 12", 1, "put it in quotes"),
             ("capitals", "a name", "name: good", "name: My Run", 1, "lower-case letters"),
