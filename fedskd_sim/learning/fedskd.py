@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from fedskd_sim.learning import instruments
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.learning.reconcile import reconcile
 from fedskd_sim.learning.session import Pupils
@@ -37,6 +38,8 @@ class CirculatingLearner:
         self._general: Weights | None = None
         self._visitor: nn.Module | None = None
         self._arrived: Weights | None = None
+        self._departed: Weights = {}
+        self._model = site.name
         self._drift: Measures = {}
         self._unspent = 0.0
 
@@ -52,13 +55,15 @@ class CirculatingLearner:
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - every round is alike
         """Give a copy of the home model, or the traveller as it came home where the two are kept apart."""
-        return snapshot(self._home) if self._general is None else self._general
+        leaving = snapshot(self._home) if self._general is None else self._general
+        self._departed = leaving if self.site.scenario.instruments.changes else {}
+        return leaving
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
         """Train the visitor beside the resident, and let them teach each other."""
         self.site.settle()
         self._visitor = self.site.made(stop.model, arriving)
-        self._arrived = arriving
+        self._arrived, self._model = arriving, stop.model
         budget = self.site.passes(self.site.training.epochs * self._config.stop_work) + self._unspent
         course = self.site.course(budget, self.site.seed("session", stop.model, stop.round, stop.hop))
         teaches = self._config.mutual_kl > 0 or not self._config.similarity.off
@@ -74,7 +79,9 @@ class CirculatingLearner:
         if self._visitor is None:
             raise RuntimeError(stop.model)
         returned = snapshot(self._visitor)
-        self._drift = drift(arriving, returned)
+        came = self.site.validated(self.site.made(stop.model, arriving), "returned_")
+        net = drift(self._departed, returned, "net_drift") if self._departed else {}
+        self._drift = {**self._changes(), **net, **came}
         validation = len(self.site.data.validation.labels)
         joined = reconcile(self._config.reconcile, snapshot(self._home), returned, self.site.score, validation)
         install(self._home, joined.home)
@@ -91,10 +98,18 @@ class CirculatingLearner:
             moved, self._drift = self._drift, {}
             return {**self.site.validated(self._home), **moved}
         resident = self.site.validated(self._home, "resident_") if self._config.resident_every else {}
-        moved = drift(self._arrived, export(self._visitor))
-        measures = {**self.site.validated(self._visitor), **resident, **moved}
+        measures = {**self.site.validated(self._visitor), **resident, **self._changes()}
         self._visitor = self._arrived = None
         return measures
+
+    def _changes(self) -> Measures:
+        """Measure what the session changed in the visitor."""
+        if self._visitor is None or self._arrived is None:
+            return {}
+        return {
+            **drift(self._arrived, export(self._visitor)),
+            **instruments.measured(self.site, self._model, self._arrived, self._visitor),
+        }
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""

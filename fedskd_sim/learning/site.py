@@ -10,7 +10,7 @@ from torch import nn
 
 from fedskd_sim.learning.admission import image_shape, pixel_grid
 from fedskd_sim.learning.base import Measures, Session, Ward
-from fedskd_sim.learning.data import HospitalData, batch_sizes, class_weights, load, pooled
+from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, load, pooled
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate
 from fedskd_sim.learning.models import blueprint, build
@@ -30,6 +30,7 @@ class Site:
         self.ward, self.name, self.scenario = ward, ward.host, ward.scenario
         self.me = ward.scenario.hospital(ward.host)
         self.training = ward.scenario.training
+        self._others: dict[str, Samples] = {}
         self.shape = image_shape(ward.scenario, ward.host, ward.data_folder)
 
     def specs(self) -> Mapping[str, Spec]:
@@ -44,6 +45,12 @@ class Site:
             return own
         everyone = [load(self.scenario, name, self.ward.data_folder, self.me.device) for name in self.scenario.names]
         return pooled(own, everyone)
+
+    def validation_of(self, name: str) -> Samples:
+        """Give the validation data of any hospital: an instrument of the simulation, which no algorithm may use."""
+        if name not in self._others:
+            self._others[name] = load(self.scenario, name, self.ward.data_folder, self.me.device).validation
+        return self._others[name]
 
     def seed(self, purpose: str, *names: str | int) -> int:
         """Draw this hospital's seed for a purpose."""
@@ -113,12 +120,12 @@ class Site:
         return measures["balanced_accuracy"].mean if measures else 0.0
 
 
-def drift(before: Weights, after: Weights) -> Measures:
-    """Give the relative Euclidean change of the float tensors."""
+def drift(before: Weights, after: Weights, name: str = "drift") -> Measures:
+    """Give the Euclidean change of the float tensors as a sum and, as its weight, their norm before: the mean is relative."""
     moved = length = 0.0
-    for name, now in after.items():
+    for key, now in after.items():
         if now.dtype in FLOATS:
-            old = tensor_of(before[name]).double()
+            old = tensor_of(before[key]).double()
             moved += float((tensor_of(now).double() - old).square().sum())
             length += float(old.square().sum())
-    return {"drift": Measure((moved / length) ** 0.5 if length else 0.0, 1.0)}
+    return {name: Measure(moved**0.5, length**0.5 or 1.0)}

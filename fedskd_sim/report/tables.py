@@ -268,8 +268,8 @@ def _added(records: Sequence[Record]) -> Iterator[str]:
         models, kept = (int(record.measures[name].mean) for name in ("models", "kept_bytes"))
         yield (
             f"The council of all {models} finished models scores {council['balanced_accuracy']:.1%} balanced accuracy and an AUC "
-            f"of {council['auc']:.1%} on average. Every hospital then keeps the final weights of all ({kept / 1e6:.3g} MB) and asks "
-            f"{models} models about each patient."
+            f"of {council['auc']:.1%} on average. Every hospital then keeps the final weights of all ({kept / 1e6:.3g} MB) and "
+            f"asks {models} models about each patient."
         )
         return
 

@@ -22,7 +22,7 @@ from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Loaded, load, raise_all
 from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts
-from fedskd_sim.scenario.training import Prediction, Training
+from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 __all__ = [
     "Algorithm",
@@ -37,6 +37,7 @@ __all__ = [
     "FedSKD",
     "Ham10000",
     "Hospital",
+    "Instruments",
     "Lap",
     "Loaded",
     "Local",

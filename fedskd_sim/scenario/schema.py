@@ -9,7 +9,7 @@ from pydantic import Field, WithJsonSchema
 from fedskd_sim.scenario.algorithms import Algorithm, FedAvg, FedProx
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
-from fedskd_sim.scenario.training import Prediction, Training
+from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 DEVICE = r"^(cpu|cuda(:[0-9]+)?)$"
@@ -107,6 +107,8 @@ class Scenario(Part):
     """How any model trains."""
     prediction: Prediction = Prediction()
     """What a hospital uses in the end."""
+    instruments: Instruments = Instruments()
+    """What is measured besides."""
     network: Network = Network()
     """How they talk."""
     metrics: Metrics = Metrics()

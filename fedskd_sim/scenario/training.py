@@ -41,6 +41,17 @@ class Training(Part):
     """Sessions in a row that a hospital may roll back for a non-finite loss before the run ends."""
 
 
+class Instruments(Part):
+    """What is measured beyond accuracy and parameter drift; it costs time and changes nothing that is learned."""
+
+    changes: bool = False
+    """How much a session changed a model as a function: drift of its representation (CKA), and churn of its answers, both on
+    the host's validation data."""
+    probe: bool = False
+    """Simulation only, no real federation could do it: after every session the visitor is measured on the validation data of ALL
+    hospitals, from which forgetting, backward transfer and dilution are computed."""
+
+
 class Prediction(Part):
     """What a hospital uses in the end; it can be added to any algorithm."""
 

@@ -15,6 +15,7 @@ from fedskd_sim.learning.data import augmented, batches, class_weights, load
 from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.records import Record, read_records
+from fedskd_sim.report.memory import remembered
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.seeds import seed
 
@@ -275,3 +276,23 @@ def test_a_council_averages_the_finished_models_of_all(scenario_file: Callable, 
         assert record.measures["models"].mean == 3
         assert record.measures["kept_bytes"].mean == sum(value.nbytes for weights in kept.values() for value in weights.values())
     assert len(council_of(read_records(folder))) == 3
+
+
+def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Callable) -> None:
+    """With all instruments on, weights stay byte for byte what they were; records have churn, drifts and all hospitals' probes."""
+    plain = run(scenario_file(text("{name: fedskd, rounds: 2}")))
+    path = scenario_file(text("{name: fedskd, rounds: 2}") + "instruments: {changes: true, probe: true}\n")
+    full = run(path)
+    assert {name: data for name, data in files(full).items() if "tensors" in name} == {
+        name: data for name, data in files(plain).items() if "tensors" in name
+    }
+    records = read_records(full)
+    for record in (record for record in records if record.kind in ("visit", "homecoming")):
+        assert 0 < record.measures["drift"].mean < 1
+        assert 0 <= record.measures["churn"].mean <= 1
+        assert 0 < record.measures["representation_drift"].mean < 2
+        assert {f"probe/{name}" for name in "abc"} <= record.measures.keys()
+        assert record.kind == "visit" or {"net_drift", "returned_balanced_accuracy"} <= record.measures.keys()
+    assert remembered(records).forgetting is not None
+    assert remembered(read_records(plain)).forgetting is None
+    assert files(run(path, "processes")) == files(full)

@@ -1,0 +1,81 @@
+"""What a session changed in a model beyond its weights: its representation, its answers, and what it knows of other hospitals."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fedskd_sim.learning.base import Measures
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.evaluate import BATCH, evaluate
+from fedskd_sim.learning.site import Site
+from fedskd_sim.messages import Weights
+from fedskd_sim.records import Measure
+
+FEWEST = 4
+"""Samples below which the unbiased HSIC has no value."""
+PROBE = "probe/"
+
+
+def measured(site: Site, model: str, before: Weights, after: nn.Module) -> Measures:
+    """Measure what the scenario's ``instruments`` ask for.
+
+    Args:
+        site: the host.
+        model: whose model it is.
+        before: its weights on arrival.
+        after: the model after the session.
+
+    Returns:
+        ``representation_drift`` (1 - CKA of the deep maps' means before and after) and ``churn`` (share of samples whose decision
+        changed), on the host's validation data; ``probe/NAME`` (balanced accuracy on the validation data of hospital NAME).
+
+    """
+    found: dict[str, Measure] = {}
+    if site.scenario.instruments.changes and len(site.data.validation.labels) >= FEWEST:
+        found |= _changed(site.made(model, before), after, site.data.validation)
+    if site.scenario.instruments.probe:
+        for name in site.scenario.names:
+            measures = evaluate(after, site.validation_of(name))
+            if measures:
+                found[PROBE + name] = measures["balanced_accuracy"]
+    return found
+
+
+def cka(x: Tensor, y: Tensor) -> float:
+    """Compare two representations of the same samples: linear CKA with the unbiased HSIC (Song et al. 2012); 1 for equal ones.
+
+    Args:
+        x: (n, C1), n at least 4.
+        y: (n, C2).
+
+    """
+    k, l = ((features.double() @ features.double().T).fill_diagonal_(0) for features in (x, y))  # noqa: E741 - as in the literature
+    shared, own, other = _hsic(k, l), _hsic(k, k), _hsic(l, l)
+    return shared / (own * other) ** 0.5 if own > 0 and other > 0 else 1.0
+
+
+def _hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741 - as in the literature
+    """HSIC_u = [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)) for kernels with zero diagonal."""
+    n = len(k)
+    product = (k * l).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(0) * l.sum(0)).sum()
+    return float(product) / (n * (n - 3))
+
+
+@torch.no_grad()
+def _changed(before: nn.Module, after: nn.Module, samples: Samples) -> dict[str, Measure]:
+    (features, decisions), (new_features, new_decisions) = _asked(before, samples), _asked(after, samples)
+    moved = float((decisions != new_decisions).sum())
+    return {
+        "representation_drift": Measure(1 - cka(features, new_features), 1.0),
+        "churn": Measure(moved, float(len(decisions))),
+    }
+
+
+def _asked(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Give the means of the deep maps (n, C) and the decisions (n,)."""
+    training = model.training
+    model.eval()
+    answers = [model(part) for part in samples.images.split(BATCH)]
+    model.train(training)
+    return torch.cat([taps.deep.flatten(2).mean(2) for _, taps in answers]), torch.cat([logits.argmax(1) for logits, _ in answers])

@@ -1,0 +1,112 @@
+"""What travelling models remember: forgetting, home retention, backward transfer and dilution, from the records alone.
+
+For a traveller, a_h(s) is its balanced accuracy on the validation data of hospital s after hop h of its round, a_0 as it set out
+(the record before). Only the last value of a model at its host is known in a real federation; the others come from
+``instruments.probe``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from fedskd_sim.records import Record
+
+PROBE = "probe/"
+TRAVELLED = ("visit", "homecoming")
+SMALLEST_GAIN = 0.02
+"""A gain below this says nothing about how much of it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Means over all models and rounds, in shares; None where the records do not tell.
+
+    ``forgetting`` is the mean over visited hospitals s of max_{g < h} a_g(s) - a_h(s), averaged over hops h >= 2; ``retention`` is
+    a_{K-1}(home) - a_0(home); ``backward`` the mean over visited s of a_{K-1}(s) - a_{h_s}(s); ``kept[m]`` the share of the gain at
+    a visit that is left after m more hops.
+    """
+
+    forgetting: float | None
+    retention: float | None
+    backward: float | None
+    kept: Mapping[int, float]
+
+
+def remembered(records: Sequence[Record]) -> Remembered:
+    """Compute what models remember."""
+    tours = list(_tours(records))
+    forgotten = [value for tour in tours for value in _forgotten(tour)]
+    backward = [value for tour in tours for value in _backward(tour)]
+    kept: dict[int, list[float]] = {}
+    for tour in tours:
+        for after, share in _kept(tour):
+            kept.setdefault(after, []).append(share)
+    retained = list(_retained(records))
+    return Remembered(
+        fmean(forgotten) if forgotten else None,
+        fmean(retained) if retained else None,
+        fmean(backward) if backward else None,
+        {after: fmean(shares) for after, shares in sorted(kept.items())},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tour:
+    """One model's visits of one round: who was visited at hop 1, 2, ..., and all probes after each; index 0 is the departure."""
+
+    hosts: tuple[str, ...]
+    probes: tuple[Mapping[str, float], ...]
+
+
+def _tours(records: Sequence[Record]) -> Iterator[_Tour]:
+    found: dict[tuple[str, int], dict[int, Record]] = {}
+    for record in records:
+        if record.kind in TRAVELLED:
+            found.setdefault((record.model, record.round), {})[record.hop] = record
+    for (model, round_), stops in found.items():
+        before = found.get((model, round_ - 1), {})
+        start = before.get(max(before)) if before else None
+        visits = [stops[hop] for hop in sorted(stops) if stops[hop].kind == "visit"]
+        probes = [_probes(record) for record in visits]
+        if start is not None and all(probes) and _probes(start):
+            yield _Tour(tuple(record.host for record in visits), (_probes(start), *probes))
+
+
+def _probes(record: Record) -> dict[str, float]:
+    return {name.removeprefix(PROBE): measure.mean for name, measure in record.measures.items() if name.startswith(PROBE)}
+
+
+def _forgotten(tour: _Tour) -> Iterator[float]:
+    for hop in range(2, len(tour.probes)):
+        visited = [host for host in tour.hosts[: hop - 1] if host in tour.probes[hop]]
+        drops = [max(tour.probes[before][host] for before in range(hop)) - tour.probes[hop][host] for host in visited]
+        if drops:
+            yield fmean(drops)
+
+
+def _backward(tour: _Tour) -> Iterator[float]:
+    for hop, host in enumerate(tour.hosts[:-1], 1):
+        if host in tour.probes[-1]:
+            yield tour.probes[-1][host] - tour.probes[hop][host]
+
+
+def _kept(tour: _Tour) -> Iterator[tuple[int, float]]:
+    for hop, host in enumerate(tour.hosts, 1):
+        if host not in tour.probes[hop]:
+            continue
+        gain = tour.probes[hop][host] - tour.probes[hop - 1][host]
+        if gain > SMALLEST_GAIN:
+            for later in range(hop, len(tour.probes)):
+                yield later - hop, (tour.probes[later][host] - tour.probes[hop - 1][host]) / gain
+
+
+def _retained(records: Sequence[Record]) -> Iterator[float]:
+    """Compare a traveller as it comes home with its home's model when it set out, in the homecoming or warm-up before."""
+    home = {(record.model, record.round): record for record in records if record.kind in ("warm_up", "homecoming")}
+    for (model, round_), record in home.items():
+        before = home.get((model, round_ - 1))
+        came, left = record.measures.get("returned_balanced_accuracy"), before and before.measures.get("balanced_accuracy")
+        if came and left:
+            yield came.mean - left.mean
