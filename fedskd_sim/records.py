@@ -50,7 +50,7 @@ class Record:
     ``measures`` has, where they apply: ``accuracy``, ``balanced_accuracy``, ``auc`` of the visiting model (on the host's
     validation data after a session, on its test data in the evaluation round), the same with ``resident_`` in front,
     ``loss``/``resident_loss`` (cross-entropy per sample), ``similarity_batch``, ``_pixel``, ``_region`` (unweighted distances
-    per step), and ``drift`` (relative parameter change of the session, Euclidean norm). A homecoming also has ``returned_`` measures
+    per step), and ``drift`` (relative Euclidean parameter change of the session). A homecoming also has ``returned_`` measures
     (the traveller as it came home, before its session). ``forwards`` counts samples that a model only taught on. With
     ``instruments.changes``: ``representation_drift``, ``churn`` and, at a homecoming, ``net_drift`` (of the whole round); with
     ``instruments.probe``: ``probe/NAME``, balanced accuracy on the validation data of hospital NAME. Test measures may have
