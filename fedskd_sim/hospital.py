@@ -138,6 +138,8 @@ class Hospital:
     def _open(self, round_: int) -> None:
         """Begin a round: train alone where the algorithm does so, then send the own traveller off, if any sets out."""
         while True:
+            if self.host.ring.lap != "circulation":
+                self.metrics.phase("alone", round_)
             record = hop.alone(self.host, round_) if round_ <= self.host.ring.rounds else None
             if record:
                 self._note(record)
@@ -150,7 +152,7 @@ class Hospital:
             self._note(hop.evaluate_at_home(self.host))
 
     def _receive(self, stop: Stop, arriving: Traveller) -> None:
-        self.metrics.phase(stop.kind, stop.round)
+        self.metrics.phase("averaging" if stop.kind in ("reduce", "gather") else stop.kind, stop.round)
         self.log.event("arrived", round=stop.round, hop=stop.hop, model=stop.model, kind=stop.kind)
         try:
             self._note(hop.receive(self.host, stop, arriving))

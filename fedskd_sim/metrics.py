@@ -8,16 +8,18 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Mapping
-from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
 
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import Transfer
-from fedskd_sim.records import Kind, Record
+from fedskd_sim.records import Record
 from fedskd_sim.ring import Ring
 
-PHASES = ("starting", *get_args(Kind), "waiting", "done", "failed")
+PHASES = (
+    "starting", "warm_up", "alone", "visit", "homecoming", "averaging", "evaluation", "waiting", "done", "failed",
+)  # fmt: skip
+"""What a hospital can be at; the number of each is its place, which the dashboard knows too."""
 MODEL = ("scenario", "hospital", "model")
 HOSPITAL = ("scenario", "hospital")
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)

@@ -22,17 +22,17 @@ HOMES = {
     "torch": ["learning/", "runtimes/preload.py"],
     "torchvision": ["learning/"],
     "safetensors": ["learning/"],
-    "numpy": ["learning/", "report/"],
+    "numpy": ["learning/", "report/", "compare/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],
     "xxhash": ["messages.py"],
     "prometheus_client": ["metrics.py"],
     "rich": ["progress.py", "cli/"],
-    "matplotlib": ["report/"],
-    "jinja2": ["report/"],
+    "matplotlib": ["report/", "compare/"],
+    "jinja2": ["report/", "compare/"],
     "kubernetes": ["runtimes/kubernetes/"],
     "urllib3": ["runtimes/kubernetes/"],
-    "markupsafe": ["report/"],
+    "markupsafe": ["report/", "compare/"],
 }
 WITHOUT_EXCEPTION = ("pickle", "marshal", "shelve", "dill", "cloudpickle")
 

@@ -10,6 +10,7 @@ import click
 from fedskd_sim import __version__
 from fedskd_sim.cli import members
 from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
+from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
 from fedskd_sim.cli.launch import launch
 from fedskd_sim.scenario import Scenario
@@ -72,6 +73,7 @@ def models() -> None:
 
 for command in (
     launch,
+    compare,
     status,
     logs,
     stop,

@@ -1,6 +1,7 @@
 """A scenario: one YAML file that says what is learned; read once, checked, frozen."""
 
 from fedskd_sim.scenario.algorithms import (
+    BUILT_IN,
     Algorithm,
     Averaging,
     Circulating,
@@ -17,14 +18,16 @@ from fedskd_sim.scenario.algorithms import (
     Pooled,
     Similarity,
 )
+from fedskd_sim.scenario.budget import Planned, at_budget, passes
 from fedskd_sim.scenario.datasets import Dataset, Ham10000, NoData, SyntheticSkin
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Loaded, load, raise_all
 from fedskd_sim.scenario.part import Architecture
-from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts
+from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 __all__ = [
+    "BUILT_IN",
     "Algorithm",
     "Architecture",
     "Averaging",
@@ -46,6 +49,7 @@ __all__ = [
     "Network",
     "NoData",
     "Placebo",
+    "Planned",
     "Pooled",
     "Prediction",
     "Resources",
@@ -54,7 +58,10 @@ __all__ = [
     "SyntheticSkin",
     "Timeouts",
     "Training",
+    "Variant",
+    "at_budget",
     "load",
     "nearest",
+    "passes",
     "raise_all",
 ]

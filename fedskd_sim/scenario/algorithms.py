@@ -276,3 +276,17 @@ class Placebo(Part):
 Circulating = FedSKD | Circulation | Mutual | Cyclic
 Averaging = FedAvg | FedProx
 Algorithm = Annotated[Circulating | Local | Pooled | Averaging | Placebo, Field(discriminator="name")]
+BUILT_IN: Mapping[str, Algorithm] = MappingProxyType(
+    {
+        "fedskd": FedSKD(name="fedskd"),
+        "traveller-first": FedSKD.model_validate({"name": "fedskd", "preset": "traveller-first"}, strict=False),
+        "circulation": Circulation(name="circulation"),
+        "mutual": Mutual(name="mutual"),
+        "cyclic": Cyclic(name="cyclic"),
+        "local": Local(name="local"),
+        "pooled": Pooled(name="pooled"),
+        "fedavg": FedAvg(name="fedavg"),
+        "fedprox": FedProx(name="fedprox"),
+    }
+)
+"""What `fedskd-sim compare` knows by name, with default settings."""

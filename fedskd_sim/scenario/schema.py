@@ -88,6 +88,19 @@ class Timeouts(Part):
     """Between asking processes to stop and killing them."""
 
 
+class Variant(Part):
+    """Another way to learn from the same data, for ``fedskd-sim compare``; what is left out is as in the scenario."""
+
+    algorithm: Algorithm | None = None
+    """Its rounds are set by the budget."""
+    training: Training | None = None
+    """Replaces the scenario's as a whole."""
+    prediction: Prediction | None = None
+    """Replaces the scenario's as a whole."""
+    budget: Literal["total", "per_model"] = "total"
+    """total: the work of all hospitals' models together; per_model: that divided by the number of hospitals."""
+
+
 class Scenario(Part):
     """Everything that decides what is learned."""
 
@@ -109,6 +122,8 @@ class Scenario(Part):
     """What a hospital uses in the end."""
     instruments: Instruments = Instruments()
     """What is measured besides."""
+    variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
+    """What ``fedskd-sim compare`` can compare by these names; ``launch`` takes no notice."""
     network: Network = Network()
     """How they talk."""
     metrics: Metrics = Metrics()

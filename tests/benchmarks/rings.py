@@ -83,7 +83,7 @@ class Ours:
         keys = settings["keys"].get(self.name)
         bind = f"ipc://{settings['folder']}/{self.name}" if settings["kind"] == "ipc" else "tcp://127.0.0.1:*"
         terms = Terms("run", receipt=PATIENCE_S, retry=PATIENCE_S, inbox=2)
-        expected = dict.fromkeys(NAMES, spec_of(self.models[0]))
+        expected = dict.fromkeys(NAMES, (spec_of(self.models[0]),))
         self.transport = ZeroMQTransport(Place(self.name, bind, settings["hub"], keys), terms, expected, self.receipts.put)
         self.transport.send(CONTROLLER, Register("run", self.name, self.transport.address, keys.public if keys else "", ""))
         self.transport.receive(PATIENCE_S)

@@ -31,7 +31,7 @@ from fedskd_sim.transport.wire import CONTROL_LIMIT, encode
 from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
 
 WEIGHTS = {"w": Buffer("float32", (750, 1000), bytes(range(250)) * 12_000), "n": Buffer("int64", (), bytes(8))}
-EXPECTED = {"north": spec(WEIGHTS), "south": spec(WEIGHTS)}
+EXPECTED = {"north": (spec(WEIGHTS),), "south": (spec(WEIGHTS),)}
 TERMS = Terms("run", receipt=5, retry=0.3, inbox=2)
 
 

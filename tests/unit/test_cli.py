@@ -25,6 +25,8 @@ MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
 PLACE = ("--namespace", "--context")
 IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--to-stdout"}
 FLAGS = {
+    # which methods, and how often: each is described in the scenario, or has the defaults of its algorithm
+    "compare": {"scenario", "--algorithms", "--seeds", "--control", "--out", "--jobs", "--per-hospital", "--data"},
     "validate": {"scenario", "--data", "--schema"},
     "launch": {"scenario", "--on", "--out", "--data", *PLACE, "--name", "--values", "--detach", "--keep"},
     "status": {"run", *PLACE},
@@ -38,7 +40,7 @@ FLAGS = {
     "conduct": {"folder", "--secret", "--check"},
     "results": {"folder", "--fetched"},
 }
-COMMANDS = ("launch", "status", "logs", "stop", "collect", "report", "models")
+COMMANDS = ("launch", "compare", "status", "logs", "stop", "collect", "report", "models")
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
 WATCHED = f"""\
 import sys

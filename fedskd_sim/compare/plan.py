@@ -1,0 +1,114 @@
+"""Which runs a comparison needs: every method at the scenario's budget, every seed with its own folds; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.scenario import BUILT_IN, Algorithm, Dataset, Planned, Scenario, Variant, at_budget, nearest, passes
+
+FOLDS = 5
+FOLD_KEYS = ("test_fold", "validation_fold")
+FEWEST_SEEDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A label of the comparison with its scenario, cut to the budget."""
+
+    label: str
+    planned: Planned
+    budget: float
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario, under its first seed."""
+        return self.planned.scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run: a method under one seed."""
+
+    label: str
+    index: int
+    scenario: Scenario
+
+    @property
+    def text(self) -> str:
+        """The scenario file of the run (JSON is YAML)."""
+        return json.dumps(self.scenario.model_dump(mode="json", by_alias=True), indent=1) + "\n"
+
+
+def methods(scenario: Scenario, labels: Sequence[str]) -> list[Method]:
+    """Give every label its scenario at equal work.
+
+    Raises:
+        InvalidValue: an unknown label, or one that is given twice.
+
+    """
+    known = choices(scenario)
+    for place, label in enumerate(labels):
+        if label not in known:
+            fix = f"{nearest(label, known, '')} there are {', '.join(known)}; others can be described under variants".lstrip()
+            raise InvalidValue(f"there is no algorithm or variant {label!r}", fix=fix)
+        if label in labels[:place]:
+            raise InvalidValue(f"{label!r} is given twice", fix="name every method once")
+    budget = passes(scenario)
+    return [_method(scenario, label, budget) for label in labels]
+
+
+def choices(scenario: Scenario) -> list[str]:
+    """Name what can be compared: the scenario's variants and the built-in algorithms."""
+    return [*scenario.variants, *(label for label in BUILT_IN if label not in scenario.variants)]
+
+
+def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[Task]:
+    """List all runs, seed by seed, so that every seed is complete as early as possible.
+
+    Run i has seed ``scenario.seed + i``, and where the data has folds, test and validation fold are moved on by i (modulo 5).
+
+    Raises:
+        InvalidValue: fewer than two seeds.
+
+    """
+    if seeds < FEWEST_SEEDS:
+        raise InvalidValue(f"--seeds {seeds}", fix="give 2 or more: one seed has no spread, so nothing can be said")
+    for index in range(seeds):
+        for method in methods_:
+            yield Task(method.label, index, _seeded(method.scenario, index))
+
+
+def _method(scenario: Scenario, label: str, budget: float) -> Method:
+    bare = scenario.model_copy(update={"variants": {}})
+    variant = scenario.variants.get(label)
+    if variant is None:
+        own = scenario.algorithm
+        same = label == own.name or label == getattr(own, "preset", "")
+        return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
+    given = {name: part for name in ("prediction", "training") if (part := getattr(variant, name)) is not None}
+    share = budget / len(scenario.hospitals) if variant.budget == "per_model" else budget
+    return Method(label, at_budget(bare.model_copy(update=given), variant.algorithm or scenario.algorithm, share), share)
+
+
+def _seeded(scenario: Scenario, index: int) -> Scenario:
+    hospitals = tuple(hospital.model_copy(update={"data": _rotated(hospital.data, index)}) for hospital in scenario.hospitals)
+    changed = {"seed": scenario.seed + index, "hospitals": hospitals, "data": _rotated(scenario.data, index)}
+    return scenario.model_copy(update=changed)
+
+
+def _rotated(dataset: Dataset, index: int) -> Dataset:
+    folds = {key: (getattr(dataset, key) + index) % FOLDS for key in FOLD_KEYS if hasattr(dataset, key)}
+    return dataset.model_copy(update=folds)
+
+
+def described(algorithm: Algorithm) -> str:
+    """Write an algorithm's settings in one line: its name and what differs from the defaults."""
+    given = algorithm.model_dump(mode="json", exclude_defaults=True)
+    name = str(given.pop("name"))
+    return name + (f" {json.dumps(given)}" if given else "")
+
+
+__all__ = ["Method", "Task", "Variant", "choices", "described", "methods", "tasks"]

@@ -1,0 +1,38 @@
+"""Finished runs to a comparison: only seeds that every method has finished count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fedskd_sim.compare.plan import Method
+from fedskd_sim.compare.tables import Comparison, Row, score
+from fedskd_sim.compare.text import OFF_BUDGET
+from fedskd_sim.compare.work import Outcome
+
+
+def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outcome]) -> Comparison | None:
+    """Compare what is finished; None if there is no seed that every method has finished. Raises RunUnreadable."""
+    labels = {method.label for method in methods}
+    good = {(outcome.task.label, outcome.task.index): outcome for outcome in outcomes if not outcome.code}
+    indices = sorted({index for _, index in good if all((label, index) in good for label in labels)})
+    if not indices:
+        return None
+    names = methods[0].scenario.names
+    rows = tuple(Row(method, [score(good[method.label, index].folder, names) for index in indices]) for method in methods)
+    seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
+    return Comparison(rows, control, seeds, tuple(_notes(methods, len(outcomes) - len(good), len(indices))))
+
+
+def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
+    if failed:
+        yield f"{failed} runs failed; seeds that they belong to are left out for every method."
+    if seeds == 1:
+        yield "Only one seed is complete: nothing can be said about noise."
+    off = [method.label for method in methods if abs(method.planned.passes / method.budget - 1) > OFF_BUDGET]
+    if off:
+        yield f"The rounds of {', '.join(off)} do not divide the budget: see the column 'off'."
+    shared = [method.label for method in methods if method.scenario.algorithm.name in ("fedavg", "fedprox")]
+    if shared and any(method.scenario.prediction.council for method in methods):
+        yield f"All hospitals end with one model under {', '.join(shared)}: their council is that model alone."
+    if any(method.scenario.algorithm.name == "pooled" for method in methods):
+        yield "pooled is not federated: it trains on everybody's data in one place."

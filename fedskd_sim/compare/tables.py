@@ -1,0 +1,107 @@
+"""From the records of many runs to one table: scores, what they cost, and paired differences to the control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedskd_sim.compare.plan import Method
+from fedskd_sim.compare.statistics import Difference, paired, verdict
+from fedskd_sim.records import Record, read_records, read_timings
+from fedskd_sim.report.memory import remembered
+from fedskd_sim.report.tables import OFFSET, mean, summarise
+
+SCORES = ("auc", "balanced_accuracy", OFFSET)
+PLACES = ("own", "others", "mean", "council")
+MEMORY = ("retention", "forgetting")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one run gives: values by (metric, place) and, per hospital, by (metric, place, hospital); costs by name."""
+
+    values: Mapping[tuple[str, str], float]
+    hospitals: Mapping[tuple[str, str, str], float]
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method over all seeds; a missing value is NaN."""
+
+    method: Method
+    scores: Sequence[Score]
+
+    def series(self, metric: str, place: str) -> list[float]:
+        """Give a value per seed."""
+        return [score.values.get((metric, place), math.nan) for score in self.scores]
+
+    def mean(self, metric: str, place: str) -> float:
+        """Give the mean over seeds."""
+        return mean(self.series(metric, place))
+
+    def cost(self, name: str) -> float:
+        """Give the mean cost of a run."""
+        return mean(score.costs.get(name, math.nan) for score in self.scores)
+
+    def hospital(self, metric: str, place: str, name: str) -> float:
+        """Give the mean over seeds for one hospital."""
+        return mean(score.hospitals.get((metric, place, name), math.nan) for score in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All methods, the control among them; ``seeds`` are those that every method has finished."""
+
+    rows: tuple[Row, ...]
+    control: str
+    seeds: tuple[int, ...]
+    notes: tuple[str, ...]
+
+    def against(self, row: Row, metric: str, place: str) -> Difference:
+        """Compare a method with the control, seed by seed."""
+        control = next(other for other in self.rows if other.method.label == self.control)
+        return paired(row.series(metric, place), control.series(metric, place))
+
+    def best(self, metric: str, place: str) -> tuple[str, ...]:
+        """Name the best method, followed by those that are not behind it by more than the noise."""
+        return verdict({row.method.label: row.series(metric, place) for row in self.rows})
+
+    def present(self, metric: str, place: str) -> bool:
+        """Tell whether any method has a value."""
+        return any(math.isfinite(value) for row in self.rows for value in row.series(metric, place))
+
+
+def score(folder: Path, names: tuple[str, ...]) -> Score:
+    """Read the values of one run; raises RunUnreadable."""
+    records = read_records(folder)
+    summary = summarise(records, names)
+    values: dict[tuple[str, str], float] = {}
+    hospitals: dict[tuple[str, str, str], float] = {}
+    for metric in SCORES:
+        cells = {(r.model, r.host): r.measures[metric].mean for r in records if r.kind == "evaluation" and metric in r.measures}
+        for name in names:
+            hospitals[metric, "own", name] = cells.get((name, name), math.nan)
+            hospitals[metric, "others", name] = mean(value for (model, host), value in cells.items() if name == model != host)
+        for place in ("own", "others"):
+            values[metric, place] = mean(hospitals[metric, place, name] for name in names)
+        values[metric, "mean"] = (values[metric, "own"] + values[metric, "others"]) / 2
+        values[metric, "council"] = summary.council.get(metric, math.nan)
+    memory = remembered(records)
+    for name in MEMORY:
+        found = getattr(memory, name)
+        values[name, "mean"] = math.nan if found is None else found
+    return Score(values, hospitals, _costs(folder, records))
+
+
+def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:
+    timings = read_timings(folder)
+    spans = [timing for timing in timings if timing.what in ("warm_up", "session")]
+    return {
+        "samples": float(sum(record.samples for record in records)),
+        "forwards": sum(record.measures["forwards"].sum for record in records if "forwards" in record.measures),
+        "bytes": float(sum(record.bytes for record in records)),
+        "seconds": sum(timing.end - timing.start for timing in spans),
+    }

@@ -1,0 +1,137 @@
+"""Carry out the runs of a comparison, several at once, each a `fedskd-sim launch --on memory` in a folder of its own.
+
+A run that has finished with the very same scenario is not run again; one that was interrupted is. Nothing else is remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from fedskd_sim.compare.plan import Task
+from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
+
+RUNS = "runs"
+LAST_WORDS = 3
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run: its folder, its exit code (0 is success) and, if it failed, its last words."""
+
+    task: Task
+    folder: Path
+    code: int
+    words: str = ""
+    fresh: bool = True
+    """It was run now, and not found finished."""
+
+
+@dataclass
+class Workshop:
+    """A comparison's folder, and how its runs are carried out."""
+
+    out: Path
+    data: Path | None
+    jobs: int
+    stopped: Event = field(default_factory=Event)
+
+    def prepare(self, tasks: Sequence[Task]) -> None:
+        """Make the folder, or check that what is in it is this comparison's.
+
+        Raises:
+            OutputNotEmpty: it holds something else, or runs of another scenario.
+            OutputNotWritable: it cannot be made.
+
+        """
+        try:
+            (self.out / RUNS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fix = "give an --out that you may write to"
+            raise OutputNotWritable(f"{self.out} cannot be written: {error.strerror}", fix=fix) from error
+        strange = {path.name for path in self.out.iterdir()} - {RUNS, "compare.txt", "compare.json", "compare.html"}
+        if strange:
+            text = f"{self.out} holds {', '.join(sorted(strange)[:3])}, which is no comparison's"
+            raise OutputNotEmpty(text, fix="give another --out")
+        for task in tasks:
+            file = self.folder(task) / "scenario.yaml"
+            if file.exists() and file.read_text(encoding="utf-8") != task.text:
+                text = f"{self.folder(task)} is a run of another scenario"
+                raise OutputNotEmpty(text, fix="give another --out, or remove the runs that you no longer want")
+
+    def folder(self, task: Task) -> Path:
+        """Give the run folder of a task."""
+        return self.out / RUNS / task.label / f"seed-{task.scenario.seed}"
+
+    def carry_out(self, tasks: Sequence[Task], done: Callable[[Outcome], object]) -> Iterator[Outcome]:
+        """Run what is not finished yet, ``jobs`` at a time, and yield all outcomes in the order in which they come.
+
+        Args:
+            tasks: the runs.
+            done: is called with every outcome.
+
+        """
+        with ThreadPoolExecutor(self.jobs) as pool:
+            waiting: set[Future[Outcome]] = {pool.submit(self._run, task) for task in tasks}
+            try:
+                while waiting:
+                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        done(future.result())
+                        yield future.result()
+            except BaseException:
+                self.stopped.set()
+                for future in waiting:
+                    future.cancel()
+                raise
+
+    def _run(self, task: Task) -> Outcome:
+        folder = self.folder(task)
+        if finished(folder):
+            return Outcome(task, folder, 0, fresh=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = folder.parent / f"{folder.name}.yaml"
+        draft.write_text(task.text, encoding="utf-8")
+        command = [sys.executable, "-m", "fedskd_sim", "launch", str(draft), "--on", "memory", "--out", str(folder)]
+        command += ["--data", str(self.data)] if self.data else []
+        threads = {"OMP_NUM_THREADS": str(max(hospital.resources.cpu for hospital in task.scenario.hospitals))}
+        with subprocess.Popen(  # noqa: S603 - this program, with the arguments above
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **threads},
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            words = self._awaited(process)
+        if not process.returncode:
+            draft.unlink()
+        return Outcome(task, folder, process.returncode, "\n".join(words.splitlines()[-LAST_WORDS:]))
+
+    def _awaited(self, process: subprocess.Popen[str]) -> str:
+        while True:
+            try:
+                return process.communicate(timeout=LOOK_S)[1]
+            except subprocess.TimeoutExpired:
+                if self.stopped.is_set():
+                    process.terminate()
+
+
+def finished(folder: Path) -> bool:
+    """Tell whether a run folder holds a complete run."""
+    try:
+        return json.loads((folder / "report.json").read_text(encoding="utf-8"))["complete"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def cores(task: Task) -> int:
+    """Count the runs that this machine can do side by side without more threads than cores."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // max(hospital.resources.cpu for hospital in task.scenario.hospitals))

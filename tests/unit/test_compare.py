@@ -1,0 +1,146 @@
+"""Comparisons: equal work, paired seeds, and no winner inside the noise."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedskd_sim.compare.plan import choices, methods, tasks
+from fedskd_sim.compare.statistics import paired, verdict
+from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, UnknownKey
+from fedskd_sim.scenario import BUILT_IN, Scenario, load, passes
+
+ROOT = Path(__file__).parent.parent.parent
+QUICKSTART = ROOT / "scenarios" / "quickstart.yaml"
+SKIN = ROOT / "scenarios" / "fedskin-ham10000.yaml"
+TINY = """
+name: tiny
+data: {name: synthetic-skin, samples: 40, image_size: 16, classes: 3, label_skew: 0}
+hospitals:
+  - {name: a, architecture: cnn-plain}
+  - {name: b, architecture: cnn-depthwise}
+algorithm: {name: fedskd, rounds: 1}
+training: {warmup_epochs: 1}
+variants:
+  averaged: {algorithm: {name: fedavg, architecture: cnn-plain}, budget: per_model}
+  broken: {training: {optimiser: {learning_rate: 1.0e+30}, max_rollbacks: 1}}
+"""
+
+
+def scenario() -> Scenario:
+    return load(QUICKSTART).scenario
+
+
+def test_every_built_in_method_gets_the_same_work() -> None:
+    """Quickstart's 36 passes per hospital are met by every algorithm to within 5 %, warm-up included."""
+    assert passes(scenario()) == 4 + 2 * 2 * 4 * 2
+    rounds = {method.label: method.scenario.algorithm.rounds for method in methods(scenario(), list(BUILT_IN))}
+    assert rounds == {
+        "fedskd": 2, "traveller-first": 4, "circulation": 2, "mutual": 2, "cyclic": 4, "local": 16, "pooled": 4, "fedavg": 18,
+        "fedprox": 18,
+    }  # fmt: skip
+    for method in methods(scenario(), list(BUILT_IN)):
+        assert method.planned.passes == pytest.approx(method.budget, rel=0.05)
+
+
+def test_a_variant_keeps_what_it_does_not_name_and_may_have_a_share_of_the_budget(scenario_file: Callable) -> None:
+    """Training and prediction of a variant are the scenario's unless it has its own; per_model divides the budget by K."""
+    own = load(scenario_file(TINY)).scenario
+    assert choices(own)[:3] == ["averaged", "broken", "fedskd"]
+    averaged, broken = methods(own, ["averaged", "broken"])
+    assert (averaged.budget, averaged.scenario.training) == (passes(own) / 2, own.training)
+    assert (broken.budget, broken.scenario.algorithm) == (passes(own), own.algorithm)
+    assert broken.scenario.training != own.training
+    assert averaged.scenario.variants == {}
+
+
+def test_folds_move_on_with_the_seed_for_all_methods_alike() -> None:
+    """Run i has the scenario's seed plus i, and test and validation fold i further on, modulo 5."""
+    chosen = methods(load(SKIN).scenario, ["fedskd", "local"])
+    found = [(task.label, task.scenario.seed, task.scenario.hospitals[0].data) for task in tasks(chosen, 6)]
+    assert [(label, seed) for label, seed, _ in found[:4]] == [("fedskd", 1), ("local", 1), ("fedskd", 2), ("local", 2)]
+    folds = [(data.test_fold, data.validation_fold) for label, _, data in found if label == "local"]
+    assert folds == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 1)]
+
+
+def test_the_text_of_a_run_is_a_scenario_file_that_says_the_same(scenario_file: Callable) -> None:
+    """What is written for a run is read back as the scenario that was planned."""
+    for path in (QUICKSTART, SKIN):
+        for task in tasks(methods(load(path).scenario, ["traveller-first", "mutual"]), 2):
+            assert load(scenario_file(task.text)).scenario == task.scenario
+
+
+def test_paired_differences_are_what_their_formulas_say() -> None:
+    """Mean, standard error sd / sqrt(n) and an interval of the differences; seeds with a missing value are left out."""
+    found = paired([3.0, 5.0, 4.0, math.nan], [1.0, 2.0, 3.0, 4.0])
+    assert found.mean == pytest.approx(2.0)
+    assert found.error == pytest.approx(1.0 / math.sqrt(3))
+    assert (found.low, found.high) == pytest.approx((1.0, 3.0), abs=0.4)
+    assert found.beyond_noise
+    assert not paired([1.0, 2.0], [2.0, 1.0]).beyond_noise
+    assert paired([1.0], [0.0]).error == math.inf
+    assert math.isnan(paired([], []).mean)
+
+
+def test_no_winner_inside_the_noise() -> None:
+    """The best method stands alone only if it is ahead of every other by more than twice the standard error."""
+    clear, noisy, low = [0.80, 0.81, 0.82], [0.79, 0.83, 0.78], [0.70, 0.71, 0.72]
+    assert verdict({"noisy": noisy, "clear": clear, "low": low}) == ("clear", "noisy")
+    assert verdict({"clear": clear, "low": low}) == ("clear",)
+    assert verdict({"nothing": [math.nan]}) == ()
+
+
+def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cli: Callable, tmp_path: Path) -> None:
+    """Two methods over two seeds give a table, a page and numbers; a second call runs only what is missing; failures are told."""
+    path, out = scenario_file(TINY), tmp_path / "out"
+    first = cli("compare", path, "--algorithms", "local,averaged", "--seeds", 2, "--out", out, timeout=300)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count(": done") == 4
+    found = json.loads((out / "compare.json").read_text())
+    assert (found["control"], found["seeds"]) == ("local", [1, 2])
+    assert [len(method["values"]["auc"]["own"]) for method in found["methods"]] == [2, 2]
+    assert "<svg" in (out / "compare.html").read_text()
+    assert not list((out / "runs").glob("*/*.yaml"))
+
+    (out / "runs" / "local" / "seed-2" / "report.json").unlink()
+    second = cli("compare", path, "--algorithms", "local,averaged,broken", "--seeds", 2, "--out", out, timeout=300)
+    assert second.returncode == 43, second.stderr
+    assert (second.stdout.count(": kept"), second.stdout.count(": done"), second.stdout.count(": failed with 43")) == (3, 1, 2)
+    assert "2 of 6 runs failed, the first with:" in second.stderr
+    assert "rolled back 1 session" in second.stderr
+    assert "nothing to compare" in second.stderr
+    again = cli("compare", scenario_file(TINY.replace("samples: 40", "samples: 50")), "--algorithms", "local", "--out", out)
+    assert again.returncode == OutputNotEmpty.exit_code
+    assert "is a run of another scenario" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--algorithms", "fedsk"], InvalidValue.exit_code, "did you mean 'fedskd'?"),
+        (["--algorithms", "local", "--seeds", 1], InvalidValue.exit_code, "one seed has no spread"),
+        (["--algorithms", "local,local"], InvalidValue.exit_code, "'local' is given twice"),
+        (["--algorithms", "local", "--control", "mutual"], InvalidValue.exit_code, "the control 'mutual' is not among local"),
+        (["--algorithms", "fedavg"], ArchitecturesDiffer.exit_code, "hospitals.1.architecture: fedavg: 'b' has cnn-depthwise"),
+        (["--algorithms", ","], 2, "--algorithms names nothing"),
+    ],
+)
+def test_wrong_comparisons_are_refused(arguments: list, code: int, words: str, scenario_file: Callable, cli: Callable) -> None:
+    """Each mistake has its exit code and words that help; nothing is started."""
+    path = scenario_file(TINY)
+    done = cli("compare", path, *arguments, "--out", path.parent / "out")
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (path.parent / "out").exists()
+
+
+def test_a_wrong_variant_is_found_when_the_scenario_is_read(scenario_file: Callable) -> None:
+    """An unknown key of a variant's algorithm has file and line."""
+    path = scenario_file(TINY.replace("name: fedavg,", "name: fedavg, mu: 1,"))
+    with pytest.raises(UnknownKey) as caught:
+        load(path)
+    assert caught.value.where.line == 10
