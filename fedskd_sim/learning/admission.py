@@ -31,6 +31,7 @@ from fedskd_sim.learning.models import (
     ImageShape,
     Outline,
     blueprint,
+    kind_of,
     minimum_input,
     options,
     outline,
@@ -79,11 +80,13 @@ def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShap
     found = facts(scenario.hospital(name).data, name, scenario.seed, folder)
     if found is None:
         raise _no_data(name, ("data",))
-    return ImageShape(found.channels, found.size, len(found.classes))
+    return ImageShape(found.channels, found.size, len(found.classes), found.kind)
 
 
-def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, int]:
-    """Give the canonical grid of the pixel level: as the scenario says, or the coarsest middle map of all hospitals."""
+def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, int] | None:
+    """Give the canonical grid of the pixel level: as the scenario says, or the coarsest middle map; None for ROI data."""
+    if shape.kind == "roi":
+        return None
     algorithm = scenario.algorithm
     chosen = algorithm.circulating.similarity.pixel_grid if isinstance(algorithm, Circulating) else None
     if chosen:
@@ -102,15 +105,19 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
     if found.classes != first[1].classes:
         text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
-    elif found.size != first[1].size:
-        text = f"{hospital.name!r} has images of {found.size} pixels, {first[0]!r} of {first[1].size}"
-        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images of one size")
+    elif (found.kind, found.size) != (first[1].kind, first[1].size):
+        text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
+        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images of one size, or the regions of one atlas")
     present = np.unique(found.train_labels)
     if not len(present):
         yield NoTrainingSamples(f"{hospital.name!r} has no training samples", key=key, fix="give it data, or leave it out")
     elif len(present) == 1:
         text = f"all {len(found.train_labels)} training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
         yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out")
+
+
+def _inputs(found: Facts) -> str:
+    return f"images of {found.size} pixels" if found.kind == "image" else f"connectivity of {found.size} regions"
 
 
 def _listed(found: Facts) -> str:
@@ -143,15 +150,20 @@ def _architecture(scenario: Scenario, index: int, found: Facts) -> Iterator[Feds
         fix = f"{nearest(chosen.name, list(REGISTRY), '')} there are {', '.join(REGISTRY)}".lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
+    if kind_of(chosen.name) != found.kind:
+        fitting = [name for name in REGISTRY if kind_of(name) == found.kind]
+        text = f"{chosen.name} cannot take {_inputs(found)}"
+        yield InvalidValue(text, key=key, fix=f"choose one of {', '.join(fitting)}, or other data")
+        return
     wrong = [*_options(chosen, key)]
-    shape = ImageShape(found.channels, found.size, len(found.classes))
+    shape = ImageShape(found.channels, found.size, len(found.classes), found.kind)
     if wrong:
         yield from wrong
         return
     seen = _outlined(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
-    elif isinstance(algorithm, Circulating):
+    elif isinstance(algorithm, Circulating) and shape.kind == "image":
         yield from _grids(algorithm.circulating, (chosen, shape, seen), key)
 
 
@@ -172,7 +184,7 @@ def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError
 def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str) -> Iterator[FedskdError]:
     """Find the options that an architecture cannot have, or say that its plain form cannot take the image."""
     plain = Architecture(name=chosen.name)
-    if isinstance(_outlined(plain, shape), str):
+    if shape.kind == "image" and isinstance(_outlined(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
         text = f"{shape.size} x {shape.size} pixels are too small for {chosen.name}: {reason}"
         yield ImageTooSmall(text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture")

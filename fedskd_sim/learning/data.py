@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedskd_sim.learning import ham10000, synthetic
-from fedskd_sim.learning.samples import Facts, Images
-from fedskd_sim.scenario import Dataset, Ham10000, Scenario, SyntheticSkin
+from fedskd_sim.learning import abide, ham10000, synthetic, synthetic_roi
+from fedskd_sim.learning.samples import Facts, Images, Matrices
+from fedskd_sim.scenario import Abide, Dataset, Ham10000, Scenario, SyntheticRoi, SyntheticSkin
 
 
 class Samples(NamedTuple):
-    """Images (N, C, H, W), float32 around 0 with spread near 1, and labels (N,), int64."""
+    """Images (N, C, H, W), float32 around 0 with spread near 1, or connectivity (N, R, R); and labels (N,), int64."""
 
     images: Tensor
     labels: Tensor
@@ -46,6 +46,10 @@ def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts 
             return synthetic.facts(dataset, name, seed)
         case Ham10000():
             return ham10000.facts(dataset, folder, seed, name)
+        case SyntheticRoi():
+            return synthetic_roi.facts(dataset, name, seed)
+        case Abide():
+            return abide.facts(dataset, folder, seed, name)
     return None
 
 
@@ -54,13 +58,17 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
     dataset = scenario.hospital(name).data
     match dataset:
         case SyntheticSkin():
-            images = synthetic.load(dataset, name, scenario.seed)
+            found: Images | Matrices = synthetic.load(dataset, name, scenario.seed)
         case Ham10000():
-            images = ham10000.load(dataset, folder, scenario.seed, name)
+            found = ham10000.load(dataset, folder, scenario.seed, name)
+        case SyntheticRoi():
+            found = synthetic_roi.load(dataset, name, scenario.seed)
+        case Abide():
+            found = abide.load(dataset, folder, scenario.seed, name)
         case _:
             raise TypeError(dataset.name)
-    train, validation, test = (_samples(images, rows, device) for rows in images.splits)
-    return HospitalData(train, validation, test, images.classes)
+    train, validation, test = (_samples(found, rows, device) for rows in found.splits)
+    return HospitalData(train, validation, test, found.classes)
 
 
 def pooled(own: HospitalData, everyone: Sequence[HospitalData]) -> HospitalData:
@@ -84,7 +92,9 @@ def batch_sizes(samples: int, size: int) -> list[int]:
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must equal W."""
+    """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must equal W. Others stay as they are."""
+    if images.ndim != 4:  # noqa: PLR2004 - (N, C, H, W)
+        return images
     flips = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5  # noqa: PLR2004
     images = torch.where(flips[0], images.flip(2), images)
     images = torch.where(flips[1], images.flip(3), images)
@@ -107,7 +117,10 @@ def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def _samples(images: Images, rows: NDArray[np.integer[Any]], device: str) -> Samples:
-    pixels = torch.as_tensor(images.pixels[rows]).to(device)
+def _samples(found: Images | Matrices, rows: NDArray[np.integer[Any]], device: str) -> Samples:
+    labels = torch.as_tensor(found.labels[rows]).long().to(device)
+    if isinstance(found, Matrices):
+        return Samples(torch.as_tensor(found.values[rows]).to(device), labels)
+    pixels = torch.as_tensor(found.pixels[rows]).to(device)
     standard = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
-    return Samples(standard.contiguous(), torch.as_tensor(images.labels[rows]).long().to(device))
+    return Samples(standard.contiguous(), labels)

@@ -74,15 +74,15 @@ class SimilarityLoss:
                 raise ValueError(f"{name} is a weight of 0 or more, not {getattr(self, name)}")
 
     @classmethod
-    def of(cls, settings: Similarity, pixel_grid: tuple[int, ...]) -> Self:
-        """Make the term from a scenario's settings for images and the federation's pixel grid."""
+    def of(cls, settings: Similarity, pixel_grid: tuple[int, ...] | None) -> Self:
+        """Make the term from a scenario's settings and the federation's pixel grid; None: maps are by region already."""
         return cls(
             batch=settings.batch,
             pixel=settings.pixel,
             region=settings.region,
             distance=settings.distance,
             pixel_grid=pixel_grid,
-            region_grid=(settings.region_grid, settings.region_grid),
+            region_grid=(settings.region_grid, settings.region_grid) if pixel_grid else None,
             weight_v=settings.to_visitor,
             weight_l=settings.to_resident,
         )

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from fedskd_sim.learning.networks import small, vision
+from fedskd_sim.learning.networks import roi, small, vision
+from fedskd_sim.learning.samples import Kind
 from fedskd_sim.scenario import Architecture
 
 Builder = Callable[..., nn.Module]
 SMALLEST_REGIONS = 4
 LISTED_CLASSES = 7
+LISTED_REGIONS = 110
 UNBUILDABLE = (RuntimeError, ValueError, ZeroDivisionError, TypeError, AssertionError)
 """What PyTorch raises when an architecture cannot have its input or its options."""
 SIZES = (8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224)
@@ -30,16 +32,26 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
         "vit-tiny": small.transformer,
         "resnet18": vision.resnet18,
         "mobilenet-v3-small": vision.mobilenet_v3_small,
+        "roi-mlp": roi.mlp,
+        "roi-brainnet": roi.brainnet,
+        "roi-gcn": roi.gcn,
+        "roi-transformer": roi.transformer,
     }
 )
 
 
 class ImageShape(NamedTuple):
-    """What goes in and how many classes come out; height equals width."""
+    """What goes in and how many classes come out: images (channels, size, size), or connectivity of ``size`` regions."""
 
     channels: int
     size: int
     classes: int
+    kind: Kind = "image"
+
+    def blank(self) -> torch.Tensor:
+        """Give a batch of one empty sample."""
+        lead = (1,) if self.kind == "roi" else (1, self.channels)
+        return torch.zeros(*lead, self.size, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,11 @@ class Outline:
     parameters: int
     mid: tuple[int, ...]
     deep: tuple[int, ...]
+
+
+def kind_of(name: str) -> Kind:
+    """Tell what an architecture takes."""
+    return "roi" if name.startswith("roi-") else "image"
 
 
 def options(name: str) -> dict[str, object]:
@@ -79,7 +96,7 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
     """
     model = build(architecture, shape, 0).eval()
     with torch.no_grad():
-        _, taps = model(torch.zeros(1, shape.channels, shape.size, shape.size))
+        _, taps = model(shape.blank())
     return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
 
 
@@ -115,16 +132,19 @@ def listing() -> str:
     head = f"{'architecture':<20}{'parameters':>12}{'min. input':>12}  {'mid tap':<14}{'deep tap':<14}options"
     lines = [head]
     for name, builder in REGISTRY.items():
-        architecture = Architecture(name=name)
-        size = minimum_input(architecture)
-        seen = outline(architecture, ImageShape(3, size or SIZES[-1], LISTED_CLASSES))
+        architecture, kind = Architecture(name=name), kind_of(name)
+        size = minimum_input(architecture) if kind == "image" else LISTED_REGIONS
+        seen = outline(architecture, ImageShape(3, size or SIZES[-1], LISTED_CLASSES, kind))
         taps = [" x ".join(map(str, tap)) for tap in (seen.mid, seen.deep)]
         given = ", ".join(f"{option}={default}" for option, default in options(name).items())
-        pixels = f"{size} px" if size else f"{SIZES[-1]} px *"
+        unit = "px" if kind == "image" else "regions"
+        pixels = f"{size} {unit}" if size else f"{SIZES[-1]} px *"
         lines.append(f"{name:<20}{seen.parameters:>12,}{pixels:>12}  {taps[0]:<14}{taps[1]:<14}{given}")
         lines.append(f"{'':<20}{(builder.__doc__ or '').strip().splitlines()[0]}")
     lines.append(
         f"parameters with {LISTED_CLASSES} classes; taps as channels x height x width at the minimum input, which leaves every tap"
     )
-    lines.append(f"the default region grid of {SMALLEST_REGIONS} x {SMALLEST_REGIONS}")
+    lines.append(
+        f"the default region grid of {SMALLEST_REGIONS} x {SMALLEST_REGIONS}; roi-... take connectivity of {LISTED_REGIONS} regions"
+    )
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning.samples import Facts, Images
-from fedskd_sim.scenario import SyntheticSkin
+from fedskd_sim.scenario import SyntheticRoi, SyntheticSkin
 from fedskd_sim.seeds import seed
 
 TRAIN, VALIDATION = 0.6, 0.2
@@ -20,25 +20,25 @@ Floats = NDArray[np.float32]
 
 def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
     """Tell a hospital's classes and training labels without drawing an image."""
-    labels = _labels(dataset, name, scenario_seed)
-    return Facts(_classes(dataset), dataset.image_size, 3, labels[_splits(len(labels))[0]])
+    labels = drawn_labels(dataset, name, scenario_seed)
+    return Facts(_classes(dataset), dataset.image_size, 3, labels[shares(len(labels))[0]])
 
 
 def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
     """Draw a hospital's images; the same scenario seed and hospital name give the same bytes."""
     draw = np.random.default_rng(seed(scenario_seed, "synthetic images", name))
-    labels = _labels(dataset, name, scenario_seed)
+    labels = drawn_labels(dataset, name, scenario_seed)
     lesions = _lesions(labels, dataset, draw)
     camera = np.random.default_rng(seed(scenario_seed, "synthetic camera", name))
     pixels = _photographed(lesions, dataset.site_shift, camera, draw)
-    return Images(np.round(pixels.clip(0, 1) * 255).astype(np.uint8), labels, _splits(len(labels)), _classes(dataset))
+    return Images(np.round(pixels.clip(0, 1) * 255).astype(np.uint8), labels, shares(len(labels)), _classes(dataset))
 
 
 def _classes(dataset: SyntheticSkin) -> tuple[str, ...]:
     return tuple(f"lesion-{index}" for index in range(dataset.classes))
 
 
-def _labels(dataset: SyntheticSkin, name: str, scenario_seed: int) -> NDArray[np.int64]:
+def drawn_labels(dataset: SyntheticSkin | SyntheticRoi, name: str, scenario_seed: int) -> NDArray[np.int64]:
     """Draw class frequencies between uniform and a flat Dirichlet, then labels."""
     draw = np.random.default_rng(seed(scenario_seed, "synthetic labels", name))
     own = draw.dirichlet(np.ones(dataset.classes))
@@ -46,7 +46,8 @@ def _labels(dataset: SyntheticSkin, name: str, scenario_seed: int) -> NDArray[np
     return draw.choice(dataset.classes, dataset.samples, p=frequencies / frequencies.sum())
 
 
-def _splits(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def shares(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Cut rows into those that train, validate and test."""
     ends = int(count * TRAIN), int(count * (TRAIN + VALIDATION))
     rows = np.arange(count, dtype=np.int64)
     return rows[: ends[0]], rows[ends[0] : ends[1]], rows[ends[1] :]

@@ -19,7 +19,7 @@ from fedskd_sim.scenario.algorithms import (
     Similarity,
 )
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
-from fedskd_sim.scenario.datasets import Dataset, Ham10000, NoData, SyntheticSkin
+from fedskd_sim.scenario.datasets import Abide, Dataset, Ham10000, NoData, SyntheticRoi, SyntheticSkin
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Loaded, load, raise_all
 from fedskd_sim.scenario.part import Architecture
@@ -28,6 +28,7 @@ from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 __all__ = [
     "BUILT_IN",
+    "Abide",
     "Algorithm",
     "Architecture",
     "Averaging",
@@ -55,6 +56,7 @@ __all__ = [
     "Resources",
     "Scenario",
     "Similarity",
+    "SyntheticRoi",
     "SyntheticSkin",
     "Timeouts",
     "Training",

@@ -13,6 +13,7 @@ from torch import nn
 from fedskd_sim.errors import ImageTooSmall, InvalidValue
 from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.models import (
+    LISTED_REGIONS,
     REGISTRY,
     SIZES,
     SMALLEST_REGIONS,
@@ -20,6 +21,7 @@ from fedskd_sim.learning.models import (
     blueprint,
     build,
     fits,
+    kind_of,
     listing,
     minimum_input,
     options,
@@ -30,7 +32,7 @@ from fedskd_sim.messages import digest, spec
 from fedskd_sim.scenario import Architecture, load
 
 SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit"))]
-NORMED = [name for name in REGISTRY if "norm" in options(name)]
+NORMED = [name for name in REGISTRY if "norm" in options(name) and kind_of(name) == "image"]
 VALUES = {
     "width": (1, 3, 15, 16, 33, 48),
     "depth": (1, 2, 5),
@@ -158,7 +160,9 @@ def test_the_listing_is_true() -> None:
     """Each line of the table shows the parameters and the minimum input that the architecture has, and its options."""
     lines = {line.split()[0]: line for line in listing().splitlines() if line.split()[0] in REGISTRY}
     for name in REGISTRY:
-        smallest = minimum_input(Architecture(name=name))
-        assert f" {smallest} px " in lines[name]
-        assert f"{outline(Architecture(name=name), ImageShape(3, smallest, 7)).parameters:,}" in lines[name]
+        image = kind_of(name) == "image"
+        smallest = minimum_input(Architecture(name=name)) if image else LISTED_REGIONS
+        assert f" {smallest} {'px' if image else 'regions'} " in lines[name]
+        shape = ImageShape(3, smallest, 7, kind_of(name))
+        assert f"{outline(Architecture(name=name), shape).parameters:,}" in lines[name]
         assert all(f"{option}={default}" in lines[name] for option, default in options(name).items())

@@ -1,0 +1,136 @@
+"""Reading real data from one ``.npz``: every way in which such a file can be wrong is an error that names it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue
+from fedskd_sim.scenario import nearest
+from fedskd_sim.seeds import seed
+
+ENVIRONMENT = "FEDSKD_DATA"
+UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, TypeError)
+Rows = NDArray[np.int64]
+Splits = tuple[Rows, Rows, Rows]
+
+
+def find(file: str, folder: Path | None) -> Path:
+    """Find a data file; DataMissing if no folder is known or the file is not in it."""
+    given = folder or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    fix = f"give the folder that holds {file} with --data DIR or {ENVIRONMENT}"
+    if given is None:
+        raise DataMissing(f"{file}: no data folder was given", fix=fix, key=("data", "file"))
+    if not (given / file).is_file():
+        raise DataMissing(f"{given / file} is not there", fix=fix, key=("data", "file"))
+    return given / file
+
+
+@contextmanager
+def opened(path: Path, needed: Sequence[str]) -> Iterator[Any]:
+    """Open an archive that must have some arrays; raises DataCorrupt."""
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise corrupt(f"{path} cannot be opened: {error.strerror}") from error
+    with stream:
+        try:
+            arrays = np.load(stream, allow_pickle=False)
+            missing = [name for name in needed if name not in arrays]
+        except UNREADABLE as error:
+            raise corrupt(f"{path} cannot be read: {error}") from error
+        if missing:
+            raise corrupt(f"{path} lacks {', '.join(missing)}")
+        yield arrays
+
+
+def array(arrays: Any, name: str) -> NDArray[Any]:
+    """Read an array; raises DataCorrupt."""
+    try:
+        found: NDArray[Any] = arrays[name]
+    except UNREADABLE as error:
+        raise corrupt(f"array {name} cannot be read: {error}") from error
+    return found
+
+
+def shape(arrays: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read an array's shape and type from its header alone; raises DataCorrupt."""
+    try:
+        with arrays.zip.open(f"{name}.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            found, _, dtype = header(stream)
+    except UNREADABLE as error:
+        raise corrupt(f"array {name} cannot be read: {error}") from error
+    return tuple(found), dtype
+
+
+def numbers(arrays: Any, name: str, rows: int, asks: str) -> NDArray[Any]:
+    """Read one whole number per row, which must be an index into ``NAME_names`` where there is such an array."""
+    found = array(arrays, name)
+    if found.shape != (rows,) or found.dtype.kind not in "iu":
+        raise corrupt(f"{name} has shape {found.shape} of {found.dtype}, not ({rows},) of whole numbers as {asks} asks for")
+    if f"{name}_names" in arrays:
+        count = len(array(arrays, f"{name}_names"))
+        if found.size and not 0 <= found.min() <= found.max() < count:
+            raise corrupt(f"{name} goes from {found.min()} to {found.max()}, but {name}_names has {count} names")
+    return found
+
+
+def names(arrays: Any, name: str) -> tuple[str, ...]:
+    """Read the names of a numbered thing."""
+    return tuple(str(entry) for entry in array(arrays, f"{name}_names"))
+
+
+def chosen(given: str, known: Sequence[str], what: str) -> int:
+    """Find a site by name; InvalidValue with the nearest name."""
+    if given not in known:
+        text = f"there is no {what} {given!r}" if given else f"it does not say which {what}"
+        fix = nearest(given, known, "") + f" choose one of {', '.join(known)}"
+        raise InvalidValue(text, fix=fix.lstrip(), key=("data", "site"))
+    return list(known).index(given)
+
+
+def splits(dataset: Any, mine: NDArray[np.bool_], fold: NDArray[Any], scenario_seed: int, name: str) -> Splits:
+    """Cut a hospital's rows by fold: train, validation, test.
+
+    Args:
+        dataset: with ``test_fold``, ``validation_fold`` and ``limit`` (training rows at most, drawn from the seed).
+        mine: which rows are the hospital's (N,).
+        fold: the fold of each row (N,).
+        scenario_seed: decides which training rows a limit leaves.
+        name: the hospital's, for the same.
+
+    Raises:
+        InvalidValue: validation and test are the same fold.
+
+    """
+    if dataset.test_fold == dataset.validation_fold:
+        given = "test_fold" if "test_fold" in dataset.model_fields_set else "validation_fold"
+        text = f"fold {dataset.test_fold} cannot both validate and test"
+        raise InvalidValue(text, fix="choose two different folds", key=("data", given))
+    train = np.flatnonzero(mine & ~np.isin(fold, [dataset.test_fold, dataset.validation_fold]))
+    if dataset.limit is not None and len(train) > dataset.limit:
+        draw = np.random.default_rng(seed(scenario_seed, "limit", name))
+        train = np.sort(draw.choice(train, dataset.limit, replace=False))
+    return train, np.flatnonzero(mine & (fold == dataset.validation_fold)), np.flatnonzero(mine & (fold == dataset.test_fold))
+
+
+def compact(parts: Splits) -> tuple[Rows, Splits]:
+    """Give all rows of the splits in a row, and the splits as places in it."""
+    ends = np.cumsum([len(part) for part in parts])
+    own = np.split(np.arange(ends[-1]), ends[:-1])
+    return np.concatenate(parts), (own[0], own[1], own[2])
+
+
+def corrupt(text: str) -> DataCorrupt:
+    """Say what is wrong with a file."""
+    return DataCorrupt(text, fix="fetch or convert the file again (README, Data)", key=("data", "file"))

@@ -1,0 +1,56 @@
+"""Connectivity of brain regions, made from a seed.
+
+Regions belong to networks. In Fisher z, regions of one network are coupled, and the coupling of some pairs of networks depends on
+the class; every subject has couplings of its own, every hospital's scanner a pattern of its own (site shift), and its patients
+their own class frequencies (label skew).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.learning.samples import Facts, Matrices
+from fedskd_sim.learning.synthetic import drawn_labels, shares
+from fedskd_sim.scenario import SyntheticRoi
+from fedskd_sim.seeds import seed
+
+NETWORKS = 6
+WITHIN, BETWEEN_SUBJECTS, NOISE, PATTERN = 0.5, 0.15, 0.25, 0.15
+AFFECTED = 0.4
+Floats = NDArray[np.float64]
+
+
+def facts(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Facts:
+    """Tell a hospital's classes and training labels without drawing a subject."""
+    labels = drawn_labels(dataset, name, scenario_seed)
+    return Facts(_classes(dataset), dataset.regions, 1, labels[shares(len(labels))[0]], "roi")
+
+
+def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Matrices:
+    """Draw a hospital's subjects; the same scenario seed and hospital name give the same bytes."""
+    labels = drawn_labels(dataset, name, scenario_seed)
+    common = np.random.default_rng(seed(scenario_seed, "synthetic networks"))
+    scanner = np.random.default_rng(seed(scenario_seed, "synthetic scanner", name))
+    draw = np.random.default_rng(seed(scenario_seed, "synthetic subjects", name))
+    network = np.arange(dataset.regions) % NETWORKS
+    coupling = _symmetric(common, (dataset.classes, NETWORKS, NETWORKS))
+    coupling *= _symmetric(common, (1, NETWORKS, NETWORKS)) > np.sqrt(2) * (0.5 - AFFECTED)
+    usual = WITHIN * (network[:, None] == network[None, :])
+    effect = dataset.effect * BETWEEN_SUBJECTS * coupling[:, network[:, None], network[None, :]]
+    pattern = dataset.site_shift * PATTERN * _symmetric(scanner, (1, dataset.regions, dataset.regions))
+    own = BETWEEN_SUBJECTS * _symmetric(draw, (len(labels), NETWORKS, NETWORKS))[:, network[:, None], network[None, :]]
+    z = usual + effect[labels] + pattern + own + NOISE * _symmetric(draw, (len(labels), dataset.regions, dataset.regions))
+    z *= 1 - np.eye(dataset.regions)
+    return Matrices(z.astype(np.float32), labels, shares(len(labels)), _classes(dataset))
+
+
+def _classes(dataset: SyntheticRoi) -> tuple[str, ...]:
+    return tuple(f"group-{index}" for index in range(dataset.classes))
+
+
+def _symmetric(draw: np.random.Generator, shape: tuple[int, int, int]) -> Floats:
+    """Draw symmetric matrices (N, R, R) whose entries have spread 1 off the diagonal."""
+    values = draw.normal(0, 1, shape)
+    symmetric: Floats = (values + values.transpose(0, 2, 1)) / np.sqrt(2)
+    return symmetric
