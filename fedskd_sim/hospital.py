@@ -205,7 +205,7 @@ class Hospital:
         stop = self._next
         if stop is None:
             return f"{self.host.name!r} waits for nothing"
-        sender = self.host.ring.predecessor(self.host.name)
+        sender = self.host.ring.sender(stop)
         return (
             f"{self.host.name!r} waited {seconds:g} s for the model of {stop.model!r} (round {stop.round}, hop {stop.hop}), "
             f"which {sender!r} should have sent"

@@ -2,8 +2,10 @@
 
 What a round is depends on the algorithm's lap:
 
-- circulation: all K models travel at once. At hop h = 1..K-1 the traveller of home k is at host (k + h) mod K, so every host has
-  exactly one visitor and every model sees every other hospital once a round; hop K brings everyone home.
+- circulation: all K models travel at once. At hop h = 1..V the traveller of home k is d places further on in the round's order of
+  hospitals, d = ((r - 1) V + h - 1) mod (K - 1) + 1 in round r, so every host has exactly one visitor and nobody is at home; hop
+  V + 1 brings everyone home. A full round has V = K - 1 visits, d = h: every model sees every other hospital once. A partial round
+  has fewer, and goes on with others the next time. The order is the scenario's, or drawn anew for every round.
 - reduction: chunk k of a sum sets out at hospital k. At hops 1..K-1 every host adds its share (reduce-scatter), at hops K..2K-2
   the finished chunk goes round (all-gather); together a ring all-reduce.
 - none: nothing travels.
@@ -15,9 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Literal, Self
 
-from fedskd_sim.scenario import Lap, Scenario
+from fedskd_sim.scenario import Circulating, Lap, Scenario, Schedule
+from fedskd_sim.seeds import seed
 
 Kind = Literal["visit", "homecoming", "reduce", "gather", "evaluation"]
 
@@ -33,6 +37,9 @@ class Stop:
     kind: Kind
 
 
+FULL = Schedule()
+
+
 @dataclass(frozen=True, slots=True)
 class Ring:
     """The way of the hospitals' models, in the order of the scenario, for a number of training rounds."""
@@ -40,11 +47,15 @@ class Ring:
     hospitals: tuple[str, ...]
     rounds: int
     lap: Lap = "circulation"
+    schedule: Schedule = FULL
+    seed: int = 0
 
     @classmethod
     def of(cls, scenario: Scenario) -> Self:
         """Give the ring of a scenario."""
-        return cls(scenario.names, scenario.algorithm.rounds, scenario.algorithm.lap)
+        algorithm = scenario.algorithm
+        schedule = algorithm.schedule if isinstance(algorithm, Circulating) else FULL
+        return cls(scenario.names, algorithm.rounds, algorithm.lap, schedule, scenario.seed)
 
     @property
     def size(self) -> int:
@@ -56,32 +67,43 @@ class Ring:
         """The number of the round in which models travel without training."""
         return self.rounds + 1
 
-    def successor(self, host: str) -> str:
-        """Name the hospital that receives whatever leaves ``host``."""
-        return self.hospitals[(self.hospitals.index(host) + 1) % self.size]
+    @property
+    def visits(self) -> int:
+        """V, the visits of a round of circulation."""
+        return min(self.schedule.visits or self.size - 1, self.size - 1)
 
-    def predecessor(self, host: str) -> str:
-        """Name the hospital from which every visitor of ``host`` comes."""
-        return self.hospitals[self.hospitals.index(host) - 1]
+    def order(self, round_: int) -> tuple[str, ...]:
+        """Give the order in which hospitals stand in a round."""
+        if self.schedule.order == "fixed" or round_ > self.rounds:
+            return self.hospitals
+        shuffled = list(self.hospitals)
+        Random(seed(self.seed, "order", round_)).shuffle(shuffled)  # noqa: S311 - no secret
+        return tuple(shuffled)
+
+    def sender(self, stop: Stop) -> str:
+        """Name the hospital from which a stop's model comes."""
+        return stop.model if stop.hop == 1 else self.stop(stop.model, stop.round, stop.hop - 1).host
 
     def stop(self, model: str, round_: int, hop: int) -> Stop:
         """Say where ``model`` is at a hop and what happens there."""
-        host = self.hospitals[(self.hospitals.index(model) + hop) % self.size]
+        order = self.order(round_)
+        host = order[(order.index(model) + self._distance(round_, hop)) % self.size]
         return Stop(round_, hop, host, model, self._kind(round_, hop))
 
     def hops(self, round_: int) -> range:
         """Give the hops of a round; in the evaluation round travellers need not come home."""
         if round_ > self.rounds:
             return range(1, self.size)
-        last = {"circulation": self.size, "reduction": 2 * self.size - 2, "none": 0}[self.lap]
+        last = {"circulation": self.visits + 1, "reduction": 2 * self.size - 2, "none": 0}[self.lap]
         return range(1, last + 1)
 
     def stops(self, host: str) -> Iterator[Stop]:
         """List everything ``host`` will host, in order, to the end of the run."""
-        index = self.hospitals.index(host)
         for round_ in range(1, self.rounds + 2):
+            order = self.order(round_)
             for hop in self.hops(round_):
-                yield self.stop(self.hospitals[(index - hop) % self.size], round_, hop)
+                model = order[(order.index(host) - self._distance(round_, hop)) % self.size]
+                yield self.stop(model, round_, hop)
 
     def onward(self, stop: Stop) -> Stop | None:
         """Give the stop after this one, or None where the model stays (it is home, or the evaluation is over)."""
@@ -92,4 +114,10 @@ class Ring:
             return "evaluation"
         if self.lap == "reduction":
             return "reduce" if hop < self.size else "gather"
-        return "homecoming" if hop == self.size else "visit"
+        return "homecoming" if hop == self.visits + 1 else "visit"
+
+    def _distance(self, round_: int, hop: int) -> int:
+        """Count the places between a model's home and its host."""
+        if self.lap != "circulation" or round_ > self.rounds:
+            return hop
+        return 0 if hop == self.visits + 1 else ((round_ - 1) * self.visits + hop - 1) % (self.size - 1) + 1

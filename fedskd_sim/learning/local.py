@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.learning.session import Pupils
 from fedskd_sim.learning.site import Site, drift
@@ -71,7 +72,16 @@ class LocalLearner:
 
 
 def make(ward: Ward) -> LocalLearner:
-    """Make the learner of one hospital; raises TypeError for a scenario in which models travel."""
+    """Make the learner of one hospital.
+
+    Raises:
+        TypeError: a scenario in which models travel.
+        InvalidValue: data would be pooled where hospitals are processes of their own.
+
+    """
     if not isinstance(ward.scenario.algorithm, Local | Pooled):
         raise TypeError(ward.scenario.algorithm.name)
+    if isinstance(ward.scenario.algorithm, Pooled) and ward.own_process:
+        text = "'pooled' puts all hospitals' data into one place, and here hospitals are apart"
+        raise InvalidValue(text, fix="it is a reference, no federation: launch it with --on memory", key=("algorithm", "name"))
     return LocalLearner(Site(ward))

@@ -126,7 +126,7 @@ class Predicting:
         return forms + tuple(_with(forms[0], prefix) for prefix in added)
 
     def _count(self, stop: Stop) -> int:
-        return (stop.round - 1) * self._ring.size + stop.hop
+        return (stop.round - 1) * len(self._ring.hops(1)) + stop.hop
 
     def _followed(self, slow: Weights, fast: Weights, count: int) -> Weights:
         weight = max(self._settings.slow_weight, 1 / (count + 1))

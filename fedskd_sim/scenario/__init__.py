@@ -12,13 +12,12 @@ from fedskd_sim.scenario.algorithms import (
     FedSKD,
     Lap,
     Local,
-    Lock,
     Mutual,
     Placebo,
     Pooled,
-    Similarity,
 )
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
+from fedskd_sim.scenario.circulation import Lock, Schedule, Similarity
 from fedskd_sim.scenario.datasets import Abide, Dataset, Ham10000, NoData, SyntheticRoi, SyntheticSkin
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Loaded, load, raise_all
@@ -55,6 +54,7 @@ __all__ = [
     "Prediction",
     "Resources",
     "Scenario",
+    "Schedule",
     "Similarity",
     "SyntheticRoi",
     "SyntheticSkin",

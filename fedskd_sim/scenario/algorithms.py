@@ -12,52 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, Share, with_a_name
+from fedskd_sim.scenario.circulation import Lock, Schedule, Similarity
+from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
 
-Grid = Annotated[int, Field(ge=1, le=64)]
 Lap = Literal["circulation", "reduction", "none"]
 Reconcile = Literal["average", "two_track", "replace", "select"]
-
-
-class Similarity(Part):
-    """Similarity distillation between visitor and resident; each weight 0 switches its level off."""
-
-    distance: Literal["corr", "mse", "row", "cka"] = "corr"
-    """Distance between two item-by-item similarity matrices; corr = 1 - Pearson correlation off the diagonal."""
-    batch: NonNegative = 0.1
-    """Weight of the batch level: patients compared with patients, deep tap."""
-    pixel: NonNegative = 0.1
-    """Weight of the pixel level: places compared with places within each image, middle tap."""
-    region: NonNegative = 0.1
-    """Weight of the region level: regions compared with regions within each image, deep tap."""
-    pixel_grid: Grid | None = None
-    """Height and width of the grid both middle maps are pooled to; null: the coarsest middle map of all hospitals."""
-    region_grid: Grid = 4
-    """Height and width of the region grid."""
-    to_visitor: NonNegative = 1.0
-    """Factor on what the visitor learns from the resident."""
-    to_resident: NonNegative = 1.0
-    """Factor on what the resident learns from the visitor."""
-    ramp: Share = 0.3
-    """Share of a session over which the weights rise from 0."""
-
-    @property
-    def off(self) -> bool:
-        """Tell whether no level has a weight."""
-        return not (self.batch or self.pixel or self.region)
-
-
-class Lock(Part):
-    """What keeps a visitor close to the model that it was on arrival."""
-
-    kl: NonNegative = 0.0
-    """Weight of the Kullback-Leibler divergence from its predictions on arrival."""
-    batch: NonNegative = 0.0
-    """Weight of the batch-level distance to itself on arrival."""
-    pixel: NonNegative = 0.0
-    """Weight of the pixel-level distance to itself on arrival."""
-    region: NonNegative = 0.0
-    """Weight of the region-level distance to itself on arrival."""
 
 
 OFF = Similarity(batch=0.0, pixel=0.0, region=0.0)
@@ -94,6 +53,8 @@ class FedSKD(Part):
     reconcile: Reconcile = "average"
     """What home does with resident and returned traveller: mean with a guard, keep both, take the traveller (traveller-first), or
     the better."""
+    schedule: Schedule = Schedule()
+    """Order of the ring and length of a round."""
 
     @model_validator(mode="before")
     @classmethod
@@ -102,8 +63,8 @@ class FedSKD(Part):
         return {**TRAVELLER_FIRST, **values} if chosen else values
 
     def work(self, size: int) -> float:
-        """Give the work of a round: one stop for each of the ``size`` models."""
-        return size * self.stop_work
+        """Give the work of a round: as many stops as a model makes, the one at home included."""
+        return (min(self.schedule.visits or size, size - 1) + 1) * self.stop_work
 
     @property
     def circulating(self) -> FedSKD:
@@ -122,6 +83,8 @@ class Circulation(Part):
     """Full circulations."""
     reconcile: Reconcile = "average"
     """See fedskd."""
+    schedule: Schedule = Schedule()
+    """See fedskd."""
 
     def work(self, size: int) -> float:
         """As FedSKD's."""
@@ -130,7 +93,7 @@ class Circulation(Part):
     @property
     def circulating(self) -> FedSKD:
         """How models circulate."""
-        return FedSKD(name="fedskd", rounds=self.rounds, similarity=OFF, reconcile=self.reconcile)
+        return FedSKD(name="fedskd", rounds=self.rounds, similarity=OFF, reconcile=self.reconcile, schedule=self.schedule)
 
 
 class Mutual(Part):
@@ -146,6 +109,8 @@ class Mutual(Part):
     """Weight of the Kullback-Leibler divergences, temperature 1."""
     reconcile: Reconcile = "average"
     """See fedskd."""
+    schedule: Schedule = Schedule()
+    """See fedskd."""
 
     def work(self, size: int) -> float:
         """As FedSKD's."""
@@ -154,7 +119,14 @@ class Mutual(Part):
     @property
     def circulating(self) -> FedSKD:
         """How models circulate."""
-        return FedSKD(name="fedskd", rounds=self.rounds, similarity=OFF, reconcile=self.reconcile, mutual_kl=self.weight)
+        return FedSKD(
+            name="fedskd",
+            rounds=self.rounds,
+            similarity=OFF,
+            reconcile=self.reconcile,
+            mutual_kl=self.weight,
+            schedule=self.schedule,
+        )
 
 
 class Cyclic(Part):
@@ -170,6 +142,8 @@ class Cyclic(Part):
     """Passes over the host's data at a stop, in units of ``training.epochs``."""
     lock_kl: NonNegative = 0.0
     """Weight of the divergence from the model's own predictions on arrival: with it, the control of traveller-first FedSKD."""
+    schedule: Schedule = Schedule()
+    """See fedskd."""
 
     def work(self, size: int) -> float:
         """As FedSKD's."""
@@ -180,7 +154,7 @@ class Cyclic(Part):
         """How models circulate."""
         return FedSKD(
             name="fedskd", preset="traveller-first", rounds=self.rounds, similarity=OFF,
-            stop_work=self.stop_work, lock=Lock(kl=self.lock_kl),
+            stop_work=self.stop_work, lock=Lock(kl=self.lock_kl), schedule=self.schedule,
         )  # fmt: skip
 
 

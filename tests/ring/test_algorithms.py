@@ -162,6 +162,8 @@ def test_pooled_trains_on_everybodys_data_in_one_process_only(scenario_file: Cal
     done = cli("launch", path)
     assert done.returncode == InvalidValue.exit_code
     assert "algorithm.name: 'pooled' puts all hospitals' data into one place" in done.stderr
+    with pytest.raises(InvalidValue, match="hospitals are apart"):
+        run(path, "processes")
 
 
 @pytest.mark.parametrize("algorithm", [FEDAVG, FEDAVG.replace("fedavg,", "fedprox, mu: 0.5,")], ids=["fedavg", "fedprox"])
@@ -225,7 +227,7 @@ def test_averaging_refuses_different_architectures(scenario_file: Callable, cli:
     ("algorithm", "prediction"),
     [
         (TRAVELLER_FIRST, "{model: slow, council: true, class_offset: 0.5}"),
-        ("{name: mutual, rounds: 1}", "{model: mix}"),
+        ("{name: mutual, rounds: 2, schedule: {order: shuffled, visits: 1}}", "{model: mix}"),
         ("{name: local, rounds: 2}", "{model: slow, council: true}"),
         (FEDAVG, "{model: slow}"),
         ("{name: fedskd, rounds: 1, resident_every: 3, traveller_start: own, stop_work: 1.5}", "{model: last, council: true}"),

@@ -3,6 +3,7 @@
 import pytest
 
 from fedskd_sim.ring import Ring
+from fedskd_sim.scenario import Schedule
 
 SIZES = [2, 3, 4, 5, 17]
 
@@ -45,7 +46,7 @@ def test_hosts_and_models_agree_on_the_same_stops(size: int) -> None:
             while stop is not None:
                 walked.add(stop)
                 onward = ring.onward(stop)
-                assert onward is None or onward.host == ring.successor(stop.host)
+                assert onward is None or ring.sender(onward) == stop.host
                 stop = onward
     assert walked == expected
     assert len(expected) == 2 * size * size + size * (size - 1)
@@ -59,8 +60,37 @@ def test_the_evaluation_round_ends_before_home() -> None:
     assert ring.onward(last) is None
 
 
-def test_neighbours() -> None:
-    """The predecessor's successor is oneself."""
+def test_a_model_comes_from_its_last_host() -> None:
+    """At the first hop from home, then from the hospital before."""
     ring = ring_of(3)
-    assert ring.successor("h2") == "h0"
-    assert ring.predecessor("h0") == "h2"
+    assert [ring.sender(ring.stop("h2", 1, hop)) for hop in (1, 2, 3)] == ["h2", "h0", "h1"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("schedule", [Schedule(order="shuffled"), Schedule(visits=1), Schedule(visits=2, order="shuffled")])
+def test_other_schedules_keep_the_rules(size: int, schedule: Schedule) -> None:
+    """Shuffled and partial rounds are permutations too, with nobody at home before the last hop, and hosts agree with models."""
+    ring = Ring(tuple(f"h{index}" for index in range(size)), 6, schedule=schedule, seed=3)
+    for round_ in range(1, 7):
+        for hop in ring.hops(round_):
+            stops = [ring.stop(model, round_, hop) for model in ring.hospitals]
+            assert sorted(stop.host for stop in stops) == sorted(ring.hospitals)
+            home = hop == ring.hops(round_)[-1]
+            assert {stop.host == stop.model for stop in stops} == {home}
+            assert {stop.kind for stop in stops} == {"homecoming" if home else "visit"}
+    expected = {stop for host in ring.hospitals for stop in ring.stops(host)}
+    assert expected == {
+        ring.stop(model, round_, hop) for model in ring.hospitals for round_ in range(1, 8) for hop in ring.hops(round_)
+    }
+
+
+def test_partial_rounds_reach_every_hospital_in_turn_and_shuffled_ones_differ() -> None:
+    """With two visits a round, three rounds of seven hospitals see all six others once; orders come from seed and round."""
+    ring = Ring(tuple("abcdefg"), 3, schedule=Schedule(visits=2))
+    hosts = [ring.stop("c", round_, hop).host for round_ in (1, 2, 3) for hop in (1, 2)]
+    assert sorted(hosts) == list("abdefg")
+    shuffled = Ring(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=1)
+    assert len({shuffled.order(round_) for round_ in (1, 2, 3)}) == 3
+    assert shuffled.order(1) == Ring(tuple("abcdefg"), 9, schedule=Schedule(order="shuffled"), seed=1).order(1)
+    assert shuffled.order(1) != Ring(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=2).order(1)
+    assert shuffled.order(4) == shuffled.hospitals

@@ -1,0 +1,61 @@
+"""What algorithms in which models circulate are made of: distillation by similarity, holding on to the past, and the schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
+
+Grid = Annotated[int, Field(ge=1, le=64)]
+
+
+class Similarity(Part):
+    """Similarity distillation between visitor and resident; each weight 0 switches its level off."""
+
+    distance: Literal["corr", "mse", "row", "cka"] = "corr"
+    """Distance between two item-by-item similarity matrices; corr = 1 - Pearson correlation off the diagonal."""
+    batch: NonNegative = 0.1
+    """Weight of the batch level: patients compared with patients, deep tap."""
+    pixel: NonNegative = 0.1
+    """Weight of the pixel level: places compared with places within each image, middle tap."""
+    region: NonNegative = 0.1
+    """Weight of the region level: regions compared with regions within each image, deep tap."""
+    pixel_grid: Grid | None = None
+    """Height and width of the grid both middle maps are pooled to; null: the coarsest middle map of all hospitals."""
+    region_grid: Grid = 4
+    """Height and width of the region grid."""
+    to_visitor: NonNegative = 1.0
+    """Factor on what the visitor learns from the resident."""
+    to_resident: NonNegative = 1.0
+    """Factor on what the resident learns from the visitor."""
+    ramp: Share = 0.3
+    """Share of a session over which the weights rise from 0."""
+
+    @property
+    def off(self) -> bool:
+        """Tell whether no level has a weight."""
+        return not (self.batch or self.pixel or self.region)
+
+
+class Lock(Part):
+    """What keeps a visitor close to the model that it was on arrival."""
+
+    kl: NonNegative = 0.0
+    """Weight of the Kullback-Leibler divergence from its predictions on arrival."""
+    batch: NonNegative = 0.0
+    """Weight of the batch-level distance to itself on arrival."""
+    pixel: NonNegative = 0.0
+    """Weight of the pixel-level distance to itself on arrival."""
+    region: NonNegative = 0.0
+    """Weight of the region-level distance to itself on arrival."""
+
+
+class Schedule(Part):
+    """Who visits whom when."""
+
+    order: Literal["fixed", "shuffled"] = "fixed"
+    """fixed: the ring is the scenario's order of hospitals; shuffled: every round has an order of its own, drawn from the seed."""
+    visits: Count | None = None
+    """Visits of a model in a round before it comes home, for large rings; the next round goes on with other hosts. null: all."""
