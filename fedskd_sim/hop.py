@@ -74,7 +74,8 @@ def alone(host: Host, round_: int) -> Record | None:
 
 def council(host: Host) -> Record | None:
     """Ask all finished models together about the own test data, where hospitals keep them."""
-    stop = Stop(host.ring.evaluation_round, host.ring.size, host.name, host.name, "evaluation")
+    hop = len(host.ring.hops(host.ring.evaluation_round)) + 1
+    stop = Stop(host.ring.evaluation_round, hop, host.name, host.name, "evaluation")
     start = time.time()
     measures = host.learner.council()
     if measures is None:

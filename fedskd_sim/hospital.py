@@ -70,7 +70,7 @@ class Hospital:
         try:
             self._join(register, timeouts.register_ + timeouts.goodbye)
             while not (self.finished or self.stopped):
-                self.step(self._awaited(timeouts.hop * (PATIENCE_OF_THE_STALLED if self._stalled else 1)))
+                self.step(self._awaited(self._patience))
             self._leave(timeouts.goodbye)
         except FedskdError as error:
             self.fail(error)
@@ -129,7 +129,17 @@ class Hospital:
                     text = f"the controller did not start the run within {patience:g} s"
                     raise RegistrationTimeout(text, fix="see the controller's log", key=("timeouts", "register")) from None
 
+    @property
+    def _patience(self) -> float:
+        """How long to wait for the next model: a hospital that is held out waits for all rounds of the others."""
+        ring = self.host.ring
+        stops = sum(len(ring.hops(round_)) + 1 for round_ in range(1, ring.rounds + 1)) if self.host.name in ring.held_out else 1
+        return self.host.scenario.timeouts.hop * stops * (PATIENCE_OF_THE_STALLED if self._stalled else 1)
+
     def _begin(self) -> None:
+        if self.host.name in self.host.ring.held_out:
+            self.metrics.phase("waiting", self.host.ring.evaluation_round)
+            return
         self.metrics.phase("warm_up", 0)
         self.log.event("warm_up")
         self._note(hop.warm_up(self.host))

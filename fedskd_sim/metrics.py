@@ -64,7 +64,7 @@ class HospitalMetrics:
             )
         }
         position = Gauge("fedskd_ring_position", "Place in the ring, from 0", HOSPITAL, registry=self.registry)
-        position.labels(**self._own).set(ring.hospitals.index(hospital))
+        position.labels(**self._own).set((ring.hospitals + ring.held_out).index(hospital))
         total = Gauge("fedskd_ring_size", "Hospitals in the ring", HOSPITAL, registry=self.registry)
         total.labels(**self._own).set(ring.size)
         self._round = Gauge("fedskd_round", "Current round, from 1; 0 before the first", HOSPITAL, registry=self.registry)

@@ -38,8 +38,9 @@ class Progress:
     def __init__(self, ring: Ring, console: Console, *, quiet: bool = False) -> None:
         """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home; ``quiet``: no lines."""
         self._ring, self._console, self._quiet = ring, console, quiet
-        alone = 0 if ring.lap == "circulation" else ring.rounds
-        self._rows = {name: Row(total=2 + alone + len(list(ring.stops(name)))) for name in ring.hospitals}
+        own = 2 + (0 if ring.lap == "circulation" else ring.rounds)
+        stops = {name: len(list(ring.stops(name))) for name in ring.hospitals + ring.held_out}
+        self._rows = {name: Row(total=count + (own if name in ring.hospitals else 0)) for name, count in stops.items()}
         self._started = time.monotonic()
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
         self._interactive = console.is_terminal
@@ -91,7 +92,7 @@ class Progress:
         """Estimate the seconds left from the stops done so far; None before there is anything to go by."""
         done = sum(row.finished for row in self._rows.values())
         total = sum(row.total for row in self._rows.values())
-        warm = all(row.finished for row in self._rows.values())
+        warm = all(self._rows[name].finished for name in self._ring.hospitals)
         elapsed = time.monotonic() - self._started
         return elapsed / done * max(0, total - done) if warm else None
 

@@ -10,7 +10,8 @@ What a round is depends on the algorithm's lap:
   the finished chunk goes round (all-gather); together a ring all-reduce.
 - none: nothing travels.
 
-After the last round the models travel once more without training (the evaluation round, hops 1..K-1).
+After the last round the models travel once more without training (the evaluation round), through the hospitals that are held out
+too: with N hospitals in all, hops 1..N-1.
 """
 
 from __future__ import annotations
@@ -45,21 +46,24 @@ class Ring:
     """The way of the hospitals' models, in the order of the scenario, for a number of training rounds."""
 
     hospitals: tuple[str, ...]
+    """Those that train."""
     rounds: int
     lap: Lap = "circulation"
     schedule: Schedule = FULL
     seed: int = 0
+    held_out: tuple[str, ...] = ()
+    """Those that only evaluate; in the evaluation round they stand behind the others."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> Self:
         """Give the ring of a scenario."""
         algorithm = scenario.algorithm
         schedule = algorithm.schedule if isinstance(algorithm, Circulating) else FULL
-        return cls(scenario.names, algorithm.rounds, algorithm.lap, schedule, scenario.seed)
+        return cls(scenario.members, algorithm.rounds, algorithm.lap, schedule, scenario.seed, scenario.held_out)
 
     @property
     def size(self) -> int:
-        """K, the number of hospitals."""
+        """K, the number of hospitals that train."""
         return len(self.hospitals)
 
     @property
@@ -74,7 +78,9 @@ class Ring:
 
     def order(self, round_: int) -> tuple[str, ...]:
         """Give the order in which hospitals stand in a round."""
-        if self.schedule.order == "fixed" or round_ > self.rounds:
+        if round_ > self.rounds:
+            return self.hospitals + self.held_out
+        if self.schedule.order == "fixed":
             return self.hospitals
         shuffled = list(self.hospitals)
         Random(seed(self.seed, "order", round_)).shuffle(shuffled)  # noqa: S311 - no secret
@@ -87,13 +93,13 @@ class Ring:
     def stop(self, model: str, round_: int, hop: int) -> Stop:
         """Say where ``model`` is at a hop and what happens there."""
         order = self.order(round_)
-        host = order[(order.index(model) + self._distance(round_, hop)) % self.size]
+        host = order[(order.index(model) + self._distance(round_, hop)) % len(order)]
         return Stop(round_, hop, host, model, self._kind(round_, hop))
 
     def hops(self, round_: int) -> range:
         """Give the hops of a round; in the evaluation round travellers need not come home."""
         if round_ > self.rounds:
-            return range(1, self.size)
+            return range(1, self.size + len(self.held_out))
         last = {"circulation": self.visits + 1, "reduction": 2 * self.size - 2, "none": 0}[self.lap]
         return range(1, last + 1)
 
@@ -101,9 +107,10 @@ class Ring:
         """List everything ``host`` will host, in order, to the end of the run."""
         for round_ in range(1, self.rounds + 2):
             order = self.order(round_)
-            for hop in self.hops(round_):
-                model = order[(order.index(host) - self._distance(round_, hop)) % self.size]
-                yield self.stop(model, round_, hop)
+            for hop in self.hops(round_) if host in order else ():
+                model = order[(order.index(host) - self._distance(round_, hop)) % len(order)]
+                if model not in self.held_out:
+                    yield self.stop(model, round_, hop)
 
     def onward(self, stop: Stop) -> Stop | None:
         """Give the stop after this one, or None where the model stays (it is home, or the evaluation is over)."""

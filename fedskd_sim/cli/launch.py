@@ -93,7 +93,6 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     from fedskd_sim.progress import Progress  # noqa: PLC0415
     from fedskd_sim.ring import Ring  # noqa: PLC0415
 
-    names = order.loaded.scenario.names
     signal.signal(signal.SIGTERM, _terminated)
     try:
         with Progress(Ring.of(order.loaded.scenario), Console()) as progress:
@@ -110,7 +109,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
         raise
     finally:
         _stop(place)
-    summary = report.write(order.folder, names)
+    summary = report.write(order.folder, order.loaded.scenario)
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {short(order.folder / 'report.html')}")
 
@@ -135,7 +134,7 @@ def _stop(place: Any) -> None:
 def _report_so_far(report: Any, order: Order) -> None:
     """Report a failed run as far as it went; that must not hide the error that ended it."""
     with suppress(FedskdError):
-        report.write(order.folder, order.loaded.scenario.names)
+        report.write(order.folder, order.loaded.scenario)
 
 
 def _wants_to_detach() -> bool:

@@ -9,6 +9,8 @@ from fedskd_sim.compare.tables import Comparison, Row, score
 from fedskd_sim.compare.text import OFF_BUDGET
 from fedskd_sim.compare.work import Outcome
 
+FEW = 5
+
 
 def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outcome]) -> Comparison | None:
     """Compare what is finished; None if there is no seed that every method has finished. Raises RunUnreadable."""
@@ -17,8 +19,11 @@ def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outco
     indices = sorted({index for _, index in good if all((label, index) in good for label in labels)})
     if not indices:
         return None
-    names = methods[0].scenario.names
-    rows = tuple(Row(method, [score(good[method.label, index].folder, names) for index in indices]) for method in methods)
+    first = methods[0].scenario
+    rows = tuple(
+        Row(method, [score(good[method.label, index].folder, first.members, first.held_out) for index in indices])
+        for method in methods
+    )
     seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
     return Comparison(rows, control, seeds, tuple(_notes(methods, len(outcomes) - len(good), len(indices))))
 
@@ -26,8 +31,8 @@ def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outco
 def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
     if failed:
         yield f"{failed} runs failed; seeds that they belong to are left out for every method."
-    if seeds == 1:
-        yield "Only one seed is complete: nothing can be said about noise."
+    if seeds < FEW:
+        yield f"{seeds} complete seeds are few: the standard errors are rough themselves."
     off = [method.label for method in methods if abs(method.planned.passes / method.budget - 1) > OFF_BUDGET]
     if off:
         yield f"The rounds of {', '.join(off)} do not divide the budget: see the column 'off'."

@@ -14,7 +14,7 @@ from fedskd_sim.report.memory import remembered
 from fedskd_sim.report.tables import OFFSET, mean, summarise
 
 SCORES = ("auc", "balanced_accuracy", OFFSET)
-PLACES = ("own", "others", "mean", "council")
+PLACES = ("own", "others", "mean", "council", "unseen")
 MEMORY = ("retention", "forgetting")
 
 
@@ -74,14 +74,14 @@ class Comparison:
         return any(math.isfinite(value) for row in self.rows for value in row.series(metric, place))
 
 
-def score(folder: Path, names: tuple[str, ...]) -> Score:
+def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Score:
     """Read the values of one run; raises RunUnreadable."""
     records = read_records(folder)
-    summary = summarise(records, names)
+    summary = summarise(records, names, held_out)
     values: dict[tuple[str, str], float] = {}
     hospitals: dict[tuple[str, str, str], float] = {}
     for metric in SCORES:
-        cells = {(r.model, r.host): r.measures[metric].mean for r in records if r.kind == "evaluation" and metric in r.measures}
+        cells = {(r.model, r.host): r.measures[metric].mean for r in _inside(records, held_out) if metric in r.measures}
         for name in names:
             hospitals[metric, "own", name] = cells.get((name, name), math.nan)
             hospitals[metric, "others", name] = mean(value for (model, host), value in cells.items() if name == model != host)
@@ -89,11 +89,16 @@ def score(folder: Path, names: tuple[str, ...]) -> Score:
             values[metric, place] = mean(hospitals[metric, place, name] for name in names)
         values[metric, "mean"] = (values[metric, "own"] + values[metric, "others"]) / 2
         values[metric, "council"] = summary.council.get(metric, math.nan)
+        values[metric, "unseen"] = summary.unseen.get(metric, math.nan)
     memory = remembered(records)
     for name in MEMORY:
         found = getattr(memory, name)
         values[name, "mean"] = math.nan if found is None else found
     return Score(values, hospitals, _costs(folder, records))
+
+
+def _inside(records: Sequence[Record], held_out: tuple[str, ...]) -> list[Record]:
+    return [record for record in records if record.kind == "evaluation" and record.host not in held_out]
 
 
 def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:

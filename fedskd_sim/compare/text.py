@@ -101,15 +101,15 @@ def _value(value: float) -> float | None:
 
 def _table(comparison: Comparison, metric: str) -> Iterator[str]:
     width = max(len(row.method.label) for row in comparison.rows) + 2
-    council = comparison.present(metric, "council")
-    heads = ["own", "others", "mean", "mean: difference", *(["council", "council: difference"] if council else [])]
+    more = [place for place in ("council", "unseen") if comparison.present(metric, place)]
+    heads = ["own", "others", "mean", "mean: difference", *(head for place in more for head in (place, f"{place}: difference"))]
     yield NAMES[metric]
     yield f"{'method':<{width}}" + "".join(f"{head:>{_room(head)}}" for head in heads)
     for row in comparison.rows:
         cells = [percent(row.mean(metric, place)) for place in ("own", "others", "mean")]
         cells.append(_difference(comparison, row, metric, "mean"))
-        if council:
-            cells += [percent(row.mean(metric, "council")), _difference(comparison, row, metric, "council")]
+        for place in more:
+            cells += [percent(row.mean(metric, place)), _difference(comparison, row, metric, place)]
         yield f"{row.method.label:<{width}}" + "".join(f"{cell:>{_room(head)}}" for cell, head in zip(cells, heads, strict=True))
 
 
@@ -139,7 +139,7 @@ def _costs(comparison: Comparison) -> Iterator[str]:
 
 
 def _hospitals(comparison: Comparison) -> Iterator[str]:
-    names = comparison.rows[0].method.scenario.names
+    names = comparison.rows[0].method.scenario.members
     width = max(len(row.method.label) for row in comparison.rows) + 2
     for metric in SCORES[:2]:
         for place in ("own", "others"):

@@ -33,7 +33,7 @@ class AveragingLearner:
         self.site, self._mu = site, mu
         self._ring = Ring.of(site.scenario)
         specs = site.specs()
-        length = sum(prod(shape) for dtype, shape in specs[site.name].values() if dtype in FLOATS)
+        length = sum(prod(shape) for dtype, shape in next(iter(specs.values())).values() if dtype in FLOATS)
         self._cuts = [length * index // self._ring.size for index in range(self._ring.size + 1)]
         self.expected: Mapping[str, Forms] = {
             name: (spec, {SUM: TensorSpec("float32", (high - low,)), COUNT: TensorSpec("float64", (1,))})

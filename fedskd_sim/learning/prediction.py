@@ -110,7 +110,7 @@ class Predicting:
         if not self._settings.council:
             return None
         self._site.settle()
-        networks = [self._site.made(name, self._council[name]) for name in self._site.scenario.names]
+        networks = [self._site.made(name, self._council[name]) for name in self._site.scenario.members]
         kept = sum(size(weights) for weights in self._council.values())
         cost = {"models": Measure(float(len(networks)), 1.0), "kept_bytes": Measure(float(kept), 1.0)}
         return {**self._measured(together(networks, self._site.data.test), networks), **cost}

@@ -35,7 +35,7 @@ class Site:
 
     def specs(self) -> Mapping[str, Spec]:
         """Describe the model of every hospital."""
-        return {name: spec_of(blueprint(self.scenario.architecture(name), self.shape)) for name in self.scenario.names}
+        return {name: spec_of(blueprint(self.scenario.architecture(name), self.shape)) for name in self.scenario.members}
 
     @cached_property
     def data(self) -> HospitalData:
@@ -43,7 +43,7 @@ class Site:
         own = load(self.scenario, self.name, self.ward.data_folder, self.me.device)
         if self.scenario.algorithm.name != "pooled":
             return own
-        everyone = [load(self.scenario, name, self.ward.data_folder, self.me.device) for name in self.scenario.names]
+        everyone = [load(self.scenario, name, self.ward.data_folder, self.me.device) for name in self.scenario.members]
         return pooled(own, everyone)
 
     def validation_of(self, name: str) -> Samples:

@@ -9,16 +9,17 @@ from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import read_records, read_timings
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
 from fedskd_sim.report.text import as_text
+from fedskd_sim.scenario import Scenario
 
 __all__ = ["Matrix", "Summary", "as_json", "as_text", "summarise", "write"]
 
 
-def write(run: Path, hospitals: tuple[str, ...]) -> Summary:
+def write(run: Path, scenario: Scenario) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on the records alone.
 
     Args:
         run: the run folder.
-        hospitals: the scenario's hospitals in ring order.
+        scenario: what ran.
 
     Raises:
         RunUnreadable: something of the run folder is missing or damaged.
@@ -28,14 +29,14 @@ def write(run: Path, hospitals: tuple[str, ...]) -> Summary:
     from fedskd_sim.report.page import as_html  # noqa: PLC0415 - drawing is slow to import
 
     try:
-        summary = summarise(read_records(run), hospitals)
+        summary = summarise(read_records(run), scenario.members, scenario.held_out)
         timings = read_timings(run)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
-    scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
+    text, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
-    _publish(run / "report.html", as_html(summary, timings, scenario, environment))
+    _publish(run / "report.html", as_html(summary, timings, text, environment))
     return summary
 
 

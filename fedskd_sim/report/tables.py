@@ -91,6 +91,8 @@ class Summary:
     ways: Mapping[str, tuple[Step, ...]]
     council: Mapping[str, float]
     """Mean over the hospitals of what the council of all finished models scores; empty where no hospital keeps them."""
+    unseen: Mapping[str, float]
+    """Mean of every metric over all models and the hospitals that were held out; empty where none was."""
     counts: Counts
     complete: bool
     notes: tuple[str, ...]
@@ -102,18 +104,19 @@ class Summary:
         return "balanced_accuracy" if measured else "accuracy"
 
 
-def summarise(records: Sequence[Record], hospitals: tuple[str, ...]) -> Summary:
+def summarise(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
     """Compute the summary of a run.
 
     Args:
         records: all records, in the order in which each hospital wrote them.
-        hospitals: the names in ring order.
+        hospitals: the names of those that train, in ring order.
+        held_out: the names of those that only evaluate.
 
     Raises:
         RunUnreadable: a record names a hospital that is not among them.
 
     """
-    _check(records, hospitals)
+    _check(records, hospitals + held_out)
     cells = {(record.model, record.host): record for record in records if record.kind == "evaluation"}
     matrices = {metric: _matrix(cells, hospitals, metric) for metric in METRICS}
     architectures = {record.model: record.architecture for record in records}
@@ -126,9 +129,10 @@ def summarise(records: Sequence[Record], hospitals: tuple[str, ...]) -> Summary:
         matrices=matrices,
         ways={name: _way(records, name, len(hospitals)) for name in hospitals},
         council=_council(records),
+        unseen=unseen(records, held_out),
         counts=_counts(records),
-        complete=len(cells) == len(hospitals) ** 2,
-        notes=tuple(_notes(records, matrices, len(hospitals) ** 2 - len(cells))),
+        complete=len(cells) == len(hospitals) * len(hospitals + held_out),
+        notes=tuple(_notes(records, matrices, len(hospitals) * len(hospitals + held_out) - len(cells), held_out)),
     )
 
 
@@ -140,6 +144,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
         ``hospitals``: in ring order, each with ``name`` and ``architecture``;
         ``council``: the council's mean for every metric, empty without one;
+        ``unseen``: the mean of every metric on hospitals that were held out, empty without any;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
@@ -158,6 +163,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "generalization": _value(summary.matrices[summary.headline].generalization),
         "hospitals": [{"name": name, "architecture": architecture} for name, architecture in named],
         "council": {metric: _value(value) for metric, value in summary.council.items()},
+        "unseen": {metric: _value(value) for metric, value in summary.unseen.items()},
         "counts": asdict(summary.counts),
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "ways": {
@@ -234,7 +240,7 @@ def _counts(records: Sequence[Record]) -> Counts:
     )
 
 
-def _notes(records: Sequence[Record], matrices: Mapping[str, Matrix], unfinished: int) -> Iterator[str]:
+def _notes(records: Sequence[Record], matrices: Mapping[str, Matrix], unfinished: int, held_out: tuple[str, ...]) -> Iterator[str]:
     cells = len(matrices["auc"].values) ** 2
     if unfinished:
         last = max(((record.round, record.hop) for record in records), default=None)
@@ -249,15 +255,28 @@ def _notes(records: Sequence[Record], matrices: Mapping[str, Matrix], unfinished
             f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least two classes. "
             "Means leave them out."
         )
-    yield from _added(records)
+    yield from _added(records, held_out)
     rolled_back = sum(record.outcome == "rolled_back" for record in records)
     if rolled_back:
         sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
         yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."
 
 
-def _added(records: Sequence[Record]) -> Iterator[str]:
-    """Tell what the offset for label skew and the council make of the models."""
+def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
+    """Give the mean of every metric over all models and the hospitals that were held out."""
+    there = [record for record in records if record.kind == "evaluation" and record.host in held_out]
+    names = sorted({name for record in there for name in record.measures})
+    return {name: mean(record.measures.get(name, NOTHING).mean for record in there) for name in names}
+
+
+def _added(records: Sequence[Record], held_out: tuple[str, ...]) -> Iterator[str]:
+    """Tell what is known of hospitals that were held out, and what the offset for label skew and the council make of the models."""
+    strange = unseen(records, held_out)
+    if strange:
+        yield (
+            f"On {', '.join(held_out)}, held out, the models score {strange['balanced_accuracy']:.1%} balanced accuracy and an AUC "
+            f"of {strange['auc']:.1%} on average."
+        )
     corrected = [record for record in records if record.kind == "evaluation" and OFFSET in record.measures]
     if corrected:
         own = mean(record.measures[OFFSET].mean for record in corrected if record.host == record.model)

@@ -185,7 +185,7 @@ def log_error(log: EventLog, error: FedskdError) -> None:
 
 def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
     """Write a hospital's final weights as safetensors, if its algorithm has learned any."""
-    if ward.scenario.algorithm.name == "placebo":
+    if ward.scenario.algorithm.name == "placebo" or ward.host in ward.scenario.held_out:
         return
     from fedskd_sim.learning.weights import save  # noqa: PLC0415 - the placebo runs without PyTorch
 

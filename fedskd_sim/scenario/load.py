@@ -100,8 +100,8 @@ def _contradictions(scenario: Scenario, document: Document) -> Iterator[FedskdEr
             yield DuplicateHospital(message, key=("hospitals", index, "name"), fix="give every hospital its own name")
         if name == "controller":
             yield InvalidValue("'controller' is reserved", key=("hospitals", index, "name"), fix="choose another name")
-    if len(scenario.hospitals) < 2:  # noqa: PLR2004 - a ring is at least two
-        message = f"only one hospital, {scenario.names[0]!r}" if scenario.names else "no hospitals"
+    if len(scenario.members) < 2:  # noqa: PLR2004 - a ring is at least two
+        message = f"only one hospital that trains, {scenario.members[0]!r}" if scenario.members else "no hospitals that train"
         yield TooFewHospitals(message, key=("hospitals",), fix="a ring needs at least two hospitals: add one")
     algorithm = scenario.algorithm
     if isinstance(algorithm, Placebo) and algorithm.behaviour != "ok" and algorithm.culprit not in scenario.names:

@@ -47,6 +47,8 @@ class Hospital(Part):
     """Where it computes: cpu, cuda or cuda:N."""
     resources: Resources = Resources()
     """What it may use."""
+    held_out: bool = False
+    """It never trains and sends no model: the finished models of the others are tested on its data, which none has ever seen."""
 
 
 class Network(Part):
@@ -141,6 +143,16 @@ class Scenario(Part):
         return common or self.hospital(name).architecture
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the hospitals that train, in ring order."""
+        return tuple(hospital.name for hospital in self.hospitals if not hospital.held_out)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The names of the others."""
+        return tuple(hospital.name for hospital in self.hospitals if hospital.held_out)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The hospitals' names in ring order."""
+        """The names of all hospitals in the order of the scenario."""
         return tuple(hospital.name for hospital in self.hospitals)

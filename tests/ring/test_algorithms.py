@@ -16,6 +16,7 @@ from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.records import Record, read_records
 from fedskd_sim.report.memory import remembered
+from fedskd_sim.report.tables import summarise
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.seeds import seed
 
@@ -298,3 +299,33 @@ def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Ca
     assert remembered(records).forgetting is not None
     assert remembered(read_records(plain)).forgetting is None
     assert files(run(path, "processes")) == files(full)
+
+
+def test_a_hospital_that_is_held_out_changes_nothing_and_tests_all_models(scenario_file: Callable, run: Callable) -> None:
+    """With a fourth hospital held out the others learn the very same weights; every finished model is tested there, and told."""
+    plain = text(TRAVELLER_FIRST, "{model: slow, council: true}")
+    strange = "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: 1.0}}\nalgorithm:"
+    path = scenario_file(plain.replace("algorithm:", strange, 1))
+    folder = run(path, "processes")
+    assert files(folder) == files(run(path))
+    wanted = final(run(scenario_file(plain, "plain.yaml")))
+    assert all(same(weights, wanted[name]) for name, weights in final(folder).items())
+    records = [record for record in read_records(folder) if record.host == "d"]
+    assert sorted((record.kind, record.model) for record in records) == [
+        ("council", "d"), ("evaluation", "a"), ("evaluation", "b"), ("evaluation", "c"),
+    ]  # fmt: skip
+    assert not list((folder / "weights").glob("d*"))
+    scenario = load_scenario(path).scenario
+    summary = summarise(read_records(folder), scenario.members, scenario.held_out)
+    assert summary.complete
+    assert summary.unseen["auc"] == pytest.approx(sum(r.measures["auc"].mean for r in records if r.kind == "evaluation") / 3)
+    assert any("On d, held out, the models score" in note for note in summary.notes)
+
+
+@pytest.mark.parametrize("algorithm", ["{name: local, rounds: 1}", FEDAVG, "{name: circulation, rounds: 1}"])
+def test_every_algorithm_can_have_a_hospital_held_out(algorithm: str, scenario_file: Callable, run: Callable) -> None:
+    """Alone, averaged or circulating, the run ends and all models are tested there."""
+    strange = "  - {name: d, architecture: cnn-plain, held_out: true}\nalgorithm:"
+    records = read_records(run(scenario_file(text(algorithm).replace("algorithm:", strange, 1))))
+    assert len([record for record in records if record.host == "d"]) == 3
+    assert not [record for record in records if record.model == "d"]

@@ -94,3 +94,13 @@ def test_partial_rounds_reach_every_hospital_in_turn_and_shuffled_ones_differ() 
     assert shuffled.order(1) == Ring(tuple("abcdefg"), 9, schedule=Schedule(order="shuffled"), seed=1).order(1)
     assert shuffled.order(1) != Ring(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=2).order(1)
     assert shuffled.order(4) == shuffled.hospitals
+
+
+def test_a_hospital_that_is_held_out_only_hosts_the_evaluation() -> None:
+    """It has no stop before, hosts every model once at the end, and none of its own travels."""
+    ring = Ring(("a", "b", "c"), 2, held_out=("x", "y"))
+    assert [(stop.round, stop.model) for stop in ring.stops("x")] == [(3, "c"), (3, "b"), (3, "a")]
+    for name in ("a", "b", "c"):
+        walked = [ring.stop(name, 3, hop).host for hop in ring.hops(3)]
+        assert sorted([*walked, name]) == ["a", "b", "c", "x", "y"]
+        assert {stop.model for stop in ring.stops(name)} == {"a", "b", "c"}

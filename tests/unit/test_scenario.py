@@ -155,6 +155,12 @@ BAD = {
     "an alias in Python alone": (GOOD + "timeouts: {register_: 3}\n", UnknownKey, 13, "did you mean 'register'?"),
     "a transport": (GOOD + "network: {transport: udp}\n", InvalidValue, 13, "choose one of ipc, tcp"),
     "a port": (GOOD + "metrics: {port: 99999}\n", InvalidValue, 13, "65535 or less"),
+    "one hospital that trains": (
+        broken("    data: {samples: 60}", "    held_out: true\n    data: {samples: 60}"),
+        TooFewHospitals,
+        4,
+        "only one hospital that trains",
+    ),
     "a missing culprit": (
         "name: n\nhospitals: [{name: a, architecture: m},{name: c, architecture: m}]\nalgorithm: {behaviour: abort, name: placebo}",
         InvalidValue,
