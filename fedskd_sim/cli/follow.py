@@ -132,7 +132,7 @@ def report(run: Path, form: str) -> None:
         raise RunUnreadable(f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
     found.refresh(run)
     loaded = load(run / "scenario.yaml")
-    summary: Any = reports.write(run, loaded.scenario)
+    summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out)
     click.echo(reports.as_text(summary) if form == "text" else json.dumps(reports.as_json(summary), indent=1))
     if form == "text":
         click.echo(f"report: {short(run / 'report.html')}")

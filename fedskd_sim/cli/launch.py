@@ -109,7 +109,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
         raise
     finally:
         _stop(place)
-    summary = report.write(order.folder, order.loaded.scenario)
+    summary = report.write(order.folder, *_roles(order))
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {short(order.folder / 'report.html')}")
 
@@ -134,7 +134,11 @@ def _stop(place: Any) -> None:
 def _report_so_far(report: Any, order: Order) -> None:
     """Report a failed run as far as it went; that must not hide the error that ended it."""
     with suppress(FedskdError):
-        report.write(order.folder, order.loaded.scenario)
+        report.write(order.folder, *_roles(order))
+
+
+def _roles(order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return order.loaded.scenario.members, order.loaded.scenario.held_out
 
 
 def _wants_to_detach() -> bool:

@@ -9,17 +9,17 @@ from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import read_records, read_timings
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
 from fedskd_sim.report.text import as_text
-from fedskd_sim.scenario import Scenario
 
 __all__ = ["Matrix", "Summary", "as_json", "as_text", "summarise", "write"]
 
 
-def write(run: Path, scenario: Scenario) -> Summary:
+def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on the records alone.
 
     Args:
         run: the run folder.
-        scenario: what ran.
+        hospitals: those that train, in ring order.
+        held_out: those that only evaluate.
 
     Raises:
         RunUnreadable: something of the run folder is missing or damaged.
@@ -29,14 +29,14 @@ def write(run: Path, scenario: Scenario) -> Summary:
     from fedskd_sim.report.page import as_html  # noqa: PLC0415 - drawing is slow to import
 
     try:
-        summary = summarise(read_records(run), scenario.members, scenario.held_out)
+        summary = summarise(read_records(run), hospitals, held_out)
         timings = read_timings(run)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
-    text, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
+    scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
-    _publish(run / "report.html", as_html(summary, timings, text, environment))
+    _publish(run / "report.html", as_html(summary, timings, scenario, environment))
     return summary
 
 
