@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.scenario import BUILT_IN, Algorithm, Dataset, Planned, Scenario, Variant, at_budget, nearest, passes
+from fedskd_sim.scenario import BUILT_IN, Algorithm, Dataset, FedSKD, Planned, Scenario, Variant, at_budget, nearest, passes
 
 FOLDS = 5
 FOLD_KEYS = ("test_fold", "validation_fold")
@@ -86,7 +86,7 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
     variant = scenario.variants.get(label)
     if variant is None:
         own = scenario.algorithm
-        same = label == own.name or label == getattr(own, "preset", "")
+        same = label == (own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name)
         return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
     given = {name: part for name in ("prediction", "training") if (part := getattr(variant, name)) is not None}
     share = budget / len(scenario.hospitals) if variant.budget == "per_model" else budget

@@ -58,6 +58,15 @@ def test_a_variant_keeps_what_it_does_not_name_and_may_have_a_share_of_the_budge
     assert averaged.scenario.variants == {}
 
 
+def test_a_name_means_the_scenarios_own_settings_only_where_it_has_that_algorithm() -> None:
+    """Beside a traveller-first scenario `fedskd` is the plain preset; the label of the scenario's own preset has its settings."""
+    own = load(ROOT / "scenarios" / "fedasd-abide.yaml").scenario
+    plain, ours, other = methods(own, ["fedskd", "traveller-first", "circulation"])
+    assert plain.scenario.algorithm.preset == "plain"
+    assert ours.scenario.algorithm == own.algorithm
+    assert (plain.scenario.algorithm.rounds, ours.scenario.algorithm.rounds, other.scenario.algorithm.rounds) == (4, 8, 4)
+
+
 def test_folds_move_on_with_the_seed_for_all_methods_alike() -> None:
     """Run i has the scenario's seed plus i, and test and validation fold i further on, modulo 5."""
     chosen = methods(load(SKIN).scenario, ["fedskd", "local"])
