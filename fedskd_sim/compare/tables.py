@@ -11,7 +11,8 @@ from fedskd_sim.compare.plan import Method
 from fedskd_sim.compare.statistics import Difference, paired, verdict
 from fedskd_sim.records import Record, read_records, read_timings
 from fedskd_sim.report.memory import remembered
-from fedskd_sim.report.tables import OFFSET, mean, summarise
+from fedskd_sim.report.notes import OFFSET, mean
+from fedskd_sim.report.tables import summarise
 
 SCORES = ("auc", "balanced_accuracy", OFFSET)
 PLACES = ("own", "others", "mean", "council", "unseen")

@@ -11,7 +11,7 @@ from typing import Any
 from fedskd_sim.compare.plan import described
 from fedskd_sim.compare.statistics import Difference
 from fedskd_sim.compare.tables import MEMORY, PLACES, SCORES, Comparison, Row
-from fedskd_sim.report.tables import OFFSET
+from fedskd_sim.report.notes import OFFSET
 from fedskd_sim.report.text import TITLES, percent, size
 
 WIDTH = 118

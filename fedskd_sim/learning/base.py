@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import Measure, Outcome
 from fedskd_sim.ring import Stop
-from fedskd_sim.scenario import Prediction, Scenario
+from fedskd_sim.scenario import Scenario
 
 Measures = Mapping[str, Measure]
 
@@ -75,17 +74,3 @@ class Ward:
     host: str
     data_folder: Path | None = None
     own_process: bool = False
-
-
-_LEARNERS = {
-    "fedskd": "fedskd", "circulation": "fedskd", "mutual": "fedskd", "cyclic": "fedskd", "local": "local", "pooled": "local",
-    "fedavg": "fedavg", "fedprox": "fedavg", "placebo": "placebo",
-}  # fmt: skip
-
-
-def make(ward: Ward) -> Learner:
-    """Make the learner of the scenario's algorithm, with what its prediction adds; only the modules it needs are imported."""
-    made: Learner = import_module(f"fedskd_sim.learning.{_LEARNERS[ward.scenario.algorithm.name]}").make(ward)
-    if ward.scenario.prediction != Prediction():
-        made = import_module("fedskd_sim.learning.prediction").Predicting(made, ward)
-    return made

@@ -7,16 +7,15 @@ run may have ended early. Means are over the values that exist, and a note says 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from fedskd_sim.errors import RunUnreadable
-from fedskd_sim.records import Measure, Record
+from fedskd_sim.records import Record
+from fedskd_sim.report.notes import NOTHING, council, mean, notes, unseen
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
-NOTHING = Measure(0.0, 0.0)
-OFFSET = "balanced_accuracy_offset"
 SESSIONS = ("warm_up", "alone", "visit", "homecoming")
 T = TypeVar("T")
 
@@ -128,11 +127,11 @@ def summarise(records: Sequence[Record], hospitals: tuple[str, ...], held_out: t
         architectures=tuple(architectures.get(name, "") for name in hospitals),
         matrices=matrices,
         ways={name: _way(records, name, len(hospitals)) for name in hospitals},
-        council=_council(records),
+        council=council(records),
         unseen=unseen(records, held_out),
         counts=_counts(records),
         complete=len(cells) == len(hospitals) * len(hospitals + held_out),
-        notes=tuple(_notes(records, matrices, len(hospitals) * len(hospitals + held_out) - len(cells), held_out)),
+        notes=tuple(notes(records, hospitals, held_out)),
     )
 
 
@@ -171,12 +170,6 @@ def as_json(summary: Summary) -> dict[str, Any]:
             for model, steps in summary.ways.items()
         },
     }
-
-
-def mean(values: Iterable[float]) -> float:
-    """Average the values that exist; NaN if none does."""
-    present = [value for value in values if math.isfinite(value)]
-    return math.fsum(present) / len(present) if present else math.nan
 
 
 def _plain(matrix: Matrix) -> dict[str, Any]:
@@ -224,12 +217,6 @@ def _way(records: Iterable[Record], model: str, size: int) -> tuple[Step, ...]:
     return tuple(sorted(steps, key=lambda step: step.stop))
 
 
-def _council(records: Sequence[Record]) -> dict[str, float]:
-    asked = [record for record in records if record.kind == "council"]
-    names = sorted({name for record in asked for name in record.measures} - {"models", "kept_bytes"})
-    return {name: mean(record.measures.get(name, NOTHING).mean for record in asked) for name in names}
-
-
 def _counts(records: Sequence[Record]) -> Counts:
     return Counts(
         hops=sum(record.hop > 0 for record in records),
@@ -238,59 +225,6 @@ def _counts(records: Sequence[Record]) -> Counts:
         bytes=sum(record.bytes for record in records),
         samples=sum(record.samples for record in records),
     )
-
-
-def _notes(records: Sequence[Record], matrices: Mapping[str, Matrix], unfinished: int, held_out: tuple[str, ...]) -> Iterator[str]:
-    cells = len(matrices["auc"].values) ** 2
-    if unfinished:
-        last = max(((record.round, record.hop) for record in records), default=None)
-        reached = f"its last stop on record is round {last[0]}, hop {last[1]}" if last else "there are no records"
-        yield (
-            f"This run is incomplete: {unfinished} of {cells} evaluations are missing, and {reached}. "
-            "Means are over the values that exist."
-        )
-    without = matrices["auc"].missing - unfinished
-    if 0 < without < cells - unfinished:
-        yield (
-            f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least two classes. "
-            "Means leave them out."
-        )
-    yield from _added(records, held_out)
-    rolled_back = sum(record.outcome == "rolled_back" for record in records)
-    if rolled_back:
-        sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
-        yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."
-
-
-def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
-    """Give the mean of every metric over all models and the hospitals that were held out."""
-    there = [record for record in records if record.kind == "evaluation" and record.host in held_out]
-    names = sorted({name for record in there for name in record.measures})
-    return {name: mean(record.measures.get(name, NOTHING).mean for record in there) for name in names}
-
-
-def _added(records: Sequence[Record], held_out: tuple[str, ...]) -> Iterator[str]:
-    """Tell what is known of hospitals that were held out, and what the offset for label skew and the council make of the models."""
-    strange = unseen(records, held_out)
-    if strange:
-        yield (
-            f"On {', '.join(held_out)}, held out, the models score {strange['balanced_accuracy']:.1%} balanced accuracy and an AUC "
-            f"of {strange['auc']:.1%} on average."
-        )
-    corrected = [record for record in records if record.kind == "evaluation" and OFFSET in record.measures]
-    if corrected:
-        own = mean(record.measures[OFFSET].mean for record in corrected if record.host == record.model)
-        others = mean(record.measures[OFFSET].mean for record in corrected if record.host != record.model)
-        yield f"With the offset for label skew the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
-    council = _council(records)
-    for record in (record for record in records if record.kind == "council"):
-        models, kept = (int(record.measures[name].mean) for name in ("models", "kept_bytes"))
-        yield (
-            f"The council of all {models} finished models scores {council['balanced_accuracy']:.1%} balanced accuracy and an AUC "
-            f"of {council['auc']:.1%} on average. Every hospital then keeps the final weights of all ({kept / 1e6:.3g} MB) and "
-            f"asks {models} models about each patient."
-        )
-        return
 
 
 def _value(value: T) -> T | None:

@@ -15,7 +15,8 @@ from fedskd_sim import hop
 from fedskd_sim.controller import Controller
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.hospital import Hospital
-from fedskd_sim.learning.base import Learner, Ward, make
+from fedskd_sim.learning.base import Learner, Ward
+from fedskd_sim.learning.learners import make
 from fedskd_sim.logs import EventLog
 from fedskd_sim.messages import Register, Transfer
 from fedskd_sim.metrics import Exporter, HospitalMetrics

@@ -10,7 +10,8 @@ from typing import Any, TextIO
 from fedskd_sim.controller import Controller
 from fedskd_sim.errors import FedskdError, HopTimeout, HospitalCrashed
 from fedskd_sim.hospital import Hospital
-from fedskd_sim.learning.base import Ward, make
+from fedskd_sim.learning.base import Ward
+from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.placebo import Crashed
 from fedskd_sim.logs import EventLog
 from fedskd_sim.messages import Register

@@ -1,0 +1,84 @@
+"""What a reader of the tables must know beside them: what is missing, what was held out, what the council costs; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from fedskd_sim.records import Measure, Record
+
+OFFSET = "balanced_accuracy_offset"
+NOTHING = Measure(0.0, 0.0)
+_NAMES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
+
+
+def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dict[str, float]:
+    """Give the mean of every metric over some records; NaN where none of them has a value."""
+    some = [record for record in records if chosen(record)]
+    names = sorted({name for record in some for name in record.measures} - {"models", "kept_bytes"})
+    return {name: mean(record.measures.get(name, NOTHING).mean for record in some) for name in names}
+
+
+def council(records: Sequence[Record]) -> dict[str, float]:
+    """Give the mean over the hospitals of what the council of all finished models scores; empty without one."""
+    return averages(records, lambda record: record.kind == "council")
+
+
+def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
+    """Give the mean of every metric over all models and the hospitals that were held out; empty without any."""
+    return averages(records, lambda record: record.kind == "evaluation" and record.host in held_out)
+
+
+def notes(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...]) -> Iterator[str]:
+    """Give the sentences that belong under the tables, each whole."""
+    tested = {(record.model, record.host): record for record in records if record.kind == "evaluation"}.values()
+    cells = len(hospitals) * len(hospitals + held_out)
+    if len(tested) < cells:
+        last = max(((record.round, record.hop) for record in records), default=None)
+        reached = f"its last stop on record is round {last[0]}, hop {last[1]}" if last else "there are no records"
+        yield (
+            f"This run is incomplete: {cells - len(tested)} of {cells} evaluations are missing, and {reached}. "
+            "Means are over the values that exist."
+        )
+    without = sum(math.isnan(record.measures.get("auc", NOTHING).mean) for record in tested)
+    if 0 < without < len(tested):
+        yield (
+            f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least two classes. "
+            "Means leave them out."
+        )
+    strange = unseen(records, held_out)
+    if strange:
+        yield f"On {', '.join(held_out)}, held out, the models score {_shares(strange)} on average."
+    corrected = [record for record in tested if OFFSET in record.measures and record.host in hospitals]
+    if corrected:
+        own = mean(record.measures[OFFSET].mean for record in corrected if record.host == record.model)
+        others = mean(record.measures[OFFSET].mean for record in corrected if record.host != record.model)
+        yield f"With the offset for label skew the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
+    yield from _of_council(records)
+    rolled_back = sum(record.outcome == "rolled_back" for record in records)
+    if rolled_back:
+        sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
+        yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."
+
+
+def _of_council(records: Sequence[Record]) -> Iterator[str]:
+    first = next((record for record in records if record.kind == "council"), None)
+    if first is not None:
+        models, kept = (int(first.measures[name].mean) for name in ("models", "kept_bytes"))
+        yield (
+            f"The council of all {models} finished models scores {_shares(council(records))} on average. "
+            f"Every hospital then keeps the final weights of all ({kept / 1e6:.3g} MB) and asks {models} models about each patient."
+        )
+
+
+def _shares(values: Mapping[str, float]) -> str:
+    """Write the metrics that have a value, balanced accuracy and AUC first; accuracy only where there is nothing else."""
+    known = [name for name in _NAMES if math.isfinite(values.get(name, math.nan))]
+    shown = [name for name in known if name != "accuracy"] or known
+    return " and ".join(f"{values[name]:.1%} {_NAMES[name]}" for name in shown) or "nothing that could be measured"
+
+
+def mean(values: Iterable[float]) -> float:
+    """Average the values that exist; NaN if none does."""
+    present = [value for value in values if math.isfinite(value)]
+    return math.fsum(present) / len(present) if present else math.nan
