@@ -38,10 +38,11 @@ from fedskd_sim.learning.models import (
     parameter_count,
 )
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import Architecture, Averaging, Circulating, FedSKD, Hospital, Placebo, Scenario, nearest
+from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, FedSKD, Hospital, Placebo, Scenario, nearest
 
 LARGEST_OPTION = 4096
 MOST_PARAMETERS = 500_000_000
+COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
 
 def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
@@ -70,7 +71,10 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
             continue
         known.append((hospital.name, found))
         yield from _labels(index, hospital, found, known[0])
-        yield from _architecture(scenario, index, found)
+        yield from _architecture(scenario, scenario.architecture(hospital.name), _place(scenario, index), found)
+    algorithm = scenario.algorithm
+    if isinstance(algorithm, FML) and algorithm.architecture and known:
+        yield from _architecture(scenario, algorithm.architecture, COMMON, known[0][1])
     yield from _common(scenario)
     yield from _devices(scenario)
 
@@ -141,11 +145,13 @@ def _described(architecture: Architecture) -> str:
     return architecture.name + (f" ({chosen})" if chosen else "")
 
 
-def _architecture(scenario: Scenario, index: int, found: Facts) -> Iterator[FedskdError]:
-    chosen, algorithm = scenario.architecture(scenario.hospitals[index].name), scenario.algorithm
-    key: tuple[Key, ...] = ("hospitals", index, "architecture")
-    if isinstance(algorithm, Averaging) and algorithm.architecture:
-        key = ("algorithm", "architecture")
+def _place(scenario: Scenario, index: int) -> tuple[Key, ...]:
+    """Say where the architecture of a hospital's model is written."""
+    common = isinstance(scenario.algorithm, Averaging) and scenario.algorithm.architecture
+    return COMMON if common else ("hospitals", index, "architecture")
+
+
+def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts) -> Iterator[FedskdError]:
     if chosen.name not in REGISTRY:
         fix = f"{nearest(chosen.name, list(REGISTRY), '')} there are {', '.join(REGISTRY)}".lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
@@ -163,8 +169,8 @@ def _architecture(scenario: Scenario, index: int, found: Facts) -> Iterator[Feds
     seen = _outlined(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
-    elif isinstance(algorithm, Circulating) and shape.kind == "image":
-        yield from _grids(algorithm.circulating, (chosen, shape, seen), key)
+    elif isinstance(scenario.algorithm, Circulating) and shape.kind == "image":
+        yield from _grids(scenario.algorithm.circulating, (chosen, shape, seen), key)
 
 
 def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:

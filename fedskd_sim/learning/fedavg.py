@@ -1,8 +1,6 @@
-"""Federated averaging without a server: a ring all-reduce (reduce-scatter, then all-gather) of the weighted models.
+"""Federated averaging without a server: theta = sum_k (n_k / n) theta_k (McMahan et al. 2017) over a ring all-reduce.
 
-The float tensors of all hospitals' models, times their numbers of training samples n_k, are one vector each, cut into K chunks.
-Chunk k sets out at hospital k; at each of K-1 hops the host adds its own; then the sum goes round, and everybody divides it by the
-sum of n_k: theta = sum_k (n_k / n) theta_k (McMahan et al. 2017). All hospitals end with the same bytes.
+The float tensors of a hospital's model, times its number of training samples n_k, are its share of the sum.
 """
 
 from __future__ import annotations
@@ -13,16 +11,15 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from fedskd_sim.learning.allreduce import RingSum
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.learning.session import Pupils, Term
 from fedskd_sim.learning.site import Site, drift
-from fedskd_sim.learning.weights import FLOATS, buffer_of, export, snapshot, tensor_of
-from fedskd_sim.messages import Forms, TensorSpec, Weights
+from fedskd_sim.learning.weights import FLOATS, export, snapshot
+from fedskd_sim.messages import Forms, Spec, Weights
 from fedskd_sim.ring import Ring, Stop
 from fedskd_sim.scenario import Averaging, FedProx
 from fedskd_sim.seeds import seed
-
-SUM, COUNT = "sum", "count"
 
 
 class AveragingLearner:
@@ -31,16 +28,11 @@ class AveragingLearner:
     def __init__(self, site: Site, mu: float) -> None:
         """Look up what the common model looks like; nothing is loaded or trained yet."""
         self.site, self._mu = site, mu
-        self._ring = Ring.of(site.scenario)
+        self._rounds = site.scenario.algorithm.rounds
         specs = site.specs()
-        length = sum(prod(shape) for dtype, shape in next(iter(specs.values())).values() if dtype in FLOATS)
-        self._cuts = [length * index // self._ring.size for index in range(self._ring.size + 1)]
-        self.expected: Mapping[str, Forms] = {
-            name: (spec, {SUM: TensorSpec("float32", (high - low,)), COUNT: TensorSpec("float64", (1,))})
-            for (name, spec), low, high in zip(specs.items(), self._cuts, self._cuts[1:], strict=False)
-        }
+        self._sum = RingSum(Ring.of(site.scenario), site.name, floats_in(next(iter(specs.values()))))
+        self.expected: Mapping[str, Forms] = {name: (spec, self._sum.form(name)) for name, spec in specs.items()}
         self._model: nn.Module
-        self._chunks: dict[str, Tensor] = {}
         self._measures: Measures = {}
         self._assessed = False
 
@@ -63,23 +55,20 @@ class AveragingLearner:
         return session
 
     def depart(self, round_: int) -> Weights:
-        """Give the own chunk of the own weighted model; for the evaluation, the common model."""
-        if round_ > self._ring.rounds:
+        """Begin the sum of the weighted models; for the evaluation, give the common model."""
+        if round_ > self._rounds:
             return snapshot(self._model)
-        self._chunks = {}
-        return self._packed(self._own(self.site.name) * self._samples, self._samples)
+        return self._sum.begin(flat(self._model) * self._samples, self._samples)
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
         """Add the own share to a sum on its way, or take a finished one in."""
         self.site.settle()
-        if stop.kind == "reduce":
-            total = tensor_of(arriving[SUM]) + self._own(stop.model) * self._samples
-            arriving = self._packed(total, float(tensor_of(arriving[COUNT])) + self._samples)
-        if stop.kind == "gather" or stop.hop == self._ring.size - 1:
-            self._chunks[stop.model] = tensor_of(arriving[SUM]) / float(tensor_of(arriving[COUNT]))
-        if len(self._chunks) == self._ring.size:
-            self._install(torch.cat([self._chunks[name] for name in self._ring.hospitals]))
-        return Session(arriving, "passed")
+        leaving = self._sum.visit(stop, arriving)
+        total = self._sum.total
+        if total is not None:
+            install_flat(self._model, total.vector / total.weight)
+            self._assessed = True
+        return Session(leaving, "passed")
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - never called
         """Raise RuntimeError: sums do not come home."""
@@ -109,29 +98,28 @@ class AveragingLearner:
     def _samples(self) -> float:
         return float(len(self.site.data.train.labels))
 
-    def _own(self, chunk: str) -> Tensor:
-        """Cut a chunk (length,) out of the own model, float32."""
-        index = self._ring.hospitals.index(chunk)
-        flat = torch.cat([tensor.reshape(-1).float() for tensor in _floats(self._model)])
-        return flat[self._cuts[index] : self._cuts[index + 1]].cpu()
-
-    def _packed(self, total: Tensor, count: float) -> Weights:
-        return {SUM: buffer_of(total), COUNT: buffer_of(torch.tensor([count], dtype=torch.float64))}
-
-    @torch.no_grad()
-    def _install(self, flat: Tensor) -> None:
-        """Write the mean back into the model's float tensors; integer ones stay the hospital's own."""
-        place = 0
-        for tensor in _floats(self._model):
-            tensor.copy_(flat[place : place + tensor.numel()].reshape(tensor.shape))
-            place += tensor.numel()
-        self._assessed = True
-
     def _proximal(self, anchors: list[Tensor]) -> Term:
         """Hold all parameters close to the common model: mu / 2 times the squared distance (Li et al. 2020)."""
         pairs = zip(self._model.parameters(), anchors, strict=True)
         value = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
         return Term(self._mu / 2 * value, {"proximal": value.detach()})
+
+
+def floats_in(spec: Spec) -> int:
+    """Count the float numbers of a model."""
+    return sum(prod(shape) for dtype, shape in spec.values() if dtype in FLOATS)
+
+
+def flat(model: nn.Module) -> Tensor:
+    """Give a model's float tensors in a row, (length,) float32, a copy."""
+    return torch.cat([tensor.reshape(-1).float() for tensor in _floats(model)])
+
+
+@torch.no_grad()
+def install_flat(model: nn.Module, vector: Tensor) -> None:
+    """Write the result of `flat` back into a model; integer tensors stay as they are."""
+    for tensor, part in zip(_floats(model), vector.split([tensor.numel() for tensor in _floats(model)]), strict=True):
+        tensor.copy_(part.reshape(tensor.shape))
 
 
 def _floats(model: nn.Module) -> list[Tensor]:

@@ -9,7 +9,7 @@ from fedskd_sim.scenario import Prediction
 
 _LEARNERS = {
     "fedskd": "fedskd", "circulation": "fedskd", "mutual": "fedskd", "cyclic": "fedskd", "local": "local", "pooled": "local",
-    "fedavg": "fedavg", "fedprox": "fedavg", "placebo": "placebo",
+    "fedavg": "fedavg", "fedprox": "fedavg", "fml": "fml", "fedproto": "fedproto", "placebo": "placebo",
 }  # fmt: skip
 
 

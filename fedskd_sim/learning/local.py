@@ -8,7 +8,7 @@ from torch import nn
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.base import Measures, Session, Ward
-from fedskd_sim.learning.session import Pupils
+from fedskd_sim.learning.session import Pupils, Teaching
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.weights import export, snapshot
 from fedskd_sim.messages import Forms, Weights
@@ -23,26 +23,36 @@ class LocalLearner:
         """Look up what every model of the run looks like; nothing is loaded or trained yet."""
         self.site = site
         self.expected: Mapping[str, Forms] = {name: (spec,) for name, spec in site.specs().items()}
-        self._model: nn.Module
+        self.model: nn.Module
         self._drift: Measures = {}
+        self._assessed = False
 
     def warm_up(self) -> Session:
         """Load the data and train for the warm-up."""
         self.site.settle()
-        self._model = self.site.first(self.site.seed("initial weights"))
-        return self._train(self.site.training.warmup_epochs, self.site.seed("warm-up"))
+        self.model = self.site.first(self.site.seed("initial weights"))
+        course = self.site.course(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
+        return self.site.session(Pupils({"": self.model}), course)
 
     def alone(self, round_: int) -> Session | None:
         """Train for a session."""
         self.site.settle()
-        before = snapshot(self._model)
-        session = self._train(self.site.training.epochs, self.site.seed("session", self.site.name, round_, 0))
-        self._drift = drift(before, session.weights)
+        return self.trained(round_, Pupils({"": self.model}))
+
+    def trained(self, round_: int, pupils: Pupils, teaching: Teaching | None = None) -> Session:
+        """Train the own model, and whoever is beside it, for ``training.epochs`` passes each; its drift is assessed with it."""
+        before = snapshot(self.model)
+        course = self.site.course(
+            self.site.passes(self.site.training.epochs * len(pupils.models)),
+            self.site.seed("session", self.site.name, round_, 0),
+        )
+        session = self.site.session(pupils, course, teaching)
+        self._drift, self._assessed = drift(before, session.weights), False
         return session
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - the only departure is to the evaluation
         """Give a copy of the model."""
-        return snapshot(self._model)
+        return snapshot(self.model)
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - never called
         """Raise RuntimeError: nobody visits."""
@@ -51,24 +61,24 @@ class LocalLearner:
     homecome = visit
 
     def assess(self) -> Measures:
-        """Measure the model on the host's validation data."""
+        """Measure the model on the host's validation data, if it has changed since."""
         self.site.settle()
-        return {**self.site.validated(self._model), **self._drift}
+        if self._assessed:
+            return {}
+        self._assessed = True
+        return {**self.site.validated(self.model), **self._drift}
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own one, on the host's test data."""
         self.site.settle()
-        return self.site.tested(self._model if arriving is None else self.site.made(model, arriving))
+        return self.site.tested(self.model if arriving is None else self.site.made(model, arriving))
 
     def council(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
         """Give the final model."""
-        return {"": export(self._model)}
-
-    def _train(self, epochs: int, session_seed: int) -> Session:
-        return self.site.session(Pupils({"": self._model}), self.site.course(self.site.passes(epochs), session_seed))
+        return {"": export(self.model)}
 
 
 def make(ward: Ward) -> LocalLearner:

@@ -7,17 +7,15 @@ from fedskd_sim.scenario.algorithms import (
     Circulating,
     Circulation,
     Cyclic,
-    FedAvg,
-    FedProx,
     FedSKD,
-    Lap,
     Local,
     Mutual,
     Placebo,
     Pooled,
 )
+from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
-from fedskd_sim.scenario.circulation import Lock, Schedule, Similarity
+from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity
 from fedskd_sim.scenario.datasets import Abide, Dataset, Ham10000, NoData, SyntheticRoi, SyntheticSkin
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Loaded, load, raise_all
@@ -27,6 +25,7 @@ from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 __all__ = [
     "BUILT_IN",
+    "FML",
     "Abide",
     "Algorithm",
     "Architecture",
@@ -36,6 +35,7 @@ __all__ = [
     "Cyclic",
     "Dataset",
     "FedAvg",
+    "FedProto",
     "FedProx",
     "FedSKD",
     "Ham10000",

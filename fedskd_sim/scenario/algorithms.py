@@ -12,10 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fedskd_sim.scenario.circulation import Lock, Schedule, Similarity
-from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
+from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
+from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
 
-Lap = Literal["circulation", "reduction", "none"]
 Reconcile = Literal["average", "two_track", "replace", "select"]
 
 
@@ -188,42 +188,6 @@ class Pooled(Part):
         return float(size)
 
 
-class FedAvg(Part):
-    """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead of a server."""
-
-    lap: ClassVar[Lap] = "reduction"
-    warms_up: ClassVar[bool] = False
-    name: Literal["fedavg"]
-    """Mean of the hospitals' models, weighted by their training samples, after every local session."""
-    rounds: Count = 2
-    """Local sessions, each followed by one averaging."""
-    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
-    """The architecture of all; null: the hospitals' own, which must then be equal."""
-
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session."""
-        return 1.0
-
-
-class FedProx(Part):
-    """FedAvg whose local sessions are held close to the common model (Li et al. 2020)."""
-
-    lap: ClassVar[Lap] = "reduction"
-    warms_up: ClassVar[bool] = False
-    name: Literal["fedprox"]
-    """FedAvg with a proximal term."""
-    rounds: Count = 2
-    """Local sessions, each followed by one averaging."""
-    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
-    """The architecture of all; null: the hospitals' own, which must then be equal."""
-    mu: Positive = 0.01
-    """Weight of half the squared Euclidean distance of all parameters to the common model."""
-
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session."""
-        return 1.0
-
-
 class Placebo(Part):
     """Tests the machinery: buffers travel, nothing is learned, PyTorch is never imported."""
 
@@ -249,7 +213,7 @@ class Placebo(Part):
 
 Circulating = FedSKD | Circulation | Mutual | Cyclic
 Averaging = FedAvg | FedProx
-Algorithm = Annotated[Circulating | Local | Pooled | Averaging | Placebo, Field(discriminator="name")]
+Algorithm = Annotated[Circulating | Local | Pooled | Averaging | FML | FedProto | Placebo, Field(discriminator="name")]
 BUILT_IN: Mapping[str, Algorithm] = MappingProxyType(
     {
         "fedskd": FedSKD(name="fedskd"),
@@ -261,6 +225,8 @@ BUILT_IN: Mapping[str, Algorithm] = MappingProxyType(
         "pooled": Pooled(name="pooled"),
         "fedavg": FedAvg(name="fedavg"),
         "fedprox": FedProx(name="fedprox"),
+        "fml": FML(name="fml"),
+        "fedproto": FedProto(name="fedproto"),
     }
 )
 """What `fedskd-sim compare` knows by name, with default settings."""

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
 
+Lap = Literal["circulation", "reduction", "none"]
+"""How models move in a round, see `fedskd_sim.ring`."""
 Grid = Annotated[int, Field(ge=1, le=64)]
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from fedskd_sim.scenario.algorithms import Algorithm, FedAvg, FedProx
+from fedskd_sim.scenario.algorithms import Algorithm
+from fedskd_sim.scenario.averaging import FedAvg, FedProx
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
 from fedskd_sim.scenario.training import Instruments, Prediction, Training

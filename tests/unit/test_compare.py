@@ -41,7 +41,7 @@ def test_every_built_in_method_gets_the_same_work() -> None:
     rounds = {method.label: method.scenario.algorithm.rounds for method in methods(scenario(), list(BUILT_IN))}
     assert rounds == {
         "fedskd": 2, "traveller-first": 4, "circulation": 2, "mutual": 2, "cyclic": 4, "local": 16, "pooled": 4, "fedavg": 18,
-        "fedprox": 18,
+        "fedprox": 18, "fml": 8, "fedproto": 16,
     }  # fmt: skip
     for method in methods(scenario(), list(BUILT_IN)):
         assert method.planned.passes == pytest.approx(method.budget, rel=0.05)

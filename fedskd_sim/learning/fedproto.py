@@ -1,0 +1,112 @@
+"""Prototypes instead of models (Tan et al. 2022): hospitals share the mean features of every class and nothing else.
+
+The features z of a sample are the channel means of its deep map, pooled to the same length for every architecture. After every
+session each hospital takes the sums of z over its training samples of each class, without augmentation; the ring adds up sums and
+numbers, and their quotient is the class's prototype g_c, a mean over all samples of all hospitals. From the next session on
+
+    loss = CE + w mean_i || z_i - g_(y_i) ||^2 / length(z),
+
+the mean over the samples of a batch whose class has a prototype. Predictions are those of the model's own classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool1d
+
+from fedskd_sim.learning.allreduce import RingSum
+from fedskd_sim.learning.base import Session, Ward
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.evaluate import BATCH
+from fedskd_sim.learning.local import LocalLearner
+from fedskd_sim.learning.session import Lesson, Pupils, Term
+from fedskd_sim.learning.site import Site
+from fedskd_sim.messages import Forms, Weights
+from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.scenario import FedProto
+
+
+class PrototypeLearner(LocalLearner):
+    """One hospital's own model; what travels are chunks of the sums of features and of the numbers of samples."""
+
+    def __init__(self, site: Site, config: FedProto) -> None:
+        """Look up what travels; nothing is loaded or trained yet."""
+        super().__init__(site)
+        self._config = config
+        self._sum = RingSum(Ring.of(site.scenario), site.name, site.shape.classes * (config.features + 1))
+        self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
+        self._prototypes: Tensor | None = None
+
+    def alone(self, round_: int) -> Session | None:
+        """Train for a session, drawn to the prototypes once there are some."""
+        self.site.settle()
+        return self.trained(round_, Pupils({"": self.model}), None if self._prototypes is None else self._drawn)
+
+    def depart(self, round_: int) -> Weights:
+        """Begin the sum of the features; for the evaluation, give the own model."""
+        if round_ > self._config.rounds:
+            return super().depart(round_)
+        sums, numbers = class_sums(self.model, self.site.data.train, (self.site.shape.classes, self._config.features))
+        return self._sum.begin(torch.cat([sums.reshape(-1), numbers]), float(numbers.sum()))
+
+    def visit(self, stop: Stop, arriving: Weights) -> Session:
+        """Add the own share to a sum on its way, or take a finished one in."""
+        self.site.settle()
+        leaving = self._sum.visit(stop, arriving)
+        total = self._sum.total
+        if total is not None:
+            classes, features = self.site.shape.classes, self._config.features
+            sums, numbers = total.vector.split([classes * features, classes])
+            self._prototypes = (sums.reshape(classes, features) / numbers[:, None]).to(self.site.me.device)
+        return Session(leaving, "passed")
+
+    def _drawn(self, lesson: Lesson) -> Term:
+        """Give the mean squared distance of the batch's features to their prototypes; a class nobody has has none (0 / 0)."""
+        if self._prototypes is None:
+            return Term(None, {})
+        wanted = self._prototypes[lesson.batch.labels]
+        known = wanted.isfinite().all(dim=1)
+        if not known.any():
+            return Term(None, {})
+        found = features_of(lesson.outputs[""].taps.deep, self._config.features)
+        value = (found[known] - wanted[known]).square().mean()
+        return Term(self._config.weight * value, {"prototype": value.detach()})
+
+
+def features_of(deep: Tensor, length: int) -> Tensor:
+    """Give the features (B, length) of deep maps (B, C, ...): channel means over space, neighbouring channels pooled."""
+    return adaptive_avg_pool1d(deep.flatten(2).mean(dim=2), length)
+
+
+@torch.no_grad()
+def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Sum the features of every class, the model in evaluation mode; it is left in the mode it was in.
+
+    Args:
+        model: gives logits and taps.
+        samples: what to sum over.
+        size: number of classes, length of the features.
+
+    Returns:
+        Sums (classes, length) and numbers of samples (classes,), float32.
+
+    """
+    before = model.training
+    model.eval()
+    classes, length = size
+    sums = torch.zeros(classes, length, device=samples.labels.device)
+    for images, labels in zip(samples.images.split(BATCH), samples.labels.split(BATCH), strict=True):
+        one_hot = torch.nn.functional.one_hot(labels, classes).float()
+        sums += one_hot.T @ features_of(model(images)[1].deep, length)
+    model.train(before)
+    return sums, torch.bincount(samples.labels, minlength=classes).float()
+
+
+def make(ward: Ward) -> PrototypeLearner:
+    """Make the learner of one hospital; raises TypeError for a scenario of another algorithm."""
+    if not isinstance(ward.scenario.algorithm, FedProto):
+        raise TypeError(ward.scenario.algorithm.name)
+    return PrototypeLearner(Site(ward), ward.scenario.algorithm)
