@@ -131,9 +131,11 @@ class Hospital:
 
     @property
     def _patience(self) -> float:
-        """How long to wait for the next model: a hospital that is held out waits for all rounds of the others."""
+        """How long to wait for the next model: with one traveller at a time for whole tours, held out for all rounds."""
         ring = self.host.ring
-        stops = sum(len(ring.hops(round_)) + 1 for round_ in range(1, ring.rounds + 1)) if self.host.name in ring.held_out else 1
+        stops = 2 * ring.size if ring.schedule.mode == "sequential" else 1
+        if self.host.name in ring.held_out:
+            stops *= sum(len(ring.hops(round_)) + 1 for round_ in range(1, ring.rounds + 1))
         return self.host.scenario.timeouts.hop * stops * (PATIENCE_OF_THE_STALLED if self._stalled else 1)
 
     def _begin(self) -> None:
@@ -143,23 +145,23 @@ class Hospital:
         self.metrics.phase("warm_up", 0)
         self.log.event("warm_up")
         self._note(hop.warm_up(self.host))
-        self._open(1)
+        if self._next is not None:
+            self._go_on(0, self._next)
 
-    def _open(self, round_: int) -> None:
-        """Begin a round: train alone where the algorithm does so, then send the own traveller off, if any sets out."""
-        while True:
-            if self.host.ring.lap != "circulation":
+    def _go_on(self, before: int, following: Stop) -> None:
+        """Begin the rounds up to the next stop's: train alone where the algorithm does so; then send the own traveller off."""
+        ring = self.host.ring
+        for round_ in range(before + 1, following.round + 1):
+            if ring.lap != "circulation":
                 self.metrics.phase("alone", round_)
-            record = hop.alone(self.host, round_) if round_ <= self.host.ring.rounds else None
+            record = hop.alone(self.host, round_) if round_ <= ring.rounds else None
             if record:
                 self._note(record)
             self.metrics.phase("waiting", round_)
-            if self.host.ring.hops(round_):
-                break
-            round_ += 1
-        hop.depart(self.host, round_)
-        if round_ == self.host.ring.evaluation_round:
-            self._note(hop.evaluate_at_home(self.host))
+        if ring.sets_out(before, following):
+            hop.depart(self.host, following.round)
+            if following.round == ring.evaluation_round:
+                self._note(hop.evaluate_at_home(self.host))
 
     def _receive(self, stop: Stop, arriving: Traveller) -> None:
         self.metrics.phase("averaging" if stop.kind in ("reduce", "gather") else stop.kind, stop.round)
@@ -175,8 +177,8 @@ class Hospital:
             record = hop.council(self.host)
             if record:
                 self._note(record)
-        elif following.round > stop.round:
-            self._open(stop.round + 1)
+        else:
+            self._go_on(stop.round, following)
         self._next = following
 
     def _note(self, record: Record) -> None:

@@ -6,6 +6,8 @@ What a round is depends on the algorithm's lap:
   hospitals, d = ((r - 1) V + h - 1) mod (K - 1) + 1 in round r, so every host has exactly one visitor and nobody is at home; hop
   V + 1 brings everyone home. A full round has V = K - 1 visits, d = h: every model sees every other hospital once. A partial round
   has fewer, and goes on with others the next time. The order is the scenario's, or drawn anew for every round.
+  If the schedule is sequential, hops are numbered the same, but only one model travels at a time: the first of the order makes its
+  whole tour, then the second, and so on. A host therefore meets the models in the round's order, and its own sets out in its turn.
 - reduction: chunk k of a sum sets out at hospital k. At hops 1..K-1 every host adds its share (reduce-scatter), at hops K..2K-2
   the finished chunk goes round (all-gather); together a ring all-reduce.
 - none: nothing travels.
@@ -107,14 +109,29 @@ class Ring:
         """List everything ``host`` will host, in order, to the end of the run."""
         for round_ in range(1, self.rounds + 2):
             order = self.order(round_)
-            for hop in self.hops(round_) if host in order else ():
-                model = order[(order.index(host) - self._distance(round_, hop)) % len(order)]
-                if model not in self.held_out:
-                    yield self.stop(model, round_, hop)
+            hops = self.hops(round_) if host in order else ()
+            models = [order[(order.index(host) - self._distance(round_, hop)) % len(order)] for hop in hops]
+            hosted = [self.stop(model, round_, hop) for model, hop in zip(models, hops, strict=True) if model not in self.held_out]
+            yield from sorted(hosted, key=lambda stop: order.index(stop.model)) if self._one_by_one(round_) else hosted
+
+    def sets_out(self, before: int, following: Stop) -> bool:
+        """Tell whether a host's own model departs when one stop is done and another follows.
+
+        Args:
+            before: the round of the stop that is done; 0 after the warm-up.
+            following: the host's next stop.
+
+        """
+        if self._one_by_one(following.round):
+            return following.kind == "homecoming"
+        return following.round > before
 
     def onward(self, stop: Stop) -> Stop | None:
         """Give the stop after this one, or None where the model stays (it is home, or the evaluation is over)."""
         return self.stop(stop.model, stop.round, stop.hop + 1) if stop.hop + 1 in self.hops(stop.round) else None
+
+    def _one_by_one(self, round_: int) -> bool:
+        return self.schedule.mode == "sequential" and round_ <= self.rounds
 
     def _kind(self, round_: int, hop: int) -> Kind:
         if round_ > self.rounds:

@@ -74,7 +74,9 @@ class CirculatingLearner:
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with the returned traveller, then reconcile it and the resident into the next home model."""
+        """Train with the returned traveller, then reconcile it and the resident; where it was the only copy, just take it back."""
+        if self._config.schedule.mode == "sequential":
+            return self._taken_back(arriving)
         session = self.visit(stop, arriving)
         if self._visitor is None:
             raise RuntimeError(stop.model)
@@ -90,6 +92,15 @@ class CirculatingLearner:
         self._visitor = self._arrived = None
         reason = "; ".join(part for part in (session.reason, joined.note) if part)
         return replace(session, weights=export(self._home), reason=reason, returned=returned)
+
+    def _taken_back(self, arriving: Weights) -> Session:
+        """Let the traveller be the home model."""
+        self.site.settle()
+        install(self._home, arriving)
+        net = drift(self._departed, arriving, "net_drift") if self._departed else {}
+        self._drift = {**net, **self.site.validated(self._home, "returned_")}
+        self._visitor = self._arrived = None
+        return Session(arriving, "passed")
 
     def assess(self) -> Measures:
         """Measure visitor and resident (at home: the reconciled model) on the host's validation data."""

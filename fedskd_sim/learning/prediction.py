@@ -88,8 +88,8 @@ class Predicting:
         fast, slow = split(arriving, SLOW)
         session = self._inner.homecome(stop, fast)
         self._last = session.returned
-        if slow and session.returned:
-            self._slow = self._followed(slow, session.returned, self._count(stop))
+        if slow:
+            self._slow = self._followed(slow, session.returned, self._count(stop)) if session.returned else owned(slow)
         return session
 
     def assess(self) -> Measures:
@@ -126,7 +126,7 @@ class Predicting:
         return forms + tuple(_with(forms[0], prefix) for prefix in added)
 
     def _count(self, stop: Stop) -> int:
-        return (stop.round - 1) * len(self._ring.hops(1)) + stop.hop
+        return (stop.round - 1) * (len(self._ring.hops(1)) - (self._ring.schedule.mode == "sequential")) + stop.hop
 
     def _followed(self, slow: Weights, fast: Weights, count: int) -> Weights:
         weight = max(self._settings.slow_weight, 1 / (count + 1))

@@ -63,8 +63,9 @@ class FedSKD(Part):
         return {**TRAVELLER_FIRST, **values} if chosen else values
 
     def work(self, size: int) -> float:
-        """Give the work of a round: as many stops as a model makes, the one at home included."""
-        return (min(self.schedule.visits or size, size - 1) + 1) * self.stop_work
+        """Give the work of a round: as many stops as a model makes, the one at home included where it trains there."""
+        at_home = 0 if self.schedule.mode == "sequential" else 1
+        return (min(self.schedule.visits or size, size - 1) + at_home) * self.stop_work
 
     @property
     def circulating(self) -> FedSKD:

@@ -57,6 +57,9 @@ class Lock(Part):
 class Schedule(Part):
     """Who visits whom when."""
 
+    mode: Literal["parallel", "sequential"] = "parallel"
+    """parallel: all models travel at once, and a copy stays at home; sequential: one model travels at a time, in ring order, and
+    exists once, so that coming home takes no session and nothing is reconciled. The reference for small federations."""
     order: Literal["fixed", "shuffled"] = "fixed"
     """fixed: the ring is the scenario's order of hospitals; shuffled: every round has an order of its own, drawn from the seed."""
     visits: Count | None = None

@@ -67,6 +67,27 @@ def test_circulation_is_fedskd_with_all_weights_0(scenario_file: Callable, run: 
     assert plain != files(run(scenario_file(text("{name: mutual, rounds: 2}"))))
 
 
+def test_sequential_circulation_equals_one_tour_after_the_other(scenario_file: Callable, run: Callable) -> None:
+    """A loop in which one model at a time tours the others' homes, where nothing is copied, ends with the very same weights."""
+    path = scenario_file(text("{name: circulation, rounds: 2, schedule: {mode: sequential}}"))
+    loops, names = Loops(path), "abc"
+    models = {name: loops.first(name, loops.seed("initial weights", name)) for name in names}
+    for name, model in models.items():
+        loops.train(model, name, loops.seed("warm-up", name), 1)
+    for round_ in (1, 2):
+        for start, name in enumerate(names):
+            for hop in (1, 2):
+                host = names[(start + hop) % 3]
+                session = loops.seed("session", host, name, round_, hop)
+                loops.train(models[name], host, session, EPOCHS)
+                loops.train(models[host], host, session, EPOCHS)
+    folder = run(path, "processes")
+    assert all(same(weights, saved(models[name])) for name, weights in final(folder).items())
+    records = [record for record in read_records(folder) if record.kind in ("visit", "homecoming")]
+    assert sum(record.kind == "visit" for record in records) == 2 * 3 * 2
+    assert {record.outcome for record in records if record.kind == "homecoming"} == {"passed"}
+
+
 def test_local_is_training_alone(scenario_file: Callable, run: Callable) -> None:
     """A loop over sessions on the own data ends with the very same weights; nothing travels but to the evaluation."""
     path = scenario_file(text("{name: local, rounds: 3}"))
@@ -157,6 +178,10 @@ def test_averaging_refuses_different_architectures(scenario_file: Callable, cli:
         ("{name: mutual, rounds: 2, schedule: {order: shuffled, visits: 1}}", "{model: mix}"),
         ("{name: local, rounds: 2}", "{model: slow, council: true}"),
         (FEDAVG, "{model: slow}"),
+        (
+            TRAVELLER_FIRST.replace("rounds", "schedule: {mode: sequential, order: shuffled}, rounds"),
+            "{model: slow, council: true}",
+        ),
         ("{name: fedskd, rounds: 1, resident_every: 3, traveller_start: own, stop_work: 1.5}", "{model: last, council: true}"),
     ],
 )

@@ -104,3 +104,21 @@ def test_a_hospital_that_is_held_out_only_hosts_the_evaluation() -> None:
         walked = [ring.stop(name, 3, hop).host for hop in ring.hops(3)]
         assert sorted([*walked, name]) == ["a", "b", "c", "x", "y"]
         assert {stop.model for stop in ring.stops(name)} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("schedule", [Schedule(mode="sequential"), Schedule(mode="sequential", visits=2, order="shuffled")])
+def test_a_sequential_round_is_one_tour_after_the_other(size: int, schedule: Schedule) -> None:
+    """Every host hosts in its own order what a single queue of whole tours gives, its own model's way home included."""
+    ring = Ring(tuple(f"h{index}" for index in range(size)), 3, schedule=schedule, seed=3)
+    queue = [ring.stop(model, round_, hop) for round_ in (1, 2, 3) for model in ring.order(round_) for hop in ring.hops(round_)]
+    for host in ring.hospitals:
+        hosted = [stop for stop in ring.stops(host) if stop.round <= ring.rounds]
+        assert hosted == [stop for stop in queue if stop.host == host]
+        before, left = 0, []
+        for stop in ring.stops(host):
+            if ring.sets_out(before, stop):
+                left.append(stop)
+            before = stop.round
+        assert [(stop.model, stop.kind) for stop in left[:-1]] == [(host, "homecoming")] * 3
+        assert left[-1].kind == "evaluation"
