@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fedskd_sim.records import Measure, Record
+from fedskd_sim.report.memory import Remembered, remembered
 
 OFFSET = "balanced_accuracy_offset"
 NOTHING = Measure(0.0, 0.0)
@@ -55,6 +56,7 @@ def notes(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple
         others = mean(record.measures[OFFSET].mean for record in corrected if record.host != record.model)
         yield f"With the offset for label skew the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
     yield from _of_council(records)
+    yield from _of_memory(remembered(records))
     rolled_back = sum(record.outcome == "rolled_back" for record in records)
     if rolled_back:
         sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
@@ -68,6 +70,15 @@ def _of_council(records: Sequence[Record]) -> Iterator[str]:
         yield (
             f"The council of all {models} finished models scores {_shares(council(records))} on average. "
             f"Every hospital then keeps the final weights of all ({kept / 1e6:.3g} MB) and asks {models} models about each patient."
+        )
+
+
+def _of_memory(memory: Remembered) -> Iterator[str]:
+    if memory.forgetting is not None and memory.backward is not None:
+        forgotten, backward = 100 * memory.forgetting, 100 * memory.backward
+        yield (
+            f"At hospitals that it has visited, a model later has {forgotten:.1f} points of balanced accuracy less than its "
+            f"best there (forgetting); from its visit to the end of the round it changes by {backward:+.1f} (backward transfer)."
         )
 
 

@@ -38,6 +38,7 @@ def as_html(summary: Summary, timings: Sequence[Timing], scenario: str, environm
         "matrix": pictures.matrix(summary),
         "accuracy": pictures.accuracy(summary),
         "drift": pictures.drift(summary),
+        "dilution": pictures.dilution(summary),
         "timeline": pictures.timeline(summary, timings),
     }
     return home.get_template(TEMPLATE).render(

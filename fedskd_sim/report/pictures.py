@@ -1,4 +1,4 @@
-"""The four pictures of a report, each legible for two hospitals and for seventeen; '' where there is nothing to draw."""
+"""The pictures of a report, each legible for two hospitals and for seventeen; '' where there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -94,6 +94,25 @@ def drift(summary: Summary) -> str:
     """Draw how much every session changed the model that was trained."""
     label = f"Relative parameter change of {len(summary.hospitals)} models in every session."
     return _ways(summary, "drift", "drift in percent", label)
+
+
+def dilution(summary: Summary) -> str:
+    """Draw how much of what a visit taught a model is left after later hops; needs ``instruments.probe``."""
+    kept = summary.memory.kept
+    if len(kept) < 2:  # noqa: PLR2004 - one point is no curve
+        return ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot(list(kept), [100 * share for share in kept.values()], color=SERIES[0].light, lw=1.4, marker="o", markersize=4.5)
+        axes.axhline(0, color=MUTED.light, lw=0.6)
+        axes.set(xlabel="hops after the visit", ylabel="share of the gain left, in percent")
+        axes.set_xticks(list(kept))
+        axes.grid(axis="y")
+
+    last = max(kept)
+    label = f"Of what a visit taught a model {percent(kept[last])} percent is left {last} hops later, on average over all visits."
+    return picture(draw, (WIDTH / 2, 2.8), "dilution", label)
 
 
 def timeline(summary: Summary, timings: Sequence[Timing]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import Record
+from fedskd_sim.report.memory import Remembered, remembered
 from fedskd_sim.report.notes import NOTHING, council, mean, notes, unseen
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
@@ -92,6 +93,8 @@ class Summary:
     """Mean over the hospitals of what the council of all finished models scores; empty where no hospital keeps them."""
     unseen: Mapping[str, float]
     """Mean of every metric over all models and the hospitals that were held out; empty where none was."""
+    memory: Remembered
+    """What travelling models forget, keep and dilute."""
     counts: Counts
     complete: bool
     notes: tuple[str, ...]
@@ -129,6 +132,7 @@ def summarise(records: Sequence[Record], hospitals: tuple[str, ...], held_out: t
         ways={name: _way(records, name, len(hospitals)) for name in hospitals},
         council=council(records),
         unseen=unseen(records, held_out),
+        memory=remembered(records),
         counts=_counts(records),
         complete=len(cells) == len(hospitals) * len(hospitals + held_out),
         notes=tuple(notes(records, hospitals, held_out)),
@@ -144,6 +148,8 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``hospitals``: in ring order, each with ``name`` and ``architecture``;
         ``council``: the council's mean for every metric, empty without one;
         ``unseen``: the mean of every metric on hospitals that were held out, empty without any;
+        ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records do not tell, and ``kept``, the
+        share of a visit's gain that is left after 0, 1, ... more hops;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
@@ -163,6 +169,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "hospitals": [{"name": name, "architecture": architecture} for name, architecture in named],
         "council": {metric: _value(value) for metric, value in summary.council.items()},
         "unseen": {metric: _value(value) for metric, value in summary.unseen.items()},
+        "memory": asdict(summary.memory),
         "counts": asdict(summary.counts),
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "ways": {

@@ -8,6 +8,8 @@ import torch
 from fedskd_sim.learning.instruments import cka
 from fedskd_sim.records import Kind, Measure, Record
 from fedskd_sim.report.memory import remembered
+from fedskd_sim.report.pictures import dilution
+from fedskd_sim.report.tables import as_json, summarise
 
 
 def record(kind: Kind, round_: int, hop: int, host: str, **measures: float) -> Record:
@@ -35,6 +37,19 @@ def test_memory_is_what_its_formulas_say() -> None:
     assert found.backward == pytest.approx(0.7 - 0.8)
     gain_b, gain_c = 0.8 - 0.4, 0.7 - 0.5
     assert found.kept == pytest.approx({0: (gain_b / gain_b + gain_c / gain_c) / 2, 1: (0.7 - 0.4) / gain_b})
+
+
+def test_the_report_shows_what_is_remembered_only_where_it_was_measured() -> None:
+    """With probes a note, a picture of dilution and JSON values; without them neither note nor picture."""
+    hospitals = ("a", "b", "c")
+    summary = summarise(TOUR, hospitals)
+    assert any("later has 10.0 points" in note and "changes by -10.0" in note for note in summary.notes)
+    assert as_json(summary)["memory"]["kept"] == summary.memory.kept
+    drawn = dilution(summary)
+    assert "Of what a visit taught a model 75.0 percent is left 1 hops later" in drawn
+    bare = summarise([record for record in TOUR if record.kind == "warm_up"], hospitals)
+    assert dilution(bare) == ""
+    assert not any("forgetting" in note for note in bare.notes)
 
 
 def test_without_probes_only_retention_is_known() -> None:
