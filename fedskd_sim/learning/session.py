@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Training
 
 ROUNDING = 1e-6
+Precision = Literal["fp32", "bf16"]
 
 
 class NonFinite(Exception):
@@ -45,12 +46,13 @@ class Output(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """One step of a session's ``total``: the batch as all models see it, and what each made of it."""
+    """One step of a session's ``total``: the batch as all models see it, what each made of it, and in which precision."""
 
     batch: Samples
     outputs: Mapping[str, Output]
     step: int
     total: int
+    precision: Precision = "fp32"
 
 
 class Term(NamedTuple):
@@ -114,9 +116,10 @@ def train(pupils: Pupils, course: Course, teaching: Teaching | None = None) -> T
     for batch in _endless(course, draw, total):
         roles = pupils.at(tally.steps)
         images = augmented(batch.images, draw) if course.training.augment else batch.images
-        outputs = {name: _output(pupils.models[name], images, trains=trains) for name, trains in roles.items()}
+        precision = course.training.precision
+        outputs = {name: _output(pupils.models[name], images, precision, trains=trains) for name, trains in roles.items()}
         trained = [name for name, trains in roles.items() if trains]
-        lesson = Lesson(Samples(images, batch.labels), outputs, tally.steps, total)
+        lesson = Lesson(Samples(images, batch.labels), outputs, tally.steps, total, precision)
         loss = _loss(lesson, trained, (course, teaching, tally))
         rate = _rate(course.training, tally.steps, total)
         _step([pupils.models[name] for name in trained], [optimisers[name] for name in trained], loss, rate)
@@ -151,11 +154,20 @@ def _endless(course: Course, draw: torch.Generator, count: int) -> Iterator[Samp
             yield batch
 
 
-def _output(model: nn.Module, images: Tensor, *, trains: bool) -> Output:
+def answer(model: nn.Module, images: Tensor, precision: Precision) -> Output:
+    """Ask a model; its maps may be bfloat16, its logits are fp32."""
+    if precision == "fp32":
+        return Output(*model(images))
+    with torch.autocast(images.device.type, dtype=torch.bfloat16):
+        logits, taps = model(images)
+    return Output(logits.float(), taps)
+
+
+def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: bool) -> Output:
     if model.training != trains:
         model.train(trains)
     with torch.set_grad_enabled(trains):
-        return Output(*model(images))
+        return answer(model, images, precision)
 
 
 def _loss(lesson: Lesson, trained: Sequence[str], rest: tuple[Course, Teaching | None, Tally]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from fedskd_sim.learning.distill import SimilarityLoss, ramp
-from fedskd_sim.learning.session import Lesson, Output, Term
+from fedskd_sim.learning.session import Lesson, Output, Term, answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Exchange:
             return []
         visitor = lesson.outputs[""]
         with torch.no_grad():
-            past = Output(*self.past(lesson.batch.images))
+            past = answer(self.past, lesson.batch.images, lesson.precision)
         total = []
         if self.lock is not None:
             found, levels = self.lock(visitor.taps, past.taps)

@@ -33,6 +33,9 @@ class Training(Part):
     """Samples in a mini-batch; all models of a session see the identical tensor."""
     optimiser: Optimiser = Optimiser()
     """Settings of the gradient steps."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of forward and backward passes in sessions; bf16: bfloat16 where PyTorch's autocast allows it, weights, losses and
+    everything that travels or is measured stay fp32. For GPUs."""
     class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"
     """Weights of the host's cross-entropy: one over the square root of the class frequency, or none."""
     augment: bool = True
