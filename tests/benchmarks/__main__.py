@@ -5,7 +5,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("hop", "step", "memory", "start")
+NAMES = ("hop", "step", "losses", "memory", "start")
 ON_DEMAND = ("cluster",)
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""The distance in its direct and its factored form over sizes: time of forward and backward, and what is kept for backward.
+
+Also a training step of a ResNet-18 and a MobileNetV3 at 224 pixels with similarity on, against off. On a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.similarity import BUDGET_BYTES, Form, distance
+from fedskd_sim.learning.teaching import Exchange
+from fedskd_sim.scenario import Architecture, Similarity, Training
+from tests.benchmarks.table import Table
+
+REPEATS = 5
+LARGEST = 2**30
+"""A form that would keep more than this many bytes is left out."""
+FORMS: tuple[Form, ...] = ("direct", "factored", "auto")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Case(NamedTuple):
+    """Feature sizes of two models: leading axes, items, channels of each."""
+
+    lead: int
+    items: int
+    first: int
+    second: int
+
+    def kept(self, form: Form) -> int:
+        """Estimate the bytes that a form keeps."""
+        a, b = self.first, self.second
+        return 4 * self.lead * (3 * self.items**2 if form == "direct" else a * a + b * b + a * b)
+
+
+CASES: Mapping[str, Case] = {
+    "batch, 32 patients, 512x7x7 and 1280x7x7": Case(1, 32, 512 * 49, 1280 * 49),
+    "pixel, 32 of 14x14, 256 and 96 channels": Case(32, 196, 256, 96),
+    "pixel, 32 of 28x28, 128 and 32 channels": Case(32, 784, 128, 32),
+    "voxel, 8 of 16^3, 64 and 32 channels": Case(8, 4096, 64, 32),
+    "region, 32 of 4x4, 512 and 1280 channels": Case(32, 16, 512, 1280),
+    "region, 16 of 116 ROIs, 128 and 64 channels": Case(16, 116, 128, 64),
+    "region, 16 of 200 ROIs, 128 and 64 channels": Case(16, 200, 128, 64),
+}
+
+
+def measured(case: Case, form: Form) -> tuple[float, int]:
+    """Compute value and gradients once; milliseconds, and bytes kept for backward beside the inputs."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = ((case.lead, case.items, channels) for channels in (case.first, case.second))
+    x, y = (torch.randn(size, generator=draw).relu().to(DEVICE).requires_grad_() for size in sizes)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    start = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = distance(x, y, form=form)
+    value.backward()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    for side in (x, y):
+        kept.pop(side.untyped_storage().data_ptr(), None)
+    return seconds * 1000, sum(kept.values())
+
+
+def forms(title: str, case: Case) -> list[Table]:
+    """Measure the forms of one case in turn."""
+    chosen = [form for form in FORMS if form == "auto" or case.kept(form) <= LARGEST]
+    times: dict[str, list[float]] = {form: [] for form in chosen}
+    kept: dict[str, list[float]] = {form: [] for form in chosen}
+    for _ in range(REPEATS + 1):
+        for form in chosen:
+            milliseconds, size = measured(case, form)
+            times[form].append(milliseconds)
+            kept[form].append(size / 2**20)
+    reference = "auto" if len(chosen) == len(FORMS) else None
+    return [
+        Table(title, "ms", {form: found[1:] for form, found in times.items()}, reference),
+        Table(f"{title}, kept for backward, budget {BUDGET_BYTES >> 20}", "MiB", {form: found[:1] for form, found in kept.items()}),
+    ]
+
+
+def step() -> Table:
+    """Train the two networks side by side with all levels on and off; milliseconds per step of 8 images."""
+    samples = Samples(torch.randn(16, 3, 224, 224).to(DEVICE), (torch.arange(16) % 2).to(DEVICE))
+    names = {"": "resnet18", "resident_": "mobilenet-v3-small"}
+    models = {prefix: build(Architecture(name=name), ImageShape(3, 224, 2), 1).to(DEVICE) for prefix, name in names.items()}
+    course = Course(samples, torch.ones(2).to(DEVICE), Training(batch_size=8), 32, 0)
+    found: dict[str, list[float]] = {"off": [], "all three": []}
+    off = Similarity(batch=0.0, pixel=0.0, region=0.0)
+    for _ in range(REPEATS + 1):
+        for case, settings in (("off", off), ("all three", Similarity())):
+            exchange = Exchange(SimilarityLoss.of(settings, (14, 14)), 0.0, rise=0.0)
+            start = time.perf_counter()
+            tally = train(Pupils(models), course, exchange)
+            found[case].append((time.perf_counter() - start) * 1000 / tally.steps)
+    title = f"step of resnet18 + mobilenet-v3-small, 8 images of 224 pixels, {DEVICE}"
+    return Table(title, "ms", {case: times[1:] for case, times in found.items()}, "off")
+
+
+def main() -> list[Table]:
+    """Measure all cases and the step."""
+    torch.set_num_threads(1)
+    return [table for title, case in CASES.items() for table in forms(title, case)] + [step()]
