@@ -89,7 +89,7 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
         same = label == (own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name)
         return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
     given = {name: part for name in ("prediction", "training") if (part := getattr(variant, name)) is not None}
-    share = budget / len(scenario.hospitals) if variant.budget == "per_model" else budget
+    share = budget / len(scenario.members) if variant.budget == "per_model" else budget
     return Method(label, at_budget(bare.model_copy(update=given), variant.algorithm or scenario.algorithm, share), share)
 
 

@@ -19,7 +19,7 @@ def passes(scenario: Scenario) -> float:
     """Count the work of a scenario: warm-up and all rounds, per hospital."""
     training, algorithm = scenario.training, scenario.algorithm
     warm_up = training.warmup_epochs if algorithm.warms_up else 0
-    return warm_up + algorithm.rounds * training.epochs * algorithm.work(len(scenario.hospitals))
+    return warm_up + algorithm.rounds * training.epochs * algorithm.work(len(scenario.members))
 
 
 def at_budget(scenario: Scenario, algorithm: Algorithm, budget: float) -> Planned:
@@ -33,7 +33,7 @@ def at_budget(scenario: Scenario, algorithm: Algorithm, budget: float) -> Planne
     """
     training = scenario.training
     warm_up = training.warmup_epochs if algorithm.warms_up else 0
-    per_round = training.epochs * algorithm.work(len(scenario.hospitals))
+    per_round = training.epochs * algorithm.work(len(scenario.members))
     rounds = max(1, round((budget - warm_up) / per_round)) if per_round else algorithm.rounds
     planned = scenario.model_copy(update={"algorithm": algorithm.model_copy(update={"rounds": rounds})})
     return Planned(planned, passes(planned))
