@@ -60,15 +60,15 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
 @main.command()
 @shown
 def models() -> None:
-    """List architectures: parameters, taps and minimum input.
+    """List architectures: parameters, operations, taps, minimum input and options.
 
     \b
     Example:
       fedskd-sim models
     """
-    from fedskd_sim.learning import models as registry  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.listing import listing  # noqa: PLC0415 - needs PyTorch
 
-    click.echo(registry.listing())
+    click.echo(listing())
 
 
 for command in (

@@ -24,21 +24,22 @@ from fedskd_sim.errors import (
     UnknownArchitecture,
 )
 from fedskd_sim.learning.data import facts
+from fedskd_sim.learning.installed import UNBUILDABLE, guarded
 from fedskd_sim.learning.models import (
-    REGISTRY,
     SMALLEST_REGIONS,
-    UNBUILDABLE,
     ImageShape,
     Outline,
     blueprint,
+    examine,
     kind_of,
     minimum_input,
+    names,
     options,
     outline,
     parameter_count,
 )
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, FedSKD, Hospital, Placebo, Scenario, nearest
+from fedskd_sim.scenario import FML, Algorithm, Architecture, Averaging, Circulating, FedSKD, Hospital, Placebo, Scenario, nearest
 
 LARGEST_OPTION = 4096
 MOST_PARAMETERS = 500_000_000
@@ -152,25 +153,35 @@ def _place(scenario: Scenario, index: int) -> tuple[Key, ...]:
 
 
 def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts) -> Iterator[FedskdError]:
-    if chosen.name not in REGISTRY:
-        fix = f"{nearest(chosen.name, list(REGISTRY), '')} there are {', '.join(REGISTRY)}".lstrip()
+    if chosen.name not in names():
+        fix = f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}".lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
     if kind_of(chosen.name) != found.kind:
-        fitting = [name for name in REGISTRY if kind_of(name) == found.kind]
+        fitting = [name for name in names() if kind_of(name) == found.kind]
         text = f"{chosen.name} cannot take {_inputs(found)}"
         yield InvalidValue(text, key=key, fix=f"choose one of {', '.join(fitting)}, or other data")
         return
-    wrong = [*_options(chosen, key)]
     shape = ImageShape(found.channels, found.size, len(found.classes), found.kind)
+    try:
+        yield from _built(chosen, shape, key, scenario.algorithm)
+    except FedskdError as error:
+        error.key = (*key, *error.key)
+        yield error
+
+
+def _built(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], algorithm: Algorithm) -> Iterator[FedskdError]:
+    """Build an architecture without values; raises what its package or its file of weights has wrong, with a key inside its own."""
+    examine(chosen.name)
+    wrong = [*_options(chosen, key)]
     if wrong:
         yield from wrong
         return
     seen = _outlined(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
-    elif isinstance(scenario.algorithm, Circulating) and shape.kind == "image":
-        yield from _grids(scenario.algorithm.circulating, (chosen, shape, seen), key)
+    elif isinstance(algorithm, Circulating) and shape.kind == "image":
+        yield from _grids(algorithm.circulating, (chosen, shape, seen), key)
 
 
 def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
@@ -181,10 +192,23 @@ def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError
         if name not in known:
             fix = nearest(name, list(known), "") + f" {chosen.name} has the options {', '.join(known)}"
             yield InvalidValue(f"{chosen.name} has no option {name!r}", key=place, fix=fix.lstrip())
-        elif type(value) is not type(known[name]) or (isinstance(value, int) and not 1 <= value <= LARGEST_OPTION):
-            wanted = f"a whole number from 1 to {LARGEST_OPTION}" if isinstance(known[name], int) else "a word"
+        elif type(value) is not type(known[name]) or (type(value) is int and not 1 <= value <= LARGEST_OPTION):
             shown = str(value).lower() if isinstance(value, bool) else repr(value)
-            yield InvalidValue(f"{name} is {shown}", key=place, fix=f"give {wanted}, like {known[name]!r}")
+            yield InvalidValue(f"{name} is {shown}", key=place, fix=f"give {_wanted(known[name])}")
+
+
+def _wanted(default: object) -> str:
+    """Say what an option with such a default may be."""
+    match default:
+        case bool():
+            return "true or false"
+        case int():
+            return f"a whole number from 1 to {LARGEST_OPTION}, like {default}"
+        case float():
+            return f"a number with a decimal point, like {default}"
+        case "":
+            return "a word"
+    return f"a word, like {default!r}"
 
 
 def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str) -> Iterator[FedskdError]:
@@ -192,6 +216,10 @@ def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], 
     plain = Architecture(name=chosen.name)
     if shape.kind == "image" and isinstance(_outlined(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
+        if smallest is None:
+            text = f"{chosen.name} cannot be built for {shape.size} x {shape.size} pixels: {reason}"
+            yield InvalidValue(text, key=key, fix="use other images, or another architecture")
+            return
         text = f"{shape.size} x {shape.size} pixels are too small for {chosen.name}: {reason}"
         yield ImageTooSmall(text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture")
         return
@@ -211,7 +239,8 @@ def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], 
 def _outlined(chosen: Architecture, shape: ImageShape) -> Outline | str:
     """Outline an architecture for images of a shape, or say why it cannot be built."""
     try:
-        count = parameter_count(blueprint(chosen, shape))
+        with guarded():
+            count = parameter_count(blueprint(chosen, shape))
         if count > MOST_PARAMETERS:
             return f"the model would have {count:,} parameters, the most is {MOST_PARAMETERS:,}"
         return outline(chosen, shape)

@@ -7,21 +7,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fedskd_sim.learning import installed
+from fedskd_sim.learning.distill import Taps
+from fedskd_sim.learning.installed import UNBUILDABLE, Builder
 from fedskd_sim.learning.networks import roi, small, vision
 from fedskd_sim.learning.samples import Kind
 from fedskd_sim.scenario import Architecture
 
-Builder = Callable[..., nn.Module]
+Result = TypeVar("Result")
 SMALLEST_REGIONS = 4
-LISTED_CLASSES = 7
-LISTED_REGIONS = 110
-UNBUILDABLE = (RuntimeError, ValueError, ZeroDivisionError, TypeError, AssertionError)
-"""What PyTorch raises when an architecture cannot have its input or its options."""
 SIZES = (8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224)
 
 REGISTRY: Mapping[str, Builder] = MappingProxyType(
@@ -31,7 +30,17 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
         "cnn-depthwise": small.depthwise,
         "vit-tiny": small.transformer,
         "resnet18": vision.resnet18,
+        "resnet34": vision.resnet34,
+        "resnet50": vision.resnet50,
         "mobilenet-v3-small": vision.mobilenet_v3_small,
+        "mobilenet-v3-large": vision.mobilenet_v3_large,
+        "efficientnet-b0": vision.efficientnet_b0,
+        "densenet121": vision.densenet121,
+        "vgg11": vision.vgg11,
+        "shufflenet-v2": vision.shufflenet_v2,
+        "convnext-tiny": vision.convnext_tiny,
+        "vit-b-16": vision.vit_b_16,
+        "swin-t": vision.swin_t,
         "roi-mlp": roi.mlp,
         "roi-brainnet": roi.brainnet,
         "roi-gcn": roi.gcn,
@@ -63,6 +72,17 @@ class Outline:
     deep: tuple[int, ...]
 
 
+def names() -> list[str]:
+    """List all architectures: the built-in ones, then those of installed packages."""
+    return [*REGISTRY, *(name for name in installed.names() if name not in REGISTRY)]
+
+
+def examine(name: str) -> None:
+    """Refuse what an installed package offers and cannot be used; raises as `fedskd_sim.learning.installed.load`."""
+    if name not in REGISTRY or name in installed.names():
+        installed.load(name, REGISTRY)
+
+
 def kind_of(name: str) -> Kind:
     """Tell what an architecture takes."""
     return "roi" if name.startswith("roi-") else "image"
@@ -70,7 +90,7 @@ def kind_of(name: str) -> Kind:
 
 def options(name: str) -> dict[str, object]:
     """List the options of an architecture with their defaults."""
-    parameters = inspect.signature(REGISTRY[name]).parameters.values()
+    parameters = inspect.signature(builder_of(name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
@@ -88,16 +108,44 @@ def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
 
 
 def outline(architecture: Architecture, shape: ImageShape) -> Outline:
-    """Trace shapes through an architecture with one blank image.
+    """Trace shapes through an architecture with one blank sample, without computing where its operations allow that.
 
     Raises:
-        UNBUILDABLE: the input is too small for it, or an option has a wrong value.
+        UNBUILDABLE: the input is too small for it, an option has a wrong value, or it gives something else than logits and taps.
 
     """
-    model = build(architecture, shape, 0).eval()
-    with torch.no_grad():
-        _, taps = model(shape.blank())
-    return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
+
+    def seen(model: nn.Module, blank: Tensor) -> Outline:
+        taps = _taps(model(blank), shape)
+        return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
+
+    return tried(architecture, shape, seen)
+
+
+def tried(architecture: Architecture, shape: ImageShape, act: Callable[[nn.Module, Tensor], Result]) -> Result:
+    """Act on a model and a blank sample without values, or with them where the architecture looks at values."""
+    with installed.guarded(), torch.no_grad():
+        try:
+            return act(blueprint(architecture, shape).eval(), shape.blank().to("meta"))
+        except UNBUILDABLE:
+            if architecture.name in REGISTRY:  # values would make no difference
+                raise
+            return act(build(architecture, shape, 0).eval(), shape.blank())
+
+
+def _taps(output: object, shape: ImageShape) -> Taps:
+    """Check what an architecture gives; TypeError if it is not (logits, Taps) of the right shapes."""
+    wanted = f"forward has to give logits (B, {shape.classes}) and Taps(mid, deep)"
+    if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[1], Taps):  # noqa: PLR2004 - the pair
+        raise TypeError(f"{wanted}, not {type(output).__name__}")
+    logits, taps = output[0], output[1]
+    if logits.shape != (1, shape.classes):
+        raise TypeError(f"{wanted}, not logits {tuple(logits.shape)} for one sample")
+    for name, tap in zip(taps._fields, taps, strict=True):
+        axes = 3 if shape.kind == "roi" else 4
+        if tap.ndim != axes:
+            raise TypeError(f"the {name} tap has {tap.ndim} axes, not {axes}: (B, C, {'R' if axes == 3 else 'H, W'})")  # noqa: PLR2004
+    return taps
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -123,28 +171,10 @@ def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 
     return SIZES[place] if place < len(SIZES) else None
 
 
+def builder_of(name: str) -> Builder:
+    """Find the function that builds an architecture; a built-in one first. Raises as `fedskd_sim.learning.installed.load`."""
+    return REGISTRY[name] if name in REGISTRY else installed.load(name, REGISTRY)
+
+
 def _made(architecture: Architecture, shape: ImageShape) -> nn.Module:
-    return REGISTRY[architecture.name](shape.channels, shape.size, shape.classes, **architecture.options)
-
-
-def listing() -> str:
-    """Write a table of all architectures for people: parameters and taps at the smallest input, and options."""
-    head = f"{'architecture':<20}{'parameters':>12}{'min. input':>12}  {'mid tap':<14}{'deep tap':<14}options"
-    lines = [head]
-    for name, builder in REGISTRY.items():
-        architecture, kind = Architecture(name=name), kind_of(name)
-        size = minimum_input(architecture) if kind == "image" else LISTED_REGIONS
-        seen = outline(architecture, ImageShape(3, size or SIZES[-1], LISTED_CLASSES, kind))
-        taps = [" x ".join(map(str, tap)) for tap in (seen.mid, seen.deep)]
-        given = ", ".join(f"{option}={default}" for option, default in options(name).items())
-        unit = "px" if kind == "image" else "regions"
-        pixels = f"{size} {unit}" if size else f"{SIZES[-1]} px *"
-        lines.append(f"{name:<20}{seen.parameters:>12,}{pixels:>12}  {taps[0]:<14}{taps[1]:<14}{given}")
-        lines.append(f"{'':<20}{(builder.__doc__ or '').strip().splitlines()[0]}")
-    lines.append(
-        f"parameters with {LISTED_CLASSES} classes; taps as channels x height x width at the minimum input, which leaves every tap"
-    )
-    lines.append(
-        f"the default region grid of {SMALLEST_REGIONS} x {SMALLEST_REGIONS}; roi-... take connectivity of {LISTED_REGIONS} regions"
-    )
-    return "\n".join(lines)
+    return builder_of(architecture.name)(shape.channels, shape.size, shape.classes, **architecture.options)

@@ -12,8 +12,8 @@ from torch import nn
 
 from fedskd_sim.errors import ImageTooSmall, InvalidValue
 from fedskd_sim.learning.admission import problems
+from fedskd_sim.learning.listing import LISTED_REGIONS, listing
 from fedskd_sim.learning.models import (
-    LISTED_REGIONS,
     REGISTRY,
     SIZES,
     SMALLEST_REGIONS,
@@ -22,7 +22,6 @@ from fedskd_sim.learning.models import (
     build,
     fits,
     kind_of,
-    listing,
     minimum_input,
     options,
     outline,
@@ -31,7 +30,7 @@ from fedskd_sim.learning.weights import export, install, spec_of
 from fedskd_sim.messages import digest, spec
 from fedskd_sim.scenario import Architecture, load
 
-SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit"))]
+SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit-tiny"))]
 NORMED = [name for name in REGISTRY if "norm" in options(name) and kind_of(name) == "image"]
 VALUES = {
     "width": (1, 3, 15, 16, 33, 48),

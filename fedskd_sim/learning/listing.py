@@ -1,0 +1,75 @@
+"""What ``fedskd-sim models`` shows: every architecture's parameters, cost, taps, minimum input and options."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.learning.installed import UNBUILDABLE
+from fedskd_sim.learning.models import (
+    SIZES,
+    SMALLEST_REGIONS,
+    ImageShape,
+    builder_of,
+    examine,
+    kind_of,
+    minimum_input,
+    names,
+    options,
+    outline,
+    tried,
+)
+from fedskd_sim.scenario import Architecture
+
+LISTED_CLASSES = 7
+LISTED_REGIONS = 110
+
+
+def listing() -> str:
+    """Write a table of all architectures for people: what they are made of and cost at the smallest input, and options."""
+    head = f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  {'mid tap':<16}{'deep tap':<16}options"
+    lines = [head, *(line for name in names() for line in _lines(name))]
+    lines.append(f"at the minimum input, which leaves every tap the default region grid of {SMALLEST_REGIONS} x {SMALLEST_REGIONS}")
+    lines.append(
+        f"(roi-...: connectivity of {LISTED_REGIONS} regions), with {LISTED_CLASSES} classes; taps as channels x height x width;"
+    )
+    lines.append("MFLOP: millions of operations of one sample's forward pass, a multiplication with its addition as two")
+    return "\n".join(lines)
+
+
+def _lines(name: str) -> tuple[str, str]:
+    """Write an architecture's two lines, or what is wrong with it."""
+    architecture, kind = Architecture(name=name), kind_of(name)
+    try:
+        examine(name)
+        size = minimum_input(architecture) if kind == "image" else LISTED_REGIONS
+        shape = ImageShape(3, size or SIZES[-1], LISTED_CLASSES, kind)
+        seen, cost = outline(architecture, shape), flops(architecture, shape) / 1e6
+    except (FedskdError, *UNBUILDABLE) as error:
+        return f"{name:<20}cannot be used", f"{'':<20}{error}".replace("\n", f"\n{'':<20}")
+    taps = [" x ".join(map(str, tap)) for tap in (seen.mid, seen.deep)]
+    given = ", ".join(f"{option}={default}" for option, default in options(name).items())
+    unit = "px" if kind == "image" else "regions"
+    pixels = f"{size} {unit}" if size else f"{SIZES[-1]} px *"
+    about = inspect.getdoc(builder_of(name)) or "an architecture of an installed package"
+    return (
+        f"{name:<20}{seen.parameters:>12,}{pixels:>12}{cost:>10,.1f}  {taps[0]:<16}{taps[1]:<16}{given}",
+        f"{'':<20}{about.splitlines()[0]}",
+    )
+
+
+def flops(architecture: Architecture, shape: ImageShape) -> int:
+    """Count the floating point operations of one sample's forward pass, a multiplication with its addition as two.
+
+    Convolutions, matrix products and attention count, as PyTorch's counter knows them. Raises as `fedskd_sim.learning.models.outline`.
+    """
+
+    def counted(model: nn.Module, blank: Tensor) -> int:
+        with FlopCounterMode(display=False) as counter:
+            model(blank)
+        return int(counter.get_total_flops())
+
+    return tried(architecture, shape, counted)
