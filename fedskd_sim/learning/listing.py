@@ -13,13 +13,14 @@ from fedskd_sim.learning.models import (
     SIZES,
     SMALLEST_REGIONS,
     ImageShape,
+    Outline,
     builder_of,
     examine,
     kind_of,
     minimum_input,
     names,
     options,
-    outline,
+    seen,
     tried,
 )
 from fedskd_sim.scenario import Architecture
@@ -33,9 +34,7 @@ def listing() -> str:
     head = f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  {'mid tap':<16}{'deep tap':<16}options"
     lines = [head, *(line for name in names() for line in _lines(name))]
     lines.append(f"at the minimum input, which leaves every tap the default region grid of {SMALLEST_REGIONS} x {SMALLEST_REGIONS}")
-    lines.append(
-        f"(roi-...: connectivity of {LISTED_REGIONS} regions), with {LISTED_CLASSES} classes; taps as channels x height x width;"
-    )
+    lines.append(f"(roi-...: connectivity of {LISTED_REGIONS} regions), {LISTED_CLASSES} classes; taps: channels x height x width;")
     lines.append("MFLOP: millions of operations of one sample's forward pass, a multiplication with its addition as two")
     return "\n".join(lines)
 
@@ -47,29 +46,30 @@ def _lines(name: str) -> tuple[str, str]:
         examine(name)
         size = minimum_input(architecture) if kind == "image" else LISTED_REGIONS
         shape = ImageShape(3, size or SIZES[-1], LISTED_CLASSES, kind)
-        seen, cost = outline(architecture, shape), flops(architecture, shape) / 1e6
+        found, operations = cost(architecture, shape)
     except (FedskdError, *UNBUILDABLE) as error:
         return f"{name:<20}cannot be used", f"{'':<20}{error}".replace("\n", f"\n{'':<20}")
-    taps = [" x ".join(map(str, tap)) for tap in (seen.mid, seen.deep)]
+    taps = [" x ".join(map(str, tap)) for tap in (found.mid, found.deep)]
     given = ", ".join(f"{option}={default}" for option, default in options(name).items())
     unit = "px" if kind == "image" else "regions"
     pixels = f"{size} {unit}" if size else f"{SIZES[-1]} px *"
     about = inspect.getdoc(builder_of(name)) or "an architecture of an installed package"
     return (
-        f"{name:<20}{seen.parameters:>12,}{pixels:>12}{cost:>10,.1f}  {taps[0]:<16}{taps[1]:<16}{given}",
+        f"{name:<20}{found.parameters:>12,}{pixels:>12}{operations / 1e6:>10,.1f}  {taps[0]:<16}{taps[1]:<16}{given}",
         f"{'':<20}{about.splitlines()[0]}",
     )
 
 
-def flops(architecture: Architecture, shape: ImageShape) -> int:
-    """Count the floating point operations of one sample's forward pass, a multiplication with its addition as two.
+def cost(architecture: Architecture, shape: ImageShape) -> tuple[Outline, int]:
+    """Outline an architecture and count the floating point operations of one sample's forward pass.
 
-    Convolutions, matrix products and attention count, as PyTorch's counter knows them. Raises as `fedskd_sim.learning.models.outline`.
+    A multiplication with its addition counts as two; convolutions, matrix products and attention count, as PyTorch's counter knows
+    them. Raises as `fedskd_sim.learning.models.outline`.
     """
 
-    def counted(model: nn.Module, blank: Tensor) -> int:
+    def counted(model: nn.Module, blank: Tensor) -> tuple[Outline, int]:
         with FlopCounterMode(display=False) as counter:
-            model(blank)
-        return int(counter.get_total_flops())
+            found = seen(model, blank, shape)
+        return found, int(counter.get_total_flops())
 
     return tried(architecture, shape, counted)

@@ -114,12 +114,13 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
         UNBUILDABLE: the input is too small for it, an option has a wrong value, or it gives something else than logits and taps.
 
     """
+    return tried(architecture, shape, lambda model, blank: seen(model, blank, shape))
 
-    def seen(model: nn.Module, blank: Tensor) -> Outline:
-        taps = _taps(model(blank), shape)
-        return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
 
-    return tried(architecture, shape, seen)
+def seen(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
+    """Pass a blank sample through a model and tell what came out; TypeError if that is not logits and taps of the right shapes."""
+    taps = _taps(model(blank), shape)
+    return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
 
 
 def tried(architecture: Architecture, shape: ImageShape, act: Callable[[nn.Module, Tensor], Result]) -> Result:

@@ -31,7 +31,7 @@ from fedskd_sim.messages import digest, spec
 from fedskd_sim.scenario import Architecture, load
 
 SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit-tiny"))]
-NORMED = [name for name in REGISTRY if "norm" in options(name) and kind_of(name) == "image"]
+NORMED = [*(name for name in SMALL if "norm" in options(name)), "resnet18", "mobilenet-v3-small", "shufflenet-v2"]
 VALUES = {
     "width": (1, 3, 15, 16, 33, 48),
     "depth": (1, 2, 5),
@@ -158,7 +158,8 @@ def test_the_quickstart_networks_have_clearly_different_sizes() -> None:
 def test_the_listing_is_true() -> None:
     """Each line of the table shows the parameters and the minimum input that the architecture has, and its options."""
     lines = {line.split()[0]: line for line in listing().splitlines() if line.split()[0] in REGISTRY}
-    for name in REGISTRY:
+    assert lines.keys() == REGISTRY.keys()
+    for name in (*SMALL, "resnet18", *(name for name in REGISTRY if kind_of(name) == "roi")):
         image = kind_of(name) == "image"
         smallest = minimum_input(Architecture(name=name)) if image else LISTED_REGIONS
         assert f" {smallest} {'px' if image else 'regions'} " in lines[name]
