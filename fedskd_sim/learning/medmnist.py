@@ -64,7 +64,7 @@ def _image_shape(arrays: Any) -> tuple[int, int]:
         match shape[1:]:
             case (int(height), int(width), *channels) if height == width and dtype == np.uint8 and channels in ([], [3]):
                 found.add((height, 3 if channels else 1))
-            case (_, _, int(), *_):
+            case (_, _, channels, *more) if more or channels != 3:  # noqa: PLR2004 - red, green and blue
                 text = f"{split}_images has shape {shape}: volumes are not supported"
                 raise InvalidValue(text, fix="choose a two-dimensional set of MedMNIST", key=("data", "file"))
             case _:

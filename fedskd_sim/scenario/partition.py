@@ -74,13 +74,13 @@ def _together(data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]
         if own is None and theirs is None and hasattr(data, "site"):
             continue
         if own is None or theirs is None:
-            text = f"{data.file} is {name!r}'s, too, and it is not said who has which part"
+            text = f"{name!r} reads {data.file}, too, and it is not said who has which part"
             fix = "give each of them 'partition: {parts: ..., part: ...}'"
         elif own.model_copy(update={"part": 0}) != theirs.model_copy(update={"part": 0}):
             text = f"it cuts {data.file} otherwise than {name!r} does, so their samples would overlap"
             fix = "write the partition once in the top level's data, and only 'partition: {part: ...}' at each hospital"
         elif own.part == theirs.part:
-            text, fix = f"part {own.part} is {name!r}'s already", "give every hospital a part of its own"
+            text, fix = f"part {own.part} belongs to {name!r} already", "give every hospital a part of its own"
         else:
             continue
         yield InvalidValue(text, key=key, fix=fix)
