@@ -34,7 +34,7 @@ FEWEST_REGIONS = 2
 
 
 def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-    """Read what can be checked before anything starts: the table, and which regions are silent in whom.
+    """Read what can be checked before anything starts: the table, the hospital's files, and which regions are silent in whom.
 
     Raises:
         DataMissing: no folder given, or the table is not in it.
@@ -44,8 +44,12 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
     """
     path = npz.find(dataset.file, folder)
     table, labels = _table(path)
-    train, _, _ = _splits(dataset, table, labels, (scenario_seed, name))
-    return Facts(CLASSES, len(kept(_files(path, table, dataset.atlas))), 1, labels[train], "roi")
+    splits = _splits(dataset, table, labels, (scenario_seed, name))
+    files = _files(path, table, dataset.atlas)
+    regions = kept(files)
+    for row in np.concatenate(splits):
+        series(files[row])
+    return Facts(CLASSES, len(regions), 1, labels[splits[0]], "roi")
 
 
 def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Matrices:
@@ -73,8 +77,8 @@ def silent(signals: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which regions (R,) have no signal: constant, or not finite somewhere."""
     with np.errstate(all="ignore"):
         spread = signals.std(axis=0)
-    quiet: NDArray[np.bool_] = ~np.isfinite(spread) | (spread == 0) | (signals == signals[:1]).all(axis=0)
-    return quiet
+    found: NDArray[np.bool_] = ~np.isfinite(spread) | (spread == 0) | (signals == signals[:1]).all(axis=0)
+    return found
 
 
 def series(path: Path) -> NDArray[np.float64]:
@@ -84,22 +88,47 @@ def series(path: Path) -> NDArray[np.float64]:
         DataCorrupt: unreadable, no table of numbers, or too short.
 
     """
+    return _numbers(path, _lines(path))
+
+
+def quiet(path: Path) -> NDArray[np.bool_]:
+    """Tell which regions (R,) are silent in one subject; all numbers are read only where the beginning makes it possible.
+
+    Raises:
+        DataCorrupt: as for `series`, of which a file without silence is checked at its beginning alone.
+
+    """
+    lines = _lines(path)
+    begin = _numbers(path, lines[:FEWEST_POINTS])
+    possible = (begin == begin[:1]).any() or any(word in line for line in lines for word in ("n", "N"))
+    return silent(_numbers(path, lines)) if possible else np.zeros(begin.shape[1], bool)
+
+
+def _lines(path: Path) -> list[str]:
+    """Read the lines of numbers."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        if not lines or not lines[0].startswith("#"):
-            raise npz.corrupt(f"{path} does not begin with a line of #")
-        values = [np.array(line.split(), np.float64) for line in lines[1:] if line.strip()]
-        signals = np.stack(values)
     except (OSError, ValueError) as error:
+        raise npz.corrupt(f"{path} cannot be read: {error}") from error
+    if not lines or not lines[0].startswith("#"):
+        raise npz.corrupt(f"{path} does not begin with a line of #")
+    found = [line for line in lines[1:] if line.strip()]
+    if len(found) < FEWEST_POINTS:
+        raise npz.corrupt(f"{path} has {len(found)} points in time, too few for a correlation")
+    return found
+
+
+def _numbers(path: Path, lines: list[str]) -> NDArray[np.float64]:
+    """Turn lines into numbers (T, R)."""
+    try:
+        return np.stack([np.array(line.split(), np.float64) for line in lines])
+    except ValueError as error:
         raise npz.corrupt(f"{path} is no table of numbers: {error}") from error
-    if len(signals) < FEWEST_POINTS:
-        raise npz.corrupt(f"{path} has {len(signals)} points in time, too few for a correlation")
-    return signals
 
 
 @lru_cache(maxsize=2)
 def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
-    """Find the regions that are silent in few of the subjects; reads all files, once for all hospitals of a process.
+    """Find the regions that are silent in few of the subjects; looks into all files, once for all hospitals of a process.
 
     Raises:
         DataCorrupt: files differ in their regions, or fewer than two regions are left.
@@ -107,16 +136,16 @@ def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
     """
     counts = np.zeros(0, np.int64)
     for file in files:
-        quiet = silent(series(file))
-        counts = counts if len(counts) else np.zeros(len(quiet), np.int64)
-        if len(quiet) != len(counts):
-            raise npz.corrupt(f"{file} has {len(quiet)} regions, {files[0]} has {len(counts)}")
-        counts += quiet
-    found = np.flatnonzero(counts <= MOST_SILENT * len(files))
-    if len(found) < FEWEST_REGIONS:
-        text = f"{len(counts) - len(found)} of {len(counts)} regions are silent in more than {MOST_SILENT:.0%} of the subjects"
-        raise npz.corrupt(f"{text}, which leaves {len(found)}")
-    return found
+        found = quiet(file)
+        counts = counts if len(counts) else np.zeros(len(found), np.int64)
+        if len(found) != len(counts):
+            raise npz.corrupt(f"{file} has {len(found)} regions, {files[0]} has {len(counts)}")
+        counts += found
+    regions = np.flatnonzero(counts <= MOST_SILENT * len(files))
+    if len(regions) < FEWEST_REGIONS:
+        text = f"{len(counts) - len(regions)} of {len(counts)} regions are silent in more than {MOST_SILENT:.0%} of the subjects"
+        raise npz.corrupt(f"{text}, which leaves {len(regions)}")
+    return regions
 
 
 def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
