@@ -22,6 +22,7 @@ HOMES = {
     "torch": ["learning/", "runtimes/preload.py"],
     "torchvision": ["learning/"],
     "safetensors": ["learning/"],
+    "PIL": ["learning/imagefiles.py"],
     "numpy": ["learning/", "report/", "compare/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],

@@ -13,7 +13,7 @@ import click
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import INTERRUPTED, all_errors
-from fedskd_sim.scenario import Loaded, load, raise_all
+from fedskd_sim.scenario import Loaded, Scenario, load, raise_all
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -78,6 +78,13 @@ def checked(
 
         raise_all(loaded.document, (error for error in problems(loaded.scenario, data) if not isinstance(error, elsewhere)))
     return loaded
+
+
+def say_licences(scenario: Scenario) -> None:
+    """Tell on standard error what the licence of each data set asks for, where it asks for more than naming the source."""
+    for licence in dict.fromkeys(getattr(hospital.data, "licence", "") for hospital in scenario.hospitals):
+        if licence:
+            click.echo(licence, err=True)
 
 
 def short(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.cli.common import DATA, SCENARIO, checked, short, shown
+from fedskd_sim.cli.common import DATA, SCENARIO, checked, say_licences, short, shown
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import rebuilt
 
@@ -51,6 +51,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     control = _control(control, labels)
     planned = list(tasks(chosen, seeds))
     _check(loaded, chosen, data)
+    say_licences(loaded.scenario)
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
     shop = Workshop(out, data, rest["jobs"] or cores(planned[0]))
     shop.prepare(planned)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, short, shown
+from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, say_licences, short, shown
 from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError, InvalidValue
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
     place = _runtime(runtime, cluster)
     loaded = checked(scenario, data, place.prepare, elsewhere=IN_THE_CLUSTER if in_cluster and data is None else ())
     _refuse_apart(loaded, runtime)
+    say_licences(loaded.scenario)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
     click.echo(f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder {short(order.folder)}")

@@ -110,7 +110,7 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
     if found.classes != first[1].classes:
         text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
-    elif (found.kind, found.size) != (first[1].kind, first[1].size):
+    elif (found.kind, found.size, found.channels) != (first[1].kind, first[1].size, first[1].channels):
         text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images of one size, or the regions of one atlas")
     present = np.unique(found.train_labels)
@@ -122,7 +122,11 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
 
 
 def _inputs(found: Facts) -> str:
-    return f"images of {found.size} pixels" if found.kind == "image" else f"connectivity of {found.size} regions"
+    return (
+        f"images of {found.size} pixels{' in grey' * (found.channels == 1)}"
+        if found.kind == "image"
+        else f"connectivity of {found.size} regions"
+    )
 
 
 def _listed(found: Facts) -> str:

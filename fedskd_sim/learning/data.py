@@ -5,16 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedskd_sim.learning import abide, ham10000, synthetic, synthetic_roi
+from fedskd_sim.learning import abide, abide_rois, derm7pt, ham10000, ham10000_images, medmnist, synthetic, synthetic_roi
 from fedskd_sim.learning.samples import Facts, Images, Matrices
-from fedskd_sim.scenario import Abide, Dataset, Ham10000, Scenario, SyntheticRoi, SyntheticSkin
+from fedskd_sim.scenario import Dataset, NoData, Scenario, SyntheticRoi, SyntheticSkin
+
+
+class Reader(Protocol):
+    """A module that reads one kind of data from files."""
+
+    def facts(self, dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
+        """Tell what can be checked before anything starts."""
+
+    def load(self, dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Any:
+        """Read a hospital's samples."""
+
+
+READERS: dict[str, Reader] = {
+    "ham10000": ham10000,
+    "ham10000-images": ham10000_images,
+    "medmnist": medmnist,
+    "derm7pt": derm7pt,
+    "abide": abide,
+    "abide-rois": abide_rois,
+}
 
 
 class Samples(NamedTuple):
@@ -44,13 +64,11 @@ def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts 
     match dataset:
         case SyntheticSkin():
             return synthetic.facts(dataset, name, seed)
-        case Ham10000():
-            return ham10000.facts(dataset, folder, seed, name)
         case SyntheticRoi():
             return synthetic_roi.facts(dataset, name, seed)
-        case Abide():
-            return abide.facts(dataset, folder, seed, name)
-    return None
+        case NoData():
+            return None
+    return READERS[dataset.name].facts(dataset, folder, seed, name)
 
 
 def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> HospitalData:
@@ -59,14 +77,12 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
     match dataset:
         case SyntheticSkin():
             found: Images | Matrices = synthetic.load(dataset, name, scenario.seed)
-        case Ham10000():
-            found = ham10000.load(dataset, folder, scenario.seed, name)
         case SyntheticRoi():
             found = synthetic_roi.load(dataset, name, scenario.seed)
-        case Abide():
-            found = abide.load(dataset, folder, scenario.seed, name)
-        case _:
+        case NoData():
             raise TypeError(dataset.name)
+        case _:
+            found = READERS[dataset.name].load(dataset, folder, scenario.seed, name)
     train, validation, test = (_samples(found, rows, device) for rows in found.splits)
     return HospitalData(train, validation, test, found.classes)
 

@@ -2,7 +2,7 @@
 
 Expected arrays, N rows each: ``image`` uint8 (N, S, S, 3), ``label`` (N,) into ``label_names``, ``site`` (N,) into
 ``site_names``, ``fold`` (N,) in 0..4, and ``split_group`` (N,): images of one lesion or near-duplicates share it, and no group may
-stand in two folds.
+stand in two folds. A hospital owns a site, or with ``partition`` a part of all sites; split groups are never cut.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedskd_sim.learning import npz
+from fedskd_sim.learning import cut, npz
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Ham10000
 
@@ -25,7 +25,7 @@ def facts(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str)
     Raises:
         DataMissing: no folder given, or the file is not in it.
         DataCorrupt: the file is truncated or lacks arrays, or a lesion stands in two folds.
-        InvalidValue: no such site, or validation and test are the same fold.
+        InvalidValue: no such site, validation and test are the same fold, or too small a part.
 
     """
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
@@ -52,11 +52,11 @@ def _image_shape(arrays: Any) -> tuple[int, int]:
 
 def _splits(dataset: Ham10000, arrays: Any, scenario_seed: int, name: str) -> npz.Splits:
     rows, _ = _image_shape(arrays)
-    _, site, fold = (npz.numbers(arrays, numbered, rows, "image") for numbered in ("label", "site", "fold"))
+    label, site, fold = (npz.numbers(arrays, numbered, rows, "image") for numbered in ("label", "site", "fold"))
     group = npz.array(arrays, "split_group")
     if group.shape != (rows,):
         raise npz.corrupt(f"split_group has shape {group.shape}, not ({rows},) as image asks for")
     if len(np.unique(np.stack([group, fold]), axis=1).T) != len(np.unique(group)):
         raise npz.corrupt("a split_group stands in more than one fold")
-    mine = site == npz.chosen(dataset.site, npz.names(arrays, "site"), "site")
-    return npz.splits(dataset, mine, fold, scenario_seed, name)
+    known = npz.names(arrays, "site")
+    return cut.by_fold(dataset, cut.Columns(label, group, fold, np.array(known)[site], known), scenario_seed, name)

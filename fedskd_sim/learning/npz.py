@@ -118,10 +118,16 @@ def splits(dataset: Any, mine: NDArray[np.bool_], fold: NDArray[Any], scenario_s
         text = f"fold {dataset.test_fold} cannot both validate and test"
         raise InvalidValue(text, fix="choose two different folds", key=("data", given))
     train = np.flatnonzero(mine & ~np.isin(fold, [dataset.test_fold, dataset.validation_fold]))
-    if dataset.limit is not None and len(train) > dataset.limit:
-        draw = np.random.default_rng(seed(scenario_seed, "limit", name))
-        train = np.sort(draw.choice(train, dataset.limit, replace=False))
+    train = limited(train, dataset.limit, scenario_seed, name)
     return train, np.flatnonzero(mine & (fold == dataset.validation_fold)), np.flatnonzero(mine & (fold == dataset.test_fold))
+
+
+def limited(train: Rows, limit: int | None, scenario_seed: int, name: str) -> Rows:
+    """Draw at most so many training rows; a hospital's draw depends on the seed and its name."""
+    if limit is None or len(train) <= limit:
+        return train
+    draw = np.random.default_rng(seed(scenario_seed, "limit", name))
+    return np.sort(draw.choice(train, limit, replace=False))
 
 
 def compact(parts: Splits) -> tuple[Rows, Splits]:

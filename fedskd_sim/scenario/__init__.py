@@ -16,10 +16,22 @@ from fedskd_sim.scenario.algorithms import (
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
 from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity
-from fedskd_sim.scenario.datasets import Abide, Dataset, Ham10000, NoData, SyntheticRoi, SyntheticSkin
+from fedskd_sim.scenario.datasets import (
+    Abide,
+    AbideRois,
+    Dataset,
+    Derm7pt,
+    Ham10000,
+    Ham10000Images,
+    MedMnist,
+    NoData,
+    SyntheticRoi,
+    SyntheticSkin,
+)
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Loaded, load, raise_all
 from fedskd_sim.scenario.part import Architecture
+from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
@@ -27,6 +39,7 @@ __all__ = [
     "BUILT_IN",
     "FML",
     "Abide",
+    "AbideRois",
     "Algorithm",
     "Architecture",
     "Averaging",
@@ -34,20 +47,24 @@ __all__ = [
     "Circulation",
     "Cyclic",
     "Dataset",
+    "Derm7pt",
     "FedAvg",
     "FedProto",
     "FedProx",
     "FedSKD",
     "Ham10000",
+    "Ham10000Images",
     "Hospital",
     "Instruments",
     "Lap",
     "Loaded",
     "Local",
     "Lock",
+    "MedMnist",
     "Mutual",
     "Network",
     "NoData",
+    "Partition",
     "Placebo",
     "Planned",
     "Pooled",

@@ -38,6 +38,8 @@ class Document:
         match key:
             case ("hospitals", _, "data", *rest) if rest and key not in self.lines and ("data", *rest) in self.lines:
                 return ("data", *rest)
+            case ("hospitals", index, "data", "file") if key not in self.lines and ("data", "name") in self.lines:
+                return key if ("hospitals", index, "data", "name") in self.lines else ("data", "file")
         return key
 
     def locate(self, key: tuple[Key, ...]) -> Where:

@@ -139,8 +139,8 @@ def _chosen(value: Any, known: Sequence[str]) -> str:
 def _inherited(document: Document, loc: tuple[Key, ...]) -> bool:
     """Tell whether a problem of a hospital's data stands in the top level's data, where it is reported already."""
     match loc:
-        case ("hospitals", int(index), "data", _, key, *_):
-            return ("hospitals", index, "data", key) not in document.lines and ("data", key) in document.lines
+        case ("hospitals", int(index), "data", _, *rest) if rest:
+            return ("hospitals", index, "data", *rest) not in document.lines and ("data", rest[0]) in document.lines
         case ("hospitals", int(index), "data"):
             own = document.data["hospitals"][index].get("data", {})
             return isinstance(own, dict) and "name" not in own and "data" in document.data

@@ -20,6 +20,7 @@ from fedskd_sim.errors import (
 from fedskd_sim.scenario.algorithms import Placebo
 from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.explain import nearest, translated
+from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
 
 LAST_PORT = 65535
@@ -89,7 +90,14 @@ def _filled(hospital: Any, shared: Any) -> Any:
         return hospital
     own = hospital.get("data", {})
     same = isinstance(own, dict) and isinstance(shared, dict) and own.get("name", shared.get("name")) == shared.get("name")
-    return {**hospital, "data": {**shared, **own} if same else own}
+    return {**hospital, "data": _merged(shared, own) if same else own}
+
+
+def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Put a hospital's keys over the shared ones; a partition is merged key by key, so that a hospital need only name its part."""
+    cuts = shared.get("partition"), own.get("partition")
+    inner = {"partition": {**cuts[0], **cuts[1]}} if isinstance(cuts[0], dict) and isinstance(cuts[1], dict) else {}
+    return {**shared, **own, **inner}
 
 
 def _contradictions(scenario: Scenario, document: Document) -> Iterator[FedskdError]:
@@ -112,6 +120,7 @@ def _contradictions(scenario: Scenario, document: Document) -> Iterator[FedskdEr
     if scenario.network.plaintext and scenario.network.transport != "tcp":
         message = "true has no meaning with transport ipc"
         yield InvalidValue(message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'")
+    yield from contradictions([(hospital.name, hospital.data) for hospital in scenario.hospitals])
     for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
         if base and base + len(scenario.hospitals) > LAST_PORT:
             message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"

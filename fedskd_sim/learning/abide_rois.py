@@ -1,0 +1,186 @@
+"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0) from time series of regions; imaging sites act as hospitals.
+
+Expected, as the Preprocessed Connectomes Project gives them: a table with the columns ``SITE_ID``, ``SUB_ID``, ``FILE_ID`` and
+``DX_GROUP`` (1 autism, 2 control), and for every row a file ``FILE_ID_rois_ATLAS.1D`` in any folders below that of the table: one
+line that begins with #, then T lines of R numbers, the signal of each region. Rows whose FILE_ID is no_filename have no recording
+and are skipped.
+
+Connectivity is Pearson's r over time, cut and transformed as in `fedskd_sim.learning.abide`. A region whose signal is constant or
+not a number is silent: its z is 0 in that subject, and it is left out for everybody if it is silent in more than `MOST_SILENT` of
+all subjects. Five folds are drawn here, always the same: diagnoses of every site are spread evenly.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.learning import csvfile, cut, npz
+from fedskd_sim.learning.abide import LARGEST_R, MOST_SILENT
+from fedskd_sim.learning.csvfile import Row
+from fedskd_sim.learning.samples import Facts, Matrices
+from fedskd_sim.scenario import AbideRois
+
+CLASSES = ("control", "asd")
+LABELS = {"1": 1, "2": 0}
+NO_FILE = "no_filename"
+NEEDED = ("SITE_ID", "SUB_ID", "FILE_ID", "DX_GROUP")
+FEWEST_POINTS = 3
+FEWEST_REGIONS = 2
+
+
+def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Facts:
+    """Read what can be checked before anything starts: the table, the hospital's files, and which regions are silent in whom.
+
+    Raises:
+        DataMissing: no folder given, or the table is not in it.
+        DataCorrupt: the table is damaged, a subject's file is missing, there twice, or no table of numbers of one width.
+        InvalidValue: no such site, or validation and test are the same fold.
+
+    """
+    path = npz.find(dataset.file, folder)
+    table, labels = _table(path)
+    splits = _splits(dataset, table, labels, (scenario_seed, name))
+    files = _files(path, table, dataset.atlas)
+    regions = kept(files)
+    for row in np.concatenate(splits):
+        series(files[row])
+    return Facts(CLASSES, len(regions), 1, labels[splits[0]], "roi")
+
+
+def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Matrices:
+    """Compute the connectivity of one site, Fisher z with diagonal 0; raises as `facts`."""
+    path = npz.find(dataset.file, folder)
+    table, labels = _table(path)
+    rows, splits = npz.compact(_splits(dataset, table, labels, (scenario_seed, name)))
+    files = _files(path, table, dataset.atlas)
+    regions = kept(files)
+    z = np.stack([connectivity(series(files[row]))[np.ix_(regions, regions)] for row in rows])
+    return Matrices(z, labels[rows], splits, CLASSES)
+
+
+def connectivity(signals: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Compute z = arctanh r of all pairs of regions (R, R) from their signals (T, R); 0 on the diagonal and for silent regions."""
+    heard = np.flatnonzero(~silent(signals))
+    z = np.zeros((signals.shape[1], signals.shape[1]), np.float32)
+    r = np.atleast_2d(np.corrcoef(signals[:, heard], rowvar=False)) if len(heard) else np.zeros((0, 0))
+    z[np.ix_(heard, heard)] = np.arctanh(((r + r.T) / 2).clip(-LARGEST_R, LARGEST_R))
+    np.fill_diagonal(z, 0)
+    return z
+
+
+def silent(signals: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which regions (R,) have no signal: constant, or not finite somewhere."""
+    with np.errstate(all="ignore"):
+        spread = signals.std(axis=0)
+    found: NDArray[np.bool_] = ~np.isfinite(spread) | (spread == 0) | (signals == signals[:1]).all(axis=0)
+    return found
+
+
+def series(path: Path) -> NDArray[np.float64]:
+    """Read the signals (T, R) of one subject.
+
+    Raises:
+        DataCorrupt: unreadable, no table of numbers, or too short.
+
+    """
+    return _numbers(path, _lines(path))
+
+
+def quiet(path: Path) -> NDArray[np.bool_]:
+    """Tell which regions (R,) are silent in one subject; all numbers are read only where the beginning makes it possible.
+
+    Raises:
+        DataCorrupt: as for `series`, of which a file without silence is checked at its beginning alone.
+
+    """
+    lines = _lines(path)
+    begin = _numbers(path, lines[:FEWEST_POINTS])
+    possible = (begin == begin[:1]).any() or any(word in line for line in lines for word in ("n", "N"))
+    return silent(_numbers(path, lines)) if possible else np.zeros(begin.shape[1], bool)
+
+
+def _lines(path: Path) -> list[str]:
+    """Read the lines of numbers."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise npz.corrupt(f"{path} cannot be read: {error}") from error
+    if not lines or not lines[0].startswith("#"):
+        raise npz.corrupt(f"{path} does not begin with a line of #")
+    found = [line for line in lines[1:] if line.strip()]
+    if len(found) < FEWEST_POINTS:
+        raise npz.corrupt(f"{path} has {len(found)} points in time, too few for a correlation")
+    return found
+
+
+def _numbers(path: Path, lines: list[str]) -> NDArray[np.float64]:
+    """Turn lines into numbers (T, R)."""
+    try:
+        return np.stack([np.array(line.split(), np.float64) for line in lines])
+    except ValueError as error:
+        raise npz.corrupt(f"{path} is no table of numbers: {error}") from error
+
+
+@lru_cache(maxsize=2)
+def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
+    """Find the regions that are silent in few of the subjects; looks into all files, once for all hospitals of a process.
+
+    Raises:
+        DataCorrupt: files differ in their regions, or fewer than two regions are left.
+
+    """
+    counts = np.zeros(0, np.int64)
+    for file in files:
+        found = quiet(file)
+        counts = counts if len(counts) else np.zeros(len(found), np.int64)
+        if len(found) != len(counts):
+            raise npz.corrupt(f"{file} has {len(found)} regions, {files[0]} has {len(counts)}")
+        counts += found
+    regions = np.flatnonzero(counts <= MOST_SILENT * len(files))
+    if len(regions) < FEWEST_REGIONS:
+        text = f"{len(counts) - len(regions)} of {len(counts)} regions are silent in more than {MOST_SILENT:.0%} of the subjects"
+        raise npz.corrupt(f"{text}, which leaves {len(regions)}")
+    return regions
+
+
+def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
+    """Read the subjects that have a recording, and their labels."""
+    table = [row for row in csvfile.rows(path, NEEDED) if row["FILE_ID"] != NO_FILE]
+    wrong = [row for row in table if row["DX_GROUP"] not in LABELS]
+    if wrong:
+        raise npz.corrupt(f"{path}: {wrong[0]['FILE_ID']} has DX_GROUP {wrong[0]['DX_GROUP']!r}, not 1 or 2")
+    if not table:
+        raise npz.corrupt(f"{path} has no subject with a FILE_ID")
+    for column in ("SUB_ID", "FILE_ID"):
+        if len({row[column] for row in table}) < len(table):
+            raise npz.corrupt(f"{path}: a {column} stands there twice")
+    return table, np.array([LABELS[row["DX_GROUP"]] for row in table])
+
+
+def _splits(dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> npz.Splits:
+    scanners = np.array([row["SITE_ID"] for row in table])
+    _, scanner = np.unique(scanners, return_inverse=True)
+    folds = cut.drawn_folds(np.arange(len(table)), scanner * len(CLASSES) + labels)
+    sites = scanners if dataset.by == "site" else np.array([re.sub(r"_\d+$", "", site) for site in scanners])
+    known = tuple(str(site) for site in np.unique(sites))
+    return cut.by_fold(dataset, cut.Columns(labels, np.arange(len(table)), folds, sites, known), *draw)
+
+
+def _files(path: Path, table: list[Row], atlas: str) -> tuple[Path, ...]:
+    """Find the file of each subject."""
+    places: dict[str, list[Path]] = {}
+    for file in sorted(path.parent.rglob(f"*_rois_{atlas}.1D")):
+        places.setdefault(file.name, []).append(file)
+    wanted = [f"{row['FILE_ID']}_rois_{atlas}.1D" for row in table]
+    missing = [file for file in wanted if file not in places]
+    if missing:
+        raise npz.corrupt(f"{missing[0]} is not below {path.parent}; {len(missing)} of {len(wanted)} subjects have no file")
+    twice = [places[file] for file in wanted if len(places[file]) > 1]
+    if twice:
+        raise npz.corrupt(f"{twice[0][0]} and {twice[0][1]} are both there: keep the files of one pipeline below {path.parent}")
+    return tuple(places[file][0] for file in wanted)

@@ -1,0 +1,104 @@
+"""MedMNIST (Yang et al. 2023): one of its two-dimensional sets from the ``.npz`` of its release.
+
+Expected arrays: ``train_images``, ``val_images`` and ``test_images`` uint8, (N, S, S) in grey or (N, S, S, 3) in colour, of one S;
+``train_labels``, ``val_labels`` and ``test_labels`` whole numbers from 0, (N, 1) or (N,). The official splits are kept. Nothing
+says who took an image or of whom, so hospitals share a file by ``partition``, and every image is a group of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.learning import cut, npz
+from fedskd_sim.learning.samples import Facts, Images
+from fedskd_sim.scenario import MedMnist
+
+SPLITS = ("train", "val", "test")
+"""In the order of `cut.TRAIN`, `cut.VALIDATION` and `cut.TEST`."""
+NEEDED = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
+
+
+def facts(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str) -> Facts:
+    """Read everything but the images.
+
+    Raises:
+        DataMissing: no folder given, or the file is not in it.
+        DataCorrupt: the file is truncated, lacks arrays or contradicts itself.
+        InvalidValue: a set of volumes or of several labels per image, a label without a class, or too small a part.
+        NoTrainingSamples: nothing of the part trains.
+
+    """
+    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+        labels, split = _labels(arrays)
+        train, _, _ = cut.by_split(dataset, _columns(labels, split), scenario_seed, name)
+        size, channels = _image_shape(arrays)
+        return Facts(_classes(dataset, labels), size, channels, labels[train])
+
+
+def load(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str) -> Images:
+    """Read the hospital's images; raises as `facts`."""
+    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+        labels, split = _labels(arrays)
+        rows, splits = npz.compact(cut.by_split(dataset, _columns(labels, split), scenario_seed, name))
+        size, channels = _image_shape(arrays)
+        own = [rows[split[rows] == number] - np.searchsorted(split, number) for number in range(len(SPLITS))]
+        images = [npz.array(arrays, f"{part}_images")[places] for part, places in zip(SPLITS, own, strict=True)]
+        pixels = np.concatenate(images).reshape(len(rows), size, size, channels)
+        return Images(pixels, labels[rows], splits, _classes(dataset, labels))
+
+
+def _columns(labels: NDArray[Any], split: NDArray[np.int64]) -> cut.Columns:
+    return cut.Columns(labels, np.arange(len(labels)), split)
+
+
+def _image_shape(arrays: Any) -> tuple[int, int]:
+    """Read the size and the number of channels of all images from the arrays' headers alone."""
+    found: set[tuple[int, int]] = set()
+    for split in SPLITS:
+        shape, dtype = npz.shape(arrays, f"{split}_images")
+        match shape[1:]:
+            case (int(height), int(width), *channels) if height == width and dtype == np.uint8 and channels in ([], [3]):
+                found.add((height, 3 if channels else 1))
+            case (_, _, channels, *more) if more or channels != 3:  # noqa: PLR2004 - red, green and blue
+                text = f"{split}_images has shape {shape}: volumes are not supported"
+                raise InvalidValue(text, fix="choose a two-dimensional set of MedMNIST", key=("data", "file"))
+            case _:
+                raise npz.corrupt(f"{split}_images has shape {shape} of {dtype}, not (N, S, S) or (N, S, S, 3) of uint8")
+    if len(found) > 1:
+        raise npz.corrupt("train_images, val_images and test_images differ in size or colour")
+    return found.pop()
+
+
+def _labels(arrays: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read the labels of all splits, one after the other, and the number of each label's split."""
+    _image_shape(arrays)
+    found = [_labels_of(arrays, split) for split in SPLITS]
+    return np.concatenate(found), np.repeat(np.arange(len(SPLITS)), [len(labels) for labels in found])
+
+
+def _labels_of(arrays: Any, split: str) -> NDArray[np.int64]:
+    labels, rows = npz.array(arrays, f"{split}_labels"), npz.shape(arrays, f"{split}_images")[0][0]
+    if labels.ndim == 2 and labels.shape[1] > 1:  # noqa: PLR2004 - images by labels
+        text = f"{split}_labels has shape {labels.shape}: several labels per image are not supported"
+        raise InvalidValue(text, fix="choose a set of MedMNIST with one label per image", key=("data", "file"))
+    if labels.shape not in ((rows,), (rows, 1)) or labels.dtype.kind not in "iu":
+        text = f"{split}_labels has shape {labels.shape} of {labels.dtype}"
+        raise npz.corrupt(f"{text}, not ({rows}, 1) of whole numbers as {split}_images asks for")
+    if labels.size and labels.min() < 0:
+        raise npz.corrupt(f"{split}_labels has the label {labels.min()}")
+    return labels.reshape(-1).astype(np.int64)
+
+
+def _classes(dataset: MedMnist, labels: NDArray[np.int64]) -> tuple[str, ...]:
+    last = int(labels.max(initial=0))
+    if dataset.classes is None:
+        return tuple(str(number) for number in range(last + 1))
+    if last >= len(dataset.classes):
+        text = f"{dataset.file} has labels from 0 to {last}, but there are {len(dataset.classes)} classes"
+        raise InvalidValue(text, fix=f"name {last + 1} classes, or none to call them by number", key=("data", "classes"))
+    return dataset.classes
