@@ -118,7 +118,8 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
         yield NoTrainingSamples(f"{hospital.name!r} has no training samples", key=key, fix="give it data, or leave it out")
     elif len(present) == 1:
         text = f"all {len(found.train_labels)} training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
-        yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out")
+        cut = ", or cut the data set with a larger alpha or another seed" if getattr(hospital.data, "partition", None) else ""
+        yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out" + cut)
 
 
 def _inputs(found: Facts) -> str:

@@ -38,6 +38,7 @@ WANTED = {
     "greater_than": "more than {gt:g}",
     "less_than_equal": "{le:g} or less",
     "less_than": "less than {lt}",
+    "too_short": "a list of {min_length} or more",
 }
 """What to give, by pydantic's type of error."""
 

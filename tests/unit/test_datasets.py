@@ -680,3 +680,7 @@ def test_the_error_of_a_small_part_says_what_to_change(tmp_path: Path, scenario_
         check(scenario_file(MED.replace("least: 5", "least: 90")), med(tmp_path))
     assert "part 0 of 2" in caught.value.message
     assert "a larger alpha than 100, another seed, fewer parts" in caught.value.fix
+    text = MED.replace("file: small.npz", "file: small.npz, classes: [x]")
+    with pytest.raises(InvalidValue) as caught:
+        check(scenario_file(text), tmp_path)
+    assert "give a list of 2 or more" in caught.value.fix
