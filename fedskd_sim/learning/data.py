@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,14 +28,16 @@ class Reader(Protocol):
         """Read a hospital's samples."""
 
 
-READERS: dict[str, Reader] = {
-    "ham10000": ham10000,
-    "ham10000-images": ham10000_images,
-    "medmnist": medmnist,
-    "derm7pt": derm7pt,
-    "abide": abide,
-    "abide-rois": abide_rois,
-}
+READERS: Mapping[str, Reader] = MappingProxyType(
+    {
+        "ham10000": ham10000,
+        "ham10000-images": ham10000_images,
+        "medmnist": medmnist,
+        "derm7pt": derm7pt,
+        "abide": abide,
+        "abide-rois": abide_rois,
+    }
+)
 
 
 class Samples(NamedTuple):

@@ -1,4 +1,4 @@
-"""Derm7pt (Kawahara et al. 2019, CC BY-NC-SA 4.0) as it was released: dermoscopic or clinical images of about a thousand cases.
+"""Derm7pt (Kawahara et al. 2019) as it was released: dermoscopic or clinical images of about a thousand cases.
 
 Expected: the folder ``meta`` with ``meta.csv`` (columns ``case_num``, ``diagnosis``, and ``derm`` and ``clinic``, the paths of the
 images) and with ``train_indexes.csv``, ``valid_indexes.csv`` and ``test_indexes.csv`` (column ``indexes``, places in meta.csv from

@@ -132,7 +132,7 @@ class Derm7pt(Part):
     """Derm7pt as it was released: tables and images of about a thousand cases, with its own train, validation and test cases."""
 
     licence: ClassVar[str] = (
-        "Derm7pt is CC BY-NC-SA 4.0: non-commercial use only (Kawahara, Daneshvar, Argenziano and Hamarneh 2019)"
+        "Derm7pt has its owners' terms: no commercial use without asking them (Kawahara, Daneshvar, Argenziano and Hamarneh 2019)"
     )
     name: Literal["derm7pt"]
     """Five diagnoses; several hospitals share the set by ``partition``."""
