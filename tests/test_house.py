@@ -31,6 +31,7 @@ HOMES = {
     "rich": ["progress.py", "cli/"],
     "matplotlib": ["report/", "compare/"],
     "jinja2": ["report/", "compare/"],
+    "nibabel": ["learning/nifti"],
     "kubernetes": ["runtimes/kubernetes/"],
     "urllib3": ["runtimes/kubernetes/"],
     "markupsafe": ["report/", "compare/"],

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning import npz
-from fedskd_sim.learning.samples import Facts, Matrices
+from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import Abide
 
 NEEDED = ("fc_q8", "label", "label_names", "site", "site_names", "institution", "institution_names", "fold", "sub_id")
@@ -43,7 +43,7 @@ def facts(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) ->
         return Facts(npz.names(arrays, "label"), kept, 1, npz.array(arrays, "label")[train], "roi")
 
 
-def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> Matrices:
+def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Read the connectivity of one site: Fisher z = arctanh r, diagonal 0; raises as `facts`."""
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
         rows, splits = npz.compact(_splits(dataset, arrays, scenario_seed, name))
@@ -53,7 +53,7 @@ def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> 
         first, second = np.triu_indices(regions, 1)
         z[:, first, second] = np.arctanh(upper.clip(-LARGEST_R, LARGEST_R))
         z = (z + z.transpose(0, 2, 1))[:, kept][:, :, kept]
-        return Matrices(z, npz.array(arrays, "label")[rows], splits, npz.names(arrays, "label"))
+        return Arrays(z, npz.array(arrays, "label")[rows], splits, npz.names(arrays, "label"))
 
 
 def _regions(arrays: Any) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedskd_sim.learning import csvfile, cut, npz
 from fedskd_sim.learning.abide import LARGEST_R, MOST_SILENT
 from fedskd_sim.learning.csvfile import Row
-from fedskd_sim.learning.samples import Facts, Matrices
+from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import AbideRois
 
 CLASSES = ("control", "asd")
@@ -52,7 +52,7 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
     return Facts(CLASSES, len(regions), 1, labels[splits[0]], "roi")
 
 
-def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Matrices:
+def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Compute the connectivity of one site, Fisher z with diagonal 0; raises as `facts`."""
     path = npz.find(dataset.file, folder)
     table, labels = _table(path)
@@ -60,7 +60,7 @@ def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str)
     files = _files(path, table, dataset.atlas)
     regions = kept(files)
     z = np.stack([connectivity(series(files[row]))[np.ix_(regions, regions)] for row in rows])
-    return Matrices(z, labels[rows], splits, CLASSES)
+    return Arrays(z, labels[rows], splits, CLASSES)
 
 
 def connectivity(signals: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Literal, NamedTuple
 
@@ -119,6 +120,26 @@ def atlas_items(features: Tensor, pooling: AtlasPooling, other: AtlasPooling) ->
     kept = (pooling.mass >= LEAST_MASS) & (other.mass >= LEAST_MASS)
     means = (pooling.shares[kept] / pooling.mass[kept].unsqueeze(1)).to(flat.dtype)
     return means @ flat.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The regions of a brain on the input grid, and how they lie on the maps of every architecture, found once each."""
+
+    labels: Tensor
+    """Integers (D, H, W) or (H, W); 1..R are regions, 0 is background."""
+    _poolings: dict[tuple[int, ...], AtlasPooling] = field(default_factory=dict)
+
+    def pooling(self, feature_grid: Sequence[int]) -> AtlasPooling:
+        """Give `atlas_pooling` for maps of a size, on the labels' device."""
+        grid = tuple(feature_grid)
+        if grid not in self._poolings:
+            self._poolings[grid] = atlas_pooling(self.labels, grid)
+        return self._poolings[grid]
+
+    def items(self, features: Tensor, others: Tensor) -> Tensor:
+        """Give `atlas_items` of a map (B, C, *space) that is compared with another model's map."""
+        return atlas_items(features, self.pooling(features.shape[2:]), self.pooling(others.shape[2:]))
 
 
 def _pooled(features: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedskd_sim.learning import npz, partition
 from fedskd_sim.learning.partition import Column
-from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000, Ham10000Images, MedMnist
+from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000, Ham10000Images, MedMnist, Nifti
 from fedskd_sim.seeds import seed
 
 FOLDS = 5
@@ -27,7 +27,7 @@ class Columns(NamedTuple):
     known: tuple[str, ...] = ()
 
 
-def by_fold(dataset: Ham10000 | Ham10000Images | AbideRois, columns: Columns, scenario_seed: int, name: str) -> npz.Splits:
+def by_fold(dataset: Ham10000 | Ham10000Images | AbideRois | Nifti, columns: Columns, scenario_seed: int, name: str) -> npz.Splits:
     """Cut the hospital's site, or part, by folds.
 
     Args:
@@ -41,7 +41,7 @@ def by_fold(dataset: Ham10000 | Ham10000Images | AbideRois, columns: Columns, sc
         NoTrainingSamples: nothing of the part trains.
 
     """
-    if not isinstance(dataset, AbideRois) and dataset.partition:
+    if isinstance(dataset, Ham10000 | Ham10000Images) and dataset.partition:
         trains = ~np.isin(columns.strata, [dataset.test_fold, dataset.validation_fold])
         mine = partition.own(dataset.partition, *columns[:3], trains)
     else:

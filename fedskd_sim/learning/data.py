@@ -13,9 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedskd_sim.learning import abide, abide_rois, derm7pt, ham10000, ham10000_images, medmnist, synthetic, synthetic_roi
-from fedskd_sim.learning.samples import Facts, Images, Matrices
-from fedskd_sim.scenario import Dataset, NoData, Scenario, SyntheticRoi, SyntheticSkin
+from fedskd_sim.learning import (
+    abide,
+    abide_rois,
+    derm7pt,
+    ham10000,
+    ham10000_images,
+    medmnist,
+    nifti,
+    synthetic,
+    synthetic_roi,
+    synthetic_volumes,
+)
+from fedskd_sim.learning.samples import Arrays, Facts, Images
+from fedskd_sim.scenario import Dataset, NoData, Scenario, SyntheticRoi, SyntheticSkin, SyntheticVolumes
 
 
 class Reader(Protocol):
@@ -36,12 +47,13 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "derm7pt": derm7pt,
         "abide": abide,
         "abide-rois": abide_rois,
+        "nifti": nifti,
     }
 )
 
 
 class Samples(NamedTuple):
-    """Images (N, C, H, W), float32 around 0 with spread near 1, or connectivity (N, R, R); and labels (N,), int64."""
+    """Images (N, C, H, W), float32 with spread near 1, connectivity (N, R, R) or volumes (N, C, D, H, W); and int64 labels (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -69,6 +81,8 @@ def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts 
             return synthetic.facts(dataset, name, seed)
         case SyntheticRoi():
             return synthetic_roi.facts(dataset, name, seed)
+        case SyntheticVolumes():
+            return synthetic_volumes.facts(dataset, name, seed)
         case NoData():
             return None
     return READERS[dataset.name].facts(dataset, folder, seed, name)
@@ -79,9 +93,11 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
     dataset = scenario.hospital(name).data
     match dataset:
         case SyntheticSkin():
-            found: Images | Matrices = synthetic.load(dataset, name, scenario.seed)
+            found: Images | Arrays = synthetic.load(dataset, name, scenario.seed)
         case SyntheticRoi():
             found = synthetic_roi.load(dataset, name, scenario.seed)
+        case SyntheticVolumes():
+            found = synthetic_volumes.load(dataset, name, scenario.seed)
         case NoData():
             raise TypeError(dataset.name)
         case _:
@@ -136,9 +152,9 @@ def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def _samples(found: Images | Matrices, rows: NDArray[np.integer[Any]], device: str) -> Samples:
+def _samples(found: Images | Arrays, rows: NDArray[np.integer[Any]], device: str) -> Samples:
     labels = torch.as_tensor(found.labels[rows]).long().to(device)
-    if isinstance(found, Matrices):
+    if isinstance(found, Arrays):
         return Samples(torch.as_tensor(found.values[rows]).to(device), labels)
     pixels = torch.as_tensor(found.pixels[rows]).to(device)
     standard = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25

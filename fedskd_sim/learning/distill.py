@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from fedskd_sim.learning.arrangements import batch_items, position_items, region_items, roi_items
+from fedskd_sim.learning.arrangements import Atlas, batch_items, position_items, region_items, roi_items
 from fedskd_sim.learning.similarity import Distance, distance
 from fedskd_sim.scenario import Similarity
 
@@ -35,7 +35,8 @@ class Term(NamedTuple):
 class _Level(NamedTuple):
     name: str
     weight: float
-    items: Callable[[Taps], Tensor]
+    items: Callable[[Taps, Taps], Tensor]
+    """Of the first model's maps, when they are compared with the second's."""
     across: bool
 
 
@@ -60,6 +61,8 @@ class SimilarityLoss:
     """Cells the middle maps are pooled to, the same for all hospitals; None: the maps are by region of interest already."""
     region_grid: tuple[int, ...] | None = (4, 4)
     """Cells the deep maps are pooled to; None: the maps are by region of interest already."""
+    atlas: Atlas | None = None
+    """Regions of the deep maps in the place of a grid."""
     weight_v: float = 1.0
     """Factor on what the visitor learns from the resident."""
     weight_l: float = 1.0
@@ -74,15 +77,16 @@ class SimilarityLoss:
                 raise ValueError(f"{name} is a weight of 0 or more, not {getattr(self, name)}")
 
     @classmethod
-    def of(cls, settings: Similarity, pixel_grid: tuple[int, ...] | None) -> Self:
-        """Make the term from a scenario's settings and the federation's pixel grid; None: maps are by region already."""
+    def of(cls, settings: Similarity, pixel_grid: tuple[int, ...] | None, atlas: Atlas | None = None) -> Self:
+        """Make the term from a scenario's settings, the federation's pixel grid (None: maps are by region) and its atlas."""
         return cls(
             batch=settings.batch,
             pixel=settings.pixel,
             region=settings.region,
             distance=settings.distance,
             pixel_grid=pixel_grid,
-            region_grid=(settings.region_grid, settings.region_grid) if pixel_grid else None,
+            region_grid=(settings.region_grid,) * len(pixel_grid) if pixel_grid else None,
+            atlas=atlas,
             weight_v=settings.to_visitor,
             weight_l=settings.to_resident,
         )
@@ -107,7 +111,7 @@ class SimilarityLoss:
         if ramp <= 0 or (self.weight_v == 0 and self.weight_l == 0):
             return Term(None, log)
         for level in self._levels():
-            value, gained = self._level(level, level.items(visitor), level.items(resident))
+            value, gained = self._level(level, level.items(visitor, resident), level.items(resident, visitor))
             log[level.name] = value.detach()
             part = gained * (ramp * level.weight)
             total = part if total is None else total + part
@@ -115,11 +119,16 @@ class SimilarityLoss:
 
     def _levels(self) -> list[_Level]:
         levels = [
-            _Level("batch", self.batch, lambda taps: batch_items(taps.deep), across=False),
-            _Level("pixel", self.pixel, lambda taps: _places(taps.mid, self.pixel_grid), self.across),
-            _Level("region", self.region, lambda taps: _regions(taps.deep, self.region_grid), self.across),
+            _Level("batch", self.batch, lambda taps, _: batch_items(taps.deep), across=False),
+            _Level("pixel", self.pixel, lambda taps, _: _places(taps.mid, self.pixel_grid), self.across),
+            _Level("region", self.region, self._regions, self.across),
         ]
         return [level for level in levels if level.weight > 0]
+
+    def _regions(self, own: Taps, other: Taps) -> Tensor:
+        if self.atlas is not None:
+            return self.atlas.items(own.deep, other.deep)
+        return roi_items(own.deep) if self.region_grid is None else region_items(own.deep, self.region_grid)
 
     def _level(self, level: _Level, v: Tensor, l: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741 - as in weight_l
         """Give the distance for the log and its share of the total before the level's weight."""
@@ -153,7 +162,3 @@ def ramp(step: int, total: int, share: float = 0.3) -> float:
 
 def _places(features: Tensor, grid: tuple[int, ...] | None) -> Tensor:
     return roi_items(features) if grid is None else position_items(features, grid)
-
-
-def _regions(features: Tensor, grid: tuple[int, ...] | None) -> Tensor:
-    return roi_items(features) if grid is None else region_items(features, grid)

@@ -1,7 +1,8 @@
 """Users' own architectures: installed packages offer them through the entry point group ``fedskd_sim.architectures``.
 
 An entry point's name is the architecture's name; its object is a function ``(channels, image_size, classes, *, options...)`` that
-gives a module whose forward gives (logits, Taps(mid, deep)). A name that begins with ``roi-`` takes connectivity, any other images.
+gives a module whose forward gives (logits, Taps(mid, deep)). A name that begins with ``roi-`` takes connectivity, one with ``vol-``
+volumes, any other images.
 Nothing is remembered between calls, so every process and every pod that has the package installed finds the same.
 """
 

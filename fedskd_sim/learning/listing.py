@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,10 +25,12 @@ from fedskd_sim.learning.models import (
     seen,
     tried,
 )
+from fedskd_sim.learning.samples import Kind
 from fedskd_sim.scenario import Architecture
 
 LISTED_CLASSES = 7
 LISTED_REGIONS = 110
+UNITS: Mapping[Kind, str] = MappingProxyType({"image": "px", "roi": "regions", "volume": "voxels"})
 
 
 def listing() -> str:
@@ -34,7 +38,9 @@ def listing() -> str:
     head = f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  {'mid tap':<16}{'deep tap':<16}options"
     lines = [head, *(line for name in names() for line in _lines(name))]
     lines.append(f"at the minimum input, which leaves every tap the default region grid of {SMALLEST_REGIONS} x {SMALLEST_REGIONS}")
-    lines.append(f"(roi-...: connectivity of {LISTED_REGIONS} regions), {LISTED_CLASSES} classes; taps: channels x height x width;")
+    lines.append(
+        f"(roi-...: connectivity of {LISTED_REGIONS} regions; vol-...: cubes), {LISTED_CLASSES} classes; taps: channels x grid;"
+    )
     lines.append("MFLOP: millions of operations of one sample's forward pass, a multiplication with its addition as two")
     return "\n".join(lines)
 
@@ -44,15 +50,15 @@ def _lines(name: str) -> tuple[str, str]:
     architecture, kind = Architecture(name=name), kind_of(name)
     try:
         examine(name)
-        size = minimum_input(architecture) if kind == "image" else LISTED_REGIONS
-        shape = ImageShape(3, size or SIZES[-1], LISTED_CLASSES, kind)
+        size = LISTED_REGIONS if kind == "roi" else minimum_input(architecture)
+        shape = ImageShape(1 if kind == "volume" else 3, size or SIZES[-1], LISTED_CLASSES, kind)
         found, operations = cost(architecture, shape)
     except (FedskdError, *UNBUILDABLE) as error:
         return f"{name:<20}cannot be used", f"{'':<20}{error}".replace("\n", f"\n{'':<20}")
     taps = [" x ".join(map(str, tap)) for tap in (found.mid, found.deep)]
     given = ", ".join(f"{option}={default}" for option, default in options(name).items())
-    unit = "px" if kind == "image" else "regions"
-    pixels = f"{size} {unit}" if size else f"{SIZES[-1]} px *"
+    unit = UNITS[kind]
+    pixels = f"{size} {unit}" if size else f"{SIZES[-1]} {unit} *"
     about = inspect.getdoc(builder_of(name)) or "an architecture of an installed package"
     return (
         f"{name:<20}{found.parameters:>12,}{pixels:>12}{operations / 1e6:>10,.1f}  {taps[0]:<16}{taps[1]:<16}{given}",

@@ -1,6 +1,7 @@
-"""MedMNIST (Yang et al. 2023): one of its two-dimensional sets from the ``.npz`` of its release.
+"""MedMNIST (Yang et al. 2023): one of its sets, of images or of volumes, from the ``.npz`` of its release.
 
-Expected arrays: ``train_images``, ``val_images`` and ``test_images`` uint8, (N, S, S) in grey or (N, S, S, 3) in colour, of one S;
+Expected arrays: ``train_images``, ``val_images`` and ``test_images`` uint8, (N, S, S) in grey, (N, S, S, 3) in colour, or
+volumes (N, S, S, S), of one S;
 ``train_labels``, ``val_labels`` and ``test_labels`` whole numbers from 0, (N, 1) or (N,). The official splits are kept. Nothing
 says who took an image or of whom, so hospitals share a file by ``partition``, and every image is a group of its own.
 """
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning import cut, npz
-from fedskd_sim.learning.samples import Facts, Images
+from fedskd_sim.learning.samples import Arrays, Facts, Images, Kind
 from fedskd_sim.scenario import MedMnist
 
+IMAGE_AXES = 2
 SPLITS = ("train", "val", "test")
 """In the order of `cut.TRAIN`, `cut.VALIDATION` and `cut.TEST`."""
 NEEDED = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
@@ -29,46 +31,48 @@ def facts(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str)
     Raises:
         DataMissing: no folder given, or the file is not in it.
         DataCorrupt: the file is truncated, lacks arrays or contradicts itself.
-        InvalidValue: a set of volumes or of several labels per image, a label without a class, or too small a part.
+        InvalidValue: a set of several labels per image, a label without a class, or too small a part.
         NoTrainingSamples: nothing of the part trains.
 
     """
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
         labels, split = _labels(arrays)
         train, _, _ = cut.by_split(dataset, _columns(labels, split), scenario_seed, name)
-        size, channels = _image_shape(arrays)
-        return Facts(_classes(dataset, labels), size, channels, labels[train])
+        grid, channels = _sample_shape(arrays)
+        kind: Kind = "image" if len(grid) == IMAGE_AXES else "volume"
+        return Facts(_classes(dataset, labels), grid[0], channels, labels[train], kind, grid if kind == "volume" else ())
 
 
-def load(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str) -> Images:
-    """Read the hospital's images; raises as `facts`."""
+def load(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str) -> Images | Arrays:
+    """Read the hospital's images or volumes; raises as `facts`."""
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
         labels, split = _labels(arrays)
         rows, splits = npz.compact(cut.by_split(dataset, _columns(labels, split), scenario_seed, name))
-        size, channels = _image_shape(arrays)
+        grid, channels = _sample_shape(arrays)
         own = [rows[split[rows] == number] - np.searchsorted(split, number) for number in range(len(SPLITS))]
         images = [npz.array(arrays, f"{part}_images")[places] for part, places in zip(SPLITS, own, strict=True)]
-        pixels = np.concatenate(images).reshape(len(rows), size, size, channels)
-        return Images(pixels, labels[rows], splits, _classes(dataset, labels))
+        pixels, classes = np.concatenate(images), _classes(dataset, labels)
+        if len(grid) > IMAGE_AXES:
+            values = ((pixels[:, None].astype(np.float32) / 255 - 0.5) / 0.25).astype(np.float32)
+            return Arrays(values, labels[rows], splits, classes)
+        return Images(pixels.reshape(len(rows), *grid, channels), labels[rows], splits, classes)
 
 
 def _columns(labels: NDArray[Any], split: NDArray[np.int64]) -> cut.Columns:
     return cut.Columns(labels, np.arange(len(labels)), split)
 
 
-def _image_shape(arrays: Any) -> tuple[int, int]:
-    """Read the size and the number of channels of all images from the arrays' headers alone."""
-    found: set[tuple[int, int]] = set()
+def _sample_shape(arrays: Any) -> tuple[tuple[int, ...], int]:
+    """Read the grid, (S, S) or (S, S, S), and the number of channels of all samples from the arrays' headers alone."""
+    found: set[tuple[tuple[int, ...], int]] = set()
     for split in SPLITS:
         shape, dtype = npz.shape(arrays, f"{split}_images")
         match shape[1:]:
-            case (int(height), int(width), *channels) if height == width and dtype == np.uint8 and channels in ([], [3]):
-                found.add((height, 3 if channels else 1))
-            case (_, _, channels, *more) if more or channels != 3:  # noqa: PLR2004 - red, green and blue
-                text = f"{split}_images has shape {shape}: volumes are not supported"
-                raise InvalidValue(text, fix="choose a two-dimensional set of MedMNIST", key=("data", "file"))
+            case (int(height), int(width), *last) if height == width and dtype == np.uint8 and last in ([], [3], [height]):
+                found.add(((height,) * (3 if last == [height] else 2), 3 if last == [3] else 1))
             case _:
-                raise npz.corrupt(f"{split}_images has shape {shape} of {dtype}, not (N, S, S) or (N, S, S, 3) of uint8")
+                wanted = "(N, S, S), (N, S, S, 3) or (N, S, S, S) of uint8"
+                raise npz.corrupt(f"{split}_images has shape {shape} of {dtype}, not {wanted}")
     if len(found) > 1:
         raise npz.corrupt("train_images, val_images and test_images differ in size or colour")
     return found.pop()
@@ -76,7 +80,7 @@ def _image_shape(arrays: Any) -> tuple[int, int]:
 
 def _labels(arrays: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Read the labels of all splits, one after the other, and the number of each label's split."""
-    _image_shape(arrays)
+    _sample_shape(arrays)
     found = [_labels_of(arrays, split) for split in SPLITS]
     return np.concatenate(found), np.repeat(np.arange(len(SPLITS)), [len(labels) for labels in found])
 

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder
-from fedskd_sim.learning.networks import roi, small, vision
+from fedskd_sim.learning.networks import roi, small, vision, volume
 from fedskd_sim.learning.samples import Kind
 from fedskd_sim.scenario import Architecture
 
 Result = TypeVar("Result")
+AXES: Mapping[Kind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
+"""The axes of a tap behind sample and channel."""
 SMALLEST_REGIONS = 4
 SIZES = (8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224)
 
@@ -41,6 +43,10 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
         "convnext-tiny": vision.convnext_tiny,
         "vit-b-16": vision.vit_b_16,
         "swin-t": vision.swin_t,
+        "vol-plain": volume.plain,
+        "vol-residual": volume.residual,
+        "vol-separable": volume.separable,
+        "vol-r3d18": volume.r3d18,
         "roi-mlp": roi.mlp,
         "roi-brainnet": roi.brainnet,
         "roi-gcn": roi.gcn,
@@ -50,15 +56,21 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
 
 
 class ImageShape(NamedTuple):
-    """What goes in and how many classes come out: images (channels, size, size), or connectivity of ``size`` regions."""
+    """What goes in and how many classes come out: images (channels, size, size), connectivity of ``size`` regions, or volumes.
+
+    Volumes are (channels, *grid), and without a grid cubes of ``size`` voxels along each axis.
+    """
 
     channels: int
     size: int
     classes: int
     kind: Kind = "image"
+    grid: tuple[int, ...] = ()
 
     def blank(self) -> torch.Tensor:
         """Give a batch of one empty sample."""
+        if self.kind == "volume":
+            return torch.zeros(1, self.channels, *(self.grid or (self.size,) * 3))
         lead = (1,) if self.kind == "roi" else (1, self.channels)
         return torch.zeros(*lead, self.size, self.size)
 
@@ -85,7 +97,7 @@ def examine(name: str) -> None:
 
 def kind_of(name: str) -> Kind:
     """Tell what an architecture takes."""
-    return "roi" if name.startswith("roi-") else "image"
+    return "roi" if name.startswith("roi-") else "volume" if name.startswith("vol-") else "image"
 
 
 def options(name: str) -> dict[str, object]:
@@ -143,9 +155,9 @@ def _taps(output: object, shape: ImageShape) -> Taps:
     if logits.shape != (1, shape.classes):
         raise TypeError(f"{wanted}, not logits {tuple(logits.shape)} for one sample")
     for name, tap in zip(taps._fields, taps, strict=True):
-        axes = 3 if shape.kind == "roi" else 4
-        if tap.ndim != axes:
-            raise TypeError(f"the {name} tap has {tap.ndim} axes, not {axes}: (B, C, {'R' if axes == 3 else 'H, W'})")  # noqa: PLR2004
+        axes = AXES[shape.kind]
+        if tap.ndim != 2 + len(axes):
+            raise TypeError(f"the {name} tap has {tap.ndim} axes, not {2 + len(axes)}: (B, C, {', '.join(axes)})")
     return taps
 
 
@@ -160,11 +172,11 @@ def fits(found: Outline) -> bool:
 
 
 def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 2) -> int | None:
-    """Find the smallest usual image size whose taps hold the default region grid; None if there is none up to 224."""
+    """Find the smallest usual size of images, or of cubes, whose taps hold the default region grid; None up to 224."""
 
     def enough(size: int) -> bool:
         try:
-            return fits(outline(architecture, ImageShape(channels, size, classes)))
+            return fits(outline(architecture, ImageShape(channels, size, classes, kind_of(architecture.name))))
         except UNBUILDABLE:
             return False
 

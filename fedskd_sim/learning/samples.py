@@ -8,19 +8,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["image", "roi"]
-"""What a sample is: an image (C, S, S), or the connectivity of regions of interest (R, R)."""
+Kind = Literal["image", "roi", "volume"]
+"""What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), or a volume (C, D, H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What can be checked before anything starts: classes, pixels along an image or regions, channels, training labels (N,)."""
+    """What can be checked before anything starts: classes, pixels along an image or regions, channels, training labels (N,).
+
+    Of volumes the size is that of the shortest axis, ``grid`` has all three, and ``atlas`` (D, H, W) regions 1..R, 0 outside.
+    """
 
     classes: tuple[str, ...]
     size: int
     channels: int
     train_labels: NDArray[np.integer[Any]]
     kind: Kind = "image"
+    grid: tuple[int, ...] = ()
+    atlas: NDArray[np.integer[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,8 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Matrices:
-    """Connectivity (N, R, R) float32, labels (N,), and the rows that train, validate and test."""
+class Arrays:
+    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32, labels (N,), and the rows that train, validate and test."""
 
     values: NDArray[np.float32]
     labels: NDArray[np.integer[Any]]

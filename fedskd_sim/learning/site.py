@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from fedskd_sim.learning.admission import image_shape, pixel_grid
+from fedskd_sim.learning.admission import image_shape, known_facts, pixel_grid
+from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, load, pooled
 from fedskd_sim.learning.distill import SimilarityLoss
@@ -52,6 +53,12 @@ class Site:
             self._others[name] = load(self.scenario, name, self.ward.data_folder, self.me.device).validation
         return self._others[name]
 
+    @cached_property
+    def atlas(self) -> Atlas | None:
+        """The regions of the hospital's volumes, if it has an atlas."""
+        found = known_facts(self.scenario, self.name, self.ward.data_folder).atlas
+        return None if found is None else Atlas(torch.as_tensor(found).long().to(self.me.device))
+
     def seed(self, purpose: str, *names: str | int) -> int:
         """Draw this hospital's seed for a purpose."""
         return seed(self.scenario.seed, purpose, self.name, *names)
@@ -82,7 +89,7 @@ class Site:
 
     def similarity(self, settings: Similarity) -> SimilarityLoss:
         """Make the similarity term for the models of this scenario."""
-        return SimilarityLoss.of(settings, pixel_grid(self.scenario, self.shape))
+        return SimilarityLoss.of(settings, pixel_grid(self.scenario, self.shape), self.atlas)
 
     def session(self, pupils: Pupils, course: Course, teaching: Teaching | None = None, arriving: Weights | None = None) -> Session:
         """Train; if anything is not finite, put every model back to what it was before.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning.samples import Facts, Images
-from fedskd_sim.scenario import SyntheticRoi, SyntheticSkin
+from fedskd_sim.scenario import SyntheticRoi, SyntheticSkin, SyntheticVolumes
 from fedskd_sim.seeds import seed
 
 TRAIN, VALIDATION = 0.6, 0.2
@@ -38,7 +38,7 @@ def _classes(dataset: SyntheticSkin) -> tuple[str, ...]:
     return tuple(f"lesion-{index}" for index in range(dataset.classes))
 
 
-def drawn_labels(dataset: SyntheticSkin | SyntheticRoi, name: str, scenario_seed: int) -> NDArray[np.int64]:
+def drawn_labels(dataset: SyntheticSkin | SyntheticRoi | SyntheticVolumes, name: str, scenario_seed: int) -> NDArray[np.int64]:
     """Draw class frequencies between uniform and a flat Dirichlet, then labels."""
     draw = np.random.default_rng(seed(scenario_seed, "synthetic labels", name))
     own = draw.dirichlet(np.ones(dataset.classes))

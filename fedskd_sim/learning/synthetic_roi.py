@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.samples import Facts, Matrices
+from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.learning.synthetic import drawn_labels, shares
 from fedskd_sim.scenario import SyntheticRoi
 from fedskd_sim.seeds import seed
@@ -27,7 +27,7 @@ def facts(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Facts:
     return Facts(_classes(dataset), dataset.regions, 1, labels[shares(len(labels))[0]], "roi")
 
 
-def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Matrices:
+def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Arrays:
     """Draw a hospital's subjects; the same scenario seed and hospital name give the same bytes."""
     labels = drawn_labels(dataset, name, scenario_seed)
     common = np.random.default_rng(seed(scenario_seed, "synthetic networks"))
@@ -42,7 +42,7 @@ def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Matrices:
     own = BETWEEN_SUBJECTS * _symmetric(draw, (len(labels), NETWORKS, NETWORKS))[:, network[:, None], network[None, :]]
     z = usual + effect[labels] + pattern + own + NOISE * _symmetric(draw, (len(labels), dataset.regions, dataset.regions))
     z *= 1 - np.eye(dataset.regions)
-    return Matrices(z.astype(np.float32), labels, shares(len(labels)), _classes(dataset))
+    return Arrays(z.astype(np.float32), labels, shares(len(labels)), _classes(dataset))
 
 
 def _classes(dataset: SyntheticRoi) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
+from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
 
 __all__ = [
     "BUILT_IN",
@@ -63,6 +64,7 @@ __all__ = [
     "MedMnist",
     "Mutual",
     "Network",
+    "Nifti",
     "NoData",
     "Partition",
     "Placebo",
@@ -75,6 +77,7 @@ __all__ = [
     "Similarity",
     "SyntheticRoi",
     "SyntheticSkin",
+    "SyntheticVolumes",
     "Timeouts",
     "Training",
     "Variant",

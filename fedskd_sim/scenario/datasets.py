@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share
 from fedskd_sim.scenario.partition import Partition
+from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
 
 Fold = Annotated[int, Field(ge=0, le=4)]
 Pixels = Annotated[int, Field(ge=8, le=512)]
@@ -114,7 +115,7 @@ class Ham10000Images(Part):
 
 
 class MedMnist(Part):
-    """One of the two-dimensional MedMNIST sets in its ``.npz``, with its own train, validation and test images."""
+    """One of the MedMNIST sets in its ``.npz``, images or volumes, with its own train, validation and test samples."""
 
     name: Literal["medmnist"]
     """Small images; several hospitals share the file by ``partition``."""
@@ -132,7 +133,7 @@ class Derm7pt(Part):
     """Derm7pt as it was released: tables and images of about a thousand cases, with its own train, validation and test cases."""
 
     licence: ClassVar[str] = (
-        "Derm7pt has its owners' terms: no commercial use without asking them (Kawahara, Daneshvar, Argenziano and Hamarneh 2019)"
+        "Derm7pt has its owners' terms, non-commercial use only (Kawahara, Daneshvar, Argenziano and Hamarneh 2019)"
     )
     name: Literal["derm7pt"]
     """Five diagnoses; several hospitals share the set by ``partition``."""
@@ -177,9 +178,21 @@ class NoData(Part):
     """Nothing is loaded."""
 
 
-KINDS = (SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois, NoData)
+KINDS = (
+    SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois, SyntheticVolumes, Nifti, NoData,
+)  # fmt: skip
 Dataset = Annotated[
-    SyntheticSkin | Ham10000 | Ham10000Images | MedMnist | Derm7pt | SyntheticRoi | Abide | AbideRois | NoData,
+    SyntheticSkin
+    | Ham10000
+    | Ham10000Images
+    | MedMnist
+    | Derm7pt
+    | SyntheticRoi
+    | Abide
+    | AbideRois
+    | SyntheticVolumes
+    | Nifti
+    | NoData,
     Field(discriminator="name"),
 ]
 

@@ -164,6 +164,19 @@ def test_medmnist_keeps_its_splits_in_grey_and_in_colour(colour: tuple[int, ...]
     assert np.array_equal(known.train_labels, found.labels[found.splits[0]])
 
 
+def test_medmnist_has_volumes_too(tmp_path: Path, scenario_file: Callable) -> None:
+    """A set of cubes is read as volumes around 0, cut like images, and asks for architectures of volumes."""
+    folder = med(tmp_path, (28,))
+    dataset = MedMnist(name="medmnist", file="small.npz")
+    known, found = medmnist.facts(dataset, folder, 1, "a"), medmnist.load(dataset, folder, 1, "a")
+    assert (known.kind, known.grid, known.channels) == ("volume", (28, 28, 28), 1)
+    raw = np.load(tmp_path / "small.npz")["test_images"]
+    assert np.allclose(found.values[found.splits[2]][:, 0] * 0.25 * 255 + 127.5, raw, atol=1e-3)
+    wrong = [error.message for error in problems(load_scenario(scenario_file(MED)).scenario, folder)]
+    assert wrong == ["cnn-plain cannot take volumes of 28 x 28 x 28 voxels"] * 2
+    check(scenario_file(MED.replace("cnn-plain", "vol-plain")), folder)
+
+
 def test_medmnist_can_be_cut_and_its_classes_named(tmp_path: Path, scenario_file: Callable) -> None:
     """Two hospitals of one file share no image and miss none; names come from the scenario; labels may be flat."""
     text = MED.replace("file: small.npz", "file: small.npz, classes: [w, x, y, z]")
@@ -186,8 +199,8 @@ def test_the_scenario_with_medmnist_takes_such_a_file(tmp_path: Path) -> None:
 
 MED_CASES = {
     "missing array": ({"val_labels": None}, DataCorrupt, "lacks val_labels"),
-    "volumes": ({"train_images": np.zeros((100, 28, 28, 28), np.uint8)}, InvalidValue, "volumes are not supported"),
-    "volumes in colour": ({"train_images": np.zeros((9, 28, 28, 28, 3), np.uint8)}, InvalidValue, "volumes are not supported"),
+    "some volumes": ({"train_images": np.zeros((100, 28, 28, 28), np.uint8)}, DataCorrupt, "differ in size or colour"),
+    "volumes in colour": ({"train_images": np.zeros((9, 28, 28, 28, 3), np.uint8)}, DataCorrupt, "has shape"),
     "several labels": ({"train_labels": np.zeros((100, 14), np.uint8)}, InvalidValue, "several labels per image"),
     "not square": ({"train_images": np.zeros((100, 28, 20, 3), np.uint8)}, DataCorrupt, "(100, 28, 20, 3)"),
     "no images": ({"train_images": np.zeros((100, 28), np.uint8)}, DataCorrupt, "(100, 28)"),

@@ -1,0 +1,129 @@
+"""Whether an architecture can be built as a scenario asks for it, and fits its input and the similarity's grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedskd_sim.errors import FedskdError, ImageTooSmall, InvalidValue, Key, RegionGridTooLarge
+from fedskd_sim.learning.installed import UNBUILDABLE, guarded
+from fedskd_sim.learning.models import (
+    SMALLEST_REGIONS,
+    ImageShape,
+    Outline,
+    blueprint,
+    examine,
+    minimum_input,
+    options,
+    outline,
+    parameter_count,
+)
+from fedskd_sim.scenario import Algorithm, Architecture, Circulating, FedSKD, nearest
+
+LARGEST_OPTION = 4096
+MOST_PARAMETERS = 500_000_000
+
+
+def built(
+    chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], algorithm: Algorithm, *, atlas: bool
+) -> Iterator[FedskdError]:
+    """Build an architecture without values; raises what its package or its file of weights has wrong, with a key inside its own."""
+    examine(chosen.name)
+    wrong = [*_options(chosen, key)]
+    if wrong:
+        yield from wrong
+        return
+    seen = _outlined(chosen, shape)
+    if isinstance(seen, str):
+        yield from _unbuildable(chosen, shape, key, seen)
+    elif isinstance(algorithm, Circulating) and shape.kind != "roi":
+        yield from _grids(algorithm.circulating, (chosen, shape, seen), key, atlas=atlas)
+
+
+def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
+    """Check the names and the kinds of an architecture's options."""
+    known = options(chosen.name)
+    for name, value in chosen.options.items():
+        place = (*key, "options", name)
+        if name not in known:
+            fix = nearest(name, list(known), "") + f" {chosen.name} has the options {', '.join(known)}"
+            yield InvalidValue(f"{chosen.name} has no option {name!r}", key=place, fix=fix.lstrip())
+        elif type(value) is not type(known[name]) or (type(value) is int and not 1 <= value <= LARGEST_OPTION):
+            shown = str(value).lower() if isinstance(value, bool) else repr(value)
+            yield InvalidValue(f"{name} is {shown}", key=place, fix=f"give {_wanted(known[name])}")
+
+
+def _wanted(default: object) -> str:
+    """Say what an option with such a default may be."""
+    match default:
+        case bool():
+            return "true or false"
+        case int():
+            return f"a whole number from 1 to {LARGEST_OPTION}, like {default}"
+        case float():
+            return f"a number with a decimal point, like {default}"
+        case "":
+            return "a word"
+    return f"a word, like {default!r}"
+
+
+def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str) -> Iterator[FedskdError]:
+    """Find the options that an architecture cannot have, or say that its plain form cannot take the image."""
+    plain = Architecture(name=chosen.name)
+    if shape.kind != "roi" and isinstance(_outlined(plain, shape), str):
+        smallest = minimum_input(plain, shape.channels)
+        if smallest is None:
+            text = f"{chosen.name} cannot be built for {shape.size} x {shape.size} pixels: {reason}"
+            yield InvalidValue(text, key=key, fix="use other images, or another architecture")
+            return
+        text = f"{shape.size} x {shape.size} pixels are too small for {chosen.name}: {reason}"
+        yield ImageTooSmall(text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture")
+        return
+    alone = {
+        name: _outlined(Architecture(name=chosen.name, options={name: value}), shape) for name, value in chosen.options.items()
+    }
+    culprits = {name: why for name, why in alone.items() if isinstance(why, str)}
+    for name, why in culprits.items():
+        text = f"{chosen.name} cannot have {name} {chosen.options[name]!r}: {why}"
+        fix = f"choose another value; the default is {options(chosen.name)[name]!r}"
+        yield InvalidValue(text, key=(*key, "options", name), fix=fix)
+    if not culprits:
+        text = f"{chosen.name} cannot have these options together: {reason}"
+        yield InvalidValue(text, key=(*key, "options"), fix="change one of them")
+
+
+def _outlined(chosen: Architecture, shape: ImageShape) -> Outline | str:
+    """Outline an architecture for images of a shape, or say why it cannot be built."""
+    try:
+        with guarded():
+            count = parameter_count(blueprint(chosen, shape))
+        if count > MOST_PARAMETERS:
+            return f"the model would have {count:,} parameters, the most is {MOST_PARAMETERS:,}"
+        return outline(chosen, shape)
+    except UNBUILDABLE as error:
+        return str(error).partition("\n")[0]
+
+
+def _grids(
+    algorithm: FedSKD, built: tuple[Architecture, ImageShape, Outline], key: tuple[Key, ...], *, atlas: bool
+) -> Iterator[FedskdError]:
+    """Compare the similarity's grids with the feature maps; an atlas needs no grid of regions."""
+    similarity, (chosen, shape, seen) = algorithm.similarity, built
+    at = f"of {chosen.name} at {shape.size} pixels"
+    if similarity.pixel and similarity.pixel_grid and similarity.pixel_grid > min(seen.mid[1:]):
+        text = f"pixel_grid {similarity.pixel_grid} is finer than the middle map {at}, {_cells(seen.mid)}"
+        fix = f"set algorithm.similarity.pixel_grid to {min(seen.mid[1:])} or less, or choose another architecture"
+        yield RegionGridTooLarge(text, key=key, fix=fix)
+    deep = min(seen.deep[1:])
+    if similarity.region and similarity.region_grid > deep and not atlas:
+        text = f"region_grid {similarity.region_grid} is finer than the deep map {at}, {_cells(seen.deep)}"
+        larger = minimum_input(chosen, shape.channels) if similarity.region_grid <= SMALLEST_REGIONS else None
+        if larger:
+            fix = f"use images of at least {larger} pixels, or another architecture"
+            yield ImageTooSmall(f"{shape.size} x {shape.size} pixels are too small: {text}", key=key, fix=fix)
+        else:
+            fix = f"set algorithm.similarity.region_grid to {deep} or less, use larger images, or choose another architecture"
+            yield RegionGridTooLarge(text, key=key, fix=fix)
+
+
+def _cells(tap: tuple[int, ...]) -> str:
+    return " x ".join(map(str, tap[1:]))
