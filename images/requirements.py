@@ -5,7 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-LEARNING = {"torch", "torchvision", "numpy", "safetensors"}
+LEARNING = {"nibabel", "numpy", "pillow", "safetensors", "torch", "torchvision"}
 LAUNCHER = {"jinja2", "matplotlib", "rich"}
 LEFT_OUT = {"hospital": {*LAUNCHER, "kubernetes"}, "controller": {*LAUNCHER, *LEARNING}}
 

@@ -11,10 +11,10 @@ Voxels that are not finite are set to 0 after that and do not count; a volume of
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +28,7 @@ NEEDED = ("file", "label", "site", "subject")
 AXES = 3
 MOST_MISSING = 0.1
 AFFINE_TOLERANCE = 1e-3
-UNREADABLE = (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError)
+UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 
 
 def facts(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> Facts:
@@ -112,12 +112,14 @@ def _folds(path: Path) -> NDArray[np.int64] | None:
 
 def _opened(file: Path) -> Any:
     """Open a file's header."""
+    import nibabel as nib  # noqa: PLC0415 - hospitals with other data need not import it
+
     if not file.is_file():
         raise DataMissing(f"{file} is not there", fix="put it there, or take its row out of the table", key=("data", "file"))
     try:
         image: Any = nib.load(file)
         shape = tuple(image.shape)
-    except UNREADABLE as error:
+    except (*UNREADABLE, nib.filebasedimages.ImageFileError) as error:
         raise _bad(f"{file} cannot be read: {error}") from error
     if len(shape) != AXES:
         raise _bad(f"{file} has the shape {shape}, not three axes")
