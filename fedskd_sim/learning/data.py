@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedskd_sim.learning import (
+from fedskd_sim.learning.readers import (
     abide,
     abide_rois,
     derm7pt,

@@ -24,8 +24,8 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning import ham10000
 from fedskd_sim.learning.admission import problems
+from fedskd_sim.learning.readers import ham10000
 from fedskd_sim.scenario import Ham10000, load, raise_all
 
 GOOD = """\

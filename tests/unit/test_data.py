@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from torch.nn import functional
 
-from fedskd_sim.learning import data, synthetic
+from fedskd_sim.learning import data
 from fedskd_sim.learning.data import Samples, augmented, batches, class_weights
+from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.scenario import SyntheticSkin, load
 
 QUICKSTART = Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml"

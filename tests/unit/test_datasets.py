@@ -13,10 +13,10 @@ from PIL import Image
 
 from fedskd_sim.cli import main
 from fedskd_sim.errors import DataCorrupt, DataMissing, FedskdError, InvalidValue, LabelSpacesDiffer, NoTrainingSamples, UnknownKey
-from fedskd_sim.learning import abide_rois, cut, derm7pt, ham10000, ham10000_images, imagefiles, medmnist
 from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.data import READERS, load
-from fedskd_sim.learning.partition import cut as parts
+from fedskd_sim.learning.readers import abide_rois, cut, derm7pt, ham10000, ham10000_images, imagefiles, medmnist
+from fedskd_sim.learning.readers.partition import cut as parts
 from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000, Ham10000Images, MedMnist, Partition, raise_all
 from fedskd_sim.scenario import load as load_scenario
 

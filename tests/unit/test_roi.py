@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from fedskd_sim.errors import DataCorrupt, FedskdError, InvalidValue, LabelSpacesDiffer, NoTrainingSamples
-from fedskd_sim.learning import abide, synthetic_roi
 from fedskd_sim.learning.admission import pixel_grid, problems
 from fedskd_sim.learning.data import augmented, load
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import ImageShape, blueprint, build, outline
+from fedskd_sim.learning.readers import abide, synthetic_roi
 from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.records import read_records
 from fedskd_sim.scenario import Abide, Architecture, Similarity, SyntheticRoi, raise_all

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, FedskdError, InvalidValue, LabelSpacesDiffer, RegionGridTooLarge
-from fedskd_sim.learning import nifti, synthetic_volumes
 from fedskd_sim.learning.admission import pixel_grid, problems
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.distill import SimilarityLoss, Taps
 from fedskd_sim.learning.models import ImageShape, build, outline
+from fedskd_sim.learning.readers import nifti, synthetic_volumes
 from fedskd_sim.records import read_records
 from fedskd_sim.scenario import Architecture, Nifti, Scenario, SyntheticVolumes
 from fedskd_sim.scenario import load as load_scenario

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt, DataMissing
-from fedskd_sim.learning import csvfile, cut, npz
-from fedskd_sim.learning.csvfile import Row
+from fedskd_sim.learning.readers import csvfile, cut, npz
+from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import Nifti
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedskd_sim.learning.npz import corrupt
+from fedskd_sim.learning.readers.npz import corrupt
 
 Row = dict[str, str]
 

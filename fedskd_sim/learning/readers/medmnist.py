@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.learning import cut, npz
+from fedskd_sim.learning.readers import cut, npz
 from fedskd_sim.learning.samples import Arrays, Facts, Images, Kind
 from fedskd_sim.scenario import MedMnist
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim.learning.readers.synthetic import drawn_labels, shares
 from fedskd_sim.learning.samples import Arrays, Facts
-from fedskd_sim.learning.synthetic import drawn_labels, shares
 from fedskd_sim.scenario import SyntheticVolumes
 from fedskd_sim.seeds import seed
 

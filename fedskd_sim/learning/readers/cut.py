@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning import npz, partition
-from fedskd_sim.learning.partition import Column
+from fedskd_sim.learning.readers import npz, partition
+from fedskd_sim.learning.readers.partition import Column
 from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000, Ham10000Images, MedMnist, Nifti
 from fedskd_sim.seeds import seed
 

@@ -5,7 +5,7 @@ Expected, as the Preprocessed Connectomes Project gives them: a table with the c
 line that begins with #, then T lines of R numbers, the signal of each region. Rows whose FILE_ID is no_filename have no recording
 and are skipped.
 
-Connectivity is Pearson's r over time, cut and transformed as in `fedskd_sim.learning.abide`. A region whose signal is constant or
+Connectivity is Pearson's r over time, cut and transformed as in `abide` beside it. A region whose signal is constant or
 not a number is silent: its z is 0 in that subject, and it is left out for everybody if it is silent in more than `MOST_SILENT` of
 all subjects. Five folds are drawn here, always the same: diagnoses of every site are spread evenly.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning import csvfile, cut, npz
-from fedskd_sim.learning.abide import LARGEST_R, MOST_SILENT
-from fedskd_sim.learning.csvfile import Row
+from fedskd_sim.learning.readers import csvfile, cut, npz
+from fedskd_sim.learning.readers.abide import LARGEST_R, MOST_SILENT
+from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import AbideRois
 

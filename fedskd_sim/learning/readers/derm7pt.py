@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataMissing
-from fedskd_sim.learning import csvfile, cut, imagefiles, npz
-from fedskd_sim.learning.csvfile import Row
+from fedskd_sim.learning.readers import csvfile, cut, imagefiles, npz
+from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Derm7pt
 

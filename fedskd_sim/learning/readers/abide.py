@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning import npz
+from fedskd_sim.learning.readers import npz
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import Abide
 

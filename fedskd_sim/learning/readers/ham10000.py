@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedskd_sim.learning import cut, npz
+from fedskd_sim.learning.readers import cut, npz
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Ham10000
 

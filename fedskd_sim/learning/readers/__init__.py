@@ -1,0 +1,1 @@
+"""Where data come from: one module per kind of data, and what they share."""
