@@ -67,6 +67,9 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
     algorithm = scenario.algorithm
     if isinstance(algorithm, FML) and algorithm.architecture and known:
         yield from _architecture(scenario, algorithm.architecture, COMMON, known[0][1])
+    if known and known[0][1].kind == "roi" and isinstance(algorithm, Circulating) and algorithm.circulating.similarity.pixel_grid:
+        text = "connectivity has no grid: every region of the atlas is an item"
+        yield InvalidValue(text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out")
     yield from _common(scenario)
     yield from _devices(scenario)
 

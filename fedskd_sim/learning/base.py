@@ -19,7 +19,8 @@ Measures = Mapping[str, Measure]
 class Session:
     """What came of one session: the weights that go on, and what it took.
 
-    ``returned`` is, after a homecoming, the traveller as its session left it, before reconciliation.
+    ``reason`` says why it was rolled back, what reconciliation did, or after the warm-up what of the data was masked; ``returned``
+    is, after a homecoming, the traveller as its session left it, before reconciliation.
     """
 
     weights: Weights

@@ -67,6 +67,8 @@ class HospitalData:
     validation: Samples
     test: Samples
     classes: tuple[str, ...]
+    remark: str = ""
+    """What was masked or left out; empty if nothing was."""
 
 
 def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts | None:
@@ -103,7 +105,7 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
         case _:
             found = READERS[dataset.name].load(dataset, folder, scenario.seed, name)
     train, validation, test = (_samples(found, rows, device) for rows in found.splits)
-    return HospitalData(train, validation, test, found.classes)
+    return HospitalData(train, validation, test, found.classes, found.remark if isinstance(found, Arrays) else "")
 
 
 def pooled(own: HospitalData, everyone: Sequence[HospitalData]) -> HospitalData:

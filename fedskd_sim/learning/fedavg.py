@@ -41,7 +41,7 @@ class AveragingLearner:
         self.site.settle()
         self._model = self.site.first(seed(self.site.scenario.seed, "initial weights"))
         self._assessed = True
-        return Session(snapshot(self._model))
+        return self.site.noted(Session(snapshot(self._model)))
 
     def alone(self, round_: int) -> Session | None:
         """Train the common model on the own data for a session."""

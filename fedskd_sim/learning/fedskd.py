@@ -48,7 +48,7 @@ class CirculatingLearner:
         self.site.settle()
         self._home = self.site.first(self.site.seed("initial weights"))
         course = self.site.course(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
-        return self.site.session(Pupils({"": self._home}), course)
+        return self.site.noted(self.site.session(Pupils({"": self._home}), course))
 
     def alone(self, round_: int) -> Session | None:
         """Do nothing: a round begins with the departures."""

@@ -32,7 +32,7 @@ class LocalLearner:
         self.site.settle()
         self.model = self.site.first(self.site.seed("initial weights"))
         course = self.site.course(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
-        return self.site.session(Pupils({"": self.model}), course)
+        return self.site.noted(self.site.session(Pupils({"": self.model}), course))
 
     def alone(self, round_: int) -> Session | None:
         """Train for a session."""

@@ -46,3 +46,5 @@ class Arrays:
     labels: NDArray[np.integer[Any]]
     splits: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
     classes: tuple[str, ...]
+    remark: str = ""
+    """What was masked or left out, for the records; empty if nothing was."""

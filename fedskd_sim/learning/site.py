@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -112,6 +113,10 @@ class Site:
             return Session(before[""], "rolled_back", str(problem))
         work = {"forwards": Measure(float(tally.forwards), 1.0)} if tally.forwards else {}
         return Session(export(model), samples=tally.samples, steps=tally.steps, measures={**tally.sums, **work})
+
+    def noted(self, session: Session) -> Session:
+        """Let the record of the warm-up say what of the data was masked or left out."""
+        return replace(session, reason="; ".join(part for part in (self.data.remark, session.reason) if part))
 
     def validated(self, model: nn.Module, prefix: str = "") -> Measures:
         """Measure a model on the validation data."""

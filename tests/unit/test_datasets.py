@@ -420,6 +420,7 @@ def test_connectivity_comes_from_the_time_series(tmp_path: Path, scenario_file: 
     found = abide_rois.load(dataset, tmp_path, 1, "a")
     assert found.values.shape == (40, 7, 7)
     assert found.values.dtype == np.float32
+    assert found.remark == "1 of 8 regions are left out, silent in many subjects; 1 signals of 40 subjects are silent and masked"
     assert [len(split) for split in found.splits] == [24, 8, 8]
     assert [found.labels[split].mean() for split in found.splits] == [0.5, 0.5, 0.5]
     assert np.array_equal(found.values, found.values.transpose(0, 2, 1))

@@ -178,3 +178,10 @@ def test_a_ring_learns_from_connectivity(tmp_path: Path, scenario_file: Callable
     assert load(load_scenario(path).scenario, "a", tmp_path, "cpu").train.images.shape == (30, 11, 11)
     visits = [record for record in read_records(folder) if record.kind == "visit"]
     assert all({"similarity_batch", "similarity_pixel", "similarity_region"} <= record.measures.keys() for record in visits)
+
+
+def test_a_pixel_grid_is_refused_for_connectivity(tmp_path: Path, scenario_file: Callable) -> None:
+    """Regions are items already, so a grid that would do nothing is an error at its own place, said once."""
+    path = scenario_file(TEXT.replace("rounds: 1", "rounds: 1, similarity: {pixel_grid: 4}"))
+    (error,) = problems(load_scenario(path).scenario, file(tmp_path))
+    assert (type(error), error.key) == (InvalidValue, ("algorithm", "similarity", "pixel_grid"))

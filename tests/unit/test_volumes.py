@@ -242,6 +242,9 @@ def test_folds_of_a_table_are_kept_and_checked(release: Path) -> None:
 
 def test_nifti_files_train_a_federation(release: Path, scenario_file: Callable, cli: Callable) -> None:
     """A scenario over the release validates, launches and reports with the folder given on the command line."""
+    hole = np.random.default_rng(3).normal(5, 2, (8, 9, 10)).astype(np.float32)
+    hole[0, 0, :3] = np.nan
+    saved(release, "scan-4.nii.gz", hole)
     path = scenario_file(
         "name: scans\ndata: {name: nifti, atlas: atlas.nii.gz}\nhospitals:\n"
         "  - {name: a, architecture: {name: vol-plain, options: {width: 4}}, data: {site: north}}\n"
@@ -251,3 +254,4 @@ def test_nifti_files_train_a_federation(release: Path, scenario_file: Callable, 
     done = cli("launch", path, "--on", "memory", "--out", release / "out", "--data", release)
     assert done.returncode == 0, done.stderr
     assert "vol-plain" in done.stdout
+    assert "Data of a: 3 voxels of 1 volumes are not finite and masked." in done.stdout

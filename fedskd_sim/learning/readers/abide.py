@@ -53,7 +53,8 @@ def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> 
         first, second = np.triu_indices(regions, 1)
         z[:, first, second] = np.arctanh(upper.clip(-LARGEST_R, LARGEST_R))
         z = (z + z.transpose(0, 2, 1))[:, kept][:, :, kept]
-        return Arrays(z, npz.array(arrays, "label")[rows], splits, npz.names(arrays, "label"))
+        remark = f"{regions - len(kept)} of {regions} regions are left out, silent in many subjects" if len(kept) < regions else ""
+        return Arrays(z, npz.array(arrays, "label")[rows], splits, npz.names(arrays, "label"), remark)
 
 
 def _regions(arrays: Any) -> int:

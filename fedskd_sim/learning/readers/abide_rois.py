@@ -59,8 +59,18 @@ def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str)
     rows, splits = npz.compact(_splits(dataset, table, labels, (scenario_seed, name)))
     files = _files(path, table, dataset.atlas)
     regions = kept(files)
-    z = np.stack([connectivity(series(files[row]))[np.ix_(regions, regions)] for row in rows])
-    return Arrays(z, labels[rows], splits, CLASSES)
+    signals = [series(files[row]) for row in rows]
+    z = np.stack([connectivity(signal)[np.ix_(regions, regions)] for signal in signals])
+    return Arrays(z, labels[rows], splits, CLASSES, _remark(signals, regions))
+
+
+def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> str:
+    """Count the regions that are left out for everybody, and the silent ones among the others."""
+    count = signals[0].shape[1]
+    masked = sum(int(silent(signal)[regions].sum()) for signal in signals)
+    parts = [f"{count - len(regions)} of {count} regions are left out, silent in many subjects"] if len(regions) < count else []
+    parts += [f"{masked} signals of {len(signals)} subjects are silent and masked"] if masked else []
+    return "; ".join(parts)
 
 
 def connectivity(signals: NDArray[np.float64]) -> NDArray[np.float32]:

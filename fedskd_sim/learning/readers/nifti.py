@@ -6,7 +6,8 @@ sites and labels. All volumes have one grid. An atlas, if there is one, is a NIf
 affine: 1..R are regions, 0 is background.
 
 Intensities are standardised per volume over the voxels that count: those of the atlas, or without one those that are not 0.
-Voxels that are not finite are set to 0 after that and do not count; a volume of which more than a tenth is not finite is refused.
+Voxels that are not finite are set to 0 after that and do not count; how many there are stands in the record of the warm-up, and a
+volume of which more than a tenth is not finite is refused.
 """
 
 from __future__ import annotations
@@ -54,8 +55,12 @@ def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> 
     rows, splits = npz.compact(_splits(dataset, (path, table), labels, (scenario_seed, name)))
     files = [path.parent / table[row]["file"] for row in rows]
     atlas = _atlas(dataset, path.parent, table, _grid([_opened(file) for file in files]))
-    volumes = np.stack([standardised(_values(file), None if atlas is None else atlas > 0, file) for file in files])
-    return Arrays(volumes[:, None], labels[rows], splits, classes)
+    raw = [_values(file) for file in files]
+    missing = [int((~np.isfinite(values)).sum()) for values in raw]
+    counts = None if atlas is None else atlas > 0
+    volumes = np.stack([standardised(values, counts, file) for values, file in zip(raw, files, strict=True)])
+    remark = f"{sum(missing)} voxels of {sum(map(bool, missing))} volumes are not finite and masked" if sum(missing) else ""
+    return Arrays(volumes[:, None], labels[rows], splits, classes, remark)
 
 
 def standardised(values: NDArray[np.float32], counts: NDArray[np.bool_] | None, file: Path) -> NDArray[np.float32]:
