@@ -14,7 +14,6 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 
 from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
-from fedskd_sim.learning.listing import listing
 from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, minimum_input, outline
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
@@ -195,12 +194,6 @@ def test_gradients_reach_every_parameter_that_is_not_masked_by_a_zero_start(name
         logits.square().sum().backward()
         optimiser.step()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
-
-
-def test_the_listing_names_every_architecture() -> None:
-    """`fedskd-sim models` shows all of them."""
-    listed = listing()
-    assert all(name in listed for name in REGISTRY)
 
 
 @pytest.mark.parametrize("dtype", ITEM_BYTES)

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedskd_sim.errors import ImageTooSmall, InvalidValue
 from fedskd_sim.learning.admission import problems
-from fedskd_sim.learning.listing import LISTED_REGIONS, listing
+from fedskd_sim.learning.listing import LISTED_REGIONS, UNITS, listing
 from fedskd_sim.learning.models import (
     REGISTRY,
     SIZES,
@@ -159,10 +159,9 @@ def test_the_listing_is_true() -> None:
     """Each line of the table shows the parameters and the minimum input that the architecture has, and its options."""
     lines = {line.split()[0]: line for line in listing().splitlines() if line.split()[0] in REGISTRY}
     assert lines.keys() == REGISTRY.keys()
-    for name in (*SMALL, "resnet18", *(name for name in REGISTRY if kind_of(name) == "roi")):
-        image = kind_of(name) == "image"
-        smallest = minimum_input(Architecture(name=name)) if image else LISTED_REGIONS
-        assert f" {smallest} {'px' if image else 'regions'} " in lines[name]
-        shape = ImageShape(3, smallest, 7, kind_of(name))
+    for name in (*SMALL, "resnet18", "vol-plain", "vol-separable", *(name for name in REGISTRY if kind_of(name) == "roi")):
+        smallest = LISTED_REGIONS if kind_of(name) == "roi" else minimum_input(Architecture(name=name))
+        assert f" {smallest} {UNITS[kind_of(name)]} " in lines[name]
+        shape = ImageShape(1 if kind_of(name) == "volume" else 3, smallest, 7, kind_of(name))
         assert f"{outline(Architecture(name=name), shape).parameters:,}" in lines[name]
         assert all(f"{option}={default}" in lines[name] for option, default in options(name).items())
