@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from fedskd_sim.cli import main
 from fedskd_sim.compare.plan import choices, methods, tasks
 from fedskd_sim.compare.statistics import paired, verdict
 from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, UnknownKey
@@ -138,11 +140,11 @@ def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cl
         (["--algorithms", ","], 2, "--algorithms names nothing"),
     ],
 )
-def test_wrong_comparisons_are_refused(arguments: list, code: int, words: str, scenario_file: Callable, cli: Callable) -> None:
+def test_wrong_comparisons_are_refused(arguments: list, code: int, words: str, scenario_file: Callable) -> None:
     """Each mistake has its exit code and words that help; nothing is started."""
     path = scenario_file(TINY)
-    done = cli("compare", path, *arguments, "--out", path.parent / "out")
-    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    done = CliRunner().invoke(main, ["compare", str(path), *map(str, arguments), "--out", str(path.parent / "out")])
+    assert (done.exit_code, words in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
     assert not (path.parent / "out").exists()
 
