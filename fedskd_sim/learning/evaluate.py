@@ -9,9 +9,10 @@ from fedskd_sim.learning.base import Measures
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.records import Measure
 
-BATCH = 256
-
-
+BATCH = 64
+"""Samples asked at once: a step of training then needs more memory than a measurement."""
+STATISTICS_BATCH = 256
+"""Samples over which batch normalisation takes its statistics."""
 OFFSET_FLOOR = 1e-3
 
 
@@ -20,7 +21,7 @@ def logits_of(model: nn.Module, images: Tensor, *, training: bool = False) -> Te
     """Give a model's logits (N, classes), asked in evaluation mode (or in training mode); it is left in the mode it was in."""
     before = model.training
     model.train(training)
-    logits = torch.cat([model(part)[0] for part in images.split(BATCH)])
+    logits = torch.cat([model(part)[0] for part in images.split(STATISTICS_BATCH if training else BATCH)])
     model.train(before)
     return logits
 

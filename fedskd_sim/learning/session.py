@@ -190,8 +190,6 @@ def _loss(lesson: Lesson, trained: Sequence[str], rest: tuple[Course, Teaching |
 
 
 def _step(models: Sequence[nn.Module], optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, rate: float) -> None:
-    for optimiser in optimisers:
-        optimiser.zero_grad()
     loss.backward()
     for model, optimiser in zip(models, optimisers, strict=True):
         norm = nn.utils.clip_grad_norm_(model.parameters(), optimiser.defaults["clip"])
@@ -201,10 +199,12 @@ def _step(models: Sequence[nn.Module], optimisers: Sequence[torch.optim.Optimize
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
+        optimiser.zero_grad()  # now, not before the next step: its activations need the memory
 
 
 def _optimiser(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     settings = training.optimiser
+    model.zero_grad()  # a session that was rolled back may have left some
     made = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     made.defaults["clip"] = settings.clip
     return made

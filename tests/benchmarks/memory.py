@@ -98,13 +98,14 @@ def hospitals(launcher: int) -> list[int]:
 
 
 def peaks(scenario: Path) -> list[float]:
-    """Run a scenario and return each hospital's largest PSS in MB, in the order of the scenario."""
+    """Run a scenario and return each hospital's largest PSS in MB while all share PyTorch's pages, in the order of the scenario."""
     found: dict[int, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(scenario), "--out", f"{place}/run"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while process.poll() is None:
-            for hospital in hospitals(process.pid):
+            present = hospitals(process.pid)
+            for hospital in present if len(present) >= MEMBERS else []:
                 with suppress(OSError, StopIteration):
                     found[hospital] = max(found[hospital], pss(hospital))
             time.sleep(LOOK_S)

@@ -17,9 +17,10 @@ from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, minimum_input, outline
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
+from fedskd_sim.learning.session import Course, Pupils, train
 from fedskd_sim.learning.weights import buffer_of, export, install, save, snapshot, spec_of, tensor_of
 from fedskd_sim.messages import ITEM_BYTES, digest
-from fedskd_sim.scenario import Architecture, SyntheticSkin
+from fedskd_sim.scenario import Architecture, SyntheticSkin, Training
 
 SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit-tiny"))]
 
@@ -225,3 +226,17 @@ def test_weight_files_are_reproducible_and_say_what_they_are(tmp_path: Path) -> 
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     with safe_open(tmp_path / "one", "pt") as file:
         assert json.loads(file.metadata()["fedskd_sim"]) == {"hospital": "a", "seed": "1"}
+
+
+def test_a_session_finds_no_gradients_of_another_and_leaves_none() -> None:
+    """What a session that was rolled back left behind changes nothing, and between steps gradients take no memory."""
+    shape = ImageShape(3, 16, 2)
+    samples = Samples(torch.randn(8, 3, 16, 16), torch.arange(8) % 2)
+    course = Course(samples, torch.ones(2), Training(batch_size=4), budget=16, seed=1)
+    models = [build(Architecture(name="cnn-plain"), shape, 1) for _ in range(2)]
+    for parameter in models[0].parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for model in models:
+        train(Pupils({"": model}), course)
+    assert digest(export(models[0])) == digest(export(models[1]))
+    assert all(parameter.grad is None for model in models for parameter in model.parameters())

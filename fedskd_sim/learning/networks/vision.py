@@ -30,7 +30,7 @@ class Tapped(nn.Module):
         self._as_map = as_map
         self._maps: dict[str, Tensor] = {}
         for tap, name in zip(("mid", "deep"), taps, strict=True):
-            backbone.get_submodule(name).register_forward_hook(self._keeper(tap))
+            backbone.get_submodule(name).register_forward_hook(partial(_keep, self._maps, tap))  # no way back to self: no cycle
 
     def forward(self, images: Tensor) -> tuple[Tensor, Taps]:
         """Map images (B, C, H, W) to logits (B, classes) and taps (B, C', H', W')."""
@@ -38,11 +38,9 @@ class Tapped(nn.Module):
         mid, deep = self._maps.pop("mid"), self._maps.pop("deep")
         return logits, Taps(self._as_map(mid), self._as_map(deep)) if self._as_map else Taps(mid, deep)
 
-    def _keeper(self, tap: str) -> Any:
-        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._maps[tap] = output
 
-        return keep
+def _keep(maps: dict[str, Tensor], tap: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    maps[tap] = output
 
 
 class _Plan(NamedTuple):
