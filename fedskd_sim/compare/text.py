@@ -37,7 +37,8 @@ def about(comparison: Comparison) -> str:
     seeds = ", ".join(map(str, comparison.seeds))
     scenario = comparison.rows[0].method.scenario
     return (
-        f"{scenario.name}: {len(comparison.rows)} methods, paired over seeds {seeds}; test data in percent, differences to "
+        f"{scenario.name}: {len(comparison.rows)} methods, paired over seeds {seeds}; "
+        f"{scenario.instruments.evaluate_on} data in percent, differences to "
         f"{comparison.control} in points, mean ± standard error [95 % bootstrap interval over seeds]."
     )
 

@@ -43,6 +43,11 @@ class Site:
     def data(self) -> HospitalData:
         """The hospital's data; everybody's where the algorithm pools."""
         own = load(self.scenario, self.name, self.ward.data_folder, self.me.device)
+        if self.scenario.instruments.evaluate_on == "validation":
+            remark = "; ".join(
+                part for part in (own.remark, "evaluated on validation data, as instruments.evaluate_on says") if part
+            )
+            own = replace(own, test=own.validation, remark=remark)
         if self.scenario.algorithm.name != "pooled":
             return own
         everyone = [load(self.scenario, name, self.ward.data_folder, self.me.device) for name in self.scenario.members]

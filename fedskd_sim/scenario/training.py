@@ -53,6 +53,8 @@ class Instruments(Part):
     probe: bool = False
     """Simulation only, no real federation could do it: after every session the visitor is measured on the validation data of ALL
     hospitals, from which forgetting, backward transfer and dilution are computed."""
+    evaluate_on: Literal["test", "validation"] = "test"
+    """What the evaluation round measures on; validation: to choose settings without a look at the test data."""
 
 
 class Prediction(Part):

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from fedskd_sim.errors import NonFiniteLoss
+from fedskd_sim.learning.base import Measures
 from fedskd_sim.learning.data import augmented, batches, class_weights, load
 from fedskd_sim.learning.evaluate import evaluate
 from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.records import read_records
+from fedskd_sim.records import Record, read_records
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.seeds import seed
@@ -243,3 +244,22 @@ def test_bfloat16_stays_close_to_fp32(scenario_file: Callable, run: Callable) ->
                 assert other.measures[name].mean == pytest.approx(one.measures[name].mean, rel=0.03, abs=0.01), name
     found = load_file(rough / "weights" / "a.safetensors")
     assert {str(value.dtype) for value in found.values() if value.is_floating_point()} == {"torch.float32"}
+
+
+def at_home(records: list[Record]) -> dict[str, Measures]:
+    return {record.model: record.measures for record in records if record.kind == "evaluation" and record.host == record.model}
+
+
+def test_settings_can_be_chosen_without_a_look_at_the_test_data(scenario_file: Callable, run: Callable) -> None:
+    """With evaluate_on: validation the home model's evaluation is what it scored on validation data; nothing else is changed."""
+    usual = read_records(run(scenario_file(text())))
+    records = read_records(run(scenario_file(text() + "instruments: {evaluate_on: validation}\n")))
+    homecomings = {record.model: record.measures for record in records if record.kind == "homecoming" and record.round == 2}
+    evaluations = {
+        record.model: record.measures for record in records if record.kind == "evaluation" and record.host == record.model
+    }
+    for model, measures in evaluations.items():
+        assert all(homecomings[model][name] == measure for name, measure in measures.items())
+    assert [record for record in records if record.kind == "visit"] == [record for record in usual if record.kind == "visit"]
+    assert evaluations != at_home(usual)
+    assert all("validation data" in record.reason for record in records if record.kind == "warm_up")
