@@ -49,7 +49,7 @@ class MutualLearner(LocalLearner):
         """Train the own model alone, and draw the common one."""
         session = super().warm_up()
         common = seed(self.site.scenario.seed, "initial weights")
-        self._common = build(self._architecture, self.site.shape, common).to(self.site.me.device)
+        self._common = self.site.placed(build(self._architecture, self.site.shape, common))
         return session
 
     def alone(self, round_: int) -> Session | None:

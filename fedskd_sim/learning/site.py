@@ -76,11 +76,18 @@ class Site:
 
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""
-        return build(self.scenario.architecture(self.name), self.shape, seed_).to(self.me.device)
+        return self.placed(build(self.scenario.architecture(self.name), self.shape, seed_))
+
+    def placed(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
+        """Bring a network to the hospital's device in the scenario's memory format; ``empty``: it has no values yet."""
+        if self.training.memory_format == "channels_last" and self.shape.kind != "roi":
+            volume = self.shape.kind == "volume"
+            network = network.to(memory_format=torch.channels_last_3d if volume else torch.channels_last)
+        return network.to_empty(device=self.me.device) if empty else network.to(self.me.device)
 
     def made(self, model: str, weights: Weights) -> nn.Module:
         """Build a hospital's architecture around its weights; no initial values are drawn."""
-        network = blueprint(self.scenario.architecture(model), self.shape).to_empty(device=self.me.device)
+        network = self.placed(blueprint(self.scenario.architecture(model), self.shape), empty=True)
         install(network, weights)
         return network
 

@@ -35,7 +35,10 @@ class Training(Part):
     """Settings of the gradient steps."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of forward and backward passes in sessions; bf16: bfloat16 where PyTorch's autocast allows it, weights, losses and
-    everything that travels or is measured stay fp32. For GPUs."""
+    everything that travels or is measured stay fp32. For GPUs, and CPUs with instructions for it."""
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    """How models of images and volumes lie in memory; channels_last has faster kernels for large images. What travels is
+    the same either way."""
     class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"
     """Weights of the host's cross-entropy: one over the square root of the class frequency, or none."""
     augment: bool = True

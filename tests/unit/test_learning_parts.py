@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,17 @@ from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
+from fedskd_sim.learning.base import Ward
 from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, minimum_input, outline
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, export, install, save, snapshot, spec_of, tensor_of
 from fedskd_sim.messages import ITEM_BYTES, digest
-from fedskd_sim.scenario import Architecture, SyntheticSkin, Training
+from fedskd_sim.scenario import Architecture, SyntheticSkin, Training, load
 
 SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit-tiny"))]
 
@@ -240,3 +243,29 @@ def test_a_session_finds_no_gradients_of_another_and_leaves_none() -> None:
         train(Pupils({"": model}), course)
     assert digest(export(models[0])) == digest(export(models[1]))
     assert all(parameter.grad is None for model in models for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "layout"),
+    [("skin", "cnn-plain", torch.channels_last), ("volumes", "vol-plain", torch.channels_last_3d), ("roi", "roi-mlp", None)],
+)
+def test_channels_last_is_how_a_model_lies_in_memory_and_not_what_travels(
+    kind: str, architecture: str, layout: torch.memory_format | None, scenario_file: Callable
+) -> None:
+    """New and arrived models have it where they have maps; names, shapes and bytes that travel are those of the usual order."""
+    text = (
+        f"name: x\ndata: {{name: synthetic-{kind}, samples: 20}}\nalgorithm: {{name: fedskd}}\n"
+        f"hospitals: [{{name: a, architecture: {architecture}}}, {{name: b, architecture: {architecture}}}]\n"
+    )
+    usual, other = (
+        Site(Ward(load(scenario_file(text + extra)).scenario, "a", None))
+        for extra in ("", "training: {memory_format: channels_last}\n")
+    )
+    first = other.first(1)
+    assert digest(export(first)) == digest(export(usual.first(1)))
+    arrived = other.made("b", export(first))
+    assert digest(export(arrived)) == digest(export(first))
+    kernels = [weight for model in (first, arrived) for weight in model.parameters() if weight.dim() > 3]
+    assert bool(kernels) == bool(layout)
+    assert all(weight.is_contiguous(memory_format=layout) for weight in kernels)
+    assert not layout or not all(weight.is_contiguous() for weight in kernels)
