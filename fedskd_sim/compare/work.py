@@ -17,7 +17,8 @@ from pathlib import Path
 from threading import Event
 
 from fedskd_sim.compare.plan import Task
-from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
+from fedskd_sim.errors import FedskdError, OutputNotEmpty, OutputNotWritable
+from fedskd_sim.scenario import load
 
 RUNS = "runs"
 LAST_WORDS = 3
@@ -64,7 +65,7 @@ class Workshop:
             raise OutputNotEmpty(text, fix="give another --out")
         for task in tasks:
             file = self.folder(task) / "scenario.yaml"
-            if file.exists() and file.read_text(encoding="utf-8") != task.text:
+            if file.exists() and not _same(file, task):
                 text = f"{self.folder(task)} is a run of another scenario"
                 raise OutputNotEmpty(text, fix="give another --out, or remove the runs that you no longer want")
 
@@ -121,6 +122,15 @@ class Workshop:
             except subprocess.TimeoutExpired:
                 if self.stopped.is_set():
                     process.terminate()
+
+
+def _same(file: Path, task: Task) -> bool:
+    """Tell whether a run's scenario is the task's; a key that it did not know yet has its default."""
+    try:
+        kept = load(file).scenario.model_dump(mode="json", by_alias=True)
+    except FedskdError:
+        return False
+    return bool(kept == json.loads(task.text))
 
 
 def finished(folder: Path) -> bool:

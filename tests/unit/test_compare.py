@@ -118,6 +118,10 @@ def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cl
     assert not list((out / "runs").glob("*/*.yaml"))
 
     (out / "runs" / "local" / "seed-2" / "report.json").unlink()
+    older = out / "runs" / "averaged" / "seed-1" / "scenario.yaml"
+    known = json.loads(older.read_text())
+    del known["instruments"]
+    older.write_text(json.dumps(known))
     second = cli("compare", path, "--algorithms", "local,averaged,broken", "--seeds", 2, "--out", out, timeout=300)
     assert second.returncode == 43, second.stderr
     assert (second.stdout.count(": kept"), second.stdout.count(": done"), second.stdout.count(": failed with 43")) == (3, 1, 2)
