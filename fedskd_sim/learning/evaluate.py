@@ -10,7 +10,7 @@ from fedskd_sim.learning.data import Samples
 from fedskd_sim.records import Measure
 
 BATCH = 64
-"""Samples asked at once: a step of training then needs more memory than a measurement."""
+"""Samples asked at once: few enough that at the usual batch sizes a training step needs more memory than a measurement."""
 STATISTICS_BATCH = 256
 """Samples over which batch normalisation takes its statistics."""
 OFFSET_FLOOR = 1e-3

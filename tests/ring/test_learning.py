@@ -257,9 +257,7 @@ def test_settings_can_be_chosen_without_a_look_at_the_test_data(scenario_file: C
     usual = read_records(run(scenario_file(text())))
     records = read_records(run(scenario_file(text() + "instruments: {evaluate_on: validation}\n")))
     homecomings = {record.model: record.measures for record in records if record.kind == "homecoming" and record.round == 2}
-    evaluations = {
-        record.model: record.measures for record in records if record.kind == "evaluation" and record.host == record.model
-    }
+    evaluations = at_home(records)
     for model, measures in evaluations.items():
         assert all(homecomings[model][name] == measure for name, measure in measures.items())
     assert [record for record in records if record.kind == "visit"] == [record for record in usual if record.kind == "visit"]
