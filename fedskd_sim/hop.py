@@ -1,7 +1,7 @@
 """One hop: an arriving model in, a departing model and a record out; no sockets.
 
-A trained traveller leaves first and is measured while it is on its way: the copy that stays here until the receipt is the one
-that is measured.
+A trained traveller leaves first; its digest for the record is taken, and it is measured, while it is on its way: on the copy that
+stays here until the receipt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from fedskd_sim.scenario import Scenario
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A hospital as a hop sees it: ``send`` hands a traveller to the next hospital, ``span`` notes what took how long."""
+    """A hospital as a hop sees it.
+
+    ``send`` hands a traveller to the next hospital, ``span`` notes what took how long, ``expect`` makes ready for a model.
+    """
 
     scenario: Scenario
     name: str
@@ -28,6 +31,7 @@ class Host:
     learner: Learner
     send: Callable[[str, Traveller], None]
     span: Callable[[str, Stop, float], None]
+    expect: Callable[[str], None] = lambda _: None
 
     def architecture(self, model: str) -> str:
         """Name the architecture of a hospital's model."""
@@ -47,8 +51,7 @@ def receive(host: Host, stop: Stop, arriving: Traveller) -> Record:
 
 def depart(host: Host, round_: int) -> None:
     """Send the own traveller off to the first hop of a round."""
-    weights = host.learner.depart(round_)
-    _send(host, host.ring.stop(host.name, round_, 1), digest(weights), (host.name,), weights)
+    _send(host, host.ring.stop(host.name, round_, 1), "", (host.name,), host.learner.depart(round_))
 
 
 def warm_up(host: Host) -> Record:
@@ -97,9 +100,9 @@ def _visit(host: Host, stop: Stop, arriving: Traveller) -> Record:
     start = time.time()
     session = host.learner.visit(stop, arriving.weights)
     host.span("session", stop, start)
-    unchanged = session.weights is arriving.weights
-    mark = arriving.digest if unchanged else digest(session.weights)
+    mark = arriving.digest if session.weights is arriving.weights else ""
     _forward(host, stop, arriving, (mark, session.weights))
+    mark = mark or digest(session.weights)
     return _record(host, stop, session, (arriving.digest, mark), _assessed(host, stop))
 
 

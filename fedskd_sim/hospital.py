@@ -147,6 +147,7 @@ class Hospital:
         self._note(hop.warm_up(self.host))
         if self._next is not None:
             self._go_on(0, self._next)
+            self._expect(self._next)
 
     def _go_on(self, before: int, following: Stop) -> None:
         """Begin the rounds up to the next stop's: train alone where the algorithm does so; then send the own traveller off."""
@@ -166,13 +167,14 @@ class Hospital:
     def _receive(self, stop: Stop, arriving: Traveller) -> None:
         self.metrics.phase("averaging" if stop.kind in ("reduce", "gather") else stop.kind, stop.round)
         self.log.event("arrived", round=stop.round, hop=stop.hop, model=stop.model, kind=stop.kind)
+        following = next(self._stops, None)
         try:
+            self._expect(following)
             self._note(hop.receive(self.host, stop, arriving))
         except Stalled:
             self._stalled = True
             return
         self.metrics.phase("waiting")
-        following = next(self._stops, None)
         if following is None:
             record = hop.council(self.host)
             if record:
@@ -180,6 +182,11 @@ class Hospital:
         else:
             self._go_on(stop.round, following)
         self._next = following
+
+    def _expect(self, stop: Stop | None) -> None:
+        """Make ready for the next model: it may arrive while this one trains."""
+        if stop is not None and stop.kind not in ("reduce", "gather"):
+            self.host.expect(stop.model)
 
     def _note(self, record: Record) -> None:
         self.ledger.add(record)

@@ -6,8 +6,9 @@ Only `Traveller` has weights, and only hospitals send it to hospitals. What a ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import xxhash
@@ -29,6 +30,8 @@ class TensorSpec(NamedTuple):
 
 
 Weights = Mapping[str, Buffer]
+Room = Callable[[str, str, int], memoryview]
+"""Gives writable memory in which a tensor arrives: for which model, which tensor, and how many bytes."""
 Spec = Mapping[str, TensorSpec]
 Forms = tuple[Spec, ...]
 """What may travel for one model: exactly the tensors of one of these."""
@@ -50,7 +53,10 @@ class HopId:
 
 @dataclass(frozen=True, slots=True)
 class Traveller:
-    """A model on its way to ``hop.hop`` of its round; ``trail`` lists the hospitals since it left home."""
+    """A model on its way to ``hop.hop`` of its round; ``trail`` lists the hospitals since it left home.
+
+    Whoever sends one may leave ``digest`` empty: the link then takes it from the bytes as they leave. One that has arrived has it.
+    """
 
     hop: HopId
     sender: str
@@ -58,6 +64,15 @@ class Traveller:
     digest: str
     trail: tuple[str, ...]
     weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What goes ahead of part ``number`` (from 1) of a traveller's bytes; the last one has the digest of all, the others ''."""
+
+    hop: HopId
+    number: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +138,7 @@ class End:
 
 ToController = Register | Progress | Failed | Done
 FromController = Start | End
-Message = Traveller | Receipt | ToController | FromController
+Message = Traveller | Parcel | Receipt | ToController | FromController
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +153,47 @@ class Transfer:
     tries: int
 
 
-def digest(weights: Weights) -> str:
-    """Fingerprint names, types, shapes and bytes of weights (XXH3, 128 bit, hexadecimal).
+def plain_room(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of a Room
+    """Give memory that is as good as any; `fedskd_sim.learning.berths` gives that of a network."""
+    return memoryview(bytearray(size))
+
+
+class Fingerprint:
+    """The digest of weights as their bytes pass by: XXH3, 128 bit, over the table of names, types and shapes, then the bytes.
 
     It guards against mistakes, not against an adversary: a link that leaves the machine is authenticated by CURVE.
     """
-    state = xxhash.xxh3_128()
-    for name, (dtype, shape, data) in weights.items():
-        state.update(f"{name}|{dtype}|{shape}\n".encode())
-        state.update(data)
-    return state.hexdigest()
+
+    def __init__(self, table: Spec) -> None:
+        """Begin with the table; the bytes of its tensors follow in its order."""
+        text = "".join(f"{name}|{dtype}|{shape}\n" for name, (dtype, shape) in table.items())
+        self._state = xxhash.xxh3_128(text.encode())
+
+    def add(self, data: memoryview | bytearray | bytes) -> None:
+        """Add the next bytes, however they are cut."""
+        self._state.update(data)
+
+    def text(self) -> str:
+        """Write the digest of what was added (32 hexadecimal digits)."""
+        return self._state.hexdigest()
+
+
+def digest(weights: Weights) -> str:
+    """Give the digest of weights as a whole."""
+    mark = Fingerprint(spec(weights))
+    for buffer in weights.values():
+        mark.add(buffer.data)
+    return mark.text()
 
 
 def size(weights: Weights) -> int:
     """Count the payload bytes of weights."""
     return sum(len(buffer.data) for buffer in weights.values())
+
+
+def bytes_of(form: TensorSpec) -> int:
+    """Count the bytes of a tensor."""
+    return ITEM_BYTES[form.dtype] * prod(form.shape)
 
 
 def spec(weights: Weights) -> dict[str, TensorSpec]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fedskd_sim.learning.berths import Berths
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import Measure, Outcome
 from fedskd_sim.ring import Stop
@@ -49,7 +50,10 @@ class Learner(Protocol):
         """Give the weights with which the own traveller sets out in a round (training or evaluation)."""
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with a visitor, or add to a sum; the session's weights go on and stay unchanged until the next call."""
+        """Train with a visitor, or add to a sum; the session's weights go on and stay unchanged until the next call.
+
+        What arrived is the learner's: its memory may become the visitor's model. The same holds for `homecome`.
+        """
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
         """Train with the own traveller and reconcile; the session's weights are the home model's."""
@@ -69,9 +73,13 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ward:
-    """What a learner is made from: the scenario, its hospital's name, the folder with data files, and whether it is alone."""
+    """What a learner is made from.
+
+    The scenario, its hospital's name, the folder with data files, whether it is alone, and where models that arrive can live.
+    """
 
     scenario: Scenario
     host: str
     data_folder: Path | None = None
     own_process: bool = False
+    berths: Berths = field(default_factory=Berths)

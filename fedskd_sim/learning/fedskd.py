@@ -62,13 +62,13 @@ class CirculatingLearner:
     def visit(self, stop: Stop, arriving: Weights) -> Session:
         """Train the visitor beside the resident, and let them teach each other."""
         self.site.settle()
-        self._visitor = self.site.made(stop.model, arriving)
-        self._arrived, self._model = arriving, stop.model
+        self._visitor, self._arrived = self.site.visitor(stop.model, arriving)
+        self._model = stop.model
         budget = self.site.passes(self.site.training.epochs * self._config.stop_work) + self._unspent
         course = self.site.course(budget, self.site.seed("session", stop.model, stop.round, stop.hop))
         teaches = self._config.mutual_kl > 0 or not self._config.similarity.off
         pupils = Pupils({"": self._visitor, "resident_": self._home}, self._config.resident_every, teaches)
-        session = self.site.session(pupils, course, self._exchange(stop.model, arriving), arriving)
+        session = self.site.session(pupils, course, self._exchange(stop.model, self._arrived), self._arrived)
         if session.outcome == "trained":
             self._unspent = budget - session.samples
         return session
@@ -76,12 +76,12 @@ class CirculatingLearner:
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
         """Train with the returned traveller, then reconcile it and the resident; where it was the only copy, just take it back."""
         if self._config.schedule.mode == "sequential":
-            return self._taken_back(arriving)
+            return self._taken_back(stop, arriving)
         session = self.visit(stop, arriving)
-        if self._visitor is None:
+        if self._visitor is None or self._arrived is None:
             raise RuntimeError(stop.model)
         returned = snapshot(self._visitor)
-        came = self.site.validated(self.site.made(stop.model, arriving), "returned_")
+        came = self.site.validated(self.site.made(stop.model, self._arrived), "returned_")
         net = drift(self._departed, returned, "net_drift") if self._departed else {}
         self._drift = {**self._changes(), **net, **came}
         validation = len(self.site.data.validation.labels)
@@ -93,10 +93,11 @@ class CirculatingLearner:
         reason = "; ".join(part for part in (session.reason, joined.note) if part)
         return replace(session, weights=export(self._home), reason=reason, returned=returned)
 
-    def _taken_back(self, arriving: Weights) -> Session:
+    def _taken_back(self, stop: Stop, arriving: Weights) -> Session:
         """Let the traveller be the home model."""
         self.site.settle()
         install(self._home, arriving)
+        self.site.ward.berths.drop(stop.model)
         net = drift(self._departed, arriving, "net_drift") if self._departed else {}
         self._drift = {**net, **self.site.validated(self._home, "returned_")}
         self._visitor = self._arrived = None
@@ -125,7 +126,7 @@ class CirculatingLearner:
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""
         self.site.settle()
-        return self.site.tested(self._home if arriving is None else self.site.made(model, arriving))
+        return self.site.tested(self._home if arriving is None else self.site.arrived(model, arriving))
 
     def council(self) -> Measures | None:
         """Do nothing: no models are kept."""

@@ -34,6 +34,7 @@ class Site:
         self.training = ward.scenario.training
         self._others: dict[str, Samples] = {}
         self.shape = image_shape(ward.scenario, ward.host, ward.data_folder)
+        ward.berths.build = self._berth
 
     def specs(self) -> Mapping[str, Spec]:
         """Describe the model of every hospital."""
@@ -90,6 +91,25 @@ class Site:
         network = self.placed(blueprint(self.scenario.architecture(model), self.shape), empty=True)
         install(network, weights)
         return network
+
+    def arrived(self, model: str, weights: Weights) -> nn.Module:
+        """Give the network in whose memory a model has arrived, or build one around its weights."""
+        network: nn.Module | None = self.ward.berths.take(model, weights)
+        return self.made(model, weights) if network is None else network
+
+    def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
+        """Give a model that has arrived and is going to train, and the weights to which it can be put back."""
+        network: nn.Module | None = self.ward.berths.take(model, weights)
+        return (self.made(model, weights), weights) if network is None else (network, snapshot(network))
+
+    def _berth(self, model: str) -> tuple[nn.Module | None, Weights]:
+        """Build a network whose memory travelling bytes can be written to; None where a copy has to be made of them anyway."""
+        if self.me.device != "cpu" or self.training.memory_format != "contiguous":
+            return None, {}
+        network = self.placed(blueprint(self.scenario.architecture(model), self.shape), empty=True)
+        if not all(tensor.is_contiguous() for tensor in network.state_dict().values()):
+            return None, {}
+        return network, export(network)
 
     def passes(self, count: float) -> float:
         """Give the sample-gradients of passes over the training data, as batched."""

@@ -17,6 +17,7 @@ _DTYPES = {
     name: getattr(torch, name)
     for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def export(model: nn.Module) -> Weights:
@@ -59,6 +60,11 @@ def save(weights: Weights, file: Path, about: Mapping[str, str]) -> None:
 
 def buffer_of(tensor: Tensor) -> Buffer:
     """View a tensor's memory as a buffer; copies only from a device or a strided layout."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    data = memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else b""
-    return Buffer(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data)
+    here = tensor.detach().cpu().contiguous()
+    if not here.numel():
+        data: memoryview | bytes = b""
+    elif here.dtype is torch.bfloat16:  # NumPy has none
+        data = memoryview(here.reshape(-1).view(torch.uint8).numpy().data)
+    else:
+        data = memoryview(here.numpy().data).cast("B")
+    return Buffer(_NAMES[tensor.dtype], tuple(tensor.shape), data)

@@ -108,7 +108,8 @@ class Desk:
 
 def assemble(ward: Ward, learner: Learner, desk: Desk, transport: Transport, run: str) -> Hospital:
     """Put a hospital together."""
-    host = hop.Host(ward.scenario, ward.host, run, Ring.of(ward.scenario), learner, transport.send, desk.span)
+    expect = ward.berths.prepare if ward.own_process else lambda _: None
+    host = hop.Host(ward.scenario, ward.host, run, Ring.of(ward.scenario), learner, transport.send, desk.span, expect)
     return Hospital(host, transport, desk.ledger, desk.metrics, desk.log)
 
 
@@ -157,7 +158,8 @@ def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
         learner = make(ward)
         keys = order.read_keys(scenario)
         place = Place(order.name, order.bind, order.controller, keys)
-        transport = ZeroMQTransport(place, terms_of(scenario, order.run), learner.expected, desk.transferred)
+        terms = terms_of(scenario, order.run)
+        transport = ZeroMQTransport(place, terms, learner.expected, desk.transferred, room=ward.berths.room)
         with closing(transport):
             address = order.advertise or transport.address
             log.event("listening", address=address, metrics=exporter.address)

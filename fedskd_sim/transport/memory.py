@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fedskd_sim.messages import Forms, Message, Transfer, Traveller, size
+from fedskd_sim.messages import Forms, Message, Transfer, Traveller, plain_room, size
 from fedskd_sim.transport.base import NothingReceived
-from fedskd_sim.transport.wire import decode, encode
+from fedskd_sim.transport.parcels import packed, unpacked
 
 
 @dataclass
 class Exchange:
-    """Where the members of one run meet: a queue of frames for each name."""
+    """Where the members of one run meet: a queue of messages for each name."""
 
-    queues: dict[str, deque[list[bytearray]]] = field(default_factory=dict)
+    queues: dict[str, deque[list[list[bytearray]]]] = field(default_factory=dict)
 
     def waiting(self, name: str) -> bool:
         """Tell whether a message waits for a member."""
@@ -35,7 +35,8 @@ class MemoryTransport:
     def send(self, to: str, message: Message) -> None:
         """Put a copy of the message into the receiver's queue."""
         start = time.time()
-        self.exchange.queues.setdefault(to, deque()).append([bytearray(frame) for frame in encode(message)])
+        copied = [[bytearray(frame) for frame in frames] for frames in packed(message)]
+        self.exchange.queues.setdefault(to, deque()).append(copied)
         if isinstance(message, Traveller):
             self.observe(Transfer(message.hop, to, start, time.time(), size(message.weights), 1))
 
@@ -48,7 +49,7 @@ class MemoryTransport:
         """
         if not self.exchange.waiting(self.name):
             raise NothingReceived
-        return decode(self.exchange.queues[self.name].popleft(), self.expected)
+        return unpacked(self.exchange.queues[self.name].popleft(), self.expected, plain_room)
 
     def close(self) -> None:
         """Drop what nobody took."""

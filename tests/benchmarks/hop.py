@@ -1,8 +1,9 @@
 """The whole hop without training: weights in a model here to weights in the next hospital's model, digest included.
 
 Four processes in a ring on one machine pass a ResNet-18 (46.8 MB) on. Our hop is export, digest, send, receive, check of the digest
-and installation. The others move the same bytes and do no more: raw TCP between buffers, and torch.distributed gloo from tensor to
-tensor. First one model travels alone (how long does a hop take), then four at once (how many hops does the machine manage).
+and a network that lives in what has arrived. The others move the same bytes and do no more: raw TCP between buffers, and
+torch.distributed gloo from tensor to tensor. First one model travels alone (how long does a hop take), then four at once (how many
+hops does the machine manage).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tests.benchmarks.rings import MEMBERS, NAMES, PATIENCE_S, gloo, ours, tcp
 from tests.benchmarks.table import Table
 
 ROUNDS = 3
+PRELOAD = "fedskd_sim.runtimes.preload"
+"""As hospitals have it: what was imported is nothing for Python's cycle collector to look at."""
 REFERENCE = "raw TCP, no digest"
 Found = tuple[list[float], dict[str, list[float]]]
 
@@ -42,7 +45,7 @@ def free_ports(count: int) -> list[int]:
 def measured(target: Callable[[int, Any], None], *, meet: Callable[[list[Any]], None] = lambda _: None) -> Found:
     """Start the members of a ring and return what member 0 measured: whole hops, and parts of its own hops."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.benchmarks.rings"])
+    context.set_forkserver_preload(["tests.benchmarks.rings", PRELOAD])
     pipes = [context.Pipe() for _ in range(MEMBERS)]
     members = [context.Process(target=target, args=(index, pipes[index][1])) for index in range(MEMBERS)]
     for member in members:
@@ -54,8 +57,8 @@ def measured(target: Callable[[int, Any], None], *, meet: Callable[[list[Any]], 
     return found[0]
 
 
-def run_ours(kind: str, *, allocator: bool = True, together: bool = False) -> Found:
-    """Measure our hop over ipc, tcp or curve; ``allocator``: with the C allocator as hospitals set it."""
+def run_ours(kind: str, *, allocator: bool = True, copies: bool = False, together: bool = False) -> Found:
+    """Measure our hop over ipc, tcp or curve; ``allocator``: with the C allocator as hospitals set it; ``copies``: see `Ours`."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Keys.for_members((CONTROLLER, *NAMES)) if kind == "curve" else {}
         address = f"ipc://{folder}/hub" if kind == "ipc" else f"tcp://127.0.0.1:{free_ports(1)[0]}"
@@ -69,7 +72,7 @@ def run_ours(kind: str, *, allocator: bool = True, together: bool = False) -> Fo
                 hub.send(name, start)
             hub.close()
 
-        return measured(partial(ours, settings | {"allocator": allocator, "together": together}), meet=introduce)
+        return measured(partial(ours, settings | {"allocator": allocator, "copies": copies, "together": together}), meet=introduce)
 
 
 def run_tcp(*, together: bool = False) -> Found:
@@ -94,6 +97,7 @@ ALONE: dict[str, Callable[[], Found]] = {
     "ours, ipc": partial(run_ours, "ipc"),
     "ours, tcp without keys": partial(run_ours, "tcp"),
     "ours, tcp with CURVE": partial(run_ours, "curve"),
+    "ours, ipc, and the copy to go back to": partial(run_ours, "ipc", copies=True),
     "ours, ipc, default allocator": partial(run_ours, "ipc", allocator=False),
     "gloo, tensor by tensor": partial(run_gloo, flat=False),
     "gloo, flattened": partial(run_gloo, flat=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -17,11 +17,12 @@ import torch.distributed as dist
 from torch import nn
 from torchvision.models import resnet18
 
-from fedskd_sim.learning.weights import export, install, spec_of
-from fedskd_sim.messages import HopId, Register, Transfer, Traveller, digest
+from fedskd_sim.learning.berths import Berths
+from fedskd_sim.learning.weights import export, install, snapshot, spec_of
+from fedskd_sim.messages import HopId, Register, Transfer, Traveller, Weights
 from fedskd_sim.runtimes.member import keep_freed_memory
 from fedskd_sim.transport.base import CONTROLLER
-from fedskd_sim.transport.zeromq import Place, Terms, ZeroMQTransport, office
+from fedskd_sim.transport.zeromq import Place, Terms, ZeroMQTransport
 
 MEMBERS = 4
 LAPS = 10
@@ -69,54 +70,55 @@ class Stopwatch(defaultdict[str, list[float]]):
 
 
 class Ours:
-    """One member of a ring on our own transport.
-
-    Where models travel together, one is installed while another is on its way out: each in a model of its own, and a model is only
-    overwritten when the hop that left from it has been confirmed.
-    """
+    """One member of a ring on our own transport. A model arrives in the memory of a network that waits for it, as at a hospital."""
 
     def __init__(self, settings: Mapping[str, Any], index: int) -> None:
-        self.models = [resnet18() for _ in range(2 if settings["together"] else 1)]
+        networks = [resnet18() for _ in range(3 if settings["together"] else 2)]
+        self.networks = deque((network, export(network)) for network in networks)
         self.name, self.next = NAMES[index], NAMES[(index + 1) % MEMBERS]
-        self.watch, self.sent, self.confirmed = Stopwatch(), 0, 0
+        self.watch, self.sent, self.confirmed, self.copies = Stopwatch(), 0, 0, settings["copies"]
         self.receipts: SimpleQueue[Transfer] = SimpleQueue()
+        self.berths = Berths()
+        self.berths.build = self._berth
         keys = settings["keys"].get(self.name)
         bind = f"ipc://{settings['folder']}/{self.name}" if settings["kind"] == "ipc" else "tcp://127.0.0.1:*"
         terms = Terms("run", receipt=PATIENCE_S, retry=PATIENCE_S, inbox=2)
-        expected = dict.fromkeys(NAMES, (spec_of(self.models[0]),))
-        self.transport = ZeroMQTransport(Place(self.name, bind, settings["hub"], keys), terms, expected, self.receipts.put)
+        expected = dict.fromkeys(NAMES, (spec_of(networks[0]),))
+        place = Place(self.name, bind, settings["hub"], keys)
+        self.transport = ZeroMQTransport(place, terms, expected, self.receipts.put, room=self.berths.room)
         self.transport.send(CONTROLLER, Register("run", self.name, self.transport.address, keys.public if keys else "", ""))
         self.transport.receive(PATIENCE_S)
-        office.decode = self._verified(office.decode)  # type: ignore[attr-defined]
+        self.before = NAMES[index - 1]
+        self.here = networks[0]
+        self.berths.prepare(self.before)
 
     def forward(self) -> None:
-        """Export, digest, and hand over."""
+        """Export and hand over."""
         with self.watch.part("export"):
-            weights = export(self.models[self.sent % len(self.models)])
-        with self.watch.part("digest"):
-            mark = digest(weights)
-        self.transport.send(self.next, Traveller(HopId("run", self.name, 1, self.sent), self.name, "", mark, (), weights))
+            weights = export(self.here)
+        self.transport.send(self.next, Traveller(HopId("run", self.name, 1, self.sent), self.name, "", "", (), weights))
         self.sent += 1
 
     def arrive(self) -> None:
-        """Take in what comes."""
+        """Take in what comes; ``copies``: and copy it, as a session does that may have to go back to it."""
         traveller = self.transport.receive(PATIENCE_S)
-        while self.confirmed < self.sent - len(self.models) + 1:
+        with self.watch.part("take"):
+            self.here = self.berths.take(self.before, traveller.weights)  # type: ignore[union-attr]
+            if self.here is None:  # it was faster than this member
+                self.here, _ = self._berth(self.before)
+                install(self.here, traveller.weights)  # type: ignore[union-attr]
+        while self.confirmed < self.sent - len(self.networks) + 2:
             self.receipts.get(timeout=PATIENCE_S)
             self.confirmed += 1
-        with self.watch.part("install"):
-            install(self.models[self.sent % len(self.models)], traveller.weights)  # type: ignore[union-attr]
+        self.berths.prepare(self.before)
+        if self.copies:
+            with self.watch.part("copy"):
+                snapshot(self.here)
 
-    def _verified(self, decode: Any) -> Any:
-        """Time what the office does to a traveller between its arrival and its receipt."""
-
-        def timed_decode(frames: Any, expected: Any) -> Any:
-            if not expected:
-                return decode(frames, expected)
-            with self.watch.part("decode and verify"):
-                return decode(frames, expected)
-
-        return timed_decode
+    def _berth(self, _model: str) -> tuple[nn.Module, Weights]:
+        """Give a network that nothing leaves from any more: there are no sessions here in which to build new ones."""
+        self.networks.rotate()
+        return self.networks[0]
 
 
 def ours(settings: Mapping[str, Any], index: int, say: Any) -> None:

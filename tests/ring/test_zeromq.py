@@ -27,6 +27,7 @@ from fedskd_sim.messages import (
     spec,
 )
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived
+from fedskd_sim.transport.parcels import packed
 from fedskd_sim.transport.wire import CONTROL_LIMIT, encode
 from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
 
@@ -185,8 +186,8 @@ def test_a_model_of_another_run_is_refused(tmp_path: Path) -> None:
     """A hop is recognised by its run."""
     with members("ipc", tmp_path) as ring:
         link = raw(ring.ends["south"].address)
-        link.send_multipart(encode(traveller(run="other")))
-        assert until(lambda: ring.ends["south"].refused == 1)
+        parts = send_all(link, traveller(run="other"))
+        assert until(lambda: ring.ends["south"].refused == parts)
         with pytest.raises(NothingReceived):
             ring.ends["south"].receive(0.2)
         link.close()
@@ -202,6 +203,69 @@ def raw(to: str, keys: tuple[bytes, bytes, bytes] | None = None) -> zmq.Socket:
     return socket
 
 
+def send_all(link: zmq.Socket, message: Message) -> int:
+    """Send a message as a member would; give the number of its parts."""
+    parts = [[bytes(frame) for frame in frames] for frames in packed(message)]
+    for frames in parts:
+        link.send_multipart(frames)
+    return len(parts)
+
+
+def test_a_model_that_begins_anew_arrives_once(tmp_path: Path) -> None:
+    """A sender that broke off in the middle and sends all of it again is heard; what was half there is forgotten."""
+    with members("ipc", tmp_path) as ring:
+        link = raw(ring.ends["south"].address)
+        parts = [[bytes(frame) for frame in frames] for frames in packed(traveller())]
+        for frames in (*parts[:2], *parts):
+            link.send_multipart(frames)
+        arrived = received(ring.ends["south"])
+        assert isinstance(arrived, Traveller)
+        assert digest(arrived.weights) == digest(WEIGHTS)
+        assert link.poll(5000)
+        assert ring.ends["south"].refused == 0
+        with pytest.raises(NothingReceived):
+            ring.ends["south"].receive(0.2)
+        link.close()
+
+
+def test_two_models_that_arrive_at_once_do_not_mix(tmp_path: Path) -> None:
+    """Parcels of two senders may take turns: each belongs to the model of its sender."""
+    with members("ipc", tmp_path) as ring:
+        links = [raw(ring.ends["south"].address) for _ in range(2)]
+        parts = [[[bytes(frame) for frame in frames] for frames in packed(traveller(hop))] for hop in (1, 2)]
+        for both in zip(*parts, strict=True):
+            for link, frames in zip(links, both, strict=True):
+                link.send_multipart(frames)
+        arrived = [received(ring.ends["south"]) for _ in range(2)]
+        assert {message.hop.hop for message in arrived if isinstance(message, Traveller)} == {1, 2}
+        assert {digest(message.weights) for message in arrived if isinstance(message, Traveller)} == {digest(WEIGHTS)}
+        assert ring.ends["south"].refused == 0
+        for link in links:
+            link.close()
+
+
+@pytest.mark.parametrize("fault", ["a parcel is missing", "a bit is wrong"])
+def test_a_model_that_arrives_damaged_is_not_confirmed(fault: str, tmp_path: Path) -> None:
+    """Nobody gets it and no receipt leaves, so that its sender sends it again; then it arrives."""
+    with members("ipc", tmp_path) as ring:
+        link = raw(ring.ends["south"].address)
+        parts = [[bytes(frame) for frame in frames] for frames in packed(traveller())]
+        whole = [list(frames) for frames in parts]
+        if fault == "a parcel is missing":
+            del parts[1]
+        else:
+            parts[1][-1] = bytes([parts[1][-1][0] ^ 1]) + parts[1][-1][1:]
+        for frames in parts:
+            link.send_multipart(frames)
+        assert until(lambda: ring.ends["south"].refused > 0)
+        assert not link.poll(300)
+        for frames in whole:
+            link.send_multipart(frames)
+        assert received(ring.ends["south"]).hop == traveller().hop
+        assert link.poll(5000)
+        link.close()
+
+
 @pytest.mark.parametrize("stranger", ["without keys", "with keys of its own"])
 def test_a_stranger_gets_nowhere(stranger: str, tmp_path: Path) -> None:
     """Neither without keys nor with keys outside the run does a message get in or an answer out, even knowing all public keys."""
@@ -211,7 +275,7 @@ def test_a_stranger_gets_nowhere(stranger: str, tmp_path: Path) -> None:
         link = raw(ring.ends["south"].address, keys)
         hub_keys = (ring.keys[CONTROLLER].public.encode(), *pair) if keys else None
         hub_link = raw(ring.hub.address, hub_keys)
-        link.send_multipart([bytes(frame) for frame in encode(traveller())])
+        send_all(link, traveller())
         hub_link.send_multipart([bytes(frame) for frame in encode(Done("north"))])
         assert not link.poll(1000)
         with pytest.raises(NothingReceived):
@@ -243,7 +307,7 @@ def test_the_controller_takes_no_frame_that_could_hold_weights(tmp_path: Path) -
         link.send(b"x" * (CONTROL_LIMIT + 1))
         link.close()
         link = raw(ring.hub.address)
-        link.send_multipart(encode(traveller()))
+        send_all(link, traveller())
         link.send_multipart(encode(Done("north")))
         link.send_multipart(encode(End(0, "")))
         with pytest.raises(NothingReceived):

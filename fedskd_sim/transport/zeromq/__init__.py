@@ -12,10 +12,11 @@ from threading import Thread
 import zmq
 
 from fedskd_sim.errors import FedskdError, WireError
-from fedskd_sim.messages import ITEM_BYTES, Done, Failed, Forms, Message, Progress, Register, Transfer, Traveller
+from fedskd_sim.messages import Done, Failed, Forms, Message, Progress, Register, Room, Transfer, Traveller, plain_room
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived
+from fedskd_sim.transport.parcels import PARCEL_BYTES
 from fedskd_sim.transport.wire import decode, encode
-from fedskd_sim.transport.zeromq.office import Office, Terms
+from fedskd_sim.transport.zeromq.office import Goods, Office, Terms
 from fedskd_sim.transport.zeromq.sockets import Endpoint, Keys, address_of
 
 __all__ = ["Hub", "Keys", "Place", "Terms", "ZeroMQTransport"]
@@ -34,8 +35,16 @@ class Place:
 class ZeroMQTransport:
     """A hospital's links. `address` is where its inbox really listens."""
 
-    def __init__(self, place: Place, terms: Terms, expected: Mapping[str, Forms], observe: Callable[[Transfer], None]) -> None:
-        """Bind the inbox, connect to the controller and open the post office.
+    def __init__(
+        self,
+        place: Place,
+        terms: Terms,
+        expected: Mapping[str, Forms],
+        observe: Callable[[Transfer], None],
+        *,
+        room: Room = plain_room,
+    ) -> None:
+        """Bind the inbox, connect to the controller and open the post office; tensors arrive in memory from ``room``.
 
         Raises:
             FedskdError: the inbox cannot be bound (see `Endpoint.listen`).
@@ -44,14 +53,14 @@ class ZeroMQTransport:
         self._terms = terms
         self._endpoint = Endpoint(place.name, place.keys)
         try:
-            inbox = self._endpoint.listen(place.bind, _largest(expected))
+            inbox = self._endpoint.listen(place.bind, PARCEL_BYTES)
             controller = self._endpoint.connect(place.controller, CONTROLLER)
         except FedskdError:
             self._endpoint.close()
             raise
         self._bell, wake = self._endpoint.pair()
         self.address = address_of(inbox)
-        self._office = Office(self._endpoint, inbox, controller, wake, terms, expected, observe)
+        self._office = Office(self._endpoint, inbox, controller, wake, terms, Goods(expected, room), observe)
         self._thread = Thread(target=self._office.run, name="post office", daemon=True)
         self._thread.start()
 
@@ -131,7 +140,7 @@ class Hub:
         while self._socket.poll(int(max(0.0, deadline - time.monotonic()) * 1000)):
             sender, *frames = self._socket.recv_multipart()
             try:
-                message = decode(frames, {})
+                message = decode(frames)
             except WireError:
                 self.refused += 1
                 continue
@@ -143,15 +152,3 @@ class Hub:
     def close(self) -> None:
         """Free the address."""
         self._endpoint.close()
-
-
-def _largest(expected: Mapping[str, Forms]) -> int:
-    """Size in bytes of the largest tensor any model of the run has."""
-    sizes = [1]
-    for spec in (form for forms in expected.values() for form in forms):
-        for dtype, shape in spec.values():
-            count = ITEM_BYTES[dtype]
-            for length in shape:
-                count *= length
-            sizes.append(count)
-    return max(sizes)

@@ -24,6 +24,7 @@ RECONNECT_MS = 50
 RECONNECT_MOST_MS = 2000
 CONNECT_MS = 3000
 """A member that was restarted elsewhere has another address: without an end to connecting its name is never looked up again."""
+QUEUE = 64
 ENVELOPE = 256  # what CURVE adds to a frame, and then some
 SOCKET_PATH_LIMIT = 107
 DOMAIN = "run"
@@ -118,14 +119,15 @@ class Endpoint:
             raise _translated(error, address) from error
         return socket
 
-    def connect(self, address: str, peer: str, public_key: str = "") -> zmq.Socket[bytes]:
-        """Open a link to a member's inbox; it connects in the background and reconnects by itself.
+    def connect(self, address: str, peer: str, public_key: str = "", *, queue: int = QUEUE) -> zmq.Socket[bytes]:
+        """Open a link to a member's inbox that keeps ``queue`` messages; it connects in the background and reconnects by itself.
 
         Raises:
             InvalidValue: no keys for this peer, another key than agreed, or no address.
 
         """
         socket = self._socket(zmq.DEALER, CONTROL_LIMIT)
+        socket.sndhwm = max(queue, QUEUE)
         socket.routing_id = self.name.encode()
         if self.keys:
             agreed = self.keys.members.get(peer)
@@ -156,7 +158,7 @@ class Endpoint:
         socket = self._context.socket(kind)
         socket.linger = LINGER_MS
         socket.maxmsgsize = max(largest, HEADER_LIMIT if largest > CONTROL_LIMIT else CONTROL_LIMIT) + ENVELOPE
-        socket.sndhwm = socket.rcvhwm = 64
+        socket.sndhwm = socket.rcvhwm = QUEUE
         socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = HEARTBEAT_MS, SILENCE_MS, SILENCE_MS
         socket.connect_timeout = CONNECT_MS
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS, RECONNECT_MOST_MS

@@ -1,0 +1,147 @@
+"""A model on its way over a link: its header, then its bytes in parcels of at most two mebibytes; pure.
+
+While one end still sends, the other has copied and checked what has arrived: a hop takes little longer than its bytes alone
+(tests/benchmarks/hop.py). Both ends cut a model by the table of its header alone. A parcel is a header with its number and one raw
+frame per tensor in it, or per part of one; small tensors that follow one another share a frame. The last parcel has the digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from fedskd_sim.errors import DigestMismatch
+from fedskd_sim.messages import Buffer, Fingerprint, Forms, HopId, Message, Parcel, Room, Spec, Traveller, bytes_of, spec
+from fedskd_sim.transport.wire import Frame, announced, bad, decode, encode, header, parcel
+
+PARCEL_BYTES = 2 << 20
+"""Of 128 KiB to 8 MiB, 1 and 2 MiB were fastest: they stay in the cache from arrival to copy."""
+SMALL_BYTES = 64 << 10
+"""Smaller pieces are copied on their way out anyway."""
+
+
+class Piece(NamedTuple):
+    """The bytes ``start`` to ``end`` of a tensor."""
+
+    tensor: str
+    start: int
+    end: int
+
+
+Cut = list[list[list[Piece]]]
+"""The pieces of every frame of every parcel."""
+
+
+def cut(table: Spec) -> Cut:
+    """Share tensors out to parcels and frames, in order: every tensor to one, empty ones too, and to at least one parcel."""
+    parcels: Cut = [[]]
+    left, joins = PARCEL_BYTES, False
+    for name, form in table.items():
+        end, whole = -1, bytes_of(form)
+        while end < whole:
+            if not left:
+                parcels.append([])
+                left, joins = PARCEL_BYTES, False
+            start, end = max(end, 0), min(whole, max(end, 0) + left)
+            small = end - start < SMALL_BYTES
+            if not (small and joins):
+                parcels[-1].append([])
+            parcels[-1][-1].append(Piece(name, start, end))
+            left, joins = left - (end - start), small
+    return parcels
+
+
+def count(table: Spec) -> int:
+    """Count the messages that a model goes in."""
+    return 1 + len(cut(table))
+
+
+def packed(message: Message) -> Iterator[list[Frame]]:
+    """Write a message as it goes over a link, a traveller in parcels; only small pieces are copied from the sender's memory."""
+    yield encode(message)
+    if isinstance(message, Traveller):
+        yield from _parcels(message)
+
+
+def _parcels(traveller: Traveller) -> Iterator[list[Frame]]:
+    table = spec(traveller.weights)
+    data = {name: memoryview(buffer.data) for name, buffer in traveller.weights.items()}
+    mark = None if traveller.digest else Fingerprint(table)
+    plan = cut(table)
+    for number, parts in enumerate(plan, 1):
+        frames: list[Frame] = [_joined([data[name][start:end] for name, start, end in pieces]) for pieces in parts]
+        if mark:
+            for frame in frames:
+                mark.add(frame)
+        last = (mark.text() if mark else traveller.digest) if number == len(plan) else ""
+        yield [*encode(Parcel(traveller.hop, number, last)), *frames]
+
+
+def _joined(views: list[memoryview]) -> Frame:
+    return views[0] if len(views) == 1 else b"".join(views)
+
+
+class Assembly:
+    """A traveller that is arriving."""
+
+    def __init__(self, traveller: Traveller, table: Spec, room: Room) -> None:
+        """Wait for the first parcel; see `announced` for the arguments. Memory is asked for as tensors begin."""
+        self.hop: HopId = traveller.hop
+        self._traveller, self._table, self._room = traveller, table, room
+        self._plan = cut(table)
+        self._mark = Fingerprint(table)
+        self._memory: dict[str, memoryview] = {}
+        self._taken = 0
+
+    def add(self, label: Parcel, frames: Sequence[Frame]) -> Traveller | None:
+        """Copy the next parcel's frames to where they belong; gives the traveller when it was the last.
+
+        Raises:
+            BadMessage: another parcel than the next one, or frames of other sizes than the table says.
+            DigestMismatch: the weights are not the ones that were sent.
+
+        """
+        parts = self._plan[self._taken] if self._taken < len(self._plan) else []
+        if label.hop != self.hop or label.number != self._taken + 1 or len(frames) != len(parts):
+            raise bad(f"part {label.number} of the model of {label.hop.model!r} is not the one that should come")
+        for pieces, frame in zip(parts, frames, strict=True):
+            wanted = sum(end - start for _, start, end in pieces)
+            if len(frame) != wanted:
+                raise bad(f"a part from tensor {pieces[0].tensor!r} on has {len(frame)} bytes instead of {wanted}")
+            self._mark.add(frame)
+            self._keep(pieces, memoryview(frame))
+        self._taken += 1
+        return self._finished(label) if self._taken == len(self._plan) else None
+
+    def _keep(self, pieces: list[Piece], frame: memoryview) -> None:
+        place = 0
+        for name, start, end in pieces:
+            if start == 0:
+                self._memory[name] = self._room(self.hop.model, name, bytes_of(self._table[name]))
+            self._memory[name][start:end] = frame[place : place + end - start]
+            place += end - start
+
+    def _finished(self, label: Parcel) -> Traveller:
+        traveller = self._traveller
+        if self._mark.text() != label.digest:
+            text = f"the weights of {traveller.hop.model!r} from {traveller.sender!r} changed on the way"
+            raise DigestMismatch(text, fix="look for failing memory or a program that writes to the link")
+        weights = {name: Buffer(*form, self._memory[name]) for name, form in self._table.items()}
+        return replace(traveller, digest=label.digest, weights=weights)
+
+
+def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], room: Room) -> Message:
+    """Undo `packed`; raises as `decode`, `announced` and `Assembly.add`."""
+    kind, values = header(messages[0])
+    if kind is not Traveller:
+        return decode(messages[0])
+    assembly = Assembly(*announced(values, expected), room)
+    for label, *frames in messages[1:]:
+        kind, values = header([label])
+        if kind is not Parcel:
+            break
+        arrived = assembly.add(parcel(values), frames)
+        if arrived:
+            return arrived
+    raise bad("a model ends before its last parcel")
