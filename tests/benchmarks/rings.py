@@ -19,7 +19,7 @@ from torchvision.models import resnet18
 
 from fedskd_sim.learning.berths import Berths
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
-from fedskd_sim.messages import HopId, Register, Transfer, Traveller, Weights
+from fedskd_sim.messages import HopId, Message, Register, Start, Transfer, Traveller, Weights
 from fedskd_sim.runtimes.member import keep_freed_memory
 from fedskd_sim.transport.base import CONTROLLER
 from fedskd_sim.transport.zeromq import Place, Terms, ZeroMQTransport
@@ -87,7 +87,9 @@ class Ours:
         place = Place(self.name, bind, settings["hub"], keys)
         self.transport = ZeroMQTransport(place, terms, expected, self.receipts.put, room=self.berths.room)
         self.transport.send(CONTROLLER, Register("run", self.name, self.transport.address, keys.public if keys else "", ""))
-        self.transport.receive(PATIENCE_S)
+        self.early: list[Message] = []
+        while not isinstance(message := self.transport.receive(PATIENCE_S), Start):
+            self.early.append(message)  # the one before was quicker to start
         self.before = NAMES[index - 1]
         self.here = networks[0]
         self.berths.prepare(self.before)
@@ -101,7 +103,7 @@ class Ours:
 
     def arrive(self) -> None:
         """Take in what comes; ``copies``: and copy it, as a session does that may have to go back to it."""
-        traveller = self.transport.receive(PATIENCE_S)
+        traveller = self.early.pop(0) if self.early else self.transport.receive(PATIENCE_S)
         with self.watch.part("take"):
             self.here = self.berths.take(self.before, traveller.weights)  # type: ignore[union-attr]
             if self.here is None:  # it was faster than this member
