@@ -31,7 +31,7 @@ class Host:
     learner: Learner
     send: Callable[[str, Traveller], None]
     span: Callable[[str, Stop, float], None]
-    expect: Callable[[str], None] = lambda _: None
+    expect: Callable[[str], None]
 
     def architecture(self, model: str) -> str:
         """Name the architecture of a hospital's model."""

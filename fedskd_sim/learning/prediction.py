@@ -102,7 +102,7 @@ class Predicting:
         weights, finished = split(arriving, LAST) if arriving is not None else (self._chosen or self._choose(), {})
         if arriving is not None and self._settings.council:
             self._council[model] = owned(finished)
-        network = self._site.arrived(model, weights)
+        network = self._site.made(model, weights) if arriving is None else self._site.arrived(model, weights)
         return self._measured(logits_of(network, self._site.data.test.images), [network])
 
     def council(self) -> Measures | None:

@@ -34,7 +34,8 @@ class Site:
         self.training = ward.scenario.training
         self._others: dict[str, Samples] = {}
         self.shape = image_shape(ward.scenario, ward.host, ward.data_folder)
-        ward.berths.build = self._berth
+        if ward.own_process:
+            ward.berths.build = self._berth
 
     def specs(self) -> Mapping[str, Spec]:
         """Describe the model of every hospital."""

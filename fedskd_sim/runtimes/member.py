@@ -108,8 +108,8 @@ class Desk:
 
 def assemble(ward: Ward, learner: Learner, desk: Desk, transport: Transport, run: str) -> Hospital:
     """Put a hospital together."""
-    expect = ward.berths.prepare if ward.own_process else lambda _: None
-    host = hop.Host(ward.scenario, ward.host, run, Ring.of(ward.scenario), learner, transport.send, desk.span, expect)
+    ring = Ring.of(ward.scenario)
+    host = hop.Host(ward.scenario, ward.host, run, ring, learner, transport.send, desk.span, ward.berths.prepare)
     return Hospital(host, transport, desk.ledger, desk.metrics, desk.log)
 
 

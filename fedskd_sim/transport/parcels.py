@@ -1,8 +1,8 @@
 """A model on its way over a link: its header, then its bytes in parcels of at most two mebibytes; pure.
 
-While one end still sends, the other has copied and checked what has arrived: a hop takes little longer than its bytes alone
-(tests/benchmarks/hop.py). Both ends cut a model by the table of its header alone. A parcel is a header with its number and one raw
-frame per tensor in it, or per part of one; small tensors that follow one another share a frame. The last parcel has the digest.
+While one end still sends, the other has copied and checked what has arrived (tests/benchmarks/hop.py). Both ends cut a model by
+the table of its header alone. A parcel is a header with its number and one raw frame per tensor in it, or per part of one; small
+tensors that follow one another share a frame. The last parcel has the digest of them all.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fedskd_sim.errors import DigestMismatch
-from fedskd_sim.messages import Buffer, Fingerprint, Forms, HopId, Message, Parcel, Room, Spec, Traveller, bytes_of, spec
+from fedskd_sim.messages import Buffer, Fingerprint, Forms, Message, Parcel, Room, Spec, Traveller, bytes_of, spec
 from fedskd_sim.transport.wire import Frame, announced, bad, decode, encode, header, parcel
 
 PARCEL_BYTES = 2 << 20
-"""Of 128 KiB to 8 MiB, 1 and 2 MiB were fastest: they stay in the cache from arrival to copy."""
+"""Of 1 to 8 MiB, 1 and 2 were fastest, and 2 need fewer messages; less than 1 was slower in a prototype."""
 SMALL_BYTES = 64 << 10
 """Smaller pieces are copied on their way out anyway."""
 
@@ -87,7 +87,6 @@ class Assembly:
 
     def __init__(self, traveller: Traveller, table: Spec, room: Room) -> None:
         """Wait for the first parcel; see `announced` for the arguments. Memory is asked for as tensors begin."""
-        self.hop: HopId = traveller.hop
         self._traveller, self._table, self._room = traveller, table, room
         self._plan = cut(table)
         self._mark = Fingerprint(table)
@@ -103,7 +102,7 @@ class Assembly:
 
         """
         parts = self._plan[self._taken] if self._taken < len(self._plan) else []
-        if label.hop != self.hop or label.number != self._taken + 1 or len(frames) != len(parts):
+        if label.hop != self._traveller.hop or label.number != self._taken + 1 or len(frames) != len(parts):
             raise bad(f"part {label.number} of the model of {label.hop.model!r} is not the one that should come")
         for pieces, frame in zip(parts, frames, strict=True):
             wanted = sum(end - start for _, start, end in pieces)
@@ -118,7 +117,7 @@ class Assembly:
         place = 0
         for name, start, end in pieces:
             if start == 0:
-                self._memory[name] = self._room(self.hop.model, name, bytes_of(self._table[name]))
+                self._memory[name] = self._room(self._traveller.hop.model, name, bytes_of(self._table[name]))
             self._memory[name][start:end] = frame[place : place + end - start]
             place += end - start
 

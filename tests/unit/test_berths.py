@@ -119,7 +119,7 @@ def test_a_hospital_finds_its_visitor_in_its_network(layout: str, tmp_path: Path
     """The visitor lives where it arrived and can be put back from a copy; with another layout in memory it is built as usual."""
     file = tmp_path / "berths.yaml"
     file.write_text(SCENARIO + f"training: {{memory_format: {layout}}}\n", encoding="utf-8")
-    site = Site(Ward(load(file).scenario, "a"))
+    site = Site(Ward(load(file).scenario, "a", own_process=True))
     weights = snapshot(Site(Ward(load(file).scenario, "b")).first(1))
     site.ward.berths.prepare("b")
     arrived = arriving(site.ward.berths, weights, "b")
