@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from fedskd_sim.errors import DigestMismatch
-from fedskd_sim.messages import Buffer, Fingerprint, Forms, Message, Parcel, Room, Spec, Traveller, bytes_of, spec
+from fedskd_sim.messages import Buffer, Fingerprint, Forms, Message, Parcel, Room, Spec, TensorSpec, Traveller, bytes_of, spec
 from fedskd_sim.transport.wire import Frame, announced, bad, decode, encode, header, parcel
 
 PARCEL_BYTES = 2 << 20
@@ -29,20 +30,25 @@ class Piece(NamedTuple):
     end: int
 
 
-Cut = list[list[list[Piece]]]
-"""The pieces of every frame of every parcel."""
+Cut = Sequence[Sequence[Sequence[Piece]]]
+"""The pieces of every frame of every parcel; of the same table always the same one, so do not write to it."""
 
 
 def cut(table: Spec) -> Cut:
     """Share tensors out to parcels and frames, in order: every tensor to one, empty ones too, and to at least one parcel."""
-    parcels: Cut = [[]]
-    left, joins = PARCEL_BYTES, False
-    for name, form in table.items():
+    return _cut(tuple(table.items()), PARCEL_BYTES)
+
+
+@lru_cache(maxsize=128)
+def _cut(table: tuple[tuple[str, TensorSpec], ...], most: int) -> Cut:
+    parcels: list[list[list[Piece]]] = [[]]
+    left, joins = most, False
+    for name, form in table:
         end, whole = -1, bytes_of(form)
         while end < whole:
             if not left:
                 parcels.append([])
-                left, joins = PARCEL_BYTES, False
+                left, joins = most, False
             start, end = max(end, 0), min(whole, max(end, 0) + left)
             small = end - start < SMALL_BYTES
             if not (small and joins):
@@ -113,7 +119,7 @@ class Assembly:
         self._taken += 1
         return self._finished(label) if self._taken == len(self._plan) else None
 
-    def _keep(self, pieces: list[Piece], frame: memoryview) -> None:
+    def _keep(self, pieces: Sequence[Piece], frame: memoryview) -> None:
         place = 0
         for name, start, end in pieces:
             if start == 0:

@@ -1,9 +1,9 @@
 """The whole hop without training: weights in a model here to weights in the next hospital's model, digest included.
 
 Four processes in a ring on one machine pass a ResNet-18 (46.8 MB) on. Our hop is export, digest, send, receive, check of the digest
-and a network that lives in what has arrived. The others move the same bytes and do no more: raw TCP between buffers, and
-torch.distributed gloo from tensor to tensor. First one model travels alone (how long does a hop take), then four at once (how many
-hops does the machine manage).
+and a network that lives in what has arrived. The others move the same bytes and do no more: raw TCP between buffers that are used
+again and again, or into new memory each time, as a program does that keeps what it receives; and torch.distributed gloo from tensor
+to tensor. First one model travels alone (how long does a hop take), then four at once (how many hops does the machine manage).
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def run_ours(kind: str, *, allocator: bool = True, copies: bool = False, togethe
         return measured(partial(ours, settings | {"allocator": allocator, "copies": copies, "together": together}), meet=introduce)
 
 
-def run_tcp(*, together: bool = False) -> Found:
-    """Measure raw TCP."""
+def run_tcp(*, together: bool = False, fresh: bool = False) -> Found:
+    """Measure raw TCP; ``fresh``: into new memory each time."""
 
     def start_all(pipes: list[Any]) -> None:
         for pipe in pipes:
@@ -84,7 +84,7 @@ def run_tcp(*, together: bool = False) -> Found:
         for pipe in pipes:
             pipe.send("go")
 
-    return measured(partial(tcp, free_ports(MEMBERS), together=together), meet=start_all)
+    return measured(partial(tcp, free_ports(MEMBERS), together=together, fresh=fresh), meet=start_all)
 
 
 def run_gloo(*, flat: bool) -> Found:
@@ -94,6 +94,7 @@ def run_gloo(*, flat: bool) -> Found:
 
 ALONE: dict[str, Callable[[], Found]] = {
     REFERENCE: run_tcp,
+    "raw TCP into new memory each time": partial(run_tcp, fresh=True),
     "ours, ipc": partial(run_ours, "ipc"),
     "ours, tcp without keys": partial(run_ours, "tcp"),
     "ours, tcp with CURVE": partial(run_ours, "curve"),

@@ -1,7 +1,8 @@
 """Proportional memory (PSS) of hospital processes: in a run against what it must hold, and forked against started afresh.
 
 The budget of a hospital is an idle forked one (PyTorch, shared) + two models + their gradients + AdamW's state of both +
-what autograd keeps of a two-model step + one message. Everything but the first is measured on the models themselves.
+what autograd keeps of a two-model step + one message. Everything but the first is measured on the models themselves. No program
+holds only what it must: so a plain PyTorch loop that trains the same two models, in four processes forked alike, is measured too.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from fedskd_sim.learning.admission import image_shape, pixel_grid
-from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.data import Samples, batches
+from fedskd_sim.learning.data import load as load_data
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import build
 from fedskd_sim.learning.session import Course, Pupils, train
@@ -137,25 +141,76 @@ def kept_by_autograd(scenario: Scenario, names: tuple[str, str]) -> float:
     return sum(kept.values()) / MB
 
 
-def budget(scenario: Scenario, host: str, floor: float) -> dict[str, float]:
-    """Add up what a hospital must hold in a session with the visitor that needs most, in MB."""
-    shape = image_shape(scenario, host, None)
-    bytes_of = {name: size(export(build(scenario.hospital(name).architecture, shape, 1))) / MB for name in scenario.names}
-    visitors = [name for name in scenario.names if name != host]
-    visitor = max(visitors, key=lambda name: 5 * bytes_of[name] + kept_by_autograd(scenario, (name, host)))
-    models = bytes_of[host] + bytes_of[visitor]
+def budget(scenario: Scenario, pair: tuple[str, str], floor: float) -> dict[str, float]:
+    """Add up what a host must hold in a session with a visitor, in MB."""
+    host, visitor = pair
+    models = bytes_of(scenario, host) + bytes_of(scenario, visitor)
     parts = {"idle forked process": floor, "two models": models, "gradients": models, "optimiser state": 2 * models}
     parts["kept by autograd"] = kept_by_autograd(scenario, (visitor, host))
-    parts["one message"] = bytes_of[visitor]
+    parts["one message"] = bytes_of(scenario, visitor)
     return parts
+
+
+def loop(scenario: Scenario, names: tuple[str, str], say: Any, stay: Any) -> None:
+    """Train two models on the first one's data as a plain script does, for an epoch; say so, and stay until told."""
+    torch.set_num_threads(1)
+    shape = image_shape(scenario, names[0], None)
+    models = [build(scenario.hospital(name).architecture, shape, 1) for name in names]
+    optimisers = [torch.optim.AdamW(model.parameters()) for model in models]
+    draw = torch.Generator().manual_seed(1)
+    for batch in batches(load_data(scenario, names[0], None, "cpu").train, scenario.training.batch_size, draw):
+        sum(cross_entropy(model(batch.images)[0], batch.labels) for model in models).backward()
+        for model, optimiser in zip(models, optimisers, strict=True):
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+            optimiser.step()
+            optimiser.zero_grad()
+    say.send("done")
+    stay.wait(120)
+
+
+def plain(scenario: Scenario, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Train every pair of host and visitor in a plain loop, all at once; return the largest PSS of each in MB."""
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOAD])
+    stay = context.Event()
+    pipes = [context.Pipe() for _ in pairs]
+    processes = [
+        context.Process(target=loop, args=(scenario, pair, pipe[1], stay)) for pair, pipe in zip(pairs, pipes, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    found = [0.0] * len(processes)
+    while any(process.is_alive() and not pipe[0].poll() for process, pipe in zip(processes, pipes, strict=True)):
+        for place, process in enumerate(processes):
+            with suppress(OSError, StopIteration):
+                found[place] = max(found[place], pss(process.pid))
+        time.sleep(LOOK_S)
+    stay.set()
+    for process in processes:
+        process.join()
+    return found
+
+
+def largest_visitor(scenario: Scenario, host: str) -> str:
+    """Name the visitor of a host that needs most."""
+    visitors = [name for name in scenario.names if name != host]
+    return max(visitors, key=lambda name: 5 * bytes_of(scenario, name) + kept_by_autograd(scenario, (name, host)))
+
+
+def bytes_of(scenario: Scenario, name: str) -> float:
+    """Weigh a hospital's model in MB."""
+    return size(export(build(scenario.hospital(name).architecture, image_shape(scenario, name, None), 1))) / MB
 
 
 def run(title: str, file: Path, floor: float) -> Table:
     """Compare the peaks of a run with the budgets of its hospitals."""
     scenario = load(file).scenario
-    budgets = [budget(scenario, name, floor) for name in scenario.names]
+    pairs = [(name, largest_visitor(scenario, name)) for name in scenario.names]
+    budgets = [budget(scenario, pair, floor) for pair in pairs]
     values = {part: [parts[part] for parts in budgets] for part in budgets[0]}
     values = {"budget": [sum(parts.values()) for parts in budgets], **values, "peak in a run": peaks(file)}
+    message = median(values["one message"])
+    values["plain loop of the two, and a message"] = [peak + message for peak in plain(scenario, pairs)]
     return Table(f"PSS of the hospitals of {title}", "MB", values, "budget")
 
 

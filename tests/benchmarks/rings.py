@@ -134,8 +134,11 @@ def ours(settings: Mapping[str, Any], index: int, say: Any) -> None:
     member.transport.close()
 
 
-def tcp(ports: list[int], index: int, say: Any, *, together: bool) -> None:
-    """Be one member of a ring of plain TCP sockets between preallocated buffers; a thread sends where all travel together."""
+def tcp(ports: list[int], index: int, say: Any, *, together: bool, fresh: bool = False) -> None:
+    """Be one member of a ring of plain TCP sockets between preallocated buffers; a thread sends where all travel together.
+
+    ``fresh``: receive into new memory each time, as a program does that keeps what it receives.
+    """
     size = sum(tensor.numel() * tensor.element_size() for tensor in resnet18().state_dict().values())
     leaving = arriving = memoryview(bytearray(size))
     if together:
@@ -158,9 +161,9 @@ def tcp(ports: list[int], index: int, say: Any, *, together: bool) -> None:
         sending[0].start()
 
     def arrive() -> None:
-        got = 0
+        into, got = memoryview(bytearray(size)) if fresh else arriving, 0
         while got < size:
-            got += incoming.recv_into(arriving[got:])
+            got += incoming.recv_into(into[got:])
 
     say.send((timed(index, forward, arrive, together=together), {}))
 

@@ -145,6 +145,14 @@ def test_synthetic_images_depend_on_seed_and_hospital_alone() -> None:
     assert seen.train_labels.tolist() == first.labels[first.splits[0]].tolist()
 
 
+def test_synthetic_images_do_not_depend_on_how_many_are_painted_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last group may be smaller; all at once and one by one give the same bytes."""
+    usual = images(samples=37)
+    for count in (1, 8, 100):
+        monkeypatch.setattr(synthetic, "AT_A_TIME", count)
+        assert images(samples=37).pixels.tobytes() == usual.pixels.tobytes()
+
+
 def test_site_shift_and_label_skew_do_what_they_say() -> None:
     """Without them hospitals look alike and have equal classes; with them cameras and patients differ."""
 
@@ -219,6 +227,23 @@ def test_a_model_is_installed_bit_for_bit_with_its_counters() -> None:
     install(other, export(one))
     assert digest(export(other)) == digest(export(one))
     assert any(buffer.dtype == "int64" for buffer in export(one).values())
+
+
+def test_what_is_exported_is_the_model_as_it_is_now() -> None:
+    """The views are made once, show every change, and are made anew for tensors that are somewhere else."""
+    model = build(Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2), 1)
+    first = export(model)
+    model(torch.randn(4, 3, 16, 16))
+    assert all(buffer.data is first[name].data for name, buffer in export(model).items())
+    assert digest(export(model)) == digest(snapshot(model))
+    model.head.weight = torch.nn.Parameter(torch.ones_like(model.head.weight))
+    model.get_submodule("stem.1").running_mean = torch.ones(24)
+    assert digest(export(model)) == digest(snapshot(model))
+    model.to(memory_format=torch.channels_last)
+    assert digest(export(model)) == digest(snapshot(model))
+    with torch.no_grad():
+        model.get_submodule("stem.0").weight.mul_(2)
+    assert digest(export(model)) == digest(snapshot(model))
 
 
 def test_weight_files_are_reproducible_and_say_what_they_are(tmp_path: Path) -> None:

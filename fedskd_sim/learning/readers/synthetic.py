@@ -7,6 +7,8 @@ lighting gradient, contrast and blur (site shift), and its patients have their o
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,9 @@ from fedskd_sim.scenario import SyntheticRoi, SyntheticSkin, SyntheticVolumes
 from fedskd_sim.seeds import seed
 
 TRAIN, VALIDATION = 0.6, 0.2
+AT_A_TIME = 32
 Floats = NDArray[np.float32]
+Values = NDArray[Any]
 
 
 def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
@@ -25,13 +29,20 @@ def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
 
 
 def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
-    """Draw a hospital's images; the same scenario seed and hospital name give the same bytes."""
+    """Draw a hospital's images; the same scenario seed and hospital name give the same bytes.
+
+    A few are painted at a time: the numbers behind an image take fifty times its memory.
+    """
     draw = np.random.default_rng(seed(scenario_seed, "synthetic images", name))
     labels = drawn_labels(dataset, name, scenario_seed)
-    lesions = _lesions(labels, dataset, draw)
-    camera = np.random.default_rng(seed(scenario_seed, "synthetic camera", name))
-    pixels = _photographed(lesions, dataset.site_shift, camera, draw)
-    return Images(np.round(pixels.clip(0, 1) * 255).astype(np.uint8), labels, shares(len(labels)), _classes(dataset))
+    lesions = _lesions(labels / max(1, dataset.classes - 1), draw)
+    camera = _camera(dataset.site_shift, np.random.default_rng(seed(scenario_seed, "synthetic camera", name)))
+    pixels = np.empty((len(labels), dataset.image_size, dataset.image_size, 3), np.uint8)
+    for start in range(0, len(labels), AT_A_TIME):
+        rows = slice(start, start + AT_A_TIME)
+        seen = _photographed(_painted(_Lesions._make(values[rows] for values in lesions), dataset.image_size), camera, draw)
+        pixels[rows] = np.round(seen.clip(0, 1) * 255)
+    return Images(pixels, labels, shares(len(labels)), _classes(dataset))
 
 
 def _classes(dataset: SyntheticSkin) -> tuple[str, ...]:
@@ -53,44 +64,76 @@ def shares(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np
     return rows[: ends[0]], rows[ends[0] : ends[1]], rows[ends[1] :]
 
 
-def _lesions(labels: NDArray[np.int64], dataset: SyntheticSkin, draw: np.random.Generator) -> Floats:
-    """Draw lesions (N, S, S, 3) in [0, 1] before any camera."""
-    count, size = len(labels), dataset.image_size
-    kind = labels / max(1, dataset.classes - 1)
-    axis = np.linspace(-1, 1, size, dtype=np.float32)
-    shift = draw.normal(0, 0.12, (2, count, 1, 1))
-    y, x = axis[None, :, None] - shift[0], axis[None, None, :] - shift[1]
-    angle, radius = np.arctan2(y, x), np.hypot(y, x)
+class _Lesions(NamedTuple):
+    """What was drawn for each lesion: (N, 1, 1), colours (N, 1, 1, 3)."""
+
+    kind: Values
+    down: Values
+    right: Values
+    waves: Values
+    wobble: Values
+    border: Values
+    phase: Values
+    grain_x: Values
+    grain_y: Values
+    dark: Values
+    tint: Values
+    skin: Values
+
+
+class _Camera(NamedTuple):
+    """What is a hospital's own: colour cast (3,), contrast, slope of the light down and to the right, and blur."""
+
+    cast: Values
+    contrast: float
+    slope: Values
+    blur: float
+
+
+def _lesions(kind: Values, draw: np.random.Generator) -> _Lesions:
+    """Draw lesions whose class lies at ``kind`` (N,) between 0 and 1."""
+    count = len(kind)
+    down, right = draw.normal(0, 0.12, (2, count, 1, 1))
     waves = draw.integers(3, 7, (count, 1, 1))
     wobble = (0.04 + 0.22 * kind + draw.normal(0, 0.05, count)).clip(0)[:, None, None]
-    border = draw.normal(0.58, 0.1, (count, 1, 1)) * (1 + wobble * np.sin(waves * angle + _phase(draw, count)))
-    inside = 1 / (1 + np.exp((radius - border) * (18 - 8 * kind[:, None, None])))
-    grain = np.sin((4 + 5 * np.cos(3 * np.pi * kind))[:, None, None] * x * 2 + _phase(draw, count))
-    grain = grain * np.sin((4 + 5 * np.sin(3 * np.pi * kind))[:, None, None] * y * 2 + _phase(draw, count))
+    border = draw.normal(0.58, 0.1, (count, 1, 1))
+    phase, grain_x, grain_y = (draw.uniform(0, 2 * np.pi, (count, 1, 1)) for _ in range(3))
     dark = (0.45 + 0.12 * np.sin(5 * kind) + draw.normal(0, 0.07, count))[:, None, None]
-    depth = inside * (dark + 0.16 * grain)
     tint = np.stack([0.55 + 0.25 * np.cos(2.5 * kind), 0.9 + 0 * kind, 1.0 - 0.3 * np.sin(2.5 * kind)], axis=-1)
     tint = tint + draw.normal(0, 0.08, tint.shape)
     skin = np.array([0.86, 0.68, 0.60]) + draw.normal(0, 0.04, (count, 1, 1, 3))
-    seen: Floats = (skin - depth[..., None] * tint[:, None, None, :]).astype(np.float32)
+    return _Lesions(
+        kind[:, None, None], down, right, waves, wobble, border, phase, grain_x, grain_y, dark, tint[:, None, None, :], skin
+    )
+
+
+def _painted(lesion: _Lesions, size: int) -> Floats:
+    """Paint lesions (N, S, S, 3) in [0, 1] before any camera."""
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
+    y, x = axis[None, :, None] - lesion.down, axis[None, None, :] - lesion.right
+    angle, radius = np.arctan2(y, x), np.hypot(y, x)
+    border = lesion.border * (1 + lesion.wobble * np.sin(lesion.waves * angle + lesion.phase))
+    inside = 1 / (1 + np.exp((radius - border) * (18 - 8 * lesion.kind)))
+    grain = np.sin((4 + 5 * np.cos(3 * np.pi * lesion.kind)) * x * 2 + lesion.grain_x)
+    grain = grain * np.sin((4 + 5 * np.sin(3 * np.pi * lesion.kind)) * y * 2 + lesion.grain_y)
+    depth = inside * (lesion.dark + 0.16 * grain)
+    seen: Floats = (lesion.skin - depth[..., None] * lesion.tint).astype(np.float32)
     return seen
 
 
-def _photographed(lesions: Floats, shift: float, camera: np.random.Generator, draw: np.random.Generator) -> Floats:
-    """Apply one hospital's camera of a given strength, and sensor noise."""
-    size = lesions.shape[1]
-    cast = 1 + shift * camera.normal(0, 0.18, 3)
-    contrast = np.exp(shift * camera.normal(0, 0.35))
-    slope = shift * camera.normal(0, 0.12, 2)
-    blur = shift * camera.uniform(0, 0.8)
-    axis = np.linspace(-1, 1, size)
-    light = slope[0] * axis[:, None, None] + slope[1] * axis[None, :, None]
+def _camera(shift: float, draw: np.random.Generator) -> _Camera:
+    """Draw one hospital's camera of a given strength."""
+    cast = 1 + shift * draw.normal(0, 0.18, 3)
+    contrast = np.exp(shift * draw.normal(0, 0.35))
+    return _Camera(cast, contrast, shift * draw.normal(0, 0.12, 2), shift * draw.uniform(0, 0.8))
+
+
+def _photographed(lesions: Floats, camera: _Camera, draw: np.random.Generator) -> Floats:
+    """Apply a camera, and sensor noise."""
+    axis = np.linspace(-1, 1, lesions.shape[1])
+    light = camera.slope[0] * axis[:, None, None] + camera.slope[1] * axis[None, :, None]
     soft = (np.roll(lesions, 1, 1) + np.roll(lesions, -1, 1) + np.roll(lesions, 1, 2) + np.roll(lesions, -1, 2)) / 4
-    mixed = (lesions + blur * soft) / (1 + blur)
-    seen = ((mixed - 0.6) * contrast + 0.6) * cast + light
+    mixed = (lesions + camera.blur * soft) / (1 + camera.blur)
+    seen = ((mixed - 0.6) * camera.contrast + 0.6) * camera.cast + light
     noisy: Floats = (seen + draw.normal(0, 0.05, seen.shape)).astype(np.float32)
     return noisy
-
-
-def _phase(draw: np.random.Generator, count: int) -> NDArray[np.float64]:
-    return draw.uniform(0, 2 * np.pi, (count, 1, 1))
