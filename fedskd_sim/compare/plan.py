@@ -21,6 +21,8 @@ class Method:
     label: str
     planned: Planned
     budget: float
+    share: float = 1.0
+    """Its budget, in units of the scenario's."""
 
     @property
     def scenario(self) -> Scenario:
@@ -89,8 +91,10 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
         same = label == (own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name)
         return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
     given = {name: part for name in ("prediction", "training") if (part := getattr(variant, name)) is not None}
-    share = budget / len(scenario.members) if variant.budget == "per_model" else budget
-    return Method(label, at_budget(bare.model_copy(update=given), variant.algorithm or scenario.algorithm, share), share)
+    size = len(scenario.members)
+    share = {"total": 1.0, "per_model": 1 / size, "single": float(size)}[variant.budget]
+    planned = at_budget(bare.model_copy(update=given), variant.algorithm or scenario.algorithm, share * budget)
+    return Method(label, planned, share * budget, share)
 
 
 def _seeded(scenario: Scenario, index: int) -> Scenario:

@@ -36,6 +36,9 @@ def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
     off = [method.label for method in methods if abs(method.planned.passes / method.budget - 1) > OFF_BUDGET]
     if off:
         yield f"The rounds of {', '.join(off)} do not divide the budget: see the column 'off'."
+    for method in methods:
+        if method.share > 1:
+            yield f"Every model of {method.label} has the work of all by itself: {method.share:g} times the work of the others."
     shared = [method.label for method in methods if method.scenario.algorithm.name in ("fedavg", "fedprox")]
     if shared and any(method.scenario.prediction.council for method in methods):
         yield f"All hospitals end with one model under {', '.join(shared)}: their council is that model alone."

@@ -60,7 +60,7 @@ class PrototypeLearner(LocalLearner):
         if total is not None:
             classes, features = self.site.shape.classes, self._config.features
             sums, numbers = total.vector.split([classes * features, classes])
-            self._prototypes = (sums.reshape(classes, features) / numbers[:, None]).to(self.site.me.device)
+            self._prototypes = (sums.reshape(classes, features) / numbers[:, None]).to(self.site.device)
         return Session(leaving, "passed")
 
     def _drawn(self, lesson: Lesson) -> Term:

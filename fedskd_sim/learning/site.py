@@ -32,6 +32,7 @@ class Site:
         self.ward, self.name, self.scenario = ward, ward.host, ward.scenario
         self.me = ward.scenario.hospital(ward.host)
         self.training = ward.scenario.training
+        self.device = device(self.me.device)
         self._others: dict[str, Samples] = {}
         self.shape = image_shape(ward.scenario, ward.host, ward.data_folder)
         if ward.own_process:
@@ -44,7 +45,7 @@ class Site:
     @cached_property
     def data(self) -> HospitalData:
         """The hospital's data; everybody's where the algorithm pools."""
-        own = load(self.scenario, self.name, self.ward.data_folder, self.me.device)
+        own = load(self.scenario, self.name, self.ward.data_folder, self.device)
         if self.scenario.instruments.evaluate_on == "validation":
             remark = "; ".join(
                 part for part in (own.remark, "evaluated on validation data, as instruments.evaluate_on says") if part
@@ -52,20 +53,20 @@ class Site:
             own = replace(own, test=own.validation, remark=remark)
         if self.scenario.algorithm.name != "pooled":
             return own
-        everyone = [load(self.scenario, name, self.ward.data_folder, self.me.device) for name in self.scenario.members]
+        everyone = [load(self.scenario, name, self.ward.data_folder, self.device) for name in self.scenario.members]
         return pooled(own, everyone)
 
     def validation_of(self, name: str) -> Samples:
         """Give the validation data of any hospital: an instrument of the simulation, which no algorithm may use."""
         if name not in self._others:
-            self._others[name] = load(self.scenario, name, self.ward.data_folder, self.me.device).validation
+            self._others[name] = load(self.scenario, name, self.ward.data_folder, self.device).validation
         return self._others[name]
 
     @cached_property
     def atlas(self) -> Atlas | None:
         """The regions of the hospital's volumes, if it has an atlas."""
         found = known_facts(self.scenario, self.name, self.ward.data_folder).atlas
-        return None if found is None else Atlas(torch.as_tensor(found).long().to(self.me.device))
+        return None if found is None else Atlas(torch.as_tensor(found).long().to(self.device))
 
     def seed(self, purpose: str, *names: str | int) -> int:
         """Draw this hospital's seed for a purpose."""
@@ -74,7 +75,7 @@ class Site:
     def settle(self) -> None:
         """Fix what the result may depend on besides seeds: the number of threads and deterministic kernels."""
         torch.set_num_threads(self.me.resources.cpu)
-        torch.use_deterministic_algorithms(self.me.device == "cpu")
+        torch.use_deterministic_algorithms(self.device == "cpu")
 
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""
@@ -85,7 +86,7 @@ class Site:
         if self.training.memory_format == "channels_last" and self.shape.kind != "roi":
             volume = self.shape.kind == "volume"
             network = network.to(memory_format=torch.channels_last_3d if volume else torch.channels_last)
-        return network.to_empty(device=self.me.device) if empty else network.to(self.me.device)
+        return network.to_empty(device=self.device) if empty else network.to(self.device)
 
     def made(self, model: str, weights: Weights) -> nn.Module:
         """Build a hospital's architecture around its weights; no initial values are drawn."""
@@ -105,7 +106,7 @@ class Site:
 
     def _berth(self, model: str) -> tuple[nn.Module | None, Weights]:
         """Build a network whose memory travelling bytes can be written to; None where a copy has to be made of them anyway."""
-        if self.me.device != "cpu" or self.training.memory_format != "contiguous":
+        if self.device != "cpu" or self.training.memory_format != "contiguous":
             return None, {}
         network = self.placed(blueprint(self.scenario.architecture(model), self.shape), empty=True)
         if not all(tensor.is_contiguous() for tensor in network.state_dict().values()):
@@ -163,6 +164,13 @@ class Site:
         """Give the balanced accuracy of own weights on the validation data; 0 without any."""
         measures = self.validated(self.made(self.name, weights))
         return measures["balanced_accuracy"].mean if measures else 0.0
+
+
+def device(asked: str) -> str:
+    """Give the device for what a scenario asks for: ``auto`` is the first CUDA device here, if there is one."""
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def drift(before: Weights, after: Weights, name: str = "drift") -> Measures:

@@ -13,11 +13,11 @@ from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Pos
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
-DEVICE = r"^(cpu|cuda(:[0-9]+)?)$"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 MEMORY = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 PATTERNS = {
     NAME: "use lower-case letters, digits and inner dashes, at most 40 of them, as in 'north-1'",
-    DEVICE: "write cpu, cuda or cuda:N",
+    DEVICE: "write cpu, cuda, cuda:N or auto",
     MEMORY: "write a number and a unit (Ki, Mi, Gi, Ti, k, M, G or T), as in 2Gi",
 }
 """What the patterns of this schema ask for, in words."""
@@ -45,7 +45,8 @@ class Hospital(Part):
     data: Annotated[Dataset, WithJsonSchema(overrides_schema())] = NoData()
     """Overrides keys of the top level's ``data``; another ``name`` than there begins afresh."""
     device: Annotated[str, Field(pattern=DEVICE)] = "cpu"
-    """Where it computes: cpu, cuda or cuda:N."""
+    """Where it computes: cpu, cuda or cuda:N; auto: the first CUDA device that its process sees, or the CPU where there is none, so
+    that one scenario serves both. The device is part of the result's identity."""
     resources: Resources = Resources()
     """What it may use."""
     held_out: bool = False
@@ -100,8 +101,9 @@ class Variant(Part):
     """Replaces the scenario's as a whole."""
     prediction: Prediction | None = None
     """Replaces the scenario's as a whole."""
-    budget: Literal["total", "per_model"] = "total"
-    """total: the work of all hospitals' models together; per_model: that divided by the number of hospitals."""
+    budget: Literal["total", "per_model", "single"] = "total"
+    """total: the work of all hospitals' models together; per_model: that divided by the number of hospitals; single: every model
+    gets all of it by itself, as if no other travelled, which is the match of an average of one architecture."""
 
 
 class Scenario(Part):

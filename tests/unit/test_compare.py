@@ -29,6 +29,7 @@ algorithm: {name: fedskd, rounds: 1}
 training: {warmup_epochs: 1}
 variants:
   averaged: {algorithm: {name: fedavg, architecture: cnn-plain}, budget: per_model}
+  alone: {algorithm: {name: cyclic}, budget: single}
   broken: {training: {optimiser: {learning_rate: 1.0e+30}, max_rollbacks: 1}}
 """
 
@@ -50,10 +51,11 @@ def test_every_built_in_method_gets_the_same_work() -> None:
 
 
 def test_a_variant_keeps_what_it_does_not_name_and_may_have_a_share_of_the_budget(scenario_file: Callable) -> None:
-    """Training and prediction of a variant are the scenario's unless it has its own; per_model divides the budget by K."""
+    """Training and prediction of a variant are the scenario's unless it has its own; per_model is a Kth of the budget, single K."""
     own = load(scenario_file(TINY)).scenario
-    assert choices(own)[:3] == ["averaged", "broken", "fedskd"]
-    averaged, broken = methods(own, ["averaged", "broken"])
+    assert choices(own)[:4] == ["averaged", "alone", "broken", "fedskd"]
+    averaged, alone, broken = methods(own, ["averaged", "alone", "broken"])
+    assert (alone.budget, alone.planned.passes) == (passes(own) * 2, passes(own) * 2 - 1)
     assert (averaged.budget, averaged.scenario.training) == (passes(own) / 2, own.training)
     assert (broken.budget, broken.scenario.algorithm) == (passes(own), own.algorithm)
     assert broken.scenario.training != own.training

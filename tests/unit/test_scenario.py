@@ -128,7 +128,7 @@ BAD = {
             ("a number", "a name", "name: good", "name: 12", 1, "put it in quotes"),
             ("capitals", "a name", "name: good", "name: My Run", 1, "lower-case letters"),
             ("too many letters", "a name", "name: good", "name: " + 41 * "a", 1, "at most 40"),
-            ("a word", "a device", "cnn-plain}", "cnn-plain, device: gpu}", 5, "cpu, cuda or cuda:N"),
+            ("a word", "a device", "cnn-plain}", "cnn-plain, device: gpu}", 5, "cpu, cuda, cuda:N or auto"),
             ("a wrong unit", "memory", "cnn-plain}", "cnn-plain, resources: {memory: 2GB}}", 5, "as in 2Gi"),
             ("half", "a core", "cnn-plain}", "cnn-plain, resources: {cpu: 0.5}}", 5, "whole number"),
             ("too much", "a seed", "seed: 7", f"seed: {2**53}", 2, "less than 9007199254740992"),
