@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,6 +38,7 @@ from tests.benchmarks.table import Table
 MEMBERS = 4
 PRELOAD = "fedskd_sim.runtimes.preload"
 LOOK_S = 0.1
+EPOCHS = 4
 MB = 1e6
 QUICKSTART = Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml"
 LARGE = """\
@@ -152,13 +154,13 @@ def budget(scenario: Scenario, pair: tuple[str, str], floor: float) -> dict[str,
 
 
 def loop(scenario: Scenario, names: tuple[str, str], say: Any, stay: Any) -> None:
-    """Train two models on the first one's data as a plain script does, for an epoch; say so, and stay until told."""
+    """Train two models on the first one's data as a plain script does, for `EPOCHS`; say so, and stay until told."""
     torch.set_num_threads(1)
     shape = image_shape(scenario, names[0], None)
     models = [build(scenario.hospital(name).architecture, shape, 1) for name in names]
     optimisers = [torch.optim.AdamW(model.parameters()) for model in models]
-    draw = torch.Generator().manual_seed(1)
-    for batch in batches(load_data(scenario, names[0], None, "cpu").train, scenario.training.batch_size, draw):
+    draw, data = torch.Generator().manual_seed(1), load_data(scenario, names[0], None, "cpu").train
+    for batch in chain(*(batches(data, scenario.training.batch_size, draw) for _ in range(EPOCHS))):
         sum(cross_entropy(model(batch.images)[0], batch.labels) for model in models).backward()
         for model, optimiser in zip(models, optimisers, strict=True):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
