@@ -1,6 +1,6 @@
 """Networks that wait for models on their way here, so that what arrives is written straight into a network's memory.
 
-Building a ResNet-18 takes longer than its transfer between two processes of one machine (27 and 19 ms): so it is done before, while
+Building a ResNet-18 takes longer than its transfer between two processes of one machine (27 and 17 ms): so it is done before, while
 the model trains elsewhere. What comes otherwise than expected finds plain memory, and its network is built then.
 """
 

@@ -131,7 +131,7 @@ def _form(tensors: list[Any], forms: Forms) -> Spec:
 
 def _table(tensors: list[Any], spec: Spec) -> Spec:
     if tensors == [[name, dtype, list(shape)] for name, (dtype, shape) in spec.items()]:
-        return spec  # nearly always, and eight times faster than one by one
+        return spec  # nearly always; one by one takes longer, and says what is wrong
     found: dict[str, TensorSpec] = {}
     for entry in tensors:
         match entry:
