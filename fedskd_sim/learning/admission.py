@@ -32,7 +32,7 @@ from fedskd_sim.learning.models import (
     outline,
 )
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospital, Placebo, Scenario, nearest
+from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospital, Placebo, Scenario, Similarity, nearest
 
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
@@ -92,15 +92,15 @@ def _shape(found: Facts) -> ImageShape:
 
 
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
-    """Give the canonical grid of the pixel level: as the scenario says, or the coarsest middle map; None for ROI data."""
+    """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps compared; None for ROI data."""
     if shape.kind == "roi":
         return None
     algorithm = scenario.algorithm
-    chosen = algorithm.circulating.similarity.pixel_grid if isinstance(algorithm, Circulating) else None
-    if chosen:
-        return (chosen,) * len(AXES[shape.kind])
+    similarity = algorithm.circulating.similarity if isinstance(algorithm, Circulating) else Similarity()
+    if similarity.pixel_grid:
+        return (similarity.pixel_grid,) * len(AXES[shape.kind])
     kinds = {hospital.architecture.model_dump_json(): hospital.architecture for hospital in scenario.hospitals}
-    sizes = [outline(architecture, shape).mid[1:] for architecture in kinds.values()]
+    sizes = [outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()]
     return tuple(min(cells) for cells in zip(*sizes, strict=True))
 
 

@@ -11,16 +11,20 @@ from torch import Tensor
 
 from fedskd_sim.learning.arrangements import Atlas, batch_items, position_items, region_items, roi_items
 from fedskd_sim.learning.similarity import Distance, distance
-from fedskd_sim.scenario import Similarity
+from fedskd_sim.scenario import Similarity, Tap
 
 
 class Taps(NamedTuple):
     """The two maps of a model that similarity distillation compares, (B, C, *space) each."""
 
     mid: Tensor
-    """Map of a middle stage: the pixel level."""
+    """Map of a middle stage; the pixel level's unless told otherwise."""
     deep: Tensor
-    """Map of the last stage: the batch and region levels."""
+    """Map of the last stage; the batch and region levels' unless told otherwise."""
+
+    def at(self, tap: Tap) -> Tensor:
+        """Give a map by its name."""
+        return self.mid if tap == "mid" else self.deep
 
 
 class Term(NamedTuple):
@@ -50,19 +54,25 @@ class SimilarityLoss:
     """
 
     batch: float = 0.1
-    """Weight of the batch level: patients compared with patients, deep tap."""
+    """Weight of the batch level: patients compared with patients."""
     pixel: float = 0.1
-    """Weight of the pixel level: places compared with places within each image, middle tap."""
+    """Weight of the pixel level: places compared with places within each image."""
     region: float = 0.1
-    """Weight of the region level: regions compared with regions within each image, deep tap."""
+    """Weight of the region level: regions compared with regions within each image."""
+    batch_tap: Tap = "deep"
+    """Map of the batch level."""
+    pixel_tap: Tap = "mid"
+    """Map of the pixel level."""
+    region_tap: Tap = "deep"
+    """Map of the region level."""
     distance: Distance = "corr"
     """Distance between two similarity matrices."""
     pixel_grid: tuple[int, ...] | None = (8, 8)
-    """Cells the middle maps are pooled to, the same for all hospitals; None: the maps are by region of interest already."""
+    """Cells the pixel level's maps are pooled to, the same for all hospitals; None: they are by region of interest already."""
     region_grid: tuple[int, ...] | None = (4, 4)
-    """Cells the deep maps are pooled to; None: the maps are by region of interest already."""
+    """Cells the region level's maps are pooled to; None: they are by region of interest already."""
     atlas: Atlas | None = None
-    """Regions of the deep maps in the place of a grid."""
+    """Regions in the place of a grid."""
     weight_v: float = 1.0
     """Factor on what the visitor learns from the resident."""
     weight_l: float = 1.0
@@ -83,6 +93,9 @@ class SimilarityLoss:
             batch=settings.batch,
             pixel=settings.pixel,
             region=settings.region,
+            batch_tap=settings.batch_tap,
+            pixel_tap=settings.pixel_tap,
+            region_tap=settings.region_tap,
             distance=settings.distance,
             pixel_grid=pixel_grid,
             region_grid=(settings.region_grid,) * len(pixel_grid) if pixel_grid else None,
@@ -119,16 +132,17 @@ class SimilarityLoss:
 
     def _levels(self) -> list[_Level]:
         levels = [
-            _Level("batch", self.batch, lambda taps, _: batch_items(taps.deep), across=False),
-            _Level("pixel", self.pixel, lambda taps, _: _places(taps.mid, self.pixel_grid), self.across),
+            _Level("batch", self.batch, lambda taps, _: batch_items(taps.at(self.batch_tap)), across=False),
+            _Level("pixel", self.pixel, lambda taps, _: _places(taps.at(self.pixel_tap), self.pixel_grid), self.across),
             _Level("region", self.region, self._regions, self.across),
         ]
         return [level for level in levels if level.weight > 0]
 
     def _regions(self, own: Taps, other: Taps) -> Tensor:
+        features = own.at(self.region_tap)
         if self.atlas is not None:
-            return self.atlas.items(own.deep, other.deep)
-        return roi_items(own.deep) if self.region_grid is None else region_items(own.deep, self.region_grid)
+            return self.atlas.items(features, other.at(self.region_tap))
+        return roi_items(features) if self.region_grid is None else region_items(features, self.region_grid)
 
     def _level(self, level: _Level, v: Tensor, l: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741 - as in weight_l
         """Give the distance for the log and its share of the total before the level's weight."""

@@ -20,7 +20,7 @@ from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export, install, snapshot
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.ring import Stop
-from fedskd_sim.scenario import Circulating, FedSKD, Similarity
+from fedskd_sim.scenario import Circulating, FedSKD
 
 
 class CirculatingLearner:
@@ -31,8 +31,7 @@ class CirculatingLearner:
         self.site, self._config = site, config
         self.expected: Mapping[str, Forms] = {name: (spec,) for name, spec in site.specs().items()}
         self._similarity = site.similarity(config.similarity)
-        lock = config.lock
-        held = Similarity(batch=lock.batch, pixel=lock.pixel, region=lock.region, pixel_grid=config.similarity.pixel_grid)
+        held = config.similarity.held(config.lock)
         self._lock = None if held.off else site.similarity(held)
         self._home: nn.Module
         self._general: Weights | None = None

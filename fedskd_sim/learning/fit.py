@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from fedskd_sim.errors import FedskdError, ImageTooSmall, InvalidValue, Key, RegionGridTooLarge
 from fedskd_sim.learning.installed import UNBUILDABLE, guarded
@@ -17,10 +18,11 @@ from fedskd_sim.learning.models import (
     outline,
     parameter_count,
 )
-from fedskd_sim.scenario import Algorithm, Architecture, Circulating, FedSKD, nearest
+from fedskd_sim.scenario import Algorithm, Architecture, Circulating, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
 MOST_PARAMETERS = 500_000_000
+MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
 
 
 def built(
@@ -107,21 +109,23 @@ def _grids(
     algorithm: FedSKD, built: tuple[Architecture, ImageShape, Outline], key: tuple[Key, ...], *, atlas: bool
 ) -> Iterator[FedskdError]:
     """Compare the similarity's grids with the feature maps; an atlas needs no grid of regions."""
-    similarity, (chosen, shape, seen) = algorithm.similarity, built
+    similarity, lock, (chosen, shape, seen) = algorithm.similarity, algorithm.lock, built
     at = f"of {chosen.name} at {shape.size} pixels"
-    if similarity.pixel and similarity.pixel_grid and similarity.pixel_grid > min(seen.mid[1:]):
-        text = f"pixel_grid {similarity.pixel_grid} is finer than the middle map {at}, {_cells(seen.mid)}"
-        fix = f"set algorithm.similarity.pixel_grid to {min(seen.mid[1:])} or less, or choose another architecture"
+    pixels, regions = seen.at(similarity.pixel_tap), seen.at(similarity.region_tap)
+    most = min(pixels[1:])
+    if (similarity.pixel or lock.pixel) and similarity.pixel_grid and similarity.pixel_grid > most:
+        text = f"pixel_grid {similarity.pixel_grid} is finer than the {MAPS[similarity.pixel_tap]} map {at}, {_cells(pixels)}"
+        fix = f"set algorithm.similarity.pixel_grid to {most} or less, or choose another architecture"
         yield RegionGridTooLarge(text, key=key, fix=fix)
-    deep = min(seen.deep[1:])
-    if similarity.region and similarity.region_grid > deep and not atlas:
-        text = f"region_grid {similarity.region_grid} is finer than the deep map {at}, {_cells(seen.deep)}"
+    most = min(regions[1:])
+    if (similarity.region or lock.region) and similarity.region_grid > most and not atlas:
+        text = f"region_grid {similarity.region_grid} is finer than the {MAPS[similarity.region_tap]} map {at}, {_cells(regions)}"
         larger = minimum_input(chosen, shape.channels) if similarity.region_grid <= SMALLEST_REGIONS else None
         if larger:
             fix = f"use images of at least {larger} pixels, or another architecture"
             yield ImageTooSmall(f"{shape.size} x {shape.size} pixels are too small: {text}", key=key, fix=fix)
         else:
-            fix = f"set algorithm.similarity.region_grid to {deep} or less, use larger images, or choose another architecture"
+            fix = f"set algorithm.similarity.region_grid to {most} or less, use larger images, or choose another architecture"
             yield RegionGridTooLarge(text, key=key, fix=fix)
 
 

@@ -17,7 +17,7 @@ from fedskd_sim.learning.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder
 from fedskd_sim.learning.networks import roi, small, vision, volume
 from fedskd_sim.learning.samples import Kind
-from fedskd_sim.scenario import Architecture
+from fedskd_sim.scenario import Architecture, Tap
 
 Result = TypeVar("Result")
 AXES: Mapping[Kind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
@@ -82,6 +82,10 @@ class Outline:
     parameters: int
     mid: tuple[int, ...]
     deep: tuple[int, ...]
+
+    def at(self, tap: Tap) -> tuple[int, ...]:
+        """Give the size of a tap."""
+        return self.mid if tap == "mid" else self.deep
 
 
 def names() -> list[str]:

@@ -15,7 +15,7 @@ from fedskd_sim.scenario.algorithms import (
 )
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
-from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity
+from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity, Tap
 from fedskd_sim.scenario.datasets import (
     Abide,
     AbideRois,
@@ -78,6 +78,7 @@ __all__ = [
     "SyntheticRoi",
     "SyntheticSkin",
     "SyntheticVolumes",
+    "Tap",
     "Timeouts",
     "Training",
     "Variant",

@@ -11,6 +11,8 @@ from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
 Lap = Literal["circulation", "reduction", "none"]
 """How models move in a round, see `fedskd_sim.ring`."""
 Grid = Annotated[int, Field(ge=1, le=64)]
+Tap = Literal["mid", "deep"]
+"""A map of a model that levels compare: a middle stage's or the last one's, see `fedskd-sim models`."""
 
 
 class Similarity(Part):
@@ -19,13 +21,19 @@ class Similarity(Part):
     distance: Literal["corr", "mse", "row", "cka"] = "corr"
     """Distance between two item-by-item similarity matrices; corr = 1 - Pearson correlation off the diagonal."""
     batch: NonNegative = 0.1
-    """Weight of the batch level: patients compared with patients, deep tap."""
+    """Weight of the batch level: patients compared with patients."""
     pixel: NonNegative = 0.1
-    """Weight of the pixel level: places compared with places within each image, middle tap."""
+    """Weight of the pixel level: places compared with places within each image."""
     region: NonNegative = 0.1
-    """Weight of the region level: regions compared with regions within each image, deep tap."""
+    """Weight of the region level: regions compared with regions within each image."""
+    batch_tap: Tap = "deep"
+    """Map that the batch level compares, and hold on the past too."""
+    pixel_tap: Tap = "mid"
+    """The same for the pixel level."""
+    region_tap: Tap = "deep"
+    """The same for the region level."""
     pixel_grid: Grid | None = None
-    """Height and width of the grid both middle maps are pooled to; null: the coarsest middle map of all hospitals."""
+    """Height and width of the grid both maps of the pixel level are pooled to; null: the coarsest of all hospitals' maps."""
     region_grid: Grid = 4
     """Height and width of the region grid."""
     to_visitor: NonNegative = 1.0
@@ -39,6 +47,11 @@ class Similarity(Part):
     def off(self) -> bool:
         """Tell whether no level has a weight."""
         return not (self.batch or self.pixel or self.region)
+
+    def held(self, lock: Lock) -> Similarity:
+        """Give what keeps a visitor close to its past: the weights of ``lock`` on the same maps, grids and distance."""
+        weights = {"batch": lock.batch, "pixel": lock.pixel, "region": lock.region}
+        return self.model_copy(update={**weights, "to_visitor": 1.0, "to_resident": 1.0})
 
 
 class Lock(Part):

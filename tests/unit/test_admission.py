@@ -97,7 +97,7 @@ CASES = {
     "image too small": ("cnn-plain}", "resnet18}", ImageTooSmall, 4, "at least 128 pixels"),
     "image too small for a patch": ("cnn-plain}", "{name: vit-tiny, options: {patch: 8}}}", ImageTooSmall, 4, "at least 32 pixels"),
     "region grid too large": ("{batch: 0.1}", "{region_grid: 5}", RegionGridTooLarge, 4, "region_grid 5"),
-    "pixel grid too large": ("{batch: 0.1}", "{pixel_grid: 9}", RegionGridTooLarge, 4, "pixel_grid 9"),
+    "pixel grid too large": ("{batch: 0.1}", "{pixel_grid: 9}", RegionGridTooLarge, 4, "pixel_grid 9 is finer than the middle map"),
     "label spaces": ("cnn-residual}", "cnn-residual, data: {classes: 3}}", LabelSpacesDiffer, 5, "lesion-2 (3), 'a' has"),
     "image sizes": (
         "cnn-residual}",
@@ -159,6 +159,24 @@ def test_synthetic_patients_of_one_class_are_found(scenario_file: Callable) -> N
 def test_a_grid_of_a_level_that_is_off_does_not_matter(scenario_file: Callable) -> None:
     """With the region weight 0 its grid is not checked: the level is never computed."""
     check(scenario_file(GOOD.replace("{batch: 0.1}", "{region: 0, region_grid: 9}")))
+
+
+@pytest.mark.parametrize(
+    ("fits", "not_any_more", "words"),
+    [
+        ("{pixel_grid: 8}", "{pixel_grid: 8, pixel_tap: deep}", "pixel_grid 8 is finer"),
+        ("{region_grid: 8, region_tap: mid}", "{region_grid: 8}", "region_grid 8 is finer"),
+        ("{region: 0, region_grid: 8}", "{region: 0, region_grid: 8}\n  lock: {region: 1}", "region_grid 8 is finer"),
+    ],
+)
+def test_a_grid_has_to_fit_the_map_that_its_level_compares(
+    fits: str, not_any_more: str, words: str, scenario_file: Callable
+) -> None:
+    """The middle map is 8 x 8 and the deep one 4 x 4; a level that only holds the past counts as well."""
+    residual = GOOD.replace("cnn-plain", "cnn-residual")
+    check(scenario_file(residual.replace("{batch: 0.1}", fits)))
+    with pytest.raises(RegionGridTooLarge, match=words):
+        check(scenario_file(residual.replace("{batch: 0.1}", not_any_more)))
 
 
 def ham(folder: Path, **changes: object) -> Path:

@@ -7,7 +7,7 @@ from torch import nn
 from fedskd_sim.learning.arrangements import batch_items, position_items, roi_items
 from fedskd_sim.learning.distill import SimilarityLoss, Taps, ramp
 from fedskd_sim.learning.similarity import distance
-from fedskd_sim.scenario import Similarity
+from fedskd_sim.scenario import Lock, Similarity
 
 LEVELS = ("batch", "pixel", "region")
 OFF = dict.fromkeys(LEVELS, 0.0)
@@ -147,12 +147,38 @@ def test_across_compares_patients_at_each_place(models, images):
     assert plain["region"] != across["region"]
 
 
+@pytest.mark.parametrize("tap", ["mid", "deep"])
+def test_each_level_compares_the_map_that_it_is_told(models, images, tap):
+    """Every level can be put on either map, whatever the others compare."""
+    v, r = (model(images) for model in models)
+    maps = [getattr(taps, tap) for taps in (v, r)]
+    expected = {
+        "batch": distance(*(batch_items(features) for features in maps)),
+        "pixel": distance(*(position_items(features, (8, 8)) for features in maps)),
+        "region": distance(*(position_items(features, (4, 4)) for features in maps)),
+    }
+    for level in LEVELS:
+        levels = SimilarityLoss(**{f"{level}_tap": tap})(v, r).levels
+        torch.testing.assert_close(levels[level], expected[level].detach())
+        unmoved = SimilarityLoss()(v, r).levels
+        assert all(levels[other] == unmoved[other] for other in LEVELS if other != level)
+
+
 def test_settings_of_a_scenario():
     """A scenario's similarity settings arrive in the term one by one."""
     settings = Similarity(distance="mse", batch=0.1, pixel=0.2, region=0.3, region_grid=2, to_visitor=0.4, to_resident=0.5)
+    taps = {"batch_tap": "mid", "pixel_tap": "deep", "region_tap": "mid"}
+    settings = settings.model_copy(update=taps)
     assert SimilarityLoss.of(settings, (6, 5)) == SimilarityLoss(
-        distance="mse", batch=0.1, pixel=0.2, region=0.3, pixel_grid=(6, 5), region_grid=(2, 2), weight_v=0.4, weight_l=0.5
+        distance="mse", batch=0.1, pixel=0.2, region=0.3, pixel_grid=(6, 5), region_grid=(2, 2), weight_v=0.4, weight_l=0.5, **taps
     )
+
+
+def test_the_past_is_held_on_the_same_maps():
+    """What holds a visitor has weights of its own; distance, maps and grids are those of the exchange, and no direction is off."""
+    shared = {"distance": "mse", "pixel_grid": 3, "region_grid": 2, "pixel_tap": "deep"}
+    settings = Similarity(batch=0.1, pixel=0.2, region=0.3, to_visitor=0.0, to_resident=0.5, **shared)
+    assert settings.held(Lock(kl=1, region=0.7)) == Similarity(batch=0.0, pixel=0.0, region=0.7, **shared)
 
 
 @pytest.mark.parametrize("weight", ["batch", "pixel", "region", "weight_v", "weight_l"])
