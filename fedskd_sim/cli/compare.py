@@ -54,10 +54,10 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     say_licences(loaded.scenario)
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
     shop = Workshop(out, data, rest["jobs"] or cores(planned[0]))
-    shop.prepare(planned)
-    click.echo(f"{loaded.scenario.name}: {len(chosen)} methods, {seeds} seeds, {shop.jobs} at once; folder {short(out)}")
-    outcomes = _carried_out(shop, planned)
-    _report(shop, chosen, control, outcomes, per_hospital=rest["per_hospital"])
+    with shop.prepared(planned):
+        click.echo(f"{loaded.scenario.name}: {len(chosen)} methods, {seeds} seeds, {shop.jobs} at once; folder {short(out)}")
+        outcomes = _carried_out(shop, planned)
+        _report(shop, chosen, control, outcomes, per_hospital=rest["per_hospital"])
     _raise_first([outcome for outcome in outcomes if outcome.code], len(planned))
 
 

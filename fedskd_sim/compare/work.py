@@ -5,6 +5,7 @@ A run that has finished with the very same scenario is not run again; one that w
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -21,6 +23,7 @@ from fedskd_sim.errors import FedskdError, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.scenario import load
 
 RUNS = "runs"
+LOCK = ".lock"
 LAST_WORDS = 3
 LOOK_S = 0.2
 
@@ -46,28 +49,41 @@ class Workshop:
     jobs: int
     stopped: Event = field(default_factory=Event)
 
-    def prepare(self, tasks: Sequence[Task]) -> None:
-        """Make the folder, or check that what is in it is this comparison's.
+    @contextmanager
+    def prepared(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Make the folder, or check that what is in it is this comparison's, and keep other comparisons from it meanwhile.
 
         Raises:
             OutputNotEmpty: it holds something else, or runs of another scenario.
-            OutputNotWritable: it cannot be made.
+            OutputNotWritable: it cannot be made, or another comparison is at work in it.
 
         """
         try:
-            (self.out / RUNS).mkdir(parents=True, exist_ok=True)
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._check_names()
+            (self.out / RUNS).mkdir(exist_ok=True)
+            lock = (self.out / LOCK).open("w", encoding="utf-8")
         except OSError as error:
             fix = "give an --out that you may write to"
             raise OutputNotWritable(f"{self.out} cannot be written: {error.strerror}", fix=fix) from error
-        strange = {path.name for path in self.out.iterdir()} - {RUNS, "compare.txt", "compare.json", "compare.html"}
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process, however that ends
+            except BlockingIOError as error:
+                fix = "wait until it has ended, or give another --out"
+                raise OutputNotWritable(f"another comparison is at work in {self.out}", fix=fix) from error
+            for task in tasks:
+                file = self.folder(task) / "scenario.yaml"
+                if file.exists() and not _same(file, task):
+                    text = f"{self.folder(task)} is a run of another scenario"
+                    raise OutputNotEmpty(text, fix="give another --out, or remove the runs that you no longer want")
+            yield
+
+    def _check_names(self) -> None:
+        strange = {path.name for path in self.out.iterdir()} - {RUNS, LOCK, "compare.txt", "compare.json", "compare.html"}
         if strange:
             text = f"{self.out} holds {', '.join(sorted(strange)[:3])}, which is no comparison's"
             raise OutputNotEmpty(text, fix="give another --out")
-        for task in tasks:
-            file = self.folder(task) / "scenario.yaml"
-            if file.exists() and not _same(file, task):
-                text = f"{self.folder(task)} is a run of another scenario"
-                raise OutputNotEmpty(text, fix="give another --out, or remove the runs that you no longer want")
 
     def folder(self, task: Task) -> Path:
         """Give the run folder of a task."""

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from fedskd_sim.cli import main
 from fedskd_sim.compare.plan import choices, methods, tasks
 from fedskd_sim.compare.statistics import paired, verdict
-from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, UnknownKey
+from fedskd_sim.compare.work import Workshop
+from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, OutputNotWritable, UnknownKey
 from fedskd_sim.scenario import BUILT_IN, Scenario, load, passes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -133,6 +134,18 @@ def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cl
     again = cli("compare", scenario_file(TINY.replace("samples: 40", "samples: 50")), "--algorithms", "local", "--out", out)
     assert again.returncode == OutputNotEmpty.exit_code
     assert "is a run of another scenario" in again.stderr
+
+
+def test_two_comparisons_do_not_share_a_folder(scenario_file: Callable, cli: Callable, tmp_path: Path) -> None:
+    """While one is at work in a folder a second one is refused, and afterwards it is not."""
+    path, out = scenario_file(TINY), tmp_path / "out"
+    planned = list(tasks(methods(load(path).scenario, ["local"]), 2))
+    with Workshop(out, None, 1).prepared(planned):
+        second = cli("compare", path, "--algorithms", "local", "--seeds", 2, "--out", out)
+        assert second.returncode == OutputNotWritable.exit_code
+        assert f"another comparison is at work in {out}" in second.stderr
+    with Workshop(out, None, 1).prepared(planned):
+        pass
 
 
 @pytest.mark.parametrize(
