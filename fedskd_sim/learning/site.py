@@ -149,8 +149,9 @@ class Site:
         return Session(export(model), samples=tally.samples, steps=tally.steps, measures={**tally.sums, **work})
 
     def noted(self, session: Session) -> Session:
-        """Let the record of the warm-up say what of the data was masked or left out."""
-        return replace(session, reason="; ".join(part for part in (self.data.remark, session.reason) if part))
+        """Let the record of the warm-up say what of the data was masked or left out, and which device ``auto`` is."""
+        found = f"device auto is {self.device}" if self.me.device == "auto" else ""
+        return replace(session, reason="; ".join(part for part in (found, self.data.remark, session.reason) if part))
 
     def validated(self, model: nn.Module, prefix: str = "") -> Measures:
         """Measure a model on the validation data."""

@@ -59,7 +59,7 @@ def notes(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple
     yield from _of_memory(remembered(records))
     for record in records:
         if record.kind == "warm_up" and record.outcome == "trained" and record.reason:
-            yield f"Data of {record.host}: {record.reason}."
+            yield f"{record.host}: {record.reason}."
     rolled_back = sum(record.outcome == "rolled_back" for record in records)
     if rolled_back:
         sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"

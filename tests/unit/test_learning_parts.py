@@ -13,7 +13,7 @@ from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
-from fedskd_sim.learning.base import Ward
+from fedskd_sim.learning.base import Session, Ward
 from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, minimum_input, outline
@@ -294,3 +294,15 @@ def test_channels_last_is_how_a_model_lies_in_memory_and_not_what_travels(
     assert bool(kernels) == bool(layout)
     assert all(weight.is_contiguous(memory_format=layout) for weight in kernels)
     assert not layout or not all(weight.is_contiguous() for weight in kernels)
+
+
+def test_the_device_of_auto_is_what_the_process_sees_and_the_record_says_which(scenario_file: Callable) -> None:
+    """Where there is CUDA it is that, else the CPU; a device that is named needs no remark."""
+    text = (
+        "name: x\ndata: {name: synthetic-skin, samples: 20}\nalgorithm: {name: fedskd}\n"
+        "hospitals: [{name: a, architecture: cnn-plain, device: auto}, {name: b, architecture: cnn-plain, device: cpu}]\n"
+    )
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen, named = (Site(Ward(load(scenario_file(text)).scenario, name, None)) for name in "ab")
+    assert (chosen.device, next(chosen.first(1).parameters()).device.type) == (here, here)
+    assert (chosen.noted(Session({})).reason, named.noted(Session({})).reason) == (f"device auto is {here}", "")

@@ -254,4 +254,4 @@ def test_nifti_files_train_a_federation(release: Path, scenario_file: Callable, 
     done = cli("launch", path, "--on", "memory", "--out", release / "out", "--data", release)
     assert done.returncode == 0, done.stderr
     assert "vol-plain" in done.stdout
-    assert "Data of a: 3 voxels of 1 volumes are not finite and masked." in done.stdout
+    assert "a: 3 voxels of 1 volumes are not finite and masked." in done.stdout
