@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -28,6 +29,15 @@ DATA = click.option(
 
 NAMESPACE = click.option("--namespace", "-n", default="", help="Namespace of the cluster. Default: the configuration's own.")
 CONTEXT = click.option("--context", default="", help="Context of the cluster's configuration. Default: the current one.")
+
+
+def stop_when_terminated() -> None:
+    """Treat SIGTERM, which batch systems send, as an interrupt from now on: everything that was started is stopped."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt("terminated")
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def exit_codes() -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.cli.common import DATA, SCENARIO, checked, say_licences, short, shown
+from fedskd_sim.cli.common import DATA, SCENARIO, checked, say_licences, short, shown, stop_when_terminated
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import rebuilt
 
@@ -54,6 +54,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     say_licences(loaded.scenario)
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
     shop = Workshop(out, data, rest["jobs"] or cores(planned[0]))
+    stop_when_terminated()
     with shop.prepared(planned):
         click.echo(f"{loaded.scenario.name}: {len(chosen)} methods, {seeds} seeds, {shop.jobs} at once; folder {short(out)}")
         outcomes = _carried_out(shop, planned)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, say_licences, short, shown
+from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, say_licences, short, shown, stop_when_terminated
 from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError, InvalidValue
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     from fedskd_sim.progress import Progress  # noqa: PLC0415
     from fedskd_sim.ring import Ring  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, _terminated)
+    stop_when_terminated()
     try:
         with Progress(Ring.of(order.loaded.scenario), Console()) as progress:
             _carry_out(place, order, progress, launch=launch)
@@ -157,10 +156,6 @@ def _say_detached(folder: Path) -> None:
     click.echo(
         f"the run goes on in the cluster; 'fedskd-sim status {place}' shows it, 'fedskd-sim collect {place}' waits for its results"
     )
-
-
-def _terminated(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt("terminated")
 
 
 def _runtime(name: str, cluster: dict[str, Any]) -> Any:

@@ -48,6 +48,8 @@ class Workshop:
     data: Path | None
     jobs: int
     stopped: Event = field(default_factory=Event)
+    _lock: tuple[int, ...] = ()
+    """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison leaves is waited for."""
 
     @contextmanager
     def prepared(self, tasks: Sequence[Task]) -> Iterator[None]:
@@ -68,15 +70,16 @@ class Workshop:
             raise OutputNotWritable(f"{self.out} cannot be written: {error.strerror}", fix=fix) from error
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process, however that ends
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the processes that hold it, however they end
             except BlockingIOError as error:
                 fix = "wait until it has ended, or give another --out"
-                raise OutputNotWritable(f"another comparison is at work in {self.out}", fix=fix) from error
+                raise OutputNotWritable(f"another comparison, or a run of one, is at work in {self.out}", fix=fix) from error
             for task in tasks:
                 file = self.folder(task) / "scenario.yaml"
                 if file.exists() and not _same(file, task):
                     text = f"{self.folder(task)} is a run of another scenario"
                     raise OutputNotEmpty(text, fix="give another --out, or remove the runs that you no longer want")
+            self._lock = (lock.fileno(),)
             yield
 
     def _check_names(self) -> None:
@@ -124,7 +127,7 @@ class Workshop:
         threads = {"OMP_NUM_THREADS": str(max(hospital.resources.cpu for hospital in task.scenario.hospitals))}
         with subprocess.Popen(  # noqa: S603 - this program, with the arguments above
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **threads},
-            start_new_session=True,
+            start_new_session=True, pass_fds=self._lock,
         ) as process:  # fmt: skip
             words = self._awaited(process)
         if not process.returncode:

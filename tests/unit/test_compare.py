@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from fedskd_sim.cli import main
-from fedskd_sim.compare.plan import choices, methods, tasks
+from fedskd_sim.compare.plan import Task, choices, methods, tasks
 from fedskd_sim.compare.statistics import paired, verdict
 from fedskd_sim.compare.work import Workshop
 from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, OutputNotWritable, UnknownKey
+from fedskd_sim.exits import INTERRUPTED
 from fedskd_sim.scenario import BUILT_IN, Scenario, load, passes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -143,9 +150,59 @@ def test_two_comparisons_do_not_share_a_folder(scenario_file: Callable, cli: Cal
     with Workshop(out, None, 1).prepared(planned):
         second = cli("compare", path, "--algorithms", "local", "--seeds", 2, "--out", out)
         assert second.returncode == OutputNotWritable.exit_code
-        assert f"another comparison is at work in {out}" in second.stderr
+        assert f"is at work in {out}" in second.stderr
     with Workshop(out, None, 1).prepared(planned):
         pass
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
+    sign: signal.Signals, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """Terminated, it stops its runs; killed, it cannot, and its folder stays closed to others until they have ended."""
+    path, out = scenario_file(TINY.replace("samples: 40", "samples: 2000")), tmp_path / "out"
+    command = [sys.executable, "-m", "fedskd_sim", "compare", str(path), "--algorithms", "local", "--seeds", "2", "--out", str(out)]
+    planned = list(tasks(methods(load(path).scenario, ["local"]), 2))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: list(out.glob("runs/local/*/records/*")))
+        process.send_signal(sign)
+        told = process.communicate(timeout=120)[1]
+    if sign == signal.SIGTERM:
+        assert (process.returncode, told) == (INTERRUPTED, "interrupted: everything has been stopped\n")
+        assert not at_work(out)
+    else:
+        left = at_work(out)
+        assert left
+        with pytest.raises(OutputNotWritable, match="a run of one"), Workshop(out, None, 1).prepared(planned):
+            pass
+        for number in left:
+            os.kill(number, signal.SIGTERM)
+    wait_until(lambda: is_free(Workshop(out, None, 1), planned))
+
+
+def is_free(shop: Workshop, planned: list[Task]) -> bool:
+    """Tell whether a comparison can begin."""
+    with suppress(OutputNotWritable), shop.prepared(planned):
+        return True
+    return False
+
+
+def at_work(out: Path) -> list[int]:
+    """List the processes whose command line has a folder in it."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(out).encode() in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+    return found
+
+
+def wait_until(happened: Callable[[], object], seconds: float = 60) -> None:
+    """Look again and again until something has happened."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
