@@ -41,19 +41,23 @@ ITEM_BYTES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class HopId:
-    """What makes a hop unique: a repeated one is recognised by it and dropped."""
+class HopId(NamedTuple):
+    """What makes a hop unique: the run, the topology's epoch, whose model, and where it is on its way."""
 
     run: str
+    epoch: int
     model: str
     round: int
     hop: int
 
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"the model of {self.model!r}, round {self.round} hop {self.hop}"
+
 
 @dataclass(frozen=True, slots=True)
 class Traveller:
-    """A model on its way to ``hop.hop`` of its round; ``trail`` lists the hospitals since it left home.
+    """A model on its way to ``hop.hop`` of its round.
 
     Whoever sends one may leave ``digest`` empty: the link then takes it from the bytes as they leave. One that has arrived has it.
     """
@@ -62,7 +66,6 @@ class Traveller:
     sender: str
     architecture: str
     digest: str
-    trail: tuple[str, ...]
     weights: Weights
 
 
@@ -76,8 +79,22 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class Ack:
     """The receiver has this hop's weights safe, and their digest was right."""
+
+    hop: HopId
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The receiver is alive and has no room for this hop's weights: keep them, it will ask with `Ready`."""
+
+    hop: HopId
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The receiver has room for this hop's weights now."""
 
     hop: HopId
 
@@ -87,6 +104,7 @@ class Register:
     """A hospital is up: where its inbox listens, its public key (empty without keys), where its metrics are served."""
 
     run: str
+    epoch: int
     hospital: str
     address: str
     public_key: str
@@ -95,8 +113,9 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A hospital has finished a stop."""
+    """A hospital has finished a step; advice only, which a full queue drops."""
 
+    epoch: int
     hospital: str
     model: str
     round: int
@@ -108,6 +127,7 @@ class Progress:
 class Failed:
     """A hospital cannot go on: its exit code and why."""
 
+    epoch: int
     hospital: str
     code: int
     reason: str
@@ -115,8 +135,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A hospital has finished all its stops and knows that whatever it sent has arrived."""
+    """A hospital has finished its program and knows that whatever it sent has arrived."""
 
+    epoch: int
     hospital: str
 
 
@@ -124,6 +145,7 @@ class Done:
 class Start:
     """The address book: every hospital's inbox and public key, by name."""
 
+    epoch: int
     addresses: Mapping[str, str]
     keys: Mapping[str, str]
 
@@ -132,13 +154,15 @@ class Start:
 class End:
     """The run is over: code 0, or another hospital's exit code and reason."""
 
+    epoch: int
     code: int
     reason: str
 
 
 ToController = Register | Progress | Failed | Done
 FromController = Start | End
-Message = Traveller | Parcel | Receipt | ToController | FromController
+Answer = Ack | Later | Ready
+Message = Traveller | Parcel | Answer | ToController | FromController
 
 
 @dataclass(frozen=True, slots=True)

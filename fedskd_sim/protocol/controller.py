@@ -1,0 +1,147 @@
+"""The controller's part: register hospitals, hand out the address book, follow progress, end the run. It never holds weights.
+
+Once `Start` is out the ring needs it no more: models circulate and hospitals finish without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from fedskd_sim.errors import FedskdError, HopTimeout, RegistrationTimeout
+from fedskd_sim.messages import Done, End, Failed, FromController, Message, Progress, Register, Start
+from fedskd_sim.scenario import Scenario
+
+
+class Say(NamedTuple):
+    """Send a word to a hospital."""
+
+    to: str
+    message: FromController
+
+
+class Opening(NamedTuple):
+    """The first `Start` is about to leave."""
+
+
+class Noted(NamedTuple):
+    """A hospital's word that is worth a line in the log."""
+
+    message: Message
+
+
+class Opened(NamedTuple):
+    """The address book has left, to so many."""
+
+    hospitals: int
+
+
+class Refused(NamedTuple):
+    """A word that no member of the run would say."""
+
+    hospital: str
+    reason: str
+
+
+class Closed(NamedTuple):
+    """The run is over."""
+
+    end: End
+
+
+Effect = Say | Opening | Noted | Opened | Refused | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the controller must remember."""
+
+    registered: Mapping[str, Register] = field(default_factory=dict)
+    done: frozenset[str] = frozenset()
+    ended: End | None = None
+
+
+Turn = tuple[State, list[Effect]]
+
+
+@dataclass(frozen=True)
+class Registrar:
+    """What the controller knows from the beginning; its state is handed in and out."""
+
+    scenario: Scenario
+    run: str
+    epoch: int
+    codes: Collection[int]
+    """The exit codes with which a hospital can fail."""
+
+    def step(self, state: State, message: Message) -> Turn:
+        """Handle a hospital's word, which is known to come from the hospital that it names."""
+        if state.ended is not None:
+            return state, []
+        match message:
+            case Register(run, epoch, hospital):
+                if (run, epoch) != (self.run, self.epoch) or hospital not in self.scenario.names:
+                    return state, [Refused(hospital, f"it wants to join run {run!r}, epoch {epoch}")]
+                return self._registered(state, message)
+            case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if (
+                epoch != self.epoch or hospital not in self.scenario.names
+            ):
+                return state, [Refused(hospital, f"{type(message).__name__} of epoch {epoch}")]
+            case Progress():
+                return state, [Noted(message)]
+            case Failed(_, hospital, code, reason):
+                if code not in self.codes:
+                    return state, [Refused(hospital, f"it failed with code {code}, which is no failure of a hospital")]
+                state, effects = self.end(state, code, f"{hospital!r} failed: {reason}")
+                return state, [Noted(message), *effects]
+            case Done(_, hospital):
+                state = replace(state, done=state.done | {hospital})
+                if len(state.done) == len(self.scenario.hospitals):
+                    return self.end(state, 0, "all hospitals are done")
+        return state, []
+
+    def complete(self, state: State) -> bool:
+        """Tell whether every hospital has registered."""
+        return len(state.registered) == len(self.scenario.hospitals)
+
+    def patience(self, state: State) -> float:
+        """Give the seconds that may pass: until all have registered, then between two words of anybody."""
+        waits = self.scenario.timeouts
+        return 2 * waits.hop + waits.receipt if self.complete(state) else waits.register_
+
+    def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> State:
+        """Take a run over that was started before, by a controller that is no more; both mappings are by name."""
+        names = self.scenario.names
+        return State({name: Register(self.run, self.epoch, name, addresses[name], keys[name], "") for name in names})
+
+    def end(self, state: State, code: int, reason: str) -> Turn:
+        """End the run."""
+        end = End(self.epoch, code, reason)
+        said: list[Effect] = [Say(name, end) for name in state.registered]
+        return replace(state, ended=end), [Closed(end), *said]
+
+    def late(self, state: State) -> FedskdError:
+        """Say who is missing when the patience is over."""
+        missing = [name for name in self.scenario.names if name not in state.registered]
+        if missing:
+            text = f"{', '.join(missing)} did not register within {self.scenario.timeouts.register_:g} s"
+            fix = "see the logs of these hospitals, or raise timeouts.register"
+            return RegistrationTimeout(text, fix=fix, key=("timeouts", "register"))
+        waiting = [name for name in self.scenario.names if name not in state.done]
+        fix = "see the logs of these hospitals, or raise timeouts.hop"
+        return HopTimeout(f"no word from {', '.join(waiting)}", fix=fix, key=("timeouts", "hop"))
+
+    def _registered(self, state: State, message: Register) -> Turn:
+        """Take a hospital in; the last one starts the run, one that comes again gets the address book again."""
+        late = self.complete(state)
+        effects: list[Effect] = [] if state.registered.get(message.hospital) == message else [Noted(message)]
+        state = replace(state, registered={**state.registered, message.hospital: message})
+        if not self.complete(state):
+            return state, effects
+        addresses = {name: entry.address for name, entry in state.registered.items()}
+        keys = {name: entry.public_key for name, entry in state.registered.items()}
+        start = Start(self.epoch, addresses, keys)
+        opening: list[Effect] = [] if late else [Opening()]
+        said = [Say(name, start) for name in ([message.hospital] if late else self.scenario.names)]
+        return state, [*effects, *opening, *said, Opened(len(addresses))]

@@ -1,0 +1,126 @@
+"""What can happen to a hospital."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.messages import HopId
+from fedskd_sim.records import Record
+
+
+class Model(NamedTuple):
+    """A model in custody: which one of this hospital's, and its digest, '' as long as nobody has asked for it."""
+
+    number: int
+    digest: str = ""
+
+
+class Begun(NamedTuple):
+    """The hospital is up, for the first time or again; its state is what it had in custody."""
+
+
+class Joined(NamedTuple):
+    """The controller has handed out the address book."""
+
+
+class Knocked(NamedTuple):
+    """A model has been announced for which there is no room (see `Hospital.judge`)."""
+
+    hop: HopId
+    sender: str
+
+
+class Arrived(NamedTuple):
+    """A model has arrived whole, with the digest that it was sent with."""
+
+    hop: HopId
+    sender: str
+    model: Model
+
+
+class Repeated(NamedTuple):
+    """A model has come again that is here or was here; its weights have been dropped unread."""
+
+    hop: HopId
+    sender: str
+    digest: str
+
+
+class Acked(NamedTuple):
+    """The receiver of a departed model has it safe."""
+
+    hop: HopId
+    by: str
+
+
+class Deferred(NamedTuple):
+    """The receiver of a departed model has no room for it now."""
+
+    hop: HopId
+    by: str
+
+
+class Wanted(NamedTuple):
+    """The receiver of a departed model has room for it again."""
+
+    hop: HopId
+    by: str
+
+
+class Released(NamedTuple):
+    """The step at ``index`` has made what goes on from here; it is still being measured."""
+
+    index: int
+    model: Model
+
+
+class Finished(NamedTuple):
+    """The step at ``index`` is done; its record, or None where a step leaves none."""
+
+    index: int
+    record: Record | None
+
+
+class Broke(NamedTuple):
+    """Something here cannot go on."""
+
+    error: FedskdError
+
+
+class Ended(NamedTuple):
+    """The controller says that the run is over; code 0 for a good end."""
+
+    code: int
+    reason: str
+
+
+class Again(NamedTuple):
+    """Timer: register again."""
+
+
+class TooLate(NamedTuple):
+    """Timer: the controller has not started the run in time."""
+
+
+class Overdue(NamedTuple):
+    """Timer: the model that the step at ``index`` hosts has not come in time."""
+
+    index: int
+
+
+class Unanswered(NamedTuple):
+    """Timer: the receiver has not answered to the attempt number ``attempt`` to deliver a model."""
+
+    hop: HopId
+    attempt: int
+
+
+class Goodbye(NamedTuple):
+    """Timer: the controller has said nothing since everything here was done."""
+
+
+Timer = Again | TooLate | Overdue | Unanswered | Goodbye
+Event = (
+    Begun | Joined | Knocked | Arrived | Repeated | Acked | Deferred | Wanted | Released | Finished | Broke | Ended | Timer
+)

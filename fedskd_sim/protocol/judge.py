@@ -1,0 +1,44 @@
+"""Whether a model that knocks may come in: run, epoch, hop and sender against the topology, before anything is acknowledged."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fedskd_sim.messages import HopId
+from fedskd_sim.program import Program
+from fedskd_sim.protocol.state import State, Terms
+
+
+class Verdict(NamedTuple):
+    """``take`` it in, tell it to come ``later``, refuse it for a ``reason``; none of them: it is a repeat of what is or was here."""
+
+    take: bool = False
+    later: bool = False
+    reason: str = ""
+
+
+TAKE, LATER, REPEAT = Verdict(take=True), Verdict(later=True), Verdict()
+
+
+def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str) -> Verdict:
+    """Judge a model by its hop and by who really sent it.
+
+    The model that is needed next is always taken in; of others, as many may wait as the scenario's ``network.inbox`` says.
+    """
+    ring = program.topology
+    if (hop.run, hop.epoch) != (terms.run, ring.epoch):
+        return Verdict(reason=f"it belongs to run {hop.run!r}, epoch {hop.epoch}")
+    position = program.position(hop.model, hop.round, hop.hop)
+    step = None if position is None else program.at(position)
+    if position is None or step is None or step.stop is None:
+        return Verdict(reason="that hop does not lead here")
+    if sender != (wanted := ring.sender(step.stop)):
+        return Verdict(reason=f"{wanted!r} should have sent it")
+    if position < state.cursor or hop in state.waiting:
+        return REPEAT
+    awaited = program.following(state.cursor - 1)
+    if awaited is None or awaited == step.stop:
+        return TAKE
+    if ring.far_ahead(step.stop, awaited):
+        return Verdict(reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has not been here")
+    return TAKE if len(state.waiting) - state.working < terms.inbox else LATER

@@ -1,0 +1,256 @@
+"""A hospital's part in a run: `Hospital.step` takes a state and an event and gives the next state and what to carry out.
+
+The way of a model: `Arrived` -> it is judged, persisted, acknowledged -> when its turn comes, `Work` -> `Released`: what goes on is
+sent, and kept until its receiver has it safe -> `Finished`: state and record are persisted together, and the next step begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fedskd_sim.errors import FedskdError, HopTimeout, NonFiniteLoss, ReceiptTimeout, RegistrationTimeout, RunAborted
+from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
+from fedskd_sim.program import Program
+from fedskd_sim.protocol import delivery
+from fedskd_sim.protocol.effects import Effect, Fail, Leave, Persist, Refuse, Register, Reply, Tell, Wait, Work
+from fedskd_sim.protocol.events import (
+    Acked,
+    Again,
+    Arrived,
+    Begun,
+    Broke,
+    Deferred,
+    Ended,
+    Event,
+    Finished,
+    Goodbye,
+    Joined,
+    Knocked,
+    Model,
+    Overdue,
+    Released,
+    Repeated,
+    TooLate,
+    Unanswered,
+    Wanted,
+)
+from fedskd_sim.protocol.judge import Verdict, judge
+from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, without
+from fedskd_sim.records import Record
+from fedskd_sim.topology import Stop, Topology
+
+Turn = tuple[State, list[Effect]]
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """What a hospital knows from the beginning; its state is handed in and out."""
+
+    topology: Topology
+    program: Program
+    terms: Terms
+
+    @classmethod
+    def of(cls, topology: Topology, name: str, terms: Terms) -> Hospital:
+        """Give the machine of a hospital."""
+        return cls(topology, Program(topology, name), terms)
+
+    @property
+    def name(self) -> str:
+        """The hospital's name."""
+        return self.program.host
+
+    def step(self, state: State, event: Event) -> Turn:
+        """Give the state after an event, and what it asks for; an event that no longer matters changes nothing."""
+        if state.over:
+            return state, []
+        match event:
+            case Arrived() | Knocked() | Repeated():
+                return self._visited(state, event)
+            case Released(index, model):
+                return self._released(state, index, model)
+            case Finished(index, record):
+                return self._finished(state, index, record)
+            case Acked() | Deferred() | Wanted() | Unanswered():
+                state, effects = delivery.step(state, event, self.terms)
+                return self._leaving(*self._failing(state, effects))
+            case Begun():
+                return self._begun(state)
+            case Joined():
+                return self._joined(state)
+            case _:
+                return self._interrupted(state, event)
+
+    def judge(self, state: State, hop: HopId, sender: str) -> Verdict:
+        """Say what is to be done with a model that is announced, before its weights are taken in."""
+        return judge(self.program, self.terms, state, hop, sender)
+
+    def hop_id(self, stop: Stop) -> HopId:
+        """Give the identity of a stop's hop."""
+        return HopId(self.terms.run, self.topology.epoch, stop.model, stop.round, stop.hop)
+
+    def awaited(self, state: State) -> Stop | None:
+        """Give the next stop here that is not over."""
+        return self.program.following(state.cursor - 1)
+
+    def _begun(self, state: State) -> Turn:
+        state = replace(state, joined=False, working=False, released=False, deferred={}, done=False, ended=False)
+        return state, [Register(), Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
+
+    def _joined(self, state: State) -> Turn:
+        if state.joined:
+            return state, []
+        state, effects = delivery.resume(replace(state, joined=True), self.terms)
+        return self._advance(state, effects)
+
+    def _visited(self, state: State, event: Arrived | Knocked | Repeated) -> Turn:
+        """Judge a model: keep it and say so, in this order; or ask for patience, say again that it is here, or refuse it."""
+        hop, sender = event.hop, event.sender
+        verdict = self.judge(state, hop, sender)
+        if verdict.reason:
+            return state, [Refuse(sender, hop, verdict.reason)]
+        if isinstance(event, Arrived) and verdict.take:
+            state = replace(state, waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop))
+            return self._advance(state, [Persist(), Reply(sender, Ack(hop))])
+        if verdict.later:
+            return replace(state, deferred={**state.deferred, hop: sender}), [Reply(sender, Later(hop))]
+        digest = event.model.digest if isinstance(event, Arrived) else event.digest if isinstance(event, Repeated) else ""
+        known = state.waiting[hop].digest if hop in state.waiting else state.recent.get(hop, "")
+        if digest and known and digest != known:
+            return state, [Refuse(sender, hop, f"another model (digest {digest}) than the one that came first (digest {known})")]
+        if not verdict.take:
+            return state, [Reply(sender, Ack(hop))]
+        return state, [Reply(sender, Ready(hop))] if isinstance(event, Knocked) else []
+
+    def _released(self, state: State, index: int, model: Model) -> Turn:
+        step = self.program.at(index)
+        if not state.working or state.released or index != state.cursor or step is None:
+            return state, []
+        if step.action == "depart":
+            onward: Stop | None = self.topology.stop(self.name, step.round, 1)
+        else:
+            onward = self.topology.onward(step.stop) if step.stop else None
+        state = replace(state, released=True)
+        return delivery.send(state, onward.host, self.hop_id(onward), model, self.terms) if onward else (state, [])
+
+    def _finished(self, state: State, index: int, record: Record | None) -> Turn:
+        step = self.program.at(index)
+        if not state.working or index != state.cursor or step is None:
+            return state, []
+        state = replace(state, working=False, released=False, cursor=index + 1)
+        if step.stop:
+            state = self._hosted(state, self.hop_id(step.stop))
+        effects: list[Effect] = []
+        if record:
+            state, error = self._counted(state, record)
+            accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else 0.0
+            told = Progress(self.topology.epoch, self.name, record.model, record.round, record.hop, accuracy)
+            effects = [Persist(record), Tell(told)]
+            if error:
+                return self._failing(state, [*effects, Fail(error)])
+        else:
+            effects = [Persist()]
+        state, asked = self._room(state)
+        return self._advance(state, effects + asked)
+
+    def _hosted(self, state: State, hop: HopId) -> State:
+        """Forget a model that was hosted, but for its digest."""
+        recent = dict(list(state.recent.items())[1 - RECENT :]) | {hop: state.waiting[hop].digest}
+        return replace(state, waiting=without(state.waiting, hop), recent=recent)
+
+    def _counted(self, state: State, record: Record) -> tuple[State, FedskdError | None]:
+        """Count sessions in a row that were undone; too many are an error."""
+        if record.outcome in ("evaluated", "passed"):
+            return state, None
+        state = replace(state, rollbacks=state.rollbacks + 1 if record.outcome == "rolled_back" else 0)
+        if state.rollbacks < self.terms.max_rollbacks:
+            return state, None
+        text = f"{self.name!r} rolled back {state.rollbacks} sessions in a row: {record.reason}"
+        fix = "lower training.optimiser.learning_rate, or look at the data"
+        return state, NonFiniteLoss(text, fix=fix, key=("training", "max_rollbacks"))
+
+    def _room(self, state: State) -> Turn:
+        """Ask for a model that was told to wait, the one that is needed first, if there is room now."""
+        positions = {hop: self.program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred}
+        for hop in sorted(positions, key=lambda one: positions[one])[:1]:
+            if self.judge(state, hop, state.deferred[hop]).take:
+                return state, [Reply(state.deferred[hop], Ready(hop))]
+        return state, []
+
+    def _advance(self, state: State, effects: list[Effect]) -> Turn:
+        """Begin the step at the cursor if it can begin."""
+        if state.working or not state.joined:
+            return state, effects
+        step = self.program.at(state.cursor)
+        if step is None:
+            return self._leaving(state, effects)
+        model = None
+        if step.stop:
+            hop = self.hop_id(step.stop)
+            model = state.waiting.get(hop)
+            if model is None:
+                return state, [*effects, Wait(self._patience, Overdue(state.cursor))]
+        state = replace(state, working=True)
+        if step.stop and step.stop.kind == "evaluation" and model:
+            state, sent = self._released(state, state.cursor, model)
+            effects = effects + sent
+        return state, [*effects, Work(state.cursor, step, model, self.program.following(state.cursor))]
+
+    def _leaving(self, state: State, effects: list[Effect]) -> Turn:
+        """Say that everything is done once it is, and whatever was sent has arrived."""
+        if state.over or state.done or state.outbox or not state.joined or self.program.at(state.cursor) is not None:
+            return state, effects
+        told: list[Effect] = [Tell(Done(self.topology.epoch, self.name)), Wait(self.terms.goodbye, Goodbye())]
+        return replace(state, done=True), effects + told
+
+    @property
+    def _patience(self) -> float:
+        return self.terms.hop * self.topology.patience(self.name)
+
+    def _interrupted(self, state: State, event: Event) -> Turn:
+        """Handle the controller's word, an error, or a wait that is over."""
+        match event:
+            case Ended(code, reason) if code:
+                error = RunAborted(reason, fix="see the first error of the run")
+                error.second_hand = True
+                return self._failing(state, [Fail(error)])
+            case Ended() if state.done:
+                return replace(state, over=True), [Leave("the run has ended")]
+            case Ended():
+                return replace(state, ended=True), []
+            case Broke(error):
+                return self._failing(state, [Fail(error)])
+            case Again() if not state.joined:
+                return state, [Register(), Wait(REGISTER_AGAIN_S, Again())]
+            case TooLate() if not state.joined:
+                text = f"the controller did not start the run within {self.terms.register:g} s"
+                late = RegistrationTimeout(text, fix="see the controller's log", key=("timeouts", "register"))
+                return self._failing(state, [Fail(late)])
+            case Overdue(index) if index == state.cursor and not state.working:
+                return self._failing(state, [Fail(self.missing(state))])
+            case Goodbye() if state.done:
+                return replace(state, over=True), [Leave("no word from the controller")]
+        return state, []
+
+    def missing(self, state: State) -> HopTimeout:
+        """Say what this hospital has waited for in vain."""
+        stop = self.awaited(state)
+        if stop is None:
+            return HopTimeout(f"{self.name!r} waits for nothing")
+        text = (
+            f"{self.name!r} waited {self._patience:g} s for the model of {stop.model!r} (round {stop.round}, hop {stop.hop}), "
+            f"which {self.topology.sender(stop)!r} should have sent"
+        )
+        fix = "look at the log of the hospital that should have sent it; if its sessions are slow, raise timeouts.hop"
+        error = HopTimeout(text, fix=fix, key=("timeouts", "hop"))
+        error.stop = (stop.round, stop.hop)
+        return error
+
+    def _failing(self, state: State, effects: list[Effect]) -> Turn:
+        """If the last effect is an error, tell the controller before it, unless it was the controller's word, and stop."""
+        last = effects[-1] if effects else None
+        if not isinstance(last, Fail):
+            return state, effects
+        error = last.error
+        told = [] if error.second_hand else [Tell(Failed(self.topology.epoch, self.name, error.exit_code, error.message))]
+        return replace(state, over=True), [*effects[:-1], *told, last]

@@ -1,0 +1,83 @@
+"""What a hospital must remember: all that a restart needs besides its learner's state and the weights in custody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from fedskd_sim.messages import HopId
+from fedskd_sim.protocol.events import Model
+from fedskd_sim.scenario import Scenario
+
+REGISTER_AGAIN_S = 5.0
+RECENT = 8
+"""Of so many models that were hosted last the digests are kept, to tell a repeat from another model under the same hop."""
+Key, Value = TypeVar("Key"), TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a hospital may wait for, in seconds, and how much it takes in; see `fedskd_sim.scenario.schema.Timeouts`."""
+
+    run: str
+    register: float
+    hop: float
+    receipt: float
+    retry: float
+    goodbye: float
+    inbox: int
+    max_rollbacks: int
+
+    @classmethod
+    def of(cls, scenario: Scenario, run: str) -> Terms:
+        """Read them from the scenario."""
+        waits = scenario.timeouts
+        return cls(
+            run, waits.register_ + waits.goodbye, waits.hop, waits.receipt, waits.retry, waits.goodbye,
+            scenario.network.inbox, scenario.training.max_rollbacks,
+        )  # fmt: skip
+
+
+class Departure(NamedTuple):
+    """A model that is on its way: to whom, the number of the last attempt, and the seconds without an answer before that."""
+
+    to: str
+    model: Model
+    attempt: int = 1
+    silent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of a hospital's machine."""
+
+    cursor: int = 0
+    """Index of the step that is next or under way."""
+    joined: bool = False
+    """The address book is here."""
+    working: bool = False
+    """The step at the cursor is under way."""
+    released: bool = False
+    """... and what goes on from it has left."""
+    waiting: Mapping[HopId, Model] = field(default_factory=dict)
+    """Models that are safe here and whose step has not ended."""
+    deferred: Mapping[HopId, str] = field(default_factory=dict)
+    """Models that were told to wait with their senders, and who these are."""
+    outbox: Mapping[HopId, Departure] = field(default_factory=dict)
+    """Models that have left and are not yet safe elsewhere."""
+    recent: Mapping[HopId, str] = field(default_factory=dict)
+    """Digests of the models that were hosted last."""
+    rollbacks: int = 0
+    """Sessions in a row that were undone."""
+    done: bool = False
+    """The program is over, and the controller has been told."""
+    ended: bool = False
+    """The controller has ended the run well."""
+    over: bool = False
+    """It has left or failed: nothing more happens."""
+
+
+def without(items: Mapping[Key, Value], key: Key) -> dict[Key, Value]:
+    """Copy a mapping but for one key."""
+    return {name: value for name, value in items.items() if name != key}
