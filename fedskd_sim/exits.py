@@ -19,3 +19,8 @@ def rebuilt(code: int, message: str, *, fix: str = "", key: tuple[Key, ...] = ()
     """Make the error of an exit code again, as another process reported it."""
     kinds = [error for error in all_errors() if error.exit_code == code and not error.__subclasses__()]
     return (kinds[0] if kinds else FedskdError)(message, fix=fix, key=key)
+
+
+def hospital_codes() -> frozenset[int]:
+    """Give the exit codes with which a hospital can say that it has failed."""
+    return frozenset(error.exit_code for error in all_errors())

@@ -29,6 +29,7 @@ class TensorSpec(NamedTuple):
     shape: tuple[int, ...]
 
 
+CONTROLLER = "controller"
 Weights = Mapping[str, Buffer]
 Room = Callable[[str, str, int], memoryview]
 """Gives writable memory in which a tensor arrives: for which model, which tensor, and how many bytes."""

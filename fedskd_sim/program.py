@@ -45,6 +45,12 @@ class Program:
         """Whether the hospital trains and has a model."""
         return self.topology.trains(self.host)
 
+    @cached_property
+    def recorded(self) -> int:
+        """The number of steps that leave a record, but for the ensemble, which not every scenario asks for."""
+        departures = 1 + self.topology.rounds * (self.topology.lap != "none") if self.member else 0
+        return len(self) - departures - 1
+
     def at(self, index: int) -> Step | None:
         """Give the step at an index, from 0; None behind the end."""
         if index >= self._evaluation:
@@ -168,6 +174,12 @@ class _Places(NamedTuple):
     """Places in ascending order, as a few ranges."""
 
     parts: tuple[range, ...]
+
+    @cached_property
+    def recorded(self) -> int:
+        """The number of steps that leave a record, but for the ensemble, which not every scenario asks for."""
+        departures = 1 + self.topology.rounds * (self.topology.lap != "none") if self.member else 0
+        return len(self) - departures - 1
 
     def at(self, index: int) -> int:
         """Give the place at an index."""

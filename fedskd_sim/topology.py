@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Literal, NamedTuple, Self
 
@@ -77,7 +78,7 @@ class Topology:
         schedule = algorithm.schedule if isinstance(algorithm, Circulating) else FULL
         return cls(scenario.members, algorithm.rounds, algorithm.lap, schedule, scenario.seed, scenario.held_out)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """K, the number of hospitals that train."""
         return len(self.hospitals)
@@ -92,7 +93,7 @@ class Topology:
         """The number of the round in which models travel without training."""
         return self.rounds + 1
 
-    @property
+    @cached_property
     def visits(self) -> int:
         """V, the visits of a round of circulation."""
         return min(self.schedule.visits or self.size - 1, self.size - 1)
@@ -129,12 +130,13 @@ class Topology:
     def far_ahead(self, stop: Stop, awaited: Stop) -> bool:
         """Tell whether a model cannot have come so far: its way to ``stop`` leads through what its host still awaits.
 
-        In full rounds of fixed order the hop numbers of two hospitals differ by less than N, since whoever is at hop T has had T - 1
-        from its predecessor, and so on around the ring. Of other schedules this says nothing.
+        In full rounds of fixed order whoever is at hop T has had T - 1 from its predecessor, and so on around the ring: so the hop
+        numbers of two hospitals differ by less than N, and by one more while one of them repeats a session after its death, whose
+        result had left already. Of other schedules this says nothing.
         """
         if self.lap == "circulation" and self.schedule != FULL:
             return False
-        return self._count(stop) - self._count(awaited) >= self.size + len(self.held_out)
+        return self._count(stop) - self._count(awaited) > self.size + len(self.held_out)
 
     def patience(self, host: str) -> int:
         """Count the sessions of others that may pass between two models at a hospital: how many times as long it must wait.

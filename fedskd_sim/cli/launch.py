@@ -90,12 +90,12 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
 
     from fedskd_sim import report  # noqa: PLC0415
-    from fedskd_sim.progress import Progress  # noqa: PLC0415
-    from fedskd_sim.ring import Ring  # noqa: PLC0415
+    from fedskd_sim.observe.progress import Progress  # noqa: PLC0415
+    from fedskd_sim.topology import Topology  # noqa: PLC0415
 
     stop_when_terminated()
     try:
-        with Progress(Ring.of(order.loaded.scenario), Console()) as progress:
+        with Progress(Topology.of(order.loaded.scenario), Console()) as progress:
             _carry_out(place, order, progress, launch=launch)
     except KeyboardInterrupt as interrupt:
         if hasattr(place, "detach") and not interrupt.args and _wants_to_detach():

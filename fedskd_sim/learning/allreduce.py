@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedskd_sim.learning.weights import buffer_of, tensor_of
 from fedskd_sim.messages import Spec, TensorSpec, Weights
-from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.topology import Stop, Topology
 
 SUM, WEIGHT = "sum", "weight"
 
@@ -29,11 +29,11 @@ class Total(NamedTuple):
 class RingSum:
     """One hospital's side of the sums, one at a time."""
 
-    def __init__(self, ring: Ring, host: str, length: int) -> None:
+    def __init__(self, topology: Topology, host: str, length: int) -> None:
         """Cut vectors of ``length`` numbers, float32, into as many chunks as there are hospitals."""
-        self._ring, self._host = ring, host
-        cuts = [length * index // ring.size for index in range(ring.size + 1)]
-        self._spans = dict(zip(ring.hospitals, pairwise(cuts), strict=True))
+        self._topology, self._host = topology, host
+        cuts = [length * index // topology.size for index in range(topology.size + 1)]
+        self._spans = dict(zip(topology.hospitals, pairwise(cuts), strict=True))
         self._own = torch.empty(0)
         self._weight = 0.0
         self._done: dict[str, Total] = {}
@@ -53,16 +53,16 @@ class RingSum:
         if stop.kind == "reduce":
             total = tensor_of(arriving[SUM]) + self._share(stop.model)
             arriving = self._packed(total, float(tensor_of(arriving[WEIGHT])) + self._weight)
-        if stop.kind == "gather" or stop.hop == self._ring.size - 1:
+        if stop.kind == "gather" or stop.hop == self._topology.size - 1:
             self._done[stop.model] = Total(tensor_of(arriving[SUM]).clone(), float(tensor_of(arriving[WEIGHT])))
         return arriving
 
     @property
     def total(self) -> Total | None:
         """The sum, once all of it has come by."""
-        if len(self._done) < self._ring.size:
+        if len(self._done) < self._topology.size:
             return None
-        return Total(torch.cat([self._done[name].vector for name in self._ring.hospitals]), self._done[self._host].weight)
+        return Total(torch.cat([self._done[name].vector for name in self._topology.hospitals]), self._done[self._host].weight)
 
     def _share(self, chunk: str) -> Tensor:
         low, high = self._spans[chunk]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fedskd_sim import clock
 from fedskd_sim.learning.berths import Berths
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import Measure, Outcome
-from fedskd_sim.ring import Stop
+from fedskd_sim.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario
 
 Measures = Mapping[str, Measure]
@@ -75,7 +76,8 @@ class Learner(Protocol):
 class Ward:
     """What a learner is made from.
 
-    The scenario, its hospital's name, the folder with data files, whether it is alone, and where models that arrive can live.
+    The scenario, its hospital's name, the folder with data files, whether it is alone, where models that arrive can live, the run's
+    topology, and how to let seconds pass.
     """
 
     scenario: Scenario
@@ -83,3 +85,10 @@ class Ward:
     data_folder: Path | None = None
     own_process: bool = False
     berths: Berths = field(default_factory=Berths)
+    given: Topology | None = None
+    pause: Callable[[float], None] = clock.sleep
+
+    @property
+    def topology(self) -> Topology:
+        """The run's topology, made anew where nobody has handed it down."""
+        return self.given or Topology.of(self.scenario)

@@ -17,7 +17,7 @@ from fedskd_sim.learning.session import Pupils, Term
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.weights import FLOATS, export, snapshot
 from fedskd_sim.messages import Forms, Spec, Weights
-from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import Averaging, FedProx
 from fedskd_sim.seeds import seed
 
@@ -30,7 +30,7 @@ class AveragingLearner:
         self.site, self._mu = site, mu
         self._rounds = site.scenario.algorithm.rounds
         specs = site.specs()
-        self._sum = RingSum(Ring.of(site.scenario), site.name, floats_in(next(iter(specs.values()))))
+        self._sum = RingSum(site.ward.topology, site.name, floats_in(next(iter(specs.values()))))
         self.expected: Mapping[str, Forms] = {name: (spec, self._sum.form(name)) for name, spec in specs.items()}
         self._model: nn.Module
         self._measures: Measures = {}

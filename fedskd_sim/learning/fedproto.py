@@ -25,7 +25,7 @@ from fedskd_sim.learning.local import LocalLearner
 from fedskd_sim.learning.session import Lesson, Pupils, Term
 from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import FedProto
 
 
@@ -36,7 +36,7 @@ class PrototypeLearner(LocalLearner):
         """Look up what travels; nothing is loaded or trained yet."""
         super().__init__(site)
         self._config = config
-        self._sum = RingSum(Ring.of(site.scenario), site.name, site.shape.classes * (config.features + 1))
+        self._sum = RingSum(site.ward.topology, site.name, site.shape.classes * (config.features + 1))
         self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
         self._prototypes: Tensor | None = None
 

@@ -19,7 +19,7 @@ from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export, install, snapshot
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.ring import Stop
+from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import Circulating, FedSKD
 
 

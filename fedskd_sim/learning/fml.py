@@ -25,7 +25,7 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.teaching import divergence
 from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import FML, Architecture
 from fedskd_sim.seeds import seed
 
@@ -42,7 +42,7 @@ class MutualLearner(LocalLearner):
         self._architecture = config.architecture or _smallest(site)
         self._common: nn.Module
         length = floats_in(spec_of(blueprint(self._architecture, site.shape)))
-        self._sum = RingSum(Ring.of(site.scenario), site.name, length)
+        self._sum = RingSum(site.ward.topology, site.name, length)
         self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
 
     def warm_up(self) -> Session:

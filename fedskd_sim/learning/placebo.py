@@ -1,30 +1,17 @@
-"""Buffers travel and nothing is learned; the ways to misbehave test how a run ends. PyTorch is never imported."""
+"""Buffers travel and nothing is learned: it tests the machinery. PyTorch is never imported."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fedskd_sim import clock
-from fedskd_sim.errors import RunAborted
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
 from fedskd_sim.records import Measure
-from fedskd_sim.ring import Stop
+from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import Placebo
 from fedskd_sim.seeds import seed
-
-CRASHED = 70
-
-
-class Stalled(Exception):
-    """This hospital keeps its visitor for ever."""
-
-
-class Crashed(Exception):
-    """This hospital dies without a word; where it is a process of its own, the process really does."""
 
 
 @dataclass
@@ -55,16 +42,14 @@ class PlaceboLearner:
         """Send the own buffer."""
         return self._own
 
-    def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Wait, or misbehave as the scenario says."""
-        if self.ward.host == self.config.culprit and stop.round == stop.hop == 1:
-            self._misbehave()
-        clock.sleep(self.config.session_seconds)
+    def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - every stop is alike
+        """Wait, and hand the buffer on."""
+        self.ward.pause(self.config.session_seconds)
         return Session(arriving)
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - every stop is alike
         """Take the own buffer back."""
-        clock.sleep(self.config.session_seconds)
+        self.ward.pause(self.config.session_seconds)
         self._own = {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()}
         return Session(self._own)
 
@@ -82,17 +67,6 @@ class PlaceboLearner:
     def results(self) -> Mapping[str, Weights]:
         """Give the own buffer."""
         return {"": self._own}
-
-    def _misbehave(self) -> None:
-        match self.config.behaviour:
-            case "crash":
-                if self.ward.own_process:
-                    os._exit(CRASHED)
-                raise Crashed
-            case "stall":
-                raise Stalled
-            case "abort":
-                raise RunAborted("the placebo asked for the run to end", fix="set behaviour to ok", key=("algorithm",))
 
 
 def make(ward: Ward) -> PlaceboLearner:

@@ -22,7 +22,7 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import FLOATS, buffer_of, snapshot, tensor_of
 from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
 from fedskd_sim.records import Measure
-from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.topology import Stop
 
 SLOW, LAST = "slow/", "last/"
 
@@ -39,7 +39,7 @@ class Predicting:
     def __init__(self, inner: Sited, ward: Ward) -> None:
         """Add the forms in which slow copies and finished models travel."""
         self._inner, self._site, self._settings = inner, inner.site, ward.scenario.prediction
-        self._ring = Ring.of(ward.scenario)
+        self._topology = ward.topology
         self.expected: Mapping[str, Forms] = {name: self._forms(forms) for name, forms in inner.expected.items()}
         self._slow: Weights = {}
         self._last: Weights | None = None
@@ -56,15 +56,15 @@ class Predicting:
     def alone(self, round_: int) -> Session | None:
         """Let the other train alone."""
         session = self._inner.alone(round_)
-        if session is not None and self._ring.lap == "none":
+        if session is not None and self._topology.lap == "none":
             self._snapped(session.weights, round_)
         return session
 
     def depart(self, round_: int) -> Weights:
         """Give the other's traveller with its slow copy; for the evaluation, what this hospital predicts with."""
-        if round_ <= self._ring.rounds:
+        if round_ <= self._topology.rounds:
             weights = self._inner.depart(round_)
-            return joined(weights, SLOW, self._slow) if self._slow and self._ring.lap == "circulation" else weights
+            return joined(weights, SLOW, self._slow) if self._slow and self._topology.lap == "circulation" else weights
         self._site.settle()
         self._chosen = self._choose()
         shown = self._inner.depart(round_) if self._settings.model == "reconciled" else self._chosen
@@ -79,7 +79,7 @@ class Predicting:
         session = self._inner.visit(stop, fast)
         if slow:
             return replace(session, weights=joined(session.weights, SLOW, self._followed(slow, session.weights, self._count(stop))))
-        if stop.kind == "gather" and stop.hop == self._ring.hops(stop.round)[-1]:
+        if stop.kind == "gather" and stop.hop == self._topology.hops(stop.round)[-1]:
             self._snapped(self._inner.results()[""], stop.round)
         return session
 
@@ -126,7 +126,7 @@ class Predicting:
         return forms + tuple(_with(forms[0], prefix) for prefix in added)
 
     def _count(self, stop: Stop) -> int:
-        return (stop.round - 1) * (len(self._ring.hops(1)) - (self._ring.schedule.mode == "sequential")) + stop.hop
+        return (stop.round - 1) * (len(self._topology.hops(1)) - (self._topology.schedule.mode == "sequential")) + stop.hop
 
     def _followed(self, slow: Weights, fast: Weights, count: int) -> Weights:
         weight = max(self._settings.slow_weight, 1 / (count + 1))

@@ -78,7 +78,8 @@ class Registrar:
     def step(self, state: State, message: Message) -> Turn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
         if state.ended is not None:
-            return state, []
+            again = isinstance(message, Register) and message.hospital in self.scenario.names
+            return state, [Say(message.hospital, state.ended)] if again else []
         match message:
             case Register(run, epoch, hospital):
                 if (run, epoch) != (self.run, self.epoch) or hospital not in self.scenario.names:

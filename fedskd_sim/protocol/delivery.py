@@ -11,6 +11,8 @@ from fedskd_sim.protocol.events import Acked, Deferred, Model, Unanswered, Wante
 from fedskd_sim.protocol.state import Departure, State, Terms, without
 
 Turn = tuple[State, list[Effect]]
+PATIENT_RETRIES = 8
+"""A model that was told to wait is sent again after so many times ``timeouts.retry``, in case that its call was lost."""
 
 
 def send(state: State, to: str, hop: HopId, model: Model, terms: Terms) -> Turn:
@@ -40,7 +42,8 @@ def step(state: State, event: Acked | Deferred | Wanted | Unanswered, terms: Ter
             return _attempt(state, hop, Departure(to, model, attempt + 1), terms)
         case Deferred(hop, by) if by == to:
             waiting = Departure(to, model, attempt + 1)
-            return replace(state, outbox={**state.outbox, hop: waiting}), [Wait(terms.receipt, Unanswered(hop, attempt + 1))]
+            again = Wait(min(terms.receipt, PATIENT_RETRIES * terms.retry), Unanswered(hop, attempt + 1))
+            return replace(state, outbox={**state.outbox, hop: waiting}), [again]
         case Unanswered(hop, number) if number == attempt:
             if silent >= terms.receipt:
                 return state, [Fail(_never_confirmed(hop, departure, terms))]

@@ -25,10 +25,11 @@ class Joined(NamedTuple):
 
 
 class Knocked(NamedTuple):
-    """A model has been announced for which there is no room (see `Hospital.judge`)."""
+    """A model has been announced that cannot come in (see `Hospital.judge`); ``crowded``: too many others are just arriving."""
 
     hop: HopId
     sender: str
+    crowded: bool = False
 
 
 class Arrived(NamedTuple):

@@ -10,14 +10,15 @@ from fedskd_sim.protocol.state import State, Terms
 
 
 class Verdict(NamedTuple):
-    """``take`` it in, tell it to come ``later``, refuse it for a ``reason``; none of them: it is a repeat of what is or was here."""
+    """``take`` it in, tell it to come ``later``, refuse it for a ``reason``, or know that it is a ``repeat`` of what is or was here."""
 
     take: bool = False
     later: bool = False
+    repeat: bool = False
     reason: str = ""
 
 
-TAKE, LATER, REPEAT = Verdict(take=True), Verdict(later=True), Verdict()
+TAKE, LATER, REPEAT = Verdict(take=True), Verdict(later=True), Verdict(repeat=True)
 
 
 def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str) -> Verdict:

@@ -39,6 +39,7 @@ from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, wi
 from fedskd_sim.records import Record
 from fedskd_sim.topology import Stop, Topology
 
+NEAREST_FIRST_S = 10.0
 Turn = tuple[State, list[Effect]]
 
 
@@ -89,6 +90,11 @@ class Hospital:
         """Give the identity of a stop's hop."""
         return HopId(self.terms.run, self.topology.epoch, stop.model, stop.round, stop.hop)
 
+    def needs(self, state: State, hop: HopId) -> bool:
+        """Tell whether a model is the next one that is hosted here."""
+        stop = self.awaited(state)
+        return stop is not None and self.hop_id(stop) == hop
+
     def awaited(self, state: State) -> Stop | None:
         """Give the next stop here that is not over."""
         return self.program.following(state.cursor - 1)
@@ -111,16 +117,22 @@ class Hospital:
             return state, [Refuse(sender, hop, verdict.reason)]
         if isinstance(event, Arrived) and verdict.take:
             state = replace(state, waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop))
-            return self._advance(state, [Persist(), Reply(sender, Ack(hop))])
-        if verdict.later:
+            state, asked = self._room(state)
+            return self._advance(state, [Persist(), Reply(sender, Ack(hop)), *asked])
+        if verdict.later or (isinstance(event, Knocked) and event.crowded and verdict.take):
             return replace(state, deferred={**state.deferred, hop: sender}), [Reply(sender, Later(hop))]
+        if verdict.take:
+            return state, [Reply(sender, Ready(hop))]
+        return state, [self._again(state, event)]
+
+    def _again(self, state: State, event: Arrived | Knocked | Repeated) -> Effect:
+        """Say again that a model is here; if it is not the same as the one that came first, refuse it."""
         digest = event.model.digest if isinstance(event, Arrived) else event.digest if isinstance(event, Repeated) else ""
-        known = state.waiting[hop].digest if hop in state.waiting else state.recent.get(hop, "")
+        known = state.waiting[event.hop].digest if event.hop in state.waiting else state.recent.get(event.hop, "")
         if digest and known and digest != known:
-            return state, [Refuse(sender, hop, f"another model (digest {digest}) than the one that came first (digest {known})")]
-        if not verdict.take:
-            return state, [Reply(sender, Ack(hop))]
-        return state, [Reply(sender, Ready(hop))] if isinstance(event, Knocked) else []
+            text = f"another model (digest {digest}) than the one that came first (digest {known})"
+            return Refuse(event.sender, event.hop, text)
+        return Reply(event.sender, Ack(event.hop))
 
     def _released(self, state: State, index: int, model: Model) -> Turn:
         step = self.program.at(index)
@@ -189,7 +201,7 @@ class Hospital:
             hop = self.hop_id(step.stop)
             model = state.waiting.get(hop)
             if model is None:
-                return state, [*effects, Wait(self._patience, Overdue(state.cursor))]
+                return state, [*effects, Wait(self._patience(step.stop), Overdue(state.cursor))]
         state = replace(state, working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
             state, sent = self._released(state, state.cursor, model)
@@ -203,9 +215,11 @@ class Hospital:
         told: list[Effect] = [Tell(Done(self.topology.epoch, self.name)), Wait(self.terms.goodbye, Goodbye())]
         return replace(state, done=True), effects + told
 
-    @property
-    def _patience(self) -> float:
-        return self.terms.hop * self.topology.patience(self.name)
+    def _patience(self, stop: Stop) -> float:
+        """Give the seconds to wait for a model: a little more for late hops, so that whoever is nearest to a culprit speaks first."""
+        longest = self.terms.hop * self.topology.patience(self.name)
+        share = (stop.hop - 1) / len(self.topology.hops(stop.round))
+        return longest + min(NEAREST_FIRST_S, longest / 4) * share
 
     def _interrupted(self, state: State, event: Event) -> Turn:
         """Handle the controller's word, an error, or a wait that is over."""
@@ -214,7 +228,7 @@ class Hospital:
                 error = RunAborted(reason, fix="see the first error of the run")
                 error.second_hand = True
                 return self._failing(state, [Fail(error)])
-            case Ended() if state.done:
+            case Ended() if self.program.at(state.cursor) is None:
                 return replace(state, over=True), [Leave("the run has ended")]
             case Ended():
                 return replace(state, ended=True), []
@@ -238,7 +252,7 @@ class Hospital:
         if stop is None:
             return HopTimeout(f"{self.name!r} waits for nothing")
         text = (
-            f"{self.name!r} waited {self._patience:g} s for the model of {stop.model!r} (round {stop.round}, hop {stop.hop}), "
+            f"{self.name!r} waited {self._patience(stop):.3g} s for the model of {stop.model!r} (round {stop.round}, hop {stop.hop}), "
             f"which {self.topology.sender(stop)!r} should have sent"
         )
         fix = "look at the log of the hospital that should have sent it; if its sessions are slow, raise timeouts.hop"

@@ -10,20 +10,25 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedskd_sim import clock, hop
-from fedskd_sim.controller import Controller
+from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.hospital import Hospital
 from fedskd_sim.learning.base import Learner, Ward
 from fedskd_sim.learning.learners import make
-from fedskd_sim.logs import EventLog
-from fedskd_sim.messages import Register, Transfer
-from fedskd_sim.metrics import Exporter, HospitalMetrics
-from fedskd_sim.records import Ledger, Timing
-from fedskd_sim.ring import Ring, Stop
+from fedskd_sim.member.controller import Controller
+from fedskd_sim.member.desk import Desk, error_event
+from fedskd_sim.member.hospital import take_part
+from fedskd_sim.member.mailbox import Mailbox
+from fedskd_sim.member.work import Worker
+from fedskd_sim.messages import CONTROLLER, Register
+from fedskd_sim.observe import events
+from fedskd_sim.observe.log import EventLog
+from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
+from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.state import Terms
+from fedskd_sim.records import Ledger
 from fedskd_sim.scenario import Loaded, Scenario, load
-from fedskd_sim.transport.base import CONTROLLER, Transport
-from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
+from fedskd_sim.topology import Topology
+from fedskd_sim.transport.zeromq import Goods, Hub, Keys, Links, Place
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_ON_HEAP = 32 << 20
@@ -80,42 +85,14 @@ class MemberOrder:
             yield EventLog(stream, {"run": self.run, **bound})
 
 
-@dataclass(frozen=True)
-class Desk:
-    """A hospital's paper work: the ledger, the metrics and the log of one run."""
-
-    name: str
-    ledger: Ledger
-    metrics: HospitalMetrics
-    log: EventLog
-
-    def span(self, what: str, stop: Stop, start: float) -> None:
-        """Note that something of a stop took from ``start`` (UNIX seconds) until now."""
-        end = clock.unix()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        place = (self.name, stop.model, stop.round, stop.hop)
-        self.ledger.add(Timing(what, *place, start, end, peak_bytes=peak))  # type: ignore[arg-type]
-        self.metrics.took(what, end - start)
-
-    def transferred(self, transfer: Transfer) -> None:
-        """Note a confirmed departure."""
-        place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)
-        times = (transfer.start, transfer.end, transfer.bytes)
-        self.ledger.add(Timing("transfer", *place, *times, to=transfer.to))
-        self.metrics.transferred(transfer)
-
-
-def assemble(ward: Ward, learner: Learner, desk: Desk, transport: Transport, run: str) -> Hospital:
-    """Put a hospital together."""
-    ring = Ring.of(ward.scenario)
-    host = hop.Host(ward.scenario, ward.host, run, ring, learner, transport.send, desk.span, ward.berths.prepare)
-    return Hospital(host, transport, desk.ledger, desk.metrics, desk.log)
-
-
 def desk_of(scenario: Scenario, name: str, folder: Path, log: EventLog, *, to_log: bool = False) -> Desk:
-    """Open a hospital's books in the run folder; ``to_log`` repeats every entry in the log."""
-    copy = (lambda kind, line: log.event("entry", kind=kind, line=line)) if to_log else (lambda *_: None)
-    return Desk(name, Ledger(folder, name, copy), HospitalMetrics(scenario.name, name, Ring.of(scenario)), log)
+    """Open a hospital's books in the run folder, without metrics; ``to_log`` repeats every entry in the log."""
+    copy = (lambda kind, line: log.event(events.Entry(kind, line))) if to_log else (lambda *_: None)
+    return Desk(scenario, name, Ledger(folder, name, copy), log.event, peak=_peak)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def keep_freed_memory() -> None:
@@ -141,7 +118,7 @@ def run_hospital(order: MemberOrder) -> None:
     keep_freed_memory()
     loaded = order.read()
     with order.log(hospital=order.name) as log:
-        log.event("starting")
+        log.event(events.Starting())
         try:
             _take_part(order, loaded.scenario, log)
         except FedskdError as error:
@@ -150,39 +127,34 @@ def run_hospital(order: MemberOrder) -> None:
 
 
 def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
-    ward = Ward(scenario, order.name, order.data, own_process=True)
-    desk = desk_of(scenario, order.name, order.folder, log, to_log=order.to_stdout)
-    desk.metrics.phase("starting")
-    with closing(desk.ledger), closing(_exporter(order, desk)) as exporter:
+    topology = Topology.of(scenario)
+    metrics = HospitalMetrics(scenario.name, order.name, topology)
+    desk = replace(desk_of(scenario, order.name, order.folder, log, to_log=order.to_stdout), metrics=metrics)
+    desk.phase("starting")
+    with closing(desk.books), closing(_exporter(order, metrics)) as exporter:
+        ward = Ward(scenario, order.name, order.data, own_process=True, given=topology)
         learner = make(ward)
         keys = order.read_keys(scenario)
-        place = Place(order.name, order.bind, order.controller, keys)
-        terms = terms_of(scenario, order.run)
-        transport = ZeroMQTransport(place, terms, learner.expected, desk.transferred, room=ward.berths.room)
-        with closing(transport):
-            address = order.advertise or transport.address
-            log.event("listening", address=address, metrics=exporter.address)
-            hospital = assemble(ward, learner, desk, transport, order.run)
-            public_key = keys.public if keys else ""
-            try:
-                hospital.serve(Register(order.run, order.name, address, public_key, exporter.address))
-            except BaseException:
-                transport.abandon()
-                raise
+        links = Links(Place(order.name, order.bind, order.controller, keys), Goods(learner.expected, ward.berths.room))
+        address = order.advertise or links.address
+        log.event(events.Listening(address, exporter.address))
+        machine = Hospital.of(topology, order.name, Terms.of(scenario, order.run))
+        register = Register(order.run, topology.epoch, order.name, address, keys.public if keys else "", exporter.address)
+        with closing(Mailbox(machine, links, desk, register)) as mailbox:
+            take_part(mailbox, Worker(scenario, topology, order.name, learner, desk.span, ward.berths.prepare))
         save_results(ward, learner, order.folder)
         _linger(scenario, log)
         _hold(order, log)
 
 
-def _exporter(order: MemberOrder, desk: Desk) -> Exporter:
+def _exporter(order: MemberOrder, metrics: HospitalMetrics) -> Exporter:
     host, _, port = order.metrics.rpartition(":")
-    return Exporter(desk.metrics, host, int(port))
+    return Exporter(metrics, host, int(port))
 
 
 def log_error(log: EventLog, error: FedskdError) -> None:
     """Write an error where the launcher will read it."""
-    said = {"message": error.message, "fix": error.fix, "key": list(error.key), "stop": list(error.stop)}
-    log.event("error", code=error.exit_code, own=not error.second_hand, **said)
+    log.event(error_event(error))
 
 
 def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
@@ -212,22 +184,17 @@ def run_controller(order: MemberOrder, announce: Callable[[str], object]) -> Non
         try:
             with closing(Hub(order.bind, order.read_keys(loaded.scenario))) as hub:
                 announce(hub.address)
-                log.event("listening", address=hub.address)
+                log.event(events.Listening(hub.address))
                 Controller(loaded.scenario, order.run, hub, log).serve()
         except FedskdError as error:
             log_error(log, loaded.placed(error))
             raise
 
 
-def terms_of(scenario: Scenario, run: str) -> Terms:
-    """Read a hospital's link terms from the scenario."""
-    return Terms(run, scenario.timeouts.receipt, scenario.timeouts.retry, scenario.network.inbox)
-
-
 def _linger(scenario: Scenario, log: EventLog) -> None:
     """Stay up for a last scrape."""
     if scenario.metrics.linger:
-        log.event("lingering", seconds=scenario.metrics.linger)
+        log.event(events.Lingering(scenario.metrics.linger))
         clock.sleep(scenario.metrics.linger)
 
 
@@ -235,6 +202,6 @@ def _hold(order: MemberOrder, log: EventLog) -> None:
     """Stay up until the results have been fetched."""
     deadline = clock.now() + order.hold
     if order.hold:
-        log.event("holding", seconds=order.hold)
+        log.event(events.Holding(order.hold))
     while clock.now() < deadline and not (order.folder / FETCHED).exists():
         clock.sleep(HOLD_LOOK_S)

@@ -1,26 +1,31 @@
-"""All hospitals in this process, one message at a time: the reference, and the quickest way to try something."""
+"""All hospitals in this process, in simulated time: the reference, and the quickest way to try something."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+import resource
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TextIO
 
-from fedskd_sim.controller import Controller
-from fedskd_sim.errors import FedskdError, HopTimeout, HospitalCrashed
-from fedskd_sim.hospital import Hospital
+from fedskd_sim import clock
+
 from fedskd_sim.learning.base import Ward
 from fedskd_sim.learning.learners import make
-from fedskd_sim.learning.placebo import Crashed
-from fedskd_sim.logs import EventLog
-from fedskd_sim.messages import Register
+from fedskd_sim.member.controller import Controller
+from fedskd_sim.member.work import Worker
+from fedskd_sim.observe.events import Event as Happening
+from fedskd_sim.observe.events import fields_of
+from fedskd_sim.observe.log import EventLog
+from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.state import Terms
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch
-from fedskd_sim.runtimes.member import Desk, assemble, desk_of, log_error, save_results
+from fedskd_sim.runtimes.member import desk_of, log_error, save_results
 from fedskd_sim.scenario import Loaded
-from fedskd_sim.transport.base import CONTROLLER
-from fedskd_sim.transport.memory import Exchange, MemoryTransport
+from fedskd_sim.topology import Topology
+from fedskd_sim.world.node import Node
+from fedskd_sim.world.world import World
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,10 @@ class WatchedLog(EventLog):
 
     watchers: list[Watch] = field(default_factory=list)
 
-    def event(self, name: str, **fields: object) -> None:
+    def event(self, what: Happening) -> None:
         """Write one line and show it."""
-        super().event(name, **fields)
-        shown: Event = {"event": name, **self.bound, **fields}
+        super().event(what)
+        shown: Event = {"time": clock.unix(), **self.bound, **fields_of(what)}
         for watch in self.watchers:
             watch(shown)
 
@@ -42,10 +47,10 @@ class MemoryRuntime:
 
     def __init__(self) -> None:
         """Prepare nothing yet."""
-        self._exchange = Exchange()
+        self._world = World()
         self._watchers: list[Watch] = []
         self._stack = ExitStack()
-        self._hospitals: dict[str, Hospital] = {}
+        self._wards: dict[str, Ward] = {}
 
     def prepare(self, loaded: Loaded) -> None:
         """Do nothing: what a scenario needs is imported when it is checked."""
@@ -56,28 +61,23 @@ class MemoryRuntime:
         return folder.here()
 
     def launch(self, order: Order) -> None:
-        """Make the controller and all hospitals, and let them register."""
+        """Make the controller and all hospitals."""
         scenario = order.loaded.scenario
         self._order = order
-        transport = MemoryTransport(self._exchange, CONTROLLER)
-        self._controller = Controller(scenario, order.run, transport, self._log("controller"))
+        _allow_files(4 * len(scenario.names))
+        self._world.controller = Controller(scenario, order.run, self._world, self._log("controller"))
+        topology, terms = Topology.of(scenario), Terms.of(scenario, order.run)
         for name in scenario.names:
-            desk = desk_of(scenario, name, order.folder, self._log(name, hospital=name))
-            self._stack.enter_context(closing(desk.ledger))
-            self._hospitals[name] = self._hospital(Ward(scenario, name, order.data), desk)
+            self._add(name, topology, terms)
 
     def wait(self, watch: Watch) -> None:
-        """Hand out messages until nobody has one; raises the error that ended the run."""
+        """Let everything happen; raises the error that ended the run."""
         self._watchers.append(watch)
         try:
-            for name in self._hospitals:
-                register = Register(self._order.run, name, "memory", "", "")
-                MemoryTransport(self._exchange, name).send(CONTROLLER, register)
-            while self._deliver():
-                pass
-            self._check_all_finished()
-            for name, hospital in self._hospitals.items():
-                save_results(Ward(self._order.loaded.scenario, name), hospital.host.learner, self._order.folder)
+            self._world.run()
+            self._check()
+            for name, ward in self._wards.items():
+                save_results(ward, self._world.nodes[name].worker.learner, self._order.folder)
         finally:
             self.stop()
 
@@ -85,47 +85,42 @@ class MemoryRuntime:
         """Close the books."""
         self._stack.close()
 
-    def _deliver(self) -> bool:
-        """Let every member that has a message handle one; say whether there was any."""
-        names = [name for name in (CONTROLLER, *self._hospitals) if self._exchange.waiting(name)]
-        for name in names:
-            if name == CONTROLLER:
-                self._controller.step(self._controller.transport.receive(0))
-            else:
-                self._step(name)
-        return bool(names) and not (self._controller.ended and self._controller.ended.code)
-
-    def _step(self, name: str) -> None:
-        hospital = self._hospitals[name]
-        before = hospital.finished
-        try:
-            hospital.step(hospital.transport.receive(0))
-        except Crashed:
-            text = f"{name!r} died"
-            raise self._placed(HospitalCrashed(text, fix=f"see logs/{name}.jsonl"), hospital) from None
-        except FedskdError as error:
-            raise self._placed(error, hospital) from error
-        if hospital.finished and not before:
-            hospital.say_done()
-
-    def _check_all_finished(self) -> None:
-        late = [hospital for hospital in self._hospitals.values() if not hospital.finished]
+    def _check(self) -> None:
+        """Raise the first error that was a hospital's own, or say who never finished."""
+        own = [(name, error) for name, error in self._world.errors if not error.second_hand]
+        for name, error in own:
+            log_error(self._log(name, hospital=name), self._order.loaded.placed(error))
+        if own:
+            raise min(own, key=lambda entry: entry[1].stop)[1]
+        late = [node for node in self._world.nodes.values() if not node.ended]
         if late:
-            first = min(late, key=Hospital.progress)
-            error = HopTimeout(first.missing(0), fix="look at the log of the hospital that should have sent it")
-            raise self._placed(error, first)
+            raise late[0].machine.missing(late[0].shell.state)
 
-    def _placed(self, error: FedskdError, hospital: Hospital) -> FedskdError:
-        log_error(hospital.log, self._order.loaded.placed(error))
-        return error
-
-    def _hospital(self, ward: Ward, desk: Desk) -> Hospital:
-        learner = make(ward)
-        transport = MemoryTransport(self._exchange, ward.host, learner.expected, desk.transferred)
-        return assemble(ward, learner, desk, transport, self._order.run)
+    def _add(self, name: str, topology: Topology, terms: Terms) -> None:
+        scenario, world = self._order.loaded.scenario, self._world
+        desk = desk_of(scenario, name, self._order.folder, self._log(name, hospital=name))
+        self._stack.enter_context(closing(desk.books))
+        ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name))
+        self._wards[name] = ward
+        worker = Worker(scenario, topology, name, make(ward), desk.span, ward.berths.prepare)
+        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world))
 
     def _log(self, file: str, **bound: str) -> EventLog:
         path = self._order.folder / "logs" / f"{file}.jsonl"
         opened = partial(path.open, "a", encoding="utf-8")
         stream: TextIO = self._stack.enter_context(opened())
         return WatchedLog(stream, {"run": self._order.run, **bound}, self._watchers)
+
+
+def _pass(world: World, name: str, seconds: float) -> None:
+    """Let simulated seconds pass in a hospital's step."""
+    world.nodes[name].cost += seconds
+
+
+def _allow_files(count: int) -> None:
+    """Let this process have so many files open, as far as the system permits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count + 64:
+        wanted = count + 64 if hard == resource.RLIM_INFINITY else min(hard, count + 64)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

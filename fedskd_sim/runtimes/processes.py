@@ -25,7 +25,7 @@ from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
 from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
 from fedskd_sim.scenario import Loaded
-from fedskd_sim.transport.base import CONTROLLER
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.transport.zeromq import Keys
 
 LOOK_S = 0.1
@@ -192,7 +192,7 @@ class ProcessRuntime:
             for event in tail.events():
                 if event["event"] == "error":
                     self._errors.append(event)
-                if event["event"] == "listening" and "metrics" in event:
+                if event["event"] == "listening" and event.get("hospital"):
                     self._metrics[event["hospital"]] = event["metrics"]
                     self._write_targets()
                 watch(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, WithJsonSchema
@@ -138,24 +139,28 @@ class Scenario(Part):
 
     def hospital(self, name: str) -> Hospital:
         """Find a hospital by name; KeyError if there is none."""
-        return next(hospital for hospital in self.hospitals if hospital.name == name)
+        return self._by_name[name]
 
     def architecture(self, name: str) -> Architecture:
         """Give the architecture of a hospital's model: its own, or the one that the algorithm asks of all."""
         common = self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
-        return common or self.hospital(name).architecture
+        return common or self._by_name[name].architecture
 
-    @property
+    @cached_property
     def members(self) -> tuple[str, ...]:
         """The names of the hospitals that train, in ring order."""
         return tuple(hospital.name for hospital in self.hospitals if not hospital.held_out)
 
-    @property
+    @cached_property
     def held_out(self) -> tuple[str, ...]:
         """The names of the others."""
         return tuple(hospital.name for hospital in self.hospitals if hospital.held_out)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of all hospitals in the order of the scenario."""
         return tuple(hospital.name for hospital in self.hospitals)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Hospital]:
+        return {hospital.name: hospital for hospital in self.hospitals}

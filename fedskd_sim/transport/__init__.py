@@ -1,1 +1,5 @@
-"""Links between the members of a run: one protocol of three methods, in memory or over ZeroMQ."""
+"""Messages on their way: frames, parcels, and links between processes over ZeroMQ."""
+
+
+class NothingReceived(Exception):
+    """A time-out passed without a message."""

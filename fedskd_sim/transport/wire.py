@@ -15,15 +15,17 @@ import msgpack
 
 from fedskd_sim.errors import BadMessage
 from fedskd_sim.messages import (
+    Ack,
     Done,
     End,
     Failed,
     Forms,
     HopId,
+    Later,
     Message,
     Parcel,
     Progress,
-    Receipt,
+    Ready,
     Register,
     Spec,
     Start,
@@ -31,7 +33,7 @@ from fedskd_sim.messages import (
     Traveller,
 )
 
-VERSION = 2
+VERSION = 3
 HEADER_LIMIT = 1 << 20
 CONTROL_LIMIT = 64 << 10
 TEXT_LIMIT = 4096
@@ -39,7 +41,7 @@ BOOK_LIMIT = 4096
 NUMBER_LIMIT = 1 << 53
 
 _KINDS: Mapping[str, type[Message]] = {
-    kind.__name__: kind for kind in (Traveller, Parcel, Receipt, Register, Progress, Failed, Done, Start, End)
+    kind.__name__: kind for kind in (Traveller, Parcel, Ack, Later, Ready, Register, Progress, Failed, Done, Start, End)
 }
 _FIELDS: Mapping[str, Mapping[str, str]] = {
     name: {field.name: str(field.type) for field in fields(kind)} for name, kind in _KINDS.items()
@@ -55,10 +57,8 @@ def encode(message: Message) -> list[Frame]:
     if isinstance(message, Traveller):
         weights = values.pop("weights")
         values["tensors"] = [[name, buffer.dtype, list(buffer.shape)] for name, buffer in weights.items()]
-        values["trail"] = list(message.trail)
     if "hop" in values and isinstance(values["hop"], HopId):
-        hop = values["hop"]
-        values["hop"] = [hop.run, hop.model, hop.round, hop.hop]
+        values["hop"] = list(values["hop"])
     for name in ("addresses", "keys"):
         if name in values:
             values[name] = dict(values[name])
@@ -164,8 +164,8 @@ def _field(kind: str, value: Any) -> Any:
             return value
         case "float", float() | int() if not isinstance(value, bool):
             return float(value)
-        case "HopId", [str(run), str(model), int(round_), int(hop)] if max(len(run), len(model)) <= TEXT_LIMIT:
-            return HopId(run, model, round_, hop)
+        case "HopId", [str(run), int(epoch), str(model), int(round_), int(hop)] if max(len(run), len(model)) <= TEXT_LIMIT:
+            return HopId(run, epoch, model, round_, hop)
         case "tuple[str, ...]", list() if len(value) <= BOOK_LIMIT:
             return tuple(_field("str", item) for item in value)
         case "Mapping[str, str]", dict() if len(value) <= BOOK_LIMIT:

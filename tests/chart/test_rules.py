@@ -13,9 +13,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from fedskd_sim.messages import HopId, Transfer
-from fedskd_sim.metrics import GAUGES, PHASES, HospitalMetrics
+from fedskd_sim.observe.metrics import GAUGES, PHASES, HospitalMetrics
 from fedskd_sim.records import Measure, Record
-from fedskd_sim.ring import Ring
+from fedskd_sim.topology import Topology
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm" / "fedskd-sim"

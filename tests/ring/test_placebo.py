@@ -18,7 +18,7 @@ import pytest
 
 from fedskd_sim.errors import FedskdError, HopTimeout, HospitalCrashed, PortInUse, RegistrationTimeout, RunAborted
 from fedskd_sim.records import read_records, read_timings
-from fedskd_sim.ring import Ring
+from fedskd_sim.topology import Topology
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 OK = """
@@ -291,7 +291,7 @@ def test_sockets_and_keys_are_in_a_folder_of_their_user_alone(started: Callable)
 def test_the_placebo_and_the_controller_run_without_pytorch() -> None:
     """Importing and running them never imports torch."""
     code = (
-        "import sys, fedskd_sim.controller, fedskd_sim.runtimes.member, fedskd_sim.learning.placebo;"
+        "import sys, fedskd_sim.member.controller, fedskd_sim.runtimes.member, fedskd_sim.learning.placebo;"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

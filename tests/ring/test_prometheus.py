@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fedskd_sim.metrics import GAUGES
+from fedskd_sim.observe.metrics import GAUGES
 from fedskd_sim.records import read_records
 
 SCENARIO = """
@@ -106,8 +106,8 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
 
 def test_every_metric_has_the_prefix_and_closed_labels() -> None:
     """Names start with fedskd_, labels are scenario, hospital, model and the phase; none is round or hop."""
-    from fedskd_sim.metrics import HospitalMetrics
-    from fedskd_sim.ring import Ring
+    from fedskd_sim.observe.metrics import HospitalMetrics
+    from fedskd_sim.topology import Topology
 
     metrics = HospitalMetrics("s", "north", Ring(("north", "south"), 1))
     metrics.phase("visit", 1)

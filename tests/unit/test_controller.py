@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fedskd_sim.controller import Controller
+from fedskd_sim.member.controller import Controller
 from fedskd_sim.errors import HopTimeout, RegistrationTimeout
-from fedskd_sim.logs import EventLog
+from fedskd_sim.observe.log import EventLog
 from fedskd_sim.messages import Done, End, Failed, Message, Progress, Register, Start
 from fedskd_sim.scenario import load
-from fedskd_sim.transport.base import CONTROLLER
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.transport.memory import Exchange, MemoryTransport
 
 SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml"

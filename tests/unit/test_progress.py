@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from fedskd_sim.progress import Progress
-from fedskd_sim.ring import Ring
+from fedskd_sim.observe.progress import Progress
+from fedskd_sim.topology import Topology
 
 RING = Ring(("north", "south"), 1)
 

@@ -14,7 +14,7 @@ import pytest
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable
 from fedskd_sim.records import Ledger, Measure, Record, Timing
 from fedskd_sim.report import as_json, as_text, summarise, write
-from fedskd_sim.ring import Ring
+from fedskd_sim.topology import Topology
 
 THREE = ("north", "east", "south")
 RIGHT = {  # model, host: right answers, test samples

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedskd_sim.ring import Ring
+from fedskd_sim.topology import Topology
 from fedskd_sim.scenario import Schedule
 
 SIZES = [2, 3, 4, 5, 17]

@@ -13,18 +13,19 @@ from threading import Thread
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.controller import Controller
+from fedskd_sim.member.controller import Controller
 from fedskd_sim.errors import FedskdError, HopTimeout, PodCannotStart, ReceiptTimeout, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
-from fedskd_sim.logs import EventLog
-from fedskd_sim.messages import Failed, Message
+from fedskd_sim.observe import events
+from fedskd_sim.observe.log import EventLog
+from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, started_before
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.scenario import Loaded
-from fedskd_sim.transport.base import CONTROLLER, NothingReceived
+from fedskd_sim.transport import NothingReceived
 from fedskd_sim.transport.zeromq import Hub, Keys
 
 LOOK_S = 0.5
@@ -40,11 +41,11 @@ class Attentive:
     hub: Hub
     roster: Roster
 
-    def send(self, to: str, message: Message) -> None:
+    def send(self, to: str, message: FromController) -> None:
         """Send a word to a hospital."""
         self.hub.send(to, message)
 
-    def receive(self, timeout: float) -> Message:
+    def receive(self, timeout: float) -> ToController:
         """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
         deadline = clock.now() + timeout
         while True:
@@ -58,7 +59,7 @@ class Attentive:
                 if left <= 0:
                     raise
 
-    def _cause(self, message: Message) -> Message:
+    def _cause(self, message: ToController) -> ToController:
         """Give a hospital that has waited in vain for another a moment until its pod's end is known: that is the cause."""
         deadline = clock.now() + OWN_WORD_S
         while isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline:
@@ -87,14 +88,14 @@ class Conductor:
         """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
         started = started_before(self.cluster.jobs(), self.plan.controller)
         with closing(Attentive(Hub(self.plan.bind, keys), self.roster)) as transport:
-            self.log.event("listening", address=self.plan.hub)
+            self.log.event(events.Listening(self.plan.hub))
             controller = Controller(self.loaded.scenario, self.plan.run, transport, self.log, self._mark)
             if started is None:
                 self._await_earlier_runs()
                 self._make_hospitals()
             else:
                 self.roster.started = started
-                self.log.event("resumed", since=started)
+                self.log.event(events.Resumed(started))
                 names = self.loaded.scenario.names
                 controller.resume({name: self.plan.address(name) for name in names}, keys.members)
             for work in (self._watch, self._listen_for_complaints):
@@ -107,7 +108,7 @@ class Conductor:
                 self._sweep()
                 raise
             finally:
-                self.log.event("api", calls=dict(self.cluster.calls))
+                self.log.event(events.Api(dict(self.cluster.calls)))
         if end.code:
             self._sweep()
             ended = rebuilt(end.code, end.reason, fix="see the log of that hospital")
@@ -120,9 +121,9 @@ class Conductor:
         bodies = [job(self.loaded.scenario, self.plan, name, owner) for name in names]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(self.cluster.create, bodies))
-            self.log.event("created", jobs=len(bodies))
+            self.log.event(events.Created(len(bodies)))
             list(pool.map(self.cluster.release, [self.plan.job(name) for name in names]))
-        self.log.event("released", jobs=len(bodies))
+        self.log.event(events.Released(len(bodies)))
 
     def _sweep(self) -> None:
         """Leave no hospital behind that would wait for a run which has failed: a Job whose pod crashed makes another one."""
@@ -142,7 +143,7 @@ class Conductor:
         instance = f"{COMPONENT},app.kubernetes.io/instance={self.plan.release},fedskd.io/run!={self.plan.run}"
         deadline = clock.now() + self.plan.startup_seconds
         while (left := self.cluster.pods_of(instance)) and clock.now() < deadline:
-            self.log.event("waiting", reason=f"{len(left)} pods of an earlier run have not gone yet")
+            self.log.event(events.Waiting(f"{len(left)} pods of an earlier run have not gone yet"))
             clock.sleep(LOOK_S * 4)
 
     def _watch(self) -> None:
@@ -150,7 +151,7 @@ class Conductor:
             for kind, pod in self.cluster.pods():
                 self.roster.saw(kind, pod)
         except Exception as error:  # noqa: BLE001 - the run needs no watch, and its log must say that it is blind now
-            self.log.event("blind", reason=str(error))
+            self.log.event(events.Blind(str(error)))
 
     def _listen_for_complaints(self) -> None:
         """Look at the events of Jobs as long as a hospital has no pod."""

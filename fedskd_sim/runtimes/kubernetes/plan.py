@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.transport.base import CONTROLLER
+from fedskd_sim.messages import CONTROLLER
 
 PORT = 5555
 METRICS_PORT = 9100

@@ -10,11 +10,14 @@ from typing import Any
 from fedskd_sim import clock
 from fedskd_sim.errors import HospitalCrashed, PodCannotStart
 from fedskd_sim.exits import rebuilt
-from fedskd_sim.logs import EventLog
+from fedskd_sim.observe import events
+from fedskd_sim.observe.log import EventLog
 from fedskd_sim.messages import Done, Failed
+
 from fedskd_sim.runtimes.kubernetes.cluster import seconds
 from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import Finding, finding
+from fedskd_sim.topology import FIRST_EPOCH
 
 OWN_WORD_S = 3.0
 CLOCK_SLACK_S = 2.0
@@ -61,7 +64,7 @@ class Roster:
             self._pods[name] = Entry(pod.metadata.uid, found, since, created, gone)
         if not same or (entry and entry.finding.text != found.text):
             standing = "gone" if gone else found.standing
-            self.log.event("pod", hospital=name, standing=standing, text=found.text, node=pod.spec.node_name or "")
+            self.log.event(events.Pod(name, standing, found.text, pod.spec.node_name or ""))
 
     def refused(self, complaints: Mapping[str, str]) -> None:
         """Take in why hospitals have no pod at all, by hospital."""
@@ -104,22 +107,22 @@ class Roster:
     def _conclude(self, name: str, entry: Entry) -> Failed | Done | None:
         found, waited = entry.finding, clock.now() - entry.since
         if found.standing == "succeeded":
-            return Done(name)
+            return Done(FIRST_EPOCH, name)
         lost = found.standing == "unschedulable" and waited > self.unschedulable_seconds
         if found.standing == "hopeless" or lost:
-            return Failed(name, PodCannotStart.exit_code, found.text)
+            return Failed(FIRST_EPOCH, name, PodCannotStart.exit_code, found.text)
         patience = OWN_WORD_S if found.code in FINAL_CODES else 0.0  # a crash has no word of its own
         if found.standing == "failed" and waited >= patience and (self.started or found.code in FINAL_CODES):
             return _told(name, found)
         if self.started and entry.gone and waited > OWN_WORD_S:
-            return Failed(name, HospitalCrashed.exit_code, found.text or "its pod was deleted")
+            return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, found.text or "its pod was deleted")
         if self.started and entry.created > self.started + CLOCK_SLACK_S:
-            return Failed(name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost")
+            return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost")
         return None
 
 
 def _told(name: str, found: Finding) -> Failed:
     if found.code not in FINAL_CODES:
-        return Failed(name, HospitalCrashed.exit_code, found.text)
+        return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, found.text)
     meaning = (type(rebuilt(found.code or 0, "")).__doc__ or "").splitlines()[0]
-    return Failed(name, found.code or 0, f"{found.text}: {meaning}")
+    return Failed(FIRST_EPOCH, name, found.code or 0, f"{found.text}: {meaning}")

@@ -20,7 +20,7 @@ from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import finding
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.scenario import Loaded
-from fedskd_sim.transport.base import CONTROLLER
+from fedskd_sim.messages import CONTROLLER
 
 LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
 BACKOFF_S, LONGEST_BACKOFF_S = 10, 360

@@ -141,6 +141,10 @@ class Endpoint:
             raise _translated(error, address) from error
         return socket
 
+    def name_of(self, routing: zmq.Frame) -> str:
+        """Name who has sent a message, from its first frame."""
+        return routing.bytes.decode(errors="replace")
+
     def pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """Make two connected ends inside the process, to wake one thread from another."""
         ends = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)

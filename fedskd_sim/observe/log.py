@@ -1,4 +1,4 @@
-"""One structured line per event, bound to run, hospital, round and hop; the launcher's live progress reads the same lines."""
+"""One structured line per event, bound to run and hospital; the launcher's live progress reads the same lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, TextIO
 
 from fedskd_sim import clock
+from fedskd_sim.observe.events import Event, fields_of
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class EventLog:
     bound: Mapping[str, Any] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock, repr=False, compare=False, kw_only=True)
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, what: Event) -> None:
         """Write one line and flush it, so that a reader sees it at once."""
-        line = {"time": round(clock.unix(), 6), "event": name, **self.bound, **fields}
+        line = {"time": round(clock.unix(), 6), **self.bound, **fields_of(what)}
         with self.lock:
             self.stream.write(json.dumps(line) + "\n")
             self.stream.flush()

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 
 from fedskd_sim import clock
-from fedskd_sim.ring import Ring
+from fedskd_sim.program import Program
+from fedskd_sim.topology import Topology
 from fedskd_sim.runtimes.base import Event
 
 REFRESH_PER_S = 8
@@ -35,12 +36,10 @@ class Row:
 class Progress:
     """Shows who hosts whom; use as a context manager and feed it events."""
 
-    def __init__(self, ring: Ring, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, topology: Topology, console: Console, *, quiet: bool = False) -> None:
         """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home; ``quiet``: no lines."""
-        self._ring, self._console, self._quiet = ring, console, quiet
-        own = 2 + (0 if ring.lap == "circulation" else ring.rounds)
-        stops = {name: len(list(ring.stops(name))) for name in ring.hospitals + ring.held_out}
-        self._rows = {name: Row(total=count + (own if name in ring.hospitals else 0)) for name, count in stops.items()}
+        self._topology, self._console, self._quiet = topology, console, quiet
+        self._rows = {name: Row(total=Program(topology, name).recorded) for name in topology.names}
         self._started = clock.now()
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
         self._interactive = console.is_terminal
@@ -92,7 +91,7 @@ class Progress:
         """Estimate the seconds left from the stops done so far; None before there is anything to go by."""
         done = sum(row.finished for row in self._rows.values())
         total = sum(row.total for row in self._rows.values())
-        warm = all(self._rows[name].finished for name in self._ring.hospitals)
+        warm = all(self._rows[name].finished for name in self._topology.hospitals)
         elapsed = clock.now() - self._started
         return elapsed / done * max(0, total - done) if warm else None
 
@@ -121,11 +120,11 @@ class Progress:
     def _place(self, event: Event) -> str:
         if not event["round"]:
             return "warm-up"
-        if event["round"] == self._ring.evaluation_round:
+        if event["round"] == self._topology.evaluation_round:
             return f"evaluation hop {event['hop']}"
-        hops = len(self._ring.hops(event["round"]))
+        hops = len(self._topology.hops(event["round"]))
         hop = f" hop {event['hop']}/{hops}" if event["hop"] else ""
-        return f"round {event['round']}/{self._ring.rounds}{hop}"
+        return f"round {event['round']}/{self._topology.rounds}{hop}"
 
     def _table(self) -> Table:
         left = self.left()

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import Transfer
 from fedskd_sim.records import Record
-from fedskd_sim.ring import Ring
+from fedskd_sim.topology import Topology
 
 PHASES = (
     "starting", "warm_up", "alone", "visit", "homecoming", "averaging", "evaluation", "waiting", "done", "failed",
@@ -40,7 +40,7 @@ GAUGES: Mapping[str, tuple[str, str]] = {
 class HospitalMetrics:
     """The metrics of one hospital in a registry of their own, so that many can live in one process."""
 
-    def __init__(self, scenario: str, hospital: str, ring: Ring) -> None:
+    def __init__(self, scenario: str, hospital: str, topology: Topology) -> None:
         """Declare all metrics."""
         self.registry = CollectorRegistry()
         self._own = {"scenario": scenario, "hospital": hospital}
@@ -64,9 +64,11 @@ class HospitalMetrics:
             )
         }
         position = Gauge("fedskd_ring_position", "Place in the ring, from 0", HOSPITAL, registry=self.registry)
-        position.labels(**self._own).set((ring.hospitals + ring.held_out).index(hospital))
+        position.labels(**self._own).set(topology.names.index(hospital))
         total = Gauge("fedskd_ring_size", "Hospitals in the ring", HOSPITAL, registry=self.registry)
-        total.labels(**self._own).set(ring.size)
+        total.labels(**self._own).set(topology.size)
+        self._refused = Counter("fedskd_refused", "Messages that no member should send", HOSPITAL, registry=self.registry)
+        self._refused.labels(**self._own)
         self._round = Gauge("fedskd_round", "Current round, from 1; 0 before the first", HOSPITAL, registry=self.registry)
         self._phase = Enum("fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=list(PHASES))
 
@@ -75,6 +77,10 @@ class HospitalMetrics:
         self._phase.labels(**self._own).state(name)
         if round_ is not None:
             self._round.labels(**self._own).set(round_)
+
+    def refused(self) -> None:
+        """Count something that no member of the run should send."""
+        self._refused.labels(**self._own).inc()
 
     def finished(self, record: Record) -> None:
         """Record a finished stop."""

@@ -1,0 +1,91 @@
+"""The controller of a run: carries out what its machine asks for on the hub's socket and in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from fedskd_sim import clock
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.exits import hospital_codes
+from fedskd_sim.messages import End, Failed, FromController, Message, Progress, Register, ToController
+from fedskd_sim.observe import events
+from fedskd_sim.observe.log import EventLog
+from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
+from fedskd_sim.scenario import Scenario
+from fedskd_sim.topology import FIRST_EPOCH
+from fedskd_sim.transport import NothingReceived
+
+
+class Wire(Protocol):
+    """The controller's end of the links; see `fedskd_sim.transport.zeromq.Hub`."""
+
+    def send(self, to: str, message: FromController) -> None:
+        """Send a word to a hospital."""
+
+    def receive(self, timeout: float) -> ToController:
+        """Wait up to ``timeout`` seconds for a hospital's word; raises NothingReceived."""
+
+
+class Controller:
+    """The registrar of one run; ``opening`` is called when the first `Start` is about to leave."""
+
+    def __init__(self, scenario: Scenario, run: str, wire: Wire, log: EventLog, opening: Callable[[], None] = lambda: None) -> None:
+        """Know the scenario; nobody has registered yet."""
+        self._registrar = Registrar(scenario, run, FIRST_EPOCH, hospital_codes())
+        self._wire, self._log, self._opening = wire, log, opening
+        self.state = State()
+
+    def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
+        """Take a run over that has been started before, by a controller that is no more; both mappings are by name."""
+        self.state = self._registrar.resume(addresses, keys)
+
+    def serve(self) -> End:
+        """Lead one run from the first registration to its end, and return that end.
+
+        Raises:
+            RegistrationTimeout: hospitals are missing at the deadline.
+            HopTimeout: no hospital has said a word for longer than any hop may take.
+
+        """
+        deadline = clock.now() + self._registrar.patience(self.state)
+        while self.state.ended is None:
+            try:
+                message = self._wire.receive(clock.left(deadline))
+            except NothingReceived:
+                raise self._told(self._registrar.late(self.state)) from None
+            self.step(message)
+            if self._registrar.complete(self.state):
+                deadline = clock.now() + self._registrar.patience(self.state)
+        return self.state.ended
+
+    def step(self, message: Message) -> None:
+        """Handle one hospital's word."""
+        self.state, effects = self._registrar.step(self.state, message)
+        for effect in effects:
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Say(to, message):
+                self._wire.send(to, message)
+            case Opening():
+                self._opening()
+            case Opened(hospitals):
+                self._log.event(events.Start(hospitals))
+            case Closed(end):
+                self._log.event(events.End(end.code, end.reason))
+            case Refused(hospital, reason):
+                self._log.event(events.Refused(hospital, reason))
+            case Noted(Register(_, _, hospital, address, _, metrics)):
+                self._log.event(events.Registered(hospital, address, metrics))
+            case Noted(Progress(_, hospital, model, round_, hop, accuracy)):
+                self._log.event(events.Progress(hospital, model, round_, hop, accuracy))
+            case Noted(Failed(_, hospital, code, reason)):
+                self._log.event(events.Failed(hospital, code, reason))
+
+    def _told(self, error: FedskdError) -> FedskdError:
+        self.state, effects = self._registrar.end(self.state, error.exit_code, error.message)
+        for effect in effects:
+            self._carry_out(effect)
+        return error

@@ -1,0 +1,101 @@
+"""A hospital's paper work: what its machine does becomes records, timings, metrics and log lines here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fedskd_sim import clock
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.messages import Transfer
+from fedskd_sim.observe import events
+from fedskd_sim.observe.metrics import HospitalMetrics
+from fedskd_sim.program import Step
+from fedskd_sim.records import Record, Timing
+from fedskd_sim.scenario import Scenario
+from fedskd_sim.topology import Stop
+
+
+class Books(Protocol):
+    """Where records and timings go; see `fedskd_sim.records.Ledger`."""
+
+    def add(self, entry: Record | Timing) -> None:
+        """Append an entry, so that it survives whatever happens next."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The books of one hospital; without ``metrics`` nothing is counted, ``log`` takes events, ``peak`` tells memory in bytes."""
+
+    scenario: Scenario
+    name: str
+    books: Books
+    log: Callable[[events.Event], Any]
+    metrics: HospitalMetrics | None = None
+    peak: Callable[[], int] = field(default=lambda: 0)
+
+    def phase(self, name: str, round_: int | None = None) -> None:
+        """Say what the hospital does now."""
+        if self.metrics:
+            self.metrics.phase(name, round_)
+
+    def begins(self, step: Step) -> None:
+        """Note that a step begins."""
+        if step.action == "warm_up":
+            self.phase("warm_up", 0)
+            self.log(events.WarmUp())
+        elif step.action in ("alone", "depart"):
+            self.phase("alone" if step.action == "alone" else "waiting", step.round)
+        elif step.stop:
+            stop = step.stop
+            self.phase("averaging" if stop.kind in ("reduce", "gather") else stop.kind, stop.round)
+            self.log(events.Arrived(stop.round, stop.hop, stop.model, stop.kind))
+
+    def finished(self, record: Record) -> None:
+        """Note that a step has ended, with its record."""
+        self.books.add(record)
+        if self.metrics:
+            self.metrics.finished(record)
+        accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else None
+        self.log(events.Finished(record.round, record.hop, record.model, record.kind, record.outcome, accuracy))
+        self.phase("waiting")
+
+    def span(self, what: str, stop: Stop, start: float) -> None:
+        """Note that something of a stop took from ``start`` (UNIX seconds) until now."""
+        end = clock.unix()
+        place = (self.name, stop.model, stop.round, stop.hop)
+        self.books.add(Timing(what, *place, start, end, peak_bytes=self.peak()))  # type: ignore[arg-type]
+        if self.metrics:
+            self.metrics.took(what, end - start)
+
+    def transferred(self, transfer: Transfer) -> None:
+        """Note a confirmed departure."""
+        place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)
+        self.books.add(Timing("transfer", *place, transfer.start, transfer.end, transfer.bytes, to=transfer.to))
+        if self.metrics:
+            self.metrics.transferred(transfer)
+
+    def refused(self, sender: str, reason: str) -> None:
+        """Count and log something that no member of the run should send."""
+        if self.metrics:
+            self.metrics.refused()
+        self.log(events.Refused(sender, reason))
+
+    def done(self) -> None:
+        """Note that the program is over."""
+        self.phase("done")
+        self.log(events.Done())
+
+    def leaves(self, reason: str) -> None:
+        """Note why the hospital goes."""
+        self.log(events.Left(reason))
+
+    def fails(self) -> None:
+        """Note that the hospital cannot go on; whoever knows its place in the scenario file logs the error itself."""
+        self.phase("failed")
+
+
+def error_event(error: FedskdError) -> events.Error:
+    """Write an error as a reader of the log finds it."""
+    return events.Error(error.exit_code, not error.second_hand, error.message, error.fix, error.key, error.stop)

@@ -1,0 +1,221 @@
+"""The thread that owns a hospital's links and its machine, so that no link ever waits for training.
+
+Steps are carried out by the thread that made the mailbox: `next_task` gives them, `release` and `finish` hand back what came of them.
+Timers are on a monotonic clock. When the machine is over, the thread closes its own sockets and ends.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from fedskd_sim import clock
+from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.member.desk import Desk
+from fedskd_sim.member.shell import Shell, Task
+from fedskd_sim.messages import (
+    Ack,
+    Answer,
+    Done,
+    End,
+    Failed,
+    FromController,
+    HopId,
+    Later,
+    Progress,
+    Register,
+    Start,
+    Traveller,
+    Weights,
+)
+from fedskd_sim.protocol.events import (
+    Acked,
+    Begun,
+    Broke,
+    Deferred,
+    Ended,
+    Finished,
+    Joined,
+    Knocked,
+    Repeated,
+    Timer,
+    Wanted,
+)
+from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.state import State
+from fedskd_sim.records import Record
+from fedskd_sim.transport.zeromq import Links
+
+IDLE_S = 1.0
+CLOSE_S = 10.0
+
+
+@dataclass
+class Mailbox:
+    """The links of one hospital, attended to; see `Outside` and `Receiver` for what it does to whom."""
+
+    machine: Hospital
+    links: Links
+    desk: Desk
+    register_as: Register
+    _tasks: SimpleQueue[Task | FedskdError | None] = field(default_factory=SimpleQueue)
+    _results: SimpleQueue[Callable[[], None]] = field(default_factory=SimpleQueue)
+    _timers: list[tuple[float, int, Timer]] = field(default_factory=list)
+    _order: count[int] = field(default_factory=count)
+    _over: bool = False
+
+    def __post_init__(self) -> None:
+        """Make the shell; `start` lets it run."""
+        self.shell = Shell(self.machine, self, self.desk)
+        self._thread = Thread(target=self._run, name="mailbox", daemon=True)
+
+    def start(self) -> None:
+        """Register, and attend to the links from now on."""
+        self._thread.start()
+
+    def next_task(self) -> Task | None:
+        """Wait for the next step to carry out; None when the run has ended well.
+
+        Raises:
+            FedskdError: the run cannot go on.
+
+        """
+        task = self._tasks.get()
+        if isinstance(task, FedskdError):
+            raise task
+        return task
+
+    def release(self, index: int, weights: Weights, digest: str) -> None:
+        """Let a step's weights go on to the next hospital."""
+        self._hand_in(lambda: self.shell.release(index, weights, digest))
+
+    def finish(self, index: int, record: Record | None) -> None:
+        """Hand in a step's record."""
+        self._hand_in(lambda: self.shell.handle(Finished(index, record)))
+
+    def fail(self, error: FedskdError) -> None:
+        """Say that this hospital cannot go on."""
+        self._hand_in(lambda: self.shell.handle(Broke(error)))
+
+    def close(self) -> None:
+        """Wait for the thread to end; what it holds open then is closed by itself."""
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_S)
+        elif not self._over:
+            self.links.close()
+
+    def _hand_in(self, what: Callable[[], None]) -> None:
+        self._results.put(what)
+        if self._thread.is_alive():
+            self.links.wake()
+
+    def _run(self) -> None:
+        try:
+            self.shell.handle(Begun())
+            while not self._over:
+                self.links.attend(self._idle(), self)
+                self._take_results()
+                self._ring_timers()
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread must end the hospital, and be said
+            self._tasks.put(_crashed(error))
+        finally:
+            self._over = True
+            self.links.close()
+
+    def _idle(self) -> float:
+        return min(IDLE_S, clock.left(self._timers[0][0])) if self._timers else IDLE_S
+
+    def _take_results(self) -> None:
+        while not self._over:
+            try:
+                self._results.get_nowait()()
+            except Empty:
+                return
+
+    def _ring_timers(self) -> None:
+        while self._timers and self._timers[0][0] <= clock.now() and not self._over:
+            self.shell.handle(heapq.heappop(self._timers)[2])
+
+    # what the shell asks for
+
+    def register(self) -> None:
+        """Tell the controller that this hospital is up."""
+        self.links.tell(self.register_as)
+
+    def tell(self, word: Progress | Failed | Done) -> None:
+        """Say something to the controller."""
+        self.links.tell(word)
+
+    def reply(self, to: str, answer: Answer) -> None:
+        """Answer the sender of a model."""
+        self.links.reply(to, answer)
+
+    def send(self, to: str, traveller: Traveller) -> None:
+        """Hand a model over to its next host."""
+        self.links.send(to, traveller)
+
+    def work(self, task: Task) -> None:
+        """Have a step carried out."""
+        self._tasks.put(task)
+
+    def wait(self, seconds: float, timer: Timer) -> None:
+        """Set a timer."""
+        heapq.heappush(self._timers, (clock.now() + seconds, next(self._order), timer))
+
+    def persist(self, state: State, record: Record | None) -> None:
+        """Keep what the shell has in memory; records are flushed as they are written."""
+
+    def over(self, error: FedskdError | None) -> None:
+        """End."""
+        self._over = True
+        self._tasks.put(error)
+
+    # what the links tell
+
+    def announced(self, hop: HopId, sender: str) -> bool:
+        """Tell whether to take in the weights of a model; so many may be on their way at once as may wait, and the next one."""
+        state = self.shell.state
+        verdict = self.machine.judge(state, hop, sender)
+        crowded = self.links.arriving >= self.machine.terms.inbox and not self.machine.needs(state, hop)
+        if verdict.reason or verdict.later or (verdict.take and crowded):
+            self.shell.handle(Knocked(hop, sender, crowded))
+            return False
+        return verdict.take
+
+    def arrived(self, traveller: Traveller, sender: str) -> None:
+        """Take a model in."""
+        self.shell.arrive(traveller, sender)
+
+    def repeated(self, hop: HopId, sender: str, digest: str) -> None:
+        """Compare a model that has come again with the one that came first."""
+        if self.machine.judge(self.shell.state, hop, sender).repeat:
+            self.shell.handle(Repeated(hop, sender, digest))
+
+    def answered(self, answer: Answer, by: str) -> None:
+        """Hand an answer to the machine."""
+        kind = Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
+        self.shell.handle(kind(answer.hop, by))
+
+    def said(self, word: FromController) -> None:
+        """Hand the controller's word to the machine."""
+        if word.epoch != self.machine.topology.epoch:
+            self.desk.refused("controller", f"{type(word).__name__} of epoch {word.epoch}")
+        elif isinstance(word, Start):
+            self.links.open(word)
+            self.shell.handle(Joined())
+        elif isinstance(word, End):
+            self.shell.handle(Ended(word.code, word.reason))
+
+    def refused(self, sender: str, reason: str) -> None:
+        """Count and log what no member would send."""
+        self.desk.refused(sender, reason)
+
+
+def _crashed(error: Exception) -> FedskdError:
+    if isinstance(error, FedskdError):
+        return error
+    return HospitalCrashed(f"its links broke: {type(error).__name__}: {error}", fix="see the log of this hospital")

@@ -1,0 +1,137 @@
+"""Carries out what a hospital's machine asks for: the one place where events become messages, work, records, metrics and log lines.
+
+The shell belongs to one thread and never waits; whatever takes time is done `Outside`, which hands events back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedskd_sim import clock
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.member.desk import Desk
+from fedskd_sim.messages import Answer, Done, Failed, HopId, Progress, Transfer, Traveller, Weights, size
+from fedskd_sim.program import Step
+from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Leave, Persist, Refuse, Register, Reply, Send, Tell, Wait, Work
+from fedskd_sim.protocol.events import Arrived, Event, Model, Released, Timer
+from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.state import State
+from fedskd_sim.records import Record
+from fedskd_sim.topology import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A step to carry out, with the model that it hosts, if any, and the stop for which to get ready."""
+
+    index: int
+    step: Step
+    weights: Weights | None
+    digest: str
+    following: Stop | None
+
+
+class Outside(Protocol):
+    """Everything around a shell; no call may wait for anybody."""
+
+    def register(self) -> None:
+        """Tell the controller that this hospital is up."""
+
+    def tell(self, word: Progress | Failed | Done) -> None:
+        """Say something to the controller; progress may be dropped."""
+
+    def reply(self, to: str, answer: Answer) -> None:
+        """Answer the sender of a model."""
+
+    def send(self, to: str, traveller: Traveller) -> None:
+        """Hand a model over to its next host."""
+
+    def work(self, task: Task) -> None:
+        """Have a step carried out; `Released` and `Finished` come back."""
+
+    def wait(self, seconds: float, timer: Timer) -> None:
+        """Give a timer's event back after some seconds."""
+
+    def persist(self, state: State, record: Record | None) -> None:
+        """Make a state safe, and the weights it speaks of, and a record."""
+
+    def over(self, error: FedskdError | None) -> None:
+        """End, well or with an error."""
+
+
+@dataclass
+class Shell:
+    """One hospital."""
+
+    machine: Hospital
+    outside: Outside
+    desk: Desk
+    state: State = field(default_factory=State)
+    models: dict[int, Weights] = field(default_factory=dict)
+    """Weights in custody, by the number of their handle."""
+    before: Callable[[Effect], None] = lambda _: None
+    """Is told of every effect before it is carried out."""
+    numbers: int = 0
+    _left: dict[HopId, float] = field(default_factory=dict)
+
+    def handle(self, event: Event) -> None:
+        """Let the machine take a step, and carry out what it asks for."""
+        self.state, effects = self.machine.step(self.state, event)
+        for effect in effects:
+            self.before(effect)
+            self._carry_out(effect)
+        if len(self.models) > len(self.state.waiting) + len(self.state.outbox):
+            kept = {model.number for model in self.state.waiting.values()} | {one.model.number for one in self.state.outbox.values()}
+            self.models = {number: weights for number, weights in self.models.items() if number in kept}
+
+    def arrive(self, traveller: Traveller, sender: str) -> None:
+        """Take a model in that has come over a link from ``sender``."""
+        model = self._keep(traveller.weights, traveller.digest)
+        self.handle(Arrived(traveller.hop, sender, model))
+
+    def release(self, index: int, weights: Weights, digest: str) -> None:
+        """Take in what a step has made to go on from here."""
+        self.handle(Released(index, self._keep(weights, digest)))
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Persist(record):
+                self.outside.persist(self.state, record)
+                if record:
+                    self.desk.finished(record)
+            case Send(to, hop, model, _):
+                self._left.setdefault(hop, clock.unix())
+                architecture = self.desk.scenario.architecture(hop.model).name
+                self.outside.send(to, Traveller(hop, self.machine.name, architecture, model.digest, self.models[model.number]))
+            case Delivered(to, hop, model, attempts):
+                start = self._left.pop(hop, clock.unix())
+                self.desk.transferred(Transfer(hop, to, start, clock.unix(), size(self.models[model.number]), attempts))
+            case Reply(to, answer):
+                self.outside.reply(to, answer)
+            case Tell(word):
+                if isinstance(word, Done):
+                    self.desk.done()
+                self.outside.tell(word)
+            case Work(index, step, arrived, following):
+                self.desk.begins(step)
+                weights = None if arrived is None else self.models[arrived.number]
+                self.outside.work(Task(index, step, weights, arrived.digest if arrived else "", following))
+            case Wait(seconds, timer):
+                self.outside.wait(seconds, timer)
+            case Register():
+                self.outside.register()
+            case Refuse(sender, hop, reason):
+                self.desk.refused(sender, f"{hop}: {reason}")
+            case Leave(reason):
+                self.desk.leaves(reason)
+                self.outside.over(None)
+            case Fail(error):
+                self.desk.fails()
+                self.outside.over(error)
+
+    def _keep(self, weights: Weights, digest: str) -> Model:
+        self.numbers += 1
+        self.models[self.numbers] = weights
+        return Model(self.numbers, digest)

@@ -1,0 +1,248 @@
+"""The catalogue of what a member's log can say, each event with its fields; whoever writes or reads a log does it through here.
+
+A line of a log is a JSON object: ``time`` (UNIX seconds), ``event`` (the class's name, as ``warm_up`` for `WarmUp`), ``run``, in a
+hospital's log ``hospital``, and the event's fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A hospital's process is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A member can be reached; ``metrics`` is where a hospital's are served."""
+
+    address: str
+    metrics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """The warm-up begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A model's turn has come."""
+
+    round: int
+    hop: int
+    model: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A step is done and its record is safe; ``accuracy`` is None where it was not measured."""
+
+    round: int
+    hop: int
+    model: str
+    kind: str
+    outcome: str
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something came that no member of the run should send; ``sender`` is who really sent it, as far as that is known."""
+
+    sender: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A hospital's program is over, and what it sent is safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A hospital has gone, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lingering:
+    """A hospital stays up for a last scrape."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A hospital stays up until its results have been fetched."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """A member cannot go on; ``own``: by its own fault, ``stop``: the round and hop that never came, ``key``: in the scenario."""
+
+    code: int
+    own: bool
+    message: str
+    fix: str = ""
+    key: tuple[str | int, ...] = ()
+    stop: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of records or timings, where a cluster keeps them only in the log."""
+
+    kind: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The controller knows a hospital."""
+
+    hospital: str
+    address: str
+    metrics: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The address book has left."""
+
+    hospitals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A hospital has told the controller of a step."""
+
+    hospital: str
+    model: str
+    round: int
+    hop: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A hospital has told the controller that it cannot go on."""
+
+    hospital: str
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The controller has ended the run."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A hospital's pod has changed."""
+
+    hospital: str
+    standing: str
+    text: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A controller has taken over a run that was started at a UNIX time."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """How often the controller has called the cluster, by what it called."""
+
+    calls: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The hospitals' Jobs are there, suspended."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The hospitals' Jobs may make their pods."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The controller waits for something in the cluster."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """The controller no longer sees the pods."""
+
+    reason: str
+
+
+Event = (
+    Starting | Listening | WarmUp | Arrived | Finished | Refused | Done | Left | Lingering | Holding | Error | Entry
+    | Registered | Start | Progress | Failed | End | Pod | Resumed | Api | Created | Released | Waiting | Blind
+)  # fmt: skip
+
+
+class Logged(NamedTuple):
+    """A line of a log: when (UNIX seconds), whose it is ('' for the controller), or of whom the controller speaks, and what."""
+
+    time: float
+    hospital: str
+    what: Event
+
+
+@cache
+def name_of(kind: type[Event]) -> str:
+    """Give the name of an event in a log."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+
+
+@cache
+def _catalogue() -> Mapping[str, type[Event]]:
+    return {name_of(kind): kind for kind in Event.__args__}
+
+
+def fields_of(what: Event) -> dict[str, Any]:
+    """Give an event's name and fields as they stand in a line."""
+    return {"event": name_of(type(what)), **asdict(what)}
+
+
+def read(line: Any) -> Logged | None:
+    """Read what a line of a log holds; None for what is not in the catalogue, or is not as it should be there."""
+    kind = _catalogue().get(line.get("event", "")) if isinstance(line, dict) else None
+    if kind is None or not isinstance(line.get("time"), int | float):
+        return None
+    values = {one.name: line[one.name] for one in fields(kind) if one.name in line}
+    for name in ("key", "stop"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
+    try:
+        return Logged(float(line["time"]), str(line.get("hospital", "")), kind(**values))
+    except TypeError:
+        return None

@@ -1,0 +1,256 @@
+"""A hospital's inbox and its links to the others and to the controller; one thread owns them, and no call here ever waits for a peer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import Protocol
+
+import zmq
+
+from fedskd_sim.errors import FedskdError, WireError
+from fedskd_sim.messages import (
+    CONTROLLER,
+    Ack,
+    Answer,
+    End,
+    Forms,
+    FromController,
+    HopId,
+    Later,
+    Parcel,
+    Progress,
+    Ready,
+    Room,
+    Start,
+    ToController,
+    Traveller,
+)
+from fedskd_sim.transport.parcels import PARCEL_BYTES, Assembly, count, packed
+from fedskd_sim.transport.wire import announced, bad, decode, encode, header, parcel
+from fedskd_sim.transport.zeromq.sockets import Endpoint, Keys, address_of
+
+STREAM_MS = 2
+"""While a model arrives, how long nothing else is looked at before other duties are attended to."""
+AT_A_TIME = 64
+"""... and after how many messages that happens anyway."""
+MODELS_QUEUED = 4
+"""How many of the largest models a link keeps for a receiver that does not take them; a further one is tried again later."""
+WORDS_KEPT = 16
+"""How many words that matter wait for a controller which does not take them."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a hospital listens, where the controller does, and the keys of the run (None: none)."""
+
+    name: str
+    bind: str
+    controller: str
+    keys: Keys | None = None
+
+
+@dataclass(frozen=True)
+class Goods:
+    """What may arrive, by the name of the model, and the memory it arrives in."""
+
+    expected: Mapping[str, Forms]
+    room: Room
+
+    @property
+    def queue(self) -> int:
+        """Count the messages that a link may keep."""
+        return MODELS_QUEUED * max((count(form) for forms in self.expected.values() for form in forms), default=1)
+
+
+class Receiver(Protocol):
+    """Who is told what has come; a sender's name is the one that its key stands for."""
+
+    def announced(self, hop: HopId, sender: str) -> bool:
+        """Tell whether to take in the weights of a model that is about to arrive."""
+
+    def arrived(self, traveller: Traveller, sender: str) -> None:
+        """Take a model that has arrived whole, its digest proved."""
+
+    def repeated(self, hop: HopId, sender: str, digest: str) -> None:
+        """Hear of the end of a model whose weights were not taken in, with the digest it was sent with."""
+
+    def answered(self, answer: Answer, by: str) -> None:
+        """Hear what the receiver of a departed model says."""
+
+    def said(self, word: FromController) -> None:
+        """Hear the controller's word."""
+
+    def refused(self, sender: str, reason: str) -> None:
+        """Hear of something that no member of the run would send."""
+
+
+class Links:
+    """A hospital's sockets. `address` is where its inbox really listens; `wake` may be called from other threads."""
+
+    def __init__(self, place: Place, goods: Goods) -> None:
+        """Bind the inbox and connect to the controller.
+
+        Raises:
+            FedskdError: the inbox cannot be bound (see `Endpoint.listen`).
+
+        """
+        self._goods = goods
+        self._lock, self._closed = Lock(), False
+        self._endpoint = Endpoint(place.name, place.keys)
+        try:
+            self._inbox = self._endpoint.listen(place.bind, PARCEL_BYTES)
+            self._controller = self._endpoint.connect(place.controller, CONTROLLER)
+        except FedskdError:
+            self._endpoint.close()
+            raise
+        self._inbox.rcvtimeo = STREAM_MS
+        self.address = address_of(self._inbox)
+        self._bell, self._wake = self._endpoint.pair()
+        self._book: Mapping[str, tuple[str, str]] = {}
+        self._links: dict[str, zmq.Socket[bytes]] = {}
+        self._arriving: dict[str, Assembly] = {}
+        self._passing: dict[str, HopId] = {}
+        self._words: deque[ToController] = deque(maxlen=WORDS_KEPT)
+
+    @property
+    def arriving(self) -> int:
+        """Count the models that have begun to arrive."""
+        return len(self._arriving)
+
+    def wake(self) -> None:
+        """Let `attend` return; a bell that still rings need not be rung again."""
+        with self._lock, suppress(zmq.Again):
+            if not self._closed:
+                self._bell.send(b"", zmq.NOBLOCK)
+
+    def open(self, start: Start) -> None:
+        """Learn where the others are; a link to one that is elsewhere now is opened anew when it is used."""
+        for name, address in start.addresses.items():
+            entry = (address, start.keys.get(name, ""))
+            if name in self._links and self._book.get(name) != entry:
+                self._links.pop(name).close()
+            self._book = {**self._book, name: entry} if self._book.get(name) != entry else self._book
+
+    def send(self, to: str, traveller: Traveller) -> None:
+        """Hand a model to the link; what does not fit its queue is dropped, and the receiver will not confirm it."""
+        if to not in self._book:
+            return
+        if to not in self._links:
+            address, public_key = self._book[to]
+            self._links[to] = self._endpoint.connect(address, to, public_key, queue=self._goods.queue)
+        with suppress(zmq.Again):
+            for frames in packed(traveller):
+                self._links[to].send_multipart(frames, flags=zmq.NOBLOCK, copy=False)
+
+    def reply(self, to: str, answer: Answer) -> None:
+        """Answer the sender of a model; lost if it is gone, and then the model comes again."""
+        with suppress(zmq.Again):
+            self._inbox.send_multipart([to.encode(), *encode(answer)], zmq.NOBLOCK)
+
+    def tell(self, word: ToController) -> None:
+        """Say something to the controller. Progress is dropped if it does not listen; other words are kept and tried again."""
+        if isinstance(word, Progress):
+            with suppress(zmq.Again):
+                self._controller.send_multipart(encode(word), zmq.NOBLOCK)
+            return
+        self._words.append(word)
+        self._speak()
+
+    def attend(self, seconds: float, receiver: Receiver) -> None:
+        """Wait up to so long for something to come, and hand on all that has."""
+        poller = zmq.Poller()
+        for socket in (self._wake, self._controller, self._inbox, *self._links.values()):
+            poller.register(socket, zmq.POLLIN)
+        ready = dict(poller.poll(int(seconds * 1000) + 1))
+        if self._wake in ready:
+            self._wake.recv(zmq.NOBLOCK)
+        if self._inbox in ready:
+            self._arrivals(receiver)
+        if self._controller in ready:
+            self._word(self._controller.recv_multipart(zmq.NOBLOCK), receiver)
+        for name, link in list(self._links.items()):
+            if link in ready:
+                self._answer(name, link.recv_multipart(zmq.NOBLOCK), receiver)
+        self._speak()
+
+    def close(self) -> None:
+        """Close every socket; to be called by the thread that attends to them, or when it has ended."""
+        with self._lock:
+            self._closed = True
+            self._endpoint.close()
+
+    def _speak(self) -> None:
+        with suppress(zmq.Again):
+            while self._words:
+                self._controller.send_multipart(encode(self._words[0]), zmq.NOBLOCK)
+                self._words.popleft()
+
+    def _arrivals(self, receiver: Receiver) -> None:
+        """Take what comes until a model is complete, the link is silent, or other duties have waited for long enough."""
+        for _ in range(AT_A_TIME):
+            try:
+                routing, *parts = self._inbox.recv_multipart(0 if self._arriving else zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            sender = self._endpoint.name_of(routing)
+            try:
+                traveller = self._arrival(sender, [part.buffer for part in parts], receiver)
+            except WireError as error:
+                self._arriving.pop(sender, None)
+                receiver.refused(sender, error.message)
+                continue
+            if traveller:
+                del self._arriving[sender]
+                receiver.arrived(traveller, sender)
+                return
+
+    def _arrival(self, sender: str, frames: list[memoryview], receiver: Receiver) -> Traveller | None:
+        """Take a header or a parcel; gives the model that it completes. Raises WireError for what no member would send."""
+        kind, values = header(frames)
+        if kind is Traveller:
+            if len(frames) > 1:
+                raise bad("a model with its header in parts")
+            traveller, table = announced(values, self._goods.expected)
+            self._arriving.pop(sender, None)  # it begins anew
+            if receiver.announced(traveller.hop, sender):
+                self._passing.pop(sender, None)
+                self._arriving[sender] = Assembly(traveller, table, self._goods.room)
+            else:
+                self._passing[sender] = traveller.hop
+            return None
+        if kind is not Parcel:
+            raise bad(f"{kind.__name__} from nowhere")
+        label = parcel(values)
+        if sender in self._arriving:
+            return self._arriving[sender].add(label, frames[1:])
+        if self._passing.get(sender) != label.hop:
+            raise bad("a part of a model from nowhere")
+        if label.digest:
+            receiver.repeated(self._passing.pop(sender), sender, label.digest)
+        return None
+
+    def _word(self, frames: list[bytes], receiver: Receiver) -> None:
+        try:
+            message = decode(frames)
+        except WireError as error:
+            receiver.refused(CONTROLLER, error.message)
+            return
+        if isinstance(message, Start | End):
+            receiver.said(message)
+        else:
+            receiver.refused(CONTROLLER, f"{type(message).__name__} from the controller")
+
+    def _answer(self, by: str, frames: list[bytes], receiver: Receiver) -> None:
+        try:
+            message = decode(frames)
+        except WireError as error:
+            receiver.refused(by, error.message)
+            return
+        if isinstance(message, Ack | Later | Ready):
+            receiver.answered(message, by)
+        else:
+            receiver.refused(by, f"{type(message).__name__} in answer to a model")

@@ -1,0 +1,207 @@
+"""A hospital in simulated time: its shell and its learner, and what it has in custody, from which it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.learning.base import Learner
+from fedskd_sim.member.desk import Desk
+from fedskd_sim.member.faults import abort, fate
+from fedskd_sim.member.shell import Shell, Task
+from fedskd_sim.member.work import Arrival, Worker
+from fedskd_sim.messages import (
+    Ack,
+    Answer,
+    Buffer,
+    Done,
+    End,
+    Failed,
+    FromController,
+    Later,
+    Progress,
+    Register,
+    Traveller,
+    Weights,
+    digest,
+)
+from fedskd_sim.protocol.effects import Effect
+from fedskd_sim.protocol.events import Acked, Begun, Broke, Deferred, Ended, Event, Finished, Joined, Timer, Wanted
+from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.state import State
+from fedskd_sim.records import Record
+
+
+class Killed(Exception):
+    """The hospital dies here, before it carries out its next effect."""
+
+
+class Surroundings(Protocol):
+    """What a node needs of its world; see `fedskd_sim.world.world.World`."""
+
+    def later(self, node: Node, delay: float, happen: Callable[[], None]) -> None:
+        """Let something happen to a hospital if it has not died by then."""
+
+    def carry(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
+        """Carry a message to a hospital."""
+
+    def tell(self, message: Register | Progress | Failed | Done) -> None:
+        """Carry a word to the controller."""
+
+    def fails(self, name: str, error: FedskdError) -> None:
+        """Note that a hospital has failed."""
+
+    def kills(self, name: str, effect: Effect) -> bool:
+        """Tell whether a hospital dies before an effect."""
+
+    @property
+    def persists(self) -> bool:
+        """Whether hospitals keep custody."""
+
+
+@dataclass(frozen=True)
+class Custody:
+    """What outlives a death: the machine's state, the learner as the last finished step left it, the models, the records."""
+
+    state: State
+    learner: Learner
+    models: dict[int, Weights] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+
+
+@dataclass
+class Node:
+    """One hospital; it is what its shell finds outside."""
+
+    machine: Hospital
+    worker: Worker
+    desk: Desk
+    world: Surroundings
+    up: bool = True
+    life: int = 0
+    ended: bool = False
+    cost: float = 0.0
+    """Seconds that the step under way takes, as its learner has asked to let pass."""
+    shell: Shell = field(init=False)
+    custody: Custody = field(init=False)
+    _finished: Learner | None = None
+
+    def __post_init__(self) -> None:
+        """Put everything that there is at the beginning into custody."""
+        self.custody = Custody(State(), deepcopy(self.worker.learner) if self.world.persists else self.worker.learner)
+        self.shell = self._shell(State(), {})
+
+    @property
+    def name(self) -> str:
+        """The hospital's name."""
+        return self.machine.name
+
+    def begin(self) -> None:
+        """Come up."""
+        self.shell.handle(Begun())
+
+    def die(self) -> None:
+        """Forget everything that is not in custody, and take in nothing more."""
+        self.up, self.life = False, self.life + 1
+
+    def revive(self) -> None:
+        """Go on from custody."""
+        kept = self.custody
+        self.worker = replace(self.worker, learner=deepcopy(kept.learner))
+        self.shell = self._shell(kept.state, dict(kept.models))
+        self.up = True
+
+    def hear(self, word: FromController) -> None:
+        """Hear the controller's word."""
+        self.shell.handle(Ended(word.code, word.reason) if isinstance(word, End) else Joined())
+
+    def _shell(self, state: State, models: dict[int, Weights]) -> Shell:
+        shell = Shell(self.machine, self, self.desk, state, models, self._before)
+        shell.numbers = max(models, default=0)
+        return shell
+
+    def _before(self, effect: Effect) -> None:
+        if self.world.kills(self.name, effect):
+            raise Killed
+
+    def _carry_out(self, task: Task) -> None:
+        """Carry a step out at once; its consequences come when its time is over."""
+        arrival = None if task.weights is None else Arrival(task.weights, task.digest)
+        what = fate(self.worker.scenario, self.name, task.step.stop)
+        if what == "stall":
+            return
+        if what == "crash":
+            raise Killed
+        left: list[tuple[Weights, str]] = []
+        self.cost = 0.0
+        try:
+            if what == "abort":
+                abort()
+            record = self.worker.carry_out(task.step, arrival, lambda weights, mark: left.append((weights, mark)))
+        except FedskdError as error:
+            self._soon(Broke(error))
+            return
+        if self.world.persists:
+            self._finished = deepcopy(self.worker.learner)
+        for weights, mark in left:
+            self.world.later(self, self.cost, partial(self.shell.release, task.index, weights, mark))
+        self._soon(Finished(task.index, record), self.cost)
+
+    def _soon(self, event: Event, seconds: float = 0.0) -> None:
+        self.world.later(self, seconds, partial(self.shell.handle, event))
+
+    # what the shell asks for
+
+    def register(self) -> None:
+        """Tell the controller that this hospital is up."""
+        ring = self.machine.topology
+        self.world.tell(Register(self.machine.terms.run, ring.epoch, self.name, "memory", "", ""))
+
+    def tell(self, word: Progress | Failed | Done) -> None:
+        """Say something to the controller."""
+        self.world.tell(word)
+
+    def reply(self, to: str, answer: Answer) -> None:
+        """Answer the sender of a model."""
+        kind = Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
+        event = kind(answer.hop, self.name)
+        self.world.carry(self.name, to, answer, lambda node: node.shell.handle(event))
+
+    def send(self, to: str, traveller: Traveller) -> None:
+        """Carry a copy of a model to its next host."""
+        copied = {name: Buffer(buffer.dtype, buffer.shape, bytearray(buffer.data)) for name, buffer in traveller.weights.items()}
+        whole = replace(traveller, digest=traveller.digest or digest(copied), weights=copied)
+        self.world.carry(self.name, to, whole, lambda node: node.shell.arrive(whole, self.name))
+
+    def work(self, task: Task) -> None:
+        """Have a step carried out."""
+        self.world.later(self, 0.0, partial(self._carry_out, task))
+
+    def wait(self, seconds: float, timer: Timer) -> None:
+        """Set a timer."""
+        self._soon(timer, seconds)
+
+    def persist(self, state: State, record: Record | None) -> None:
+        """Put a state into custody: with its models, the learner as of the last finished step, and a record."""
+        if not self.world.persists:
+            return
+        learner = self._finished if state.cursor != self.custody.state.cursor and self._finished else self.custody.learner
+        handles = [*state.waiting.values(), *(one.model for one in state.outbox.values())]
+        models = {one.number: _copied(self.shell.models[one.number]) for one in handles}
+        records = (*self.custody.records, record) if record else self.custody.records
+        self.custody = Custody(state, learner, models, records)
+
+    def over(self, error: FedskdError | None) -> None:
+        """End."""
+        self.ended = True
+        if error:
+            self.world.fails(self.name, error)
+
+
+def _copied(weights: Weights) -> Weights:
+    """Copy weights: a learner may make what has arrived its own."""
+    return {name: Buffer(buffer.dtype, buffer.shape, bytes(buffer.data)) for name, buffer in weights.items()}

@@ -1,0 +1,60 @@
+"""Bad weather from one seed: messages are lost, repeated, delayed and overtake each other, hospitals die before any effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from fedskd_sim.protocol.effects import Effect
+
+
+@dataclass
+class Storm:
+    """Weather of which the same seed makes the same; ``deaths`` is the chance to die before an effect."""
+
+    seed: int
+    deaths: float = 0.01
+    lost: float = 0.1
+    repeated: float = 0.1
+    delay: float = 0.5
+    """Mean of the exponentially distributed delay of a message, in seconds."""
+    persists: bool = True
+    killed: int = 0
+    """How many deaths there have been."""
+    _draw: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to draw."""
+        self._draw = Random(self.seed)  # noqa: S311 - no secret
+
+    def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - all links are alike
+        """Give the delay in seconds of every copy of a message that arrives."""
+        fair = 1 - self.lost - self.repeated
+        for _ in range(self._draw.choices((0, 1, 2), (self.lost, fair, self.repeated))[0]):
+            yield self._draw.expovariate(1 / self.delay)
+
+    def kills(self, name: str, effect: Effect) -> bool:  # noqa: ARG002 - all hospitals are alike
+        """Tell whether a hospital dies before an effect."""
+        dies = self._draw.random() < self.deaths
+        self.killed += dies
+        return dies
+
+
+@dataclass
+class OneDeath:
+    """Fair weather in which one hospital dies once, before its effect of a number, from 1; without a name it only counts effects."""
+
+    name: str = ""
+    number: int = 0
+    persists: bool = True
+    effects: dict[str, int] = field(default_factory=dict)
+
+    def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - nothing is lost
+        """Give the delay of a message."""
+        yield 0.05
+
+    def kills(self, name: str, effect: Effect) -> bool:  # noqa: ARG002 - effects are counted, whatever they are
+        """Tell whether a hospital dies before an effect."""
+        self.effects[name] = self.effects.get(name, 0) + 1
+        return (name, self.effects[name]) == (self.name, self.number)

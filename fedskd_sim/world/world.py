@@ -1,0 +1,140 @@
+"""All members of a run in one thread and in simulated time.
+
+With perfect links and no faults it is the memory runtime, the reference of what a run computes. With `Weather` it loses, repeats,
+delays and reorders messages and kills hospitals, and restarts them from what they had in custody.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import Any
+
+from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.member.controller import Controller
+from fedskd_sim.messages import CONTROLLER, FromController, ToController
+from fedskd_sim.protocol.effects import Effect
+from fedskd_sim.world.node import Killed, Node
+
+RESTART_S = 5.0
+
+
+class Weather:
+    """What happens to messages and hospitals; in this one, nothing."""
+
+    persists = False
+    """Whether hospitals keep custody, which they need to come back."""
+
+    def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - the signature of weather that is not fair
+        """Give the delay in seconds of every copy of a message that arrives."""
+        yield 0.0
+
+    def kills(self, name: str, effect: Effect) -> bool:  # noqa: ARG002 - as above
+        """Tell whether a hospital dies before an effect."""
+        return False
+
+
+@dataclass
+class World:
+    """The members, and what will happen, in the order of time."""
+
+    weather: Weather = field(default_factory=Weather)
+    seconds: float = 0.0
+    """The present moment."""
+    nodes: dict[str, Node] = field(default_factory=dict)
+    errors: list[tuple[str, FedskdError]] = field(default_factory=list)
+    """Who failed, in order, with what."""
+    story: Callable[[float, str, str, Any], None] | None = None
+    """Is told of every message that arrives: when, from whom, to whom, what."""
+    controller: Controller | None = None
+    """It must speak through `send`."""
+    _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _order: count[int] = field(default_factory=count)
+    _lasting: int = 0
+
+    def add(self, node: Node) -> None:
+        """Let a hospital live from now on."""
+        self.nodes[node.name] = node
+        self.later(node, 0.0, node.begin)
+
+    def run(self) -> None:
+        """Let everything happen until all have ended or nothing is left to happen.
+
+        Raises:
+            HospitalCrashed: a hospital has died and cannot come back.
+
+        """
+        while self._agenda and not self.over:
+            self.seconds, _, happen = heapq.heappop(self._agenda)
+            happen()
+
+    @property
+    def over(self) -> bool:
+        """Tell whether all hospitals have ended."""
+        return self._lasting >= len(self.nodes)
+
+    def later(self, node: Node, delay: float, happen: Callable[[], None]) -> None:
+        """Let something happen to a hospital if it has not died by then."""
+        self._at(delay, partial(self._lives, node, node.life, happen))
+
+    def carry(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
+        """Carry a message to a hospital: as often and as late as the weather says."""
+        for delay in self.weather.copies(sender, to):
+            self._at(delay, partial(self._arrives, sender, to, what, take))
+
+    def tell(self, message: ToController) -> None:
+        """Carry a word to the controller."""
+        self._at(0.0, partial(self._told, message))
+
+    def send(self, to: str, message: FromController) -> None:
+        """Carry the controller's word to a hospital."""
+        self.carry(CONTROLLER, to, message, lambda node: node.hear(message))
+
+    def receive(self, timeout: float) -> ToController:
+        """Never be asked: words are handed to the controller as they come."""
+        raise NotImplementedError(timeout)
+
+    def fails(self, name: str, error: FedskdError) -> None:
+        """Note that a hospital has failed."""
+        self.errors.append((name, error))
+
+    def kills(self, name: str, effect: Effect) -> bool:
+        """Tell whether a hospital dies before an effect."""
+        return self.weather.kills(name, effect)
+
+    @property
+    def persists(self) -> bool:
+        """Whether hospitals keep custody."""
+        return self.weather.persists
+
+    def _at(self, delay: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen))
+
+    def _told(self, message: ToController) -> None:
+        if self.controller:
+            self.controller.step(message)
+
+    def _arrives(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
+        node = self.nodes[to]
+        if self.story:
+            self.story(self.seconds, sender, to, what)
+        self._lives(node, node.life, partial(take, node))
+
+    def _lives(self, node: Node, life: int, happen: Callable[[], None]) -> None:
+        if not node.up or node.life != life or node.ended:
+            return
+        try:
+            happen()
+        except Killed:
+            if not self.persists:
+                raise HospitalCrashed(f"{node.name!r} died", fix="see its log") from None
+            node.die()
+            self._at(RESTART_S, partial(self._revived, node))
+        self._lasting += node.ended
+
+    def _revived(self, node: Node) -> None:
+        node.revive()
+        self.later(node, 0.0, node.begin)

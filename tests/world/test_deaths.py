@@ -1,0 +1,75 @@
+"""Runs that are disturbed in every way, and end as if they had not been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from symbols import SHAPES, Run, lived, scenario_of, storm_of
+
+from fedskd_sim.protocol.effects import Effect, Persist, Reply
+from fedskd_sim.protocol.events import Event
+from fedskd_sim.protocol.machine import Hospital, Turn
+from fedskd_sim.protocol.state import State
+from fedskd_sim.scenario import Scenario
+from fedskd_sim.world.storm import OneDeath, Storm
+
+STORMS = 1000
+
+
+def ended_alike(run: Run, undisturbed: Run) -> bool:
+    return run.world.over and not run.world.errors and run.result == undisturbed.result
+
+
+def killed_everywhere(scenario: Scenario, machine: type[Hospital] = Hospital) -> list[tuple[str, int]]:
+    """Kill every hospital before every of its effects, one death a run; gives the deaths after which the run ended otherwise."""
+    counted = OneDeath()
+    undisturbed = lived(scenario, counted)
+    deaths = [(name, number) for name, most in counted.effects.items() for number in range(1, most + 1)]
+    assert len(deaths) > 100
+    return [death for death in deaths if not ended_alike(lived(scenario, OneDeath(*death), machine), undisturbed)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_death_at_any_instant_changes_nothing(shape: str, tmp_path: Path) -> None:
+    """A kill before every effect of every hospital, for every algorithm: restarted from custody, all end with the same bytes."""
+    assert killed_everywhere(scenario_of(tmp_path, shape)) == []
+
+
+def test_a_death_of_a_hospital_that_is_held_out_changes_nothing(tmp_path: Path) -> None:
+    """The same with two hospitals that only test."""
+    assert killed_everywhere(scenario_of(tmp_path, "ensemble", held_out=2)) == []
+
+
+class AcknowledgesFirst(Hospital):
+    """The order of the sketchy kind: it says that a model is safe, and then makes it so."""
+
+    def step(self, state: State, event: Event) -> Turn:
+        state, effects = super().step(state, event)
+        safe = [effect for effect in effects if isinstance(effect, Persist)]
+        told = [effect for effect in effects if isinstance(effect, Reply)]
+        others: list[Effect] = [effect for effect in effects if effect not in safe + told]
+        return state, [*told, *safe, *others]
+
+
+def test_a_machine_that_acknowledges_before_it_persists_is_caught(tmp_path: Path) -> None:
+    """The harness can fail: with the order turned round, a kill between the two loses a model."""
+    assert killed_everywhere(scenario_of(tmp_path, "circulation"), AcknowledgesFirst)
+
+
+def test_a_thousand_storms_change_nothing(tmp_path: Path) -> None:
+    """Loss, repeats, delays, overtaking and deaths, from a thousand seeds: every run ends, with the undisturbed run's bytes."""
+    known: dict[tuple[str, int, int], tuple[Scenario, Run]] = {}
+    killed = 0
+    for seed in range(STORMS):
+        about = storm_of(seed)
+        if about not in known:
+            scenario = scenario_of(tmp_path, about[0], size=about[1], held_out=about[2])
+            known[about] = scenario, lived(scenario, OneDeath())
+        scenario, undisturbed = known[about]
+        storm = Storm(seed)
+        run = lived(scenario, storm)
+        killed += storm.killed
+        assert ended_alike(run, undisturbed), f"python -m tests.world {seed}: {run.world.errors}"
+        assert not run.refusals, f"python -m tests.world {seed}"
+    assert killed > STORMS
