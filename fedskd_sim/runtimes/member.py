@@ -24,7 +24,7 @@ from fedskd_sim.records import Ledger, Timing
 from fedskd_sim.ring import Ring, Stop
 from fedskd_sim.scenario import Loaded, Scenario, load
 from fedskd_sim.transport.base import CONTROLLER, Transport
-from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport
+from fedskd_sim.transport.zeromq import Hub, Identity, Keys, Place, Terms, ZeroMQTransport, read
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_ON_HEAP = 32 << 20
@@ -65,11 +65,11 @@ class MemberOrder:
         timeouts = loaded.scenario.timeouts.model_copy(update={"register_": self.patience})
         return replace(loaded, scenario=loaded.scenario.model_copy(update={"timeouts": timeouts}))
 
-    def read_keys(self, scenario: Scenario) -> Keys | None:
+    def read_keys(self, scenario: Scenario) -> Identity | None:
         """Read or derive this member's keys; None for a run without."""
         if self.secret:
             return Keys.derived(self.secret.read_bytes().strip(), self.run, self.name, (CONTROLLER, *scenario.names))
-        return Keys.read(self.keys) if self.keys else None
+        return read(self.keys) if self.keys else None
 
     @contextmanager
     def log(self, **bound: str) -> Iterator[EventLog]:

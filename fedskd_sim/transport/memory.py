@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from fedskd_sim.messages import Forms, Message, Transfer, Traveller, plain_room, size
 from fedskd_sim.transport.base import NothingReceived
 from fedskd_sim.transport.parcels import packed, unpacked
+from fedskd_sim.transport.wire import travellers
+
+MEMBERS = 4096
 
 
 @dataclass
@@ -32,6 +35,10 @@ class MemoryTransport:
     expected: Mapping[str, Forms] = field(default_factory=dict)
     observe: Callable[[Transfer], None] = lambda _: None
 
+    def __post_init__(self) -> None:
+        """Know how large a header may be."""
+        self._limits = travellers(self.expected, MEMBERS)
+
     def send(self, to: str, message: Message) -> None:
         """Put a copy of the message into the receiver's queue."""
         start = time.time()
@@ -49,7 +56,7 @@ class MemoryTransport:
         """
         if not self.exchange.waiting(self.name):
             raise NothingReceived
-        return unpacked(self.exchange.queues[self.name].popleft(), self.expected, plain_room)
+        return unpacked(self.exchange.queues[self.name].popleft(), self.expected, plain_room, self._limits)
 
     def close(self) -> None:
         """Drop what nobody took."""

@@ -14,12 +14,13 @@ import zmq
 from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import Done, Failed, Forms, Message, Progress, Register, Room, Transfer, Traveller, plain_room
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived
-from fedskd_sim.transport.parcels import PARCEL_BYTES
-from fedskd_sim.transport.wire import decode, encode
+from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES
+from fedskd_sim.transport.wire import book, decode, encode
+from fedskd_sim.transport.zeromq.identity import Identity, Keys, Passwords, read
 from fedskd_sim.transport.zeromq.office import Goods, Office, Terms
-from fedskd_sim.transport.zeromq.sockets import Endpoint, Keys, address_of
+from fedskd_sim.transport.zeromq.sockets import Endpoint
 
-__all__ = ["Hub", "Keys", "Place", "Terms", "ZeroMQTransport"]
+__all__ = ["Hub", "Identity", "Keys", "Passwords", "Place", "Terms", "ZeroMQTransport", "read"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Place:
     name: str
     bind: str
     controller: str
-    keys: Keys | None = None
+    keys: Identity | None = None
 
 
 class ZeroMQTransport:
@@ -53,14 +54,15 @@ class ZeroMQTransport:
         self._terms = terms
         self._endpoint = Endpoint(place.name, place.keys)
         try:
-            inbox = self._endpoint.listen(place.bind, PARCEL_BYTES)
-            controller = self._endpoint.connect(place.controller, CONTROLLER)
+            goods = Goods(expected, room)
+            inbox = self._endpoint.listen(place.bind, max(PARCEL_BYTES, goods.limits.size), FRAMES)
+            controller = self._endpoint.connect(place.controller, CONTROLLER, largest=book(len(expected)).size)
         except FedskdError:
             self._endpoint.close()
             raise
         self._bell, wake = self._endpoint.pair()
-        self.address = address_of(inbox)
-        self._office = Office(self._endpoint, inbox, controller, wake, terms, Goods(expected, room), observe)
+        self.address = inbox.address
+        self._office = Office(self._endpoint, inbox, controller, wake, terms, goods, observe)
         self._thread = Thread(target=self._office.run, name="post office", daemon=True)
         self._thread.start()
 
@@ -117,34 +119,33 @@ class ZeroMQTransport:
 
 
 class Hub:
-    """The controller's end: hospitals register here. Its frames are at most 64 KiB, so that no weights fit through."""
+    """The controller's end: hospitals register here. Messages are one frame of at most 12 KiB, so no weights fit through."""
 
-    def __init__(self, bind: str, keys: Keys | None = None) -> None:
+    def __init__(self, bind: str, keys: Identity | None = None) -> None:
         """Listen for hospitals; raises as `Endpoint.listen`."""
         self._endpoint = Endpoint(CONTROLLER, keys)
         try:
-            self._socket = self._endpoint.listen(bind)
+            self._inbox = self._endpoint.listen(bind)
         except FedskdError:
             self._endpoint.close()
             raise
-        self.address = address_of(self._socket)
+        self.address = self._inbox.address
         self.refused = 0
 
     def send(self, to: str, message: Message) -> None:
         """Send a word to a hospital that has registered."""
-        self._socket.send_multipart([to.encode(), *encode(message)])
+        self._inbox.send(to, encode(message))
 
     def receive(self, timeout: float) -> Message:
         """Wait for a hospital's word; anything else is dropped and counted. Raises NothingReceived."""
         deadline = time.monotonic() + timeout
-        while self._socket.poll(int(max(0.0, deadline - time.monotonic()) * 1000)):
-            sender, *frames = self._socket.recv_multipart()
+        while arrival := self._inbox.receive(int(max(0.0, deadline - time.monotonic()) * 1000)):
             try:
-                message = decode(frames)
+                message = decode(arrival.frames)
             except WireError:
                 self.refused += 1
                 continue
-            if isinstance(message, Register | Progress | Failed | Done) and message.hospital.encode() == sender:
+            if isinstance(message, Register | Progress | Failed | Done) and message.hospital == arrival.sender:
                 return message
             self.refused += 1
         raise NothingReceived

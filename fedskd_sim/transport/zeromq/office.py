@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Lock
@@ -32,8 +32,8 @@ from fedskd_sim.messages import (
 )
 from fedskd_sim.transport.base import CONTROLLER
 from fedskd_sim.transport.parcels import Assembly, count, packed
-from fedskd_sim.transport.wire import announced, bad, decode, encode, header, parcel
-from fedskd_sim.transport.zeromq.sockets import Endpoint
+from fedskd_sim.transport.wire import Frame, Limits, announced, bad, book, decode, encode, header, parcel, travellers
+from fedskd_sim.transport.zeromq.sockets import Endpoint, Inbox, take
 
 IDLE_S = 1.0
 STREAM_MS = 2
@@ -62,6 +62,11 @@ class Goods:
     room: Room
 
     @property
+    def limits(self) -> Limits:
+        """Limit the headers of what may arrive."""
+        return travellers(self.expected, len(self.expected))
+
+    @property
     def queue(self) -> int:
         """Count the messages that a link may keep."""
         return MODELS_QUEUED * max((count(form) for forms in self.expected.values() for form in forms), default=1)
@@ -82,7 +87,7 @@ class Office:
     """Runs in its own thread; `outgoing` and `incoming` are its counters, `wake` its bell."""
 
     endpoint: Endpoint
-    inbox: zmq.Socket[bytes]
+    inbox: Inbox
     controller: zmq.Socket[bytes]
     wake: zmq.Socket[bytes]
     terms: Terms
@@ -99,13 +104,13 @@ class Office:
     _departures: dict[HopId, _Departure] = field(default_factory=dict)
     _early: deque[tuple[str, Traveller]] = field(default_factory=deque)
     _seen: set[HopId] = field(default_factory=set)
-    _arriving: dict[bytes, Assembly] = field(default_factory=dict)
+    _arriving: dict[str, Assembly] = field(default_factory=dict)
     _last_word: Done | None = None
     _closing: bool = False
 
     def __post_init__(self) -> None:
-        """Wait no longer for the next parcel of a model than other duties may wait."""
-        self.inbox.rcvtimeo = STREAM_MS
+        """Know how large a header may be."""
+        self._limits = self.goods.limits
 
     def run(self) -> None:
         """Serve the sockets until told to close and nothing waits for a receipt; errors go to whoever receives next."""
@@ -125,16 +130,16 @@ class Office:
             poller.register(socket, zmq.POLLIN)
         with self.lock:
             if self.waiting < self.terms.inbox or self._arriving:
-                poller.register(self.inbox, zmq.POLLIN)
+                poller.register(self.inbox.socket, zmq.POLLIN)
         ready = dict(poller.poll(int(self._patience() * 1000) + 1))
         if self.wake in ready:
             self.wake.recv()
-        if self.inbox in ready:
+        if self.inbox.socket in ready:
             self._arrivals()
         if self.controller in ready:
-            self._word(self.controller.recv_multipart())
+            self._word(take(self.controller))
         for link in [link for link in self._links.values() if link in ready]:
-            self._receipt(link.recv_multipart())
+            self._receipt(take(link))
         self._take_outgoing()
         self._retry()
         if self._last_word and not self._departures:
@@ -148,25 +153,24 @@ class Office:
     def _arrivals(self) -> None:
         """Take what comes until a model is complete, the link is silent, or other duties have waited for long enough."""
         for _ in range(AT_A_TIME):
-            try:
-                sender, *parts = self.inbox.recv_multipart(0 if self._arriving else zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            arrival = self.inbox.receive(STREAM_MS if self._arriving else 0)
+            if arrival is None:
                 return
             try:
-                traveller = self._arrival(sender.bytes, [part.buffer for part in parts])
+                traveller = self._arrival(arrival.sender, arrival.frames)
             except WireError:
                 self.refused += 1
-                self._arriving.pop(sender.bytes, None)
+                self._arriving.pop(arrival.sender, None)
                 traveller = None
             if traveller:
-                del self._arriving[sender.bytes]
+                del self._arriving[arrival.sender]
                 self._deliver(traveller)
-                self._confirm(sender.bytes, traveller.hop)
+                self._confirm(arrival.sender, traveller.hop)
                 return
 
-    def _arrival(self, sender: bytes, frames: list[memoryview]) -> Traveller | None:
+    def _arrival(self, sender: str, frames: list[memoryview]) -> Traveller | None:
         """Take a header or a parcel; gives the model that it completes. Raises WireError for what no member would send."""
-        kind, values = header(frames)
+        kind, values = header(frames, self._limits)
         if kind is Traveller:
             traveller, table = announced(values, self.goods.expected)
             if traveller.hop.run != self.terms.run or len(frames) > 1:
@@ -190,11 +194,11 @@ class Office:
                 self.waiting += 1
             self.incoming.put(traveller)
 
-    def _confirm(self, sender: bytes, hop: HopId) -> None:
-        self.inbox.send_multipart([sender, *encode(Receipt(hop))])
+    def _confirm(self, sender: str, hop: HopId) -> None:
+        self.inbox.send(sender, encode(Receipt(hop)))
 
-    def _word(self, frames: list[bytes]) -> None:
-        message = decode(frames)
+    def _word(self, frames: Sequence[Frame]) -> None:
+        message = decode(frames, book(len(self.goods.expected)))
         if isinstance(message, Start):
             self._book = {name: (address, message.keys.get(name, "")) for name, address in message.addresses.items()}
             for to, traveller in self._early:
@@ -203,7 +207,7 @@ class Office:
         if isinstance(message, Start | End):
             self.incoming.put(message)
 
-    def _receipt(self, frames: list[bytes]) -> None:
+    def _receipt(self, frames: Sequence[Frame]) -> None:
         try:
             message = decode(frames)
         except BadMessage:
