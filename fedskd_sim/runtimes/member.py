@@ -28,7 +28,7 @@ from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Ledger
 from fedskd_sim.scenario import Loaded, Scenario, load
 from fedskd_sim.topology import Topology
-from fedskd_sim.transport.zeromq import Goods, Hub, Keys, Links, Place
+from fedskd_sim.transport.zeromq import Goods, Hub, Identity, Keys, Links, Place, read
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_ON_HEAP = 32 << 20
@@ -69,11 +69,11 @@ class MemberOrder:
         timeouts = loaded.scenario.timeouts.model_copy(update={"register_": self.patience})
         return replace(loaded, scenario=loaded.scenario.model_copy(update={"timeouts": timeouts}))
 
-    def read_keys(self, scenario: Scenario) -> Keys | None:
+    def read_keys(self, scenario: Scenario) -> Identity | None:
         """Read or derive this member's keys; None for a run without."""
         if self.secret:
             return Keys.derived(self.secret.read_bytes().strip(), self.run, self.name, (CONTROLLER, *scenario.names))
-        return Keys.read(self.keys) if self.keys else None
+        return read(self.keys) if self.keys else None
 
     @contextmanager
     def log(self, **bound: str) -> Iterator[EventLog]:
@@ -135,7 +135,7 @@ def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
         ward = Ward(scenario, order.name, order.data, own_process=True, given=topology)
         learner = make(ward)
         keys = order.read_keys(scenario)
-        links = Links(Place(order.name, order.bind, order.controller, keys), Goods(learner.expected, ward.berths.room))
+        links = Links(Place(order.name, order.bind, order.controller, keys), Goods(learner.expected, ward.berths.room, len(topology.names)))
         address = order.advertise or links.address
         log.event(events.Listening(address, exporter.address))
         machine = Hospital.of(topology, order.name, Terms.of(scenario, order.run))

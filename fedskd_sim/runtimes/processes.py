@@ -26,7 +26,7 @@ from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
 from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.transport.zeromq import Keys
+from fedskd_sim.transport.zeromq import Keys, Passwords
 
 LOOK_S = 0.1
 LONGEST_FOLDER = 70
@@ -174,15 +174,15 @@ class ProcessRuntime:
         keys = self._key_file(name)
         return MemberOrder(file, name, self._order.run, self._order.folder, bind, "", keys, self._order.data, f"127.0.0.1:{port}")
 
-    def _key_file(self, name: str) -> Path | None:
+    def _key_file(self, name: str) -> Path:
+        """Give a member's file of keys, or of secrets where nothing is encrypted, after making everybody's."""
         network = self._order.loaded.scenario.network
-        if network.transport == "ipc" or network.plaintext:
-            return None
+        kind = Keys if network.transport == "tcp" and not network.plaintext else Passwords
         folder = (self._sockets or Path()) / "keys"
         if not folder.exists():
             folder.mkdir(mode=0o700)
             names = (CONTROLLER, *self._order.loaded.scenario.names)
-            for member, keys in Keys.for_members(names).items():
+            for member, keys in kind.for_members(names).items():
                 keys.write(folder / member)
         return folder / name
 

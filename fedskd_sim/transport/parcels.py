@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from fedskd_sim.errors import DigestMismatch
 from fedskd_sim.messages import Buffer, Fingerprint, Forms, Message, Parcel, Room, Spec, TensorSpec, Traveller, bytes_of, spec
-from fedskd_sim.transport.wire import Frame, announced, bad, decode, encode, header, parcel
+from fedskd_sim.transport.wire import Frame, Limits, announced, bad, decode, encode, header, parcel
 
 PARCEL_BYTES = 2 << 20
 """Of 1 to 8 MiB, 1 and 2 were fastest, and 2 need fewer messages; less than 1 was slower in a prototype."""
 SMALL_BYTES = 64 << 10
 """Smaller pieces are copied on their way out anyway."""
+FRAMES = 2 + 2 * PARCEL_BYTES // SMALL_BYTES
+"""The most frames that any parcel has: its header, larger pieces, and small ones joined before, between and behind them."""
 
 
 class Piece(NamedTuple):
@@ -136,11 +138,11 @@ class Assembly:
         return replace(traveller, digest=label.digest, weights=weights)
 
 
-def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], room: Room) -> Message:
+def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], room: Room, limits: Limits) -> Message:
     """Undo `packed`; raises as `decode`, `announced` and `Assembly.add`."""
-    kind, values = header(messages[0])
+    kind, values = header(messages[0], limits)
     if kind is not Traveller:
-        return decode(messages[0])
+        return decode(messages[0], limits)
     assembly = Assembly(*announced(values, expected), room)
     for label, *frames in messages[1:]:
         kind, values = header([label])

@@ -1,92 +1,99 @@
 """Headers to frames and back; pure.
 
 A header is one msgpack frame ``[version, kind, fields]``. Decoding accepts exactly the fields of the dataclass, bounded strings and
-numbers, and a table of tensors that match the architecture registered for the model; nothing else is interpreted. The tensors
-themselves follow a traveller's header in parcels (`fedskd_sim.transport.parcels`).
+numbers, and a table of tensors that match the architecture registered for the model; nothing else is interpreted. Limits stand
+before all work: of a header its bytes, and of what is in it the items of a list, are known before anything is made from it. The
+tensors themselves follow a traveller's header in parcels (`fedskd_sim.transport.parcels`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from math import isfinite
+from typing import Any, NamedTuple, get_args
 
 import msgpack
 
 from fedskd_sim.errors import BadMessage
-from fedskd_sim.messages import (
-    Ack,
-    Done,
-    End,
-    Failed,
-    Forms,
-    HopId,
-    Later,
-    Message,
-    Parcel,
-    Progress,
-    Ready,
-    Register,
-    Spec,
-    Start,
-    TensorSpec,
-    Traveller,
-)
+from fedskd_sim.messages import Forms, HopId, Message, Parcel, Spec, TensorSpec, Traveller
 
 VERSION = 3
-HEADER_LIMIT = 1 << 20
-CONTROL_LIMIT = 64 << 10
-TEXT_LIMIT = 4096
-BOOK_LIMIT = 4096
-NUMBER_LIMIT = 1 << 53
+NAME_LIMIT = 256
+"""Characters of a name, an address, a key or a digest."""
+TEXT_LIMIT = 2048
+"""Characters of what is meant for people."""
+CONTROL_LIMIT = 12 << 10
+"""Bytes of any message but a traveller and the address book: the longest names and texts fit, whatever their characters."""
+ENTRY_BYTES = 768
+"""What a member may take in the address book: its name twice, its address and its key."""
+COUNT_LIMIT = 1 << 31
+CODE_LIMIT = 256
+_UTF8 = 4
 
-_KINDS: Mapping[str, type[Message]] = {
-    kind.__name__: kind for kind in (Traveller, Parcel, Ack, Later, Ready, Register, Progress, Failed, Done, Start, End)
-}
+
+class Limits(NamedTuple):
+    """How large a header may be: its bytes, and the items of any list or map in it."""
+
+    size: int
+    items: int
+
+
+CONTROL = Limits(CONTROL_LIMIT, 16)
+
+_KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 _FIELDS: Mapping[str, Mapping[str, str]] = {
-    name: {field.name: str(field.type) for field in fields(kind)} for name, kind in _KINDS.items()
+    name: {field: str(form) for field, form in kind.__annotations__.items()} for name, kind in {**_KINDS, "HopId": HopId}.items()
 }
 """The fields of every kind with their annotations."""
+_TEXTS = ("reason",)
+"""The fields that are meant for people; all other strings are names."""
+_BELOW = {"code": CODE_LIMIT}
+"""The first whole number that is too large for a field, where that is not `COUNT_LIMIT`."""
 
 Frame = bytes | bytearray | memoryview
 
 
 def encode(message: Message) -> list[Frame]:
-    """Write a message's header; a traveller's lists its tensors, which go by themselves."""
-    values = {name: getattr(message, name) for name in _FIELDS[type(message).__name__]}
+    """Write a message's header; a traveller's lists its tensors, which go by themselves. Texts for people are made to fit."""
+    kind = type(message).__name__
+    values = {name: _plain(name, form, getattr(message, name)) for name, form in _FIELDS[kind].items() if form != "Weights"}
     if isinstance(message, Traveller):
-        weights = values.pop("weights")
-        values["tensors"] = [[name, buffer.dtype, list(buffer.shape)] for name, buffer in weights.items()]
-    if "hop" in values and isinstance(values["hop"], HopId):
-        values["hop"] = list(values["hop"])
-    for name in ("addresses", "keys"):
-        if name in values:
-            values[name] = dict(values[name])
-    return [msgpack.packb([VERSION, type(message).__name__, values])]
+        values["tensors"] = [[name, buffer.dtype, list(buffer.shape)] for name, buffer in message.weights.items()]
+    return [msgpack.packb([VERSION, kind, values])]
 
 
-def decode(frames: Sequence[Frame]) -> Message:
+def book(members: int) -> Limits:
+    """Limit the controller's words, the longest of which is the address book."""
+    return Limits(CONTROL.size + members * ENTRY_BYTES, max(CONTROL.items, members))
+
+
+def travellers(expected: Mapping[str, Forms]) -> Limits:
+    """Limit the headers of travellers by the largest table of tensors that any of them has."""
+    tables = [[[name, *form] for name, form in spec.items()] for forms in expected.values() for spec in forms]
+    size = max((len(msgpack.packb(table)) for table in tables), default=0)
+    return Limits(CONTROL.size + size, max([CONTROL.items, *map(len, tables)]))
+
+
+def decode(frames: Sequence[Frame], limits: Limits = CONTROL) -> Message:
     """Read a message that is nothing but its header.
 
     Raises:
         BadMessage: anything that a member of the run would not send, and a traveller or a parcel.
 
     """
-    kind, values = header(frames)
-    if len(frames) != 1 or kind in (Traveller, Parcel):
-        raise bad(f"{kind.__name__} with {len(frames) - 1} frames behind its header")
+    if len(frames) != 1:
+        raise bad(f"a message of {len(frames)} frames that should have one")
+    kind, values = header(frames, limits)
+    if kind in (Traveller, Parcel):
+        raise bad(f"a {kind.__name__} where no model may come")
     return kind(**_checked(kind, values))
 
 
-def header(frames: Sequence[Frame]) -> tuple[type[Message], dict[str, Any]]:
+def header(frames: Sequence[Frame], limits: Limits = CONTROL) -> tuple[type[Message], dict[str, Any]]:
     """Read the kind of a message and its fields as they came; raises BadMessage."""
-    if not frames or len(frames[0]) > HEADER_LIMIT:
+    if not frames or len(frames[0]) > limits.size:
         raise bad("no header, or one that is too large")
-    try:
-        read = msgpack.unpackb(frames[0], strict_map_key=True, raw=False)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise bad("the header is not msgpack") from error
-    match read:
+    match _unpacked(frames[0], limits):
         case [int(version), str(name), dict(values)] if version == VERSION and name in _KINDS:
             return _KINDS[name], values
     raise bad("unknown version or kind of message")
@@ -146,28 +153,82 @@ def _table(tensors: list[Any], spec: Spec) -> Spec:
     return found
 
 
+def _unpacked(frame: Frame, limits: Limits) -> Any:
+    """Read msgpack, first without making anything: lists in lists that promise items and end are found before memory is taken."""
+    try:
+        whole = msgpack.Unpacker(max_buffer_size=limits.size)
+        whole.feed(frame)
+        whole.skip()
+        return msgpack.unpackb(
+            frame,
+            object_pairs_hook=_mapping,
+            max_str_len=_UTF8 * TEXT_LIMIT,
+            max_bin_len=0,
+            max_ext_len=0,
+            max_array_len=limits.items,
+            max_map_len=limits.items,
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise bad("the header is not msgpack, or has what no header of this run has") from error
+
+
+def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """Make a mapping of what has names, each once."""
+    if not all(isinstance(name, str) for name, _ in pairs):
+        raise bad("a key that is no text")
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise bad("a key that comes twice")
+    return found
+
+
+def _plain(name: str, form: str, value: Any) -> Any:
+    """Give a field in the types that msgpack has."""
+    match form:
+        case "HopId":
+            return [getattr(value, part) for part in _FIELDS[form]]
+        case "Mapping[str, str]":
+            return dict(value)
+    return _readable(value) if name in _TEXTS else value
+
+
+def _readable(text: str) -> str:
+    """Make a text one that may be sent and shown: what cannot be printed is written as Python does, and what is too long is cut."""
+    shown = "".join(sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in text)
+    return shown if len(shown) <= TEXT_LIMIT else f"{shown[: TEXT_LIMIT - 1]}…"
+
+
 def _checked(kind: type[Message], values: dict[str, Any], *, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Check all header fields of a kind but those that are given."""
     given = given or {}
     wanted = {name: form for name, form in _FIELDS[kind.__name__].items() if name not in given}
     if values.keys() != wanted.keys():
         raise bad(f"{kind.__name__} must have the fields {', '.join(sorted(wanted))}")
-    return {name: _field(form, values[name]) for name, form in wanted.items()} | dict(given)
+    return {name: _field(name, form, values[name]) for name, form in wanted.items()} | dict(given)
 
 
-def _field(kind: str, value: Any) -> Any:
-    """Check one header field against its annotation; strings and numbers are bounded."""
-    match kind, value:
-        case "str", str() if len(value) <= TEXT_LIMIT:
-            return value
-        case "int", int() if not isinstance(value, bool) and -NUMBER_LIMIT < value < NUMBER_LIMIT:
-            return value
-        case "float", float() | int() if not isinstance(value, bool):
-            return float(value)
-        case "HopId", [str(run), int(epoch), str(model), int(round_), int(hop)] if max(len(run), len(model)) <= TEXT_LIMIT:
-            return HopId(run, epoch, model, round_, hop)
-        case "tuple[str, ...]", list() if len(value) <= BOOK_LIMIT:
-            return tuple(_field("str", item) for item in value)
-        case "Mapping[str, str]", dict() if len(value) <= BOOK_LIMIT:
-            return {_field("str", name): _field("str", item) for name, item in value.items()}
-    raise bad(f"a field that should be {kind} is not")
+def _field(name: str, form: str, value: Any) -> Any:
+    """Check one header field against its annotation."""
+    match form, value:
+        case "HopId", list() if len(value) == len(_FIELDS[form]):
+            parts = zip(_FIELDS[form].items(), value, strict=True)
+            return HopId(**{part: _field(part, kind, item) for (part, kind), item in parts})
+        case "Mapping[str, str]", dict():
+            return {_field(name, "str", key): _field(name, "str", item) for key, item in value.items()}
+    if not _fits(name, form, value):
+        raise bad(f"{name} should be {form}, and is not or is too large")
+    return value
+
+
+def _fits(name: str, form: str, value: Any) -> bool:
+    """Tell whether a string or a number is one, and neither endless nor absurd; what is shown to people can be printed."""
+    match form, value:
+        case "str", str() if name in _TEXTS:
+            return len(value) <= TEXT_LIMIT and value.replace("\n", "").isprintable()
+        case "str", str():
+            return len(value) <= NAME_LIMIT and value.isprintable()
+        case "int", int():
+            return not isinstance(value, bool) and 0 <= value < _BELOW.get(name, COUNT_LIMIT)
+        case "float", float():
+            return isfinite(value)
+    return False

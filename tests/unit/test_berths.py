@@ -15,6 +15,7 @@ from fedskd_sim.learning.weights import buffer_of, export, snapshot, tensor_of
 from fedskd_sim.messages import HopId, Traveller, Weights, digest, spec
 from fedskd_sim.scenario import load
 from fedskd_sim.transport.parcels import packed, unpacked
+from fedskd_sim.transport.wire import travellers
 
 
 def network(seed: int) -> nn.Module:
@@ -30,7 +31,8 @@ def berths() -> Berths:
 
 def arriving(at: Berths, weights: Weights, model: str = "north") -> Weights:
     traveller = Traveller(HopId("r", model, 1, 1), "south", "cnn", "", (), weights)
-    arrived = unpacked(list(packed(traveller)), {model: (spec(weights),)}, at.room)
+    expected = {model: (spec(weights),)}
+    arrived = unpacked(list(packed(traveller)), expected, at.room, travellers(expected, 2))
     assert isinstance(arrived, Traveller)
     return arrived.weights
 

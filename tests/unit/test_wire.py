@@ -26,7 +26,7 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
-from fedskd_sim.transport.wire import CONTROL_LIMIT, VERSION, announced, decode, encode, header, parcel
+from fedskd_sim.transport.wire import CONTROL_LIMIT, NAME_LIMIT, VERSION, announced, decode, encode, header, parcel
 
 WEIGHTS = {
     "layer.weight": Buffer("float32", (2, 3), bytes(range(24))),
@@ -127,8 +127,12 @@ def test_no_message_to_the_controller_can_carry_weights() -> None:
     for kind in get_args(ToController):
         hints = get_type_hints(kind)
         assert set(hints.values()) <= {str, int, float}, kind
-        longest = {name: "x" * 4096 if hint is str else 1 for name, hint in hints.items()}
-        assert sum(map(len, encode(kind(**longest)))) < CONTROL_LIMIT
+        longest = {
+            name: "\U00020000" * (9999 if name == "reason" else NAME_LIMIT) if hint is str else hint(1)
+            for name, hint in hints.items()
+        }
+        assert 1 < sum(map(len, encode(kind(**longest)))) < CONTROL_LIMIT
+        assert decode(encode(kind(**longest)))
         with pytest.raises(BadMessage):
             decode([msgpack.packb([VERSION, kind.__name__, dict.fromkeys(hints, b"\x00" * 64)])])
     assert not any(

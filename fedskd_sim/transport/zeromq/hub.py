@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-import zmq
-
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import CONTROLLER, Done, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.transport import NothingReceived
 from fedskd_sim.transport.wire import decode, encode
-from fedskd_sim.transport.zeromq.sockets import Endpoint, Keys, address_of
+from fedskd_sim.transport.zeromq.identity import Identity
+from fedskd_sim.transport.zeromq.sockets import Endpoint
 
 
 class Hub:
-    """A socket whose messages are small, so that no weights fit through."""
+    """An inbox whose messages are one frame of at most 12 KiB, so that no weights fit through."""
 
-    def __init__(self, bind: str, keys: Keys | None = None) -> None:
+    def __init__(self, bind: str, keys: Identity | None = None) -> None:
         """Listen for hospitals; raises as `Endpoint.listen`."""
         self._endpoint = Endpoint(CONTROLLER, keys)
         try:
-            self._socket = self._endpoint.listen(bind)
+            self._inbox = self._endpoint.listen(bind)
         except FedskdError:
             self._endpoint.close()
             raise
-        self.address = address_of(self._socket)
+        self.address = self._inbox.address
         self.refused = 0
 
     def send(self, to: str, message: FromController) -> None:
         """Send a word to a hospital that has registered; it is lost if nobody takes it, and never waited for."""
-        with suppress(zmq.Again):
-            self._socket.send_multipart([to.encode(), *encode(message)], zmq.NOBLOCK)
+        self._inbox.send(to, encode(message))
 
     def receive(self, timeout: float) -> ToController:
         """Wait up to ``timeout`` seconds for a hospital's word; anything else is dropped and counted.
@@ -41,15 +37,13 @@ class Hub:
 
         """
         deadline = clock.now() + timeout
-        while self._socket.poll(int(clock.left(deadline) * 1000)):
-            sender, *parts = self._socket.recv_multipart(copy=False)
-            name = self._endpoint.name_of(sender)
+        while arrival := self._inbox.receive(int(clock.left(deadline) * 1000)):
             try:
-                message = decode([part.buffer for part in parts])
+                message = decode(arrival.frames)
             except WireError:
                 self.refused += 1
                 continue
-            if isinstance(message, Register | Progress | Failed | Done) and message.hospital == name:
+            if isinstance(message, Register | Progress | Failed | Done) and message.hospital == arrival.sender:
                 return message
             self.refused += 1
         raise NothingReceived

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Protocol
 
@@ -29,9 +30,10 @@ from fedskd_sim.messages import (
     ToController,
     Traveller,
 )
-from fedskd_sim.transport.parcels import PARCEL_BYTES, Assembly, count, packed
-from fedskd_sim.transport.wire import announced, bad, decode, encode, header, parcel
-from fedskd_sim.transport.zeromq.sockets import Endpoint, Keys, address_of
+from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, Assembly, count, packed
+from fedskd_sim.transport.wire import Limits, announced, bad, book, decode, encode, header, parcel, travellers
+from fedskd_sim.transport.zeromq.identity import Identity
+from fedskd_sim.transport.zeromq.sockets import Endpoint, take
 
 STREAM_MS = 2
 """While a model arrives, how long nothing else is looked at before other duties are attended to."""
@@ -50,15 +52,26 @@ class Place:
     name: str
     bind: str
     controller: str
-    keys: Keys | None = None
+    keys: Identity | None = None
 
 
 @dataclass(frozen=True)
 class Goods:
-    """What may arrive, by the name of the model, and the memory it arrives in."""
+    """What may arrive, by the name of the model, the memory it arrives in, and the number of hospitals."""
 
     expected: Mapping[str, Forms]
     room: Room
+    hospitals: int
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Limit the headers of models."""
+        return travellers(self.expected)
+
+    @cached_property
+    def words(self) -> Limits:
+        """Limit the controller's words."""
+        return book(self.hospitals)
 
     @property
     def queue(self) -> int:
@@ -102,13 +115,12 @@ class Links:
         self._lock, self._closed = Lock(), False
         self._endpoint = Endpoint(place.name, place.keys)
         try:
-            self._inbox = self._endpoint.listen(place.bind, PARCEL_BYTES)
-            self._controller = self._endpoint.connect(place.controller, CONTROLLER)
+            self._inbox = self._endpoint.listen(place.bind, max(PARCEL_BYTES, goods.limits.size), FRAMES)
+            self._controller = self._endpoint.connect(place.controller, CONTROLLER, largest=goods.words.size)
         except FedskdError:
             self._endpoint.close()
             raise
-        self._inbox.rcvtimeo = STREAM_MS
-        self.address = address_of(self._inbox)
+        self.address = self._inbox.address
         self._bell, self._wake = self._endpoint.pair()
         self._book: Mapping[str, tuple[str, str]] = {}
         self._links: dict[str, zmq.Socket[bytes]] = {}
@@ -125,7 +137,7 @@ class Links:
         """Let `attend` return; a bell that still rings need not be rung again."""
         with self._lock, suppress(zmq.Again):
             if not self._closed:
-                self._bell.send(b"", zmq.NOBLOCK)
+                self._bell.send(b"")
 
     def open(self, start: Start) -> None:
         """Learn where the others are; a link to one that is elsewhere now is opened anew when it is used."""
@@ -144,18 +156,17 @@ class Links:
             self._links[to] = self._endpoint.connect(address, to, public_key, queue=self._goods.queue)
         with suppress(zmq.Again):
             for frames in packed(traveller):
-                self._links[to].send_multipart(frames, flags=zmq.NOBLOCK, copy=False)
+                self._links[to].send_multipart(frames, copy=False)
 
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model; lost if it is gone, and then the model comes again."""
-        with suppress(zmq.Again):
-            self._inbox.send_multipart([to.encode(), *encode(answer)], zmq.NOBLOCK)
+        self._inbox.send(to, encode(answer))
 
     def tell(self, word: ToController) -> None:
         """Say something to the controller. Progress is dropped if it does not listen; other words are kept and tried again."""
         if isinstance(word, Progress):
             with suppress(zmq.Again):
-                self._controller.send_multipart(encode(word), zmq.NOBLOCK)
+                self._controller.send_multipart(encode(word))
             return
         self._words.append(word)
         self._speak()
@@ -163,18 +174,18 @@ class Links:
     def attend(self, seconds: float, receiver: Receiver) -> None:
         """Wait up to so long for something to come, and hand on all that has."""
         poller = zmq.Poller()
-        for socket in (self._wake, self._controller, self._inbox, *self._links.values()):
+        for socket in (self._wake, self._controller, self._inbox.socket, *self._links.values()):
             poller.register(socket, zmq.POLLIN)
         ready = dict(poller.poll(int(seconds * 1000) + 1))
         if self._wake in ready:
-            self._wake.recv(zmq.NOBLOCK)
-        if self._inbox in ready:
+            self._wake.recv()
+        if self._inbox.socket in ready:
             self._arrivals(receiver)
         if self._controller in ready:
-            self._word(self._controller.recv_multipart(zmq.NOBLOCK), receiver)
+            self._word(take(self._controller), receiver)
         for name, link in list(self._links.items()):
             if link in ready:
-                self._answer(name, link.recv_multipart(zmq.NOBLOCK), receiver)
+                self._answer(name, take(link), receiver)
         self._speak()
 
     def close(self) -> None:
@@ -186,31 +197,29 @@ class Links:
     def _speak(self) -> None:
         with suppress(zmq.Again):
             while self._words:
-                self._controller.send_multipart(encode(self._words[0]), zmq.NOBLOCK)
+                self._controller.send_multipart(encode(self._words[0]))
                 self._words.popleft()
 
     def _arrivals(self, receiver: Receiver) -> None:
         """Take what comes until a model is complete, the link is silent, or other duties have waited for long enough."""
         for _ in range(AT_A_TIME):
-            try:
-                routing, *parts = self._inbox.recv_multipart(0 if self._arriving else zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            came = self._inbox.receive(STREAM_MS if self._arriving else 0)
+            if came is None:
                 return
-            sender = self._endpoint.name_of(routing)
             try:
-                traveller = self._arrival(sender, [part.buffer for part in parts], receiver)
+                traveller = self._arrival(came.sender, came.frames, receiver)
             except WireError as error:
-                self._arriving.pop(sender, None)
-                receiver.refused(sender, error.message)
+                self._arriving.pop(came.sender, None)
+                receiver.refused(came.sender, error.message)
                 continue
             if traveller:
-                del self._arriving[sender]
-                receiver.arrived(traveller, sender)
+                del self._arriving[came.sender]
+                receiver.arrived(traveller, came.sender)
                 return
 
     def _arrival(self, sender: str, frames: list[memoryview], receiver: Receiver) -> Traveller | None:
         """Take a header or a parcel; gives the model that it completes. Raises WireError for what no member would send."""
-        kind, values = header(frames)
+        kind, values = header(frames, self._goods.limits)
         if kind is Traveller:
             if len(frames) > 1:
                 raise bad("a model with its header in parts")
@@ -233,9 +242,9 @@ class Links:
             receiver.repeated(self._passing.pop(sender), sender, label.digest)
         return None
 
-    def _word(self, frames: list[bytes], receiver: Receiver) -> None:
+    def _word(self, frames: list[memoryview], receiver: Receiver) -> None:
         try:
-            message = decode(frames)
+            message = decode(frames, self._goods.words)
         except WireError as error:
             receiver.refused(CONTROLLER, error.message)
             return
@@ -244,7 +253,7 @@ class Links:
         else:
             receiver.refused(CONTROLLER, f"{type(message).__name__} from the controller")
 
-    def _answer(self, by: str, frames: list[bytes], receiver: Receiver) -> None:
+    def _answer(self, by: str, frames: list[memoryview], receiver: Receiver) -> None:
         try:
             message = decode(frames)
         except WireError as error:

@@ -1,23 +1,24 @@
-"""Sockets with manners: keys, limits, heartbeats and errors a person can read."""
+"""Sockets with manners: a name that can be trusted for every message, limits, heartbeats and errors a person can read.
+
+No socket here ever waits: sending to a peer that takes nothing, and receiving when nothing is there, raises `zmq.Again` at once.
+"""
 
 from __future__ import annotations
 
 import errno
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
-from pathlib import Path
-from typing import Self
+from collections.abc import Sequence
+from secrets import token_bytes
+from typing import NamedTuple
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils import z85
 
 from fedskd_sim.errors import FedskdError, InvalidValue, PortInUse, SocketPathTooLong
-from fedskd_sim.transport.wire import CONTROL_LIMIT, HEADER_LIMIT
+from fedskd_sim.transport.wire import CONTROL_LIMIT, Frame
+from fedskd_sim.transport.zeromq.gate import DOMAIN, Gate
+from fedskd_sim.transport.zeromq.identity import Identity
 
 LINGER_MS = 2000
+HANDSHAKE_MS = 30_000
 HEARTBEAT_MS = 2000
 SILENCE_MS = 15_000
 RECONNECT_MS = 50
@@ -25,81 +26,122 @@ RECONNECT_MOST_MS = 2000
 CONNECT_MS = 3000
 """A member that was restarted elsewhere has another address: without an end to connecting its name is never looked up again."""
 QUEUE = 64
+UNREAD = 8
+"""How many messages of one peer wait unread; the rest stays with it."""
 ENVELOPE = 256  # what CURVE adds to a frame, and then some
+BACKLOG = 4096
 SOCKET_PATH_LIMIT = 107
-DOMAIN = "run"
-SECRET_BYTES = 32
+ROUTE_BYTES = 16
+AT_A_TIME = 4096
+"""How many parts of a message that has too many are dropped at a time."""
 
 
-@dataclass(frozen=True, repr=False)
-class Keys:
-    """CURVE keys of one member (Z85 text): its own pair and the public keys of everybody in the run, by name."""
+class Arrival(NamedTuple):
+    """A message and who sent it; of one with too many parts, some of which ``dropped`` counts, ``frames`` has none."""
 
-    public: str
-    secret: str
-    members: Mapping[str, str]
+    sender: str
+    frames: list[memoryview]
+    dropped: int = 0
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a key file as the launcher writes it.
 
-        Raises:
-            InvalidValue: not a key file.
+class Inbox:
+    """A socket that listens, and knows who speaks: the owner of the key or secret that was shown, whatever the message says.
 
-        """
+    Answers go where the last message of that member came from. What a connection calls itself (its routing id) is no name: links of
+    ours draw it at random, so nobody can take the place of another's connection.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], parts: int, *, guarded: bool) -> None:
+        """Take over a socket that is bound; a message may have so many parts, and names can be trusted only if it is guarded."""
+        self.socket, self._parts, self._guarded = socket, parts, guarded
+        self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        """Where it really listens, with the real port."""
+        self._routes: dict[str, bytes] = {}
+        self._overlong: str | None = None
+
+    def receive(self, patience_ms: int = 0) -> Arrival | None:
+        """Take the next message; None: nothing came in ``patience_ms`` milliseconds."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(values["public"], values["secret"], values["members"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidValue(f"{path} is not a key file", fix="use the file the launcher made") from error
+            return self._next()
+        except zmq.Again:
+            return self._next() if patience_ms and self.socket.poll(patience_ms) else None
 
-    @classmethod
-    def for_members(cls, names: tuple[str, ...]) -> dict[str, Keys]:
-        """Make a fresh pair of keys for every member of a run."""
-        pairs = {name: tuple(key.decode() for key in zmq.curve_keypair()) for name in names}
-        members = {name: public for name, (public, _) in pairs.items()}
-        return {name: cls(public, secret, members) for name, (public, secret) in pairs.items()}
+    def send(self, to: str, frames: Sequence[Frame]) -> bool:
+        """Answer a member; False if it has not been heard from, is gone, or takes nothing more."""
+        route = self._routes.get(to) if self._guarded else to.encode(errors="surrogateescape")
+        if route is None:
+            return False
+        try:
+            self.socket.send_multipart([route, *frames])
+        except zmq.ZMQError as error:
+            if error.errno in (errno.EAGAIN, errno.EHOSTUNREACH):
+                return False
+            raise
+        return True
 
-    @classmethod
-    def derived(cls, secret: bytes, run: str, name: str, members: tuple[str, ...]) -> Self:
-        """Derive a member's keys, and everybody's public ones, from a secret that all members of a run have (BLAKE2b, keyed).
+    def _next(self) -> Arrival:
+        if self._overlong is not None:
+            return self._drop(self._overlong, 0)
+        first = self.socket.recv(copy=False)
+        sender, more = self._name(first), first.more
+        frames: list[memoryview] = []
+        while more and len(frames) < self._parts:
+            frame = self.socket.recv(copy=False)
+            frames.append(frame.buffer)
+            more = frame.more
+        return self._drop(sender, len(frames)) if more else Arrival(sender, frames)
 
-        Raises:
-            InvalidValue: the secret has less than 32 bytes.
+    def _drop(self, sender: str, dropped: int) -> Arrival:
+        """Drop some parts; the rest is an arrival of its own, so that other duties are attended to in between."""
+        more, most = True, dropped + AT_A_TIME
+        while more and dropped < most:
+            more = self.socket.recv(copy=False).more
+            dropped += 1
+        self._overlong = sender if more else None
+        return Arrival(sender, [], dropped)
 
-        """
-        if len(secret) < SECRET_BYTES:
-            raise InvalidValue(f"a run secret of {len(secret)} bytes", fix=f"give it at least {SECRET_BYTES}")
-        key = blake2b(secret).digest()
-        own = {one: z85.encode(blake2b(f"{run}/{one}".encode(), key=key, digest_size=32).digest()) for one in members}
-        public = {one: zmq.curve_public(private).decode() for one, private in own.items()}
-        return cls(public[name], own[name].decode(), public)
+    def _name(self, first: zmq.Frame) -> str:
+        if not self._guarded:
+            return first.bytes.decode(errors="surrogateescape")
+        name = str(first.get("User-Id"))
+        self._routes[name] = first.bytes
+        return name
 
-    def write(self, path: Path) -> None:
-        """Write a key file that only its owner may read."""
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({"public": self.public, "secret": self.secret, "members": dict(self.members)}))
 
-    def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 - the signature that pyzmq's authenticator calls
-        """Let a peer in if its public key (Z85) belongs to a member of the run."""
-        return key.decode() in self.members.values()
+def take(link: zmq.Socket[bytes]) -> list[memoryview]:
+    """Take what the peer of a link says, which is one frame; [] if it is more. What is left of very many is the next message.
+
+    Raises:
+        zmq.Again: nothing has come.
+
+    """
+    first = frame = link.recv(copy=False)
+    taken = 1
+    while frame.more and taken < AT_A_TIME:
+        frame = link.recv(copy=False)
+        taken += 1
+    return [] if first.more else [first.buffer]
 
 
 class Endpoint:
-    """A ZeroMQ context, its sockets and its gatekeeper; closed together."""
+    """A ZeroMQ context, its sockets and its gatekeeper; made, used and closed by one thread."""
 
-    def __init__(self, name: str, keys: Keys | None) -> None:
-        """Open a context for one member; name look-ups block an I/O thread, so there are two."""
-        self.name, self.keys = name, keys
+    def __init__(self, name: str, identity: Identity | None) -> None:
+        """Open a context for one member; without an identity nobody's name is known for certain.
+
+        Name look-ups block an I/O thread, so there are two.
+        """
+        self.name, self._identity = name, identity
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=2)
-        self._gate: ThreadAuthenticator | None = None
-        if keys:
-            self._gate = ThreadAuthenticator(self._context)
-            self._gate.start()
-            self._gate.configure_curve_callback(DOMAIN, keys)
+        self._gate = Gate(self._context, identity) if identity else None
 
-    def listen(self, address: str, largest: int = CONTROL_LIMIT) -> zmq.Socket[bytes]:
-        """Bind an inbox whose frames may have ``largest`` bytes; port 0 or ``*`` takes a free port.
+    @property
+    def turned_away(self) -> int:
+        """How many peers have shown credentials that are no member's."""
+        return self._gate.turned_away if self._gate else 0
+
+    def listen(self, address: str, largest: int = CONTROL_LIMIT, parts: int = 1) -> Inbox:
+        """Bind an inbox for messages of up to ``parts`` frames of ``largest`` bytes; port 0 or ``*`` takes a free port.
 
         Raises:
             PortInUse: the address is taken.
@@ -108,46 +150,49 @@ class Endpoint:
 
         """
         socket = self._socket(zmq.ROUTER, largest)
-        socket.router_handover = True
-        if self.keys:
-            socket.curve_server = True
-            socket.curve_publickey, socket.curve_secretkey = self.keys.public.encode(), self.keys.secret.encode()
-            socket.zap_domain = DOMAIN.encode()
+        socket.router_handover = socket.router_mandatory = True
+        socket.backlog = BACKLOG
+        if self._identity:
+            self._identity.guard(socket)
+            socket.zap_domain = DOMAIN
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
             raise _translated(error, address) from error
-        return socket
+        return Inbox(socket, parts, guarded=self._identity is not None)
 
-    def connect(self, address: str, peer: str, public_key: str = "", *, queue: int = QUEUE) -> zmq.Socket[bytes]:
+    def connect(
+        self, address: str, peer: str, public_key: str = "", *, queue: int = QUEUE, largest: int = CONTROL_LIMIT
+    ) -> zmq.Socket[bytes]:
         """Open a link to a member's inbox that keeps ``queue`` messages; it connects in the background and reconnects by itself.
+
+        Answers come in frames of at most ``largest`` bytes (see `take`).
 
         Raises:
             InvalidValue: no keys for this peer, another key than agreed, or no address.
 
         """
-        socket = self._socket(zmq.DEALER, CONTROL_LIMIT)
+        socket = self._socket(zmq.DEALER, largest)
         socket.sndhwm = max(queue, QUEUE)
         socket.routing_id = self.name.encode()
-        if self.keys:
-            agreed = self.keys.members.get(peer)
-            if agreed is None or (public_key and public_key != agreed):
-                raise InvalidValue(f"the key of {peer!r} is not the agreed one", fix="start the run anew")
-            socket.curve_serverkey = agreed.encode()
-            socket.curve_publickey, socket.curve_secretkey = self.keys.public.encode(), self.keys.secret.encode()
         try:
+            if self._identity:
+                self._identity.present(socket, self.name, peer, public_key)
+                socket.routing_id = b"." + token_bytes(ROUTE_BYTES)  # an empty one, or one that begins with 0, is ZeroMQ's own
             socket.connect(address)
         except zmq.ZMQError as error:
+            socket.close()
             raise _translated(error, address) from error
+        except InvalidValue:
+            socket.close()
+            raise
         return socket
-
-    def name_of(self, routing: zmq.Frame) -> str:
-        """Name who has sent a message, from its first frame."""
-        return routing.bytes.decode(errors="replace")
 
     def pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """Make two connected ends inside the process, to wake one thread from another."""
         ends = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
+        for end in ends:
+            end.linger = end.sndtimeo = end.rcvtimeo = 0
         ends[0].bind(f"inproc://{id(self)}")
         ends[1].connect(f"inproc://{id(self)}")
         return ends
@@ -155,23 +200,20 @@ class Endpoint:
     def close(self) -> None:
         """Close every socket, giving queued bytes `LINGER_MS` to leave."""
         if self._gate:
-            self._gate.stop()
+            self._gate.close()
         self._context.destroy(linger=LINGER_MS)
 
     def _socket(self, kind: int, largest: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.linger = LINGER_MS
-        socket.maxmsgsize = max(largest, HEADER_LIMIT if largest > CONTROL_LIMIT else CONTROL_LIMIT) + ENVELOPE
-        socket.sndhwm = socket.rcvhwm = QUEUE
+        socket.sndtimeo = socket.rcvtimeo = 0
+        socket.maxmsgsize = largest + ENVELOPE
+        socket.sndhwm, socket.rcvhwm = QUEUE, UNREAD
+        socket.handshake_ivl = HANDSHAKE_MS
         socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = HEARTBEAT_MS, SILENCE_MS, SILENCE_MS
         socket.connect_timeout = CONNECT_MS
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS, RECONNECT_MOST_MS
         return socket
-
-
-def address_of(socket: zmq.Socket[bytes]) -> str:
-    """Read the address a socket is bound to, with the real port."""
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
 
 def _translated(error: zmq.ZMQError, address: str) -> FedskdError:
