@@ -1,8 +1,8 @@
 """What one hospital does in a run, step by step, known beforehand and addressed by index; pure, O(1) per question.
 
 A member's program is: warm up; in every round depart and host (where a sum goes round: train alone first; where nothing travels:
-train alone); in the evaluation round depart, be tested at home, test the others' models, and the ensemble. In a sequential schedule a
-model departs when its turn has come, right before its homecoming is awaited. One that is held out tests, and nothing else.
+train alone); in the evaluation round depart, be tested at home, test the others' models, and the ensemble. In a sequential
+schedule a model departs when its turn has come, right before its homecoming is awaited. One that is held out only tests.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Action = Literal["warm_up", "alone", "depart", "home", "host", "ensemble"]
 class Step(NamedTuple):
     """One entry of a hospital's program.
 
-    ``warm_up``, ``alone`` (train without a visitor), ``depart`` (send the own model off), ``host`` (the model of ``stop``), ``home``
-    (test the own model), ``ensemble`` (test all finished models together). ``round`` is 0 for the warm-up.
+    ``warm_up``, ``alone`` (train without a visitor), ``depart`` (send the own model off), ``host`` (the model of ``stop``),
+    ``home`` (test the own model), ``ensemble`` (test all finished models together). ``round`` is 0 for the warm-up.
     """
 
     action: Action
@@ -130,7 +130,7 @@ class Program:
         return self.topology.seating(self.topology.evaluation_round).places[self.host]
 
     def _hop_in_evaluation(self, number: int) -> int:
-        """Give the hop at which the model ``number`` (from 0) is tested; hops at which one without a model would come are left out."""
+        """Give the hop at which the model ``number`` (from 0) is tested; who is held out has none and is left out."""
         if not self.member:
             return self._place - self.topology.size + 1 + number
         return number + 1 + (number >= self._place) * len(self.topology.held_out)
@@ -174,12 +174,6 @@ class _Places(NamedTuple):
     """Places in ascending order, as a few ranges."""
 
     parts: tuple[range, ...]
-
-    @cached_property
-    def recorded(self) -> int:
-        """The number of steps that leave a record, but for the ensemble, which not every scenario asks for."""
-        departures = 1 + self.topology.rounds * (self.topology.lap != "none") if self.member else 0
-        return len(self) - departures - 1
 
     def at(self, index: int) -> int:
         """Give the place at an index."""

@@ -15,8 +15,8 @@ What a round is depends on the algorithm's lap:
 After the last round the models travel once more without training (the evaluation round), through the hospitals that are held out
 too: with N hospitals in all, hops 1..N-1.
 
-What every hospital does in all of this is a program known beforehand, see `fedskd_sim.program`. A *place* is an index into a round's
-order.
+What every hospital does in all of this is a program known beforehand, see `fedskd_sim.program`. A *place* is an index into a
+round's order.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def status(run: str, namespace: str, context: str) -> None:
     from rich.console import Console  # noqa: PLC0415 - only commands that show a run pay for it
 
     from fedskd_sim.observe.progress import Progress  # noqa: PLC0415
-    from fedskd_sim.topology import Topology  # noqa: PLC0415
     from fedskd_sim.runtimes import found  # noqa: PLC0415
+    from fedskd_sim.topology import Topology  # noqa: PLC0415
 
     seen = found.run(run, namespace, context)
     scenario = seen.loaded.scenario

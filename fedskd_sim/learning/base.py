@@ -11,8 +11,8 @@ from fedskd_sim import clock
 from fedskd_sim.learning.berths import Berths
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import Measure, Outcome
-from fedskd_sim.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario
+from fedskd_sim.topology import Stop, Topology
 
 Measures = Mapping[str, Measure]
 

@@ -17,9 +17,9 @@ from fedskd_sim.learning.session import Pupils, Term
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.weights import FLOATS, export, snapshot
 from fedskd_sim.messages import Forms, Spec, Weights
-from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import Averaging, FedProx
 from fedskd_sim.seeds import seed
+from fedskd_sim.topology import Stop
 
 
 class AveragingLearner:

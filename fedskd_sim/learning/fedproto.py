@@ -25,8 +25,8 @@ from fedskd_sim.learning.local import LocalLearner
 from fedskd_sim.learning.session import Lesson, Pupils, Term
 from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import FedProto
+from fedskd_sim.topology import Stop
 
 
 class PrototypeLearner(LocalLearner):

@@ -19,8 +19,8 @@ from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export, install, snapshot
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import Circulating, FedSKD
+from fedskd_sim.topology import Stop
 
 
 class CirculatingLearner:

@@ -25,9 +25,9 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.teaching import divergence
 from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import FML, Architecture
 from fedskd_sim.seeds import seed
+from fedskd_sim.topology import Stop
 
 COMMON = "common_"
 

@@ -12,8 +12,8 @@ from fedskd_sim.learning.session import Pupils, Teaching
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.weights import export, snapshot
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.topology import Stop
 from fedskd_sim.scenario import Local, Pooled
+from fedskd_sim.topology import Stop
 
 
 class LocalLearner:

@@ -8,7 +8,7 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import hospital_codes
-from fedskd_sim.messages import End, Failed, FromController, Message, Progress, Register, ToController
+from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
@@ -59,7 +59,7 @@ class Controller:
                 deadline = clock.now() + self._registrar.patience(self.state)
         return self.state.ended
 
-    def step(self, message: Message) -> None:
+    def step(self, message: ToController) -> None:
         """Handle one hospital's word."""
         self.state, effects = self._registrar.step(self.state, message)
         for effect in effects:

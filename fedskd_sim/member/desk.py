@@ -23,6 +23,9 @@ class Books(Protocol):
     def add(self, entry: Record | Timing) -> None:
         """Append an entry, so that it survives whatever happens next."""
 
+    def close(self) -> None:
+        """Take no more."""
+
 
 @dataclass(frozen=True)
 class Desk:

@@ -1,6 +1,7 @@
 """The thread that owns a hospital's links and its machine, so that no link ever waits for training.
 
-Steps are carried out by the thread that made the mailbox: `next_task` gives them, `release` and `finish` hand back what came of them.
+Steps are carried out by the thread that made the mailbox: `next_task` gives them, `release` and `finish` hand back what came of
+them.
 Timers are on a monotonic clock. When the machine is over, the thread closes its own sockets and ends.
 """
 

@@ -83,7 +83,9 @@ class Shell:
             self.before(effect)
             self._carry_out(effect)
         if len(self.models) > len(self.state.waiting) + len(self.state.outbox):
-            kept = {model.number for model in self.state.waiting.values()} | {one.model.number for one in self.state.outbox.values()}
+            kept = {model.number for model in self.state.waiting.values()} | {
+                one.model.number for one in self.state.outbox.values()
+            }
             self.models = {number: weights for number, weights in self.models.items() if number in kept}
 
     def arrive(self, traveller: Traveller, sender: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -217,8 +217,7 @@ class Logged(NamedTuple):
     what: Event
 
 
-@cache
-def name_of(kind: type[Event]) -> str:
+def name_of(kind: type) -> str:
     """Give the name of an event in a log."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
 
@@ -230,7 +229,7 @@ def _catalogue() -> Mapping[str, type[Event]]:
 
 def fields_of(what: Event) -> dict[str, Any]:
     """Give an event's name and fields as they stand in a line."""
-    return {"event": name_of(type(what)), **asdict(what)}
+    return {"event": name_of(type(what)), **{one: getattr(what, one) for one in what.__slots__}}
 
 
 def read(line: Any) -> Logged | None:

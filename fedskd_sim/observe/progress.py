@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fedskd_sim import clock
 from fedskd_sim.program import Program
-from fedskd_sim.topology import Topology
 from fedskd_sim.runtimes.base import Event
+from fedskd_sim.topology import Topology
 
 REFRESH_PER_S = 8
 WHAT = {

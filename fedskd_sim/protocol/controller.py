@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from fedskd_sim.errors import FedskdError, HopTimeout, RegistrationTimeout
-from fedskd_sim.messages import Done, End, Failed, FromController, Message, Progress, Register, Start
+from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.scenario import Scenario
 
 
@@ -28,7 +28,7 @@ class Opening(NamedTuple):
 class Noted(NamedTuple):
     """A hospital's word that is worth a line in the log."""
 
-    message: Message
+    message: ToController
 
 
 class Opened(NamedTuple):
@@ -75,19 +75,17 @@ class Registrar:
     codes: Collection[int]
     """The exit codes with which a hospital can fail."""
 
-    def step(self, state: State, message: Message) -> Turn:
+    def step(self, state: State, message: ToController) -> Turn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
         if state.ended is not None:
             again = isinstance(message, Register) and message.hospital in self.scenario.names
             return state, [Say(message.hospital, state.ended)] if again else []
         match message:
             case Register(run, epoch, hospital):
-                if (run, epoch) != (self.run, self.epoch) or hospital not in self.scenario.names:
+                if run != self.run or not self._ours(epoch, hospital):
                     return state, [Refused(hospital, f"it wants to join run {run!r}, epoch {epoch}")]
                 return self._registered(state, message)
-            case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if (
-                epoch != self.epoch or hospital not in self.scenario.names
-            ):
+            case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if not self._ours(epoch, hospital):
                 return state, [Refused(hospital, f"{type(message).__name__} of epoch {epoch}")]
             case Progress():
                 return state, [Noted(message)]
@@ -101,6 +99,9 @@ class Registrar:
                 if len(state.done) == len(self.scenario.hospitals):
                     return self.end(state, 0, "all hospitals are done")
         return state, []
+
+    def _ours(self, epoch: int, hospital: str) -> bool:
+        return epoch == self.epoch and hospital in self.scenario.names
 
     def complete(self, state: State) -> bool:
         """Tell whether every hospital has registered."""

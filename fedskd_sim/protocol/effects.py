@@ -56,7 +56,7 @@ class Delivered(NamedTuple):
 class Work(NamedTuple):
     """Carry out a step of the program, with the model that it hosts; ``following`` is the stop for which to get ready meanwhile."""
 
-    index: int
+    cursor: int
     step: Step
     model: Model | None
     following: Stop | None

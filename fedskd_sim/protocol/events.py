@@ -70,16 +70,16 @@ class Wanted(NamedTuple):
 
 
 class Released(NamedTuple):
-    """The step at ``index`` has made what goes on from here; it is still being measured."""
+    """The step at ``cursor`` has made what goes on from here; it is still being measured."""
 
-    index: int
+    cursor: int
     model: Model
 
 
 class Finished(NamedTuple):
-    """The step at ``index`` is done; its record, or None where a step leaves none."""
+    """The step at ``cursor`` is done; its record, or None where a step leaves none."""
 
-    index: int
+    cursor: int
     record: Record | None
 
 
@@ -105,9 +105,9 @@ class TooLate(NamedTuple):
 
 
 class Overdue(NamedTuple):
-    """Timer: the model that the step at ``index`` hosts has not come in time."""
+    """Timer: the model that the step at ``cursor`` hosts has not come in time."""
 
-    index: int
+    cursor: int
 
 
 class Unanswered(NamedTuple):
@@ -122,6 +122,4 @@ class Goodbye(NamedTuple):
 
 
 Timer = Again | TooLate | Overdue | Unanswered | Goodbye
-Event = (
-    Begun | Joined | Knocked | Arrived | Repeated | Acked | Deferred | Wanted | Released | Finished | Broke | Ended | Timer
-)
+Event = Begun | Joined | Knocked | Arrived | Repeated | Acked | Deferred | Wanted | Released | Finished | Broke | Ended | Timer

@@ -10,7 +10,7 @@ from fedskd_sim.protocol.state import State, Terms
 
 
 class Verdict(NamedTuple):
-    """``take`` it in, tell it to come ``later``, refuse it for a ``reason``, or know that it is a ``repeat`` of what is or was here."""
+    """``take`` it in, tell it to come ``later``, know it for a ``repeat`` of what is or was here, or refuse it for a ``reason``."""
 
     take: bool = False
     later: bool = False

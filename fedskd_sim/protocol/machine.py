@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fedskd_sim.errors import FedskdError, HopTimeout, NonFiniteLoss, ReceiptTimeout, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import FedskdError, HopTimeout, NonFiniteLoss, RegistrationTimeout, RunAborted
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
 from fedskd_sim.protocol import delivery
@@ -216,7 +216,7 @@ class Hospital:
         return replace(state, done=True), effects + told
 
     def _patience(self, stop: Stop) -> float:
-        """Give the seconds to wait for a model: a little more for late hops, so that whoever is nearest to a culprit speaks first."""
+        """Give the seconds to wait for a model: more for late hops, so that whoever is nearest to a culprit speaks first."""
         longest = self.terms.hop * self.topology.patience(self.name)
         share = (stop.hop - 1) / len(self.topology.hops(stop.round))
         return longest + min(NEAREST_FIRST_S, longest / 4) * share
@@ -252,8 +252,8 @@ class Hospital:
         if stop is None:
             return HopTimeout(f"{self.name!r} waits for nothing")
         text = (
-            f"{self.name!r} waited {self._patience(stop):.3g} s for the model of {stop.model!r} (round {stop.round}, hop {stop.hop}), "
-            f"which {self.topology.sender(stop)!r} should have sent"
+            f"{self.name!r} waited {self._patience(stop):.3g} s for the model of {stop.model!r} "
+            f"(round {stop.round}, hop {stop.hop}), which {self.topology.sender(stop)!r} should have sent"
         )
         fix = "look at the log of the hospital that should have sent it; if its sessions are slow, raise timeouts.hop"
         error = HopTimeout(text, fix=fix, key=("timeouts", "hop"))

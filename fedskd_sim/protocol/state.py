@@ -13,7 +13,8 @@ from fedskd_sim.scenario import Scenario
 REGISTER_AGAIN_S = 5.0
 RECENT = 8
 """Of so many models that were hosted last the digests are kept, to tell a repeat from another model under the same hop."""
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,9 @@ def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
         ward = Ward(scenario, order.name, order.data, own_process=True, given=topology)
         learner = make(ward)
         keys = order.read_keys(scenario)
-        links = Links(Place(order.name, order.bind, order.controller, keys), Goods(learner.expected, ward.berths.room, len(topology.names)))
+        links = Links(
+            Place(order.name, order.bind, order.controller, keys), Goods(learner.expected, ward.berths.room, len(topology.names))
+        )
         address = order.advertise or links.address
         log.event(events.Listening(address, exporter.address))
         machine = Hospital.of(topology, order.name, Terms.of(scenario, order.run))

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, TextIO
 
 from fedskd_sim import clock
-
 from fedskd_sim.learning.base import Ward
 from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller

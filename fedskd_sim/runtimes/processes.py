@@ -21,11 +21,11 @@ from typing import Any
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, HospitalCrashed, RegistrationTimeout, SocketPathTooLong
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
 from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
 from fedskd_sim.scenario import Loaded
-from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.transport.zeromq import Keys, Passwords
 
 LOOK_S = 0.1

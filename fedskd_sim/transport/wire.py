@@ -42,7 +42,8 @@ CONTROL = Limits(CONTROL_LIMIT, 16)
 
 _KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 _FIELDS: Mapping[str, Mapping[str, str]] = {
-    name: {field: str(form) for field, form in kind.__annotations__.items()} for name, kind in {**_KINDS, "HopId": HopId}.items()
+    name: {field: getattr(form, "__forward_arg__", str(form)) for field, form in kind.__annotations__.items()}
+    for name, kind in {**_KINDS, "HopId": HopId}.items()
 }
 """The fields of every kind with their annotations."""
 _TEXTS = ("reason",)

@@ -43,7 +43,7 @@ class Storm:
 
 @dataclass
 class OneDeath:
-    """Fair weather in which one hospital dies once, before its effect of a number, from 1; without a name it only counts effects."""
+    """Fair weather in which one hospital dies once, before its effect ``number`` (from 1); without a name it counts effects."""
 
     name: str = ""
     number: int = 0

@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fedskd_sim.messages import Start
-from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.messages import CONTROLLER, Start
 from fedskd_sim.transport.zeromq import Hub, Keys
 from tests.benchmarks.rings import MEMBERS, NAMES, PATIENCE_S, gloo, ours, tcp
 from tests.benchmarks.table import Table

@@ -19,9 +19,8 @@ from torchvision.models import resnet18
 
 from fedskd_sim.learning.berths import Berths
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
-from fedskd_sim.messages import HopId, Message, Register, Start, Transfer, Traveller, Weights
+from fedskd_sim.messages import CONTROLLER, HopId, Message, Register, Start, Transfer, Traveller, Weights
 from fedskd_sim.runtimes.member import keep_freed_memory
-from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.transport.zeromq import Place, Terms, ZeroMQTransport
 
 MEMBERS = 4

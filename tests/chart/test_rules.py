@@ -64,7 +64,7 @@ def variable_queries() -> list[str]:
 
 def exported() -> dict[str, set[str]]:
     """Let a hospital export all it can, and give the names of the series by family."""
-    metrics = HospitalMetrics("s", "north", Ring(("north", "south"), 1))
+    metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
     metrics.phase("visit", 1)
     measures = {name: Measure(1.0, 2.0) for name in GAUGES}
     record = Record(

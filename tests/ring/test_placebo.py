@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fedskd_sim.errors import FedskdError, HopTimeout, HospitalCrashed, PortInUse, RegistrationTimeout, RunAborted
+from fedskd_sim.program import Program
 from fedskd_sim.records import read_records, read_timings
 from fedskd_sim.topology import Topology
 
@@ -59,8 +60,8 @@ def test_rings_of_any_size_run_over_any_link(size: int, transport: str, scenario
     path = scenario_file(text(size, transport=transport, hop=30))
     processes = run(path, "processes")
     records = read_records(processes)
-    ring = Ring(tuple(f"h{index}" for index in range(size)), 1)
-    stops = {(stop.host, stop.model, stop.round, stop.hop) for host in ring.hospitals for stop in ring.stops(host)}
+    ring = Topology(tuple(f"h{index}" for index in range(size)), 1)
+    stops = {(stop.host, stop.model, stop.round, stop.hop) for host in ring.hospitals for stop in Program(ring, host).stops()}
     hosted = [(record.host, record.model, record.round, record.hop) for record in records if record.hop]
     assert len(hosted) == len(stops)
     assert set(hosted) == stops

@@ -17,6 +17,7 @@ import pytest
 
 from fedskd_sim.observe.metrics import GAUGES
 from fedskd_sim.records import read_records
+from fedskd_sim.topology import Topology
 
 SCENARIO = """
 name: watched
@@ -107,9 +108,8 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
 def test_every_metric_has_the_prefix_and_closed_labels() -> None:
     """Names start with fedskd_, labels are scenario, hospital, model and the phase; none is round or hop."""
     from fedskd_sim.observe.metrics import HospitalMetrics
-    from fedskd_sim.topology import Topology
 
-    metrics = HospitalMetrics("s", "north", Ring(("north", "south"), 1))
+    metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
     metrics.phase("visit", 1)
     for family in metrics.registry.collect():
         assert family.name.startswith("fedskd_")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from fedskd_sim.transport.base import CONTROLLER, NothingReceived
 
 from fedskd_sim.errors import InvalidValue, PortInUse, ReceiptTimeout, SocketPathTooLong
 from fedskd_sim.messages import (
@@ -26,7 +27,6 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
-from fedskd_sim.transport.base import CONTROLLER, NothingReceived
 from fedskd_sim.transport.parcels import packed
 from fedskd_sim.transport.wire import CONTROL_LIMIT, encode
 from fedskd_sim.transport.zeromq import Hub, Keys, Place, Terms, ZeroMQTransport

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from fedskd_sim.transport.base import NothingReceived
 
 from fedskd_sim.messages import Done, Failed, Message, Progress
 from fedskd_sim.runtimes.kubernetes import conductor
-from fedskd_sim.transport.base import NothingReceived
 
 
 @dataclass

@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-
-from fedskd_sim.member.controller import Controller
-from fedskd_sim.errors import HopTimeout, RegistrationTimeout
-from fedskd_sim.observe.log import EventLog
-from fedskd_sim.messages import Done, End, Failed, Message, Progress, Register, Start
-from fedskd_sim.scenario import load
-from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.transport.memory import Exchange, MemoryTransport
+
+from fedskd_sim.errors import HopTimeout, RegistrationTimeout
+from fedskd_sim.member.controller import Controller
+from fedskd_sim.messages import CONTROLLER, Done, End, Failed, Message, Progress, Register, Start
+from fedskd_sim.observe.log import EventLog
+from fedskd_sim.scenario import load
 
 SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml"
 NAMES = ("north", "east", "south")

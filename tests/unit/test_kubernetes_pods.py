@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from kubernetes.client import V1Pod
 
-from fedskd_sim.observe.log import EventLog
 from fedskd_sim.messages import Done, Failed
+from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.kubernetes.pods import finding, nowhere
 from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from fedskd_sim.transport.base import NothingReceived
+from fedskd_sim.transport.memory import Exchange, MemoryTransport
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
 from fedskd_sim.messages import Buffer, Done, HopId, Transfer, Traveller, digest, spec
-from fedskd_sim.transport.base import NothingReceived
-from fedskd_sim.transport.memory import Exchange, MemoryTransport
 
 WEIGHTS = {"w": Buffer("uint8", (4,), b"1234")}
 TRAVELLER = Traveller(HopId("r", "north", 1, 1), "north", "cnn", digest(WEIGHTS), ("north",), WEIGHTS)

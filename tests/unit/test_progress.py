@@ -9,7 +9,7 @@ from rich.console import Console
 from fedskd_sim.observe.progress import Progress
 from fedskd_sim.topology import Topology
 
-RING = Ring(("north", "south"), 1)
+RING = Topology(("north", "south"), 1)
 
 
 def events() -> list[dict[str, object]]:

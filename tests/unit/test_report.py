@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable
+from fedskd_sim.program import Program
 from fedskd_sim.records import Ledger, Measure, Record, Timing
 from fedskd_sim.report import as_json, as_text, summarise, write
 from fedskd_sim.topology import Topology
@@ -75,8 +76,8 @@ def evaluations(**measures: Measure) -> list[Record]:
 
 def story(hospitals: tuple[str, ...], rounds: int = 1) -> list[Record]:
     """Make all records of a run in which accuracy grows with every stop."""
-    ring, size = Ring(hospitals, rounds), len(hospitals)
-    stops = [stop for host in hospitals for stop in ring.stops(host)]
+    ring, size = Topology(hospitals, rounds), len(hospitals)
+    stops = [stop for host in hospitals for stop in Program(ring, host).stops()]
     base = Record("demo", 7, "warm_up", 0, 0, "", "", "net", "trained", samples=10, steps=1)
 
     def measures(stop: int) -> dict[str, Measure]:

@@ -2,14 +2,15 @@
 
 import pytest
 
-from fedskd_sim.topology import Topology
+from fedskd_sim.program import Program
 from fedskd_sim.scenario import Schedule
+from fedskd_sim.topology import Topology
 
 SIZES = [2, 3, 4, 5, 17]
 
 
-def ring_of(size: int, rounds: int = 2) -> Ring:
-    return Ring(tuple(f"h{index}" for index in range(size)), rounds)
+def ring_of(size: int, rounds: int = 2) -> Topology:
+    return Topology(tuple(f"h{index}" for index in range(size)), rounds)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -38,7 +39,7 @@ def test_each_model_visits_every_other_hospital_once_a_round_and_comes_home(size
 def test_hosts_and_models_agree_on_the_same_stops(size: int) -> None:
     """What all hosts expect, and what all models do by moving onward, is the same set of stops."""
     ring = ring_of(size)
-    expected = {stop for host in ring.hospitals for stop in ring.stops(host)}
+    expected = {stop for host in ring.hospitals for stop in Program(ring, host).stops()}
     walked = set()
     for model in ring.hospitals:
         for round_ in range(1, ring.evaluation_round + 1):
@@ -70,7 +71,7 @@ def test_a_model_comes_from_its_last_host() -> None:
 @pytest.mark.parametrize("schedule", [Schedule(order="shuffled"), Schedule(visits=1), Schedule(visits=2, order="shuffled")])
 def test_other_schedules_keep_the_rules(size: int, schedule: Schedule) -> None:
     """Shuffled and partial rounds are permutations too, with nobody at home before the last hop, and hosts agree with models."""
-    ring = Ring(tuple(f"h{index}" for index in range(size)), 6, schedule=schedule, seed=3)
+    ring = Topology(tuple(f"h{index}" for index in range(size)), 6, schedule=schedule, seed=3)
     for round_ in range(1, 7):
         for hop in ring.hops(round_):
             stops = [ring.stop(model, round_, hop) for model in ring.hospitals]
@@ -78,7 +79,7 @@ def test_other_schedules_keep_the_rules(size: int, schedule: Schedule) -> None:
             home = hop == ring.hops(round_)[-1]
             assert {stop.host == stop.model for stop in stops} == {home}
             assert {stop.kind for stop in stops} == {"homecoming" if home else "visit"}
-    expected = {stop for host in ring.hospitals for stop in ring.stops(host)}
+    expected = {stop for host in ring.hospitals for stop in Program(ring, host).stops()}
     assert expected == {
         ring.stop(model, round_, hop) for model in ring.hospitals for round_ in range(1, 8) for hop in ring.hops(round_)
     }
@@ -86,37 +87,37 @@ def test_other_schedules_keep_the_rules(size: int, schedule: Schedule) -> None:
 
 def test_partial_rounds_reach_every_hospital_in_turn_and_shuffled_ones_differ() -> None:
     """With two visits a round, three rounds of seven hospitals see all six others once; orders come from seed and round."""
-    ring = Ring(tuple("abcdefg"), 3, schedule=Schedule(visits=2))
+    ring = Topology(tuple("abcdefg"), 3, schedule=Schedule(visits=2))
     hosts = [ring.stop("c", round_, hop).host for round_ in (1, 2, 3) for hop in (1, 2)]
     assert sorted(hosts) == list("abdefg")
-    shuffled = Ring(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=1)
+    shuffled = Topology(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=1)
     assert len({shuffled.order(round_) for round_ in (1, 2, 3)}) == 3
-    assert shuffled.order(1) == Ring(tuple("abcdefg"), 9, schedule=Schedule(order="shuffled"), seed=1).order(1)
-    assert shuffled.order(1) != Ring(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=2).order(1)
+    assert shuffled.order(1) == Topology(tuple("abcdefg"), 9, schedule=Schedule(order="shuffled"), seed=1).order(1)
+    assert shuffled.order(1) != Topology(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=2).order(1)
     assert shuffled.order(4) == shuffled.hospitals
 
 
 def test_a_hospital_that_is_held_out_only_hosts_the_evaluation() -> None:
     """It has no stop before, hosts every model once at the end, and none of its own travels."""
-    ring = Ring(("a", "b", "c"), 2, held_out=("x", "y"))
-    assert [(stop.round, stop.model) for stop in ring.stops("x")] == [(3, "c"), (3, "b"), (3, "a")]
+    ring = Topology(("a", "b", "c"), 2, held_out=("x", "y"))
+    assert [(stop.round, stop.model) for stop in Program(ring, "x").stops()] == [(3, "c"), (3, "b"), (3, "a")]
     for name in ("a", "b", "c"):
         walked = [ring.stop(name, 3, hop).host for hop in ring.hops(3)]
         assert sorted([*walked, name]) == ["a", "b", "c", "x", "y"]
-        assert {stop.model for stop in ring.stops(name)} == {"a", "b", "c"}
+        assert {stop.model for stop in Program(ring, name).stops()} == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("schedule", [Schedule(mode="sequential"), Schedule(mode="sequential", visits=2, order="shuffled")])
 def test_a_sequential_round_is_one_tour_after_the_other(size: int, schedule: Schedule) -> None:
     """Every host hosts in its own order what a single queue of whole tours gives, its own model's way home included."""
-    ring = Ring(tuple(f"h{index}" for index in range(size)), 3, schedule=schedule, seed=3)
+    ring = Topology(tuple(f"h{index}" for index in range(size)), 3, schedule=schedule, seed=3)
     queue = [ring.stop(model, round_, hop) for round_ in (1, 2, 3) for model in ring.order(round_) for hop in ring.hops(round_)]
     for host in ring.hospitals:
-        hosted = [stop for stop in ring.stops(host) if stop.round <= ring.rounds]
+        hosted = [stop for stop in Program(ring, host).stops() if stop.round <= ring.rounds]
         assert hosted == [stop for stop in queue if stop.host == host]
         before, left = 0, []
-        for stop in ring.stops(host):
+        for stop in Program(ring, host).stops():
             if ring.sets_out(before, stop):
                 left.append(stop)
             before = stop.round

@@ -14,10 +14,10 @@ from typing import Any, TextIO
 
 from kubernetes.client.exceptions import ApiException
 
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.base import Event
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
-from fedskd_sim.messages import CONTROLLER
 
 AGAIN_S = 1.0
 ENDED = ("Succeeded", "Failed")

@@ -13,12 +13,12 @@ from threading import Thread
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.member.controller import Controller
 from fedskd_sim.errors import FedskdError, HopTimeout, PodCannotStart, ReceiptTimeout, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
+from fedskd_sim.member.controller import Controller
+from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, started_before
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan

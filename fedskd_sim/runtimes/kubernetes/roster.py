@@ -10,10 +10,9 @@ from typing import Any
 from fedskd_sim import clock
 from fedskd_sim.errors import HospitalCrashed, PodCannotStart
 from fedskd_sim.exits import rebuilt
+from fedskd_sim.messages import Done, Failed
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.messages import Done, Failed
-
 from fedskd_sim.runtimes.kubernetes.cluster import seconds
 from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import Finding, finding
@@ -117,7 +116,9 @@ class Roster:
         if self.started and entry.gone and waited > OWN_WORD_S:
             return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, found.text or "its pod was deleted")
         if self.started and entry.created > self.started + CLOCK_SLACK_S:
-            return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost")
+            return Failed(
+                FIRST_EPOCH, name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost"
+            )
         return None
 
 

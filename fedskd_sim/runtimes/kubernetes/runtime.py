@@ -12,6 +12,7 @@ from kubernetes.client.exceptions import ApiException
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, HospitalCrashed, PodCannotStart, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
 from fedskd_sim.runtimes.kubernetes.books import Books
@@ -20,7 +21,6 @@ from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import finding
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.scenario import Loaded
-from fedskd_sim.messages import CONTROLLER
 
 LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
 BACKOFF_S, LONGEST_BACKOFF_S = 10, 360

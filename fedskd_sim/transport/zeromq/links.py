@@ -1,4 +1,4 @@
-"""A hospital's inbox and its links to the others and to the controller; one thread owns them, and no call here ever waits for a peer."""
+"""A hospital's inbox and its links; one thread owns them, and no call here ever waits for a peer."""
 
 from __future__ import annotations
 
