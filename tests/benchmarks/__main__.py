@@ -6,12 +6,15 @@ from importlib import import_module
 from pathlib import Path
 
 NAMES = ("hop", "step", "losses", "memory", "start")
-ON_DEMAND = ("cluster",)
+ON_DEMAND = ("cluster", "fuzz")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}, and cluster; default: all but cluster"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"one of {', '.join(NAMES)}, {' and '.join(ON_DEMAND)}; default: all but the last two",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
     given = parser.parse_args()

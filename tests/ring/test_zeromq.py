@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -196,7 +196,7 @@ def test_a_model_of_another_run_is_refused(tmp_path: Path) -> None:
 def raw(to: str, keys: tuple[bytes, bytes, bytes] | None = None) -> zmq.Socket:
     """Open a link as a program would that does not belong to the run."""
     socket = zmq.Context.instance().socket(zmq.DEALER)
-    socket.linger = 0
+    socket.linger = socket.sndtimeo = 0
     if keys:
         socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = keys
     socket.connect(to)
@@ -204,10 +204,11 @@ def raw(to: str, keys: tuple[bytes, bytes, bytes] | None = None) -> zmq.Socket:
 
 
 def send_all(link: zmq.Socket, message: Message) -> int:
-    """Send a message as a member would; give the number of its parts."""
+    """Send a message as a member would; give the number of its parts. A link that has been refused takes nothing any more."""
     parts = [[bytes(frame) for frame in frames] for frames in packed(message)]
-    for frames in parts:
-        link.send_multipart(frames)
+    with suppress(zmq.Again):
+        for frames in parts:
+            link.send_multipart(frames)
     return len(parts)
 
 
@@ -276,7 +277,7 @@ def test_a_stranger_gets_nowhere(stranger: str, tmp_path: Path) -> None:
         hub_keys = (ring.keys[CONTROLLER].public.encode(), *pair) if keys else None
         hub_link = raw(ring.hub.address, hub_keys)
         send_all(link, traveller())
-        hub_link.send_multipart([bytes(frame) for frame in encode(Done("north"))])
+        send_all(hub_link, Done("north"))
         assert not link.poll(1000)
         with pytest.raises(NothingReceived):
             ring.ends["south"].receive(0.2)
