@@ -137,4 +137,4 @@ class World:
 
     def _revived(self, node: Node) -> None:
         node.revive()
-        self.later(node, 0.0, node.begin)
+        self._lives(node, node.life, node.begin)
