@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 import tempfile
 import time
 from functools import partial
@@ -22,7 +21,7 @@ from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import Node
 from fedskd_sim.world.world import World
-from tests.benchmarks.table import Row
+from tests.benchmarks.table import Table
 
 SIZES = (100, 300, 1000)
 TEXT = """
@@ -81,16 +80,17 @@ def run(size: int) -> tuple[int, float, float, float]:
     return books.records, built - begun, time.process_time() - built, world.seconds
 
 
-def rows(sizes: tuple[int, ...] = SIZES) -> list[Row]:
-    found = []
+def main(sizes: tuple[int, ...] = SIZES) -> list[Table]:
+    found: dict[str, list[float]] = {}
+    ran: dict[str, list[float]] = {}
+    peak: dict[str, list[float]] = {}
     for size in sizes:
-        stops, built, ran, simulated = run(size)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        text = f"{ran:.1f} s for {stops} stops, {1e6 * ran / stops:.0f} us each (built in {built:.1f} s, {simulated:.0f} s simulated)"
-        found.append(Row(f"{size} hospitals in simulated time", f"{text}, peak {peak:.0f} MB", "1000: 600 s, 2000 MB"))
-    return found
-
-
-if __name__ == "__main__":
-    for size in [int(argument) for argument in sys.argv[1:]] or SIZES:
-        print(size, *run(size), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        row = f"{size} hospitals"
+        stops, _, seconds, _ = run(size)
+        found[row], ran[row] = [1e6 * seconds / stops], [seconds]
+        peak[row] = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+    return [
+        Table("A stop in simulated time, placebo, one round and the evaluation", "CPU us", found),
+        Table("The whole run", "CPU s", ran),
+        Table("Largest resident memory so far", "MiB", peak),
+    ]
