@@ -141,14 +141,11 @@ def _table(comparison: Comparison, metric: str) -> Iterator[str]:
 def _basis(comparison: Comparison, metric: str) -> Iterator[str]:
     """Say what the means of a table rest on, and which differences miss some seeds."""
     scenario = comparison.rows[0].method.scenario
-    for words, place, names in (
-        ("own, others and mean rest", "own", scenario.members),
-        ("unseen rests", "unseen", scenario.held_out),
-    ):
+    for words, place, names in (("Means", "own", scenario.members), ("Means of unseen", "unseen", scenario.held_out)):
         if comparison.present(metric, place):
             samples, rarest = _fewest(comparison.basis(metric, names))
             classes = f", {rarest} of the class that is rarest at one hospital" if rarest else ""
-            yield f"Of every method {words} on {samples} test samples a seed{classes}."
+            yield f"{words} rest on {samples} test samples a seed{classes}."
     for (label, place), found in comparison.differences(metric).items():
         if found.seeds < len(comparison.seeds):
             yield f"{label}, {place}: the difference is over {found.seeds} of {len(comparison.seeds)} seeds; others lack a value."

@@ -136,6 +136,7 @@ def test_a_table_says_what_its_means_rest_on() -> None:
     assert own.split("  ")[0] == "10 (1)"
     assert own.strip().endswith("40 to 50 (4)")
     assert others.split("  ")[0] == "90 to 100 (2)"
+    assert "unseen" not in text
     unknown = compared({"circulation": CONTROL, "local": LIKE}, [{name: Basis(10) for name in NAMES}] * 5)
     assert "rest on 40 test samples a seed." in as_text(unknown)
 
