@@ -5,10 +5,10 @@ Once `Start` is out the ring needs it no more: models circulate and hospitals fi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, HopTimeout, RegistrationTimeout
 from fedskd_sim.logs import EventLog
 from fedskd_sim.messages import Done, End, Failed, Message, Progress, Register, Start
@@ -38,15 +38,15 @@ class Controller:
 
         """
         timeouts = self.scenario.timeouts
-        deadline = time.monotonic() + (2 * timeouts.hop + timeouts.receipt if self._complete else timeouts.register_)
+        deadline = clock.now() + (2 * timeouts.hop + timeouts.receipt if self._complete else timeouts.register_)
         while self.ended is None:
             try:
-                message = self.transport.receive(max(0.0, deadline - time.monotonic()))
+                message = self.transport.receive(clock.left(deadline))
             except NothingReceived:
                 raise self._told(self._late()) from None
             self.step(message)
             if self._complete:
-                deadline = time.monotonic() + 2 * timeouts.hop + timeouts.receipt
+                deadline = clock.now() + 2 * timeouts.hop + timeouts.receipt
         return self.ended
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:

@@ -6,10 +6,10 @@ stays here until the receipt.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from fedskd_sim import clock
 from fedskd_sim.learning.base import Learner, Measures, Session
 from fedskd_sim.messages import HopId, Traveller, Weights, digest, size
 from fedskd_sim.records import Record
@@ -57,7 +57,7 @@ def depart(host: Host, round_: int) -> None:
 def warm_up(host: Host) -> Record:
     """Train the own model alone before the first round."""
     stop = Stop(0, 0, host.name, host.name, "homecoming")
-    start = time.time()
+    start = clock.unix()
     session = host.learner.warm_up()
     host.span("warm_up", stop, start)
     marks = "", digest(session.weights)
@@ -67,7 +67,7 @@ def warm_up(host: Host) -> Record:
 def alone(host: Host, round_: int) -> Record | None:
     """Train the own model without a visitor, where the algorithm begins its rounds so."""
     stop = Stop(round_, 0, host.name, host.name, "homecoming")
-    start = time.time()
+    start = clock.unix()
     session = host.learner.alone(round_)
     if session is None:
         return None
@@ -79,7 +79,7 @@ def council(host: Host) -> Record | None:
     """Ask all finished models together about the own test data, where hospitals keep them."""
     hop = len(host.ring.hops(host.ring.evaluation_round)) + 1
     stop = Stop(host.ring.evaluation_round, hop, host.name, host.name, "evaluation")
-    start = time.time()
+    start = clock.unix()
     measures = host.learner.council()
     if measures is None:
         return None
@@ -90,14 +90,14 @@ def council(host: Host) -> Record | None:
 def evaluate_at_home(host: Host) -> Record:
     """Measure the own home model on the own test data: the diagonal of the K x K matrix."""
     stop = Stop(host.ring.evaluation_round, 0, host.name, host.name, "evaluation")
-    start = time.time()
+    start = clock.unix()
     measures = host.learner.evaluate(host.name, None)
     host.span("evaluation", stop, start)
     return _record(host, stop, Session({}, "evaluated"), ("", ""), measures)
 
 
 def _visit(host: Host, stop: Stop, arriving: Traveller) -> Record:
-    start = time.time()
+    start = clock.unix()
     session = host.learner.visit(stop, arriving.weights)
     host.span("session", stop, start)
     mark = arriving.digest if session.weights is arriving.weights else ""
@@ -107,7 +107,7 @@ def _visit(host: Host, stop: Stop, arriving: Traveller) -> Record:
 
 
 def _homecoming(host: Host, stop: Stop, arriving: Traveller) -> Record:
-    start = time.time()
+    start = clock.unix()
     session = host.learner.homecome(stop, arriving.weights)
     host.span("session", stop, start)
     marks = arriving.digest, digest(session.weights)
@@ -116,7 +116,7 @@ def _homecoming(host: Host, stop: Stop, arriving: Traveller) -> Record:
 
 def _evaluation(host: Host, stop: Stop, arriving: Traveller) -> Record:
     _forward(host, stop, arriving, (arriving.digest, arriving.weights))
-    start = time.time()
+    start = clock.unix()
     measures = host.learner.evaluate(stop.model, arriving.weights)
     host.span("evaluation", stop, start)
     marks = arriving.digest, arriving.digest
@@ -124,7 +124,7 @@ def _evaluation(host: Host, stop: Stop, arriving: Traveller) -> Record:
 
 
 def _assessed(host: Host, stop: Stop) -> Measures:
-    start = time.time()
+    start = clock.unix()
     measures = host.learner.assess()
     host.span("evaluation", stop, start)
     return measures

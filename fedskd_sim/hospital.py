@@ -6,11 +6,10 @@ comes (`fedskd_sim.hop`) -> the own traveller comes home -> next round -> evalua
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fedskd_sim import hop
+from fedskd_sim import clock, hop
 from fedskd_sim.errors import (
     BadMessage,
     FedskdError,
@@ -119,13 +118,13 @@ class Hospital:
 
     def _join(self, register: Register, patience: float) -> None:
         """Register until the controller says `Start`: it may itself have been restarted in between."""
-        deadline = time.monotonic() + patience
+        deadline = clock.now() + patience
         while not (self._started or self.stopped):
             self.transport.send(CONTROLLER, register)
             try:
-                self.step(self.transport.receive(min(REGISTER_AGAIN_S, max(0.0, deadline - time.monotonic()))))
+                self.step(self.transport.receive(min(REGISTER_AGAIN_S, clock.left(deadline))))
             except NothingReceived:
-                if time.monotonic() >= deadline:
+                if clock.now() >= deadline:
                     text = f"the controller did not start the run within {patience:g} s"
                     raise RegistrationTimeout(text, fix="see the controller's log", key=("timeouts", "register")) from None
 
@@ -233,10 +232,10 @@ class Hospital:
     def _leave(self, seconds: float) -> None:
         """Wait for the controller's end; without a controller, leave when the time is over."""
         self.say_done()
-        deadline = time.monotonic() + seconds
-        while self.stopped is None and time.monotonic() < deadline:
+        deadline = clock.now() + seconds
+        while self.stopped is None and clock.now() < deadline:
             try:
-                self.step(self.transport.receive(max(0.0, deadline - time.monotonic())))
+                self.step(self.transport.receive(clock.left(deadline)))
             except NothingReceived:
                 self.log.event("left", reason="no word from the controller")
                 return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TextIO
+
+from fedskd_sim import clock
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class EventLog:
 
     def event(self, name: str, **fields: Any) -> None:
         """Write one line and flush it, so that a reader sees it at once."""
-        line = {"time": round(time.time(), 6), "event": name, **self.bound, **fields}
+        line = {"time": round(clock.unix(), 6), "event": name, **self.bound, **fields}
         with self.lock:
             self.stream.write(json.dumps(line) + "\n")
             self.stream.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from fedskd_sim import clock
 from fedskd_sim.ring import Ring
 from fedskd_sim.runtimes.base import Event
 
@@ -41,13 +41,13 @@ class Progress:
         own = 2 + (0 if ring.lap == "circulation" else ring.rounds)
         stops = {name: len(list(ring.stops(name))) for name in ring.hospitals + ring.held_out}
         self._rows = {name: Row(total=count + (own if name in ring.hospitals else 0)) for name, count in stops.items()}
-        self._started = time.monotonic()
+        self._started = clock.now()
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
         self._interactive = console.is_terminal
 
     def __enter__(self) -> Self:
         """Take over the terminal, if there is one."""
-        self._started = time.monotonic()
+        self._started = clock.now()
         if self._interactive:
             self._live.start()
         return self
@@ -93,7 +93,7 @@ class Progress:
         done = sum(row.finished for row in self._rows.values())
         total = sum(row.total for row in self._rows.values())
         warm = all(self._rows[name].finished for name in self._ring.hospitals)
-        elapsed = time.monotonic() - self._started
+        elapsed = clock.now() - self._started
         return elapsed / done * max(0, total - done) if warm else None
 
     def _line(self, event: Event) -> None:
@@ -105,7 +105,7 @@ class Progress:
         undone = " (rolled back)" if event["outcome"] == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
         self._console.print(
-            f"{time.monotonic() - self._started:6.1f} s  {self._place(event):<17} {event['hospital']} {what}{whom}{undone}: "
+            f"{clock.now() - self._started:6.1f} s  {self._place(event):<17} {event['hospital']} {what}{whom}{undone}: "
             f"accuracy {event['accuracy']:.1%}{rest}",
             highlight=False,
             soft_wrap=True,
@@ -114,7 +114,7 @@ class Progress:
     def _remark(self, event: Event) -> None:
         """Say what holds a pod up, where there is no table that shows it."""
         if event["standing"] in ("unschedulable", "hopeless", "failed") or "no node" in event["text"]:
-            text = f"{time.monotonic() - self._started:6.1f} s  {event['hospital']}: {event['text']}"
+            text = f"{clock.now() - self._started:6.1f} s  {event['hospital']}: {event['text']}"
             if not (self._interactive or self._quiet):
                 self._console.print(text, highlight=False, soft_wrap=True)
 
@@ -129,7 +129,7 @@ class Progress:
 
     def _table(self) -> Table:
         left = self.left()
-        title = f"{time.monotonic() - self._started:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
+        title = f"{clock.now() - self._started:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
         table = Table(title=title, title_justify="left")
         for column in ("hospital", "where", "now", "last accuracy", "stops"):
             table.add_column(column, no_wrap=True)

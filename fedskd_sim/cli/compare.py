@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedskd_sim import clock
 from fedskd_sim.cli.common import DATA, SCENARIO, checked, say_licences, short, shown, stop_when_terminated
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import rebuilt
@@ -95,13 +95,13 @@ def _check(loaded: Loaded, chosen: list[Method], data: Path | None) -> None:
 
 
 def _carried_out(shop: Workshop, planned: list[Task]) -> list[Outcome]:
-    start, done = time.monotonic(), 0
+    start, done = clock.now(), 0
     fresh = 0
 
     def tell(outcome: Outcome) -> None:
         nonlocal done, fresh
         done, fresh = done + 1, fresh + outcome.fresh
-        passed = time.monotonic() - start
+        passed = clock.now() - start
         left = f", about {passed / fresh * (len(planned) - done):.0f} s left" if fresh and done < len(planned) else ""
         how = "kept" if not outcome.fresh else f"failed with {outcome.code}" if outcome.code else "done"
         place = f"{outcome.task.label}, seed {outcome.task.scenario.seed}"

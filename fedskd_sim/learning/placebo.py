@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fedskd_sim import clock
 from fedskd_sim.errors import RunAborted
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
@@ -59,12 +59,12 @@ class PlaceboLearner:
         """Wait, or misbehave as the scenario says."""
         if self.ward.host == self.config.culprit and stop.round == stop.hop == 1:
             self._misbehave()
-        time.sleep(self.config.session_seconds)
+        clock.sleep(self.config.session_seconds)
         return Session(arriving)
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - every stop is alike
         """Take the own buffer back."""
-        time.sleep(self.config.session_seconds)
+        clock.sleep(self.config.session_seconds)
         self._own = {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()}
         return Session(self._own)
 

@@ -6,13 +6,12 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fedskd_sim import __version__
+from fedskd_sim import __version__, clock
 from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
 from fedskd_sim.scenario import Loaded
 
@@ -33,7 +32,7 @@ def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
         OutputNotWritable: it cannot be made or written.
 
     """
-    folder = where or Path("runs") / f"{loaded.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    folder = where or Path("runs") / f"{loaded.scenario.name}-{clock.compact()}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -74,7 +73,7 @@ def birth(pid: int) -> str:
 
 def environment(runtime: str) -> dict[str, str]:
     """Describe what the run ran on."""
-    found = {"fedskd_sim": __version__, "runtime": runtime, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    found = {"fedskd_sim": __version__, "runtime": runtime, "started": clock.stamp()}
     found |= {"python": sys.version.split()[0], "system": platform.platform(), "processor": _processor()}
     found["cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     for package in PACKAGES:

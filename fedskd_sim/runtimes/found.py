@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fedskd_sim import clock
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes.base import Event, Order
@@ -77,9 +77,9 @@ class LocalRun:
         if not self._alive():
             return "nothing to stop: it is not running any more"
         os.kill(int(self.place["pid"]), signal.SIGTERM)
-        deadline = time.monotonic() + STOP_S
-        while self._alive() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        deadline = clock.now() + STOP_S
+        while self._alive() and clock.now() < deadline:
+            clock.sleep(0.1)
         return f"still stopping after {STOP_S:g} s" if self._alive() else "stopped"
 
     def _alive(self) -> bool:

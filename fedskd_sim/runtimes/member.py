@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedskd_sim import hop
+from fedskd_sim import clock, hop
 from fedskd_sim.controller import Controller
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.hospital import Hospital
@@ -92,7 +91,7 @@ class Desk:
 
     def span(self, what: str, stop: Stop, start: float) -> None:
         """Note that something of a stop took from ``start`` (UNIX seconds) until now."""
-        end = time.time()
+        end = clock.unix()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         place = (self.name, stop.model, stop.round, stop.hop)
         self.ledger.add(Timing(what, *place, start, end, peak_bytes=peak))  # type: ignore[arg-type]
@@ -229,13 +228,13 @@ def _linger(scenario: Scenario, log: EventLog) -> None:
     """Stay up for a last scrape."""
     if scenario.metrics.linger:
         log.event("lingering", seconds=scenario.metrics.linger)
-        time.sleep(scenario.metrics.linger)
+        clock.sleep(scenario.metrics.linger)
 
 
 def _hold(order: MemberOrder, log: EventLog) -> None:
     """Stay up until the results have been fetched."""
-    deadline = time.monotonic() + order.hold
+    deadline = clock.now() + order.hold
     if order.hold:
         log.event("holding", seconds=order.hold)
-    while time.monotonic() < deadline and not (order.folder / FETCHED).exists():
-        time.sleep(HOLD_LOOK_S)
+    while clock.now() < deadline and not (order.folder / FETCHED).exists():
+        clock.sleep(HOLD_LOOK_S)

@@ -10,7 +10,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, HospitalCrashed, RegistrationTimeout, SocketPathTooLong
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
@@ -108,8 +108,8 @@ class ProcessRuntime:
                 self._look(watch)
                 self._exits = self._ended()
                 if failed_at is None and self._failed():
-                    failed_at = time.monotonic()
-                if failed_at is not None and time.monotonic() - failed_at > self._grace:
+                    failed_at = clock.now()
+                if failed_at is not None and clock.now() - failed_at > self._grace:
                     break
             self._look(watch)
             self._exits = self._ended()
@@ -127,9 +127,9 @@ class ProcessRuntime:
             for process in alive:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid or 0, sign)
-            deadline = time.monotonic() + patience
+            deadline = clock.now() + patience
             for process in alive:
-                process.join(max(0.0, deadline - time.monotonic()))
+                process.join(clock.left(deadline))
         if self._sockets:
             shutil.rmtree(self._sockets, ignore_errors=True)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fedskd_sim import clock
 from fedskd_sim.messages import Forms, Message, Transfer, Traveller, plain_room, size
 from fedskd_sim.transport.base import NothingReceived
 from fedskd_sim.transport.parcels import packed, unpacked
@@ -34,11 +34,11 @@ class MemoryTransport:
 
     def send(self, to: str, message: Message) -> None:
         """Put a copy of the message into the receiver's queue."""
-        start = time.time()
+        start = clock.unix()
         copied = [[bytearray(frame) for frame in frames] for frames in packed(message)]
         self.exchange.queues.setdefault(to, deque()).append(copied)
         if isinstance(message, Traveller):
-            self.observe(Transfer(message.hop, to, start, time.time(), size(message.weights), 1))
+            self.observe(Transfer(message.hop, to, start, clock.unix(), size(message.weights), 1))
 
     def receive(self, timeout: float) -> Message:  # noqa: ARG002 - nobody else could put a message while this one waits
         """Take the oldest message.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -15,6 +13,7 @@ from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
 
 AT_ONCE = 20
@@ -70,7 +69,7 @@ class Cluster:
 
     def mark_started(self, job: str) -> None:
         """Note on the controller's Job that the run has started, for a controller that may come after this one."""
-        self._patch(job, {"metadata": {"annotations": {STARTED: str(time.time())}}})
+        self._patch(job, {"metadata": {"annotations": {STARTED: str(clock.unix())}}})
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""
@@ -124,7 +123,7 @@ class Cluster:
                     return
                 yield event["type"], event["object"]
         except (ApiException, HTTPError, OSError):
-            time.sleep(1)
+            clock.sleep(1)
 
     def _patch(self, job: str, body: dict[str, Any]) -> None:
         self._call("patch jobs", lambda: self._batch.patch_namespaced_job(job, self.namespace, body))
@@ -135,7 +134,7 @@ class Cluster:
 
     def _call(self, verb: str, function: Callable[[], Result], patience: float = PATIENCE_S) -> Result:
         """Call the API; repeat what is refused for the moment, until patience is over."""
-        deadline, pause = time.monotonic() + patience, 0.2
+        deadline, pause = clock.now() + patience, 0.2
         while True:
             self._count(verb)
             try:
@@ -143,13 +142,13 @@ class Cluster:
             except ApiException as error:
                 if error.status == CONFLICT:
                     raise
-                if error.status not in AGAIN or time.monotonic() > deadline:
+                if error.status not in AGAIN or clock.now() > deadline:
                     raise refusal(verb, error) from error
             except (HTTPError, OSError) as error:
-                if time.monotonic() > deadline:
+                if clock.now() > deadline:
                     fix = "look at the cluster's API server, and at the network policy of the namespace"
                     raise ClusterUnavailable(f"the API server does not answer: {error}", fix=fix) from error
-            time.sleep(pause)
+            clock.sleep(pause)
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
 
@@ -176,6 +175,6 @@ def started_before(jobs: list[Any], controller: str) -> float | None:
     return None
 
 
-def seconds(moment: datetime | None) -> float:
-    """Turn an API time into UNIX seconds."""
+def seconds(moment: Any) -> float:
+    """Turn an API time (a datetime, or None) into UNIX seconds of the cluster's clock."""
     return moment.timestamp() if moment else 0.0

@@ -5,7 +5,6 @@ It survives its own restart: Jobs that exist are not made again, and a run that 
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from fedskd_sim import clock
 from fedskd_sim.controller import Controller
 from fedskd_sim.errors import FedskdError, HopTimeout, PodCannotStart, ReceiptTimeout, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
@@ -46,12 +46,12 @@ class Attentive:
 
     def receive(self, timeout: float) -> Message:
         """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
-        deadline = time.monotonic() + timeout
+        deadline = clock.now() + timeout
         while True:
             concluded = self.roster.conclusion()
             if concluded:
                 return concluded
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             try:
                 return self._cause(self.hub.receive(min(LOOK_S, max(0.0, left))))
             except NothingReceived:
@@ -60,12 +60,12 @@ class Attentive:
 
     def _cause(self, message: Message) -> Message:
         """Give a hospital that has waited in vain for another a moment until its pod's end is known: that is the cause."""
-        deadline = time.monotonic() + OWN_WORD_S
-        while isinstance(message, Failed) and message.code in CONSEQUENCES and time.monotonic() < deadline:
+        deadline = clock.now() + OWN_WORD_S
+        while isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline:
             concluded = self.roster.conclusion()
             if isinstance(concluded, Failed):
                 return concluded
-            time.sleep(LOOK_S / 5)
+            clock.sleep(LOOK_S / 5)
         return message
 
     def close(self) -> None:
@@ -126,24 +126,24 @@ class Conductor:
 
     def _sweep(self) -> None:
         """Leave no hospital behind that would wait for a run which has failed: a Job whose pod crashed makes another one."""
-        deadline = time.monotonic() + self.loaded.scenario.timeouts.goodbye
-        while time.monotonic() < deadline and self.roster.running():
-            time.sleep(LOOK_S)
+        deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
+        while clock.now() < deadline and self.roster.running():
+            clock.sleep(LOOK_S)
         for found in self.cluster.jobs():
             if found.metadata.name != self.plan.controller and not found.status.conditions:
                 self.cluster.suspend(found.metadata.name)
 
     def _mark(self) -> None:
         self.cluster.mark_started(self.plan.controller)
-        self.roster.started = time.time()
+        self.roster.started = clock.unix()
 
     def _await_earlier_runs(self) -> None:
         """Wait, bounded, until hospitals of an earlier run of this release have gone: they hold their GPUs until then."""
         instance = f"{COMPONENT},app.kubernetes.io/instance={self.plan.release},fedskd.io/run!={self.plan.run}"
-        deadline = time.monotonic() + self.plan.startup_seconds
-        while (left := self.cluster.pods_of(instance)) and time.monotonic() < deadline:
+        deadline = clock.now() + self.plan.startup_seconds
+        while (left := self.cluster.pods_of(instance)) and clock.now() < deadline:
             self.log.event("waiting", reason=f"{len(left)} pods of an earlier run have not gone yet")
-            time.sleep(LOOK_S * 4)
+            clock.sleep(LOOK_S * 4)
 
     def _watch(self) -> None:
         try:
@@ -155,11 +155,11 @@ class Conductor:
     def _listen_for_complaints(self) -> None:
         """Look at the events of Jobs as long as a hospital has no pod."""
         by_job = {self.plan.job(name): name for name in self.loaded.scenario.names}
-        time.sleep(COMPLAINTS_S)
+        clock.sleep(COMPLAINTS_S)
         while missing := set(self.roster.without_pod()):
             found = {by_job[name]: text for name, text in self.cluster.complaints().items() if by_job.get(name) in missing}
             self.roster.refused(found)
-            time.sleep(COMPLAINTS_S)
+            clock.sleep(COMPLAINTS_S)
 
 
 def conduct(folder: Path, secret: Path) -> None:
@@ -201,7 +201,7 @@ def check(folder: Path) -> str:
     """
     plan = Plan.read(folder / "plan.json")
     cluster = Cluster(plan.namespace, f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}")
-    deadline = time.monotonic() + plan.startup_seconds
+    deadline = clock.now() + plan.startup_seconds
     while True:
         found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in cluster.jobs()}
         failed = sorted(name or "controller" for name, status in found.items() if status.failed and not status.succeeded)
@@ -210,6 +210,6 @@ def check(folder: Path) -> str:
         waiting = sorted(name or "controller" for name, status in found.items() if not (status.ready or status.succeeded))
         if len(found) > 1 and not waiting:
             return f"{len(found) - 1} hospitals and the controller are up or done"
-        if time.monotonic() > deadline:
+        if clock.now() > deadline:
             raise PodCannotStart(f"not up: {', '.join(waiting)}", fix=f"kubectl get pods -n {plan.namespace}")
-        time.sleep(LOOK_S * 2)
+        clock.sleep(LOOK_S * 2)

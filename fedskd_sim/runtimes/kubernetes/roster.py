@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from fedskd_sim import clock
 from fedskd_sim.errors import HospitalCrashed, PodCannotStart
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.logs import EventLog
@@ -57,7 +57,7 @@ class Roster:
                 return
             gone = kind == "DELETED"
             same = entry and entry.uid == pod.metadata.uid and entry.finding.standing == found.standing and entry.gone == gone
-            since = entry.since if entry and same else time.monotonic()
+            since = entry.since if entry and same else clock.now()
             self._pods[name] = Entry(pod.metadata.uid, found, since, created, gone)
         if not same or (entry and entry.finding.text != found.text):
             standing = "gone" if gone else found.standing
@@ -69,7 +69,7 @@ class Roster:
             for name, text in complaints.items():
                 if name not in self._pods:
                     found = Finding("pending" if "exceeded quota" in text else "hopeless", f"its pod cannot be created: {text}")
-                    self._pods[name] = Entry("", found, time.monotonic(), 0.0)
+                    self._pods[name] = Entry("", found, clock.now(), 0.0)
 
     def without_pod(self) -> Iterable[str]:
         """Name the hospitals that have no pod."""
@@ -102,7 +102,7 @@ class Roster:
         return "; ".join(told + [f"{name}: no pod" for name in missing])
 
     def _conclude(self, name: str, entry: Entry) -> Failed | Done | None:
-        found, waited = entry.finding, time.monotonic() - entry.since
+        found, waited = entry.finding, clock.now() - entry.since
         if found.standing == "succeeded":
             return Done(name)
         lost = found.standing == "unschedulable" and waited > self.unschedulable_seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from kubernetes.client.exceptions import ApiException
 
+from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, HospitalCrashed, PodCannotStart, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.runtimes import folder
@@ -142,14 +142,14 @@ class KubernetesRuntime:
 
     def _followed(self, books: Books, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
-        answered, next_look = time.monotonic(), 0.0
+        answered, next_look = clock.now(), 0.0
         while True:
-            if time.monotonic() >= next_look:
+            if clock.now() >= next_look:
                 try:
                     pods = self.reach.pods(self.release)
                     books.follow(pods)
                     code = _exit_code(pods, self.reach.jobs(self.release))
-                    answered = time.monotonic()
+                    answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
                     if code is not None:
                         return code
@@ -159,15 +159,15 @@ class KubernetesRuntime:
 
     def _give_up_after(self, answered: float, error: Unreachable) -> None:
         """Leave the run to itself when the API server has not answered for long."""
-        if time.monotonic() - answered > AWAY_S:
+        if clock.now() - answered > AWAY_S:
             self.detach()
             text = f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on without being watched"
             raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release} when it is back") from None
 
     def _drain(self, books: Books, watch: Watch) -> None:
         """Read the logs to their end, or until the hospitals hold."""
-        deadline = time.monotonic() + DRAIN_S
-        while time.monotonic() < deadline and not (self._settled(books) and books.complete):
+        deadline = clock.now() + DRAIN_S
+        while clock.now() < deadline and not (self._settled(books) and books.complete):
             self._show(books, watch, LOOK_S)
 
     def _settled(self, books: Books) -> bool:
@@ -198,7 +198,7 @@ class KubernetesRuntime:
                     self.reach.fetch(self._pod_of(name), self._order.folder)
                 except (Unreachable, ApiException, LookupError) as error:
                     missing[name] = str(error)
-                    time.sleep(attempt)
+                    clock.sleep(attempt)
                 else:
                     missing.pop(name, None)
                     break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from threading import Thread
 
 import zmq
 
+from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import Done, Failed, Forms, Message, Progress, Register, Room, Transfer, Traveller, plain_room
 from fedskd_sim.transport.base import CONTROLLER, NothingReceived
@@ -136,8 +136,8 @@ class Hub:
 
     def receive(self, timeout: float) -> Message:
         """Wait for a hospital's word; anything else is dropped and counted. Raises NothingReceived."""
-        deadline = time.monotonic() + timeout
-        while self._socket.poll(int(max(0.0, deadline - time.monotonic()) * 1000)):
+        deadline = clock.now() + timeout
+        while self._socket.poll(int(clock.left(deadline) * 1000)):
             sender, *frames = self._socket.recv_multipart()
             try:
                 message = decode(frames)

@@ -6,7 +6,6 @@ none comes, and drops what it has seen before: a hop happens exactly once.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from threading import Lock
 
 import zmq
 
+from fedskd_sim import clock
 from fedskd_sim.errors import BadMessage, FedskdError, ReceiptTimeout, WireError
 from fedskd_sim.messages import (
     Done,
@@ -143,7 +143,7 @@ class Office:
 
     def _patience(self) -> float:
         times = [min(departure.again, departure.deadline) for departure in self._departures.values()]
-        return min(IDLE_S, max(0.0, min(times) - time.monotonic())) if times else IDLE_S
+        return min(IDLE_S, clock.left(min(times))) if times else IDLE_S
 
     def _arrivals(self) -> None:
         """Take what comes until a model is complete, the link is silent, or other duties have waited for long enough."""
@@ -213,7 +213,7 @@ class Office:
         if departure:
             traveller = departure.traveller
             payload = size(traveller.weights)
-            self.observe(Transfer(traveller.hop, departure.to, departure.started, time.time(), payload, departure.tries))
+            self.observe(Transfer(traveller.hop, departure.to, departure.started, clock.unix(), payload, departure.tries))
 
     def _take_outgoing(self) -> None:
         while not self.outgoing.empty():
@@ -234,14 +234,14 @@ class Office:
         if to not in self._links:
             address, public_key = self._book[to]
             self._links[to] = self.endpoint.connect(address, to, public_key, queue=self.goods.queue)
-        now = time.monotonic()
-        departure = _Departure(traveller, to, time.time(), now + self.terms.receipt, now)
+        now = clock.now()
+        departure = _Departure(traveller, to, clock.unix(), now + self.terms.receipt, now)
         self._departures[traveller.hop] = departure
         self._send(departure)
 
     def _send(self, departure: _Departure) -> None:
         departure.tries += 1
-        departure.again = time.monotonic() + self.terms.retry * 2 ** (departure.tries - 1)
+        departure.again = clock.now() + self.terms.retry * 2 ** (departure.tries - 1)
         try:
             for frames in packed(departure.traveller):
                 self._links[departure.to].send_multipart(frames, flags=zmq.NOBLOCK, copy=False)
@@ -249,7 +249,7 @@ class Office:
             return  # the queue is full: the receiver gets it whole the next time
 
     def _retry(self) -> None:
-        now = time.monotonic()
+        now = clock.now()
         for departure in list(self._departures.values()):
             if now >= departure.deadline:
                 hop = departure.traveller.hop

@@ -1,0 +1,42 @@
+"""The one clock of the package; no other module reads time.
+
+Whatever is waited for, measured or compared is counted in monotonic seconds. UNIX time stands in logs and timings for people to
+read, and decides nothing: the clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import time
+
+_BEGIN = time.time() - time.monotonic()
+"""UNIX time at which the monotonic clock stood at 0, as read once; processes forked later share it."""
+
+
+def now() -> float:
+    """Give monotonic seconds since some moment of this machine's past."""
+    return time.monotonic()
+
+
+def unix() -> float:
+    """Give UNIX seconds that never jump: they go on with the monotonic clock, wherever the system's clock is set to."""
+    return _BEGIN + time.monotonic()
+
+
+def left(deadline: float) -> float:
+    """Give the seconds until a deadline on the monotonic clock; 0 when it has passed."""
+    return max(0.0, deadline - time.monotonic())
+
+
+def sleep(seconds: float) -> None:
+    """Do nothing for so many seconds."""
+    time.sleep(seconds)
+
+
+def stamp() -> str:
+    """Write the present moment as ISO 8601 in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix()))
+
+
+def compact() -> str:
+    """Write the present moment in local time for the name of a file: ``20260131-235959``."""
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(unix()))
