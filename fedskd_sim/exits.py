@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedskd_sim.errors import FedskdError, Key
 
-INTERRUPTED = 130
+WRONG_USE, INTERRUPTED = 2, 130
 
 
 def all_errors() -> tuple[type[FedskdError], ...]:
@@ -13,6 +13,11 @@ def all_errors() -> tuple[type[FedskdError], ...]:
     for error in found:
         found.extend(error.__subclasses__())
     return tuple(found)
+
+
+def final_codes() -> tuple[int, ...]:
+    """List the exit codes that another try would not change: wrong use of the command line, and each error's own."""
+    return (WRONG_USE, *sorted({error.exit_code for error in all_errors()} - {FedskdError.exit_code}))
 
 
 def rebuilt(code: int, message: str, *, fix: str = "", key: tuple[Key, ...] = ()) -> FedskdError:
