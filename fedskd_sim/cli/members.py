@@ -47,11 +47,17 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 @shown
 def hospital(**given: Any) -> None:
     """Be one hospital of a run; runtimes start it."""
+    from fedskd_sim.runtimes.deaths import Terminated, own_words  # noqa: PLC0415
     from fedskd_sim.runtimes.member import MemberOrder, run_hospital  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    def stop(number: int, _frame: Any) -> None:
+        raise Terminated(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
     given["folder"], given["controller"] = given.pop("out"), given.pop("controller_at")
-    run_hospital(MemberOrder(**given))
+    order = MemberOrder(**given)
+    with own_words(order, "see what it has written to standard error", let=(Terminated, KeyboardInterrupt)):
+        run_hospital(order)
 
 
 @click.command(hidden=True)
