@@ -28,7 +28,7 @@ def facts(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name
 
     Raises:
         DataMissing: no folder given, or the table is not in it.
-        DataCorrupt: the table is damaged or names an unknown diagnosis or an image twice, or an image is missing.
+        DataCorrupt: the table is damaged or names an unknown diagnosis or an image twice, or an image is missing or there twice.
         InvalidValue: no such site, validation and test are the same fold, or too small a part.
         NoTrainingSamples: nothing of the part trains.
 
@@ -71,5 +71,4 @@ def _splits(dataset: Ham10000Images, table: list[Row], labels: NDArray[np.int64]
 def _paths(path: Path, table: list[Row], rows: npz.Rows) -> list[Path]:
     """Give the image of each row; for one that is missing, where it could be."""
     names = imagefiles.by_name(path.parent)
-    wanted = [table[row]["image_id"] for row in rows]
-    return [names.get(image, path.parent / f"{image}.jpg") for image in wanted]
+    return [imagefiles.of_name(names, table[row]["image_id"], path.parent) for row in rows]
