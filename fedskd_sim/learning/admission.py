@@ -24,6 +24,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.fit import built
+from fedskd_sim.learning.geometry import difference
 from fedskd_sim.learning.models import (
     AXES,
     ImageShape,
@@ -113,6 +114,9 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
     if found.classes != first[1].classes:
         text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
+    elif apart := _apart(found, first[1]):
+        fix = "bring the volumes of all hospitals to one space, for example by resampling to a template"
+        yield LabelSpacesDiffer(apart, key=key, fix=fix)
     elif _shape(found)._replace(classes=0) != _shape(first[1])._replace(classes=0):
         text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images or volumes of one size, or the regions of one atlas")
@@ -126,6 +130,16 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
         text = f"all {len(found.train_labels)} training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
         cut = ", or cut the data set with a larger alpha or another seed" if getattr(hospital.data, "partition", None) else ""
         yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out" + cut)
+
+
+def _apart(found: Facts, first: Facts) -> str:
+    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no volumes."""
+    if found.kind != "volume" or first.kind != "volume" or found.geometry is first.geometry is None:
+        return ""
+    if found.geometry is None or first.geometry is None:
+        known = found.geometry or first.geometry
+        return f"{known.source if known else ''} says where its voxels lie, and the volumes of another hospital do not"
+    return difference(found.geometry, first.geometry)
 
 
 def _atlas(found: Facts) -> Any:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim.learning.geometry import Geometry
+
 Kind = Literal["image", "roi", "volume"]
 """What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), or a volume (C, D, H, W)."""
 
@@ -16,7 +18,8 @@ Kind = Literal["image", "roi", "volume"]
 class Facts:
     """What can be checked before anything starts: classes, pixels along an image or regions, channels, training labels (N,).
 
-    Of volumes the size is that of the shortest axis, ``grid`` has all three, and ``atlas`` (D, H, W) regions 1..R, 0 outside.
+    Of volumes the size is that of the shortest axis, ``grid`` has all three, ``atlas`` (D, H, W) regions 1..R, 0 outside, and
+    ``geometry`` tells where their voxels lie, if their source does.
     """
 
     classes: tuple[str, ...]
@@ -26,6 +29,7 @@ class Facts:
     kind: Kind = "image"
     grid: tuple[int, ...] = ()
     atlas: NDArray[np.integer[Any]] | None = None
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True, slots=True)
