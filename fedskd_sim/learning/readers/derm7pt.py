@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataMissing
-from fedskd_sim.learning.readers import csvfile, cut, imagefiles, npz
+from fedskd_sim.learning.readers import csvfile, cut, imagefiles, names, npz
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Derm7pt
@@ -55,10 +55,17 @@ def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
     """Read the table, and each row's label, case and split."""
     table = csvfile.rows(path, ("case_num", "diagnosis", view))
     labels = np.array([CLASSES.index(_grouped(path, row)) for row in table])
+    names.check_spelling(path, table, "case_num", view)
     cases, split = np.array([row["case_num"] for row in table]), _split(path, len(table))
     used = split >= 0
     if len({*zip(cases[used], split[used], strict=True)}) > len({*cases[used]}):
         raise npz.corrupt(f"{path}: a case_num stands in more than one split")
+    first: dict[str, int] = {}
+    for row, place in enumerate(image[view] for image in table):
+        before = first.setdefault(place, row)
+        if (labels[before], split[before]) != (labels[row], split[row]):
+            both = f"case {table[before]['case_num']} and case {table[row]['case_num']}"
+            raise npz.corrupt(f"{path}: {place} is the image of {both}, which differ in diagnosis or split")
     return table, cut.Columns(labels, cases, split)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import csvfile, cut, imagefiles, npz
+from fedskd_sim.learning.readers import csvfile, cut, imagefiles, names, npz
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Ham10000Images
@@ -56,8 +56,8 @@ def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
     if unknown:
         text = f"{path}: {unknown[0]['image_id']} has dx {unknown[0]['dx']!r}, which is none of {', '.join(CLASSES)}"
         raise npz.corrupt(text)
-    if len({row["image_id"] for row in table}) < len(table):
-        raise npz.corrupt(f"{path}: an image_id stands there twice")
+    names.check_once(path, table, "image_id")
+    names.check_spelling(path, table, "lesion_id", "dataset")
     return table, np.array([CLASSES.index(row["dx"]) for row in table])
 
 
@@ -70,5 +70,5 @@ def _splits(dataset: Ham10000Images, table: list[Row], labels: NDArray[np.int64]
 
 def _paths(path: Path, table: list[Row], rows: npz.Rows) -> list[Path]:
     """Give the image of each row; for one that is missing, where it could be."""
-    names = imagefiles.by_name(path.parent)
-    return [imagefiles.of_name(names, table[row]["image_id"], path.parent) for row in rows]
+    found = imagefiles.by_name(path.parent)
+    return [imagefiles.of_name(found, table[row]["image_id"], path.parent) for row in rows]

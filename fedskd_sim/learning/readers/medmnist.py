@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.learning.readers import cut, npz
+from fedskd_sim.learning.readers import cut, names, npz
 from fedskd_sim.learning.samples import Arrays, Facts, Images, Kind
 from fedskd_sim.scenario import MedMnist
 
@@ -106,4 +106,6 @@ def _classes(dataset: MedMnist, labels: NDArray[np.int64]) -> tuple[str, ...]:
     if last >= len(dataset.classes):
         text = f"{dataset.file} has labels from 0 to {last}, but there are {len(dataset.classes)} classes"
         raise InvalidValue(text, fix=f"name {last + 1} classes, or none to call them by number", key=("data", "classes"))
+    if twice := names.problem("data.classes", "class", dataset.classes, once=True):
+        raise InvalidValue(twice, fix=names.FIX, key=("data", "classes"))
     return dataset.classes

@@ -13,14 +13,15 @@ volume of which more than a tenth is not finite is refused.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning.geometry import Geometry, difference
-from fedskd_sim.learning.readers import csvfile, cut, niftifiles, npz
+from fedskd_sim.learning.readers import csvfile, cut, names, niftifiles, npz
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.readers.niftifiles import bad
 from fedskd_sim.learning.samples import Arrays, Facts
@@ -93,10 +94,10 @@ def standardised(values: NDArray[np.floating], counts: NDArray[np.bool_] | None,
 
 def _table(path: Path) -> tuple[list[Row], tuple[str, ...], NDArray[np.int64]]:
     """Read the table, the names of its classes in order, and the label of each row."""
-    table = csvfile.rows(path, NEEDED)
+    table = csvfile.rows(path, NEEDED, ("fold",))
+    names.check_once(path, [{"file": _normal(row["file"])} for row in table], "file")
+    names.check_spelling(path, table, "label", "site", "subject")
     classes, labels = np.unique([row["label"] for row in table], return_inverse=True)
-    if len({row["file"] for row in table}) < len(table):
-        raise npz.corrupt(f"{path}: a file stands there twice")
     return table, tuple(map(str, classes)), labels.astype(np.int64)
 
 
@@ -104,7 +105,7 @@ def _splits(dataset: Nifti, source: tuple[Path, list[Row]], labels: NDArray[np.i
     path, table = source
     sites, subjects = (np.array([row[key] for row in table]) for key in ("site", "subject"))
     known, site = np.unique(sites, return_inverse=True)
-    folds = _folds(path)
+    folds = _folds(path, table)
     if folds is None:
         folds = cut.drawn_folds(subjects, site * (labels.max() + 1) + labels)
     elif len({*zip(subjects, folds, strict=True)}) > len({*subjects}):
@@ -112,12 +113,17 @@ def _splits(dataset: Nifti, source: tuple[Path, list[Row]], labels: NDArray[np.i
     return cut.by_fold(dataset, cut.Columns(labels, subjects, folds, sites, tuple(map(str, known))), *draw)
 
 
-def _folds(path: Path) -> NDArray[np.int64] | None:
+def _normal(file: str) -> str:
+    """Write the path of a file in one way: both halves of a pair are one file."""
+    path = PurePath(os.path.normpath(file))
+    return str(path.with_suffix(".hdr") if path.suffix == ".img" else path)
+
+
+def _folds(path: Path, table: list[Row]) -> NDArray[np.int64] | None:
     """Read the table's folds; None if it has none."""
-    header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-    if "fold" not in [name.strip() for name in header.replace("\t", ",").split(",")]:
+    if "fold" not in table[0]:
         return None
-    folds = [csvfile.whole(path, row, "fold") for row in csvfile.rows(path, ("fold",))]
+    folds = [csvfile.whole(path, row, "fold") for row in table]
     if not set(folds) <= set(range(cut.FOLDS)):
         raise npz.corrupt(f"{path}: folds go from {min(folds)} to {max(folds)}, not from 0 to {cut.FOLDS - 1}")
     return np.array(folds)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue
+from fedskd_sim.learning.readers.names import check_once
 from fedskd_sim.scenario import nearest
 from fedskd_sim.seeds import seed
 
@@ -86,8 +87,10 @@ def numbers(arrays: Any, name: str, rows: int, asks: str) -> NDArray[Any]:
 
 
 def names(arrays: Any, name: str) -> tuple[str, ...]:
-    """Read the names of a numbered thing."""
-    return tuple(str(entry) for entry in array(arrays, f"{name}_names"))
+    """Read the names of a numbered thing; raises DataCorrupt if two are one, in whatever letters."""
+    found = tuple(str(entry) for entry in array(arrays, f"{name}_names"))
+    check_once(f"{name}_names", [{"name": entry} for entry in found], "name")
+    return found
 
 
 def chosen(given: str, known: Sequence[str], what: str) -> int:
