@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,13 @@ from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospi
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
 
-def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
+def problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None) -> Iterator[FedskdError]:
     """Find everything wrong with a scenario that takes its models and its data to find out.
 
     Args:
         scenario: the scenario.
         folder: where data files are; None looks at the environment.
+        seen: is told what is known of every hospital's data.
 
     Yields:
         Errors with the scenario key they belong to.
@@ -63,6 +64,7 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
             yield _no_data(hospital.name, ("hospitals", index))
             continue
         known.append((hospital.name, found))
+        seen(found)
         yield from _labels(index, hospital, found, known[0])
         yield from _architecture(scenario, scenario.architecture(hospital.name), _place(scenario, index), found)
     algorithm = scenario.algorithm
@@ -77,7 +79,7 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
 
 def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
     """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and DataMissing without data."""
-    return _shape(known_facts(scenario, name, folder))
+    return shape_of(known_facts(scenario, name, folder))
 
 
 def known_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
@@ -88,7 +90,8 @@ def known_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
     return found
 
 
-def _shape(found: Facts) -> ImageShape:
+def shape_of(found: Facts) -> ImageShape:
+    """Give the part of the facts that decides what a model looks like."""
     return ImageShape(found.channels, found.size, len(found.classes), found.kind, found.grid)
 
 
@@ -117,7 +120,7 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
     elif apart := _apart(found, first[1]):
         fix = "bring the volumes of all hospitals to one space, for example by resampling to a template"
         yield LabelSpacesDiffer(apart, key=key, fix=fix)
-    elif _shape(found)._replace(classes=0) != _shape(first[1])._replace(classes=0):
+    elif shape_of(found)._replace(classes=0) != shape_of(first[1])._replace(classes=0):
         text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images or volumes of one size, or the regions of one atlas")
     elif not np.array_equal(_atlas(found), _atlas(first[1])):
@@ -193,7 +196,7 @@ def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...]
         text = f"{chosen.name} cannot take {_inputs(found)}"
         yield InvalidValue(text, key=key, fix=f"choose one of {', '.join(fitting)}, or other data")
         return
-    shape = _shape(found)
+    shape = shape_of(found)
     try:
         yield from built(chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None)
     except FedskdError as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from fedskd_sim.learning.berths import Berths
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.records import Measure, Outcome
+from fedskd_sim.records import Measure, Outcome, SampleCounts
 from fedskd_sim.ring import Stop
 from fedskd_sim.scenario import Scenario
 
@@ -75,7 +75,8 @@ class Learner(Protocol):
 class Ward:
     """What a learner is made from.
 
-    The scenario, its hospital's name, the folder with data files, whether it is alone, and where models that arrive can live.
+    The scenario, its hospital's name, the folder with data files, whether it is alone, where models that arrive can live, and who
+    is told what was read of its data.
     """
 
     scenario: Scenario
@@ -83,3 +84,4 @@ class Ward:
     data_folder: Path | None = None
     own_process: bool = False
     berths: Berths = field(default_factory=Berths)
+    counted: Callable[[SampleCounts], None] = lambda _: None

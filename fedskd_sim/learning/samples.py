@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning.geometry import Geometry
+from fedskd_sim.records import SampleCounts
 
 Kind = Literal["image", "roi", "volume"]
 """What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), or a volume (C, D, H, W)."""
@@ -16,7 +17,7 @@ Kind = Literal["image", "roi", "volume"]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What can be checked before anything starts: classes, pixels along an image or regions, channels, training labels (N,).
+    """What can be checked before anything starts: classes, pixels or regions along an axis, channels, training labels (N,), counts.
 
     Of volumes the size is that of the shortest axis, ``grid`` has all three, ``atlas`` (D, H, W) regions 1..R, 0 outside, and
     ``geometry`` tells where their voxels lie, if their source does.
@@ -26,6 +27,7 @@ class Facts:
     size: int
     channels: int
     train_labels: NDArray[np.integer[Any]]
+    counts: SampleCounts
     kind: Kind = "image"
     grid: tuple[int, ...] = ()
     atlas: NDArray[np.integer[Any]] | None = None

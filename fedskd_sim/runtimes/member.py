@@ -151,8 +151,8 @@ def run_hospital(order: MemberOrder) -> None:
 
 
 def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
-    ward = Ward(scenario, order.name, order.data, own_process=True)
     desk = desk_of(scenario, order.name, order.folder, log, to_log=order.to_stdout)
+    ward = Ward(scenario, order.name, order.data, own_process=True, counted=desk.ledger.add)
     desk.metrics.phase("starting")
     with closing(desk.ledger), closing(_exporter(order, desk)) as exporter:
         learner = make(ward)

@@ -64,7 +64,7 @@ class MemoryRuntime:
         for name in scenario.names:
             desk = desk_of(scenario, name, order.folder, self._log(name, hospital=name))
             self._stack.enter_context(closing(desk.ledger))
-            self._hospitals[name] = self._hospital(Ward(scenario, name, order.data), desk)
+            self._hospitals[name] = self._hospital(Ward(scenario, name, order.data, counted=desk.ledger.add), desk)
 
     def wait(self, watch: Watch) -> None:
         """Hand out messages until nobody has one; raises the error that ended the run."""

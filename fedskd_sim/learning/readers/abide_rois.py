@@ -13,6 +13,7 @@ all subjects. Five folds are drawn here, always the same: diagnoses of every sit
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers import csvfile, cut, names, npz
+from fedskd_sim.learning.readers import csvfile, cut, names, npz, splits
 from fedskd_sim.learning.readers.abide import LARGEST_R, MOST_SILENT
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Arrays, Facts
@@ -46,26 +47,28 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
 
     """
     path = npz.find(dataset.file, folder)
-    table, labels = _table(path)
-    splits = _splits(dataset, table, labels, (scenario_seed, name))
+    table, labels, skipped = _table(path)
+    chosen = _splits(dataset, table, labels, (scenario_seed, name))
     files = _files(path, table, dataset.atlas)
     regions = kept(files)
-    for row in np.concatenate(splits):
+    for row in chosen.rows:
         series(files[row])
-    return Facts(CLASSES, len(regions), 1, labels[splits[0]], "roi")
+    source = splits.Source(dataset.file, CLASSES, labels, _besides(dataset, path, table, skipped))
+    return Facts(CLASSES, len(regions), 1, labels[chosen.train], splits.counts(name, source, chosen), "roi")
 
 
 def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Compute the connectivity of one site, Fisher z with diagonal 0; raises as `facts`."""
     path = npz.find(dataset.file, folder)
-    table, labels = _table(path)
-    rows, splits = npz.compact(_splits(dataset, table, labels, (scenario_seed, name)))
+    table, labels, _ = _table(path)
+    chosen = _splits(dataset, table, labels, (scenario_seed, name))
+    rows = chosen.rows
     files = _files(path, table, dataset.atlas)
     regions = kept(files)
     signals = [series(files[row]) for row in rows]
     z = np.stack([connectivity(signal)[np.ix_(regions, regions)] for signal in signals])
     ids = tuple(table[row]["FILE_ID"] for row in rows)
-    return Arrays(z, labels[rows], splits, CLASSES, ids, _remark(signals, regions))
+    return Arrays(z, labels[rows], chosen.places, CLASSES, ids, _remark(signals, regions))
 
 
 def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> str:
@@ -162,9 +165,10 @@ def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
     return regions
 
 
-def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
-    """Read the subjects that have a recording, and their labels."""
-    table = [row for row in csvfile.rows(path, NEEDED) if row["FILE_ID"] != NO_FILE]
+def _table(path: Path) -> tuple[list[Row], NDArray[np.int64], list[Row]]:
+    """Read the subjects that have a recording, their labels, and the subjects that have none."""
+    whole = csvfile.rows(path, NEEDED)
+    table, skipped = ([row for row in whole if (row["FILE_ID"] == NO_FILE) == without] for without in (False, True))
     wrong = [row for row in table if row["DX_GROUP"] not in LABELS]
     if wrong:
         raise npz.corrupt(f"{path}: {wrong[0]['FILE_ID']} has DX_GROUP {wrong[0]['DX_GROUP']!r}, not 1 or 2")
@@ -173,10 +177,23 @@ def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
     names.check_once(path, table, "SUB_ID", "FILE_ID")
     names.check_spelling(path, table, "SITE_ID")
     names.check_spelling(path, [{"institution": _institution(row["SITE_ID"])} for row in table], "institution")
-    return table, np.array([LABELS[row["DX_GROUP"]] for row in table])
+    return table, np.array([LABELS[row["DX_GROUP"]] for row in table]), skipped
 
 
-def _splits(dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> npz.Splits:
+def _besides(dataset: AbideRois, path: Path, table: list[Row], skipped: list[Row]) -> dict[str, Counter[str]]:
+    """Count the subjects without a recording, and the recordings of nobody in the table."""
+    found: dict[str, Counter[str]] = {"without a recording": Counter(), splits.others_of(dataset): Counter()}
+    for row in skipped:
+        site = row["SITE_ID"] if dataset.by == "site" else _institution(row["SITE_ID"])
+        label = LABELS.get(row["DX_GROUP"])
+        reason = "without a recording" if site == dataset.site else splits.others_of(dataset)
+        found[reason][splits.UNLABELLED if label is None else CLASSES[label]] += 1
+    known, end = {row["FILE_ID"].casefold() for row in table}, f"_rois_{dataset.atlas}.1D"
+    files = {file.name.removesuffix(end).casefold() for file in path.parent.rglob(f"*{end}") if not file.name.startswith(".")}
+    return {**found, "recordings that the table does not name": Counter({splits.UNLABELLED: len(files - known)})}
+
+
+def _splits(dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> splits.Splits:
     scanners = np.array([row["SITE_ID"] for row in table])
     _, scanner = np.unique(scanners, return_inverse=True)
     folds = cut.drawn_folds(np.arange(len(table)), scanner * len(CLASSES) + labels)

@@ -43,13 +43,13 @@ Names = Mapping[str, Sequence[Path]]
 
 
 def by_name(folder: Path) -> dict[str, list[Path]]:
-    """Find all images below a folder by their name without its suffix, folded in case."""
+    """Find all images below a folder, hidden ones apart, by their name without its suffix, folded in case."""
     found: dict[str, list[Path]] = {}
     for place, inner, files in os.walk(folder):
         inner.sort()
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)  # noqa: PTH122 - faster than Path for tens of thousands
-            if suffix.lower() in SUFFIXES:
+            if suffix.lower() in SUFFIXES and not file.startswith("."):
                 found.setdefault(stem.casefold(), []).append(Path(place, file))
     return found
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning.geometry import Geometry, difference
-from fedskd_sim.learning.readers import csvfile, cut, names, niftifiles, npz
+from fedskd_sim.learning.readers import csvfile, cut, names, niftifiles, npz, splits
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.readers.niftifiles import bad
 from fedskd_sim.learning.samples import Arrays, Facts
@@ -43,19 +43,22 @@ def facts(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) ->
     """
     path = npz.find(dataset.file, folder)
     table, classes, labels = _table(path)
-    splits = _splits(dataset, (path, table), labels, (scenario_seed, name))
-    geometry = _geometry(dataset, [path.parent / table[row]["file"] for row in np.concatenate(splits)])
+    chosen = _splits(dataset, (path, table), labels, (scenario_seed, name))
+    besides = {"volumes that the table does not name": {splits.UNLABELLED: _unnamed(dataset, path, table)}}
+    counts = splits.counts(name, splits.Source(dataset.file, classes, labels, besides), chosen)
+    geometry = _geometry(dataset, [path.parent / table[row]["file"] for row in chosen.rows])
     if geometry is None:
-        return Facts(classes, 1, 1, labels[splits[0]], "volume", (1, 1, 1))
+        return Facts(classes, 1, 1, labels[chosen.train], counts, "volume", (1, 1, 1))
     atlas = _atlas(dataset, path.parent, geometry)
-    return Facts(classes, min(geometry.grid), 1, labels[splits[0]], "volume", geometry.grid, atlas, geometry)
+    return Facts(classes, min(geometry.grid), 1, labels[chosen.train], counts, "volume", geometry.grid, atlas, geometry)
 
 
 def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Read the hospital's volumes (N, 1, D, H, W); raises as `facts`, and DataCorrupt for a volume that cannot be used."""
     path = npz.find(dataset.file, folder)
     table, classes, labels = _table(path)
-    rows, splits = npz.compact(_splits(dataset, (path, table), labels, (scenario_seed, name)))
+    chosen = _splits(dataset, (path, table), labels, (scenario_seed, name))
+    rows = chosen.rows
     files = [path.parent / table[row]["file"] for row in rows]
     geometry = _geometry(dataset, files)
     atlas = None if geometry is None else _atlas(dataset, path.parent, geometry)
@@ -66,7 +69,7 @@ def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> 
         missing.append(int((~np.isfinite(values)).sum()))
         volumes[row, 0] = standardised(values, counts, file)
     remark = f"{sum(missing)} voxels of {sum(map(bool, missing))} volumes are not finite and masked" if sum(missing) else ""
-    return Arrays(volumes, labels[rows], splits, classes, tuple(table[row]["file"] for row in rows), remark)
+    return Arrays(volumes, labels[rows], chosen.places, classes, tuple(table[row]["file"] for row in rows), remark)
 
 
 def standardised(values: NDArray[np.floating], counts: NDArray[np.bool_] | None, file: Path) -> NDArray[np.float32]:
@@ -101,7 +104,7 @@ def _table(path: Path) -> tuple[list[Row], tuple[str, ...], NDArray[np.int64]]:
     return table, tuple(map(str, classes)), labels.astype(np.int64)
 
 
-def _splits(dataset: Nifti, source: tuple[Path, list[Row]], labels: NDArray[np.int64], draw: tuple[int, str]) -> npz.Splits:
+def _splits(dataset: Nifti, source: tuple[Path, list[Row]], labels: NDArray[np.int64], draw: tuple[int, str]) -> splits.Splits:
     path, table = source
     sites, subjects = (np.array([row[key] for row in table]) for key in ("site", "subject"))
     known, site = np.unique(sites, return_inverse=True)
@@ -117,6 +120,13 @@ def _normal(file: str) -> str:
     """Write the path of a file in one way: both halves of a pair are one file."""
     path = PurePath(os.path.normpath(file))
     return str(path.with_suffix(".hdr") if path.suffix == ".img" else path)
+
+
+def _unnamed(dataset: Nifti, path: Path, table: list[Row]) -> int:
+    """Count the volumes below the table's folder that neither it nor the scenario names."""
+    known = {_normal(row["file"]) for row in table} | {_normal(dataset.atlas)}
+    files = (file.relative_to(path.parent) for end in ("nii", "nii.gz", "hdr") for file in path.parent.rglob(f"*.{end}"))
+    return sum(not file.name.startswith(".") and _normal(str(file)) not in known for file in files)
 
 
 def _folds(path: Path, table: list[Row]) -> NDArray[np.int64] | None:
