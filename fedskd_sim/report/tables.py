@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fedskd_sim.errors import RunUnreadable
-from fedskd_sim.records import Record
+from fedskd_sim.records import Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
 from fedskd_sim.report.memory import Remembered, remembered
 from fedskd_sim.report.notes import NOTHING, council, mean, notes, unseen
@@ -102,6 +102,8 @@ class Summary:
     counts: Counts
     complete: bool
     notes: tuple[str, ...]
+    samples: tuple[SampleCounts, ...] = ()
+    """What every hospital has read of its source, as far as it is known."""
 
     @property
     def rests(self) -> list[tuple[Basis, Basis]]:
@@ -172,6 +174,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records do not tell, and ``kept``, the
         share of a visit's gain that is left after 0, 1, ... more hops;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
+        ``samples``: for each hospital ``host``, ``source``, and by class ``found``, ``used`` (by split), ``left_out`` (by reason);
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
         ``ways``: for each model its sessions in order: ``stop``, ``round``, ``hop``, ``host``, ``home``,
@@ -193,6 +196,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "unseen": {metric: _value(value) for metric, value in summary.unseen.items()},
         "memory": asdict(summary.memory),
         "counts": asdict(summary.counts),
+        "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "ways": {
             model: [{name: _value(value) for name, value in asdict(step).items()} for step in steps]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from textwrap import wrap
 
+from fedskd_sim.report import samples
 from fedskd_sim.report.basis import together
 from fedskd_sim.report.tables import METRICS, Matrix, Summary
 
@@ -28,7 +29,8 @@ def as_text(summary: Summary) -> str:
     lines = [line for sentence in words for line in wrap(sentence, WIDTH)]
     lines += ["", *_table(summary), ""]
     lines += _matrix(summary, summary.headline)
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    lines += ["", *(part for line in samples.lines(summary.samples) for part in wrap(line, WIDTH, subsequent_indent="    "))]
+    return "\n".join(line.rstrip() for line in lines).rstrip("\n") + "\n"
 
 
 def headline(summary: Summary) -> str:

@@ -72,7 +72,7 @@ def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
 
 def subfolders(folder: Path) -> None:
     """Make the folders of a run folder that are not there."""
-    for name in ("records", "timings", "logs", "weights", "metrics"):
+    for name in ("records", "samples", "timings", "logs", "weights", "metrics"):
         (folder / name).mkdir(exist_ok=True)
 
 

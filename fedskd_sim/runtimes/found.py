@@ -200,6 +200,6 @@ def _place(folder: Path) -> dict[str, Any]:
 
 
 def _emptied(folder: Path) -> None:
-    for name in ("records", "timings", "logs"):
+    for name in ("records", "samples", "timings", "logs"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folders.subfolders(folder)
