@@ -63,20 +63,20 @@ def hear(clock: Clock) -> Any:
 @pytest.mark.parametrize("code", [40, 45])
 def test_a_dead_pod_is_the_cause_of_a_time_out(code: int, hear: Any) -> None:
     """A hospital that waited in vain is told of first; the crash that its pod's state shows a moment later is what counts."""
-    crash = Failed("east", 41, "its container ended with exit code 70")
-    assert hear(Failed("south", code, "waited"), [crash]) == crash
+    crash = Failed(1, "east", 41, "its container ended with exit code 70")
+    assert hear(Failed(1, "south", code, "waited"), [crash]) == crash
 
 
 def test_a_time_out_alone_stands(hear: Any, clock: Clock) -> None:
     """Where no pod has died, the time-out is passed on after a moment."""
-    late = Failed("south", 40, "waited")
+    late = Failed(1, "south", 40, "waited")
     assert hear(late, []) == late
     assert conductor.OWN_WORD_S <= clock.now() < conductor.OWN_WORD_S + conductor.LOOK_S
-    assert hear(late, [Done("east")]) == late
+    assert hear(late, [Done(1, "east")]) == late
 
 
 def test_other_words_are_passed_on_at_once(hear: Any, clock: Clock) -> None:
     """Neither progress nor another error waits for the pods."""
-    for word in (Progress("south", "east", 1, 1, 0.5), Failed("south", 43, "not a number")):
+    for word in (Progress(1, "south", "east", 1, 1, 0.5), Failed(1, "south", 43, "not a number")):
         assert hear(word, []) == word
     assert clock.now() == 0
