@@ -119,8 +119,7 @@ class Hospital:
             return state, [Refuse(sender, hop, verdict.reason)]
         if isinstance(event, Arrived) and verdict.take:
             state = state._replace(waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop))
-            state, asked = self._room(state)
-            return self._advance(state, [Persist(), Reply(sender, Ack(hop)), *asked])
+            return self._room(*self._advance(state, [Persist(), Reply(sender, Ack(hop))]))
         if verdict.later or (isinstance(event, Knocked) and event.crowded and verdict.take):
             return state._replace(deferred={**state.deferred, hop: sender}), [Reply(sender, Later(hop))]
         if verdict.take:
@@ -164,8 +163,7 @@ class Hospital:
                 return self._failing(state, [*effects, Fail(error)])
         else:
             effects = [Persist()]
-        state, asked = self._room(state)
-        return self._advance(state, effects + asked)
+        return self._room(*self._advance(state, effects))
 
     def _hosted(self, state: State, hop: HopId) -> State:
         """Forget a model that was hosted, but for its digest."""
@@ -183,13 +181,13 @@ class Hospital:
         fix = "lower training.optimiser.learning_rate, or look at the data"
         return state, NonFiniteLoss(text, fix=fix, key=("training", "max_rollbacks"))
 
-    def _room(self, state: State) -> Turn:
-        """Ask for a model that was told to wait, the one that is needed first, if there is room now."""
+    def _room(self, state: State, effects: list[Effect]) -> Turn:
+        """Ask for a model that was told to wait, the one that is needed first, if there is room now: a step has begun, say."""
         positions = {hop: self.program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred}
         for hop in sorted(positions, key=lambda one: positions[one])[:1]:
             if self.judge(state, hop, state.deferred[hop]).take:
-                return state, [Reply(state.deferred[hop], Ready(hop))]
-        return state, []
+                return state, [*effects, Reply(state.deferred[hop], Ready(hop))]
+        return state, effects
 
     def _advance(self, state: State, effects: list[Effect]) -> Turn:
         """Begin the step at the cursor if it can begin."""

@@ -30,9 +30,9 @@ def berths() -> Berths:
 
 
 def arriving(at: Berths, weights: Weights, model: str = "north") -> Weights:
-    traveller = Traveller(HopId("r", model, 1, 1), "south", "cnn", "", (), weights)
+    traveller = Traveller(HopId("r", 1, model, 1, 1), "south", "cnn", "", weights)
     expected = {model: (spec(weights),)}
-    arrived = unpacked(list(packed(traveller)), expected, at.room, travellers(expected, 2))
+    arrived = unpacked(list(packed(traveller)), expected, at.room, travellers(expected))
     assert isinstance(arrived, Traveller)
     return arrived.weights
 

@@ -1,111 +1,180 @@
-"""The controller's decisions, one message at a time."""
+"""The controller's decisions, one word at a time, and how it carries them out."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fedskd_sim.transport.memory import Exchange, MemoryTransport
 
 from fedskd_sim.errors import HopTimeout, RegistrationTimeout
+from fedskd_sim.exits import hospital_codes
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.messages import CONTROLLER, Done, End, Failed, Message, Progress, Register, Start
+from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.observe.log import EventLog
+from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
 from fedskd_sim.scenario import load
+from fedskd_sim.transport import NothingReceived
 
-SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml"
+SCENARIO = load(Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml").scenario
 NAMES = ("north", "east", "south")
+REGISTRAR = Registrar(SCENARIO, "run", 1, hospital_codes())
+ADDRESSES, KEYS = {name: f"at-{name}" for name in NAMES}, {name: f"key-{name}" for name in NAMES}
+BOOK = Start(1, ADDRESSES, KEYS)
+ENOUGH = End(1, 0, "all hospitals are done")
+
+
+def register(name: str, **changes: Any) -> Register:
+    return replace(Register("run", 1, name, f"at-{name}", f"key-{name}", ""), **changes)
+
+
+def after(*words: ToController, state: State | None = None) -> tuple[State, list[Effect]]:
+    """Let the controller hear some words; gives what the last one led to."""
+    state, effects = state or State(), []
+    for word in words:
+        state, effects = REGISTRAR.step(state, word)
+    return state, effects
+
+
+FULL, _ = after(*map(register, NAMES))
+
+
+def test_the_last_registration_starts_the_run() -> None:
+    """Before the last hospital nobody hears anything; with it the address book leaves to all, after the opening."""
+    state, effects = after(register("north"), register("east"))
+    assert effects == [Noted(register("east"))]
+    assert not REGISTRAR.complete(state)
+    _, effects = after(register("south"), state=state)
+    said = [Say(name, BOOK) for name in NAMES]
+    assert effects == [Noted(register("south")), Opening(), *said, Opened(3)]
+
+
+def test_a_hospital_that_registers_again_gets_the_address_book_again() -> None:
+    """It alone does, without an opening; its line is in the log only if something has changed."""
+    _, effects = after(register("south"), state=FULL)
+    assert effects == [Say("south", BOOK), Opened(3)]
+    moved = register("south", address="elsewhere")
+    _, effects = after(moved, state=FULL)
+    assert effects == [Noted(moved), Say("south", replace(BOOK, addresses={**ADDRESSES, "south": "elsewhere"})), Opened(3)]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        register("south", run="other"),
+        register("south", epoch=2),
+        register("west"),
+        Progress(2, "south", "north", 1, 2, 0.5),
+        Progress(1, "west", "north", 1, 2, 0.5),
+        Done(0, "south"),
+        Done(1, "west"),
+        Failed(2, "south", 40, "late"),
+        Failed(1, "west", 40, "late"),
+        Failed(1, "south", 0, "fine"),
+        Failed(1, "south", 46, "?"),
+        Failed(1, "south", 255, "?"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_no_hospital_of_the_run_would_say_is_refused(word: ToController, begun: bool) -> None:  # noqa: FBT001
+    """Another run, another epoch, a stranger, and a failure whose code is none: nothing changes, and the sender is named."""
+    before = FULL if begun else after(register("north"), register("east"))[0]
+    state, effects = after(word, state=before)
+    assert state == before
+    assert [(type(effect), effect.hospital) for effect in effects] == [(Refused, word.hospital)]  # type: ignore[union-attr]
+
+
+def test_the_run_ends_when_all_are_done() -> None:
+    """Everybody is told, once, when the last hospital is done; who says it twice counts once."""
+    state, effects = after(Done(1, "north"), Done(1, "north"), Done(1, "east"), state=FULL)
+    assert (effects, state.ended) == ([], None)
+    state, effects = after(Done(1, "south"), state=state)
+    assert effects == [Closed(ENOUGH), *(Say(name, ENOUGH) for name in NAMES)]
+    assert state.ended == ENOUGH
+
+
+@pytest.mark.parametrize("code", sorted(hospital_codes()))
+def test_the_first_failure_ends_the_run_for_all(code: int) -> None:
+    """The end carries the first failure's code, whichever it is, and names its hospital; what comes later changes nothing."""
+    failed = Failed(1, "east", code, "too late")
+    state, effects = after(failed, state=FULL)
+    end = End(1, code, "'east' failed: too late")
+    assert effects == [Noted(failed), Closed(end), *(Say(name, end) for name in NAMES)]
+    for word in (Failed(1, "south", 43, "other"), Done(1, "south"), Progress(1, "south", "north", 1, 1, 0.0)):
+        assert after(word, state=state) == (state, [])
+
+
+def test_who_registers_after_the_end_hears_it() -> None:
+    """A hospital that comes back too late is told so, a stranger nothing."""
+    state, _ = after(Failed(1, "east", 40, "late"), state=FULL)
+    assert after(register("north"), state=state) == (state, [Say("north", state.ended)])
+    assert after(register("west"), state=state) == (state, [])
+
+
+def test_a_controller_that_takes_over_knows_the_hospitals() -> None:
+    """One that was restarted after the start answers a late hospital and ends the run as the first one would."""
+    state = REGISTRAR.resume(ADDRESSES, KEYS)
+    assert REGISTRAR.complete(state)
+    assert [effect for effect in after(register("east"), state=state)[1] if isinstance(effect, Say)] == [Say("east", BOOK)]
+    assert after(*(Done(1, name) for name in NAMES), state=state)[0].ended == ENOUGH
 
 
 class Room:
-    """A controller and the queues of its three hospitals."""
+    """A controller, the words that come to it, and what it says."""
 
-    def __init__(self) -> None:
-        self.exchange, self.stream = Exchange(), io.StringIO()
-        transport = MemoryTransport(self.exchange, CONTROLLER)
-        self.controller = Controller(load(SCENARIO).scenario, "run", transport, EventLog(self.stream))
+    def __init__(self, *words: ToController) -> None:
+        self.words, self.said, self.stream = deque(words), [], io.StringIO()
+        self.opened = 0
+        self.controller = Controller(SCENARIO, "run", self, EventLog(self.stream), self.open)
+        self.patience: list[float] = []
 
-    def register(self, *names: str, run: str = "run") -> None:
-        for name in names:
-            self.controller.step(Register(run, name, f"at-{name}", f"key-{name}", ""))
+    def open(self) -> None:
+        self.opened += 1
 
-    def received(self, name: str) -> list[Message]:
-        found, transport = [], MemoryTransport(self.exchange, name)
-        while self.exchange.waiting(name):
-            found.append(transport.receive(0))
-        return found
+    def send(self, to: str, message: FromController) -> None:
+        self.said.append((to, message))
 
+    def receive(self, timeout: float) -> ToController:
+        self.patience.append(timeout)
+        if not self.words:
+            raise NothingReceived
+        return self.words.popleft()
 
-@pytest.fixture
-def room() -> Room:
-    return Room()
-
-
-def test_start_goes_to_all_when_the_last_has_registered(room: Room) -> None:
-    """The address book is complete, and only a hospital that registers again, because it missed the start, gets it again."""
-    room.register("north", "east")
-    assert room.received("north") == []
-    room.register("south")
-    book = Start({name: f"at-{name}" for name in NAMES}, {name: f"key-{name}" for name in NAMES})
-    assert [room.received(name) for name in NAMES] == [[book]] * 3
-    room.register("south")
-    assert [room.received(name) for name in ("north", "east", "south")] == [[], [], [book]]
+    def log(self) -> list[Mapping[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
 
 
-def test_a_controller_that_takes_over_knows_the_hospitals(room: Room) -> None:
-    """A controller that was restarted after the start answers a late hospital and ends the run as the first one would."""
-    room.controller.resume({name: f"at-{name}" for name in NAMES}, {name: f"key-{name}" for name in NAMES})
-    room.register("east")
-    assert [type(message) for message in room.received("east")] == [Start]
-    for name in NAMES:
-        room.controller.step(Done(name))
-    assert room.controller.ended == End(0, "all hospitals are done")
+def test_a_run_is_led_from_the_first_word_to_the_end() -> None:
+    """`serve` opens once, logs every word that counts, and gives the end that all were told."""
+    progress = Progress(1, "east", "north", 1, 1, 0.5)
+    room = Room(*map(register, NAMES), progress, register("east"), *(Done(1, name) for name in NAMES))
+    assert room.controller.serve() == ENOUGH
+    assert room.opened == 1
+    assert room.said[-3:] == [(name, ENOUGH) for name in NAMES]
+    log = room.log()
+    assert [line["event"] for line in log] == ["registered"] * 3 + ["start", "progress", "start", "end"]
+    assert [log[4][key] for key in ("hospital", "model", "round", "hop", "accuracy")] == ["east", "north", 1, 1, 0.5]
 
 
-@pytest.mark.parametrize(("name", "run"), [("north", "other"), ("stranger", "run")])
-def test_members_of_other_runs_and_strangers_do_not_count(name: str, run: str, room: Room) -> None:
-    """Only the scenario's hospitals with the run's name are registered."""
-    room.register("east", "south")
-    room.register(name, run=run)
-    assert room.received("east") == []
-
-
-def test_the_run_ends_when_all_are_done(room: Room) -> None:
-    """Everybody is told the end, once, when the last hospital is done."""
-    room.register(*NAMES)
-    for name in NAMES:
-        assert room.controller.ended is None
-        room.controller.step(Done(name))
-    assert room.controller.ended == End(0, "all hospitals are done")
-    assert all(room.received(name)[-1] == room.controller.ended for name in NAMES)
-
-
-def test_the_first_failure_ends_the_run_for_all(room: Room) -> None:
-    """The end carries the first failure's code and names its hospital; a second failure changes nothing."""
-    room.register(*NAMES)
-    room.controller.step(Failed("east", 40, "too late"))
-    room.controller.step(Failed("south", 43, "other"))
-    assert room.controller.ended == End(40, "'east' failed: too late")
-    assert [message for message in room.received("north") if isinstance(message, End)] == [room.controller.ended]
-
-
-def test_progress_is_logged(room: Room) -> None:
-    """Each stop of each hospital is one line of the controller's log."""
-    room.controller.step(Progress("east", "north", 1, 2, 0.5))
-    line = json.loads(room.stream.getvalue())
-    assert (line["event"], line["hospital"], line["model"], line["round"], line["hop"]) == ("progress", "east", "north", 1, 2)
-
-
-def test_silence_before_and_after_the_start_has_its_own_errors(room: Room) -> None:
-    """Missing hospitals are a RegistrationTimeout, hospitals that fall silent later a HopTimeout; both name them."""
-    room.register("north")
+def test_silence_before_and_after_the_start_has_its_own_errors() -> None:
+    """Missing hospitals are a RegistrationTimeout, hospitals that fall silent later a HopTimeout; both end the run."""
+    early = Room(register("north"))
     with pytest.raises(RegistrationTimeout, match="east, south did not register"):
-        room.controller.serve()
-    late = Room()
-    late.register(*NAMES)
-    late.controller.step(Done("north"))
+        early.controller.serve()
+    late = Room(*map(register, NAMES), Done(1, "north"))
     with pytest.raises(HopTimeout, match="no word from east, south"):
         late.controller.serve()
-    assert any(isinstance(message, End) for message in late.received("south"))
+    for room, names in ((early, ["north"]), (late, list(NAMES))):
+        assert [to for to, word in room.said if isinstance(word, End)] == names
+        assert room.log()[-1]["event"] == "end"
+
+
+def test_a_failed_run_ends_well_for_the_controller() -> None:
+    """A hospital's failure is the run's end, which `serve` gives: who launched the run decides what to make of it."""
+    assert Room(*map(register, NAMES), Failed(1, "east", 43, "nan")).controller.serve() == End(1, 43, "'east' failed: nan")

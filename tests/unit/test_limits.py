@@ -102,7 +102,7 @@ def test_an_honest_failure_always_fits() -> None:
 
 def test_the_limit_of_a_header_comes_from_the_tables_that_are_expected() -> None:
     """It is some kilobytes for a ResNet-18, grows with the largest table of any form, and allows as many items as that has."""
-    small, large = travellers({}, 0), travellers({"north": (RESNET, {}), "south": ({},)}, 0)
+    small, large = travellers({}), travellers({"north": (RESNET, {}), "south": ({},)})
     table = len(msgpack.packb([[name, *form] for name, form in RESNET.items()]))
     assert small == CONTROL
     assert large == Limits(CONTROL.size + table, len(RESNET))
@@ -116,8 +116,7 @@ def test_the_limit_of_a_header_comes_from_the_tables_that_are_expected() -> None
 def test_the_address_book_fits_its_limit_and_no_other(members: int) -> None:
     """A start with the longest names, paths and keys of all members is taken from the controller, elsewhere only a small one."""
     names = [f"{number:040}" for number in range(members)]
-    parts = {"epoch": 1} if "epoch" in _FIELDS["Start"] else {}
-    start = Start(**parts, addresses=dict.fromkeys(names, f"ipc://{'x' * 107}"), keys=dict.fromkeys(names, "k" * 40))
+    start = Start(1, addresses=dict.fromkeys(names, f"ipc://{'x' * 107}"), keys=dict.fromkeys(names, "k" * 40))
     assert decode(encode(start), book(members)) == start
     if members > CONTROL.items:
         with pytest.raises(BadMessage):

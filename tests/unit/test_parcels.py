@@ -21,8 +21,8 @@ WEIGHTS = {
     "steps": Buffer("int64", (), bytes(8)),
 }
 EXPECTED = {"north": (spec(WEIGHTS),)}
-LIMITS = travellers(EXPECTED, 8)
-TRAVELLER = Traveller(HopId("r", "north", 1, 2), "south", "cnn", "", ("north", "south"), WEIGHTS)
+LIMITS = travellers(EXPECTED)
+TRAVELLER = Traveller(HopId("r", 1, "north", 1, 2), "south", "cnn", "", WEIGHTS)
 
 
 def on_the_link(traveller: Traveller = TRAVELLER) -> list[list[Frame]]:
@@ -81,7 +81,7 @@ def test_a_digest_that_the_sender_knows_is_kept() -> None:
 
 def broken() -> dict[str, list[list[Frame]]]:
     header, *parcels = on_the_link()
-    other = on_the_link(replace(TRAVELLER, hop=HopId("r", "north", 1, 3)))
+    other = on_the_link(replace(TRAVELLER, hop=HopId("r", 1, "north", 1, 3)))
     return {
         "one is missing": [header, *parcels[1:]],
         "the last is missing": [header, *parcels[:-1]],
@@ -104,6 +104,6 @@ def test_parcels_that_do_not_fit_are_refused(how: str) -> None:
 
 def test_other_messages_are_their_header() -> None:
     """What has no weights goes and comes as one frame."""
-    messages = list(packed(Done("north")))
+    messages = list(packed(Done(1, "north")))
     assert [len(frames) for frames in messages] == [1]
-    assert unpacked(messages, {}, plain_room, LIMITS) == Done("north")
+    assert unpacked(messages, {}, plain_room, LIMITS) == Done(1, "north")

@@ -1,5 +1,7 @@
 """The ring: a permutation at every hop, every other hospital once a round, home at the end."""
 
+from itertools import pairwise
+
 import pytest
 
 from fedskd_sim.program import Program
@@ -116,10 +118,33 @@ def test_a_sequential_round_is_one_tour_after_the_other(size: int, schedule: Sch
     for host in ring.hospitals:
         hosted = [stop for stop in Program(ring, host).stops() if stop.round <= ring.rounds]
         assert hosted == [stop for stop in queue if stop.host == host]
-        before, left = 0, []
-        for stop in Program(ring, host).stops():
-            if ring.sets_out(before, stop):
-                left.append(stop)
-            before = stop.round
-        assert [(stop.model, stop.kind) for stop in left[:-1]] == [(host, "homecoming")] * 3
-        assert left[-1].kind == "evaluation"
+        steps = [Program(ring, host).at(index) for index in range(len(Program(ring, host)))]
+        behind = [(step, after) for step, after in pairwise(steps) if step.action == "depart"]
+        assert [(after.stop.model, after.stop.kind) for _, after in behind[:-1]] == [(host, "homecoming")] * 3
+        assert [(step.round, after.action) for step, after in behind[-1:]] == [(4, "home")]
+
+
+LAPS = [
+    Topology(tuple("abcd"), 3),
+    Topology(tuple("abcde"), 3, schedule=Schedule(visits=2, order="shuffled"), seed=3),
+    Topology(tuple("abcde"), 3, schedule=Schedule(mode="sequential", visits=3, order="shuffled"), seed=3),
+    Topology(tuple("abcd"), 2, "reduction"),
+    Topology(tuple("abcd"), 2, "none", held_out=("x", "y")),
+]
+
+
+@pytest.mark.parametrize("ring", LAPS)
+def test_a_programs_positions_are_its_steps(ring: Topology) -> None:
+    """Every stop is found at the index of its step and at no other, in ascending order; any other hop leads nowhere."""
+    hops = [(round_, hop) for round_ in range(ring.rounds + 3) for hop in range(2 * len(ring.names) + 3)]
+    for host in ring.names:
+        program = Program(ring, host)
+        steps = [program.at(index) for index in range(len(program))]
+        wanted = {(step.stop.model, step.round, step.stop.hop): index for index, step in enumerate(steps) if step.stop}
+        keys = [(model, *hop) for model in (*ring.names, "stranger") for hop in hops]
+        assert {key: place for key in keys if (place := program.position(*key)) is not None} == wanted
+        assert all(step.stop.host == host for step in steps if step.stop)
+        assert program.at(len(program)) is None
+        stops = list(program.stops())
+        assert [step.stop for step in steps if step.stop] == stops
+        assert program.following(-1) == (stops[0] if stops else None)

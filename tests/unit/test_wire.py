@@ -10,14 +10,16 @@ import pytest
 
 from fedskd_sim.errors import BadMessage
 from fedskd_sim.messages import (
+    Ack,
     Buffer,
     Done,
     End,
     Failed,
     HopId,
+    Later,
     Parcel,
     Progress,
-    Receipt,
+    Ready,
     Register,
     Start,
     TensorSpec,
@@ -34,15 +36,18 @@ WEIGHTS = {
     "empty": Buffer("float32", (0, 4), b""),
 }
 EXPECTED = {"north": (spec(WEIGHTS),)}
-TRAVELLER = Traveller(HopId("r", "north", 1, 2), "south", "cnn", digest(WEIGHTS), ("north", "south"), WEIGHTS)
+HOP = HopId("r", 1, "north", 1, 2)
+TRAVELLER = Traveller(HOP, "south", "cnn", digest(WEIGHTS), WEIGHTS)
 CONTROL = [
-    Receipt(HopId("r", "north", 1, 2)),
-    Register("r", "north", "ipc:///x", "", "127.0.0.1:1"),
-    Progress("north", "south", 1, 2, 0.5),
-    Failed("north", 40, "late"),
-    Done("north"),
-    Start({"north": "ipc:///x"}, {"north": ""}),
-    End(0, "done"),
+    Register("r", 1, "north", "ipc:///x", "", "127.0.0.1:1"),
+    Progress(1, "north", "south", 1, 2, 0.5),
+    Failed(1, "north", 40, "late"),
+    Done(1, "north"),
+    Start(1, {"north": "ipc:///x"}, {"north": ""}),
+    End(1, 0, "done"),
+    Ack(HOP),
+    Later(HOP),
+    Ready(HOP),
 ]
 
 
@@ -77,15 +82,18 @@ def test_a_traveller_announces_its_tensors_and_a_parcel_its_number() -> None:
         [b"x" * (2 << 20)],
         [pickle.dumps(TRAVELLER)],
         [msgpack.packb([VERSION, "Traveller"])],
-        [msgpack.packb([VERSION + 1, "Done", {"hospital": "north"}])],
+        [msgpack.packb([VERSION + 1, "Done", {"epoch": 1, "hospital": "north"}])],
         [msgpack.packb([VERSION, "Nothing", {}])],
         [msgpack.packb([VERSION, "Done", {}])],
-        [msgpack.packb([VERSION, "Done", {"hospital": "north", "weights": b"1"}])],
-        [msgpack.packb([VERSION, "Done", {"hospital": b"north"}])],
-        [msgpack.packb([VERSION, "Done", {"hospital": "n" * 5000}])],
-        [msgpack.packb([VERSION, "Done", {"hospital": "north"}]), b"weights"],
-        [msgpack.packb([VERSION, "Failed", {"hospital": "north", "code": True, "reason": ""}])],
-        [msgpack.packb([VERSION, "Receipt", {"hop": ["r", "north", 1]}])],
+        [msgpack.packb([VERSION, "Done", {"epoch": 1, "hospital": "north", "weights": b"1"}])],
+        [msgpack.packb([VERSION, "Done", {"epoch": 1, "hospital": b"north"}])],
+        [msgpack.packb([VERSION, "Done", {"epoch": 1, "hospital": "n" * 5000}])],
+        [msgpack.packb([VERSION, "Done", {"epoch": 1, "hospital": "north"}]), b"weights"],
+        [msgpack.packb([VERSION, "Failed", {"epoch": 1, "hospital": "north", "code": True, "reason": ""}])],
+        [msgpack.packb([VERSION, "Done", {"hospital": "north"}])],
+        [msgpack.packb([VERSION, "Done", {"epoch": -1, "hospital": "north"}])],
+        [msgpack.packb([VERSION, "Ack", {"hop": ["r", 1, "north", 1]}])],
+        [msgpack.packb([VERSION, "Ack", {"hop": ["r", "1", "north", 1, 2]}])],
         encode(TRAVELLER),
         encode(Parcel(TRAVELLER.hop, 1, "")),
     ],
@@ -102,11 +110,12 @@ def test_anything_a_member_would_not_send_is_refused(frames: list[bytes]) -> Non
         tampered(tensors=[]),
         tampered(tensors=None),
         tampered(tensors=[["layer.weight", "float32", [2, 3]]] * 3),
-        tampered(hop=["r", "stranger", 1, 2]),
+        tampered(hop=["r", 1, "stranger", 1, 2]),
         tampered(tensors=[["layer.weight", "object", [2, 3]], ["steps", "int64", []], ["empty", "float32", [0, 4]]]),
         tampered(tensors=[["layer.weight", "float32", [3, 2]], ["steps", "int64", []], ["empty", "float32", [0, 4]]]),
         tampered(tensors=["layer.weight", 7, None]),
         tampered(extra=1),
+        tampered(trail=["north", "south"]),
     ],
 )
 def test_a_model_that_does_not_belong_here_is_refused(values: dict[str, object]) -> None:
@@ -136,7 +145,7 @@ def test_no_message_to_the_controller_can_carry_weights() -> None:
         with pytest.raises(BadMessage):
             decode([msgpack.packb([VERSION, kind.__name__, dict.fromkeys(hints, b"\x00" * 64)])])
     assert not any(
-        isinstance(getattr(message, field.name), Mapping) for message in CONTROL[1:5] for field in dataclasses.fields(message)
+        isinstance(getattr(message, field.name), Mapping) for message in CONTROL[:4] for field in dataclasses.fields(message)
     )
 
 

@@ -1,4 +1,4 @@
-"""Sockets with manners: a name that can be trusted for every message, limits, heartbeats and errors a person can read.
+"""Sockets with manners: a name that can be trusted for every message, limits, signs of life and errors a person can read.
 
 No socket here ever waits: sending to a peer that takes nothing, and receiving when nothing is there, raises `zmq.Again` at once.
 """
@@ -19,8 +19,12 @@ from fedskd_sim.transport.zeromq.identity import Identity
 
 LINGER_MS = 2000
 HANDSHAKE_MS = 30_000
-HEARTBEAT_MS = 2000
-SILENCE_MS = 15_000
+KEEPALIVE_S = 2
+KEEPALIVES = 7
+"""After so many unanswered ones a TCP connection is taken for broken. ZeroMQ's own heartbeats end the process (an assertion in
+libzmq 4.3) if a peer is gone while more of its messages wait than are taken in, and the next heartbeat is due."""
+SILENCE_MS = (KEEPALIVES + 1) * KEEPALIVE_S * 1000
+"""How long what was sent over TCP may stay unacknowledged."""
 RECONNECT_MS = 50
 RECONNECT_MOST_MS = 2000
 CONNECT_MS = 3000
@@ -210,7 +214,8 @@ class Endpoint:
         socket.maxmsgsize = largest + ENVELOPE
         socket.sndhwm, socket.rcvhwm = QUEUE, UNREAD
         socket.handshake_ivl = HANDSHAKE_MS
-        socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = HEARTBEAT_MS, SILENCE_MS, SILENCE_MS
+        socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl = 1, KEEPALIVE_S, KEEPALIVE_S
+        socket.tcp_keepalive_cnt, socket.tcp_maxrt = KEEPALIVES, SILENCE_MS
         socket.connect_timeout = CONNECT_MS
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS, RECONNECT_MOST_MS
         return socket
