@@ -158,7 +158,11 @@ def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line
 
 
 def _checked(entry: Line) -> Line:
-    """Refuse a record of another schema, or one whose round and hop are no numbers; raises ValueError."""
+    """Refuse a record of another schema, or one whose round and hop are no numbers, and counts that are none; raises ValueError."""
+    if isinstance(entry, SampleCounts):
+        parts = (entry.found, *entry.used.values(), *entry.left_out.values())
+        if {*entry.used} != {"train", "validation", "test"} or {type(number) for part in parts for number in part.values()} - {int}:
+            raise ValueError("not counts of samples")
     if isinstance(entry, Record) and (entry.schema != SCHEMA or {type(entry.round), type(entry.hop)} != {int}):
         raise ValueError(f"not a record of schema {SCHEMA}")
     return entry

@@ -21,6 +21,7 @@ from test_names import PEOPLE, changed
 
 from fedskd_sim import report
 from fedskd_sim.cli import main
+from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.learning.data import READERS, facts, load
 from fedskd_sim.records import SampleCounts, read_counts, to_line
 from fedskd_sim.report import samples
@@ -150,6 +151,18 @@ def test_a_folder_without_counts_is_reported_as_before(tmp_path: Path, scenario_
     shutil.rmtree(folder / "samples")
     assert report.write(folder, ("a", "b")).samples == ()
     assert "Samples read" not in (folder / "report.txt").read_text() + (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("field", ['"found":3', '"used":{}', '"left_out":{"x":{"nv":"1"}}', '"left_out":[]'])
+def test_damaged_counts_are_named(field: str, tmp_path: Path) -> None:
+    """A line that is no counts is an error with file and line, as for records."""
+    (tmp_path / "samples").mkdir()
+    good = to_line(SampleCounts("a", "x.csv", {"nv": 1}, {name: {} for name in samples.SPLITS}, {}))
+    file = tmp_path / "samples" / "a.jsonl"
+    file.write_text(good[:-1] + "," + field + "}\n")
+    with pytest.raises(RunUnreadable) as caught:
+        read_counts(tmp_path)
+    assert (caught.value.where.file, caught.value.where.line) == (str(file), 1)
 
 
 def test_counts_come_home_from_a_cluster(tmp_path: Path) -> None:

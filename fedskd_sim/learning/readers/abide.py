@@ -38,11 +38,8 @@ def facts(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) ->
 
     """
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
-        found, labels, classes = (
-            _splits(dataset, arrays, scenario_seed, name),
-            npz.array(arrays, "label"),
-            npz.names(arrays, "label"),
-        )
+        found = _splits(dataset, arrays, scenario_seed, name)
+        labels, classes = npz.array(arrays, "label"), npz.names(arrays, "label")
         counts = splits.counts(name, splits.Source(dataset.file, classes, labels), found)
         return Facts(classes, len(_kept(arrays)), 1, labels[found.train], counts, "roi")
 

@@ -29,11 +29,8 @@ def facts(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str)
 
     """
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
-        found, labels, classes = (
-            _splits(dataset, arrays, scenario_seed, name),
-            npz.array(arrays, "label"),
-            npz.names(arrays, "label"),
-        )
+        found = _splits(dataset, arrays, scenario_seed, name)
+        labels, classes = npz.array(arrays, "label"), npz.names(arrays, "label")
         counts = splits.counts(name, splits.Source(dataset.file, classes, labels), found)
         return Facts(classes, _image_shape(arrays)[1], 3, labels[found.train], counts)
 
