@@ -1,7 +1,7 @@
 """The one clock of the package; no other module reads time.
 
 Whatever is waited for, measured or compared is counted in monotonic seconds. UNIX time stands in logs and timings for people to
-read, and decides nothing: the clocks of two machines are never compared.
+read; the clocks of two machines agree as well as their owners see to it, so nothing that matters should compare them.
 """
 
 from __future__ import annotations

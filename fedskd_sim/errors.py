@@ -29,11 +29,12 @@ FedskdError                         exit code
 |   `-- RunExists                   39  a run of that name is in the namespace
 +-- RunError
 |   +-- HopTimeout                  40  a visitor did not come in time
-|   +-- HospitalCrashed             41  a hospital's process died
+|   +-- HospitalCrashed             41  a hospital's or the controller's process died
 |   +-- RunAborted                  42  another hospital failed, so this one stopped
 |   +-- NonFiniteLoss               43  too many sessions in a row had to be rolled back
 |   +-- RegistrationTimeout         44  hospitals or the controller did not appear
-|   `-- ReceiptTimeout              45  the next hospital never confirmed a hop
+|   +-- ReceiptTimeout              45  the next hospital never confirmed a hop
+|   `-- ForkServerDied              46  the process that starts hospitals died
 `-- WireError
     +-- BadMessage                  50  a message that breaks the wire schema
     `-- DigestMismatch              51  weights that changed on the way
@@ -79,11 +80,8 @@ class FedskdError(Exception):
     def __str__(self) -> str:
         """Write one line for the problem (place, key, value) and one for the fix; other problems follow."""
         parts = [str(self.where or ""), ".".join(str(part) for part in self.key), self.message]
-        lines = [": ".join(part for part in parts if part)]
-        if self.fix:
-            lines.append(f"  fix: {self.fix}")
-        lines.extend(str(other) for other in self.others)
-        return "\n".join(lines)
+        fix = [f"  fix: {self.fix}"] if self.fix else []
+        return "\n".join([": ".join(part for part in parts if part), *fix, *map(str, self.others)])
 
 
 class ScenarioError(FedskdError):
@@ -251,7 +249,7 @@ class HopTimeout(RunError):
 
 
 class HospitalCrashed(RunError):
-    """A hospital's process died without saying why."""
+    """A hospital's or the controller's process died, or met an error that nobody foresaw."""
 
     exit_code = 41
 
@@ -276,6 +274,12 @@ class ReceiptTimeout(RunError):
     """The next hospital never confirmed a hop."""
 
     exit_code = 45
+
+
+class ForkServerDied(RunError):
+    """The process that starts hospitals, and learns how they end, died."""
+
+    exit_code = 46
 
 
 class WireError(FedskdError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedskd_sim.errors import FedskdError, Key
 
-INTERRUPTED = 130
+WRONG_USE, INTERRUPTED = 2, 130
 
 
 def all_errors() -> tuple[type[FedskdError], ...]:
@@ -15,12 +15,12 @@ def all_errors() -> tuple[type[FedskdError], ...]:
     return tuple(found)
 
 
+def final_codes() -> tuple[int, ...]:
+    """List the exit codes that another try would not change: wrong use of the command line, and each error's own."""
+    return (WRONG_USE, *sorted({error.exit_code for error in all_errors()} - {FedskdError.exit_code}))
+
+
 def rebuilt(code: int, message: str, *, fix: str = "", key: tuple[Key, ...] = ()) -> FedskdError:
     """Make the error of an exit code again, as another process reported it."""
     kinds = [error for error in all_errors() if error.exit_code == code and not error.__subclasses__()]
     return (kinds[0] if kinds else FedskdError)(message, fix=fix, key=key)
-
-
-def hospital_codes() -> frozenset[int]:
-    """Give the exit codes with which a hospital can say that it has failed."""
-    return frozenset(error.exit_code for error in all_errors())

@@ -7,13 +7,15 @@ schedule a model departs when its turn has come, right before its homecoming is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 from fedskd_sim.topology import Stop, Topology
 
+KEPT = 16
+"""Steps around the present one."""
 Action = Literal["warm_up", "alone", "depart", "home", "host", "ensemble"]
 
 
@@ -53,6 +55,14 @@ class Program:
 
     def at(self, index: int) -> Step | None:
         """Give the step at an index, from 0; None behind the end."""
+        return self._steps(index)
+
+    @cached_property
+    def _steps(self) -> Callable[[int], Step | None]:
+        """The same, with the steps kept that are asked for again and again."""
+        return lru_cache(KEPT)(self._step)
+
+    def _step(self, index: int) -> Step | None:
         if index >= self._evaluation:
             return self._tail(index - self._evaluation)
         if index == 0:

@@ -4,6 +4,7 @@ A run folder holds, for every hospital NAME:
 
 =======================  ==============================================================================================
 records/NAME.jsonl       one record per stop; the same bytes for the same scenario, wherever it ran
+samples/NAME.jsonl       what was read of the hospital's source, used and left out, by class
 timings/NAME.jsonl       when each session, evaluation and transfer began and ended; differs from run to run
 weights/NAME.safetensors the home model at the end of the run
 logs/NAME.jsonl          one line per event
@@ -92,10 +93,24 @@ class Timing:
     peak_bytes: int = 0
 
 
-Line = TypeVar("Line", Record, Timing)
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """What a hospital found in its source, how much of it each split uses, and what it leaves out for which reason; all by class.
+
+    A class without a name is that of samples without a label. ``found`` is the sum of all others.
+    """
+
+    host: str
+    source: str
+    found: Mapping[str, int]
+    used: Mapping[str, Mapping[str, int]]
+    left_out: Mapping[str, Mapping[str, int]]
 
 
-def to_line(entry: Record | Timing) -> str:
+Line = TypeVar("Line", Record, Timing, SampleCounts)
+
+
+def to_line(entry: Record | Timing | SampleCounts) -> str:
     """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
     return json.dumps(asdict(entry), separators=(",", ":"))
 
@@ -113,6 +128,11 @@ def read_records(run: Path) -> list[Record]:
 def read_timings(run: Path) -> list[Timing]:
     """Read all timings of a run folder; raises RunUnreadable as `read_records` does."""
     return list(_read(run / "timings", Timing))
+
+
+def read_counts(run: Path) -> list[SampleCounts]:
+    """Read what the hospitals of a run have read of their sources; none where nothing was. Raises as `read_records` does."""
+    return list(_read(run / "samples", SampleCounts)) if any(run.glob("samples/*.jsonl")) else []
 
 
 def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
@@ -138,27 +158,31 @@ def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line
 
 
 def _checked(entry: Line) -> Line:
-    """Refuse a record of another schema, or one whose round and hop are no numbers; raises ValueError."""
+    """Refuse a record of another schema, or one whose round and hop are no numbers, and counts that are none; raises ValueError."""
+    if isinstance(entry, SampleCounts):
+        parts = (entry.found, *entry.used.values(), *entry.left_out.values())
+        if {*entry.used} != {"train", "validation", "test"} or {type(number) for part in parts for number in part.values()} - {int}:
+            raise ValueError("not counts of samples")
     if isinstance(entry, Record) and (entry.schema != SCHEMA or {type(entry.round), type(entry.hop)} != {int}):
         raise ValueError(f"not a record of schema {SCHEMA}")
     return entry
 
 
-FOLDERS: Mapping[type[Record | Timing], str] = {Record: "records", Timing: "timings"}
+FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {Record: "records", Timing: "timings", SampleCounts: "samples"}
 
 
 class Ledger:
-    """Appends one hospital's records and timings to its run folder; safe to use from two threads."""
+    """Appends one hospital's records, timings and counts to its run folder; safe to use from two threads."""
 
     def __init__(self, run: Path, host: str, copy: Callable[[str, str], None] = lambda *_: None) -> None:
-        """Create the two files, which must not exist yet; ``copy`` gets the folder's name and the line of every entry too."""
+        """Create the files, which must not exist yet; ``copy`` gets the folder's name and the line of every entry too."""
         self._lock, self._copy = Lock(), copy
         self._files = {}
         for kind, folder in FOLDERS.items():
             (run / folder).mkdir(exist_ok=True)
             self._files[kind] = (run / folder / f"{host}.jsonl").open("x", encoding="utf-8")
 
-    def add(self, entry: Record | Timing) -> None:
+    def add(self, entry: Record | Timing | SampleCounts) -> None:
         """Append an entry and flush it, so that it survives whatever happens next."""
         with self._lock:
             file = self._files[type(entry)]

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
 
 
 def seed(scenario_seed: int, purpose: str, *names: str | int) -> int:
     """Derive a seed in [0, 2^63) from the scenario's seed, a purpose and names such as hospital, model, round and hop."""
     text = "\x1f".join(str(part) for part in (scenario_seed, purpose, *names))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def shuffled(names: tuple[str, ...], number: int) -> tuple[str, ...]:
+    """Put names into the order that a seed gives."""
+    drawn = list(names)
+    Random(number).shuffle(drawn)  # noqa: S311 - no secret
+    return tuple(drawn)

@@ -24,11 +24,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from random import Random
 from typing import Literal, NamedTuple, Self
 
 from fedskd_sim.scenario import Circulating, Lap, Scenario, Schedule
-from fedskd_sim.seeds import seed
+from fedskd_sim.seeds import seed, shuffled
 
 Kind = Literal["visit", "homecoming", "reduce", "gather", "evaluation"]
 
@@ -159,10 +158,10 @@ class Topology:
         drawn = self.schedule.order == "shuffled" and round_ <= self.rounds
         key = round_ if drawn else -(round_ > self.rounds)
         if key not in self._orders:
-            names = list(self.hospitals + (self.held_out if round_ > self.rounds else ()))
+            names = self.hospitals + (self.held_out if round_ > self.rounds else ())
             if drawn:
-                Random(seed(self.seed, "order", round_)).shuffle(names)  # noqa: S311 - no secret
-            self._orders[key] = Seating(tuple(names), {name: place for place, name in enumerate(names)})
+                names = shuffled(names, seed(self.seed, "order", round_))
+            self._orders[key] = Seating(names, {name: place for place, name in enumerate(names)})
         return self._orders[key]
 
     def one_by_one(self, round_: int) -> bool:

@@ -24,6 +24,7 @@ HOMES = {
     "safetensors": ["learning/"],
     "PIL": ["learning/readers/imagefiles.py"],
     "numpy": ["learning/", "report/", "compare/"],
+    "scipy": ["report/", "compare/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],
     "xxhash": ["messages.py"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,7 @@ from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
 from fedskd_sim.cli.launch import launch
+from fedskd_sim.report import samples
 from fedskd_sim.scenario import Scenario
 
 
@@ -39,7 +41,7 @@ def main() -> None:
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop.")
 @shown
 def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
-    """Check SCENARIO without starting anything.
+    """Check SCENARIO without starting anything, and show what is read of its data.
 
     \b
     Examples:
@@ -52,9 +54,14 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
         return
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
-    loaded = checked(scenario, data)
+    known: list[Any] = []
+    loaded = checked(scenario, data, seen=known.append)
     names = ", ".join(f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals)
     click.echo(f"{scenario} is a good scenario: {names}")
+    for line in samples.lines([facts.counts for facts in known]):
+        click.echo(line)
+    for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
+        click.echo(f"Volumes lie in one space: {geometry.key()}")
 
 
 @main.command()

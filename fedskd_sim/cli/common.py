@@ -71,6 +71,7 @@ def checked(
     meanwhile: Callable[[Loaded], None] = lambda _: None,
     *,
     elsewhere: tuple[type[FedskdError], ...] = (),
+    seen: Callable[[Any], None] = lambda _: None,
 ) -> Loaded:
     """Load a scenario and refuse it if its models or data cannot work.
 
@@ -79,6 +80,7 @@ def checked(
         data: where data files are.
         meanwhile: is called before the slow part.
         elsewhere: errors that say nothing here, because the run will happen at another place.
+        seen: is told what is known of every hospital's data (`fedskd_sim.learning.samples.Facts`).
 
     """
     loaded = load(scenario)
@@ -86,7 +88,8 @@ def checked(
     if loaded.scenario.algorithm.name != "placebo":
         from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
 
-        raise_all(loaded.document, (error for error in problems(loaded.scenario, data) if not isinstance(error, elsewhere)))
+        found = problems(loaded.scenario, data, seen)
+        raise_all(loaded.document, (error for error in found if not isinstance(error, elsewhere)))
     return loaded
 
 

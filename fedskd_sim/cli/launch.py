@@ -12,6 +12,7 @@ import click
 
 from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, say_licences, short, shown, stop_when_terminated
 from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError, InvalidValue
+from fedskd_sim.scenario import raise_all, spaceless
 
 if TYPE_CHECKING:
     from fedskd_sim.runtimes.base import Order, Watch
@@ -78,11 +79,13 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
 
 
 def _refuse_apart(loaded: Loaded, runtime: str) -> None:
-    """Refuse to pool data where hospitals are apart."""
+    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike."""
     if loaded.scenario.algorithm.name == "pooled" and runtime != "memory":
         text = f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
         fix = "it is a reference, no federation: launch it with --on memory"
         raise loaded.placed(InvalidValue(text, key=("algorithm", "name"), fix=fix))
+    if runtime == "kubernetes":
+        raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
 
 
 def follow(place: Any, order: Order, *, launch: bool) -> None:

@@ -47,11 +47,17 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 @shown
 def hospital(**given: Any) -> None:
     """Be one hospital of a run; runtimes start it."""
+    from fedskd_sim.runtimes.deaths import Terminated, own_words  # noqa: PLC0415
     from fedskd_sim.runtimes.member import MemberOrder, run_hospital  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    def stop(number: int, _frame: Any) -> None:
+        raise Terminated(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
     given["folder"], given["controller"] = given.pop("out"), given.pop("controller_at")
-    run_hospital(MemberOrder(**given))
+    order = MemberOrder(**given)
+    with own_words(order, "see what it has written to standard error", let=(Terminated, KeyboardInterrupt)):
+        run_hospital(order)
 
 
 @click.command(hidden=True)
@@ -76,7 +82,7 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave.")
 def results(folder: Path, *, fetched: bool) -> None:
-    """Write weights, records and timings to standard output: a tar archive as base64, and a full stop when it is whole."""
+    """Write weights, records, counts and timings to standard output: a tar archive as base64, and a full stop when it is whole."""
     from fedskd_sim.runtimes.member import FETCHED  # noqa: PLC0415
 
     if fetched:
@@ -84,7 +90,7 @@ def results(folder: Path, *, fetched: bool) -> None:
         return
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name in ("weights", "records", "timings"):
+        for name in ("weights", "records", "samples", "timings"):
             if (folder / name).is_dir():
                 archive.add(folder / name, name)
     click.echo(base64.b64encode(packed.getvalue()).decode() + ".")

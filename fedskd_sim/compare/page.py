@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.compare.tables import SCORES, Comparison
 from fedskd_sim.compare.text import NAMES, about, as_text, conclusion
-from fedskd_sim.report.svg import GHOST, INK, MUTED, PALETTE, SERIES, picture
+from fedskd_sim.report.svg import GHOST, MUTED, PALETTE, SERIES, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,23 +65,22 @@ def levels(comparison: Comparison, metric: str) -> str:
 
 
 def differences(comparison: Comparison, metric: str) -> str:
-    """Draw the paired differences of the mean of own and others to the control, with standard error and interval."""
+    """Draw the paired differences of the mean of own and others to the control with their intervals, filled if beyond chance."""
+    found = {label: difference for (label, place), difference in comparison.differences(metric).items() if place == "mean"}
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=MUTED.light, linewidth=1)
         for index, row in enumerate(comparison.rows):
-            if row.method.label == comparison.control:
-                continue
-            found = comparison.against(row, metric, "mean")
-            axes.plot([100 * found.low, 100 * found.high], [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt")
-            sides = [100 * (found.mean - found.error), 100 * (found.mean + found.error)]
-            axes.plot(sides, [index, index], color=INK.light, linewidth=1.4)
-            axes.plot(100 * found.mean, index, "o", color=SERIES[0 if found.beyond_noise else 5].light, markersize=5.5)
+            difference = found.get(row.method.label)
+            if difference is not None:
+                ends = [100 * difference.low, 100 * difference.high]
+                axes.plot(ends, [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt")
+                axes.plot(100 * difference.mean, index, "o", color=SERIES[0 if difference.claimed else 5].light, markersize=5.5)
         _rows(axes, comparison)
-        axes.set_xlabel(f"difference to {comparison.control} in points: mean, standard error, 95 % bootstrap interval")
+        axes.set_xlabel(f"difference to {comparison.control} in points: mean, 95 % interval; blue: beyond chance after correction")
 
-    label = f"Paired differences of {NAMES[metric]} to {comparison.control}, with their noise."
+    label = f"Paired differences of {NAMES[metric]} to {comparison.control}, with their intervals."
     return picture(draw, (WIDTH, ROW * len(comparison.rows) + 0.7), f"differences-{metric}", label)
 
 

@@ -9,8 +9,6 @@ from fedskd_sim.compare.tables import Comparison, Row, score
 from fedskd_sim.compare.text import OFF_BUDGET
 from fedskd_sim.compare.work import Outcome
 
-FEW = 5
-
 
 def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outcome]) -> Comparison | None:
     """Compare what is finished; None if there is no seed that every method has finished. Raises RunUnreadable."""
@@ -31,8 +29,8 @@ def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outco
 def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
     if failed:
         yield f"{failed} runs failed; seeds that they belong to are left out for every method."
-    if seeds < FEW:
-        yield f"{seeds} complete seeds are few: the standard errors are rough themselves."
+    if seeds == 1:
+        yield "One complete seed has no spread: there is no interval, and no difference may be claimed."
     off = [method.label for method in methods if abs(method.planned.passes / method.budget - 1) > OFF_BUDGET]
     if off:
         yield f"The rounds of {', '.join(off)} do not divide the budget: see the column 'off'."

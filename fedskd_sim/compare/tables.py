@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedskd_sim.compare.plan import Method
-from fedskd_sim.compare.statistics import Difference, paired, verdict
+from fedskd_sim.compare.statistics import Difference, best, corrected, paired
 from fedskd_sim.records import Record, read_records, read_timings
+from fedskd_sim.report.basis import Basis, bases, rarest_classes, together
 from fedskd_sim.report.memory import remembered
 from fedskd_sim.report.notes import OFFSET, mean
 from fedskd_sim.report.tables import summarise
 
 SCORES = ("auc", "balanced_accuracy", OFFSET)
 PLACES = ("own", "others", "mean", "council", "unseen")
+COMPARED = ("mean", "council", "unseen")
+"""The places at which a metric's table shows differences to the control."""
 MEMORY = ("retention", "forgetting")
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one run gives: values by (metric, place) and, per hospital, by (metric, place, hospital); costs by name."""
+    """What one run gives: values by (metric, place) and, per hospital, by (metric, place, hospital); costs by name.
+
+    ``bases`` has, by metric, what every hospital with a value of it tests models on, those that were held out too.
+    """
 
     values: Mapping[tuple[str, str], float]
     hospitals: Mapping[tuple[str, str, str], float]
     costs: Mapping[str, float]
+    bases: Mapping[str, Mapping[str, Basis]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +68,32 @@ class Comparison:
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
 
-    def against(self, row: Row, metric: str, place: str) -> Difference:
-        """Compare a method with the control, seed by seed."""
-        control = next(other for other in self.rows if other.method.label == self.control)
-        return paired(row.series(metric, place), control.series(metric, place))
+    def differences(self, metric: str) -> dict[tuple[str, str], Difference]:
+        """Compare every method with the control, by (label, place), corrected for all that a metric's table shows."""
+        control = next(row for row in self.rows if row.method.label == self.control)
+        found = {
+            (row.method.label, place): paired(row.series(metric, place), control.series(metric, place))
+            for place in COMPARED
+            for row in self.rows
+            if row is not control
+        }
+        shown = {key: difference for key, difference in found.items() if difference.seeds}
+        return dict(zip(shown, corrected(shown.values()), strict=True))
 
-    def best(self, metric: str, place: str) -> tuple[str, ...]:
-        """Name the best method, followed by those that are not behind it by more than the noise."""
-        return verdict({row.method.label: row.series(metric, place) for row in self.rows})
+    def basis(self, metric: str, names: Collection[str]) -> list[Basis]:
+        """Tell on what a mean over some hospitals rests, for every seed; it is the same for all methods."""
+        known = (score.bases[metric] for score in self.rows[0].scores)
+        return [together(basis for name, basis in found.items() if name in names) for found in known]
+
+    def best(self, metric: str, place: str) -> str:
+        """Name the method that is ahead of all others, of the control by the table's own claim; empty if there is none."""
+        first = best({row.method.label: row.series(metric, place) for row in self.rows})
+        to_control = [
+            difference.claimed
+            for (label, where), difference in self.differences(metric).items()
+            if where == place and first in (label, self.control)
+        ]
+        return first if to_control and all(to_control) else ""
 
     def present(self, metric: str, place: str) -> bool:
         """Tell whether any method has a value."""
@@ -95,7 +120,8 @@ def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Sc
     for name in MEMORY:
         found = getattr(memory, name)
         values[name, "mean"] = math.nan if found is None else found
-    return Score(values, hospitals, _costs(folder, records))
+    rarest = rarest_classes(folder)
+    return Score(values, hospitals, _costs(folder, records), {metric: bases(records, rarest, metric) for metric in SCORES})
 
 
 def _inside(records: Sequence[Record], held_out: tuple[str, ...]) -> list[Record]:

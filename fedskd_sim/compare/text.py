@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
 from fedskd_sim.compare.plan import described
-from fedskd_sim.compare.statistics import Difference
-from fedskd_sim.compare.tables import MEMORY, PLACES, SCORES, Comparison, Row
+from fedskd_sim.compare.statistics import MOST_SEEDS, Difference
+from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, Row
+from fedskd_sim.report.basis import Basis
 from fedskd_sim.report.notes import OFFSET
 from fedskd_sim.report.text import TITLES, percent, size
 
 WIDTH = 118
 NAMES = {**TITLES, OFFSET: "balanced accuracy with offset", "retention": "home retention", "forgetting": "forgetting"}
 OFF_BUDGET = 0.05
+SMALLEST_P = 0.001
+ROOM = {"difference": 24, "p": 8, "seeds": 8}
 
 
 def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
@@ -25,7 +28,8 @@ def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
     for metric in SCORES:
         if comparison.present(metric, "own"):
             lines += ["", *_table(comparison, metric)]
-            lines += wrap(conclusion(comparison, metric, "mean"), WIDTH)
+            sentences = (*_basis(comparison, metric), conclusion(comparison, metric, "mean"))
+            lines += [line for sentence in sentences for line in wrap(sentence, WIDTH)]
     lines += ["", *_costs(comparison)]
     if per_hospital:
         lines += ["", *_hospitals(comparison)]
@@ -38,26 +42,38 @@ def about(comparison: Comparison) -> str:
     scenario = comparison.rows[0].method.scenario
     return (
         f"{scenario.name}: {len(comparison.rows)} methods, paired over seeds {seeds}; "
-        f"{scenario.instruments.evaluate_on} data in percent, differences to "
-        f"{comparison.control} in points, mean ± standard error [95 % bootstrap interval over seeds]."
+        f"{scenario.instruments.evaluate_on} data in percent, differences to {comparison.control} in points with Student's 95 % "
+        "interval over seeds. p is corrected for all differences of its table (Holm); up to 0.05 a difference is called one. "
+        "Seeds: how many find a difference of this size there with a power of 80 %. All blank: there is nothing to test."
     )
 
 
 def conclusion(comparison: Comparison, metric: str, place: str) -> str:
-    """Name the best method only if the noise allows it."""
-    best, *ties = comparison.best(metric, place) or ("nothing",)
-    where = "own and others" if place == "mean" else place
-    if ties:
-        return f"{NAMES[metric]}, {where}: highest {best}; no difference beyond noise to {', '.join(ties)}."
-    return f"{NAMES[metric]}, {where}: {best} is best, by more than twice the standard error."
+    """Say which methods differ from the control beyond chance, and name the best only if it is ahead of all others."""
+    claims = {label: found for (label, where), found in comparison.differences(metric).items() if where == place and found.claimed}
+    ahead = [label for label, found in claims.items() if found.mean > 0]
+    behind = [label for label, found in claims.items() if found.mean < 0]
+    parts = [f"ahead of {comparison.control}: {', '.join(ahead)}"] if ahead else []
+    parts += [f"behind {comparison.control}: {', '.join(behind)}"] if behind else []
+    parts = parts or [f"no difference to {comparison.control} is beyond chance"]
+    best = comparison.best(metric, place)
+    parts.append(f"{best} is ahead of all others" if best else "no method is ahead of all others")
+    return f"{NAMES[metric]}, {'own and others' if place == 'mean' else place}: {'; '.join(parts)}."
 
 
-def shown(difference: Difference) -> str:
-    """Write a difference in points."""
-    if not math.isfinite(difference.mean):
-        return ""
-    interval = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-    return f"{100 * difference.mean:+.1f} ± {100 * difference.error:.1f} {interval}"
+def shown(difference: Difference | None) -> tuple[str, str, str]:
+    """Write a difference in points with its interval, the corrected p and the seeds that a claim takes; blank what is unknown."""
+    if difference is None:
+        return "", "", ""
+    low, high, p, needed = difference.low, difference.high, difference.corrected, difference.needed
+    if not math.isfinite(p):
+        return f"{100 * difference.mean:+.1f}", "", ""
+    seeds = f"{needed:.0f}" if math.isfinite(needed) else f">{MOST_SEEDS}"
+    return (
+        f"{100 * difference.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+        f"{p:.3f}" if p >= SMALLEST_P else f"<{SMALLEST_P}",
+        seeds,
+    )
 
 
 def off_budget(row: Row) -> str:
@@ -73,18 +89,15 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "control": comparison.control,
         "seeds": list(comparison.seeds),
         "notes": list(comparison.notes),
-        "best": {metric: {place: list(comparison.best(metric, place)) for place in PLACES} for metric in SCORES},
+        "best": {metric: {place: comparison.best(metric, place) or None for place in COMPARED} for metric in SCORES},
         "methods": [_plain(comparison, row) for row in comparison.rows],
     }
 
 
 def _plain(comparison: Comparison, row: Row) -> dict[str, Any]:
     values: dict[str, dict[str, Any]] = {}
-    differences: dict[str, dict[str, Any]] = {}
     for metric, place in [(metric, place) for metric in SCORES for place in PLACES] + [(name, "mean") for name in MEMORY]:
         values.setdefault(metric, {})[place] = [_value(value) for value in row.series(metric, place)]
-        found = asdict(comparison.against(row, metric, place))
-        differences.setdefault(metric, {})[place] = {name: _value(value) for name, value in found.items()}
     return {
         "label": row.method.label,
         "algorithm": row.method.scenario.algorithm.model_dump(mode="json"),
@@ -92,7 +105,15 @@ def _plain(comparison: Comparison, row: Row) -> dict[str, Any]:
         "budget": row.method.budget,
         "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
         "values": values,
-        "differences": differences,
+        "differences": {metric: _differences(comparison, row, metric) for metric in SCORES},
+    }
+
+
+def _differences(comparison: Comparison, row: Row, metric: str) -> dict[str, dict[str, float | None]]:
+    return {
+        place: {name: _value(value) for name, value in (asdict(found) | {"needed": found.needed}).items()}
+        for (label, place), found in comparison.differences(metric).items()
+        if label == row.method.label
     }
 
 
@@ -102,24 +123,39 @@ def _value(value: float) -> float | None:
 
 def _table(comparison: Comparison, metric: str) -> Iterator[str]:
     width = max(len(row.method.label) for row in comparison.rows) + 2
-    more = [place for place in ("council", "unseen") if comparison.present(metric, place)]
-    heads = ["own", "others", "mean", "mean: difference", *(head for place in more for head in (place, f"{place}: difference"))]
+    places = [place for place in COMPARED if comparison.present(metric, place)]
+    heads = ["own", "others", *(head for place in places for head in (place, "difference", "p", "seeds"))]
+    rooms = [ROOM.get(head, 9) for head in heads]
+    differences = comparison.differences(metric)
     yield NAMES[metric]
-    yield f"{'method':<{width}}" + "".join(f"{head:>{_room(head)}}" for head in heads)
+    yield f"{'method':<{width}}" + "".join(f"{head:>{room}}" for head, room in zip(heads, rooms, strict=True))
     for row in comparison.rows:
-        cells = [percent(row.mean(metric, place)) for place in ("own", "others", "mean")]
-        cells.append(_difference(comparison, row, metric, "mean"))
-        for place in more:
-            cells += [percent(row.mean(metric, place)), _difference(comparison, row, metric, place)]
-        yield f"{row.method.label:<{width}}" + "".join(f"{cell:>{_room(head)}}" for cell, head in zip(cells, heads, strict=True))
+        label = row.method.label
+        cells = [percent(row.mean(metric, place)) for place in ("own", "others")]
+        for place in places:
+            found = ("control", "", "") if label == comparison.control else shown(differences.get((label, place)))
+            cells += [percent(row.mean(metric, place)), *found]
+        yield f"{label:<{width}}" + "".join(f"{cell:>{room}}" for cell, room in zip(cells, rooms, strict=True))
 
 
-def _room(head: str) -> int:
-    return 27 if head.endswith("difference") else 9
+def _basis(comparison: Comparison, metric: str) -> Iterator[str]:
+    """Say what the means of a table rest on, and which differences miss some seeds."""
+    scenario = comparison.rows[0].method.scenario
+    for words, place, names in (("Means", "own", scenario.members), ("Means of unseen", "unseen", scenario.held_out)):
+        if comparison.present(metric, place):
+            samples, rarest = _fewest(comparison.basis(metric, names))
+            classes = f", {rarest} of the class that is rarest at one hospital" if rarest else ""
+            yield f"{words} rest on {samples} test samples a seed{classes}."
+    for (label, place), found in comparison.differences(metric).items():
+        if found.seeds < len(comparison.seeds):
+            yield f"{label}, {place}: the difference is over {found.seeds} of {len(comparison.seeds)} seeds; others lack a value."
 
 
-def _difference(comparison: Comparison, row: Row, metric: str, place: str) -> str:
-    return "control" if row.method.label == comparison.control else shown(comparison.against(row, metric, place))
+def _fewest(bases: Sequence[Basis]) -> tuple[str, str]:
+    """Write how many test samples a seed has, and how many of the rarest class at the least; blank where that is not known."""
+    counts = sorted({basis.samples for basis in bases})
+    rarest = [basis.rarest for basis in bases if basis.rarest is not None]
+    return " to ".join(map(str, counts[:1] + counts[1:][-1:])), str(min(rarest)) if len(rarest) == len(bases) else ""
 
 
 def _costs(comparison: Comparison) -> Iterator[str]:
@@ -146,6 +182,10 @@ def _hospitals(comparison: Comparison) -> Iterator[str]:
         for place in ("own", "others"):
             yield f"{NAMES[metric]} of every hospital's model, {place}"
             yield f"{'method':<{width}}" + "".join(f"{name[:14]:>16}" for name in names)
+            sides = ([name] if place == "own" else set(names) - {name} for name in names)
+            found = (_fewest(comparison.basis(metric, side)) for side in sides)
+            cells = (f"{samples} ({rarest})" if rarest else samples for samples, rarest in found)
+            yield f"{'test samples':<{width}}" + "".join(f"{cell:>16}" for cell in cells)
             for row in comparison.rows:
                 cells = (percent(row.hospital(metric, place, name)) for name in names)
                 yield f"{row.method.label:<{width}}" + "".join(f"{cell:>16}" for cell in cells)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.fit import built
+from fedskd_sim.learning.geometry import difference
 from fedskd_sim.learning.models import (
     AXES,
     ImageShape,
@@ -37,12 +38,13 @@ from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospi
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
 
-def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
+def problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None) -> Iterator[FedskdError]:
     """Find everything wrong with a scenario that takes its models and its data to find out.
 
     Args:
         scenario: the scenario.
         folder: where data files are; None looks at the environment.
+        seen: is told what is known of every hospital's data.
 
     Yields:
         Errors with the scenario key they belong to.
@@ -62,6 +64,7 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
             yield _no_data(hospital.name, ("hospitals", index))
             continue
         known.append((hospital.name, found))
+        seen(found)
         yield from _labels(index, hospital, found, known[0])
         yield from _architecture(scenario, scenario.architecture(hospital.name), _place(scenario, index), found)
     algorithm = scenario.algorithm
@@ -76,7 +79,7 @@ def problems(scenario: Scenario, folder: Path | None) -> Iterator[FedskdError]:
 
 def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
     """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and DataMissing without data."""
-    return _shape(known_facts(scenario, name, folder))
+    return shape_of(known_facts(scenario, name, folder))
 
 
 def known_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
@@ -87,7 +90,8 @@ def known_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
     return found
 
 
-def _shape(found: Facts) -> ImageShape:
+def shape_of(found: Facts) -> ImageShape:
+    """Give the part of the facts that decides what a model looks like."""
     return ImageShape(found.channels, found.size, len(found.classes), found.kind, found.grid)
 
 
@@ -113,7 +117,10 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
     if found.classes != first[1].classes:
         text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
-    elif _shape(found)._replace(classes=0) != _shape(first[1])._replace(classes=0):
+    elif apart := _apart(found, first[1]):
+        fix = "bring the volumes of all hospitals to one space, for example by resampling to a template"
+        yield LabelSpacesDiffer(apart, key=key, fix=fix)
+    elif shape_of(found)._replace(classes=0) != shape_of(first[1])._replace(classes=0):
         text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images or volumes of one size, or the regions of one atlas")
     elif not np.array_equal(_atlas(found), _atlas(first[1])):
@@ -126,6 +133,16 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
         text = f"all {len(found.train_labels)} training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
         cut = ", or cut the data set with a larger alpha or another seed" if getattr(hospital.data, "partition", None) else ""
         yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out" + cut)
+
+
+def _apart(found: Facts, first: Facts) -> str:
+    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no volumes."""
+    if found.kind != "volume" or first.kind != "volume" or found.geometry is first.geometry is None:
+        return ""
+    if found.geometry is None or first.geometry is None:
+        known = found.geometry or first.geometry
+        return f"{known.source if known else ''} says where its voxels lie, and the volumes of another hospital do not"
+    return difference(found.geometry, first.geometry)
 
 
 def _atlas(found: Facts) -> Any:
@@ -179,7 +196,7 @@ def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...]
         text = f"{chosen.name} cannot take {_inputs(found)}"
         yield InvalidValue(text, key=key, fix=f"choose one of {', '.join(fitting)}, or other data")
         return
-    shape = _shape(found)
+    shape = shape_of(found)
     try:
         yield from built(chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None)
     except FedskdError as error:

@@ -10,7 +10,7 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.learning.berths import Berths
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.records import Measure, Outcome
+from fedskd_sim.records import Measure, Outcome, SampleCounts
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Stop, Topology
 
@@ -77,7 +77,7 @@ class Ward:
     """What a learner is made from.
 
     The scenario, its hospital's name, the folder with data files, whether it is alone, where models that arrive can live, the run's
-    topology, and how to let seconds pass.
+    topology, how to let seconds pass, and who is told what was read of its data.
     """
 
     scenario: Scenario
@@ -87,6 +87,7 @@ class Ward:
     berths: Berths = field(default_factory=Berths)
     given: Topology | None = None
     pause: Callable[[float], None] = clock.sleep
+    counted: Callable[[SampleCounts], None] = lambda _: None
 
     @property
     def topology(self) -> Topology:

@@ -8,43 +8,55 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim.learning.geometry import Geometry
+from fedskd_sim.records import SampleCounts
+
 Kind = Literal["image", "roi", "volume"]
 """What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), or a volume (C, D, H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What can be checked before anything starts: classes, pixels along an image or regions, channels, training labels (N,).
+    """What can be checked before anything starts: classes, pixels or regions along an axis, channels, training labels (N,), counts.
 
-    Of volumes the size is that of the shortest axis, ``grid`` has all three, and ``atlas`` (D, H, W) regions 1..R, 0 outside.
+    Of volumes the size is that of the shortest axis, ``grid`` has all three, ``atlas`` (D, H, W) regions 1..R, 0 outside, and
+    ``geometry`` tells where their voxels lie, if their source does.
     """
 
     classes: tuple[str, ...]
     size: int
     channels: int
     train_labels: NDArray[np.integer[Any]]
+    counts: SampleCounts
     kind: Kind = "image"
     grid: tuple[int, ...] = ()
     atlas: NDArray[np.integer[Any]] | None = None
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Pixels (N, H, W, C) uint8, labels (N,), and the rows that train, validate and test."""
+    """Pixels (N, H, W, C) uint8, labels (N,), the rows that train, validate and test, and an id for each sample.
+
+    Ids say which sample of the source it is (an image, a subject, a row), whatever part of the source a hospital has; no two
+    samples of a hospital share one.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.integer[Any]]
     splits: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
     classes: tuple[str, ...]
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32, labels (N,), and the rows that train, validate and test."""
+    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; labels, splits and ids as those of `Images`."""
 
     values: NDArray[np.float32]
     labels: NDArray[np.integer[Any]]
     splits: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
     classes: tuple[str, ...]
+    ids: tuple[str, ...]
     remark: str = ""
     """What was masked or left out, for the records; empty if nothing was."""

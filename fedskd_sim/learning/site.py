@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from fedskd_sim.learning.admission import image_shape, known_facts, pixel_grid
+from fedskd_sim.learning.admission import known_facts, pixel_grid, shape_of
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, load, pooled
@@ -28,13 +28,15 @@ class Site:
     """One hospital, as its learner works with it."""
 
     def __init__(self, ward: Ward) -> None:
-        """Look up what its inputs look like; nothing is loaded or built yet."""
+        """Look up what its inputs look like, and tell how many there are; nothing is loaded or built yet."""
         self.ward, self.name, self.scenario = ward, ward.host, ward.scenario
         self.me = ward.scenario.hospital(ward.host)
         self.training = ward.scenario.training
         self.device = device(self.me.device)
         self._others: dict[str, Samples] = {}
-        self.shape = image_shape(ward.scenario, ward.host, ward.data_folder)
+        self._known = known_facts(ward.scenario, ward.host, ward.data_folder)
+        self.shape = shape_of(self._known)
+        ward.counted(self._known.counts)
         if ward.own_process:
             ward.berths.build = self._berth
 
@@ -53,7 +55,7 @@ class Site:
             own = replace(own, test=own.validation, remark=remark)
         if self.scenario.algorithm.name != "pooled":
             return own
-        everyone = [load(self.scenario, name, self.ward.data_folder, self.device) for name in self.scenario.members]
+        everyone = {name: load(self.scenario, name, self.ward.data_folder, self.device) for name in self.scenario.members}
         return pooled(own, everyone)
 
     def validation_of(self, name: str) -> Samples:
@@ -65,7 +67,7 @@ class Site:
     @cached_property
     def atlas(self) -> Atlas | None:
         """The regions of the hospital's volumes, if it has an atlas."""
-        found = known_facts(self.scenario, self.name, self.ward.data_folder).atlas
+        found = self._known.atlas
         return None if found is None else Atlas(torch.as_tensor(found).long().to(self.device))
 
     def seed(self, purpose: str, *names: str | int) -> int:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.exits import hospital_codes
+from fedskd_sim.exits import final_codes
 from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
@@ -32,7 +32,7 @@ class Controller:
 
     def __init__(self, scenario: Scenario, run: str, wire: Wire, log: EventLog, opening: Callable[[], None] = lambda: None) -> None:
         """Know the scenario; nobody has registered yet."""
-        self._registrar = Registrar(scenario, run, FIRST_EPOCH, hospital_codes())
+        self._registrar = Registrar(scenario, run, FIRST_EPOCH, frozenset(final_codes()))
         self._wire, self._log, self._opening = wire, log, opening
         self.state = State()
 

@@ -12,7 +12,7 @@ from fedskd_sim.messages import Transfer
 from fedskd_sim.observe import events
 from fedskd_sim.observe.metrics import HospitalMetrics
 from fedskd_sim.program import Step
-from fedskd_sim.records import Record, Timing
+from fedskd_sim.records import Record, SampleCounts, Timing
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Stop
 
@@ -20,7 +20,7 @@ from fedskd_sim.topology import Stop
 class Books(Protocol):
     """Where records and timings go; see `fedskd_sim.records.Ledger`."""
 
-    def add(self, entry: Record | Timing) -> None:
+    def add(self, entry: Record | Timing | SampleCounts) -> None:
         """Append an entry, so that it survives whatever happens next."""
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.member.crash import crash
 from fedskd_sim.member.faults import fate, suffer
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.shell import Task
@@ -37,13 +38,12 @@ def carry_out(mailbox: Mailbox, worker: Worker, task: Task) -> None:
     except FedskdError as error:
         mailbox.fail(error)
     except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it
-        mailbox.fail(_translated(error, worker.name, task))
+        traceback.print_exception(error)
+        mailbox.fail(crash(worker.name, _where(task), error, "see what it has written to standard error"))
     else:
         mailbox.finish(task.index, record)
 
 
-def _translated(error: Exception, name: str, task: Task) -> FedskdError:
-    stop, last = task.step.stop, traceback.extract_tb(error.__traceback__)[-1]
-    place = f"round {task.step.round}" + (f" hop {stop.hop} with the model of {stop.model!r}" if stop else "")
-    text = f"{name!r} died in {task.step.action}, {place}: {type(error).__name__}: {error} ({last.name}, line {last.lineno})"
-    return HospitalCrashed(text, fix=f"look at {last.filename}:{last.lineno}")
+def _where(task: Task) -> str:
+    stop = task.step.stop
+    return f"in round {task.step.round}, hop {stop.hop} ({stop.kind} of {stop.model!r})" if stop else f"in {task.step.action}"

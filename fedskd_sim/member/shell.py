@@ -71,7 +71,7 @@ class Shell:
     state: State = field(default_factory=State)
     models: dict[int, Weights] = field(default_factory=dict)
     """Weights in custody, by the number of their handle."""
-    before: Callable[[Effect], None] = lambda _: None
+    before: Callable[[Effect], None] | None = None
     """Is told of every effect before it is carried out."""
     numbers: int = 0
     _left: dict[HopId, float] = field(default_factory=dict)
@@ -80,7 +80,8 @@ class Shell:
         """Let the machine take a step, and carry out what it asks for."""
         self.state, effects = self.machine.step(self.state, event)
         for effect in effects:
-            self.before(effect)
+            if self.before:
+                self.before(effect)
             self._carry_out(effect)
         if len(self.models) > len(self.state.waiting) + len(self.state.outbox):
             kept = {model.number for model in self.state.waiting.values()} | {

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from fedskd_sim import clock
+from fedskd_sim.observe import events
 from fedskd_sim.program import Program
-from fedskd_sim.runtimes.base import Event
 from fedskd_sim.topology import Topology
 
 REFRESH_PER_S = 8
@@ -56,30 +57,31 @@ class Progress:
         if self._interactive:
             self._live.stop()
 
-    def __call__(self, event: Event) -> None:
-        """Take in one event."""
-        row = self._rows.get(event.get("hospital", ""))
-        if row is None:
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Take in one line of a log."""
+        logged = events.read(line)
+        row = self._rows.get(logged.hospital) if logged else None
+        if logged is None or row is None:
             return
-        match event["event"]:
-            case "pod" if event["standing"] != "running" and not row.finished:
-                row.doing = event["text"] or event["standing"]
-                self._remark(event)
-            case "warm_up":
+        match logged.what:
+            case events.Pod(hospital, standing, text) if standing != "running" and not row.finished:
+                row.doing = text or standing
+                self._remark(hospital, standing, text)
+            case events.WarmUp():
                 row.doing = "warming up"
-            case "arrived":
-                row.doing = _doing(event)
-                row.place = self._place(event)
-            case "finished":
+            case events.Arrived(round_, hop, model, kind):
+                row.doing = _doing(kind, model)
+                row.place = self._place(round_, hop)
+            case events.Finished() as finished:
                 row.finished += 1
                 row.doing = "waiting"
-                if event["accuracy"] is not None:
-                    row.accuracy = f"{event['accuracy']:.1%}"
-                    self._line(event)
-            case "done":
+                if finished.accuracy is not None:
+                    row.accuracy = f"{finished.accuracy:.1%}"
+                    self._line(logged.hospital, finished, finished.accuracy)
+            case events.Done():
                 row.doing = "done"
-            case "error":
-                row.doing = "failed" if event["own"] else "stopped"
+            case events.Error(_, own):
+                row.doing = "failed" if own else "stopped"
 
     def show(self) -> None:
         """Print the table once, without a time."""
@@ -95,36 +97,35 @@ class Progress:
         elapsed = clock.now() - self._started
         return elapsed / done * max(0, total - done) if warm else None
 
-    def _line(self, event: Event) -> None:
+    def _line(self, hospital: str, finished: events.Finished, accuracy: float) -> None:
         if self._interactive or self._quiet:
             return
         left = self.left()
-        what = WHAT.get(event["kind"], "tested")
-        whom = f" {event['model']}" if event["kind"] in ("visit", "homecoming", "evaluation") else ""
-        undone = " (rolled back)" if event["outcome"] == "rolled_back" else ""
+        what = WHAT.get(finished.kind, "tested")
+        whom = f" {finished.model}" if finished.kind in ("visit", "homecoming", "evaluation") else ""
+        undone = " (rolled back)" if finished.outcome == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
+        place = self._place(finished.round, finished.hop)
         self._console.print(
-            f"{clock.now() - self._started:6.1f} s  {self._place(event):<17} {event['hospital']} {what}{whom}{undone}: "
-            f"accuracy {event['accuracy']:.1%}{rest}",
+            f"{clock.now() - self._started:6.1f} s  {place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}",
             highlight=False,
             soft_wrap=True,
         )
 
-    def _remark(self, event: Event) -> None:
+    def _remark(self, hospital: str, standing: str, text: str) -> None:
         """Say what holds a pod up, where there is no table that shows it."""
-        if event["standing"] in ("unschedulable", "hopeless", "failed") or "no node" in event["text"]:
-            text = f"{clock.now() - self._started:6.1f} s  {event['hospital']}: {event['text']}"
+        if standing in ("unschedulable", "hopeless", "failed") or "no node" in text:
+            told = f"{clock.now() - self._started:6.1f} s  {hospital}: {text}"
             if not (self._interactive or self._quiet):
-                self._console.print(text, highlight=False, soft_wrap=True)
+                self._console.print(told, highlight=False, soft_wrap=True)
 
-    def _place(self, event: Event) -> str:
-        if not event["round"]:
+    def _place(self, round_: int, hop: int) -> str:
+        if not round_:
             return "warm-up"
-        if event["round"] == self._topology.evaluation_round:
-            return f"evaluation hop {event['hop']}"
-        hops = len(self._topology.hops(event["round"]))
-        hop = f" hop {event['hop']}/{hops}" if event["hop"] else ""
-        return f"round {event['round']}/{self._topology.rounds}{hop}"
+        if round_ == self._topology.evaluation_round:
+            return f"evaluation hop {hop}"
+        hops = len(self._topology.hops(round_))
+        return f"round {round_}/{self._topology.rounds}" + (f" hop {hop}/{hops}" if hop else "")
 
     def _table(self) -> Table:
         left = self.left()
@@ -137,12 +138,12 @@ class Progress:
         return table
 
 
-def _doing(event: Event) -> str:
-    match event["kind"]:
+def _doing(kind: str, model: str) -> str:
+    match kind:
         case "homecoming":
             return "at home with its traveller"
         case "reduce" | "gather":
             return "averaging"
         case "evaluation":
-            return f"testing {event['model']}"
-    return f"training with {event['model']}"
+            return f"testing {model}"
+    return f"training with {model}"

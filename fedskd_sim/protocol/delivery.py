@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fedskd_sim.errors import ReceiptTimeout
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Send, Wait
@@ -30,20 +28,18 @@ def resume(state: State, terms: Terms) -> Turn:
 
 
 def step(state: State, event: Acked | Deferred | Wanted | Unanswered, terms: Terms) -> Turn:
-    """Handle an answer, or that there was none; an answer counts only from the receiver itself."""
-    departure = state.outbox.get(event.hop)
-    if departure is None:
-        return state, []
+    """Handle an answer about a model in the outbox, or that there was none; an answer counts only from the receiver itself."""
+    departure = state.outbox[event.hop]
     to, model, attempt, silent = departure
     match event:
         case Acked(hop, by) if by == to:
-            return replace(state, outbox=without(state.outbox, hop)), [Delivered(to, hop, model, attempt)]
+            return state._replace(outbox=without(state.outbox, hop)), [Delivered(to, hop, model, attempt)]
         case Wanted(hop, by) if by == to:
             return _attempt(state, hop, Departure(to, model, attempt + 1), terms)
         case Deferred(hop, by) if by == to:
             waiting = Departure(to, model, attempt + 1)
             again = Wait(min(terms.receipt, PATIENT_RETRIES * terms.retry), Unanswered(hop, attempt + 1))
-            return replace(state, outbox={**state.outbox, hop: waiting}), [again]
+            return state._replace(outbox={**state.outbox, hop: waiting}), [again]
         case Unanswered(hop, number) if number == attempt:
             if silent >= terms.receipt:
                 return state, [Fail(_never_confirmed(hop, departure, terms))]
@@ -56,7 +52,7 @@ def _attempt(state: State, hop: HopId, departure: Departure, terms: Terms) -> Tu
     seconds = min(departure.silent + terms.retry, max(0.0, terms.receipt - departure.silent))
     kept = departure._replace(silent=departure.silent + seconds)
     effects: list[Effect] = [Send(departure.to, hop, departure.model, departure.attempt)]
-    return replace(state, outbox={**state.outbox, hop: kept}), [*effects, Wait(seconds, Unanswered(hop, departure.attempt))]
+    return state._replace(outbox={**state.outbox, hop: kept}), [*effects, Wait(seconds, Unanswered(hop, departure.attempt))]
 
 
 def _never_confirmed(hop: HopId, departure: Departure, terms: Terms) -> ReceiptTimeout:

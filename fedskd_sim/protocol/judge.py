@@ -30,16 +30,16 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
     if (hop.run, hop.epoch) != (terms.run, ring.epoch):
         return Verdict(reason=f"it belongs to run {hop.run!r}, epoch {hop.epoch}")
     position = program.position(hop.model, hop.round, hop.hop)
-    step = None if position is None else program.at(position)
-    if position is None or step is None or step.stop is None:
+    if position is None:
         return Verdict(reason="that hop does not lead here")
-    if sender != (wanted := ring.sender(step.stop)):
+    stop = ring.stop(hop.model, hop.round, hop.hop)
+    if sender != (wanted := ring.sender(stop)):
         return Verdict(reason=f"{wanted!r} should have sent it")
     if position < state.cursor or hop in state.waiting:
         return REPEAT
     awaited = program.following(state.cursor - 1)
-    if awaited is None or awaited == step.stop:
+    if awaited is None or awaited == stop:
         return TAKE
-    if ring.far_ahead(step.stop, awaited):
+    if ring.far_ahead(stop, awaited):
         return Verdict(reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has not been here")
     return TAKE if len(state.waiting) - state.working < terms.inbox else LATER

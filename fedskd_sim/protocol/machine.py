@@ -6,7 +6,7 @@ sent, and kept until its receiver has it safe -> `Finished`: state and record ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fedskd_sim.errors import FedskdError, HopTimeout, NonFiniteLoss, RegistrationTimeout, RunAborted
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
@@ -63,7 +63,7 @@ class Hospital:
 
     def step(self, state: State, event: Event) -> Turn:
         """Give the state after an event, and what it asks for; an event that no longer matters changes nothing."""
-        if state.over:
+        if state.over or (isinstance(event, Overdue) and event.cursor != state.cursor):
             return state, []
         match event:
             case Arrived() | Knocked() | Repeated():
@@ -73,6 +73,8 @@ class Hospital:
             case Finished(index, record):
                 return self._finished(state, index, record)
             case Acked() | Deferred() | Wanted() | Unanswered():
+                if event.hop not in state.outbox:
+                    return state, []
                 state, effects = delivery.step(state, event, self.terms)
                 return self._leaving(*self._failing(state, effects))
             case Begun():
@@ -100,13 +102,13 @@ class Hospital:
         return self.program.following(state.cursor - 1)
 
     def _begun(self, state: State) -> Turn:
-        state = replace(state, joined=False, working=False, released=False, deferred={}, done=False, ended=False)
+        state = state._replace(joined=False, working=False, released=False, deferred={}, done=False, ended=False)
         return state, [Register(), Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
 
     def _joined(self, state: State) -> Turn:
         if state.joined:
             return state, []
-        state, effects = delivery.resume(replace(state, joined=True), self.terms)
+        state, effects = delivery.resume(state._replace(joined=True), self.terms)
         return self._advance(state, effects)
 
     def _visited(self, state: State, event: Arrived | Knocked | Repeated) -> Turn:
@@ -116,10 +118,10 @@ class Hospital:
         if verdict.reason:
             return state, [Refuse(sender, hop, verdict.reason)]
         if isinstance(event, Arrived) and verdict.take:
-            state = replace(state, waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop))
+            state = state._replace(waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop))
             return self._room(*self._advance(state, [Persist(), Reply(sender, Ack(hop))]))
         if verdict.later or (isinstance(event, Knocked) and event.crowded and verdict.take):
-            return replace(state, deferred={**state.deferred, hop: sender}), [Reply(sender, Later(hop))]
+            return state._replace(deferred={**state.deferred, hop: sender}), [Reply(sender, Later(hop))]
         if verdict.take:
             return state, [Reply(sender, Ready(hop))]
         return state, [self._again(state, event)]
@@ -141,14 +143,14 @@ class Hospital:
             onward: Stop | None = self.topology.stop(self.name, step.round, 1)
         else:
             onward = self.topology.onward(step.stop) if step.stop else None
-        state = replace(state, released=True)
+        state = state._replace(released=True)
         return delivery.send(state, onward.host, self.hop_id(onward), model, self.terms) if onward else (state, [])
 
     def _finished(self, state: State, index: int, record: Record | None) -> Turn:
         step = self.program.at(index)
         if not state.working or index != state.cursor or step is None:
             return state, []
-        state = replace(state, working=False, released=False, cursor=index + 1)
+        state = state._replace(working=False, released=False, cursor=index + 1)
         if step.stop:
             state = self._hosted(state, self.hop_id(step.stop))
         effects: list[Effect] = []
@@ -166,13 +168,13 @@ class Hospital:
     def _hosted(self, state: State, hop: HopId) -> State:
         """Forget a model that was hosted, but for its digest."""
         recent = dict(list(state.recent.items())[1 - RECENT :]) | {hop: state.waiting[hop].digest}
-        return replace(state, waiting=without(state.waiting, hop), recent=recent)
+        return state._replace(waiting=without(state.waiting, hop), recent=recent)
 
     def _counted(self, state: State, record: Record) -> tuple[State, FedskdError | None]:
         """Count sessions in a row that were undone; too many are an error."""
         if record.outcome in ("evaluated", "passed"):
             return state, None
-        state = replace(state, rollbacks=state.rollbacks + 1 if record.outcome == "rolled_back" else 0)
+        state = state._replace(rollbacks=state.rollbacks + 1 if record.outcome == "rolled_back" else 0)
         if state.rollbacks < self.terms.max_rollbacks:
             return state, None
         text = f"{self.name!r} rolled back {state.rollbacks} sessions in a row: {record.reason}"
@@ -200,7 +202,7 @@ class Hospital:
             model = state.waiting.get(hop)
             if model is None:
                 return state, [*effects, Wait(self._patience(step.stop), Overdue(state.cursor))]
-        state = replace(state, working=True)
+        state = state._replace(working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
             state, sent = self._released(state, state.cursor, model)
             effects = effects + sent
@@ -211,7 +213,7 @@ class Hospital:
         if state.over or state.done or state.outbox or not state.joined or self.program.at(state.cursor) is not None:
             return state, effects
         told: list[Effect] = [Tell(Done(self.topology.epoch, self.name)), Wait(self.terms.goodbye, Goodbye())]
-        return replace(state, done=True), effects + told
+        return state._replace(done=True), effects + told
 
     def _patience(self, stop: Stop) -> float:
         """Give the seconds to wait for a model: more for late hops, so that whoever is nearest to a culprit speaks first."""
@@ -227,9 +229,9 @@ class Hospital:
                 error.second_hand = True
                 return self._failing(state, [Fail(error)])
             case Ended() if self.program.at(state.cursor) is None:
-                return replace(state, over=True), [Leave("the run has ended")]
+                return state._replace(over=True), [Leave("the run has ended")]
             case Ended():
-                return replace(state, ended=True), []
+                return state._replace(ended=True), []
             case Broke(error):
                 return self._failing(state, [Fail(error)])
             case Again() if not state.joined:
@@ -241,7 +243,7 @@ class Hospital:
             case Overdue(index) if index == state.cursor and not state.working:
                 return self._failing(state, [Fail(self.missing(state))])
             case Goodbye() if state.done:
-                return replace(state, over=True), [Leave("no word from the controller")]
+                return state._replace(over=True), [Leave("no word from the controller")]
         return state, []
 
     def missing(self, state: State) -> HopTimeout:
@@ -265,4 +267,4 @@ class Hospital:
             return state, effects
         error = last.error
         told = [] if error.second_hand else [Tell(Failed(self.topology.epoch, self.name, error.exit_code, error.message))]
-        return replace(state, over=True), [*effects[:-1], *told, last]
+        return state._replace(over=True), [*effects[:-1], *told, last]

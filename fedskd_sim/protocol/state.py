@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.events import Model
@@ -49,8 +50,10 @@ class Departure(NamedTuple):
     silent: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class State(NamedTuple):
     """The state of a hospital's machine."""
 
     cursor: int = 0
@@ -61,13 +64,13 @@ class State:
     """The step at the cursor is under way."""
     released: bool = False
     """... and what goes on from it has left."""
-    waiting: Mapping[HopId, Model] = field(default_factory=dict)
+    waiting: Mapping[HopId, Model] = NOTHING
     """Models that are safe here and whose step has not ended."""
-    deferred: Mapping[HopId, str] = field(default_factory=dict)
+    deferred: Mapping[HopId, str] = NOTHING
     """Models that were told to wait with their senders, and who these are."""
-    outbox: Mapping[HopId, Departure] = field(default_factory=dict)
+    outbox: Mapping[HopId, Departure] = NOTHING
     """Models that have left and are not yet safe elsewhere."""
-    recent: Mapping[HopId, str] = field(default_factory=dict)
+    recent: Mapping[HopId, str] = NOTHING
     """Digests of the models that were hosted last."""
     rollbacks: int = 0
     """Sessions in a row that were undone."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
-from fedskd_sim.records import read_records, read_timings
+from fedskd_sim.records import read_counts, read_records, read_timings
+from fedskd_sim.report.basis import rarest_classes
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
 from fedskd_sim.report.text import as_text
 
@@ -14,7 +16,7 @@ __all__ = ["Matrix", "Summary", "as_json", "as_text", "summarise", "write"]
 
 
 def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
-    """Write the three reports of a run, whether it came to its end or not; text and JSON depend on the records alone.
+    """Write the three reports of a run, whether it came to its end or not; text and JSON depend on its results alone.
 
     Args:
         run: the run folder.
@@ -29,7 +31,9 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ())
     from fedskd_sim.report.page import as_html  # noqa: PLC0415 - drawing is slow to import
 
     try:
-        summary = summarise(read_records(run), hospitals, held_out)
+        order = {name: place for place, name in enumerate(hospitals + held_out)}
+        counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
+        summary = replace(summarise(read_records(run), hospitals, held_out, rarest_classes(run)), samples=tuple(counts))
         timings = read_timings(run)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error

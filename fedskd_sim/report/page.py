@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fedskd_sim.records import Timing
-from fedskd_sim.report import pictures
+from fedskd_sim.report import pictures, samples
+from fedskd_sim.report.basis import together
 from fedskd_sim.report.svg import PALETTE
 from fedskd_sim.report.tables import Summary
-from fedskd_sim.report.text import TITLES, percent, size
+from fedskd_sim.report.text import RESTS, TITLES, percent, size
 
 TEMPLATE = "page.html.j2"
 
@@ -43,9 +44,14 @@ def as_html(summary: Summary, timings: Sequence[Timing], scenario: str, environm
     }
     return home.get_template(TEMPLATE).render(
         summary=summary,
+        whole=together(summary.bases),
+        rests=RESTS,
         titles=TITLES,
         palette=PALETTE,
         scenario=scenario,
         environment=environment,
+        rows_of=samples.rows,
+        used_of=samples.used,
+        sum_of=samples.total,
         pictures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 - made here, labels escaped
     )

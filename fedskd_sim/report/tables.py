@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fedskd_sim.errors import RunUnreadable
-from fedskd_sim.records import Record
+from fedskd_sim.records import Record, SampleCounts
+from fedskd_sim.report.basis import Basis, bases, together
 from fedskd_sim.report.memory import Remembered, remembered
 from fedskd_sim.report.notes import NOTHING, council, mean, notes, unseen
 
@@ -88,6 +90,8 @@ class Summary:
     hospitals: tuple[str, ...]
     architectures: tuple[str, ...]
     matrices: Mapping[str, Matrix]
+    bases: tuple[Basis, ...]
+    """What each hospital tests models on."""
     ways: Mapping[str, tuple[Step, ...]]
     council: Mapping[str, float]
     """Mean over the hospitals of what the council of all finished models scores; empty where no hospital keeps them."""
@@ -98,6 +102,16 @@ class Summary:
     counts: Counts
     complete: bool
     notes: tuple[str, ...]
+    samples: tuple[SampleCounts, ...] = ()
+    """What every hospital has read of its source, as far as it is known."""
+
+    @property
+    def rests(self) -> list[tuple[Basis, Basis]]:
+        """Tell for every model what its value at home and its mean over the other hospitals rest on."""
+        return [
+            (own, together(other for place, other in enumerate(self.bases) if place != model))
+            for model, own in enumerate(self.bases)
+        ]
 
     @property
     def headline(self) -> str:
@@ -106,13 +120,19 @@ class Summary:
         return "balanced_accuracy" if measured else "accuracy"
 
 
-def summarise(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
+def summarise(
+    records: Sequence[Record],
+    hospitals: tuple[str, ...],
+    held_out: tuple[str, ...] = (),
+    rarest: Mapping[str, int] = MappingProxyType({}),
+) -> Summary:
     """Compute the summary of a run.
 
     Args:
         records: all records, in the order in which each hospital wrote them.
         hospitals: the names of those that train, in ring order.
         held_out: the names of those that only evaluate.
+        rarest: for hospitals of which it is known, how many test samples the class has that is rarest there.
 
     Raises:
         RunUnreadable: a record names a hospital that is not among them.
@@ -123,12 +143,14 @@ def summarise(records: Sequence[Record], hospitals: tuple[str, ...], held_out: t
     matrices = {metric: _matrix(cells, hospitals, metric) for metric in METRICS}
     architectures = {record.model: record.architecture for record in records}
     first = records[0] if records else None
+    counts = bases(records, rarest, "accuracy")
     return Summary(
         scenario=first.scenario if first else "",
         seed=first.seed if first else None,
         hospitals=hospitals,
         architectures=tuple(architectures.get(name, "") for name in hospitals),
         matrices=matrices,
+        bases=tuple(counts.get(name, Basis(0)) for name in hospitals),
         ways={name: _way(records, name, len(hospitals)) for name in hospitals},
         council=council(records),
         unseen=unseen(records, held_out),
@@ -146,11 +168,13 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``scenario``, ``seed``, ``complete``, ``notes`` (sentences);
         ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
         ``hospitals``: in ring order, each with ``name`` and ``architecture``;
+        ``tested``: for each of them its test ``samples`` and how many its ``rarest`` class has, null where it is not known;
         ``council``: the council's mean for every metric, empty without one;
         ``unseen``: the mean of every metric on hospitals that were held out, empty without any;
         ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records do not tell, and ``kept``, the
         share of a visit's gain that is left after 0, 1, ... more hops;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
+        ``samples``: for each hospital ``host``, ``source``, and by class ``found``, ``used`` (by split), ``left_out`` (by reason);
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
         ``ways``: for each model its sessions in order: ``stop``, ``round``, ``hop``, ``host``, ``home``,
@@ -167,10 +191,12 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "personalization": _value(summary.matrices[summary.headline].personalization),
         "generalization": _value(summary.matrices[summary.headline].generalization),
         "hospitals": [{"name": name, "architecture": architecture} for name, architecture in named],
+        "tested": [basis._asdict() for basis in summary.bases],
         "council": {metric: _value(value) for metric, value in summary.council.items()},
         "unseen": {metric: _value(value) for metric, value in summary.unseen.items()},
         "memory": asdict(summary.memory),
         "counts": asdict(summary.counts),
+        "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "ways": {
             model: [{name: _value(value) for name, value in asdict(step).items()} for step in steps]

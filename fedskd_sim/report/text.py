@@ -6,13 +6,21 @@ import math
 from collections.abc import Iterator
 from textwrap import wrap
 
+from fedskd_sim.report import samples
+from fedskd_sim.report.basis import together
 from fedskd_sim.report.tables import METRICS, Matrix, Summary
 
 TITLES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
+RESTS = (
+    "Tested on: how many test samples a value rests on and, in brackets where it is known, how many of them the class has that is "
+    "rarest at one hospital."
+)
 WIDTH = 100
 NAME = 22
-ARCHITECTURE = 19
+ARCHITECTURE = 13
+"""So much of its name is shown before a hospital's gets more."""
 CELL = 7
+PAIR = 13
 
 
 def as_text(summary: Summary) -> str:
@@ -21,7 +29,8 @@ def as_text(summary: Summary) -> str:
     lines = [line for sentence in words for line in wrap(sentence, WIDTH)]
     lines += ["", *_table(summary), ""]
     lines += _matrix(summary, summary.headline)
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    lines += ["", *(part for line in samples.lines(summary.samples) for part in wrap(line, WIDTH, subsequent_indent="    "))]
+    return "\n".join(line.rstrip() for line in lines).rstrip("\n") + "\n"
 
 
 def headline(summary: Summary) -> str:
@@ -53,22 +62,39 @@ def short(name: str, length: int) -> str:
 
 
 def _table(summary: Summary) -> Iterator[str]:
-    width = max(len(short(name, NAME)) for name in (*summary.hospitals, "hospital"))
-    kind = max(len(short(name, ARCHITECTURE)) for name in (*summary.architectures, "architecture"))
+    head, *counts, whole = _counts(summary)
+    rooms = [max(PAIR, len(TITLES[metric])) for metric in METRICS]
+    left = WIDTH - sum(rooms) - 2 * len(rooms) - len(head) - 4
+    names, kinds = (max(map(len, words)) for words in ((*summary.hospitals, "hospital"), (*summary.architectures, "architecture")))
+    kind = min(kinds, max(ARCHITECTURE, left - min(names, NAME)), left - len("hospital"))
+    width = min(names, NAME, left - kind)
     yield "Test data of the own hospital and, on average, of the others, in percent."
     yield ""
-    yield " " * (width + kind + 2) + "".join(f"  {TITLES[metric]:>{2 * CELL + 3}}" for metric in METRICS)
-    pair = f"  {'own':>{CELL + 1}}  {'others':>{CELL}}"
-    yield f"{'hospital':<{width}}  {'architecture':<{kind}}{pair * len(METRICS)}"
-    for index, (name, architecture) in enumerate(zip(summary.hospitals, summary.architectures, strict=True)):
-        pairs = ((matrix.own(index), matrix.others(index)) for matrix in summary.matrices.values())
-        yield f"{short(name, NAME):<{width}}  {short(architecture, ARCHITECTURE):<{kind}}" + "".join(map(_pair, pairs))
-    means = ((matrix.personalization, matrix.generalization) for matrix in summary.matrices.values())
-    yield f"{'mean':<{width}}  {'':<{kind}}" + "".join(map(_pair, means))
+    titles = "".join(f"  {TITLES[metric]:>{room}}" for metric, room in zip(METRICS, rooms, strict=True))
+    yield " " * (width + kind + 2) + titles + f"  {'tested on':>{len(head)}}"
+    pairs = "".join(_pair(("own", "others"), room) for room in rooms)
+    yield f"{'hospital':<{width}}  {short('architecture', kind):<{kind}}{pairs}  {head}"
+    for index, (name, architecture, count) in enumerate(zip(summary.hospitals, summary.architectures, counts, strict=True)):
+        cells = ((percent(matrix.own(index)), percent(matrix.others(index))) for matrix in summary.matrices.values())
+        yield (
+            f"{short(name, width):<{width}}  {short(architecture, kind):<{kind}}" + "".join(map(_pair, cells, rooms)) + f"  {count}"
+        )
+    means = ((percent(matrix.personalization), percent(matrix.generalization)) for matrix in summary.matrices.values())
+    yield f"{'mean':<{width}}  {'':<{kind}}" + "".join(map(_pair, means, rooms)) + f"  {whole}"
+    yield ""
+    yield from wrap(RESTS, WIDTH)
 
 
-def _pair(pair: tuple[float, float]) -> str:
-    return f"  {percent(pair[0]):>{CELL + 1}}  {percent(pair[1]):>{CELL}}"
+def _pair(pair: tuple[str, str], room: int) -> str:
+    return f"  {pair[0]:>{room - 8}}  {pair[1]:>6}"
+
+
+def _counts(summary: Summary) -> list[str]:
+    """Write how many samples own and others rest on: the heads, every hospital, all."""
+    whole = str(together(summary.bases))
+    rows = [("own", "others"), *((str(own), str(others)) for own, others in summary.rests), (whole, whole)]
+    own, others = (max(len(row[side]) for row in rows) for side in (0, 1))
+    return [f"{row[0]:>{own}}  {row[1]:>{others}}" for row in rows]
 
 
 def _matrix(summary: Summary, metric: str) -> Iterator[str]:
@@ -85,3 +111,7 @@ def _matrix(summary: Summary, metric: str) -> Iterator[str]:
         yield " " * width + "".join(f"{column + 1:>{CELL}}" for column in columns)
         for label, row in zip(labels, matrix.values, strict=True):
             yield f"{label:<{width}}" + "".join(f"{percent(row[column]):>{CELL}}" for column in columns)
+        yield f"{'samples':<{width}}" + "".join(f"{summary.bases[column].samples:>{CELL}}" for column in columns)
+        if any(summary.bases[column].rarest for column in columns):
+            fewest = (summary.bases[column].rarest or "" for column in columns)  # blank where it is not known
+            yield f"{'rarest class':<{width}}" + "".join(f"{rarest:>{CELL}}" for rarest in fewest)

@@ -6,17 +6,41 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fedskd_sim import __version__, clock
 from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
+from fedskd_sim.runtimes.base import Event
 from fedskd_sim.scenario import Loaded
 
 PLACE = "place.json"
 PACKAGES = ("torch", "torchvision", "numpy", "pyzmq", "msgpack", "xxhash", "safetensors", "prometheus-client")
+
+
+@dataclass
+class Tail:
+    """Reads the complete new lines of a log file."""
+
+    path: Path
+    position: int = 0
+
+    def events(self) -> Iterator[Event]:
+        """Yield what has been logged since the last call; a line that a full disk or a death has torn is passed over."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self.position)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                self.position += len(line)
+                with suppress(ValueError):
+                    yield json.loads(line)
 
 
 def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
@@ -48,7 +72,7 @@ def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
 
 def subfolders(folder: Path) -> None:
     """Make the folders of a run folder that are not there."""
-    for name in ("records", "timings", "logs", "weights", "metrics"):
+    for name in ("records", "samples", "timings", "logs", "weights", "metrics"):
         (folder / name).mkdir(exist_ok=True)
 
 

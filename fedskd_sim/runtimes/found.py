@@ -55,7 +55,7 @@ class LocalRun:
 
     def events(self) -> Iterator[Event]:
         """Read the logs of all members."""
-        found = [json.loads(line) for file in self.folder.glob("logs/*.jsonl") for line in _whole_lines(file)]
+        found = [event for file in self.folder.glob("logs/*.jsonl") for event in folders.Tail(file).events()]
         yield from sorted(found, key=lambda event: event["time"])
 
     def lines(self, member: str) -> Iterator[str]:
@@ -101,7 +101,7 @@ class ClusterRun:
         with tempfile.TemporaryDirectory() as place:
             folders.subfolders(Path(place))
             once(self.runtime.reach, self.runtime.release, Path(place))
-            found = [json.loads(line) for file in Path(place).glob("logs/*.jsonl") for line in _whole_lines(file)]
+            found = [event for file in Path(place).glob("logs/*.jsonl") for event in folders.Tail(file).events()]
         yield from sorted(found, key=lambda event: event["time"])
 
     def lines(self, member: str) -> Iterator[str]:
@@ -200,10 +200,6 @@ def _place(folder: Path) -> dict[str, Any]:
 
 
 def _emptied(folder: Path) -> None:
-    for name in ("records", "timings", "logs"):
+    for name in ("records", "samples", "timings", "logs"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folders.subfolders(folder)
-
-
-def _whole_lines(file: Path) -> list[str]:
-    return [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

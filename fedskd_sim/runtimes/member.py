@@ -132,7 +132,7 @@ def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
     desk = replace(desk_of(scenario, order.name, order.folder, log, to_log=order.to_stdout), metrics=metrics)
     desk.phase("starting")
     with closing(desk.books), closing(_exporter(order, metrics)) as exporter:
-        ward = Ward(scenario, order.name, order.data, own_process=True, given=topology)
+        ward = Ward(scenario, order.name, order.data, own_process=True, given=topology, counted=desk.books.add)
         learner = make(ward)
         keys = order.read_keys(scenario)
         links = Links(

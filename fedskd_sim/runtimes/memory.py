@@ -99,7 +99,7 @@ class MemoryRuntime:
         scenario, world = self._order.loaded.scenario, self._world
         desk = desk_of(scenario, name, self._order.folder, self._log(name, hospital=name))
         self._stack.enter_context(closing(desk.books))
-        ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name))
+        ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=desk.books.add)
         self._wards[name] = ward
         worker = Worker(scenario, topology, name, make(ward), desk.span, ward.berths.prepare)
         world.add(Node(Hospital.of(topology, name, terms), worker, desk, world))

@@ -10,9 +10,9 @@ import gc
 import torch
 
 import fedskd_sim.learning.fedskd
-import fedskd_sim.runtimes.member
+import fedskd_sim.runtimes.entry
 
-MODULES = (fedskd_sim.learning.fedskd, fedskd_sim.runtimes.member)
+MODULES = (fedskd_sim.learning.fedskd, fedskd_sim.runtimes.entry)
 torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 gc.collect()

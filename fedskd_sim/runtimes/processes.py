@@ -7,49 +7,33 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError, HospitalCrashed, RegistrationTimeout, SocketPathTooLong
+from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, RegistrationTimeout, SocketPathTooLong
+from fedskd_sim.exits import rebuilt
+from fedskd_sim.member.crash import MEMORY
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
-from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
+from fedskd_sim.runtimes.deaths import DONE, cause, oom_kills, place
+from fedskd_sim.runtimes.entry import be_controller, be_hospital
+from fedskd_sim.runtimes.folder import Tail
+from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer
+from fedskd_sim.runtimes.member import MemberOrder
+from fedskd_sim.runtimes.private import private_folder
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.zeromq import Keys, Passwords
 
 LOOK_S = 0.1
+SIGNS_OF_THE_START = ("start", "warm_up", "arrived")
 LONGEST_FOLDER = 70
-
-
-@dataclass
-class Tail:
-    """Reads the complete new lines of a log file."""
-
-    path: Path
-    position: int = 0
-
-    def events(self) -> Iterator[Event]:
-        """Yield what has been logged since the last call."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as stream:
-            stream.seek(self.position)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return
-                self.position += len(line)
-                yield json.loads(line)
 
 
 @dataclass
@@ -61,6 +45,11 @@ class ProcessRuntime:
     _errors: list[Event] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
+    """Exit codes of members that have ended by themselves, first the first, before anyone was stopped."""
+    _places: dict[str, str] = field(default_factory=dict)
+    _started: bool = False
+    _server_exit: int | None = None
+    """The fork server's exit code, once it has died."""
     _sockets: Path | None = None
 
     def prepare(self, loaded: Loaded) -> None:
@@ -68,16 +57,12 @@ class ProcessRuntime:
 
         Raises:
             SocketPathTooLong: the fork server cannot listen in the folder for temporary files.
+            OutputNotWritable: nothing can be made in that folder.
 
         """
         _check_temporary_folder()
         learns = loaded.scenario.algorithm.name != "placebo"
-        multiprocessing.set_forkserver_preload([f"fedskd_sim.runtimes.{'preload' if learns else 'member'}"])
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: an interrupt is the launcher's business alone
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        self._server = ForkServer.running(f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path)
 
     @property
     def place(self) -> dict[str, Any]:
@@ -88,31 +73,27 @@ class ProcessRuntime:
         """Start the controller, wait for its address, then start all hospitals."""
         self._order = order
         self.prepare(order.loaded)
-        context = multiprocessing.get_context("forkserver")
-        self._sockets = Path(tempfile.mkdtemp(prefix="fedskd-"))
+        self._oom_kills = oom_kills()
+        self._sockets = Path(tempfile.mkdtemp(prefix="", dir=private_folder().path))
         try:
-            controller = self._announced(context)
+            controller = self._announced()
             for number, name in enumerate(order.loaded.scenario.names, 1):
                 member = replace(self._member(name, number), controller=controller)
-                self._start(context, name, _hospital_process, member, self._sockets)
+                self._start(name, be_hospital, member, private_folder().lease)
         except BaseException:
             self.stop()
             raise
 
     def wait(self, watch: Watch) -> None:
         """Follow logs and processes until all have ended; raises the error that ended the run."""
-        failed_at: float | None = None
+        end: float | None = None
         try:
-            while any(process.is_alive() for process in self._processes.values()):
-                wait([process.sentinel for process in self._processes.values() if process.is_alive()], timeout=LOOK_S)
+            while (end is None or clock.now() < end) and (left := self._left()):
+                wait([process.sentinel for process in left], timeout=LOOK_S)
+                self._note_ends()
                 self._look(watch)
-                self._exits = self._ended()
-                if failed_at is None and self._failed():
-                    failed_at = clock.now()
-                if failed_at is not None and clock.now() - failed_at > self._grace:
-                    break
-            self._look(watch)
-            self._exits = self._ended()
+                if end is None and self._failed():
+                    end = clock.now() + (0 if self._leaderless else self._grace)
         finally:
             self.stop()
         error = self._verdict()
@@ -123,7 +104,7 @@ class ProcessRuntime:
         """Ask processes to end, then kill them; remove the sockets."""
         patience = self._grace
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            alive = [process for process in self._processes.values() if process.is_alive()]
+            alive = [process for process in self._processes.values() if process.is_alive() or self._server_exit is not None]
             for process in alive:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid or 0, sign)
@@ -137,27 +118,37 @@ class ProcessRuntime:
     def _grace(self) -> float:
         return self._order.loaded.scenario.timeouts.stop
 
-    def _start(self, context: Any, name: str, target: Any, *arguments: Any) -> ForkServerProcess:
-        process: ForkServerProcess = context.Process(target=target, args=arguments, name=name, daemon=False)
-        process.start()
+    def _start(self, name: str, target: Any, *arguments: Any) -> ForkServerProcess:
+        process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments, name=name, daemon=False)
+        self._check_server()
+        try:
+            process.start()
+        except (OSError, EOFError):
+            self._check_server(SINCE_S)
+            raise
         self._processes[name] = process
         self._tails.append(Tail(self._order.folder / "logs" / f"{name}.jsonl"))
         return process
 
-    def _announced(self, context: Any) -> str:
+    def _check_server(self, patience: float = 0.0) -> None:
+        self._server_exit = self._server.death(patience)
+        if self._server_exit is not None:
+            raise self._server_died()
+
+    def _announced(self) -> str:
         """Start the controller and wait until it says where it listens."""
-        ours, theirs = context.Pipe()
-        process = self._start(context, CONTROLLER, _controller_process, self._member(CONTROLLER, 0), self._sockets, theirs)
+        ours, theirs = multiprocessing.Pipe()
+        process = self._start(CONTROLLER, be_controller, self._member(CONTROLLER, 0), private_folder().lease, theirs)
         theirs.close()
         seconds = self._order.loaded.scenario.timeouts.register_
-        if wait([ours, process.sentinel], timeout=seconds):
+        if ours in wait([ours, process.sentinel], timeout=seconds):
             with suppress(EOFError):
                 return str(ours.recv())
         process.join(self._grace)
+        self._note_ends()
         self._look(lambda _: None)
-        self._exits = self._ended()
         raise self._verdict() or RegistrationTimeout(
-            f"the controller did not come up within {seconds:g} s", fix="see logs/controller.err"
+            f"the controller did not come up within {seconds:g} s", fix=f"see {self._order.folder / 'logs'}"
         )
 
     def _member(self, name: str, number: int) -> MemberOrder:
@@ -190,9 +181,12 @@ class ProcessRuntime:
         """Read new events, keep the errors among them, and write the Prometheus targets when all are known."""
         for tail in self._tails:
             for event in tail.events():
+                name = event.get("hospital", CONTROLLER)
+                self._places[name] = place(event) or self._places.get(name, "")
+                self._started = self._started or event["event"] in SIGNS_OF_THE_START
                 if event["event"] == "error":
                     self._errors.append(event)
-                if event["event"] == "listening" and event.get("hospital"):
+                if event["event"] == "listening" and "hospital" in event:
                     self._metrics[event["hospital"]] = event["metrics"]
                     self._write_targets()
                 watch(event)
@@ -206,30 +200,71 @@ class ProcessRuntime:
             draft.write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
             draft.replace(file)
 
-    def _failed(self) -> bool:
-        return any(code for name, code in self._exits.items() if name != CONTROLLER)
+    def _left(self) -> list[ForkServerProcess]:
+        """List the processes to wait for: those whose end is not known, and none if it never will be."""
+        unknown = self._server_exit is not None
+        return [] if unknown else [process for name, process in self._processes.items() if name not in self._exits]
 
-    def _ended(self) -> dict[str, int]:
-        """Give the exit codes of members that have ended by themselves, before anyone was stopped."""
-        return {name: process.exitcode for name, process in self._processes.items() if process.exitcode is not None}
+    def _note_ends(self) -> None:
+        """Note who has ended, and how; without the fork server nobody can tell."""
+        for name, process in self._processes.items():
+            if name in self._exits or process.exitcode is None:
+                continue
+            if process.exitcode == UNKNOWN and (code := self._server.death(SINCE_S)) is not None:
+                self._server_exit = code
+                return
+            self._exits[name] = process.exitcode
+
+    @property
+    def _leaderless(self) -> bool:
+        """Tell whether the controller died without a word before the start: nobody can end or begin this run any more."""
+        told = any(event.get("hospital", CONTROLLER) == CONTROLLER for event in self._errors)
+        return bool(self._exits.get(CONTROLLER)) and not self._started and not told
+
+    def _failed(self) -> dict[str, int]:
+        """Give those whose end ends the run: a hospital, with a code or before it was done, or the controller before the start."""
+        return {
+            name: code
+            for name, code in self._exits.items()
+            if (not self._started and code if name == CONTROLLER else code or self._places.get(name) != DONE)
+        }
 
     def _verdict(self) -> FedskdError | None:
         """Choose the error that ended the run: a death, then a hospital's own error, then what it made others do."""
-        alone = len(self._processes) == 1
-        exits = {name: code for name, code in self._exits.items() if code and (name != CONTROLLER or alone)}
+        if self._server_exit is not None:
+            return self._server_died()
+        failed = self._failed()
         told = {event.get("hospital", CONTROLLER) for event in self._errors}
-        for name, code in exits.items():
+        for name, code in failed.items():
             if name not in told:
                 return self._crash(name, code)
-        error = verdict(self._errors) if exits else None
+        error = verdict(self._errors) if failed else None
         return self._order.loaded.placed(error) if error else None
 
     def _crash(self, name: str, code: int) -> FedskdError:
-        cause = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
-        file = self._order.folder / "logs" / f"{name}.err"
-        last = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] if file.exists() else []
-        text = f"{name!r} died {cause}" + (f": {last[0][:200]}" if last else "")
-        return HospitalCrashed(text, fix=f"see {file}")
+        """Say of whom, where and why, and point to a file only if there is something in it."""
+        logs = self._order.folder / "logs"
+        told = [file for file in (logs / f"{name}.err", logs / f"{name}.jsonl") if file.is_file() and file.stat().st_size]
+        errors = [file.read_text(encoding="utf-8", errors="replace") for file in told if file.suffix == ".err"]
+        where = self._places.get(name, "while it started") if name != CONTROLLER else "before the start"
+        why, fix = self._why(code)
+        text = f"{name!r} died {why} {where}" + "".join(f": {text.splitlines()[-1][:200]}" for text in errors if text.strip())
+        fix = fix or "".join(f"see {file}" for file in told[:1])
+        known = rebuilt(code, text, fix=fix)
+        return HospitalCrashed(text, fix=fix) if type(known) is FedskdError else known
+
+    def _why(self, code: int) -> tuple[str, str]:
+        """Say how a process ended, and what to do about it where the kernel has counted a kill for lack of memory."""
+        counted = (oom_kills() or 0) - (self._oom_kills or 0)
+        if code == -signal.SIGKILL and counted > 0:
+            return f"{cause(code)}, for lack of memory,", f"its cgroup counts {counted} such kills since the launch: {MEMORY}"
+        return cause(code), ""
+
+    def _server_died(self) -> FedskdError:
+        code = self._server_exit
+        why, fix = ("unseen", "") if code in (None, UNKNOWN) else self._why(code or 0)
+        text = f"the fork server, the process that starts the hospitals and learns how they end, died {why}"
+        return ForkServerDied(f"{text}; how the hospitals ended is not known", fix=fix or "start the run again")
 
 
 def _check_temporary_folder() -> None:
@@ -238,39 +273,3 @@ def _check_temporary_folder() -> None:
     if len(os.fsencode(folder)) > LONGEST_FOLDER:
         text = f"{folder} is too long a path for Unix sockets, {LONGEST_FOLDER} bytes are allowed"
         raise SocketPathTooLong(text, fix="set TMPDIR to a shorter path")
-
-
-def _hospital_process(order: MemberOrder, sockets: Path) -> None:
-    _enter(order, sockets)
-    try:
-        run_hospital(order)
-    except FedskdError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - into the process's own error file
-        sys.exit(error.exit_code)
-
-
-def _controller_process(order: MemberOrder, sockets: Path, announce: Connection) -> None:
-    _enter(order, sockets)
-    try:
-        run_controller(order, announce.send)
-    except FedskdError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - into the process's own error file
-        sys.exit(error.exit_code)
-
-
-def _enter(order: MemberOrder, sockets: Path) -> None:
-    """Give the process its own error file, and make it end, and sockets and keys with it, when the launcher dies."""
-    descriptor = os.open(order.folder / "logs" / f"{order.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch_parent, args=(sockets,), daemon=True).start()
-
-
-def _watch_parent(sockets: Path) -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        shutil.rmtree(sockets, ignore_errors=True)
-        os._exit(1)

@@ -34,7 +34,7 @@ from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
-from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
+from fedskd_sim.scenario.volumes import Nifti, Space, SyntheticVolumes, spaceless
 
 __all__ = [
     "BUILT_IN",
@@ -75,6 +75,7 @@ __all__ = [
     "Scenario",
     "Schedule",
     "Similarity",
+    "Space",
     "SyntheticRoi",
     "SyntheticSkin",
     "SyntheticVolumes",
@@ -87,4 +88,5 @@ __all__ = [
     "nearest",
     "passes",
     "raise_all",
+    "spaceless",
 ]

@@ -1,6 +1,6 @@
 """How the hospitals learn from each other: one class per algorithm, chosen by ``algorithm.name``.
 
-Every class says how models move in a round (``lap``, see `fedskd_sim.ring`), whether models train alone before the first round
+Every class says how models move in a round (``lap``, see `fedskd_sim.topology`), whether models train alone before the first round
 (``warms_up``), and its ``work``: sample-gradients per hospital and round, in passes of one model over the hospital's training data.
 """
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
 
 Lap = Literal["circulation", "reduction", "none"]
-"""How models move in a round, see `fedskd_sim.ring`."""
+"""How models move in a round, see `fedskd_sim.topology`."""
 Grid = Annotated[int, Field(ge=1, le=64)]
 Tap = Literal["mid", "deep"]
 """A map of a model that levels compare: a middle stage's or the last one's, see `fedskd-sim models`."""

@@ -22,6 +22,7 @@ from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.explain import nearest, translated
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
+from fedskd_sim.scenario.volumes import spaces_differ
 
 LAST_PORT = 65535
 
@@ -121,6 +122,7 @@ def _contradictions(scenario: Scenario, document: Document) -> Iterator[FedskdEr
         message = "true has no meaning with transport ipc"
         yield InvalidValue(message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'")
     yield from contradictions([(hospital.name, hospital.data) for hospital in scenario.hospitals])
+    yield from spaces_differ(scenario.hospitals)
     for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
         if base and base + len(scenario.hospitals) > LAST_PORT:
             message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"

@@ -24,6 +24,8 @@ TEXT_LIMIT = 2048
 """Characters of what is meant for people."""
 CONTROL_LIMIT = 12 << 10
 """Bytes of any message but a traveller and the address book: the longest names and texts fit, whatever their characters."""
+SHORT = 256
+"""Bytes of a header in which nothing large can be promised; an answer and what goes ahead of a parcel have less."""
 ENTRY_BYTES = 768
 """What a member may take in the address book: its name twice, its address and its key."""
 COUNT_LIMIT = 1 << 31
@@ -155,11 +157,12 @@ def _table(tensors: list[Any], spec: Spec) -> Spec:
 
 
 def _unpacked(frame: Frame, limits: Limits) -> Any:
-    """Read msgpack, first without making anything: lists in lists that promise items and end are found before memory is taken."""
+    """Read msgpack; what is not short is first read without making anything: lists in lists may promise many items and then end."""
     try:
-        whole = msgpack.Unpacker(max_buffer_size=limits.size)
-        whole.feed(frame)
-        whole.skip()
+        if len(frame) > SHORT:
+            whole = msgpack.Unpacker(max_buffer_size=limits.size)
+            whole.feed(frame)
+            whole.skip()
         return msgpack.unpackb(
             frame,
             object_pairs_hook=_mapping,
@@ -175,11 +178,9 @@ def _unpacked(frame: Frame, limits: Limits) -> Any:
 
 def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
     """Make a mapping of what has names, each once."""
-    if not all(isinstance(name, str) for name, _ in pairs):
-        raise bad("a key that is no text")
     found = dict(pairs)
-    if len(found) != len(pairs):
-        raise bad("a key that comes twice")
+    if len(found) != len(pairs) or not {type(name) for name in found} <= {str}:
+        raise bad("a key that comes twice, or is no text")
     return found
 
 
@@ -201,11 +202,12 @@ def _readable(text: str) -> str:
 
 def _checked(kind: type[Message], values: dict[str, Any], *, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Check all header fields of a kind but those that are given."""
-    given = given or {}
-    wanted = {name: form for name, form in _FIELDS[kind.__name__].items() if name not in given}
+    wanted = _FIELDS[kind.__name__]
+    if given:
+        wanted = {name: form for name, form in wanted.items() if name not in given}
     if values.keys() != wanted.keys():
         raise bad(f"{kind.__name__} must have the fields {', '.join(sorted(wanted))}")
-    return {name: _field(name, form, values[name]) for name, form in wanted.items()} | dict(given)
+    return {name: _field(name, form, values[name]) for name, form in wanted.items()} | dict(given or {})
 
 
 def _field(name: str, form: str, value: Any) -> Any:

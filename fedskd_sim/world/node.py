@@ -120,7 +120,7 @@ class Node:
         self.shell.handle(Ended(word.code, word.reason) if isinstance(word, End) else Joined())
 
     def _shell(self, state: State, models: dict[int, Weights]) -> Shell:
-        shell = Shell(self.machine, self, self.desk, state, models, self._before)
+        shell = Shell(self.machine, self, self.desk, state, models, self._before if self.world.persists else None)
         shell.numbers = max(models, default=0)
         return shell
 
@@ -147,9 +147,13 @@ class Node:
             return
         if self.world.persists:
             self._finished = deepcopy(self.worker.learner)
+        self.world.later(self, self.cost, partial(self._hand_in, task.index, left, record))
+
+    def _hand_in(self, index: int, left: list[tuple[Weights, str]], record: Record | None) -> None:
+        """Give back what came of a step."""
         for weights, mark in left:
-            self.world.later(self, self.cost, partial(self.shell.release, task.index, weights, mark))
-        self._soon(Finished(task.index, record), self.cost)
+            self.shell.release(index, weights, mark)
+        self.shell.handle(Finished(index, record))
 
     def _soon(self, event: Event, seconds: float = 0.0) -> None:
         self.world.later(self, seconds, partial(self.shell.handle, event))

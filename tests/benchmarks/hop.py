@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from fedskd_sim.messages import CONTROLLER, Start
-from fedskd_sim.transport.zeromq import Hub, Keys
+from fedskd_sim.transport.zeromq import Hub, Keys, Passwords
 from tests.benchmarks.rings import MEMBERS, NAMES, PATIENCE_S, gloo, ours, tcp
 from tests.benchmarks.table import Table
 
@@ -59,12 +59,12 @@ def measured(target: Callable[[int, Any], None], *, meet: Callable[[list[Any]], 
 def run_ours(kind: str, *, allocator: bool = True, copies: bool = False, together: bool = False) -> Found:
     """Measure our hop over ipc, tcp or curve; ``allocator``: with the C allocator as hospitals set it; ``copies``: see `Ours`."""
     with tempfile.TemporaryDirectory() as folder:
-        keys = Keys.for_members((CONTROLLER, *NAMES)) if kind == "curve" else {}
+        keys = (Keys if kind == "curve" else Passwords).for_members((CONTROLLER, *NAMES))
         address = f"ipc://{folder}/hub" if kind == "ipc" else f"tcp://127.0.0.1:{free_ports(1)[0]}"
         settings = {"kind": kind, "folder": Path(folder), "hub": address, "keys": keys}
 
         def introduce(_pipes: list[Any]) -> None:
-            hub = Hub(address, keys.get(CONTROLLER))
+            hub = Hub(address, keys[CONTROLLER])
             book = [hub.receive(PATIENCE_S) for _ in NAMES]
             start = Start({one.hospital: one.address for one in book}, {one.hospital: one.public_key for one in book})
             for name in NAMES:
@@ -95,7 +95,7 @@ ALONE: dict[str, Callable[[], Found]] = {
     REFERENCE: run_tcp,
     "raw TCP into new memory each time": partial(run_tcp, fresh=True),
     "ours, ipc": partial(run_ours, "ipc"),
-    "ours, tcp without keys": partial(run_ours, "tcp"),
+    "ours, tcp without encryption": partial(run_ours, "tcp"),
     "ours, tcp with CURVE": partial(run_ours, "curve"),
     "ours, ipc, and the copy to go back to": partial(run_ours, "ipc", copies=True),
     "ours, ipc, default allocator": partial(run_ours, "ipc", allocator=False),
@@ -105,7 +105,7 @@ ALONE: dict[str, Callable[[], Found]] = {
 TOGETHER: dict[str, Callable[[], Found]] = {
     REFERENCE: partial(run_tcp, together=True),
     "ours, ipc": partial(run_ours, "ipc", together=True),
-    "ours, tcp without keys": partial(run_ours, "tcp", together=True),
+    "ours, tcp without encryption": partial(run_ours, "tcp", together=True),
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from manifests import containers, defects, pod_of
 
+from fedskd_sim.exits import final_codes
 from fedskd_sim.runtimes.kubernetes.jobs import job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.scenario import load
@@ -115,6 +116,13 @@ def test_every_object_makes_sense(manifests: Path) -> None:
     """The rules across fields hold for every object."""
     for body in bodies(manifests):
         assert defects(body) == [], body["metadata"]["name"]
+
+
+def test_all_jobs_give_up_on_the_same_exit_codes(manifests: Path) -> None:
+    """The controller's Job and the hospitals' end at every code of the table of errors, and at no other."""
+    policies = [body["spec"]["podFailurePolicy"]["rules"] for body in bodies(manifests) if body["kind"] == "Job"]
+    lists = [rule["onExitCodes"]["values"] for rules in policies for rule in rules if "onExitCodes" in rule]
+    assert lists == [list(final_codes())] * 4
 
 
 def checkov(file: Path) -> subprocess.CompletedProcess[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from watching import PATIENCE_S, until
 
 SLOW = """
 name: slow
 hospitals: [{name: north, architecture: buffer}, {name: east, architecture: buffer}]
 algorithm: {name: placebo, rounds: 40, session_seconds: 0.5}
 """
-PATIENCE_S = 30
 
 
 def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -26,9 +26,7 @@ def test_a_run_of_processes_can_be_seen_read_and_stopped(tmp_path: Path) -> None
     file.write_text(SLOW, encoding="utf-8")
     command = [sys.executable, "-m", "fedskd_sim", "launch", str(file), "--out", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as launcher:
-        deadline = time.monotonic() + PATIENCE_S
-        while "training with" not in (seen := cli("status", folder).stdout):
-            assert time.monotonic() < deadline, seen
+        seen = until(lambda: "training with" in (said := cli("status", folder).stdout) and said)
         assert f"running, process {launcher.pid}" in seen
         assert '"event": "arrived"' in cli("logs", folder, "north").stdout
         assert cli("stop", folder).stdout == "stopped\n"

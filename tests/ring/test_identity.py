@@ -12,9 +12,13 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from fedskd_sim.errors import InvalidValue
+from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.processes import ProcessRuntime
+from fedskd_sim.scenario import load
 from fedskd_sim.transport.zeromq import Identity, Keys, Passwords, read
 from fedskd_sim.transport.zeromq.sockets import AT_A_TIME, ENVELOPE, QUEUE, Arrival, Endpoint, Inbox, take
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("controller", "aa", "bb", "mm")
 PATIENCE_MS = 20_000
 LINKS = [("ipc", Passwords), ("tcp", Passwords), ("ipc", Keys), ("tcp", Keys)]
@@ -267,3 +271,19 @@ def test_a_flood_of_strangers_keeps_no_member_out(tmp_path: Path) -> None:
                 at.socket(Passwords({"bb": "wrong"}), "aa")
             assert at.admitted(at.identities["aa"], "aa")
             assert at.inbox.receive() is None
+
+
+@pytest.mark.parametrize(
+    ("network", "kind"), [("ipc", Passwords), ("tcp", Keys), ("tcp, plaintext: true", Passwords)], ids=["ipc", "tcp", "plaintext"]
+)
+def test_the_launcher_gives_every_member_a_file_of_its_own(network: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
+    """On every kind of link the launcher makes one file per member, with what only it may have, in a folder for its user alone."""
+    text = (ROOT / "scenarios" / "placebo-ok.yaml").read_text() + f"\nnetwork: {{transport: {network}}}\n"
+    (tmp_path / "scenario.yaml").write_text(text)
+    loaded = load(tmp_path / "scenario.yaml")
+    runtime = ProcessRuntime(_sockets=tmp_path)
+    runtime._order = Order(loaded, "run", tmp_path)
+    identities = {name: read(runtime._key_file(name)) for name in ("controller", *loaded.scenario.names)}
+    assert {type(identity) for identity in identities.values()} == {kind}
+    assert len(set(map(repr, map(vars, identities.values())))) == len(identities) > 2
+    assert stat.S_IMODE(runtime._key_file("controller").parent.stat().st_mode) == 0o700

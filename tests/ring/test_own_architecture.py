@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedskd_sim.errors import FedskdError, ImageTooSmall, InvalidValue
+from fedskd_sim.errors import FedskdError, HospitalCrashed, ImageTooSmall, InvalidValue
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.listing import _lines
@@ -129,6 +129,19 @@ def test_a_broken_architecture_is_an_error_where_a_scenario_names_it(
     assert "cannot be used" in _lines("mine")[0]
     assert words.replace("(B, 3)", "(B, 7)") in _lines("mine")[1]
     assert not [*problems(load(scenario_file(SCENARIO.format(architecture="cnn-residual"))).scenario, None)]
+
+
+def test_one_that_fails_in_mid_run_is_told_with_its_line(
+    install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
+) -> None:
+    """An exception of an architecture's own ends the run with the hospital, the place, the words and the line of code."""
+    fails = "if multiprocessing.parent_process() and len(images) > 8: raise RuntimeError('no such luck')"
+    text = "import multiprocessing\n" + good().replace("        mid =", f"        {fails}\n        mid =")
+    install("m", {"mine": "m:net"}, text)
+    done = cli("launch", scenario_file(SCENARIO.format(architecture="mine")), "--out", tmp_path / "out")
+    assert done.returncode == HospitalCrashed.exit_code
+    assert re.search(r"'a' died in its warm-up: RuntimeError: no such luck \(m\.py:\d+, in forward\)", done.stderr), done.stderr
+    assert "Traceback" in (tmp_path / "out" / "logs" / "a.err").read_text()
 
 
 def test_a_name_belongs_to_one(install: Callable, scenario_file: Callable) -> None:

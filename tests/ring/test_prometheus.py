@@ -7,13 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from watching import until
 
 from fedskd_sim.observe.metrics import GAUGES
 from fedskd_sim.records import read_records
@@ -77,10 +77,7 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
     records = read_records(tmp_path / "out")
 
     def value(text: str) -> float:
-        deadline = time.monotonic() + 10
-        while not (found := prometheus(f"last_over_time({text}[5m])")) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        return float(found[0]["value"][1])
+        return float(until(lambda: prometheus(f"last_over_time({text}[5m])"))[0]["value"][1])
 
     for host in ("north", "south"):
         own = [record for record in records if record.host == host]

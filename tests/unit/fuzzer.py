@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import struct
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -92,7 +93,7 @@ class Fuzzer:
         """Change one value of a tree: this one, or one below."""
         draw = self.draw
         if isinstance(tree, list) and tree and draw.random() < 0.85:
-            place = draw.randrange(len(tree))
+            place = draw.choice((draw.randrange(len(tree)), len(tree) - 1))  # where the fields are
             match draw.randrange(12):
                 case 0:
                     del tree[place]
@@ -108,21 +109,23 @@ class Fuzzer:
                 case _:
                     tree[place] = self.bent(tree[place])
             return tree
-        return self.evil()
+        return self.evil(tree)
 
-    def evil(self) -> Any:
-        """Draw a value that hurts."""
+    def evil(self, like: object = None) -> Any:
+        """Draw a value that hurts, often of the type of another."""
         draw = self.draw
         tiny = (1 << draw.randrange(1, 9)) - 1
+        texts = ("", "\0", "\x1b[2J", "\n", "\u202e", "\u2028", "é" * tiny, "x" * tiny * 20, "💥" * 2048, *NAMES)
+        alike = {
+            int: (-1, 0, 1, 255, 256, (1 << 31) - 1, 1 << 31, 1 << 53, (1 << 64) - 1, -(1 << 63)),
+            float: (math.nan, math.inf, -math.inf, 1e308, -0.0, 0.5, 5e-324),
+            str: texts,
+        }
+        if type(like) in alike and draw.random() < 0.6:
+            return draw.choice(alike[type(like)])
+        rare = (None, True, False, b"", b"x", bytes(tiny * 40), msgpack.ExtType(5, b""), msgpack.Timestamp(tiny, 0))
         makers: list[Callable[[], Any]] = [
-            lambda: draw.choice(
-                (None, True, False, -1, 0, 1, 255, 256, 1 << 31, (1 << 31) - 1, 1 << 53, (1 << 64) - 1, -(1 << 63))
-            ),
-            lambda: draw.choice((math.nan, math.inf, -math.inf, 1e308, -0.0, 0.5, 5e-324)),
-            lambda: draw.choice(("", "\0", "\x1b[2J", "\n", "\u202e", "\u2028", "é" * tiny, "x" * tiny * 20, "💥" * 2048, *NAMES)),
-            lambda: draw.choice(
-                (b"", b"x", bytes(tiny * 40), msgpack.ExtType(5, b""), msgpack.Timestamp(tiny, 0), msgpack.ExtType(1, bytes(tiny)))
-            ),
+            lambda: draw.choice((*rare, *alike[int], *alike[float], *texts)),
             lambda: [self.evil() if draw.random() < 0.2 else 0 for _ in range(draw.choice((0, 1, 5, tiny)))],
             lambda: Tree([(draw.choice((*NAMES, 1, b"k", None)), 0) for _ in range(draw.choice((0, 1, 3, tiny)))]),
             lambda: Tree([(str(number), number) for number in range(draw.choice((3, tiny * 10)))]),
@@ -228,7 +231,22 @@ def taken(frames: Frames, limits: Any) -> Iterator[Message]:
     except BadMessage:
         return
     assert decode(encode(message), limits) == message
+    assert all(sane(getattr(message, name)) for name in _FIELDS[type(message).__name__])
     yield message
+
+
+def sane(value: Any) -> bool:
+    """Tell whether a value in an accepted message is one that can be shown and counted with."""
+    match value:
+        case str():
+            return len(value) <= 2048 and not {unicodedata.category(sign) for sign in value.replace("\n", "")} & {"Cc", "Cf", "Cs"}
+        case int():
+            return not isinstance(value, bool) and 0 <= value < 1 << 31
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(map(sane, (*value.keys(), *value.values())))
+    return all(map(sane, value if isinstance(value, tuple) else (getattr(value, name) for name in _FIELDS["HopId"])))
 
 
 def models(messages: Sequence[Frames]) -> Iterator[Traveller]:

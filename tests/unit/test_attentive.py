@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from fedskd_sim.transport.base import NothingReceived
 
 from fedskd_sim.messages import Done, Failed, Message, Progress
 from fedskd_sim.runtimes.kubernetes import conductor
+from fedskd_sim.transport import NothingReceived
+
+
+@dataclass
+class Clock:
+    """A clock that goes on only where somebody sleeps."""
+
+    time: float = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
 
 
 @dataclass
@@ -18,8 +30,8 @@ class Words:
     """A hub that has some words waiting, or a roster that comes to its conclusions after a while."""
 
     waiting: list[Message]
+    clock: Clock = field(default_factory=Clock)
     delay: float = 0.0
-    _begun: float = field(default_factory=time.monotonic)
 
     def receive(self, timeout: float) -> Message:
         if not self.waiting:
@@ -27,17 +39,23 @@ class Words:
         return self.waiting.pop(0)
 
     def conclusion(self) -> Message | None:
-        ready = time.monotonic() - self._begun >= self.delay
-        return self.waiting.pop(0) if self.waiting and ready else None
+        return self.waiting.pop(0) if self.waiting and self.clock.now() >= self.delay else None
 
 
 @pytest.fixture
-def hear(monkeypatch: pytest.MonkeyPatch) -> Any:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Put a clock of the test's own into the controller."""
+    made = Clock()
+    monkeypatch.setattr(conductor, "clock", made)
+    return made
+
+
+@pytest.fixture
+def hear(clock: Clock) -> Any:
     """Say something to the controller while a conclusion is on its way."""
-    monkeypatch.setattr(conductor, "OWN_WORD_S", 0.5)
 
     def attend(said: Message, concluded: list[Message]) -> Message:
-        return conductor.Attentive(Words([said]), Words(concluded, 0.1)).receive(1)
+        return conductor.Attentive(Words([said]), Words(concluded, clock, delay=clock.now() + 1)).receive(5)
 
     return attend
 
@@ -45,20 +63,20 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("code", [40, 45])
 def test_a_dead_pod_is_the_cause_of_a_time_out(code: int, hear: Any) -> None:
     """A hospital that waited in vain is told of first; the crash that its pod's state shows a moment later is what counts."""
-    crash = Failed("east", 41, "its container ended with exit code 70")
-    assert hear(Failed("south", code, "waited"), [crash]) == crash
+    crash = Failed(1, "east", 41, "its container ended with exit code 70")
+    assert hear(Failed(1, "south", code, "waited"), [crash]) == crash
 
 
-def test_a_time_out_alone_stands(hear: Any) -> None:
+def test_a_time_out_alone_stands(hear: Any, clock: Clock) -> None:
     """Where no pod has died, the time-out is passed on after a moment."""
-    late = Failed("south", 40, "waited")
+    late = Failed(1, "south", 40, "waited")
     assert hear(late, []) == late
-    assert hear(late, [Done("east")]) == late
+    assert conductor.OWN_WORD_S <= clock.now() < conductor.OWN_WORD_S + conductor.LOOK_S
+    assert hear(late, [Done(1, "east")]) == late
 
 
-def test_other_words_are_passed_on_at_once(hear: Any) -> None:
+def test_other_words_are_passed_on_at_once(hear: Any, clock: Clock) -> None:
     """Neither progress nor another error waits for the pods."""
-    begun = time.monotonic()
-    for word in (Progress("south", "east", 1, 1, 0.5), Failed("south", 43, "not a number")):
+    for word in (Progress(1, "south", "east", 1, 1, 0.5), Failed(1, "south", 43, "not a number")):
         assert hear(word, []) == word
-    assert time.monotonic() - begun < 0.2
+    assert clock.now() == 0

@@ -1,9 +1,8 @@
-"""Comparisons: equal work, paired seeds, and no winner inside the noise."""
+"""Comparisons: equal work, paired seeds, and runs that are carried out once."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from click.testing import CliRunner
 
 from fedskd_sim.cli import main
 from fedskd_sim.compare.plan import Task, choices, methods, tasks
-from fedskd_sim.compare.statistics import paired, verdict
 from fedskd_sim.compare.work import Workshop
 from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, OutputNotWritable, UnknownKey
 from fedskd_sim.exits import INTERRUPTED
@@ -95,26 +93,6 @@ def test_the_text_of_a_run_is_a_scenario_file_that_says_the_same(scenario_file: 
             assert load(scenario_file(task.text)).scenario == task.scenario
 
 
-def test_paired_differences_are_what_their_formulas_say() -> None:
-    """Mean, standard error sd / sqrt(n) and an interval of the differences; seeds with a missing value are left out."""
-    found = paired([3.0, 5.0, 4.0, math.nan], [1.0, 2.0, 3.0, 4.0])
-    assert found.mean == pytest.approx(2.0)
-    assert found.error == pytest.approx(1.0 / math.sqrt(3))
-    assert (found.low, found.high) == pytest.approx((1.0, 3.0), abs=0.4)
-    assert found.beyond_noise
-    assert not paired([1.0, 2.0], [2.0, 1.0]).beyond_noise
-    assert paired([1.0], [0.0]).error == math.inf
-    assert math.isnan(paired([], []).mean)
-
-
-def test_no_winner_inside_the_noise() -> None:
-    """The best method stands alone only if it is ahead of every other by more than twice the standard error."""
-    clear, noisy, low = [0.80, 0.81, 0.82], [0.79, 0.83, 0.78], [0.70, 0.71, 0.72]
-    assert verdict({"noisy": noisy, "clear": clear, "low": low}) == ("clear", "noisy")
-    assert verdict({"clear": clear, "low": low}) == ("clear",)
-    assert verdict({"nothing": [math.nan]}) == ()
-
-
 def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cli: Callable, tmp_path: Path) -> None:
     """Two methods over two seeds give a table, a page and numbers; a second call runs only what is missing; failures are told."""
     path, out = scenario_file(TINY), tmp_path / "out"
@@ -124,6 +102,8 @@ def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cl
     found = json.loads((out / "compare.json").read_text())
     assert (found["control"], found["seeds"]) == ("local", [1, 2])
     assert [len(method["values"]["auc"]["own"]) for method in found["methods"]] == [2, 2]
+    assert found["methods"][1]["differences"]["auc"]["mean"]["seeds"] == 2
+    assert "Means rest on 16 test samples a seed." in first.stdout
     assert "<svg" in (out / "compare.html").read_text()
     assert not list((out / "runs").glob("*/*.yaml"))
 

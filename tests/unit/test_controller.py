@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fedskd_sim.errors import HopTimeout, RegistrationTimeout
-from fedskd_sim.exits import hospital_codes
+from fedskd_sim.exits import final_codes
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.observe.log import EventLog
@@ -23,7 +23,7 @@ from fedskd_sim.transport import NothingReceived
 
 SCENARIO = load(Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml").scenario
 NAMES = ("north", "east", "south")
-REGISTRAR = Registrar(SCENARIO, "run", 1, hospital_codes())
+REGISTRAR = Registrar(SCENARIO, "run", 1, frozenset(final_codes()))
 ADDRESSES, KEYS = {name: f"at-{name}" for name in NAMES}, {name: f"key-{name}" for name in NAMES}
 BOOK = Start(1, ADDRESSES, KEYS)
 ENOUGH = End(1, 0, "all hospitals are done")
@@ -99,7 +99,7 @@ def test_the_run_ends_when_all_are_done() -> None:
     assert state.ended == ENOUGH
 
 
-@pytest.mark.parametrize("code", sorted(hospital_codes()))
+@pytest.mark.parametrize("code", sorted(frozenset(final_codes())))
 def test_the_first_failure_ends_the_run_for_all(code: int) -> None:
     """The end carries the first failure's code, whichever it is, and names its hospital; what comes later changes nothing."""
     failed = Failed(1, "east", code, "too late")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from fedskd_sim.errors import FedskdError, InvalidValue, ScenarioError, UnknownK
 from fedskd_sim.exits import all_errors, rebuilt
 
 LEAVES = [error for error in all_errors() if not error.__subclasses__()]
+CHART = Path(__file__).parent.parent.parent / "helm" / "fedskd-sim"
 TABLE = re.findall(r"-- (\w+)(?: +(\d+)  (\S.*))?$", errors.__doc__ or "", re.MULTILINE)
 
 
@@ -29,6 +33,23 @@ def test_exit_codes_are_unique_and_clear_of_the_shells() -> None:
     assert len(set(codes)) == len(codes)
     assert set(codes).isdisjoint({0, 1, 2, exits.INTERRUPTED})
     assert all(code < 126 for code in codes)
+
+
+def test_a_new_error_is_final_in_the_cluster_too() -> None:
+    """A class with a number of its own joins the codes after which no pod is tried again, and the chart has exactly these."""
+    kept = json.loads((CHART / "files" / "final-codes.json").read_text(encoding="utf-8"))
+    assert kept == list(exits.final_codes()), f"write {json.dumps(exits.final_codes())} into the chart's files/final-codes.json"
+    assert '.Files.Get "files/final-codes.json"' in (CHART / "templates" / "controller.yaml").read_text(encoding="utf-8")
+
+    class NewError(FedskdError):
+        """An error that nobody has thought of yet."""
+
+        exit_code = 125
+
+    assert NewError.exit_code in exits.final_codes()
+    del NewError
+    gc.collect()
+    assert json.loads(json.dumps(exits.final_codes())) == kept
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)

@@ -137,7 +137,7 @@ def test_a_hospitals_own_word_goes_before_its_exit_code() -> None:
 def test_a_finished_hospital_is_done_even_if_its_word_was_lost() -> None:
     """A pod that has succeeded counts as done, once."""
     ward = Ward(time.time())
-    assert ward.concludes(CASES["done"]) == Done("north")
+    assert ward.concludes(CASES["done"]) == Done(1, "north")
     assert ward.roster.conclusion() is None
 
 

@@ -13,10 +13,10 @@ RING = Topology(("north", "south"), 1)
 
 
 def events() -> list[dict[str, object]]:
-    place = {"hospital": "north", "model": "south", "round": 1, "hop": 1}
-    warm = {"event": "finished", "round": 0, "hop": 0, "kind": "warm_up", "outcome": "trained"}
+    place = {"time": 0.0, "hospital": "north", "model": "south", "round": 1, "hop": 1}
+    warm = {"time": 0.0, "event": "finished", "round": 0, "hop": 0, "kind": "warm_up", "outcome": "trained"}
     return [
-        {"event": "warm_up", "hospital": "north"},
+        {"time": 0.0, "event": "warm_up", "hospital": "north"},
         {**warm, "hospital": "north", "model": "north", "accuracy": 0.25},
         {**warm, "hospital": "south", "model": "south", "accuracy": 0.5},
         {"event": "arrived", "kind": "visit", **place},
@@ -59,7 +59,16 @@ def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero(
     for event in events()[:2]:
         progress(event)
     assert progress.left() is None
-    done = {"event": "finished", "kind": "visit", "outcome": "trained", "accuracy": 1.0, "model": "x", "round": 1, "hop": 1}
+    done = {
+        "time": 0.0,
+        "event": "finished",
+        "kind": "visit",
+        "outcome": "trained",
+        "accuracy": 1.0,
+        "model": "x",
+        "round": 1,
+        "hop": 1,
+    }
     for name in RING.hospitals:
         for _ in range(5 - (name == "north")):
             progress({**done, "hospital": name})

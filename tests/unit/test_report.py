@@ -9,12 +9,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable
 from fedskd_sim.program import Program
 from fedskd_sim.records import Ledger, Measure, Record, Timing
 from fedskd_sim.report import as_json, as_text, summarise, write
+from fedskd_sim.report.basis import rarest_classes
 from fedskd_sim.topology import Topology
 
 THREE = ("north", "east", "south")
@@ -185,17 +187,65 @@ def test_a_record_of_an_unknown_hospital_is_refused() -> None:
 def test_the_text_has_percentages_with_one_decimal() -> None:
     """A terminal shows the table of own and others, and the matrix with numbered columns."""
     lines = as_text(summarise(evaluations(), THREE)).splitlines()
-    assert next(line for line in lines if line.startswith("mean")).split() == ["mean", "90.0", "42.5"]
+    assert next(line for line in lines if line.startswith("mean")).split() == ["mean", "90.0", "42.5", "35", "35"]
     assert next(line for line in lines if line.startswith(" 2 east")).split() == ["2", "east", "70.0", "80.0", "40.0"]
 
 
 @pytest.mark.parametrize("size", [2, 4, 17])
 def test_the_text_fits_a_terminal(size: int) -> None:
-    """No line is longer than 100 columns, with the longest names and seventeen hospitals too."""
+    """No line is longer than 100 columns, with the longest names, many samples and seventeen hospitals too."""
     names = tuple(f"{'hospital-' * 4}{number:04}" for number in range(size))
-    text = as_text(summarise([replace(record, architecture="net-" * 10) for record in story(names)], names))
+    found = [replace(record, architecture="net-" * 10) for record in story(names)]
+    found = [replace(record, measures=dict(record.measures) | {"accuracy": Measure(9999, 99999)}) for record in found]
+    text = as_text(summarise(found, names, rarest=dict.fromkeys(names, 9999)))
     assert max(map(len, text.splitlines())) <= 100
     assert all(name[-4:] in text for name in names)
+
+
+def labelled(run: Path, **hosts: list[int]) -> None:
+    """Write the labels of some hospitals' test data as predictions hold them."""
+    (run / "predictions").mkdir()
+    for host, labels in hosts.items():
+        np.savez_compressed(run / "predictions" / f"{host}.npz", labels=np.array(labels))
+
+
+def test_beside_each_mean_stands_what_it_rests_on(tmp_path: Path) -> None:
+    """Text, page and JSON show the test samples of own, others and all and, where known, the fewest of a class at a hospital."""
+    run = folder(tmp_path, evaluations(), THREE)
+    labelled(run, north=[2] * 4 + [0] * 6, east=[1] * 3 + [0] * 17, south=[3] * 5)
+    write(run, THREE)
+    lines = (run / "report.txt").read_text(encoding="utf-8").splitlines()
+    heads = ("north", "east", "south", "mean")
+    found = [re.split(r"  +", next(line for line in lines if line.startswith(head)))[-2:] for head in heads]
+    assert found == [["10 (4)", "25 (3)"], ["20 (3)", "15 (4)"], ["5 (5)", "30 (3)"], ["35 (3)", "35 (3)"]]
+    assert [line.split() for line in lines[-2:]] == [["samples", "10", "20", "5"], ["rarest", "class", "4", "3", "5"]]
+    told = json.loads((run / "report.json").read_text(encoding="utf-8"))["tested"]
+    assert told == [{"samples": 10, "rarest": 4}, {"samples": 20, "rarest": 3}, {"samples": 5, "rarest": 5}]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert '<td class="part">20 (3)</td><td>15 (4)</td>' in page
+    assert "<td>10 (4)</td><td>20 (3)</td><td>5 (5)</td>" in page
+
+
+def test_a_rarest_class_that_is_not_known_everywhere_is_not_told_of_all(tmp_path: Path) -> None:
+    """Hospitals without labels show their samples only, as does every mean over one of them; one never tested has none."""
+    records = [record for record in evaluations() if record.host != "south"]
+    labelled(tmp_path, north=[2] * 4 + [0] * 6)
+    summary = summarise(records, THREE, rarest=rarest_classes(tmp_path))
+    assert [str(basis) for basis in summary.bases] == ["10 (4)", "20", "0"]
+    assert [tuple(map(str, pair)) for pair in summary.rests] == [("10 (4)", "20"), ("20", "10 (4)"), ("0", "30")]
+
+
+def test_damaged_predictions_are_unreadable(tmp_path: Path) -> None:
+    """Predictions that are no archive of arrays, or one without labels, are named by their file."""
+    (tmp_path / "predictions").mkdir()
+    file = tmp_path / "predictions" / "north.npz"
+    file.write_bytes(b"PK no archive")
+    with pytest.raises(RunUnreadable) as caught:
+        rarest_classes(tmp_path)
+    assert caught.value.where.file == str(file)
+    np.savez(file, other=np.zeros(3))
+    with pytest.raises(RunUnreadable):
+        rarest_classes(tmp_path)
 
 
 def test_the_json_report_depends_on_records_alone(tmp_path: Path) -> None:

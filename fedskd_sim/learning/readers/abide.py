@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import npz
+from fedskd_sim.learning.readers import cut, npz, splits
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import Abide
 
@@ -38,15 +38,17 @@ def facts(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) ->
 
     """
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
-        train, _, _ = _splits(dataset, arrays, scenario_seed, name)
-        kept = len(_kept(arrays))
-        return Facts(npz.names(arrays, "label"), kept, 1, npz.array(arrays, "label")[train], "roi")
+        found = _splits(dataset, arrays, scenario_seed, name)
+        labels, classes = npz.array(arrays, "label"), npz.names(arrays, "label")
+        counts = splits.counts(name, splits.Source(dataset.file, classes, labels), found)
+        return Facts(classes, len(_kept(arrays)), 1, labels[found.train], counts, "roi")
 
 
 def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Read the connectivity of one site: Fisher z = arctanh r, diagonal 0; raises as `facts`."""
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
-        rows, splits = npz.compact(_splits(dataset, arrays, scenario_seed, name))
+        chosen = _splits(dataset, arrays, scenario_seed, name)
+        rows = chosen.rows
         kept, regions = _kept(arrays), _regions(arrays)
         upper = npz.array(arrays, "fc_q8")[rows].astype(np.float32) / SCALE
         z = np.zeros((len(rows), regions, regions), np.float32)
@@ -54,7 +56,8 @@ def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> 
         z[:, first, second] = np.arctanh(upper.clip(-LARGEST_R, LARGEST_R))
         z = (z + z.transpose(0, 2, 1))[:, kept][:, :, kept]
         remark = f"{regions - len(kept)} of {regions} regions are left out, silent in many subjects" if len(kept) < regions else ""
-        return Arrays(z, npz.array(arrays, "label")[rows], splits, npz.names(arrays, "label"), remark)
+        ids = cut.distinct([str(subject) for subject in npz.array(arrays, "sub_id")], rows)
+        return Arrays(z, npz.array(arrays, "label")[rows], chosen.places, npz.names(arrays, "label"), ids, remark)
 
 
 def _regions(arrays: Any) -> int:
@@ -78,7 +81,7 @@ def _kept(arrays: Any) -> NDArray[np.int64]:
     return np.flatnonzero(silent <= MOST_SILENT)
 
 
-def _splits(dataset: Abide, arrays: Any, scenario_seed: int, name: str) -> npz.Splits:
+def _splits(dataset: Abide, arrays: Any, scenario_seed: int, name: str) -> splits.Splits:
     _regions(arrays)
     rows = npz.shape(arrays, "fc_q8")[0][0]
     for numbered in ("label", "site", "institution"):
@@ -87,4 +90,4 @@ def _splits(dataset: Abide, arrays: Any, scenario_seed: int, name: str) -> npz.S
     if len(np.unique(np.stack([subject, fold]), axis=1).T) != len(np.unique(subject)):
         raise npz.corrupt("a subject stands in more than one fold")
     where = npz.chosen(dataset.site, npz.names(arrays, dataset.by), dataset.by)
-    return npz.splits(dataset, npz.array(arrays, dataset.by) == where, fold, scenario_seed, name)
+    return splits.by_fold(dataset, npz.array(arrays, dataset.by) == where, fold, scenario_seed, name)

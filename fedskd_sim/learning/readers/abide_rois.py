@@ -13,13 +13,15 @@ all subjects. Five folds are drawn here, always the same: diagnoses of every sit
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import csvfile, cut, npz
+from fedskd_sim.errors import DataCorrupt
+from fedskd_sim.learning.readers import csvfile, cut, names, npz, splits
 from fedskd_sim.learning.readers.abide import LARGEST_R, MOST_SILENT
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Arrays, Facts
@@ -30,6 +32,8 @@ LABELS = {"1": 1, "2": 0}
 NO_FILE = "no_filename"
 NEEDED = ("SITE_ID", "SUB_ID", "FILE_ID", "DX_GROUP")
 FEWEST_POINTS = 3
+_PIPELINES = frozenset({"ccs", "cpac", "dparsf", "niak", "filt_global", "filt_noglobal", "nofilt_global", "nofilt_noglobal"})
+"""What the project calls its pipelines and their strategies, in the names of folders."""
 FEWEST_REGIONS = 2
 
 
@@ -43,25 +47,28 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
 
     """
     path = npz.find(dataset.file, folder)
-    table, labels = _table(path)
-    splits = _splits(dataset, table, labels, (scenario_seed, name))
+    table, labels, skipped = _table(path)
+    chosen = _splits(dataset, table, labels, (scenario_seed, name))
     files = _files(path, table, dataset.atlas)
     regions = kept(files)
-    for row in np.concatenate(splits):
+    for row in chosen.rows:
         series(files[row])
-    return Facts(CLASSES, len(regions), 1, labels[splits[0]], "roi")
+    source = splits.Source(dataset.file, CLASSES, labels, _besides(dataset, path, table, skipped))
+    return Facts(CLASSES, len(regions), 1, labels[chosen.train], splits.counts(name, source, chosen), "roi")
 
 
 def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Compute the connectivity of one site, Fisher z with diagonal 0; raises as `facts`."""
     path = npz.find(dataset.file, folder)
-    table, labels = _table(path)
-    rows, splits = npz.compact(_splits(dataset, table, labels, (scenario_seed, name)))
+    table, labels, _ = _table(path)
+    chosen = _splits(dataset, table, labels, (scenario_seed, name))
+    rows = chosen.rows
     files = _files(path, table, dataset.atlas)
     regions = kept(files)
     signals = [series(files[row]) for row in rows]
     z = np.stack([connectivity(signal)[np.ix_(regions, regions)] for signal in signals])
-    return Arrays(z, labels[rows], splits, CLASSES, _remark(signals, regions))
+    ids = tuple(table[row]["FILE_ID"] for row in rows)
+    return Arrays(z, labels[rows], chosen.places, CLASSES, ids, _remark(signals, regions))
 
 
 def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> str:
@@ -158,39 +165,81 @@ def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
     return regions
 
 
-def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
-    """Read the subjects that have a recording, and their labels."""
-    table = [row for row in csvfile.rows(path, NEEDED) if row["FILE_ID"] != NO_FILE]
+def _table(path: Path) -> tuple[list[Row], NDArray[np.int64], list[Row]]:
+    """Read the subjects that have a recording, their labels, and the subjects that have none."""
+    whole = csvfile.rows(path, NEEDED)
+    table, skipped = ([row for row in whole if (row["FILE_ID"] == NO_FILE) == without] for without in (False, True))
     wrong = [row for row in table if row["DX_GROUP"] not in LABELS]
     if wrong:
         raise npz.corrupt(f"{path}: {wrong[0]['FILE_ID']} has DX_GROUP {wrong[0]['DX_GROUP']!r}, not 1 or 2")
     if not table:
         raise npz.corrupt(f"{path} has no subject with a FILE_ID")
-    for column in ("SUB_ID", "FILE_ID"):
-        if len({row[column] for row in table}) < len(table):
-            raise npz.corrupt(f"{path}: a {column} stands there twice")
-    return table, np.array([LABELS[row["DX_GROUP"]] for row in table])
+    names.check_once(path, table, "SUB_ID", "FILE_ID")
+    names.check_spelling(path, table, "SITE_ID")
+    names.check_spelling(path, [{"institution": _institution(row["SITE_ID"])} for row in table], "institution")
+    return table, np.array([LABELS[row["DX_GROUP"]] for row in table]), skipped
 
 
-def _splits(dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> npz.Splits:
+def _besides(dataset: AbideRois, path: Path, table: list[Row], skipped: list[Row]) -> dict[str, Counter[str]]:
+    """Count the subjects without a recording, and the recordings of nobody in the table."""
+    found: dict[str, Counter[str]] = {"without a recording": Counter(), splits.others_of(dataset): Counter()}
+    for row in skipped:
+        site = row["SITE_ID"] if dataset.by == "site" else _institution(row["SITE_ID"])
+        label = LABELS.get(row["DX_GROUP"])
+        reason = "without a recording" if site == dataset.site else splits.others_of(dataset)
+        found[reason][splits.UNLABELLED if label is None else CLASSES[label]] += 1
+    known, end = {row["FILE_ID"].casefold() for row in table}, f"_rois_{dataset.atlas}.1D"
+    files = {file.name.removesuffix(end).casefold() for file in path.parent.rglob(f"*{end}") if not file.name.startswith(".")}
+    return {**found, "recordings that the table does not name": Counter({splits.UNLABELLED: len(files - known)})}
+
+
+def _splits(dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> splits.Splits:
     scanners = np.array([row["SITE_ID"] for row in table])
     _, scanner = np.unique(scanners, return_inverse=True)
     folds = cut.drawn_folds(np.arange(len(table)), scanner * len(CLASSES) + labels)
-    sites = scanners if dataset.by == "site" else np.array([re.sub(r"_\d+$", "", site) for site in scanners])
+    sites = scanners if dataset.by == "site" else np.array([_institution(site) for site in scanners])
     known = tuple(str(site) for site in np.unique(sites))
     return cut.by_fold(dataset, cut.Columns(labels, np.arange(len(table)), folds, sites, known), *draw)
+
+
+def _institution(site: str) -> str:
+    return re.sub(r"_\d+$", "", site)
 
 
 def _files(path: Path, table: list[Row], atlas: str) -> tuple[Path, ...]:
     """Find the file of each subject."""
     places: dict[str, list[Path]] = {}
     for file in sorted(path.parent.rglob(f"*_rois_{atlas}.1D")):
-        places.setdefault(file.name, []).append(file)
+        places.setdefault(file.name.casefold(), []).append(file)
     wanted = [f"{row['FILE_ID']}_rois_{atlas}.1D" for row in table]
-    missing = [file for file in wanted if file not in places]
+    found = [places.get(file.casefold(), []) for file in wanted]
+    missing = [file for file, known in zip(wanted, found, strict=True) if file not in {place.name for place in known}]
     if missing:
         raise npz.corrupt(f"{missing[0]} is not below {path.parent}; {len(missing)} of {len(wanted)} subjects have no file")
-    twice = [places[file] for file in wanted if len(places[file]) > 1]
+    twice = [known for known in found if len(known) > 1]
     if twice:
         raise npz.corrupt(f"{twice[0][0]} and {twice[0][1]} are both there: keep the files of one pipeline below {path.parent}")
-    return tuple(places[file][0] for file in wanted)
+    files = tuple(known[0] for known in found)
+    _check_one_pipeline(path.parent, table, files)
+    return files
+
+
+def _check_one_pipeline(folder: Path, table: list[Row], files: tuple[Path, ...]) -> None:
+    """Refuse files of two pipelines, which folders tell.
+
+    They do by their names, and where files of one site lie in several folders, of which one holds several of them.
+    """
+    words = [_PIPELINES.intersection(part.casefold() for part in file.relative_to(folder).parts[:-1]) for file in files]
+    sites: dict[str, dict[Path, list[Path]]] = {}
+    for row, file in zip(table, files, strict=True):
+        sites.setdefault(row["SITE_ID"], {}).setdefault(file.parent, []).append(file)
+    pairs = [(files[0], file) for file, named in zip(files, words, strict=True) if named != words[0]]
+    for by_folder in sites.values():
+        if len(by_folder) > 1 and max(map(len, by_folder.values())) > 1:
+            first, second, *_ = by_folder.values()
+            pairs.append((first[0], second[0]))
+    if pairs:
+        one, other = pairs[0]
+        text = f"{one} and {other} lie in folders of two pipelines"
+        fix = f"keep the files of one pipeline below {folder}, in one folder, or in one for every site or for every subject"
+        raise DataCorrupt(text, fix=fix, key=("data", "file"))

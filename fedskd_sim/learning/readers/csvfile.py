@@ -6,16 +6,21 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedskd_sim.errors import DataCorrupt
+from fedskd_sim.learning.readers.names import folded
 from fedskd_sim.learning.readers.npz import corrupt
 
 Row = dict[str, str]
 
 
-def rows(path: Path, needed: Sequence[str]) -> list[Row]:
-    """Read a table with a header, separated by commas or, where the header has one, by tabs.
+def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
+    """Read the needed columns of a table with a header, and the optional ones it has.
+
+    It is separated by commas or, where the header has one, by tabs.
 
     Raises:
-        DataCorrupt: unreadable, without rows, without a needed column, or a row without a value in one.
+        DataCorrupt: unreadable, without rows, without a needed column or with two of its name, or a row without a value in one or
+            with more values than there are columns.
 
     """
     try:
@@ -24,15 +29,16 @@ def rows(path: Path, needed: Sequence[str]) -> list[Row]:
         raise corrupt(f"{path} cannot be read: {error}") from error
     lines = text.splitlines()
     try:
-        reader = csv.DictReader(lines, delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise corrupt(f"{path} lacks the columns {', '.join(missing)}")
-        found = [{name: (row[name] or "").strip() for name in needed} for row in reader]
+        header, *table = csv.reader(lines or [""], delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
     except csv.Error as error:
         raise corrupt(f"{path} cannot be read: {error}") from error
-    for number, row in enumerate(found, 1):
-        empty = [name for name, value in row.items() if not value]
+    places = _places(path, [name.strip() for name in header], needed, optional)
+    found: list[Row] = []
+    for number, cells in enumerate(filter(None, table), 1):
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise corrupt(f"{path}: row {number} has {len(cells)} values for {len(header)} columns")
+        found.append({name: cells[place].strip() if place < len(cells) else "" for name, place in places.items()})
+        empty = [name for name, value in found[-1].items() if not value]
         if empty:
             raise corrupt(f"{path}: row {number} has no {empty[0]}")
     if not found:
@@ -46,3 +52,22 @@ def whole(path: Path, row: Row, name: str) -> int:
         return int(row[name])
     except ValueError as error:
         raise corrupt(f"{path}: {name} {row[name]!r} is not a whole number") from error
+
+
+def _places(path: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+    """Find the columns, each once."""
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise corrupt(f"{path} lacks the columns {', '.join(missing)}")
+    found: dict[str, int] = {}
+    for name in (*needed, *optional):
+        alike = [place for place, other in enumerate(header) if folded(other) == folded(name)]
+        if len(alike) > 1:
+            both = " and ".join(f"{header[place]!r} in column {place + 1}" for place in alike[:2])
+            raise DataCorrupt(f"{path} has {both}", fix="keep the one that is meant", key=("data", "file"))
+        if alike and header[alike[0]] != name:
+            text = f"{path} has the column {header[alike[0]]!r}, which may be meant as {name!r}"
+            raise DataCorrupt(text, fix="rename it, to that or to something else", key=("data", "file"))
+        if alike:
+            found[name] = alike[0]
+    return found

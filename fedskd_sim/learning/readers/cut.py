@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import npz, partition
+from fedskd_sim.learning.readers import npz, partition, splits
 from fedskd_sim.learning.readers.partition import Column
 from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000, Ham10000Images, MedMnist, Nifti
 from fedskd_sim.seeds import seed
@@ -15,6 +17,12 @@ from fedskd_sim.seeds import seed
 FOLDS = 5
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """The official splits, by number."""
+
+
+def distinct(names: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
+    """Give the ids of some rows of a source: what names them there, with the row's number behind a name that several rows have."""
+    counts = Counter(names)
+    return tuple(names[row] if counts[names[row]] == 1 else f"{names[row]} (row {row})" for row in rows)
 
 
 class Columns(NamedTuple):
@@ -27,7 +35,9 @@ class Columns(NamedTuple):
     known: tuple[str, ...] = ()
 
 
-def by_fold(dataset: Ham10000 | Ham10000Images | AbideRois | Nifti, columns: Columns, scenario_seed: int, name: str) -> npz.Splits:
+def by_fold(
+    dataset: Ham10000 | Ham10000Images | AbideRois | Nifti, columns: Columns, scenario_seed: int, name: str
+) -> splits.Splits:
     """Cut the hospital's site, or part, by folds.
 
     Args:
@@ -47,16 +57,17 @@ def by_fold(dataset: Ham10000 | Ham10000Images | AbideRois | Nifti, columns: Col
     else:
         what = dataset.by if isinstance(dataset, AbideRois) else "site"
         mine = np.asarray(columns.sites) == columns.known[npz.chosen(dataset.site, columns.known, what)]
-    return npz.splits(dataset, mine, columns.strata, scenario_seed, name)
+    return splits.by_fold(dataset, mine, columns.strata, scenario_seed, name)
 
 
-def by_split(dataset: MedMnist | Derm7pt, columns: Columns, scenario_seed: int, name: str) -> npz.Splits:
+def by_split(dataset: MedMnist | Derm7pt, columns: Columns, scenario_seed: int, name: str) -> splits.Splits:
     """Take the official splits of the whole set, or of the hospital's part; arguments and errors as `by_fold`."""
     mine: NDArray[np.bool_] = np.ones(len(columns.labels), bool)
     if dataset.partition:
         mine = partition.own(dataset.partition, *columns[:3], columns.strata == TRAIN)
-    train, validation, test = (np.flatnonzero(mine & (columns.strata == split)) for split in (TRAIN, VALIDATION, TEST))
-    return npz.limited(train, dataset.limit, scenario_seed, name), validation, test
+    left_out = {splits.others_of(dataset): np.flatnonzero(~mine), "in no split": np.flatnonzero(mine & (columns.strata < TRAIN))}
+    train, validation, test = (mine & (columns.strata == split) for split in (TRAIN, VALIDATION, TEST))
+    return splits.limited((train, validation, test), left_out, dataset.limit, seed(scenario_seed, "limit", name))
 
 
 def drawn_folds(groups: Column, strata: Column) -> NDArray[np.int64]:

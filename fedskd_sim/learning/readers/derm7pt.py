@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataMissing
-from fedskd_sim.learning.readers import csvfile, cut, imagefiles, npz
+from fedskd_sim.learning.readers import csvfile, cut, imagefiles, names, npz, splits
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Derm7pt
@@ -37,28 +37,37 @@ def facts(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) 
     """
     path = npz.find(dataset.file, folder)
     table, columns = _columns(path, dataset.view)
-    splits = cut.by_split(dataset, columns, scenario_seed, name)
-    imagefiles.all_there(_paths(path, dataset.view, table, np.concatenate(splits)))
-    return Facts(CLASSES, dataset.size, 3, columns.labels[splits[0]])
+    chosen = cut.by_split(dataset, columns, scenario_seed, name)
+    imagefiles.all_there(_paths(path, dataset.view, table, chosen.rows))
+    counts = splits.counts(name, splits.Source(dataset.file, CLASSES, columns.labels), chosen)
+    return Facts(CLASSES, dataset.size, 3, columns.labels[chosen.train], counts)
 
 
 def load(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) -> Images:
     """Read the hospital's images; raises as `facts`, and DataCorrupt for an image that cannot be read."""
     path = npz.find(dataset.file, folder)
     table, columns = _columns(path, dataset.view)
-    rows, splits = npz.compact(cut.by_split(dataset, columns, scenario_seed, name))
+    chosen = cut.by_split(dataset, columns, scenario_seed, name)
+    rows = chosen.rows
     pixels = imagefiles.pixels(_paths(path, dataset.view, table, rows), dataset.size)
-    return Images(pixels, columns.labels[rows], splits, CLASSES)
+    return Images(pixels, columns.labels[rows], chosen.places, CLASSES, cut.distinct([row["case_num"] for row in table], rows))
 
 
 def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
     """Read the table, and each row's label, case and split."""
     table = csvfile.rows(path, ("case_num", "diagnosis", view))
     labels = np.array([CLASSES.index(_grouped(path, row)) for row in table])
+    names.check_spelling(path, table, "case_num", view)
     cases, split = np.array([row["case_num"] for row in table]), _split(path, len(table))
     used = split >= 0
     if len({*zip(cases[used], split[used], strict=True)}) > len({*cases[used]}):
         raise npz.corrupt(f"{path}: a case_num stands in more than one split")
+    first: dict[str, int] = {}
+    for row, place in enumerate(image[view] for image in table):
+        before = first.setdefault(place, row)
+        if (labels[before], split[before]) != (labels[row], split[row]):
+            both = f"case {table[before]['case_num']} and case {table[row]['case_num']}"
+            raise npz.corrupt(f"{path}: {place} is the image of {both}, which differ in diagnosis or split")
     return table, cut.Columns(labels, cases, split)
 
 
@@ -93,5 +102,5 @@ def _split(path: Path, rows: int) -> NDArray[np.int64]:
     return split
 
 
-def _paths(path: Path, view: str, table: list[Row], rows: npz.Rows) -> list[Path]:
+def _paths(path: Path, view: str, table: list[Row], rows: splits.Rows) -> list[Path]:
     return [path.parent.parent / "images" / table[row][view] for row in rows]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedskd_sim.learning.readers import cut, npz
+from fedskd_sim.learning.readers import cut, npz, splits
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Ham10000
 
@@ -29,16 +29,19 @@ def facts(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str)
 
     """
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
-        train, _, _ = _splits(dataset, arrays, scenario_seed, name)
-        return Facts(npz.names(arrays, "label"), _image_shape(arrays)[1], 3, npz.array(arrays, "label")[train])
+        found = _splits(dataset, arrays, scenario_seed, name)
+        labels, classes = npz.array(arrays, "label"), npz.names(arrays, "label")
+        counts = splits.counts(name, splits.Source(dataset.file, classes, labels), found)
+        return Facts(classes, _image_shape(arrays)[1], 3, labels[found.train], counts)
 
 
 def load(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) -> Images:
     """Read the images of one site; raises as `facts`."""
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
-        rows, splits = npz.compact(_splits(dataset, arrays, scenario_seed, name))
+        chosen = _splits(dataset, arrays, scenario_seed, name)
+        rows = chosen.rows
         pixels, labels = npz.array(arrays, "image")[rows], npz.array(arrays, "label")[rows]
-        return Images(pixels, labels, splits, npz.names(arrays, "label"))
+        return Images(pixels, labels, chosen.places, npz.names(arrays, "label"), tuple(map(str, rows)))
 
 
 def _image_shape(arrays: Any) -> tuple[int, int]:
@@ -50,7 +53,7 @@ def _image_shape(arrays: Any) -> tuple[int, int]:
     raise npz.corrupt(f"image has shape {shape} of {dtype}, not (N, S, S, 3) of uint8")
 
 
-def _splits(dataset: Ham10000, arrays: Any, scenario_seed: int, name: str) -> npz.Splits:
+def _splits(dataset: Ham10000, arrays: Any, scenario_seed: int, name: str) -> splits.Splits:
     rows, _ = _image_shape(arrays)
     label, site, fold = (npz.numbers(arrays, numbered, rows, "image") for numbered in ("label", "site", "fold"))
     group = npz.array(arrays, "split_group")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import csvfile, cut, imagefiles, npz
+from fedskd_sim.learning.readers import csvfile, cut, imagefiles, names, npz, splits
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Ham10000Images
@@ -28,24 +28,29 @@ def facts(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name
 
     Raises:
         DataMissing: no folder given, or the table is not in it.
-        DataCorrupt: the table is damaged or names an unknown diagnosis or an image twice, or an image is missing.
+        DataCorrupt: the table is damaged or names an unknown diagnosis or an image twice, or an image is missing or there twice.
         InvalidValue: no such site, validation and test are the same fold, or too small a part.
         NoTrainingSamples: nothing of the part trains.
 
     """
     path = npz.find(dataset.file, folder)
     table, labels = _table(path)
-    splits = _splits(dataset, table, labels, (scenario_seed, name))
-    imagefiles.all_there(_paths(path, table, np.concatenate(splits)))
-    return Facts(CLASSES, dataset.size, 3, labels[splits[0]])
+    chosen, images = _splits(dataset, table, labels, (scenario_seed, name)), imagefiles.by_name(path.parent)
+    imagefiles.all_there(_paths(path, table, chosen.rows, images))
+    unknown = len(images.keys() - {row["image_id"].casefold() for row in table})
+    besides = {"images that the table does not name": {splits.UNLABELLED: unknown}}
+    counts = splits.counts(name, splits.Source(dataset.file, CLASSES, labels, besides), chosen)
+    return Facts(CLASSES, dataset.size, 3, labels[chosen.train], counts)
 
 
 def load(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name: str) -> Images:
     """Read the hospital's images; raises as `facts`, and DataCorrupt for an image that cannot be read."""
     path = npz.find(dataset.file, folder)
     table, labels = _table(path)
-    rows, splits = npz.compact(_splits(dataset, table, labels, (scenario_seed, name)))
-    return Images(imagefiles.pixels(_paths(path, table, rows), dataset.size), labels[rows], splits, CLASSES)
+    chosen = _splits(dataset, table, labels, (scenario_seed, name))
+    rows = chosen.rows
+    pixels = imagefiles.pixels(_paths(path, table, rows, imagefiles.by_name(path.parent)), dataset.size)
+    return Images(pixels, labels[rows], chosen.places, CLASSES, tuple(table[row]["image_id"] for row in rows))
 
 
 def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
@@ -55,20 +60,18 @@ def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
     if unknown:
         text = f"{path}: {unknown[0]['image_id']} has dx {unknown[0]['dx']!r}, which is none of {', '.join(CLASSES)}"
         raise npz.corrupt(text)
-    if len({row["image_id"] for row in table}) < len(table):
-        raise npz.corrupt(f"{path}: an image_id stands there twice")
+    names.check_once(path, table, "image_id")
+    names.check_spelling(path, table, "lesion_id", "dataset")
     return table, np.array([CLASSES.index(row["dx"]) for row in table])
 
 
-def _splits(dataset: Ham10000Images, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> npz.Splits:
+def _splits(dataset: Ham10000Images, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> splits.Splits:
     sites, groups = (np.array([row[key] for row in table]) for key in ("dataset", "lesion_id"))
     known, site = np.unique(sites, return_inverse=True)
     folds = cut.drawn_folds(groups, site * len(CLASSES) + labels)
     return cut.by_fold(dataset, cut.Columns(labels, groups, folds, sites, tuple(map(str, known))), *draw)
 
 
-def _paths(path: Path, table: list[Row], rows: npz.Rows) -> list[Path]:
+def _paths(path: Path, table: list[Row], rows: splits.Rows, images: imagefiles.Names) -> list[Path]:
     """Give the image of each row; for one that is missing, where it could be."""
-    names = imagefiles.by_name(path.parent)
-    wanted = [table[row]["image_id"] for row in rows]
-    return [names.get(image, path.parent / f"{image}.jpg") for image in wanted]
+    return [imagefiles.of_name(images, table[row]["image_id"], path.parent) for row in rows]

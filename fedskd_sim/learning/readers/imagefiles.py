@@ -1,32 +1,74 @@
-"""Image files of a data set as it was released: found by name, read, cut to a square and brought to one size."""
+"""Image files of a data set as it was released: found by name, read, cut to a square and brought to one size.
+
+Whatever a file holds is brought to 8 bits per colour by the range that its format gives its numbers, or refused; nothing is cut off
+or made up. What the EXIF orientation says is done.
+"""
 
 from __future__ import annotations
 
+import filecmp
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
+from fedskd_sim.errors import DataCorrupt
 from fedskd_sim.learning.readers.npz import corrupt
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+PLAIN = ("1", "L", "P", "RGB", "YCbCr", "LA", "PA", "RGBA")
+"""Pillow's modes that are 8-bit colours, if nothing in them is transparent."""
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
+DEEP_BITS = 16
+LEAST_WHITE = 1 / 16
+"""If nothing in an image of 16 bits reaches this share of their range, it was measured with fewer bits."""
+PHOTOGRAPHS = ("JPEG", "MPO")
+"""Formats whose first image is the photograph, whatever previews follow it."""
+OPAQUE = 255
+UNSIGNED = 1
+UNCERTAIN = {
+    "F": "has numbers with fractions, and nothing says which is white",
+    "I": "has signed numbers or such of 32 bits, and nothing says which is white",
+    "CMYK": "has the colours of a printer, which are others for every paper",
+}
+
+Names = Mapping[str, Sequence[Path]]
 
 
-def by_name(folder: Path) -> dict[str, Path]:
-    """Find all images below a folder by their name without its suffix; of several with one name, the first by path."""
-    found: dict[str, Path] = {}
+def by_name(folder: Path) -> dict[str, list[Path]]:
+    """Find all images below a folder, hidden ones apart, by their name without its suffix, folded in case."""
+    found: dict[str, list[Path]] = {}
     for place, inner, files in os.walk(folder):
         inner.sort()
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)  # noqa: PTH122 - faster than Path for tens of thousands
-            if suffix.lower() in SUFFIXES:
-                found.setdefault(stem, Path(place, file))
+            if suffix.lower() in SUFFIXES and not file.startswith("."):
+                found.setdefault(stem.casefold(), []).append(Path(place, file))
     return found
+
+
+def of_name(names: Names, image: str, folder: Path) -> Path:
+    """Give the file of an image; for one that is missing, where it could be.
+
+    Raises:
+        DataCorrupt: several files have that name, or one that differs in case only, and they are not the same bytes.
+
+    """
+    alike = names.get(image.casefold(), ())
+    exact = [path for path in alike if path.stem == image]
+    first = (exact or [folder / f"{image}.jpg"])[0]
+    for other in alike:
+        if other != first and not (exact and _same(first, other)):
+            text = f"{first} and {other} differ" if exact else f"the image {first} is not there, but {other} is"
+            raise DataCorrupt(text, fix="keep one of each name below the table's folder, written as there", key=("data", "file"))
+    return first
 
 
 def all_there(paths: Sequence[Path]) -> None:
@@ -41,14 +83,71 @@ def pixels(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     """Read images as (N, size, size, 3): the middle square of each, scaled with antialiasing.
 
     Raises:
-        DataCorrupt: an image is missing, truncated or no image; names the file.
+        DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain colours; names the file.
 
     """
     found = np.empty((len(paths), size, size, 3), np.uint8)
     for row, path in enumerate(paths):
         try:
             with Image.open(path) as image:
-                found[row] = np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+                seen = _doubt(image) or _colours(image)
         except UNREADABLE as error:
             raise corrupt(f"the image {path} cannot be read: {error}") from error
+        if isinstance(seen, str):
+            fix = "save one opaque image in it, of 8 bits in grey or colour, or of 16 bits of which 0 is black and 65535 white"
+            raise DataCorrupt(f"the image {path} {seen}", fix=fix, key=("data", "file"))
+        found[row] = np.asarray(ImageOps.fit(seen, (size, size), Image.Resampling.BICUBIC))
     return found
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError as error:
+        raise corrupt(f"{one} and {other} cannot be compared: {error}") from error
+
+
+def _doubt(image: Image.Image) -> str:
+    """Say what about the form of an image leaves open which colours it has; empty if nothing does."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format not in PHOTOGRAPHS:
+        return f"has {frames} frames"
+    if image.mode not in (*PLAIN, *DEEP):
+        return UNCERTAIN.get(image.mode, f"has pixels of the kind {image.mode}, which is no certain colour")
+    return UNCERTAIN["I"] if any(form != UNSIGNED for form in _numbers(image, SAMPLEFORMAT)) else ""
+
+
+def _colours(image: Image.Image) -> Image.Image | str:
+    """Give an image in 8-bit colours, the right way up, or say what keeps it from being one."""
+    bits, dark = next(iter(_numbers(image, BITSPERSAMPLE)), DEEP_BITS), _numbers(image, PHOTOMETRIC_INTERPRETATION) == (0,)
+    deep = f";{DEEP_BITS}" in str(getattr(image, "tile", ""))
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in DEEP:
+        return "has a transparent colour" if "transparency" in upright.info else _scaled(np.asarray(upright), bits, dark=dark)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        if np.asarray(upright)[..., -1].min() < OPAQUE:
+            return "is transparent in places, and nothing says what lies behind it"
+    colours = upright.convert("RGB")
+    largest = int(np.asarray(colours).max()) << 8 if deep else 0
+    return _faint(largest) if 0 < largest < (1 << DEEP_BITS) * LEAST_WHITE else colours
+
+
+def _scaled(values: NDArray[Any], bits: int, *, dark: bool) -> Image.Image | str:
+    """Bring grey values of a number of bits to 8; ``dark``: the largest is black."""
+    white = (1 << bits) - 1
+    largest = int(values.max(initial=0))
+    if bits == DEEP_BITS and 0 < largest < white * LEAST_WHITE:
+        return _faint(largest)
+    light = white - values.astype(np.uint32) if dark else values.astype(np.uint32)
+    return Image.fromarray(((light * 255 + white // 2) // white).astype(np.uint8)).convert("RGB")
+
+
+def _faint(largest: int) -> str:
+    return f"has {DEEP_BITS} bits but no number much above {largest}: it was measured with fewer, and nothing says how many"
+
+
+def _numbers(image: Image.Image, tag: int) -> tuple[int, ...]:
+    """Give the numbers of a TIFF tag; none for other formats."""
+    found = getattr(image, "tag_v2", {}).get(tag, ())
+    return tuple(found) if isinstance(found, tuple) else (int(found),)

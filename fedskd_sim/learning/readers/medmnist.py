@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.learning.readers import cut, npz
+from fedskd_sim.learning.readers import cut, names, npz, splits
 from fedskd_sim.learning.samples import Arrays, Facts, Images, Kind
 from fedskd_sim.scenario import MedMnist
 
@@ -37,25 +37,28 @@ def facts(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str)
     """
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
         labels, split = _labels(arrays)
-        train, _, _ = cut.by_split(dataset, _columns(labels, split), scenario_seed, name)
+        chosen, classes = cut.by_split(dataset, _columns(labels, split), scenario_seed, name), _classes(dataset, labels)
+        counts = splits.counts(name, splits.Source(dataset.file, classes, labels), chosen)
         grid, channels = _sample_shape(arrays)
         kind: Kind = "image" if len(grid) == IMAGE_AXES else "volume"
-        return Facts(_classes(dataset, labels), grid[0], channels, labels[train], kind, grid if kind == "volume" else ())
+        return Facts(classes, grid[0], channels, labels[chosen.train], counts, kind, grid if kind == "volume" else ())
 
 
 def load(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str) -> Images | Arrays:
     """Read the hospital's images or volumes; raises as `facts`."""
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
         labels, split = _labels(arrays)
-        rows, splits = npz.compact(cut.by_split(dataset, _columns(labels, split), scenario_seed, name))
+        chosen = cut.by_split(dataset, _columns(labels, split), scenario_seed, name)
+        rows = chosen.rows
         grid, channels = _sample_shape(arrays)
         own = [rows[split[rows] == number] - np.searchsorted(split, number) for number in range(len(SPLITS))]
         images = [npz.array(arrays, f"{part}_images")[places] for part, places in zip(SPLITS, own, strict=True)]
+        ids = tuple(f"{part}-{place}" for part, places in zip(SPLITS, own, strict=True) for place in places)
         pixels, classes = np.concatenate(images), _classes(dataset, labels)
         if len(grid) > IMAGE_AXES:
             values = ((pixels[:, None].astype(np.float32) / 255 - 0.5) / 0.25).astype(np.float32)
-            return Arrays(values, labels[rows], splits, classes)
-        return Images(pixels.reshape(len(rows), *grid, channels), labels[rows], splits, classes)
+            return Arrays(values, labels[rows], chosen.places, classes, ids)
+        return Images(pixels.reshape(len(rows), *grid, channels), labels[rows], chosen.places, classes, ids)
 
 
 def _columns(labels: NDArray[Any], split: NDArray[np.int64]) -> cut.Columns:
@@ -105,4 +108,6 @@ def _classes(dataset: MedMnist, labels: NDArray[np.int64]) -> tuple[str, ...]:
     if last >= len(dataset.classes):
         text = f"{dataset.file} has labels from 0 to {last}, but there are {len(dataset.classes)} classes"
         raise InvalidValue(text, fix=f"name {last + 1} classes, or none to call them by number", key=("data", "classes"))
+    if twice := names.problem("data.classes", "class", dataset.classes, once=True):
+        raise InvalidValue(twice, fix=names.FIX, key=("data", "classes"))
     return dataset.classes

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue
+from fedskd_sim.learning.readers.names import check_once
 from fedskd_sim.scenario import nearest
-from fedskd_sim.seeds import seed
 
 ENVIRONMENT = "FEDSKD_DATA"
 UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, TypeError)
-Rows = NDArray[np.int64]
-Splits = tuple[Rows, Rows, Rows]
 
 
 def find(file: str, folder: Path | None) -> Path:
@@ -86,8 +84,10 @@ def numbers(arrays: Any, name: str, rows: int, asks: str) -> NDArray[Any]:
 
 
 def names(arrays: Any, name: str) -> tuple[str, ...]:
-    """Read the names of a numbered thing."""
-    return tuple(str(entry) for entry in array(arrays, f"{name}_names"))
+    """Read the names of a numbered thing; raises DataCorrupt if two are one, in whatever letters."""
+    found = tuple(str(entry) for entry in array(arrays, f"{name}_names"))
+    check_once(f"{name}_names", [{"name": entry} for entry in found], "name")
+    return found
 
 
 def chosen(given: str, known: Sequence[str], what: str) -> int:
@@ -97,44 +97,6 @@ def chosen(given: str, known: Sequence[str], what: str) -> int:
         fix = nearest(given, known, "") + f" choose one of {', '.join(known)}"
         raise InvalidValue(text, fix=fix.lstrip(), key=("data", "site"))
     return list(known).index(given)
-
-
-def splits(dataset: Any, mine: NDArray[np.bool_], fold: NDArray[Any], scenario_seed: int, name: str) -> Splits:
-    """Cut a hospital's rows by fold: train, validation, test.
-
-    Args:
-        dataset: with ``test_fold``, ``validation_fold`` and ``limit`` (training rows at most, drawn from the seed).
-        mine: which rows are the hospital's (N,).
-        fold: the fold of each row (N,).
-        scenario_seed: decides which training rows a limit leaves.
-        name: the hospital's, for the same.
-
-    Raises:
-        InvalidValue: validation and test are the same fold.
-
-    """
-    if dataset.test_fold == dataset.validation_fold:
-        given = "test_fold" if "test_fold" in dataset.model_fields_set else "validation_fold"
-        text = f"fold {dataset.test_fold} cannot both validate and test"
-        raise InvalidValue(text, fix="choose two different folds", key=("data", given))
-    train = np.flatnonzero(mine & ~np.isin(fold, [dataset.test_fold, dataset.validation_fold]))
-    train = limited(train, dataset.limit, scenario_seed, name)
-    return train, np.flatnonzero(mine & (fold == dataset.validation_fold)), np.flatnonzero(mine & (fold == dataset.test_fold))
-
-
-def limited(train: Rows, limit: int | None, scenario_seed: int, name: str) -> Rows:
-    """Draw at most so many training rows; a hospital's draw depends on the seed and its name."""
-    if limit is None or len(train) <= limit:
-        return train
-    draw = np.random.default_rng(seed(scenario_seed, "limit", name))
-    return np.sort(draw.choice(train, limit, replace=False))
-
-
-def compact(parts: Splits) -> tuple[Rows, Splits]:
-    """Give all rows of the splits in a row, and the splits as places in it."""
-    ends = np.cumsum([len(part) for part in parts])
-    own = np.split(np.arange(ends[-1]), ends[:-1])
-    return np.concatenate(parts), (own[0], own[1], own[2])
 
 
 def corrupt(text: str) -> DataCorrupt:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim.learning.readers.splits import Source, Splits, counts
 from fedskd_sim.learning.samples import Facts, Images
+from fedskd_sim.records import SampleCounts
 from fedskd_sim.scenario import SyntheticRoi, SyntheticSkin, SyntheticVolumes
 from fedskd_sim.seeds import seed
 
@@ -25,7 +27,8 @@ Values = NDArray[Any]
 def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
     """Tell a hospital's classes and training labels without drawing an image."""
     labels = drawn_labels(dataset, name, scenario_seed)
-    return Facts(_classes(dataset), dataset.image_size, 3, labels[shares(len(labels))[0]])
+    train = labels[shares(len(labels))[0]]
+    return Facts(_classes(dataset), dataset.image_size, 3, train, counted(name, _classes(dataset), labels))
 
 
 def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
@@ -42,7 +45,7 @@ def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
         rows = slice(start, start + AT_A_TIME)
         seen = _photographed(_painted(_Lesions._make(values[rows] for values in lesions), dataset.image_size), camera, draw)
         pixels[rows] = np.round(seen.clip(0, 1) * 255)
-    return Images(pixels, labels, shares(len(labels)), _classes(dataset))
+    return Images(pixels, labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
 
 
 def _classes(dataset: SyntheticSkin) -> tuple[str, ...]:
@@ -62,6 +65,16 @@ def shares(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np
     ends = int(count * TRAIN), int(count * (TRAIN + VALIDATION))
     rows = np.arange(count, dtype=np.int64)
     return rows[: ends[0]], rows[ends[0] : ends[1]], rows[ends[1] :]
+
+
+def counted(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> SampleCounts:
+    """Count samples that were made here, of which none is left out."""
+    return counts(name, Source("the scenario's seed", classes, labels), Splits(*shares(len(labels)), {}))
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Give samples that were made here their numbers as ids."""
+    return tuple(map(str, range(count)))
 
 
 class _Lesions(NamedTuple):

@@ -97,7 +97,7 @@ class Books:
         if event is None:
             self._append("logs", f"{name}.err", line)
             return None
-        if event["event"] == "entry" and event.get("kind") in ("records", "timings"):
+        if event["event"] == "entry" and event.get("kind") in ("records", "samples", "timings"):
             if (
                 next(other for other, owner in self._followed.items() if owner == name) == uid
             ):  # a replaced pod begins again, and its records are another life's

@@ -24,7 +24,7 @@ from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 from fedskd_sim.runtimes.member import MemberOrder, log_error
-from fedskd_sim.scenario import Loaded
+from fedskd_sim.scenario import Loaded, raise_all, spaceless
 from fedskd_sim.transport import NothingReceived
 from fedskd_sim.transport.zeromq import Hub, Keys
 
@@ -184,6 +184,7 @@ def conduct(folder: Path, secret: Path) -> None:
         try:
             names = loaded.scenario.names
             plan.checked(names)
+            raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
             selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
             roster = Roster(names, log, plan.unschedulable_seconds)
             keys: Any = order.read_keys(loaded.scenario)

@@ -7,14 +7,13 @@ from typing import Any
 from kubernetes.client import V1Job
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.exits import all_errors
+from fedskd_sim.exits import final_codes
 from fedskd_sim.runtimes.kubernetes.plan import METRICS_PORT, PORT, Plan
 from fedskd_sim.scenario import Hospital, Scenario
 
 CONFIG, KEY, RUN, DATA, TEMPORARY = "/etc/fedskd/run", "/etc/fedskd/key", "/run/fedskd", "/data", "/tmp"  # noqa: S108 - in a pod
 HOSPITAL = "fedskd.io/hospital"
-FINAL_CODES = (2, *sorted({error.exit_code for error in all_errors()} - {1}))
-"""Exit codes that another try would not change."""
+FINAL_CODES = final_codes()
 USER = 10001
 SCRAPING = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
 

@@ -1,6 +1,10 @@
 """Sockets with manners: a name that can be trusted for every message, limits, signs of life and errors a person can read.
 
 No socket here ever waits: sending to a peer that takes nothing, and receiving when nothing is there, raises `zmq.Again` at once.
+
+ZeroMQ limits the size of a frame and the number of messages that wait, but it puts a message of many frames together before anybody
+sees it, with no limit of its own: while a member sends one, memory grows by what it sends. All of it is given back when the message
+ends, whose sender is known then. Where that is too much, the operating system must limit the process.
 """
 
 from __future__ import annotations

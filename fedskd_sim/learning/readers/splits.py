@@ -1,0 +1,128 @@
+"""Which rows of a source train, validate and test at a hospital, which it leaves out and why, and how many these are by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.records import SampleCounts
+from fedskd_sim.seeds import seed
+
+Rows = NDArray[np.int64]
+OVER_LIMIT = "more than the limit lets train"
+UNLABELLED = ""
+"""The class of what has none."""
+
+
+class Splits(NamedTuple):
+    """Rows that train, validate and test, and under each reason those that are left out."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+    left_out: Mapping[str, Rows]
+
+    @property
+    def rows(self) -> Rows:
+        """All rows that are used, one split after the other."""
+        return np.concatenate((self.train, self.validation, self.test))
+
+    @property
+    def places(self) -> tuple[Rows, Rows, Rows]:
+        """The splits as places in `rows`."""
+        ends = np.cumsum([len(self.train), len(self.validation), len(self.test)])
+        train, validation, test = np.split(np.arange(ends[-1]), ends[:-1])
+        return train, validation, test
+
+
+class Source(NamedTuple):
+    """What is counted: the file, the names of its classes, the class of each row (N,), and what it has besides rows, by reason."""
+
+    name: str
+    classes: Sequence[str]
+    labels: NDArray[Any]
+    besides: Mapping[str, Mapping[str, int]] = {}
+
+
+def counts(host: str, source: Source, splits: Splits) -> SampleCounts:
+    """Count what a hospital found, uses and leaves out."""
+
+    def by_class(rows: Rows) -> Counter[str]:
+        numbers = np.bincount(np.asarray(source.labels)[rows].astype(np.int64), minlength=len(source.classes))
+        return Counter({name: int(number) for name, number in zip(source.classes, numbers, strict=True) if number})
+
+    used = {"train": by_class(splits.train), "validation": by_class(splits.validation), "test": by_class(splits.test)}
+    left_out = {reason: by_class(rows) for reason, rows in splits.left_out.items()}
+    for reason, numbers in source.besides.items():
+        left_out[reason] = left_out.get(reason, Counter()) + Counter(numbers)
+    found = sum((*used.values(), *left_out.values()), Counter())
+    order = [name for name in (*source.classes, UNLABELLED) if name in found]
+    return SampleCounts(
+        host,
+        source.name,
+        _ordered(found, order),
+        {name: _ordered(numbers, order) for name, numbers in used.items()},
+        {reason: _ordered(numbers, order) for reason, numbers in left_out.items() if numbers},
+    )
+
+
+def by_fold(dataset: Any, mine: NDArray[np.bool_], fold: NDArray[Any], scenario_seed: int, name: str) -> Splits:
+    """Cut a hospital's rows by fold.
+
+    Args:
+        dataset: with ``test_fold``, ``validation_fold`` and ``limit`` (training rows at most, drawn from the seed).
+        mine: which rows are the hospital's (N,).
+        fold: the fold of each row (N,).
+        scenario_seed: decides which training rows a limit leaves.
+        name: the hospital's, for the same.
+
+    Raises:
+        InvalidValue: validation and test are the same fold.
+
+    """
+    if dataset.test_fold == dataset.validation_fold:
+        given = "test_fold" if "test_fold" in dataset.model_fields_set else "validation_fold"
+        text = f"fold {dataset.test_fold} cannot both validate and test"
+        raise InvalidValue(text, fix="choose two different folds", key=("data", given))
+    trains = mine & ~np.isin(fold, [dataset.test_fold, dataset.validation_fold])
+    others = {others_of(dataset): np.flatnonzero(~mine)}
+    return limited((trains, mine & (fold == dataset.validation_fold), mine & (fold == dataset.test_fold)), others, dataset.limit,
+                   seed(scenario_seed, "limit", name))  # fmt: skip
+
+
+def others_of(dataset: Any) -> str:
+    """Say whose the samples are that are not the hospital's."""
+    if getattr(dataset, "partition", None):
+        return "of another part"
+    return f"of another {getattr(dataset, 'by', 'site')}"
+
+
+def limited(
+    parts: tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]],
+    left_out: Mapping[str, Rows],
+    limit: int | None,
+    draw: int,
+) -> Splits:
+    """Make splits from masks (N,), with at most so many training rows.
+
+    Args:
+        parts: which rows train, validate and test.
+        left_out: the other rows, by reason.
+        limit: how many may train; None for all.
+        draw: the seed that decides which; a hospital's depends on the scenario's and its name.
+
+    """
+    train, validation, test = (np.flatnonzero(part) for part in parts)
+    if limit is None or len(train) <= limit:
+        return Splits(train, validation, test, left_out)
+    kept = np.sort(np.random.default_rng(draw).choice(train, limit, replace=False))
+    return Splits(kept, validation, test, {**left_out, OVER_LIMIT: np.setdiff1d(train, kept)})
+
+
+def _ordered(numbers: Mapping[str, int], order: Sequence[str]) -> dict[str, int]:
+    return {name: numbers[name] for name in order if numbers.get(name)}

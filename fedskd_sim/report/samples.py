@@ -1,0 +1,56 @@
+"""What hospitals have read of their sources: how many samples they found, use and leave out, by class, and why; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fedskd_sim.records import SampleCounts
+
+WITHOUT = "no label"
+SPLITS = ("train", "validation", "test")
+
+
+def lines(counts: Sequence[SampleCounts]) -> Iterator[str]:
+    """Write the counts of hospitals for a terminal; none without any."""
+    if counts:
+        yield "Samples read, by class: training + validation + test of all that were found."
+        for one in counts:
+            yield f"{one.host}: read {used(one):,} of {total(one.found):,} from {one.source}: {_by_split(one)}"
+            classes = (f"{name or WITHOUT} {_shares(one, name)} of {number:,}" for name, number in one.found.items())
+            yield f"  {', '.join(classes)}"
+            for reason, numbers in one.left_out.items():
+                yield f"  left out: {total(numbers):,} {reason} ({_listed(numbers)})"
+
+
+def used(counts: SampleCounts) -> int:
+    """Give how many samples are used."""
+    return sum(map(total, counts.used.values()))
+
+
+def total(numbers: Mapping[str, int]) -> int:
+    """Add up the classes."""
+    return sum(numbers.values())
+
+
+def rows(counts: SampleCounts) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Give for all samples, then for each class: its name; how many were found, train, validate, test, are left out by reason."""
+    columns = (counts.found, *_splits(counts), *counts.left_out.values())
+    yield "all", tuple(map(total, columns))
+    for name in counts.found:
+        yield name or WITHOUT, tuple(numbers.get(name, 0) for numbers in columns)
+
+
+def _splits(counts: SampleCounts) -> tuple[Mapping[str, int], ...]:
+    return tuple(counts.used[name] for name in SPLITS)
+
+
+def _by_split(counts: SampleCounts) -> str:
+    return ", ".join(f"{total(numbers):,} {name}" for name, numbers in zip(SPLITS, _splits(counts), strict=True))
+
+
+def _shares(counts: SampleCounts, name: str) -> str:
+    return " + ".join(f"{numbers.get(name, 0):,}" for numbers in _splits(counts))
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name or WITHOUT} {number:,}" for name, number in numbers.items())

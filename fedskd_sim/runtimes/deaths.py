@@ -1,0 +1,109 @@
+"""What is said of a member that died: who, where in the run, and why, whatever ended it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.exits import all_errors
+from fedskd_sim.member.crash import crash
+from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.runtimes.base import Event
+from fedskd_sim.runtimes.folder import Tail
+from fedskd_sim.runtimes.member import MemberOrder, log_error
+
+DONE = "after its last stop"
+PLACES = {
+    "starting": "while it started",
+    "listening": "before the start",
+    "warm_up": "in its warm-up",
+    "arrived": "in round {round}, hop {hop} ({kind} of {model!r})",
+    "finished": "after round {round}, hop {hop} ({kind} of {model!r})",
+    "done": DONE,
+}
+
+
+class Terminated(SystemExit):
+    """A polite signal has asked this process to end."""
+
+
+def place(event: Event) -> str:
+    """Say where in the run a member is after an event of its log; empty if the event tells nothing of it."""
+    if event["event"] == "finished" and event["kind"] == "warm_up":
+        return "after its warm-up"
+    return PLACES.get(event["event"], "").format_map(event)
+
+
+def cause(code: int) -> str:
+    """Say how a process ended: by which signal, if the exit code is negative, or with which code and what that means."""
+    if code < 0:
+        names = {sign.value: f" ({sign.name})" for sign in signal.Signals}
+        return f"by signal {-code}{names.get(-code, '')}"
+    meanings = {error.exit_code: (error.__doc__ or "").splitlines()[0] for error in all_errors() if not error.__subclasses__()}
+    return f"with exit code {code}" + (f" ({meanings[code].rstrip('.')})" if code in meanings else "")
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """Count the processes that the kernel has killed for lack of memory in this one's cgroup; None where it does not count.
+
+    Reads ``memory.events`` of cgroup v2 or ``memory.oom_control`` of v1; in a container the own cgroup may be seen as the root.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            top, name = ("sys/fs/cgroup", "memory.events") if not controllers else ("sys/fs/cgroup/memory", "memory.oom_control")
+            for file in (root / top / path.lstrip("/") / name, root / top / name):
+                if file.is_file():
+                    counts = dict(entry.split() for entry in file.read_text(encoding="utf-8").splitlines())
+                    return int(counts["oom_kill"])
+    return None
+
+
+@contextmanager
+def own_words(order: MemberOrder, fix: str, let: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+    """Let a member say itself what ended it, in its log and by its exit code, even where nobody foresaw it.
+
+    An exception in any of its threads ends the whole process: a member that has lost one can only keep others waiting.
+
+    Args:
+        order: whose work is done inside.
+        fix: what to look at.
+        let: exceptions that are no failures here.
+
+    Raises:
+        FedskdError: as raised inside, or made of whatever else was raised.
+
+    """
+
+    def end(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is not None:
+            os._exit(_told(order, failed.exc_value, fix).exit_code)
+
+    before, threading.excepthook = threading.excepthook, end
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, (FedskdError, *let)):
+            raise
+        raise _told(order, error, fix) from error
+    finally:
+        threading.excepthook = before
+
+
+def _told(order: MemberOrder, error: BaseException, fix: str) -> FedskdError:
+    with suppress(OSError):
+        traceback.print_exception(error)
+    known = [place(event) for event in Tail(order.folder / "logs" / f"{order.name}.jsonl").events()]
+    death = crash(order.name, next((where for where in reversed(known) if where), ""), error, fix)
+    bound = {} if order.name == CONTROLLER else {"hospital": order.name}
+    with suppress(OSError, ValueError), order.log(**bound) as log:  # a full disk takes no words: the exit code has to do
+        log_error(log, death)
+    return death
