@@ -13,7 +13,7 @@ logs/NAME.jsonl          one line per event
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -104,14 +104,17 @@ def read_records(run: Path) -> list[Record]:
     """Read all records of a run folder, hospital by hospital.
 
     Raises:
-        RunUnreadable: not a run folder, or a damaged line (named by file and line).
+        RunUnreadable: not a run folder, a damaged line (named by file and line), or two records of one stop (both are named).
 
     """
     return list(_read(run / "records", Record))
 
 
 def read_timings(run: Path) -> list[Timing]:
-    """Read all timings of a run folder; raises RunUnreadable as `read_records` does."""
+    """Read all timings of a run folder; raises RunUnreadable as `read_records` does.
+
+    A stop may be timed more than once (its traveller is sent again, two measurements of it are made), but never at the same times.
+    """
     return list(_read(run / "timings", Timing))
 
 
@@ -120,9 +123,16 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
     if not files:
         message = f"{folder.parent} has no {folder.name}"
         raise RunUnreadable(message, fix="give the folder that 'fedskd-sim launch' named at its end")
+    seen: dict[Hashable, Where] = {}
     for file in files:
         with file.open(encoding="utf-8") as stream:
-            yield from _parsed(stream, kind, file)
+            for number, entry in enumerate(_parsed(stream, kind, file), 1):
+                where = Where(str(file), number)
+                first = seen.setdefault(_identity(entry), where)
+                if first is not where:
+                    fix = "remove the line that is not of this run, or run the scenario again"
+                    raise RunUnreadable(f"{_named(entry)} stands twice, first in {first}", fix=fix, where=where)
+                yield entry
 
 
 def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line]:
@@ -138,10 +148,23 @@ def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line
 
 
 def _checked(entry: Line) -> Line:
-    """Refuse a record of another schema, or one whose round and hop are no numbers; raises ValueError."""
+    """Refuse a record of another schema, or what names no stop that could be told from others; raises ValueError, TypeError."""
     if isinstance(entry, Record) and (entry.schema != SCHEMA or {type(entry.round), type(entry.hop)} != {int}):
         raise ValueError(f"not a record of schema {SCHEMA}")
+    hash(_identity(entry))
     return entry
+
+
+def _identity(entry: Record | Timing) -> Hashable:
+    """Give what no two entries of a run share."""
+    if isinstance(entry, Timing):
+        return entry
+    return entry.kind, entry.host, entry.model, entry.round, entry.hop
+
+
+def _named(entry: Record | Timing) -> str:
+    what = f"the record ({entry.kind})" if isinstance(entry, Record) else f"the same timing ({entry.what})"
+    return f"{what} of the model of {entry.model!r} at {entry.host!r}, round {entry.round}, hop {entry.hop},"
 
 
 FOLDERS: Mapping[type[Record | Timing], str] = {Record: "records", Timing: "timings"}
