@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from secrets import token_hex
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import read_records, read_timings
@@ -57,8 +58,8 @@ def _environment(file: Path) -> dict[str, str]:
 
 
 def _publish(file: Path, text: str) -> None:
-    """Write a file so that whoever looks finds the old one or the whole new one."""
-    draft = file.with_name(f".{file.name}.draft")
+    """Write a file so that whoever looks finds the old one or the whole new one, however many write it at once."""
+    draft = file.with_name(f".{file.name}.{token_hex(4)}.draft")
     try:
         draft.write_text(text, encoding="utf-8", newline="\n")
         draft.replace(file)
