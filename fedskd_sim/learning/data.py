@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -57,6 +57,8 @@ class Samples(NamedTuple):
 
     images: Tensor
     labels: Tensor
+    ids: tuple[str, ...] = ()
+    """Which samples of the source they are, each once; mini-batches have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,11 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
     return HospitalData(train, validation, test, found.classes, found.remark if isinstance(found, Arrays) else "")
 
 
-def pooled(own: HospitalData, everyone: Sequence[HospitalData]) -> HospitalData:
-    """Give a hospital everybody's training data; it validates and tests on its own."""
-    images, labels = zip(*(data.train for data in everyone), strict=True)
-    return replace(own, train=Samples(torch.cat(images), torch.cat(labels)))
+def pooled(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalData:
+    """Give a hospital everybody's training data, ids behind the names of their hospitals; it validates and tests on its own."""
+    images, labels, _ = zip(*(data.train for data in everyone.values()), strict=True)
+    ids = tuple(f"{name}/{one}" for name, data in everyone.items() for one in data.train.ids)
+    return replace(own, train=Samples(torch.cat(images), torch.cat(labels), ids))
 
 
 def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator[Samples]:
@@ -156,8 +159,9 @@ def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:
 
 def _samples(found: Images | Arrays, rows: NDArray[np.integer[Any]], device: str) -> Samples:
     labels = torch.as_tensor(found.labels[rows]).long().to(device)
+    ids = tuple(found.ids[row] for row in rows)
     if isinstance(found, Arrays):
-        return Samples(torch.as_tensor(found.values[rows]).to(device), labels)
+        return Samples(torch.as_tensor(found.values[rows]).to(device), labels, ids)
     pixels = torch.as_tensor(found.pixels[rows]).to(device)
     standard = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
-    return Samples(standard.contiguous(), labels)
+    return Samples(standard.contiguous(), labels, ids)

@@ -30,21 +30,27 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Pixels (N, H, W, C) uint8, labels (N,), and the rows that train, validate and test."""
+    """Pixels (N, H, W, C) uint8, labels (N,), the rows that train, validate and test, and an id for each sample.
+
+    Ids say which sample of the source it is (an image, a subject, a row), whatever part of the source a hospital has; no two
+    samples of a hospital share one.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.integer[Any]]
     splits: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
     classes: tuple[str, ...]
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32, labels (N,), and the rows that train, validate and test."""
+    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; labels, splits and ids as those of `Images`."""
 
     values: NDArray[np.float32]
     labels: NDArray[np.integer[Any]]
     splits: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
     classes: tuple[str, ...]
+    ids: tuple[str, ...]
     remark: str = ""
     """What was masked or left out, for the records; empty if nothing was."""

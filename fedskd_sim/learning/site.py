@@ -53,7 +53,7 @@ class Site:
             own = replace(own, test=own.validation, remark=remark)
         if self.scenario.algorithm.name != "pooled":
             return own
-        everyone = [load(self.scenario, name, self.ward.data_folder, self.device) for name in self.scenario.members]
+        everyone = {name: load(self.scenario, name, self.ward.data_folder, self.device) for name in self.scenario.members}
         return pooled(own, everyone)
 
     def validation_of(self, name: str) -> Samples:

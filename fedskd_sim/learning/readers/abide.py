@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import npz
+from fedskd_sim.learning.readers import cut, npz
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import Abide
 
@@ -54,7 +54,8 @@ def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> 
         z[:, first, second] = np.arctanh(upper.clip(-LARGEST_R, LARGEST_R))
         z = (z + z.transpose(0, 2, 1))[:, kept][:, :, kept]
         remark = f"{regions - len(kept)} of {regions} regions are left out, silent in many subjects" if len(kept) < regions else ""
-        return Arrays(z, npz.array(arrays, "label")[rows], splits, npz.names(arrays, "label"), remark)
+        ids = cut.distinct([str(subject) for subject in npz.array(arrays, "sub_id")], rows)
+        return Arrays(z, npz.array(arrays, "label")[rows], splits, npz.names(arrays, "label"), ids, remark)
 
 
 def _regions(arrays: Any) -> int:

@@ -61,7 +61,8 @@ def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str)
     regions = kept(files)
     signals = [series(files[row]) for row in rows]
     z = np.stack([connectivity(signal)[np.ix_(regions, regions)] for signal in signals])
-    return Arrays(z, labels[rows], splits, CLASSES, _remark(signals, regions))
+    ids = tuple(table[row]["FILE_ID"] for row in rows)
+    return Arrays(z, labels[rows], splits, CLASSES, ids, _remark(signals, regions))
 
 
 def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> str:

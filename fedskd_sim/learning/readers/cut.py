@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,12 @@ from fedskd_sim.seeds import seed
 FOLDS = 5
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """The official splits, by number."""
+
+
+def distinct(names: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
+    """Give the ids of some rows of a source: what names them there, with the row's number behind a name that several rows have."""
+    counts = Counter(names)
+    return tuple(names[row] if counts[names[row]] == 1 else f"{names[row]} (row {row})" for row in rows)
 
 
 class Columns(NamedTuple):

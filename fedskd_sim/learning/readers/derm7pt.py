@@ -48,7 +48,7 @@ def load(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) -
     table, columns = _columns(path, dataset.view)
     rows, splits = npz.compact(cut.by_split(dataset, columns, scenario_seed, name))
     pixels = imagefiles.pixels(_paths(path, dataset.view, table, rows), dataset.size)
-    return Images(pixels, columns.labels[rows], splits, CLASSES)
+    return Images(pixels, columns.labels[rows], splits, CLASSES, cut.distinct([row["case_num"] for row in table], rows))
 
 
 def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:

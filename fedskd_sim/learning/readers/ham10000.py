@@ -38,7 +38,7 @@ def load(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) 
     with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
         rows, splits = npz.compact(_splits(dataset, arrays, scenario_seed, name))
         pixels, labels = npz.array(arrays, "image")[rows], npz.array(arrays, "label")[rows]
-        return Images(pixels, labels, splits, npz.names(arrays, "label"))
+        return Images(pixels, labels, splits, npz.names(arrays, "label"), tuple(map(str, rows)))
 
 
 def _image_shape(arrays: Any) -> tuple[int, int]:

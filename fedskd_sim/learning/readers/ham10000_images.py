@@ -45,7 +45,8 @@ def load(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name:
     path = npz.find(dataset.file, folder)
     table, labels = _table(path)
     rows, splits = npz.compact(_splits(dataset, table, labels, (scenario_seed, name)))
-    return Images(imagefiles.pixels(_paths(path, table, rows), dataset.size), labels[rows], splits, CLASSES)
+    pixels = imagefiles.pixels(_paths(path, table, rows), dataset.size)
+    return Images(pixels, labels[rows], splits, CLASSES, tuple(table[row]["image_id"] for row in rows))
 
 
 def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:

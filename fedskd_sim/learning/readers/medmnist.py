@@ -51,11 +51,12 @@ def load(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str) 
         grid, channels = _sample_shape(arrays)
         own = [rows[split[rows] == number] - np.searchsorted(split, number) for number in range(len(SPLITS))]
         images = [npz.array(arrays, f"{part}_images")[places] for part, places in zip(SPLITS, own, strict=True)]
+        ids = tuple(f"{part}-{place}" for part, places in zip(SPLITS, own, strict=True) for place in places)
         pixels, classes = np.concatenate(images), _classes(dataset, labels)
         if len(grid) > IMAGE_AXES:
             values = ((pixels[:, None].astype(np.float32) / 255 - 0.5) / 0.25).astype(np.float32)
-            return Arrays(values, labels[rows], splits, classes)
-        return Images(pixels.reshape(len(rows), *grid, channels), labels[rows], splits, classes)
+            return Arrays(values, labels[rows], splits, classes, ids)
+        return Images(pixels.reshape(len(rows), *grid, channels), labels[rows], splits, classes, ids)
 
 
 def _columns(labels: NDArray[Any], split: NDArray[np.int64]) -> cut.Columns:

@@ -60,7 +60,7 @@ def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> 
     counts = None if atlas is None else atlas > 0
     volumes = np.stack([standardised(values, counts, file) for values, file in zip(raw, files, strict=True)])
     remark = f"{sum(missing)} voxels of {sum(map(bool, missing))} volumes are not finite and masked" if sum(missing) else ""
-    return Arrays(volumes[:, None], labels[rows], splits, classes, remark)
+    return Arrays(volumes[:, None], labels[rows], splits, classes, tuple(table[row]["file"] for row in rows), remark)
 
 
 def standardised(values: NDArray[np.float32], counts: NDArray[np.bool_] | None, file: Path) -> NDArray[np.float32]:

@@ -42,7 +42,7 @@ def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
         rows = slice(start, start + AT_A_TIME)
         seen = _photographed(_painted(_Lesions._make(values[rows] for values in lesions), dataset.image_size), camera, draw)
         pixels[rows] = np.round(seen.clip(0, 1) * 255)
-    return Images(pixels, labels, shares(len(labels)), _classes(dataset))
+    return Images(pixels, labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
 
 
 def _classes(dataset: SyntheticSkin) -> tuple[str, ...]:
@@ -62,6 +62,11 @@ def shares(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np
     ends = int(count * TRAIN), int(count * (TRAIN + VALIDATION))
     rows = np.arange(count, dtype=np.int64)
     return rows[: ends[0]], rows[ends[0] : ends[1]], rows[ends[1] :]
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Give samples that were made here their numbers as ids."""
+    return tuple(map(str, range(count)))
 
 
 class _Lesions(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers.synthetic import drawn_labels, shares
+from fedskd_sim.learning.readers.synthetic import drawn_labels, numbered, shares
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import SyntheticRoi
 from fedskd_sim.seeds import seed
@@ -42,7 +42,7 @@ def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Arrays:
     own = BETWEEN_SUBJECTS * _symmetric(draw, (len(labels), NETWORKS, NETWORKS))[:, network[:, None], network[None, :]]
     z = usual + effect[labels] + pattern + own + NOISE * _symmetric(draw, (len(labels), dataset.regions, dataset.regions))
     z *= 1 - np.eye(dataset.regions)
-    return Arrays(z.astype(np.float32), labels, shares(len(labels)), _classes(dataset))
+    return Arrays(z.astype(np.float32), labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
 
 
 def _classes(dataset: SyntheticRoi) -> tuple[str, ...]:

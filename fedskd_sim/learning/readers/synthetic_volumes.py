@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers.synthetic import drawn_labels, shares
+from fedskd_sim.learning.readers.synthetic import drawn_labels, numbered, shares
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import SyntheticVolumes
 from fedskd_sim.seeds import seed
@@ -41,7 +41,7 @@ def load(dataset: SyntheticVolumes, name: str, scenario_seed: int) -> Arrays:
     volumes = levels[:, atlas(dataset, scenario_seed)]
     volumes += NOISE * 3 * _blurred(draw.normal(0, 1, volumes.shape), 1.0)
     seen = _scanned(volumes, dataset.site_shift, scanner)
-    return Arrays(seen[:, None].astype(np.float32), labels, shares(len(labels)), _classes(dataset))
+    return Arrays(seen[:, None].astype(np.float32), labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
 
 
 def atlas(dataset: SyntheticVolumes, scenario_seed: int) -> NDArray[np.int64]:
