@@ -6,6 +6,7 @@ A run folder holds, for every hospital NAME:
 records/NAME.jsonl       one record per stop; the same bytes for the same scenario, wherever it ran
 timings/NAME.jsonl       when each session, evaluation and transfer began and ended; differs from run to run
 weights/NAME.safetensors the home model at the end of the run
+predictions/NAME.npz     what the models that were tested there said of every patient; see `fedskd_sim.report.predictions`
 logs/NAME.jsonl          one line per event
 =======================  ==============================================================================================
 """

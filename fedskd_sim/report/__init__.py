@@ -1,21 +1,24 @@
-"""Records to tables and pictures: ``report.txt``, ``report.json`` and ``report.html`` in the run folder."""
+"""Records and predictions to tables and pictures: ``report.txt``, ``report.json`` and ``report.html`` in the run folder."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import read_records, read_timings
+from fedskd_sim.report.patients import assess
+from fedskd_sim.report.predictions import Predictions, read_predictions
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
 from fedskd_sim.report.text import as_text
 
-__all__ = ["Matrix", "Summary", "as_json", "as_text", "summarise", "write"]
+__all__ = ["Matrix", "Predictions", "Summary", "as_json", "as_text", "read_predictions", "summarise", "write"]
 
 
 def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
-    """Write the three reports of a run, whether it came to its end or not; text and JSON depend on the records alone.
+    """Write the three reports of a run, whether it came to its end or not; text and JSON depend on records and predictions alone.
 
     Args:
         run: the run folder.
@@ -30,10 +33,13 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ())
     from fedskd_sim.report.page import as_html  # noqa: PLC0415 - drawing is slow to import
 
     try:
-        summary = summarise(read_records(run), hospitals, held_out)
-        timings = read_timings(run)
+        records, timings = read_records(run), read_timings(run)
+        summary = summarise(records, hospitals, held_out)
+        patients = assess(run, records, hospitals, held_out)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
+    if patients:
+        summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")

@@ -15,6 +15,8 @@ from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import Record
 from fedskd_sim.report.memory import Remembered, remembered
 from fedskd_sim.report.notes import NOTHING, council, mean, notes, unseen
+from fedskd_sim.report.patients import Patients
+from fedskd_sim.report.patientviews import as_plain
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
 SESSIONS = ("warm_up", "alone", "visit", "homecoming")
@@ -98,6 +100,8 @@ class Summary:
     counts: Counts
     complete: bool
     notes: tuple[str, ...]
+    patients: Patients | None = None
+    """What is known of single patients; None where the run has no predictions."""
 
     @property
     def headline(self) -> str:
@@ -153,6 +157,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
+        ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them, null without predictions;
         ``ways``: for each model its sessions in order: ``stop``, ``round``, ``hop``, ``host``, ``home``,
         ``rolled_back``, ``accuracy``, ``drift``.
 
@@ -172,6 +177,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "memory": asdict(summary.memory),
         "counts": asdict(summary.counts),
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
+        "single_patients": as_plain(summary.patients) if summary.patients else None,
         "ways": {
             model: [{name: _value(value) for name, value in asdict(step).items()} for step in steps]
             for model, steps in summary.ways.items()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from textwrap import wrap
 
+from fedskd_sim.report.patientviews import as_lines
 from fedskd_sim.report.tables import METRICS, Matrix, Summary
 
 TITLES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
@@ -21,6 +22,7 @@ def as_text(summary: Summary) -> str:
     lines = [line for sentence in words for line in wrap(sentence, WIDTH)]
     lines += ["", *_table(summary), ""]
     lines += _matrix(summary, summary.headline)
+    lines += ["", *as_lines(summary.patients)] if summary.patients else []
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
