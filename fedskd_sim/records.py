@@ -7,6 +7,7 @@ records/NAME.jsonl       one record per stop; the same bytes for the same scenar
 samples/NAME.jsonl       what was read of the hospital's source, used and left out, by class
 timings/NAME.jsonl       when each session, evaluation and transfer began and ended; differs from run to run
 weights/NAME.safetensors the home model at the end of the run
+predictions/NAME.npz     what the models that were tested there said of every patient; see `fedskd_sim.report.predictions`
 logs/NAME.jsonl          one line per event
 =======================  ==============================================================================================
 """
@@ -14,7 +15,7 @@ logs/NAME.jsonl          one line per event
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -119,14 +120,17 @@ def read_records(run: Path) -> list[Record]:
     """Read all records of a run folder, hospital by hospital.
 
     Raises:
-        RunUnreadable: not a run folder, or a damaged line (named by file and line).
+        RunUnreadable: not a run folder, a damaged line (named by file and line), or two records of one stop (both are named).
 
     """
     return list(_read(run / "records", Record))
 
 
 def read_timings(run: Path) -> list[Timing]:
-    """Read all timings of a run folder; raises RunUnreadable as `read_records` does."""
+    """Read all timings of a run folder; raises RunUnreadable as `read_records` does.
+
+    A stop may be timed more than once (its traveller is sent again, two measurements of it are made), but never at the same times.
+    """
     return list(_read(run / "timings", Timing))
 
 
@@ -140,9 +144,16 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
     if not files:
         message = f"{folder.parent} has no {folder.name}"
         raise RunUnreadable(message, fix="give the folder that 'fedskd-sim launch' named at its end")
+    seen: dict[Hashable, Where] = {}
     for file in files:
         with file.open(encoding="utf-8") as stream:
-            yield from _parsed(stream, kind, file)
+            for number, entry in enumerate(_parsed(stream, kind, file), 1):
+                where = Where(str(file), number)
+                first = seen.setdefault(_identity(entry), where)
+                if first is not where:
+                    fix = "remove the line that is not of this run, or run the scenario again"
+                    raise RunUnreadable(f"{_named(entry)} stands twice, first in {first}", fix=fix, where=where)
+                yield entry
 
 
 def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line]:
@@ -158,14 +169,36 @@ def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line
 
 
 def _checked(entry: Line) -> Line:
-    """Refuse a record of another schema, or one whose round and hop are no numbers, and counts that are none; raises ValueError."""
+    """Refuse a record of another schema, what names no stop that could be told from others, counts that are none.
+
+    Raises:
+        ValueError, TypeError: it is such a one.
+
+    """
     if isinstance(entry, SampleCounts):
         parts = (entry.found, *entry.used.values(), *entry.left_out.values())
         if {*entry.used} != {"train", "validation", "test"} or {type(number) for part in parts for number in part.values()} - {int}:
             raise ValueError("not counts of samples")
     if isinstance(entry, Record) and (entry.schema != SCHEMA or {type(entry.round), type(entry.hop)} != {int}):
         raise ValueError(f"not a record of schema {SCHEMA}")
+    hash(_identity(entry))
     return entry
+
+
+def _identity(entry: Record | Timing | SampleCounts) -> Hashable:
+    """Give what no two entries of a run share."""
+    if isinstance(entry, Timing):
+        return entry
+    if isinstance(entry, SampleCounts):
+        return entry.host, entry.source
+    return entry.kind, entry.host, entry.model, entry.round, entry.hop
+
+
+def _named(entry: Record | Timing | SampleCounts) -> str:
+    if isinstance(entry, SampleCounts):
+        return f"what {entry.host!r} has read of {entry.source}"
+    what = f"the record ({entry.kind})" if isinstance(entry, Record) else f"the same timing ({entry.what})"
+    return f"{what} of the model of {entry.model!r} at {entry.host!r}, round {entry.round}, hop {entry.hop},"
 
 
 FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {Record: "records", Timing: "timings", SampleCounts: "samples"}

@@ -82,7 +82,7 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave.")
 def results(folder: Path, *, fetched: bool) -> None:
-    """Write weights, records, counts and timings to standard output: a tar archive as base64, and a full stop when it is whole."""
+    """Write all results but logs to standard output: a tar archive as base64, and a full stop when it is whole."""
     from fedskd_sim.runtimes.member import FETCHED  # noqa: PLC0415
 
     if fetched:
@@ -90,7 +90,7 @@ def results(folder: Path, *, fetched: bool) -> None:
         return
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name in ("weights", "records", "samples", "timings"):
+        for name in ("weights", "predictions", "records", "samples", "timings"):
             if (folder / name).is_dir():
                 archive.add(folder / name, name)
     click.echo(base64.b64encode(packed.getvalue()).decode() + ".")

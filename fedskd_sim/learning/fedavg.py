@@ -85,7 +85,7 @@ class AveragingLearner:
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own one, on the host's test data."""
         self.site.settle()
-        return self.site.tested(self._model if arriving is None else self.site.arrived(model, arriving))
+        return self.site.tested(model, self._model if arriving is None else self.site.arrived(model, arriving))
 
     def council(self) -> Measures | None:
         """Do nothing: no models are kept."""

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedskd_sim.learning.answers import Tested
 from fedskd_sim.learning.base import Learner, Measures, Session, Ward
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.evaluate import logits_of, measures, offset_measure
+from fedskd_sim.learning.evaluate import logits_of, offset_measure
 from fedskd_sim.learning.reconcile import mean
-from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.site import Sited
 from fedskd_sim.learning.weights import FLOATS, buffer_of, snapshot, tensor_of
 from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
 from fedskd_sim.records import Measure
@@ -27,18 +28,16 @@ from fedskd_sim.topology import Stop
 SLOW, LAST = "slow/", "last/"
 
 
-class Sited(Learner, Protocol):
+class Inner(Sited, Learner, Protocol):
     """A learner that shows its site."""
-
-    site: Site
 
 
 class Predicting:
     """A learner around another one; what travels in training rounds is the other's weights and, if kept, the slow copy."""
 
-    def __init__(self, inner: Sited, ward: Ward) -> None:
+    def __init__(self, inner: Inner, ward: Ward) -> None:
         """Add the forms in which slow copies and finished models travel."""
-        self._inner, self._site, self._settings = inner, inner.site, ward.scenario.prediction
+        self._inner, self.site, self._settings = inner, inner.site, ward.scenario.prediction
         self._topology = ward.topology
         self.expected: Mapping[str, Forms] = {name: self._forms(forms) for name, forms in inner.expected.items()}
         self._slow: Weights = {}
@@ -65,12 +64,12 @@ class Predicting:
         if round_ <= self._topology.rounds:
             weights = self._inner.depart(round_)
             return joined(weights, SLOW, self._slow) if self._slow and self._topology.lap == "circulation" else weights
-        self._site.settle()
+        self.site.settle()
         self._chosen = self._choose()
         shown = self._inner.depart(round_) if self._settings.model == "reconciled" else self._chosen
         if self._settings.council:
-            self._council[self._site.name] = self._last or self._inner.results()[""]
-            return joined(shown, LAST, self._council[self._site.name])
+            self._council[self.site.name] = self._last or self._inner.results()[""]
+            return joined(shown, LAST, self._council[self.site.name])
         return shown
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
@@ -98,22 +97,23 @@ class Predicting:
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure what a hospital predicts with on the host's test data, and keep its finished model for the council."""
-        self._site.settle()
+        self.site.settle()
         weights, finished = split(arriving, LAST) if arriving is not None else (self._chosen or self._choose(), {})
         if arriving is not None and self._settings.council:
             self._council[model] = owned(finished)
-        network = self._site.made(model, weights) if arriving is None else self._site.arrived(model, weights)
-        return self._measured(logits_of(network, self._site.data.test.images), [network])
+        network = self.site.made(model, weights) if arriving is None else self.site.arrived(model, weights)
+        return self._measured(("evaluation", model), logits_of(network, self.site.data.test.images), [network])
 
     def council(self) -> Measures | None:
         """Average the probabilities of all finished models: p = (1/K) sum_k softmax(f_k(x))."""
         if not self._settings.council:
             return None
-        self._site.settle()
-        networks = [self._site.made(name, self._council[name]) for name in self._site.scenario.members]
+        self.site.settle()
+        networks = [self.site.made(name, self._council[name]) for name in self.site.scenario.members]
         kept = sum(size(weights) for weights in self._council.values())
         cost = {"models": Measure(float(len(networks)), 1.0), "kept_bytes": Measure(float(kept), 1.0)}
-        return {**self._measured(together(networks, self._site.data.test), networks), **cost}
+        logits = together(networks, self.site.data.test)
+        return {**self._measured(("council", self.site.name), logits, networks), **cost}
 
     def results(self) -> Mapping[str, Weights]:
         """Give what the hospital predicts with, and the council's models as ``council.NAME``."""
@@ -149,16 +149,16 @@ class Predicting:
                 chosen = self._slow
             case "mix":
                 chosen = mean(last, self._slow)
-        return snapshot(refreshed(self._site.made(self._site.name, chosen), self._site.data.train))
+        return snapshot(refreshed(self.site.made(self.site.name, chosen), self.site.data.train))
 
-    def _measured(self, logits: Tensor, networks: list[nn.Module]) -> Measures:
+    def _measured(self, whose: tuple[Tested, str], logits: Tensor, networks: list[nn.Module]) -> Measures:
         """Measure test predictions, the offset taken from predictions on the validation data."""
-        labels = self._site.data.test.labels
+        labels = self.site.data.test.labels
         if not len(labels):
             return {}
-        found = measures(logits, labels)
-        if self._settings.class_offset and len(self._site.data.validation.labels):
-            usual = together(networks, self._site.data.validation).softmax(dim=1).mean(dim=0)
+        found = {**self.site.judged(*whose, logits)}
+        if self._settings.class_offset and len(self.site.data.validation.labels):
+            usual = together(networks, self.site.data.validation).softmax(dim=1).mean(dim=0)
             found["balanced_accuracy_offset"] = offset_measure(logits, labels, usual, self._settings.class_offset)
         return found
 

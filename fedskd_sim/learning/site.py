@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedskd_sim.learning.admission import known_facts, pixel_grid, shape_of
+from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.base import Measures, Session, Ward
 from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, load, pooled
 from fedskd_sim.learning.distill import SimilarityLoss
-from fedskd_sim.learning.evaluate import evaluate
+from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import blueprint, build
 from fedskd_sim.learning.session import Course, NonFinite, Pupils, Teaching, train
 from fedskd_sim.learning.weights import FLOATS, export, install, snapshot, spec_of, tensor_of
@@ -33,6 +36,7 @@ class Site:
         self.me = ward.scenario.hospital(ward.host)
         self.training = ward.scenario.training
         self.device = device(self.me.device)
+        self.answers = Answers(ward.scenario.instruments.predictions)
         self._others: dict[str, Samples] = {}
         self._known = known_facts(ward.scenario, ward.host, ward.data_folder)
         self.shape = shape_of(self._known)
@@ -159,14 +163,36 @@ class Site:
         """Measure a model on the validation data."""
         return evaluate(model, self.data.validation, prefix)
 
-    def tested(self, model: nn.Module) -> Measures:
-        """Measure a model on the test data."""
-        return evaluate(model, self.data.test)
+    def tested(self, model: str, network: nn.Module) -> Measures:
+        """Measure a hospital's model on the test data."""
+        if not len(self.data.test.labels):
+            return {}
+        return self.judged("evaluation", model, logits_of(network, self.data.test.images))
+
+    def judged(self, kind: Tested, model: str, logits: Tensor) -> Measures:
+        """Measure a model by its logits (N, classes) on the test data, and keep what it says of every patient."""
+        self.answers.add(kind, model, logits)
+        return measures(logits, self.data.test.labels)
+
+    def save_answers(self, run: Path) -> None:
+        """Write what the models that were tested here said of every patient into a run folder, where the scenario wants it."""
+        scenario = self.scenario
+        about = {"scenario": scenario.name, "seed": scenario.seed, "host": self.name, "split": scenario.instruments.evaluate_on}
+        self.answers.save(run / FOLDER / f"{self.name}.npz", self.data.test, {**about, "classes": self.data.classes})
 
     def score(self, weights: Weights) -> float:
         """Give the balanced accuracy of own weights on the validation data; 0 without any."""
         measures = self.validated(self.made(self.name, weights))
         return measures["balanced_accuracy"].mean if measures else 0.0
+
+
+@runtime_checkable
+class Sited(Protocol):
+    """Whatever shows the site that it works at."""
+
+    @property
+    def site(self) -> Site:
+        """The site."""
 
 
 def device(asked: str) -> str:

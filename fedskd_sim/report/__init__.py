@@ -1,18 +1,21 @@
-"""Records to tables and pictures: ``report.txt``, ``report.json`` and ``report.html`` in the run folder."""
+"""Records and predictions to tables and pictures: ``report.txt``, ``report.json`` and ``report.html`` in the run folder."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import read_counts, read_records, read_timings
 from fedskd_sim.report.basis import rarest_classes
+from fedskd_sim.report.patients import assess
+from fedskd_sim.report.predictions import Predictions, read_predictions
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
 from fedskd_sim.report.text import as_text
 
-__all__ = ["Matrix", "Summary", "as_json", "as_text", "summarise", "write"]
+__all__ = ["Matrix", "Predictions", "Summary", "as_json", "as_text", "read_predictions", "summarise", "write"]
 
 
 def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
@@ -33,10 +36,13 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ())
     try:
         order = {name: place for place, name in enumerate(hospitals + held_out)}
         counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
-        summary = replace(summarise(read_records(run), hospitals, held_out, rarest_classes(run)), samples=tuple(counts))
-        timings = read_timings(run)
+        records, timings = read_records(run), read_timings(run)
+        summary = replace(summarise(records, hospitals, held_out, rarest_classes(run)), samples=tuple(counts))
+        patients = assess(run, records, hospitals, held_out)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
+    if patients:
+        summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
@@ -61,8 +67,8 @@ def _environment(file: Path) -> dict[str, str]:
 
 
 def _publish(file: Path, text: str) -> None:
-    """Write a file so that whoever looks finds the old one or the whole new one."""
-    draft = file.with_name(f".{file.name}.draft")
+    """Write a file so that whoever looks finds the old one or the whole new one, however many write it at once."""
+    draft = file.with_name(f".{file.name}.{token_hex(4)}.draft")
     try:
         draft.write_text(text, encoding="utf-8", newline="\n")
         draft.replace(file)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fedskd_sim.records import Timing
-from fedskd_sim.report import pictures, samples
+from fedskd_sim.report import patientpictures, pictures, samples
 from fedskd_sim.report.basis import together
+from fedskd_sim.report.patientviews import written
 from fedskd_sim.report.svg import PALETTE
 from fedskd_sim.report.tables import Summary
 from fedskd_sim.report.text import RESTS, TITLES, percent, size
@@ -34,19 +35,22 @@ def as_html(summary: Summary, timings: Sequence[Timing], scenario: str, environm
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    home.filters.update(percent=percent, size=size)
+    home.filters.update(percent=percent, size=size, written=written)
     drawn = {
         "matrix": pictures.matrix(summary),
         "accuracy": pictures.accuracy(summary),
         "drift": pictures.drift(summary),
         "dilution": pictures.dilution(summary),
         "timeline": pictures.timeline(summary, timings),
+        "patients": patientpictures.panels(summary.patients) if summary.patients else "",
     }
+    drawn_hosts = len(patientpictures.shown(summary.patients)) if summary.patients else 0
     return home.get_template(TEMPLATE).render(
         summary=summary,
         whole=together(summary.bases),
         rests=RESTS,
         titles=TITLES,
+        drawn_hosts=drawn_hosts,
         palette=PALETTE,
         scenario=scenario,
         environment=environment,

@@ -17,6 +17,8 @@ from fedskd_sim.records import Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
 from fedskd_sim.report.memory import Remembered, remembered
 from fedskd_sim.report.notes import NOTHING, council, mean, notes, unseen
+from fedskd_sim.report.patients import Patients
+from fedskd_sim.report.patientviews import as_plain
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
 SESSIONS = ("warm_up", "alone", "visit", "homecoming")
@@ -104,6 +106,8 @@ class Summary:
     notes: tuple[str, ...]
     samples: tuple[SampleCounts, ...] = ()
     """What every hospital has read of its source, as far as it is known."""
+    patients: Patients | None = None
+    """What is known of single patients; None where the run has no predictions."""
 
     @property
     def rests(self) -> list[tuple[Basis, Basis]]:
@@ -177,6 +181,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``samples``: for each hospital ``host``, ``source``, and by class ``found``, ``used`` (by split), ``left_out`` (by reason);
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
+        ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them, null without predictions;
         ``ways``: for each model its sessions in order: ``stop``, ``round``, ``hop``, ``host``, ``home``,
         ``rolled_back``, ``accuracy``, ``drift``.
 
@@ -198,6 +203,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "counts": asdict(summary.counts),
         "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
+        "single_patients": as_plain(summary.patients) if summary.patients else None,
         "ways": {
             model: [{name: _value(value) for name, value in asdict(step).items()} for step in steps]
             for model, steps in summary.ways.items()

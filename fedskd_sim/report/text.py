@@ -8,6 +8,7 @@ from textwrap import wrap
 
 from fedskd_sim.report import samples
 from fedskd_sim.report.basis import together
+from fedskd_sim.report.patientviews import as_lines
 from fedskd_sim.report.tables import METRICS, Matrix, Summary
 
 TITLES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
@@ -29,6 +30,7 @@ def as_text(summary: Summary) -> str:
     lines = [line for sentence in words for line in wrap(sentence, WIDTH)]
     lines += ["", *_table(summary), ""]
     lines += _matrix(summary, summary.headline)
+    lines += ["", *as_lines(summary.patients)] if summary.patients else []
     lines += ["", *(part for line in samples.lines(summary.samples) for part in wrap(line, WIDTH, subsequent_indent="    "))]
     return "\n".join(line.rstrip() for line in lines).rstrip("\n") + "\n"
 

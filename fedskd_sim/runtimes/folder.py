@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from threading import Event as Flag
+from typing import Any, TextIO
 
 from fedskd_sim import __version__, clock
 from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
@@ -19,6 +21,8 @@ from fedskd_sim.runtimes.base import Event
 from fedskd_sim.scenario import Loaded
 
 PLACE = "place.json"
+LOCK = ".lock"
+AGAIN_S = 0.1
 PACKAGES = ("torch", "torchvision", "numpy", "pyzmq", "msgpack", "xxhash", "safetensors", "prometheus-client")
 
 
@@ -78,7 +82,44 @@ def subfolders(folder: Path) -> None:
 
 def note_place(folder: Path, place: Mapping[str, Any]) -> None:
     """Note where a run happens, for `fedskd-sim status` and its kin."""
-    (folder / PLACE).write_text(json.dumps(place, indent=1) + "\n", encoding="utf-8")
+    draft = folder / f".{PLACE}.draft"
+    draft.write_text(json.dumps(place, indent=1) + "\n", encoding="utf-8")
+    draft.replace(folder / PLACE)
+
+
+@contextmanager
+def held(folder: Path, tries: int = 1) -> Iterator[None]:
+    """Be the only process that brings what a cluster has into a run folder; the lock ends with the process, however it ends.
+
+    Args:
+        folder: the run folder.
+        tries: how often to ask for it, a tenth of a second apart.
+
+    Raises:
+        OutputNotWritable: another process has it, or the folder can have no lock.
+
+    """
+    try:
+        lock = (folder / LOCK).open("w", encoding="utf-8")
+    except OSError as error:
+        fix = "give a run folder that you may write to"
+        raise OutputNotWritable(f"{folder} cannot be written: {error.strerror}", fix=fix) from error
+    with lock:
+        while not _locked(lock):
+            tries -= 1
+            if tries < 1:
+                fix = "wait until that process has ended, or stop it"
+                raise OutputNotWritable(f"another process follows the run into {folder}", fix=fix)
+            Flag().wait(AGAIN_S)
+        yield
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def here() -> dict[str, Any]:

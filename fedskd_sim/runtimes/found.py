@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.errors import RunUnreadable
+from fedskd_sim.errors import OutputNotWritable, RunUnreadable
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes.base import Event, Order
 from fedskd_sim.scenario import Loaded, load
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
 
 STOP_S = 30.0
+READ = ("records", "samples", "timings", "logs")
 
 
 class Found(Protocol):
@@ -144,18 +144,20 @@ def run(name: str, namespace: str, context: str) -> Found:
 
 
 def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tuple[KubernetesRuntime, Order]:
-    """Prepare to join a run in a cluster; a folder of it is emptied of what was read before, since all is read anew.
+    """Prepare to join a run in a cluster; what a folder of it has from before is replaced by what is read anew.
 
     Raises:
         RunUnreadable: the run is not in a cluster.
+        OutputNotWritable: another process follows it into that folder.
 
     """
     seen = run(name, namespace, context)
     if not isinstance(seen, ClusterRun):
         raise RunUnreadable(f"{name} did not run in a cluster", fix="its results are in its folder: use 'fedskd-sim report'")
     if seen.folder:
-        _emptied(seen.folder)
         folder = seen.folder.resolve()
+        with folders.held(folder):
+            folders.subfolders(folder)
     else:
         folder = folders.make(seen.loaded, out, "kubernetes")
         folders.note_place(folder, seen.runtime.place)
@@ -165,16 +167,27 @@ def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tup
 
 
 def refresh(folder: Path) -> None:
-    """Read what a run in a cluster has logged so far, unless it was collected."""
+    """Read what a run in a cluster has logged so far, unless it was collected, or another process keeps the folder up to date.
+
+    What was read before stays until there is more of it: pods, and their logs with them, do not last.
+    """
     place = _place(folder)
     if place.get("runtime") != "kubernetes" or place.get("collected"):
+        return
+    try:
+        with folders.held(folder):
+            pass
+    except OutputNotWritable:
         return
     from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
 
     runtime = _runtime(place["release"], place["namespace"], place["context"])
-    if runtime.reach.pods(runtime.release):
-        _emptied(folder)
-        once(runtime.reach, runtime.release, folder)
+    with tempfile.TemporaryDirectory(prefix=".reading-", dir=folder) as made:
+        draft = Path(made)
+        folders.subfolders(draft)
+        once(runtime.reach, runtime.release, draft)
+        with suppress(OutputNotWritable), folders.held(folder):
+            _replaced(folder, draft)
 
 
 def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:
@@ -199,7 +212,11 @@ def _place(folder: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
-def _emptied(folder: Path) -> None:
-    for name in ("records", "samples", "timings", "logs"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+def _replaced(folder: Path, draft: Path) -> None:
+    """Put every file that was read in the place of an older one that does not have more."""
     folders.subfolders(folder)
+    for kind in READ:
+        for file in (draft / kind).iterdir():
+            older = folder / kind / file.name
+            if not older.exists() or older.stat().st_size <= file.stat().st_size:
+                file.replace(older)

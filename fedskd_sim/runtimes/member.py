@@ -160,11 +160,16 @@ def log_error(log: EventLog, error: FedskdError) -> None:
 
 
 def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
-    """Write a hospital's final weights as safetensors, if its algorithm has learned any."""
-    if ward.scenario.algorithm.name == "placebo" or ward.host in ward.scenario.held_out:
+    """Write what was predicted at a hospital and, if it has trained, its final weights; nothing where nothing is learned."""
+    if ward.scenario.algorithm.name == "placebo":
         return
-    from fedskd_sim.learning.weights import save  # noqa: PLC0415 - the placebo runs without PyTorch
+    from fedskd_sim.learning.site import Sited  # noqa: PLC0415 - the placebo runs without PyTorch
+    from fedskd_sim.learning.weights import save  # noqa: PLC0415
 
+    if isinstance(learner, Sited):
+        learner.site.save_answers(folder)
+    if ward.host in ward.scenario.held_out:
+        return
     about = {"scenario": ward.scenario.name, "hospital": ward.host, "seed": str(ward.scenario.seed)}
     for suffix, weights in learner.results().items():
         name = ".".join(part for part in (ward.host, suffix) if part)

@@ -58,6 +58,9 @@ class Instruments(Part):
     hospitals, from which forgetting, backward transfer and dilution are computed."""
     evaluate_on: Literal["test", "validation"] = "test"
     """What the evaluation round measures on; validation: to choose settings without a look at the test data."""
+    predictions: bool = True
+    """What every model that the evaluation round tests says of every patient of its host, in one file per hospital, with the ids of
+    the samples. It stays in the run folder; the report reads it."""
 
 
 class Prediction(Part):

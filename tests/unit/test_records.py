@@ -56,19 +56,19 @@ def test_two_threads_write_whole_lines(tmp_path: Path) -> None:
     kept = ledger(tmp_path)
     long = replace(RECORD, reason="x" * 5000)
 
-    def write() -> None:
-        for _ in range(200):
-            kept.add(long)
-            kept.add(TIMING)
+    def write(hops: range) -> None:
+        for hop in hops:
+            kept.add(replace(long, hop=hop))
+            kept.add(replace(TIMING, hop=hop))
 
-    threads = [threading.Thread(target=write) for _ in range(4)]
+    threads = [threading.Thread(target=write, args=(range(first, 800, 4),)) for first in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     kept.close()
-    assert read_records(tmp_path) == [long] * 800
-    assert read_timings(tmp_path) == [TIMING] * 800
+    assert sorted(read_records(tmp_path), key=lambda record: record.hop) == [replace(long, hop=hop) for hop in range(800)]
+    assert sorted(read_timings(tmp_path), key=lambda timing: timing.hop) == [replace(TIMING, hop=hop) for hop in range(800)]
 
 
 def test_records_come_hospital_by_hospital_in_the_order_written(tmp_path: Path) -> None:
@@ -116,6 +116,7 @@ DAMAGED = {
     "an unknown key": GOOD_LINE.replace("{", '{"more":1,', 1),
     "no measures": GOOD_LINE.replace('"measures"', '"measure"'),
     "a measure of three": GOOD_LINE.replace("[3.0,4.0]", "[3.0,4.0,5.0]"),
+    "a list for a name": GOOD_LINE.replace('"model":"b"', '"model":["b"]'),
     "measures in a list": GOOD_LINE.replace('{"accuracy":[3.0,4.0]}', "[3.0]"),
 }
 
@@ -125,11 +126,42 @@ def test_damaged_lines_are_named(line: str, tmp_path: Path) -> None:
     """A line that is no record is an error with its file and line, never a wrong number in a table."""
     ledger(tmp_path, "a", RECORD, TIMING).close()
     file = tmp_path / "records" / "a.jsonl"
-    file.write_text(f"{GOOD_LINE}\n{line}\n{GOOD_LINE}\n")
+    file.write_text(f"{GOOD_LINE}\n{line}\n{to_line(replace(RECORD, hop=3))}\n")
     with pytest.raises(RunUnreadable) as caught:
         read_records(tmp_path)
     assert str(caught.value.where) == f"{file}:2"
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("second", [RECORD, replace(RECORD, outcome="rolled_back", measures={}), replace(RECORD, seed=2)])
+@pytest.mark.parametrize("file", ["a.jsonl", "a copy.jsonl"])
+def test_a_stop_has_one_record(second: Record, file: str, tmp_path: Path) -> None:
+    """A second record of a stop, the same line or another one, in the same file or a copy of it, is refused, and both are named."""
+    ledger(tmp_path, "a", replace(RECORD, hop=1), RECORD, TIMING).close()
+    with (tmp_path / "records" / file).open("a", encoding="utf-8") as stream:
+        stream.write(to_line(second) + "\n")
+    with pytest.raises(RunUnreadable, match=r"record \(visit\) of the model of 'b' at 'a', round 1, hop 2, stands twice") as caught:
+        read_records(tmp_path)
+    places = {f"{tmp_path / 'records' / 'a.jsonl'}:2", f"{tmp_path / 'records' / file}:{3 if file == 'a.jsonl' else 1}"}
+    assert {str(caught.value.where), caught.value.message.rpartition("first in ")[2]} == places
+    assert "remove the line" in caught.value.fix
+
+
+def test_stops_that_differ_in_anything_that_names_them_are_apart(tmp_path: Path) -> None:
+    """Kind, host, model, round and hop together name a record: those that differ in one of them are all read."""
+    others = [{"kind": "evaluation"}, {"host": "c"}, {"model": "c"}, {"round": 2}, {"hop": 3}]
+    ledger(tmp_path, "a", RECORD, *(replace(RECORD, **other) for other in others)).close()
+    assert len(read_records(tmp_path)) == 6
+
+
+def test_a_stop_may_be_timed_again_but_no_timing_stands_twice(tmp_path: Path) -> None:
+    """Two evaluations of one stop are two timings; the same line twice would count its seconds twice and is refused."""
+    again = replace(TIMING, start=12.0, end=12.5)
+    ledger(tmp_path, "a", RECORD, TIMING, again).close()
+    assert read_timings(tmp_path) == [TIMING, again]
+    ledger(tmp_path, "b", RECORD, TIMING).close()
+    with pytest.raises(RunUnreadable, match=r"same timing \(session\) .* stands twice, first in .*a\.jsonl:1"):
+        read_timings(tmp_path)
 
 
 @pytest.mark.parametrize("read", [read_records, read_timings])

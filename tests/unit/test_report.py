@@ -341,3 +341,21 @@ def test_a_report_that_cannot_be_written_is_an_error_of_the_place(tmp_path: Path
     with pytest.raises(OutputNotWritable, match=r"report\.html"):
         write(run, THREE)
     assert not list(run.glob(".*"))
+
+
+def test_two_reports_at_once_do_not_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole report is written while another one is between its draft and its end: both succeed, and no draft stays behind."""
+    run, write_text = folder(tmp_path, story(THREE), THREE), Path.write_text
+    summaries = []
+
+    def meanwhile(path: Path, *arguments: object, **options: object) -> int:
+        written = write_text(path, *arguments, **options)
+        monkeypatch.setattr(Path, "write_text", write_text)
+        summaries.append(write(run, THREE))
+        return written
+
+    monkeypatch.setattr(Path, "write_text", meanwhile)
+    summaries.append(write(run, THREE))
+    assert summaries[0] == summaries[1]
+    assert (run / "report.txt").read_text(encoding="utf-8") == as_text(summaries[0])
+    assert not list(run.glob(".*"))

@@ -1,8 +1,14 @@
-"""The logs of a run's pods, followed and sorted into a run folder: events to logs, records to records, the rest aside."""
+"""The logs of a run's pods, followed and sorted into a run folder: events to logs, records to records, the rest aside.
+
+A hospital whose pod is replaced begins again, and the entries of two lives must not mix. Before the start no pod writes any, so
+that it does not matter how many there were; after it the life that has written most is the one that took part. Its entries are the
+hospital's, whichever log is read first; those of the others are in ``logs/NAME.aside``.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,15 +23,19 @@ from kubernetes.client.exceptions import ApiException
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.base import Event
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.pods import ENDED
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 
 AGAIN_S = 1.0
-ENDED = ("Succeeded", "Failed")
+ENTRIES = ("records", "samples", "timings")
 
 
 @dataclass
 class Books:
-    """Follows every pod it is shown, once; `events` hands out what was read since the last call."""
+    """Follows every pod it is shown, once; `events` hands out what was read since the last call.
+
+    A file that an earlier reading has left is written anew as soon as there is something to write to it, and not before.
+    """
 
     reach: Reach
     folder: Path
@@ -34,11 +44,16 @@ class Books:
     _finished: set[str] = field(default_factory=set)
     _lines: SimpleQueue[tuple[str, str, str]] = field(default_factory=SimpleQueue)
     _files: dict[Path, TextIO] = field(default_factory=dict)
+    _kept: dict[str, str] = field(default_factory=dict)
+    """Whose entries are in the folder: the pod of every hospital's name."""
+    _counts: Counter[str] = field(default_factory=Counter)
+    _aside: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """The entries of the other pods, by pod: folder and line."""
     _closed: Flag = field(default_factory=Flag)
 
     def follow(self, pods: list[Any]) -> None:
         """Begin to follow pods that are new and have a log."""
-        for pod in pods:
+        for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
             uid, name = pod.metadata.uid, pod.metadata.labels.get(HOSPITAL, CONTROLLER)
             self._phases[uid] = pod.status.phase
             if uid not in self._followed and pod.status.phase not in ("Pending", "Unknown"):
@@ -46,7 +61,7 @@ class Books:
                 Thread(target=self._read, args=(uid, name, pod.metadata.name), daemon=True).start()
 
     def own(self, uid: str, name: str) -> None:
-        """Note whose pod this is."""
+        """Note whose pod this is; of a hospital's pods the oldest first."""
         self._followed.setdefault(uid, name)
 
     def events(self, patience: float) -> Iterator[Event]:
@@ -67,8 +82,12 @@ class Books:
         return ended <= self._finished and self._lines.empty()
 
     def close(self) -> None:
-        """Stop following, and close the files."""
+        """Stop following, write what belongs to no hospital's records, and close the files."""
         self._closed.set()
+        for uid, entries in self._aside.items():
+            for _, line in entries:
+                self._append("logs", f"{self._followed[uid]}.aside", line)
+        self._aside.clear()
         while self._files:
             self._files.popitem()[1].close()
 
@@ -97,19 +116,41 @@ class Books:
         if event is None:
             self._append("logs", f"{name}.err", line)
             return None
-        if event["event"] == "entry" and event.get("kind") in ("records", "samples", "timings"):
-            if (
-                next(other for other, owner in self._followed.items() if owner == name) == uid
-            ):  # a replaced pod begins again, and its records are another life's
-                self._append(event["kind"], f"{name}.jsonl", event["line"])
+        if event["event"] == "entry" and event.get("kind") in ENTRIES:
+            self._enter(uid, name, (event["kind"], event["line"]))
             return None
         self._append("logs", f"{name}.jsonl", line)
         return event
 
+    def _enter(self, uid: str, name: str, entry: tuple[str, str]) -> None:
+        """Write an entry if it is of the life that has written most so far (of equal ones, of the first), else put it aside."""
+        kept = self._kept.setdefault(name, uid)
+        if kept == uid:
+            self._append(entry[0], f"{name}.jsonl", entry[1])
+            self._counts[uid] += 1
+            return
+        self._aside.setdefault(uid, []).append(entry)
+        self._counts[uid] += 1
+        age = list(self._followed).index
+        if (self._counts[uid], -age(uid)) > (self._counts[kept], -age(kept)):
+            self._aside[kept] = [(kind, line) for kind in ENTRIES for line in self._taken(kind, name)]
+            self._kept[name] = uid
+            for kind, line in self._aside.pop(uid):
+                self._append(kind, f"{name}.jsonl", line)
+
+    def _taken(self, kind: str, name: str) -> list[str]:
+        """Take back what was written to a hospital's file."""
+        path = self.folder / kind / f"{name}.jsonl"
+        file = self._files.pop(path, None)
+        if file is None:
+            return []
+        file.close()
+        return path.read_text(encoding="utf-8").splitlines()
+
     def _append(self, folder: str, file: str, line: str) -> None:
         path = self.folder / folder / file
         if path not in self._files:
-            self._files[path] = path.open("a", encoding="utf-8", buffering=1)
+            self._files[path] = path.open("w", encoding="utf-8", buffering=1)
         self._files[path].write(line + "\n")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+
 Standing = Literal["pending", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
+ENDED = ("Succeeded", "Failed")
 HOPELESS = {
     "ErrImageNeverPull": "its image is not on the node and may not be pulled",
     "InvalidImageName": "its image has no valid name",
@@ -47,6 +50,13 @@ def finding(pod: Any) -> Finding:
     if status.phase == "Running":
         return Finding("running")
     return _waiting(status)
+
+
+def newest(pods: Iterable[Any]) -> dict[str, Any]:
+    """Give the pod (V1Pod) that stands for each hospital now, by name: the last one made, of two of one second one at work."""
+    of_hospitals = [pod for pod in pods if HOSPITAL in (pod.metadata.labels or {})]
+    of_hospitals.sort(key=lambda pod: (pod.metadata.creation_timestamp, pod.status.phase not in ENDED))
+    return {pod.metadata.labels[HOSPITAL]: pod for pod in of_hospitals}
 
 
 def _waiting(status: Any) -> Finding:

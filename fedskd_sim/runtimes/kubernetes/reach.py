@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from kubernetes import client, config
@@ -105,7 +106,9 @@ class Reach:
             yield rest.decode(errors="replace")
 
     def fetch(self, pod: str, folder: Path) -> None:
-        """Unpack a holding hospital's final weights, and the whole of its records, into a folder, then let it go.
+        """Bring a holding hospital's final weights and predictions, and the whole of its records, into a folder, then let it go.
+
+        Nothing is there in part: files that a reader may have open, or that were read from logs, are replaced as wholes.
 
         Raises:
             Unreachable: the connection broke, or what came was not whole; the hospital still holds.
@@ -116,8 +119,9 @@ class Reach:
             data = base64.b64decode(text.strip().removesuffix("."), validate=True)
             if not text.strip().endswith("."):
                 raise Unreachable(f"the results of {pod} came only in part")
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                archive.extractall(folder, filter="data")
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive, TemporaryDirectory(prefix=".fetched-", dir=folder) as place:
+                archive.extractall(place, filter="data")
+                _move(Path(place), folder)
         except (binascii.Error, tarfile.TarError) as error:
             raise Unreachable(f"the results of {pod} cannot be read: {error}") from error
         self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
@@ -149,3 +153,10 @@ class Reach:
             raise
         except (HTTPError, OSError) as error:
             raise Unreachable(str(error)) from error
+
+
+def _move(source: Path, target: Path) -> None:
+    for file in [path for path in source.rglob("*") if path.is_file()]:
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,24 @@ from typing import Any
 from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
-from fedskd_sim.errors import ClusterUnavailable, FedskdError, HospitalCrashed, PodCannotStart, RegistrationTimeout
+from fedskd_sim.errors import (
+    ClusterUnavailable,
+    FedskdError,
+    HospitalCrashed,
+    OutputNotWritable,
+    PodCannotStart,
+    RegistrationTimeout,
+    RunUnreadable,
+)
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.records import read_records
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
 from fedskd_sim.runtimes.kubernetes.books import Books
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.pods import finding
+from fedskd_sim.runtimes.kubernetes.pods import ENDED, finding, newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.scenario import Loaded
 
@@ -27,6 +37,7 @@ BACKOFF_S, LONGEST_BACKOFF_S = 10, 360
 AWAY_S = 600.0
 DRAIN_S = 60.0
 FETCH_TRIES = 5
+HELD_TRIES = 50
 CONCLUDED = (PodCannotStart.exit_code, HospitalCrashed.exit_code, RegistrationTimeout.exit_code)
 """Ends that the controller knows more of than any hospital."""
 
@@ -113,16 +124,25 @@ class KubernetesRuntime:
         return {"runtime": "kubernetes", "release": self.release, "namespace": self.namespace, "context": self.context}
 
     def wait(self, watch: Watch) -> None:
-        """Follow the run to its end and fetch its results; raises the error that ended it."""
-        books = Books(self.reach, self._order.folder)
-        try:
+        """Follow the run to its end and fetch its results; raises the error that ended it.
+
+        Raises:
+            OutputNotWritable: another process follows this run into the same folder; the run is left to it.
+
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(folder.held(self._order.folder, tries=HELD_TRIES))
+            except OutputNotWritable:
+                self.detach()
+                raise
+            books = stack.enter_context(closing(Books(self.reach, self._order.folder)))
             ended = self._followed(books, watch)
             self._drain(books, watch)
             if ended == 0:
                 self._fetch()
+                self._check_whole()
             folder.note_place(self._order.folder, self.place | {"collected": True})
-        finally:
-            books.close()
         if ended:
             raise self._verdict(ended)
 
@@ -176,7 +196,7 @@ class KubernetesRuntime:
         except Unreachable:
             return False
         books.follow(pods)
-        over = {pod.metadata.labels.get(HOSPITAL) for pod in pods if pod.status.phase in ("Succeeded", "Failed")}
+        over = {name for name, pod in newest(pods).items() if pod.status.phase in ENDED}
         return set(self._order.loaded.scenario.names) <= self._holding | over or not pods
 
     def _show(self, books: Books, watch: Watch, patience: float) -> None:
@@ -208,10 +228,25 @@ class KubernetesRuntime:
             raise ClusterUnavailable(text, fix=f"raise holdSeconds in the chart's values; the release {self.release!r} was left")
 
     def _pod_of(self, name: str) -> str:
-        for pod in self.reach.pods(self.release):
-            if pod.metadata.labels.get(HOSPITAL) == name and pod.status.phase == "Running":
-                return str(pod.metadata.name)
-        raise LookupError(f"{name!r} has left already")
+        pod = newest(self.reach.pods(self.release)).get(name)
+        if pod is None or pod.status.phase != "Running":
+            raise LookupError(f"{name!r} has left already")
+        return str(pod.metadata.name)
+
+    def _check_whole(self) -> None:
+        """Neither end well nor remove the release while records are missing, whatever became of the logs that they were in."""
+        scenario = self._order.loaded.scenario
+        try:
+            records = read_records(self._order.folder)
+        except RunUnreadable:
+            self.detach()
+            raise
+        tested = {(record.host, record.model) for record in records if record.kind == "evaluation"}
+        missing = [name for name in scenario.names if any((name, model) not in tested for model in scenario.members)]
+        if missing:
+            self.detach()
+            text = f"the run ended well, but not all records of {', '.join(missing)} could be read from the logs of their pods"
+            raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release}; the release was left")
 
     def _verdict(self, code: int) -> FedskdError:
         """Choose the error that ended the run: a hospital's own, else what the controller has concluded."""

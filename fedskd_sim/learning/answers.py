@@ -1,0 +1,58 @@
+"""What every model that is tested at a hospital says of each of its patients: kept as it is tested, written to one file at the end.
+
+The file is a hospital's result, as its weights are: no message has a field for it. `fedskd_sim.report.predictions` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedskd_sim.learning.data import Samples
+
+SCHEMA = 1
+FOLDER = "predictions"
+Tested = Literal["evaluation", "council"]
+"""The kind of the record that the same test gives: of one hospital's model, or of all finished models together."""
+
+
+@dataclass
+class Answers:
+    """Class probabilities (N, classes), fp64, by kind and model; nothing is kept where it is not ``wanted``."""
+
+    wanted: bool
+    _found: dict[tuple[Tested, str], NDArray[np.float64]] = field(default_factory=dict)
+
+    def add(self, kind: Tested, model: str, logits: Tensor) -> None:
+        """Keep the softmax of a test's logits (N, classes), as the measures take it; a model that is tested again replaces it."""
+        if self.wanted:
+            self._found[kind, model] = logits.detach().double().softmax(dim=1).cpu().numpy()
+
+    def save(self, file: Path, test: Samples, about: Mapping[str, object]) -> None:
+        """Write all answers as one compressed npz without pickles; does nothing where there are none.
+
+        Args:
+            file: where to; its folder is made.
+            test: what the models were tested on.
+            about: ``scenario``, ``seed``, ``host``, ``split`` and ``classes``.
+
+        """
+        if not self._found:
+            return
+        kinds, models = zip(*self._found, strict=True)
+        arrays = {name: np.asarray(value) for name, value in about.items()}
+        arrays |= {"schema": np.asarray(SCHEMA), "kinds": np.asarray(kinds), "models": np.asarray(models)}
+        arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
+        file.parent.mkdir(exist_ok=True)
+        draft = file.with_suffix(".draft")
+        with draft.open("wb") as stream:
+            np.savez_compressed(stream, probabilities=np.stack([*self._found.values()]), allow_pickle=False, **arrays)
+        draft.replace(file)

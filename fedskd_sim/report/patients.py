@@ -1,0 +1,232 @@
+"""Predictions of single patients to what a hospital asks of them, one hospital at a time.
+
+Of every hospital there is a row for its own model (``own``), one for the mean over the models of the others (``others``), one for
+all finished models together (``council``), and, in a run of up to `MOST_CELLS` tests, one for each of the others (``visitor``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.errors import RunUnreadable, Where
+from fedskd_sim.records import Measure, Record
+from fedskd_sim.report import curves
+from fedskd_sim.report.predictions import Predictions, files, read_file
+from fedskd_sim.report.resampling import DRAWS, LEVEL, Interval, Resampling, interval
+from fedskd_sim.seeds import seed
+
+MOST_CELLS = 400
+AGREEMENT = 1e-9
+MEASURES = ("accuracy", "balanced_accuracy", "auc")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Row:
+    """What one model, or several, are worth for the patients of a hospital; classes without patients have NaN.
+
+    Of several models, measures are means over them, ``confusion`` (row: class, column: decision) and ``calibration`` take all their
+    answers together, and there are no ``curves``.
+    """
+
+    who: str
+    models: tuple[str, ...]
+    measures: Mapping[str, Interval]
+    recall: tuple[Interval, ...]
+    areas: tuple[float, ...]
+    confusion: NDArray[np.int64]
+    calibration: curves.Calibration
+    curves: Mapping[int, curves.Curve]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class HostRows:
+    """A hospital: its patients of every class (C,), its rows, and the models whose answers were not finite."""
+
+    name: str
+    counts: tuple[int, ...]
+    rows: tuple[Row, ...]
+    unanswered: tuple[str, ...]
+
+    @property
+    def patients(self) -> int:
+        """The number of its patients."""
+        return sum(self.counts)
+
+    @property
+    def rarest(self) -> int:
+        """The number of patients of its rarest class, of those that it has."""
+        return min(count for count in self.counts if count)
+
+    def row(self, who: str) -> Row | None:
+        """Find a row."""
+        return next((row for row in self.rows if row.who == who), None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Patients:
+    """What is known of single patients, hospital by hospital in ring order."""
+
+    split: str
+    classes: tuple[str, ...]
+    hosts: tuple[HostRows, ...]
+    notes: tuple[str, ...]
+
+
+def assess(run: Path, records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Patients | None:
+    """Work out all rows of a run; None where it has no predictions.
+
+    Args:
+        run: the run folder.
+        records: of the same run: predictions that do not give their measures are not of this run.
+        hospitals: those that train, in ring order.
+        held_out: those that only evaluate.
+
+    Raises:
+        RunUnreadable: a file is damaged, or does not belong to the others or to the records; it is named.
+
+    """
+    found, first, cells = {}, None, 0
+    tested = {(one.kind, one.model, one.host): one for one in records if one.kind in ("evaluation", "council")}
+    visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
+    for file in files(run):
+        here = read_file(file)
+        first, judged = first or here, [_judged(here, answers) for answers in here.probabilities]
+        try:
+            _check(here, first, hospitals + held_out)
+            _compare(here, judged, tested)
+        except ValueError as error:
+            fix = "report a run with its own files, or remove this one to report without it"
+            raise RunUnreadable(str(error), fix=fix, where=Where(str(file))) from error
+        found[here.host] = _host(here, judged, visitors=visitors)
+        cells += len(here.models)
+    if first is None:
+        return None
+    hosts = tuple(found[name] for name in hospitals + held_out if name in found)
+    return Patients(first.split, first.classes, hosts, tuple(_notes(hosts, len(tested) - cells, visitors=visitors)))
+
+
+class _Judged(NamedTuple):
+    """The answers of one model: what they confuse (C, C), areas under the ROC curves (C,), and the record's measures."""
+
+    matrix: NDArray[np.int64]
+    areas: curves.Floats
+    measures: Mapping[str, float]
+
+
+def _judged(here: Predictions, answers: curves.Floats) -> _Judged:
+    matrix, areas = curves.confusion(here.labels, answers), curves.areas(here.labels, answers)[:, 0]
+    shares = {"accuracy": float(np.diag(matrix).sum() / matrix.sum()), "balanced_accuracy": _mean(curves.recalls(matrix))}
+    return _Judged(matrix, areas, {**shares, "auc": _mean(areas)})
+
+
+def _check(here: Predictions, first: Predictions, names: tuple[str, ...]) -> None:
+    """Refuse predictions that do not belong to the scenario or to the other files; raises ValueError."""
+    strange = {here.host, *here.models} - {*names}
+    if strange:
+        raise ValueError(f"predictions name {', '.join(sorted(strange))}, which the scenario does not have")
+    for field in ("scenario", "seed", "split", "classes"):
+        if getattr(here, field) != getattr(first, field):
+            raise ValueError(f"{field} is {getattr(here, field)!r}, and {getattr(first, field)!r} at {first.host!r}")
+
+
+def _compare(here: Predictions, judged: Sequence[_Judged], tested: Mapping[Any, Record]) -> None:
+    """Refuse predictions that do not give the measures on record; raises ValueError."""
+    for model, kind, answers, found in zip(here.models, here.kinds, here.probabilities, judged, strict=True):
+        record = tested.get((kind, model, here.host))
+        if record is None or (record.scenario, record.seed) != (here.scenario, here.seed):
+            raise ValueError(f"no record of this run tells of the test ({kind}) of the model of {model!r} at {here.host!r}")
+        for name, value in found.measures.items() if np.isfinite(answers).all() else ():
+            said = record.measures.get(name, Measure(0.0, 0.0)).mean
+            if not (abs(value - said) <= AGREEMENT or (math.isnan(value) and math.isnan(said))):
+                raise ValueError(f"{name} of the model of {model!r} is {value:.9g} by them, and {said:.9g} by the record")
+
+
+def _host(here: Predictions, judged: Sequence[_Judged], *, visitors: bool) -> HostRows:
+    """Work out the rows of one hospital; without ``visitors`` only the shares of others have intervals."""
+    known = [bool(np.isfinite(answers).all()) for answers in here.probabilities]
+    unanswered = tuple(model for model, whole in zip(here.models, known, strict=True) if not whole)
+    roles = {place: _role(here, place) for place, whole in enumerate(known) if whole}
+    others = [place for place, role in roles.items() if role == "visitor"]
+    wanted = [(role, [place]) for place, role in roles.items() if role != "visitor"]
+    wanted += [("others", others)] if others else []
+    wanted += [("visitor", [place]) for place in others] if visitors else []
+    draws = Resampling.of(here.labels, seed(here.seed, "patients", here.host)) if wanted else None
+    drawn = _draw(here, draws, [*roles], {place for place, role in roles.items() if visitors or role != "visitor"}) if draws else {}
+    rows = tuple(_row(here, judged, (who, places), drawn) for who, places in wanted)
+    counts = np.bincount(here.labels, minlength=len(here.classes))
+    return HostRows(here.host, tuple(map(int, counts)), rows, unanswered)
+
+
+def _role(here: Predictions, place: int) -> str:
+    if here.kinds[place] == "council":
+        return "council"
+    return "own" if here.models[place] == here.host else "visitor"
+
+
+Draws = Mapping[int, Mapping[str, curves.Floats]]
+
+
+def _draw(here: Predictions, draws: Resampling, places: Sequence[int], with_areas: set[int]) -> Draws:
+    """Give every measure of some models in all draws: (B,), and ``recall`` of the classes that are present (C', B)."""
+    recalls = draws.recalls([here.probabilities[place] for place in places])
+    sizes = np.bincount(here.labels)[draws.present] / len(here.labels)
+    nothing = np.full(recalls.shape[1], np.nan)
+    return {
+        place: {
+            "recall": recalls[:, :, number],
+            "accuracy": sizes @ recalls[:, :, number],
+            "balanced_accuracy": recalls[:, :, number].mean(axis=0),
+            "auc": draws.areas(here.probabilities[place]) if place in with_areas else nothing,
+        }
+        for number, place in enumerate(places)
+    }
+
+
+def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws) -> Row:
+    who, places = whose
+    answers, found = [here.probabilities[place] for place in places], [judged[place] for place in places]
+    areas = np.mean([one.areas for one in found], axis=0)
+    recall = [Interval(float(value)) for value in np.mean([curves.recalls(one.matrix) for one in found], axis=0)]
+    for number, label in enumerate(np.unique(here.labels)):
+        recall[label] = interval(recall[label].value, np.mean([drawn[place]["recall"][number] for place in places], axis=0))
+    measures = {
+        name: interval(_mean([one.measures[name] for one in found]), np.mean([drawn[place][name] for place in places], axis=0))
+        for name in MEASURES
+    }
+    drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "council") else ()
+    return Row(
+        who=who,
+        models=tuple(here.models[place] for place in places),
+        measures=measures,
+        recall=tuple(recall),
+        areas=tuple(map(float, areas)),
+        confusion=np.sum([one.matrix for one in found], axis=0),
+        calibration=curves.calibration(np.tile(here.labels, len(places)), np.concatenate(answers)),
+        curves={int(label): curves.roc(here.labels == label, answers[0][:, label]) for label in drawable},
+    )
+
+
+def _mean(values: Any) -> float:
+    present = np.asarray(values)[np.isfinite(values)]
+    return float(present.mean()) if len(present) else math.nan
+
+
+def _notes(hosts: Sequence[HostRows], without: int, *, visitors: bool) -> Iterator[str]:
+    yield (
+        f"Intervals of single patients hold {LEVEL:.0%}: Bayesian bootstrap over the patients of one hospital, class by class, "
+        f"percentiles of {DRAWS} draws. They tell what other patients would change, not what another run would."
+    )
+    if without > 0:
+        yield f"{without} tests of this run have no predictions."
+    if not visitors:
+        yield f"With more than {MOST_CELLS} tests there is no row for every visitor, and no interval for the others' AUC."
+    for host in hosts:
+        if host.unanswered:
+            yield f"At {host.name} answers were not finite, and are left out: those of {', '.join(host.unanswered)}."

@@ -1,0 +1,123 @@
+"""What is known of single patients as text for a terminal and as plain values for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fedskd_sim.report.patients import HostRows, Patients, Row
+from fedskd_sim.report.resampling import Interval
+
+NAME = 18
+CELL = 20
+MOST_LINES = 24
+COLUMNS = (
+    ("balanced accuracy", "own", "balanced_accuracy"), ("balanced accuracy", "others", "balanced_accuracy"), ("AUC", "own", "auc"),
+)  # fmt: skip
+Item = TypeVar("Item")
+
+
+def sampled(items: Sequence[Item], most: int) -> list[Item]:
+    """Choose at most so many, evenly from first to last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+
+
+def written(found: Interval) -> str:
+    """Write a share with its interval in percent: ``71.8 (64.1-78.9)``; nothing for a missing value."""
+    if not math.isfinite(found.value):
+        return ""
+    limits = f" ({100 * found.low:.1f}-{100 * found.high:.1f})" if math.isfinite(found.low) else ""
+    return f"{100 * found.value:.1f}{limits}"
+
+
+def as_lines(patients: Patients) -> Iterator[str]:
+    """Write hospitals and classes as two tables of at most 100 columns."""
+    shown = sampled(patients.hosts, MOST_LINES)
+    part = "" if len(shown) == len(patients.hosts) else f"; {len(shown)} of {len(patients.hosts)} hospitals"
+    yield f"Single patients ({patients.split} data) in percent, with 95 % intervals over the patients of each hospital{part}."
+    yield ""
+    yield " " * (NAME + 20) + "".join(f"{title:>{CELL}}" for title, _, _ in COLUMNS)
+    yield f"{'hospital':<{NAME}}  patients    rarest" + "".join(f"{who:>{CELL}}" for _, who, _ in COLUMNS)
+    for host in shown:
+        cells = "".join(f"{_cell(host, who, name):>{CELL}}" for _, who, name in COLUMNS)
+        yield f"{_short(host.name):<{NAME}}{host.patients:>10}{host.rarest:>10}{cells}"
+    classes = sampled(range(len(patients.classes)), MOST_LINES)
+    part = "" if len(classes) == len(patients.classes) else f"; {len(classes)} of {len(patients.classes)} classes"
+    yield ""
+    yield f"Recall of each class over the patients of all hospitals in percent{part}."
+    yield ""
+    yield f"{'class':<{NAME}}  patients       own    others"
+    for label in classes:
+        count = sum(host.counts[label] for host in patients.hosts)
+        shares = "".join(f"{_pooled(patients, who, label):>10}" for who in ("own", "others"))
+        yield f"{_short(patients.classes[label]):<{NAME}}{count:>10}{shares}"
+
+
+def _cell(host: HostRows, who: str, name: str) -> str:
+    row = host.row(who)
+    return written(row.measures[name]) if row else ""
+
+
+def _pooled(patients: Patients, who: str, label: int) -> str:
+    rows = [row for host in patients.hosts if (row := host.row(who))]
+    total = sum(int(row.confusion[label].sum()) for row in rows)
+    return f"{100 * sum(int(row.confusion[label, label]) for row in rows) / total:.1f}" if total else ""
+
+
+def _short(name: str) -> str:
+    head = (NAME - 1) // 2
+    return name if len(name) <= NAME else f"{name[:head]}…{name[head + 1 - NAME :]}"
+
+
+def as_plain(patients: Patients) -> dict[str, Any]:
+    """Give everything as plain values: shares in [0, 1], null for a missing one.
+
+    Returns:
+        ``split``, ``classes``;
+        ``hosts``: each with ``name``, ``patients`` (of every class), ``unanswered`` (models) and ``rows``;
+        a row: ``who`` (own, others, council, visitor), ``models``, ``accuracy``, ``balanced_accuracy``, ``auc`` (value, low, high),
+        ``recall`` (the same for every class), ``class_auc``, ``confusion`` (row: class, column: decision), ``calibration``
+        (``error``, and by bins ``counts``, ``confidence``, ``right``), ``roc`` (by class ``false_positive``, ``true_positive``).
+
+    """
+    hosts = [
+        {
+            "name": host.name,
+            "patients": list(host.counts),
+            "unanswered": list(host.unanswered),
+            "rows": [_row(row, patients.classes) for row in host.rows],
+        }
+        for host in patients.hosts
+    ]
+    return {"split": patients.split, "classes": list(patients.classes), "hosts": hosts}
+
+
+def _row(row: Row, classes: Sequence[str]) -> dict[str, Any]:
+    bins = row.calibration
+    return {
+        "who": row.who,
+        "models": list(row.models),
+        **{name: _values(found) for name, found in row.measures.items()},
+        "recall": [_values(found) for found in row.recall],
+        "class_auc": _values(row.areas),
+        "confusion": row.confusion.tolist(),
+        "calibration": {
+            "error": bins.error,
+            "counts": bins.counts.tolist(),
+            "confidence": _values(bins.confidence),
+            "right": _values(bins.right),
+        },
+        "roc": {
+            classes[label]: {name: np.round(values, 6).tolist() for name, values in curve._asdict().items()}
+            for label, curve in row.curves.items()
+        },
+    }
+
+
+def _values(values: Any) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values]

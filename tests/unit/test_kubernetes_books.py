@@ -1,0 +1,324 @@
+"""Whose records a hospital's are when its pod was replaced, and that a run whose records are not whole is not given up."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import random
+import tarfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.client import V1Job, V1Pod
+
+from fedskd_sim.errors import ClusterUnavailable, FedskdError, OutputNotWritable, RunUnreadable
+from fedskd_sim.records import Record, read_records, to_line
+from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes import found
+from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.kubernetes import runtime as runtimes
+from fedskd_sim.runtimes.kubernetes.books import Books, once
+from fedskd_sim.runtimes.kubernetes.helm import Helm
+from fedskd_sim.runtimes.kubernetes.pods import newest
+from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
+from fedskd_sim.scenario import load
+
+TWO = """
+name: two
+hospitals: [{name: north, architecture: buffer}, {name: south, architecture: buffer}]
+algorithm: {name: placebo}
+"""
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def pod(uid: str, hospital: str = "north", phase: str = "Running", age: int = 0) -> V1Pod:
+    """Make a pod; ``age`` counts the seconds from the first one's making to its own."""
+    labels = {"fedskd.io/hospital": hospital} if hospital else {"app.kubernetes.io/component": "controller"}
+    metadata = {"name": f"pod-{uid}", "uid": uid, "labels": labels, "creationTimestamp": BEGIN + timedelta(seconds=age)}
+    return V1Pod.model_validate({"metadata": metadata, "spec": {"containers": [{"name": "hospital"}]}, "status": {"phase": phase}})
+
+
+def event(name: str, hospital: str = "north", **fields: Any) -> str:
+    return json.dumps({"event": name, "time": 1.0, "hospital": hospital, **fields})
+
+
+def record(hop: int, model: str = "north", host: str = "north", kind: str = "visit") -> Record:
+    return Record("two", 1, kind, 1, hop, host, model, "buffer", "trained")
+
+
+def entry(what: Record) -> str:
+    return event("entry", what.host, kind="records", line=to_line(what))
+
+
+def whole(host: str) -> list[str]:
+    """Make the log of a hospital that took part to the end."""
+    told = [
+        record(0, host, host, "warm_up"),
+        *(record(hop, model, host, "evaluation") for hop, model in enumerate(("north", "south"))),
+    ]
+    return [event("starting", host), *map(entry, told), event("done", host), event("holding", host)]
+
+
+class Cluster:
+    """A cluster as the launcher reaches it: pods with logs, and the controller's Job, which has ended well."""
+
+    def __init__(self, logs: dict[str, list[str]], *pods: V1Pod) -> None:
+        self.logs, self.all = logs, list(pods)
+        self.fetched: list[str] = []
+
+    def pods(self, release: str) -> list[V1Pod]:
+        assert release == "two"
+        return self.all
+
+    def jobs(self, release: str) -> list[V1Job]:
+        assert release == "two"
+        metadata = {"name": "control", "labels": {}, "creationTimestamp": BEGIN}
+        return [V1Job.model_validate({"metadata": metadata, "status": {"succeeded": 1}})]
+
+    def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
+        assert follow in (True, False)
+        yield from self.logs[pod.removeprefix("pod-")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Make the folder of a run in a cluster that was not collected."""
+    (tmp_path / "scenario.yaml").write_text(TWO, encoding="utf-8")
+    made = folders.make(load(tmp_path / "scenario.yaml"), tmp_path / "run", "kubernetes")
+    folders.note_place(made, {"runtime": "kubernetes", "release": "two", "namespace": "n", "context": "c"})
+    return made
+
+
+@pytest.fixture
+def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the releases that are uninstalled."""
+    names: list[str] = []
+    monkeypatch.setattr(Helm, "uninstall", lambda _, release: names.append(release))
+    monkeypatch.setattr(runtimes, "LOOK_S", 0.01)
+    return names
+
+
+def following(cluster: Cluster, folder: Path) -> KubernetesRuntime:
+    place = KubernetesRuntime("two", "n", "c")
+    place.reach = cluster
+    place.attach(Order(load(folder / "scenario.yaml"), "", folder))
+    return place
+
+
+def hops(folder: Path, name: str = "north") -> list[int]:
+    return [json.loads(line)["hop"] for line in (folder / "records" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_a_pod_replaced_before_the_start_takes_no_records_with_it(folder: Path) -> None:
+    """The first pod of a hospital has only events to tell; the records of its successor are the hospital's."""
+    books = Books(Cluster({}), folder)
+    for uid in ("1", "2"):
+        books.own(uid, "north")
+    books.sort("1", "north", event("starting"))
+    for hop in (0, 1):
+        books.sort("2", "north", entry(record(hop)))
+    books.close()
+    assert hops(folder) == [0, 1]
+    assert not (folder / "logs" / "north.aside").exists()
+
+
+def test_in_whatever_order_logs_are_read_the_longest_life_is_the_hospitals(folder: Path) -> None:
+    """Of three lives the longest has the records, however their lines mix; of equal ones the first; every other line is aside."""
+    lives = {
+        "1": [record(hop) for hop in (0, 1)],
+        "2": [record(hop) for hop in (0, 1, 2)],
+        "3": [record(hop, "south") for hop in (5, 6, 7)],
+    }
+    draw = random.Random(0)
+    for _ in range(40):
+        books = Books(Cluster({}), folder)
+        for uid in lives:
+            books.own(uid, "north")
+        left = {uid: iter(told) for uid, told in lives.items()}
+        order = [uid for uid, told in lives.items() for _ in told]
+        draw.shuffle(order)
+        for uid in order:
+            books.sort(uid, "north", entry(next(left[uid])))
+        books.close()
+        assert hops(folder) == [0, 1, 2]
+        aside = (folder / "logs" / "north.aside").read_text().splitlines()
+        assert sorted(aside) == sorted(to_line(told) for uid in "13" for told in lives[uid])
+
+
+def test_a_pod_replaced_in_mid_run_does_not_bury_what_was_done(folder: Path) -> None:
+    """The successor of a pod that has worked begins again; the records of the first stay."""
+    logs = {"1": [entry(record(hop)) for hop in range(5)], "2": [entry(record(0))]}
+    once(Cluster(logs, pod("2", age=9), pod("1", phase="Failed")), "two", folder)
+    assert hops(folder) == [0, 1, 2, 3, 4]
+    assert (folder / "logs" / "north.aside").read_text() == to_line(record(0)) + "\n"
+
+
+@pytest.mark.parametrize("names", [("north",), ("north", "south")])
+def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(names: tuple[str, ...], folder: Path, removed: list[str]) -> None:
+    """One hospital's pod, or all of them, begin again before the start: all records are there, and the release is removed."""
+    logs = {"c": [], "north": whole("north"), "south": whole("south")} | {
+        f"old-{name}": [event("starting", name)] for name in names
+    }
+    pods = [pod("c", "", "Succeeded"), *(pod(f"old-{name}", name, "Failed") for name in names)]
+    pods += [pod(name, name, age=30) for name in ("north", "south")]
+    place = following(Cluster(logs, *pods), folder)
+    place.wait(lambda _: None)
+    place.stop()
+    assert len(read_records(folder)) == 6
+    assert removed == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("logs", "error"),
+    [
+        ({"north": whole("north"), "south": [event("holding", "south")]}, ClusterUnavailable),
+        ({"north": whole("north"), "south": [*whole("south")[:-3], event("holding", "south")]}, ClusterUnavailable),
+        ({name: [event("holding", name)] for name in ("north", "south")}, RunUnreadable),
+    ],
+    ids=["one has none", "one lacks its last", "there are none"],
+)
+def test_a_run_without_all_its_records_neither_ends_well_nor_is_removed(
+    logs: dict[str, list[str]], error: type[FedskdError], folder: Path, removed: list[str]
+) -> None:
+    """Whatever became of the logs: what is missing is named, and the release stays, so that it can be collected again."""
+    pods = [pod("c", "", "Succeeded"), pod("north"), pod("south", "south")]
+    place = following(Cluster({"c": [], **logs}, *pods), folder)
+    with pytest.raises(error, match=r"south|no records"):
+        place.wait(lambda _: None)
+    place.stop()
+    assert removed == []
+    assert not json.loads((folder / "place.json").read_text()).get("collected")
+
+
+def test_a_hospital_is_over_when_its_newest_pod_is(folder: Path) -> None:
+    """A pod that failed before its successor was made ends no wait for its successor's last words and holds no results."""
+    pods = [pod("2", age=30), pod("1", phase="Failed"), pod("3", "south", "Succeeded"), pod("0", "south", age=-5)]
+    place = following(Cluster({name: [] for name in "0123"}, *pods), folder)
+    assert {name: found.metadata.uid for name, found in newest(pods).items()} == {"north": "2", "south": "3"}
+    books = Books(place.reach, folder)
+    assert not place._settled(books)
+    place._holding.add("north")
+    assert place._settled(books)
+    books.close()
+    assert place._pod_of("north") == "pod-2"
+    with pytest.raises(LookupError, match="has left"):
+        place._pod_of("south")
+
+
+def test_of_two_pods_of_one_second_the_one_at_work_is_the_newest() -> None:
+    """Creation times have whole seconds, and a Job makes the next pod when the last one has ended."""
+    for pods in itertools.permutations([pod("1", phase="Failed"), pod("2")]):
+        assert newest(pods)["north"].metadata.uid == "2"
+
+
+def refreshed(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> Callable[[Path], None]:
+    def runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:
+        place = KubernetesRuntime(release, namespace, context)
+        place.reach = cluster
+        return place
+
+    monkeypatch.setattr(found, "_runtime", runtime)
+    return found.refresh
+
+
+def test_a_report_does_not_touch_what_a_launcher_writes(folder: Path, monkeypatch: pytest.MonkeyPatch, removed: list[str]) -> None:
+    """While launch follows a run, report and stop read its folder as it is, and what launch writes afterwards is in it."""
+    cluster = Cluster({"c": [], "north": whole("north"), "south": whole("south")}, pod("c", "", "Succeeded"), pod("north"))
+    cluster.all.append(pod("south", "south"))
+    refresh, seen = refreshed(monkeypatch, cluster), []
+
+    def watch(told: Any) -> None:
+        if told["event"] == "starting":
+            before = sorted(path for path in folder.rglob("*.jsonl"))
+            refresh(folder)
+            seen.append(before == sorted(path for path in folder.rglob("*.jsonl")))
+
+    following(cluster, folder).wait(watch)
+    assert seen == [True, True]
+    assert len(read_records(folder)) == 6
+    assert removed == []
+
+
+def test_a_report_keeps_what_pods_that_are_gone_have_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading anew adds what is new; the records of a pod that is gone, or whose log was cut, stay."""
+    cluster = Cluster(
+        {"1": [entry(record(0)), entry(record(1))], "2": [entry(record(0, host="south"))]}, pod("1"), pod("2", "south")
+    )
+    refresh = refreshed(monkeypatch, cluster)
+    refresh(folder)
+    cluster.logs["1"].append(entry(record(2)))
+    del cluster.all[1]
+    refresh(folder)
+    assert (hops(folder), hops(folder, "south")) == ([0, 1, 2], [0])
+    cluster.logs["1"] = cluster.logs["1"][2:]
+    refresh(folder)
+    assert hops(folder) == [0, 1, 2]
+    assert not list(folder.glob(".reading-*"))
+
+
+def test_a_reading_that_fails_leaves_everything_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks in the middle: no file is gone or shorter."""
+    cluster = Cluster({"1": [entry(record(0)), entry(record(1))]}, pod("1"))
+    refresh = refreshed(monkeypatch, cluster)
+    refresh(folder)
+
+    def broken(pod: str, *, follow: bool) -> Iterator[str]:
+        yield entry(record(0))
+        raise Unreachable(f"{pod}, {follow}")
+
+    monkeypatch.setattr(cluster, "lines", broken)
+    with pytest.raises(Unreachable):
+        refresh(folder)
+    assert hops(folder) == [0, 1]
+
+
+def test_two_do_not_collect_into_one_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, removed: list[str]) -> None:
+    """A second follower is refused before it writes or removes anything, at its beginning as well as at the last moment."""
+    cluster = Cluster({"1": [entry(record(0))]}, pod("1"))
+    refreshed(monkeypatch, cluster)
+    place = following(cluster, folder)
+    monkeypatch.setattr(runtimes, "HELD_TRIES", 2)
+    with folders.held(folder):
+        with pytest.raises(OutputNotWritable, match="another process follows"):
+            found.to_collect(str(folder), None, "n", "c")
+        with pytest.raises(OutputNotWritable, match="another process follows"):
+            place.wait(lambda _: None)
+        place.stop()
+    assert removed == []
+    assert not list((folder / "records").iterdir())
+
+
+def archive(**files: str) -> str:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as made:
+        for name, text in files.items():
+            about = tarfile.TarInfo(f"records/{name}.jsonl")
+            about.size = len(text)
+            made.addfile(about, io.BytesIO(text.encode()))
+    return base64.b64encode(packed.getvalue()).decode() + "."
+
+
+def test_what_is_fetched_comes_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive cut in its second file changes nothing; a whole one replaces files, which an open reader goes on to see."""
+    reach, said = Reach.__new__(Reach), []
+    full = archive(north="new\n" * 400, south="new\n" * 9000)
+    half = base64.b64encode(base64.b64decode(full[:-1])[:12000]).decode() + "."
+    file = folder / "records" / "north.jsonl"
+    file.write_text("old\n")
+    monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or half)
+    with pytest.raises(Unreachable, match="cannot be read"):
+        reach.fetch("pod-1", folder)
+    assert file.read_text() == "old\n"
+    monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or full)
+    with file.open() as reader:
+        reach.fetch("pod-1", folder)
+        assert reader.read() == "old\n"
+    assert file.read_text() == "new\n" * 400
+    assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd", "--fetched"]
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".fetched")) == []
