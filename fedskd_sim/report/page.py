@@ -36,14 +36,7 @@ def as_html(summary: Summary, timings: Sequence[Timing], scenario: str, environm
         lstrip_blocks=True,
     )
     home.filters.update(percent=percent, size=size, written=written)
-    drawn = {
-        "matrix": pictures.matrix(summary),
-        "accuracy": pictures.accuracy(summary),
-        "drift": pictures.drift(summary),
-        "dilution": pictures.dilution(summary),
-        "timeline": pictures.timeline(summary, timings),
-        "patients": patientpictures.panels(summary.patients) if summary.patients else "",
-    }
+    drawn = _drawn(summary, timings)
     drawn_hosts = len(patientpictures.shown(summary.patients)) if summary.patients else 0
     return home.get_template(TEMPLATE).render(
         summary=summary,
@@ -59,3 +52,14 @@ def as_html(summary: Summary, timings: Sequence[Timing], scenario: str, environm
         sum_of=samples.total,
         pictures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 - made here, labels escaped
     )
+
+
+def _drawn(summary: Summary, timings: Sequence[Timing]) -> dict[str, str]:
+    return {
+        "matrix": pictures.matrix(summary),
+        "accuracy": pictures.accuracy(summary),
+        "drift": pictures.drift(summary),
+        "dilution": pictures.dilution(summary),
+        "timeline": pictures.timeline(summary, timings),
+        "patients": patientpictures.panels(summary.patients) if summary.patients else "",
+    }

@@ -204,11 +204,12 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "single_patients": as_plain(summary.patients) if summary.patients else None,
-        "ways": {
-            model: [{name: _value(value) for name, value in asdict(step).items()} for step in steps]
-            for model, steps in summary.ways.items()
-        },
+        "ways": {model: [_shown(step) for step in steps] for model, steps in summary.ways.items()},
     }
+
+
+def _shown(step: Any) -> dict[str, Any]:
+    return {name: _value(value) for name, value in asdict(step).items()}
 
 
 def _plain(matrix: Matrix) -> dict[str, Any]:
