@@ -45,7 +45,7 @@ def leftovers(bed: Bed) -> list[dict[str, Any]]:
 
 
 def test_quickstart_learns_the_same_in_a_cluster(bed: Bed, values: Path, tmp_path: Path) -> None:
-    """Records and final weights of quickstart are the same bytes as those of the run in processes, and nothing is left behind."""
+    """Records, weights, predictions of quickstart are the same bytes as those of the run in processes; nothing is left behind."""
     there = cli(
         "launch",
         SCENARIOS / "quickstart.yaml",
@@ -62,9 +62,11 @@ def test_quickstart_learns_the_same_in_a_cluster(bed: Bed, values: Path, tmp_pat
     here = cli("launch", SCENARIOS / "quickstart.yaml", "--out", tmp_path / "b")
     assert here.returncode == 0, here.stderr
     files = sorted(
-        path.relative_to(tmp_path / "b") for kind in ("records", "weights") for path in (tmp_path / "b" / kind).iterdir()
+        path.relative_to(tmp_path / "b")
+        for kind in ("records", "weights", "predictions")
+        for path in (tmp_path / "b" / kind).iterdir()
     )
-    assert len(files) == 8
+    assert len(files) == 12
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
     assert "aachen trained with delft" in there.stdout
