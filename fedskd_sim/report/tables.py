@@ -182,8 +182,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
         ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them, null without predictions;
-        ``ways``: for each model its sessions in order: ``stop``, ``round``, ``hop``, ``host``, ``home``,
-        ``rolled_back``, ``accuracy``, ``drift``.
+        ``ways``: each model's sessions: ``stop``, ``round``, ``hop``, ``host``, ``home``, ``rolled_back``, ``accuracy``, ``drift``.
 
     """
     named = zip(summary.hospitals, summary.architectures, strict=True)
