@@ -11,7 +11,7 @@ from fedskd_sim.exits import final_codes
 from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
+from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State, Turn
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH
 from fedskd_sim.transport import NothingReceived
@@ -53,15 +53,28 @@ class Controller:
             try:
                 message = self._wire.receive(clock.left(deadline))
             except NothingReceived:
+                if self.conclude():
+                    break
                 raise self._told(self._registrar.late(self.state)) from None
+            suspected = self.state.suspected
             self.step(message)
-            if self._registrar.complete(self.state):
+            if self._registrar.complete(self.state) and not suspected:
                 deadline = clock.now() + self._registrar.patience(self.state)
-        return self.state.ended
+        return self.state.ended or End(FIRST_EPOCH, 0, "")
+
+    def conclude(self) -> bool:
+        """End the run as it was suspected to end, if it was; tell whether it has."""
+        if self.state.suspected is None or self.state.ended:
+            return False
+        self._take(self._registrar.end(self.state, self.state.suspected))
+        return True
 
     def step(self, message: ToController) -> None:
         """Handle one hospital's word."""
-        self.state, effects = self._registrar.step(self.state, message)
+        self._take(self._registrar.step(self.state, message))
+
+    def _take(self, turn: Turn) -> None:
+        self.state, effects = turn
         for effect in effects:
             self._carry_out(effect)
 
@@ -85,7 +98,5 @@ class Controller:
                 self._log.event(events.Failed(hospital, code, reason))
 
     def _told(self, error: FedskdError) -> FedskdError:
-        self.state, effects = self._registrar.end(self.state, error.exit_code, error.message)
-        for effect in effects:
-            self._carry_out(effect)
+        self._take(self._registrar.end(self.state, End(FIRST_EPOCH, error.exit_code, error.message)))
         return error

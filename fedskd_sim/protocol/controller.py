@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from fedskd_sim.errors import FedskdError, HopTimeout, RegistrationTimeout
+from fedskd_sim.errors import FedskdError, HopTimeout, ReceiptTimeout, RegistrationTimeout
 from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.scenario import Scenario
 
@@ -50,6 +50,9 @@ class Closed(NamedTuple):
     end: End
 
 
+OTHERS_SPEAK_S = 1.0
+"""After a hospital's word that it has waited in vain, how long others may say the same, or what the cause was."""
+CONSEQUENCES = (HopTimeout.exit_code, ReceiptTimeout.exit_code)
 Effect = Say | Opening | Noted | Opened | Refused | Closed
 
 
@@ -59,6 +62,8 @@ class State:
 
     registered: Mapping[str, Register] = field(default_factory=dict)
     done: frozenset[str] = frozenset()
+    suspected: End | None = None
+    """How the run will end unless a better cause is told soon: others wait in vain for the same culprit, some nearer to it."""
     ended: End | None = None
 
 
@@ -92,12 +97,15 @@ class Registrar:
             case Failed(_, hospital, code, reason):
                 if code not in self.codes:
                     return state, [Refused(hospital, f"it failed with code {code}, which is no failure of a hospital")]
-                state, effects = self.end(state, code, f"{hospital!r} failed: {reason}")
+                end = End(self.epoch, code, f"{hospital!r} failed: {reason}")
+                if code in CONSEQUENCES:
+                    return replace(state, suspected=state.suspected or end), [Noted(message)]
+                state, effects = self.end(state, end)
                 return state, [Noted(message), *effects]
             case Done(_, hospital):
                 state = replace(state, done=state.done | {hospital})
                 if len(state.done) == len(self.scenario.hospitals):
-                    return self.end(state, 0, "all hospitals are done")
+                    return self.end(state, End(self.epoch, 0, "all hospitals are done"))
         return state, []
 
     def _ours(self, epoch: int, hospital: str) -> bool:
@@ -110,6 +118,8 @@ class Registrar:
     def patience(self, state: State) -> float:
         """Give the seconds that may pass: until all have registered, then between two words of anybody."""
         waits = self.scenario.timeouts
+        if state.suspected:
+            return OTHERS_SPEAK_S
         return 2 * waits.hop + waits.receipt if self.complete(state) else waits.register_
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> State:
@@ -117,9 +127,8 @@ class Registrar:
         names = self.scenario.names
         return State({name: Register(self.run, self.epoch, name, addresses[name], keys[name], "") for name in names})
 
-    def end(self, state: State, code: int, reason: str) -> Turn:
+    def end(self, state: State, end: End) -> Turn:
         """End the run."""
-        end = End(self.epoch, code, reason)
         said: list[Effect] = [Say(name, end) for name in state.registered]
         return replace(state, ended=end), [Closed(end), *said]
 

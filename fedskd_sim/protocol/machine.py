@@ -39,7 +39,6 @@ from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, wi
 from fedskd_sim.records import Record
 from fedskd_sim.topology import Stop, Topology
 
-NEAREST_FIRST_S = 10.0
 Turn = tuple[State, list[Effect]]
 
 
@@ -201,7 +200,7 @@ class Hospital:
             hop = self.hop_id(step.stop)
             model = state.waiting.get(hop)
             if model is None:
-                return state, [*effects, Wait(self._patience(step.stop), Overdue(state.cursor))]
+                return state, [*effects, Wait(self._patience, Overdue(state.cursor))]
         state = state._replace(working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
             state, sent = self._released(state, state.cursor, model)
@@ -215,11 +214,10 @@ class Hospital:
         told: list[Effect] = [Tell(Done(self.topology.epoch, self.name)), Wait(self.terms.goodbye, Goodbye())]
         return state._replace(done=True), effects + told
 
-    def _patience(self, stop: Stop) -> float:
-        """Give the seconds to wait for a model: more for late hops, so that whoever is nearest to a culprit speaks first."""
-        longest = self.terms.hop * self.topology.patience(self.name)
-        share = (stop.hop - 1) / len(self.topology.hops(stop.round))
-        return longest + min(NEAREST_FIRST_S, longest / 4) * share
+    @property
+    def _patience(self) -> float:
+        """Give the seconds to wait for a model."""
+        return self.terms.hop * self.topology.patience(self.name)
 
     def _interrupted(self, state: State, event: Event) -> Turn:
         """Handle the controller's word, an error, or a wait that is over."""
@@ -252,7 +250,7 @@ class Hospital:
         if stop is None:
             return HopTimeout(f"{self.name!r} waits for nothing")
         text = (
-            f"{self.name!r} waited {self._patience(stop):.3g} s for the model of {stop.model!r} "
+            f"{self.name!r} waited {self._patience:g} s for the model of {stop.model!r} "
             f"(round {stop.round}, hop {stop.hop}), which {self.topology.sender(stop)!r} should have sent"
         )
         fix = "look at the log of the hospital that should have sent it; if its sessions are slow, raise timeouts.hop"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.records import Record
+from fedskd_sim.report.predictions import read_predictions
 
 
 class Basis(NamedTuple):
@@ -51,16 +49,8 @@ def rarest_classes(run: Path) -> dict[str, int]:
         RunUnreadable: such a file is damaged.
 
     """
-    return {file.stem: int(np.unique(_labels(file), return_counts=True)[1].min()) for file in (run / "predictions").glob("*.npz")}
-
-
-def _labels(file: Path) -> NDArray[np.integer[Any]]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            labels: NDArray[np.integer[Any]] = arrays["labels"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise RunUnreadable(f"no predictions: {error}", fix="run the scenario again", where=Where(str(file))) from error
-    return labels
+    labels = {host: found.labels for host, found in read_predictions(run).items()}
+    return {host: int(np.unique(some, return_counts=True)[1].min()) for host, some in labels.items() if len(some)}
 
 
 def together(some: Iterable[Basis]) -> Basis:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, WithJsonSchema
 
@@ -136,6 +137,13 @@ class Scenario(Part):
     """How they are observed."""
     timeouts: Timeouts = Timeouts()
     """How long anything may take."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the scenario, without what was looked up in the one that is copied."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("members", "held_out", "names", "_by_name"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     def hospital(self, name: str) -> Hospital:
         """Find a hospital by name; KeyError if there is none."""

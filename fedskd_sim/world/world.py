@@ -16,6 +16,7 @@ from typing import Any
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, FromController, ToController
+from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.world.node import Killed, Node
 
@@ -51,7 +52,7 @@ class World:
     """Is told of every message that arrives: when, from whom, to whom, what."""
     controller: Controller | None = None
     """It must speak through `send`."""
-    _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _agenda: list[tuple[float, int, Callable[[], Any]]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _lasting: int = 0
 
@@ -110,12 +111,15 @@ class World:
         """Whether hospitals keep custody."""
         return self.weather.persists
 
-    def _at(self, delay: float, happen: Callable[[], None]) -> None:
+    def _at(self, delay: float, happen: Callable[[], Any]) -> None:
         heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen))
 
     def _told(self, message: ToController) -> None:
         if self.controller:
+            suspected = self.controller.state.suspected
             self.controller.step(message)
+            if self.controller.state.suspected and not suspected:
+                self._at(OTHERS_SPEAK_S, self.controller.conclude)
 
     def _arrives(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
         node = self.nodes[to]

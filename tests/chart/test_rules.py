@@ -74,7 +74,7 @@ def exported() -> dict[str, set[str]]:
     metrics.finished(record)
     metrics.took("session", 1.0)
     metrics.took("evaluation", 1.0)
-    metrics.transferred(Transfer(HopId("r", "south", 1, 1), "south", 0.0, 1.0, 1, 1))
+    metrics.transferred(Transfer(HopId("r", 1, "south", 1, 1), "south", 0.0, 1.0, 1, 1))
     return {family.name: {sample.name for sample in family.samples} for family in metrics.registry.collect()}
 
 

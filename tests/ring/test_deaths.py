@@ -16,6 +16,7 @@ import pytest
 from watching import PATIENCE_S, PLACEBO, events, fork_servers, hospitals_of, left_behind, processes, until
 
 from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, OutputNotWritable
+from fedskd_sim.observe.events import Arrived
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.deaths import Terminated, cause, oom_kills, own_words, place
@@ -201,7 +202,7 @@ def test_whatever_ends_a_hospital_is_its_own_word(
     """Class, message, line of code and place of an exception are in its log, with an exit code; the traceback is printed."""
     order = order_in(tmp_path)
     with order.log(hospital="h1") as log:
-        log.event("arrived", round=2, hop=1, model="h0", kind="visit")
+        log.event(Arrived(2, 1, "h0", "visit"))
     with pytest.raises(kind) as caught, own_words(order, "see the log"):
         raise error
     *_, told = Tail(tmp_path / "logs" / "h1.jsonl").events()

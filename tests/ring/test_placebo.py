@@ -97,12 +97,12 @@ def test_killing_the_controller_after_the_start_does_not_stop_the_models(started
 
 
 def test_a_frozen_hospital_ends_the_run(started: Callable) -> None:
-    """The exit code and the error name the hospital, and no process of the run is left."""
+    """The error names the hospital, whichever neighbour notices first, and no process of the run is left."""
     process, out = started(hop=5)
     os.kill(hospitals_of(out)["h1"], signal.SIGSTOP)
     _, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 40, errors
-    assert "which 'h1' should have sent" in errors
+    assert process.returncode in (40, 45), errors
+    assert "which 'h1' should have sent" in errors or "'h1' never confirmed" in errors
     assert hospitals_of(out) == {}
 
 

@@ -17,7 +17,7 @@ from fedskd_sim.exits import final_codes
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
+from fedskd_sim.protocol.controller import CONSEQUENCES, Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
 from fedskd_sim.scenario import load
 from fedskd_sim.transport import NothingReceived
 
@@ -76,7 +76,7 @@ def test_a_hospital_that_registers_again_gets_the_address_book_again() -> None:
         Failed(2, "south", 40, "late"),
         Failed(1, "west", 40, "late"),
         Failed(1, "south", 0, "fine"),
-        Failed(1, "south", 46, "?"),
+        Failed(1, "south", 200, "?"),
         Failed(1, "south", 255, "?"),
     ],
     ids=repr,
@@ -99,7 +99,7 @@ def test_the_run_ends_when_all_are_done() -> None:
     assert state.ended == ENOUGH
 
 
-@pytest.mark.parametrize("code", sorted(frozenset(final_codes())))
+@pytest.mark.parametrize("code", sorted(frozenset(final_codes()) - {*CONSEQUENCES}))
 def test_the_first_failure_ends_the_run_for_all(code: int) -> None:
     """The end carries the first failure's code, whichever it is, and names its hospital; what comes later changes nothing."""
     failed = Failed(1, "east", code, "too late")
@@ -110,9 +110,22 @@ def test_the_first_failure_ends_the_run_for_all(code: int) -> None:
         assert after(word, state=state) == (state, [])
 
 
+@pytest.mark.parametrize("code", CONSEQUENCES)
+def test_who_has_waited_in_vain_does_not_end_the_run_at_once(code: int) -> None:
+    """Others may say the same, who are nearer to the culprit, or what the cause was; the first of them stands if nobody does."""
+    state, effects = after(Failed(1, "east", code, "late"), state=FULL)
+    assert effects == [Noted(Failed(1, "east", code, "late"))]
+    assert REGISTRAR.patience(state) < 2
+    assert state.ended is None
+    assert state.suspected == End(1, code, "'east' failed: late")
+    assert after(Failed(1, "south", code, "later"), state=state)[0].suspected == state.suspected
+    cause = End(1, 41, "'north' failed: died")
+    assert after(Failed(1, "north", 41, "died"), state=state)[0].ended == cause
+
+
 def test_who_registers_after_the_end_hears_it() -> None:
     """A hospital that comes back too late is told so, a stranger nothing."""
-    state, _ = after(Failed(1, "east", 40, "late"), state=FULL)
+    state, _ = after(Failed(1, "east", 43, "late"), state=FULL)
     assert after(register("north"), state=state) == (state, [Say("north", state.ended)])
     assert after(register("west"), state=state) == (state, [])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -229,7 +228,7 @@ def test_another_model_under_the_same_hop_is_refused(hosted: bool) -> None:  # n
 def test_memory_of_digests_is_bounded() -> None:
     """Only of the last few models that were hosted the digests are kept."""
     state = after(*HOSTS)[0]
-    state = replace(state, recent={A1._replace(round=-number): str(number) for number in range(RECENT)})
+    state = state._replace(recent={A1._replace(round=-number): str(number) for number in range(RECENT)})
     state, _ = after(Finished(2, record(A1)), state=state)
     assert len(state.recent) == RECENT
     assert A1 in state.recent
@@ -330,21 +329,6 @@ def test_a_model_that_does_not_come_in_time_is_an_error() -> None:
         assert after(Overdue(2), state=state) == (state, [])
 
 
-def test_who_is_nearest_to_the_culprit_speaks_first() -> None:
-    """Later hops are waited for a little longer."""
-    waits = []
-    for index in range(2, 6):
-        hosted = B.program.following(index - 2)
-        assert hosted is not None
-        waiting = {B.hop_id(hosted): Model(1)} if index > 2 else {}
-        state = State(cursor=index - 1, joined=True, working=True, waiting=waiting)
-        _, effects = after(Finished(index - 1, record(A1) if index > 2 else None), state=state)
-        (wait,) = [effect for effect in effects if isinstance(effect, Wait)]
-        waits.append(wait.seconds)
-    assert waits == sorted(set(waits))
-    assert waits[0] == TERMS.hop
-
-
 def finished(machine: Hospital = B) -> State:
     """Give the state right before the last step ends, with nothing on its way."""
     return State(cursor=len(machine.program) - 1, joined=True, working=True)
@@ -354,7 +338,7 @@ def test_done_is_said_when_everything_is_safe() -> None:
     """Not while something it sent is on its way; then once, and with the controller's word it leaves."""
     last = len(B.program) - 1
     assert after(Finished(last, None), state=finished())[1] == [Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
-    waiting = replace(finished(), outbox={OUT: Departure("c", Model(1))})
+    waiting = finished()._replace(outbox={OUT: Departure("c", Model(1))})
     state, effects = after(Finished(last, None), state=waiting)
     assert effects == [Persist()]
     state, effects = after(Acked(OUT, "c"), state=state)
@@ -376,7 +360,7 @@ def test_an_early_good_end_ends_nothing() -> None:
     state, effects = after(*HOSTS, Ended(0, "all"))
     assert (effects, state.over, state.ended) == ([], False, True)
     assert after(Released(2, Model(3)), state=state)[1]
-    state, effects = after(Finished(len(B.program) - 1, None), state=replace(finished(), ended=True))
+    state, effects = after(Finished(len(B.program) - 1, None), state=finished()._replace(ended=True))
     assert effects == [Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
     assert not state.over
 
@@ -404,11 +388,11 @@ def test_sessions_that_are_undone_in_a_row_end_it() -> None:
     """As many as the scenario allows are recorded; one that succeeds starts the count anew, one that passes does not count."""
     state, _ = after(*GONE)
     for outcome, rollbacks in (("rolled_back", 1), ("passed", 1), ("evaluated", 1), ("trained", 0), ("rolled_back", 1)):
-        state, effects = after(Arrived(A1, "a", Model(2, "x")), Finished(2, record(A1, outcome)), state=replace(state, cursor=2))
+        state, effects = after(Arrived(A1, "a", Model(2, "x")), Finished(2, record(A1, outcome)), state=state._replace(cursor=2))
         assert state.rollbacks == rollbacks
         assert effects[0] == Persist(record(A1, outcome))
     undone = record(A1, "rolled_back")
-    state, effects = after(Arrived(A1, "a", Model(2, "x")), Finished(2, undone), state=replace(state, cursor=2))
+    state, effects = after(Arrived(A1, "a", Model(2, "x")), Finished(2, undone), state=state._replace(cursor=2))
     assert effects[:2] == [Persist(undone), told(undone)]
     assert isinstance(effects[2], Tell)
     assert isinstance(effects[2].message, Failed)
@@ -443,7 +427,7 @@ def test_who_comes_back_goes_on_at_its_step(moment: int) -> None:
 
 def test_who_comes_back_after_everything_says_so_again() -> None:
     """Done is told to the controller again, which may not have heard it."""
-    state = replace(finished(), cursor=len(B.program), working=False, done=True)
+    state = finished()._replace(cursor=len(B.program), working=False, done=True)
     assert after(Begun(), Joined(), state=state)[1] == [Tell(Done(1, "b")), Wait(3, Goodbye())]
 
 

@@ -206,7 +206,21 @@ def labelled(run: Path, **hosts: list[int]) -> None:
     """Write the labels of some hospitals' test data as predictions hold them."""
     (run / "predictions").mkdir()
     for host, labels in hosts.items():
-        np.savez_compressed(run / "predictions" / f"{host}.npz", labels=np.array(labels))
+        numbers = np.array(labels)
+        np.savez_compressed(
+            run / "predictions" / f"{host}.npz",
+            schema=np.array(1),
+            scenario=np.array("demo"),
+            host=np.array(host),
+            split=np.array("test"),
+            seed=np.array(7),
+            classes=np.array(["a", "b", "c", "d"]),
+            samples=np.array([str(number) for number in range(len(labels))]),
+            labels=numbers,
+            models=np.array([], dtype=np.str_),
+            kinds=np.array([], dtype=np.str_),
+            probabilities=np.zeros((0, len(labels), 4)),
+        )
 
 
 def test_beside_each_mean_stands_what_it_rests_on(tmp_path: Path) -> None:
