@@ -217,16 +217,22 @@ def labelled(run: Path, **hosts: list[int]) -> None:
             classes=np.array(["a", "b", "c", "d"]),
             samples=np.array([str(number) for number in range(len(labels))]),
             labels=numbers,
-            models=np.array([], dtype=np.str_),
-            kinds=np.array([], dtype=np.str_),
-            probabilities=np.zeros((0, len(labels), 4)),
+            models=np.array([host]),
+            kinds=np.array(["evaluation"]),
+            probabilities=np.full((1, len(labels), 4), 0.25),
         )
 
 
-def test_beside_each_mean_stands_what_it_rests_on(tmp_path: Path) -> None:
+def test_the_rarest_class_is_counted_from_the_labels_of_predictions(tmp_path: Path) -> None:
+    """Of the classes that a hospital's test data have, the one with the fewest samples counts."""
+    labelled(tmp_path, north=[2] * 4 + [0] * 6, east=[1] * 3 + [0] * 17, south=[3] * 5)
+    assert rarest_classes(tmp_path) == {"north": 4, "east": 3, "south": 5}
+
+
+def test_beside_each_mean_stands_what_it_rests_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Text, page and JSON show the test samples of own, others and all and, where known, the fewest of a class at a hospital."""
+    monkeypatch.setattr("fedskd_sim.report.rarest_classes", lambda _: {"north": 4, "east": 3, "south": 5})
     run = folder(tmp_path, evaluations(), THREE)
-    labelled(run, north=[2] * 4 + [0] * 6, east=[1] * 3 + [0] * 17, south=[3] * 5)
     write(run, THREE)
     lines = (run / "report.txt").read_text(encoding="utf-8").splitlines()
     heads = ("north", "east", "south", "mean")
