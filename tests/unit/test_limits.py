@@ -9,8 +9,9 @@ import msgpack
 import pytest
 
 from fedskd_sim.errors import BadMessage
-from fedskd_sim.messages import Failed, HopId, Start, TensorSpec
-from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, SMALL_BYTES, cut
+from fedskd_sim.messages import Buffer, Failed, HopId, Parcel, Start, TensorSpec, Traveller, plain_room, spec
+from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, SMALL_BYTES, Assembly, cut
+from fedskd_sim.transport.parcels import packed as parcels
 from fedskd_sim.transport.wire import (
     _FIELDS,
     CODE_LIMIT,
@@ -128,3 +129,25 @@ def test_no_parcel_has_more_frames_than_an_inbox_takes(sizes: list[int]) -> None
     """Whatever the tensors are, a parcel and its header have at most `FRAMES` frames; the worst case comes near."""
     plan = cut({str(index): TensorSpec("uint8", (size,)) for index, size in enumerate(sizes)})
     assert max(len(parts) for parts in plan) + 1 <= FRAMES
+
+
+def test_a_model_that_never_arrives_takes_the_memory_of_what_has_come() -> None:
+    """A header alone takes none; a parcel takes that of the tensors it begins; one of another size than announced takes none."""
+    weights = {str(index): Buffer("uint8", (PARCEL_BYTES,), bytes(PARCEL_BYTES)) for index in range(4)}
+    traveller = Traveller(HopId(*(VALUES[form] for form in _FIELDS["HopId"].values())), "south", "cnn", "", weights)
+    taken: list[tuple[str, int]] = []
+
+    def room(model: str, tensor: str, size: int) -> memoryview:
+        taken.append((tensor, size))
+        return plain_room(model, tensor, size)
+
+    assembly = Assembly(traveller, spec(weights), room)
+    assert taken == []
+    messages = list(parcels(traveller))[1:]
+    for number in (1, 2):
+        assert assembly.add(Parcel(traveller.hop, number, ""), messages[number - 1][1:]) is None
+        assert taken == [(str(index), PARCEL_BYTES) for index in range(number)]
+    for frames in ([bytes(PARCEL_BYTES - 1)], [bytes(PARCEL_BYTES + 1)], [bytes(PARCEL_BYTES), b""], []):
+        with pytest.raises(BadMessage):
+            assembly.add(Parcel(traveller.hop, 3, ""), frames)
+    assert len(taken) == 2
