@@ -14,7 +14,6 @@ from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
 from fedskd_sim.cli.launch import launch
-from fedskd_sim.report import samples
 from fedskd_sim.scenario import Scenario
 
 
@@ -58,6 +57,8 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
     loaded = checked(scenario, data, seen=known.append)
     names = ", ".join(f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals)
     click.echo(f"{scenario} is a good scenario: {names}")
+    from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
+
     for line in samples.lines([facts.counts for facts in known]):
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
