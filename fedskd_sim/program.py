@@ -94,6 +94,19 @@ class Program:
         rank, home = visitors.rank(order.places[model]), visitors.rank(order.places[self.host])
         return start + rank + (rank >= home)
 
+    def recorded_at(self, model: str, round_: int, hop: int) -> int | None:
+        """Give the index of the step that leaves a record with these marks, if it leaves one; None where no step could."""
+        if hop == 0 and model == self.host and self.member:
+            if round_ == 0:
+                return 0
+            if round_ == self.topology.evaluation_round:
+                return self._evaluation + 1
+            alone = self.topology.lap != "circulation" and 1 <= round_ <= self.topology.rounds
+            return 1 + (round_ - 1) * self._per_round if alone else None
+        if model == self.host and (round_, hop) == (self.topology.evaluation_round, self.topology.behind):
+            return len(self) - 1
+        return self.position(model, round_, hop)
+
     def following(self, index: int) -> Stop | None:
         """Give the next stop behind a step."""
         while (step := self.at(index := index + 1)) is not None:

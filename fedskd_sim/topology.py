@@ -92,6 +92,11 @@ class Topology:
         """The number of the round in which models travel without training."""
         return self.rounds + 1
 
+    @property
+    def behind(self) -> int:
+        """The number behind the last hop of the evaluation, under which the ensemble is recorded."""
+        return len(self.hops(self.evaluation_round)) + 1
+
     @cached_property
     def visits(self) -> int:
         """V, the visits of a round of circulation."""

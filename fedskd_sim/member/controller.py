@@ -8,13 +8,14 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import final_codes
+from fedskd_sim.member.tally import Tally
 from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State, Turn
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import FIRST_EPOCH
-from fedskd_sim.transport import NothingReceived
+from fedskd_sim.topology import FIRST_EPOCH, Topology
+from fedskd_sim.transport import NothingReceived, Unwelcome
 
 
 class Wire(Protocol):
@@ -23,7 +24,7 @@ class Wire(Protocol):
     def send(self, to: str, message: FromController) -> None:
         """Send a word to a hospital."""
 
-    def receive(self, timeout: float) -> ToController:
+    def receive(self, timeout: float) -> ToController | Unwelcome:
         """Wait up to ``timeout`` seconds for a hospital's word; raises NothingReceived."""
 
 
@@ -32,8 +33,10 @@ class Controller:
 
     def __init__(self, scenario: Scenario, run: str, wire: Wire, log: EventLog, opening: Callable[[], None] = lambda: None) -> None:
         """Know the scenario; nobody has registered yet."""
-        self._registrar = Registrar(scenario, run, FIRST_EPOCH, frozenset(final_codes()))
+        self._registrar = Registrar(scenario, run, FIRST_EPOCH, frozenset(final_codes()), Topology.of(scenario))
         self._wire, self._log, self._opening = wire, log, opening
+        self._refusals, self._registrations = Tally(), Tally()
+        self._reached: dict[str, int] = {}
         self.state = State()
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
@@ -57,8 +60,7 @@ class Controller:
                     break
                 raise self._told(self._registrar.late(self.state)) from None
             suspected = self.state.suspected
-            self.step(message)
-            if self._registrar.complete(self.state) and not suspected:
+            if self.step(message) and self._registrar.complete(self.state) and not suspected:
                 deadline = clock.now() + self._registrar.patience(self.state)
         return self.state.ended or End(FIRST_EPOCH, 0, "")
 
@@ -69,9 +71,14 @@ class Controller:
         self._take(self._registrar.end(self.state, self.state.suspected))
         return True
 
-    def step(self, message: ToController) -> None:
-        """Handle one hospital's word."""
-        self._take(self._registrar.step(self.state, message))
+    def step(self, message: ToController | Unwelcome) -> bool:
+        """Handle one hospital's word; tells whether it is one that a member of the run would say."""
+        if isinstance(message, Unwelcome):
+            turn: Turn = self.state, [Refused(*message)]
+        else:
+            turn = self._registrar.step(self.state, message)
+        self._take(turn)
+        return not any(isinstance(effect, Refused) for effect in turn[1])
 
     def _take(self, turn: Turn) -> None:
         self.state, effects = turn
@@ -89,13 +96,25 @@ class Controller:
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
             case Refused(hospital, reason):
-                self._log.event(events.Refused(hospital, reason))
+                line = self._refusals.line(hospital, reason)
+                if line is not None:
+                    self._log.event(events.Refused(hospital, line))
             case Noted(Register(_, _, hospital, address, _, metrics)):
-                self._log.event(events.Registered(hospital, address, metrics))
-            case Noted(Progress(_, hospital, model, round_, hop, accuracy)):
-                self._log.event(events.Progress(hospital, model, round_, hop, accuracy))
+                if self._registrations.line(hospital, address) is not None:
+                    self._log.event(events.Registered(hospital, address, metrics))
+            case Noted(Progress(_, hospital, model, round_, hop, accuracy) as progress):
+                if self._advances(progress):
+                    self._log.event(events.Progress(hospital, model, round_, hop, accuracy))
             case Noted(Failed(_, hospital, code, reason)):
                 self._log.event(events.Failed(hospital, code, reason))
+
+    def _advances(self, progress: Progress) -> bool:
+        """Tell whether a step is behind the last one of its hospital: however often it is said, the log has every step once."""
+        place = self._registrar.place(progress)
+        if place is None or place <= self._reached.get(progress.hospital, -1):
+            return False
+        self._reached[progress.hospital] = place
+        return True
 
     def _told(self, error: FedskdError) -> FedskdError:
         self._take(self._registrar.end(self.state, End(FIRST_EPOCH, error.exit_code, error.message)))

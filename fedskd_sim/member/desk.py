@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
+from fedskd_sim.member.tally import Tally
 from fedskd_sim.messages import Transfer
 from fedskd_sim.observe import events
 from fedskd_sim.observe.metrics import HospitalMetrics
@@ -37,6 +38,7 @@ class Desk:
     log: Callable[[events.Event], Any]
     metrics: HospitalMetrics | None = None
     peak: Callable[[], int] = field(default=lambda: 0)
+    refusals: Tally = field(default_factory=Tally)
 
     def phase(self, name: str, round_: int | None = None) -> None:
         """Say what the hospital does now."""
@@ -80,10 +82,12 @@ class Desk:
             self.metrics.transferred(transfer)
 
     def refused(self, sender: str, reason: str) -> None:
-        """Count and log something that no member of the run should send."""
+        """Count something that no member of the run should send, and log it; of a flood only some lines."""
         if self.metrics:
             self.metrics.refused()
-        self.log(events.Refused(sender, reason))
+        line = self.refusals.line(sender, reason)
+        if line is not None:
+            self.log(events.Refused(sender, line))
 
     def done(self) -> None:
         """Note that the program is over."""

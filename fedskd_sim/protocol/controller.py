@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from fedskd_sim.errors import FedskdError, HopTimeout, ReceiptTimeout, RegistrationTimeout
 from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
+from fedskd_sim.program import Program
 from fedskd_sim.scenario import Scenario
+from fedskd_sim.topology import Topology
 
 
 class Say(NamedTuple):
@@ -79,6 +82,7 @@ class Registrar:
     epoch: int
     codes: Collection[int]
     """The exit codes with which a hospital can fail."""
+    topology: Topology
 
     def step(self, state: State, message: ToController) -> Turn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
@@ -92,7 +96,9 @@ class Registrar:
                 return self._registered(state, message)
             case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if not self._ours(epoch, hospital):
                 return state, [Refused(hospital, f"{type(message).__name__} of epoch {epoch}")]
-            case Progress():
+            case Progress(_, hospital, model, round_, hop):
+                if self.place(message) is None:
+                    return state, [Refused(hospital, f"it has no step for round {round_} hop {hop} of {model!r}")]
                 return state, [Noted(message)]
             case Failed(_, hospital, code, reason):
                 if code not in self.codes:
@@ -110,6 +116,14 @@ class Registrar:
 
     def _ours(self, epoch: int, hospital: str) -> bool:
         return epoch == self.epoch and hospital in self.scenario.names
+
+    @cached_property
+    def _programs(self) -> Mapping[str, Program]:
+        return {name: Program(self.topology, name) for name in self.topology.names}
+
+    def place(self, progress: Progress) -> int | None:
+        """Give the index of the step that a hospital has finished; None if it has no such step."""
+        return self._programs[progress.hospital].recorded_at(progress.model, progress.round, progress.hop)
 
     def complete(self, state: State) -> bool:
         """Tell whether every hospital has registered."""
@@ -154,5 +168,6 @@ class Registrar:
         keys = {name: entry.public_key for name, entry in state.registered.items()}
         start = Start(self.epoch, addresses, keys)
         opening: list[Effect] = [] if late else [Opening()]
+        opened: list[Effect] = [] if late else [Opened(len(addresses))]
         said = [Say(name, start) for name in ([message.hospital] if late else self.scenario.names)]
-        return state, [*effects, *opening, *said, Opened(len(addresses))]
+        return state, [*effects, *opening, *said, *opened]

@@ -1,5 +1,14 @@
 """Messages on their way: frames, parcels, and links between processes over ZeroMQ."""
 
+from typing import NamedTuple
+
 
 class NothingReceived(Exception):
     """A time-out passed without a message."""
+
+
+class Unwelcome(NamedTuple):
+    """Something has come that no member of the run would send: from whom, and what is wrong with it."""
+
+    sender: str
+    reason: str

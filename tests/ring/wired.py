@@ -33,10 +33,12 @@ from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport.parcels import packed
 from fedskd_sim.transport.zeromq import Goods, Hub, Identity, Keys, Links, Passwords, Place
+from fedskd_sim.transport.zeromq.sockets import Arrival, Inbox
 
 LINKS = ("ipc", "tcp", "curve")
 """Unix sockets and plain TCP with secrets, and TCP with keys."""
 PATIENCE_S = 60.0
+MARK = b"that was all"
 PATIENCE_MS = 60_000
 
 
@@ -135,6 +137,8 @@ class Member:
     worker: Worker
     log: io.StringIO
     metrics: HospitalMetrics
+    seen: list[bytes]
+    """Short messages that its inbox has taken."""
     errors: list[FedskdError] = field(default_factory=list)
 
     @property
@@ -154,6 +158,21 @@ class Member:
     def events(self, kind: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
         return [line for line in lines if line["event"] == kind]
+
+
+def watched(inbox: Inbox) -> list[bytes]:
+    """List the short messages that an inbox takes."""
+    seen: list[bytes] = []
+    receive = inbox.receive
+
+    def watching(patience_ms: int = 0) -> Arrival | None:
+        came = receive(patience_ms)
+        if came and [len(frame) for frame in came.frames] == [len(MARK)]:
+            seen.append(bytes(came.frames[0]))
+        return came
+
+    inbox.receive = watching  # type: ignore[method-assign]
+    return seen
 
 
 class Ring:
@@ -176,7 +195,7 @@ class Ring:
         self.topology, self.terms = Topology.of(scenario), Terms.of(scenario, "run")
         self.identities = identities(kind, scenario.names)
         self.hub = Hub(address(kind, folder, "hub"), self.identities[CONTROLLER])
-        self.log = io.StringIO()
+        self.log, self.seen = io.StringIO(), watched(self.hub._inbox)
         self.controller = Controller(scenario, "run", self.hub, EventLog(self.log))
         self.members = {name: self._member(name, address(kind, folder, name)) for name in scenario.names}
         self.started = Event()
@@ -233,7 +252,7 @@ class Ring:
         register = Register("run", self.topology.epoch, name, links.address, self.identities[name].public, "")
         mailbox = Mailbox(Hospital.of(self.topology, name, self.terms), links, desk, register)
         worker = Worker(self.scenario, self.topology, name, learner, desk.span, ward.berths.prepare)
-        return Member(mailbox, worker, log, metrics)
+        return Member(mailbox, worker, log, metrics, watched(links._inbox))
 
     def _controls(self) -> None:
         with closing(self.hub):

@@ -19,11 +19,12 @@ from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Reg
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.controller import CONSEQUENCES, Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
 from fedskd_sim.scenario import load
-from fedskd_sim.transport import NothingReceived
+from fedskd_sim.topology import Topology
+from fedskd_sim.transport import NothingReceived, Unwelcome
 
 SCENARIO = load(Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml").scenario
 NAMES = ("north", "east", "south")
-REGISTRAR = Registrar(SCENARIO, "run", 1, frozenset(final_codes()))
+REGISTRAR = Registrar(SCENARIO, "run", 1, frozenset(final_codes()), Topology.of(SCENARIO))
 ADDRESSES, KEYS = {name: f"at-{name}" for name in NAMES}, {name: f"key-{name}" for name in NAMES}
 BOOK = Start(1, ADDRESSES, KEYS)
 ENOUGH = End(1, 0, "all hospitals are done")
@@ -57,10 +58,10 @@ def test_the_last_registration_starts_the_run() -> None:
 def test_a_hospital_that_registers_again_gets_the_address_book_again() -> None:
     """It alone does, without an opening; its line is in the log only if something has changed."""
     _, effects = after(register("south"), state=FULL)
-    assert effects == [Say("south", BOOK), Opened(3)]
+    assert effects == [Say("south", BOOK)]
     moved = register("south", address="elsewhere")
     _, effects = after(moved, state=FULL)
-    assert effects == [Noted(moved), Say("south", replace(BOOK, addresses={**ADDRESSES, "south": "elsewhere"})), Opened(3)]
+    assert effects == [Noted(moved), Say("south", replace(BOOK, addresses={**ADDRESSES, "south": "elsewhere"}))]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,11 @@ def test_a_hospital_that_registers_again_gets_the_address_book_again() -> None:
         register("west"),
         Progress(2, "south", "north", 1, 2, 0.5),
         Progress(1, "west", "north", 1, 2, 0.5),
+        Progress(1, "south", "north", 1, 1, 0.5),
+        Progress(1, "south", "north", 4, 1, 0.5),
+        Progress(1, "south", "west", 1, 2, 0.5),
+        Progress(1, "south", "south", 1, 0, 0.5),
+        Progress(1, "south", "north", 0, 0, 0.5),
         Done(0, "south"),
         Done(1, "west"),
         Failed(2, "south", 40, "late"),
@@ -99,7 +105,7 @@ def test_the_run_ends_when_all_are_done() -> None:
     assert state.ended == ENOUGH
 
 
-@pytest.mark.parametrize("code", sorted(frozenset(final_codes()) - {*CONSEQUENCES}))
+@pytest.mark.parametrize("code", sorted({*final_codes()} - {*CONSEQUENCES}))
 def test_the_first_failure_ends_the_run_for_all(code: int) -> None:
     """The end carries the first failure's code, whichever it is, and names its hospital; what comes later changes nothing."""
     failed = Failed(1, "east", code, "too late")
@@ -141,7 +147,7 @@ def test_a_controller_that_takes_over_knows_the_hospitals() -> None:
 class Room:
     """A controller, the words that come to it, and what it says."""
 
-    def __init__(self, *words: ToController) -> None:
+    def __init__(self, *words: ToController | Unwelcome) -> None:
         self.words, self.said, self.stream = deque(words), [], io.StringIO()
         self.opened = 0
         self.controller = Controller(SCENARIO, "run", self, EventLog(self.stream), self.open)
@@ -153,7 +159,7 @@ class Room:
     def send(self, to: str, message: FromController) -> None:
         self.said.append((to, message))
 
-    def receive(self, timeout: float) -> ToController:
+    def receive(self, timeout: float) -> ToController | Unwelcome:
         self.patience.append(timeout)
         if not self.words:
             raise NothingReceived
@@ -171,7 +177,7 @@ def test_a_run_is_led_from_the_first_word_to_the_end() -> None:
     assert room.opened == 1
     assert room.said[-3:] == [(name, ENOUGH) for name in NAMES]
     log = room.log()
-    assert [line["event"] for line in log] == ["registered"] * 3 + ["start", "progress", "start", "end"]
+    assert [line["event"] for line in log] == ["registered"] * 3 + ["start", "progress", "end"]
     assert [log[4][key] for key in ("hospital", "model", "round", "hop", "accuracy")] == ["east", "north", 1, 1, 0.5]
 
 
@@ -191,3 +197,36 @@ def test_silence_before_and_after_the_start_has_its_own_errors() -> None:
 def test_a_failed_run_ends_well_for_the_controller() -> None:
     """A hospital's failure is the run's end, which `serve` gives: who launched the run decides what to make of it."""
     assert Room(*map(register, NAMES), Failed(1, "east", 43, "nan")).controller.serve() == End(1, 43, "'east' failed: nan")
+
+
+def test_every_step_is_in_the_log_once() -> None:
+    """A step that is said again, or after a later one, is no line; every kind of record that a run has is one."""
+    stops = [("north", 0, 0), ("south", 1, 1), ("east", 1, 2), ("north", 1, 3), ("north", 3, 0), ("south", 3, 1), ("north", 3, 3)]
+    said = [Progress(1, "north", *stop, 0.5) for stop in stops]
+    room = Room(*map(register, NAMES), *said, *said[::-1], *said * 100)
+    with pytest.raises(HopTimeout):
+        room.controller.serve()
+    logged = [(line["model"], line["round"], line["hop"]) for line in room.log() if line["event"] == "progress"]
+    assert logged == stops
+
+
+def test_a_flood_is_counted_and_fills_no_log() -> None:
+    """Of what no member would say, and of registrations that change every time, ever fewer lines are written, with their number."""
+    flood = [Unwelcome("south", "rubbish")] * 5000
+    moves = [register("east", address=f"at-{number}") for number in range(5000)]
+    room = Room(*map(register, NAMES), *flood, *moves, *(Done(1, name) for name in NAMES))
+    assert room.controller.serve() == ENOUGH
+    refused = [line for line in room.log() if line["event"] == "refused"]
+    assert {line["sender"] for line in refused} == {"south"}
+    assert refused[-1]["reason"] == "rubbish (and so on: 4096 by now)"
+    assert len(room.log()) < 100
+
+
+def test_rubbish_is_no_sign_of_life() -> None:
+    """What no member would say does not lengthen the patience with those who should."""
+    room = Room(*map(register, NAMES), *[Unwelcome("south", "rubbish")] * 3, Progress(2, "south", "north", 1, 2, 0.5))
+    with pytest.raises(HopTimeout):
+        room.controller.serve()
+    after_start = room.patience[3:]
+    assert after_start == sorted(after_start, reverse=True)
+    assert len(set(after_start)) == len(after_start)

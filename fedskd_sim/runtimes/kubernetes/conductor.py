@@ -25,7 +25,7 @@ from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.scenario import Loaded, raise_all, spaceless
-from fedskd_sim.transport import NothingReceived
+from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.zeromq import Hub, Keys
 
 LOOK_S = 0.5
@@ -45,7 +45,7 @@ class Attentive:
         """Send a word to a hospital."""
         self.hub.send(to, message)
 
-    def receive(self, timeout: float) -> ToController:
+    def receive(self, timeout: float) -> ToController | Unwelcome:
         """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
         deadline = clock.now() + timeout
         while True:
@@ -59,7 +59,7 @@ class Attentive:
                 if left <= 0:
                     raise
 
-    def _cause(self, message: ToController) -> ToController:
+    def _cause(self, message: ToController | Unwelcome) -> ToController | Unwelcome:
         """Give a hospital that has waited in vain for another a moment until its pod's end is known: that is the cause."""
         deadline = clock.now() + OWN_WORD_S
         while isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline:

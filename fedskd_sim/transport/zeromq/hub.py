@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import CONTROLLER, Done, Failed, FromController, Progress, Register, ToController
-from fedskd_sim.transport import NothingReceived
+from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import decode, encode
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.sockets import Endpoint
@@ -23,30 +22,30 @@ class Hub:
             self._endpoint.close()
             raise
         self.address = self._inbox.address
-        self.refused = 0
 
     def send(self, to: str, message: FromController) -> None:
         """Send a word to a hospital that has registered; it is lost if nobody takes it, and never waited for."""
         self._inbox.send(to, encode(message))
 
-    def receive(self, timeout: float) -> ToController:
-        """Wait up to ``timeout`` seconds for a hospital's word; anything else is dropped and counted.
+    def receive(self, timeout: float) -> ToController | Unwelcome:
+        """Wait up to ``timeout`` seconds for a hospital's word; of anything else only who has sent it is told.
 
         Raises:
             NothingReceived: nothing came in time.
 
         """
-        deadline = clock.now() + timeout
-        while arrival := self._inbox.receive(int(clock.left(deadline) * 1000)):
-            try:
-                message = decode(arrival.frames)
-            except WireError:
-                self.refused += 1
-                continue
-            if isinstance(message, Register | Progress | Failed | Done) and message.hospital == arrival.sender:
-                return message
-            self.refused += 1
-        raise NothingReceived
+        arrival = self._inbox.receive(int(timeout * 1000))
+        if arrival is None:
+            raise NothingReceived
+        try:
+            message = decode(arrival.frames)
+        except WireError as error:
+            return Unwelcome(arrival.sender, error.message)
+        if not isinstance(message, Register | Progress | Failed | Done):
+            return Unwelcome(arrival.sender, f"{type(message).__name__} to the controller")
+        if message.hospital != arrival.sender:
+            return Unwelcome(arrival.sender, f"{type(message).__name__} in the name of {message.hospital!r}")
+        return message
 
     def close(self) -> None:
         """Free the address."""
