@@ -13,12 +13,13 @@ import socket
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fedskd_sim.messages import CONTROLLER, Start
+from fedskd_sim.messages import CONTROLLER, Register, Start
 from fedskd_sim.transport.zeromq import Hub, Keys, Passwords
 from tests.benchmarks.rings import MEMBERS, NAMES, PATIENCE_S, gloo, ours, tcp
 from tests.benchmarks.table import Table
@@ -60,16 +61,16 @@ def run_ours(kind: str, *, allocator: bool = True, copies: bool = False, togethe
     """Measure our hop over ipc, tcp or curve; ``allocator``: with the C allocator as hospitals set it; ``copies``: see `Ours`."""
     with tempfile.TemporaryDirectory() as folder:
         keys = (Keys if kind == "curve" else Passwords).for_members((CONTROLLER, *NAMES))
-        address = f"ipc://{folder}/hub" if kind == "ipc" else f"tcp://127.0.0.1:{free_ports(1)[0]}"
-        settings = {"kind": kind, "folder": Path(folder), "hub": address, "keys": keys}
+        hub = Hub(f"ipc://{folder}/hub" if kind == "ipc" else "tcp://127.0.0.1:*", keys[CONTROLLER])
+        settings = {"kind": kind, "folder": Path(folder), "hub": hub.address, "keys": keys}
 
         def introduce(_pipes: list[Any]) -> None:
-            hub = Hub(address, keys[CONTROLLER])
-            book = [hub.receive(PATIENCE_S) for _ in NAMES]
-            start = Start({one.hospital: one.address for one in book}, {one.hospital: one.public_key for one in book})
-            for name in NAMES:
-                hub.send(name, start)
-            hub.close()
+            with closing(hub):
+                words = [hub.receive(PATIENCE_S) for _ in NAMES]
+                book = [word for word in words if isinstance(word, Register)]
+                start = Start(1, {one.hospital: one.address for one in book}, {one.hospital: one.public_key for one in book})
+                for name in NAMES:
+                    hub.send(name, start)
 
         return measured(partial(ours, settings | {"allocator": allocator, "copies": copies, "together": together}), meet=introduce)
 

@@ -7,8 +7,8 @@ import socket
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
@@ -19,9 +19,9 @@ from torchvision.models import resnet18
 
 from fedskd_sim.learning.berths import Berths
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
-from fedskd_sim.messages import CONTROLLER, HopId, Message, Register, Start, Transfer, Traveller, Weights
+from fedskd_sim.messages import Ack, Answer, FromController, HopId, Register, Start, Traveller, Weights
 from fedskd_sim.runtimes.member import keep_freed_memory
-from fedskd_sim.transport.zeromq import Place, Terms, ZeroMQTransport
+from fedskd_sim.transport.zeromq import Goods, Links, Place
 
 MEMBERS = 4
 LAPS = 10
@@ -68,6 +68,63 @@ class Stopwatch(defaultdict[str, list[float]]):
         self[name].append((time.perf_counter() - start) * 1000)
 
 
+class Post:
+    """The thread that owns a member's links, as a hospital's mailbox has it; every model is taken in and acknowledged."""
+
+    def __init__(self, links: Links) -> None:
+        self.links = links
+        self.started: SimpleQueue[FromController] = SimpleQueue()
+        self.arrivals: SimpleQueue[Traveller] = SimpleQueue()
+        self.receipts: SimpleQueue[Answer] = SimpleQueue()
+        self.orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.open = True
+        self.thread = Thread(target=self._serve)
+        self.thread.start()
+
+    def order(self, what: Callable[[], None]) -> None:
+        """Have the thread do something."""
+        self.orders.put(what)
+        self.links.wake()
+
+    def send(self, to: str, traveller: Traveller) -> None:
+        """Send a model."""
+        self.order(lambda: self.links.send(to, traveller))
+
+    def close(self) -> None:
+        """End the thread, which closes its links."""
+        self.order(lambda: setattr(self, "open", False))
+        self.thread.join()
+
+    def _serve(self) -> None:
+        while self.open:
+            self.links.attend(1.0, self)
+            with suppress(Empty):
+                while True:
+                    self.orders.get_nowait()()
+        self.links.close()
+
+    def announced(self, hop: HopId, sender: str) -> bool:  # noqa: ARG002 - as a receiver has it
+        return True
+
+    def arrived(self, traveller: Traveller, sender: str) -> None:
+        self.links.reply(sender, Ack(traveller.hop))
+        self.arrivals.put(traveller)
+
+    def answered(self, answer: Answer, by: str) -> None:  # noqa: ARG002 - as a receiver has it
+        self.receipts.put(answer)
+
+    def said(self, word: FromController) -> None:
+        if isinstance(word, Start):
+            self.links.open(word)
+            self.started.put(word)
+
+    def repeated(self, hop: HopId, sender: str, digest: str) -> None:
+        raise RuntimeError(hop, sender, digest)
+
+    def refused(self, sender: str, reason: str) -> None:
+        raise RuntimeError(sender, reason)
+
+
 class Ours:
     """One member of a ring on our own transport. A model arrives in the memory of a network that waits for it, as at a hospital."""
 
@@ -76,19 +133,16 @@ class Ours:
         self.networks = deque((network, export(network)) for network in networks)
         self.name, self.next = NAMES[index], NAMES[(index + 1) % MEMBERS]
         self.watch, self.sent, self.confirmed, self.copies = Stopwatch(), 0, 0, settings["copies"]
-        self.receipts: SimpleQueue[Transfer] = SimpleQueue()
         self.berths = Berths()
         self.berths.build = self._berth
-        keys = settings["keys"].get(self.name)
+        keys = settings["keys"][self.name]
         bind = f"ipc://{settings['folder']}/{self.name}" if settings["kind"] == "ipc" else "tcp://127.0.0.1:*"
-        terms = Terms("run", receipt=PATIENCE_S, retry=PATIENCE_S, inbox=2)
         expected = dict.fromkeys(NAMES, (spec_of(networks[0]),))
-        place = Place(self.name, bind, settings["hub"], keys)
-        self.transport = ZeroMQTransport(place, terms, expected, self.receipts.put, room=self.berths.room)
-        self.transport.send(CONTROLLER, Register("run", self.name, self.transport.address, keys.public if keys else "", ""))
-        self.early: list[Message] = []
-        while not isinstance(message := self.transport.receive(PATIENCE_S), Start):
-            self.early.append(message)  # the one before was quicker to start
+        links = Links(Place(self.name, bind, settings["hub"], keys), Goods(expected, self.berths.room, MEMBERS))
+        self.post = Post(links)
+        register = Register("run", 1, self.name, links.address, keys.public, "")
+        self.post.order(lambda: links.tell(register))
+        self.post.started.get(timeout=PATIENCE_S)
         self.before = NAMES[index - 1]
         self.here = networks[0]
         self.berths.prepare(self.before)
@@ -97,19 +151,19 @@ class Ours:
         """Export and hand over."""
         with self.watch.part("export"):
             weights = export(self.here)
-        self.transport.send(self.next, Traveller(HopId("run", self.name, 1, self.sent), self.name, "", "", (), weights))
+        self.post.send(self.next, Traveller(HopId("run", 1, self.name, 1, self.sent), self.name, "", "", weights))
         self.sent += 1
 
     def arrive(self) -> None:
         """Take in what comes; ``copies``: and copy it, as a session does that may have to go back to it."""
-        traveller = self.early.pop(0) if self.early else self.transport.receive(PATIENCE_S)
+        traveller = self.post.arrivals.get(timeout=PATIENCE_S)
         with self.watch.part("take"):
-            self.here = self.berths.take(self.before, traveller.weights)  # type: ignore[union-attr]
+            self.here = self.berths.take(self.before, traveller.weights)
             if self.here is None:  # it was faster than this member
                 self.here, _ = self._berth(self.before)
-                install(self.here, traveller.weights)  # type: ignore[union-attr]
+                install(self.here, traveller.weights)
         while self.confirmed < self.sent - len(self.networks) + 2:
-            self.receipts.get(timeout=PATIENCE_S)
+            self.post.receipts.get(timeout=PATIENCE_S)
             self.confirmed += 1
         self.berths.prepare(self.before)
         if self.copies:
@@ -130,7 +184,7 @@ def ours(settings: Mapping[str, Any], index: int, say: Any) -> None:
     member = Ours(settings, index)
     hops = timed(index, member.forward, member.arrive, together=settings["together"])
     say.send((hops, dict(member.watch)))
-    member.transport.close()
+    member.post.close()
 
 
 def tcp(ports: list[int], index: int, say: Any, *, together: bool, fresh: bool = False) -> None:
