@@ -13,7 +13,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fedskd_sim.transport.memory import MemoryTransport
 from loops import FEDAVG, TRAVELLER_FIRST, files, text
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
@@ -23,6 +22,7 @@ from fedskd_sim.learning.data import load
 from fedskd_sim.records import Record, read_records
 from fedskd_sim.report import read_predictions, write
 from fedskd_sim.scenario import load as load_scenario
+from fedskd_sim.world.world import World
 
 HELD_OUT = "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: 1.0}}\nalgorithm:"
 ALL = text(TRAVELLER_FIRST, "{model: slow, council: true}").replace("algorithm:", HELD_OUT, 1)
@@ -105,8 +105,8 @@ def test_no_message_of_a_run_holds_a_patients_answer(
 ) -> None:
     """The weights that hospitals send each other in a whole run have no row of any patient's probabilities among their bytes."""
     sent: list[messages.Message] = []
-    send = MemoryTransport.send
-    monkeypatch.setattr(MemoryTransport, "send", lambda self, to, message: (sent.append(message), send(self, to, message))[1])
+    carry = World.carry
+    monkeypatch.setattr(World, "carry", lambda self, one, to, what, take: (sent.append(what), carry(self, one, to, what, take))[1])
     found = read_predictions(run(scenario_file(ALL)))
     buffers = [bytes(buffer.data) for one in sent if isinstance(one, messages.Traveller) for buffer in one.weights.values()]
     assert len(buffers) > 100
@@ -124,4 +124,4 @@ def test_a_cluster_collects_them_as_it_does_weights(scenario_file: Callable, run
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(said.removesuffix(".")))) as archive:
         names = {name for name in archive.getnames() if "/" in name}
     assert {f"predictions/{name}.npz" for name in "abc"} | {f"weights/{name}.safetensors" for name in "abc"} <= names
-    assert {name.partition("/")[0] for name in names} == {"predictions", "weights", "records", "timings"}
+    assert {name.partition("/")[0] for name in names} == {"predictions", "weights", "records", "samples", "timings"}
