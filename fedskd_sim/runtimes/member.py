@@ -13,6 +13,7 @@ from pathlib import Path
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, Ward
+from fedskd_sim.learning.finite import finite
 from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.desk import Desk, error_event
@@ -136,7 +137,8 @@ def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
         learner = make(ward)
         keys = order.read_keys(scenario)
         links = Links(
-            Place(order.name, order.bind, order.controller, keys), Goods(learner.expected, ward.berths.room, len(topology.names))
+            Place(order.name, order.bind, order.controller, keys),
+            Goods(learner.expected, ward.berths.room, len(topology.names), finite),
         )
         address = order.advertise or links.address
         log.event(events.Listening(address, exporter.address))

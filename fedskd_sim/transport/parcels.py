@@ -7,7 +7,7 @@ tensors that follow one another share a frame. The last parcel has the digest of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -90,12 +90,22 @@ def _joined(views: list[memoryview]) -> Frame:
     return views[0] if len(views) == 1 else b"".join(views)
 
 
+Sound = Callable[[str, memoryview], bool]
+"""Tells whether a tensor of an element type may come in; see `fedskd_sim.learning.finite`."""
+
+
+def taken_as_it_is(dtype: str, data: memoryview) -> bool:  # noqa: ARG001 - the signature of a Sound
+    """Look at no numbers."""
+    return True
+
+
 class Assembly:
     """A traveller that is arriving."""
 
-    def __init__(self, traveller: Traveller, table: Spec, room: Room) -> None:
+    def __init__(self, traveller: Traveller, table: Spec, room: Room, sound: Sound = taken_as_it_is) -> None:
         """Wait for the first parcel; see `announced` for the arguments. Memory is asked for as tensors begin."""
-        self._traveller, self._table, self._room = traveller, table, room
+        self._traveller, self._table, self._room, self._sound = traveller, table, room, sound
+        self._unsound = ""
         self._plan = cut(table)
         self._mark = Fingerprint(table)
         self._memory: dict[str, memoryview] = {}
@@ -105,7 +115,7 @@ class Assembly:
         """Copy the next parcel's frames to where they belong; gives the traveller when it was the last.
 
         Raises:
-            BadMessage: another parcel than the next one, or frames of other sizes than the table says.
+            BadMessage: another parcel than the next one, frames of other sizes than the table says, or unsound numbers.
             DigestMismatch: the weights are not the ones that were sent.
 
         """
@@ -128,12 +138,17 @@ class Assembly:
                 self._memory[name] = self._room(self._traveller.hop.model, name, bytes_of(self._table[name]))
             self._memory[name][start:end] = frame[place : place + end - start]
             place += end - start
+            form = self._table[name]
+            if end == bytes_of(form) and not self._sound(form.dtype, self._memory[name]):  # while it is still in the cache
+                self._unsound = self._unsound or name
 
     def _finished(self, label: Parcel) -> Traveller:
         traveller = self._traveller
         if self._mark.text() != label.digest:
             text = f"the weights of {traveller.hop.model!r} from {traveller.sender!r} changed on the way"
             raise DigestMismatch(text, fix="look for failing memory or a program that writes to the link")
+        if self._unsound:
+            raise bad(f"the model of {traveller.hop.model!r}, whose tensor {self._unsound!r} is not finite")
         weights = {name: Buffer(*form, self._memory[name]) for name, form in self._table.items()}
         return replace(traveller, digest=label.digest, weights=weights)
 

@@ -18,6 +18,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from fedskd_sim.learning.berths import Berths
+from fedskd_sim.learning.finite import finite
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Ack, Answer, FromController, HopId, Register, Start, Traveller, Weights
 from fedskd_sim.runtimes.member import keep_freed_memory
@@ -138,7 +139,7 @@ class Ours:
         keys = settings["keys"][self.name]
         bind = f"ipc://{settings['folder']}/{self.name}" if settings["kind"] == "ipc" else "tcp://127.0.0.1:*"
         expected = dict.fromkeys(NAMES, (spec_of(networks[0]),))
-        links = Links(Place(self.name, bind, settings["hub"], keys), Goods(expected, self.berths.room, MEMBERS))
+        links = Links(Place(self.name, bind, settings["hub"], keys), Goods(expected, self.berths.room, MEMBERS, finite))
         self.post = Post(links)
         register = Register("run", 1, self.name, links.address, keys.public, "")
         self.post.order(lambda: links.tell(register))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import zmq
 from wired import LINKS, PATIENCE_S, End, address, attend, identities, knocking, parts_of, send_all
 
 from fedskd_sim.errors import InvalidValue, PortInUse, SocketPathTooLong
+from fedskd_sim.learning.finite import finite
 from fedskd_sim.messages import (
     CONTROLLER,
     Ack,
@@ -40,7 +44,7 @@ from fedskd_sim.transport.zeromq.sockets import ENVELOPE
 
 NAMES = ("north", "south", "east")
 WEIGHTS = {"w": Buffer("float32", (750, 1000), bytes(range(250)) * 12_000), "n": Buffer("int64", (), bytes(8))}
-GOODS = Goods(dict.fromkeys(NAMES, (spec(WEIGHTS),)), plain_room, len(NAMES))
+GOODS = Goods(dict.fromkeys(NAMES, (spec(WEIGHTS),)), plain_room, len(NAMES), finite)
 
 
 def traveller(hop: int = 1, run: str = "run") -> Traveller:
@@ -96,6 +100,21 @@ def test_a_model_arrives_bit_for_bit_and_is_answered(kind: str, tmp_path: Path) 
         attend(ring.north, until=lambda: len(ring.north.answers) == len(answers))
         assert ring.north.answers == [(answer, "south") for answer in answers]
         assert [end.refusals for end in ring.all] == [[], [], []]
+
+
+@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_model_that_is_not_finite_is_refused_under_its_senders_name(kind: str, value: float, tmp_path: Path) -> None:
+    """One value among 750,000 is enough; the true model that comes after it is taken."""
+    poisoned = bytearray(WEIGHTS["w"].data)
+    struct.pack_into("<f", poisoned, 4 * 700_000, value)
+    with bed(kind, tmp_path) as ring:
+        ring.north.links.send("south", replace(traveller(), weights={**WEIGHTS, "w": WEIGHTS["w"]._replace(data=poisoned)}))
+        ring.north.links.send("south", traveller())
+        attend(ring.south, until=lambda: ring.south.arrivals)
+        assert [arrived.digest for arrived, _ in ring.south.arrivals] == [digest(WEIGHTS)]
+        ((sender, reason),) = ring.south.refusals
+        assert (sender, "'w' is not finite" in reason) == ("north", True)
 
 
 @pytest.mark.parametrize("kind", LINKS)

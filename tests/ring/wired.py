@@ -16,6 +16,7 @@ import zmq
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Ward
+from fedskd_sim.learning.finite import finite
 from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.desk import Desk
@@ -246,7 +247,7 @@ class Ring:
         learner, log, metrics = make(ward), io.StringIO(), HospitalMetrics(self.scenario.name, name, self.topology)
         links = Links(
             Place(name, bind, self.hub.address, self.identities[name]),
-            Goods(learner.expected, ward.berths.room, len(self.topology.names)),
+            Goods(learner.expected, ward.berths.room, len(self.topology.names), finite),
         )
         desk = Desk(self.scenario, name, Book(), EventLog(log).event, metrics)
         register = Register("run", self.topology.epoch, name, links.address, self.identities[name].public, "")

@@ -30,7 +30,7 @@ from fedskd_sim.messages import (
     ToController,
     Traveller,
 )
-from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, Assembly, count, packed
+from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, Assembly, Sound, count, packed, taken_as_it_is
 from fedskd_sim.transport.wire import Limits, announced, bad, book, decode, encode, header, parcel, travellers
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.sockets import Endpoint, take
@@ -57,11 +57,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Goods:
-    """What may arrive, by the name of the model, the memory it arrives in, and the number of hospitals."""
+    """What may arrive, by the name of the model, the memory it arrives in, the number of hospitals, and what its numbers may be."""
 
     expected: Mapping[str, Forms]
     room: Room
     hospitals: int
+    sound: Sound = taken_as_it_is
 
     @cached_property
     def limits(self) -> Limits:
@@ -227,7 +228,7 @@ class Links:
             self._arriving.pop(sender, None)  # it begins anew
             if receiver.announced(traveller.hop, sender):
                 self._passing.pop(sender, None)
-                self._arriving[sender] = Assembly(traveller, table, self._goods.room)
+                self._arriving[sender] = Assembly(traveller, table, self._goods.room, self._goods.sound)
             else:
                 self._passing[sender] = traveller.hop
             return None
