@@ -50,6 +50,21 @@ def test_a_lost_controller_comes_back_and_ends_the_run(bed: Bed) -> None:
     assert long.events("progress")
 
 
+def test_hospitals_finish_two_hundred_stops_without_a_controller(bed: Bed) -> None:
+    """No controller runs from the first round on until every hospital has ended well; one that comes then ends the run well."""
+    run = bed.install(placebo(3, rounds=65, session_seconds=0.02))
+    run.heard("progress", round=1)
+    job = run.controllers()[0]["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+    bed.kubectl("patch", "job", job, "-p", '{"spec": {"suspend": true}}')
+    until("end of the controller", lambda: not run.controllers())
+    until("end of all hospitals", lambda: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"}, 180)
+    for pod in run.pods():
+        lines = bed.kubectl("logs", pod["metadata"]["name"]).splitlines()
+        assert len([line for line in lines if '"event": "finished"' in line]) == 1 + 3 * 65 + 3
+    bed.kubectl("patch", "job", job, "-p", '{"spec": {"suspend": false}}')
+    assert run.code(seconds=120) == 0
+
+
 def test_a_controller_lost_before_the_start_begins_again(bed: Bed) -> None:
     """The controller's pod is deleted while a hospital is missing; its successor takes the Jobs over, and the run ends well."""
     run, label = gathering(bed)

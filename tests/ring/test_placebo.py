@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 from watching import PATIENCE_S, PLACEBO, events, hospitals_of, left_behind, until
@@ -21,7 +22,8 @@ from fedskd_sim.records import read_records, read_timings
 from fedskd_sim.topology import Topology
 
 pytestmark = pytest.mark.usefixtures("temporary")
-SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
+ROOT = Path(__file__).parent.parent.parent
+SCENARIOS = ROOT / "scenarios"
 
 
 def text(size: int = 3, rounds: int = 1, seconds: float = 0.0, transport: str = "ipc", hop: float = 5) -> str:
@@ -117,8 +119,42 @@ def test_an_interrupt_stops_everything_and_says_so(sign: int, started: Callable)
     assert hospitals_of(out) == {}
 
 
-def member(kind: str, *arguments: object) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "fedskd_sim", kind, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+def member(kind: str, *arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fedskd_sim", kind, *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+
+
+ABSENT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(name + " is not in this image", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_the_controllers_image_is_enough_for_it_and_for_placebos(tmp_path: Path, scenario_file: Callable, run: Callable) -> None:
+    """Without the libraries that its image leaves out, it and placebo hospitals run to their end, and a conductor starts."""
+    left_out = run_path(str(ROOT / "images" / "requirements.py"))["LEFT_OUT"]["controller"]
+    absent = {"PIL" if name == "pillow" else name for name in left_out}
+    (tmp_path / "sitecustomize.py").write_text(ABSENT.format(absent=absent), encoding="utf-8")
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    path, out, hub = scenario_file(text()), tmp_path / "out", f"ipc://{tmp_path}/hub"
+    for name in ("records", "timings", "logs"):
+        (out / name).mkdir(parents=True)
+    members = [member("controller", path, "--run", "r", "--out", out, "--bind", hub, env=env)]
+    for name in ("h0", "h1", "h2"):
+        place = ("--name", name, "--bind", f"ipc://{tmp_path}/{name}", "--controller", hub)
+        members.append(member("hospital", path, "--run", "r", "--out", out, *place, env=env))
+    for process in members:
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, errors
+    assert lines(out) == lines(run(path, "memory"))
+    conductor = "import fedskd_sim.runtimes.kubernetes.conductor, fedskd_sim.cli, sys; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", conductor], env=env, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("order", [("h0", "h1", "h2"), ("h2", "h0", "h1")])
