@@ -19,7 +19,7 @@ TABLE = re.findall(r"-- (\w+)(?: +(\d+)  (\S.*))?$", errors.__doc__ or "", re.MU
 
 
 def test_the_table_is_the_tree() -> None:
-    """The tree drawn at the top of errors.py has every class once, in order, with its number, and no other."""
+    """The tree drawn at the top of the package errors has every class once, in order, with its number, and no other."""
     drawn = {name: int(code) for name, code, _ in TABLE if code}
     assert drawn == {error.__name__: error.exit_code for error in LEAVES}
     assert {name for name, code, _ in TABLE if not code} == {error.__name__ for error in all_errors()[1:] if error.__subclasses__()}

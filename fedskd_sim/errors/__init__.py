@@ -1,0 +1,140 @@
+"""Every error a user can meet, and its exit code.
+
+FedskdError                         exit code
++-- ScenarioError
+|   +-- ScenarioSyntaxError         10  not YAML, duplicate key, tab, looping anchor, unreadable file
+|   +-- UnknownKey                  11  a key the schema does not have
+|   +-- InvalidValue                12  wrong type, missing key, or a value out of range
+|   +-- DuplicateHospital           13  two hospitals of one name
+|   +-- TooFewHospitals             14  a ring needs two
+|   +-- UnknownArchitecture         15  no such architecture
+|   +-- ImageTooSmall               16  input smaller than the architecture's taps allow
+|   +-- RegionGridTooLarge          17  similarity grid finer than a feature map
+|   +-- LabelSpacesDiffer           18  hospitals do not share their classes
+|   +-- NoTrainingSamples           19  a hospital has nothing to train on
+|   +-- OneClassOnly                20  a hospital's training data has one class
+|   +-- DataMissing                 21  a data file is not there
+|   +-- DataCorrupt                 22  a data file is truncated or not what it should be
+|   `-- ArchitecturesDiffer         23  averaging asks for one architecture
++-- PlaceError
+|   +-- PortInUse                   30  an address is taken
+|   +-- OutputNotWritable           31  the run folder cannot be written
+|   +-- OutputNotEmpty              32  the run folder holds something already
+|   +-- SocketPathTooLong           33  the folder for Unix sockets has too long a path
+|   +-- RunUnreadable               34  not a run folder, or its records are damaged
+|   +-- DeviceUnavailable           35  the scenario asks for a device that is not here
+|   +-- ClusterUnavailable          36  no way to the cluster, or the namespace is missing or forbidden
+|   +-- ChartNotInstallable         37  helm is missing, or refused the chart
+|   +-- PodCannotStart              38  a pod that will never run: image, security, or no node that fits
+|   `-- RunExists                   39  a run of that name is in the namespace
++-- RunError
+|   +-- HopTimeout                  40  a visitor did not come in time
+|   +-- HospitalCrashed             41  a hospital's or the controller's process died
+|   +-- RunAborted                  42  another hospital failed, so this one stopped
+|   +-- NonFiniteLoss               43  too many sessions in a row had to be rolled back
+|   +-- RegistrationTimeout         44  hospitals or the controller did not appear
+|   +-- ReceiptTimeout              45  the next hospital never confirmed a hop
+|   `-- ForkServerDied              46  the process that starts hospitals died
++-- WireError
+|   +-- BadMessage                  50  a message that breaks the wire schema
+|   `-- DigestMismatch              51  weights that changed on the way
+`-- ChainBroken                     60  the records and weights that a run has left do not fit together
+
+0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
+"""
+
+from __future__ import annotations
+
+from fedskd_sim.errors.base import (
+    FedskdError,
+    Key,
+    Where,
+)
+from fedskd_sim.errors.place import (
+    ChartNotInstallable,
+    ClusterUnavailable,
+    DeviceUnavailable,
+    OutputNotEmpty,
+    OutputNotWritable,
+    PlaceError,
+    PodCannotStart,
+    PortInUse,
+    RunExists,
+    RunUnreadable,
+    SocketPathTooLong,
+)
+from fedskd_sim.errors.run import (
+    BadMessage,
+    ChainBroken,
+    DigestMismatch,
+    ForkServerDied,
+    HopTimeout,
+    HospitalCrashed,
+    NonFiniteLoss,
+    ReceiptTimeout,
+    RegistrationTimeout,
+    RunAborted,
+    RunError,
+    WireError,
+)
+from fedskd_sim.errors.scenario import (
+    ArchitecturesDiffer,
+    DataCorrupt,
+    DataMissing,
+    DuplicateHospital,
+    ImageTooSmall,
+    InvalidValue,
+    LabelSpacesDiffer,
+    NoTrainingSamples,
+    OneClassOnly,
+    RegionGridTooLarge,
+    ScenarioError,
+    ScenarioSyntaxError,
+    TooFewHospitals,
+    UnknownArchitecture,
+    UnknownKey,
+)
+
+__all__ = [
+    "ArchitecturesDiffer",
+    "BadMessage",
+    "ChainBroken",
+    "ChartNotInstallable",
+    "ClusterUnavailable",
+    "DataCorrupt",
+    "DataMissing",
+    "DeviceUnavailable",
+    "DigestMismatch",
+    "DuplicateHospital",
+    "FedskdError",
+    "ForkServerDied",
+    "HopTimeout",
+    "HospitalCrashed",
+    "ImageTooSmall",
+    "InvalidValue",
+    "Key",
+    "LabelSpacesDiffer",
+    "NoTrainingSamples",
+    "NonFiniteLoss",
+    "OneClassOnly",
+    "OutputNotEmpty",
+    "OutputNotWritable",
+    "PlaceError",
+    "PodCannotStart",
+    "PortInUse",
+    "ReceiptTimeout",
+    "RegionGridTooLarge",
+    "RegistrationTimeout",
+    "RunAborted",
+    "RunError",
+    "RunExists",
+    "RunUnreadable",
+    "ScenarioError",
+    "ScenarioSyntaxError",
+    "SocketPathTooLong",
+    "TooFewHospitals",
+    "UnknownArchitecture",
+    "UnknownKey",
+    "Where",
+    "WireError",
+]

@@ -1,0 +1,73 @@
+"""Errors of a run, of what its members say to each other, and of what it leaves: codes from 40 on."""
+
+from __future__ import annotations
+
+from fedskd_sim.errors.base import FedskdError
+
+
+class RunError(FedskdError):
+    """The run started and could not end well."""
+
+    exit_code = 42
+
+
+class HopTimeout(RunError):
+    """A visitor did not arrive before the deadline."""
+
+    exit_code = 40
+
+
+class HospitalCrashed(RunError):
+    """A hospital's or the controller's process died, or met an error that nobody foresaw."""
+
+    exit_code = 41
+
+
+class RunAborted(RunError):
+    """Another hospital failed, so the run was ended."""
+
+
+class NonFiniteLoss(RunError):
+    """Too many sessions in a row had a non-finite loss."""
+
+    exit_code = 43
+
+
+class RegistrationTimeout(RunError):
+    """Hospitals did not register, or the controller did not answer, before the deadline."""
+
+    exit_code = 44
+
+
+class ReceiptTimeout(RunError):
+    """The next hospital never confirmed a hop."""
+
+    exit_code = 45
+
+
+class ForkServerDied(RunError):
+    """The process that starts hospitals, and learns how they end, died."""
+
+    exit_code = 46
+
+
+class WireError(FedskdError):
+    """Something arrived that no member of the run would send."""
+
+    exit_code = 50
+
+
+class BadMessage(WireError):
+    """A message that breaks the wire schema or its size limits."""
+
+
+class DigestMismatch(WireError):
+    """Weights whose digest is not the one in their header."""
+
+    exit_code = 51
+
+
+class ChainBroken(FedskdError):
+    """What a run has left does not fit together: something is doubled, missing, altered, foreign or torn."""
+
+    exit_code = 60
