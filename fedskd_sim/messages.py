@@ -183,6 +183,11 @@ def plain_room(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG00
     return memoryview(bytearray(size))
 
 
+def written(table: Spec) -> bytes:
+    """Write a table of tensors as digests and files begin with it: a line ``name|type|shape`` each."""
+    return "".join(f"{name}|{dtype}|{shape}\n" for name, (dtype, shape) in table.items()).encode()
+
+
 class Fingerprint:
     """The digest of weights as their bytes pass by: XXH3, 128 bit, over the table of names, types and shapes, then the bytes.
 
@@ -191,8 +196,7 @@ class Fingerprint:
 
     def __init__(self, table: Spec) -> None:
         """Begin with the table; the bytes of its tensors follow in its order."""
-        text = "".join(f"{name}|{dtype}|{shape}\n" for name, (dtype, shape) in table.items())
-        self._state = xxhash.xxh3_128(text.encode())
+        self._state = xxhash.xxh3_128(written(table))
 
     def add(self, data: memoryview | bytearray | bytes) -> None:
         """Add the next bytes, however they are cut."""

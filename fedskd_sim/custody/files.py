@@ -1,0 +1,177 @@
+"""Files that are whole or not there: how they are written, and what a file of weights and one of a commit look like.
+
+A file of weights is ``MAGIC``, the length of its table (4 bytes, little-endian), the table of names, types and shapes as
+`fedskd_sim.messages.written` gives it, and the tensors' bytes in the table's order: from the table on exactly the bytes whose
+digest is its name. A commit is one line ``fedskd-sim commit 1 SHA256`` and JSON, of which that is the checksum. Both are limited
+before anything is made from them, and what is read is never executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from fedskd_sim.errors import DigestMismatch, OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.messages import ITEM_BYTES, Buffer, Fingerprint, Spec, TensorSpec, Weights, bytes_of, spec, written
+
+MAGIC = b"fedskdW1"
+DRAFT = ".draft"
+TABLE_LIMIT = COMMIT_LIMIT = 1 << 20
+"""Bytes of a table and of a commit: what is made from so much needs less than 64 MiB, whatever it holds."""
+_LENGTH = 4
+_AXES, _SIZE_LIMIT = 16, 1 << 48
+_HEAD = 85
+"""Bytes of the first line of a commit."""
+_COMMIT = re.compile(rb"fedskd-sim commit 1 ([0-9a-f]{64})\n")
+_FIX = "the last commit that is whole goes on; if there is none, run the scenario again"
+
+Part = bytes | bytearray | memoryview
+
+
+def write(file: Path, parts: Iterable[Part]) -> None:
+    """Write a file beside its place, wait until the disk has it, and only then give it its name; `settle` its folder afterwards.
+
+    Raises:
+        OutputNotWritable: there is no room, or it may not be written; what had the name before is untouched.
+
+    """
+    draft = file.with_name(file.name + DRAFT)
+    try:
+        with draft.open("wb") as stream:
+            for part in parts:
+                stream.write(part)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise unwritable(file, error) from error
+
+
+def settle(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder; raises OutputNotWritable."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> OutputNotWritable:
+    """Say in words why something could not be written."""
+    reason = (error.strerror or str(error)).lower()
+    return OutputNotWritable(f"{path} cannot be written: {reason}", fix="make room where the run folder is, and go on from there")
+
+
+def length(file: Path) -> int:
+    """Give the bytes of a file; -1 for what is not there, or is no ordinary file."""
+    try:
+        found = file.lstat()
+    except OSError:
+        return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+
+def packed(weights: Weights) -> list[Part]:
+    """Give the parts of a file of weights; raises ValueError for a table that could not be read again."""
+    table = written(spec(weights))
+    if len(table) > TABLE_LIMIT or _table(table) != spec(weights):
+        raise ValueError("tensors whose names no file can hold")
+    return [MAGIC, len(table).to_bytes(_LENGTH, "little"), table, *(buffer.data for buffer in weights.values())]
+
+
+def unpacked(file: Path, digest: str) -> Weights:
+    """Read a file of weights; every tensor has memory of its own that nobody changes (``bytes``).
+
+    Raises:
+        RunUnreadable: it is not there, cut or no such file. No more than its size is ever allocated.
+        DigestMismatch: its contents are not what its name says.
+
+    """
+    size = length(file)
+    if size < 0:
+        raise _damaged(file, "it is not there")
+    try:
+        with file.open("rb") as stream:
+            table = _opened(stream.read(len(MAGIC) + _LENGTH), size, file)
+            text = stream.read(table)
+            form = _table(text)
+            rest = size - len(MAGIC) - _LENGTH - table
+            if form is None or len(text) != table or sum(map(bytes_of, form.values())) != rest:
+                raise _damaged(file, "its table does not fit the rest of it")
+            found, mark = {}, Fingerprint(form)
+            for name, entry in form.items():
+                data = stream.read(bytes_of(entry))
+                mark.add(data)
+                found[name] = Buffer(entry.dtype, entry.shape, data)
+    except OSError as error:
+        raise _damaged(file, error.strerror or str(error)) from error
+    if mark.text() != digest:
+        raise DigestMismatch(f"{file} holds weights with the digest {mark.text()}", fix=_FIX, where=Where(str(file)))
+    return found
+
+
+def sealed(values: Any) -> list[Part]:
+    """Give the parts of a commit; raises ValueError for one that is too large: what grows belongs into weights."""
+    body = json.dumps(values, separators=(",", ":")).encode()
+    if len(body) > COMMIT_LIMIT:
+        raise ValueError(f"a commit of {len(body)} bytes, and {COMMIT_LIMIT} are the limit")
+    return [f"fedskd-sim commit 1 {sha256(body).hexdigest()}\n".encode(), body]
+
+
+def unsealed(file: Path) -> Any:
+    """Read the values of a commit; raises RunUnreadable for anything but what `sealed` gives."""
+    if not 0 <= length(file) <= COMMIT_LIMIT + _HEAD:
+        raise _damaged(file, "it is not there, or too large")
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise _damaged(file, error.strerror or str(error)) from error
+    head = _COMMIT.match(raw)
+    if head is None:
+        raise _damaged(file, "it is no commit of this version of fedskd_sim")
+    body = memoryview(raw)[head.end() :]
+    if sha256(body).hexdigest().encode() != head[1]:
+        raise _damaged(file, "its checksum is another")
+    try:
+        return json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, "it is no JSON") from error
+
+
+def _opened(head: bytes, size: int, file: Path) -> int:
+    """Give the length of the table that a file promises, if it may have it."""
+    promised = int.from_bytes(head[len(MAGIC) :], "little")
+    if len(head) < len(MAGIC) + _LENGTH or not head.startswith(MAGIC) or promised > min(TABLE_LIMIT, size - len(head)):
+        raise _damaged(file, "it does not begin as a file of weights")
+    return promised
+
+
+def _table(text: bytes) -> Spec | None:
+    """Read a table of tensors; None for what `written` does not give."""
+    found: dict[str, TensorSpec] = {}
+    try:
+        for row in text.decode().split("\n")[:-1]:
+            name, dtype, shape = row.rsplit("|", 2)
+            sizes = tuple(int(part) for part in shape.strip("()").replace(",", " ").split(maxsplit=_AXES))
+            if dtype not in ITEM_BYTES or not all(0 <= size < _SIZE_LIMIT for size in sizes):
+                return None
+            found[name] = TensorSpec(dtype, sizes)
+    except ValueError:
+        return None
+    return found if written(found) == text else None
+
+
+def _damaged(file: Path, why: str) -> RunUnreadable:
+    return RunUnreadable(f"this cannot be read: {why}", fix=_FIX, where=Where(str(file)))
