@@ -15,6 +15,7 @@ logs/NAME.jsonl          one line per event
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -126,6 +127,13 @@ def read_records(run: Path) -> list[Record]:
     return list(_read(run / "records", Record))
 
 
+def own_records(run: Path, host: str) -> list[Record]:
+    """Read one hospital's records; raises RunUnreadable as `read_records` does."""
+    file = run / FOLDERS[Record] / f"{host}.jsonl"
+    with file.open(encoding="utf-8") as stream:
+        return list(_parsed(stream, Record, file))
+
+
 def read_timings(run: Path) -> list[Timing]:
     """Read all timings of a run folder; raises RunUnreadable as `read_records` does.
 
@@ -207,13 +215,29 @@ FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {Record: "records"
 class Ledger:
     """Appends one hospital's records, timings and counts to its run folder; safe to use from two threads."""
 
-    def __init__(self, run: Path, host: str, copy: Callable[[str, str], None] = lambda *_: None) -> None:
-        """Create the files, which must not exist yet; ``copy`` gets the folder's name and the line of every entry too."""
+    def __init__(
+        self, run: Path, host: str, copy: Callable[[str, str], None] = lambda *_: None, *, kept: int | None = None
+    ) -> None:
+        """Create the files, which must not exist yet, or go on with them.
+
+        Args:
+            run: the run folder.
+            host: the hospital.
+            copy: gets the folder's name and the line of every entry too.
+            kept: how many bytes of the records are to be gone on from; what stands behind them is done again. Timings stay, and
+                what was read of the data is counted anew.
+
+        """
         self._lock, self._copy = Lock(), copy
         self._files = {}
         for kind, folder in FOLDERS.items():
             (run / folder).mkdir(exist_ok=True)
-            self._files[kind] = (run / folder / f"{host}.jsonl").open("x", encoding="utf-8")
+            file = run / folder / f"{host}.jsonl"
+            if kept is not None and file.exists():
+                lasts = {Record: kept, SampleCounts: 0, Timing: _whole(file)}
+                os.truncate(file, lasts[kind])
+            self._files[kind] = file.open("x" if kept is None else "a", encoding="utf-8")
+        self._lines = self.records.read_bytes().count(b"\n")
 
     def add(self, entry: Record | Timing | SampleCounts) -> None:
         """Append an entry and flush it, so that it survives whatever happens next."""
@@ -223,10 +247,26 @@ class Ledger:
                 line = to_line(entry)
                 file.write(line + "\n")
                 file.flush()
+                self._lines += isinstance(entry, Record)
                 self._copy(FOLDERS[type(entry)], line)
+
+    @property
+    def records(self) -> Path:
+        """The file of the records."""
+        return Path(self._files[Record].name)
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Count the bytes of the records, and the lines."""
+        return self._files[Record].tell(), self._lines
 
     def close(self) -> None:
         """Close the files; entries that come later are dropped."""
         with self._lock:
             for file in self._files.values():
                 file.close()
+
+
+def _whole(file: Path) -> int:
+    """Count the bytes of a file's whole lines: a death may have torn the last one."""
+    return file.read_bytes().rfind(b"\n") + 1

@@ -48,7 +48,8 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 def hospital(**given: Any) -> None:
     """Be one hospital of a run; runtimes start it."""
     from fedskd_sim.runtimes.deaths import Terminated, own_words  # noqa: PLC0415
-    from fedskd_sim.runtimes.member import MemberOrder, run_hospital  # noqa: PLC0415
+    from fedskd_sim.runtimes.life import run_hospital  # noqa: PLC0415
+    from fedskd_sim.runtimes.member import MemberOrder  # noqa: PLC0415
 
     def stop(number: int, _frame: Any) -> None:
         raise Terminated(128 + number)

@@ -38,7 +38,8 @@ FedskdError                         exit code
 +-- WireError
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way
-`-- ChainBroken                     60  the records and weights that a run has left do not fit together
++-- ChainBroken                     60  the records and weights that a run has left do not fit together
+`-- CustodyForeign                  61  what a hospital has kept was kept by another program, on another processor, of other data
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
 """
@@ -66,6 +67,7 @@ from fedskd_sim.errors.place import (
 from fedskd_sim.errors.run import (
     BadMessage,
     ChainBroken,
+    CustodyForeign,
     DigestMismatch,
     ForkServerDied,
     HopTimeout,
@@ -101,6 +103,7 @@ __all__ = [
     "ChainBroken",
     "ChartNotInstallable",
     "ClusterUnavailable",
+    "CustodyForeign",
     "DataCorrupt",
     "DataMissing",
     "DeviceUnavailable",

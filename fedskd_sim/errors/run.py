@@ -71,3 +71,9 @@ class ChainBroken(FedskdError):
     """What a run has left does not fit together: something is doubled, missing, altered, foreign or torn."""
 
     exit_code = 60
+
+
+class CustodyForeign(FedskdError):
+    """What a hospital has kept was kept under other circumstances: another program, processor or data."""
+
+    exit_code = 61

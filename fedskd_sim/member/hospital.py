@@ -7,6 +7,7 @@ import traceback
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.member.crash import crash
 from fedskd_sim.member.faults import fate, suffer
+from fedskd_sim.member.keeper import frozen
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.shell import Task
 from fedskd_sim.member.work import Arrival, Worker
@@ -41,7 +42,7 @@ def carry_out(mailbox: Mailbox, worker: Worker, task: Task) -> None:
         traceback.print_exception(error)
         mailbox.fail(crash(worker.name, _where(task), error, "see what it has written to standard error"))
     else:
-        mailbox.finish(task.index, record)
+        mailbox.finish(task.index, record, frozen(worker.learner.state()) if mailbox.keeper else None)
 
 
 def _where(task: Task) -> str:

@@ -16,7 +16,9 @@ from threading import Thread
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.learning.base import LearnerState
 from fedskd_sim.member.desk import Desk
+from fedskd_sim.member.keeper import Keeper, Past
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.messages import (
     Ack,
@@ -63,6 +65,12 @@ class Mailbox:
     links: Links
     desk: Desk
     register_as: Register
+    keeper: Keeper | None = None
+    """Keeps what a next life needs."""
+    past: Past | None = None
+    """What this life goes on from."""
+    rejoins: bool = False
+    """The run went on meanwhile: the others are where they were."""
     _tasks: SimpleQueue[Task | FedskdError | None] = field(default_factory=SimpleQueue)
     _results: SimpleQueue[Callable[[], None]] = field(default_factory=SimpleQueue)
     _timers: list[tuple[float, int, Timer]] = field(default_factory=list)
@@ -72,6 +80,11 @@ class Mailbox:
     def __post_init__(self) -> None:
         """Make the shell; `start` lets it run."""
         self.shell = Shell(self.machine, self, self.desk)
+        if self.past:
+            self.shell.state, self.shell.models = self.past.state, dict(self.past.models)
+            self.shell.numbers = max(self.past.models, default=0)
+        if self.keeper:
+            self.keeper.begin(self.fail)
         self._thread = Thread(target=self._run, name="mailbox", daemon=True)
 
     def start(self) -> None:
@@ -94,9 +107,9 @@ class Mailbox:
         """Let a step's weights go on to the next hospital."""
         self._hand_in(lambda: self.shell.release(index, weights, digest))
 
-    def finish(self, index: int, record: Record | None) -> None:
-        """Hand in a step's record."""
-        self._hand_in(lambda: self.shell.handle(Finished(index, record)))
+    def finish(self, index: int, record: Record | None, learner: LearnerState | None) -> None:
+        """Hand in a step's record, and what the learner is now, where that is kept."""
+        self._hand_in(lambda: self._finish(index, record, learner))
 
     def fail(self, error: FedskdError) -> None:
         """Say that this hospital cannot go on."""
@@ -114,9 +127,19 @@ class Mailbox:
         if self._thread.is_alive():
             self.links.wake()
 
+    def _finish(self, index: int, record: Record | None, learner: LearnerState | None) -> None:
+        if self.keeper and learner:
+            self.keeper.learner = learner
+        self.shell.handle(Finished(index, record))
+
+    def _begin(self) -> None:
+        self.shell.handle(Begun())
+        if self.rejoins and self.past and self.past.book:
+            self.said(self.past.book)
+
     def _run(self) -> None:
         try:
-            self.shell.handle(Begun())
+            self._begin()
             while not self._over:
                 self.links.attend(self._idle(), self)
                 self._take_results()
@@ -125,6 +148,8 @@ class Mailbox:
             self._tasks.put(_crashed(error))
         finally:
             self._over = True
+            if self.keeper:
+                self.keeper.close()
             self.links.close()
 
     def _idle(self) -> float:
@@ -167,8 +192,12 @@ class Mailbox:
         """Set a timer."""
         heapq.heappush(self._timers, (clock.now() + seconds, next(self._order), timer))
 
-    def persist(self, state: State, record: Record | None) -> None:
-        """Keep what the shell has in memory; records are flushed as they are written."""
+    def persist(self, state: State, record: Record | None, ticket: int) -> None:  # noqa: ARG002 - the desk has written the record
+        """Keep the state beside the work; where nothing is kept, memory has to do."""
+        if self.keeper is None:
+            self.shell.persisted(ticket)
+            return
+        self.keeper.keep(state, self.shell.models, lambda: self._hand_in(lambda: self.shell.persisted(ticket)))
 
     def over(self, error: FedskdError | None) -> None:
         """End."""
@@ -206,6 +235,8 @@ class Mailbox:
         if word.epoch != self.machine.topology.epoch:
             self.desk.refused("controller", f"{type(word).__name__} of epoch {word.epoch}")
         elif isinstance(word, Start):
+            if self.keeper:
+                self.keeper.book = word
             self.links.open(word)
             self.shell.handle(Joined())
         elif isinstance(word, End):

@@ -5,6 +5,7 @@ The shell belongs to one thread and never waits; whatever takes time is done `Ou
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,11 +13,12 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.desk import Desk
-from fedskd_sim.messages import Answer, Done, Failed, HopId, Progress, Transfer, Traveller, Weights, size
+from fedskd_sim.messages import Ack, Answer, Done, Failed, HopId, Progress, Transfer, Traveller, Weights, size
 from fedskd_sim.program import Step
 from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Leave, Persist, Refuse, Register, Reply, Send, Tell, Wait, Work
 from fedskd_sim.protocol.events import Arrived, Event, Model, Released, Timer
 from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.saved import handles
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record
 from fedskd_sim.topology import Stop
@@ -54,8 +56,8 @@ class Outside(Protocol):
     def wait(self, seconds: float, timer: Timer) -> None:
         """Give a timer's event back after some seconds."""
 
-    def persist(self, state: State, record: Record | None) -> None:
-        """Make a state safe, and the weights it speaks of, and a record."""
+    def persist(self, state: State, record: Record | None, ticket: int) -> None:
+        """Make a state safe, and the weights it speaks of, and a record; `Shell.persisted` is then called with the ticket."""
 
     def over(self, error: FedskdError | None) -> None:
         """End, well or with an error."""
@@ -75,19 +77,30 @@ class Shell:
     """Is told of every effect before it is carried out."""
     numbers: int = 0
     _left: dict[HopId, float] = field(default_factory=dict)
+    _asked: int = 0
+    """Ticket of the last state that was to be made safe."""
+    _safe: int = 0
+    """... and of the last one that is."""
+    _held: deque[tuple[int, Effect]] = field(default_factory=deque)
+    """What may only be said once a state is safe."""
 
     def handle(self, event: Event) -> None:
         """Let the machine take a step, and carry out what it asks for."""
         self.state, effects = self.machine.step(self.state, event)
         for effect in effects:
-            if self.before:
-                self.before(effect)
-            self._carry_out(effect)
-        if len(self.models) > len(self.state.waiting) + len(self.state.outbox):
-            kept = {model.number for model in self.state.waiting.values()} | {
-                one.model.number for one in self.state.outbox.values()
-            }
+            if self._safe < self._asked and self._promises(effect):
+                self._held.append((self._asked, effect))
+            else:
+                self._begin(effect)
+        kept = handles(self.state)
+        if len(self.models) > len(kept):
             self.models = {number: weights for number, weights in self.models.items() if number in kept}
+
+    def persisted(self, ticket: int) -> None:
+        """Hear that a state is safe, and all before it: what was promised on it can be said now."""
+        self._safe = max(self._safe, ticket)
+        while self._held and self._held[0][0] <= self._safe:
+            self._begin(self._held.popleft()[1])
 
     def arrive(self, traveller: Traveller, sender: str) -> None:
         """Take a model in that has come over a link from ``sender``."""
@@ -98,12 +111,30 @@ class Shell:
         """Take in what a step has made to go on from here."""
         self.handle(Released(index, self._keep(weights, digest)))
 
+    def _promises(self, effect: Effect) -> bool:
+        """Tell whether somebody will rely on what an effect says.
+
+        A model may leave before what made it is safe, for it can be made again; but not where arithmetic is not repeatable.
+        """
+        match effect:
+            case Reply(_, Ack()) | Tell(Done()) | Leave():
+                return True
+            case Send():
+                return not self.machine.terms.repeatable
+        return False
+
+    def _begin(self, effect: Effect) -> None:
+        if self.before:
+            self.before(effect)
+        self._carry_out(effect)
+
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Persist(record):
-                self.outside.persist(self.state, record)
                 if record:
                     self.desk.finished(record)
+                self._asked += 1
+                self.outside.persist(self.state, record, self._asked)
             case Send(to, hop, model, _):
                 self._left.setdefault(hop, clock.unix())
                 architecture = self.desk.scenario.architecture(hop.model).name

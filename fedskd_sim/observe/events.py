@@ -19,6 +19,22 @@ class Starting:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarted:
+    """A hospital that died is started again, for the time ``number`` in a row without a record in between; and how it died."""
+
+    number: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class WentOn:
+    """A hospital goes on from what it had in custody, with so many of its steps done."""
+
+    steps: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Listening:
     """A member can be reached; ``metrics`` is where a hospital's are served."""
 
@@ -204,8 +220,9 @@ class Blind:
 
 
 Event = (
-    Starting | Listening | WarmUp | Arrived | Finished | Refused | Done | Left | Lingering | Holding | Error | Entry
-    | Registered | Start | Progress | Failed | End | Pod | Resumed | Api | Created | Released | Waiting | Blind
+    Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left | Lingering | Holding
+    | Error | Entry | Registered | Start | Progress | Failed | End | Pod | Resumed | Api | Created | Released | Waiting
+    | Blind
 )  # fmt: skip
 
 

@@ -158,9 +158,13 @@ class Registrar:
         return HopTimeout(f"no word from {', '.join(waiting)}", fix=fix, key=("timeouts", "hop"))
 
     def _registered(self, state: State, message: Register) -> Turn:
-        """Take a hospital in; the last one starts the run, one that comes again gets the address book again."""
-        late = self.complete(state)
-        effects: list[Effect] = [] if state.registered.get(message.hospital) == message else [Noted(message)]
+        """Take a hospital in; the last one starts the run, one that comes again gets the address book again.
+
+        If it comes again from elsewhere, all get the new one.
+        """
+        late, known = self.complete(state), state.registered.get(message.hospital)
+        effects: list[Effect] = [] if known == message else [Noted(message)]
+        moved = known is None or (known.address, known.public_key) != (message.address, message.public_key)
         state = replace(state, registered={**state.registered, message.hospital: message})
         if not self.complete(state):
             return state, effects
@@ -169,5 +173,5 @@ class Registrar:
         start = Start(self.epoch, addresses, keys)
         opening: list[Effect] = [] if late else [Opening()]
         opened: list[Effect] = [] if late else [Opened(len(addresses))]
-        said = [Say(name, start) for name in ([message.hospital] if late else self.scenario.names)]
+        said = [Say(name, start) for name in (self.scenario.names if moved else [message.hospital])]
         return state, [*effects, *opening, *said, *opened]

@@ -101,7 +101,9 @@ class Hospital:
         return self.program.following(state.cursor - 1)
 
     def _begun(self, state: State) -> Turn:
-        state = state._replace(joined=False, working=False, released=False, deferred={}, done=False, ended=False)
+        state = state._replace(
+            joined=False, working=False, released=False, parting=None, deferred={}, done=False, ended=False
+        )  # fmt: skip
         return state, [Register(), Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
 
     def _joined(self, state: State) -> Turn:
@@ -143,7 +145,12 @@ class Hospital:
         else:
             onward = self.topology.onward(step.stop) if step.stop else None
         state = state._replace(released=True)
-        return delivery.send(state, onward.host, self.hop_id(onward), model, self.terms) if onward else (state, [])
+        if onward is None:
+            return state, []
+        arrived = step.stop and state.waiting.get(self.hop_id(step.stop))
+        if self.terms.repeatable or model == arrived:
+            return delivery.send(state, onward.host, self.hop_id(onward), model, self.terms)
+        return state._replace(parting=(onward.host, self.hop_id(onward), model)), []
 
     def _finished(self, state: State, index: int, record: Record | None) -> Turn:
         step = self.program.at(index)
@@ -152,16 +159,19 @@ class Hospital:
         state = state._replace(working=False, released=False, cursor=index + 1)
         if step.stop:
             state = self._hosted(state, self.hop_id(step.stop))
+        sent: list[Effect] = []
+        if state.parting:
+            state, sent = delivery.send(state._replace(parting=None), *state.parting, self.terms)
         effects: list[Effect] = []
         if record:
             state, error = self._counted(state, record)
             accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else 0.0
             told = Progress(self.topology.epoch, self.name, record.model, record.round, record.hop, accuracy)
-            effects = [Persist(record), Tell(told)]
+            effects = [Persist(record), *sent, Tell(told)]
             if error:
                 return self._failing(state, [*effects, Fail(error)])
         else:
-            effects = [Persist()]
+            effects = [Persist(), *sent]
         return self._room(*self._advance(state, effects))
 
     def _hosted(self, state: State, hop: HopId) -> State:

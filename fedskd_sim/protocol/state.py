@@ -30,6 +30,8 @@ class Terms:
     goodbye: float
     inbox: int
     max_rollbacks: int
+    repeatable: bool = True
+    """A session that is forgotten and done again gives the same bytes; where it does not, its result is safe before it leaves."""
 
     @classmethod
     def of(cls, scenario: Scenario, run: str) -> Terms:
@@ -37,7 +39,7 @@ class Terms:
         waits = scenario.timeouts
         return cls(
             run, waits.register_ + waits.goodbye, waits.hop, waits.receipt, waits.retry, waits.goodbye,
-            scenario.network.inbox, scenario.training.max_rollbacks,
+            scenario.network.inbox, scenario.training.max_rollbacks, all(one.device == "cpu" for one in scenario.hospitals),
         )  # fmt: skip
 
 
@@ -64,6 +66,8 @@ class State(NamedTuple):
     """The step at the cursor is under way."""
     released: bool = False
     """... and what goes on from it has left."""
+    parting: tuple[str, HopId, Model] | None = None
+    """... or will leave when the step has ended, to whom: where it could not be made again."""
     waiting: Mapping[HopId, Model] = NOTHING
     """Models that are safe here and whose step has not ended."""
     deferred: Mapping[HopId, str] = NOTHING

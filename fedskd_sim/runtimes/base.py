@@ -17,12 +17,18 @@ Watch = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One run to carry out: the scenario, a name for the run, its folder and where data files are."""
+    """One run to carry out: the scenario, a name for the run, its folder and where data files are.
+
+    ``resumed``: the folder has the custody of the run's hospitals, and they go on from it; ``anyway``: even where what they run on
+    has changed since.
+    """
 
     loaded: Loaded
     run: str
     folder: Path
     data: Path | None = None
+    resumed: bool = False
+    anyway: bool = False
 
 
 class Runtime(Protocol):

@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.runtimes.deaths import own_words
-from fedskd_sim.runtimes.member import MemberOrder, run_controller, run_hospital
+from fedskd_sim.runtimes.life import run_hospital
+from fedskd_sim.runtimes.member import MemberOrder, run_controller
 
 
 def be_hospital(order: MemberOrder, lease: Connection) -> None:  # noqa: ARG001 - held as long as this process lives

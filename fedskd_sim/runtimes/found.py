@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes.base import Event, Order
+from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Loaded, load
 
 if TYPE_CHECKING:
@@ -70,19 +71,21 @@ class LocalRun:
         if self.place.get("collected"):
             yield f"ended in the cluster as {self.place['release']!r}; its results are here"
             return
-        yield f"running, process {self.place['pid']}" if self._alive() else "not running any more"
+        yield f"running, process {self.place['pid']}" if self.alive else "not running any more"
 
     def stop(self) -> str:
         """Ask the launcher to stop, as Ctrl-C would."""
-        if not self._alive():
+        if not self.alive:
             return "nothing to stop: it is not running any more"
         os.kill(int(self.place["pid"]), signal.SIGTERM)
         deadline = clock.now() + STOP_S
-        while self._alive() and clock.now() < deadline:
+        while self.alive and clock.now() < deadline:
             clock.sleep(0.1)
-        return f"still stopping after {STOP_S:g} s" if self._alive() else "stopped"
+        return f"still stopping after {STOP_S:g} s" if self.alive else "stopped"
 
-    def _alive(self) -> bool:
+    @property
+    def alive(self) -> bool:
+        """Whether its launcher runs."""
         return "pid" in self.place and folders.birth(int(self.place["pid"])) == self.place["born"]
 
 
@@ -164,6 +167,38 @@ def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tup
     order = Order(seen.loaded, "", folder)
     seen.runtime.attach(order)
     return seen.runtime, order
+
+
+@contextmanager
+def to_resume(folder: Path, *, anyway: bool) -> Iterator[tuple[ProcessRuntime, Order]]:
+    """Prepare to go on with a run of processes of which nothing runs any more, as the only process that does.
+
+    Args:
+        folder: its run folder.
+        anyway: go on even where what the run began on differs from what is here.
+
+    Raises:
+        RunUnreadable: it is no such run, it still goes on, it has ended well, or its hospitals kept nothing.
+        OutputNotWritable: another process goes on with it.
+
+    """
+    seen = run(str(folder), "default", "")
+    if not isinstance(seen, LocalRun) or seen.place.get("runtime") != "processes":
+        raise RunUnreadable(f"{folder} is no run of processes", fix="launch its scenario again")
+    with folders.held(folder):
+        if seen.alive:
+            raise RunUnreadable(f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'")
+        if any(event["event"] == "end" and event["code"] == 0 for event in seen.events()):
+            raise RunUnreadable(f"the run in {folder} has ended well", fix=f"see 'fedskd-sim report {folder}'")
+        if "run" not in seen.place or not seen.loaded.scenario.custody.enabled:
+            text = f"the hospitals of the run in {folder} kept nothing to go on from"
+            raise RunUnreadable(text, fix="launch its scenario again, with custody.enabled")
+        data = seen.place.get("data")
+        runtime = ProcessRuntime()
+        runtime.prepare(seen.loaded)
+        where = folder.resolve()
+        folders.subfolders(where)
+        yield runtime, Order(seen.loaded, seen.place["run"], where, Path(data) if data else None, resumed=True, anyway=anyway)
 
 
 def refresh(folder: Path) -> None:

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.learning.base import Learner, Ward
-from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.desk import Desk, error_event
-from fedskd_sim.member.hospital import take_part
-from fedskd_sim.member.mailbox import Mailbox
-from fedskd_sim.member.work import Worker
-from fedskd_sim.messages import CONTROLLER, Register
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
-from fedskd_sim.protocol.machine import Hospital
-from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Ledger
 from fedskd_sim.scenario import Loaded, Scenario, load
-from fedskd_sim.topology import Topology
-from fedskd_sim.transport.parcels import Sound, taken_as_it_is
-from fedskd_sim.transport.zeromq import Goods, Hub, Identity, Keys, Links, Place, read
+from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-LARGEST_ON_HEAP = 32 << 20
-KEPT_BYTES = 256 << 20
 FETCHED = "fetched"
-HOLD_LOOK_S = 0.5
+CUSTODY = "custody"
+Life = Literal["first", "restarted", "resumed"]
+"""A hospital's first life, one after its own death while the run goes on, or one after that of the whole run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +47,9 @@ class MemberOrder:
     """Seconds until all have registered, where that takes longer than the scenario says."""
     hold: float = 0.0
     """Seconds to stay up at the end until the results have been fetched (the file ``fetched`` in the folder)."""
+    life: Life = "first"
+    anyway: bool = False
+    """Go on from custody even where what it was written with differs from what is here."""
     to_stdout: bool = False
     """Write log, records and timings to standard output too, where a cluster keeps them."""
 
@@ -86,108 +77,18 @@ class MemberOrder:
             yield EventLog(stream, {"run": self.run, **bound})
 
 
-def desk_of(scenario: Scenario, name: str, folder: Path, log: EventLog, *, to_log: bool = False) -> Desk:
-    """Open a hospital's books in the run folder, without metrics; ``to_log`` repeats every entry in the log."""
-    copy = (lambda kind, line: log.event(events.Entry(kind, line))) if to_log else (lambda *_: None)
-    return Desk(scenario, name, Ledger(folder, name, copy), log.event, peak=_peak)
+def desk_of(scenario: Scenario, name: str, books: Ledger, log: EventLog) -> Desk:
+    """Open a hospital's desk, without metrics."""
+    return Desk(scenario, name, books, log.event, peak=_peak)
 
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def keep_freed_memory() -> None:
-    """Tell the C allocator to keep what is freed for the next message instead of returning it to the kernel.
-
-    Receiving and exporting a model otherwise spends more time on fresh pages than on copying (tests/benchmarks/hop.py). The price:
-    up to `KEPT_BYTES` of freed memory stay with the process. Does nothing where the C library is not glibc.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_ARENA_MAX, 1)
-        mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def run_hospital(order: MemberOrder) -> None:
-    """Be a hospital from the first word to the last.
-
-    Raises:
-        FedskdError: the run cannot go on, with the place in the scenario file.
-
-    """
-    keep_freed_memory()
-    loaded = order.read()
-    with order.log(hospital=order.name) as log:
-        log.event(events.Starting())
-        try:
-            _take_part(order, loaded.scenario, log)
-        except FedskdError as error:
-            log_error(log, loaded.placed(error))
-            raise
-
-
-def _take_part(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
-    topology = Topology.of(scenario)
-    metrics = HospitalMetrics(scenario.name, order.name, topology)
-    desk = replace(desk_of(scenario, order.name, order.folder, log, to_log=order.to_stdout), metrics=metrics)
-    desk.phase("starting")
-    with closing(desk.books), closing(_exporter(order, metrics)) as exporter:
-        ward = Ward(scenario, order.name, order.data, own_process=True, given=topology, counted=desk.books.add)
-        learner = make(ward)
-        keys = order.read_keys(scenario)
-        links = Links(
-            Place(order.name, order.bind, order.controller, keys),
-            Goods(learner.expected, ward.berths.room, len(topology.names), _sound(scenario)),
-        )
-        address = order.advertise or links.address
-        log.event(events.Listening(address, exporter.address))
-        machine = Hospital.of(topology, order.name, Terms.of(scenario, order.run))
-        register = Register(order.run, topology.epoch, order.name, address, keys.public if keys else "", exporter.address)
-        with closing(Mailbox(machine, links, desk, register)) as mailbox:
-            take_part(mailbox, Worker(scenario, topology, order.name, learner, desk.span, ward.berths.prepare))
-        save_results(ward, learner, order.folder)
-        _linger(scenario, log)
-        _hold(order, log)
-
-
-def _sound(scenario: Scenario) -> Sound:
-    """Give what looks at the numbers that arrive; those of a placebo mean nothing, and it runs without numpy."""
-    if scenario.algorithm.name == "placebo":
-        return taken_as_it_is
-    from fedskd_sim.learning.finite import finite  # noqa: PLC0415 - the controller's image has no numpy
-
-    return finite
-
-
-def _exporter(order: MemberOrder, metrics: HospitalMetrics) -> Exporter:
-    host, _, port = order.metrics.rpartition(":")
-    return Exporter(metrics, host, int(port))
-
-
 def log_error(log: EventLog, error: FedskdError) -> None:
     """Write an error where the launcher will read it."""
     log.event(error_event(error))
-
-
-def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
-    """Write what was predicted at a hospital and, if it has trained, its final weights; nothing where nothing is learned."""
-    if ward.scenario.algorithm.name == "placebo":
-        return
-    from fedskd_sim.learning.site import Sited  # noqa: PLC0415 - the placebo runs without PyTorch
-    from fedskd_sim.learning.weights import save  # noqa: PLC0415
-
-    if isinstance(learner, Sited):
-        learner.site.save_answers(folder)
-    if ward.host in ward.scenario.held_out:
-        return
-    about = {"scenario": ward.scenario.name, "hospital": ward.host, "seed": str(ward.scenario.seed)}
-    for suffix, weights in learner.results().items():
-        name = ".".join(part for part in (ward.host, suffix) if part)
-        whose = suffix.removeprefix("council.") if suffix.startswith("council.") else ward.host
-        about["architecture"] = ward.scenario.architecture(whose).name
-        (folder / "weights").mkdir(exist_ok=True)
-        save(weights, folder / "weights" / f"{name}.safetensors", about)
 
 
 def run_controller(order: MemberOrder, announce: Callable[[str], object]) -> None:
@@ -207,19 +108,3 @@ def run_controller(order: MemberOrder, announce: Callable[[str], object]) -> Non
         except FedskdError as error:
             log_error(log, loaded.placed(error))
             raise
-
-
-def _linger(scenario: Scenario, log: EventLog) -> None:
-    """Stay up for a last scrape."""
-    if scenario.metrics.linger:
-        log.event(events.Lingering(scenario.metrics.linger))
-        clock.sleep(scenario.metrics.linger)
-
-
-def _hold(order: MemberOrder, log: EventLog) -> None:
-    """Stay up until the results have been fetched."""
-    deadline = clock.now() + order.hold
-    if order.hold:
-        log.event(events.Holding(order.hold))
-    while clock.now() < deadline and not (order.folder / FETCHED).exists():
-        clock.sleep(HOLD_LOOK_S)

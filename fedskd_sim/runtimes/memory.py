@@ -18,9 +18,11 @@ from fedskd_sim.observe.events import fields_of
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.machine import Hospital
 from fedskd_sim.protocol.state import Terms
+from fedskd_sim.records import Ledger
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Event, Order, Watch
-from fedskd_sim.runtimes.member import desk_of, log_error, save_results
+from fedskd_sim.runtimes.life import save_results
+from fedskd_sim.runtimes.member import desk_of, log_error
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import Node
@@ -97,9 +99,9 @@ class MemoryRuntime:
 
     def _add(self, name: str, topology: Topology, terms: Terms) -> None:
         scenario, world = self._order.loaded.scenario, self._world
-        desk = desk_of(scenario, name, self._order.folder, self._log(name, hospital=name))
-        self._stack.enter_context(closing(desk.books))
-        ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=desk.books.add)
+        books = self._stack.enter_context(closing(Ledger(self._order.folder, name)))
+        desk = desk_of(scenario, name, books, self._log(name, hospital=name))
+        ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=books.add)
         self._wards[name] = ward
         worker = Worker(scenario, topology, name, make(ward), desk.span, ward.berths.prepare)
         world.add(Node(Hospital.of(topology, name, terms), worker, desk, world))

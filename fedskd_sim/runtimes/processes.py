@@ -26,8 +26,9 @@ from fedskd_sim.runtimes.deaths import DONE, cause, oom_kills, place
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer
-from fedskd_sim.runtimes.member import MemberOrder
+from fedskd_sim.runtimes.member import Life, MemberOrder
 from fedskd_sim.runtimes.private import private_folder
+from fedskd_sim.runtimes.restarts import Restarts
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.zeromq import Keys, Passwords
 
@@ -47,6 +48,8 @@ class ProcessRuntime:
     _exits: dict[str, int] = field(default_factory=dict)
     """Exit codes of members that have ended by themselves, first the first, before anyone was stopped."""
     _places: dict[str, str] = field(default_factory=dict)
+    _restarts: Restarts = field(default_factory=lambda: Restarts(0))
+    _orders: dict[str, MemberOrder] = field(default_factory=dict)
     _started: bool = False
     _server_exit: int | None = None
     """The fork server's exit code, once it has died."""
@@ -67,19 +70,21 @@ class ProcessRuntime:
     @property
     def place(self) -> dict[str, Any]:
         """Say where the run is, for the run folder."""
-        return folder.here()
+        data = {"data": str(self._order.data.resolve())} if self._order.data else {}
+        return {**folder.here(), "run": self._order.run, **data}
 
     def launch(self, order: Order) -> None:
         """Start the controller, wait for its address, then start all hospitals."""
         self._order = order
+        self._restarts = Restarts.of(order.loaded.scenario)
         self.prepare(order.loaded)
         self._oom_kills = oom_kills()
         self._sockets = Path(tempfile.mkdtemp(prefix="", dir=private_folder().path))
         try:
             controller = self._announced()
             for number, name in enumerate(order.loaded.scenario.names, 1):
-                member = replace(self._member(name, number), controller=controller)
-                self._start(name, be_hospital, member, private_folder().lease)
+                self._orders[name] = replace(self._member(name, number), controller=controller)
+                self._start(name, be_hospital, self._orders[name], private_folder().lease)
         except BaseException:
             self.stop()
             raise
@@ -92,6 +97,8 @@ class ProcessRuntime:
                 wait([process.sentinel for process in left], timeout=LOOK_S)
                 self._note_ends()
                 self._look(watch)
+                if end is None:
+                    self._start_again()
                 if end is None and self._failed():
                     end = clock.now() + (0 if self._leaderless else self._grace)
         finally:
@@ -126,9 +133,24 @@ class ProcessRuntime:
         except (OSError, EOFError):
             self._check_server(SINCE_S)
             raise
+        if name not in self._processes:
+            log = self._log(name)
+            self._tails.append(Tail(log, log.stat().st_size if log.exists() else 0))
         self._processes[name] = process
-        self._tails.append(Tail(self._order.folder / "logs" / f"{name}.jsonl"))
         return process
+
+    def _start_again(self) -> None:
+        """Start hospitals again that were killed, as far as the scenario allows; they go on from what they have in custody."""
+        for name, code in list(self._exits.items()):
+            told = any(event.get("hospital") == name for event in self._errors)
+            if name == CONTROLLER or told or not self._restarts.allow(name, code):
+                continue
+            self._restarts.note(self._log(name), self._order.run, name, code)
+            del self._exits[name]
+            self._start(name, be_hospital, replace(self._orders[name], life="restarted"), private_folder().lease)
+
+    def _log(self, name: str) -> Path:
+        return self._order.folder / "logs" / f"{name}.jsonl"
 
     def _check_server(self, patience: float = 0.0) -> None:
         self._server_exit = self._server.death(patience)
@@ -163,7 +185,11 @@ class ProcessRuntime:
         port = scenario.metrics.port + number if scenario.metrics.port else 0
         file = self._order.folder / "scenario.yaml"
         keys = self._key_file(name)
-        return MemberOrder(file, name, self._order.run, self._order.folder, bind, "", keys, self._order.data, f"127.0.0.1:{port}")
+        order = self._order
+        life: Life = "resumed" if order.resumed else "first"
+        return MemberOrder(
+            file, name, order.run, order.folder, bind, "", keys, order.data, f"127.0.0.1:{port}", life=life, anyway=order.anyway
+        )
 
     def _key_file(self, name: str) -> Path:
         """Give a member's file of keys, or of secrets where nothing is encrypted, after making everybody's."""
@@ -186,6 +212,8 @@ class ProcessRuntime:
                 self._started = self._started or event["event"] in SIGNS_OF_THE_START
                 if event["event"] == "error":
                     self._errors.append(event)
+                if event["event"] == "finished":
+                    self._restarts.progressed(name)
                 if event["event"] == "listening" and "hospital" in event:
                     self._metrics[event["hospital"]] = event["metrics"]
                     self._write_targets()

@@ -61,7 +61,7 @@ class Network(Part):
     transport: Literal["ipc", "tcp"] = "ipc"
     """ipc: Unix sockets in a private folder; tcp: loopback TCP with CURVE keys made by the launcher."""
     plaintext: bool = False
-    """Say true to run tcp without keys; every process of this machine can then read and forge the models."""
+    """Say true to run tcp without encryption: whoever can read the traffic of this machine can then read the models."""
     port: Port = 0
     """First TCP port: the controller's; hospital number i listens on port + i. 0 takes any free ones."""
     inbox: Count = 2
@@ -92,6 +92,19 @@ class Timeouts(Part):
     """A finished hospital waits so long for the controller's end before it leaves anyway."""
     stop: Positive = 5.0
     """Between asking processes to stop and killing them."""
+
+
+class Custody(Part):
+    """What every hospital keeps on disk, so that it survives its death and the run can be resumed; records do not depend on it."""
+
+    enabled: bool = True
+    """Say false to keep nothing: a run then dies with any of its hospitals."""
+    folder: str = ""
+    """Where, on this machine; the default is ``custody`` in the run folder."""
+    keep: Count = 2
+    """Good states of each hospital that stay, the newest first to be used."""
+    restarts: Annotated[int, Field(ge=0, le=1000)] = 2
+    """How often in a row, without a record in between, a hospital that was killed is started again."""
 
 
 class Variant(Part):
@@ -137,6 +150,8 @@ class Scenario(Part):
     """How they are observed."""
     timeouts: Timeouts = Timeouts()
     """How long anything may take."""
+    custody: Custody = Custody()
+    """How they survive."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the scenario, without what was looked up in the one that is copied."""

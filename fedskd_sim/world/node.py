@@ -189,10 +189,13 @@ class Node:
         """Set a timer."""
         self._soon(timer, seconds)
 
-    def persist(self, state: State, record: Record | None) -> None:
+    def persist(self, state: State, record: Record | None, ticket: int) -> None:
         """Put a state into custody: with its models, the learner as of the last finished step, and a record."""
-        if not self.world.persists:
-            return
+        if self.world.persists:
+            self._keep(state, record)
+        self.shell.persisted(ticket)
+
+    def _keep(self, state: State, record: Record | None) -> None:
         learner = self._finished if state.cursor != self.custody.state.cursor and self._finished else self.custody.learner
         handles = [*state.waiting.values(), *(one.model for one in state.outbox.values())]
         models = {one.number: _copied(self.shell.models[one.number]) for one in handles}

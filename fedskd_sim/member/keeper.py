@@ -1,0 +1,125 @@
+"""What a hospital keeps of itself, from which its next life goes on: machine, learner, models in custody, place in the records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fedskd_sim.custody.store import Commit, Store
+from fedskd_sim.custody.writer import Held, Snapshot, Writer
+from fedskd_sim.errors import CustodyForeign, FedskdError, RunUnreadable, Where
+from fedskd_sim.learning.base import LearnerState
+from fedskd_sim.messages import Start, Weights
+from fedskd_sim.protocol.saved import dump, handles, parse
+from fedskd_sim.protocol.state import State
+from fedskd_sim.records import Ledger
+
+
+class Past(NamedTuple):
+    """What a hospital goes on from."""
+
+    state: State
+    models: Mapping[int, Weights]
+    learner: LearnerState
+    records: int
+    """Bytes of its records."""
+    address: str
+    """Where it listened."""
+    book: Start | None
+    """The address book that it had."""
+
+
+def frozen(state: LearnerState) -> LearnerState:
+    """Copy what the next step may change of a learner's state; what is ``bytes`` never changes."""
+    return LearnerState(state.numbers, {name: _frozen(weights) for name, weights in state.weights.items()})
+
+
+def _frozen(weights: Weights) -> Weights:
+    if all(type(buffer.data) is bytes for buffer in weights.values()):
+        return weights
+    return {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in weights.items()}
+
+
+def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | None:
+    """Read what is in custody; None where nothing is.
+
+    Args:
+        store: the hospital's custody.
+        identity: what must be the same as when it was kept, by name.
+        anyway: go on even if something else than the run is not.
+
+    Raises:
+        CustodyForeign: something is not the same.
+        RunUnreadable: what is there is damaged, or is none.
+        DigestMismatch: so are weights.
+
+    """
+    commit = store.latest()
+    if commit is None:
+        return None
+    _compare(store.folder, commit.identity, identity, anyway=anyway)
+    try:
+        return _past(store, commit)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunUnreadable(f"this is no hospital's custody: {error!r}", where=Where(str(store.folder))) from error
+
+
+def _past(store: Store, commit: Commit) -> Past:
+    machine = commit.machine
+    state = parse(machine["state"])
+    book = machine["book"]
+    return Past(
+        state,
+        {number: store.weights(commit.models[str(number)]) for number in handles(state)},
+        LearnerState(commit.numbers, {name: store.weights(digest) for name, digest in commit.learner.items()}),
+        commit.records,
+        str(machine["address"]),
+        Start(int(book["epoch"]), dict(book["addresses"]), dict(book["keys"])) if book else None,
+    )
+
+
+def _compare(folder: Path, before: Mapping[str, str], now: Mapping[str, str], *, anyway: bool) -> None:
+    """Refuse what another run, or another program, has kept; bytes would differ."""
+    changed = [name for name in now if before.get(name) != now[name]]
+    if any(name in FIXED for name in changed) or (changed and not anyway):
+        words = ", ".join(f"{name} was {before.get(name, 'unknown')} and is {now[name]}" for name in changed)
+        fix = "launch the scenario again" if any(name in FIXED for name in changed) else "go on where it began, or add --anyway"
+        raise CustodyForeign(f"{folder} was kept under other circumstances: {words}", fix=fix)
+
+
+FIXED = ("run", "hospital", "scenario")
+"""What can never differ between a hospital's lives."""
+
+
+@dataclass
+class Keeper:
+    """Keeps one hospital; all but `known` belongs to the thread of its links."""
+
+    store: Store
+    identity: Mapping[str, str]
+    address: str
+    books: Ledger
+    learner: LearnerState
+    book: Start | None = None
+    _writer: Writer | None = field(default=None, init=False)
+
+    def begin(self, failed: Callable[[FedskdError], None]) -> None:
+        """Begin to write; ``failed`` is told, by another thread, what cannot be kept."""
+        self._writer = Writer(self.store, self.books.records, failed)
+
+    def keep(self, state: State, models: Mapping[int, Weights], then: Callable[[], None]) -> None:
+        """Keep a state, the models it speaks of, and the learner as of the last step; ``then`` is called when they are safe."""
+        if self._writer is None:
+            raise RuntimeError("it has not begun")
+        held = {str(number): Held(models[number], model.digest) for number, model in handles(state).items()}
+        book = self.book and {"epoch": self.book.epoch, "addresses": dict(self.book.addresses), "keys": dict(self.book.keys)}
+        machine: dict[str, Any] = {"state": dump(state), "address": self.address, "book": book}
+        numbers, groups = self.learner
+        self._writer.commit(Snapshot(self.identity, machine, numbers, groups, held, *self.books.mark), then)
+
+    def close(self) -> None:
+        """Wait until everything that can be is written."""
+        if self._writer:
+            self._writer.close()

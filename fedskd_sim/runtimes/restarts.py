@@ -1,0 +1,48 @@
+"""Which dead hospitals are started again: those that were killed, and not over and over at the same place."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedskd_sim.observe.events import Restarted
+from fedskd_sim.observe.log import EventLog
+from fedskd_sim.runtimes.deaths import cause
+from fedskd_sim.scenario import Scenario
+
+
+@dataclass
+class Restarts:
+    """The restarts of a run; none without custody, from which a hospital goes on."""
+
+    most: int
+    """How often in a row, without a record in between."""
+    _tried: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Restarts:
+        """Read the policy from the scenario."""
+        return cls(scenario.custody.restarts if scenario.custody.enabled else 0)
+
+    def allow(self, name: str, code: int) -> bool:
+        """Tell whether a hospital that ended with an exit code (-N: by signal N) is to be started again, and count it.
+
+        An error of its own would only come again; a signal is nobody's word.
+        """
+        if code >= 0 or self._tried.get(name, 0) >= self.most:
+            return False
+        self._tried[name] = self._tried.get(name, 0) + 1
+        return True
+
+    def progressed(self, name: str) -> None:
+        """Note that a hospital has left a record."""
+        self._tried.pop(name, None)
+
+    def note(self, file: Path, run: str, name: str, code: int) -> None:
+        """Say it in the hospital's log, behind what its death may have torn."""
+        with suppress(OSError), file.open("r+", encoding="utf-8") as stream:
+            whole = file.read_bytes().rfind(b"\n") + 1
+            stream.truncate(whole)
+            stream.seek(whole)
+            EventLog(stream, {"run": run, "hospital": name}).event(Restarted(self._tried.get(name, 0), cause(code)))
