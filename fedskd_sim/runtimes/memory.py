@@ -103,8 +103,9 @@ class MemoryRuntime:
         desk = desk_of(scenario, name, books, self._log(name, hospital=name))
         ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=books.add)
         self._wards[name] = ward
-        worker = Worker(scenario, topology, name, make(ward), desk.span, ward.berths.prepare)
-        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world))
+        fresh = partial(make, ward)
+        worker = Worker(scenario, topology, name, fresh(), desk.span, ward.berths.prepare)
+        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world, fresh))
 
     def _log(self, file: str, **bound: str) -> EventLog:
         path = self._order.folder / "logs" / f"{file}.jsonl"
