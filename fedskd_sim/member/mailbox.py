@@ -107,7 +107,7 @@ class Mailbox:
         """Let a step's weights go on to the next hospital."""
         self._hand_in(lambda: self.shell.release(index, weights, digest))
 
-    def finish(self, index: int, record: Record | None, learner: LearnerState | None) -> None:
+    def finish(self, index: int, record: Record | None, learner: LearnerState | None = None) -> None:
         """Hand in a step's record, and what the learner is now, where that is kept."""
         self._hand_in(lambda: self._finish(index, record, learner))
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watching import PLACEBO, events, until
@@ -26,10 +27,11 @@ def begun(tmp_path: Path, scenario_file: Callable) -> Iterator[Callable[..., tup
     """Launch a slow placebo run in a process of its own, which is killed after the test if it still runs."""
     launched: list[subprocess.Popen] = []
 
-    def begin(**kwargs: object) -> tuple[subprocess.Popen, Path]:
+    def begin(custody: str = "{}", **kwargs: object) -> tuple[subprocess.Popen, Path]:
         given = {"rounds": 4, "seconds": 0.3, "size": 100000, "transport": "ipc", "hop": 30, **kwargs}
         hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
-        path, out = scenario_file(PLACEBO.format(hospitals=hospitals, **given)), tmp_path / "out"
+        text = PLACEBO.format(hospitals=hospitals, **given) + f"custody: {custody}\n"
+        path, out = scenario_file(text), tmp_path / "out"
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
         heard = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
@@ -47,7 +49,7 @@ def begun(tmp_path: Path, scenario_file: Callable) -> Iterator[Callable[..., tup
 def started(begun: Callable) -> Callable[..., tuple[subprocess.Popen, Path]]:
     """Launch a slow placebo run and wait until every member is at work."""
 
-    def start(**kwargs: object) -> tuple[subprocess.Popen, Path]:
+    def start(**kwargs: Any) -> tuple[subprocess.Popen, Path]:
         process, out = begun(**kwargs)
         until(
             lambda: (

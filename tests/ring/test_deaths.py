@@ -143,7 +143,7 @@ def test_a_controller_that_dies_before_the_start_ends_the_launch(launch: Launch,
 
 def test_a_killed_hospital_is_named_with_place_and_signal(started: Callable) -> None:
     """The error says who died, of which signal and where in the run, and points to a file that says something."""
-    process, out = started()
+    process, out = started(custody="{restarts: 0}")
     os.kill(hospitals_of(out)["h1"], signal.SIGKILL)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == HospitalCrashed.exit_code
@@ -155,7 +155,7 @@ def test_a_killed_hospital_is_named_with_place_and_signal(started: Callable) -> 
 
 def test_a_hospital_killed_as_it_starts_is_named_too(begun: Callable) -> None:
     """Before its first line there is only the start to name, and no empty file is pointed to."""
-    process, out = begun()
+    process, out = begun(custody="{restarts: 0}")
     os.kill(until(lambda: hospitals_of(out).get("h1")), signal.SIGKILL)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == HospitalCrashed.exit_code
@@ -166,7 +166,7 @@ def test_a_hospital_killed_as_it_starts_is_named_too(begun: Callable) -> None:
 @pytest.mark.parametrize("full", ["timings", "log too"])
 def test_a_full_disk_is_named(full: str, started: Callable) -> None:
     """A hospital that cannot write its timings says so itself; where its log takes no word either, its exit code does."""
-    process, out = started(rounds=60, seconds=0.05)
+    process, out = started(rounds=60, seconds=0.05, custody="{enabled: false}")
     log, timings = out / "logs" / "h1.jsonl", out / "timings" / "h1.jsonl"
     until(lambda: timings.stat().st_size > log.stat().st_size + 2000)
     limit = 0 if full == "log too" else timings.stat().st_size
@@ -306,6 +306,7 @@ def test_a_kill_for_lack_of_memory_is_told_from_any_other(tight: Path, tmp_path:
     """A hospital that the kernel kills in its cgroup died for lack of memory, and the error says so and what to do."""
     hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(2))
     path = scenario_file(PLACEBO.format(hospitals=hospitals, rounds=1, seconds=0, size=200 << 20, transport="ipc", hop=30))
+    path.write_text(path.read_text() + "custody: {restarts: 0}\n")
     enter = f"echo $$ > {tight}/cgroup.procs; exec {sys.executable} -m fedskd_sim launch {path} --out {tmp_path / 'out'}"
     done = subprocess.run(["/bin/sh", "-c", enter], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == HospitalCrashed.exit_code, done.stderr
