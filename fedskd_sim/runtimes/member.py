@@ -25,7 +25,7 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import Hospital
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.records import Ledger
+from fedskd_sim.records import Ledger, ends_torn
 from fedskd_sim.scenario import Loaded, Scenario, load
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport.zeromq import Goods, Hub, Identity, Keys, Links, Place, read
@@ -81,7 +81,10 @@ class MemberOrder:
         if self.to_stdout:
             yield EventLog(sys.stdout, {"run": self.run, **bound})
             return
-        with (self.folder / "logs" / f"{self.name}.jsonl").open("a", encoding="utf-8") as stream:
+        file = self.folder / "logs" / f"{self.name}.jsonl"
+        with file.open("a", encoding="utf-8") as stream:
+            if ends_torn(file):  # a word after half a line would be part of it
+                stream.write("\n")
             yield EventLog(stream, {"run": self.run, **bound})
 
 

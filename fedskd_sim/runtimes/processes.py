@@ -16,23 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, RegistrationTimeout, SocketPathTooLong
+from fedskd_sim.errors import (
+    FedskdError,
+    ForkServerDied,
+    HospitalCrashed,
+    OutputNotWritable,
+    RegistrationTimeout,
+    SocketPathTooLong,
+)
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.member.crash import MEMORY
 from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.observe import events
 from fedskd_sim.runtimes import folder
-from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
+from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
 from fedskd_sim.runtimes.deaths import DONE, cause, oom_kills, place
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer
 from fedskd_sim.runtimes.member import MemberOrder
+from fedskd_sim.runtimes.place import Here
 from fedskd_sim.runtimes.private import private_folder
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.zeromq import Keys, Passwords
 
 LOOK_S = 0.1
-SIGNS_OF_THE_START = ("start", "warm_up", "arrived")
+SIGNS_OF_THE_START = (events.Start, events.WarmUp, events.Arrived)
 LONGEST_FOLDER = 70
 
 
@@ -42,7 +51,7 @@ class ProcessRuntime:
 
     _processes: dict[str, ForkServerProcess] = field(default_factory=dict)
     _tails: list[Tail] = field(default_factory=list)
-    _errors: list[Event] = field(default_factory=list)
+    _errors: list[Told] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
     """Exit codes of members that have ended by themselves, first the first, before anyone was stopped."""
@@ -65,9 +74,9 @@ class ProcessRuntime:
         self._server = ForkServer.running(f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path)
 
     @property
-    def place(self) -> dict[str, Any]:
+    def place(self) -> Here:
         """Say where the run is, for the run folder."""
-        return folder.here()
+        return Here.of_this_process()
 
     def launch(self, order: Order) -> None:
         """Start the controller, wait for its address, then start all hospitals."""
@@ -148,7 +157,7 @@ class ProcessRuntime:
         self._note_ends()
         self._look(lambda _: None)
         raise self._verdict() or RegistrationTimeout(
-            f"the controller did not come up within {seconds:g} s", fix=f"see {self._order.folder / 'logs'}"
+            f"the controller did not come up within {seconds:g} s", fix=folder.look_at(self._order.folder, CONTROLLER)
         )
 
     def _member(self, name: str, number: int) -> MemberOrder:
@@ -169,27 +178,26 @@ class ProcessRuntime:
         """Give a member's file of keys, or of secrets where nothing is encrypted, after making everybody's."""
         network = self._order.loaded.scenario.network
         kind = Keys if network.transport == "tcp" and not network.plaintext else Passwords
-        folder = (self._sockets or Path()) / "keys"
-        if not folder.exists():
-            folder.mkdir(mode=0o700)
+        home = (self._sockets or Path()) / "keys"
+        if not home.exists():
+            home.mkdir(mode=0o700)
             names = (CONTROLLER, *self._order.loaded.scenario.names)
             for member, keys in kind.for_members(names).items():
-                keys.write(folder / member)
-        return folder / name
+                keys.write(home / member)
+        return home / name
 
     def _look(self, watch: Watch) -> None:
         """Read new events, keep the errors among them, and write the Prometheus targets when all are known."""
         for tail in self._tails:
-            for event in tail.events():
-                name = event.get("hospital", CONTROLLER)
-                self._places[name] = place(event) or self._places.get(name, "")
-                self._started = self._started or event["event"] in SIGNS_OF_THE_START
-                if event["event"] == "error":
-                    self._errors.append(event)
-                if event["event"] == "listening" and "hospital" in event:
-                    self._metrics[event["hospital"]] = event["metrics"]
+            for logged in tail.events():
+                name = logged.hospital or CONTROLLER
+                self._places[name] = place(logged.what) or self._places.get(name, "")
+                self._started = self._started or isinstance(logged.what, SIGNS_OF_THE_START)
+                self._errors += [error] if (error := told(logged)) else []
+                if isinstance(logged.what, events.Listening) and logged.hospital:
+                    self._metrics[logged.hospital] = logged.what.metrics
                     self._write_targets()
-                watch(event)
+                watch(logged)
 
     def _write_targets(self) -> None:
         """Write a file for Prometheus' file_sd_configs: one target per hospital."""
@@ -218,7 +226,7 @@ class ProcessRuntime:
     @property
     def _leaderless(self) -> bool:
         """Tell whether the controller died without a word before the start: nobody can end or begin this run any more."""
-        told = any(event.get("hospital", CONTROLLER) == CONTROLLER for event in self._errors)
+        told = any(error.member == CONTROLLER for error in self._errors)
         return bool(self._exits.get(CONTROLLER)) and not self._started and not told
 
     def _failed(self) -> dict[str, int]:
@@ -234,7 +242,7 @@ class ProcessRuntime:
         if self._server_exit is not None:
             return self._server_died()
         failed = self._failed()
-        told = {event.get("hospital", CONTROLLER) for event in self._errors}
+        told = {error.member for error in self._errors}
         for name, code in failed.items():
             if name not in told:
                 return self._crash(name, code)
@@ -243,13 +251,15 @@ class ProcessRuntime:
 
     def _crash(self, name: str, code: int) -> FedskdError:
         """Say of whom, where and why, and point to a file only if there is something in it."""
-        logs = self._order.folder / "logs"
-        told = [file for file in (logs / f"{name}.err", logs / f"{name}.jsonl") if file.is_file() and file.stat().st_size]
-        errors = [file.read_text(encoding="utf-8", errors="replace") for file in told if file.suffix == ".err"]
+        errors = self._order.folder / "logs" / f"{name}.err"
+        said = errors.read_text(encoding="utf-8", errors="replace").strip() if errors.is_file() else ""
         where = self._places.get(name, "while it started") if name != CONTROLLER else "before the start"
         why, fix = self._why(code)
-        text = f"{name!r} died {why} {where}" + "".join(f": {text.splitlines()[-1][:200]}" for text in errors if text.strip())
-        fix = fix or "".join(f"see {file}" for file in told[:1])
+        words = said.splitlines()[-1][:200] if said else ""
+        if code == OutputNotWritable.exit_code and "no space" not in words:
+            words = "no space left where it writes, or no permission"
+        text = ": ".join(part for part in (f"{name!r} died {why} {where}", words) if part)
+        fix = fix or folder.look_at(self._order.folder, name)
         known = rebuilt(code, text, fix=fix)
         return HospitalCrashed(text, fix=fix) if type(known) is FedskdError else known
 
@@ -269,7 +279,11 @@ class ProcessRuntime:
 
 def _check_temporary_folder() -> None:
     """Refuse a folder for temporary files in which Unix sockets cannot have names; the fork server needs one too."""
-    folder = tempfile.gettempdir()
-    if len(os.fsencode(folder)) > LONGEST_FOLDER:
-        text = f"{folder} is too long a path for Unix sockets, {LONGEST_FOLDER} bytes are allowed"
+    try:
+        home = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        text = f"no folder for temporary files can be written; no space left, or no permission: {error.strerror}"
+        raise OutputNotWritable(text, fix="make room, or set TMPDIR to a folder that can be written") from error
+    if len(os.fsencode(home)) > LONGEST_FOLDER:
+        text = f"{home} is too long a path for Unix sockets, {LONGEST_FOLDER} bytes are allowed"
         raise SocketPathTooLong(text, fix="set TMPDIR to a shorter path")
