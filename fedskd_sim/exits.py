@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 from fedskd_sim.errors import FedskdError, Key
 
 WRONG_USE, INTERRUPTED = 2, 130
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = "No space left on device"
+
+
+def out_of_space(error: BaseException) -> bool:
+    """Tell whether an exception means a full disk, a quota or a limit of files, also one of a library with errors of its own."""
+    return (isinstance(error, OSError) and error.errno in DISK_FULL) or NO_SPACE in str(error)
 
 
 def all_errors() -> tuple[type[FedskdError], ...]:

@@ -16,15 +16,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
-from threading import Lock
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedskd_sim.errors import RunUnreadable, Where
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
+Whole = Annotated[int, Field(ge=0, lt=1 << 62)]
+Place = Annotated[int, Field(ge=0, lt=1 << 31)]
+"""A round or a hop."""
+Moment = Annotated[float, Field(ge=0, lt=1e11)]
+"""UNIX seconds."""
+AGAIN = "run the scenario again"
+SHARES = ("accuracy", "auc", "accuracy_offset")
+"""How the names of measures end that are shares of 1."""
+EXACT = 1e-9
+NO_OTHER_KEYS = ConfigDict(extra="forbid")
 Kind = Literal["warm_up", "alone", "visit", "homecoming", "reduce", "gather", "evaluation", "council"]
 """What a stop was; ``alone``: the host's own model trained without a visitor, ``council``: all finished models asked together."""
 Outcome = Literal["trained", "rolled_back", "passed", "evaluated"]
@@ -34,7 +47,7 @@ class Measure(NamedTuple):
     """A measurement that adds up: a sum and the weight it was summed over, never an average of averages."""
 
     sum: float
-    weight: float
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     def plus(self, other: Measure) -> Measure:
         """Pool two measurements of the same kind."""
@@ -44,6 +57,9 @@ class Measure(NamedTuple):
     def mean(self) -> float:
         """The pooled value; NaN over nothing."""
         return self.sum / self.weight if self.weight else float("nan")
+
+
+NOTHING = Measure(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +76,41 @@ class Record:
     ``balanced_accuracy_offset``; a council has ``models`` and ``kept_bytes``.
     """
 
+    __pydantic_config__ = NO_OTHER_KEYS
     scenario: str
     seed: int
     kind: Kind
-    round: int
-    hop: int
+    round: Place
+    hop: Place
     host: str
     model: str
     architecture: str
     outcome: Outcome
     reason: str = ""
-    samples: int = 0
-    steps: int = 0
-    bytes: int = 0
+    samples: Whole = 0
+    steps: Whole = 0
+    bytes: Whole = 0
     digest_in: str = ""
     digest_out: str = ""
     measures: Mapping[str, Measure] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's largest resident memory so far."""
 
+    __pydantic_config__ = NO_OTHER_KEYS
     what: Literal["start", "warm_up", "session", "evaluation", "transfer"]
     host: str
     model: str
-    round: int
-    hop: int
-    start: float
-    end: float
-    bytes: int = 0
+    round: Place
+    hop: Place
+    start: Moment
+    end: Moment
+    bytes: Whole = 0
     to: str = ""
-    peak_bytes: int = 0
+    peak_bytes: Whole = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +120,12 @@ class SampleCounts:
     A class without a name is that of samples without a label. ``found`` is the sum of all others.
     """
 
+    __pydantic_config__ = NO_OTHER_KEYS
     host: str
     source: str
-    found: Mapping[str, int]
-    used: Mapping[str, Mapping[str, int]]
-    left_out: Mapping[str, Mapping[str, int]]
+    found: Mapping[str, Whole]
+    used: Mapping[str, Mapping[str, Whole]]
+    left_out: Mapping[str, Mapping[str, Whole]]
 
 
 Line = TypeVar("Line", Record, Timing, SampleCounts)
@@ -118,7 +137,7 @@ def to_line(entry: Record | Timing | SampleCounts) -> str:
 
 
 def read_records(run: Path) -> list[Record]:
-    """Read all records of a run folder, hospital by hospital.
+    """Read all whole records of a run folder, hospital by hospital.
 
     Raises:
         RunUnreadable: not a run folder, a damaged line (named by file and line), or two records of one stop (both are named).
@@ -130,7 +149,7 @@ def read_records(run: Path) -> list[Record]:
 def own_records(run: Path, host: str) -> list[Record]:
     """Read one hospital's records; raises RunUnreadable as `read_records` does."""
     file = run / FOLDERS[Record] / f"{host}.jsonl"
-    with file.open(encoding="utf-8") as stream:
+    with file.open("rb") as stream:
         return list(_parsed(stream, Record, file))
 
 
@@ -147,49 +166,78 @@ def read_counts(run: Path) -> list[SampleCounts]:
     return list(_read(run / "samples", SampleCounts)) if any(run.glob("samples/*.jsonl")) else []
 
 
+def torn(run: Path) -> list[str]:
+    """Name the files of a run folder whose last line has no newline."""
+    files = (file for folder in (*FOLDERS.values(), "logs") for file in sorted(run.glob(f"{folder}/*.jsonl")))
+    return [f"{file.parent.name}/{file.name}" for file in files if ends_torn(file)]
+
+
+def ends_torn(file: Path) -> bool:
+    """Tell whether a file ends in the middle of a line: a death, a full disk or a reader in haste has cut it."""
+    with file.open("rb") as stream:
+        if not stream.seek(0, os.SEEK_END):
+            return False
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() != b"\n"
+
+
+def whole_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines that have their newline; one without is not there (yet), as `torn` tells."""
+    return takewhile(lambda line: line.endswith(b"\n"), stream)
+
+
 def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
     files = sorted(folder.glob("*.jsonl"))
     if not files:
         message = f"{folder.parent} has no {folder.name}"
         raise RunUnreadable(message, fix="give the folder that 'fedskd-sim launch' named at its end")
-    seen: dict[Hashable, Where] = {}
+    seen: dict[Hashable, tuple[Path, int]] = {}
     for file in files:
-        with file.open(encoding="utf-8") as stream:
-            for number, entry in enumerate(_parsed(stream, kind, file), 1):
-                where = Where(str(file), number)
-                first = seen.setdefault(_identity(entry), where)
-                if first is not where:
-                    fix = "remove the line that is not of this run, or run the scenario again"
-                    raise RunUnreadable(f"{_named(entry)} stands twice, first in {first}", fix=fix, where=where)
-                yield entry
-
-
-def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line]:
-    for number, line in enumerate(lines, 1):
         try:
-            values: dict[str, Any] = json.loads(line)
-            if kind is Record:
-                values["measures"] = {name: Measure(*pair) for name, pair in values["measures"].items()}
-            yield _checked(kind(**values))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            with file.open("rb") as stream:
+                for number, entry in enumerate(_parsed(stream, kind, file), 1):
+                    first = seen.setdefault(_identity(entry), (file, number))
+                    if first != (file, number):
+                        text = f"{_named(entry)} stands twice, first in {Where(str(first[0]), first[1])}"
+                        fix = f"remove the line that is not of this run, or {AGAIN}"
+                        raise RunUnreadable(text, fix=fix, where=Where(str(file), number))
+                    yield entry
+        except OSError as error:
+            raise RunUnreadable(f"cannot be read: {error.strerror}", fix=AGAIN, where=Where(str(file))) from error
+
+
+def _parsed(stream: BinaryIO, kind: type[Line], file: Path) -> Iterator[Line]:
+    form: TypeAdapter[Line] = _forms()[kind]
+    for number, line in enumerate(whole_lines(stream), 1):
+        try:
+            yield _checked(form.validate_json(line, strict=True))
+        except ValueError as error:
             where = Where(str(file), number)
-            raise RunUnreadable(f"damaged line: {error}", fix="run the scenario again", where=where) from error
+            raise RunUnreadable(f"damaged line: {_first(error)}", fix=AGAIN, where=where) from error
+
+
+@cache
+def _forms() -> Mapping[Any, TypeAdapter[Any]]:
+    """Give the readers of all kinds of lines: types and ranges as they are declared, and no other keys."""
+    return {kind: TypeAdapter(kind) for kind in FOLDERS}
+
+
+def _first(error: ValueError) -> str:
+    """Say what is wrong with a line, and where in it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
 
 
 def _checked(entry: Line) -> Line:
-    """Refuse a record of another schema, what names no stop that could be told from others, counts that are none.
-
-    Raises:
-        ValueError, TypeError: it is such a one.
-
-    """
-    if isinstance(entry, SampleCounts):
-        parts = (entry.found, *entry.used.values(), *entry.left_out.values())
-        if {*entry.used} != {"train", "validation", "test"} or {type(number) for part in parts for number in part.values()} - {int}:
-            raise ValueError("not counts of samples")
-    if isinstance(entry, Record) and (entry.schema != SCHEMA or {type(entry.round), type(entry.hop)} != {int}):
-        raise ValueError(f"not a record of schema {SCHEMA}")
-    hash(_identity(entry))
+    """Refuse shares that are none, and counts without all splits; raises ValueError."""
+    if isinstance(entry, SampleCounts) and {*entry.used} != {"train", "validation", "test"}:
+        raise ValueError("not counts of samples")
+    if isinstance(entry, Record):
+        for name, (total, weight) in entry.measures.items():
+            if (name.endswith(SHARES) or name.startswith("probe/")) and not -EXACT <= total <= weight * (1 + EXACT):
+                raise ValueError(f"{name} is {total:g} of {weight:g}")
     return entry
 
 
@@ -210,63 +258,3 @@ def _named(entry: Record | Timing | SampleCounts) -> str:
 
 
 FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {Record: "records", Timing: "timings", SampleCounts: "samples"}
-
-
-class Ledger:
-    """Appends one hospital's records, timings and counts to its run folder; safe to use from two threads."""
-
-    def __init__(
-        self, run: Path, host: str, copy: Callable[[str, str], None] = lambda *_: None, *, kept: int | None = None
-    ) -> None:
-        """Create the files, which must not exist yet, or go on with them.
-
-        Args:
-            run: the run folder.
-            host: the hospital.
-            copy: gets the folder's name and the line of every entry too.
-            kept: how many bytes of the records are to be gone on from; what stands behind them is done again. Timings stay, and
-                what was read of the data is counted anew.
-
-        """
-        self._lock, self._copy = Lock(), copy
-        self._files = {}
-        for kind, folder in FOLDERS.items():
-            (run / folder).mkdir(exist_ok=True)
-            file = run / folder / f"{host}.jsonl"
-            if kept is not None and file.exists():
-                lasts = {Record: kept, SampleCounts: 0, Timing: _whole(file)}
-                os.truncate(file, lasts[kind])
-            self._files[kind] = file.open("x" if kept is None else "a", encoding="utf-8")
-        self._lines = self.records.read_bytes().count(b"\n")
-
-    def add(self, entry: Record | Timing | SampleCounts) -> None:
-        """Append an entry and flush it, so that it survives whatever happens next."""
-        with self._lock:
-            file = self._files[type(entry)]
-            if not file.closed:
-                line = to_line(entry)
-                file.write(line + "\n")
-                file.flush()
-                self._lines += isinstance(entry, Record)
-                self._copy(FOLDERS[type(entry)], line)
-
-    @property
-    def records(self) -> Path:
-        """The file of the records."""
-        return Path(self._files[Record].name)
-
-    @property
-    def mark(self) -> tuple[int, int]:
-        """Count the bytes of the records, and the lines."""
-        return self._files[Record].tell(), self._lines
-
-    def close(self) -> None:
-        """Close the files; entries that come later are dropped."""
-        with self._lock:
-            for file in self._files.values():
-                file.close()
-
-
-def _whole(file: Path) -> int:
-    """Count the bytes of a file's whole lines: a death may have torn the last one."""
-    return file.read_bytes().rfind(b"\n") + 1

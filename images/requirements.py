@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 LEARNING = {"nibabel", "numpy", "pillow", "safetensors", "torch", "torchvision"}
-LAUNCHER = {"jinja2", "matplotlib", "rich", "scipy"}
+LAUNCHER = {"jinja2", "matplotlib", "psutil", "rich", "scipy"}
 LEFT_OUT = {"hospital": {*LAUNCHER, "kubernetes"}, "controller": {*LAUNCHER, *LEARNING}}
 
 if __name__ == "__main__":

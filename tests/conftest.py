@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes import folder
-from fedskd_sim.runtimes.base import Event, Order
+from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.memory import MemoryRuntime
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import load
@@ -37,7 +38,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     """Run a scenario file to its end on a runtime and return the run folder."""
     count = iter(range(100))
 
-    def go(path: Path, runtime: str = "memory", data: Path | None = None, watch: Callable[[Event], None] = lambda _: None) -> Path:
+    def go(path: Path, runtime: str = "memory", data: Path | None = None, watch: Callable[[Logged], None] = lambda _: None) -> Path:
         loaded = load(path)
         where = folder.make(loaded, tmp_path / f"run-{next(count)}", runtime)
         place = RUNTIMES[runtime]()

@@ -17,7 +17,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 HOMES = {
     "click": ["cli/"],
-    "pydantic": ["scenario/"],
+    "psutil": ["runtimes/place.py"],
+    "pydantic": ["scenario/", "records.py", "observe/events.py", "runtimes/place.py"],
     "ruamel": ["scenario/"],
     "torch": ["learning/", "runtimes/preload.py"],
     "torchvision": ["learning/"],

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fedskd_sim import __version__
-from fedskd_sim.cli import members
+from fedskd_sim.cli import members, streams
 from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
@@ -33,6 +33,7 @@ def main() -> None:
       fedskd-sim report runs/skin
       eval "$(_FEDSKD_SIM_COMPLETE=bash_source fedskd-sim)"    # completion; also zsh_source, fish_source
     """
+    streams.settle()
 
 
 @main.command()

@@ -12,8 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from fedskd_sim.errors import FedskdError
-from fedskd_sim.exits import INTERRUPTED, all_errors
+from fedskd_sim.errors import FedskdError, OutputNotWritable
+from fedskd_sim.exits import INTERRUPTED, all_errors, out_of_space
 from fedskd_sim.scenario import Loaded, Scenario, load, raise_all
 
 Args = ParamSpec("Args")
@@ -61,6 +61,12 @@ def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
         except KeyboardInterrupt:
             click.echo("interrupted: everything has been stopped", err=True)
             sys.exit(INTERRUPTED)
+        except Exception as error:
+            if not out_of_space(error):
+                raise
+            place = getattr(error, "filename", None) or "what is being written"
+            click.echo(f"error: no space left for {place}: {error}\n  fix: make room, and start again", err=True)
+            sys.exit(OutputNotWritable.exit_code)
 
     return wrapper
 

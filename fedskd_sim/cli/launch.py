@@ -57,6 +57,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
       fedskd-sim launch scenarios/quickstart.yaml --on kubernetes --namespace fedskd
     """
     from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.runtimes import place as places  # noqa: PLC0415
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
     in_cluster = runtime == "kubernetes"
@@ -72,7 +73,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
     click.echo(f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder {short(order.folder)}")
     if in_cluster and cluster["detach"]:
         place.launch(order)
-        folder.note_place(order.folder, place.place)
+        places.note(order.folder, place.place)
         _say_detached(order.folder)
         return
     follow(place, order, launch=True)
@@ -118,11 +119,11 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
 
 
 def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:
-    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.runtimes import place as places  # noqa: PLC0415 - only commands that run something pay for it
 
     if launch:
         place.launch(order)
-        folder.note_place(order.folder, place.place)
+        places.note(order.folder, place.place)
     place.wait(watch)
 
 

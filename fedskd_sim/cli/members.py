@@ -57,7 +57,7 @@ def hospital(**given: Any) -> None:
     signal.signal(signal.SIGTERM, stop)
     given["folder"], given["controller"] = given.pop("out"), given.pop("controller_at")
     order = MemberOrder(**given)
-    with own_words(order, "see what it has written to standard error", let=(Terminated, KeyboardInterrupt)):
+    with own_words(order, lambda: "see what it has written to standard error", let=(Terminated, KeyboardInterrupt)):
         run_hospital(order)
 
 

@@ -23,8 +23,8 @@ def resume(run: Path, *, anyway: bool) -> None:
     Examples:
       fedskd-sim resume runs/skin
     """
-    from fedskd_sim.runtimes import found  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.runtimes.resuming import to_resume  # noqa: PLC0415 - only commands that run something pay for it
 
-    with found.to_resume(run, anyway=anyway) as (place, order):
+    with to_resume(run, anyway=anyway) as (place, order):
         click.echo(f"{order.loaded.scenario.name}: going on in {short(order.folder)}")
         follow(place, order, launch=True)

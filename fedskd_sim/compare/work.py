@@ -156,7 +156,7 @@ def finished(folder: Path) -> bool:
     """Tell whether a run folder holds a complete run."""
     try:
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))["complete"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

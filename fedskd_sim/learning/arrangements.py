@@ -94,9 +94,10 @@ def atlas_pooling(labels: Tensor, feature_grid: Sequence[int]) -> AtlasPooling:
     regions = int(labels.max())
     if regions < 1:
         raise ValueError("the atlas has no region: its labels are all 0 or below")
-    numbers = torch.arange(1, regions + 1, device=labels.device).reshape(-1, *(1,) * labels.ndim)
-    one_hot = (labels.unsqueeze(0) == numbers).to(torch.float64)
-    shares = _pooled(one_hot.unsqueeze(0), tuple(feature_grid)).flatten(2).squeeze(0)
+    grid = tuple(feature_grid)
+    shares = torch.empty((regions, math.prod(grid)), dtype=torch.float64, device=labels.device)
+    for place, row in enumerate(shares, 1):  # one region's voxels at a time: those of all at once are hundreds of volumes
+        row.copy_(_pooled((labels == place).to(torch.float64)[None, None], grid).flatten())
     return AtlasPooling(shares, shares.sum(1))
 
 

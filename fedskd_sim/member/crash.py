@@ -7,8 +7,8 @@ import traceback
 from pathlib import Path
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
+from fedskd_sim.exits import out_of_space
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 MEMORY = "give it more memory, or the scenario smaller models and batches"
 
 
@@ -18,6 +18,8 @@ def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     line = "".join(f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})" for frame in frames)
     text = " ".join(part for part in (f"{name!r} died", where) if part) + f": {words}{line}"
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return OutputNotWritable(text, fix="make room where the run folder is, and start the run again")
+    if out_of_space(error):
+        return OutputNotWritable(f"no space left: {text}", fix="make room where the run folder is, and start the run again")
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return OutputNotWritable(text, fix="give a run folder that can be written")
     return HospitalCrashed(text, fix=MEMORY if isinstance(error, MemoryError) else fix)

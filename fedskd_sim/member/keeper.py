@@ -11,10 +11,10 @@ from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.custody.writer import Held, Snapshot, Writer
 from fedskd_sim.errors import CustodyForeign, FedskdError, RunUnreadable, Where
 from fedskd_sim.learning.base import LearnerState
+from fedskd_sim.ledger import Ledger
 from fedskd_sim.messages import Start, Weights
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
-from fedskd_sim.records import Ledger
 
 
 class Past(NamedTuple):

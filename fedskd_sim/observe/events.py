@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedskd_sim.records import Moment, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,8 @@ class WarmUp:
 class Arrived:
     """A model's turn has come."""
 
-    round: int
-    hop: int
+    round: Place
+    hop: Place
     model: str
     kind: str
 
@@ -61,8 +65,8 @@ class Arrived:
 class Finished:
     """A step is done and its record is safe; ``accuracy`` is None where it was not measured."""
 
-    round: int
-    hop: int
+    round: Place
+    hop: Place
     model: str
     kind: str
     outcome: str
@@ -112,7 +116,7 @@ class Error:
     message: str
     fix: str = ""
     key: tuple[str | int, ...] = ()
-    stop: tuple[int, int] = (0, 0)
+    stop: tuple[Place, Place] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +149,8 @@ class Progress:
 
     hospital: str
     model: str
-    round: int
-    hop: int
+    round: Place
+    hop: Place
     accuracy: float
 
 
@@ -240,8 +244,9 @@ def name_of(kind: type) -> str:
 
 
 @cache
-def _catalogue() -> Mapping[str, type[Event]]:
-    return {name_of(kind): kind for kind in Event.__args__}
+def _forms() -> Mapping[str | None, TypeAdapter[Any]]:
+    """Give the readers of all events by name, and under None that of what every line has."""
+    return {None: TypeAdapter(_Head), **{name_of(kind): TypeAdapter(kind) for kind in Event.__args__}}
 
 
 def fields_of(what: Event) -> dict[str, Any]:
@@ -249,16 +254,20 @@ def fields_of(what: Event) -> dict[str, Any]:
     return {"event": name_of(type(what)), **{one: getattr(what, one) for one in what.__slots__}}
 
 
-def read(line: Any) -> Logged | None:
-    """Read what a line of a log holds; None for what is not in the catalogue, or is not as it should be there."""
-    kind = _catalogue().get(line.get("event", "")) if isinstance(line, dict) else None
-    if kind is None or not isinstance(line.get("time"), int | float):
-        return None
-    values = {one.name: line[one.name] for one in fields(kind) if one.name in line}
-    for name in ("key", "stop"):
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
+def read(line: str | bytes) -> Logged | None:
+    """Read a line of a log; None for what is no line of one, is not in the catalogue, or is not as it should be there."""
     try:
-        return Logged(float(line["time"]), str(line.get("hospital", "")), kind(**values))
-    except TypeError:
+        head: _Head = _forms()[None].validate_json(line, strict=True)
+        form = _forms().get(head.event)
+        return Logged(head.time, head.hospital, form.validate_json(line, strict=True)) if form else None
+    except ValidationError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What every line has, or may have."""
+
+    time: Moment
+    event: str
+    hospital: str = ""

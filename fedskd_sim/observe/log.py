@@ -23,6 +23,12 @@ class EventLog:
     def event(self, what: Event) -> None:
         """Write one line and flush it, so that a reader sees it at once."""
         line = {"time": round(clock.unix(), 6), **self.bound, **fields_of(what)}
+        line = {name: _text(value) if isinstance(value, str) else value for name, value in line.items()}
         with self.lock:
             self.stream.write(json.dumps(line) + "\n")
             self.stream.flush()
+
+
+def _text(value: str) -> str:
+    """Write a name of a file that is no text as one that is, so that whoever reads the line is not refused it."""
+    return value.encode("utf-8", "replace").decode()

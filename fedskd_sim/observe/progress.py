@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -57,11 +56,10 @@ class Progress:
         if self._interactive:
             self._live.stop()
 
-    def __call__(self, line: Mapping[str, Any]) -> None:
+    def __call__(self, logged: events.Logged) -> None:
         """Take in one line of a log."""
-        logged = events.read(line)
-        row = self._rows.get(logged.hospital) if logged else None
-        if logged is None or row is None:
+        row = self._rows.get(logged.hospital)
+        if row is None:
             return
         match logged.what:
             case events.Pod(hospital, standing, text) if standing != "running" and not row.finished:

@@ -8,7 +8,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
-from fedskd_sim.records import read_counts, read_records, read_timings
+from fedskd_sim.records import read_counts, read_records, read_timings, torn
 from fedskd_sim.report.basis import rarest_classes
 from fedskd_sim.report.patients import assess
 from fedskd_sim.report.predictions import Predictions, read_predictions
@@ -38,11 +38,15 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ())
         counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
         records, timings = read_records(run), read_timings(run)
         summary = replace(summarise(records, hospitals, held_out, rarest_classes(run)), samples=tuple(counts))
-        patients = assess(run, records, hospitals, held_out)
+        cut = torn(run)
+        patients = assess(run, records, hospitals, held_out, cut)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
     if patients:
         summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
+    if cut:
+        text = f"The last line of {', '.join(cut)} has no end, as when a process is killed or a disk is full, and is left out."
+        summary = replace(summary, notes=(*summary.notes, text))
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
@@ -61,7 +65,7 @@ def _text(file: Path) -> str:
 def _environment(file: Path) -> dict[str, str]:
     try:
         return {str(name): str(value) for name, value in json.loads(_text(file)).items()}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         message = f"not a mapping in JSON: {error}"
         raise RunUnreadable(message, fix="run the scenario again", where=Where(str(file))) from error
 

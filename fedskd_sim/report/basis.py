@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedskd_sim.records import Record
+from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.predictions import read_predictions
 
 
@@ -34,7 +34,7 @@ def bases(records: Sequence[Record], rarest: Mapping[str, int], metric: str) -> 
     """
     measured = [record for record in records if record.kind == "evaluation" and metric in record.measures]
     return {
-        record.host: Basis(int(record.measures["accuracy"].weight), rarest.get(record.host))
+        record.host: Basis(int(record.measures.get("accuracy", NOTHING).weight), rarest.get(record.host))
         for record in measured
         if record.measures[metric].weight
     }

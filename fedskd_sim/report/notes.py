@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from fedskd_sim.records import Measure, Record
+from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.memory import Remembered, remembered
 
 OFFSET = "balanced_accuracy_offset"
-NOTHING = Measure(0.0, 0.0)
 _NAMES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
 
 
@@ -69,10 +68,11 @@ def notes(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple
 def _of_council(records: Sequence[Record]) -> Iterator[str]:
     first = next((record for record in records if record.kind == "council"), None)
     if first is not None:
-        models, kept = (int(first.measures[name].mean) for name in ("models", "kept_bytes"))
+        models = f"{first.measures.get('models', NOTHING).mean:.0f}"
+        kept = f"{first.measures.get('kept_bytes', NOTHING).mean / 1e6:.3g}"
         yield (
             f"The council of all {models} finished models scores {_shares(council(records))} on average. "
-            f"Every hospital then keeps the final weights of all ({kept / 1e6:.3g} MB) and asks {models} models about each patient."
+            f"Every hospital then keeps the final weights of all ({kept} MB) and asks {models} models about each patient."
         )
 
 

@@ -7,8 +7,8 @@ all finished models together (``council``), and, in a run of up to `MOST_CELLS` 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,9 @@ class Patients:
     notes: tuple[str, ...]
 
 
-def assess(run: Path, records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Patients | None:
+def assess(
+    run: Path, records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = (), cut: Collection[str] = ()
+) -> Patients | None:
     """Work out all rows of a run; None where it has no predictions.
 
     Args:
@@ -87,6 +89,7 @@ def assess(run: Path, records: Sequence[Record], hospitals: tuple[str, ...], hel
         records: of the same run: predictions that do not give their measures are not of this run.
         hospitals: those that train, in ring order.
         held_out: those that only evaluate.
+        cut: files of the run folder whose last line is torn: of a test whose record that was nothing is told.
 
     Raises:
         RunUnreadable: a file is damaged, or does not belong to the others or to the records; it is named.
@@ -97,6 +100,8 @@ def assess(run: Path, records: Sequence[Record], hospitals: tuple[str, ...], hel
     visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
     for file in files(run):
         here = read_file(file)
+        if f"records/{file.stem}.jsonl" in cut:
+            here = _on_record(here, tested)
         first, judged = first or here, [_judged(here, answers) for answers in here.probabilities]
         try:
             _check(here, first, hospitals + held_out)
@@ -110,6 +115,13 @@ def assess(run: Path, records: Sequence[Record], hospitals: tuple[str, ...], hel
         return None
     hosts = tuple(found[name] for name in hospitals + held_out if name in found)
     return Patients(first.split, first.classes, hosts, tuple(_notes(hosts, len(tested) - cells, visitors=visitors)))
+
+
+def _on_record(here: Predictions, tested: Mapping[Any, Record]) -> Predictions:
+    """Keep the models of whose tests there are records."""
+    known = [place for place, test in enumerate(zip(here.kinds, here.models, strict=True)) if (*test, here.host) in tested]
+    models, kinds = (tuple(names[place] for place in known) for names in (here.models, here.kinds))
+    return replace(here, models=models, kinds=kinds, probabilities=here.probabilities[known])
 
 
 class _Judged(NamedTuple):

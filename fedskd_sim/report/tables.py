@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fedskd_sim.errors import RunUnreadable
-from fedskd_sim.records import Record, SampleCounts
+from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
 from fedskd_sim.report.memory import Remembered, remembered
-from fedskd_sim.report.notes import NOTHING, council, mean, notes, unseen
+from fedskd_sim.report.notes import council, mean, notes, unseen
 from fedskd_sim.report.patients import Patients
 from fedskd_sim.report.patientviews import as_plain
 

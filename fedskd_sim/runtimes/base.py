@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import rebuilt
+from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.observe.events import Error, Logged
+from fedskd_sim.runtimes.place import Place
 from fedskd_sim.scenario import Loaded
 
-Event = Mapping[str, Any]
-Watch = Callable[[Event], None]
+Watch = Callable[[Logged], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Runtime(Protocol):
     """A place where a run can happen. Records, weights and logs are in the order's folder when `wait` returns."""
 
     @property
-    def place(self) -> Mapping[str, Any]:
+    def place(self) -> Place:
         """Say where the run is, once it has been launched, for the run folder."""
 
     def prepare(self, loaded: Loaded) -> None:
@@ -61,9 +63,22 @@ class Runtime(Protocol):
         """End everything that still runs; calling it after a finished run does nothing."""
 
 
-def verdict(errors: Iterable[Event]) -> FedskdError | None:
+class Told(NamedTuple):
+    """An error as a member has logged it: when (UNIX seconds), who, what."""
+
+    time: float
+    member: str
+    error: Error
+
+
+def told(logged: Logged) -> Told | None:
+    """Give the error that a line of a log tells of; None for any other line."""
+    return Told(logged.time, logged.hospital or CONTROLLER, logged.what) if isinstance(logged.what, Error) else None
+
+
+def verdict(errors: Iterable[Told]) -> FedskdError | None:
     """Choose the error that ended a run from those in its logs: a hospital's own before what it caused, early before late."""
-    first = sorted(errors, key=lambda event: (not event["own"], event["stop"], event["time"]))
-    if not first:
+    first = min(errors, key=lambda one: (not one.error.own, one.error.stop, one.time), default=None)
+    if first is None:
         return None
-    return rebuilt(first[0]["code"], first[0]["message"], fix=first[0]["fix"], key=tuple(first[0]["key"]))
+    return rebuilt(first.error.code, first.error.message, fix=first.error.fix, key=first.error.key)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,18 +14,16 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import all_errors
 from fedskd_sim.member.crash import crash
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.runtimes.base import Event
+from fedskd_sim.observe import events
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 
 DONE = "after its last stop"
-PLACES = {
-    "starting": "while it started",
-    "listening": "before the start",
-    "warm_up": "in its warm-up",
-    "arrived": "in round {round}, hop {hop} ({kind} of {model!r})",
-    "finished": "after round {round}, hop {hop} ({kind} of {model!r})",
-    "done": DONE,
+PLACES: Mapping[type[events.Event], str] = {
+    events.Starting: "while it started",
+    events.Listening: "before the start",
+    events.WarmUp: "in its warm-up",
+    events.Done: DONE,
 }
 
 
@@ -33,11 +31,15 @@ class Terminated(SystemExit):
     """A polite signal has asked this process to end."""
 
 
-def place(event: Event) -> str:
+def place(event: events.Event) -> str:
     """Say where in the run a member is after an event of its log; empty if the event tells nothing of it."""
-    if event["event"] == "finished" and event["kind"] == "warm_up":
-        return "after its warm-up"
-    return PLACES.get(event["event"], "").format_map(event)
+    match event:
+        case events.Finished(kind="warm_up"):
+            return "after its warm-up"
+        case events.Arrived(round_, hop, model, kind) | events.Finished(round_, hop, model, kind):
+            when = "in" if isinstance(event, events.Arrived) else "after"
+            return f"{when} round {round_}, hop {hop} ({kind} of {model!r})"
+    return PLACES.get(type(event), "")
 
 
 def cause(code: int) -> str:
@@ -68,14 +70,14 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 
 
 @contextmanager
-def own_words(order: MemberOrder, fix: str, let: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+def own_words(order: MemberOrder, fix: Callable[[], str], let: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """Let a member say itself what ended it, in its log and by its exit code, even where nobody foresaw it.
 
     An exception in any of its threads ends the whole process: a member that has lost one can only keep others waiting.
 
     Args:
         order: whose work is done inside.
-        fix: what to look at.
+        fix: is asked what to look at, once the traceback has been printed.
         let: exceptions that are no failures here.
 
     Raises:
@@ -98,11 +100,11 @@ def own_words(order: MemberOrder, fix: str, let: tuple[type[BaseException], ...]
         threading.excepthook = before
 
 
-def _told(order: MemberOrder, error: BaseException, fix: str) -> FedskdError:
+def _told(order: MemberOrder, error: BaseException, fix: Callable[[], str]) -> FedskdError:
     with suppress(OSError):
         traceback.print_exception(error)
-    known = [place(event) for event in Tail(order.folder / "logs" / f"{order.name}.jsonl").events()]
-    death = crash(order.name, next((where for where in reversed(known) if where), ""), error, fix)
+    known = [place(logged.what) for logged in Tail(order.folder / "logs" / f"{order.name}.jsonl").events()]
+    death = crash(order.name, next((where for where in reversed(known) if where), ""), error, fix())
     bound = {} if order.name == CONTROLLER else {"hospital": order.name}
     with suppress(OSError, ValueError), order.log(**bound) as log:  # a full disk takes no words: the exit code has to do
         log_error(log, death)

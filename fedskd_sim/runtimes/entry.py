@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.runtimes.deaths import own_words
+from fedskd_sim.runtimes.folder import look_at
 from fedskd_sim.runtimes.life import run_hospital
 from fedskd_sim.runtimes.member import MemberOrder, run_controller
 
@@ -31,7 +32,7 @@ def be_controller(order: MemberOrder, lease: Connection, announce: Connection) -
 def _be(order: MemberOrder, work: Callable[[MemberOrder], None]) -> None:
     _enter(order)
     try:
-        with own_words(order, f"see {order.folder / 'logs' / order.name}.err"):
+        with own_words(order, partial(look_at, order.folder, order.name)):
             work(order)
     except FedskdError as error:
         with suppress(OSError):

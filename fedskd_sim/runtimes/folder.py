@@ -7,20 +7,21 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Event as Flag
-from typing import Any, TextIO
+from typing import TextIO
 
 from fedskd_sim import __version__, clock
 from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
-from fedskd_sim.runtimes.base import Event
+from fedskd_sim.observe import events
+from fedskd_sim.observe.events import Logged
+from fedskd_sim.records import whole_lines
 from fedskd_sim.scenario import Loaded
 
-PLACE = "place.json"
 LOCK = ".lock"
 AGAIN_S = 0.1
 PACKAGES = ("torch", "torchvision", "numpy", "pyzmq", "msgpack", "xxhash", "safetensors", "prometheus-client")
@@ -33,18 +34,16 @@ class Tail:
     path: Path
     position: int = 0
 
-    def events(self) -> Iterator[Event]:
-        """Yield what has been logged since the last call; a line that a full disk or a death has torn is passed over."""
+    def events(self) -> Iterator[Logged]:
+        """Yield what has been logged since the last call; a line that nobody would log is passed over."""
         if not self.path.exists():
             return
         with self.path.open("rb") as stream:
             stream.seek(self.position)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return
+            for line in whole_lines(stream):
                 self.position += len(line)
-                with suppress(ValueError):
-                    yield json.loads(line)
+                if logged := events.read(line):
+                    yield logged
 
 
 def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
@@ -78,13 +77,6 @@ def subfolders(folder: Path) -> None:
     """Make the folders of a run folder that are not there."""
     for name in ("records", "samples", "timings", "logs", "weights", "metrics"):
         (folder / name).mkdir(exist_ok=True)
-
-
-def note_place(folder: Path, place: Mapping[str, Any]) -> None:
-    """Note where a run happens, for `fedskd-sim status` and its kin."""
-    draft = folder / f".{PLACE}.draft"
-    draft.write_text(json.dumps(place, indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / PLACE)
 
 
 @contextmanager
@@ -122,20 +114,6 @@ def _locked(file: TextIO) -> bool:
     return True
 
 
-def here() -> dict[str, Any]:
-    """Describe this process as the place of a run."""
-    return {"runtime": "processes", "pid": os.getpid(), "born": birth(os.getpid())}
-
-
-def birth(pid: int) -> str:
-    """Tell when a process began, so that another one with the same number is not taken for it; empty if it has ended."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return "" if state == "Z" else rest[18]
-    except (OSError, IndexError):
-        return ""
-
-
 def environment(runtime: str) -> dict[str, str]:
     """Describe what the run ran on."""
     found = {"fedskd_sim": __version__, "runtime": runtime, "started": clock.stamp()}
@@ -155,3 +133,9 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def look_at(folder: Path, member: str) -> str:
+    """Point to what a member has printed, else to its log; to none that is not there or empty."""
+    files = (folder / "logs" / f"{member}.{suffix}" for suffix in ("err", "jsonl"))
+    return next((f"see {file}" for file in files if file.is_file() and file.stat().st_size), "")

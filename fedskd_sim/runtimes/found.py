@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from fedskd_sim import clock
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable
+from fedskd_sim.observe.events import Logged
+from fedskd_sim.records import torn
 from fedskd_sim.runtimes import folder as folders
-from fedskd_sim.runtimes.base import Event, Order
-from fedskd_sim.runtimes.processes import ProcessRuntime
+from fedskd_sim.runtimes import place as places
+from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.place import Here, InCluster
 from fedskd_sim.scenario import Loaded, load
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Found(Protocol):
     def loaded(self) -> Loaded:
         """The scenario."""
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Logged]:
         """Yield what all members have logged so far, in the order of time."""
 
     def lines(self, member: str) -> Iterator[str]:
@@ -52,12 +51,11 @@ class LocalRun:
 
     folder: Path
     loaded: Loaded
-    place: dict[str, Any]
+    place: Here | InCluster | None
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Logged]:
         """Read the logs of all members."""
-        found = [event for file in self.folder.glob("logs/*.jsonl") for event in folders.Tail(file).events()]
-        yield from sorted(found, key=lambda event: event["time"])
+        yield from _logged(self.folder)
 
     def lines(self, member: str) -> Iterator[str]:
         """Read a member's log, and what its process has printed."""
@@ -67,26 +65,26 @@ class LocalRun:
                 yield from file.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def remarks(self) -> Iterator[str]:
-        """Say whether the launcher is alive."""
-        if self.place.get("collected"):
-            yield f"ended in the cluster as {self.place['release']!r}; its results are here"
-            return
-        yield f"running, process {self.place['pid']}" if self.alive else "not running any more"
+        """Say whether the launcher is alive, and which files a death has cut."""
+        match self.place:
+            case InCluster(release):
+                yield f"ended in the cluster as {release!r}; its results are here"
+            case Here(pid, machine=machine) if self.place.away:
+                yield f"launched on {machine} as process {pid}; ask there whether it still runs"
+            case Here(pid) if self.place.process():
+                yield f"running, process {pid}"
+            case _:
+                yield "not running any more"
+                for file in torn(self.folder):
+                    yield f"the last line of {file} has no end, and is left out"
 
     def stop(self) -> str:
         """Ask the launcher to stop, as Ctrl-C would."""
-        if not self.alive:
+        if isinstance(self.place, Here) and self.place.away:
+            return f"not stopped: it was launched on {self.place.machine}, stop it there"
+        if not (isinstance(self.place, Here) and self.place.process()):
             return "nothing to stop: it is not running any more"
-        os.kill(int(self.place["pid"]), signal.SIGTERM)
-        deadline = clock.now() + STOP_S
-        while self.alive and clock.now() < deadline:
-            clock.sleep(0.1)
-        return f"still stopping after {STOP_S:g} s" if self.alive else "stopped"
-
-    @property
-    def alive(self) -> bool:
-        """Whether its launcher runs."""
-        return "pid" in self.place and folders.birth(int(self.place["pid"])) == self.place["born"]
+        return "stopped" if self.place.terminate(STOP_S) else f"still stopping after {STOP_S:g} s"
 
 
 @dataclass(frozen=True)
@@ -97,15 +95,15 @@ class ClusterRun:
     loaded: Loaded
     folder: Path | None
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Logged]:
         """Read the logs of all pods."""
         from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
 
         with tempfile.TemporaryDirectory() as place:
             folders.subfolders(Path(place))
             once(self.runtime.reach, self.runtime.release, Path(place))
-            found = [event for file in Path(place).glob("logs/*.jsonl") for event in folders.Tail(file).events()]
-        yield from sorted(found, key=lambda event: event["time"])
+            found = _logged(Path(place))
+        yield from found
 
     def lines(self, member: str) -> Iterator[str]:
         """Read the log of a member's pods, oldest first."""
@@ -137,10 +135,10 @@ def run(name: str, namespace: str, context: str) -> Found:
     """
     folder = Path(name)
     if folder.is_dir():
-        place = _place(folder)
+        place = places.read(folder)
         loaded = load(folder / "scenario.yaml")
-        if place.get("runtime") == "kubernetes" and not place.get("collected"):
-            return ClusterRun(_runtime(place["release"], place["namespace"], place["context"]), loaded, folder)
+        if isinstance(place, InCluster) and not place.collected:
+            return ClusterRun(_runtime(place.release, place.namespace, place.context), loaded, folder)
         return LocalRun(folder, loaded, place)
     runtime = _runtime(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
@@ -163,42 +161,10 @@ def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tup
             folders.subfolders(folder)
     else:
         folder = folders.make(seen.loaded, out, "kubernetes")
-        folders.note_place(folder, seen.runtime.place)
+        places.note(folder, seen.runtime.place)
     order = Order(seen.loaded, "", folder)
     seen.runtime.attach(order)
     return seen.runtime, order
-
-
-@contextmanager
-def to_resume(folder: Path, *, anyway: bool) -> Iterator[tuple[ProcessRuntime, Order]]:
-    """Prepare to go on with a run of processes of which nothing runs any more, as the only process that does.
-
-    Args:
-        folder: its run folder.
-        anyway: go on even where what the run began on differs from what is here.
-
-    Raises:
-        RunUnreadable: it is no such run, it still goes on, it has ended well, or its hospitals kept nothing.
-        OutputNotWritable: another process goes on with it.
-
-    """
-    seen = run(str(folder), "default", "")
-    if not isinstance(seen, LocalRun) or seen.place.get("runtime") != "processes":
-        raise RunUnreadable(f"{folder} is no run of processes", fix="launch its scenario again")
-    with folders.held(folder):
-        if seen.alive:
-            raise RunUnreadable(f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'")
-        if any(event["event"] == "end" and event["code"] == 0 for event in seen.events()):
-            raise RunUnreadable(f"the run in {folder} has ended well", fix=f"see 'fedskd-sim report {folder}'")
-        if "run" not in seen.place or not seen.loaded.scenario.custody.enabled:
-            text = f"the hospitals of the run in {folder} kept nothing to go on from"
-            raise RunUnreadable(text, fix="launch its scenario again, with custody.enabled")
-        data = seen.place.get("data")
-        runtime = ProcessRuntime()
-        runtime.prepare(seen.loaded)
-        where = folder.resolve()
-        folders.subfolders(where)
-        yield runtime, Order(seen.loaded, seen.place["run"], where, Path(data) if data else None, resumed=True, anyway=anyway)
 
 
 def refresh(folder: Path) -> None:
@@ -206,8 +172,11 @@ def refresh(folder: Path) -> None:
 
     What was read before stays until there is more of it: pods, and their logs with them, do not last.
     """
-    place = _place(folder)
-    if place.get("runtime") != "kubernetes" or place.get("collected"):
+    try:
+        place = places.read(folder)
+    except RunUnreadable:  # what is in the folder can be reported without knowing where the run was
+        return
+    if not isinstance(place, InCluster) or place.collected:
         return
     try:
         with folders.held(folder):
@@ -216,7 +185,7 @@ def refresh(folder: Path) -> None:
         return
     from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
 
-    runtime = _runtime(place["release"], place["namespace"], place["context"])
+    runtime = _runtime(place.release, place.namespace, place.context)
     with tempfile.TemporaryDirectory(prefix=".reading-", dir=folder) as made:
         draft = Path(made)
         folders.subfolders(draft)
@@ -240,11 +209,10 @@ def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
         return load(file)
 
 
-def _place(folder: Path) -> dict[str, Any]:
-    if not (folder / "scenario.yaml").is_file():
-        raise RunUnreadable(f"{folder} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
-    file = folder / folders.PLACE
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+def _logged(folder: Path) -> list[Logged]:
+    """Read the logs of all members, in the order of time."""
+    found = (logged for file in folder.glob("logs/*.jsonl") for logged in folders.Tail(file).events())
+    return sorted(found, key=lambda logged: logged.time)
 
 
 def _replaced(folder: Path, draft: Path) -> None:

@@ -14,6 +14,7 @@ from fedskd_sim.custody.store import Store
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, Ward
 from fedskd_sim.learning.learners import make
+from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.hospital import take_part
 from fedskd_sim.member.keeper import Keeper, Past, past
 from fedskd_sim.member.mailbox import Mailbox
@@ -24,7 +25,7 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import Hospital
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.records import Ledger, own_records
+from fedskd_sim.records import own_records
 from fedskd_sim.runtimes.member import CUSTODY, FETCHED, MemberOrder, desk_of, log_error
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from fedskd_sim.errors import FedskdError
+from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.desk import Desk, error_event
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.records import Ledger
+from fedskd_sim.records import ends_torn
 from fedskd_sim.scenario import Loaded, Scenario, load
 from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 
@@ -73,7 +74,10 @@ class MemberOrder:
         if self.to_stdout:
             yield EventLog(sys.stdout, {"run": self.run, **bound})
             return
-        with (self.folder / "logs" / f"{self.name}.jsonl").open("a", encoding="utf-8") as stream:
+        file = self.folder / "logs" / f"{self.name}.jsonl"
+        with file.open("a", encoding="utf-8") as stream:
+            if ends_torn(file):  # a word after half a line would be part of it
+                stream.write("\n")
             yield EventLog(stream, {"run": self.run, **bound})
 
 

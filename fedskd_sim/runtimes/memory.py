@@ -6,23 +6,22 @@ import resource
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TextIO
+from typing import TextIO
 
 from fedskd_sim import clock
 from fedskd_sim.learning.base import Ward
 from fedskd_sim.learning.learners import make
+from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.work import Worker
-from fedskd_sim.observe.events import Event as Happening
-from fedskd_sim.observe.events import fields_of
+from fedskd_sim.observe.events import Event, Logged
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.machine import Hospital
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.records import Ledger
-from fedskd_sim.runtimes import folder
-from fedskd_sim.runtimes.base import Event, Order, Watch
+from fedskd_sim.runtimes.base import Order, Watch
 from fedskd_sim.runtimes.life import save_results
 from fedskd_sim.runtimes.member import desk_of, log_error
+from fedskd_sim.runtimes.place import Here
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import Node
@@ -35,10 +34,10 @@ class WatchedLog(EventLog):
 
     watchers: list[Watch] = field(default_factory=list)
 
-    def event(self, what: Happening) -> None:
+    def event(self, what: Event) -> None:
         """Write one line and show it."""
         super().event(what)
-        shown: Event = {"time": clock.unix(), **self.bound, **fields_of(what)}
+        shown = Logged(clock.unix(), getattr(what, "hospital", self.bound.get("hospital", "")), what)
         for watch in self.watchers:
             watch(shown)
 
@@ -57,9 +56,9 @@ class MemoryRuntime:
         """Do nothing: what a scenario needs is imported when it is checked."""
 
     @property
-    def place(self) -> dict[str, Any]:
+    def place(self) -> Here:
         """Say where the run is, for the run folder."""
-        return folder.here()
+        return Here.of_this_process()
 
     def launch(self, order: Order) -> None:
         """Make the controller and all hospitals."""

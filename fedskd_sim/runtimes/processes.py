@@ -16,24 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, RegistrationTimeout, SocketPathTooLong
-from fedskd_sim.exits import rebuilt
-from fedskd_sim.member.crash import MEMORY
+from fedskd_sim.errors import (
+    FedskdError,
+    RegistrationTimeout,
+)
 from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.observe import events
 from fedskd_sim.runtimes import folder
-from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
-from fedskd_sim.runtimes.deaths import DONE, cause, oom_kills, place
+from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
+from fedskd_sim.runtimes.deaths import DONE, cause, place
+from fedskd_sim.runtimes.endings import Endings, check_temporary_folder
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer
 from fedskd_sim.runtimes.member import Life, MemberOrder
+from fedskd_sim.runtimes.place import Here
 from fedskd_sim.runtimes.private import private_folder
 from fedskd_sim.runtimes.restarts import Restarts
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.transport.zeromq import Keys, Passwords
 
 LOOK_S = 0.1
-SIGNS_OF_THE_START = ("start", "warm_up", "arrived")
+SIGNS_OF_THE_START = (events.Start, events.WarmUp, events.Arrived)
 LONGEST_FOLDER = 70
 
 
@@ -43,13 +47,14 @@ class ProcessRuntime:
 
     _processes: dict[str, ForkServerProcess] = field(default_factory=dict)
     _tails: list[Tail] = field(default_factory=list)
-    _errors: list[Event] = field(default_factory=list)
+    _errors: list[Told] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
     """Exit codes of members that have ended by themselves, first the first, before anyone was stopped."""
     _places: dict[str, str] = field(default_factory=dict)
     _restarts: Restarts = field(default_factory=lambda: Restarts(0))
     _orders: dict[str, MemberOrder] = field(default_factory=dict)
+    _endings: Endings = field(default_factory=lambda: Endings(Path()))
     _started: bool = False
     _server_exit: int | None = None
     """The fork server's exit code, once it has died."""
@@ -63,22 +68,22 @@ class ProcessRuntime:
             OutputNotWritable: nothing can be made in that folder.
 
         """
-        _check_temporary_folder()
+        check_temporary_folder()
         learns = loaded.scenario.algorithm.name != "placebo"
         self._server = ForkServer.running(f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path)
 
     @property
-    def place(self) -> dict[str, Any]:
+    def place(self) -> Here:
         """Say where the run is, for the run folder."""
-        data = {"data": str(self._order.data.resolve())} if self._order.data else {}
-        return {**folder.here(), "run": self._order.run, **data}
+        data = str(self._order.data.resolve()) if self._order.data else ""
+        return replace(Here.of_this_process(), run=self._order.run, data=data)
 
     def launch(self, order: Order) -> None:
         """Start the controller, wait for its address, then start all hospitals."""
         self._order = order
         self._restarts = Restarts.of(order.loaded.scenario)
         self.prepare(order.loaded)
-        self._oom_kills = oom_kills()
+        self._endings = Endings(order.folder)
         self._sockets = Path(tempfile.mkdtemp(prefix="", dir=private_folder().path))
         try:
             controller = self._announced()
@@ -133,8 +138,8 @@ class ProcessRuntime:
         except (OSError, EOFError):
             self._check_server(SINCE_S)
             raise
+        log = self._order.folder / "logs" / f"{name}.jsonl"
         if name not in self._processes:
-            log = self._log(name)
             self._tails.append(Tail(log, log.stat().st_size if log.exists() else 0))
         self._processes[name] = process
         return process
@@ -142,20 +147,18 @@ class ProcessRuntime:
     def _start_again(self) -> None:
         """Start hospitals again that were killed, as far as the scenario allows; they go on from what they have in custody."""
         for name, code in list(self._exits.items()):
-            told = any(event.get("hospital") == name for event in self._errors)
-            if name == CONTROLLER or told or not self._restarts.allow(name, code):
+            spoke = any(error.member == name for error in self._errors)
+            if name == CONTROLLER or spoke or not self._restarts.allow(name, code):
                 continue
-            self._restarts.note(self._log(name), self._order.run, name, code)
+            with self._orders[name].log(hospital=name) as log:
+                log.event(events.Restarted(self._restarts.tried(name), cause(code)))
             del self._exits[name]
             self._start(name, be_hospital, replace(self._orders[name], life="restarted"), private_folder().lease)
-
-    def _log(self, name: str) -> Path:
-        return self._order.folder / "logs" / f"{name}.jsonl"
 
     def _check_server(self, patience: float = 0.0) -> None:
         self._server_exit = self._server.death(patience)
         if self._server_exit is not None:
-            raise self._server_died()
+            raise self._endings.server(self._server_exit)
 
     def _announced(self) -> str:
         """Start the controller and wait until it says where it listens."""
@@ -170,7 +173,7 @@ class ProcessRuntime:
         self._note_ends()
         self._look(lambda _: None)
         raise self._verdict() or RegistrationTimeout(
-            f"the controller did not come up within {seconds:g} s", fix=f"see {self._order.folder / 'logs'}"
+            f"the controller did not come up within {seconds:g} s", fix=folder.look_at(self._order.folder, CONTROLLER)
         )
 
     def _member(self, name: str, number: int) -> MemberOrder:
@@ -195,29 +198,28 @@ class ProcessRuntime:
         """Give a member's file of keys, or of secrets where nothing is encrypted, after making everybody's."""
         network = self._order.loaded.scenario.network
         kind = Keys if network.transport == "tcp" and not network.plaintext else Passwords
-        folder = (self._sockets or Path()) / "keys"
-        if not folder.exists():
-            folder.mkdir(mode=0o700)
+        home = (self._sockets or Path()) / "keys"
+        if not home.exists():
+            home.mkdir(mode=0o700)
             names = (CONTROLLER, *self._order.loaded.scenario.names)
             for member, keys in kind.for_members(names).items():
-                keys.write(folder / member)
-        return folder / name
+                keys.write(home / member)
+        return home / name
 
     def _look(self, watch: Watch) -> None:
         """Read new events, keep the errors among them, and write the Prometheus targets when all are known."""
         for tail in self._tails:
-            for event in tail.events():
-                name = event.get("hospital", CONTROLLER)
-                self._places[name] = place(event) or self._places.get(name, "")
-                self._started = self._started or event["event"] in SIGNS_OF_THE_START
-                if event["event"] == "error":
-                    self._errors.append(event)
-                if event["event"] == "finished":
+            for logged in tail.events():
+                name = logged.hospital or CONTROLLER
+                self._places[name] = place(logged.what) or self._places.get(name, "")
+                self._started = self._started or isinstance(logged.what, SIGNS_OF_THE_START)
+                self._errors += [error] if (error := told(logged)) else []
+                if isinstance(logged.what, events.Finished):
                     self._restarts.progressed(name)
-                if event["event"] == "listening" and "hospital" in event:
-                    self._metrics[event["hospital"]] = event["metrics"]
+                if isinstance(logged.what, events.Listening) and logged.hospital:
+                    self._metrics[logged.hospital] = logged.what.metrics
                     self._write_targets()
-                watch(event)
+                watch(logged)
 
     def _write_targets(self) -> None:
         """Write a file for Prometheus' file_sd_configs: one target per hospital."""
@@ -246,7 +248,7 @@ class ProcessRuntime:
     @property
     def _leaderless(self) -> bool:
         """Tell whether the controller died without a word before the start: nobody can end or begin this run any more."""
-        told = any(event.get("hospital", CONTROLLER) == CONTROLLER for event in self._errors)
+        told = any(error.member == CONTROLLER for error in self._errors)
         return bool(self._exits.get(CONTROLLER)) and not self._started and not told
 
     def _failed(self) -> dict[str, int]:
@@ -260,44 +262,11 @@ class ProcessRuntime:
     def _verdict(self) -> FedskdError | None:
         """Choose the error that ended the run: a death, then a hospital's own error, then what it made others do."""
         if self._server_exit is not None:
-            return self._server_died()
+            return self._endings.server(self._server_exit)
         failed = self._failed()
-        told = {event.get("hospital", CONTROLLER) for event in self._errors}
+        told = {error.member for error in self._errors}
         for name, code in failed.items():
             if name not in told:
-                return self._crash(name, code)
+                return self._endings.crash(name, code, self._places.get(name, ""))
         error = verdict(self._errors) if failed else None
         return self._order.loaded.placed(error) if error else None
-
-    def _crash(self, name: str, code: int) -> FedskdError:
-        """Say of whom, where and why, and point to a file only if there is something in it."""
-        logs = self._order.folder / "logs"
-        told = [file for file in (logs / f"{name}.err", logs / f"{name}.jsonl") if file.is_file() and file.stat().st_size]
-        errors = [file.read_text(encoding="utf-8", errors="replace") for file in told if file.suffix == ".err"]
-        where = self._places.get(name, "while it started") if name != CONTROLLER else "before the start"
-        why, fix = self._why(code)
-        text = f"{name!r} died {why} {where}" + "".join(f": {text.splitlines()[-1][:200]}" for text in errors if text.strip())
-        fix = fix or "".join(f"see {file}" for file in told[:1])
-        known = rebuilt(code, text, fix=fix)
-        return HospitalCrashed(text, fix=fix) if type(known) is FedskdError else known
-
-    def _why(self, code: int) -> tuple[str, str]:
-        """Say how a process ended, and what to do about it where the kernel has counted a kill for lack of memory."""
-        counted = (oom_kills() or 0) - (self._oom_kills or 0)
-        if code == -signal.SIGKILL and counted > 0:
-            return f"{cause(code)}, for lack of memory,", f"its cgroup counts {counted} such kills since the launch: {MEMORY}"
-        return cause(code), ""
-
-    def _server_died(self) -> FedskdError:
-        code = self._server_exit
-        why, fix = ("unseen", "") if code in (None, UNKNOWN) else self._why(code or 0)
-        text = f"the fork server, the process that starts the hospitals and learns how they end, died {why}"
-        return ForkServerDied(f"{text}; how the hospitals ended is not known", fix=fix or "start the run again")
-
-
-def _check_temporary_folder() -> None:
-    """Refuse a folder for temporary files in which Unix sockets cannot have names; the fork server needs one too."""
-    folder = tempfile.gettempdir()
-    if len(os.fsencode(folder)) > LONGEST_FOLDER:
-        text = f"{folder} is too long a path for Unix sockets, {LONGEST_FOLDER} bytes are allowed"
-        raise SocketPathTooLong(text, fix="set TMPDIR to a shorter path")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from fedskd_sim.observe.events import Restarted
-from fedskd_sim.observe.log import EventLog
-from fedskd_sim.runtimes.deaths import cause
 from fedskd_sim.scenario import Scenario
 
 
@@ -39,10 +34,6 @@ class Restarts:
         """Note that a hospital has left a record."""
         self._tried.pop(name, None)
 
-    def note(self, file: Path, run: str, name: str, code: int) -> None:
-        """Say it in the hospital's log, behind what its death may have torn."""
-        with suppress(OSError), file.open("r+", encoding="utf-8") as stream:
-            whole = file.read_bytes().rfind(b"\n") + 1
-            stream.truncate(whole)
-            stream.seek(whole)
-            EventLog(stream, {"run": run, "hospital": name}).event(Restarted(self._tried.get(name, 0), cause(code)))
+    def tried(self, name: str) -> int:
+        """Count the restarts in a row."""
+        return self._tried.get(name, 0)

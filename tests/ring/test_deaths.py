@@ -16,7 +16,7 @@ import pytest
 from watching import PATIENCE_S, PLACEBO, events, fork_servers, hospitals_of, left_behind, processes, until
 
 from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, OutputNotWritable
-from fedskd_sim.observe.events import Arrived
+from fedskd_sim.observe.events import Arrived, Done, Finished, Lingering, Logged, Starting
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.deaths import Terminated, cause, oom_kills, own_words, place
@@ -175,7 +175,7 @@ def test_a_full_disk_is_named(full: str, started: Callable) -> None:
     assert process.returncode == OutputNotWritable.exit_code, errors
     where = r"(in|after) round \d+, hop \d \(\w+ of 'h\d'\)"
     own = rf"'h1' died {where}: OSError: \[Errno {errno.EFBIG}\] File too large \(\w+\.py:\d+, in \w+\)\n"
-    told = rf"'h1' died with exit code 31 \(The run folder cannot be created or written\) {where}"
+    told = rf"'h1' died with exit code 31 \(The run folder cannot be created or written\) {where}: no space left where it writes"
     assert re.search(told if full == "log too" else own, errors), errors
     assert "Traceback" not in errors
 
@@ -203,14 +203,16 @@ def test_whatever_ends_a_hospital_is_its_own_word(
     order = order_in(tmp_path)
     with order.log(hospital="h1") as log:
         log.event(Arrived(2, 1, "h0", "visit"))
-    with pytest.raises(kind) as caught, own_words(order, "see the log"):
+    with pytest.raises(kind) as caught, own_words(order, lambda: "see the log"):
         raise error
     *_, told = Tail(tmp_path / "logs" / "h1.jsonl").events()
-    assert (told["event"], told["hospital"], told["code"], told["own"]) == ("error", "h1", kind.exit_code, True)
-    assert told["message"] == caught.value.message
+    assert (told.hospital, told.what.code, told.what.own) == ("h1", kind.exit_code, True)
+    assert told.what.message == caught.value.message
     line = r"\(test_deaths\.py:\d+, in test_whatever_ends_a_hospital_is_its_own_word\)"
-    assert re.fullmatch(rf"'h1' died in round 2, hop 1 \(visit of 'h0'\): {re.escape(words)} {line}", told["message"])
-    assert told["fix"]
+    assert re.fullmatch(
+        rf"(no space left: )?'h1' died in round 2, hop 1 \(visit of 'h0'\): {re.escape(words)} {line}", told.what.message
+    )
+    assert told.what.fix
     assert "Traceback" in capfd.readouterr().err
 
 
@@ -219,26 +221,27 @@ def test_an_exception_in_any_thread_ends_the_member(tmp_path: Path) -> None:
     order = order_in(tmp_path)
     code = "import sys, threading, pathlib; from fedskd_sim.runtimes.deaths import *; from fedskd_sim.runtimes.member import *\n"
     code += f"order = MemberOrder(None, 'h1', 'r', pathlib.Path({str(order.folder)!r}), '', '')\n"
-    code += "with own_words(order, 'fix'): threading.Thread(target=lambda: [][1]).start(); threading.Event().wait()"
+    code += "with own_words(order, str): threading.Thread(target=lambda: [][1]).start(); threading.Event().wait()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == HospitalCrashed.exit_code, done.stderr
     (told,) = Tail(order.folder / "logs" / "h1.jsonl").events()
-    assert "'h1' died: IndexError: list index out of range" in told["message"]
+    assert "'h1' died: IndexError: list index out of range" in told.what.message
 
 
 def test_an_error_of_ours_and_what_is_no_failure_pass_through(tmp_path: Path) -> None:
     """An error with words of its own is not told twice, and a polite signal is no death."""
     order = order_in(tmp_path)
     for error, let in ((OutputNotWritable("full"), ()), (Terminated(143), (Terminated,))):
-        with pytest.raises(type(error)), own_words(order, "", let):
+        with pytest.raises(type(error)), own_words(order, str, let):
             raise error
     assert not list(Tail(tmp_path / "logs" / "h1.jsonl").events())
 
 
 def test_a_torn_line_hides_none_that_follow(tmp_path: Path) -> None:
     """What a full disk has cut short is passed over, and the rest of the log is read."""
-    (tmp_path / "log").write_text('{"event": "starting"}\n{"event": "arri\n{"event": "error"}\n{"ev')
-    assert [event["event"] for event in Tail(tmp_path / "log").events()] == ["starting", "error"]
+    lines = ('{"time": 1, "event": "starting"}', '{"event": "arri', '{"time": 2, "event": "done"}', '{"time": 3, "ev')
+    (tmp_path / "log").write_text("\n".join(lines))
+    assert list(Tail(tmp_path / "log").events()) == [Logged(1.0, "", Starting()), Logged(2.0, "", Done())]
 
 
 @pytest.mark.parametrize(
@@ -258,8 +261,8 @@ def test_exit_codes_have_words(code: int, words: str) -> None:
 
 def test_an_event_that_tells_no_place_changes_none() -> None:
     """Only events that move a member through the run say where it is."""
-    assert place({"event": "lingering", "seconds": 3}) == ""
-    assert place({"event": "finished", "kind": "warm_up", "round": 0, "hop": 0, "model": "a"}) == "after its warm-up"
+    assert place(Lingering(3)) == ""
+    assert place(Finished(0, 0, "a", "warm_up", "trained", None)) == "after its warm-up"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ FLAGS = {
     "stop": {"run", *PLACE},
     "collect": {"run", "--out", *PLACE, "--keep"},
     "report": {"run", "--format"},
+    "resume": {"run", "--anyway"},
     "models": set(),
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},

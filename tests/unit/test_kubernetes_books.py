@@ -17,9 +17,11 @@ import pytest
 from kubernetes.client import V1Job, V1Pod
 
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, OutputNotWritable, RunUnreadable
+from fedskd_sim.observe.events import Logged, Starting
 from fedskd_sim.records import Record, read_records, to_line
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import found
+from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
 from fedskd_sim.runtimes.kubernetes.books import Books, once
@@ -45,7 +47,8 @@ def pod(uid: str, hospital: str = "north", phase: str = "Running", age: int = 0)
 
 
 def event(name: str, hospital: str = "north", **fields: Any) -> str:
-    return json.dumps({"event": name, "time": 1.0, "hospital": hospital, **fields})
+    needed = {"seconds": 1.0} if name == "holding" else {}
+    return json.dumps({"event": name, "time": 1.0, "hospital": hospital, **needed, **fields})
 
 
 def record(hop: int, model: str = "north", host: str = "north", kind: str = "visit") -> Record:
@@ -91,7 +94,7 @@ def folder(tmp_path: Path) -> Path:
     """Make the folder of a run in a cluster that was not collected."""
     (tmp_path / "scenario.yaml").write_text(TWO, encoding="utf-8")
     made = folders.make(load(tmp_path / "scenario.yaml"), tmp_path / "run", "kubernetes")
-    folders.note_place(made, {"runtime": "kubernetes", "release": "two", "namespace": "n", "context": "c"})
+    places.note(made, places.InCluster("two", "n", "c"))
     return made
 
 
@@ -233,8 +236,8 @@ def test_a_report_does_not_touch_what_a_launcher_writes(folder: Path, monkeypatc
     cluster.all.append(pod("south", "south"))
     refresh, seen = refreshed(monkeypatch, cluster), []
 
-    def watch(told: Any) -> None:
-        if told["event"] == "starting":
+    def watch(told: Logged) -> None:
+        if told.what == Starting():
             before = sorted(path for path in folder.rglob("*.jsonl"))
             refresh(folder)
             seen.append(before == sorted(path for path in folder.rglob("*.jsonl")))

@@ -6,23 +6,24 @@ import io
 
 from rich.console import Console
 
+from fedskd_sim.observe.events import Arrived, Finished, Logged, Start, WarmUp
 from fedskd_sim.observe.progress import Progress
 from fedskd_sim.topology import Topology
 
 RING = Topology(("north", "south"), 1)
 
 
-def events() -> list[dict[str, object]]:
-    place = {"time": 0.0, "hospital": "north", "model": "south", "round": 1, "hop": 1}
-    warm = {"time": 0.0, "event": "finished", "round": 0, "hop": 0, "kind": "warm_up", "outcome": "trained"}
-    return [
-        {"time": 0.0, "event": "warm_up", "hospital": "north"},
-        {**warm, "hospital": "north", "model": "north", "accuracy": 0.25},
-        {**warm, "hospital": "south", "model": "south", "accuracy": 0.5},
-        {"event": "arrived", "kind": "visit", **place},
-        {"event": "finished", "kind": "visit", "outcome": "rolled_back", "accuracy": 0.75, **place},
-        {"event": "start"},
+def events() -> list[Logged]:
+    warm = (0, 0, "north", "warm_up", "trained")
+    said = [
+        ("north", WarmUp()),
+        ("north", Finished(*warm, 0.25)),
+        ("south", Finished(*warm, 0.5)),
+        ("north", Arrived(1, 1, "south", "visit")),
+        ("north", Finished(1, 1, "south", "visit", "rolled_back", 0.75)),
+        ("", Start(2)),
     ]
+    return [Logged(0.0, who, what) for who, what in said]
 
 
 def shown(*, terminal: bool) -> tuple[str, Progress]:
@@ -59,18 +60,9 @@ def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero(
     for event in events()[:2]:
         progress(event)
     assert progress.left() is None
-    done = {
-        "time": 0.0,
-        "event": "finished",
-        "kind": "visit",
-        "outcome": "trained",
-        "accuracy": 1.0,
-        "model": "x",
-        "round": 1,
-        "hop": 1,
-    }
+    done = Finished(1, 1, "x", "visit", "trained", 1.0)
     for name in RING.hospitals:
         for _ in range(5 - (name == "north")):
-            progress({**done, "hospital": name})
+            progress(Logged(0.0, name, done))
     assert progress.left() is not None
     assert progress.left() == 0

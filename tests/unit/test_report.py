@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable
+from fedskd_sim.ledger import Ledger
 from fedskd_sim.program import Program
-from fedskd_sim.records import Ledger, Measure, Record, Timing
+from fedskd_sim.records import Measure, Record, Timing
 from fedskd_sim.report import as_json, as_text, summarise, write
 from fedskd_sim.report.basis import rarest_classes
 from fedskd_sim.topology import Topology

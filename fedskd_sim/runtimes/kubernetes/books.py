@@ -7,7 +7,6 @@ hospital's, whichever log is read first; those of the others are in ``logs/NAME.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,7 +20,8 @@ from typing import Any, TextIO
 from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.runtimes.base import Event
+from fedskd_sim.observe import events
+from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import ENDED
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
@@ -64,7 +64,7 @@ class Books:
         """Note whose pod this is; of a hospital's pods the oldest first."""
         self._followed.setdefault(uid, name)
 
-    def events(self, patience: float) -> Iterator[Event]:
+    def events(self, patience: float) -> Iterator[Logged]:
         """Yield new events, and write everything that was read; waits up to ``patience`` seconds for the first."""
         while True:
             try:
@@ -110,17 +110,17 @@ class Books:
             self._closed.wait(AGAIN_S)
         self._finished.add(uid)
 
-    def sort(self, uid: str, name: str, line: str) -> Event | None:
+    def sort(self, uid: str, name: str, line: str) -> Logged | None:
         """Write a line where it belongs, and return the event that it is."""
-        event = parsed(line)
-        if event is None:
+        logged = events.read(line)
+        if logged is None:
             self._append("logs", f"{name}.err", line)
             return None
-        if event["event"] == "entry" and event.get("kind") in ENTRIES:
-            self._enter(uid, name, (event["kind"], event["line"]))
+        if isinstance(logged.what, events.Entry) and logged.what.kind in ENTRIES:
+            self._enter(uid, name, (logged.what.kind, logged.what.line))
             return None
         self._append("logs", f"{name}.jsonl", line)
-        return event
+        return logged
 
     def _enter(self, uid: str, name: str, entry: tuple[str, str]) -> None:
         """Write an entry if it is of the life that has written most so far (of equal ones, of the first), else put it aside."""
@@ -152,15 +152,6 @@ class Books:
         if path not in self._files:
             self._files[path] = path.open("w", encoding="utf-8", buffering=1)
         self._files[path].write(line + "\n")
-
-
-def parsed(line: str) -> dict[str, Any] | None:
-    """Read a line of a member's log; None for anything else that a process has printed."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event and "time" in event else None
 
 
 def once(reach: Reach, release: str, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,17 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.observe import events
 from fedskd_sim.records import read_records
 from fedskd_sim.runtimes import folder
-from fedskd_sim.runtimes.base import Event, Order, Watch, verdict
+from fedskd_sim.runtimes import place as places
+from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
 from fedskd_sim.runtimes.kubernetes.books import Books
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import ENDED, finding, newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+from fedskd_sim.runtimes.place import InCluster
 from fedskd_sim.scenario import Loaded
 
 LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
@@ -54,7 +57,7 @@ class KubernetesRuntime:
     """Leave the release in the cluster when the run has ended."""
     reach: Reach = field(init=False)
     _installed: bool = False
-    _errors: list[Event] = field(default_factory=list)
+    _errors: list[Told] = field(default_factory=list)
     _holding: set[str] = field(default_factory=set)
     _order: Order = field(init=False)
 
@@ -119,9 +122,9 @@ class KubernetesRuntime:
         )
 
     @property
-    def place(self) -> dict[str, Any]:
+    def place(self) -> InCluster:
         """Say where the run is, for the run folder."""
-        return {"runtime": "kubernetes", "release": self.release, "namespace": self.namespace, "context": self.context}
+        return InCluster(self.release, self.namespace, self.context)
 
     def wait(self, watch: Watch) -> None:
         """Follow the run to its end and fetch its results; raises the error that ended it.
@@ -142,7 +145,7 @@ class KubernetesRuntime:
             if ended == 0:
                 self._fetch()
                 self._check_whole()
-            folder.note_place(self._order.folder, self.place | {"collected": True})
+            places.note(self._order.folder, replace(self.place, collected=True))
         if ended:
             raise self._verdict(ended)
 
@@ -200,12 +203,11 @@ class KubernetesRuntime:
         return set(self._order.loaded.scenario.names) <= self._holding | over or not pods
 
     def _show(self, books: Books, watch: Watch, patience: float) -> None:
-        for event in books.events(patience):
-            if event["event"] == "error":
-                self._errors.append(event)
-            if event["event"] == "holding":
-                self._holding.add(event["hospital"])
-            watch(event)
+        for logged in books.events(patience):
+            self._errors += [error] if (error := told(logged)) else []
+            if isinstance(logged.what, events.Holding):
+                self._holding.add(logged.hospital)
+            watch(logged)
 
     def _fetch(self) -> None:
         """Bring the final weights home from every hospital, with its records, of which a cluster keeps only so much log."""
@@ -250,13 +252,13 @@ class KubernetesRuntime:
 
     def _verdict(self, code: int) -> FedskdError:
         """Choose the error that ended the run: a hospital's own, else what the controller has concluded."""
-        own = [event for event in self._errors if event.get("hospital") and event["own"]]
-        concluded = [event for event in self._errors if not event.get("hospital")]
+        own = [one for one in self._errors if one.member != CONTROLLER and one.error.own]
+        concluded = [one for one in self._errors if one.member == CONTROLLER]
         chosen = concluded if code in CONCLUDED or not own else own
         found = verdict(chosen)
         if found:
             return self._order.loaded.placed(found)
-        return rebuilt(code, f"the controller ended with exit code {code}", fix="see logs/controller.jsonl")
+        return rebuilt(code, f"the controller ended with exit code {code}", fix=folder.look_at(self._order.folder, CONTROLLER))
 
 
 def _exit_code(pods: list[Any], jobs: list[Any]) -> int | None:

@@ -1,0 +1,43 @@
+"""Standard input, output and error as shells leave them: closed, or read by somebody who has seen enough."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+STANDARD = (0, 1, 2)
+
+
+class Unread(io.FileIO):
+    """A stream whose reader may leave: what is written after that is written to nobody, and whoever writes goes on."""
+
+    def write(self, data: Any, /) -> int:
+        """Write as far as there is a reader."""
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def settle() -> None:
+    """Open what is closed, so that no file of a run takes its number, and let readers leave (``| head -1``)."""
+    for number in STANDARD:
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.set_inheritable(opened, True)  # noqa: FBT003 - programs that are started need it as much
+    for name, stream in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
+        if stream is not None and getattr(sys, name) is stream:
+            with suppress(OSError):
+                stream.flush()
+            setattr(sys, name, _unread(stream))
+
+
+def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(Unread(stream.fileno(), "w", closefd=False))
+    lines = stream.isatty() or stream is sys.__stderr__
+    return io.TextIOWrapper(buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=lines)

@@ -1,0 +1,70 @@
+"""Where a hospital's records, timings and counts are written, line by line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing, to_line
+
+
+class Ledger:
+    """Appends one hospital's records, timings and counts to its run folder; safe to use from two threads."""
+
+    def __init__(
+        self, run: Path, host: str, copy: Callable[[str, str], None] = lambda *_: None, *, kept: int | None = None
+    ) -> None:
+        """Create the files, which must not exist yet, or go on with them.
+
+        Args:
+            run: the run folder.
+            host: the hospital.
+            copy: gets the folder's name and the line of every entry too.
+            kept: how many bytes of the records are to be gone on from; what stands behind them is done again. Timings stay, and
+                what was read of the data is counted anew.
+
+        """
+        self._lock, self._copy = Lock(), copy
+        self._files = {}
+        for kind, folder in FOLDERS.items():
+            (run / folder).mkdir(exist_ok=True)
+            file = run / folder / f"{host}.jsonl"
+            if kept is not None and file.exists():
+                lasts = {Record: kept, SampleCounts: 0, Timing: _whole(file)}
+                os.truncate(file, lasts[kind])
+            self._files[kind] = file.open("x" if kept is None else "a", encoding="utf-8")
+        self._lines = self.records.read_bytes().count(b"\n")
+
+    def add(self, entry: Record | Timing | SampleCounts) -> None:
+        """Append an entry and flush it, so that it survives whatever happens next."""
+        with self._lock:
+            file = self._files[type(entry)]
+            if not file.closed:
+                line = to_line(entry)
+                file.write(line + "\n")
+                file.flush()
+                self._lines += isinstance(entry, Record)
+                self._copy(FOLDERS[type(entry)], line)
+
+    @property
+    def records(self) -> Path:
+        """The file of the records."""
+        return Path(self._files[Record].name)
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Count the bytes of the records, and the lines."""
+        return self._files[Record].tell(), self._lines
+
+    def close(self) -> None:
+        """Close the files; entries that come later are dropped."""
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+
+
+def _whole(file: Path) -> int:
+    """Count the bytes of a file's whole lines: a death may have torn the last one."""
+    return file.read_bytes().rfind(b"\n") + 1

@@ -1,0 +1,115 @@
+"""Where a run happens: a process of this machine, or a release in a cluster; ``place.json`` in its run folder says which."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import psutil
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fedskd_sim import clock
+from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.records import Moment
+
+FILE = "place.json"
+LOOK_S = 0.1
+ABOUT_S = 2.0
+"""By so much may two readings of the moment at which a process began differ: it is counted from a clock that people set."""
+Name = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A process: its number, when it began (UNIX seconds), and the machine whose number that is."""
+
+    pid: Annotated[int, Field(gt=1, lt=1 << 31)]
+    born: Moment
+    machine: str
+    runtime: Literal["processes"] = "processes"
+    run: str = ""
+    """The run's own name, by which its hospitals know what they have in custody."""
+    data: str = ""
+    """The folder with data files; empty for none."""
+
+    @classmethod
+    def of_this_process(cls) -> Here:
+        """Describe this process."""
+        return cls(os.getpid(), psutil.Process().create_time(), platform.node())
+
+    @property
+    def away(self) -> bool:
+        """Tell whether it is a process of another machine, of which nothing can be known here."""
+        return self.machine != platform.node()
+
+    def process(self) -> psutil.Process | None:
+        """Find it; None if it has ended, whoever has its number now, or belongs to another machine."""
+        try:
+            found = psutil.Process(self.pid)
+            same = abs(found.create_time() - self.born) < ABOUT_S and found.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return None
+        return found if same and not self.away else None
+
+    def terminate(self, patience: float) -> bool:
+        """Ask it to end, and tell whether it has within ``patience`` seconds; nobody else is ever signalled.
+
+        Raises:
+            OutputNotWritable: it is another user's.
+
+        """
+        process, deadline = self.process(), clock.now() + patience
+        try:
+            if process is not None:
+                process.terminate()
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied as error:
+            raise OutputNotWritable(f"process {self.pid} is another user's", fix="let that user stop it") from error
+        while self.process() and clock.now() < deadline:
+            clock.sleep(LOOK_S)
+        return self.process() is None
+
+
+@dataclass(frozen=True, slots=True)
+class InCluster:
+    """A release in a cluster; ``collected``: it has ended, and its results are in the folder."""
+
+    release: Name
+    namespace: Name
+    context: str
+    collected: bool = False
+    runtime: Literal["kubernetes"] = "kubernetes"
+
+
+Place = Here | InCluster
+_FORM: TypeAdapter[Place] = TypeAdapter(Place)
+
+
+def note(folder: Path, place: Place) -> None:
+    """Note where a run happens, for `fedskd-sim status` and its kin."""
+    draft = folder / f".{FILE}.draft"
+    draft.write_text(json.dumps(asdict(place), indent=1) + "\n", encoding="utf-8")
+    draft.replace(folder / FILE)
+
+
+def read(folder: Path) -> Place | None:
+    """Read where the run of a folder happens; None where it was never noted.
+
+    Raises:
+        RunUnreadable: the folder is no run folder, or what it says of its place is damaged.
+
+    """
+    if not (folder / "scenario.yaml").is_file():
+        raise RunUnreadable(f"{folder} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
+    file = folder / FILE
+    try:
+        return _FORM.validate_json(file.read_bytes(), strict=True) if file.exists() else None
+    except (OSError, ValidationError) as error:
+        text = "it does not say where the run is: neither a process with its machine and birth nor a release"
+        fix = "stop the run where it runs; remove this file to read what is in the folder"
+        raise RunUnreadable(text, fix=fix, where=Where(str(file))) from error

@@ -1,0 +1,176 @@
+"""Hospitals that die and come back, and runs of which everything died: they end with the undisturbed run's bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from watching import PATIENCE_S, PLACEBO, events, hospitals_of, until
+
+from fedskd_sim.errors import CustodyForeign, HospitalCrashed, OutputNotWritable, RunUnreadable
+
+pytestmark = pytest.mark.usefixtures("temporary")
+LEARNS = """
+name: learns
+data: {{name: synthetic-skin, samples: 150, image_size: 16, classes: 3}}
+hospitals:
+  - {{name: h0, architecture: cnn-plain}}
+  - {{name: h1, architecture: cnn-residual}}
+  - {{name: h2, architecture: cnn-plain}}
+{rest}
+timeouts: {{register: 60, hop: 90, receipt: 60, retry: 2, goodbye: 2, stop: 2}}
+"""
+KINDS = {
+    "ensemble and averaged weights": "algorithm: {name: fedskd, rounds: 2}\nprediction: {council: true, model: mix}",
+    "FedAvg": "algorithm: {name: fedavg, rounds: 2, architecture: cnn-plain}",
+}
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Give everything that must not depend on what happened, by file."""
+    kinds = ("records", "weights", "predictions", "samples")
+    return {f"{kind}/{file.name}": file.read_bytes() for kind in kinds for file in sorted((folder / kind).glob("*"))}
+
+
+def finished(out: Path, name: str) -> int:
+    return len(events(out, name, "finished"))
+
+
+def kill(out: Path, name: str) -> None:
+    os.kill(hospitals_of(out)[name], signal.SIGKILL)
+
+
+def launched(path: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def resumed(out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fedskd_sim", "resume", str(out), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hospitals_that_are_killed_come_back(kind: str, scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
+    """Every hospital is killed once, in another phase each; the run ends well, with the undisturbed run's bytes."""
+    path, out = scenario_file(LEARNS.format(rest=KINDS[kind])), tmp_path / "out"
+    process = launched(path, out)
+    for number, name in enumerate(("h0", "h1", "h2")):
+        until(lambda name=name, least=1 + 2 * number: finished(out, name) >= least or process.poll() is not None)
+        kill(out, name)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert [event["number"] for event in events(out, name="restarted")] == [1, 1, 1]
+    assert results(out) == results(run(path, "memory"))
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+@pytest.mark.parametrize("controller", ["alive", "dead"])
+def test_a_killed_hospital_needs_no_controller_to_come_back(transport: str, controller: str, started: Callable) -> None:
+    """On every link, with the controller alive or dead, twice at one place: it is where the others know it, and goes on."""
+    process, out = started(transport=transport, rounds=10, seconds=0.1, receipt=60)
+    if controller == "dead":
+        os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
+    for lives in (1, 2):
+        kill(out, "h1")
+        until(lambda lives=lives: len(events(out, "h1", "listening")) > lives or process.poll() is not None)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert len(events(out, "h1", "restarted")) == 2
+    text = [json.loads(line) for line in (out / "records" / "h1.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len({(line["kind"], line["model"], line["round"], line["hop"]) for line in text}) == len(text) == 1 + 3 * 10 + 3
+
+
+def test_who_dies_over_and_over_ends_the_run(started: Callable) -> None:
+    """After the restarts that the scenario allows, in a row without a record, the death ends the run as it did before."""
+    process, out = started(custody="{restarts: 1}", seconds=3, receipt=60)
+    for lives in (1, 2):
+        kill(out, "h1")
+        until(lambda lives=lives: len(events(out, "h1", "listening")) > lives or process.poll() is not None)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == HospitalCrashed.exit_code
+    assert "'h1' died by signal 9" in errors
+
+
+@pytest.mark.parametrize("how", ["interrupt", "power cut"])
+def test_a_run_of_which_everything_died_is_resumed(how: str, scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
+    """After Ctrl-C, and after all its processes were killed at once, even twice: the same bytes as undisturbed."""
+    path, out = scenario_file(LEARNS.format(rest=KINDS["ensemble and averaged weights"])), tmp_path / "out"
+    process = launched(path, out)
+    until(lambda: finished(out, "h0") >= 3 or process.poll() is not None)
+    if how == "interrupt":
+        process.send_signal(signal.SIGTERM)
+    else:
+        for pid in (process.pid, *hospitals_of(out).values()):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE_S)
+    until(lambda: hospitals_of(out) == {})
+    done = resumed(out)
+    assert done.returncode == 0, done.stderr
+    assert results(out) == results(run(path, "memory"))
+    again = resumed(out)
+    assert (again.returncode, "has ended well" in again.stderr) == (RunUnreadable.exit_code, True), again.stderr
+
+
+def test_a_run_is_resumed_at_random_instants(scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
+    """Everything is killed again and again, wherever it is; each life goes on from the last, and nothing is lost or doubled."""
+    hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
+    text = PLACEBO.format(hospitals=hospitals, rounds=20, seconds=0.02, size=300_000, transport="tcp", hop=60)
+    text = text.replace("receipt: 5", "receipt: 60")
+    path, out, draw = scenario_file(text), tmp_path / "out", random.Random(7)
+    process = launched(path, out)
+    for _ in range(6):
+        before = finished(out, "h1")
+        enough = before + draw.randrange(1, 4)
+        until(lambda enough=enough, going=process: finished(out, "h1") >= enough or going.poll() is not None)
+        for pid in (process.pid, *hospitals_of(out).values()):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+        until(lambda: hospitals_of(out) == {})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fedskd_sim", "resume", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert results(out) == results(run(path, "memory"))
+
+
+def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
+    """A run that still goes on, custody of another program, a second resume beside the first."""
+    process, out = started(rounds=60)
+    going = resumed(out)
+    assert (going.returncode, "still goes on" in going.stderr) == (RunUnreadable.exit_code, True)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_S)
+    scenario = out / "scenario.yaml"
+    whole = scenario.read_text(encoding="utf-8")
+    scenario.write_text(whole + "\n# changed\n", encoding="utf-8")
+    foreign = resumed(out)
+    assert foreign.returncode == CustodyForeign.exit_code, foreign.stderr
+    assert "scenario was" in foreign.stderr
+    scenario.write_text(whole, encoding="utf-8")
+    place = json.loads((out / "place.json").read_text(encoding="utf-8"))
+    (out / "place.json").write_text(json.dumps({**place, "run": ""}), encoding="utf-8")
+    nameless = resumed(out)
+    assert (nameless.returncode, "no run of processes" in nameless.stderr) == (RunUnreadable.exit_code, True)
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(started: Callable, run: Callable) -> None:
+    """A hospital that can keep nothing more ends the run with exit code 31 and words; with room again it goes on."""
+    import resource
+
+    process, out = started(rounds=20, seconds=0.05)
+    resource.prlimit(hospitals_of(out)["h1"], resource.RLIMIT_FSIZE, (50_000, 50_000))
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == OutputNotWritable.exit_code, errors
+    assert "custody/h1" in errors
+    done = resumed(out)
+    assert done.returncode == 0, done.stderr
+    assert results(out) == results(run(out / "scenario.yaml", "memory"))
