@@ -159,13 +159,24 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
 def _parsed(lines: Iterable[str], kind: type[Line], file: Path) -> Iterator[Line]:
     for number, line in enumerate(lines, 1):
         try:
-            values: dict[str, Any] = json.loads(line)
-            if kind is Record:
-                values["measures"] = {name: Measure(*pair) for name, pair in values["measures"].items()}
-            yield _checked(kind(**values))
+            yield _made(json.loads(line), kind)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             where = Where(str(file), number)
             raise RunUnreadable(f"damaged line: {error}", fix="run the scenario again", where=where) from error
+
+
+def parse_record(line: str | bytes) -> Record:
+    """Read one line of a hospital's records; raises ValueError for what is none."""
+    try:
+        return _made(json.loads(line), Record)
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _made(values: dict[str, Any], kind: type[Line]) -> Line:
+    if kind is Record:
+        values["measures"] = {name: Measure(*pair) for name, pair in values["measures"].items()}
+    return _checked(kind(**values))
 
 
 def _checked(entry: Line) -> Line:

@@ -14,6 +14,7 @@ from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
 from fedskd_sim.cli.launch import launch
+from fedskd_sim.cli.verify import verify
 from fedskd_sim.scenario import Scenario
 
 
@@ -87,6 +88,7 @@ for command in (
     stop,
     collect,
     report,
+    verify,
     members.controller,
     members.hospital,
     members.conduct,
