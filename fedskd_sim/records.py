@@ -230,6 +230,12 @@ def _first(error: ValueError) -> str:
     return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
 
 
+def parse_record(line: str | bytes) -> Record:
+    """Read one line of a hospital's records; raises ValueError for what is none."""
+    record: Record = _forms()[Record].validate_json(line, strict=True)
+    return _checked(record)
+
+
 def _checked(entry: Line) -> Line:
     """Refuse shares that are none, and counts without all splits; raises ValueError."""
     if isinstance(entry, SampleCounts) and {*entry.used} != {"train", "validation", "test"}:

@@ -15,6 +15,7 @@ from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
 from fedskd_sim.cli.launch import launch
 from fedskd_sim.cli.resume import resume
+from fedskd_sim.cli.verify import verify
 from fedskd_sim.scenario import Scenario
 
 
@@ -90,6 +91,7 @@ for command in (
     collect,
     report,
     resume,
+    verify,
     members.controller,
     members.hospital,
     members.conduct,

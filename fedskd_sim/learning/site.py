@@ -18,13 +18,18 @@ from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
 from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, load, pooled
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
-from fedskd_sim.learning.models import blueprint, build
+from fedskd_sim.learning.models import ImageShape, blueprint, build
 from fedskd_sim.learning.session import Course, NonFinite, Pupils, Teaching, train
 from fedskd_sim.learning.weights import FLOATS, export, install, snapshot, spec_of, tensor_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
-from fedskd_sim.scenario import Architecture, Similarity
+from fedskd_sim.scenario import Architecture, Scenario, Similarity
 from fedskd_sim.seeds import seed
+
+
+def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
+    """Describe the model of every hospital, given what its inputs look like."""
+    return {name: spec_of(blueprint(scenario.architecture(name), shape)) for name in scenario.members}
 
 
 class Site:
@@ -46,7 +51,7 @@ class Site:
 
     def specs(self) -> Mapping[str, Spec]:
         """Describe the model of every hospital."""
-        return {name: spec_of(blueprint(self.scenario.architecture(name), self.shape)) for name in self.scenario.members}
+        return specs_of(self.scenario, self.shape)
 
     @cached_property
     def data(self) -> HospitalData:

@@ -35,13 +35,14 @@ FLAGS = {
     "collect": {"run", "--out", *PLACE, "--keep"},
     "report": {"run", "--format"},
     "resume": {"run", "--anyway"},
+    "verify": {"run", "--data"},
     "models": set(),
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
     "conduct": {"folder", "--secret", "--check"},
     "results": {"folder", "--fetched"},
 }
-COMMANDS = ("launch", "compare", "status", "logs", "stop", "collect", "report", "models")
+COMMANDS = ("launch", "compare", "status", "logs", "stop", "collect", "report", "verify", "models")
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
 WATCHED = f"""\
 import sys

@@ -1,0 +1,222 @@
+"""The proof that a run's records and weights are whole: every step has one record, and every model the bytes with which it left.
+
+What is proven: each file in ``records`` has exactly the records that the scenario's program leaves, in order, to its end or as far
+as the run got; where a model or a sum arrives it has the digest with which it left the stop before, and where it sets out, that of
+the home model wherever a record tells it (`fedskd_sim.custody.due.Due.origin`); each file in ``weights`` has the digest under which
+its model was evaluated. Measures, counts of samples and steps, and reasons have no digest: nothing is said of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
+from fedskd_sim.custody.finals import Finals
+from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
+from fedskd_sim.messages import Spec
+from fedskd_sim.records import Record, parse_record
+from fedskd_sim.scenario import Scenario, load
+from fedskd_sim.topology import Stop, Topology
+
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+FIX = "what stands there is not what this run has left: restore the file from a copy, or run the scenario again"
+
+
+class Verdict(NamedTuple):
+    """What was found; without a ``broken`` the run is whole as far as it got."""
+
+    broken: ChainBroken | None
+    """The first break in the order of the run."""
+    records: int = 0
+    due: int = 0
+    links: int = 0
+    """Digests that were equal to that of the stop before."""
+    begins: int = 0
+    """Ways of which no record tells with which digest they begin."""
+    weights: int = 0
+    """Files of weights that have the digest that records say."""
+    unchecked: int = 0
+    """Those of which that is not known."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if self.broken:
+            return str(self.broken)
+        far = "whole" if self.records == self.due else "whole as far as it got"
+        rest = f", {self.unchecked} not compared" if self.unchecked else ""
+        open_ = f", {self.begins} begin with a digest that no record tells" if self.begins else ""
+        proven = f"{self.records} of {self.due} records, {self.links} links of digests{open_}"
+        return f"{far}: {proven}, {self.weights} files of weights{rest}"
+
+
+class Entry(NamedTuple):
+    """A record and where it stands."""
+
+    record: Record
+    where: Where
+
+
+def verify(
+    run: Path, scenario: Scenario | None = None, tables: Mapping[str, Spec] | None = None, ended: Collection[str] = ()
+) -> Verdict:
+    """Prove that what a run has left is whole, or find the first break.
+
+    Args:
+        run: the run folder.
+        scenario: the run's, where that is known: the one in the folder is then not read.
+        tables: tensors of each hospital's model in the order of its network, which files of weights do not keep; without them
+            these files are not compared.
+        ended: hospitals that are known to have finished their program; whoever has left weights has, too.
+
+    Raises:
+        RunUnreadable: it is no run folder, or has no records.
+        ScenarioError: its scenario cannot be read.
+
+    """
+    if not (run / "scenario.yaml").is_file() or not any(run.glob("records/*.jsonl")):
+        raise RunUnreadable(f"{run} has no scenario or no records", fix="give the folder that 'fedskd-sim launch' named")
+    proof = _Proof(run, scenario or load(run / "scenario.yaml").scenario, ended)
+    breaks = [*proof.strangers(), *proof.lines(), *proof.gaps(), *proof.chain()]
+    finals = Finals(run, proof.scenario, tables or {})
+    if not breaks:
+        breaks = [((proof.topology.behind, 0), error) for error in finals.breaks(proof.entries())]
+    first = min(breaks, key=lambda one: one[0])[1] if breaks else None
+    counts = sum(map(len, proof.found.values())), sum(len(due.steps) for due in proof.due.values())
+    return Verdict(first, *counts, proof.links, proof.begins, finals.equal, finals.unknown)
+
+
+Found = tuple[tuple[int, int], ChainBroken]
+"""A break, and when in the run it lies: round and hop."""
+
+
+class _Proof:
+    def __init__(self, run: Path, scenario: Scenario, ended: Collection[str]) -> None:
+        self.run, self.scenario, self.topology = run, scenario, Topology.of(scenario)
+        self.due = {name: Due(scenario, self.topology, name) for name in scenario.names}
+        self.ended = {*ended, *(name for name in scenario.names if (run / "weights" / f"{name}.safetensors").exists())}
+        self.found: dict[str, dict[Mark, Entry]] = {name: {} for name in scenario.names}
+        self.links = self.begins = 0
+
+    def entries(self) -> Iterator[Record]:
+        """Give all records that stand where they should."""
+        return (entry.record for some in self.found.values() for entry in some.values())
+
+    def strangers(self) -> Iterator[Found]:
+        """Find files of hospitals that the scenario does not have."""
+        for file in sorted(self.run.glob("records/*")):
+            if file.suffix != ".jsonl" or file.stem not in self.due:
+                yield (0, 0), _broken("foreign: the scenario has no such hospital", Where(str(file)))
+
+    def lines(self) -> Iterator[Found]:
+        """Compare every file with what is due, line by line; gives the first break of each."""
+        for name, due in self.due.items():
+            file = self.run / "records" / f"{name}.jsonl"
+            raw = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+            wanted, when = iter(due.steps), (0, 0)
+            for number, line in enumerate(raw, 1):
+                where, expected = Where(str(file), number), next(wanted, None)
+                when = expected[:2] if expected else when
+                try:
+                    if not line.endswith(b"\n"):
+                        raise _broken("torn: the last line has no end", where)
+                    record = parse_record(line)
+                    self._compare(Entry(record, where), expected, due, raw[number:])
+                except ChainBroken as error:
+                    yield when, error
+                    break
+                except ValueError as error:
+                    yield when, _broken(f"altered: no record can be read: {error}", where)
+                    break
+                self.found[name][mark(record)] = Entry(record, where)
+
+    def _compare(self, entry: Entry, expected: Mark | None, due: Due, rest: list[bytes]) -> None:
+        """Raise for a record that is not the one that is due, or whose fields are not this scenario's."""
+        record, found = entry.record, mark(entry.record)
+        if found != expected:
+            before = self.found[due.host].get(found)
+            if before:
+                raise _broken(f"doubled: {found} stands in line {before.where.line} already", entry.where)
+            if found not in due.steps:
+                raise _broken(f"foreign: the run has no {str(found).removeprefix('the ')}", entry.where)
+            later = any(_marked(line) == expected for line in rest)
+            raise _broken(f"{'swapped' if later else 'missing'}: {expected} should stand before {found}", entry.where)
+        given = (record.scenario, record.seed, record.architecture)
+        wanted = (self.scenario.name, self.scenario.seed, self.scenario.architecture(record.model).name)
+        if given != wanted:
+            raise _broken(f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)", entry.where)
+        at_home = record.hop == 0 or record.kind == "council"
+        if bool(record.digest_in) == at_home or bool(record.digest_out) == (at_home and record.outcome == "evaluated"):
+            raise _broken(f"altered: {found} has digests where there are none, or none where there are", entry.where)
+        if not all(_DIGEST.fullmatch(text) for text in (record.digest_in, record.digest_out) if text):
+            raise _broken("altered: a digest that is none", entry.where)
+        if record.outcome not in OUTCOMES.get(record.kind, TRAINING):
+            raise _broken(f"altered: {found} was not {record.outcome}", entry.where)
+        taken = record.outcome == "passed" and record.kind == "homecoming" and not self.scenario.prediction.keeps_slow
+        same = taken or record.kind in ("evaluation", "gather")
+        if same and record.digest_in != record.digest_out:
+            raise _broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
+
+    def gaps(self) -> Iterator[Found]:
+        """Find records that must be there, since others are that came after them."""
+        reached = {
+            name: (len(due.program), Where(f"{name!r} has finished")) for name, due in self.due.items() if name in self.ended
+        }
+        for entry in (entry for some in self.found.values() for entry in some.values()):
+            record = entry.record
+            if record.hop and record.kind != "council":
+                sender = self.topology.sender(_stop(record))
+                due = self.due[sender]
+                step = (
+                    due.departures[record.round]
+                    if record.hop == 1
+                    else due.program.position(record.model, record.round, record.hop - 1)
+                )
+                if step is not None and step > reached.get(sender, (-1, None))[0]:
+                    reached[sender] = step, entry.where
+        for name, (step, since) in reached.items():
+            for number, (wanted, index) in enumerate(self.due[name].steps.items(), 1):
+                if index < step and wanted not in self.found[name]:
+                    where = Where(str(self.run / "records" / f"{name}.jsonl"), number)
+                    yield wanted[:2], _broken(f"missing: {wanted} is not here, though what came later is ({since})", where)
+                    break
+
+    def chain(self) -> Iterator[Found]:
+        """Compare the digest of everything that arrives with that of the stop before it."""
+        for some in self.found.values():
+            for found, entry in some.items():
+                if not found.hop or found.kind == "council":
+                    continue
+                before = self._before(found)
+                if before is None:
+                    self.begins += found.hop == 1
+                elif before.record.digest_out == entry.record.digest_in:
+                    self.links += 1
+                else:
+                    digests = f"{entry.record.digest_in}, and left with {before.record.digest_out} ({before.where})"
+                    yield found[:2], _broken(f"altered: {found} arrived with the digest {digests}", entry.where)
+
+    def _before(self, found: Mark) -> Entry | None:
+        """Give the record of the stop before one, if it is known which that is, and it is there."""
+        if found.hop == 1:
+            origin = self.due[found.model].origin(found.round)
+            return self.found[found.model].get(origin) if origin else None
+        stop = self.topology.stop(found.model, found.round, found.hop - 1)
+        return self.found[stop.host].get(Mark(stop.round, stop.hop, stop.kind, stop.host, stop.model))
+
+
+def _stop(record: Record) -> Stop:
+    return Stop(record.round, record.hop, record.host, record.model, record.kind)  # type: ignore[arg-type]
+
+
+def _marked(line: bytes) -> Mark | None:
+    try:
+        return mark(parse_record(line))
+    except ValueError:
+        return None
+
+
+def _broken(text: str, where: Where) -> ChainBroken:
+    return ChainBroken(text, fix=FIX, where=where)
