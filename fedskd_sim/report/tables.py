@@ -155,7 +155,7 @@ def summarise(
         architectures=tuple(architectures.get(name, "") for name in hospitals),
         matrices=matrices,
         bases=tuple(counts.get(name, Basis(0)) for name in hospitals),
-        ways={name: _way(records, name, len(hospitals)) for name in hospitals},
+        ways=_ways(records, hospitals),
         council=council(records),
         unseen=unseen(records, held_out),
         memory=remembered(records),
@@ -238,22 +238,26 @@ def _matrix(cells: Mapping[tuple[str, str], Record], hospitals: tuple[str, ...],
     return Matrix(tuple(tuple(value(model, host) for host in hospitals) for model in hospitals))
 
 
-def _way(records: Iterable[Record], model: str, size: int) -> tuple[Step, ...]:
-    steps = (
-        Step(
-            stop=size * (record.round - 1) + max(1, record.hop) if record.round else 0,
-            round=record.round,
-            hop=record.hop,
-            host=record.host,
-            home=record.host == model,
-            rolled_back=record.outcome == "rolled_back",
-            accuracy=record.measures.get("accuracy", NOTHING).mean,
-            drift=record.measures.get("drift", NOTHING).mean,
-        )
-        for record in records
-        if record.model == model and record.kind in SESSIONS
+def _ways(records: Iterable[Record], hospitals: tuple[str, ...]) -> dict[str, tuple[Step, ...]]:
+    """Give every model's sessions in the order of their stops."""
+    found: dict[str, list[Step]] = {name: [] for name in hospitals}
+    for record in records:
+        if record.kind in SESSIONS and record.model in found:
+            found[record.model].append(_step(record, len(hospitals)))
+    return {name: tuple(sorted(steps, key=lambda step: step.stop)) for name, steps in found.items()}
+
+
+def _step(record: Record, size: int) -> Step:
+    return Step(
+        stop=size * (record.round - 1) + max(1, record.hop) if record.round else 0,
+        round=record.round,
+        hop=record.hop,
+        host=record.host,
+        home=record.host == record.model,
+        rolled_back=record.outcome == "rolled_back",
+        accuracy=record.measures.get("accuracy", NOTHING).mean,
+        drift=record.measures.get("drift", NOTHING).mean,
     )
-    return tuple(sorted(steps, key=lambda step: step.stop))
 
 
 def _counts(records: Sequence[Record]) -> Counts:

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fedskd_sim import clock
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
-from fedskd_sim.records import Moment
+from fedskd_sim.records import NO_OTHER_KEYS, Moment
 
 FILE = "place.json"
 LOOK_S = 0.1
@@ -27,6 +27,7 @@ Name = Annotated[str, Field(min_length=1)]
 class Here:
     """A process: its number, when it began (UNIX seconds), and the machine whose number that is."""
 
+    __pydantic_config__ = NO_OTHER_KEYS
     pid: Annotated[int, Field(gt=1, lt=1 << 31)]
     born: Moment
     machine: str
@@ -79,6 +80,7 @@ class Here:
 class InCluster:
     """A release in a cluster; ``collected``: it has ended, and its results are in the folder."""
 
+    __pydantic_config__ = NO_OTHER_KEYS
     release: Name
     namespace: Name
     context: str

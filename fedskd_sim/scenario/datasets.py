@@ -163,6 +163,8 @@ class AbideRois(Part):
     """What a hospital is: one of 20 scanners, or one of 17 institutions."""
     site: str = ""
     """The scanner or institution this hospital owns, for example NYU."""
+    missing: Literal["refuse", "skip"] = "refuse"
+    """What to do about subjects of the table whose file is not there: refuse, or leave them out and count them."""
     test_fold: Fold = 0
     """Fold used for testing; folds never split a subject."""
     validation_fold: Fold = 1

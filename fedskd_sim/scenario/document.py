@@ -9,6 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
@@ -83,6 +84,7 @@ def shortened(text: str) -> str:
 
 def _compose(path: Path, text: str) -> Node:
     try:
+        _check_extent(path, text)
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         raise _explained(error, path, text) from error
@@ -99,6 +101,33 @@ def _compose(path: Path, text: str) -> Node:
         problem = f"a scenario is a mapping of keys to values, this file holds {found}"
         raise ScenarioSyntaxError(problem, fix="begin with 'name: ...'", where=Where(str(path), 1))
     return root
+
+
+def _check_extent(path: Path, text: str) -> None:
+    """Refuse what is nested too deeply, or has too many values once its anchors are written out, before any of it is built.
+
+    Raises:
+        ScenarioSyntaxError: it is such a text.
+
+    """
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    total = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        if isinstance(event, CollectionEndEvent):
+            anchor, before = open_.pop()
+            sizes |= {anchor: total - before} if anchor else {}
+            continue
+        if isinstance(event, NodeEvent):
+            total += sizes.get(event.anchor, 1) if isinstance(event, AliasEvent) else 1
+        if isinstance(event, CollectionStartEvent):
+            open_.append((event.anchor, total - 1))
+        line = event.start_mark.line + 1
+        if len(open_) > MOST_LEVELS + 1:
+            raise ScenarioSyntaxError(TOO_DEEP, fix="a scenario needs five levels at most", where=Where(str(path), line))
+        if total > MOST_NODES:
+            text = f"too many values (over {MOST_NODES}): anchors may expand"
+            raise ScenarioSyntaxError(text, fix="write the values out", where=Where(str(path), line))
 
 
 def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxError:
@@ -161,7 +190,7 @@ class _Builder:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
                 raise self._refused("a list or a mapping stands where a key should", "write 'key: value'", path, line)
-            key = key_node.value
+            key = self._text(key_node, path, line)
             if key == "<<":
                 raise self._refused("merge keys are not part of YAML 1.2", "write the keys out", (*path, key), line)
             if key in seen:
@@ -175,13 +204,20 @@ class _Builder:
     def _scalar(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> Any:
         kind = str(node.tag).removeprefix(YAMLS_OWN)
         if kind in TEXT:
-            return node.value
+            return self._text(node, path, line)
         try:
             return YAML(typ="safe", pure=True).load(node.value)
         except (YAMLError, ValueError) as error:
             raise self._refused(
                 f"{shortened(node.value)!r} cannot be read as {kind}", "quote it if it is text", path, line
             ) from error
+
+    def _text(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> str:
+        """Give a text; two escapes of which each is half of a character (as in JSON) are that character."""
+        try:
+            return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise self._refused("a text has half of a character (\\ud800 to \\udfff)", "write the character", path, line) from error
 
     def _refused(self, problem: str, fix: str, path: tuple[Key, ...], line: int) -> ScenarioSyntaxError:
         return ScenarioSyntaxError(problem, fix=fix, key=path, where=Where(self.file, line))

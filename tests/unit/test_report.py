@@ -326,11 +326,11 @@ def test_the_page_shows_scenario_and_environment_as_text(tmp_path: Path) -> None
 
 
 def test_a_damaged_record_is_named_by_file_and_line(tmp_path: Path) -> None:
-    """A truncated line gives RunUnreadable with its place, and no report is written."""
+    """A truncated line, its newline apart, gives RunUnreadable with its place, and no report is written."""
     run = folder(tmp_path, story(THREE), THREE)
     file = run / "records" / "east.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
-    file.write_text("\n".join([*lines[:2], lines[2][:40]]), encoding="utf-8")
+    file.write_text("\n".join([*lines[:2], lines[2][:40], ""]), encoding="utf-8")
     with pytest.raises(RunUnreadable) as caught:
         write(run, THREE)
     assert str(caught.value.where) == f"{file}:3"

@@ -3,7 +3,7 @@
 Expected, as the Preprocessed Connectomes Project gives them: a table with the columns ``SITE_ID``, ``SUB_ID``, ``FILE_ID`` and
 ``DX_GROUP`` (1 autism, 2 control), and for every row a file ``FILE_ID_rois_ATLAS.1D`` in any folders below that of the table: one
 line that begins with #, then T lines of R numbers, the signal of each region. Rows whose FILE_ID is no_filename have no recording
-and are skipped.
+and are skipped; with ``missing: skip`` so are those whose file is not there, and both are counted.
 
 Connectivity is Pearson's r over time, cut and transformed as in `abide` beside it. A region whose signal is constant or
 not a number is silent: its z is 0 in that subject, and it is left out for everybody if it is silent in more than `MOST_SILENT` of
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers import csvfile, cut, names, npz, splits
+from fedskd_sim.learning.readers import csvfile, cut, names, npz, splits, tree
 from fedskd_sim.learning.readers.abide import LARGEST_R, MOST_SILENT
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.samples import Arrays, Facts
@@ -30,6 +31,7 @@ from fedskd_sim.scenario import AbideRois
 CLASSES = ("control", "asd")
 LABELS = {"1": 1, "2": 0}
 NO_FILE = "no_filename"
+ABSENT = "without a file here"
 NEEDED = ("SITE_ID", "SUB_ID", "FILE_ID", "DX_GROUP")
 FEWEST_POINTS = 3
 _PIPELINES = frozenset({"ccs", "cpac", "dparsf", "niak", "filt_global", "filt_noglobal", "nofilt_global", "nofilt_noglobal"})
@@ -47,7 +49,7 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
 
     """
     path = npz.find(dataset.file, folder)
-    table, labels, skipped = _table(path)
+    table, labels, skipped = _table(dataset, path)
     chosen = _splits(dataset, table, labels, (scenario_seed, name))
     files = _files(path, table, dataset.atlas)
     regions = kept(files)
@@ -60,7 +62,7 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
 def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Compute the connectivity of one site, Fisher z with diagonal 0; raises as `facts`."""
     path = npz.find(dataset.file, folder)
-    table, labels, _ = _table(path)
+    table, labels, _ = _table(dataset, path)
     chosen = _splits(dataset, table, labels, (scenario_seed, name))
     rows = chosen.rows
     files = _files(path, table, dataset.atlas)
@@ -165,31 +167,36 @@ def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
     return regions
 
 
-def _table(path: Path) -> tuple[list[Row], NDArray[np.int64], list[Row]]:
-    """Read the subjects that have a recording, their labels, and the subjects that have none."""
+def _table(dataset: AbideRois, path: Path) -> tuple[list[Row], NDArray[np.int64], dict[str, list[Row]]]:
+    """Read the subjects that have a recording, their labels, and by reason the subjects that are skipped."""
     whole = csvfile.rows(path, NEEDED)
-    table, skipped = ([row for row in whole if (row["FILE_ID"] == NO_FILE) == without] for without in (False, True))
+    table, none = ([row for row in whole if (row["FILE_ID"] == NO_FILE) == without] for without in (False, True))
+    skipped = {"without a recording": none}
+    if dataset.missing == "skip":
+        there = {file.name.casefold() for file in tree.ending(path.parent, f"_rois_{dataset.atlas}.1D")}
+        kept = [row for row in table if f"{row['FILE_ID']}_rois_{dataset.atlas}.1D".casefold() in there]
+        table, skipped[ABSENT] = kept, [row for row in table if row not in kept]
     wrong = [row for row in table if row["DX_GROUP"] not in LABELS]
     if wrong:
         raise npz.corrupt(f"{path}: {wrong[0]['FILE_ID']} has DX_GROUP {wrong[0]['DX_GROUP']!r}, not 1 or 2")
     if not table:
-        raise npz.corrupt(f"{path} has no subject with a FILE_ID")
+        raise npz.corrupt(f"{path} has no subject with a FILE_ID" + (" whose file is there" if skipped.get(ABSENT) else ""))
     names.check_once(path, table, "SUB_ID", "FILE_ID")
     names.check_spelling(path, table, "SITE_ID")
     names.check_spelling(path, [{"institution": _institution(row["SITE_ID"])} for row in table], "institution")
     return table, np.array([LABELS[row["DX_GROUP"]] for row in table]), skipped
 
 
-def _besides(dataset: AbideRois, path: Path, table: list[Row], skipped: list[Row]) -> dict[str, Counter[str]]:
-    """Count the subjects without a recording, and the recordings of nobody in the table."""
-    found: dict[str, Counter[str]] = {"without a recording": Counter(), splits.others_of(dataset): Counter()}
-    for row in skipped:
+def _besides(dataset: AbideRois, path: Path, table: list[Row], skipped: Mapping[str, list[Row]]) -> dict[str, Counter[str]]:
+    """Count the subjects that are skipped, and the recordings of nobody in the table."""
+    found: dict[str, Counter[str]] = {**{reason: Counter() for reason in skipped}, splits.others_of(dataset): Counter()}
+    for why, row in [(why, row) for why, rows in skipped.items() for row in rows]:
         site = row["SITE_ID"] if dataset.by == "site" else _institution(row["SITE_ID"])
         label = LABELS.get(row["DX_GROUP"])
-        reason = "without a recording" if site == dataset.site else splits.others_of(dataset)
+        reason = why if site == dataset.site else splits.others_of(dataset)
         found[reason][splits.UNLABELLED if label is None else CLASSES[label]] += 1
     known, end = {row["FILE_ID"].casefold() for row in table}, f"_rois_{dataset.atlas}.1D"
-    files = {file.name.removesuffix(end).casefold() for file in path.parent.rglob(f"*{end}") if not file.name.startswith(".")}
+    files = {file.name.removesuffix(end).casefold() for file in tree.ending(path.parent, end)}
     return {**found, "recordings that the table does not name": Counter({splits.UNLABELLED: len(files - known)})}
 
 
@@ -209,13 +216,15 @@ def _institution(site: str) -> str:
 def _files(path: Path, table: list[Row], atlas: str) -> tuple[Path, ...]:
     """Find the file of each subject."""
     places: dict[str, list[Path]] = {}
-    for file in sorted(path.parent.rglob(f"*_rois_{atlas}.1D")):
+    for file in tree.ending(path.parent, f"_rois_{atlas}.1D"):
         places.setdefault(file.name.casefold(), []).append(file)
     wanted = [f"{row['FILE_ID']}_rois_{atlas}.1D" for row in table]
     found = [places.get(file.casefold(), []) for file in wanted]
     missing = [file for file, known in zip(wanted, found, strict=True) if file not in {place.name for place in known}]
     if missing:
-        raise npz.corrupt(f"{missing[0]} is not below {path.parent}; {len(missing)} of {len(wanted)} subjects have no file")
+        text = f"{missing[0]} is not below {path.parent}; {len(missing)} of {len(wanted)} subjects have no file"
+        fix = "fetch them too, or leave these subjects out, as after a quality control, with 'missing: skip'"
+        raise DataCorrupt(text, fix=fix, key=("data", "file"))
     twice = [known for known in found if len(known) > 1]
     if twice:
         raise npz.corrupt(f"{twice[0][0]} and {twice[0][1]} are both there: keep the files of one pipeline below {path.parent}")

@@ -11,6 +11,7 @@ from fedskd_sim.learning.readers.names import folded
 from fedskd_sim.learning.readers.npz import corrupt
 
 Row = dict[str, str]
+LONGEST = 1000
 
 
 def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
@@ -29,15 +30,22 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> lis
         raise corrupt(f"{path} cannot be read: {error}") from error
     lines = text.splitlines()
     try:
-        header, *table = csv.reader(lines or [""], delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
+        lines = lines or [""]
+        header, *table = csv.reader(lines, delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
     except csv.Error as error:
         raise corrupt(f"{path} cannot be read: {error}") from error
+    if ";" in lines[0] and not any(name in header for name in needed):
+        text, fix = f"{path} is separated by semicolons", "save it with commas or tabs between the values"
+        raise DataCorrupt(text, fix=fix, key=("data", "file"))
     places = _places(path, [name.strip() for name in header], needed, optional)
     found: list[Row] = []
     for number, cells in enumerate(filter(None, table), 1):
         if any(cell.strip() for cell in cells[len(header) :]):
             raise corrupt(f"{path}: row {number} has {len(cells)} values for {len(header)} columns")
         found.append({name: cells[place].strip() if place < len(cells) else "" for name, place in places.items()})
+        strange = [name for name, value in found[-1].items() if len(value) > LONGEST or not value.replace("\n", "").isprintable()]
+        if strange:
+            raise corrupt(f"{path}: row {number} has a {strange[0]} that is no word: {found[-1][strange[0]][:40]!r}")
         empty = [name for name, value in found[-1].items() if not value]
         if empty:
             raise corrupt(f"{path}: row {number} has no {empty[0]}")

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from fedskd_sim.errors import DataCorrupt
+from fedskd_sim.learning.readers import tree
 from fedskd_sim.learning.readers.npz import corrupt
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -45,9 +46,8 @@ Names = Mapping[str, Sequence[Path]]
 def by_name(folder: Path) -> dict[str, list[Path]]:
     """Find all images below a folder, hidden ones apart, by their name without its suffix, folded in case."""
     found: dict[str, list[Path]] = {}
-    for place, inner, files in os.walk(folder):
-        inner.sort()
-        for file in sorted(files):
+    for place, files in tree.below(folder):
+        for file in files:
             stem, suffix = os.path.splitext(file)  # noqa: PTH122 - faster than Path for tens of thousands
             if suffix.lower() in SUFFIXES and not file.startswith("."):
                 found.setdefault(stem.casefold(), []).append(Path(place, file))

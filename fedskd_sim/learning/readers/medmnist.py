@@ -20,6 +20,7 @@ from fedskd_sim.learning.samples import Arrays, Facts, Images, Kind
 from fedskd_sim.scenario import MedMnist
 
 IMAGE_AXES = 2
+MOST_CLASSES = 1000
 SPLITS = ("train", "val", "test")
 """In the order of `cut.TRAIN`, `cut.VALIDATION` and `cut.TEST`."""
 NEEDED = tuple(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
@@ -96,14 +97,19 @@ def _labels_of(arrays: Any, split: str) -> NDArray[np.int64]:
     if labels.shape not in ((rows,), (rows, 1)) or labels.dtype.kind not in "iu":
         text = f"{split}_labels has shape {labels.shape} of {labels.dtype}"
         raise npz.corrupt(f"{text}, not ({rows}, 1) of whole numbers as {split}_images asks for")
-    if labels.size and labels.min() < 0:
-        raise npz.corrupt(f"{split}_labels has the label {labels.min()}")
+    strange = labels[(labels < 0) | (labels >= MOST_CLASSES)]
+    if len(strange):
+        raise npz.corrupt(f"{split}_labels has the label {strange[0]}; a class has a number from 0 to {MOST_CLASSES - 1}")
     return labels.reshape(-1).astype(np.int64)
 
 
 def _classes(dataset: MedMnist, labels: NDArray[np.int64]) -> tuple[str, ...]:
     last = int(labels.max(initial=0))
     if dataset.classes is None:
+        nobody = np.flatnonzero(np.bincount(labels, minlength=1) == 0)
+        if len(nobody):
+            text = f"{dataset.file} has labels from {labels.min(initial=last)} to {last}, and no image of class {nobody[0]}"
+            raise InvalidValue(text, fix="number classes from 0 without gaps, or name all of them here", key=("data", "classes"))
         return tuple(str(number) for number in range(last + 1))
     if last >= len(dataset.classes):
         text = f"{dataset.file} has labels from 0 to {last}, but there are {len(dataset.classes)} classes"

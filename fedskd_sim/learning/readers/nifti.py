@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning.geometry import Geometry, difference
-from fedskd_sim.learning.readers import csvfile, cut, names, niftifiles, npz, splits
+from fedskd_sim.learning.readers import csvfile, cut, names, niftifiles, npz, splits, tree
 from fedskd_sim.learning.readers.csvfile import Row
 from fedskd_sim.learning.readers.niftifiles import bad
 from fedskd_sim.learning.samples import Arrays, Facts
@@ -125,8 +125,8 @@ def _normal(file: str) -> str:
 def _unnamed(dataset: Nifti, path: Path, table: list[Row]) -> int:
     """Count the volumes below the table's folder that neither it nor the scenario names."""
     known = {_normal(row["file"]) for row in table} | {_normal(dataset.atlas)}
-    files = (file.relative_to(path.parent) for end in ("nii", "nii.gz", "hdr") for file in path.parent.rglob(f"*.{end}"))
-    return sum(not file.name.startswith(".") and _normal(str(file)) not in known for file in files)
+    files = tree.ending(path.parent, ".nii", ".nii.gz", ".hdr")
+    return sum(_normal(str(file.relative_to(path.parent))) not in known for file in files)
 
 
 def _folds(path: Path, table: list[Row]) -> NDArray[np.int64] | None:

@@ -6,6 +6,7 @@ two that contradict each other, more than one volume, or numbers that are not re
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ AXES = 3
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """By NIfTI's code of the unit: unknown (taken as mm), metre, millimetre, micrometre."""
 UNIT_BITS = 7
+DENSEST = 1100
+"""By so much can the usual compressions shrink a file at most, and a little more."""
 
 
 class Volume(NamedTuple):
@@ -49,6 +52,7 @@ def opened(path: Path) -> Volume:
     if not isinstance(image, nib.Nifti1Pair):
         raise bad(f"{path} is no NIfTI file but a {type(image).__name__}", "convert it to NIfTI")
     _check_numbers(path, image)
+    _check_size(path, image)
     grid = tuple(int(cells) for cells in image.shape[:AXES])
     affine = _affine(path, image.header, grid)
     turn = nib.orientations.io_orientation(affine)
@@ -85,6 +89,15 @@ def _check_numbers(path: Path, image: Any) -> None:
     if kind.kind not in "iuf":
         name = "colours" if kind.names else "complex numbers" if kind.kind == "c" else f"numbers of the kind {kind}"
         raise bad(f"{path} has {name}, not one real number per voxel", "save the channel or the magnitude that is meant")
+
+
+def _check_size(path: Path, image: Any) -> None:
+    """Refuse a header that promises more voxels than the file can hold, before there is room made for them."""
+    told = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
+    file = Path(image.file_map["image"].filename or path)
+    size = file.stat().st_size if file.is_file() else 0
+    if told > size * (DENSEST if file.suffix in (".gz", ".bz2", ".zst") else 1):
+        raise bad(f"{path} says that it has {told} bytes of voxels, and {file.name} has {size} bytes")
 
 
 def _affine(path: Path, header: Any, grid: tuple[int, ...]) -> NDArray[np.float64]:

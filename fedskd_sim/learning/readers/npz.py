@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,9 @@ from fedskd_sim.learning.readers.names import check_once
 from fedskd_sim.scenario import nearest
 
 ENVIRONMENT = "FEDSKD_DATA"
-UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, TypeError)
+KINDS = "biufU"
+DENSEST = 1100
+"""By so much can the compression of an archive shrink a file at most, and a little more."""
 
 
 def find(file: str, folder: Path | None) -> Path:
@@ -42,8 +43,11 @@ def opened(path: Path, needed: Sequence[str]) -> Iterator[Any]:
     with stream:
         try:
             arrays = np.load(stream, allow_pickle=False)
-            missing = [name for name in needed if name not in arrays]
-        except UNREADABLE as error:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise TypeError("it is one array and no archive of arrays")  # noqa: TRY301 - one more way to be unreadable
+            there = {*arrays.files}
+            missing = [name for name in needed if name not in there]
+        except Exception as error:  # a damaged archive may raise anything
             raise corrupt(f"{path} cannot be read: {error}") from error
         if missing:
             raise corrupt(f"{path} lacks {', '.join(missing)}")
@@ -52,22 +56,35 @@ def opened(path: Path, needed: Sequence[str]) -> Iterator[Any]:
 
 def array(arrays: Any, name: str) -> NDArray[Any]:
     """Read an array; raises DataCorrupt."""
+    shape(arrays, name)
     try:
         found: NDArray[Any] = arrays[name]
-    except UNREADABLE as error:
+    except Exception as error:  # as above
         raise corrupt(f"array {name} cannot be read: {error}") from error
     return found
 
 
 def shape(arrays: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read an array's shape and type from its header alone; raises DataCorrupt."""
+    """Read an array's shape and type from its header alone, which must promise no more than the file can hold.
+
+    Raises:
+        DataCorrupt: it cannot be read, holds no plain numbers or texts, or is longer or shorter than it says.
+
+    """
     try:
-        with arrays.zip.open(f"{name}.npy") as stream:
+        member = arrays.zip.getinfo(f"{name}.npy")
+        with arrays.zip.open(member) as stream:
             version = np.lib.format.read_magic(stream)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             found, _, dtype = header(stream)
-    except UNREADABLE as error:
+            begin = stream.tell()
+        size = begin + math.prod(found) * dtype.itemsize
+    except Exception as error:  # as above
         raise corrupt(f"array {name} cannot be read: {error}") from error
+    if dtype.kind not in KINDS or min(found, default=0) < 0:
+        raise corrupt(f"array {name} has shape {found} of {dtype}, no plain numbers or texts")
+    if size != member.file_size or size > DENSEST * os.fstat(arrays.zip.fp.fileno()).st_size:
+        raise corrupt(f"array {name} says that it has {size} bytes, which the file does not hold")
     return tuple(found), dtype
 
 
