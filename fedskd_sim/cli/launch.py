@@ -116,6 +116,17 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     summary = report.write(order.folder, *_roles(order))
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {short(order.folder / 'report.html')}")
+    _prove(order)
+
+
+def _prove(order: Order) -> None:
+    """Prove that what the run has left is whole; raises ChainBroken with the first break."""
+    from fedskd_sim.cli.verify import verified  # noqa: PLC0415 - only commands that run something pay for it
+
+    verdict, remark = verified(order.folder, order.loaded.scenario, order.data)
+    if verdict.broken:
+        raise verdict.broken
+    click.echo(f"verified: {verdict}" + (f"; {remark}" if remark else ""))
 
 
 def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:

@@ -42,7 +42,7 @@ FLAGS = {
     "conduct": {"folder", "--secret", "--check"},
     "results": {"folder", "--fetched"},
 }
-COMMANDS = ("launch", "compare", "status", "logs", "stop", "collect", "report", "verify", "models")
+COMMANDS = ("launch", "compare", "status", "logs", "stop", "collect", "report", "resume", "verify", "models")
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
 WATCHED = f"""\
 import sys
