@@ -6,6 +6,7 @@ finished sum goes round. Every chunk is added up in one place, so that all hospi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from fedskd_sim.messages import Spec, TensorSpec, Weights
 from fedskd_sim.topology import Stop, Topology
 
 SUM, WEIGHT = "sum", "weight"
+SHARE, DONE = "share", "sum/"
 
 
 class Total(NamedTuple):
@@ -34,9 +36,8 @@ class RingSum:
         self._topology, self._host = topology, host
         cuts = [length * index // topology.size for index in range(topology.size + 1)]
         self._spans = dict(zip(topology.hospitals, pairwise(cuts), strict=True))
-        self._own = torch.empty(0)
-        self._weight = 0.0
-        self._done: dict[str, Total] = {}
+        self._own: Weights = {}
+        self._done: dict[str, Weights] = {}
 
     def form(self, chunk: str) -> Spec:
         """Say what the chunk of a hospital looks like on its way."""
@@ -45,16 +46,16 @@ class RingSum:
 
     def begin(self, vector: Tensor, weight: float) -> Weights:
         """Start a sum with the own share, a vector (length,); gives the own chunk, which sets out."""
-        self._own, self._weight, self._done = vector.float().cpu(), weight, {}
-        return self._packed(self._share(self._host), weight)
+        self._own, self._done = _packed(vector.float().cpu(), weight), {}
+        return _packed(self._share(self._host), weight)
 
     def visit(self, stop: Stop, arriving: Weights) -> Weights:
         """Add the own share to a chunk on its way, or keep one that is finished; gives what goes on."""
         if stop.kind == "reduce":
             total = tensor_of(arriving[SUM]) + self._share(stop.model)
-            arriving = self._packed(total, float(tensor_of(arriving[WEIGHT])) + self._weight)
+            arriving = _packed(total, float(tensor_of(arriving[WEIGHT])) + float(tensor_of(self._own[WEIGHT])))
         if stop.kind == "gather" or stop.hop == self._topology.size - 1:
-            self._done[stop.model] = Total(tensor_of(arriving[SUM]).clone(), float(tensor_of(arriving[WEIGHT])))
+            self._done[stop.model] = {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()}
         return arriving
 
     @property
@@ -62,11 +63,24 @@ class RingSum:
         """The sum, once all of it has come by."""
         if len(self._done) < self._topology.size:
             return None
-        return Total(torch.cat([self._done[name].vector for name in self._topology.hospitals]), self._done[self._host].weight)
+        vector = torch.cat([tensor_of(self._done[name][SUM]) for name in self._topology.hospitals])
+        return Total(vector, float(tensor_of(self._done[self._host][WEIGHT])))
+
+    def groups(self) -> Mapping[str, Weights]:
+        """Give what a restart in the midst of a sum needs: the own share, and the chunks that are finished; then nothing."""
+        if len(self._done) == self._topology.size:
+            return {}
+        return {SHARE: self._own, **{DONE + name: chunk for name, chunk in self._done.items()}}
+
+    def restore(self, groups: Mapping[str, Weights]) -> None:
+        """Take back what `groups` gave, which may be among others."""
+        self._own = groups.get(SHARE, {})
+        self._done = {name.removeprefix(DONE): chunk for name, chunk in groups.items() if name.startswith(DONE)}
 
     def _share(self, chunk: str) -> Tensor:
         low, high = self._spans[chunk]
-        return self._own[low:high]
+        return tensor_of(self._own[SUM])[low:high]
 
-    def _packed(self, total: Tensor, weight: float) -> Weights:
-        return {SUM: buffer_of(total), WEIGHT: buffer_of(torch.tensor([weight], dtype=torch.float64))}
+
+def _packed(total: Tensor, weight: float) -> Weights:
+    return {SUM: buffer_of(total), WEIGHT: buffer_of(torch.tensor([weight], dtype=torch.float64))}

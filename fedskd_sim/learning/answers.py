@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedskd_sim.learning.base import NOTHING, LearnerState
+from fedskd_sim.messages import Buffer, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FOLDER = "predictions"
+CHANCES = "probabilities"
 Tested = Literal["evaluation", "council"]
 """The kind of the record that the same test gives: of one hospital's model, or of all finished models together."""
 
@@ -29,12 +32,23 @@ class Answers:
     """Class probabilities (N, classes), fp64, by kind and model; nothing is kept where it is not ``wanted``."""
 
     wanted: bool
-    _found: dict[tuple[Tested, str], NDArray[np.float64]] = field(default_factory=dict)
+    _found: dict[tuple[Tested, str], Weights] = field(default_factory=dict)
 
     def add(self, kind: Tested, model: str, logits: Tensor) -> None:
         """Keep the softmax of a test's logits (N, classes), as the measures take it; a model that is tested again replaces it."""
         if self.wanted:
-            self._found[kind, model] = logits.detach().double().softmax(dim=1).cpu().numpy()
+            chances = logits.detach().double().softmax(dim=1).cpu().numpy()
+            self._found[kind, model] = {CHANCES: Buffer("float64", chances.shape, chances.tobytes())}
+
+    def state(self) -> LearnerState:
+        """Give all answers, each a group of its own, and their order."""
+        return NOTHING.plus(
+            {"answers": [[*whose] for whose in self._found]}, {_group(*whose): group for whose, group in self._found.items()}
+        )
+
+    def restore(self, state: LearnerState) -> None:
+        """Take back what `state` gave."""
+        self._found = {(kind, model): state.weights[_group(kind, model)] for kind, model in state.numbers["answers"]}
 
     def save(self, file: Path, test: Samples, about: Mapping[str, object]) -> None:
         """Write all answers as one compressed npz without pickles; does nothing where there are none.
@@ -51,8 +65,14 @@ class Answers:
         arrays = {name: np.asarray(value) for name, value in about.items()}
         arrays |= {"schema": np.asarray(SCHEMA), "kinds": np.asarray(kinds), "models": np.asarray(models)}
         arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
+        buffers = [group[CHANCES] for group in self._found.values()]
+        chances = [np.frombuffer(buffer.data, np.float64).reshape(buffer.shape) for buffer in buffers]
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".draft")
         with draft.open("wb") as stream:
-            np.savez_compressed(stream, probabilities=np.stack([*self._found.values()]), allow_pickle=False, **arrays)
+            np.savez_compressed(stream, probabilities=np.stack(chances), allow_pickle=False, **arrays)
         draft.replace(file)
+
+
+def _group(kind: Tested, model: str) -> str:
+    return f"answers/{kind}/{model}"

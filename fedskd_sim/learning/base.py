@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.learning.berths import Berths
@@ -32,6 +33,26 @@ class Session:
     steps: int = 0
     measures: Measures = field(default_factory=dict)
     returned: Weights | None = None
+
+
+class LearnerState(NamedTuple):
+    """What a learner must remember between two steps, to go on after a death as if there had been none.
+
+    Not in it: what seeds and the scenario give anew (data, orders, optimisers), and what of a model is not in its ``state_dict``.
+    """
+
+    numbers: Mapping[str, Any]
+    """What JSON can hold; floats are exact."""
+    weights: Mapping[str, Weights]
+    """Groups of tensors by name: ``home`` is the hospital's own model. A group that is not there is None, or empty."""
+
+    def plus(self, numbers: Mapping[str, Any], weights: Mapping[str, Weights | None]) -> LearnerState:
+        """Add numbers and groups; groups that are None or empty are left out."""
+        held = {name: group for name, group in weights.items() if group}
+        return LearnerState({**self.numbers, **numbers}, {**self.weights, **held})
+
+
+NOTHING = LearnerState(MappingProxyType({}), MappingProxyType({}))
 
 
 class Learner(Protocol):
@@ -70,6 +91,20 @@ class Learner(Protocol):
 
     def results(self) -> Mapping[str, Weights]:
         """Give the final weights: the home model under '', a general twin under its suffix."""
+
+    def state(self) -> LearnerState:
+        """Give what must outlive a death; asked between two steps, by the thread that takes them.
+
+        Buffers may be views of what the next step changes, so whoever keeps them copies them before that; ``bytes`` never change. A
+        group that is the same object as last time has not changed since.
+        """
+
+    def restore(self, state: LearnerState) -> None:
+        """Become the learner that gave a state: on one freshly made, before anything else, in place of what it has done.
+
+        It never writes to the state's buffers, and may keep them. The state of a learner that has not warmed up leaves it fresh.
+        Data is loaded when it is first needed.
+        """
 
 
 @dataclass(frozen=True, slots=True)

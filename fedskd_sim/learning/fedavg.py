@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim.learning.allreduce import RingSum
-from fedskd_sim.learning.base import Measures, Session, Ward
+from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
 from fedskd_sim.learning.session import Pupils, Term
 from fedskd_sim.learning.site import Site, drift
-from fedskd_sim.learning.weights import FLOATS, export, snapshot
+from fedskd_sim.learning.weights import FLOATS, export, shown, snapshot
 from fedskd_sim.messages import Forms, Spec, Weights
 from fedskd_sim.scenario import Averaging, FedProx
 from fedskd_sim.seeds import seed
@@ -93,6 +93,17 @@ class AveragingLearner:
     def results(self) -> Mapping[str, Weights]:
         """Give the common model."""
         return {"": export(self._model)}
+
+    def state(self) -> LearnerState:
+        """Give the common model, and a sum that is under way."""
+        return self.site.state().plus({}, {"home": shown(getattr(self, "_model", None)), **self._sum.groups()})
+
+    def restore(self, state: LearnerState) -> None:
+        """Take them back."""
+        self.site.restore(state)
+        self._sum.restore(state.weights)
+        if "home" in state.weights:
+            self._model = self.site.made(self.site.name, state.weights["home"])
 
     @property
     def _samples(self) -> float:

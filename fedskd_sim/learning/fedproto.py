@@ -12,21 +12,25 @@ the mean over the samples of a batch whose class has a prototype. Predictions ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d
 
 from fedskd_sim.learning.allreduce import RingSum
-from fedskd_sim.learning.base import Session, Ward
+from fedskd_sim.learning.base import LearnerState, Session, Ward
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.evaluate import BATCH
 from fedskd_sim.learning.local import LocalLearner
 from fedskd_sim.learning.session import Lesson, Pupils, Term
 from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.weights import buffer_of, tensor_of
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import FedProto
 from fedskd_sim.topology import Stop
+
+PROTOTYPES = "prototypes"
 
 
 class PrototypeLearner(LocalLearner):
@@ -38,17 +42,19 @@ class PrototypeLearner(LocalLearner):
         self._config = config
         self._sum = RingSum(site.ward.topology, site.name, site.shape.classes * (config.features + 1))
         self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
-        self._prototypes: Tensor | None = None
+        self._prototypes: Weights = {}
 
     def alone(self, round_: int) -> Session | None:
         """Train for a session, drawn to the prototypes once there are some."""
         self.site.settle()
-        return self.trained(round_, Pupils({"": self.model}), None if self._prototypes is None else self._drawn)
+        known = tensor_of(self._prototypes[PROTOTYPES]).to(self.site.device) if self._prototypes else None
+        return self.trained(round_, Pupils({"": self.model}), None if known is None else partial(self._drawn, known))
 
     def depart(self, round_: int) -> Weights:
         """Begin the sum of the features; for the evaluation, give the own model."""
         if round_ > self._config.rounds:
             return super().depart(round_)
+        self.site.settle()
         sums, numbers = class_sums(self.model, self.site.data.train, (self.site.shape.classes, self._config.features))
         return self._sum.begin(torch.cat([sums.reshape(-1), numbers]), float(numbers.sum()))
 
@@ -60,14 +66,22 @@ class PrototypeLearner(LocalLearner):
         if total is not None:
             classes, features = self.site.shape.classes, self._config.features
             sums, numbers = total.vector.split([classes * features, classes])
-            self._prototypes = (sums.reshape(classes, features) / numbers[:, None]).to(self.site.device)
+            self._prototypes = {PROTOTYPES: buffer_of(sums.reshape(classes, features) / numbers[:, None])}
         return Session(leaving, "passed")
 
-    def _drawn(self, lesson: Lesson) -> Term:
+    def state(self) -> LearnerState:
+        """Give the own model, the prototypes bit for bit, and a sum that is under way."""
+        return super().state().plus({}, {PROTOTYPES: self._prototypes, **self._sum.groups()})
+
+    def restore(self, state: LearnerState) -> None:
+        """Take them back."""
+        super().restore(state)
+        self._sum.restore(state.weights)
+        self._prototypes = state.weights.get(PROTOTYPES, {})
+
+    def _drawn(self, prototypes: Tensor, lesson: Lesson) -> Term:
         """Give the mean squared distance of the batch's features to their prototypes; a class nobody has has none (0 / 0)."""
-        if self._prototypes is None:
-            return Term(None, {})
-        wanted = self._prototypes[lesson.batch.labels]
+        wanted = prototypes[lesson.batch.labels]
         known = wanted.isfinite().all(dim=1)
         if not known.any():
             return Term(None, {})

@@ -12,12 +12,12 @@ from dataclasses import replace
 from torch import nn
 
 from fedskd_sim.learning import instruments
-from fedskd_sim.learning.base import Measures, Session, Ward
+from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
 from fedskd_sim.learning.reconcile import reconcile
 from fedskd_sim.learning.session import Pupils
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.teaching import Exchange
-from fedskd_sim.learning.weights import export, install, snapshot
+from fedskd_sim.learning.weights import export, install, shown, snapshot
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import Circulating, FedSKD
 from fedskd_sim.topology import Stop
@@ -37,7 +37,7 @@ class CirculatingLearner:
         self._general: Weights | None = None
         self._visitor: nn.Module | None = None
         self._arrived: Weights | None = None
-        self._departed: Weights = {}
+        self._departed: Weights | None = None
         self._model = site.name
         self._drift: Measures = {}
         self._unspent = 0.0
@@ -52,10 +52,11 @@ class CirculatingLearner:
     def alone(self, round_: int) -> Session | None:
         """Do nothing: a round begins with the departures."""
 
-    def depart(self, round_: int) -> Weights:  # noqa: ARG002 - every round is alike
+    def depart(self, round_: int) -> Weights:
         """Give a copy of the home model, or the traveller as it came home where the two are kept apart."""
         leaving = snapshot(self._home) if self._general is None else self._general
-        self._departed = leaving if self.site.scenario.instruments.changes else {}
+        returns = round_ <= self._config.rounds
+        self._departed = leaving if returns and self.site.scenario.instruments.changes else None
         return leaving
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
@@ -88,7 +89,7 @@ class CirculatingLearner:
         install(self._home, joined.home)
         apart = self._config.traveller_start == "own" and self._config.reconcile != "replace"
         self._general = returned if apart else joined.general
-        self._visitor = self._arrived = None
+        self._visitor = self._arrived = self._departed = None
         reason = "; ".join(part for part in (session.reason, joined.note) if part)
         return replace(session, weights=export(self._home), reason=reason, returned=returned)
 
@@ -99,7 +100,7 @@ class CirculatingLearner:
         self.site.ward.berths.drop(stop.model)
         net = drift(self._departed, arriving, "net_drift") if self._departed else {}
         self._drift = {**net, **self.site.validated(self._home, "returned_")}
-        self._visitor = self._arrived = None
+        self._visitor = self._arrived = self._departed = None
         return Session(arriving, "passed")
 
     def assess(self) -> Measures:
@@ -134,6 +135,19 @@ class CirculatingLearner:
         """Give the final home model, and the traveller that is kept apart from it as ``traveller``."""
         home = {"": export(self._home)}
         return home if self._general is None else {**home, "traveller": self._general}
+
+    def state(self) -> LearnerState:
+        """Give the resident, what sets out in its place or has set out, and the work that is left over from sessions."""
+        models = {"home": shown(getattr(self, "_home", None)), "general": self._general, "departed": self._departed}
+        return self.site.state().plus({"unspent": self._unspent}, models)
+
+    def restore(self, state: LearnerState) -> None:
+        """Take them back."""
+        self.site.restore(state)
+        if "home" in state.weights:
+            self._home = self.site.made(self.site.name, state.weights["home"])
+        self._general, self._departed = state.weights.get("general"), state.weights.get("departed")
+        self._unspent = state.numbers["unspent"]
 
     def _exchange(self, model: str, arriving: Weights) -> Exchange:
         held = self._lock is not None or self._config.lock.kl > 0

@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fedskd_sim.learning.allreduce import RingSum
-from fedskd_sim.learning.base import Session, Ward
+from fedskd_sim.learning.base import LearnerState, Session, Ward
 from fedskd_sim.learning.fedavg import flat, floats_in, install_flat
 from fedskd_sim.learning.local import LocalLearner
 from fedskd_sim.learning.models import blueprint, build, parameter_count
 from fedskd_sim.learning.session import Lesson, Pupils, Term
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.teaching import divergence
-from fedskd_sim.learning.weights import spec_of
+from fedskd_sim.learning.weights import shown, spec_of
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import FML, Architecture
 from fedskd_sim.seeds import seed
@@ -72,6 +72,17 @@ class MutualLearner(LocalLearner):
         if total is not None:
             install_flat(self._common, total.vector / total.weight)
         return Session(leaving, "passed")
+
+    def state(self) -> LearnerState:
+        """Give both models, and a sum that is under way."""
+        return super().state().plus({}, {"common": shown(getattr(self, "_common", None)), **self._sum.groups()})
+
+    def restore(self, state: LearnerState) -> None:
+        """Take them back."""
+        super().restore(state)
+        self._sum.restore(state.weights)
+        if "common" in state.weights:
+            self._common = self.site.filled(self._architecture, state.weights["common"])
 
     def _taught(self, lesson: Lesson) -> Term:
         own, common = lesson.outputs[""], lesson.outputs[COMMON]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.learning.base import Measures, Session, Ward
+from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
 from fedskd_sim.learning.session import Pupils, Teaching
 from fedskd_sim.learning.site import Site, drift
-from fedskd_sim.learning.weights import export, snapshot
+from fedskd_sim.learning.weights import export, shown, snapshot
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import Local, Pooled
 from fedskd_sim.topology import Stop
@@ -79,6 +79,16 @@ class LocalLearner:
     def results(self) -> Mapping[str, Weights]:
         """Give the final model."""
         return {"": export(self.model)}
+
+    def state(self) -> LearnerState:
+        """Give the model, which has been assessed between steps."""
+        return self.site.state().plus({}, {"home": shown(getattr(self, "model", None))})
+
+    def restore(self, state: LearnerState) -> None:
+        """Take it back."""
+        self.site.restore(state)
+        if "home" in state.weights:
+            self.model, self._assessed = self.site.made(self.site.name, state.weights["home"]), True
 
 
 def make(ward: Ward) -> LocalLearner:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fedskd_sim.learning.base import Measures, Session, Ward
+from fedskd_sim.learning.base import NOTHING, LearnerState, Measures, Session, Ward
 from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Placebo
@@ -67,6 +67,14 @@ class PlaceboLearner:
     def results(self) -> Mapping[str, Weights]:
         """Give the own buffer."""
         return {"": self._own}
+
+    def state(self) -> LearnerState:
+        """Give the own buffer."""
+        return NOTHING.plus({}, {"home": self._own})
+
+    def restore(self, state: LearnerState) -> None:
+        """Take it back."""
+        self._own = state.weights.get("home", {})
 
 
 def make(ward: Ward) -> PlaceboLearner:

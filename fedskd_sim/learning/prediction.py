@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedskd_sim.learning.answers import Tested
-from fedskd_sim.learning.base import Learner, Measures, Session, Ward
+from fedskd_sim.learning.base import Learner, LearnerState, Measures, Session, Ward
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.evaluate import logits_of, offset_measure
 from fedskd_sim.learning.reconcile import mean
@@ -25,7 +25,7 @@ from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
 from fedskd_sim.records import Measure
 from fedskd_sim.topology import Stop
 
-SLOW, LAST = "slow/", "last/"
+SLOW, LAST, COUNCIL = "slow/", "last/", "council/"
 
 
 class Inner(Sited, Learner, Protocol):
@@ -39,6 +39,7 @@ class Predicting:
         """Add the forms in which slow copies and finished models travel."""
         self._inner, self.site, self._settings = inner, inner.site, ward.scenario.prediction
         self._topology = ward.topology
+        self._keeps_last = self._settings.council or self._settings.model in ("last", "mix")
         self.expected: Mapping[str, Forms] = {name: self._forms(forms) for name, forms in inner.expected.items()}
         self._slow: Weights = {}
         self._last: Weights | None = None
@@ -65,8 +66,8 @@ class Predicting:
             weights = self._inner.depart(round_)
             return joined(weights, SLOW, self._slow) if self._slow and self._topology.lap == "circulation" else weights
         self.site.settle()
-        self._chosen = self._choose()
-        shown = self._inner.depart(round_) if self._settings.model == "reconciled" else self._chosen
+        chosen = self._decided()
+        shown = self._inner.depart(round_) if self._settings.model == "reconciled" else chosen
         if self._settings.council:
             self._council[self.site.name] = self._last or self._inner.results()[""]
             return joined(shown, LAST, self._council[self.site.name])
@@ -86,7 +87,7 @@ class Predicting:
         """Let the other take its traveller back."""
         fast, slow = split(arriving, SLOW)
         session = self._inner.homecome(stop, fast)
-        self._last = session.returned
+        self._last = session.returned if self._keeps_last else None
         if slow:
             self._slow = self._followed(slow, session.returned, self._count(stop)) if session.returned else owned(slow)
         return session
@@ -98,7 +99,7 @@ class Predicting:
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure what a hospital predicts with on the host's test data, and keep its finished model for the council."""
         self.site.settle()
-        weights, finished = split(arriving, LAST) if arriving is not None else (self._chosen or self._choose(), {})
+        weights, finished = split(arriving, LAST) if arriving is not None else (self._decided(), {})
         if arriving is not None and self._settings.council:
             self._council[model] = owned(finished)
         network = self.site.made(model, weights) if arriving is None else self.site.arrived(model, weights)
@@ -119,7 +120,19 @@ class Predicting:
         """Give what the hospital predicts with, and the council's models as ``council.NAME``."""
         rest = {name: weights for name, weights in self._inner.results().items() if name}
         kept = {f"council.{name}": weights for name, weights in self._council.items()}
-        return {"": self._chosen or self._choose(), **rest, **kept}
+        return {"": self._decided(), **rest, **kept}
+
+    def state(self) -> LearnerState:
+        """Add slow copy, traveller and the council's models to the other's; what the hospital predicts with follows from these."""
+        kept = {COUNCIL + name: weights for name, weights in self._council.items()}
+        return self._inner.state().plus({}, {"slow": self._slow, "last": self._last, **kept})
+
+    def restore(self, state: LearnerState) -> None:
+        """Take them back, and let the other take its own."""
+        self._inner.restore(state)
+        self._slow, self._last = state.weights.get("slow", {}), state.weights.get("last")
+        kept = {name: weights for name, weights in state.weights.items() if name.startswith(COUNCIL)}
+        self._council = {name.removeprefix(COUNCIL): weights for name, weights in kept.items()}
 
     def _forms(self, forms: Forms) -> Forms:
         added = ((SLOW,) if self._settings.keeps_slow else ()) + ((LAST,) if self._settings.council else ())
@@ -136,8 +149,13 @@ class Predicting:
         if self._slow:
             self._slow = self._followed(self._slow, weights, count)
 
+    def _decided(self) -> Weights:
+        """Give the weights that the hospital predicts with, chosen once its last round is over, and again after a restart."""
+        if self._chosen is None:
+            self._chosen = self._choose()
+        return self._chosen
+
     def _choose(self) -> Weights:
-        """Give the weights that the hospital predicts with."""
         home = self._inner.results()[""]
         last = self._last or home
         match self._settings.model:
@@ -149,6 +167,7 @@ class Predicting:
                 chosen = self._slow
             case "mix":
                 chosen = mean(last, self._slow)
+        torch.manual_seed(self.site.seed("running statistics"))  # of a user's architecture that draws in training mode
         return snapshot(refreshed(self.site.made(self.site.name, chosen), self.site.data.train))
 
     def _measured(self, whose: tuple[Tested, str], logits: Tensor, networks: list[nn.Module]) -> Measures:

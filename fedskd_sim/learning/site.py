@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedskd_sim.learning.admission import known_facts, pixel_grid, shape_of
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.arrangements import Atlas
-from fedskd_sim.learning.base import Measures, Session, Ward
+from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
 from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, load, pooled
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
@@ -23,7 +23,7 @@ from fedskd_sim.learning.session import Course, NonFinite, Pupils, Teaching, tra
 from fedskd_sim.learning.weights import FLOATS, export, install, snapshot, spec_of, tensor_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
-from fedskd_sim.scenario import Similarity
+from fedskd_sim.scenario import Architecture, Similarity
 from fedskd_sim.seeds import seed
 
 
@@ -83,6 +83,15 @@ class Site:
         torch.set_num_threads(self.me.resources.cpu)
         torch.use_deterministic_algorithms(self.device == "cpu")
 
+    def state(self) -> LearnerState:
+        """Give what must outlive a death: what was predicted here."""
+        return self.answers.state()
+
+    def restore(self, state: LearnerState) -> None:
+        """Take it back, and settle: the next step may be one that computes nothing at other times."""
+        self.settle()
+        self.answers.restore(state)
+
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""
         return self.placed(build(self.scenario.architecture(self.name), self.shape, seed_))
@@ -96,7 +105,11 @@ class Site:
 
     def made(self, model: str, weights: Weights) -> nn.Module:
         """Build a hospital's architecture around its weights; no initial values are drawn."""
-        network = self.placed(blueprint(self.scenario.architecture(model), self.shape), empty=True)
+        return self.filled(self.scenario.architecture(model), weights)
+
+    def filled(self, architecture: Architecture, weights: Weights) -> nn.Module:
+        """Build an architecture around weights."""
+        network = self.placed(blueprint(architecture, self.shape), empty=True)
         install(network, weights)
         return network
 

@@ -22,6 +22,8 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _VIEWS: WeakKeyDictionary[nn.Module, tuple[list[int], Weights]] = WeakKeyDictionary()
 """The views of models whose tensors are views, not copies, and where those tensors lie (their memory cannot be anybody else's)."""
+_SHOWN: WeakKeyDictionary[nn.Module, tuple[list[int], Weights]] = WeakKeyDictionary()
+"""The views of models that `shown` gave last, and how often each of their tensors had been written to by then."""
 
 
 def export(model: nn.Module) -> Weights:
@@ -40,6 +42,17 @@ def export(model: nn.Module) -> Weights:
     return views
 
 
+def shown(model: nn.Module | None) -> Weights | None:
+    """View a model's weights like `export`; what is the same object as before has not changed since, as PyTorch counts writes."""
+    if model is None:
+        return None
+    writes = [tensor._version for tensor in chain(model.parameters(), model.buffers())]  # noqa: SLF001 - autograd's notes name it
+    kept = _SHOWN.get(model)
+    if kept is None or kept[0] != writes:
+        kept = _SHOWN[model] = writes, dict(export(model))
+    return kept[1]
+
+
 def snapshot(model: nn.Module) -> Weights:
     """Copy a model's weights, to go back to them later."""
     return {name: buffer_of(tensor.detach().clone()) for name, tensor in model.state_dict().items()}
@@ -53,10 +66,11 @@ def install(model: nn.Module, weights: Weights) -> None:
 
 
 def tensor_of(buffer: Buffer) -> Tensor:
-    """View a buffer as a CPU tensor; do not write to it."""
+    """View a buffer as a CPU tensor, or copy one that is read-only; do not write to it."""
     if not len(buffer.data):
         return torch.empty(buffer.shape, dtype=_DTYPES[buffer.dtype])
-    return torch.frombuffer(buffer.data, dtype=_DTYPES[buffer.dtype]).reshape(buffer.shape)
+    data = bytearray(buffer.data) if memoryview(buffer.data).readonly else buffer.data  # all of PyTorch's memory can be written to
+    return torch.frombuffer(data, dtype=_DTYPES[buffer.dtype]).reshape(buffer.shape)
 
 
 def spec_of(model: nn.Module) -> Spec:
