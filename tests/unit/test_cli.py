@@ -204,7 +204,9 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
     launched = call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
     assert launched.exit_code == 0, launched.output
     again = call("report", tmp_path / "run")
-    assert again.output.splitlines()[1:-1] == launched.output.splitlines()[-len(again.output.splitlines()) + 1 : -1]
+    told, verified = launched.output.splitlines()[:-1], launched.output.splitlines()[-1]
+    assert again.output.splitlines()[1:-1] == told[-len(again.output.splitlines()) + 1 : -1]
+    assert verified == "verified: whole: 16 of 16 records, 12 links of digests, 0 files of weights"
     assert '"hospitals"' in call("report", tmp_path / "run", "--format", "json").output
 
 

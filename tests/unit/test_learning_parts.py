@@ -16,12 +16,14 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 from fedskd_sim.learning.base import Session, Ward
 from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
+from fedskd_sim.learning.fedavg import flat, install_flat
+from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, minimum_input, outline
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.session import Course, Pupils, train
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import buffer_of, export, install, save, snapshot, spec_of, tensor_of
+from fedskd_sim.learning.weights import buffer_of, export, install, save, shown, snapshot, spec_of, tensor_of
 from fedskd_sim.messages import ITEM_BYTES, digest
 from fedskd_sim.scenario import Architecture, SyntheticSkin, Training, load
 
@@ -306,3 +308,46 @@ def test_the_device_of_auto_is_what_the_process_sees_and_the_record_says_which(s
     chosen, named = (Site(Ward(load(scenario_file(text)).scenario, name, None)) for name in "ab")
     assert (chosen.device, next(chosen.first(1).parameters()).device.type) == (here, here)
     assert (chosen.noted(Session({})).reason, named.noted(Session({})).reason) == (f"device auto is {here}", "")
+
+
+def test_weights_are_the_same_object_until_somebody_writes_to_the_model() -> None:
+    """Tests leave what is shown of a model as it is; training, running statistics alone, and both ways to install give another."""
+    model = build(Architecture(name="cnn-plain", options={"width": 4, "norm": "batch"}), ImageShape(3, 16, 3), 0)
+    samples = Samples(torch.randn(12, 3, 16, 16), torch.arange(12) % 3)
+    statistics = next(layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    statistics_alone = lambda: statistics(torch.randn(2, statistics.num_features, 3, 3))  # noqa: E731 - one of several writers
+    writers = [
+        lambda: train(Pupils({"": model}), Course(samples, torch.ones(3), Training(batch_size=6), 12, 1)),
+        lambda: (model.train(), statistics_alone()),
+        lambda: install(model, snapshot(model)),
+        lambda: install_flat(model, flat(model)),
+    ]
+    for write in writers:
+        first = shown(model)
+        evaluate(model, samples)
+        assert shown(model) is first
+        write()
+        assert shown(model) is not first
+        assert digest(shown(model)) == digest(export(model))
+
+
+def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> None:
+    """What a hospital predicts with is the same whenever it is chosen, also of a network that draws in training mode."""
+    text = "{name: a, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}, {name: b, architecture: cnn-plain}"
+    data = "{name: synthetic-skin, samples: 30, image_size: 16, classes: 3}"
+    scenario = f"name: draws\ndata: {data}\nhospitals: [{text}]\nalgorithm: {{name: local}}\nprediction: {{model: slow}}\n"
+    learner = make(Ward(load(scenario_file(scenario)).scenario, "a"))
+    learner.warm_up()
+    made = learner.site.made
+
+    def drawing(*about: object) -> torch.nn.Module:
+        network = made(*about)
+        network.register_forward_pre_hook(lambda net, given: torch.nn.functional.dropout(given[0], 0.5, net.training))
+        return network
+
+    learner.site.made = drawing
+    found = set()
+    for elsewhere in range(3):
+        torch.manual_seed(elsewhere)
+        found.add(digest(learner._choose()))
+    assert len(found) == 1

@@ -150,11 +150,12 @@ class Symbols:
 
     def state(self) -> LearnerState:
         sums, kept = ({name: value.hex() for name, value in part.items()} for part in (self.sums, self.kept))
-        return LearnerState({"share": self.share.hex(), "sums": sums, "kept": kept}, {"home": weights(self.home)})
+        numbers = {"visitor": self.visitor.hex(), "share": self.share.hex(), "sums": sums, "kept": kept}
+        return LearnerState(numbers, {"home": weights(self.home)})
 
     def restore(self, state: LearnerState) -> None:
         self.home = bytes(state.weights["home"]["hash"].data)
-        self.share = bytes.fromhex(state.numbers["share"])
+        self.visitor, self.share = (bytes.fromhex(state.numbers[name]) for name in ("visitor", "share"))
         self.sums = {name: bytes.fromhex(value) for name, value in state.numbers["sums"].items()}
         self.kept = {name: bytes.fromhex(value) for name, value in state.numbers["kept"].items()}
 

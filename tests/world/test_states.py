@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+import torch
 from symbols import Run, prepared
+from torch import nn
 
-from fedskd_sim.learning.base import Learner, Ward
+from fedskd_sim.learning import admission, models
+from fedskd_sim.learning.base import Learner, LearnerState, Ward
 from fedskd_sim.learning.learners import make
 from fedskd_sim.messages import Done
 from fedskd_sim.protocol.effects import Effect, Leave, Persist, Reply, Send, Tell, Work
 from fedskd_sim.records import to_line
 from fedskd_sim.runtimes.member import save_results
-from fedskd_sim.scenario import Scenario, load
+from fedskd_sim.scenario import Architecture, Scenario, load
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.storm import OneDeath
 
 TEXT = """
 name: remembered
 seed: 5
-data: {{name: synthetic-skin, samples: 30, image_size: 16, classes: 3}}
+data: {{name: synthetic-skin, samples: 20, image_size: 8, classes: 3}}
 hospitals:
   - {{name: a, architecture: {{name: cnn-plain, options: {{width: 4, norm: batch}}}}}}
-  - {{name: b, architecture: {{name: cnn-residual, options: {{width: 4, norm: batch}}}}, data: {{samples: 33}}}}
+  - {{name: b, architecture: {{name: cnn-residual, options: {{width: 4, norm: batch}}}}, data: {{samples: 23}}}}
   - {{name: c, architecture: {{name: cnn-plain, options: {{width: 8}}}}}}
 {held_out}
 algorithm: {{{algorithm}}}
@@ -38,10 +43,18 @@ timeouts: {{register: 1000000, hop: 1000000, receipt: 1000000, goodbye: 1000000}
 HELD_OUT = "  - {name: out, architecture: cnn-plain, held_out: true}"
 COMMON = "architecture: {name: cnn-plain, options: {width: 4, norm: batch}}"
 RUNS = {
-    "averaged": ("name: fedskd, rounds: 2", "model: mix, council: true, class_offset: 0.5", ""),
-    "two_track": ("name: fedskd, rounds: 2, reconcile: two_track", "", "changes: true, probe: true"),
-    "traveller_first": ("name: fedskd, preset: traveller-first, rounds: 2", "model: slow, council: true", ""),
-    "own_start": ("name: fedskd, rounds: 2, resident_every: 3, traveller_start: own, stop_work: 1.5", "model: last", ""),
+    "averaged": ("name: fedskd, similarity: {region_grid: 2}, rounds: 2", "model: mix, council: true, class_offset: 0.5", ""),
+    "two_track": ("name: fedskd, similarity: {region_grid: 2}, rounds: 2, reconcile: two_track", "", "changes: true, probe: true"),
+    "traveller_first": (
+        "name: fedskd, similarity: {region_grid: 2}, preset: traveller-first, rounds: 2",
+        "model: slow, council: true",
+        "",
+    ),
+    "own_start": (
+        "name: fedskd, similarity: {region_grid: 2}, rounds: 2, resident_every: 3, traveller_start: own, stop_work: 1.5",
+        "model: last",
+        "",
+    ),
     "circulation": ("name: circulation, rounds: 2", "", "predictions: false"),
     "mutual": ("name: mutual, rounds: 2", "model: last", "evaluate_on: validation"),
     "cyclic": ("name: cyclic, rounds: 2", "model: slow", ""),
@@ -68,30 +81,38 @@ def scenario_of(name: str) -> Scenario:
         return load(path).scenario
 
 
+STEPS = (Work, Leave)
+WITHIN = (Persist, Send, Reply, Tell)
+"""Effects before which hospitals die: a step's beginning, or the end of all, and what comes in between."""
+
+
 class Deaths:
-    """Weather in which every hospital dies before each of its effects of some kinds, once."""
+    """Weather in which hospitals die once before every step, and before each of ``sampled`` effects of the kinds in between."""
 
     persists = True
 
-    def __init__(self, *kinds: type) -> None:
-        self.kinds, self.count = kinds, 0
+    def __init__(self, *names: str, sampled: int = 0) -> None:
+        self.names, self.sampled, self.count = names or ("a", "b", "c", "out"), sampled, 0
+        self._between = 0
         self._survived: set[tuple[object, ...]] = set()
-        self._safe: dict[str, bool] = {}
 
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - nothing is lost
         yield 0.05
 
     def kills(self, name: str, effect: Effect) -> bool:
-        if not isinstance(effect, self.kinds):
+        if name not in self.names or not isinstance(effect, STEPS + (WITHIN if self.sampled else ())):
             return False
-        if isinstance(effect, Persist) and not effect.record:  # what tells them apart is not in them: every second one
-            dies = self._safe[name] = not self._safe.get(name, False)
-        else:
-            mark = (name, type(effect).__name__, *told_apart(effect))
-            dies = mark not in self._survived
+        mark = (name, type(effect).__name__, *told_apart(effect))
+        if mark in self._survived:
+            return False
+        if isinstance(effect, WITHIN):
+            self._between += 1
+            if self._between % self.sampled:
+                return False
+        if not isinstance(effect, Persist) or effect.record:  # a commit without one cannot be told from others
             self._survived.add(mark)
-        self.count += dies
-        return dies
+        self.count += 1
+        return True
 
 
 def told_apart(effect: Effect) -> tuple[object, ...]:
@@ -110,12 +131,38 @@ def told_apart(effect: Effect) -> tuple[object, ...]:
     return ()
 
 
-BETWEEN_STEPS = (Work, Leave)
-EVERYWHERE = (Work, Leave, Persist, Send, Reply, Tell)
+@pytest.fixture(autouse=True)
+def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what every life asks of all architectures: PyTorch takes long to draw values and to trace shapes where nothing is."""
+    made, outline = models._made, models.outline
+    kept: dict[tuple[str, models.ImageShape], nn.Module] = {}
+    outlines: dict[tuple[str, models.ImageShape], models.Outline] = {}
+
+    def copied(architecture: Architecture, shape: models.ImageShape) -> nn.Module:
+        if torch.get_default_device().type != "meta":
+            return made(architecture, shape)
+        key = architecture.model_dump_json(), shape
+        if key not in kept:
+            kept[key] = made(architecture, shape)
+        return deepcopy(kept[key])
+
+    def known(architecture: Architecture, shape: models.ImageShape) -> models.Outline:
+        key = architecture.model_dump_json(), shape
+        if key not in outlines:
+            outlines[key] = outline(architecture, shape)
+        return outlines[key]
+
+    monkeypatch.setattr(models, "_made", copied)
+    monkeypatch.setattr(admission, "outline", known)
 
 
 def learner(scenario: Scenario, name: str, topology: Topology) -> Learner:
     return make(Ward(scenario, name, given=topology, pause=lambda _: None))
+
+
+def entries(state: LearnerState) -> set[str]:
+    """Name what is in a state; of a group for each model only the kind."""
+    return {name.partition("/")[0] for name in (*state.numbers, *state.weights)}
 
 
 def lived(name: str, weather: object, fresh: Callable[[Scenario, str, Topology], Learner] = learner) -> Run:
@@ -142,18 +189,73 @@ def outcome(run: Run) -> dict[str, bytes]:
     return found
 
 
+def differing(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
+    """Name the files that are not in both, or not the same."""
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+
+
 @cache
-def undisturbed(name: str) -> dict[str, bytes]:
-    found = outcome(lived(name, OneDeath()))
-    files = {name: data for name, data in found.items() if "/" in name}
-    assert all(data == found[name.replace("left", "heir", 1)] for name, data in files.items())
-    return found
+def undisturbed(name: str) -> tuple[dict[str, bytes], set[str]]:
+    """Give the outcome of a run in fair weather, and what was in its learners' states."""
+    seen: set[str] = set()
+
+    def watched(*about: Any) -> Learner:
+        made = learner(*about)
+        give = made.state
+
+        def state() -> LearnerState:
+            given = give()
+            seen.update(entries(given))
+            return given
+
+        made.state = state  # type: ignore[method-assign]
+        return made
+
+    return outcome(lived(name, OneDeath(), watched)), seen
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_learners_that_die_everywhere_end_alike(name: str) -> None:
-    """Killed before every commit, answer, departure and step, hospitals go on to the same records, weights and predictions."""
-    weather = Deaths(*EVERYWHERE)
-    found = outcome(lived(name, weather))
-    assert weather.count > 3 * 40
-    assert found == undisturbed(name)
+def test_learners_that_die_at_every_step_end_alike(name: str) -> None:
+    """Killed before every step and in between, hospitals go on from their state to the same records, weights and predictions."""
+    weather = Deaths(sampled=8)
+    found, (wanted, _) = outcome(lived(name, weather)), undisturbed(name)
+    assert weather.count > 3 * 8
+    assert differing(found, wanted) == []
+    assert {file: data for file, data in found.items() if file.startswith("left/")} == {
+        file.replace("heir", "left", 1): data for file, data in found.items() if file.startswith("heir/")
+    }
+
+
+FORGOTTEN = {
+    "home": "local", "general": "two_track", "departed": "two_track", "unspent": "own_start", "slow": "fedavg", "last": "mutual",
+    "council": "local", "answers": "local", "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
+}  # fmt: skip
+"""Whatever is in a state, and a run that shows it."""
+FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": []}
+
+
+@pytest.mark.parametrize("entry", FORGOTTEN)
+def test_a_learner_that_forgets_is_caught(entry: str) -> None:
+    """Whichever entry of its state a restored learner lacks, its run ends otherwise: each is needed."""
+
+    def forgetful(*about: Any) -> Learner:
+        made = learner(*about)
+        take = made.restore
+
+        def restore(state: LearnerState) -> None:
+            numbers = {name: FRESH[name] if name == entry else value for name, value in state.numbers.items()}
+            take(LearnerState(numbers, {name: group for name, group in state.weights.items() if name.partition("/")[0] != entry}))
+
+        made.restore = restore  # type: ignore[method-assign]
+        return made
+
+    try:
+        found = outcome(lived(FORGOTTEN[entry], Deaths("a"), forgetful))
+    except (AttributeError, KeyError):  # it has no model, or lacks a part of the sum
+        return
+    assert differing(found, undisturbed(FORGOTTEN[entry])[0])
+
+
+def test_all_that_learners_remember_is_known_to_be_needed() -> None:
+    """The states of all algorithms hold exactly the entries of which the test above shows that they are needed."""
+    assert set().union(*(undisturbed(name)[1] for name in RUNS)) == set(FORGOTTEN)
