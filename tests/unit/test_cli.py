@@ -206,7 +206,7 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
     again = call("report", tmp_path / "run")
     told, verified = launched.output.splitlines()[:-1], launched.output.splitlines()[-1]
     assert again.output.splitlines()[1:-1] == told[-len(again.output.splitlines()) + 1 : -1]
-    assert verified == "verified: whole: 16 of 16 records, 12 links of digests, 0 files of weights"
+    assert verified == "verified: whole: 30 of 30 records, 24 links of digests, 0 files of weights"
     assert '"hospitals"' in call("report", tmp_path / "run", "--format", "json").output
 
 
