@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from secrets import token_hex
 
+import pytest
 from bed import Bed, Run, away, kubectl, nodes, placebo, until
 
 AWAY_S = 20
@@ -93,6 +95,33 @@ def test_a_hospital_killed_in_mid_run_ends_it(bed: Bed) -> None:
     run.bed.kubectl("delete", "pod", run.pod("h1")["metadata"]["name"], "--force", "--grace-period=0")
     assert run.code(seconds=40) == 41
     assert "h1" in run.said()
+
+
+@pytest.fixture
+def claims(bed: Bed) -> Iterator[None]:
+    """Make a claim for what each of three hospitals keeps."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}}
+    for number in range(3):
+        body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": f"kept-h{number}"}, "spec": spec}
+        bed.kubectl("create", "-f", "-", given=json.dumps(body))
+    yield
+    bed.kubectl("delete", "pvc", "--all", "--wait=false")
+
+
+@pytest.mark.usefixtures("claims")
+def test_a_hospital_on_a_claim_survives_its_pod(bed: Bed) -> None:
+    """Its pod is deleted in mid-run, then killed; each time the next one goes on, and the run ends well."""
+    scenario = placebo(3, hop=300, rounds=30, session_seconds=0.5).replace('"receipt": 20', '"receipt": 300')
+    run = bed.install(scenario, defaults={"custody": {"claim": "kept-{hospital}"}})
+    for round_, force in ((2, ()), (10, ("--force", "--grace-period=0"))):
+        run.heard("progress", hospital="h1", round=round_)
+        gone = run.pod("h1")["metadata"]["name"]
+        bed.kubectl("delete", "pod", gone, "--wait=false", *force)
+        until("next pod of h1", lambda gone=gone: at_work(run.pods("h1"), gone), FIRST_BACKOFF_S + 60)
+    assert run.code(seconds=180) == 0
+    steps = [(line["model"], line["round"], line["hop"]) for line in run.events("progress") if line["hospital"] == "h1"]
+    assert len(set(steps)) == len(steps)
+    assert '"event": "went_on"' in bed.kubectl("logs", run.pod("h1")["metadata"]["name"])
 
 
 def gathering(bed: Bed) -> tuple[Run, str]:

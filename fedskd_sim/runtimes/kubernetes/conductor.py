@@ -186,7 +186,8 @@ def conduct(folder: Path, secret: Path) -> None:
             plan.checked(names)
             raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
             selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
-            roster = Roster(names, log, plan.unschedulable_seconds)
+            kept = {name: plan.startup_seconds for name in names if loaded.scenario.custody.enabled and plan.custody(name)}
+            roster = Roster(names, log, plan.unschedulable_seconds, kept)
             keys: Any = order.read_keys(loaded.scenario)
             Conductor(plan, loaded, log, Cluster(plan.namespace, selector), roster).conduct(keys)
         except FedskdError as error:

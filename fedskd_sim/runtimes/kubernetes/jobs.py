@@ -91,7 +91,7 @@ def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
         "tolerations": tolerations,
         "initContainers": init,
         "containers": [_container(scenario, plan, hospital, data_mount)],
-        "volumes": [*_volumes(plan), *volumes],
+        "volumes": [*_volumes(plan, hospital.name), *volumes],
     }
     optional = {key: settings[key] for key in ("affinity", "topologySpreadConstraints", "runtimeClassName", "priorityClassName")}
     return {key: value for key, value in (pod | optional).items() if value not in ("", None, [], {})}
@@ -116,8 +116,14 @@ def _container(scenario: Scenario, plan: Plan, hospital: Hospital, data_mount: l
         "resources": _resources(hospital, settings),
         "securityContext": container_security(),
         "livenessProbe": {"tcpSocket": {"port": "metrics"}, "initialDelaySeconds": 60, "periodSeconds": 20, "failureThreshold": 6},
-        "volumeMounts": [{"name": name, "mountPath": path, "readOnly": only} for name, path, only in mounts] + data_mount,
+        "volumeMounts": [_mount(plan, hospital.name, *mount) for mount in mounts] + data_mount,
     }
+
+
+def _mount(plan: Plan, name: str, volume: str, path: str, only: bool) -> dict[str, Any]:  # noqa: FBT001 - a row of the table
+    """Mount a volume; on a claim every run, and every hospital of it, has a folder of its own."""
+    apart = {"subPath": f"{plan.run}/{name}"} if volume == "results" and plan.custody(name) else {}
+    return {"name": volume, "mountPath": path, "readOnly": only, **apart}
 
 
 def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
@@ -144,11 +150,13 @@ def _resources(hospital: Hospital, settings: dict[str, Any]) -> dict[str, Any]:
     return {"requests": requests, "limits": limits}
 
 
-def _volumes(plan: Plan) -> list[dict[str, Any]]:
+def _volumes(plan: Plan, name: str) -> list[dict[str, Any]]:
+    claim = plan.custody(name)
+    kept: dict[str, Any] = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
     return [
         {"name": "run", "configMap": {"name": plan.owner}},
         {"name": "key", "secret": {"secretName": plan.secret, "defaultMode": 0o440}},
-        {"name": "results", "emptyDir": {}},
+        {"name": "results", **kept},
         {"name": "temporary", "emptyDir": {}},
     ]
 

@@ -79,6 +79,10 @@ class Plan:
         nested = {key: {**self.defaults[key], **own[key]} for key in ("gpu", "requests") if key in own}
         return {**self.defaults, **own, **nested}
 
+    def custody(self, name: str) -> str:
+        """Name the claim on which a hospital keeps what survives its pod; empty for none."""
+        return str(self.settings(name).get("custody", {}).get("claim", "")).replace("{hospital}", name)
+
     def job(self, name: str) -> str:
         """Name a hospital's job; the release's part gives way where it would be too long."""
         tail = f"-{self.run}-{name}"

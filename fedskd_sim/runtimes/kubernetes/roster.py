@@ -41,6 +41,8 @@ class Roster:
     names: tuple[str, ...]
     log: EventLog
     unschedulable_seconds: float
+    survivors: Mapping[str, float] = field(default_factory=dict)
+    """Hospitals that outlive their pods, on claims, and the seconds within which their next pod must run."""
     started: float | None = None
     """UNIX time of the start, once there was one."""
     _pods: dict[str, Entry] = field(default_factory=dict)
@@ -110,12 +112,13 @@ class Roster:
         lost = found.standing == "unschedulable" and waited > self.unschedulable_seconds
         if found.standing == "hopeless" or lost:
             return Failed(FIRST_EPOCH, name, PodCannotStart.exit_code, found.text)
-        patience = OWN_WORD_S if found.code in FINAL_CODES else 0.0  # a crash has no word of its own
-        if found.standing == "failed" and waited >= patience and (self.started or found.code in FINAL_CODES):
+        final = found.code in FINAL_CODES
+        patience = OWN_WORD_S if final else self.survivors.get(name, 0.0)  # a crash has no word of its own
+        if found.standing == "failed" and waited >= patience and (self.started or final):
             return _told(name, found)
-        if self.started and entry.gone and waited > OWN_WORD_S:
+        if self.started and entry.gone and waited > self.survivors.get(name, OWN_WORD_S):
             return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, found.text or "its pod was deleted")
-        if self.started and entry.created > self.started + CLOCK_SLACK_S:
+        if self.started and entry.created > self.started + CLOCK_SLACK_S and name not in self.survivors:
             return Failed(
                 FIRST_EPOCH, name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost"
             )
