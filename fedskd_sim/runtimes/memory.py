@@ -101,8 +101,9 @@ class MemoryRuntime:
         self._stack.enter_context(closing(desk.books))
         ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=desk.books.add)
         self._wards[name] = ward
-        worker = Worker(scenario, topology, name, make(ward), desk.span, ward.berths.prepare)
-        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world))
+        fresh = partial(make, ward)
+        worker = Worker(scenario, topology, name, fresh(), desk.span, ward.berths.prepare)
+        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world, fresh))
 
     def _log(self, file: str, **bound: str) -> EventLog:
         path = self._order.folder / "logs" / f"{file}.jsonl"

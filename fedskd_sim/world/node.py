@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.learning.base import Learner
+from fedskd_sim.learning.base import Learner, LearnerState
 from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.faults import abort, fate
 from fedskd_sim.member.shell import Shell, Task
@@ -65,22 +65,23 @@ class Surroundings(Protocol):
 
 @dataclass(frozen=True)
 class Custody:
-    """What outlives a death: the machine's state, the learner as the last finished step left it, the models, the records."""
+    """What outlives a death: the machine's state, the learner's as the last finished step left it, the models, the records."""
 
     state: State
-    learner: Learner
+    learner: LearnerState
     models: dict[int, Weights] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
 
 
 @dataclass
 class Node:
-    """One hospital; it is what its shell finds outside."""
+    """One hospital; it is what its shell finds outside. ``fresh`` makes the learner of another life."""
 
     machine: Hospital
     worker: Worker
     desk: Desk
     world: Surroundings
+    fresh: Callable[[], Learner]
     up: bool = True
     life: int = 0
     ended: bool = False
@@ -88,11 +89,13 @@ class Node:
     """Seconds that the step under way takes, as its learner has asked to let pass."""
     shell: Shell = field(init=False)
     custody: Custody = field(init=False)
-    _finished: Learner | None = None
+    _finished: LearnerState | None = None
+    _given: dict[str, tuple[Weights, Weights]] = field(default_factory=dict)
+    """The groups that the learner has given last, and what was kept of them."""
 
     def __post_init__(self) -> None:
         """Put everything that there is at the beginning into custody."""
-        self.custody = Custody(State(), deepcopy(self.worker.learner) if self.world.persists else self.worker.learner)
+        self.custody = Custody(State(), self.worker.learner.state())
         self.shell = self._shell(State(), {})
 
     @property
@@ -111,7 +114,9 @@ class Node:
     def revive(self) -> None:
         """Go on from custody."""
         kept = self.custody
-        self.worker = replace(self.worker, learner=deepcopy(kept.learner))
+        learner, self._given = self.fresh(), {}
+        learner.restore(kept.learner)
+        self.worker = replace(self.worker, learner=learner)
         self.shell = self._shell(kept.state, dict(kept.models))
         self.up = True
 
@@ -146,8 +151,18 @@ class Node:
             self._soon(Broke(error))
             return
         if self.world.persists:
-            self._finished = deepcopy(self.worker.learner)
+            self._finished = self._kept(self.worker.learner.state())
         self.world.later(self, self.cost, partial(self._hand_in, task.index, left, record))
+
+    def _kept(self, state: LearnerState) -> LearnerState:
+        """Keep a learner's state as a disk would: text, bytes, no order; a group that is the same object as before is kept once."""
+        before = self._given
+        self._given = {
+            name: before[name] if name in before and before[name][0] is group else (group, _copied(group))
+            for name, group in sorted(state.weights.items())
+        }
+        numbers = json.loads(json.dumps(state.numbers, sort_keys=True))
+        return LearnerState(numbers, {name: copied for name, (_, copied) in self._given.items()})
 
     def _hand_in(self, index: int, left: list[tuple[Weights, str]], record: Record | None) -> None:
         """Give back what came of a step."""

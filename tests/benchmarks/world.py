@@ -54,8 +54,9 @@ def world_of(scenario: Scenario, books: Counting) -> World:
     for name in scenario.names:
         ward = Ward(scenario, name, given=topology, pause=partial(passes, world, name))
         desk = Desk(scenario, name, books, books.event)
-        worker = Worker(scenario, topology, name, make(ward), desk.span, lambda _: None)
-        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world))
+        fresh = partial(make, ward)
+        worker = Worker(scenario, topology, name, fresh(), desk.span, lambda _: None)
+        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world, fresh))
     return world
 
 

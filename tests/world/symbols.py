@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from fedskd_sim.learning.base import Measures, Session
+from fedskd_sim.learning.base import Learner, LearnerState, Measures, Session
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.work import Worker
@@ -96,9 +97,6 @@ class Symbols:
         form = {"hash": TensorSpec("uint8", (16,))}
         self.expected = dict.fromkeys(self.topology.hospitals, (form,))
 
-    def __deepcopy__(self, memo: object) -> Symbols:
-        return replace(self, sums=dict(self.sums), kept=dict(self.kept))
-
     def warm_up(self) -> Session:
         self.home = mixed("warm up", self.host)
         return Session(weights(self.home))
@@ -150,6 +148,17 @@ class Symbols:
     def results(self) -> Mapping[str, Weights]:
         return {"": weights(self.home)}
 
+    def state(self) -> LearnerState:
+        sums, kept = ({name: value.hex() for name, value in part.items()} for part in (self.sums, self.kept))
+        numbers = {"visitor": self.visitor.hex(), "share": self.share.hex(), "sums": sums, "kept": kept}
+        return LearnerState(numbers, {"home": weights(self.home)})
+
+    def restore(self, state: LearnerState) -> None:
+        self.home = bytes(state.weights["home"]["hash"].data)
+        self.visitor, self.share = (bytes.fromhex(state.numbers[name]) for name in ("visitor", "share"))
+        self.sums = {name: bytes.fromhex(value) for name, value in state.numbers["sums"].items()}
+        self.kept = {name: bytes.fromhex(value) for name, value in state.numbers["kept"].items()}
+
 
 @dataclass
 class Book:
@@ -181,17 +190,20 @@ class Run:
     logs: dict[str, Silence]
 
     @property
-    def result(self) -> dict[str, tuple[tuple[Record, ...], bytes]]:
+    def result(self) -> dict[str, tuple[tuple[Record, ...], Any]]:
         """Give records and the final model of every hospital, from its custody."""
         kept = {name: node.custody for name, node in self.world.nodes.items()}
-        return {name: (custody.records, custody.learner.home) for name, custody in kept.items()}  # type: ignore[attr-defined]
+        return {name: (custody.records, custody.learner.weights["home"]["hash"].data) for name, custody in kept.items()}
 
     @property
     def refusals(self) -> list[Event]:
         return [event for log in self.logs.values() for event in log.said]
 
 
-def prepared(scenario: Scenario, weather: Any, machine: type[Hospital] = Hospital) -> Run:
+Fresh = Callable[[Scenario, str, Topology], Learner]
+
+
+def prepared(scenario: Scenario, weather: Any, machine: type[Hospital] = Hospital, learner: Fresh = Symbols) -> Run:
     """Put a world together."""
     world = World(weather)
     topology, terms = Topology.of(scenario), Terms.of(scenario, "run")
@@ -199,9 +211,9 @@ def prepared(scenario: Scenario, weather: Any, machine: type[Hospital] = Hospita
     world.controller = Controller(scenario, "run", world, Silence())  # type: ignore[arg-type]
     for name in scenario.names:
         desk = Desk(scenario, name, Book(), logs[name].event)
-        learner = Symbols(scenario, name, topology)
-        worker = Worker(scenario, topology, name, learner, desk.span, lambda _: None)
-        world.add(Node(machine.of(topology, name, terms), worker, desk, world))
+        fresh = partial(learner, scenario, name, topology)
+        worker = Worker(scenario, topology, name, fresh(), desk.span, lambda _: None)
+        world.add(Node(machine.of(topology, name, terms), worker, desk, world, fresh))
     return Run(world, logs)
 
 
