@@ -46,5 +46,14 @@ def carry_out(mailbox: Mailbox, worker: Worker, task: Task) -> None:
 
 
 def _where(task: Task) -> str:
-    stop = task.step.stop
-    return f"in round {task.step.round}, hop {stop.hop} ({stop.kind} of {stop.model!r})" if stop else f"in {task.step.action}"
+    stop, step = task.step.stop, task.step
+    if stop:
+        return f"in round {step.round}, hop {stop.hop} ({stop.kind} of {stop.model!r})"
+    words = {
+        "warm_up": "in its warm-up",
+        "alone": f"in round {step.round}, training alone",
+        "depart": f"at its departure in round {step.round}",
+    }
+    return words.get(
+        step.action, "in the evaluation of its own model" if step.action == "home" else "in the evaluation of all models"
+    )

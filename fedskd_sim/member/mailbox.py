@@ -69,8 +69,10 @@ class Mailbox:
     """Keeps what a next life needs."""
     past: Past | None = None
     """What this life goes on from."""
+    again: bool = False
+    """This is not the hospital's first life."""
     rejoins: bool = False
-    """The run went on meanwhile: the others are where they were."""
+    """... and the run went on meanwhile: the others are where they were."""
     _tasks: SimpleQueue[Task | FedskdError | None] = field(default_factory=SimpleQueue)
     _results: SimpleQueue[Callable[[], None]] = field(default_factory=SimpleQueue)
     _timers: list[tuple[float, int, Timer]] = field(default_factory=list)
@@ -133,7 +135,7 @@ class Mailbox:
         self.shell.handle(Finished(index, record))
 
     def _begin(self) -> None:
-        self.shell.handle(Begun())
+        self.shell.handle(Begun(self.again))
         if self.rejoins and self.past and self.past.book:
             self.said(self.past.book)
 

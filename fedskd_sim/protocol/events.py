@@ -17,7 +17,9 @@ class Model(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """The hospital is up, for the first time or again; its state is what it had in custody."""
+    """The hospital is up; its state is what it had in custody. ``again``: it was up before, and may be behind what it has done."""
+
+    again: bool = False
 
 
 class Joined(NamedTuple):

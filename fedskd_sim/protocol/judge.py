@@ -41,5 +41,7 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
     if awaited is None or awaited == stop:
         return TAKE
     if ring.far_ahead(stop, awaited):
+        if state.again:
+            return LATER
         return Verdict(reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has not been here")
     return TAKE if len(state.waiting) - state.working < terms.inbox else LATER

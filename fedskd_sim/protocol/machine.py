@@ -76,8 +76,8 @@ class Hospital:
                     return state, []
                 state, effects = delivery.step(state, event, self.terms)
                 return self._leaving(*self._failing(state, effects))
-            case Begun():
-                return self._begun(state)
+            case Begun(again):
+                return self._begun(state._replace(again=again))
             case Joined():
                 return self._joined(state)
             case _:
@@ -218,10 +218,10 @@ class Hospital:
         return state, [*effects, Work(state.cursor, step, model, self.program.following(state.cursor))]
 
     def _leaving(self, state: State, effects: list[Effect]) -> Turn:
-        """Say that everything is done once it is, and whatever was sent has arrived."""
+        """Say that everything is done once it is and what was sent has arrived; who comes back after that sends nothing more."""
         if state.over or state.done or state.outbox or not state.joined or self.program.at(state.cursor) is not None:
             return state, effects
-        told: list[Effect] = [Tell(Done(self.topology.epoch, self.name)), Wait(self.terms.goodbye, Goodbye())]
+        told: list[Effect] = [Persist(), Tell(Done(self.topology.epoch, self.name)), Wait(self.terms.goodbye, Goodbye())]
         return state._replace(done=True), effects + told
 
     @property

@@ -60,6 +60,8 @@ class State(NamedTuple):
 
     cursor: int = 0
     """Index of the step that is next or under way."""
+    again: bool = False
+    """This is not its first life: others may have models that it has forgotten to have sent on."""
     joined: bool = False
     """The address book is here."""
     working: bool = False

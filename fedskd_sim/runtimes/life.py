@@ -80,7 +80,8 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     log.event(events.Listening(register.address, exporter.address))
     keeper = Keeper(store, identity, links.address, books, learner.state()) if store else None
     rejoins = order.life == "restarted" or bool(order.advertise)
-    with closing(Mailbox(machine, links, desk, register, keeper, before, rejoins)) as mailbox:
+    again = rejoins or order.life == "resumed" or before is not None
+    with closing(Mailbox(machine, links, desk, register, keeper, before, again, rejoins)) as mailbox:
         take_part(mailbox, Worker(scenario, topology, order.name, learner, desk.span, ward.berths.prepare))
     save_results(ward, learner, order.folder)
     _linger(scenario, log)

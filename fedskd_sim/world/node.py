@@ -32,6 +32,7 @@ from fedskd_sim.messages import (
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.events import Acked, Begun, Broke, Deferred, Ended, Event, Finished, Joined, Timer, Wanted
 from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record
 
@@ -62,6 +63,9 @@ class Surroundings(Protocol):
     def persists(self) -> bool:
         """Whether hospitals keep custody."""
 
+    def disk(self) -> float:
+        """Give the seconds that a disk takes for what is to be kept."""
+
 
 @dataclass(frozen=True)
 class Custody:
@@ -71,6 +75,7 @@ class Custody:
     learner: LearnerState
     models: dict[int, Weights] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
+    ticket: int = 0
 
 
 @dataclass
@@ -90,6 +95,8 @@ class Node:
     shell: Shell = field(init=False)
     custody: Custody = field(init=False)
     _finished: LearnerState | None = None
+    _asked: Custody | None = None
+    """What was last to be put into custody, in this life."""
     _given: dict[str, tuple[Weights, Weights]] = field(default_factory=dict)
     """The groups that the learner has given last, and what was kept of them."""
 
@@ -105,7 +112,7 @@ class Node:
 
     def begin(self) -> None:
         """Come up."""
-        self.shell.handle(Begun())
+        self.shell.handle(Begun(self.life > 0))
 
     def die(self) -> None:
         """Forget everything that is not in custody, and take in nothing more."""
@@ -113,7 +120,8 @@ class Node:
 
     def revive(self) -> None:
         """Go on from custody."""
-        kept = self.custody
+        kept = self.custody = replace(self.custody, ticket=0)
+        self._asked = self._finished = None
         learner, self._given = self.fresh(), {}
         learner.restore(kept.learner)
         self.worker = replace(self.worker, learner=learner)
@@ -206,16 +214,25 @@ class Node:
 
     def persist(self, state: State, record: Record | None, ticket: int) -> None:
         """Put a state into custody: with its models, the learner as of the last finished step, and a record."""
-        if self.world.persists:
-            self._keep(state, record)
-        self.shell.persisted(ticket)
+        if not self.world.persists:
+            self.shell.persisted(ticket)
+            return
+        before = self._asked or self.custody
+        learner = self._finished if state.cursor != before.state.cursor and self._finished else before.learner
+        models = {number: _copied(self.shell.models[number]) for number in handles(state)}
+        records = (*before.records, record) if record else before.records
+        self._asked = Custody(parse(json.loads(json.dumps(dump(state)))), learner, models, records, ticket)
+        seconds = self.world.disk()
+        if seconds:
+            self.world.later(self, seconds, partial(self._safe, self._asked))
+        else:
+            self._safe(self._asked)
 
-    def _keep(self, state: State, record: Record | None) -> None:
-        learner = self._finished if state.cursor != self.custody.state.cursor and self._finished else self.custody.learner
-        handles = [*state.waiting.values(), *(one.model for one in state.outbox.values())]
-        models = {one.number: _copied(self.shell.models[one.number]) for one in handles}
-        records = (*self.custody.records, record) if record else self.custody.records
-        self.custody = Custody(state, learner, models, records)
+    def _safe(self, kept: Custody) -> None:
+        """Have a snapshot on the disk, unless a newer one is: that one has all that is in it."""
+        if kept.ticket > self.custody.ticket:
+            self.custody = kept
+            self.shell.persisted(kept.ticket)
 
     def over(self, error: FedskdError | None) -> None:
         """End."""

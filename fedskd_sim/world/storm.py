@@ -19,6 +19,8 @@ class Storm:
     repeated: float = 0.1
     delay: float = 0.5
     """Mean of the exponentially distributed delay of a message, in seconds."""
+    disk_s: float = 0.2
+    """Mean of the exponentially distributed seconds that a disk takes."""
     persists: bool = True
     killed: int = 0
     """How many deaths there have been."""
@@ -40,6 +42,10 @@ class Storm:
         self.killed += dies
         return dies
 
+    def disk(self) -> float:
+        """Give the seconds that a disk takes: what others may rely on waits for it, and a death comes before it or after."""
+        return self._draw.expovariate(1 / self.disk_s)
+
 
 @dataclass
 class OneDeath:
@@ -47,6 +53,7 @@ class OneDeath:
 
     name: str = ""
     number: int = 0
+    disk_s: float = 0.0
     persists: bool = True
     effects: dict[str, int] = field(default_factory=dict)
 
@@ -58,3 +65,7 @@ class OneDeath:
         """Tell whether a hospital dies before an effect."""
         self.effects[name] = self.effects.get(name, 0) + 1
         return (name, self.effects[name]) == (self.name, self.number)
+
+    def disk(self) -> float:
+        """Give the seconds that a disk takes."""
+        return self.disk_s

@@ -37,6 +37,10 @@ class Weather:
         """Tell whether a hospital dies before an effect."""
         return False
 
+    def disk(self) -> float:
+        """Give the seconds that a disk takes for what is to be kept; 0: none at all."""
+        return 0.0
+
 
 @dataclass
 class World:
@@ -110,6 +114,10 @@ class World:
     def persists(self) -> bool:
         """Whether hospitals keep custody."""
         return self.weather.persists
+
+    def disk(self) -> float:
+        """Give the seconds that a disk takes."""
+        return self.weather.disk()
 
     def _at(self, delay: float, happen: Callable[[], Any]) -> None:
         heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen))

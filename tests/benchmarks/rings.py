@@ -21,7 +21,7 @@ from fedskd_sim.learning.berths import Berths
 from fedskd_sim.learning.finite import finite
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Ack, Answer, FromController, HopId, Register, Start, Traveller, Weights
-from fedskd_sim.runtimes.member import keep_freed_memory
+from fedskd_sim.runtimes.life import keep_freed_memory
 from fedskd_sim.transport.zeromq import Goods, Links, Place
 
 MEMBERS = 4

@@ -103,7 +103,7 @@ def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cl
     assert (found["control"], found["seeds"]) == ("local", [1, 2])
     assert [len(method["values"]["auc"]["own"]) for method in found["methods"]] == [2, 2]
     assert found["methods"][1]["differences"]["auc"]["mean"]["seeds"] == 2
-    assert "Means rest on 16 test samples a seed." in first.stdout
+    assert "Means rest on 16 test samples a seed, " in first.stdout
     assert "<svg" in (out / "compare.html").read_text()
     assert not list((out / "runs").glob("*/*.yaml"))
 

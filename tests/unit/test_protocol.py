@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ from fedskd_sim.protocol.events import (
     Wanted,
 )
 from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, Departure, State, Terms
 from fedskd_sim.records import Measure, Record
 from fedskd_sim.topology import Topology
@@ -337,12 +340,12 @@ def finished(machine: Hospital = B) -> State:
 def test_done_is_said_when_everything_is_safe() -> None:
     """Not while something it sent is on its way; then once, and with the controller's word it leaves."""
     last = len(B.program) - 1
-    assert after(Finished(last, None), state=finished())[1] == [Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
+    assert after(Finished(last, None), state=finished())[1] == [Persist(), Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
     waiting = finished()._replace(outbox={OUT: Departure("c", Model(1))})
     state, effects = after(Finished(last, None), state=waiting)
     assert effects == [Persist()]
     state, effects = after(Acked(OUT, "c"), state=state)
-    assert effects == [Delivered("c", OUT, Model(1), 1), Tell(Done(1, "b")), Wait(3, Goodbye())]
+    assert effects == [Delivered("c", OUT, Model(1), 1), Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
     state, effects = after(Ended(0, "all"), state=state)
     assert (effects, state.over) == ([Leave("the run has ended")], True)
 
@@ -361,7 +364,7 @@ def test_an_early_good_end_ends_nothing() -> None:
     assert (effects, state.over, state.ended) == ([], False, True)
     assert after(Released(2, Model(3)), state=state)[1]
     state, effects = after(Finished(len(B.program) - 1, None), state=finished()._replace(ended=True))
-    assert effects == [Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
+    assert effects == [Persist(), Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
     assert not state.over
 
 
@@ -428,7 +431,7 @@ def test_who_comes_back_goes_on_at_its_step(moment: int) -> None:
 def test_who_comes_back_after_everything_says_so_again() -> None:
     """Done is told to the controller again, which may not have heard it."""
     state = finished()._replace(cursor=len(B.program), working=False, done=True)
-    assert after(Begun(), Joined(), state=state)[1] == [Tell(Done(1, "b")), Wait(3, Goodbye())]
+    assert after(Begun(), Joined(), state=state)[1] == [Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
 
 
 def test_who_is_held_out_only_tests() -> None:
@@ -450,3 +453,36 @@ def test_a_step_never_changes_the_state_it_was_given() -> None:
         state = seen[-1][2][0]
     for before, event, turn in seen:
         assert B.step(before, event) == turn
+
+
+def test_what_cannot_be_made_again_is_safe_before_it_leaves() -> None:
+    """Where arithmetic is not repeatable a result leaves when its step has been persisted."""
+    machine = replace(B, terms=replace(TERMS, repeatable=False))
+    state, effects = after(*WARM, Released(1, Model(1)), machine=machine)
+    assert effects == []
+    assert handles(state) == {1: Model(1)}
+    state, effects = after(Finished(1, None), state=state, machine=machine)
+    assert effects[:2] == [Persist(), Send("c", OUT, Model(1), 1)]
+    assert (state.parting, [*state.outbox]) == (None, [OUT])
+
+
+def test_a_state_is_read_as_it_was_written() -> None:
+    """Through JSON comes back all that a restart needs: cursor, models that wait or are on their way, digests, undone sessions."""
+    state = after(*HOSTS, Arrived(D2, "a", Model(5, "z")))[0]._replace(rollbacks=1, recent={A1: "q"})
+    back = parse(json.loads(json.dumps(dump(state))))
+    assert (back.cursor, back.rollbacks, back.waiting, back.recent) == (state.cursor, 1, state.waiting, state.recent)
+    assert {hop: (one.to, one.model) for hop, one in back.outbox.items()} == {
+        hop: (one.to, one.model) for hop, one in state.outbox.items()
+    }
+    assert handles(back) == handles(state)
+    for damage in ({}, {**dump(state), "waiting": [[1]]}, {**dump(state), "cursor": "x"}):
+        with pytest.raises((ValueError, KeyError)):
+            parse(damage)
+
+
+def test_who_comes_back_is_told_nothing_false_about_others() -> None:
+    """A model that is further than it could be is refused in a first life; later it may be, and is told to wait."""
+    far = HopId("run", 1, "a", 3, 1)
+    assert isinstance(after(*WARM, Knocked(far, "a"))[1][0], Refuse)
+    again = (Begun(again=True), *WARM[1:])
+    assert after(*again, Knocked(far, "a"))[1] == [Reply("a", Later(far))]

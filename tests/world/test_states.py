@@ -10,17 +10,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import torch
 from symbols import Run, prepared
 from torch import nn
 
-from fedskd_sim.learning import admission, models
+from fedskd_sim.learning import admission, fml, models, site
 from fedskd_sim.learning.base import Learner, LearnerState, Ward
 from fedskd_sim.learning.learners import make
+from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Done
 from fedskd_sim.protocol.effects import Effect, Leave, Persist, Reply, Send, Tell, Work
 from fedskd_sim.records import to_line
-from fedskd_sim.runtimes.member import save_results
+from fedskd_sim.runtimes.life import save_results
 from fedskd_sim.scenario import Architecture, Scenario, load
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.storm import OneDeath
@@ -134,26 +134,23 @@ def told_apart(effect: Effect) -> tuple[object, ...]:
 @pytest.fixture(autouse=True)
 def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what every life asks of all architectures: PyTorch takes long to draw values and to trace shapes where nothing is."""
-    made, outline = models._made, models.outline
-    kept: dict[tuple[str, models.ImageShape], nn.Module] = {}
-    outlines: dict[tuple[str, models.ImageShape], models.Outline] = {}
+    specs, blueprint, kept = Site.specs, models.blueprint, {}
 
-    def copied(architecture: Architecture, shape: models.ImageShape) -> nn.Module:
-        if torch.get_default_device().type != "meta":
-            return made(architecture, shape)
-        key = architecture.model_dump_json(), shape
+    def once(key: object, make_it: Callable[[], Any]) -> Any:
         if key not in kept:
-            kept[key] = made(architecture, shape)
-        return deepcopy(kept[key])
+            kept[key] = make_it()
+        return kept[key]
 
-    def known(architecture: Architecture, shape: models.ImageShape) -> models.Outline:
-        key = architecture.model_dump_json(), shape
-        if key not in outlines:
-            outlines[key] = outline(architecture, shape)
-        return outlines[key]
+    def outlined(chosen: Architecture, shape: models.ImageShape) -> models.Outline:
+        return once(("outline", chosen.model_dump_json(), shape), lambda: models.outline(chosen, shape))
 
-    monkeypatch.setattr(models, "_made", copied)
-    monkeypatch.setattr(admission, "outline", known)
+    def copied(chosen: Architecture, shape: models.ImageShape) -> nn.Module:
+        return deepcopy(once(("blueprint", chosen.model_dump_json(), shape), lambda: blueprint(chosen, shape)))
+
+    monkeypatch.setattr(Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self)))
+    monkeypatch.setattr(admission, "outline", outlined)
+    for module in (site, fml):
+        monkeypatch.setattr(module, "blueprint", copied)
 
 
 def learner(scenario: Scenario, name: str, topology: Topology) -> Learner:
