@@ -74,7 +74,7 @@ class LocalRun:
             case Here(pid) if self.place.process():
                 yield f"running, process {pid}"
             case _:
-                yield "not running any more"
+                yield "not running any more; unless it has ended, 'fedskd-sim resume' goes on with it"
                 for file in torn(self.folder):
                     yield f"the last line of {file} has no end, and is left out"
 

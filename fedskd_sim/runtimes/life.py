@@ -26,7 +26,7 @@ from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import Hospital
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import own_records
-from fedskd_sim.runtimes.member import CUSTODY, FETCHED, MemberOrder, desk_of, log_error
+from fedskd_sim.runtimes.member import FETCHED, MemberOrder, custody_of, desk_of, log_error
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport.parcels import Sound, taken_as_it_is
@@ -80,7 +80,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     log.event(events.Listening(register.address, exporter.address))
     keeper = Keeper(store, identity, links.address, books, learner.state()) if store else None
     rejoins = order.life == "restarted" or bool(order.advertise)
-    again = rejoins or order.life == "resumed" or before is not None
+    again = order.life != "first" or before is not None
     with closing(Mailbox(machine, links, desk, register, keeper, before, again, rejoins)) as mailbox:
         take_part(mailbox, Worker(scenario, topology, order.name, learner, desk.span, ward.berths.prepare))
     save_results(ward, learner, order.folder)
@@ -92,7 +92,7 @@ def _store(order: MemberOrder, scenario: Scenario, held: ExitStack) -> Store | N
     """Open the hospital's custody; None where the scenario wants none."""
     if not scenario.custody.enabled:
         return None
-    folder = Path(scenario.custody.folder).expanduser() / order.run if scenario.custody.folder else order.folder / CUSTODY
+    folder = custody_of(scenario, order.run, order.folder)
     return held.enter_context(closing(Store(folder / order.name, scenario.custody.keep)))
 
 

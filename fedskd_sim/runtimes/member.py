@@ -81,6 +81,11 @@ class MemberOrder:
             yield EventLog(stream, {"run": self.run, **bound})
 
 
+def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
+    """Say where the hospitals of a run keep what survives them."""
+    return Path(scenario.custody.folder).expanduser() / run if scenario.custody.folder else folder / CUSTODY
+
+
 def desk_of(scenario: Scenario, name: str, books: Ledger, log: EventLog) -> Desk:
     """Open a hospital's desk, without metrics."""
     return Desk(scenario, name, books, log.event, peak=_peak)
