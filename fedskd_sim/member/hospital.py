@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.crash import crash
 from fedskd_sim.member.faults import fate, suffer
 from fedskd_sim.member.keeper import frozen
@@ -16,6 +16,8 @@ from fedskd_sim.member.work import Arrival, Worker
 def take_part(mailbox: Mailbox, worker: Worker) -> None:
     """Take part in a run from registration to the end.
 
+    Whoever stops this hospital before knows whether another life follows: nobody is told that it has failed.
+
     Raises:
         FedskdError: the run cannot go on; the controller has been told.
 
@@ -25,7 +27,7 @@ def take_part(mailbox: Mailbox, worker: Worker) -> None:
         while (task := mailbox.next_task()) is not None:
             carry_out(mailbox, worker, task)
     except SystemExit:
-        mailbox.fail(HospitalCrashed(f"{worker.name!r} was told to stop", fix="see who stopped it"))
+        mailbox.leave()
         raise
 
 

@@ -117,6 +117,11 @@ class Mailbox:
         """Say that this hospital cannot go on."""
         self._hand_in(lambda: self.shell.handle(Broke(error)))
 
+    def leave(self) -> None:
+        """Stop without a word; what was to be kept still is."""
+        self._over = True
+        self._hand_in(lambda: None)
+
     def close(self) -> None:
         """Wait for the thread to end; what it holds open then is closed by itself."""
         if self._thread.is_alive():

@@ -285,14 +285,15 @@ def test_a_controller_that_dies_after_the_start_changes_nothing(kind: str, place
     assert [member.events("left")[0]["reason"] for member in ring.members.values()] == ["no word from the controller"] * 3
 
 
-def test_a_mailbox_closes_while_its_thread_waits(placebo: Load, tmp_path: Path) -> None:
-    """A hospital that is told to stop in the middle leaves no thread behind."""
+@pytest.mark.parametrize("how", ["fails", "is told to stop"])
+def test_a_mailbox_closes_while_its_thread_waits(how: str, placebo: Load, tmp_path: Path) -> None:
+    """A hospital that ends in the middle, by an error or a signal, leaves no thread behind."""
     ring = Ring("ipc", tmp_path, placebo())
     member = ring.members["east"]
     with closing(ring.hub):
         member.mailbox.start()
         thread = Thread(target=member.mailbox.close)
-        member.mailbox.fail(RunAborted("enough"))
+        member.mailbox.fail(RunAborted("enough")) if how == "fails" else member.mailbox.leave()
         thread.start()
         thread.join(PATIENCE_S)
         assert not member.mailbox._thread.is_alive()

@@ -53,6 +53,9 @@ class Fate:
         self.doomed.discard(name)
         return dies
 
+    def disk(self) -> float:
+        return 0.0
+
 
 def kind_of(happen: Any) -> str:
     """Tell what an entry of the agenda is: a message, a timer that ends something, one that sends again, or anything else."""

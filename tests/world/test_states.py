@@ -99,6 +99,9 @@ class Deaths:
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - nothing is lost
         yield 0.05
 
+    def disk(self) -> float:
+        return 0.0
+
     def kills(self, name: str, effect: Effect) -> bool:
         if name not in self.names or not isinstance(effect, STEPS + (WITHIN if self.sampled else ())):
             return False
