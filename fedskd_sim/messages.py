@@ -215,6 +215,18 @@ def digest(weights: Weights) -> str:
     return mark.text()
 
 
+def lasting(weights: Weights) -> bool:
+    """Tell whether nobody can change weights: all their data are ``bytes``."""
+    return all(type(buffer.data) is bytes for buffer in weights.values())
+
+
+def fixed(weights: Weights) -> Weights:
+    """Give weights that nobody can change: these themselves if they are `lasting`, or else a copy."""
+    if lasting(weights):
+        return weights
+    return {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in weights.items()}
+
+
 def size(weights: Weights) -> int:
     """Count the payload bytes of weights."""
     return sum(len(buffer.data) for buffer in weights.values())

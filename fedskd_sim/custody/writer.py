@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fedskd_sim.custody.files import settle
 from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.errors import FedskdError, HospitalCrashed
-from fedskd_sim.messages import Buffer, Weights, digest
+from fedskd_sim.messages import Weights, digest, fixed, lasting
 
 
 class Held(NamedTuple):
@@ -74,7 +74,7 @@ class Writer:
             known: dict[int, Held] = {}
             learner = {name: self._taken(Held(weights), known) for name, weights in snapshot.learner.items()}
             models = {number: self._taken(held, known) for number, held in snapshot.models.items()}
-            self._known = {place: held for place, held in known.items() if _fixed(held.weights)}
+            self._known = {place: held for place, held in known.items() if lasting(held.weights)}
             self._newest = commit = Commit(**{**snapshot._asdict(), "learner": learner, "models": models})
             self._waiting.append(then)
             self._forget()
@@ -94,7 +94,7 @@ class Writer:
         mark = held.digest or (before.digest if before else digest(held.weights))
         known[id(held.weights)] = Held(held.weights, mark)
         if mark not in self._store.safe and mark not in self._copies:
-            self._copies[mark] = held.weights if _fixed(held.weights) else _copied(held.weights)
+            self._copies[mark] = fixed(held.weights)
         return mark
 
     def _forget(self) -> None:
@@ -141,13 +141,3 @@ class Writer:
             self._forget()
             doomed = self._store.doomed(self._needed | (self._newest.named if self._newest else frozenset()))
         self._store.remove(doomed)
-
-
-def _fixed(weights: Weights) -> bool:
-    """Tell whether weights can never change."""
-    return all(type(buffer.data) is bytes for buffer in weights.values())
-
-
-def _copied(weights: Weights) -> Weights:
-    """Copy what may change."""
-    return {name: Buffer(buffer.dtype, buffer.shape, bytes(buffer.data)) for name, buffer in weights.items()}

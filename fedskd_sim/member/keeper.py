@@ -12,7 +12,7 @@ from fedskd_sim.custody.writer import Held, Snapshot, Writer
 from fedskd_sim.errors import CustodyForeign, FedskdError, RunUnreadable, Where
 from fedskd_sim.learning.base import LearnerState
 from fedskd_sim.ledger import Ledger
-from fedskd_sim.messages import Start, Weights
+from fedskd_sim.messages import Start, Weights, fixed
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
 
@@ -33,13 +33,7 @@ class Past(NamedTuple):
 
 def frozen(state: LearnerState) -> LearnerState:
     """Copy what the next step may change of a learner's state; what is ``bytes`` never changes."""
-    return LearnerState(state.numbers, {name: _frozen(weights) for name, weights in state.weights.items()})
-
-
-def _frozen(weights: Weights) -> Weights:
-    if all(type(buffer.data) is bytes for buffer in weights.values()):
-        return weights
-    return {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in weights.items()}
+    return LearnerState(state.numbers, {name: fixed(weights) for name, weights in state.weights.items()})
 
 
 def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | None:
@@ -95,7 +89,7 @@ FIXED = ("run", "hospital", "scenario")
 
 @dataclass
 class Keeper:
-    """Keeps one hospital; all but `known` belongs to the thread of its links."""
+    """Keeps one hospital; it belongs to the thread of its links."""
 
     store: Store
     identity: Mapping[str, str]

@@ -28,6 +28,7 @@ from fedskd_sim.messages import (
     Traveller,
     Weights,
     digest,
+    fixed,
 )
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.events import Acked, Begun, Broke, Deferred, Ended, Event, Finished, Joined, Timer, Wanted
@@ -166,7 +167,7 @@ class Node:
         """Keep a learner's state as a disk would: text, bytes, no order; a group that is the same object as before is kept once."""
         before = self._given
         self._given = {
-            name: before[name] if name in before and before[name][0] is group else (group, _copied(group))
+            name: before[name] if name in before and before[name][0] is group else (group, fixed(group))
             for name, group in sorted(state.weights.items())
         }
         numbers = json.loads(json.dumps(state.numbers, sort_keys=True))
@@ -219,7 +220,7 @@ class Node:
             return
         before = self._asked or self.custody
         learner = self._finished if state.cursor != before.state.cursor and self._finished else before.learner
-        models = {number: _copied(self.shell.models[number]) for number in handles(state)}
+        models = {number: fixed(self.shell.models[number]) for number in handles(state)}
         records = (*before.records, record) if record else before.records
         self._asked = Custody(parse(json.loads(json.dumps(dump(state)))), learner, models, records, ticket)
         seconds = self.world.disk()
@@ -239,8 +240,3 @@ class Node:
         self.ended = True
         if error:
             self.world.fails(self.name, error)
-
-
-def _copied(weights: Weights) -> Weights:
-    """Copy weights: a learner may make what has arrived its own."""
-    return {name: Buffer(buffer.dtype, buffer.shape, bytes(buffer.data)) for name, buffer in weights.items()}
