@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
@@ -51,7 +53,7 @@ class Answers:
         self._found = {(kind, model): state.weights[_group(kind, model)] for kind, model in state.numbers["answers"]}
 
     def save(self, file: Path, test: Samples, about: Mapping[str, object]) -> None:
-        """Write all answers as one compressed npz without pickles; does nothing where there are none.
+        """Write all answers as one npz without pickles, the same bytes from every Python; does nothing where there are none.
 
         Args:
             file: where to; its folder is made.
@@ -62,15 +64,18 @@ class Answers:
         if not self._found:
             return
         kinds, models = zip(*self._found, strict=True)
-        arrays = {name: np.asarray(value) for name, value in about.items()}
-        arrays |= {"schema": np.asarray(SCHEMA), "kinds": np.asarray(kinds), "models": np.asarray(models)}
-        arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
         buffers = [group[CHANCES] for group in self._found.values()]
         chances = [np.frombuffer(buffer.data, np.float64).reshape(buffer.shape) for buffer in buffers]
+        arrays = {CHANCES: np.stack(chances)} | {name: np.asarray(value) for name, value in about.items()}
+        arrays |= {"schema": np.asarray(SCHEMA), "kinds": np.asarray(kinds), "models": np.asarray(models)}
+        arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".draft")
-        with draft.open("wb") as stream:
-            np.savez_compressed(stream, probabilities=np.stack(chances), allow_pickle=False, **arrays)
+        with ZipFile(draft, "w") as archive:  # numpy's own writer depends on the version of Python
+            for name, values in arrays.items():
+                member = BytesIO()
+                np.lib.format.write_array(member, values, allow_pickle=False)
+                archive.writestr(ZipInfo(f"{name}.npy"), member.getvalue())
         draft.replace(file)
 
 
