@@ -18,7 +18,24 @@ from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import load
 
 ROOT = Path(__file__).parent.parent
+ALONE = ("cluster",)
+"""Folders whose tests have something in common and run one after the other."""
+BY_FILE = ("chart", "unit")
+"""Folders whose files are worked through by one process each: their tests share what is made once."""
+ORDER = ("cluster", "ring", "world", "chart", "unit")
+"""The longest tests begin first, so that no process waits for one of them at the end."""
 RUNTIMES = {"memory": MemoryRuntime, "processes": ProcessRuntime}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests several processes may not take from each other, and in which order they begin."""
+    rooms = {item: item.path.relative_to(ROOT / "tests").parts[0] for item in items}
+    for item, room in rooms.items():
+        if room in ALONE:
+            item.add_marker(pytest.mark.xdist_group(room))
+        elif room in BY_FILE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: ORDER.index(rooms[item]) if rooms[item] in ORDER else len(ORDER))
 
 
 @pytest.fixture

@@ -136,12 +136,20 @@ class Store:
         self._good[number] = commit
 
     def doomed(self, spared: Collection[str] = ()) -> list[Path]:
-        """Say which files no commit that is kept needs, nor ``spared`` names; from now on they do not count as safe."""
+        """Say which files no commit that is kept needs, nor ``spared`` names; from now on they do not count as safe.
+
+        Raises:
+            OutputNotWritable: the folder is gone.
+
+        """
         for number in sorted(self._good)[: -self._keep]:
             del self._good[number]
         self.safe.intersection_update({*spared, *(digest for commit in self._good.values() for digest in commit.named)})
-        old = [self._file(number) for number in self._numbers() if number not in self._good]
-        return [*old, *self._drafts(), *(file for file in (self.folder / MODELS).iterdir() if file.name not in self.safe)]
+        try:
+            old = [self._file(number) for number in self._numbers() if number not in self._good]
+            return [*old, *self._drafts(), *(file for file in (self.folder / MODELS).iterdir() if file.name not in self.safe)]
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
 
     def remove(self, files: Iterable[Path]) -> None:
         """Remove files; one that cannot be removed takes room and does no harm."""

@@ -114,11 +114,11 @@ class Writer:
             try:
                 self._write(commit, copies)
                 self._tell(covered)
+                self._collect()
             except FedskdError as error:
                 self._failed(error)
             except Exception as error:  # noqa: BLE001 - a thread that dies in silence would keep its hospital waiting for ever
                 self._failed(HospitalCrashed(f"custody could not be written: {type(error).__name__}: {error}"))
-            self._collect()
 
     def _write(self, commit: Commit, copies: Mapping[str, Weights]) -> None:
         if commit.records != self._counted:

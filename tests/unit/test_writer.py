@@ -197,6 +197,28 @@ def test_a_failed_write_is_told_and_the_next_one_covers_it(tmp_path: Path) -> No
         assert bytes(store.weights(mark)["x"].data) == bytes([3]) * 8
 
 
+def test_a_folder_that_vanishes_is_told(tmp_path: Path) -> None:
+    """Whatever removes the folder under a hospital, its thread says so instead of dying in silence, and ends when asked to."""
+    errors, failed = [], Event()
+
+    def fail(error: FedskdError) -> None:
+        errors.append(error)
+        failed.set()
+
+    store = Store(tmp_path / "a")
+    write = store.write
+
+    def removed(*given: object) -> None:
+        write(*given)
+        shutil.rmtree(tmp_path / "a")
+
+    store.write = removed
+    with writing(store, tmp_path / "r", fail) as made:
+        made.commit(snapshot(1, {"home": weights(1)}), lambda: None)
+        assert failed.wait(60)
+    assert [type(error) for error in errors] == [OutputNotWritable]
+
+
 def test_an_error_that_nobody_foresaw_is_told_too(tmp_path: Path) -> None:
     """The thread does not die in silence, and goes on with the next commit."""
     errors, failed, done = [], Event(), Event()
