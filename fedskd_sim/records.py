@@ -101,7 +101,7 @@ class Timing:
     """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's largest resident memory so far."""
 
     __pydantic_config__ = NO_OTHER_KEYS
-    what: Literal["start", "warm_up", "session", "evaluation", "transfer"]
+    what: Literal["start", "resumed", "warm_up", "session", "evaluation", "transfer"]
     host: str
     model: str
     round: Place

@@ -112,7 +112,8 @@ class Ward:
     """What a learner is made from.
 
     The scenario, its hospital's name, the folder with data files, whether it is alone, where models that arrive can live, the run's
-    topology, how to let seconds pass, and who is told what was read of its data.
+    topology, how to let seconds pass, and who is told what was read of its data: how much when it is counted, and once it is loaded
+    its digest, where anybody wants that.
     """
 
     scenario: Scenario
@@ -123,6 +124,7 @@ class Ward:
     given: Topology | None = None
     pause: Callable[[float], None] = clock.sleep
     counted: Callable[[SampleCounts], None] = lambda _: None
+    loaded: Callable[[str], None] | None = None
 
     @property
     def topology(self) -> Topology:

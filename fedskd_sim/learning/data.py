@@ -26,6 +26,8 @@ from fedskd_sim.learning.readers import (
     synthetic_volumes,
 )
 from fedskd_sim.learning.samples import Arrays, Facts, Images
+from fedskd_sim.learning.weights import buffer_of
+from fedskd_sim.messages import Buffer, digest
 from fedskd_sim.scenario import Dataset, NoData, Scenario, SyntheticRoi, SyntheticSkin, SyntheticVolumes
 
 
@@ -110,6 +112,15 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
     return HospitalData(train, validation, test, found.classes, found.remark if isinstance(found, Arrays) else "")
 
 
+def fingerprint(data: HospitalData) -> str:
+    """Give the digest of everything that is learned or tested on: values, labels, ids and classes, split by split."""
+    parts: dict[str, Buffer] = {"classes": _text(data.classes)}
+    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        parts |= {f"{name}/{field}": buffer_of(getattr(split, field)) for field in ("images", "labels")}
+        parts[f"{name}/ids"] = _text(split.ids)
+    return digest(parts)
+
+
 def pooled(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalData:
     """Give a hospital everybody's training data, ids behind the names of their hospitals; it validates and tests on its own."""
     images, labels, _ = zip(*(data.train for data in everyone.values()), strict=True)
@@ -155,6 +166,11 @@ def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:
     counts = torch.bincount(labels, minlength=classes).float()
     weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
     return weights * counts.sum() / (weights * counts).sum()
+
+
+def _text(names: tuple[str, ...]) -> Buffer:
+    data = "\0".join(names).encode("utf-8", "surrogatepass")
+    return Buffer("uint8", (len(data),), data)
 
 
 def _samples(found: Images | Arrays, rows: NDArray[np.integer[Any]], device: str) -> Samples:

@@ -15,7 +15,7 @@ from fedskd_sim.learning.admission import known_facts, pixel_grid, shape_of
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
-from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, load, pooled
+from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, fingerprint, load, pooled
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build
@@ -56,6 +56,12 @@ class Site:
     @cached_property
     def data(self) -> HospitalData:
         """The hospital's data; everybody's where the algorithm pools."""
+        data = self._read()
+        if self.ward.loaded:
+            self.ward.loaded(fingerprint(data))
+        return data
+
+    def _read(self) -> HospitalData:
         own = load(self.scenario, self.name, self.ward.data_folder, self.device)
         if self.scenario.instruments.evaluate_on == "validation":
             remark = "; ".join(

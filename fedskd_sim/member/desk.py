@@ -74,6 +74,10 @@ class Desk:
         if self.metrics:
             self.metrics.took(what, end - start)
 
+    def resumed(self, start: float) -> None:
+        """Note that this life goes on from an earlier one, and since when (UNIX seconds) it has got ready for that."""
+        self.books.add(Timing("resumed", self.name, self.name, 0, 0, start, clock.unix(), peak_bytes=self.peak()))
+
     def transferred(self, transfer: Transfer) -> None:
         """Note a confirmed departure."""
         place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)

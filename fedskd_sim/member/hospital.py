@@ -7,7 +7,7 @@ import traceback
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.crash import crash
 from fedskd_sim.member.faults import fate, suffer
-from fedskd_sim.member.keeper import frozen
+from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.shell import Task
 from fedskd_sim.member.work import Arrival, Worker
@@ -23,15 +23,16 @@ def take_part(mailbox: Mailbox, worker: Worker) -> None:
 
     """
     mailbox.start()
+    freeze = Freezer() if mailbox.keeper else None
     try:
         while (task := mailbox.next_task()) is not None:
-            carry_out(mailbox, worker, task)
+            carry_out(mailbox, worker, task, freeze)
     except SystemExit:
         mailbox.leave()
         raise
 
 
-def carry_out(mailbox: Mailbox, worker: Worker, task: Task) -> None:
+def carry_out(mailbox: Mailbox, worker: Worker, task: Task, freeze: Freezer | None) -> None:
     """Carry out one step; an error is the hospital's own word, whatever its class."""
     try:
         arrival = None if task.weights is None else Arrival(task.weights, task.digest)
@@ -44,7 +45,7 @@ def carry_out(mailbox: Mailbox, worker: Worker, task: Task) -> None:
         traceback.print_exception(error)
         mailbox.fail(crash(worker.name, _where(task), error, "see what it has written to standard error"))
     else:
-        mailbox.finish(task.index, record, frozen(worker.learner.state()) if mailbox.keeper else None)
+        mailbox.finish(task.index, record, freeze(worker.learner.state()) if freeze else None)
 
 
 def _where(task: Task) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.custody.writer import Held, Snapshot, Writer
 from fedskd_sim.errors import CustodyForeign, FedskdError, RunUnreadable, Where
-from fedskd_sim.learning.base import LearnerState
+from fedskd_sim.learning.base import NOTHING, LearnerState
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.messages import Start, Weights, fixed
 from fedskd_sim.protocol.saved import dump, handles, parse
@@ -29,11 +29,25 @@ class Past(NamedTuple):
     """Where it listened."""
     book: Start | None
     """The address book that it had."""
+    identity: Mapping[str, str]
+    """What its lives must have in common."""
 
 
-def frozen(state: LearnerState) -> LearnerState:
-    """Copy what the next step may change of a learner's state; what is ``bytes`` never changes."""
-    return LearnerState(state.numbers, {name: fixed(weights) for name, weights in state.weights.items()})
+class Freezer:
+    """Copies what the next step may change of a learner's state; a group that is the same object as last time is copied once."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._given: dict[str, tuple[Weights, Weights]] = {}
+
+    def __call__(self, state: LearnerState) -> LearnerState:
+        """Give a state that never changes."""
+        before = self._given
+        self._given = {
+            name: before[name] if name in before and before[name][0] is group else (group, fixed(group))
+            for name, group in state.weights.items()
+        }
+        return LearnerState(state.numbers, {name: copied for name, (_, copied) in self._given.items()})
 
 
 def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | None:
@@ -53,7 +67,7 @@ def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | N
     commit = store.latest()
     if commit is None:
         return None
-    _compare(store.folder, commit.identity, identity, anyway=anyway)
+    compare(store.folder, commit.identity, identity, anyway=anyway)
     try:
         return _past(store, commit)
     except (KeyError, TypeError, ValueError) as error:
@@ -71,11 +85,17 @@ def _past(store: Store, commit: Commit) -> Past:
         commit.records,
         str(machine["address"]),
         Start(int(book["epoch"]), dict(book["addresses"]), dict(book["keys"])) if book else None,
+        commit.identity,
     )
 
 
-def _compare(folder: Path, before: Mapping[str, str], now: Mapping[str, str], *, anyway: bool) -> None:
-    """Refuse what another run, or another program, has kept; bytes would differ."""
+def compare(folder: Path, before: Mapping[str, str], now: Mapping[str, str], *, anyway: bool) -> None:
+    """Refuse what another run, another program or with other data has kept; bytes would differ.
+
+    Raises:
+        CustodyForeign: something is not the same; with ``anyway``, something that no life can go on from.
+
+    """
     changed = [name for name in now if before.get(name) != now[name]]
     if any(name in FIXED for name in changed) or (changed and not anyway):
         words = ", ".join(f"{name} was {before.get(name, 'unknown')} and is {now[name]}" for name in changed)
@@ -93,9 +113,13 @@ class Keeper:
 
     store: Store
     identity: Mapping[str, str]
-    address: str
     books: Ledger
-    learner: LearnerState
+    before: Past | None = None
+    """What this life goes on from."""
+    anyway: bool = False
+    """... even with other data."""
+    address: str = ""
+    learner: LearnerState = NOTHING
     book: Start | None = None
     _writer: Writer | None = field(default=None, init=False)
 
@@ -112,6 +136,17 @@ class Keeper:
         machine: dict[str, Any] = {"state": dump(state), "address": self.address, "book": book}
         numbers, groups = self.learner
         self._writer.commit(Snapshot(self.identity, machine, numbers, groups, held, *self.books.mark), then)
+
+    def loaded(self, data: str) -> None:
+        """Hear the digest of the hospital's data, which all its lives must have in common.
+
+        Raises:
+            CustodyForeign: they have changed.
+
+        """
+        if self.before and "data" in self.before.identity:
+            compare(self.store.folder, self.before.identity, {"data": data}, anyway=self.anyway)
+        self.identity = {**self.identity, "data": data}
 
     def close(self) -> None:
         """Wait until everything that can be is written."""

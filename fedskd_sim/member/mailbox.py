@@ -30,6 +30,7 @@ from fedskd_sim.messages import (
     HopId,
     Later,
     Progress,
+    Ready,
     Register,
     Start,
     Traveller,
@@ -186,6 +187,10 @@ class Mailbox:
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model."""
         self.links.reply(to, answer)
+
+    def call(self, to: str, word: Ready) -> None:
+        """Tell the host before this one that a model is waited for."""
+        self.links.call(to, word)
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Hand a model over to its next host."""

@@ -13,9 +13,23 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.desk import Desk
-from fedskd_sim.messages import Ack, Answer, Done, Failed, HopId, Progress, Transfer, Traveller, Weights, size
+from fedskd_sim.messages import Ack, Answer, Done, Failed, HopId, Progress, Ready, Transfer, Traveller, Weights, size
 from fedskd_sim.program import Step
-from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Leave, Persist, Refuse, Register, Reply, Send, Tell, Wait, Work
+from fedskd_sim.protocol.effects import (
+    Call,
+    Delivered,
+    Effect,
+    Fail,
+    Leave,
+    Persist,
+    Refuse,
+    Register,
+    Reply,
+    Send,
+    Tell,
+    Wait,
+    Work,
+)
 from fedskd_sim.protocol.events import Arrived, Event, Model, Released, Timer
 from fedskd_sim.protocol.machine import Hospital
 from fedskd_sim.protocol.saved import handles
@@ -46,6 +60,9 @@ class Outside(Protocol):
 
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model."""
+
+    def call(self, to: str, word: Ready) -> None:
+        """Tell the host before this one, of its own accord, that a model is waited for."""
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Hand a model over to its next host."""
@@ -144,6 +161,8 @@ class Shell:
                 self.desk.transferred(Transfer(hop, to, start, clock.unix(), size(self.models[model.number]), attempts))
             case Reply(to, answer):
                 self.outside.reply(to, answer)
+            case Call(to, hop):
+                self.outside.call(to, Ready(hop))
             case Tell(word):
                 if isinstance(word, Done):
                     self.desk.done()

@@ -35,6 +35,13 @@ class Reply(NamedTuple):
     answer: Answer
 
 
+class Call(NamedTuple):
+    """Tell the host before this one that its model is waited for here: this hospital is back, and it may not have heard of that."""
+
+    to: str
+    hop: HopId
+
+
 class Send(NamedTuple):
     """Hand a model over to a link, attempt number ``attempt``."""
 
@@ -89,4 +96,4 @@ class Fail(NamedTuple):
     error: FedskdError
 
 
-Effect = Register | Persist | Tell | Reply | Send | Delivered | Work | Wait | Refuse | Leave | Fail
+Effect = Register | Persist | Tell | Reply | Call | Send | Delivered | Work | Wait | Refuse | Leave | Fail

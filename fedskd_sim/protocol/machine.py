@@ -12,7 +12,7 @@ from fedskd_sim.errors import FedskdError, HopTimeout, NonFiniteLoss, Registrati
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
 from fedskd_sim.protocol import delivery
-from fedskd_sim.protocol.effects import Effect, Fail, Leave, Persist, Refuse, Register, Reply, Tell, Wait, Work
+from fedskd_sim.protocol.effects import Call, Effect, Fail, Leave, Persist, Refuse, Register, Reply, Tell, Wait, Work
 from fedskd_sim.protocol.events import (
     Acked,
     Again,
@@ -110,7 +110,15 @@ class Hospital:
         if state.joined:
             return state, []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
-        return self._advance(state, effects)
+        state, effects = self._advance(state, effects)
+        return state, [*effects, *self._calls(state)]
+
+    def _calls(self, state: State) -> list[Effect]:
+        """Call for the model that a later life waits for: its sender would wait for an answer, twice as long each time."""
+        stop = self.awaited(state) if state.again else None
+        if stop is None or self.hop_id(stop) in state.waiting:
+            return []
+        return [Call(self.topology.sender(stop), self.hop_id(stop))]
 
     def _visited(self, state: State, event: Arrived | Knocked | Repeated) -> Turn:
         """Judge a model: keep it and say so, in this order; or ask for patience, say again that it is here, or refuse it."""

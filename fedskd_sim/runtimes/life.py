@@ -58,7 +58,7 @@ def run_hospital(order: MemberOrder) -> None:
 
 
 def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStack) -> None:
-    scenario, topology = loaded.scenario, Topology.of(loaded.scenario)
+    began, scenario, topology = clock.unix(), loaded.scenario, Topology.of(loaded.scenario)
     machine = Hospital.of(topology, order.name, Terms.of(scenario, order.run))
     store = _store(order, scenario, held)
     identity = _identity(order, loaded)
@@ -69,16 +69,20 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     desk = replace(desk_of(scenario, order.name, books, log), metrics=metrics)
     desk.phase("starting")
     exporter = held.enter_context(closing(_exporter(order, metrics)))
-    ward = Ward(scenario, order.name, order.data, own_process=True, given=topology, counted=books.add)
+    keeper = Keeper(store, identity, books, before, order.anyway) if store else None
+    told = keeper.loaded if keeper else None
+    ward = Ward(scenario, order.name, order.data, own_process=True, given=topology, counted=books.add, loaded=told)
     learner = make(ward)
     if before:
         log.event(events.WentOn(before.state.cursor, len(machine.program)))
         _recall(order, metrics, learner, before)
+        desk.resumed(began)
     goods = Goods(learner.expected, ward.berths.room, len(topology.names), _sound(scenario))
     links, register = _linked(order, scenario, goods, before)
     register = replace(register, metrics=exporter.address)
     log.event(events.Listening(register.address, exporter.address))
-    keeper = Keeper(store, identity, links.address, books, learner.state()) if store else None
+    if keeper:
+        keeper.address, keeper.learner = links.address, learner.state()
     rejoins = order.life == "restarted" or bool(order.advertise)
     again = order.life != "first" or before is not None
     with closing(Mailbox(machine, links, desk, register, keeper, before, again, rejoins)) as mailbox:

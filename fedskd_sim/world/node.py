@@ -12,6 +12,7 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerState
 from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.faults import abort, fate
+from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.member.work import Arrival, Worker
 from fedskd_sim.messages import (
@@ -24,6 +25,7 @@ from fedskd_sim.messages import (
     FromController,
     Later,
     Progress,
+    Ready,
     Register,
     Traveller,
     Weights,
@@ -98,8 +100,7 @@ class Node:
     _finished: LearnerState | None = None
     _asked: Custody | None = None
     """What was last to be put into custody, in this life."""
-    _given: dict[str, tuple[Weights, Weights]] = field(default_factory=dict)
-    """The groups that the learner has given last, and what was kept of them."""
+    _freeze: Freezer = field(default_factory=Freezer)
 
     def __post_init__(self) -> None:
         """Put everything that there is at the beginning into custody."""
@@ -123,7 +124,7 @@ class Node:
         """Go on from custody."""
         kept = self.custody = replace(self.custody, ticket=0)
         self._asked = self._finished = None
-        learner, self._given = self.fresh(), {}
+        learner, self._freeze = self.fresh(), Freezer()
         learner.restore(kept.learner)
         self.worker = replace(self.worker, learner=learner)
         self.shell = self._shell(kept.state, dict(kept.models))
@@ -164,14 +165,9 @@ class Node:
         self.world.later(self, self.cost, partial(self._hand_in, task.index, left, record))
 
     def _kept(self, state: LearnerState) -> LearnerState:
-        """Keep a learner's state as a disk would: text, bytes, no order; a group that is the same object as before is kept once."""
-        before = self._given
-        self._given = {
-            name: before[name] if name in before and before[name][0] is group else (group, fixed(group))
-            for name, group in sorted(state.weights.items())
-        }
-        numbers = json.loads(json.dumps(state.numbers, sort_keys=True))
-        return LearnerState(numbers, {name: copied for name, (_, copied) in self._given.items()})
+        """Keep a learner's state as a disk would: text, bytes, no order."""
+        numbers, groups = self._freeze(state)
+        return LearnerState(json.loads(json.dumps(numbers, sort_keys=True)), dict(sorted(groups.items())))
 
     def _hand_in(self, index: int, left: list[tuple[Weights, str]], record: Record | None) -> None:
         """Give back what came of a step."""
@@ -198,6 +194,10 @@ class Node:
         kind = Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
         event = kind(answer.hop, self.name)
         self.world.carry(self.name, to, answer, lambda node: node.shell.handle(event))
+
+    def call(self, to: str, word: Ready) -> None:
+        """Tell the host before this one that a model is waited for."""
+        self.reply(to, word)
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Carry a copy of a model to its next host."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fates import results
 from watching import PATIENCE_S, PLACEBO, events, hospitals_of, until
 
 from fedskd_sim.errors import CustodyForeign, HospitalCrashed, OutputNotWritable, RunUnreadable
@@ -27,16 +28,19 @@ hospitals:
 {rest}
 timeouts: {{register: 60, hop: 90, receipt: 60, retry: 2, goodbye: 2, stop: 2}}
 """
+FROM_A_FILE = """
+name: read
+data: {name: medmnist, file: small.npz, partition: {parts: 2}}
+hospitals:
+  - {name: h0, architecture: cnn-plain, data: {partition: {part: 0}}}
+  - {name: h1, architecture: cnn-residual, data: {partition: {part: 1}}}
+algorithm: {name: fedskd, rounds: 4}
+timeouts: {register: 60, hop: 90, receipt: 60, retry: 2, goodbye: 2, stop: 2}
+"""
 KINDS = {
     "ensemble and averaged weights": "algorithm: {name: fedskd, rounds: 2}\nprediction: {council: true, model: mix}",
     "FedAvg": "algorithm: {name: fedavg, rounds: 2, architecture: cnn-plain}",
 }
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """Give everything that must not depend on what happened, by file."""
-    kinds = ("records", "weights", "predictions", "samples")
-    return {f"{kind}/{file.name}": file.read_bytes() for kind in kinds for file in sorted((folder / kind).glob("*"))}
 
 
 def finished(out: Path, name: str) -> int:
@@ -47,8 +51,8 @@ def kill(out: Path, name: str) -> None:
     os.kill(hospitals_of(out)[name], signal.SIGKILL)
 
 
-def launched(path: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
+def launched(path: Path, out: Path, *flags: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out), *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -160,6 +164,27 @@ def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
     (out / "place.json").write_text(json.dumps({**place, "run": ""}), encoding="utf-8")
     nameless = resumed(out)
     assert (nameless.returncode, "no run of processes" in nameless.stderr) == (RunUnreadable.exit_code, True)
+
+
+def test_data_that_have_changed_since_are_not_gone_on_with(scenario_file: Callable, tmp_path: Path) -> None:
+    """One pixel of one hospital's file is enough: it is named before anything is learned from it, and `--anyway` goes on."""
+    import numpy as np
+
+    draw = np.random.default_rng(1)
+    parts = {f"{split}_images": draw.integers(0, 255, (60, 28, 28), np.uint8) for split in ("train", "val", "test")}
+    parts |= {f"{split}_labels": np.arange(60, dtype=np.uint8)[:, None] % 2 for split in ("train", "val", "test")}
+    np.savez(tmp_path / "small.npz", **parts)
+    path, out = scenario_file(FROM_A_FILE), tmp_path / "out"
+    process = launched(path, out, "--data", str(tmp_path))
+    until(lambda: finished(out, "h1") >= 2 or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_S)
+    parts["train_images"][7, 3, 3] ^= 1
+    np.savez(tmp_path / "small.npz", **parts)
+    refused = resumed(out)
+    assert (refused.returncode, "data was" in refused.stderr) == (CustodyForeign.exit_code, True), refused.stderr
+    anyway = resumed(out, "--anyway")
+    assert anyway.returncode == 0, anyway.stderr
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(started: Callable, run: Callable) -> None:

@@ -103,6 +103,21 @@ def test_a_model_arrives_bit_for_bit_and_is_answered(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", LINKS)
+def test_a_call_reaches_the_sender_of_a_model(kind: str, tmp_path: Path) -> None:
+    """Who has sent it nothing yet hears it, under the caller's true name; any other answer that comes unasked is refused."""
+    hop = traveller().hop
+    with bed(kind, tmp_path) as ring:
+        ring.south.links.call("west", Ready(hop))
+        ring.south.links.call("north", Ready(hop))
+        attend(ring.north, until=lambda: ring.north.answers)
+        assert ring.north.answers == [(Ready(hop), "south")]
+        for answer in (Ack(hop), Later(hop)):
+            ring.south.links._link("north").send_multipart(encode(answer))
+        attend(ring.north, until=lambda: len(ring.north.refusals) == 2)
+        assert (ring.north.answers, {by for by, _ in ring.north.refusals}) == ([(Ready(hop), "south")], {"south"})
+
+
+@pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_model_that_is_not_finite_is_refused_under_its_senders_name(kind: str, value: float, tmp_path: Path) -> None:
     """One value among 750,000 is enough; the true model that comes after it is taken."""

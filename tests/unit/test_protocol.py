@@ -12,7 +12,21 @@ from fedskd_sim.errors import HopTimeout, HospitalCrashed, NonFiniteLoss, Receip
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program, Step
 from fedskd_sim.protocol.delivery import PATIENT_RETRIES
-from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Leave, Persist, Refuse, Register, Reply, Send, Tell, Wait, Work
+from fedskd_sim.protocol.effects import (
+    Call,
+    Delivered,
+    Effect,
+    Fail,
+    Leave,
+    Persist,
+    Refuse,
+    Register,
+    Reply,
+    Send,
+    Tell,
+    Wait,
+    Work,
+)
 from fedskd_sim.protocol.events import (
     Acked,
     Again,
@@ -486,3 +500,22 @@ def test_who_comes_back_is_told_nothing_false_about_others() -> None:
     assert isinstance(after(*WARM, Knocked(far, "a"))[1][0], Refuse)
     again = (Begun(again=True), *WARM[1:])
     assert after(*again, Knocked(far, "a"))[1] == [Reply("a", Later(far))]
+
+
+def test_who_comes_back_calls_for_the_model_that_it_waits_for() -> None:
+    """Its sender thinks that it is under way; nobody is called in a first life, nor for a model that is here."""
+    kept = parse(json.loads(json.dumps(dump(after(*GONE)[0]))))
+    _, effects = after(Begun(again=True), Joined(), state=kept)
+    assert effects[-2:] == [Wait(100, Overdue(2)), Call("a", A1)]
+    assert Call("a", A1) not in after(Begun(), Joined(), state=kept)[1]
+    here = parse(json.loads(json.dumps(dump(after(*HOSTS)[0]))))
+    _, effects = after(Begun(again=True), Joined(), state=here)
+    assert effects[-1] == work(2, Model(2, "x"))
+
+
+def test_a_call_is_answered_with_the_model_at_once_and_only_its_receiver_has_it() -> None:
+    """The sender does not wait until its patience with an answer is over; what is safe elsewhere is not sent again."""
+    state = after(*GONE)[0]
+    assert after(Wanted(OUT, "c"), state=state)[1] == [Send("c", OUT, Model(1), 2), Wait(1, Unanswered(OUT, 2))]
+    assert after(Wanted(OUT, "d"), state=state)[1] == []
+    assert after(Acked(OUT, "c"), Wanted(OUT, "c"), state=state)[1] == []

@@ -150,14 +150,16 @@ class Links:
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Hand a model to the link; what does not fit its queue is dropped, and the receiver will not confirm it."""
-        if to not in self._book:
-            return
-        if to not in self._links:
-            address, public_key = self._book[to]
-            self._links[to] = self._endpoint.connect(address, to, public_key, queue=self._goods.queue)
-        with suppress(zmq.Again):
-            for frames in packed(traveller):
-                self._links[to].send_multipart(frames, copy=False)
+        if link := self._link(to):
+            with suppress(zmq.Again):
+                for frames in packed(traveller):
+                    link.send_multipart(frames, copy=False)
+
+    def call(self, to: str, word: Ready) -> None:
+        """Tell the sender of a model, over a link of this hospital's, that it is waited for here; lost if the sender is gone."""
+        if link := self._link(to):
+            with suppress(zmq.Again):
+                link.send_multipart(encode(word))
 
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model; lost if it is gone, and then the model comes again."""
@@ -195,6 +197,15 @@ class Links:
             self._closed = True
             self._endpoint.close()
 
+    def _link(self, to: str) -> zmq.Socket[bytes] | None:
+        """Give the link to a hospital, opened if it was not; None as long as nobody knows where it is."""
+        if to not in self._book:
+            return None
+        if to not in self._links:
+            address, public_key = self._book[to]
+            self._links[to] = self._endpoint.connect(address, to, public_key, queue=self._goods.queue)
+        return self._links[to]
+
     def _speak(self) -> None:
         with suppress(zmq.Again):
             while self._words:
@@ -219,7 +230,7 @@ class Links:
                 return
 
     def _arrival(self, sender: str, frames: list[memoryview], receiver: Receiver) -> Traveller | None:
-        """Take a header or a parcel; gives the model that it completes. Raises WireError for what no member would send."""
+        """Take a header, a parcel or a call; gives the model that it completes. Raises WireError for what no member would send."""
         kind, values = header(frames, self._goods.limits)
         if kind is Traveller:
             if len(frames) > 1:
@@ -231,6 +242,9 @@ class Links:
                 self._arriving[sender] = Assembly(traveller, table, self._goods.room, self._goods.sound)
             else:
                 self._passing[sender] = traveller.hop
+            return None
+        if kind is Ready:
+            self._answer(sender, frames, receiver)
             return None
         if kind is not Parcel:
             raise bad(f"{kind.__name__} from nowhere")

@@ -1,0 +1,95 @@
+"""Death at every point of every algorithm for each of three hospitals, by kill and by full disk, and of all at random instants."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.benchmarks.table import Table
+from tests.ring.fates import ALGORITHMS, POINTS, Death, called, fated, results, scenario
+
+HOSPITALS = ("h0", "h1", "h2")
+HOW = tuple(os.environ.get("DEATHS_HOW", "kill full").split())
+SEEDS = int(os.environ.get("DEATHS_SEEDS", "50"))
+LIVES = 3
+
+
+def main() -> list[Table]:
+    """Try them all; a table counts, by algorithm, the runs with the undisturbed run's bytes, others, and points that it has not."""
+    rows = {}
+    for algorithm in ALGORITHMS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "scenario.yaml"
+            path.write_text(scenario(algorithm), encoding="utf-8")
+            whole = reference(path)
+            for how in HOW:
+                rows[f"{algorithm}, {how}"] = counts = [0.0, 0.0, 0.0]
+                for point in POINTS:
+                    deaths = [(name, point, 1 + number, how) for number, name in enumerate(HOSPITALS)]
+                    verdict = tried(path, deaths, whole)
+                    counts[verdict] += 1
+                    print(f"{algorithm}: {point}, {how}: {('equal', 'DIFFERENT', 'not met by all')[verdict]}", flush=True)
+            rows[f"{algorithm}, everything at once"] = at_random(path, whole, SEEDS // len(ALGORITHMS) + 1)
+    return [Table("runs in which every hospital died (equal, different, not met by all)", "count", rows)]
+
+
+def reference(path: Path) -> dict[str, bytes]:
+    """Run a scenario undisturbed."""
+    done = called(dict(os.environ), "launch", path, "--on", "memory", "--out", path.parent / "whole")
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return results(path.parent / "whole")
+
+
+def tried(path: Path, deaths: list[Death], whole: dict[str, bytes]) -> int:
+    """Run a scenario with deaths: 0 the same bytes, 1 others or an error, 2 the same though not all were met."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        copy, out = Path(folder) / "scenario.yaml", Path(folder) / "out"
+        copy.write_bytes(path.read_bytes())
+        wrong = fated(copy, out, deaths)
+        unmet = all("was not met" in words for words in wrong)
+        if not unmet or results(out) != whole:
+            print("\n".join(wrong))
+            return 1
+        return 2 if wrong else 0
+
+
+def at_random(path: Path, whole: dict[str, bytes], seeds: int) -> list[float]:
+    """Kill all processes of runs, again and again at random instants, and resume them."""
+    counts = [0.0, 0.0, 0.0]
+    for seed in range(seeds):
+        draw = random.Random(seed)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            out = Path(folder) / "out"
+            arguments: list[object] = ["launch", path, "--out", out]
+            for _ in range(LIVES):
+                killed_after(draw.uniform(4.0, 9.0), *arguments)
+                arguments = ["resume", out] if (out / "place.json").exists() else arguments
+            done = called(dict(os.environ), *arguments)
+            ended = done.returncode == 0 or "has ended well" in done.stderr
+            counts[0 if ended and results(out) == whole else 1] += 1
+            if not ended:
+                print(seed, done.stderr, flush=True)
+    print(path, "everything at once:", counts, flush=True)
+    return counts
+
+
+def killed_after(seconds: float, *arguments: object) -> None:
+    """Begin something in a group of its own, and kill all of it."""
+    command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    time.sleep(seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+if __name__ == "__main__":
+    print(*(table.text() for table in main()), sep="\n")

@@ -1,0 +1,158 @@
+"""Deaths by appointment. With this folder on PYTHONPATH a hospital is killed, or finds its disk full, at a named point of its work.
+
+``DEATHS`` names a JSON file: a list of ``[hospital, point, number, how]``. The hospital meets its fate when it comes to the point
+for the ``number``-th time in one life; ``how`` is "kill" or "full". Each entry is met once in a run: then the empty file
+``DEATHS.INDEX`` stands beside the list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from collections import Counter
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOM = 50_000
+"""Bytes to which a file can grow on a disk that is full: enough for words, not for a model."""
+life = SimpleNamespace(name="", came=Counter())
+
+
+def reached(*points: str) -> None:
+    """Come to points; never return from the one at which this life ends."""
+    for point in points:
+        life.came[point] += 1
+        plan = Path(os.environ["DEATHS"])
+        for index, (name, where, number, how) in enumerate(json.loads(plan.read_text())):
+            done = Path(f"{plan}.{index}")
+            if (name, where, number) == (life.name, point, life.came[point]) and not done.exists():
+                done.touch()
+                if how == "full":
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrap(owner: Any, method: str, before: Any = lambda *_: (), after: Any = lambda *_: ()) -> None:
+    """Let a call come to the points that ``before`` and ``after`` give for its arguments."""
+    original = getattr(owner, method)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        reached(*before(*args))
+        result = original(*args, **kwargs)
+        reached(*after(*args))
+        return result
+
+    setattr(owner, method, wrapped)
+
+
+def in_life(module: Any) -> None:
+    """Learn which hospital this is."""
+    original = module.run_hospital
+
+    def run_hospital(order: Any) -> None:
+        life.name = order.name
+        original(order)
+
+    module.run_hospital = run_hospital
+
+
+def in_shell(module: Any) -> None:
+    """Stop at what the machine asks for."""
+    soon = {"Register": "before_registration", "Leave": "goodbye"}
+    late = {"Send": "after_send", "Ack": "after_receipt"}
+
+    def kind(effect: Any) -> str:
+        return type(effect.answer if type(effect).__name__ == "Reply" else effect).__name__
+
+    def chosen(names: dict[str, str]) -> Any:
+        return lambda _, effect: (names[kind(effect)],) if kind(effect) in names else ()
+
+    wrap(module.Shell, "_carry_out", chosen(soon), chosen(late))
+
+
+def in_mailbox(module: Any) -> None:
+    """Stop at what arrives and what leaves."""
+    wrap(module.Mailbox, "announced", after=lambda *_: ("receiving",))
+    wrap(module.Mailbox, "arrived", before=lambda *_: ("received_not_delivered",))
+    wrap(module.Mailbox, "release", before=lambda *_: ("during_visit",))
+
+
+def in_work(module: Any) -> None:
+    """Stop at the steps of a program."""
+    early = {"depart": "departing", "home": "evaluation", "ensemble": "council", "evaluation": "evaluation", "gather": "gathering"}
+    early |= {"homecoming": "homecoming", "reduce": "reducing"}
+
+    def begins(_: Any, step: Any, *__: Any) -> tuple[str, ...]:
+        name = step.stop.kind if step.stop else step.action
+        return (early[name],) if name in early else ()
+
+    wrap(module.Worker, "carry_out", begins, lambda _, step, *__: ("warm_up",) if step.action == "warm_up" else ())
+    wrap(module.Worker, "_record", lambda _, stop, *__: ("reconcile",) if stop.kind == "homecoming" and stop.round else ())
+
+
+def in_session(module: Any) -> None:
+    """Stop between two gradient steps."""
+    wrap(module, "_step", after=lambda *_: ("during_training",))
+
+
+def in_store(module: Any) -> None:
+    """Stop around commits."""
+    wrap(module.Store, "write", lambda *_: ("before_save",), lambda *_: ("after_save",))
+
+
+def in_ledger(module: Any) -> None:
+    """Stop in the middle of a record."""
+    original = module.Ledger.add
+
+    def add(self: Any, entry: Any) -> None:
+        if type(entry).__name__ == "Record":
+            file = self._files[type(entry)]
+            place = file.tell()
+            file.write('{"scenario":"to')
+            file.flush()
+            reached("torn_record")
+            os.truncate(file.name, place)
+            file.seek(place)
+        original(self, entry)
+
+    module.Ledger.add = add
+
+
+CHANGED = {
+    "fedskd_sim.runtimes.life": in_life,
+    "fedskd_sim.member.shell": in_shell,
+    "fedskd_sim.member.mailbox": in_mailbox,
+    "fedskd_sim.member.work": in_work,
+    "fedskd_sim.learning.session": in_session,
+    "fedskd_sim.custody.store": in_store,
+    "fedskd_sim.ledger": in_ledger,
+}
+
+
+class Finder:
+    """Changes modules as they are imported."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        """Find a module, to be changed once it is there."""
+        if name not in CHANGED:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        load = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            load(module)
+            CHANGED[name](module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if os.environ.get("DEATHS"):
+    sys.meta_path.insert(0, Finder)
