@@ -27,6 +27,7 @@ ORDER = ("cluster", "ring", "world", "chart", "unit")
 RUNTIMES = {"memory": MemoryRuntime, "processes": ProcessRuntime}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests several processes may not take from each other, and in which order they begin."""
     rooms = {item: item.path.relative_to(ROOT / "tests").parts[0] for item in items}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -19,11 +20,12 @@ HOSPITALS = ("h0", "h1", "h2")
 HOW = tuple(os.environ.get("DEATHS_HOW", "kill full").split())
 SEEDS = int(os.environ.get("DEATHS_SEEDS", "50"))
 LIVES = 3
+VERDICTS = ("the same bytes", "OTHERS, OR AN ERROR", "the same bytes, a point not met by all three")
 
 
 def main() -> list[Table]:
-    """Try them all; a table counts, by algorithm, the runs with the undisturbed run's bytes, others, and points that it has not."""
-    rows = {}
+    """Try them all; a table counts what came of the runs, by algorithm."""
+    rows, waits = {}, []
     for algorithm in ALGORITHMS:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scenario.yaml"
@@ -33,11 +35,16 @@ def main() -> list[Table]:
                 rows[f"{algorithm}, {how}"] = counts = [0.0, 0.0, 0.0]
                 for point in POINTS:
                     deaths = [(name, point, 1 + number, how) for number, name in enumerate(HOSPITALS)]
-                    verdict = tried(path, deaths, whole)
+                    verdict = tried(path, deaths, whole, waits)
                     counts[verdict] += 1
-                    print(f"{algorithm}: {point}, {how}: {('equal', 'DIFFERENT', 'not met by all')[verdict]}", flush=True)
+                    print(f"{algorithm}: {point}, {how}: {VERDICTS[verdict]}", flush=True)
             rows[f"{algorithm}, everything at once"] = at_random(path, whole, SEEDS // len(ALGORITHMS) + 1)
-    return [Table("runs in which every hospital died (equal, different, not met by all)", "count", rows)]
+    told = {f"{row}: {how}": [count] for row, counts in rows.items() for how, count in zip(VERDICTS, counts, strict=True) if count}
+    again = {"from a death that was seen to the links of the next life": waits}
+    return [
+        Table("runs in which every hospital died", "count", told),
+        Table("recovery, PyTorch imported by the fork server", "s", again),
+    ]
 
 
 def reference(path: Path) -> dict[str, bytes]:
@@ -48,17 +55,31 @@ def reference(path: Path) -> dict[str, bytes]:
     return results(path.parent / "whole")
 
 
-def tried(path: Path, deaths: list[Death], whole: dict[str, bytes]) -> int:
+def tried(path: Path, deaths: list[Death], whole: dict[str, bytes], waits: list[float]) -> int:
     """Run a scenario with deaths: 0 the same bytes, 1 others or an error, 2 the same though not all were met."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         copy, out = Path(folder) / "scenario.yaml", Path(folder) / "out"
         copy.write_bytes(path.read_bytes())
         wrong = fated(copy, out, deaths)
+        waits += recoveries(out)
         unmet = all("was not met" in words for words in wrong)
         if not unmet or results(out) != whole:
             print("\n".join(wrong))
             return 1
         return 2 if wrong else 0
+
+
+def recoveries(out: Path) -> list[float]:
+    """Read how long hospitals took from their restart until they listened."""
+    waits, since = [], 0.0
+    for log in out.glob("logs/h*.jsonl"):
+        for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+            if line["event"] == "restarted":
+                since = line["time"]
+            elif line["event"] == "listening" and since:
+                waits.append(line["time"] - since)
+                since = 0.0
+    return waits
 
 
 def at_random(path: Path, whole: dict[str, bytes], seeds: int) -> list[float]:

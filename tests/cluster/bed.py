@@ -132,7 +132,15 @@ class Bed:
         """Call helm in this namespace."""
         return call("helm", "-n", self.namespace, *arguments)
 
-    def install(self, scenario: str | Path, defaults: Object | None = None, overrides: Object | None = None, **values: Any) -> Run:
+    def install(
+        self,
+        scenario: str | Path,
+        defaults: Object | None = None,
+        overrides: Object | None = None,
+        *,
+        release: str = "",
+        **values: Any,
+    ) -> Run:
         """Install the chart; hospitals ask for little and hold for a second only, unless the settings say otherwise."""
         file, settings = self.folder / "scenario.yaml", self.folder / "values.json"
         file.write_text(scenario if isinstance(scenario, str) else scenario.read_text(encoding="utf-8"), encoding="utf-8")
@@ -141,7 +149,7 @@ class Bed:
         short["images"] = {"controller": {"tag": TAG}}
         short["hospitals"] = {"defaults": little, "overrides": overrides or {}}
         settings.write_text(json.dumps(short | values), encoding="utf-8")
-        release = f"t{token_hex(2)}"
+        release = release or f"t{token_hex(2)}"
         done = self.helm("install", release, CHART, "--set-file", f"scenario={file}", "--values", settings)
         assert done.returncode == 0, done.stderr
         return Run(self, release)

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from secrets import token_hex
 
 import pytest
-from bed import Bed, Run, away, kubectl, nodes, placebo, until
+from bed import INSTANCE, Bed, Run, away, kubectl, nodes, placebo, until
 
 AWAY_S = 20
 FIRST_BACKOFF_S = 10
+ROUNDS = 30
+PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace('"receipt": 20', '"receipt": 300')
+KEPT = {"custody": {"claim": "kept-{hospital}"}}
 
 
 def delete(run: Run, pod: dict) -> str:
@@ -111,8 +114,7 @@ def claims(bed: Bed) -> Iterator[None]:
 @pytest.mark.usefixtures("claims")
 def test_a_hospital_on_a_claim_survives_its_pod(bed: Bed) -> None:
     """Its pod is deleted in mid-run, then killed; each time the next one goes on, and the run ends well."""
-    scenario = placebo(3, hop=300, rounds=30, session_seconds=0.5).replace('"receipt": 20', '"receipt": 300')
-    run = bed.install(scenario, defaults={"custody": {"claim": "kept-{hospital}"}})
+    run = bed.install(PATIENT, defaults=KEPT)
     for round_, force in ((2, ()), (10, ("--force", "--grace-period=0"))):
         run.heard("progress", hospital="h1", round=round_)
         gone = run.pod("h1")["metadata"]["name"]
@@ -122,6 +124,52 @@ def test_a_hospital_on_a_claim_survives_its_pod(bed: Bed) -> None:
     steps = [(line["model"], line["round"], line["hop"]) for line in run.events("progress") if line["hospital"] == "h1"]
     assert len(set(steps)) == len(steps)
     assert '"event": "went_on"' in bed.kubectl("logs", run.pod("h1")["metadata"]["name"])
+
+
+def went_on(run: Run) -> list[bool]:
+    """Tell of every hospital's newest pod whether it has gone on from custody."""
+    pods = sorted((run.pod(f"h{number}") for number in range(3)), key=lambda pod: pod["metadata"]["name"])
+    return ['"event": "went_on"' in run.bed.kubectl("logs", pod["metadata"]["name"]) for pod in pods]
+
+
+@pytest.mark.usefixtures("claims")
+def test_a_run_on_claims_survives_the_loss_of_all_its_pods_and_a_drained_node(bed: Bed) -> None:
+    """Controller and hospitals are deleted at once; later a hospital's node is drained. Each time the run goes on; it ends well."""
+    run = bed.install(PATIENT, defaults=KEPT)
+    run.heard("progress", hospital="h1", round=2)
+    old = {pod["metadata"]["name"] for pod in (*run.pods(), *run.controllers())}
+    bed.kubectl("delete", "pods", *old, "--wait=false")
+    until("next pods", lambda: len([pod for pod in run.pods() if pod["metadata"]["name"] not in old and running(pod)]) == 3)
+    run.heard("progress", hospital="h1", round=10)
+    pod = run.pod("h1")
+    node = pod["spec"]["nodeName"]
+    mine = f"--pod-selector={INSTANCE}={run.release}"
+    try:
+        kubectl("drain", node, mine, "--ignore-daemonsets", "--delete-emptydir-data", "--force")
+    finally:
+        kubectl("uncordon", node)
+    assert run.code(seconds=180) == 0
+    assert went_on(run) == [True] * 3
+
+
+def running(pod: dict) -> bool:
+    return pod["status"]["phase"] == "Running"
+
+
+@pytest.mark.usefixtures("claims")
+def test_a_release_that_is_installed_again_goes_on_from_its_claims(bed: Bed) -> None:
+    """Everything of a run but its claims is removed in mid-run; installed again as it was, it does the rest and nothing twice."""
+    run = bed.install(PATIENT, defaults=KEPT)
+    run.heard("progress", hospital="h1", round=3)
+    assert bed.helm("uninstall", run.release).returncode == 0
+    until("end of all pods", lambda: not run.pods() and not run.controllers())
+    again = bed.install(PATIENT, defaults=KEPT, release=run.release)
+    assert again.code(seconds=180) == 0
+    assert went_on(again) == [True] * 3
+    assert min(event["round"] for event in again.events("progress")) >= 2
+    for name in ("h0", "h1", "h2"):
+        text = bed.kubectl("logs", again.pod(name)["metadata"]["name"])
+        assert text.count('"event": "finished"') < 1 + 3 * ROUNDS
 
 
 def gathering(bed: Bed) -> tuple[Run, str]:
