@@ -130,7 +130,8 @@ def report(run: Path, form: str) -> None:
 
     if not (run / "scenario.yaml").is_file():
         raise RunUnreadable(f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
-    found.refresh(run)
+    for line in found.refresh(run):
+        click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
     summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out)
     click.echo(reports.as_text(summary) if form == "text" else json.dumps(reports.as_json(summary), indent=1))

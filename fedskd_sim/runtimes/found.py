@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from fedskd_sim.errors import OutputNotWritable, RunUnreadable
+from fedskd_sim.errors import ClusterUnavailable, OutputNotWritable, RunUnreadable
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records import torn
 from fedskd_sim.runtimes import folder as folders
@@ -94,14 +94,17 @@ class ClusterRun:
     runtime: KubernetesRuntime
     loaded: Loaded
     folder: Path | None
+    unread: list[str] = field(default_factory=list)
+    """Of which pods `events` could not read the log."""
 
     def events(self) -> Iterator[Logged]:
-        """Read the logs of all pods."""
+        """Read the logs of all pods; raises ClusterUnavailable."""
         from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
+        from fedskd_sim.runtimes.kubernetes.reach import answered  # noqa: PLC0415
 
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as place, answered():
             folders.subfolders(Path(place))
-            once(self.runtime.reach, self.runtime.release, Path(place))
+            self.unread[:] = once(self.runtime.reach, self.runtime.release, Path(place))
             found = _logged(Path(place))
         yield from found
 
@@ -110,8 +113,9 @@ class ClusterRun:
         yield from self.runtime.log_of(member)
 
     def remarks(self) -> Iterator[str]:
-        """Say how the pods and Jobs are."""
+        """Say how the pods and Jobs are, and whose words are missing."""
         yield from self.runtime.remarks()
+        yield from self.unread
 
     def stop(self) -> str:
         """Remove the release."""
@@ -167,31 +171,44 @@ def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tup
     return seen.runtime, order
 
 
-def refresh(folder: Path) -> None:
+def refresh(folder: Path) -> list[str]:
     """Read what a run in a cluster has logged so far, unless it was collected, or another process keeps the folder up to date.
 
     What was read before stays until there is more of it: pods, and their logs with them, do not last.
+
+    Returns:
+        For people, what could not be read.
+
     """
     try:
         place = places.read(folder)
     except RunUnreadable:  # what is in the folder can be reported without knowing where the run was
-        return
+        return []
     if not isinstance(place, InCluster) or place.collected:
-        return
+        return []
     try:
         with folders.held(folder):
             pass
     except OutputNotWritable:
-        return
-    from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
+        return []
+    try:
+        return _read(folder, _runtime(place.release, place.namespace, place.context))
+    except ClusterUnavailable as error:
+        return [f"{error.message}; what was read before is shown"]
 
-    runtime = _runtime(place.release, place.namespace, place.context)
+
+def _read(folder: Path, runtime: KubernetesRuntime) -> list[str]:
+    from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
+    from fedskd_sim.runtimes.kubernetes.reach import answered  # noqa: PLC0415
+
     with tempfile.TemporaryDirectory(prefix=".reading-", dir=folder) as made:
         draft = Path(made)
         folders.subfolders(draft)
-        once(runtime.reach, runtime.release, draft)
+        with answered():
+            unread = once(runtime.reach, runtime.release, draft)
         with suppress(OutputNotWritable), folders.held(folder):
             _replaced(folder, draft)
+    return unread
 
 
 def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:

@@ -222,10 +222,15 @@ def test_the_checks_across_fields_find_what_they_are_for(defect: str, scenario: 
 def test_bad_values_have_words_of_their_own(scenario: Path, tmp_path: Path) -> None:
     """What cannot work is refused when it is installed, with the value and the fix."""
     large, named = tmp_path / "large.yaml", tmp_path / "named.yaml"
-    large.write_text(RING + "# " + "x" * 900_000, encoding="utf-8")
+    large.write_text(RING + "# " + "x" * 300_000, encoding="utf-8")
     named.write_text(RING.replace("north", "North_1"), encoding="utf-8")
     assert "--set-file scenario=FILE" in run("helm", "template", "r", CHART).stderr
-    assert "900" in refused(large)
+    assert "262144" in refused(large)
+    named_no = tmp_path / "no.yaml"
+    named_no.write_text(RING.replace("north", "no"), encoding="utf-8")
+    assert "write its name in quotes" in refused(named_no)
+    for release in ("3t-mri", "v1.2"):
+        assert f'the release name "{release}"' in refused(scenario, release=release)
     assert "North_1" in refused(named)
     assert "which is no hospital of the scenario; it has north" in refused(
         scenario, "--set", "hospitals.overrides.west.priorityClassName=x"

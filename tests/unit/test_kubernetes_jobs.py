@@ -149,3 +149,28 @@ def test_what_is_no_plan_or_no_job_is_refused(tmp_path: Path) -> None:
         pod(tmp_path, "north", surprise=1)
     with pytest.raises(InvalidValue, match="make no valid Job"):
         pod(tmp_path, "north", overrides={"north": {"affinity": {"nodes": 1}}})
+
+
+LACKING = ["podLabels", "tolerations", "nodeSelector", "affinity", "env", "data", "priorityClassName", "topologySpreadConstraints"]
+
+
+@pytest.mark.parametrize("lacking", LACKING)
+def test_what_values_do_not_say_is_as_by_default(lacking: str, tmp_path: Path) -> None:
+    """Values of an older release lack a key, somebody sets one to null: the pod is that of the empty default."""
+    whole = pod(tmp_path, "north")
+    assert pod(tmp_path, "north", defaults=DEFAULTS | {lacking: None}) == whole
+    assert pod(tmp_path, "north", defaults={key: value for key, value in DEFAULTS.items() if key != lacking}) == whole
+
+
+def test_requests_that_are_null_are_those_of_the_scenario(tmp_path: Path) -> None:
+    """Without a word of the chart's a pod asks for the threads and the memory that its hospital has."""
+    (container,) = pod(tmp_path, "north", defaults=DEFAULTS | {"requests": None})["containers"]
+    assert container["resources"]["requests"] == {"cpu": "4", "memory": "3Gi"}
+    (container,) = pod(tmp_path, "north", defaults=DEFAULTS | {"gpu": None})["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+
+
+def test_a_plan_without_a_number_is_refused(tmp_path: Path) -> None:
+    """A null where the controller needs a number ends it at once, with the value's name."""
+    with pytest.raises(InvalidValue, match="startup_seconds"):
+        read(tmp_path, startup_seconds=None)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from kubernetes.client import V1Pod
+from kubernetes.client import V1Job, V1Pod
 
 from fedskd_sim.messages import Done, Failed
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.runtimes.kubernetes.pods import finding, nowhere
+from fedskd_sim.runtimes.kubernetes.pods import finding, finished, nowhere, refusal
 from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 
 FULL = (
@@ -24,7 +23,12 @@ NEVER = (
     "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: "
     "0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 )
+CORDONED = (
+    "0/2 nodes are available: 2 node(s) were unschedulable. preemption: "
+    "0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+)
 NOW = datetime.now(UTC)
+STUCK_S = 60.0
 
 
 def pod(phase: str, uid: str = "1", created: datetime = NOW, *, deleted: bool = False, **status: Any) -> V1Pod:
@@ -51,6 +55,8 @@ CASES = {
     "never": pod("Pending", conditions=unscheduled(NEVER)),
     "no image": pod("Pending", containerStatuses=container(waiting={"reason": "ImagePullBackOff", "message": "not found"})),
     "no secret": pod("Pending", containerStatuses=container(waiting={"reason": "CreateContainerConfigError", "message": "secret"})),
+    "never an image": pod("Pending", containerStatuses=container(waiting={"reason": "ErrImageNeverPull", "message": "no"})),
+    "cordoned": pod("Pending", conditions=unscheduled(CORDONED)),
     "starting": pod("Pending", containerStatuses=container(waiting={"reason": "ContainerCreating"})),
     "running": pod("Running", containerStatuses=container(running={})),
     "leaving": pod("Running", deleted=True, containerStatuses=container(running={})),
@@ -66,8 +72,10 @@ CASES = {
         ("pending", "pending", "being made"),
         ("full", "pending", "Insufficient nvidia.com/gpu"),
         ("never", "unschedulable", "didn't match"),
-        ("no image", "hopeless", "cannot be pulled: not found"),
-        ("no secret", "hopeless", "does not exist: secret"),
+        ("no image", "stuck", "cannot be pulled: not found"),
+        ("never an image", "hopeless", "may not be pulled"),
+        ("cordoned", "pending", "were unschedulable"),
+        ("no secret", "stuck", "does not exist: secret"),
         ("starting", "pending", ""),
         ("running", "running", ""),
         ("leaving", "leaving", "deleted"),
@@ -93,9 +101,10 @@ def test_a_full_cluster_is_not_an_impossible_one() -> None:
 class Ward:
     """A roster, and what it concludes of one hospital's pod."""
 
-    def __init__(self, started: float | None = None) -> None:
+    def __init__(self, *, started: bool = False) -> None:
         self.log = io.StringIO()
-        self.roster = Roster(("north", "south"), EventLog(self.log), unschedulable_seconds=0.0, started=started)
+        took_part = {"north": "1", "south": "9"} if started else None
+        self.roster = Roster(("north", "south"), EventLog(self.log), 0.0, STUCK_S, took_part=took_part)
 
     def concludes(self, case: V1Pod, kind: str = "MODIFIED", after: float = 0.0) -> Failed | Done | None:
         self.roster.saw(kind, case)
@@ -112,7 +121,9 @@ LATER = OWN_WORD_S + 1
     [
         ("full", False, None),
         ("never", False, 38),
-        ("no image", False, 38),
+        ("no image", False, None),
+        ("never an image", False, 38),
+        ("cordoned", False, None),
         ("killed", False, None),
         ("killed", True, 41),
         ("no data", False, 21),
@@ -122,13 +133,13 @@ LATER = OWN_WORD_S + 1
 )
 def test_the_controller_concludes_what_a_hospital_cannot_say(case: str, *, started: bool, code: int | None) -> None:
     """A pod that will never run ends the run; a lost one does after the start only, before it the Job makes another."""
-    concluded = Ward(time.time() if started else None).concludes(CASES[case], after=LATER)
+    concluded = Ward(started=started).concludes(CASES[case], after=LATER)
     assert (concluded.code if isinstance(concluded, Failed) else None) == code
 
 
 def test_a_hospitals_own_word_goes_before_its_exit_code() -> None:
     """An exit code that stands for an error is told only after the hospital had time to tell the error itself."""
-    ward = Ward(time.time())
+    ward = Ward(started=True)
     assert ward.concludes(CASES["no data"]) is None
     assert isinstance(ward.concludes(CASES["no data"], after=LATER), Failed)
     assert ward.roster.conclusion() is None
@@ -136,16 +147,18 @@ def test_a_hospitals_own_word_goes_before_its_exit_code() -> None:
 
 def test_a_finished_hospital_is_done_even_if_its_word_was_lost() -> None:
     """A pod that has succeeded counts as done, once."""
-    ward = Ward(time.time())
+    ward = Ward(started=True)
     assert ward.concludes(CASES["done"]) == Done(1, "north")
     assert ward.roster.conclusion() is None
 
 
 def test_a_deleted_or_replaced_pod_ends_a_run_that_has_started() -> None:
-    """What it had learned is lost; before the start both are nothing."""
-    fresh = pod("Running", uid="2", created=datetime.fromtimestamp(time.time() + 60, UTC))
-    gone = Ward(time.time()).concludes(CASES["running"], "DELETED", after=LATER)
-    replaced = Ward(time.time()).concludes(fresh)
+    """What it had learned is lost; before the start both are nothing. It is another pod by its identity, whatever clocks say."""
+    fresh = pod("Running", uid="2")
+    gone = Ward(started=True).concludes(CASES["running"], "DELETED", after=LATER)
+    replaced = Ward(started=True).concludes(fresh)
+    ahead = pod("Running", created=datetime.fromtimestamp(NOW.timestamp() + 60, UTC))
+    assert Ward(started=True).concludes(ahead) is None
     assert isinstance(gone, Failed)
     assert isinstance(replaced, Failed)
     assert (gone.code, replaced.code) == (41, 41)
@@ -160,8 +173,47 @@ def test_why_no_pod_is_made_is_told() -> None:
     concluded = ward.roster.conclusion()
     assert isinstance(concluded, Failed)
     assert "violates PodSecurity" in concluded.reason
+    away = Ward()
+    away.roster.refused({"north": 'failed calling webhook "w": connection refused'})
+    assert away.roster.conclusion() is None
+    away.roster._pods["north"].since -= STUCK_S
+    ended = away.roster.conclusion()
+    assert isinstance(ended, Failed)
+    assert (ended.code, "connection refused" in ended.reason) == (38, True)
     waiting = Ward()
     waiting.roster.refused({"south": "exceeded quota: gpus"})
     assert waiting.roster.conclusion() is None
     assert waiting.roster.summary() == "south: its pod cannot be created: exceeded quota: gpus; north: no pod"
     assert list(waiting.roster.without_pod()) == ["north"]
+    assert "exceeded quota: gpus" in waiting.log.getvalue()
+
+
+REASONS = {
+    'pods "a" is forbidden: violates PodSecurity "restricted:latest"': "hopeless",
+    'pods "a" is forbidden: maximum memory usage per Container is 100Mi, but limit is 256Mi': "hopeless",
+    'pods "a" is forbidden: unable to validate against any security context constraint': "hopeless",
+    'Pod "a" is invalid: spec.containers[0].image: Required value': "hopeless",
+    'pods "a" is forbidden: exceeded quota: gpus': "pending",
+    'Internal error occurred: failed calling webhook "w": context deadline exceeded': "stuck",
+    "etcdserver: request timed out": "stuck",
+    'serviceaccount "x" not found': "stuck",
+}
+
+
+@pytest.mark.parametrize("text", REASONS)
+def test_only_what_cannot_heal_is_final(text: str) -> None:
+    """What the cluster tries again is given time; what it would refuse every time is not."""
+    assert refusal(text).standing == REASONS[text]
+
+
+def test_a_job_that_was_let_go_has_not_ended() -> None:
+    """Every hospital's Job has the condition that it is not suspended; only the end ends it."""
+
+    def job(*conditions: tuple[str, str]) -> Any:
+        status = {"conditions": [{"type": kind, "status": value} for kind, value in conditions]}
+        return V1Job.model_validate({"metadata": {"name": "j"}, "status": status})
+
+    assert not finished(job())
+    assert not finished(job(("Suspended", "False")))
+    assert finished(job(("Suspended", "False"), ("Failed", "True")))
+    assert finished(job(("Complete", "True")))

@@ -154,17 +154,28 @@ class Books:
         self._files[path].write(line + "\n")
 
 
-def once(reach: Reach, release: str, folder: Path) -> None:
-    """Sort what all pods have logged so far into a folder, without following them; raises Unreachable, ApiException."""
+def once(reach: Reach, release: str, folder: Path) -> list[str]:
+    """Sort what all pods have logged so far into a folder, without following them.
+
+    Returns:
+        For people, of which pods the log could not be read, on a lost node, say; those of all others are there.
+
+    Raises:
+        Unreachable, ApiException: the pods cannot even be listed.
+
+    """
     books = Books(reach, folder)
     with closing(books):
-        _read_all(reach, release, books)
+        return list(_read_all(reach, release, books))
 
 
-def _read_all(reach: Reach, release: str, books: Books) -> None:
+def _read_all(reach: Reach, release: str, books: Books) -> Iterator[str]:
     for pod in sorted(reach.pods(release), key=lambda pod: pod.metadata.creation_timestamp):
         name = pod.metadata.labels.get(HOSPITAL, CONTROLLER)
         if pod.status.phase not in ("Pending", "Unknown"):
             books.own(pod.metadata.uid, name)
-            for line in reach.lines(pod.metadata.name, follow=False):
-                books.sort(pod.metadata.uid, name, line)
+            try:
+                for line in reach.lines(pod.metadata.name, follow=False):
+                    books.sort(pod.metadata.uid, name, line)
+            except (Unreachable, ApiException) as error:  # one log of a lost node must not hide all others
+                yield f"{name}: its log cannot be read now: {error}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
+from fedskd_sim.runtimes.kubernetes.pods import UID, newest
 
 AT_ONCE = 20
 WATCH_S = 300
@@ -22,7 +23,7 @@ PATIENCE_S = 120.0
 LONGEST_PAUSE_S = 5.0
 AGAIN = (429, 500, 502, 503, 504)
 CONFLICT, INVALID = 409, (400, 422)
-STARTED = "fedskd.io/started"
+STARTED, TOOK_PART = "fedskd.io/started", "fedskd.io/pods"
 
 Result = TypeVar("Result")
 
@@ -67,9 +68,16 @@ class Cluster:
         """Remove a Job's pods, and let no other be made."""
         self._patch(job, {"spec": {"suspend": True}})
 
-    def mark_started(self, job: str) -> None:
-        """Note on the controller's Job that the run has started, for a controller that may come after this one."""
-        self._patch(job, {"metadata": {"annotations": {STARTED: str(clock.unix())}}})
+    def mark_started(self, job: str) -> Mapping[str, str]:
+        """Note on the controller's Job that the run has started, and with which pods, for a controller that may come later.
+
+        Returns:
+            The beginning of the identity of every hospital's pod. No two machines' clocks are compared to know a later one.
+
+        """
+        pods = {name: pod.metadata.uid[:UID] for name, pod in newest(self.pods_of(self.selector)).items()}
+        self._patch(job, {"metadata": {"annotations": {STARTED: str(clock.unix()), TOOK_PART: json.dumps(pods)}}})
+        return pods
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""
@@ -166,12 +174,19 @@ def refusal(verb: str, error: ApiException) -> FedskdError:
     )
 
 
-def started_before(jobs: list[Any], controller: str) -> float | None:
-    """Read when (UNIX seconds) an earlier controller started this run; None if none did."""
+class Started(NamedTuple):
+    """When an earlier controller started a run (UNIX seconds), and with which pods (hospital: beginning of the identity)."""
+
+    time: float
+    pods: Mapping[str, str]
+
+
+def started_before(jobs: list[Any], controller: str) -> Started | None:
+    """Read whether an earlier controller has started this run."""
     for job in jobs:
         if job.metadata.name == controller:
-            stamp = (job.metadata.annotations or {}).get(STARTED)
-            return float(stamp) if stamp else None
+            notes = job.metadata.annotations or {}
+            return Started(float(notes[STARTED]), json.loads(notes.get(TOOK_PART, "{}"))) if STARTED in notes else None
     return None
 
 

@@ -22,6 +22,7 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, started_before
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.runtimes.kubernetes.pods import finished
 from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.scenario import Loaded, raise_all, spaceless
@@ -29,6 +30,8 @@ from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.zeromq import Hub, Keys
 
 LOOK_S = 0.5
+STUCK = 0.5
+"""What the cluster tries again may fail for this part of the time until all must be up."""
 COMPLAINTS_S = 3.0
 COMPONENT = "app.kubernetes.io/component=hospital"
 CONSEQUENCES = (HopTimeout.exit_code, ReceiptTimeout.exit_code)
@@ -94,8 +97,8 @@ class Conductor:
                 self._await_earlier_runs()
                 self._make_hospitals()
             else:
-                self.roster.started = started
-                self.log.event(events.Resumed(started))
+                self.roster.took_part = started.pods
+                self.log.event(events.Resumed(started.time))
                 names = self.loaded.scenario.names
                 controller.resume({name: self.plan.address(name) for name in names}, keys.members)
             for work in (self._watch, self._listen_for_complaints):
@@ -131,12 +134,11 @@ class Conductor:
         while clock.now() < deadline and self.roster.running():
             clock.sleep(LOOK_S)
         for found in self.cluster.jobs():
-            if found.metadata.name != self.plan.controller and not found.status.conditions:
+            if found.metadata.name != self.plan.controller and not finished(found):
                 self.cluster.suspend(found.metadata.name)
 
     def _mark(self) -> None:
-        self.cluster.mark_started(self.plan.controller)
-        self.roster.started = clock.unix()
+        self.roster.took_part = self.cluster.mark_started(self.plan.controller)
 
     def _await_earlier_runs(self) -> None:
         """Wait, bounded, until hospitals of an earlier run of this release have gone: they hold their GPUs until then."""
@@ -187,7 +189,7 @@ def conduct(folder: Path, secret: Path) -> None:
             raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
             selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
             kept = {name: plan.startup_seconds for name in names if loaded.scenario.custody.enabled and plan.custody(name)}
-            roster = Roster(names, log, plan.unschedulable_seconds, kept)
+            roster = Roster(names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept)
             keys: Any = order.read_keys(loaded.scenario)
             Conductor(plan, loaded, log, Cluster(plan.namespace, selector), roster).conduct(keys)
         except FedskdError as error:

@@ -8,10 +8,15 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedskd_sim.errors import ChartNotInstallable, RunExists
+from fedskd_sim.errors import ChartNotInstallable, ClusterUnavailable, RunExists
 
 PATIENCE_S = 120
-SCENARIO_LIMIT = 900_000
+FIXES = {
+    "forbidden": "ask for the rights that the chart's README lists, or for an account made by an administrator (rbac.create: false)",
+    "the release name": "give another --name",
+    "": "correct the values file; 'helm template' with the same files shows what is rendered",
+}
+"""What to do about a refusal, by what it says; the last one fits any."""
 
 
 def chart() -> Path:
@@ -43,16 +48,12 @@ class Helm:
             ChartNotInstallable: helm is missing or refused it.
 
         """
-        size = scenario.stat().st_size
-        if size > SCENARIO_LIMIT:
-            text = f"the scenario has {size} bytes, and {SCENARIO_LIMIT} fit into a ConfigMap"
-            raise ChartNotInstallable(text, fix="shorten the scenario, or make it two runs")
         self.check_free(release)
         files = [part for file in values for part in ("--values", str(file))]
         done = self._call("install", release, str(chart()), "--set-file", f"scenario={scenario}", *files)
         if done.returncode:
             reason = done.stderr.strip().removeprefix("Error: ") or done.stdout.strip()
-            fix = "correct the values file; 'helm template' with the same files shows what is rendered"
+            fix = next(fix for words, fix in FIXES.items() if words in reason)
             raise ChartNotInstallable(f"helm refused the chart: {reason}", fix=fix)
 
     def check_free(self, release: str) -> None:
@@ -62,13 +63,33 @@ class Helm:
             raise RunExists(f"a run {release!r} is in namespace {self.namespace!r}", fix=fix)
 
     def exists(self, release: str) -> bool:
-        """Tell whether a release of this name is in the namespace."""
-        return self._call("status", release, "-o", "json").returncode == 0
+        """Tell whether a release of this name is in the namespace; raises ClusterUnavailable where nobody can tell."""
+        return bool(self._status(release))
+
+    def remove_failed(self, release: str) -> None:
+        """Remove what an installation that was refused has left, running pods among it; never a release that stands."""
+        if self._status(release) == "failed":
+            self.uninstall(release)
+
+    def _status(self, release: str) -> str:
+        """Read how a release is; empty where there is none."""
+        done = self._call("status", release, "-o", "json")
+        if done.returncode == 0:
+            return str(json.loads(done.stdout)["info"]["status"])
+        _answered(done.stderr)
+        return ""
 
     def scenario(self, release: str) -> str:
-        """Read the scenario a release was installed with; raises ChartNotInstallable if there is no such release."""
+        """Read the scenario a release was installed with.
+
+        Raises:
+            ChartNotInstallable: there is no such release.
+            ClusterUnavailable: the cluster does not answer.
+
+        """
         done = self._call("get", "values", release, "-o", "json")
         if done.returncode:
+            _answered(done.stderr)
             text = f"no run {release!r} in namespace {self.namespace!r}: {done.stderr.strip()}"
             raise ChartNotInstallable(text, fix="see 'helm list', and give its --namespace")
         return str(json.loads(done.stdout).get("scenario", ""))
@@ -94,3 +115,10 @@ class Helm:
         except subprocess.TimeoutExpired:
             text = f"helm {arguments[0]} did not end within {PATIENCE_S * 2} s"
             raise ChartNotInstallable(text, fix="look at the cluster's API server") from None
+
+
+def _answered(told: str) -> None:
+    """Take helm's words for an error of the cluster, unless they say that there is no such release."""
+    if "not found" not in told:
+        text = f"the cluster does not answer: {told.strip().removeprefix('Error: ')}"
+        raise ClusterUnavailable(text, fix="check KUBECONFIG, --context and the network, and try again")

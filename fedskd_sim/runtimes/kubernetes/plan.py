@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from fedskd_sim.errors import InvalidValue
@@ -17,6 +18,15 @@ from fedskd_sim.messages import CONTROLLER
 
 PORT = 5555
 METRICS_PORT = 9100
+NESTED = ("gpu", "requests")
+SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "requests": {}, "gpu": {"resource": "nvidia.com/gpu", "nodeSelector": {}, "tolerations": []}, "nodeSelector": {},
+        "tolerations": [], "affinity": {}, "topologySpreadConstraints": [], "runtimeClassName": "", "priorityClassName": "",
+        "env": [], "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
+    }
+)  # fmt: skip
+"""How hospitals' pods look where the chart's values do not say."""
 NAME_LIMIT = 57
 """A pod's name is its job's and six more characters, and may have 63."""
 
@@ -60,7 +70,11 @@ class Plan:
         """
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            values["pull_secrets"] = tuple(values["pull_secrets"])
+            values["pull_secrets"] = tuple(values["pull_secrets"] or ())
+            missing = [name for name, value in values.items() if value is None]
+            if missing:
+                fix = "give the chart's values that it has by default: helm upgrade --reset-then-reuse-values"
+                raise InvalidValue(f"{file} has no {', '.join(missing)}", fix=fix)
             return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidValue(f"{file} is no plan: {error!r}", fix="use the chart and the image of one version") from error
@@ -74,14 +88,17 @@ class Plan:
         return self
 
     def settings(self, name: str) -> dict[str, Any]:
-        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and requests only what is given."""
-        own = self.overrides.get(name, {})
-        nested = {key: {**self.defaults[key], **own[key]} for key in ("gpu", "requests") if key in own}
-        return {**self.defaults, **own, **nested}
+        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and requests only what is given.
+
+        What the values of an older release lack, or somebody has set to null, is as in `SETTINGS`.
+        """
+        layers = [_given(one) for one in (SETTINGS, self.defaults, self.overrides.get(name, {}))]
+        nested = {key: {part: value for layer in layers for part, value in _given(layer.get(key, {})).items()} for key in NESTED}
+        return {key: value for layer in (*layers, nested) for key, value in layer.items()}
 
     def custody(self, name: str) -> str:
         """Name the claim on which a hospital keeps what survives its pod; empty for none."""
-        return str(self.settings(name).get("custody", {}).get("claim", "")).replace("{hospital}", name)
+        return str(self.settings(name)["custody"].get("claim") or "").replace("{hospital}", name)
 
     def job(self, name: str) -> str:
         """Name a hospital's job; the release's part gives way where it would be too long."""
@@ -101,3 +118,8 @@ class Plan:
     def hub(self) -> str:
         """Say where the controller is reached."""
         return self.address(CONTROLLER)
+
+
+def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Leave out what is null."""
+    return {key: value for key, value in (values or {}).items() if value is not None}

@@ -7,26 +7,38 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 
-Standing = Literal["pending", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
+Standing = Literal["pending", "stuck", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
 ENDED = ("Succeeded", "Failed")
+UID = 8
+"""So many characters of a pod's identity are compared."""
 HOPELESS = {
     "ErrImageNeverPull": "its image is not on the node and may not be pulled",
     "InvalidImageName": "its image has no valid name",
+}
+"""Why a container waits that no further try would let run."""
+STUCK = {
     "ImagePullBackOff": "its image cannot be pulled",
     "ErrImagePull": "its image cannot be pulled",
     "CreateContainerConfigError": "something it mounts or reads does not exist",
     "CreateContainerError": "its container cannot be made",
     "RunContainerError": "its container cannot be started",
 }
+"""Why one waits that the cluster tries to run again: a registry may be slow, an object may still be made."""
+FORBIDDEN = ("violates PodSecurity", "security context constraint", "is invalid", "forbidden: maximum", "forbidden: minimum")
+"""What a refusal to make a pod says that will be said again every time."""
+FOR_A_WHILE = ("were unschedulable", "untolerated taint {node.kubernetes.io/")
+"""What a scheduler says of nodes that are cordoned, lost or short of something: they may come back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A pod's standing, in words and with the exit code of its container where there is one.
 
-    ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may still bring one.
+    ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may still bring one. ``stuck`` is one
+    that cannot begin as things are, which the cluster tries again; ``hopeless`` one that never will.
     """
 
     standing: Standing
@@ -40,8 +52,10 @@ def finding(pod: Any) -> Finding:
     for state in _states(pod):
         if state.terminated and status.phase == "Failed":
             return Finding("failed", _ending(state.terminated, status), state.terminated.exit_code)
-        if state.waiting and state.waiting.reason in HOPELESS:
-            return Finding("hopeless", f"{HOPELESS[state.waiting.reason]}: {state.waiting.message or state.waiting.reason}")
+        if state.waiting and state.waiting.reason in HOPELESS | STUCK:
+            standing: Standing = "hopeless" if state.waiting.reason in HOPELESS else "stuck"
+            text = (HOPELESS | STUCK)[state.waiting.reason]
+            return Finding(standing, f"{text}: {state.waiting.message or state.waiting.reason}")
     if status.phase in ("Succeeded", "Failed"):
         text = status.message or status.reason or "its pod failed"
         return Finding("succeeded", code=0) if status.phase == "Succeeded" else Finding("failed", text)
@@ -50,6 +64,25 @@ def finding(pod: Any) -> Finding:
     if status.phase == "Running":
         return Finding("running")
     return _waiting(status)
+
+
+def refusal(text: str) -> Finding:
+    """Judge why a pod could not even be made, in the cluster's words: a quota may become free, a webhook may come back."""
+    told = f"its pod cannot be created: {text}"
+    if any(words in text for words in FORBIDDEN):
+        return Finding("hopeless", told)
+    return Finding("pending" if "exceeded quota" in text else "stuck", told)
+
+
+def finished(job: Any) -> bool:
+    """Tell whether a Job (V1Job) has ended, well or not; other conditions say nothing of that."""
+    return any(one.type in ("Complete", "Failed") and one.status == "True" for one in job.status.conditions or ())
+
+
+def of_controller(pods: Iterable[Any]) -> list[Any]:
+    """Choose the pods (V1Pod) of a run's controller; that of `helm test`, which has no run, is none."""
+    labels = ((pod, pod.metadata.labels or {}) for pod in pods)
+    return [pod for pod, worn in labels if worn.get("app.kubernetes.io/component") == CONTROLLER and "fedskd.io/run" in worn]
 
 
 def newest(pods: Iterable[Any]) -> dict[str, Any]:
@@ -75,7 +108,8 @@ def nowhere(message: str) -> bool:
     """
     nodes = re.search(r"preemption: 0/(\d+) nodes are available", message)
     beyond = re.search(r"(\d+) Preemption is not helpful for scheduling", message)
-    return bool(nodes and beyond and nodes.group(1) == beyond.group(1))
+    lasting = not any(words in message for words in FOR_A_WHILE)
+    return bool(lasting and nodes and beyond and nodes.group(1) == beyond.group(1))
 
 
 def _states(pod: Any) -> Iterator[Any]:

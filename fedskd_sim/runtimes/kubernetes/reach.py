@@ -7,7 +7,7 @@ import binascii
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,17 @@ Result = TypeVar("Result")
 
 class Unreachable(Exception):
     """The API server did not answer this time."""
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Turn what the API server does not answer, or refuses, into the user's error; raises ClusterUnavailable."""
+    try:
+        yield
+    except (Unreachable, ApiException) as error:
+        reason = error.reason if isinstance(error, ApiException) else error
+        fix = "check KUBECONFIG, --context and the network, and try again"
+        raise ClusterUnavailable(f"the cluster does not answer: {reason}", fix=fix) from error
 
 
 @dataclass
@@ -86,6 +97,16 @@ class Reach:
     def pods(self, release: str) -> list[Any]:
         """List a release's pods; raises Unreachable, ApiException."""
         return self._list(self._core.list_namespaced_pod, release)
+
+    def complaint(self, job: str) -> str:
+        """Read why a Job's pod cannot be made, in the cluster's words; empty where nothing is said, or may not be read."""
+        wanted = f"reason=FailedCreate,involvedObject.kind=Job,involvedObject.name={job}"
+        asked = {"field_selector": wanted, "_request_timeout": ASK_S}
+        try:
+            found = self._ask(lambda: self._core.list_namespaced_event(self.namespace, **asked))
+        except ApiException:
+            return ""
+        return str(found.items[-1].message) if found.items else ""
 
     def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
         """Yield the lines of a pod's log from its beginning, while they come; raises Unreachable if the connection breaks."""

@@ -15,12 +15,10 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.kubernetes.cluster import seconds
 from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL
-from fedskd_sim.runtimes.kubernetes.pods import Finding, finding
+from fedskd_sim.runtimes.kubernetes.pods import UID, Finding, finding, refusal
 from fedskd_sim.topology import FIRST_EPOCH
 
 OWN_WORD_S = 3.0
-CLOCK_SLACK_S = 2.0
-"""A pod's creation time has whole seconds."""
 
 
 @dataclass
@@ -41,10 +39,12 @@ class Roster:
     names: tuple[str, ...]
     log: EventLog
     unschedulable_seconds: float
+    stuck_seconds: float = 0.0
+    """How long what the cluster tries again may fail."""
     survivors: Mapping[str, float] = field(default_factory=dict)
     """Hospitals that outlive their pods, on claims, and the seconds within which their next pod must run."""
-    started: float | None = None
-    """UNIX time of the start, once there was one."""
+    took_part: Mapping[str, str] | None = None
+    """The beginning of the identity of every hospital's pod at the start, once there was one."""
     _pods: dict[str, Entry] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
@@ -70,10 +70,10 @@ class Roster:
     def refused(self, complaints: Mapping[str, str]) -> None:
         """Take in why hospitals have no pod at all, by hospital."""
         with self._lock:
-            for name, text in complaints.items():
-                if name not in self._pods:
-                    found = Finding("pending" if "exceeded quota" in text else "hopeless", f"its pod cannot be created: {text}")
-                    self._pods[name] = Entry("", found, clock.now(), 0.0)
+            new = {name: refusal(text) for name, text in complaints.items() if name not in self._pods}
+            self._pods |= {name: Entry("", found, clock.now(), 0.0) for name, found in new.items()}
+        for name, found in new.items():
+            self.log.event(events.Pod(name, found.standing, found.text, ""))
 
     def without_pod(self) -> Iterable[str]:
         """Name the hospitals that have no pod."""
@@ -109,16 +109,18 @@ class Roster:
         found, waited = entry.finding, clock.now() - entry.since
         if found.standing == "succeeded":
             return Done(FIRST_EPOCH, name)
-        lost = found.standing == "unschedulable" and waited > self.unschedulable_seconds
-        if found.standing == "hopeless" or lost:
+        patience = {"hopeless": 0.0, "stuck": self.stuck_seconds, "unschedulable": self.unschedulable_seconds}
+        if found.standing in patience and waited >= patience[found.standing]:
             return Failed(FIRST_EPOCH, name, PodCannotStart.exit_code, found.text)
-        final = found.code in FINAL_CODES
-        patience = OWN_WORD_S if final else self.survivors.get(name, 0.0)  # a crash has no word of its own
-        if found.standing == "failed" and waited >= patience and (self.started or final):
+        final, started = found.code in FINAL_CODES, self.took_part is not None
+        wait = OWN_WORD_S if final else self.survivors.get(name, 0.0)  # a crash has no word of its own
+        if found.standing == "failed" and waited >= wait and (started or final):
             return _told(name, found)
-        if self.started and entry.gone and waited > self.survivors.get(name, OWN_WORD_S):
-            return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, found.text or "its pod was deleted")
-        if self.started and entry.created > self.started + CLOCK_SLACK_S and name not in self.survivors:
+        if started and entry.gone and waited > self.survivors.get(name, OWN_WORD_S):
+            text = found.text.replace("is being deleted", "was deleted") or "its pod was deleted"
+            return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, text)
+        first = (self.took_part or {}).get(name)
+        if first is not None and entry.uid and entry.uid[:UID] != first and name not in self.survivors:
             return Failed(
                 FIRST_EPOCH, name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost"
             )

@@ -12,6 +12,7 @@ from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
 from fedskd_sim.errors import (
+    ChartNotInstallable,
     ClusterUnavailable,
     FedskdError,
     HospitalCrashed,
@@ -30,8 +31,9 @@ from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
 from fedskd_sim.runtimes.kubernetes.books import Books
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.pods import ENDED, finding, newest
-from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+from fedskd_sim.runtimes.kubernetes.overseer import Overseer
+from fedskd_sim.runtimes.kubernetes.pods import ENDED, finding, finished, newest, of_controller
+from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, answered
 from fedskd_sim.runtimes.place import InCluster
 from fedskd_sim.scenario import Loaded
 
@@ -76,7 +78,11 @@ class KubernetesRuntime:
     def launch(self, order: Order) -> None:
         """Install the chart; raises RunExists, ChartNotInstallable."""
         self._order = order
-        self._helm.install(self.release, order.folder / "scenario.yaml", self.values)
+        try:
+            self._helm.install(self.release, order.folder / "scenario.yaml", self.values)
+        except ChartNotInstallable:
+            self._helm.remove_failed(self.release)
+            raise
         self._installed = True
 
     def attach(self, order: Order | None) -> None:
@@ -105,7 +111,8 @@ class KubernetesRuntime:
 
     def remarks(self) -> Iterator[str]:
         """Yield lines for people on pods that do not run and on Jobs that wait before another try."""
-        pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
+        with answered():
+            pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
         for pod in pods:
             found = finding(pod)
             if found.standing != "running":
@@ -113,7 +120,7 @@ class KubernetesRuntime:
         active = {pod.metadata.labels.get(HOSPITAL, CONTROLLER) for pod in pods if pod.status.phase in ("Pending", "Running")}
         for job in jobs:
             name = job.metadata.labels.get(HOSPITAL, CONTROLLER)
-            if job.status.failed and name not in active and not job.status.succeeded and not job.status.conditions:
+            if job.status.failed and name not in active and not finished(job):
                 pause = min(BACKOFF_S * 2 ** (job.status.failed - 1), LONGEST_BACKOFF_S)
                 yield f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s after the last was lost"
         code = _exit_code(pods, jobs) if jobs else None
@@ -165,17 +172,20 @@ class KubernetesRuntime:
 
     def _followed(self, books: Books, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
-        answered, next_look = clock.now(), 0.0
+        answered, next_look, overseer = clock.now(), 0.0, Overseer(self.reach, self.release)
         while True:
             if clock.now() >= next_look:
                 try:
                     pods = self.reach.pods(self.release)
                     books.follow(pods)
-                    code = _exit_code(pods, self.reach.jobs(self.release))
+                    jobs = self.reach.jobs(self.release)
+                    code = _exit_code(pods, jobs)
                     answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
                     if code is not None:
                         return code
+                    for logged in overseer.look(pods, jobs):
+                        watch(logged)
                 except Unreachable as error:
                     self._give_up_after(answered, error)
             self._show(books, watch, LOOK_S)
@@ -199,8 +209,8 @@ class KubernetesRuntime:
         except Unreachable:
             return False
         books.follow(pods)
-        over = {name for name, pod in newest(pods).items() if pod.status.phase in ENDED}
-        return set(self._order.loaded.scenario.names) <= self._holding | over or not pods
+        speaking = {name for name, pod in newest(pods).items() if pod.status.phase not in (*ENDED, "Pending")}
+        return speaking <= self._holding
 
     def _show(self, books: Books, watch: Watch, patience: float) -> None:
         for logged in books.events(patience):
@@ -275,9 +285,8 @@ def _exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
         return None
     codes = [
         status.state.terminated.exit_code
-        for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)
-        if pod.metadata.labels.get("app.kubernetes.io/component") == CONTROLLER
+        for pod in sorted(of_controller(pods), key=lambda pod: pod.metadata.creation_timestamp)
         for status in pod.status.container_statuses or ()
-        if status.state.terminated
+        if status.name == CONTROLLER and status.state.terminated
     ]
     return codes[-1] if codes else 1

@@ -84,8 +84,11 @@ capabilities: {drop: [ALL]}
 {{- if not .Values.scenario -}}
 {{- fail "no scenario: install with --set-file scenario=FILE, for example scenarios/quickstart.yaml" -}}
 {{- end -}}
-{{- if gt (len .Values.scenario) 900000 -}}
-{{- fail (printf "the scenario has %d bytes, and a ConfigMap holds 1048576 with everything in it: shorten it to 900000" (len .Values.scenario)) -}}
+{{- if gt (len .Values.scenario) 262144 -}}
+{{- fail (printf "the scenario has %d bytes, and hospitals read 262144 of one: shorten it" (len .Values.scenario)) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
+{{- fail (printf "the release name %q: a Service is named after it, so use lower-case letters, digits and inner dashes, a letter first" .Release.Name) -}}
 {{- end -}}
 {{- if gt (len .Release.Name) 40 -}}
 {{- fail (printf "the release name %q has %d characters; 40 leave room for the run and the hospital in a pod's name" .Release.Name (len .Release.Name)) -}}
@@ -96,6 +99,9 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- $names := list -}}
 {{- range $scenario.hospitals -}}
+{{- if kindIs "bool" .name -}}
+{{- fail "a hospital of the scenario is called yes, no, on or off, which Helm reads as true or false: write its name in quotes" -}}
+{{- end -}}
 {{- $name := toString .name -}}
 {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$" $name) -}}
 {{- fail (printf "hospital name %q: use lower-case letters, digits and inner dashes, at most 40 of them; try 'fedskd-sim validate FILE'" $name) -}}

@@ -1,0 +1,65 @@
+"""Who judges the controller: the launcher looks at its Job and pod as the controller looks at those of the hospitals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fedskd_sim import clock
+from fedskd_sim.errors import PodCannotStart
+from fedskd_sim.observe import events
+from fedskd_sim.observe.events import Logged
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.pods import Finding, finding, finished, of_controller, refusal
+from fedskd_sim.runtimes.kubernetes.reach import Reach
+
+PATIENCE_S = 300.0
+"""How long the controller may be without a pod that runs, where the cluster tries again."""
+MOST_DEATHS = 3
+"""A controller that has died so often without a word of its own will die again."""
+
+
+@dataclass
+class Overseer:
+    """Tells why a run's controller does not run, and when there is no more hope that it will."""
+
+    reach: Reach
+    release: str
+    _told: str = ""
+    _since: float | None = None
+
+    def look(self, pods: list[Any], jobs: list[Any]) -> Iterator[Logged]:
+        """Yield what has changed, for people.
+
+        Raises:
+            PodCannotStart: the controller will never run, or has not for long.
+
+        """
+        found = self.found(pods, jobs)
+        if found is None:
+            self._told, self._since = "", None
+            return
+        self._since = clock.now() if self._since is None else self._since
+        if found.text != self._told:
+            self._told = found.text
+            yield Logged(clock.unix(), "", events.Waiting(f"the controller does not run: {found.text}"))
+        if found.standing == "hopeless" or clock.now() - self._since > PATIENCE_S:
+            fix = f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
+            raise PodCannotStart(f"the controller cannot run: {found.text}", fix=fix)
+
+    def found(self, pods: list[Any], jobs: list[Any]) -> Finding | None:
+        """Say why the controller does not run; None if it does, or has ended."""
+        own = [job for job in jobs if HOSPITAL not in (job.metadata.labels or {})]
+        if not own or finished(own[-1]) or own[-1].spec.suspend:
+            return None
+        mine = sorted(of_controller(pods), key=lambda pod: pod.metadata.creation_timestamp)
+        if not mine:
+            complaint = self.reach.complaint(own[-1].metadata.name)
+            return refusal(complaint) if complaint else None
+        now, dead = finding(mine[-1]), [one for one in map(finding, mine) if one.standing == "failed"]
+        if dead and len(dead) >= MOST_DEATHS:
+            return Finding("hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}")
+        if now.standing in ("running", "succeeded", "leaving"):
+            return None
+        return now if now.text else None

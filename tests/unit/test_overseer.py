@@ -1,0 +1,117 @@
+"""Who judges the controller: what the launcher concludes from its Job and pods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kubernetes.client import V1Job, V1Pod
+
+from fedskd_sim.errors import PodCannotStart
+from fedskd_sim.runtimes.kubernetes import overseer as overseers
+from fedskd_sim.runtimes.kubernetes.overseer import MOST_DEATHS, PATIENCE_S, Overseer
+from fedskd_sim.runtimes.kubernetes.runtime import _exit_code
+
+CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}
+QUOTA = 'pods "c" is forbidden: exceeded quota: must specify limits.cpu'
+LIMITS = 'pods "c" is forbidden: maximum memory usage per Container is 100Mi, but limit is 512Mi'
+
+
+def job(**status: Any) -> V1Job:
+    body = {"metadata": {"name": "c", "labels": {}, "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status}
+    template = {"metadata": {}, "spec": {"containers": [{"name": "controller"}], "restartPolicy": "Never"}}
+    return V1Job.model_validate({**body, "spec": {"template": template}})
+
+
+def pod(number: int, phase: str, labels: dict[str, str] = CONTROLLER, **states: dict[str, Any]) -> V1Pod:
+    """Make a pod with the states of its containers by name."""
+    metadata = {"name": f"p{number}", "uid": str(number), "labels": labels, "creationTimestamp": f"2026-01-01T00:00:0{number}Z"}
+    containers = [
+        {"name": name, "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+        for name, state in states.items()
+    ]
+    spec = {"containers": [{"name": "controller"}]}
+    return V1Pod.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": phase, "containerStatuses": containers}})
+
+
+def ended(number: int, code: int, **others: int) -> V1Pod:
+    states = {name: {"terminated": {"exitCode": one}} for name, one in {"controller": code, **others}.items()}
+    return pod(number, "Failed", **states)
+
+
+class Reach:
+    """The cluster's complaints about the controller's Job."""
+
+    namespace = "n"
+
+    def __init__(self, words: str = "") -> None:
+        self.words = words
+
+    def complaint(self, name: str) -> str:
+        assert name == "c"
+        return self.words
+
+
+@pytest.fixture
+def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Overseer, float, list[V1Pod]], list[str]]:
+    """Let an overseer look some seconds later; gives what it says."""
+
+    class Clock:
+        time = 0.0
+
+        def now(self) -> float:
+            return self.time
+
+        unix = now
+
+    clock = Clock()
+    monkeypatch.setattr(overseers, "clock", clock)
+
+    def look(seer: Overseer, seconds: float, pods: list[V1Pod]) -> list[str]:
+        clock.time += seconds
+        return [logged.what.reason for logged in seer.look(pods, [job()])]
+
+    return look
+
+
+def seer(words: str = "") -> Overseer:
+    return Overseer(Reach(words), "two")  # type: ignore[arg-type]
+
+
+WAITS = pod(1, "Pending", controller={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+
+
+def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -> None:
+    """A quota, a registry: the user reads the cluster's words at once, and not again every second."""
+    for overseer, pods, words in ((seer(QUOTA), [], "limits.cpu"), (seer(), [WAITS], "no such image")):
+        (told,) = after(overseer, 1, pods)
+        assert words in told
+        assert after(overseer, 1, pods) == []
+        with pytest.raises(PodCannotStart, match=words):
+            after(overseer, PATIENCE_S + 1, pods)
+
+
+def test_what_cannot_heal_ends_a_run_at_once(after: Callable) -> None:
+    """A limit of the namespace that the controller is over is over it every time; so is a controller that dies again and again."""
+    deaths = [ended(number, 1) for number in range(MOST_DEATHS)]
+    for overseer, pods, words in ((seer(LIMITS), [], "maximum memory"), (seer(), deaths, "exit code 1")):
+        with pytest.raises(PodCannotStart, match=words):
+            after(overseer, 1, pods)
+
+
+def test_a_controller_at_work_is_left_alone(after: Callable) -> None:
+    """Nothing is said of one that runs, and patience begins anew with every one that did."""
+    overseer = seer()
+    at_work = pod(1, "Running", controller={"running": {}})
+    assert after(overseer, PATIENCE_S * 2, [at_work]) == []
+    assert len(after(overseer, PATIENCE_S - 1, [WAITS])) == 1
+    assert after(overseer, PATIENCE_S - 1, [at_work]) == []
+    assert len(after(overseer, PATIENCE_S - 1, [WAITS])) == 1
+
+
+def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:
+    """Neither a container beside it nor the pod of `helm test`, which belongs to no run, says how a run has ended."""
+    test = pod(5, "Failed", {"app.kubernetes.io/component": "controller"}, test={"terminated": {"exitCode": 38}})
+    failed = job(conditions=[{"type": "Failed", "status": "True"}])
+    assert _exit_code([ended(1, 41, proxy=0), test], [failed]) == 41
