@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes import folder
@@ -27,16 +29,27 @@ ORDER = ("cluster", "ring", "world", "chart", "unit")
 RUNTIMES = {"memory": MemoryRuntime, "processes": ProcessRuntime}
 
 
-@pytest.hookimpl(tryfirst=True)
+def room_of(path: str) -> str:
+    """Give the folder of a test under tests/, from the beginning of its name."""
+    return path.removeprefix("tests/").partition("/")[0]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests several processes may not take from each other, and in which order they begin."""
-    rooms = {item: item.path.relative_to(ROOT / "tests").parts[0] for item in items}
-    for item, room in rooms.items():
-        if room in ALONE:
-            item.add_marker(pytest.mark.xdist_group(room))
-        elif room in BY_FILE:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: ORDER.index(rooms[item]) if rooms[item] in ORDER else len(ORDER))
+    """Say in which order tests begin."""
+    items.sort(key=lambda item: ORDER.index(room) if (room := room_of(item.nodeid)) in ORDER else len(ORDER))
+
+
+class ByRoom(LoadScopeScheduling):
+    """Hands tests out to several processes: some by room, some by file, all others one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        room = room_of(nodeid)
+        return room if room in ALONE else nodeid.partition("::")[0] if room in BY_FILE else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
+    """Choose the scheduler."""
+    return ByRoom(config, log)
 
 
 @pytest.fixture

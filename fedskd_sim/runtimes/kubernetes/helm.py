@@ -12,7 +12,7 @@ from fedskd_sim.errors import ChartNotInstallable, ClusterUnavailable, RunExists
 
 PATIENCE_S = 120
 FIXES = {
-    "forbidden": "ask for the rights that the chart's README lists, or for an account made by an administrator (rbac.create: false)",
+    "forbidden": "ask for the rights that the chart's README lists, or let an administrator make the accounts (rbac.create: false)",
     "the release name": "give another --name",
     "": "correct the values file; 'helm template' with the same files shows what is rendered",
 }
