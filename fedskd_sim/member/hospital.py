@@ -32,7 +32,7 @@ def take_part(mailbox: Mailbox, worker: Worker) -> None:
         raise
 
 
-def carry_out(mailbox: Mailbox, worker: Worker, task: Task, freeze: Freezer | None) -> None:
+def carry_out(mailbox: Mailbox, worker: Worker, task: Task, freeze: Freezer | None = None) -> None:
     """Carry out one step; an error is the hospital's own word, whatever its class."""
     try:
         arrival = None if task.weights is None else Arrival(task.weights, task.digest)

@@ -142,8 +142,9 @@ class Mailbox:
 
     def _begin(self) -> None:
         self.shell.handle(Begun(self.again))
-        if self.rejoins and self.past and self.past.book:
-            self.said(self.past.book)
+        book = self.past.book if self.past and self.rejoins else None
+        if book and book.keys.get(self.machine.name, "") == self.register_as.public_key:  # else the others have new keys too
+            self.said(book)
 
     def _run(self) -> None:
         try:

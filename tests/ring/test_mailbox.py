@@ -12,7 +12,9 @@ import pytest
 from wired import LINKS, PATIENCE_S, Book, End, Ring, address, attend, identities
 
 from fedskd_sim.errors import HopTimeout, HospitalCrashed, ReceiptTimeout, RegistrationTimeout, RunAborted
+from fedskd_sim.learning.base import NOTHING
 from fedskd_sim.member.desk import Desk
+from fedskd_sim.member.keeper import Past
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.shell import Task
 from fedskd_sim.messages import (
@@ -31,7 +33,7 @@ from fedskd_sim.messages import (
 )
 from fedskd_sim.messages import End as Over
 from fedskd_sim.protocol.machine import Hospital
-from fedskd_sim.protocol.state import Terms
+from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport.zeromq import Goods, Hub, Links, Place
@@ -299,3 +301,16 @@ def test_a_mailbox_closes_while_its_thread_waits(how: str, placebo: Load, tmp_pa
         assert not member.mailbox._thread.is_alive()
         for name in ("north", "south"):
             ring.members[name].mailbox.close()
+
+
+@pytest.mark.parametrize("key", ["", "k" * 40])
+def test_who_comes_back_uses_its_old_address_book_as_long_as_the_keys_are_the_same(key: str, tmp_path: Path) -> None:
+    """It goes on without a controller's word; with another key of its own it waits for a new book."""
+    with bed(tmp_path, "east") as at:
+        old = replace(at.book, keys=dict.fromkeys(NAMES, key))
+        at.mailbox.past, at.mailbox.rejoins, at.mailbox.again = Past(State(), {}, NOTHING, 0, "", old, {}), True, True
+        at.mailbox.start()
+        assert isinstance(at.hub.receive(PATIENCE_S), Register)
+        assert at.mailbox.shell.state.joined == (not key)
+        at.hub.send("east", at.book)
+        at.done(at.mailbox.next_task(), "warm_up")
