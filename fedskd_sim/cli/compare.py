@@ -39,7 +39,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
 
     \b
     Example:
-      fedskd-sim compare scenarios/quickstart.yaml --algorithms fedskd,circulation,local --seeds 3
+      fedskd-sim compare quickstart --algorithms fedskd,circulation,local --seeds 3
     """
     from fedskd_sim.compare.plan import methods, tasks  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.compare.work import Workshop, cores  # noqa: PLC0415

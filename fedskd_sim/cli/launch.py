@@ -46,15 +46,15 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 @click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
 @shown
 def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **cluster: Any) -> None:
-    """Run SCENARIO to its end and report.
+    """Run SCENARIO, a file or the name of one that comes with the program, to its end and report.
 
     Ctrl-C stops the run; in a cluster it asks whether to stop it or to leave it to itself.
 
     \b
     Examples:
-      fedskd-sim launch scenarios/quickstart.yaml
-      fedskd-sim launch scenarios/quickstart.yaml --on memory --out runs/try
-      fedskd-sim launch scenarios/quickstart.yaml --on kubernetes --namespace fedskd
+      fedskd-sim launch quickstart
+      fedskd-sim launch mine.yaml --on memory --out runs/try
+      fedskd-sim launch quickstart --on kubernetes --namespace fedskd
     """
     from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.runtimes import place as places  # noqa: PLC0415
