@@ -17,6 +17,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 HOMES = {
     "click": ["cli/"],
+    "pandas": ["runs.py"],
+    "pyarrow": ["export.py"],
     "psutil": ["runtimes/place.py"],
     "pydantic": ["scenario/", "records.py", "observe/events.py", "runtimes/place.py"],
     "ruamel": ["scenario/"],

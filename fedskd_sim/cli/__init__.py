@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from fedskd_sim import __version__
+from fedskd_sim.checks import checked
 from fedskd_sim.cli import members, streams
-from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
+from fedskd_sim.cli.common import DATA, exit_codes, shown
 from fedskd_sim.cli.compare import compare
+from fedskd_sim.cli.export import export
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
 from fedskd_sim.cli.init import init
 from fedskd_sim.cli.launch import launch
@@ -94,6 +96,7 @@ for command in (
     stop,
     collect,
     report,
+    export,
     resume,
     verify,
     members.controller,

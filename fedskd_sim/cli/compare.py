@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim import clock
-from fedskd_sim.cli.common import DATA, SCENARIO, checked, say_licences, short, shown, stop_when_terminated
+from fedskd_sim.checks import checked
+from fedskd_sim.cli.common import DATA, SCENARIO, say_licences, short, shown, stop_when_terminated
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import rebuilt
 

@@ -34,6 +34,7 @@ FLAGS = {
     "logs": {"run", "hospital", *PLACE},
     "stop": {"run", *PLACE},
     "collect": {"run", "--out", *PLACE, "--keep"},
+    "export": {"run", "--format", "--out"},
     "report": {"run", "--format"},
     "resume": {"run", "--anyway"},
     "verify": {"run", "--data"},
@@ -43,7 +44,7 @@ FLAGS = {
     "conduct": {"folder", "--secret", "--check"},
     "results": {"folder", "--fetched"},
 }
-COMMANDS = ("init", "launch", "compare", "status", "logs", "stop", "collect", "report", "resume", "verify", "models")
+COMMANDS = ("init", "launch", "compare", "status", "logs", "stop", "collect", "report", "export", "resume", "verify", "models")
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
 WATCHED = f"""\
 import sys

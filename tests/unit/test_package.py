@@ -6,6 +6,7 @@ import hashlib
 import re
 import tomllib
 from pathlib import Path
+from runpy import run_path
 
 import yaml
 
@@ -29,6 +30,32 @@ def test_the_licence_is_told_alike_everywhere() -> None:
     assert yaml.safe_load(read("helm/fedskd-sim/Chart.yaml"))["annotations"]["artifacthub.io/license"] == LICENCE
     for image in ("controller", "hospital"):
         assert f'org.opencontainers.image.licenses="{LICENCE}"' in read(f"images/{image}/Dockerfile")
+
+
+def test_extras_are_parts_of_what_is_installed() -> None:
+    """What an extra names is within the same bounds among the dependencies, which only `export` adds to; images get their parts."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    assert {*extras["cluster"], *extras["learning"]} < {*project["dependencies"]}
+    assert {*extras["cluster"]}.isdisjoint(extras["learning"])
+    assert extras["all"] == ["fedskd-sim[export]"]
+    before = {
+        "controller": {
+            "jinja2",
+            "matplotlib",
+            "psutil",
+            "rich",
+            "scipy",
+            "nibabel",
+            "numpy",
+            "pillow",
+            "safetensors",
+            "torch",
+            "torchvision",
+        },
+        "hospital": {"jinja2", "matplotlib", "psutil", "rich", "scipy", "kubernetes"},
+    }
+    assert run_path(str(ROOT / "images" / "requirements.py"))["LEFT_OUT"] == before
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
