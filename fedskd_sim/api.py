@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "Run", "launch", "load", "read_run"]
 
 
-def load(scenario: str | Path) -> Loaded:
+def load(scenario: str | Path, *changes: str) -> Loaded:
     """Read and check a scenario; nothing is started and no data is read.
 
     Args:
         scenario: a file, or the name of a scenario that comes with the program, such as ``quickstart``.
+        changes: what to change in it, such as ``"training.epochs=3"`` or ``"hospitals.aachen.device=cuda"``.
 
     Returns:
         The frozen scenario as ``.scenario``, together with the text that it came from.
@@ -42,7 +43,7 @@ def load(scenario: str | Path) -> Loaded:
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
-    return load_file(find(Path(scenario)))
+    return load_file(find(Path(scenario)), changes)
 
 
 def launch(

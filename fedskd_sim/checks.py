@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ def checked(
     data: Path | None,
     meanwhile: Callable[[Loaded], None] = lambda _: None,
     *,
+    changes: Iterable[str] = (),
     elsewhere: tuple[type[FedskdError], ...] = (),
     seen: Callable[[Any], None] = lambda _: None,
 ) -> Loaded:
@@ -27,6 +28,7 @@ def checked(
         scenario: the file, or the name of a scenario that comes with the program; or one that was loaded before.
         data: where data files are.
         meanwhile: is called before the slow part.
+        changes: what to change in the file before it is checked (`fedskd_sim.scenario.edit`).
         elsewhere: errors that say nothing here, because the run will happen at another place.
         seen: is told what is known of every hospital's data (`fedskd_sim.learning.samples.Facts`).
 
@@ -34,7 +36,7 @@ def checked(
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
-    loaded = scenario if isinstance(scenario, Loaded) else load(find(scenario))
+    loaded = scenario if isinstance(scenario, Loaded) else load(find(scenario), changes)
     meanwhile(loaded)
     if not isinstance(loaded.scenario.algorithm, Placebo):
         from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch

@@ -31,6 +31,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
     help="processes: each hospital is its own process; memory: all in this one; kubernetes: each its own pod. Same records.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the scenario; repeatable.")
 @DATA
 @NAMESPACE
 @CONTEXT
@@ -44,7 +45,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 @click.option("--detach", is_flag=True, help="Install the run in the cluster and do not wait for it.")
 @click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
 @shown
-def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **cluster: Any) -> None:
+def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, changes: tuple[str, ...], **cluster: Any) -> None:
     """Run SCENARIO, a file or the name of one that comes with the program, to its end and report.
 
     Ctrl-C stops the run; in a cluster it asks whether to stop it or to leave it to itself.
@@ -53,6 +54,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
     Examples:
       fedskd-sim launch quickstart
       fedskd-sim launch mine.yaml --on memory --out runs/try
+      fedskd-sim launch quickstart --set training.epochs=3 --set hospitals.aachen.device=auto
       fedskd-sim launch quickstart --on kubernetes --namespace fedskd
     """
     from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
@@ -64,7 +66,8 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
     if given and not in_cluster:
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     place = _runtime(runtime, cluster)
-    loaded = checked(scenario, data, place.prepare, elsewhere=IN_THE_CLUSTER if in_cluster and data is None else ())
+    elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
+    loaded = checked(scenario, data, place.prepare, changes=changes, elsewhere=elsewhere)
     refuse_apart(loaded, runtime)
     say_licences(loaded.scenario)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)

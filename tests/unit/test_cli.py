@@ -29,7 +29,7 @@ FLAGS = {
     "compare": {"scenario", "--algorithms", "--seeds", "--control", "--out", "--jobs", "--per-hospital", "--data"},
     "validate": {"scenario", "--data", "--schema"},
     "init": {"name", "--from"},
-    "launch": {"scenario", "--on", "--out", "--data", *PLACE, "--name", "--values", "--detach", "--keep"},
+    "launch": {"scenario", "--on", "--out", "--set", "--data", *PLACE, "--name", "--values", "--detach", "--keep"},
     "status": {"run", *PLACE},
     "logs": {"run", "hospital", *PLACE},
     "stop": {"run", *PLACE},
