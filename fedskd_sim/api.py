@@ -12,12 +12,15 @@ The names are re-exported by `fedskd_sim` itself, which imports this module when
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import checked, refuse_apart, verified
+from fedskd_sim.checks import checked, licences, refuse_apart, verified
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
@@ -25,6 +28,7 @@ from fedskd_sim.scenario import load as load_file
 
 if TYPE_CHECKING:
     from fedskd_sim.observe.events import Logged
+    from fedskd_sim.runtimes.base import Order
 
 __all__ = ["Loaded", "Run", "launch", "load", "read_run"]
 
@@ -56,6 +60,8 @@ def launch(
 ) -> Run:
     """Run a scenario to its end on this machine, report, and verify what it has left.
 
+    A licence of the data that asks for more than naming its source is told as a warning.
+
     Args:
         scenario: a file, a name, or what `load` gave.
         on: ``processes``: each hospital is its own process; ``memory``: all in this one. The records are the same.
@@ -67,33 +73,53 @@ def launch(
         FedskdError: what the command line would end with; the folder then holds what there is so far.
 
     """
-    from fedskd_sim.runtimes import folder, place  # noqa: PLC0415 - imported by who runs something
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - imported by who runs something
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
     runtime, where = _runtime(on), Path(data) if data is not None else None
     loaded = checked(scenario if isinstance(scenario, Loaded) else Path(scenario), where, runtime.prepare)
     refuse_apart(loaded, on)
+    for licence in licences(loaded.scenario):
+        warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out) if out is not None else None, on)
+    _carry_out(runtime, Order(loaded, secrets.token_hex(4), made, where), watch)
+    _report(made, loaded)
+    verdict, _ = verified(made, loaded.scenario, where)
+    if verdict.broken:
+        raise verdict.broken
+    return Run(made, loaded.scenario)
+
+
+def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None]) -> None:
+    """Launch and follow a run; one that fails is reported as far as it went."""
+    from fedskd_sim.runtimes import place  # noqa: PLC0415 - imported by who runs something
+
     try:
-        runtime.launch(Order(loaded, secrets.token_hex(4), made, where))
-        place.note(made, runtime.place)
-        runtime.wait(watch)
+        with _apart_from_the_program():
+            runtime.launch(order)
+            place.note(order.folder, runtime.place)
+            runtime.wait(watch)
     except BaseException:
         with suppress(FedskdError):  # a report must not hide the error that ended the run
-            _report(made, loaded)
+            _report(order.folder, order.loaded)
         raise
     finally:
         runtime.stop()
-    return _ended_well(made, loaded, where)
 
 
-def _ended_well(folder: Path, loaded: Loaded, data: Path | None) -> Run:
-    """Report a run and prove that what it has left is whole."""
-    _report(folder, loaded)
-    verdict, _ = verified(folder, loaded.scenario, data)
-    if verdict.broken:
-        raise verdict.broken
-    return Run(folder, loaded.scenario)
+@contextmanager
+def _apart_from_the_program() -> Iterator[None]:
+    """Let members start without the caller's program.
+
+    They need nothing of it, but multiprocessing imports the main module into every process that it starts: a script that launches a
+    run at its top level would launch another one in each member.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def _runtime(name: str) -> Any:

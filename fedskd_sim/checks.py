@@ -61,6 +61,12 @@ def refuse_apart(loaded: Loaded, runtime: str) -> None:
         raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
 
 
+def licences(scenario: Scenario) -> list[str]:
+    """List what the licence of each data set asks for, where it asks for more than naming the source."""
+    asked = dict.fromkeys(getattr(hospital.data, "licence", "") for hospital in scenario.hospitals)
+    return [licence for licence in asked if licence]
+
+
 def verified(run: Path, scenario: Scenario, data: Path | None) -> tuple[Verdict, str]:
     """Verify the folder of a scenario's run; gives what was found and, if weights could not be compared, why.
 

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
+from fedskd_sim.checks import licences
 from fedskd_sim.errors import FedskdError, OutputNotWritable
 from fedskd_sim.exits import INTERRUPTED, all_errors, out_of_space
 from fedskd_sim.scenario import Scenario
@@ -73,9 +74,8 @@ def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
 
 def say_licences(scenario: Scenario) -> None:
     """Tell on standard error what the licence of each data set asks for, where it asks for more than naming the source."""
-    for licence in dict.fromkeys(getattr(hospital.data, "licence", "") for hospital in scenario.hospitals):
-        if licence:
-            click.echo(licence, err=True)
+    for licence in licences(scenario):
+        click.echo(licence, err=True)
 
 
 def short(path: Path) -> str:

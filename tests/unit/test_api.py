@@ -158,6 +158,22 @@ def test_a_library_says_what_it_cannot_do(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.json").is_file()
 
 
+def test_a_program_needs_no_guard(tmp_path: Path) -> None:
+    """A script that launches processes at its top level launches one run, and is itself again afterwards."""
+    program = tmp_path / "program.py"
+    lines = ["import sys", "from fedskd_sim import launch", "me = sys.modules['__main__']", "run = launch('placebo-ok', out='run')"]
+    program.write_text("\n".join([*lines, "print(len(run.hops), sys.modules['__main__'] is me)"]), encoding="utf-8")
+    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "30 True\n"), done.stderr
+
+
+def test_licences_are_told(small: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a data set's licence asks for is a warning of the library."""
+    monkeypatch.setattr("fedskd_sim.api.licences", lambda scenario: [f"not for sale: {scenario.name}"])
+    with pytest.warns(UserWarning, match="not for sale: small"):
+        launch(small.folder.parent / "small.yaml", on="memory", out=tmp_path / "run")
+
+
 def test_events_are_watched(tmp_path: Path) -> None:
     """Whoever watches a run is told of every event, from processes as well."""
     seen: list[str] = []
