@@ -51,6 +51,10 @@ test: lint $(VENV)/checkov/.installed  ## Lint, types and all tests
 bench: install  ## Benchmarks of speed and memory (minutes)
 	$(BIN)/python -m tests.benchmarks
 
+.PHONY: docs
+docs: install  ## Build the manual into site/
+	$(BIN)/python -m mkdocs build --strict
+
 .PHONY: image
 image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPTIONS)
 	@test -n "$(ENGINE)" || { echo "image needs podman or docker; set ENGINE=..." >&2; exit 1; }

@@ -1,3 +1,32 @@
-"""Simulate federated learning without a centre: models travel a ring of hospitals and learn by similarity distillation."""
+"""Simulate federated learning without a centre: models travel a ring of hospitals and learn by similarity distillation.
+
+As a library it has the names of ``__all__``. Each is imported when it is first used, so that importing the package takes no time
+and works where PyTorch is not installed. What a type checker sees of them stands in ``__init__.pyi``.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+__all__ = ["Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]
+
+_HOMES = {
+    "Learner": "fedskd_sim.learning.base",
+    "Run": "fedskd_sim.api",
+    "Taps": "fedskd_sim.learning.distill",
+    "launch": "fedskd_sim.api",
+    "load": "fedskd_sim.api",
+    "read_run": "fedskd_sim.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

@@ -5,11 +5,25 @@ import sys
 import tomllib
 from pathlib import Path
 
-LEARNING = {"nibabel", "numpy", "pillow", "safetensors", "torch", "torchvision"}
-LAUNCHER = {"jinja2", "matplotlib", "psutil", "rich", "scipy"}
-LEFT_OUT = {"hospital": {*LAUNCHER, "kubernetes"}, "controller": {*LAUNCHER, *LEARNING}}
+HERE = Path(__file__).resolve().parent
+PLACE = next(folder for folder in (HERE, HERE.parent) if (folder / "pyproject.toml").is_file())
+"""The project's folder: an image's build puts this file beside pyproject.toml."""
+PROJECT = tomllib.loads((PLACE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def name(requirement: str) -> str:
+    """Give the library that a requirement asks for."""
+    return re.split(r"[<>=~!\[]", requirement)[0]
+
+
+WANTED = {
+    "controller": EXTRAS["cluster"],
+    "hospital": [line for line in EXTRAS["cluster"] + EXTRAS["learning"] if name(line) != "kubernetes"],
+}
+LEFT_OUT = {
+    image: {name(line) for line in PROJECT["dependencies"]} - {name(line) for line in lines} for image, lines in WANTED.items()
+}
 
 if __name__ == "__main__":
-    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [line for line in project["dependencies"] if re.split(r"[<>=~!]", line)[0] not in LEFT_OUT[sys.argv[1]]]
-    print("\n".join(wanted))
+    print("\n".join(WANTED[sys.argv[1]]))

@@ -9,10 +9,13 @@ from typing import Any
 import click
 
 from fedskd_sim import __version__
+from fedskd_sim.checks import checked
 from fedskd_sim.cli import members, streams
-from fedskd_sim.cli.common import DATA, checked, exit_codes, shown
+from fedskd_sim.cli.common import DATA, exit_codes, shown
 from fedskd_sim.cli.compare import compare
+from fedskd_sim.cli.export import export
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
+from fedskd_sim.cli.init import init
 from fedskd_sim.cli.launch import launch
 from fedskd_sim.cli.resume import resume
 from fedskd_sim.cli.verify import verify
@@ -28,9 +31,10 @@ def main() -> None:
 
     \b
     Examples:
-      fedskd-sim validate scenarios/quickstart.yaml
-      fedskd-sim launch scenarios/quickstart.yaml
-      fedskd-sim launch scenarios/fedskin-ham10000.yaml --data ~/data --out runs/skin
+      fedskd-sim launch quickstart
+      fedskd-sim init mine
+      fedskd-sim validate mine.yaml
+      fedskd-sim launch fedskin-ham10000 --data ~/data --out runs/skin
       fedskd-sim report runs/skin
       eval "$(_FEDSKD_SIM_COMPLETE=bash_source fedskd-sim)"    # completion; also zsh_source, fish_source
     """
@@ -43,11 +47,12 @@ def main() -> None:
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop.")
 @shown
 def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
-    """Check SCENARIO without starting anything, and show what is read of its data.
+    """Check SCENARIO, a file or a name as for launch, without starting anything, and show what is read of its data.
 
     \b
     Examples:
-      fedskd-sim validate scenarios/quickstart.yaml
+      fedskd-sim validate quickstart
+      fedskd-sim validate mine.yaml --data ~/data
       fedskd-sim validate --schema > scenario.schema.json
     """
     if schema:
@@ -83,6 +88,7 @@ def models() -> None:
 
 
 for command in (
+    init,
     launch,
     compare,
     status,
@@ -90,6 +96,7 @@ for command in (
     stop,
     collect,
     report,
+    export,
     resume,
     verify,
     members.controller,

@@ -12,9 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
+from fedskd_sim.checks import licences
 from fedskd_sim.errors import FedskdError, OutputNotWritable
 from fedskd_sim.exits import INTERRUPTED, all_errors, out_of_space
-from fedskd_sim.scenario import Loaded, Scenario, load, raise_all
+from fedskd_sim.scenario import Scenario
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -71,39 +72,10 @@ def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
     return wrapper
 
 
-def checked(
-    scenario: Path,
-    data: Path | None,
-    meanwhile: Callable[[Loaded], None] = lambda _: None,
-    *,
-    elsewhere: tuple[type[FedskdError], ...] = (),
-    seen: Callable[[Any], None] = lambda _: None,
-) -> Loaded:
-    """Load a scenario and refuse it if its models or data cannot work.
-
-    Args:
-        scenario: the file.
-        data: where data files are.
-        meanwhile: is called before the slow part.
-        elsewhere: errors that say nothing here, because the run will happen at another place.
-        seen: is told what is known of every hospital's data (`fedskd_sim.learning.samples.Facts`).
-
-    """
-    loaded = load(scenario)
-    meanwhile(loaded)
-    if loaded.scenario.algorithm.name != "placebo":
-        from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
-
-        found = problems(loaded.scenario, data, seen)
-        raise_all(loaded.document, (error for error in found if not isinstance(error, elsewhere)))
-    return loaded
-
-
 def say_licences(scenario: Scenario) -> None:
     """Tell on standard error what the licence of each data set asks for, where it asks for more than naming the source."""
-    for licence in dict.fromkeys(getattr(hospital.data, "licence", "") for hospital in scenario.hospitals):
-        if licence:
-            click.echo(licence, err=True)
+    for licence in licences(scenario):
+        click.echo(licence, err=True)
 
 
 def short(path: Path) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim import clock
-from fedskd_sim.cli.common import DATA, SCENARIO, checked, say_licences, short, shown, stop_when_terminated
+from fedskd_sim.checks import checked
+from fedskd_sim.cli.common import DATA, SCENARIO, say_licences, short, shown, stop_when_terminated
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import rebuilt
 
@@ -39,7 +40,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
 
     \b
     Example:
-      fedskd-sim compare scenarios/quickstart.yaml --algorithms fedskd,circulation,local --seeds 3
+      fedskd-sim compare quickstart --algorithms fedskd,circulation,local --seeds 3
     """
     from fedskd_sim.compare.plan import methods, tasks  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.compare.work import Workshop, cores  # noqa: PLC0415

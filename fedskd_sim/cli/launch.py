@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, checked, say_licences, short, shown, stop_when_terminated
-from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError, InvalidValue
-from fedskd_sim.scenario import raise_all, spaceless
+from fedskd_sim.checks import checked, refuse_apart, verified
+from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, say_licences, short, shown, stop_when_terminated
+from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError
 
 if TYPE_CHECKING:
     from fedskd_sim.runtimes.base import Order, Watch
-    from fedskd_sim.scenario import Loaded
 
 IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 
@@ -32,6 +31,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
     help="processes: each hospital is its own process; memory: all in this one; kubernetes: each its own pod. Same records.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the scenario; repeatable.")
 @DATA
 @NAMESPACE
 @CONTEXT
@@ -45,16 +45,17 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 @click.option("--detach", is_flag=True, help="Install the run in the cluster and do not wait for it.")
 @click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
 @shown
-def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **cluster: Any) -> None:
-    """Run SCENARIO to its end and report.
+def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, changes: tuple[str, ...], **cluster: Any) -> None:
+    """Run SCENARIO, a file or the name of one that comes with the program, to its end and report.
 
     Ctrl-C stops the run; in a cluster it asks whether to stop it or to leave it to itself.
 
     \b
     Examples:
-      fedskd-sim launch scenarios/quickstart.yaml
-      fedskd-sim launch scenarios/quickstart.yaml --on memory --out runs/try
-      fedskd-sim launch scenarios/quickstart.yaml --on kubernetes --namespace fedskd
+      fedskd-sim launch quickstart
+      fedskd-sim launch mine.yaml --on memory --out runs/try
+      fedskd-sim launch quickstart --set training.epochs=3 --set hospitals.aachen.device=auto
+      fedskd-sim launch quickstart --on kubernetes --namespace fedskd
     """
     from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.runtimes import place as places  # noqa: PLC0415
@@ -65,8 +66,9 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
     if given and not in_cluster:
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     place = _runtime(runtime, cluster)
-    loaded = checked(scenario, data, place.prepare, elsewhere=IN_THE_CLUSTER if in_cluster and data is None else ())
-    _refuse_apart(loaded, runtime)
+    elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
+    loaded = checked(scenario, data, place.prepare, changes=changes, elsewhere=elsewhere)
+    refuse_apart(loaded, runtime)
     say_licences(loaded.scenario)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
@@ -77,16 +79,6 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, **
         _say_detached(order.folder)
         return
     follow(place, order, launch=True)
-
-
-def _refuse_apart(loaded: Loaded, runtime: str) -> None:
-    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike."""
-    if loaded.scenario.algorithm.name == "pooled" and runtime != "memory":
-        text = f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
-        fix = "it is a reference, no federation: launch it with --on memory"
-        raise loaded.placed(InvalidValue(text, key=("algorithm", "name"), fix=fix))
-    if runtime == "kubernetes":
-        raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
 
 
 def follow(place: Any, order: Order, *, launch: bool) -> None:
@@ -121,8 +113,6 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
 
 def _prove(order: Order) -> None:
     """Prove that what the run has left is whole; raises ChainBroken with the first break."""
-    from fedskd_sim.cli.verify import verified  # noqa: PLC0415 - only commands that run something pay for it
-
     verdict, remark = verified(order.folder, order.loaded.scenario, order.data)
     if verdict.broken:
         raise verdict.broken

@@ -39,7 +39,8 @@ FedskdError                         exit code
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way
 +-- ChainBroken                     60  the records and weights that a run has left do not fit together
-`-- CustodyForeign                  61  what a hospital has kept was kept by another program, on another processor, of other data
++-- CustodyForeign                  61  what a hospital has kept was kept by another program, on another processor, of other data
+`-- LibraryMissing                  62  a library that is optional is not installed
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
 """
@@ -72,6 +73,7 @@ from fedskd_sim.errors.run import (
     ForkServerDied,
     HopTimeout,
     HospitalCrashed,
+    LibraryMissing,
     NonFiniteLoss,
     ReceiptTimeout,
     RegistrationTimeout,
@@ -117,6 +119,7 @@ __all__ = [
     "InvalidValue",
     "Key",
     "LabelSpacesDiffer",
+    "LibraryMissing",
     "NoTrainingSamples",
     "NonFiniteLoss",
     "OneClassOnly",

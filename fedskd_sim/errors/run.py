@@ -77,3 +77,14 @@ class CustodyForeign(FedskdError):
     """What a hospital has kept was kept under other circumstances: another program, processor or data."""
 
     exit_code = 61
+
+
+class LibraryMissing(FedskdError):
+    """A library that is optional is not installed."""
+
+    exit_code = 62
+
+    @classmethod
+    def of(cls, library: str, extra: str) -> LibraryMissing:
+        """Name the library and the extra that installs it."""
+        return cls(f"{library} is not installed", fix=f"pip install 'fedskd-sim[{extra}]', or {library} alone")

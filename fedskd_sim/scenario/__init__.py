@@ -33,6 +33,7 @@ from fedskd_sim.scenario.load import Loaded, load, raise_all
 from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
+from fedskd_sim.scenario.shipped import begin, find, scenarios
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 from fedskd_sim.scenario.volumes import Nifti, Space, SyntheticVolumes, spaceless
 
@@ -84,9 +85,12 @@ __all__ = [
     "Training",
     "Variant",
     "at_budget",
+    "begin",
+    "find",
     "load",
     "nearest",
     "passes",
     "raise_all",
+    "scenarios",
     "spaceless",
 ]

@@ -34,7 +34,7 @@ class SyntheticSkin(Part):
 
 
 class Ham10000(Part):
-    """HAM10000 in one ``.npz``: image, label, site, split_group, fold (see README, Data)."""
+    """HAM10000 in one ``.npz``: image, label, site, split_group, fold (see docs/data.md)."""
 
     licence: ClassVar[str] = HAM10000
     name: Literal["ham10000"]
@@ -73,7 +73,7 @@ class SyntheticRoi(Part):
 
 
 class Abide(Part):
-    """ABIDE I connectivity in one ``.npz``: fc_q8, label, site, institution, fold, sub_id (see README, Data)."""
+    """ABIDE I connectivity in one ``.npz``: fc_q8, label, site, institution, fold, sub_id (see docs/data.md)."""
 
     licence: ClassVar[str] = ABIDE
     name: Literal["abide"]
@@ -93,7 +93,7 @@ class Abide(Part):
 
 
 class Ham10000Images(Part):
-    """HAM10000 as it was released: folders of images and a table that tells their collection (see README, Data)."""
+    """HAM10000 as it was released: folders of images and a table that tells their collection (see docs/data.md)."""
 
     licence: ClassVar[str] = HAM10000
     name: Literal["ham10000-images"]

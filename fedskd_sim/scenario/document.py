@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Document:
     text: str
     data: Any
     lines: dict[tuple[Key, ...], int]
+    places: Mapping[tuple[Key, ...], str] = field(default_factory=dict)
+    """Keys that were set from outside the file, and by what."""
 
     def written(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
         """Give the key as it stands in the file: a hospital may have inherited it from the top level's ``data``."""
@@ -45,8 +47,12 @@ class Document:
 
     def locate(self, key: tuple[Key, ...]) -> Where:
         """Find the line of a key; for one that is not in the file, the line of what should hold it."""
+        written = self.written(key)
+        for size in range(len(written), 0, -1):
+            if written[:size] in self.places:
+                return Where(self.places[written[:size]])
         known: tuple[Key, ...] = ()
-        for part in self.written(key):
+        for part in written:
             if (*known, part) in self.lines:
                 known = (*known, part)
         return Where(self.file, self.lines.get(known))
@@ -71,10 +77,14 @@ def read(path: Path) -> Document:
         raise ScenarioSyntaxError("not a text file in UTF-8", fix="save it as UTF-8", where=Where(str(path))) from error
     if len(raw) > LARGEST_FILE:
         raise ScenarioSyntaxError("larger than 256 KiB", fix="a scenario is a short file", where=Where(str(path)))
-    root = _compose(path, text)
-    builder = _Builder(str(path), {})
-    data = builder.build(root, ())
-    return Document(str(path), text, data, builder.lines)
+    return parse(str(path), text)
+
+
+def parse(file: str, text: str) -> Document:
+    """Read YAML 1.2 text safely; raises ScenarioSyntaxError as `read` does."""
+    builder = _Builder(file, {})
+    data = builder.build(_compose(Path(file), text), ())
+    return Document(file, text, data, builder.lines)
 
 
 def shortened(text: str) -> str:

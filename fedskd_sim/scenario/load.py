@@ -19,6 +19,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.scenario.algorithms import Placebo
 from fedskd_sim.scenario.document import Document, read
+from fedskd_sim.scenario.edit import edited
 from fedskd_sim.scenario.explain import nearest, translated
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
@@ -41,14 +42,18 @@ class Loaded:
         return error
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
     """Read and check a scenario file; nothing is started and no data is read.
+
+    Args:
+        path: the file.
+        changes: what to change before it is checked, such as ``training.epochs=3`` (`fedskd_sim.scenario.edit`).
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
-    document = read(path)
+    document = edited(read(path), changes)
     try:
         scenario = Scenario.model_validate_json(json.dumps(_filled_in(document.data)))
     except ValidationError as error:

@@ -47,7 +47,7 @@ class Space(Part):
 
 
 class Nifti(Part):
-    """Volumes in NIfTI files, a table that tells their label, site and subject, and an atlas (see README, Data)."""
+    """Volumes in NIfTI files, a table that tells their label, site and subject, and an atlas (see docs/data.md)."""
 
     name: Literal["nifti"]
     """Sites act as hospitals."""

@@ -1,4 +1,4 @@
-"""Users' own architectures: the README's example as written, in memory and as processes, and all that can be wrong with one."""
+"""Users' own architectures: the manual's example as written, in memory and as processes, and all that can be wrong with one."""
 
 from __future__ import annotations
 
@@ -75,17 +75,19 @@ def good(output: str = "self.head(mid.mean((2, 3))), Taps(mid, mid)", options: s
 
 
 def example() -> tuple[dict[str, str], str]:
-    """Take the package's entry points and its module out of the README."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Your own architecture")[2].partition("\n## ")[0]
+    """Take the package's entry points and its module out of the manual."""
+    section = (
+        (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8").partition("## Your own architecture")[2].partition("\n## ")[0]
+    )
     toml, module = (re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1] for kind in ("toml", "python"))
     return tomllib.loads(toml)["project"]["entry-points"][installed.GROUP], module
 
 
 @pytest.mark.parametrize("runtime", ["memory", "processes"])
-def test_the_readmes_architecture_trains(
+def test_the_manuals_architecture_trains(
     runtime: str, install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
 ) -> None:
-    """Written as the README writes it, it is listed, passes the check and travels to the end, in memory and in processes."""
+    """Written as the manual writes it, it is listed, passes the check and travels to the end, in memory and in processes."""
     offers, module = example()
     ((name, value),) = offers.items()
     install(value.partition(":")[0], offers, module)

@@ -28,11 +28,13 @@ FLAGS = {
     # which methods, and how often: each is described in the scenario, or has the defaults of its algorithm
     "compare": {"scenario", "--algorithms", "--seeds", "--control", "--out", "--jobs", "--per-hospital", "--data"},
     "validate": {"scenario", "--data", "--schema"},
-    "launch": {"scenario", "--on", "--out", "--data", *PLACE, "--name", "--values", "--detach", "--keep"},
+    "init": {"name", "--from"},
+    "launch": {"scenario", "--on", "--out", "--set", "--data", *PLACE, "--name", "--values", "--detach", "--keep"},
     "status": {"run", *PLACE},
     "logs": {"run", "hospital", *PLACE},
     "stop": {"run", *PLACE},
     "collect": {"run", "--out", *PLACE, "--keep"},
+    "export": {"run", "--format", "--out"},
     "report": {"run", "--format"},
     "resume": {"run", "--anyway"},
     "verify": {"run", "--data"},
@@ -42,7 +44,7 @@ FLAGS = {
     "conduct": {"folder", "--secret", "--check"},
     "results": {"folder", "--fetched"},
 }
-COMMANDS = ("launch", "compare", "status", "logs", "stop", "collect", "report", "resume", "verify", "models")
+COMMANDS = ("init", "launch", "compare", "status", "logs", "stop", "collect", "report", "export", "resume", "verify", "models")
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
 WATCHED = f"""\
 import sys

@@ -91,7 +91,7 @@ def _split(path: Path, rows: int) -> NDArray[np.int64]:
     for number, file in enumerate(INDEXES):
         place = path.parent / file
         if not place.is_file():
-            fix = "put the release's folder there as it was downloaded (README, Data)"
+            fix = "put the release's folder there as it was downloaded (see docs/data.md)"
             raise DataMissing(f"{place} is not there", fix=fix, key=("data", "file"))
         places = np.array([csvfile.whole(place, row, "indexes") for row in csvfile.rows(place, ("indexes",))])
         if not 0 <= places.min() <= places.max() < rows:

@@ -118,4 +118,4 @@ def chosen(given: str, known: Sequence[str], what: str) -> int:
 
 def corrupt(text: str) -> DataCorrupt:
     """Say what is wrong with a file."""
-    return DataCorrupt(text, fix="fetch or convert the file again (README, Data)", key=("data", "file"))
+    return DataCorrupt(text, fix="fetch or convert the file again (see docs/data.md)", key=("data", "file"))

@@ -1,0 +1,142 @@
+"""The program as a library: what the command line does, for scripts and notebooks.
+
+    from fedskd_sim import launch, load, read_run
+
+    run = launch("quickstart", on="memory", out="runs/try")
+    [row for row in run.matrix if row["own"]]
+    read_run("runs/try").frame("hops")            # where pandas is installed
+
+The names are re-exported by `fedskd_sim` itself, which imports this module when one of them is first used.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from fedskd_sim.checks import checked, licences, refuse_apart, verified
+from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.runs import Run, read_run
+from fedskd_sim.scenario import Loaded, find
+from fedskd_sim.scenario import load as load_file
+
+if TYPE_CHECKING:
+    from fedskd_sim.observe.events import Logged
+    from fedskd_sim.runtimes.base import Order
+
+__all__ = ["Loaded", "Run", "launch", "load", "read_run"]
+
+
+def load(scenario: str | Path, *changes: str) -> Loaded:
+    """Read and check a scenario; nothing is started and no data is read.
+
+    Args:
+        scenario: a file, or the name of a scenario that comes with the program, such as ``quickstart``.
+        changes: what to change in it, such as ``"training.epochs=3"`` or ``"hospitals.aachen.device=cuda"``.
+
+    Returns:
+        The frozen scenario as ``.scenario``, together with the text that it came from.
+
+    Raises:
+        ScenarioError: the first problem, by line, with all others listed under it.
+
+    """
+    return load_file(find(Path(scenario)), changes)
+
+
+def launch(
+    scenario: str | Path | Loaded,
+    *,
+    on: str = "processes",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    watch: Callable[[Logged], None] = lambda _: None,
+) -> Run:
+    """Run a scenario to its end on this machine, report, and verify what it has left.
+
+    A licence of the data that asks for more than naming its source is told as a warning.
+
+    Args:
+        scenario: a file, a name, or what `load` gave.
+        on: ``processes``: each hospital is its own process; ``memory``: all in this one. The records are the same.
+        out: the run folder, new or empty; None makes ``runs/NAME-DATE-TIME-ID`` here.
+        data: the folder with data files.
+        watch: is called with every event that a member logs, as it happens.
+
+    Raises:
+        FedskdError: what the command line would end with; the folder then holds what there is so far.
+
+    """
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - imported by who runs something
+    from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
+
+    runtime, where = _runtime(on), Path(data) if data is not None else None
+    loaded = checked(scenario if isinstance(scenario, Loaded) else Path(scenario), where, runtime.prepare)
+    refuse_apart(loaded, on)
+    for licence in licences(loaded.scenario):
+        warnings.warn(licence, stacklevel=2)
+    made = folder.make(loaded, Path(out) if out is not None else None, on)
+    _carry_out(runtime, Order(loaded, secrets.token_hex(4), made, where), watch)
+    _report(made, loaded)
+    verdict, _ = verified(made, loaded.scenario, where)
+    if verdict.broken:
+        raise verdict.broken
+    return Run(made, loaded.scenario)
+
+
+def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None]) -> None:
+    """Launch and follow a run; one that fails is reported as far as it went."""
+    from fedskd_sim.runtimes import place  # noqa: PLC0415 - imported by who runs something
+
+    try:
+        with _apart_from_the_program():
+            runtime.launch(order)
+            place.note(order.folder, runtime.place)
+            runtime.wait(watch)
+    except BaseException:
+        with suppress(FedskdError):  # a report must not hide the error that ended the run
+            _report(order.folder, order.loaded)
+        raise
+    finally:
+        runtime.stop()
+
+
+@contextmanager
+def _apart_from_the_program() -> Iterator[None]:
+    """Let members start without the caller's program.
+
+    They need nothing of it, but multiprocessing imports the main module into every process that it starts: a script that launches a
+    run at its top level would launch another one in each member.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+def _runtime(name: str) -> Any:
+    """Give a runtime of this machine."""
+    if name == "memory":
+        from fedskd_sim.runtimes.memory import MemoryRuntime  # noqa: PLC0415
+
+        return MemoryRuntime()
+    if name == "processes":
+        from fedskd_sim.runtimes.processes import ProcessRuntime  # noqa: PLC0415
+
+        return ProcessRuntime()
+    fix = "choose 'processes' or 'memory'; 'fedskd-sim launch --on kubernetes' runs it in a cluster"
+    raise InvalidValue(f"a library runs nothing on {name!r}", fix=fix)
+
+
+def _report(folder: Path, loaded: Loaded) -> None:
+    from fedskd_sim import report  # noqa: PLC0415 - only who runs something pays for it
+
+    report.write(folder, loaded.scenario.members, loaded.scenario.held_out)

@@ -1,0 +1,29 @@
+"""`fedskd-sim export`: the tables of a run for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fedskd_sim.cli.common import short, shown
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True, help="What to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files. Default: export/ in the run folder.")
+@shown
+def export(run: Path, form: str, out: Path | None) -> None:
+    """Write the tables of a RUN folder: hops, measures, matrix, timings and predictions.
+
+    \b
+    Examples:
+      fedskd-sim export runs/skin
+      fedskd-sim export runs/skin --format parquet --out tables
+    """
+    from fedskd_sim import export as exports  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.runs import read_run  # noqa: PLC0415
+
+    for file, rows in exports.write(read_run(run), form, out or run / "export").items():
+        click.echo(f"{short(file)}: {rows} rows")

@@ -1,0 +1,24 @@
+"""`fedskd-sim init`: a scenario to begin with."""
+
+from __future__ import annotations
+
+import click
+
+from fedskd_sim.cli.common import short, shown
+from fedskd_sim.scenario import begin
+
+
+@click.command()
+@click.argument("name")
+@click.option("--from", "source", default="quickstart", show_default=True, help="Name of the scenario to begin with.")
+@shown
+def init(name: str, source: str) -> None:
+    """Write NAME.yaml, a scenario to change, from one that comes with the program.
+
+    \b
+    Examples:
+      fedskd-sim init mine
+      fedskd-sim init skin --from fedskin-ham10000
+    """
+    file = begin(name, source)
+    click.echo(f"{short(file)} is written; 'fedskd-sim launch {short(file)}' runs it")
