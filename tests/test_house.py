@@ -18,7 +18,7 @@ TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 HOMES = {
     "click": ["cli/"],
     "psutil": ["runtimes/place.py"],
-    "pydantic": ["scenario/", "records.py", "observe/events.py", "runtimes/place.py"],
+    "pydantic": ["scenario/", "records.py", "observe/events.py", "observe/outcome.py", "runtimes/place.py"],
     "ruamel": ["scenario/"],
     "torch": ["learning/", "runtimes/preload.py"],
     "torchvision": ["learning/"],

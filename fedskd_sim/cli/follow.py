@@ -126,13 +126,15 @@ def report(run: Path, form: str) -> None:
       fedskd-sim report runs/skin --format json | jq .personalization
     """
     from fedskd_sim import report as reports  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
     from fedskd_sim.runtimes import found  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
         raise RunUnreadable(f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
     found.refresh(run)
     loaded = load(run / "scenario.yaml")
-    summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out)
+    account = reports.Account(loaded.scenario, outcomes.read(run))
+    summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out, account)
     click.echo(reports.as_text(summary) if form == "text" else json.dumps(reports.as_json(summary), indent=1))
     if form == "text":
         click.echo(f"report: {short(run / 'report.html')}")

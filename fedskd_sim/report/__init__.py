@@ -9,22 +9,24 @@ from secrets import token_hex
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import read_counts, read_records, read_timings, torn
+from fedskd_sim.report.account import Account
 from fedskd_sim.report.basis import rarest_classes
 from fedskd_sim.report.patients import assess
 from fedskd_sim.report.predictions import Predictions, read_predictions
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
 from fedskd_sim.report.text import as_text
 
-__all__ = ["Matrix", "Predictions", "Summary", "as_json", "as_text", "read_predictions", "summarise", "write"]
+__all__ = ["Account", "Matrix", "Predictions", "Summary", "as_json", "as_text", "read_predictions", "summarise", "write"]
 
 
-def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
+def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = (), account: Account | None = None) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on its results alone.
 
     Args:
         run: the run folder.
         hospitals: those that train, in ring order.
         held_out: those that only evaluate.
+        account: what the page says of the run besides its results.
 
     Raises:
         RunUnreadable: something of the run folder is missing or damaged.
@@ -50,7 +52,7 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ())
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
-    _publish(run / "report.html", as_html(summary, timings, scenario, environment))
+    _publish(run / "report.html", as_html(summary, timings, scenario, environment, account))
     return summary
 
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from fedskd_sim import clock
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable
+from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records import torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
-from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.base import Order, told, verdict
+from fedskd_sim.runtimes.member import custody_of
 from fedskd_sim.runtimes.place import Here, InCluster
 from fedskd_sim.scenario import Loaded, load
 
@@ -66,7 +69,10 @@ class LocalRun:
 
     def remarks(self) -> Iterator[str]:
         """Say whether the launcher is alive, and which files a death has cut."""
+        ended = outcomes.read(self.folder)
         match self.place:
+            case _ if ended and ended.state != "going":
+                yield from _told(ended)
             case InCluster(release):
                 yield f"ended in the cluster as {release!r}; its results are here"
             case Here(pid, machine=machine) if self.place.away:
@@ -74,9 +80,16 @@ class LocalRun:
             case Here(pid) if self.place.process():
                 yield f"running, process {pid}"
             case _:
-                yield "not running any more; unless it has ended, 'fedskd-sim resume' goes on with it"
-                for file in torn(self.folder):
-                    yield f"the last line of {file} has no end, and is left out"
+                yield "not running any more, and nobody has noted how it ended"
+                error = verdict(one for logged in self.events() if (one := told(logged)))
+                if error:
+                    yield f"{error.culprit} has logged, exit code {error.exit_code}: {error}"
+        if self.place is None or (isinstance(self.place, Here) and not self.place.away and not self.place.process()):
+            for file in torn(self.folder):
+                yield f"the last line of {file} has no end, and is left out"
+            run = self.place.run if self.place else ""
+            if custody_of(self.loaded.scenario, run, self.folder).is_dir():
+                yield f"'fedskd-sim resume {self.folder}' goes on with it"
 
     def stop(self) -> str:
         """Ask the launcher to stop, as Ctrl-C would."""
@@ -207,6 +220,13 @@ def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
         file = Path(place) / "scenario.yaml"
         file.write_text(runtime.scenario(), encoding="utf-8")
         return load(file)
+
+
+def _told(ended: outcomes.Outcome) -> Iterator[str]:
+    """Say how a run ended, as its launcher has noted it."""
+    yield f"{ended.words}, at {clock.stamp(ended.ended)}" + (f": {ended.reason}" if ended.reason else "")
+    if ended.fix:
+        yield f"  fix: {ended.fix}"
 
 
 def _logged(folder: Path) -> list[Logged]:

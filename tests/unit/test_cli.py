@@ -204,9 +204,10 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
     launched = call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
     assert launched.exit_code == 0, launched.output
     again = call("report", tmp_path / "run")
-    told, verified = launched.output.splitlines()[:-1], launched.output.splitlines()[-1]
+    *told, verified, last = launched.output.splitlines()
     assert again.output.splitlines()[1:-1] == told[-len(again.output.splitlines()) + 1 : -1]
     assert verified == "verified: whole: 30 of 30 records, 24 links of digests, 0 files of weights"
+    assert re.fullmatch(r"ended well after \d+\.\d s; run folder \S+", last)
     assert '"hospitals"' in call("report", tmp_path / "run", "--format", "json").output
 
 
