@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.exits import INTERRUPTED
+from fedskd_sim.observe.words import duration
 from fedskd_sim.records import NO_OTHER_KEYS, Moment
 
 FILE = "outcome.json"
@@ -80,15 +81,6 @@ def read(folder: Path) -> Outcome | None:
     except (OSError, ValidationError) as error:
         fix = "remove this file to read what else is in the folder"
         raise RunUnreadable("it does not say how the run ended", fix=fix, where=Where(str(file))) from error
-
-
-def duration(seconds: float) -> str:
-    """Write a duration with its two largest units."""
-    whole = round(max(0.0, seconds))
-    for size, name, below, under in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // below} {under}"
-    return f"{max(0.0, seconds):.1f} s"
 
 
 def note(folder: Path, outcome: Outcome) -> Outcome:

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fedskd_sim import clock
 from fedskd_sim.observe import events
+from fedskd_sim.observe.words import short
 from fedskd_sim.program import Program
 from fedskd_sim.topology import Topology
 
 REFRESH_PER_S = 8
+WIDE, NARROW, LEAST_NAME = 100, 72, 12
+"""Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most important is."""
 WHAT = {
     "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with", "homecoming": "welcomed home",
     "gather": "has the average", "council": "asked the council",
@@ -27,8 +32,10 @@ class Row:
     """What one hospital is at."""
 
     doing: str = "starting"
-    place: str = ""
+    place: tuple[int, int] | None = None
+    """Round and hop."""
     accuracy: str = ""
+    """The last one that was measured here, and of whose model."""
     finished: int = 0
     total: int = 1
 
@@ -42,7 +49,7 @@ class Progress:
         self._rows = {name: Row(total=Program(topology, name).recorded) for name in topology.names}
         self._started = clock.now()
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
-        self._interactive = console.is_terminal
+        self._interactive = console.is_terminal and not console.is_dumb_terminal
 
     def __enter__(self) -> Self:
         """Take over the terminal, if there is one."""
@@ -69,12 +76,12 @@ class Progress:
                 row.doing = "warming up"
             case events.Arrived(round_, hop, model, kind):
                 row.doing = _doing(kind, model)
-                row.place = self._place(round_, hop)
+                row.place = (round_, hop)
             case events.Finished() as finished:
                 row.finished += 1
                 row.doing = "waiting"
                 if finished.accuracy is not None:
-                    row.accuracy = f"{finished.accuracy:.1%}"
+                    row.accuracy = f"{finished.accuracy:.1%} {'all' if finished.kind == 'council' else finished.model}"
                     self._line(logged.hospital, finished, finished.accuracy)
             case events.Done():
                 row.doing = "done"
@@ -126,14 +133,26 @@ class Progress:
         return f"round {round_}/{self._topology.rounds}" + (f" hop {hop}/{hops}" if hop else "")
 
     def _table(self) -> Table:
-        left = self.left()
+        """Draw one row per hospital; narrow terminals get fewer columns and shorter words, never half a number."""
+        left, width = self.left(), self._console.width
         title = f"{clock.now() - self._started:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
-        table = Table(title=title, title_justify="left")
-        for column in ("hospital", "where", "now", "last accuracy", "stops"):
-            table.add_column(column, no_wrap=True)
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, expand=width >= NARROW)
+        wide, narrow = width >= WIDE, width < NARROW
+        for column in ("hospital", "where", "stops") if narrow else ("hospital", "where", "now", "accuracy of", "stops"):
+            table.add_column(column, no_wrap=True, ratio=1 if column == "now" else None)
+        room = max(LEAST_NAME, width // 6)
         for name, row in self._rows.items():
-            table.add_row(name, row.place, row.doing, row.accuracy, f"{row.finished}/{row.total}")
+            where = "" if row.place is None else self._place(*row.place) if wide else self._brief(*row.place)
+            accuracy, _, model = row.accuracy.partition(" ")
+            more = () if narrow else (row.doing, f"{accuracy} {short(model, room)}")
+            table.add_row(*map(Text, (short(name, room), where, *more, f"{row.finished}/{row.total}")))
         return table
+
+    def _brief(self, round_: int, hop: int) -> str:
+        """Write a place for narrow terminals."""
+        if not round_:
+            return "warm-up"
+        return f"eval {hop}" if round_ == self._topology.evaluation_round else f"r{round_}" + (f" h{hop}" if hop else "")
 
 
 def _doing(kind: str, model: str) -> str:

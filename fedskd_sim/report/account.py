@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.observe.outcome import Outcome, duration
+from fedskd_sim.observe.outcome import Outcome
+from fedskd_sim.observe.words import duration
 from fedskd_sim.report.text import size
 from fedskd_sim.scenario import Scenario
 

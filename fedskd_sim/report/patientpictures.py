@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedskd_sim.observe.words import short
 from fedskd_sim.report.curves import BINS
 from fedskd_sim.report.patients import HostRows, Patients, Row
 from fedskd_sim.report.patientviews import sampled
 from fedskd_sim.report.pictures import DASHES, EQUAL_CONTRAST, NARROW, WIDTH
 from fedskd_sim.report.svg import GHOST, MUTED, SERIES, picture
-from fedskd_sim.report.text import percent, short
+from fedskd_sim.report.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fedskd_sim.observe.words import short
 from fedskd_sim.records import Timing
 from fedskd_sim.report.svg import GHOST, INK, MUTED, SERIES, Colour, picture
 from fedskd_sim.report.tables import Summary
-from fedskd_sim.report.text import TITLES, percent, short
+from fedskd_sim.report.text import TITLES, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -63,7 +63,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     store = _store(order, scenario, held)
     identity = _identity(order, loaded)
     before = past(store, identity, anyway=order.anyway) if store else None
-    metrics = HospitalMetrics(scenario.name, order.name, topology)
+    metrics = HospitalMetrics(scenario.name, order.name, topology, scenario.instruments.evaluate_on)
     kept = None if store is None else before.records if before else 0
     books = held.enter_context(closing(Ledger(order.folder, order.name, _copy(order, log), kept=kept)))
     desk = replace(desk_of(scenario, order.name, books, log), metrics=metrics)

@@ -13,7 +13,8 @@ from fedskd_sim import clock
 from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, HopTimeout, RunUnreadable
 from fedskd_sim.observe import outcome
-from fedskd_sim.observe.outcome import Outcome, duration
+from fedskd_sim.observe.outcome import Outcome
+from fedskd_sim.observe.words import duration
 from fedskd_sim.report import Account
 from fedskd_sim.report.account import settings
 from fedskd_sim.scenario import BUILT_IN, Circulation, FedSKD, Placebo, Scenario, Schedule, Similarity
