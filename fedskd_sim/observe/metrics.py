@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server, write_to_textfile
 
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import Transfer
@@ -77,6 +79,12 @@ class HospitalMetrics:
         self._refused.labels(**self._own)
         self._round = Gauge("fedskd_round", "Current round, from 1; 0 before the first", HOSPITAL, registry=self.registry)
         self._phase = Enum("fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=list(PHASES))
+
+    def write(self, folder: Path) -> None:
+        """Write everything as Prometheus reads it to ``metrics/NAME.prom`` of a run folder; a full disk leaves the file before."""
+        with suppress(OSError):  # the records have it all
+            (folder / "metrics").mkdir(exist_ok=True)
+            write_to_textfile(str(folder / "metrics" / f"{self._own['hospital']}.prom"), self.registry)
 
     def phase(self, name: str, round_: int | None = None) -> None:
         """Say what the hospital does now, and in which round."""

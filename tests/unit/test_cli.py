@@ -23,7 +23,7 @@ from fedskd_sim.learning.models import REGISTRY
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
 PLACE = ("--namespace", "--context")
-IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--to-stdout"}
+IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--linger", "--to-stdout"}
 FLAGS = {
     # which methods, and how often: each is described in the scenario, or has the defaults of its algorithm
     "compare": {"scenario", "--algorithms", "--seeds", "--control", "--out", "--jobs", "--per-hospital", "--data"},

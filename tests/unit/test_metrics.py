@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fedskd_sim.observe.metrics import HospitalMetrics
 from fedskd_sim.records import Measure, Record
 from fedskd_sim.topology import Topology
@@ -20,3 +22,17 @@ def test_validation_and_test_are_never_one_series() -> None:
 
     assert shares("test") == {"validation": 0.25, "test": 0.5}
     assert shares("validation") == {"validation": 0.5}
+
+
+def test_the_last_exposition_is_what_a_scrape_would_have_seen(tmp_path: Path) -> None:
+    """The file has every sample as Prometheus reads it, is written again as a whole, and no full disk ends a run over it."""
+    metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
+    metrics.write(tmp_path)
+    metrics.finished(Record("s", 1, "visit", 1, 1, "north", "south", "net", "trained", bytes=70, samples=5))
+    metrics.phase("done")
+    metrics.write(tmp_path)
+    lines = (tmp_path / "metrics" / "north.prom").read_text().splitlines()
+    assert 'fedskd_received_bytes_total{hospital="north",model="south",scenario="s"} 70.0' in lines
+    assert 'fedskd_phase{fedskd_phase="done",hospital="north",scenario="s"} 1.0' in lines
+    assert [file.name for file in (tmp_path / "metrics").iterdir()] == ["north.prom"]
+    metrics.write(tmp_path / "metrics" / "north.prom")
