@@ -39,6 +39,13 @@ SERIES = (
 PALETTE = (INK, MUTED, RULE, GHOST, *SERIES)
 FONT = "DejaVu Sans"
 PIXELS_PER_INCH = 108
+LEAST_SCALE = 0.86
+"""So far may a picture shrink: its smallest text then has 9 pixels; on narrower screens it is scrolled."""
+WIDTH = 10.0
+NAME, NARROW = 22, 13
+EQUAL_CONTRAST = 0.46  # where black and white text read equally well on the colour map
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
 SETTINGS = {
     "svg.fonttype": "none",
     "font.family": [FONT],
@@ -95,5 +102,7 @@ def _embedded(text: str, inches: float, label: str) -> str:
         text = text.replace(colour.light, f"var(--{colour.name}, {colour.light})")
     head, rest = text.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    about = f'role="img" aria-label="{escape(label)}" style="max-width: {inches * PIXELS_PER_INCH:.0f}px"'
+    widest = inches * PIXELS_PER_INCH
+    style = f"min-width: {LEAST_SCALE * widest:.0f}px; max-width: {widest:.0f}px"
+    about = f'role="img" aria-label="{escape(label)}" style="{style}"'
     return f"{head} {about}>{rest}"
