@@ -160,7 +160,6 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
     """
     named = zip(summary.hospitals, summary.architectures, strict=True)
-    most = most_steps(len(summary.hospitals))
     return {
         "scenario": summary.scenario,
         "seed": summary.seed,
@@ -178,12 +177,12 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "single_patients": as_plain(summary.patients) if summary.patients else None,
-        "ways": {model: [_shown(step) for step in sampled(steps, most)] for model, steps in summary.ways.items()},
+        "ways": {model: _listed(steps, len(summary.ways)) for model, steps in summary.ways.items()},
     }
 
 
-def _shown(step: Step) -> dict[str, Any]:
-    return {name: _value(getattr(step, name)) for name in Step._fields}
+def _listed(steps: Sequence[Step], models: int) -> list[dict[str, Any]]:
+    return [{name: _value(value) for name, value in step._asdict().items()} for step in sampled(steps, most_steps(models))]
 
 
 def _plain(matrix: Matrix) -> dict[str, Any]:
