@@ -146,8 +146,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
         ``hospitals``: in ring order, each with ``name`` and ``architecture``;
         ``tested``: for each of them its test ``samples`` and how many its ``rarest`` class has, null where it is not known;
-        ``council``: the council's mean for every metric, empty without one;
-        ``unseen``: the mean of every metric on hospitals that were held out, empty without any;
+        ``council``, ``unseen``: the mean of every metric of the council, and on hospitals held out; empty without any;
         ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records do not tell, and ``kept``, the
         share of a visit's gain that is left after 0, 1, ... more hops;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
