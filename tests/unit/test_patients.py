@@ -349,9 +349,5 @@ def test_a_model_that_always_answers_one_class_is_named(answered: list[int], sai
     host = patients_._host(here, [patients_._judged(here, probabilities)], visitors=False)
     assert host.chance == pytest.approx(1 / 3)
     told = [note for note in patients_._notes([host], CLASSES, 0, visitors=True) if "answers" in note]
-    assert told == said * [
-        (
-            f"The model of north answers {CLASSES[1]!r} for each of its 40 patients: its accuracy of 90.0% is that class's share, its "
-            "balanced accuracy chance (33.3%)."
-        )
-    ]
+    share = "its accuracy of 90.0% is that class's share, its balanced accuracy chance (33.3%)."
+    assert told == said * [f"The model of north answers {CLASSES[1]!r} for each of its 40 patients: {share}"]
