@@ -1,7 +1,7 @@
 """A matplotlib figure as SVG that lives inside a page: same bytes every time, colours that follow the page's theme.
 
-Colours of the palette become CSS variables with the light colour as fallback. The six series colours stay apart without red or green
-cones too (tests/unit/test_colours.py computes it), and every use of them is doubled by a line style, a marker or a position.
+Colours of the palette become CSS variables with the light colour as fallback. The six series colours stay apart without red or
+green cones too (tests/unit/test_colours.py computes it), and every use of them is doubled by a line style, a marker or a position.
 """
 
 from __future__ import annotations
