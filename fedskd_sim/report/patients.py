@@ -246,7 +246,7 @@ def _notes(hosts: Sequence[HostRows], classes: Sequence[str], without: int, *, v
         yield f"With more than {MOST_CELLS} tests there is no row for every visitor, and no interval for the others' AUC."
     for host in hosts:
         own = host.row("own")
-        answered = np.flatnonzero(own.confusion.sum(axis=0)) if own else ()
+        answered = np.flatnonzero(own.confusion.sum(axis=0)) if own else np.zeros(0, int)
         if own and len(answered) == 1 and host.chance < 1:
             yield (
                 f"The model of {host.name} answers {classes[answered[0]]!r} for each of its {host.patients} patients: its accuracy "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.errors import OutputNotWritable, RunUnreadable
+from fedskd_sim.errors import ClusterUnavailable, OutputNotWritable, RunUnreadable
 from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records import torn
@@ -19,7 +19,7 @@ from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order, told, verdict
 from fedskd_sim.runtimes.member import custody_of
 from fedskd_sim.runtimes.place import Here, InCluster
-from fedskd_sim.scenario import Loaded, load
+from fedskd_sim.scenario import Loaded, load, nearest
 
 if TYPE_CHECKING:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -153,7 +153,7 @@ def run(name: str, namespace: str, context: str) -> Found:
         if isinstance(place, InCluster) and not place.collected:
             return ClusterRun(_runtime(place.release, place.namespace, place.context), loaded, folder)
         return LocalRun(folder, loaded, place)
-    runtime = _runtime(name, namespace, context)
+    runtime = _released(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
 
 
@@ -205,6 +205,26 @@ def refresh(folder: Path) -> None:
         once(runtime.reach, runtime.release, draft)
         with suppress(OutputNotWritable), folders.held(folder):
             _replaced(folder, draft)
+
+
+def _released(name: str, namespace: str, context: str) -> KubernetesRuntime:
+    """Find a cluster that may have a run of a name; without one, the name can only have been meant for a folder."""
+    why = "a name there has only letters, digits and hyphens"
+    if name.replace("-", "").isalnum():
+        try:
+            return _runtime(name, namespace, context)
+        except ClusterUnavailable as error:
+            if namespace or context:
+                raise
+            why = error.message
+    near = nearest(name, [str(place) for place in run_folders()], "give the folder that 'fedskd-sim launch' named")
+    raise RunUnreadable(f"there is no run folder {name!r}, and no run of that name in a cluster: {why}", fix=near)
+
+
+def run_folders() -> list[Path]:
+    """List the run folders here and in ``runs``."""
+    here = Path()
+    return sorted(file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml"))
 
 
 def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:

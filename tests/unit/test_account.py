@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from fedskd_sim import clock
@@ -166,3 +167,36 @@ def test_a_run_whose_launcher_died_is_told_apart_from_one_that_goes_on(tmp_path:
     said = call("status", tmp_path / "run").output
     assert "nobody has noted how it ended" in said
     assert f"{begun.culprit} has logged, exit code {begun.code}" in said
+
+
+def test_a_mistyped_run_is_a_missing_folder_and_no_missing_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a cluster the error says that there is no such folder and which is near; one that was asked for is still missed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    (tmp_path / "runs" / "skin").mkdir(parents=True)
+    (tmp_path / "runs" / "skin" / "scenario.yaml").touch()
+    for typed, fix in (("runs/skim", "did you mean 'runs/skin'?"), ("typo", "give the folder")):
+        for command in ("status", "logs", "stop"):
+            done = call(command, typed)
+            assert done.exit_code == RunUnreadable.exit_code
+            assert f"there is no run folder '{typed}'" in done.stderr
+            assert fix in done.stderr
+    assert "no cluster is configured" in call("status", "typo", "--namespace", "x").stderr
+
+
+def test_shells_complete_run_folders_and_hospitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a run is offered by its first letters, and after it the members of that run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "skin").mkdir(parents=True)
+    (tmp_path / "runs" / "skin" / "scenario.yaml").write_bytes((SCENARIOS / "placebo-ok.yaml").read_bytes())
+    (tmp_path / "runs" / "other").mkdir()
+
+    def offered(*typed: str) -> list[str]:
+        completion = ShellComplete(main, {}, "fedskd-sim", "_FEDSKD_SIM_COMPLETE")
+        return [item.value for item in completion.get_completions(list(typed[:-1]), typed[-1]) if item.type == "plain"]
+
+    for command in ("status", "logs", "stop", "report"):
+        assert offered(command, "ru") == ["runs/skin"]
+    assert offered("logs", "runs/skin", "e") == ["east"]
+    assert offered("logs", "runs/skin", "c") == ["controller"]
+    assert offered("logs", "runs/other", "") == []
