@@ -8,6 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
+from fedskd_sim import clock
 from fedskd_sim.observe.events import Arrived, Finished, Logged, Start, WarmUp
 from fedskd_sim.observe.progress import Progress
 from fedskd_sim.topology import Topology
@@ -95,3 +96,36 @@ def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero(
             progress(Logged(0.0, name, done))
     assert progress.left() is not None
     assert progress.left() == 0
+
+
+def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow hospital's sessions count for what they take there, and evaluations for the little that they take."""
+    now = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    ring = Topology(("slow", "fast"), 4)
+    progress = Progress(ring, Console(file=io.StringIO()), quiet=True)
+    seconds = {"slow": 9.0, "fast": 1.0}
+
+    def step(kind: str, round_: int, hop: int, scale: float = 1.0) -> None:
+        for name, other in (("slow", "fast"), ("fast", "slow")):
+            begin = WarmUp() if kind == "warm_up" else Arrived(round_, hop, other, kind)
+            progress(Logged(now[0], name, begin))
+            now[0] += scale * seconds[name]
+            progress(Logged(now[0], name, Finished(round_, hop, other, kind, "trained", 0.5)))
+
+    step("warm_up", 0, 0)
+    step("visit", 1, 1)
+    sessions = 10.0 * (ring.rounds * 2 - 1)
+    assert progress.left() == pytest.approx(sessions + 2 * 10.0 / 18)
+    for hop in range(1, 2 * ring.rounds):
+        step("visit", 1 + hop // 2, 1 + hop % 2)
+    assert progress.left() == pytest.approx(2 * 10.0 / 18, rel=1e-6)
+    step("evaluation", 5, 1, 0.1)
+    assert progress.left() == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_time_left_knows_what_an_average_costs() -> None:
+    """In an all-reduce most steps only add up, and are no sessions."""
+    ring = Topology(("a", "b", "c"), 5, "reduction")
+    row = Progress(ring, Console(file=io.StringIO()), quiet=True)._rows["a"]
+    assert row.total - row.light == 1 + 5
