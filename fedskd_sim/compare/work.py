@@ -26,7 +26,7 @@ RUNS = "runs"
 PLACE = RUNS + "/{label}/seed-{seed}"
 """Where a run of a comparison is, in its folder."""
 LOCK = ".lock"
-LAST_WORDS = 3
+LAST_WORDS = 5
 LOOK_S = 0.2
 
 
