@@ -28,6 +28,7 @@ from fedskd_sim.scenario import load as load_file
 
 if TYPE_CHECKING:
     from fedskd_sim.observe.events import Logged
+    from fedskd_sim.observe.outcome import Outcome
     from fedskd_sim.runtimes.base import Order
 
 __all__ = ["Loaded", "Run", "launch", "load", "read_run"]
@@ -82,29 +83,36 @@ def launch(
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out) if out is not None else None, on)
-    _carry_out(runtime, Order(loaded, secrets.token_hex(4), made, where), watch)
-    _report(made, loaded)
-    verdict, _ = verified(made, loaded.scenario, where)
-    if verdict.broken:
-        raise verdict.broken
+    called = f"fedskd_sim.launch({loaded.scenario.name if isinstance(scenario, Loaded) else str(scenario)!r}, on={on!r})"
+    _carry_out(runtime, Order(loaded, secrets.token_hex(4), made, where), watch, called)
     return Run(made, loaded.scenario)
 
 
-def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None]) -> None:
-    """Launch and follow a run; one that fails is reported as far as it went."""
-    from fedskd_sim.runtimes import place  # noqa: PLC0415 - imported by who runs something
+def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], called: str) -> None:
+    """Launch, follow, verify and report a run; one that fails is reported as far as it went."""
+    from fedskd_sim.observe import outcome  # noqa: PLC0415 - imported by who runs something
+    from fedskd_sim.runtimes import place  # noqa: PLC0415
 
+    begun = outcome.begin(order.folder, called)
     try:
         with _apart_from_the_program():
             runtime.launch(order)
             place.note(order.folder, runtime.place)
             runtime.wait(watch)
-    except BaseException:
+        _prove(order)
+    except BaseException as error:
         with suppress(FedskdError):  # a report must not hide the error that ended the run
-            _report(order.folder, order.loaded)
+            _report(order, outcome.note(order.folder, outcome.ended(begun, error)))
         raise
     finally:
         runtime.stop()
+    _report(order, outcome.note(order.folder, outcome.ended(begun)))
+
+
+def _prove(order: Order) -> None:
+    verdict, _ = verified(order.folder, order.loaded.scenario, order.data)
+    if verdict.broken:
+        raise verdict.broken
 
 
 @contextmanager
@@ -136,7 +144,8 @@ def _runtime(name: str) -> Any:
     raise InvalidValue(f"a library runs nothing on {name!r}", fix=fix)
 
 
-def _report(folder: Path, loaded: Loaded) -> None:
+def _report(order: Order, ended: Outcome) -> None:
     from fedskd_sim import report  # noqa: PLC0415 - only who runs something pays for it
 
-    report.write(folder, loaded.scenario.members, loaded.scenario.held_out)
+    scenario = order.loaded.scenario
+    report.write(order.folder, scenario.members, scenario.held_out, report.Account(scenario, ended))

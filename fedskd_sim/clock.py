@@ -32,9 +32,9 @@ def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def stamp() -> str:
-    """Write the present moment as ISO 8601 in UTC, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix()))
+def stamp(moment: float | None = None) -> str:
+    """Write a moment (UNIX seconds), or the present one, as ISO 8601 in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix() if moment is None else moment))
 
 
 def compact() -> str:

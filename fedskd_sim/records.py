@@ -7,6 +7,7 @@ records/NAME.jsonl       one record per stop; the same bytes for the same scenar
 samples/NAME.jsonl       what was read of the hospital's source, used and left out, by class
 timings/NAME.jsonl       when each session, evaluation and transfer began and ended; differs from run to run
 weights/NAME.safetensors the home model at the end of the run
+metrics/NAME.prom        the last exposition of its Prometheus metrics
 predictions/NAME.npz     what the models that were tested there said of every patient; see `fedskd_sim.report.predictions`
 logs/NAME.jsonl          one line per event
 =======================  ==============================================================================================
@@ -20,6 +21,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import takewhile
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, TypeVar
 
@@ -128,6 +130,7 @@ class SampleCounts:
     left_out: Mapping[str, Mapping[str, Whole]]
 
 
+_ALL = attrgetter(*Timing.__slots__)
 Line = TypeVar("Line", Record, Timing, SampleCounts)
 
 
@@ -137,13 +140,18 @@ def to_line(entry: Record | Timing | SampleCounts) -> str:
 
 
 def read_records(run: Path) -> list[Record]:
-    """Read all whole records of a run folder, hospital by hospital.
+    """Read all records; raises RunUnreadable as `stream_records` does."""
+    return list(stream_records(run))
+
+
+def stream_records(run: Path) -> Iterator[Record]:
+    """Yield all whole records of a run folder, hospital by hospital.
 
     Raises:
         RunUnreadable: not a run folder, a damaged line (named by file and line), or two records of one stop (both are named).
 
     """
-    return list(_read(run / "records", Record))
+    return _read(run / "records", Record)
 
 
 def own_records(run: Path, host: str) -> list[Record]:
@@ -154,11 +162,16 @@ def own_records(run: Path, host: str) -> list[Record]:
 
 
 def read_timings(run: Path) -> list[Timing]:
-    """Read all timings of a run folder; raises RunUnreadable as `read_records` does.
+    """Read all timings; raises RunUnreadable as `stream_records` does."""
+    return list(stream_timings(run))
+
+
+def stream_timings(run: Path) -> Iterator[Timing]:
+    """Yield all timings of a run folder; raises RunUnreadable as `stream_records` does.
 
     A stop may be timed more than once (its traveller is sent again, two measurements of it are made), but never at the same times.
     """
-    return list(_read(run / "timings", Timing))
+    return _read(run / "timings", Timing)
 
 
 def read_counts(run: Path) -> list[SampleCounts]:
@@ -175,10 +188,7 @@ def torn(run: Path) -> list[str]:
 def ends_torn(file: Path) -> bool:
     """Tell whether a file ends in the middle of a line: a death, a full disk or a reader in haste has cut it."""
     with file.open("rb") as stream:
-        if not stream.seek(0, os.SEEK_END):
-            return False
-        stream.seek(-1, os.SEEK_END)
-        return stream.read() != b"\n"
+        return bool(stream.seek(0, os.SEEK_END) and stream.seek(-1, os.SEEK_END) >= 0 and stream.read() != b"\n")
 
 
 def whole_lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -191,19 +201,41 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
     if not files:
         message = f"{folder.parent} has no {folder.name}"
         raise RunUnreadable(message, fix="give the folder that 'fedskd-sim launch' named at its end")
-    seen: dict[Hashable, tuple[Path, int]] = {}
+    apart = True
     for file in files:
-        try:
-            with file.open("rb") as stream:
-                for number, entry in enumerate(_parsed(stream, kind, file), 1):
-                    first = seen.setdefault(_identity(entry), (file, number))
-                    if first != (file, number):
-                        text = f"{_named(entry)} stands twice, first in {Where(str(first[0]), first[1])}"
-                        fix = f"remove the line that is not of this run, or {AGAIN}"
-                        raise RunUnreadable(text, fix=fix, where=Where(str(file), number))
-                    yield entry
-        except OSError as error:
-            raise RunUnreadable(f"cannot be read: {error.strerror}", fix=AGAIN, where=Where(str(file))) from error
+        seen: dict[Hashable, int] = {}
+        for number, entry in _entries(file, kind):
+            if apart and entry.host != file.stem:  # then no file by itself tells what stands twice
+                _check_apart(files, kind)
+                apart = False
+            first = seen.setdefault(_identity(entry), number) if apart else number
+            if first != number:
+                raise _twice(entry, Where(str(file), first), Where(str(file), number))
+            yield entry
+
+
+def _entries(file: Path, kind: type[Line]) -> Iterator[tuple[int, Line]]:
+    """Yield a file's entries with the numbers of their lines."""
+    try:
+        with file.open("rb") as stream:
+            yield from enumerate(_parsed(stream, kind, file), 1)
+    except OSError as error:
+        raise RunUnreadable(f"cannot be read: {error.strerror}", fix=AGAIN, where=Where(str(file))) from error
+
+
+def _check_apart(files: list[Path], kind: type[Line]) -> None:
+    """Compare the entries of all files; raises RunUnreadable for one that stands twice."""
+    seen: dict[Hashable, Where] = {}
+    for file in files:
+        for number, entry in _entries(file, kind):
+            where = Where(str(file), number)
+            if (first := seen.setdefault(_identity(entry), where)) is not where:
+                raise _twice(entry, first, where)
+
+
+def _twice(entry: Record | Timing | SampleCounts, first: Where, second: Where) -> RunUnreadable:
+    fix = f"remove the line that is not of this run, or {AGAIN}"
+    return RunUnreadable(f"{_named(entry)} stands twice, first in {first}", fix=fix, where=second)
 
 
 def _parsed(stream: BinaryIO, kind: type[Line], file: Path) -> Iterator[Line]:
@@ -212,8 +244,7 @@ def _parsed(stream: BinaryIO, kind: type[Line], file: Path) -> Iterator[Line]:
         try:
             yield _checked(form.validate_json(line, strict=True))
         except ValueError as error:
-            where = Where(str(file), number)
-            raise RunUnreadable(f"damaged line: {_first(error)}", fix=AGAIN, where=where) from error
+            raise RunUnreadable(f"damaged line: {_first(error)}", fix=AGAIN, where=Where(str(file), number)) from error
 
 
 @cache
@@ -238,19 +269,21 @@ def parse_record(line: str | bytes) -> Record:
 
 def _checked(entry: Line) -> Line:
     """Refuse shares that are none, and counts without all splits; raises ValueError."""
+    if isinstance(entry, Timing):
+        return entry
     if isinstance(entry, SampleCounts) and {*entry.used} != {"train", "validation", "test"}:
         raise ValueError("not counts of samples")
     if isinstance(entry, Record):
         for name, (total, weight) in entry.measures.items():
-            if (name.endswith(SHARES) or name.startswith("probe/")) and not -EXACT <= total <= weight * (1 + EXACT):
+            if not -EXACT <= total <= weight * (1 + EXACT) and (name.endswith(SHARES) or name.startswith("probe/")):
                 raise ValueError(f"{name} is {total:g} of {weight:g}")
     return entry
 
 
 def _identity(entry: Record | Timing | SampleCounts) -> Hashable:
-    """Give what no two entries of a run share."""
+    """Give what no two entries of a run share, as simple as it can be: a long run has millions."""
     if isinstance(entry, Timing):
-        return entry
+        return _ALL(entry)
     if isinstance(entry, SampleCounts):
         return entry.host, entry.source
     return entry.kind, entry.host, entry.model, entry.round, entry.hop

@@ -11,7 +11,7 @@ import click
 from fedskd_sim import __version__
 from fedskd_sim.checks import checked
 from fedskd_sim.cli import members, streams
-from fedskd_sim.cli.common import DATA, exit_codes, shown
+from fedskd_sim.cli.common import DATA, Spoken, exit_codes, shown
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.export import export
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
@@ -22,7 +22,7 @@ from fedskd_sim.cli.verify import verify
 from fedskd_sim.scenario import Scenario
 
 
-@click.group(epilog=exit_codes(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Spoken, epilog=exit_codes(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def main() -> None:
     """Simulate federated learning without a centre.

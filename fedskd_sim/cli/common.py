@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -32,6 +33,20 @@ NAMESPACE = click.option("--namespace", "-n", default="", help="Namespace of the
 CONTEXT = click.option("--context", default="", help="Context of the cluster's configuration. Default: the current one.")
 
 
+class Spoken(click.Group):
+    """Keeps what was typed, see `command`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note the arguments before they are taken apart."""
+        ctx.meta[__name__] = shlex.join(["fedskd-sim", *args])
+        return super().parse_args(ctx, args)
+
+
+def command() -> str:
+    """Give the command that this process carries out, as it was typed."""
+    return str(click.get_current_context().meta[__name__])
+
+
 def stop_when_terminated() -> None:
     """Treat SIGTERM, which batch systems send, as an interrupt from now on: everything that was started is stopped."""
 
@@ -57,19 +72,25 @@ def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
         try:
             return function(*args, **kwargs)
         except FedskdError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("interrupted: everything has been stopped", err=True)
+        except KeyboardInterrupt as interrupt:
+            click.echo("\n".join(["interrupted: everything has been stopped", *_notes(interrupt)]), err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:
             if not out_of_space(error):
                 raise
             place = getattr(error, "filename", None) or "what is being written"
-            click.echo(f"error: no space left for {place}: {error}\n  fix: make room, and start again", err=True)
+            text = f"error: no space left for {place}: {error}\n  fix: make room, and start again"
+            click.echo("\n".join([text, *_notes(error)]), err=True)
             sys.exit(OutputNotWritable.exit_code)
 
     return wrapper
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Give what was added to an exception on its way: where its report is, and how the run ended."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def say_licences(scenario: Scenario) -> None:

@@ -7,13 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from fedskd_sim.cli.common import CONTEXT, NAMESPACE, short, shown
 from fedskd_sim.cli.launch import follow
-from fedskd_sim.errors import RunUnreadable
+from fedskd_sim.errors import FedskdError, RunUnreadable
 from fedskd_sim.scenario import load
 
-RUN = click.argument("run")
+
+def _folders(_context: click.Context, _argument: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete run folders here and in ``runs``, and whatever folder is typed."""
+    from fedskd_sim.runtimes.found import run_folders  # noqa: PLC0415 - only for completion
+
+    places = [str(place) for place in run_folders() if str(place).startswith(typed)]
+    return [*map(CompletionItem, places), CompletionItem(typed, type="dir")]
+
+
+def _hospitals(context: click.Context, _argument: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete the members of the run that stands before."""
+    file = Path(context.params.get("run") or "") / "scenario.yaml"
+    try:
+        names = ("controller", *load(file).scenario.names)
+    except FedskdError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(typed)]
+
+
+RUN = click.argument("run", shell_complete=_folders)
 
 
 @click.command()
@@ -47,7 +67,7 @@ def status(run: str, namespace: str, context: str) -> None:
 
 @click.command()
 @RUN
-@click.argument("hospital", default="")
+@click.argument("hospital", default="", shell_complete=_hospitals)
 @NAMESPACE
 @CONTEXT
 @shown
@@ -112,7 +132,7 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=_folders)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="What to print.")
 @shown
 def report(run: Path, form: str) -> None:
@@ -126,6 +146,7 @@ def report(run: Path, form: str) -> None:
       fedskd-sim report runs/skin --format json | jq .personalization
     """
     from fedskd_sim import report as reports  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
     from fedskd_sim.runtimes import found  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
@@ -133,7 +154,8 @@ def report(run: Path, form: str) -> None:
     for line in found.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
-    summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out)
+    account = reports.Account(loaded.scenario, outcomes.read(run))
+    summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out, account)
     click.echo(reports.as_text(summary) if form == "text" else json.dumps(reports.as_json(summary), indent=1))
     if form == "text":
         click.echo(f"report: {short(run / 'report.html')}")

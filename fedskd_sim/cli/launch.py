@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import secrets
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedskd_sim.checks import checked, refuse_apart, verified
-from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, SCENARIO, say_licences, short, shown, stop_when_terminated
+from fedskd_sim.cli.common import (
+    CONTEXT,
+    DATA,
+    NAMESPACE,
+    SCENARIO,
+    command,
+    say_licences,
+    short,
+    shown,
+    stop_when_terminated,
+)
 from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError
 
 if TYPE_CHECKING:
+    from fedskd_sim.observe.outcome import Outcome
     from fedskd_sim.runtimes.base import Order, Watch
 
 IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
@@ -57,7 +67,8 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, ch
       fedskd-sim launch quickstart --set training.epochs=3 --set hospitals.aachen.device=auto
       fedskd-sim launch quickstart --on kubernetes --namespace fedskd
     """
-    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415
     from fedskd_sim.runtimes import place as places  # noqa: PLC0415
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
@@ -74,6 +85,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, ch
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
     click.echo(f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder {short(order.folder)}")
     if in_cluster and cluster["detach"]:
+        outcomes.begin(order.folder, command())
         place.launch(order)
         places.note(order.folder, place.place)
         _say_detached(order.folder)
@@ -85,38 +97,45 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     """Launch a run, or join one, show its progress to the end, and report."""
     from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
 
-    from fedskd_sim import report  # noqa: PLC0415
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
     from fedskd_sim.observe.progress import Progress  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
     stop_when_terminated()
+    begun = outcomes.begin(order.folder, command())
     try:
         with Progress(Topology.of(order.loaded.scenario), Console()) as progress:
             _carry_out(place, order, progress, launch=launch)
-    except KeyboardInterrupt as interrupt:
-        if hasattr(place, "detach") and not interrupt.args and _wants_to_detach():
+        proof = _proof(order)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and hasattr(place, "detach") and not error.args and _wants_to_detach():
             place.detach()
             _say_detached(order.folder)
             return
-        _report_so_far(report, order)
-        raise
-    except BaseException:
-        _report_so_far(report, order)
+        _report_so_far(order, begun, error)
         raise
     finally:
         _stop(place)
-    summary = report.write(order.folder, *_roles(order))
+    _report(order, outcomes.note(order.folder, outcomes.ended(begun)), proof)
+
+
+def _report(order: Order, ended: Outcome, proof: str) -> None:
+    """Report a run that ended well."""
+    from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
+
+    summary = report.write(order.folder, *_roles(order), report.Account(order.loaded.scenario, ended))
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {short(order.folder / 'report.html')}")
-    _prove(order)
+    click.echo(f"verified: {proof}")
+    click.echo(f"{ended.words}; run folder {short(order.folder)}")
 
 
-def _prove(order: Order) -> None:
-    """Prove that what the run has left is whole; raises ChainBroken with the first break."""
+def _proof(order: Order) -> str:
+    """Prove that what the run has left is whole, and say how; raises ChainBroken with the first break."""
     verdict, remark = verified(order.folder, order.loaded.scenario, order.data)
     if verdict.broken:
         raise verdict.broken
-    click.echo(f"verified: {verdict}" + (f"; {remark}" if remark else ""))
+    return f"{verdict}" + (f"; {remark}" if remark else "")
 
 
 def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:
@@ -136,10 +155,19 @@ def _stop(place: Any) -> None:
         click.echo(f"warning: {error}", err=True)
 
 
-def _report_so_far(report: Any, order: Order) -> None:
-    """Report a failed run as far as it went; that must not hide the error that ended it."""
-    with suppress(FedskdError):
-        report.write(order.folder, *_roles(order))
+def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
+    """Report a run that did not end well as far as it went; nothing here may hide the error that ended it."""
+    from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
+
+    ended = outcomes.ended(begun, error)
+    try:
+        outcomes.note(order.folder, ended)
+        report.write(order.folder, *_roles(order), report.Account(order.loaded.scenario, ended))
+        error.add_note(f"report: {short(order.folder / 'report.html')}")
+    except FedskdError as second:
+        error.add_note(f"no report: {second.message}")
+    error.add_note(f"{ended.words}; run folder {short(order.folder)}")
 
 
 def _roles(order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:

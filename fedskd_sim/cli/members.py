@@ -42,6 +42,7 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 @click.option("--advertise", default="", help="Address at which others reach this hospital. Default: where it listens.")
 @click.option("--patience", type=float, help="Seconds until all have registered. Default: the scenario's timeouts.register.")
 @click.option("--hold", type=float, default=0.0, help="Seconds to stay up at the end until the results have been fetched.")
+@click.option("--linger", type=float, default=0.0, help="Seconds to stay up at the end for a last scrape, at least.")
 @click.option("--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output.")
 @DATA
 @shown
@@ -91,7 +92,7 @@ def results(folder: Path, *, fetched: bool) -> None:
         return
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name in ("weights", "predictions", "records", "samples", "timings"):
+        for name in ("weights", "predictions", "records", "samples", "timings", "metrics"):
             if (folder / name).is_dir():
                 archive.add(folder / name, name)
     click.echo(base64.b64encode(packed.getvalue()).decode() + ".")

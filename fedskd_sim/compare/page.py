@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.compare.tables import SCORES, Comparison
 from fedskd_sim.compare.text import NAMES, about, as_text, conclusion
+from fedskd_sim.compare.work import PLACE
 from fedskd_sim.report.svg import GHOST, MUTED, PALETTE, SERIES, picture
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def as_html(comparison: Comparison) -> str:
         about=about(comparison),
         comparison=comparison,
         parts=parts,
+        place=PLACE,
         text=as_text(comparison, per_hospital=True),
         palette=PALETTE,
     )

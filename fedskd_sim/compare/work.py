@@ -23,8 +23,10 @@ from fedskd_sim.errors import FedskdError, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.scenario import load
 
 RUNS = "runs"
+PLACE = RUNS + "/{label}/seed-{seed}"
+"""Where a run of a comparison is, in its folder."""
 LOCK = ".lock"
-LAST_WORDS = 3
+LAST_WORDS = 5
 LOOK_S = 0.2
 
 
@@ -90,7 +92,7 @@ class Workshop:
 
     def folder(self, task: Task) -> Path:
         """Give the run folder of a task."""
-        return self.out / RUNS / task.label / f"seed-{task.scenario.seed}"
+        return self.out / PLACE.format(label=task.label, seed=task.scenario.seed)
 
     def carry_out(self, tasks: Sequence[Task], done: Callable[[Outcome], object]) -> Iterator[Outcome]:
         """Run what is not finished yet, ``jobs`` at a time, and yield all outcomes in the order in which they come.

@@ -27,13 +27,15 @@ class FedskdError(Exception):
     def __init__(self, message: str, *, fix: str = "", key: tuple[Key, ...] = (), where: Where | None = None) -> None:
         """Keep what went wrong, the fix, the scenario key it belongs to and, once known, its place in the file.
 
-        ``second_hand``: another hospital's failure is only passed on; ``stop``: the round and hop that never came.
+        ``second_hand``: another hospital's failure is only passed on; ``stop``: the round and hop that never came;
+        ``culprit``: the member of the run that failed, where one did.
         """
         super().__init__(message)
         self.message, self.fix, self.key, self.where = message, fix, key, where
         self.others: tuple[FedskdError, ...] = ()
         self.second_hand = False
         self.stop = (0, 0)
+        self.culprit = ""
 
     def __str__(self) -> str:
         """Write one line for the problem (place, key, value) and one for the fix; other problems follow."""

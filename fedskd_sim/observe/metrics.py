@@ -1,6 +1,6 @@
 """Every Prometheus metric of a hospital, verbs to record them, and the exporter.
 
-Labels come from closed sets: scenario, hospital, model (and the phase's name); never round or hop.
+Labels come from closed sets: scenario, hospital, model, the split of the host's data (and the phase's name); never round or hop.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server, write_to_textfile
 
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import Transfer
@@ -22,6 +24,8 @@ PHASES = (
 """What a hospital can be at; the number of each is its place, which the dashboard knows too."""
 MODEL = ("scenario", "hospital", "model")
 HOSPITAL = ("scenario", "hospital")
+MEASURED = ("accuracy", "balanced_accuracy", "auc", "resident_accuracy")
+"""What is measured on a split of the host's data, which is a label: validation after a session, in the evaluation mostly test."""
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 GAUGES: Mapping[str, tuple[str, str]] = {
     "accuracy": ("fedskd_accuracy_ratio", "Share of right answers of the last visitor of this model on the host's data"),
@@ -40,11 +44,15 @@ GAUGES: Mapping[str, tuple[str, str]] = {
 class HospitalMetrics:
     """The metrics of one hospital in a registry of their own, so that many can live in one process."""
 
-    def __init__(self, scenario: str, hospital: str, topology: Topology) -> None:
-        """Declare all metrics."""
+    def __init__(self, scenario: str, hospital: str, topology: Topology, evaluate_on: str = "test") -> None:
+        """Declare all metrics; ``evaluate_on``: the split on which the evaluation round measures."""
         self.registry = CollectorRegistry()
         self._own = {"scenario": scenario, "hospital": hospital}
-        self._gauges = {key: Gauge(*text, MODEL, registry=self.registry) for key, text in GAUGES.items()}
+        self._evaluate_on = evaluate_on
+        self._gauges = {
+            key: Gauge(*text, (*MODEL, "split") if key in MEASURED else MODEL, registry=self.registry)
+            for key, text in GAUGES.items()
+        }
         self._counters = {
             name: Counter(f"fedskd_{name}", text, MODEL, registry=self.registry)
             for name, text in (
@@ -72,6 +80,12 @@ class HospitalMetrics:
         self._round = Gauge("fedskd_round", "Current round, from 1; 0 before the first", HOSPITAL, registry=self.registry)
         self._phase = Enum("fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=list(PHASES))
 
+    def write(self, folder: Path) -> None:
+        """Write everything as Prometheus reads it to ``metrics/NAME.prom`` of a run folder; a full disk leaves the file before."""
+        with suppress(OSError):  # the records have it all
+            (folder / "metrics").mkdir(exist_ok=True)
+            write_to_textfile(str(folder / "metrics" / f"{self._own['hospital']}.prom"), self.registry)
+
     def phase(self, name: str, round_: int | None = None) -> None:
         """Say what the hospital does now, and in which round."""
         self._phase.labels(**self._own).state(name)
@@ -89,9 +103,13 @@ class HospitalMetrics:
         self._counters["samples"].labels(**labels).inc(record.samples)
         self._counters["rollbacks"].labels(**labels).inc(record.outcome == "rolled_back")
         self._counters["received_bytes"].labels(**labels).inc(record.bytes)
+        if record.kind == "council":  # many models are no model
+            return
+        split = self._evaluate_on if record.kind == "evaluation" else "validation"
         for name, measure in record.measures.items():
             if name in self._gauges and not math.isnan(measure.mean):
-                self._gauges[name].labels(**labels).set(measure.mean)
+                of = {"split": split} if name in MEASURED else {}
+                self._gauges[name].labels(**labels, **of).set(measure.mean)
 
     def took(self, what: str, seconds: float) -> None:
         """Record how long a session or an evaluation took."""

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fedskd_sim import clock
 from fedskd_sim.observe import events
+from fedskd_sim.observe.words import short
 from fedskd_sim.program import Program
 from fedskd_sim.topology import Topology
 
 REFRESH_PER_S = 8
+WIDE, NARROW, LEAST_NAME = 100, 72, 12
+"""Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most important is."""
 WHAT = {
     "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with", "homecoming": "welcomed home",
     "gather": "has the average", "council": "asked the council",
 }  # fmt: skip
+
+
+LIGHT = ("evaluation", "council", "reduce", "gather")
+OF_A_SESSION = 1 / 18
+"""One forward pass over a fifth of the data, against two models' forward and backward passes (three each) over three fifths."""
 
 
 @dataclass
@@ -27,10 +38,27 @@ class Row:
     """What one hospital is at."""
 
     doing: str = "starting"
-    place: str = ""
+    place: tuple[int, int] | None = None
+    """Round and hop."""
     accuracy: str = ""
+    """The last one that was measured here, and of whose model."""
     finished: int = 0
     total: int = 1
+    light: int = 0
+    """How many of all its steps only test or add up."""
+    done: Counter[bool] = field(default_factory=Counter)
+    """Steps that are done, by whether they are light."""
+    took: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
+    """Seconds of the steps whose begin was logged, by whether they are light."""
+    began: float | None = None
+
+    def ended(self, at: float, *, light: bool) -> None:
+        """Note that a step has ended at a UNIX time."""
+        self.finished += 1
+        self.done[light] += 1
+        if self.began is not None:
+            self.took[light].append(max(0.0, at - self.began))
+        self.began = None
 
 
 class Progress:
@@ -39,10 +67,14 @@ class Progress:
     def __init__(self, topology: Topology, console: Console, *, quiet: bool = False) -> None:
         """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home; ``quiet``: no lines."""
         self._topology, self._console, self._quiet = topology, console, quiet
-        self._rows = {name: Row(total=Program(topology, name).recorded) for name in topology.names}
+        sums = topology.rounds * (2 * topology.size - 2) if topology.lap == "reduction" else 0
+        self._rows = {
+            name: Row(total=Program(topology, name).recorded, light=topology.size + (sums if topology.trains(name) else 0))
+            for name in topology.names
+        }
         self._started = clock.now()
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
-        self._interactive = console.is_terminal
+        self._interactive = console.is_terminal and not console.is_dumb_terminal
 
     def __enter__(self) -> Self:
         """Take over the terminal, if there is one."""
@@ -66,15 +98,15 @@ class Progress:
                 row.doing = text or standing
                 self._remark(hospital, standing, text)
             case events.WarmUp():
-                row.doing = "warming up"
+                row.doing, row.began = "warming up", logged.time
             case events.Arrived(round_, hop, model, kind):
-                row.doing = _doing(kind, model)
-                row.place = self._place(round_, hop)
+                row.doing, row.began = _doing(kind, model), logged.time
+                row.place = (round_, hop)
             case events.Finished() as finished:
-                row.finished += 1
+                row.ended(logged.time, light=finished.kind in LIGHT)
                 row.doing = "waiting"
                 if finished.accuracy is not None:
-                    row.accuracy = f"{finished.accuracy:.1%}"
+                    row.accuracy = f"{finished.accuracy:.1%} {'all' if finished.kind == 'council' else finished.model}"
                     self._line(logged.hospital, finished, finished.accuracy)
             case events.Done():
                 row.doing = "done"
@@ -88,12 +120,22 @@ class Progress:
         self._console.print(table)
 
     def left(self) -> float | None:
-        """Estimate the seconds left from the stops done so far; None before there is anything to go by."""
-        done = sum(row.finished for row in self._rows.values())
-        total = sum(row.total for row in self._rows.values())
-        warm = all(self._rows[name].finished for name in self._topology.hospitals)
-        elapsed = clock.now() - self._started
-        return elapsed / done * max(0, total - done) if warm else None
+        """Estimate the seconds left; None before there is anything to go by.
+
+        Steps are weighed by what they have taken so far at each hospital, sessions and light steps apart; where there was none yet,
+        by what they take at the others, and where a light step is unknown, by what its forward passes are of a session's work.
+        """
+        if not all(self._rows[name].finished for name in self._topology.hospitals):
+            return None
+        usual = {light: _mean([one for row in self._rows.values() for one in row.took[light]]) for light in (False, True)}
+        session = usual[False] or 1.0
+        done = total = 0.0
+        for row in self._rows.values():
+            own = _mean(row.took[False]) or session
+            light = _mean(row.took[True]) or usual[True] or OF_A_SESSION * own
+            done += row.done[False] * own + row.done[True] * light
+            total += (row.total - row.light) * own + row.light * light
+        return (clock.now() - self._started) * max(0.0, total - done) / done
 
     def _line(self, hospital: str, finished: events.Finished, accuracy: float) -> None:
         if self._interactive or self._quiet:
@@ -126,14 +168,31 @@ class Progress:
         return f"round {round_}/{self._topology.rounds}" + (f" hop {hop}/{hops}" if hop else "")
 
     def _table(self) -> Table:
-        left = self.left()
+        """Draw one row per hospital; narrow terminals get fewer columns and shorter words, never half a number."""
+        left, width = self.left(), self._console.width
         title = f"{clock.now() - self._started:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
-        table = Table(title=title, title_justify="left")
-        for column in ("hospital", "where", "now", "last accuracy", "stops"):
-            table.add_column(column, no_wrap=True)
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, expand=width >= NARROW)
+        wide, narrow = width >= WIDE, width < NARROW
+        for column in ("hospital", "where", "stops") if narrow else ("hospital", "where", "now", "accuracy of", "stops"):
+            table.add_column(column, no_wrap=True, ratio=1 if column == "now" else None)
+        room = max(LEAST_NAME, width // 6)
         for name, row in self._rows.items():
-            table.add_row(name, row.place, row.doing, row.accuracy, f"{row.finished}/{row.total}")
+            where = "" if row.place is None else self._place(*row.place) if wide else self._brief(*row.place)
+            accuracy, _, model = row.accuracy.partition(" ")
+            more = () if narrow else (row.doing, f"{accuracy} {short(model, room)}")
+            table.add_row(*map(Text, (short(name, room), where, *more, f"{row.finished}/{row.total}")))
         return table
+
+    def _brief(self, round_: int, hop: int) -> str:
+        """Write a place for narrow terminals."""
+        if not round_:
+            return "warm-up"
+        return f"eval {hop}" if round_ == self._topology.evaluation_round else f"r{round_}" + (f" h{hop}" if hop else "")
+
+
+def _mean(seconds: list[float]) -> float:
+    """Average what is known; 0 for nothing."""
+    return sum(seconds) / len(seconds) if seconds else 0.0
 
 
 def _doing(kind: str, model: str) -> str:

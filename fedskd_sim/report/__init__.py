@@ -8,23 +8,27 @@ from pathlib import Path
 from secrets import token_hex
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
-from fedskd_sim.records import read_counts, read_records, read_timings, torn
+from fedskd_sim.records import read_counts, stream_records, stream_timings, torn
+from fedskd_sim.report.account import Account
 from fedskd_sim.report.basis import rarest_classes
+from fedskd_sim.report.gathered import Gathered
 from fedskd_sim.report.patients import assess
 from fedskd_sim.report.predictions import Predictions, read_predictions
-from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise
+from fedskd_sim.report.spans import Spans
+from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise, summary_of
 from fedskd_sim.report.text import as_text
 
-__all__ = ["Matrix", "Predictions", "Summary", "as_json", "as_text", "read_predictions", "summarise", "write"]
+__all__ = ["Account", "Matrix", "Predictions", "Summary", "as_json", "as_text", "read_predictions", "summarise", "write"]
 
 
-def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Summary:
+def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = (), account: Account | None = None) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on its results alone.
 
     Args:
         run: the run folder.
         hospitals: those that train, in ring order.
         held_out: those that only evaluate.
+        account: what the page says of the run besides its results.
 
     Raises:
         RunUnreadable: something of the run folder is missing or damaged.
@@ -36,10 +40,10 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ())
     try:
         order = {name: place for place, name in enumerate(hospitals + held_out)}
         counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
-        records, timings = read_records(run), read_timings(run)
-        summary = replace(summarise(records, hospitals, held_out, rarest_classes(run)), samples=tuple(counts))
+        found, spans = Gathered.of(stream_records(run), hospitals, held_out), Spans.of(stream_timings(run))
+        summary = replace(summary_of(found, rarest_classes(run)), samples=tuple(counts))
         cut = torn(run)
-        patients = assess(run, records, hospitals, held_out, cut)
+        patients = assess(run, found.kept, hospitals, held_out, cut)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
     if patients:
@@ -50,7 +54,7 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = ())
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", json.dumps(as_json(summary), indent=1, allow_nan=False) + "\n")
-    _publish(run / "report.html", as_html(summary, timings, scenario, environment))
+    _publish(run / "report.html", as_html(summary, spans, scenario, environment, account))
     return summary
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fedskd_sim.records import NOTHING, Record
-from fedskd_sim.report.memory import Remembered, remembered
+from fedskd_sim.report.gathered import Gathered, most_steps
+from fedskd_sim.report.memory import Remembered
 
 OFFSET = "balanced_accuracy_offset"
 _NAMES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
@@ -29,12 +30,13 @@ def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, fl
     return averages(records, lambda record: record.kind == "evaluation" and record.host in held_out)
 
 
-def notes(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...]) -> Iterator[str]:
+def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
     """Give the sentences that belong under the tables, each whole."""
+    records, hospitals, held_out = found.kept, found.hospitals, found.held_out
     tested = {(record.model, record.host): record for record in records if record.kind == "evaluation"}.values()
     cells = len(hospitals) * len(hospitals + held_out)
     if len(tested) < cells:
-        last = max(((record.round, record.hop) for record in records), default=None)
+        last = found.last
         reached = f"its last stop on record is round {last[0]}, hop {last[1]}" if last else "there are no records"
         yield (
             f"This run is incomplete: {cells - len(tested)} of {cells} evaluations are missing, and {reached}. "
@@ -55,11 +57,14 @@ def notes(records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple
         others = mean(record.measures[OFFSET].mean for record in corrected if record.host != record.model)
         yield f"With the offset for label skew the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
     yield from _of_council(records)
-    yield from _of_memory(remembered(records))
+    yield from _of_memory(memory)
     for record in records:
         if record.kind == "warm_up" and record.outcome == "trained" and record.reason:
             yield f"{record.host}: {record.reason}."
-    rolled_back = sum(record.outcome == "rolled_back" for record in records)
+    most, longest = most_steps(len(hospitals)), max(map(len, found.ways.values()), default=0)
+    if longest > most:
+        yield f"report.json lists {most:,} of up to {longest:,} sessions of each model, evenly chosen; all are in the records."
+    rolled_back = found.counts.rolled_back
     if rolled_back:
         sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
         yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."

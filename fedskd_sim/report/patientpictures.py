@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedskd_sim.observe.words import short
 from fedskd_sim.report.curves import BINS
 from fedskd_sim.report.patients import HostRows, Patients, Row
 from fedskd_sim.report.patientviews import sampled
-from fedskd_sim.report.pictures import DASHES, EQUAL_CONTRAST, NARROW, WIDTH
-from fedskd_sim.report.svg import GHOST, MUTED, SERIES, picture
-from fedskd_sim.report.text import percent, short
+from fedskd_sim.report.svg import DASHES, EQUAL_CONTRAST, GHOST, MUTED, NARROW, SERIES, WIDTH, picture
+from fedskd_sim.report.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def _calibration(axes: Axes, row: Row) -> None:
     for edge, count in zip(edges, bins.counts, strict=True):
         if count:
             height = 30 * count / bins.counts.max() + 1
-            axes.text(edge + 50 / BINS, height, str(count), ha="center", color=MUTED.light, fontsize="x-small")
+            axes.text(edge + 50 / BINS, height, str(count), ha="center", color=MUTED.light, fontsize="small")
     axes.plot([0, 100], [0, 100], color=GHOST.light, lw=0.8)
     axes.plot(100 * bins.confidence, 100 * bins.right, color=SERIES[0].light, lw=1.2, marker="o", markersize=4)
     axes.set(xlabel=f"sure, percent (error {percent(bins.error)})", ylabel="right, percent", xlim=(-2, 102), ylim=(-2, 102))

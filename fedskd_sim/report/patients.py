@@ -64,6 +64,11 @@ class HostRows:
         """The number of patients of its rarest class, of those that it has."""
         return min(count for count in self.counts if count)
 
+    @property
+    def chance(self) -> float:
+        """The balanced accuracy of whoever answers without a look at the patient: one over the classes that it has."""
+        return 1 / sum(count > 0 for count in self.counts)
+
     def row(self, who: str) -> Row | None:
         """Find a row."""
         return next((row for row in self.rows if row.who == who), None)
@@ -114,7 +119,7 @@ def assess(
     if first is None:
         return None
     hosts = tuple(found[name] for name in hospitals + held_out if name in found)
-    return Patients(first.split, first.classes, hosts, tuple(_notes(hosts, len(tested) - cells, visitors=visitors)))
+    return Patients(first.split, first.classes, hosts, tuple(_notes(hosts, first.classes, len(tested) - cells, visitors=visitors)))
 
 
 def _on_record(here: Predictions, tested: Mapping[Any, Record]) -> Predictions:
@@ -230,7 +235,7 @@ def _mean(values: Any) -> float:
     return float(present.mean()) if len(present) else math.nan
 
 
-def _notes(hosts: Sequence[HostRows], without: int, *, visitors: bool) -> Iterator[str]:
+def _notes(hosts: Sequence[HostRows], classes: Sequence[str], without: int, *, visitors: bool) -> Iterator[str]:
     yield (
         f"Intervals of single patients hold {LEVEL:.0%}: Bayesian bootstrap over the patients of one hospital, class by class, "
         f"percentiles of {DRAWS} draws. They tell what other patients would change, not what another run would."
@@ -240,5 +245,12 @@ def _notes(hosts: Sequence[HostRows], without: int, *, visitors: bool) -> Iterat
     if not visitors:
         yield f"With more than {MOST_CELLS} tests there is no row for every visitor, and no interval for the others' AUC."
     for host in hosts:
+        own = host.row("own")
+        answered = np.flatnonzero(own.confusion.sum(axis=0)) if own else np.zeros(0, int)
+        if own and len(answered) == 1 and host.chance < 1:
+            yield (
+                f"The model of {host.name} answers {classes[answered[0]]!r} for each of its {host.patients} patients: its accuracy "
+                f"of {own.measures['accuracy'].value:.1%} is that class's share, its balanced accuracy chance ({host.chance:.1%})."
+            )
         if host.unanswered:
             yield f"At {host.name} answers were not finite, and are left out: those of {', '.join(host.unanswered)}."

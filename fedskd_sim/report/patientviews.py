@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fedskd_sim.observe.words import short
 from fedskd_sim.report.patients import HostRows, Patients, Row
 from fedskd_sim.report.resampling import Interval
 
@@ -45,7 +46,7 @@ def as_lines(patients: Patients) -> Iterator[str]:
     yield f"{'hospital':<{NAME}}  patients    rarest" + "".join(f"{who:>{CELL}}" for _, who, _ in COLUMNS)
     for host in shown:
         cells = "".join(f"{_cell(host, who, name):>{CELL}}" for _, who, name in COLUMNS)
-        yield f"{_short(host.name):<{NAME}}{host.patients:>10}{host.rarest:>10}{cells}"
+        yield f"{short(host.name, NAME):<{NAME}}{host.patients:>10}{host.rarest:>10}{cells}"
     classes = sampled(range(len(patients.classes)), MOST_LINES)
     part = "" if len(classes) == len(patients.classes) else f"; {len(classes)} of {len(patients.classes)} classes"
     yield ""
@@ -55,7 +56,7 @@ def as_lines(patients: Patients) -> Iterator[str]:
     for label in classes:
         count = sum(host.counts[label] for host in patients.hosts)
         shares = "".join(f"{_pooled(patients, who, label):>10}" for who in ("own", "others"))
-        yield f"{_short(patients.classes[label]):<{NAME}}{count:>10}{shares}"
+        yield f"{short(patients.classes[label], NAME):<{NAME}}{count:>10}{shares}"
 
 
 def _cell(host: HostRows, who: str, name: str) -> str:
@@ -67,11 +68,6 @@ def _pooled(patients: Patients, who: str, label: int) -> str:
     rows = [row for host in patients.hosts if (row := host.row(who))]
     total = sum(int(row.confusion[label].sum()) for row in rows)
     return f"{100 * sum(int(row.confusion[label, label]) for row in rows) / total:.1f}" if total else ""
-
-
-def _short(name: str) -> str:
-    head = (NAME - 1) // 2
-    return name if len(name) <= NAME else f"{name[:head]}…{name[head + 1 - NAME :]}"
 
 
 def as_plain(patients: Patients) -> dict[str, Any]:

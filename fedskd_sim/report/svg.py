@@ -1,7 +1,7 @@
 """A matplotlib figure as SVG that lives inside a page: same bytes every time, colours that follow the page's theme.
 
-Colours of the palette become CSS variables with the light colour as fallback. The six series colours stay apart with the
-common kinds of colour blindness, and every use of them is doubled by a line style, a marker or a position.
+Colours of the palette become CSS variables with the light colour as fallback. The six series colours stay apart without red or
+green cones too (tests/unit/test_colours.py computes it), and every use of them is doubled by a line style, a marker or a position.
 """
 
 from __future__ import annotations
@@ -29,16 +29,23 @@ MUTED = Colour("muted", "#68707d", "#9aa3b2")
 RULE = Colour("rule", "#d8dce3", "#39404d")
 GHOST = Colour("ghost", "#c3c9d4", "#4b5464")
 SERIES = (
-    Colour("series-1", "#0072b2", "#56b4e9"),
-    Colour("series-2", "#d55e00", "#ff9147"),
-    Colour("series-3", "#00875f", "#35d3a4"),
-    Colour("series-4", "#aa3f8e", "#ee9bd0"),
-    Colour("series-5", "#86690a", "#f0e04a"),
-    Colour("series-6", "#4a4f5a", "#c9ced8"),
+    Colour("series-1", "#0e75b3", "#46b6f3"),
+    Colour("series-2", "#da6200", "#e57a35"),
+    Colour("series-3", "#0d875e", "#5ed693"),
+    Colour("series-4", "#35178f", "#bd6893"),
+    Colour("series-5", "#593d00", "#fae74b"),
+    Colour("series-6", "#3b4659", "#d1ddeb"),
 )
 PALETTE = (INK, MUTED, RULE, GHOST, *SERIES)
 FONT = "DejaVu Sans"
 PIXELS_PER_INCH = 108
+LEAST_SCALE = 0.86
+"""So far may a picture shrink: its smallest text then has 9 pixels; on narrower screens it is scrolled."""
+WIDTH = 10.0
+NAME, NARROW = 22, 13
+EQUAL_CONTRAST = 0.46  # where black and white text read equally well on the colour map
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
 SETTINGS = {
     "svg.fonttype": "none",
     "font.family": [FONT],
@@ -95,5 +102,7 @@ def _embedded(text: str, inches: float, label: str) -> str:
         text = text.replace(colour.light, f"var(--{colour.name}, {colour.light})")
     head, rest = text.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    about = f'role="img" aria-label="{escape(label)}" style="max-width: {inches * PIXELS_PER_INCH:.0f}px"'
+    widest = inches * PIXELS_PER_INCH
+    style = f"min-width: {LEAST_SCALE * widest:.0f}px; max-width: {widest:.0f}px"
+    about = f'role="img" aria-label="{escape(label)}" style="{style}"'
     return f"{head} {about}>{rest}"

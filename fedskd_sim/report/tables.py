@@ -12,16 +12,15 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
+from fedskd_sim.report.gathered import Counts, Gathered, Step, most_steps
 from fedskd_sim.report.memory import Remembered, remembered
 from fedskd_sim.report.notes import council, mean, notes, unseen
 from fedskd_sim.report.patients import Patients
-from fedskd_sim.report.patientviews import as_plain
+from fedskd_sim.report.patientviews import as_plain, sampled
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
-SESSIONS = ("warm_up", "alone", "visit", "homecoming")
 T = TypeVar("T")
 
 
@@ -56,34 +55,6 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A model after one session; ``stop`` counts through the run: 0 is the warm-up, round r hop h is (r - 1) K + h.
-
-    ``accuracy`` is on the host's validation data, ``drift`` the relative parameter change of the session; NaN if unknown.
-    """
-
-    stop: int
-    round: int
-    hop: int
-    host: str
-    home: bool
-    rolled_back: bool
-    accuracy: float
-    drift: float
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Totals of a run: arrivals of models, training sessions, those rolled back, payload bytes, samples trained on."""
-
-    hops: int
-    sessions: int
-    rolled_back: int
-    bytes: int
-    samples: int
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """Everything a report shows of a run's results; hospitals are in ring order."""
 
@@ -94,7 +65,7 @@ class Summary:
     matrices: Mapping[str, Matrix]
     bases: tuple[Basis, ...]
     """What each hospital tests models on."""
-    ways: Mapping[str, tuple[Step, ...]]
+    ways: Mapping[str, Sequence[Step]]
     council: Mapping[str, float]
     """Mean over the hospitals of what the council of all finished models scores; empty where no hospital keeps them."""
     unseen: Mapping[str, float]
@@ -125,7 +96,7 @@ class Summary:
 
 
 def summarise(
-    records: Sequence[Record],
+    records: Iterable[Record],
     hospitals: tuple[str, ...],
     held_out: tuple[str, ...] = (),
     rarest: Mapping[str, int] = MappingProxyType({}),
@@ -142,26 +113,28 @@ def summarise(
         RunUnreadable: a record names a hospital that is not among them.
 
     """
-    _check(records, hospitals + held_out)
-    cells = {(record.model, record.host): record for record in records if record.kind == "evaluation"}
-    matrices = {metric: _matrix(cells, hospitals, metric) for metric in METRICS}
-    architectures = {record.model: record.architecture for record in records}
-    first = records[0] if records else None
-    counts = bases(records, rarest, "accuracy")
+    return summary_of(Gathered.of(records, hospitals, held_out), rarest)
+
+
+def summary_of(found: Gathered, rarest: Mapping[str, int]) -> Summary:
+    """Compute the summary of what was gathered of a run's records; ``rarest`` as in `summarise`."""
+    hospitals, held_out, first = found.hospitals, found.held_out, found.first
+    cells = {(record.model, record.host): record for record in found.kept if record.kind == "evaluation"}
+    counts, memory = bases(found.kept, rarest, "accuracy"), remembered(found.kept)
     return Summary(
         scenario=first.scenario if first else "",
         seed=first.seed if first else None,
         hospitals=hospitals,
-        architectures=tuple(architectures.get(name, "") for name in hospitals),
-        matrices=matrices,
+        architectures=tuple(found.architectures.get(name, "") for name in hospitals),
+        matrices={metric: _matrix(cells, hospitals, metric) for metric in METRICS},
         bases=tuple(counts.get(name, Basis(0)) for name in hospitals),
-        ways=_ways(records, hospitals),
-        council=council(records),
-        unseen=unseen(records, held_out),
-        memory=remembered(records),
-        counts=_counts(records),
+        ways=found.ways,
+        council=council(found.kept),
+        unseen=unseen(found.kept, held_out),
+        memory=memory,
+        counts=found.counts,
         complete=len(cells) == len(hospitals) * len(hospitals + held_out),
-        notes=tuple(notes(records, hospitals, held_out)),
+        notes=tuple(notes(found, memory)),
     )
 
 
@@ -173,8 +146,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
         ``hospitals``: in ring order, each with ``name`` and ``architecture``;
         ``tested``: for each of them its test ``samples`` and how many its ``rarest`` class has, null where it is not known;
-        ``council``: the council's mean for every metric, empty without one;
-        ``unseen``: the mean of every metric on hospitals that were held out, empty without any;
+        ``council``, ``unseen``: the mean of every metric of the council, and on hospitals held out; empty without any;
         ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records do not tell, and ``kept``, the
         share of a visit's gain that is left after 0, 1, ... more hops;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
@@ -182,7 +154,8 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
         hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
         ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them, null without predictions;
-        ``ways``: each model's sessions: ``stop``, ``round``, ``hop``, ``host``, ``home``, ``rolled_back``, ``accuracy``, ``drift``.
+        ``ways``: each model's sessions: ``stop``, ``round``, ``hop``, ``host``, ``home``, ``rolled_back``, ``accuracy``,
+        ``drift``; of a run with more than `MOST_STEPS` sessions only as many of each model, evenly chosen, as a note says.
 
     """
     named = zip(summary.hospitals, summary.architectures, strict=True)
@@ -203,12 +176,12 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "single_patients": as_plain(summary.patients) if summary.patients else None,
-        "ways": {model: [_shown(step) for step in steps] for model, steps in summary.ways.items()},
+        "ways": {model: _listed(steps, len(summary.ways)) for model, steps in summary.ways.items()},
     }
 
 
-def _shown(step: Any) -> dict[str, Any]:
-    return {name: _value(value) for name, value in asdict(step).items()}
+def _listed(steps: Sequence[Step], models: int) -> list[dict[str, Any]]:
+    return [{name: _value(value) for name, value in step._asdict().items()} for step in sampled(steps, most_steps(models))]
 
 
 def _plain(matrix: Matrix) -> dict[str, Any]:
@@ -222,52 +195,12 @@ def _plain(matrix: Matrix) -> dict[str, Any]:
     }
 
 
-def _check(records: Iterable[Record], hospitals: tuple[str, ...]) -> None:
-    for record in records:
-        for name in (record.host, record.model):
-            if name not in hospitals:
-                message = f"a record names the hospital {name!r}, which the scenario does not have"
-                raise RunUnreadable(message, fix="report a run together with the scenario that it ran")
-
-
 def _matrix(cells: Mapping[tuple[str, str], Record], hospitals: tuple[str, ...], metric: str) -> Matrix:
     def value(model: str, host: str) -> float:
         record = cells.get((model, host))
         return record.measures.get(metric, NOTHING).mean if record else math.nan
 
     return Matrix(tuple(tuple(value(model, host) for host in hospitals) for model in hospitals))
-
-
-def _ways(records: Iterable[Record], hospitals: tuple[str, ...]) -> dict[str, tuple[Step, ...]]:
-    """Give every model's sessions in the order of their stops."""
-    found: dict[str, list[Step]] = {name: [] for name in hospitals}
-    for record in records:
-        if record.kind in SESSIONS and record.model in found:
-            found[record.model].append(_step(record, len(hospitals)))
-    return {name: tuple(sorted(steps, key=lambda step: step.stop)) for name, steps in found.items()}
-
-
-def _step(record: Record, size: int) -> Step:
-    return Step(
-        stop=size * (record.round - 1) + max(1, record.hop) if record.round else 0,
-        round=record.round,
-        hop=record.hop,
-        host=record.host,
-        home=record.host == record.model,
-        rolled_back=record.outcome == "rolled_back",
-        accuracy=record.measures.get("accuracy", NOTHING).mean,
-        drift=record.measures.get("drift", NOTHING).mean,
-    )
-
-
-def _counts(records: Sequence[Record]) -> Counts:
-    return Counts(
-        hops=sum(record.hop > 0 for record in records),
-        sessions=sum(record.kind in SESSIONS for record in records),
-        rolled_back=sum(record.outcome == "rolled_back" for record in records),
-        bytes=sum(record.bytes for record in records),
-        samples=sum(record.samples for record in records),
-    )
 
 
 def _value(value: T) -> T | None:

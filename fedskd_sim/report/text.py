@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from textwrap import wrap
 
+from fedskd_sim.observe.words import short
 from fedskd_sim.report import samples
 from fedskd_sim.report.basis import together
 from fedskd_sim.report.patientviews import as_lines
@@ -53,14 +54,6 @@ def size(count: int) -> str:
     while value >= 999.5 and len(units) > 1:  # noqa: PLR2004 - three digits at most
         value, units = value / 1000, units[1:]
     return f"{value:.3g} {units[0]}"
-
-
-def short(name: str, length: int) -> str:
-    """Cut a name in its middle, since hospitals of one kind differ at the end."""
-    if len(name) <= length:
-        return name
-    head = (length - 1) // 2
-    return f"{name[:head]}…{name[head + 1 - length :]}"
 
 
 def _table(summary: Summary) -> Iterator[str]:

@@ -81,4 +81,6 @@ def verdict(errors: Iterable[Told]) -> FedskdError | None:
     first = min(errors, key=lambda one: (not one.error.own, one.error.stop, one.time), default=None)
     if first is None:
         return None
-    return rebuilt(first.error.code, first.error.message, fix=first.error.fix, key=first.error.key)
+    found = rebuilt(first.error.code, first.error.message, fix=first.error.fix, key=first.error.key)
+    found.culprit = first.member
+    return found

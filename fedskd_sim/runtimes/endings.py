@@ -38,7 +38,9 @@ class Endings:
         text = ": ".join(part for part in (f"{name!r} died {why} {place}", words) if part)
         fix = fix or look_at(self.folder, name)
         known = rebuilt(code, text, fix=fix)
-        return HospitalCrashed(text, fix=fix) if type(known) is FedskdError else known
+        found = HospitalCrashed(text, fix=fix) if type(known) is FedskdError else known
+        found.culprit = name
+        return found
 
     def why(self, code: int) -> tuple[str, str]:
         """Say how a process ended, and what to do about it where the kernel has counted a kill for lack of memory."""

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, OutputNotWritable, RunUnreadable
+from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records import torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
-from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.base import Order, told, verdict
+from fedskd_sim.runtimes.member import custody_of
 from fedskd_sim.runtimes.place import Here, InCluster
-from fedskd_sim.scenario import Loaded, load
+from fedskd_sim.scenario import Loaded, load, nearest
 
 if TYPE_CHECKING:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -66,7 +69,10 @@ class LocalRun:
 
     def remarks(self) -> Iterator[str]:
         """Say whether the launcher is alive, and which files a death has cut."""
+        ended = outcomes.read(self.folder)
         match self.place:
+            case _ if ended and ended.state != "going":
+                yield from _told(ended)
             case InCluster(release):
                 yield f"ended in the cluster as {release!r}; its results are here"
             case Here(pid, machine=machine) if self.place.away:
@@ -74,9 +80,16 @@ class LocalRun:
             case Here(pid) if self.place.process():
                 yield f"running, process {pid}"
             case _:
-                yield "not running any more; unless it has ended, 'fedskd-sim resume' goes on with it"
-                for file in torn(self.folder):
-                    yield f"the last line of {file} has no end, and is left out"
+                yield "not running any more, and nobody has noted how it ended"
+                error = verdict(one for logged in self.events() if (one := told(logged)))
+                if error:
+                    yield f"{error.culprit} has logged, exit code {error.exit_code}: {error}"
+        if self.place is None or (isinstance(self.place, Here) and not self.place.away and not self.place.process()):
+            for file in torn(self.folder):
+                yield f"the last line of {file} has no end, and is left out"
+            run = self.place.run if self.place else ""
+            if custody_of(self.loaded.scenario, run, self.folder).is_dir():
+                yield f"'fedskd-sim resume {self.folder}' goes on with it"
 
     def stop(self) -> str:
         """Ask the launcher to stop, as Ctrl-C would."""
@@ -144,7 +157,7 @@ def run(name: str, namespace: str, context: str) -> Found:
         if isinstance(place, InCluster) and not place.collected:
             return ClusterRun(_runtime(place.release, place.namespace, place.context), loaded, folder)
         return LocalRun(folder, loaded, place)
-    runtime = _runtime(name, namespace, context)
+    runtime = _released(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
 
 
@@ -211,6 +224,26 @@ def _read(folder: Path, runtime: KubernetesRuntime) -> list[str]:
     return unread
 
 
+def _released(name: str, namespace: str, context: str) -> KubernetesRuntime:
+    """Find a cluster that may have a run of a name; without one, the name can only have been meant for a folder."""
+    why = "a name there has only letters, digits and hyphens"
+    if name.replace("-", "").isalnum():
+        try:
+            return _runtime(name, namespace, context)
+        except ClusterUnavailable as error:
+            if namespace or context:
+                raise
+            why = error.message
+    near = nearest(name, [str(place) for place in run_folders()], "give the folder that 'fedskd-sim launch' named")
+    raise RunUnreadable(f"there is no run folder {name!r}, and no run of that name in a cluster: {why}", fix=near)
+
+
+def run_folders() -> list[Path]:
+    """List the run folders here and in ``runs``."""
+    here = Path()
+    return sorted(file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml"))
+
+
 def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - only runs in clusters need the client
 
@@ -224,6 +257,13 @@ def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
         file = Path(place) / "scenario.yaml"
         file.write_text(runtime.scenario(), encoding="utf-8")
         return load(file)
+
+
+def _told(ended: outcomes.Outcome) -> Iterator[str]:
+    """Say how a run ended, as its launcher has noted it."""
+    yield f"{ended.words}, at {clock.stamp(ended.ended)}" + (f": {ended.reason}" if ended.reason else "")
+    if ended.fix:
+        yield f"  fix: {ended.fix}"
 
 
 def _logged(folder: Path) -> list[Logged]:

@@ -63,11 +63,12 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     store = _store(order, scenario, held)
     identity = _identity(order, loaded)
     before = past(store, identity, anyway=order.anyway) if store else None
-    metrics = HospitalMetrics(scenario.name, order.name, topology)
+    metrics = HospitalMetrics(scenario.name, order.name, topology, scenario.instruments.evaluate_on)
     kept = None if store is None else before.records if before else 0
     books = held.enter_context(closing(Ledger(order.folder, order.name, _copy(order, log), kept=kept)))
     desk = replace(desk_of(scenario, order.name, books, log), metrics=metrics)
     desk.phase("starting")
+    held.callback(metrics.write, order.folder)
     exporter = held.enter_context(closing(_exporter(order, metrics)))
     keeper = Keeper(store, identity, books, before, order.anyway) if store else None
     told = keeper.loaded if keeper else None
@@ -88,8 +89,8 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     with closing(Mailbox(machine, links, desk, register, keeper, before, again, rejoins)) as mailbox:
         take_part(mailbox, Worker(scenario, topology, order.name, learner, desk.span, ward.berths.prepare))
     save_results(ward, learner, order.folder)
-    _linger(scenario, log)
-    _hold(order, log)
+    metrics.write(order.folder)
+    _stay(order, scenario, log)
 
 
 def _store(order: MemberOrder, scenario: Scenario, held: ExitStack) -> Store | None:
@@ -166,19 +167,15 @@ def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
         save(weights, folder / "weights" / f"{name}.safetensors", about)
 
 
-def _linger(scenario: Scenario, log: EventLog) -> None:
-    """Stay up for a last scrape."""
-    if scenario.metrics.linger:
-        log.event(events.Lingering(scenario.metrics.linger))
-        clock.sleep(scenario.metrics.linger)
-
-
-def _hold(order: MemberOrder, log: EventLog) -> None:
-    """Stay up until the results have been fetched."""
-    deadline = clock.now() + order.hold
+def _stay(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
+    """Stay up for a last scrape and, meanwhile and longer, until the results have been fetched."""
+    began, linger = clock.now(), max(order.linger, scenario.metrics.linger)
+    if linger:
+        log.event(events.Lingering(linger))
     if order.hold:
         log.event(events.Holding(order.hold))
-    while clock.now() < deadline and not (order.folder / FETCHED).exists():
+    clock.sleep(linger)
+    while clock.now() < began + order.hold and not (order.folder / FETCHED).exists():
         clock.sleep(HOLD_LOOK_S)
 
 

@@ -48,6 +48,8 @@ class MemberOrder:
     """Seconds until all have registered, where that takes longer than the scenario says."""
     hold: float = 0.0
     """Seconds to stay up at the end until the results have been fetched (the file ``fetched`` in the folder)."""
+    linger: float = 0.0
+    """Seconds to stay up at the end for a last scrape, where that is more than the scenario says."""
     life: Life = "first"
     anyway: bool = False
     """Go on from custody even where what it was written with differs from what is here."""

@@ -89,6 +89,7 @@ class MemoryRuntime:
         """Raise the first error that was a hospital's own, or say who never finished."""
         own = [(name, error) for name, error in self._world.errors if not error.second_hand]
         for name, error in own:
+            error.culprit = name
             log_error(self._log(name, hospital=name), self._order.loaded.placed(error))
         if own:
             raise min(own, key=lambda entry: entry[1].stop)[1]

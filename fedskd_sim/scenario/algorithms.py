@@ -1,7 +1,8 @@
 """How the hospitals learn from each other: one class per algorithm, chosen by ``algorithm.name``.
 
 Every class says how models move in a round (``lap``, see `fedskd_sim.topology`), whether models train alone before the first round
-(``warms_up``), and its ``work``: sample-gradients per hospital and round, in passes of one model over the hospital's training data.
+(``warms_up``), its ``work``: sample-gradients per hospital and round, in passes of one model over the hospital's training data, and
+what travels and who trains with whom in ``words``, for whatever shows a run to people.
 """
 
 from __future__ import annotations
@@ -72,6 +73,36 @@ class FedSKD(Part):
         """How models circulate."""
         return self
 
+    @property
+    def words(self) -> str:
+        """Say what happens with these settings."""
+        stays = "" if self.schedule.mode == "sequential" else ", while a copy of it stays there"
+        return f"{_tour(self.schedule)}{stays}; {_session(self)}."
+
+
+def _tour(schedule: Schedule) -> str:
+    """Say how models travel."""
+    which = "One model at a time" if schedule.mode == "sequential" else "Every model"
+    return f"{which} travels from hospital to hospital and comes home"
+
+
+def _session(settings: FedSKD) -> str:
+    """Say who trains and who teaches at a stop."""
+    similarity = settings.similarity
+    to_visitor, to_resident = (
+        " and ".join(
+            way for way, on in (("similarities", factor and not similarity.off), ("predictions", settings.mutual_kl)) if on
+        )
+        for factor in (similarity.to_visitor, similarity.to_resident)
+    )
+    if settings.resident_every == 0:
+        teacher = f"; the resident, which does not change, teaches it by its {to_visitor}" if to_visitor else ""
+        return f"at every stop the visitor trains on the host's data{teacher}"
+    ways = {"the resident teaches the visitor by its": to_visitor, "the visitor teaches the resident by its": to_resident}
+    taught = " and ".join(f"{way} {what}" for way, what in ways.items() if what) or "neither teaches the other"
+    both = f"they teach each other by their {to_visitor}" if to_visitor == to_resident and to_visitor else taught
+    return f"at every stop visitor and resident train on the host's data, and {both}"
+
 
 class Circulation(Part):
     """The control of every claim about similarity: FedSKD's circulation with all weights 0."""
@@ -86,6 +117,11 @@ class Circulation(Part):
     """See fedskd."""
     schedule: Schedule = Schedule()
     """See fedskd."""
+
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return self.circulating.words
 
     def work(self, size: int) -> float:
         """As FedSKD's."""
@@ -112,6 +148,11 @@ class Mutual(Part):
     """See fedskd."""
     schedule: Schedule = Schedule()
     """See fedskd."""
+
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return self.circulating.words
 
     def work(self, size: int) -> float:
         """As FedSKD's."""
@@ -146,6 +187,11 @@ class Cyclic(Part):
     schedule: Schedule = Schedule()
     """See fedskd."""
 
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return f"{_tour(self.schedule)}; it trains at every stop on the host's data, without a teacher."
+
     def work(self, size: int) -> float:
         """As FedSKD's."""
         return self.circulating.work(size)
@@ -169,6 +215,11 @@ class Local(Part):
     rounds: Count = 2
     """Sessions of ``training.epochs`` each."""
 
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return "Every hospital trains its own model on its own data. No model travels before all are tested."
+
     def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
         """One session."""
         return 1.0
@@ -183,6 +234,11 @@ class Pooled(Part):
     """The upper reference; refuses to run where hospitals are apart."""
     rounds: Count = 2
     """Sessions of ``training.epochs`` passes over everybody's data each."""
+
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return "Every hospital's model trains on the data of all hospitals, put into one place. This is no federation."
 
     def work(self, size: int) -> float:
         """One session over everybody's data: as much as ``size`` hospitals' on average."""
@@ -206,6 +262,11 @@ class Placebo(Part):
     """What ``culprit`` does at its first hop: nothing special, keep the visitor for ever, die, or end the run with an error."""
     culprit: str = ""
     """The hospital that misbehaves."""
+
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return "Buffers without meaning travel from hospital to hospital. Nothing is learned."
 
     def work(self, size: int) -> float:  # noqa: ARG002 - there is none
         """Nothing is learned."""

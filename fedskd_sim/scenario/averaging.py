@@ -22,6 +22,14 @@ class FedAvg(Part):
     architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
     """The architecture of all; null: the hospitals' own, which must then be equal."""
 
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return (
+            "Every hospital trains the common model on its own data; after each session all take the mean of what they have, "
+            "summed over a ring."
+        )
+
     def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
         """One session."""
         return 1.0
@@ -40,6 +48,14 @@ class FedProx(Part):
     """The architecture of all; null: the hospitals' own, which must then be equal."""
     mu: Positive = 0.01
     """Weight of half the squared Euclidean distance of all parameters to the common model."""
+
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return (
+            "Every hospital trains the common model on its own data and stays close to it; after each session all take the mean of "
+            "what they have, summed over a ring."
+        )
 
     def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
         """One session."""
@@ -61,6 +77,14 @@ class FML(Part):
     """Weight of the Kullback-Leibler divergences beside the cross-entropies, temperature 1, the other side detached; the paper's
     alpha and beta are both 1 / (1 + weight)."""
 
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return (
+            "At every hospital its own model and a common one train and teach each other by their predictions. Only the common one "
+            "is averaged, summed over a ring; own models stay at home until all are tested."
+        )
+
     def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
         """One session of two models."""
         return 2.0
@@ -79,6 +103,14 @@ class FedProto(Part):
     """Weight of the mean squared distance of a sample's features to the prototype of its class."""
     features: Annotated[int, Field(ge=1, le=4096)] = 32
     """Length of a prototype: the channel means of every architecture's deep map are pooled to it."""
+
+    @property
+    def words(self) -> str:
+        """Say what happens."""
+        return (
+            "Every hospital trains its own model and draws it to the mean features of every class, which are summed over a ring. "
+            "Models stay at home until all are tested."
+        )
 
     def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
         """One session."""

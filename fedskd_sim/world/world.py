@@ -142,7 +142,9 @@ class World:
             happen()
         except Killed:
             if not self.persists:
-                raise HospitalCrashed(f"{node.name!r} died", fix="see its log") from None
+                death = HospitalCrashed(f"{node.name!r} died", fix="see its log")
+                death.culprit = node.name
+                raise death from None
             node.die()
             self._at(RESTART_S, partial(self._revived, node))
         self._lasting += node.ended

@@ -27,7 +27,7 @@ SCRAPING = ROOT / "k8s" / "monitoring" / "prometheus.yml"
 ROUND_THE_CLOCK = {"up", "ALERTS"}
 """What Prometheus itself knows about every target and rule."""
 TARGET_LABELS = {"namespace", "pod", "run", "fedskd_io_hospital", "fedskd_io_architecture", "fedskd_io_run"}
-OWN_LABELS = {"scenario", "hospital", "model", "fedskd_phase", "le"}
+OWN_LABELS = {"scenario", "hospital", "model", "split", "fedskd_phase", "le"}
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool on PATH")
 

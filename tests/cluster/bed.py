@@ -145,7 +145,7 @@ class Bed:
         file, settings = self.folder / "scenario.yaml", self.folder / "values.json"
         file.write_text(scenario if isinstance(scenario, str) else scenario.read_text(encoding="utf-8"), encoding="utf-8")
         little = {"requests": {"cpu": "10m", "memory": "20Mi"}, **(defaults or {})}
-        short: Object = {"holdSeconds": 1, "terminationGracePeriodSeconds": 5, "startupSeconds": PATIENCE_S}
+        short: Object = {"holdSeconds": 1, "lingerSeconds": 0, "terminationGracePeriodSeconds": 5, "startupSeconds": PATIENCE_S}
         short["images"] = {"controller": {"tag": TAG}}
         short["hospitals"] = {"defaults": little, "overrides": overrides or {}}
         settings.write_text(json.dumps(short | values), encoding="utf-8")

@@ -31,7 +31,7 @@ def test_a_run_of_processes_can_be_seen_read_and_stopped(tmp_path: Path) -> None
         assert '"event": "arrived"' in cli("logs", folder, "north").stdout
         assert cli("stop", folder).stdout == "stopped\n"
         assert launcher.wait(PATIENCE_S) == 130
-    assert "not running any more" in cli("status", folder).stdout
+    assert "stopped after" in cli("status", folder).stdout
     assert "nothing to stop" in cli("stop", folder).stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -79,23 +80,29 @@ def test_every_departure_is_confirmed_once(scenario_file: Callable, run: Callabl
 def test_misbehaving_hospitals_end_the_run_with_the_right_error(
     runtime: str, behaviour: str, error: type[FedskdError], match: str, cli: Callable, tmp_path: Path
 ) -> None:
-    """Stall, crash and abort end the run, name the culprit, have their exit code and leave nothing behind."""
+    """Stall, crash and abort end the run, name culprit, exit code and folder in the last line, and leave no process behind."""
     done = cli("launch", SCENARIOS / f"placebo-{behaviour}.yaml", "--on", runtime, "--out", tmp_path / "out")
     assert done.returncode == error.exit_code
     assert match in done.stderr
     assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(rf"failed after .*: (east|south|north|controller), exit code {error.exit_code}; run folder .*out", last)
+    assert behaviour == "stall" or ": east, " in last
     assert left_behind() == []
     assert hospitals_of(tmp_path / "out") == {}
 
 
 def test_killing_the_controller_after_the_start_does_not_stop_the_models(started: Callable) -> None:
-    """With the controller gone the run finishes with every record, and exit code 0."""
+    """With the controller gone the run finishes with every record, every hospital's last metrics, and exit code 0."""
     process, out = started()
     os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
     output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert len(read_records(out)) == 3 * (1 + 4 * 3 + 1 + 2)
     assert "report:" in output
+    for file in sorted((out / "metrics").glob("*.prom")):
+        assert f'fedskd_phase{{fedskd_phase="done",hospital="{file.stem}"' in file.read_text()
+    assert len([*(out / "metrics").glob("*.prom")]) == 3
 
 
 def test_a_frozen_hospital_ends_the_run(started: Callable) -> None:

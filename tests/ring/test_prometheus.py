@@ -84,7 +84,10 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
         for model in ("north", "south"):
             labels = f'{{scenario="watched",hospital="{host}",model="{model}"}}'
             last = [record for record in own if record.model == model][-1]
-            assert value(f"fedskd_accuracy_ratio{labels}") == pytest.approx(last.measures["accuracy"].mean)
+            trained = [record for record in own if record.model == model and record.kind != "evaluation"][-1]
+            for split, record in (("test", last), ("validation", trained)):
+                found = value(f'fedskd_accuracy_ratio{labels[:-1]},split="{split}"}}')
+                assert found == pytest.approx(record.measures["accuracy"].mean)
             assert value(f"fedskd_hops_total{labels}") == len([record for record in own if record.model == model])
             drifts = [record.measures["drift"].mean for record in own if record.model == model and "drift" in record.measures]
             assert value(f"fedskd_drift_ratio{labels}") == pytest.approx(drifts[-1])
@@ -103,7 +106,7 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
 
 
 def test_every_metric_has_the_prefix_and_closed_labels() -> None:
-    """Names start with fedskd_, labels are scenario, hospital, model and the phase; none is round or hop."""
+    """Names start with fedskd_, labels are scenario, hospital, model, split and the phase; none is round or hop."""
     from fedskd_sim.observe.metrics import HospitalMetrics
 
     metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
@@ -111,5 +114,5 @@ def test_every_metric_has_the_prefix_and_closed_labels() -> None:
     for family in metrics.registry.collect():
         assert family.name.startswith("fedskd_")
         for sample in family.samples:
-            assert set(sample.labels) <= {"scenario", "hospital", "model", "fedskd_phase", "le"}
+            assert set(sample.labels) <= {"scenario", "hospital", "model", "split", "fedskd_phase", "le"}
     assert len(GAUGES) == 10

@@ -23,7 +23,7 @@ from fedskd_sim.learning.models import REGISTRY
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
 PLACE = ("--namespace", "--context")
-IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--to-stdout"}
+IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--linger", "--to-stdout"}
 FLAGS = {
     # which methods, and how often: each is described in the scenario, or has the defaults of its algorithm
     "compare": {"scenario", "--algorithms", "--seeds", "--control", "--out", "--jobs", "--per-hospital", "--data"},
@@ -206,9 +206,10 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
     launched = call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
     assert launched.exit_code == 0, launched.output
     again = call("report", tmp_path / "run")
-    told, verified = launched.output.splitlines()[:-1], launched.output.splitlines()[-1]
+    *told, verified, last = launched.output.splitlines()
     assert again.output.splitlines()[1:-1] == told[-len(again.output.splitlines()) + 1 : -1]
     assert verified == "verified: whole: 30 of 30 records, 24 links of digests, 0 files of weights"
+    assert re.fullmatch(r"ended well after \d+\.\d s; run folder \S+", last)
     assert '"hospitals"' in call("report", tmp_path / "run", "--format", "json").output
 
 

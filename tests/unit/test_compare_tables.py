@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -153,3 +154,11 @@ def test_one_complete_seed_is_said(seeds: int, *, said: bool) -> None:
     """Where every method has finished only one seed, a note says that nothing may be claimed."""
     found = _notes(methods(load(QUICKSTART).scenario, ["local"]), 1, seeds)
     assert any("One complete seed has no spread: there is no interval" in note for note in found) is said
+
+
+def test_the_page_links_the_report_of_every_run() -> None:
+    """Each method and seed has a link to where the comparison has put that run, and the page is safe to move with its folder."""
+    page = as_html(compared({"circulation": everywhere(0.7, 0.71), "fedskd": everywhere(0.8, 0.82)}))
+    links = re.findall(r' href="([^"#][^"]*)"', page)
+    assert len(links) == len({*links}) == 4
+    assert all(re.fullmatch(r"runs/(circulation|fedskd)/seed-\d+/report\.html", link) for link in links)

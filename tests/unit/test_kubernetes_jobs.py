@@ -34,6 +34,7 @@ PLAN: dict[str, Any] = {
     "subdomain": "rel-12345678-ring", "secret": "rel-run-key", "service_account": "rel-hospital",
     "images": {"hospital": {"image": "h:1", "pullPolicy": "Never"}, "controller": {"image": "c:1", "pullPolicy": "Never"}},
     "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
+    "linger_seconds": 30,
     "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "defaults": DEFAULTS, "overrides": {},
 }  # fmt: skip
 

@@ -336,3 +336,18 @@ def test_a_hospital_of_one_class_has_no_auc(tmp_path: Path) -> None:
     assert row["recall"][1] == [None, None, None]
     assert row["recall"][0][1] < row["recall"][0][0] <= row["recall"][0][2]
     assert row["roc"] == {}
+
+
+@pytest.mark.parametrize(("answered", "said"), [([1] * 40, True), ([1] * 39 + [2], False)])
+def test_a_model_that_always_answers_one_class_is_named(answered: list[int], said: bool) -> None:  # noqa: FBT001 - a column
+    """Its accuracy is that class's share and its balanced accuracy is chance; one other answer, and nothing is said."""
+    labels = np.array([0] * 2 + [1] * 36 + [2] * 2)
+    probabilities = np.eye(3)[answered]
+    here = patients_.Predictions(
+        "demo", 1, "north", "test", CLASSES, tuple(map(str, range(40))), labels, ("north",), ("evaluation",), probabilities[None]
+    )
+    host = patients_._host(here, [patients_._judged(here, probabilities)], visitors=False)
+    assert host.chance == pytest.approx(1 / 3)
+    told = [note for note in patients_._notes([host], CLASSES, 0, visitors=True) if "answers" in note]
+    share = "its accuracy of 90.0% is that class's share, its balanced accuracy chance (33.3%)."
+    assert told == said * [f"The model of north answers {CLASSES[1]!r} for each of its 40 patients: {share}"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
+import pytest
 from rich.console import Console
 
+from fedskd_sim import clock
 from fedskd_sim.observe.events import Arrived, Finished, Logged, Start, WarmUp
 from fedskd_sim.observe.progress import Progress
 from fedskd_sim.topology import Topology
@@ -47,10 +50,37 @@ def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
 
 
 def test_on_a_terminal_there_is_a_row_per_hospital() -> None:
-    """The table shows round, hop, what a hospital does, its last accuracy and how many stops are done."""
+    """The table shows round, hop, what a hospital does, whose accuracy was the last and how many stops are done."""
     text, _ = shown(terminal=True)
-    for piece in ("north", "south", "round 1/1 hop 1/2", "75.0%", "2/5", "1/5"):
+    for piece in ("north", "south", "round 1/1 hop 1/2", "75.0% south", "50.0% north", "2/5", "1/5"):
         assert piece in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
+    """Thirty hospitals with long names that differ at the end are told apart, and every number is whole, in any width."""
+    names = tuple(f"university-hospital-number-{number:02}" for number in range(30))
+    stream = io.StringIO()
+    progress = Progress(Topology(names, 12), Console(file=stream, width=width), quiet=True)
+    for name in names:
+        progress(Logged(0.0, name, Arrived(12, 29, names[3], "visit")))
+        progress(Logged(0.0, name, Finished(12, 29, names[3], "visit", "trained", 0.123)))
+    progress.show()
+    rows = [line.rstrip() for line in stream.getvalue().splitlines() if line.rstrip().endswith(" 1/391")]
+    assert len({row.split()[0] for row in rows}) == 30
+    assert all(("round 12/12 hop 29/30" if width >= 100 else "r12 h29") in row for row in rows)
+    assert width < 80 or all(re.search(r"12\.3% univ\S*-03 ", row) for row in rows)
+    assert max(map(len, stream.getvalue().splitlines())) <= width
+
+
+def test_a_dumb_terminal_gets_lines_as_they_come() -> None:
+    """Where no cursor can be moved there are plain lines instead of a table that would only show at the end."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, _environ={"TERM": "dumb"})
+    with Progress(RING, console) as progress:
+        for event in events():
+            progress(event)
+        assert len(stream.getvalue().splitlines()) == 3
 
 
 def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero() -> None:
@@ -66,3 +96,36 @@ def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero(
             progress(Logged(0.0, name, done))
     assert progress.left() is not None
     assert progress.left() == 0
+
+
+def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow hospital's sessions count for what they take there, and evaluations for the little that they take."""
+    now = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    ring = Topology(("slow", "fast"), 4)
+    progress = Progress(ring, Console(file=io.StringIO()), quiet=True)
+    seconds = {"slow": 9.0, "fast": 1.0}
+
+    def step(kind: str, round_: int, hop: int, scale: float = 1.0) -> None:
+        for name, other in (("slow", "fast"), ("fast", "slow")):
+            begin = WarmUp() if kind == "warm_up" else Arrived(round_, hop, other, kind)
+            progress(Logged(now[0], name, begin))
+            now[0] += scale * seconds[name]
+            progress(Logged(now[0], name, Finished(round_, hop, other, kind, "trained", 0.5)))
+
+    step("warm_up", 0, 0)
+    step("visit", 1, 1)
+    sessions = 10.0 * (ring.rounds * 2 - 1)
+    assert progress.left() == pytest.approx(sessions + 2 * 10.0 / 18)
+    for hop in range(1, 2 * ring.rounds):
+        step("visit", 1 + hop // 2, 1 + hop % 2)
+    assert progress.left() == pytest.approx(2 * 10.0 / 18, rel=1e-6)
+    step("evaluation", 5, 1, 0.1)
+    assert progress.left() == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_time_left_knows_what_an_average_costs() -> None:
+    """In an all-reduce most steps only add up, and are no sessions."""
+    ring = Topology(("a", "b", "c"), 5, "reduction")
+    row = Progress(ring, Console(file=io.StringIO()), quiet=True)._rows["a"]
+    assert row.total - row.light == 1 + 5

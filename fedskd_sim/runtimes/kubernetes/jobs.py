@@ -131,6 +131,7 @@ def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
         "--name": name, "--run": plan.run, "--out": RUN, "--bind": plan.bind, "--advertise": plan.address(name),
         "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": f"0.0.0.0:{METRICS_PORT}",
         "--patience": f"{plan.startup_seconds:g}", "--hold": f"{plan.hold_seconds:g}",
+        "--linger": f"{plan.linger_seconds:g}",
     }  # fmt: skip
     if with_data:
         flags["--data"] = DATA

@@ -54,6 +54,7 @@ class Plan:
     startup_seconds: float
     unschedulable_seconds: float
     hold_seconds: float
+    linger_seconds: float
     ttl_seconds: int
     backoff_limit: int
     grace_seconds: int

@@ -1,0 +1,76 @@
+"""What happened in a run besides its results: what its algorithm is, with which settings, by which command, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedskd_sim import clock
+from fedskd_sim.observe.outcome import Outcome
+from fedskd_sim.observe.words import duration
+from fedskd_sim.report.text import size
+from fedskd_sim.scenario import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A run's scenario, and what is known of its end; None where nobody has noted it."""
+
+    scenario: Scenario
+    outcome: Outcome | None
+
+    @property
+    def failed(self) -> bool:
+        """Tell whether it is known not to have ended well."""
+        return self.outcome is not None and self.outcome.state in ("failed", "stopped")
+
+    @property
+    def words(self) -> str:
+        """Say what the algorithm does, and how the run ended."""
+        ended = f" The run: {self.outcome.words}." if self.outcome else ""
+        return f"{self.scenario.algorithm.name}: {self.scenario.algorithm.words}{ended}"
+
+    def rows(self, peaks: Mapping[str, int], runtime: str) -> Iterator[tuple[str, str]]:
+        """Give name and value of everything there is to tell.
+
+        Args:
+            peaks: the largest resident memory of every hospital's process, in bytes.
+            runtime: where the run was: in ``memory`` all hospitals share one process.
+
+        """
+        yield "algorithm", self.scenario.algorithm.name
+        yield "its settings", settings(self.scenario.algorithm.model_dump(mode="json", by_alias=True, exclude={"name"}))
+        yield "training", settings(self.scenario.training.model_dump(mode="json", by_alias=True))
+        if self.outcome:
+            yield from _told(self.outcome)
+        if known := {name: peak for name, peak in peaks.items() if peak}:
+            largest = max(known, key=lambda name: known[name])
+            whose = "the one process of all hospitals" if runtime == "memory" else f"the process of {largest}, the largest"
+            yield "peak memory", f"{size(known[largest])} in {whose}"
+
+
+def _told(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    for command in outcome.commands:
+        yield "command", command
+    yield "outcome", outcome.words
+    yield "started", clock.stamp(outcome.started)
+    if outcome.ended:
+        yield "ended", clock.stamp(outcome.ended)
+        yield "duration", duration(outcome.ended - outcome.started)
+    for name, value in (("who failed", outcome.culprit), ("reason", outcome.reason), ("fix", outcome.fix)):
+        if value:
+            yield name, value
+
+
+def settings(values: Mapping[str, Any], under: str = "") -> str:
+    """Write nested settings in one line: ``rounds 2, similarity.batch 0.1``."""
+    written = (
+        settings(value, f"{under}{name}.") if isinstance(value, dict) and value else f"{under}{name} {_plain(value)}"
+        for name, value in values.items()
+    )
+    return ", ".join(written)
+
+
+def _plain(value: Any) -> str:
+    return {True: "yes", False: "no", None: "default"}[value] if value is None or isinstance(value, bool) else str(value)

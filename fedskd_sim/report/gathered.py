@@ -1,0 +1,125 @@
+"""What a report needs of the records, taken from a stream of them: of a long run's visits only what tables and pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fedskd_sim.errors import RunUnreadable
+from fedskd_sim.records import NOTHING, Record
+from fedskd_sim.report.memory import PROBE
+
+KEPT = ("warm_up", "homecoming", "evaluation", "council")
+SESSIONS = ("warm_up", "alone", "visit", "homecoming")
+
+
+MOST_STEPS, LEAST_STEPS = 60_000, 100
+"""Sessions that report.json lists, of all models together and at least of each."""
+
+
+class Step(NamedTuple):
+    """A session of one model, in the order of its way: where it was and what came of it.
+
+    ``stop`` numbers the model's stops through all rounds, K a round, the last of a round at home; 0 is the warm-up. ``accuracy``
+    is a share of the host's validation data, ``drift`` the relative parameter change of the session; NaN if unknown.
+    """
+
+    stop: int
+    round: int
+    hop: int
+    host: str
+    home: bool
+    rolled_back: bool
+    accuracy: float
+    drift: float
+
+
+@dataclass(slots=True)
+class Counts:
+    """Totals of a run: arrivals of models, training sessions, those rolled back, payload bytes, samples trained on."""
+
+    hops: int = 0
+    sessions: int = 0
+    rolled_back: int = 0
+    bytes: int = 0
+    samples: int = 0
+
+
+@dataclass
+class Gathered:
+    """The records of a run, as far as a report needs them."""
+
+    hospitals: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    first: Record | None = None
+    last: tuple[int, int] | None = None
+    """The farthest round and hop."""
+    kept: list[Record] = field(default_factory=list)
+    """All of the kinds in `KEPT`, and those with probes of other hospitals, in the order of the records."""
+    architectures: dict[str, str] = field(default_factory=dict)
+    ways: dict[str, list[Step]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    _plain: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, records: Iterable[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Gathered:
+        """Take in all records of a run; raises RunUnreadable as `add` does."""
+        found = cls(hospitals, held_out, ways={name: [] for name in hospitals})
+        known = {*hospitals, *held_out}
+        for record in records:
+            found.add(record, known)
+        for steps in found.ways.values():
+            steps.sort(key=lambda step: step.stop)
+        return found
+
+    def add(self, record: Record, known: set[str]) -> None:
+        """Take in a record.
+
+        Raises:
+            RunUnreadable: it names a hospital that is not among those that are known.
+
+        """
+        if record.host not in known or record.model not in known:
+            name = record.model if record.host in known else record.host
+            message = f"a record names the hospital {name!r}, which the scenario does not have"
+            raise RunUnreadable(message, fix="report a run together with the scenario that it ran")
+        self.first = self.first or record
+        self.last = max(self.last or (0, 0), (record.round, record.hop))
+        self.architectures[record.model] = record.architecture
+        session = record.kind in SESSIONS
+        counts = self.counts
+        counts.hops += record.hop > 0
+        counts.sessions += session
+        counts.rolled_back += record.outcome == "rolled_back"
+        counts.bytes += record.bytes
+        counts.samples += record.samples
+        if session and record.model in self.ways:
+            self.ways[record.model].append(_step(record, len(self.hospitals)))
+        if record.kind in KEPT or self._probed(record):
+            self.kept.append(record)
+
+    def _probed(self, record: Record) -> bool:
+        """Tell whether a record has probes; names of other measures are remembered, for all records have the same."""
+        if record.measures.keys() <= self._plain:
+            return False
+        self._plain |= {name for name in record.measures if not name.startswith(PROBE)}
+        return not record.measures.keys() <= self._plain
+
+
+def most_steps(models: int) -> int:
+    """Give how many sessions of each model report.json lists, of a run of so many models."""
+    return max(LEAST_STEPS, MOST_STEPS // max(1, models))
+
+
+def _step(record: Record, size: int) -> Step:
+    return Step(
+        stop=size * (record.round - 1) + max(1, record.hop) if record.round else 0,
+        round=record.round,
+        hop=record.hop,
+        host=record.host,
+        home=record.host == record.model,
+        rolled_back=record.outcome == "rolled_back",
+        accuracy=record.measures.get("accuracy", NOTHING).mean,
+        drift=record.measures.get("drift", NOTHING).mean,
+    )
