@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from fedskd_sim import clock
 from fedskd_sim.cli.common import CONTEXT, NAMESPACE, short, shown
-from fedskd_sim.cli.launch import follow
+from fedskd_sim.cli.launch import follow as followed
 from fedskd_sim.errors import FedskdError, RunUnreadable
 from fedskd_sim.scenario import load
+
+if TYPE_CHECKING:
+    from fedskd_sim.runtimes.found import Found
+
+WATCH_S = 2.0
 
 
 def _folders(_context: click.Context, _argument: click.Parameter, typed: str) -> list[CompletionItem]:
     """Complete run folders here and in ``runs``, and whatever folder is typed."""
-    from fedskd_sim.runtimes.found import run_folders  # noqa: PLC0415 - only for completion
+    from fedskd_sim.runtimes.folder import run_folders  # noqa: PLC0415 - only for completion
 
     places = [str(place) for place in run_folders() if str(place).startswith(typed)]
     return [*map(CompletionItem, places), CompletionItem(typed, type="dir")]
@@ -40,24 +46,34 @@ RUN = click.argument("run", shell_complete=_folders)
 @RUN
 @NAMESPACE
 @CONTEXT
+@click.option("--watch", "-w", is_flag=True, help="Show it again every few seconds, until the run has ended.")
 @shown
-def status(run: str, namespace: str, context: str) -> None:
+def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
     """Show how far a RUN is: a run folder, or the name of a run in a cluster.
 
     \b
     Examples:
       fedskd-sim status runs/skin
+      fedskd-sim status runs/skin --watch
       fedskd-sim status quickstart --namespace fedskd
     """
+    from fedskd_sim.runtimes import found  # noqa: PLC0415 - only commands that show a run pay for it
+
+    seen = found.run(run, namespace, context)
+    while watch and seen.going:
+        click.clear()
+        _show(seen)
+        clock.sleep(WATCH_S)
+    _show(seen)
+
+
+def _show(seen: Found) -> None:
     from rich.console import Console  # noqa: PLC0415 - only commands that show a run pay for it
 
     from fedskd_sim.observe.progress import Progress  # noqa: PLC0415
-    from fedskd_sim.runtimes import found  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
-    seen = found.run(run, namespace, context)
-    scenario = seen.loaded.scenario
-    progress = Progress(Topology.of(scenario), Console(), quiet=True)
+    progress = Progress(Topology.of(seen.loaded.scenario), Console(), quiet=True)
     for event in seen.events():
         progress(event)
     progress.show()
@@ -70,14 +86,15 @@ def status(run: str, namespace: str, context: str) -> None:
 @click.argument("hospital", default="", shell_complete=_hospitals)
 @NAMESPACE
 @CONTEXT
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged, until the run has ended.")
 @shown
-def logs(run: str, hospital: str, namespace: str, context: str) -> None:
+def logs(run: str, hospital: str, namespace: str, context: str, *, follow: bool) -> None:
     """Print the log of a HOSPITAL, or of the controller, of a RUN (folder or name in a cluster).
 
     \b
     Examples:
       fedskd-sim logs runs/skin
-      fedskd-sim logs runs/skin aachen
+      fedskd-sim logs runs/skin aachen --follow
       fedskd-sim logs quickstart bergen --namespace fedskd
     """
     from fedskd_sim.runtimes import found  # noqa: PLC0415 - needs what runs need
@@ -86,7 +103,7 @@ def logs(run: str, hospital: str, namespace: str, context: str) -> None:
     names = seen.loaded.scenario.names
     if hospital and hospital not in (*names, "controller"):
         raise click.UsageError(f"{hospital!r} is no hospital of this run; it has {', '.join(names)}")
-    for line in seen.lines(hospital or "controller"):
+    for line in seen.lines(hospital or "controller", follow=follow):
         click.echo(line)
 
 
@@ -128,7 +145,7 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
     place, order = found.to_collect(run, out, namespace, context)
     place.keep = keep
     click.echo(f"{order.loaded.scenario.name}: collecting into {short(order.folder)}")
-    follow(place, order, launch=False)
+    followed(place, order, launch=False)
 
 
 @click.command()

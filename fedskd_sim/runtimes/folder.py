@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,7 @@ from fedskd_sim.scenario import Loaded
 
 LOCK = ".lock"
 AGAIN_S = 0.1
+LOOK_S = 0.5
 PACKAGES = ("torch", "torchvision", "numpy", "pyzmq", "msgpack", "xxhash", "safetensors", "prometheus-client")
 
 
@@ -139,3 +140,30 @@ def look_at(folder: Path, member: str) -> str:
     """Point to what a member has printed, else to its log; to none that is not there or empty."""
     files = (folder / "logs" / f"{member}.{suffix}" for suffix in ("err", "jsonl"))
     return next((f"see {file}" for file in files if file.is_file() and file.stat().st_size), "")
+
+
+def followed(file: Path, going: Callable[[], bool]) -> Iterator[str]:
+    """Yield the whole lines of a file, and those that are added, until there can be no more."""
+    rest = ""
+    while not file.is_file() and going():
+        clock.sleep(LOOK_S)
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        last = False
+        while True:
+            while more := stream.readline():
+                rest += more
+                if rest.endswith("\n"):
+                    yield rest[:-1]
+                    rest = ""
+            if last:
+                return
+            last = not going()  # then one more look: what was written before its end
+            clock.sleep(0.0 if last else LOOK_S)
+
+
+def run_folders() -> list[Path]:
+    """List the run folders here and in ``runs``."""
+    here = Path()
+    return sorted(file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml"))

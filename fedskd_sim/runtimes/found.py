@@ -38,8 +38,12 @@ class Found(Protocol):
     def events(self) -> Iterator[Logged]:
         """Yield what all members have logged so far, in the order of time."""
 
-    def lines(self, member: str) -> Iterator[str]:
-        """Yield a member's log."""
+    @property
+    def going(self) -> bool:
+        """Whether it still goes on, as far as can be seen from here."""
+
+    def lines(self, member: str, *, follow: bool) -> Iterator[str]:
+        """Yield a member's log; with ``follow`` also what comes, as long as the run goes on."""
 
     def remarks(self) -> Iterator[str]:
         """Yield lines for people: whether it still runs, and what holds it up."""
@@ -60,12 +64,21 @@ class LocalRun:
         """Read the logs of all members."""
         yield from _logged(self.folder)
 
-    def lines(self, member: str) -> Iterator[str]:
+    @property
+    def going(self) -> bool:
+        """Whether its launcher is alive here."""
+        return isinstance(self.place, Here) and not self.place.away and self.place.process() is not None
+
+    def lines(self, member: str, *, follow: bool) -> Iterator[str]:
         """Read a member's log, and what its process has printed."""
-        for suffix in ("jsonl", "err"):
-            file = self.folder / "logs" / f"{member}.{suffix}"
-            if file.is_file():
-                yield from file.read_text(encoding="utf-8", errors="replace").splitlines()
+        log = self.folder / "logs" / f"{member}.jsonl"
+        if follow:
+            yield from folders.followed(log, lambda: self.going)
+        elif log.is_file():
+            yield from log.read_text(encoding="utf-8", errors="replace").splitlines()
+        printed = log.with_suffix(".err")
+        if printed.is_file():
+            yield from printed.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def remarks(self) -> Iterator[str]:
         """Say whether the launcher is alive, and which files a death has cut."""
@@ -121,9 +134,14 @@ class ClusterRun:
             found = _logged(Path(place))
         yield from found
 
-    def lines(self, member: str) -> Iterator[str]:
+    @property
+    def going(self) -> bool:
+        """Whether its controller has not ended."""
+        return self.runtime.goes_on()
+
+    def lines(self, member: str, *, follow: bool) -> Iterator[str]:
         """Read the log of a member's pods, oldest first."""
-        yield from self.runtime.log_of(member)
+        yield from self.runtime.log_of(member, follow=follow)
 
     def remarks(self) -> Iterator[str]:
         """Say how the pods and Jobs are, and whose words are missing."""
@@ -234,14 +252,8 @@ def _released(name: str, namespace: str, context: str) -> KubernetesRuntime:
             if namespace or context:
                 raise
             why = error.message
-    near = nearest(name, [str(place) for place in run_folders()], "give the folder that 'fedskd-sim launch' named")
+    near = nearest(name, [str(place) for place in folders.run_folders()], "give the folder that 'fedskd-sim launch' named")
     raise RunUnreadable(f"there is no run folder {name!r}, and no run of that name in a cluster: {why}", fix=near)
-
-
-def run_folders() -> list[Path]:
-    """List the run folders here and in ``runs``."""
-    here = Path()
-    return sorted(file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml"))
 
 
 def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:

@@ -99,13 +99,19 @@ class KubernetesRuntime:
         """Read the scenario from the release; raises ChartNotInstallable if there is none."""
         return self._helm.scenario(self.release)
 
-    def log_of(self, member: str) -> Iterator[str]:
-        """Yield the lines of a member's pods, oldest first; raises ClusterUnavailable."""
+    def goes_on(self) -> bool:
+        """Tell whether the run is there and its controller has not ended; raises ClusterUnavailable."""
+        with answered():
+            jobs = self.reach.jobs(self.release)
+            return bool(jobs) and _exit_code(self.reach.pods(self.release), jobs) is None
+
+    def log_of(self, member: str, *, follow: bool = False) -> Iterator[str]:
+        """Yield the lines of a member's pods, oldest first, of the newest also those that come; raises ClusterUnavailable."""
         try:
             pods = [pod for pod in self.reach.pods(self.release) if pod.metadata.labels.get(HOSPITAL, CONTROLLER) == member]
-            for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
-                if pod.status.phase != "Pending":
-                    yield from self.reach.lines(pod.metadata.name, follow=False)
+            begun = [pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp) if pod.status.phase != "Pending"]
+            for pod in begun:
+                yield from self.reach.lines(pod.metadata.name, follow=follow and pod is begun[-1])
         except Unreachable as error:
             raise ClusterUnavailable(f"the API server does not answer: {error}", fix="try again") from None
 
