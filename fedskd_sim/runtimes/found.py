@@ -86,6 +86,8 @@ class LocalRun:
         match self.place:
             case _ if ended and ended.state != "going":
                 yield from _told(ended)
+                if isinstance(self.place, InCluster):
+                    yield f"it was in the cluster as {self.place.release!r}; its results are here"
             case InCluster(release):
                 yield f"ended in the cluster as {release!r}; its results are here"
             case Here(pid, machine=machine) if self.place.away:
