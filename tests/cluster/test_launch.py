@@ -78,6 +78,7 @@ def test_a_detached_run_can_be_seen_read_and_collected(bed: Bed, values: Path, s
     """After --detach status, logs, report and collect work by folder and by name, and a second run of the name is refused."""
     folder = tmp_path / "run"
     where = ("-n", bed.namespace)
+    slow.write_text(placebo(rounds=9, session_seconds=2.0), encoding="utf-8")  # it must outlast six commands
     detached = cli("launch", slow, "--on", "kubernetes", *where, "--values", values, "--detach", "--out", folder)
     assert detached.returncode == 0, detached.stderr
     until("progress", lambda: "training with" in cli("status", folder).stdout)

@@ -16,7 +16,7 @@ from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.world.storm import OneDeath, Storm
 
-STORMS = int(os.environ.get("FEDSKD_STORMS", "300"))
+STORMS = int(os.environ.get("FEDSKD_STORMS", "200"))
 """Of these a thousand have been run once; the suite runs the first of them."""
 
 
