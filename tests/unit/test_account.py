@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
+from kubernetes.config import kube_config
 
 from fedskd_sim import clock
 from fedskd_sim.cli import main
@@ -172,7 +173,7 @@ def test_a_run_whose_launcher_died_is_told_apart_from_one_that_goes_on(tmp_path:
 def test_a_mistyped_run_is_a_missing_folder_and_no_missing_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a cluster the error says that there is no such folder and which is near; one that was asked for is still missed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))  # read once, at its import
     (tmp_path / "runs" / "skin").mkdir(parents=True)
     (tmp_path / "runs" / "skin" / "scenario.yaml").touch()
     for typed, fix in (("runs/skim", "did you mean 'runs/skin'?"), ("typo", "give the folder")):
