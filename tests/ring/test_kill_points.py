@@ -38,7 +38,7 @@ def test_wherever_hospitals_die_nothing_changes(algorithm: str, scenario_file: C
 def test_a_disk_that_is_full_now_and_then_changes_nothing(scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
     """At an arrival, in training, in the middle of a record: each ends the run with words, and each time it is resumed."""
     path, out = scenario_file(scenario("ensemble and averaged weights")), tmp_path / "out"
-    assert fated(path, out, planned("h1 receiving 1", "h0 during_training 9", "h2 torn_record 2", how="full")) == []
+    assert fated(path, out, planned("h1 receiving 1", "h0 during_training 3", "h2 torn_record 1", how="full")) == []
     assert results(out) == results(run(path, "memory"))
 
 

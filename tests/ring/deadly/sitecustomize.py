@@ -2,7 +2,8 @@
 
 ``DEATHS`` names a JSON file: a list of ``[hospital, point, number, how]``. The hospital meets its fate when it comes to the point
 for the ``number``-th time in one life; ``how`` is "kill" or "full". Each entry is met once in a run: then the empty file
-``DEATHS.INDEX`` stands beside the list.
+``DEATHS.INDEX`` stands beside the list. A full disk ends the launch, wherever the others are: full disks are met in
+the order of the list, each in a launch of its own, at its number or later.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ ROOM = 50_000
 life = SimpleNamespace(name="", came=Counter())
 
 
+def due(plan: Path, index: int, how: str, beyond: int) -> bool:
+    """Say whether a fate is met, by how far its point was passed in this life."""
+    if how == "kill" or not index:
+        return beyond == 0
+    before = Path(f"{plan}.{index - 1}")
+    return beyond >= 0 and before.exists() and before.read_text() != str(os.getppid())
+
+
 def reached(*points: str) -> None:
     """Come to points; never return from the one at which this life ends."""
     for point in points:
@@ -30,8 +39,10 @@ def reached(*points: str) -> None:
         plan = Path(os.environ["DEATHS"])
         for index, (name, where, number, how) in enumerate(json.loads(plan.read_text())):
             done = Path(f"{plan}.{index}")
-            if (name, where, number) == (life.name, point, life.came[point]) and not done.exists():
-                done.touch()
+            if (name, where) != (life.name, point) or done.exists():
+                continue
+            if due(plan, index, how, life.came[point] - number):
+                done.write_text(str(os.getppid()))
                 if how == "full":
                     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
                 else:
