@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import checked, licences, refuse_apart, verified
+from fedskd_sim.checks import checked, licences, prove, refuse_apart
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
@@ -99,7 +99,7 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
             runtime.launch(order)
             place.note(order.folder, runtime.place)
             runtime.wait(watch)
-        _prove(order)
+        prove(order.folder, order.loaded.scenario, order.data)
     except BaseException as error:
         with suppress(FedskdError):  # a report must not hide the error that ended the run
             _report(order, outcome.note(order.folder, outcome.ended(begun, error)))
@@ -107,12 +107,6 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
     finally:
         runtime.stop()
     _report(order, outcome.note(order.folder, outcome.ended(begun)))
-
-
-def _prove(order: Order) -> None:
-    verdict, _ = verified(order.folder, order.loaded.scenario, order.data)
-    if verdict.broken:
-        raise verdict.broken
 
 
 @contextmanager

@@ -80,6 +80,24 @@ def verified(run: Path, scenario: Scenario, data: Path | None) -> tuple[Verdict,
     return verify(run, scenario, tables, [*_ended(run)]), remark
 
 
+def prove(run: Path, scenario: Scenario, data: Path | None) -> str:
+    """Verify the folder of a run that has ended well, seal it, and say in one line what was proven.
+
+    Raises:
+        ChainBroken: the first break; nothing is sealed.
+        OutputNotWritable: the folder cannot be written.
+
+    """
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who has run something pays for it
+
+    (run / seal.FILE).unlink(missing_ok=True)  # of an earlier end, before the run went on
+    verdict, remark = verified(run, scenario, data)
+    if verdict.broken:
+        raise verdict.broken
+    seal.seal(run)
+    return f"{verdict}" + (f"; {remark}" if remark else "")
+
+
 def _tables(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
     """Describe the networks' tensors, or say why that cannot be."""
     if isinstance(scenario.algorithm, Placebo):

@@ -20,7 +20,7 @@ HOMES = {
     "pandas": ["runs.py"],
     "pyarrow": ["export.py"],
     "psutil": ["runtimes/place.py"],
-    "pydantic": ["scenario/", "records.py", "observe/events.py", "observe/outcome.py", "runtimes/place.py"],
+    "pydantic": ["scenario/", "records.py", "observe/events.py", "observe/outcome.py", "runtimes/place.py", "custody/seal.py"],
     "ruamel": ["scenario/"],
     "torch": ["learning/", "runtimes/preload.py"],
     "torchvision": ["learning/"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.checks import checked, refuse_apart, verified
+from fedskd_sim.checks import checked, prove, refuse_apart
 from fedskd_sim.cli.common import (
     CONTEXT,
     DATA,
@@ -106,7 +106,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     try:
         with Progress(Topology.of(order.loaded.scenario), Console()) as progress:
             _carry_out(place, order, progress, launch=launch)
-        proof = _proof(order)
+        proof = prove(order.folder, order.loaded.scenario, order.data)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and hasattr(place, "detach") and not error.args and _wants_to_detach():
             place.detach()
@@ -128,14 +128,6 @@ def _report(order: Order, ended: Outcome, proof: str) -> None:
     click.echo(f"report: {short(order.folder / 'report.html')}")
     click.echo(f"verified: {proof}")
     click.echo(f"{ended.words}; run folder {short(order.folder)}")
-
-
-def _proof(order: Order) -> str:
-    """Prove that what the run has left is whole, and say how; raises ChainBroken with the first break."""
-    verdict, remark = verified(order.folder, order.loaded.scenario, order.data)
-    if verdict.broken:
-        raise verdict.broken
-    return f"{verdict}" + (f"; {remark}" if remark else "")
 
 
 def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:

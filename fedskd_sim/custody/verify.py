@@ -3,7 +3,8 @@
 What is proven: each file in ``records`` has exactly the records that the scenario's program leaves, in order, to its end or as far
 as the run got; where a model or a sum arrives it has the digest with which it left the stop before, and where it sets out, that of
 the home model wherever a record tells it (`fedskd_sim.custody.due.Due.origin`); each file in ``weights`` has the digest under which
-its model was evaluated. Measures, counts of samples and steps, and reasons have no digest: nothing is said of them.
+its model was evaluated. Measures, counts of samples and steps, and reasons have no digest of their own: that nobody has
+changed them since the run ended well is what its seal says (`fedskd_sim.custody.seal`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from fedskd_sim.custody import seal
 from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
 from fedskd_sim.custody.finals import Finals
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
@@ -40,6 +42,8 @@ class Verdict(NamedTuple):
     """Files of weights that have the digest that records say."""
     unchecked: int = 0
     """Those of which that is not known."""
+    sealed: int = 0
+    """Files that are as the run was sealed."""
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -49,7 +53,8 @@ class Verdict(NamedTuple):
         rest = f", {self.unchecked} not compared" if self.unchecked else ""
         open_ = f", {self.begins} begin with a digest that no record tells" if self.begins else ""
         proven = f"{self.records} of {self.due} records, {self.links} links of digests{open_}"
-        return f"{far}: {proven}, {self.weights} files of weights{rest}"
+        sealed = f", {self.sealed} files as they were sealed" if self.sealed else ""
+        return f"{far}: {proven}, {self.weights} files of weights{rest}{sealed}"
 
 
 class Entry(NamedTuple):
@@ -72,7 +77,7 @@ def verify(
         ended: hospitals that are known to have finished their program; whoever has left weights has, too.
 
     Raises:
-        RunUnreadable: it is no run folder, or has no records.
+        RunUnreadable: it is no run folder, has no records, or its seal is damaged.
         ScenarioError: its scenario cannot be read.
 
     """
@@ -83,9 +88,12 @@ def verify(
     finals = Finals(run, proof.scenario, tables or {})
     if not breaks:
         breaks = [((proof.topology.behind, 0), error) for error in finals.breaks(proof.entries())]
+    sealed = seal.read(run)
+    if sealed and not breaks:
+        breaks = [((proof.topology.behind, 1), error) for error in seal.breaks(run, sealed)]
     first = min(breaks, key=lambda one: one[0])[1] if breaks else None
     counts = sum(map(len, proof.found.values())), sum(len(due.steps) for due in proof.due.values())
-    return Verdict(first, *counts, proof.links, proof.begins, finals.equal, finals.unknown)
+    return Verdict(first, *counts, proof.links, proof.begins, finals.equal, finals.unknown, len(sealed.files) if sealed else 0)
 
 
 Found = tuple[tuple[int, int], ChainBroken]
