@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 NAMES = ("hop", "step", "losses", "memory", "start")
-ON_DEMAND = ("cluster", "custody", "deaths", "fuzz", "report", "world")
+ON_DEMAND = ("cluster", "custody", "deaths", "fuzz", "kept", "report", "soak", "world")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
@@ -14,7 +14,7 @@ if __name__ == "__main__":
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"one of {', '.join(NAMES)}, {', '.join(ON_DEMAND)}; default: all but the last six",
+        help=f"one of {', '.join(NAMES)}, {', '.join(ON_DEMAND)}; default: all but the last eight",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
     given = parser.parse_args()
