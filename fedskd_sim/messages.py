@@ -71,7 +71,7 @@ class Traveller:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Chunk:
     """What goes ahead of part ``number`` (from 1) of a traveller's bytes; the last one has the digest of all, the others ''."""
 
     hop: HopId
@@ -163,12 +163,12 @@ class End:
 ToController = Register | Progress | Failed | Done
 FromController = Start | End
 Answer = Ack | Later | Ready
-Message = Traveller | Parcel | Answer | ToController | FromController
+Message = Traveller | Chunk | Answer | ToController | FromController
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its receipt, and its payload bytes."""
+    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its acknowledgement, and its payload bytes."""
 
     hop: HopId
     to: str

@@ -38,7 +38,7 @@ def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
         if method.share > 1:
             yield f"Every model of {method.label} has the work of all by itself: {method.share:g} times the work of the others."
     shared = [method.label for method in methods if method.scenario.algorithm.name in ("fedavg", "fedprox")]
-    if shared and any(method.scenario.prediction.council for method in methods):
-        yield f"All hospitals end with one model under {', '.join(shared)}: their council is that model alone."
+    if shared and any(method.scenario.prediction.ensemble for method in methods):
+        yield f"All hospitals end with one model under {', '.join(shared)}: their ensemble is that model alone."
     if any(method.scenario.algorithm.name == "pooled" for method in methods):
         yield "pooled is not federated: it trains on everybody's data in one place."

@@ -12,11 +12,11 @@ from fedskd_sim.compare.plan import described
 from fedskd_sim.compare.statistics import MOST_SEEDS, Difference
 from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, Row
 from fedskd_sim.report.basis import Basis
-from fedskd_sim.report.notes import OFFSET
+from fedskd_sim.report.notes import ADJUSTED
 from fedskd_sim.report.text import TITLES, percent, size
 
 WIDTH = 118
-NAMES = {**TITLES, OFFSET: "balanced accuracy with offset", "retention": "home retention", "forgetting": "forgetting"}
+NAMES = {**TITLES, ADJUSTED: "balanced accuracy, adjusted", "retention": "home retention", "forgetting": "forgetting"}
 OFF_BUDGET = 0.05
 SMALLEST_P = 0.001
 ROOM = {"difference": 24, "p": 8, "seeds": 8}

@@ -147,14 +147,14 @@ class _Proof:
         wanted = (self.scenario.name, self.scenario.seed, self.scenario.architecture(record.model).name)
         if given != wanted:
             raise _broken(f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)", entry.where)
-        at_home = record.hop == 0 or record.kind == "council"
+        at_home = record.hop == 0 or record.kind == "ensemble"
         if bool(record.digest_in) == at_home or bool(record.digest_out) == (at_home and record.outcome == "evaluated"):
             raise _broken(f"altered: {found} has digests where there are none, or none where there are", entry.where)
         if not all(_DIGEST.fullmatch(text) for text in (record.digest_in, record.digest_out) if text):
             raise _broken("altered: a digest that is none", entry.where)
         if record.outcome not in OUTCOMES.get(record.kind, TRAINING):
             raise _broken(f"altered: {found} was not {record.outcome}", entry.where)
-        taken = record.outcome == "passed" and record.kind == "homecoming" and not self.scenario.prediction.keeps_slow
+        taken = record.outcome == "passed" and record.kind == "homecoming" and not self.scenario.prediction.keeps_averaged
         same = taken or record.kind in ("evaluation", "gather")
         if same and record.digest_in != record.digest_out:
             raise _broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
@@ -166,7 +166,7 @@ class _Proof:
         }
         for entry in (entry for some in self.found.values() for entry in some.values()):
             record = entry.record
-            if record.hop and record.kind != "council":
+            if record.hop and record.kind != "ensemble":
                 sender = self.topology.sender(_stop(record))
                 due = self.due[sender]
                 step = (
@@ -187,7 +187,7 @@ class _Proof:
         """Compare the digest of everything that arrives with that of the stop before it."""
         for some in self.found.values():
             for found, entry in some.items():
-                if not found.hop or found.kind == "council":
+                if not found.hop or found.kind == "ensemble":
                     continue
                 before = self._before(found)
                 if before is None:

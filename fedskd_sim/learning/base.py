@@ -86,7 +86,7 @@ class Learner(Protocol):
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model on the host's test data; None stands for the own home model."""
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Measure all finished models together on the host's test data; None where a hospital does not keep them."""
 
     def results(self) -> Mapping[str, Weights]:

@@ -31,8 +31,8 @@ class CirculatingLearner:
         self.site, self._config = site, config
         self.expected: Mapping[str, Forms] = {name: (spec,) for name, spec in site.specs().items()}
         self._similarity = site.similarity(config.similarity)
-        held = config.similarity.held(config.lock)
-        self._lock = None if held.off else site.similarity(held)
+        held = config.similarity.with_weights(config.self_distillation)
+        self._self_similarity = None if held.off else site.similarity(held)
         self._home: nn.Module
         self._general: Weights | None = None
         self._visitor: nn.Module | None = None
@@ -128,7 +128,7 @@ class CirculatingLearner:
         self.site.settle()
         return self.site.tested(model, self._home if arriving is None else self.site.arrived(model, arriving))
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
@@ -150,10 +150,12 @@ class CirculatingLearner:
         self._unspent = state.numbers["unspent"]
 
     def _exchange(self, model: str, arriving: Weights) -> Exchange:
-        held = self._lock is not None or self._config.lock.kl > 0
+        held = self._self_similarity is not None or self._config.self_distillation.kl > 0
         past = self.site.made(model, arriving).eval() if held else None
         settings = self._config.similarity
-        return Exchange(self._similarity, self._config.mutual_kl, settings.ramp, past, self._lock, self._config.lock.kl)
+        return Exchange(
+            self._similarity, self._config.mutual_kl, settings.ramp, past, self._self_similarity, self._config.self_distillation.kl
+        )
 
 
 def make(ward: Ward) -> CirculatingLearner:

@@ -73,7 +73,7 @@ class LocalLearner:
         self.site.settle()
         return self.site.tested(model, self.model if arriving is None else self.site.arrived(model, arriving))
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:

@@ -61,7 +61,7 @@ class PlaceboLearner:
         """Measure nothing worth knowing."""
         return {"accuracy": Measure(0.0, 1.0)}
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:

@@ -29,13 +29,13 @@ class Exchange:
     """Share of the session over which the weights of the exchange rise from 0."""
     past: nn.Module | None = None
     """The visitor as it arrived, frozen and in evaluation mode; None: nothing holds it."""
-    lock: SimilarityLoss | None = None
-    lock_kl: float = 0.0
+    self_similarity: SimilarityLoss | None = None
+    self_distillation_kl: float = 0.0
 
     def __call__(self, lesson: Lesson) -> Term:
         """Compute the terms of a step."""
         parts: dict[str, Tensor] = {}
-        total = [*self._exchanged(lesson, parts), *self._held(lesson, parts)]
+        total = [*self._exchanged(lesson, parts), *self._self_distilled(lesson, parts)]
         return Term(torch.stack(total).sum() if total else None, parts)
 
     def _exchanged(self, lesson: Lesson, parts: dict[str, Tensor]) -> list[Tensor]:
@@ -54,21 +54,21 @@ class Exchange:
                 total.append(factor * self.mutual_kl * divergence(visitor, resident))
         return total
 
-    def _held(self, lesson: Lesson, parts: dict[str, Tensor]) -> list[Tensor]:
+    def _self_distilled(self, lesson: Lesson, parts: dict[str, Tensor]) -> list[Tensor]:
         if self.past is None:
             return []
         visitor = lesson.outputs[""]
         with torch.no_grad():
             past = answer(self.past, lesson.batch.images, lesson.precision)
         total = []
-        if self.lock is not None:
-            found, levels = self.lock(visitor.taps, past.taps)
-            parts.update({f"lock_{level}": value for level, value in levels.items()})
+        if self.self_similarity is not None:
+            found, levels = self.self_similarity(visitor.taps, past.taps)
+            parts.update({f"self_distillation_{level}": value for level, value in levels.items()})
             total = [] if found is None else [found]
-        if self.lock_kl:
+        if self.self_distillation_kl:
             value = divergence(past, visitor)
-            parts["lock_kl"] = value.detach()
-            total.append(self.lock_kl * value)
+            parts["self_distillation_kl"] = value.detach()
+            total.append(self.self_distillation_kl * value)
         return total
 
 

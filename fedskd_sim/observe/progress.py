@@ -24,11 +24,11 @@ WIDE, NARROW, LEAST_NAME = 100, 72, 12
 """Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most important is."""
 WHAT = {
     "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with", "homecoming": "welcomed home",
-    "gather": "has the average", "council": "asked the council",
+    "gather": "has the average", "ensemble": "asked the ensemble",
 }  # fmt: skip
 
 
-LIGHT = ("evaluation", "council", "reduce", "gather")
+LIGHT = ("evaluation", "ensemble", "reduce", "gather")
 OF_A_SESSION = 1 / 18
 """One forward pass over a fifth of the data, against two models' forward and backward passes (three each) over three fifths."""
 
@@ -106,7 +106,7 @@ class Progress:
                 row.ended(logged.time, light=finished.kind in LIGHT)
                 row.doing = "waiting"
                 if finished.accuracy is not None:
-                    row.accuracy = f"{finished.accuracy:.1%} {'all' if finished.kind == 'council' else finished.model}"
+                    row.accuracy = f"{finished.accuracy:.1%} {'all' if finished.kind == 'ensemble' else finished.model}"
                     self._line(logged.hospital, finished, finished.accuracy)
             case events.Done():
                 row.doing = "done"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from fedskd_sim.errors import FedskdError, HopTimeout, ReceiptTimeout, RegistrationTimeout
+from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HopTimeout, RegistrationTimeout
 from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.program import Program
 from fedskd_sim.scenario import Scenario
@@ -55,7 +55,7 @@ class Closed(NamedTuple):
 
 OTHERS_SPEAK_S = 1.0
 """After a hospital's word that it has waited in vain, how long others may say the same, or what the cause was."""
-CONSEQUENCES = (HopTimeout.exit_code, ReceiptTimeout.exit_code)
+CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
 Effect = Say | Opening | Noted | Opened | Refused | Closed
 
 
@@ -134,7 +134,7 @@ class Registrar:
         waits = self.scenario.timeouts
         if state.suspected:
             return OTHERS_SPEAK_S
-        return 2 * waits.hop + waits.receipt if self.complete(state) else waits.register_
+        return 2 * waits.hop + waits.acknowledgement if self.complete(state) else waits.register_
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> State:
         """Take a run over that was started before, by a controller that is no more; both mappings are by name."""

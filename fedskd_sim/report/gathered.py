@@ -10,7 +10,7 @@ from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.memory import PROBE
 
-KEPT = ("warm_up", "homecoming", "evaluation", "council")
+KEPT = ("warm_up", "homecoming", "evaluation", "ensemble")
 SESSIONS = ("warm_up", "alone", "visit", "homecoming")
 
 

@@ -25,7 +25,7 @@ HEIGHT = 3.1
 
 def shown(patients: Patients) -> list[tuple[HostRows, Row]]:
     """Choose the hospitals that are drawn, each with its own model or, where it has none, with all models together."""
-    drawable = [(host, row) for host in patients.hosts if (row := host.row("own") or host.row("council"))]
+    drawable = [(host, row) for host in patients.hosts if (row := host.row("own") or host.row("ensemble"))]
     return sampled(drawable, MOST_HOSTS)
 
 

@@ -1,7 +1,7 @@
 """Predictions of single patients to what a hospital asks of them, one hospital at a time.
 
 Of every hospital there is a row for its own model (``own``), one for the mean over the models of the others (``others``), one for
-all finished models together (``council``), and, in a run of up to `MOST_CELLS` tests, one for each of the others (``visitor``).
+all finished models together (``ensemble``), and, in a run of up to `MOST_CELLS` tests, one for each of the others (``visitor``).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def assess(
 
     """
     found, first, cells = {}, None, 0
-    tested = {(one.kind, one.model, one.host): one for one in records if one.kind in ("evaluation", "council")}
+    tested = {(one.kind, one.model, one.host): one for one in records if one.kind in ("evaluation", "ensemble")}
     visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
     for file in files(run):
         here = read_file(file)
@@ -182,8 +182,8 @@ def _host(here: Predictions, judged: Sequence[_Judged], *, visitors: bool) -> Ho
 
 
 def _role(here: Predictions, place: int) -> str:
-    if here.kinds[place] == "council":
-        return "council"
+    if here.kinds[place] == "ensemble":
+        return "ensemble"
     return "own" if here.models[place] == here.host else "visitor"
 
 
@@ -217,7 +217,7 @@ def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[in
         name: interval(_mean([one.measures[name] for one in found]), np.mean([drawn[place][name] for place in places], axis=0))
         for name in MEASURES
     }
-    drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "council") else ()
+    drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "ensemble") else ()
     return Row(
         who=who,
         models=tuple(here.models[place] for place in places),

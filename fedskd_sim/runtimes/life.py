@@ -29,7 +29,7 @@ from fedskd_sim.records import own_records
 from fedskd_sim.runtimes.member import FETCHED, MemberOrder, custody_of, desk_of, log_error
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
-from fedskd_sim.transport.parcels import Sound, taken_as_it_is
+from fedskd_sim.transport.chunks import Sound, taken_as_it_is
 from fedskd_sim.transport.zeromq import Goods, Links, Place
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
@@ -161,7 +161,7 @@ def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
     about = {"scenario": ward.scenario.name, "hospital": ward.host, "seed": str(ward.scenario.seed)}
     for suffix, weights in learner.results().items():
         name = ".".join(part for part in (ward.host, suffix) if part)
-        whose = suffix.removeprefix("council.") if suffix.startswith("council.") else ward.host
+        whose = suffix.removeprefix("ensemble.") if suffix.startswith("ensemble.") else ward.host
         about["architecture"] = ward.scenario.architecture(whose).name
         (folder / "weights").mkdir(exist_ok=True)
         save(weights, folder / "weights" / f"{name}.safetensors", about)

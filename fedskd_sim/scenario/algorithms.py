@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
-from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity
+from fedskd_sim.scenario.circulation import Lap, Schedule, SelfDistillation, Similarity
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
 
 Reconcile = Literal["average", "two_track", "replace", "select"]
@@ -22,7 +22,7 @@ Reconcile = Literal["average", "two_track", "replace", "select"]
 
 OFF = Similarity(batch=0.0, pixel=0.0, region=0.0)
 TRAVELLER_FIRST: Mapping[str, Any] = MappingProxyType(
-    {"resident_every": 0, "traveller_start": "own", "stop_work": 1.0, "reconcile": "replace", "lock": {"kl": 1.0}}
+    {"resident_every": 0, "traveller_start": "own", "stop_work": 1.0, "reconcile": "replace", "self_distillation": {"kl": 1.0}}
 )
 
 
@@ -42,7 +42,7 @@ class FedSKD(Part):
     """Weights and form of the distillation."""
     mutual_kl: NonNegative = 0.0
     """Weight of the Kullback-Leibler divergence between the predictions of visitor and resident, the other side detached."""
-    lock: Lock = Lock()
+    self_distillation: SelfDistillation = SelfDistillation()
     """Distillation from the visitor's own past; traveller-first: kl 1."""
     resident_every: Annotated[int, Field(ge=0)] = 1
     """The resident takes a gradient step in every n-th step of a session; 0: never, it only teaches (traveller-first)."""
@@ -182,7 +182,7 @@ class Cyclic(Part):
     """Full circulations."""
     stop_work: Positive = 1.0
     """Passes over the host's data at a stop, in units of ``training.epochs``."""
-    lock_kl: NonNegative = 0.0
+    self_distillation_kl: NonNegative = 0.0
     """Weight of the divergence from the model's own predictions on arrival: with it, the control of traveller-first FedSKD."""
     schedule: Schedule = Schedule()
     """See fedskd."""
@@ -201,7 +201,7 @@ class Cyclic(Part):
         """How models circulate."""
         return FedSKD(
             name="fedskd", preset="traveller-first", rounds=self.rounds, similarity=OFF,
-            stop_work=self.stop_work, lock=Lock(kl=self.lock_kl), schedule=self.schedule,
+            stop_work=self.stop_work, self_distillation=SelfDistillation(kl=self.self_distillation_kl), schedule=self.schedule,
         )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Post:
         self.links = links
         self.started: SimpleQueue[FromController] = SimpleQueue()
         self.arrivals: SimpleQueue[Traveller] = SimpleQueue()
-        self.receipts: SimpleQueue[Answer] = SimpleQueue()
+        self.acknowledgements: SimpleQueue[Answer] = SimpleQueue()
         self.orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.open = True
         self.thread = Thread(target=self._serve)
@@ -112,7 +112,7 @@ class Post:
         self.arrivals.put(traveller)
 
     def answered(self, answer: Answer, by: str) -> None:  # noqa: ARG002 - as a receiver has it
-        self.receipts.put(answer)
+        self.acknowledgements.put(answer)
 
     def said(self, word: FromController) -> None:
         if isinstance(word, Start):
@@ -164,7 +164,7 @@ class Ours:
                 self.here, _ = self._berth(self.before)
                 install(self.here, traveller.weights)
         while self.confirmed < self.sent - len(self.networks) + 2:
-            self.post.receipts.get(timeout=PATIENCE_S)
+            self.post.acknowledgements.get(timeout=PATIENCE_S)
             self.confirmed += 1
         self.berths.prepare(self.before)
         if self.copies:

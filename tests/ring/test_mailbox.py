@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 from wired import LINKS, PATIENCE_S, Book, End, Ring, address, attend, identities
 
-from fedskd_sim.errors import HopTimeout, HospitalCrashed, ReceiptTimeout, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, RegistrationTimeout, RunAborted
 from fedskd_sim.learning.base import NOTHING
 from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.keeper import Past
@@ -41,12 +41,14 @@ from fedskd_sim.transport.zeromq import Goods, Hub, Links, Place
 NAMES = ("north", "east", "south")
 WEIGHTS = {"w": Buffer("uint8", (9,), b"123456789")}
 GOODS = Goods(dict.fromkeys(NAMES, (spec(WEIGHTS),)), plain_room, len(NAMES))
-TERMS = Terms("run", register=PATIENCE_S, hop=PATIENCE_S, receipt=PATIENCE_S, retry=0.2, goodbye=0.2, inbox=1, max_rollbacks=3)
+TERMS = Terms(
+    "run", register=PATIENCE_S, hop=PATIENCE_S, acknowledgement=PATIENCE_S, retry=0.2, goodbye=0.2, inbox=1, max_rollbacks=3
+)
 PLACEBO = """\
 name: placebo
 hospitals: [{{name: north, architecture: buffer}}, {{name: east, architecture: buffer}}, {{name: south, architecture: buffer}}]
 algorithm: {{name: placebo, rounds: {rounds}, buffer_bytes: {size}}}
-timeouts: {{register: 60, hop: 60, receipt: 60, retry: 5, goodbye: {goodbye}}}
+timeouts: {{register: 60, hop: 60, acknowledgement: 60, retry: 5, goodbye: {goodbye}}}
 """
 QUIET = load(Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml").scenario
 
@@ -181,13 +183,13 @@ def test_a_model_is_sent_again_until_its_receiver_is_there(tmp_path: Path) -> No
 
 def test_a_receiver_that_never_answers_is_an_error(tmp_path: Path) -> None:
     """The deadline of the scenario ends the wait, the error names receiver and hop, and the controller is told."""
-    with bed(tmp_path, "north", changed(receipt=0.5)) as at:
+    with bed(tmp_path, "north", changed(acknowledgement=0.5)) as at:
         at.begun()
         at.departed()
-        with pytest.raises(ReceiptTimeout, match="'east' never confirmed the model of 'north', round 1 hop 1"):
+        with pytest.raises(AcknowledgementTimeout, match="'east' never confirmed the model of 'north', round 1 hop 1"):
             at.mailbox.next_task()
         failed = told(at.hub)
-        assert (failed.hospital, failed.code) == ("north", ReceiptTimeout.exit_code)
+        assert (failed.hospital, failed.code) == ("north", AcknowledgementTimeout.exit_code)
 
 
 def changed(**terms: float) -> Terms:

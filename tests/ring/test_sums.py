@@ -118,7 +118,7 @@ def test_fedproto_equals_prototypes_added_up_by_a_server(scenario_file: Callable
 @pytest.mark.parametrize("algorithm", [FML, "{name: fml, rounds: 1}", FEDPROTO])
 def test_sums_give_identical_records_and_weights_everywhere(algorithm: str, scenario_file: Callable, run: Callable) -> None:
     """With what prediction adds, FML and FedProto give the same bytes in memory and as processes."""
-    path = scenario_file(text(algorithm, "{model: slow, council: true, class_offset: 0.5}", norm="batch"))
+    path = scenario_file(text(algorithm, "{model: averaged, ensemble: true, logit_adjustment: 0.5}", norm="batch"))
     assert files(run(path, "memory")) == files(run(path, "processes"))
 
 

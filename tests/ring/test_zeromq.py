@@ -177,7 +177,7 @@ def test_a_model_to_nowhere_is_dropped(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_taken_in_takes_no_memory(tmp_path: Path) -> None:
-    """Its parcels are dropped as they come, only its digest is told, and the next model arrives."""
+    """Its chunks are dropped as they come, only its digest is told, and the next model arrives."""
     with bed("ipc", tmp_path) as ring:
         ring.south.takes = lambda hop: hop.hop == 2
         ring.north.links.send("south", traveller())
@@ -202,7 +202,7 @@ def test_a_model_that_begins_anew_arrives_once(tmp_path: Path) -> None:
 
 
 def test_models_that_arrive_at_once_do_not_mix(tmp_path: Path) -> None:
-    """Parcels of two senders may take turns: each belongs to the model of its sender."""
+    """Chunks of two senders may take turns: each belongs to the model of its sender."""
     with bed("ipc", tmp_path) as ring, ring.knocking("north") as one, ring.knocking("east") as other:
         for both in zip_longest(parts_of(traveller(1)), parts_of(traveller(2))):
             for link, frames in zip((one, other), both, strict=True):
@@ -213,15 +213,15 @@ def test_models_that_arrive_at_once_do_not_mix(tmp_path: Path) -> None:
         assert ring.south.refusals == []
 
 
-@pytest.mark.parametrize("fault", ["a parcel is missing", "a parcel comes twice", "a bit is wrong", "a frame is short"])
+@pytest.mark.parametrize("fault", ["a chunk is missing", "a chunk comes twice", "a bit is wrong", "a frame is short"])
 def test_a_model_that_arrives_damaged_does_not_arrive(fault: str, tmp_path: Path) -> None:
     """It is refused with its sender's name, and when it is sent again it arrives."""
     parts = parts_of(traveller())
     bent = [list(frames) for frames in parts]
     match fault:
-        case "a parcel is missing":
+        case "a chunk is missing":
             del bent[1]
-        case "a parcel comes twice":
+        case "a chunk comes twice":
             bent.insert(1, bent[1])
         case "a bit is wrong":
             bent[1][-1] = bytes([bent[1][-1][0] ^ 1]) + bent[1][-1][1:]
@@ -245,7 +245,7 @@ def rubbish() -> dict[str, list[list[bytes]]]:
         "nothing": [[b""]],
         "an answer": [encode(Ack(traveller().hop))],
         "the controller's word": [encode(Over(1, 0, ""))],
-        "a parcel of no model": [model[1]],
+        "a chunk of no model": [model[1]],
         "a header in two parts": [[*model[0], b""]],
         "a model of another form": parts_of(Traveller(traveller().hop, "north", "cnn", "", {"w": WEIGHTS["w"]}))[:1],
         "a model of nobody": parts_of(Traveller(traveller().hop._replace(model="west"), "north", "cnn", "", WEIGHTS))[:1],

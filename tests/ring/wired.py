@@ -32,7 +32,7 @@ from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, Timing, to_line
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
-from fedskd_sim.transport.parcels import packed
+from fedskd_sim.transport.chunks import packed
 from fedskd_sim.transport.zeromq import Goods, Hub, Identity, Keys, Links, Passwords, Place
 from fedskd_sim.transport.zeromq.sockets import Arrival, Inbox
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, get_args
 import msgpack
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
-from fedskd_sim.messages import Buffer, HopId, Message, Parcel, Traveller, plain_room, spec
-from fedskd_sim.transport.parcels import FRAMES, Assembly, packed
-from fedskd_sim.transport.wire import _FIELDS, CONTROL, announced, book, decode, encode, header, parcel, travellers
+from fedskd_sim.messages import Buffer, Chunk, HopId, Message, Traveller, plain_room, spec
+from fedskd_sim.transport.chunks import FRAMES, Assembly, packed
+from fedskd_sim.transport.wire import _FIELDS, CONTROL, announced, book, chunk, decode, encode, header, travellers
 
 NAMES = ("north", "south", "east")
 TABLES = {
@@ -56,7 +56,7 @@ class Fuzzer:
     def honest(self) -> list[Frames]:
         """Write what a member could send: any kind of message, with fields drawn by their annotations."""
         kind = self.draw.choice(get_args(Message))
-        if kind is Parcel:
+        if kind is Chunk:
             kind = Traveller
         values = {name: self.value(form) for name, form in _FIELDS[kind.__name__].items()}
         if kind is Traveller:
@@ -259,8 +259,8 @@ def models(messages: Sequence[Frames]) -> Iterator[Traveller]:
                 assembly = None
                 traveller, table = announced(values, EXPECTED)
                 assembly = Assembly(traveller, table, plain_room)
-            elif kind is Parcel:
-                label = parcel(values)
+            elif kind is Chunk:
+                label = chunk(values)
                 arrived = assembly.add(label, frames[1:]) if assembly else None
                 if arrived:
                     assert spec(arrived.weights) in EXPECTED[arrived.hop.model]

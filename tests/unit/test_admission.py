@@ -166,7 +166,7 @@ def test_a_grid_of_a_level_that_is_off_does_not_matter(scenario_file: Callable) 
     [
         ("{pixel_grid: 8}", "{pixel_grid: 8, pixel_tap: deep}", "pixel_grid 8 is finer"),
         ("{region_grid: 8, region_tap: mid}", "{region_grid: 8}", "region_grid 8 is finer"),
-        ("{region: 0, region_grid: 8}", "{region: 0, region_grid: 8}\n  lock: {region: 1}", "region_grid 8 is finer"),
+        ("{region: 0, region_grid: 8}", "{region: 0, region_grid: 8}\n  self_distillation: {region: 1}", "region_grid 8 is finer"),
     ],
 )
 def test_a_grid_has_to_fit_the_map_that_its_level_compares(

@@ -14,7 +14,7 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, export, snapshot, tensor_of
 from fedskd_sim.messages import HopId, Traveller, Weights, digest, spec
 from fedskd_sim.scenario import load
-from fedskd_sim.transport.parcels import packed, unpacked
+from fedskd_sim.transport.chunks import packed, unpacked
 from fedskd_sim.transport.wire import travellers
 
 
@@ -80,7 +80,7 @@ def test_what_is_not_expected_is_built_as_usual(what: str) -> None:
 
 
 def test_what_travels_beside_a_model_has_memory_of_its_own() -> None:
-    """A slow copy on board does not keep the model from its network."""
+    """A averaged weights on board do not keep the model from its network."""
     at = berths()
     at.prepare("north")
     fast, slow = export(network(1)), {f"slow/{name}": buffer for name, buffer in export(network(2)).items()}

@@ -335,7 +335,7 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
     """What a hospital predicts with is the same whenever it is chosen, also of a network that draws in training mode."""
     text = "{name: a, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}, {name: b, architecture: cnn-plain}"
     data = "{name: synthetic-skin, samples: 30, image_size: 16, classes: 3}"
-    scenario = f"name: draws\ndata: {data}\nhospitals: [{text}]\nalgorithm: {{name: local}}\nprediction: {{model: slow}}\n"
+    scenario = f"name: draws\ndata: {data}\nhospitals: [{text}]\nalgorithm: {{name: local}}\nprediction: {{model: averaged}}\n"
     learner = make(Ward(load(scenario_file(scenario)).scenario, "a"))
     learner.warm_up()
     made = learner.site.made

@@ -9,9 +9,9 @@ import msgpack
 import pytest
 
 from fedskd_sim.errors import BadMessage
-from fedskd_sim.messages import Buffer, Failed, HopId, Parcel, Start, TensorSpec, Traveller, plain_room, spec
-from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, SMALL_BYTES, Assembly, cut
-from fedskd_sim.transport.parcels import packed as parcels
+from fedskd_sim.messages import Buffer, Chunk, Failed, HopId, Start, TensorSpec, Traveller, plain_room, spec
+from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, SMALL_BYTES, Assembly, cut
+from fedskd_sim.transport.chunks import packed as chunks
 from fedskd_sim.transport.wire import (
     _FIELDS,
     CODE_LIMIT,
@@ -124,16 +124,16 @@ def test_the_address_book_fits_its_limit_and_no_other(members: int) -> None:
             decode(encode(start))
 
 
-@pytest.mark.parametrize("sizes", [[SMALL_BYTES, 1] * 64, [SMALL_BYTES - 1] * 64, [1, SMALL_BYTES] * 64, [PARCEL_BYTES + 1, 1] * 3])
-def test_no_parcel_has_more_frames_than_an_inbox_takes(sizes: list[int]) -> None:
-    """Whatever the tensors are, a parcel and its header have at most `FRAMES` frames; the worst case comes near."""
+@pytest.mark.parametrize("sizes", [[SMALL_BYTES, 1] * 64, [SMALL_BYTES - 1] * 64, [1, SMALL_BYTES] * 64, [CHUNK_BYTES + 1, 1] * 3])
+def test_no_chunk_has_more_frames_than_an_inbox_takes(sizes: list[int]) -> None:
+    """Whatever the tensors are, a chunk and its header have at most `FRAMES` frames; the worst case comes near."""
     plan = cut({str(index): TensorSpec("uint8", (size,)) for index, size in enumerate(sizes)})
     assert max(len(parts) for parts in plan) + 1 <= FRAMES
 
 
 def test_a_model_that_never_arrives_takes_the_memory_of_what_has_come() -> None:
-    """A header alone takes none; a parcel takes that of the tensors it begins; one of another size than announced takes none."""
-    weights = {str(index): Buffer("uint8", (PARCEL_BYTES,), bytes(PARCEL_BYTES)) for index in range(4)}
+    """A header alone takes none; a chunk takes that of the tensors it begins; one of another size than announced takes none."""
+    weights = {str(index): Buffer("uint8", (CHUNK_BYTES,), bytes(CHUNK_BYTES)) for index in range(4)}
     traveller = Traveller(HopId(*(VALUES[form] for form in _FIELDS["HopId"].values())), "south", "cnn", "", weights)
     taken: list[tuple[str, int]] = []
 
@@ -143,11 +143,11 @@ def test_a_model_that_never_arrives_takes_the_memory_of_what_has_come() -> None:
 
     assembly = Assembly(traveller, spec(weights), room)
     assert taken == []
-    messages = list(parcels(traveller))[1:]
+    messages = list(chunks(traveller))[1:]
     for number in (1, 2):
-        assert assembly.add(Parcel(traveller.hop, number, ""), messages[number - 1][1:]) is None
-        assert taken == [(str(index), PARCEL_BYTES) for index in range(number)]
-    for frames in ([bytes(PARCEL_BYTES - 1)], [bytes(PARCEL_BYTES + 1)], [bytes(PARCEL_BYTES), b""], []):
+        assert assembly.add(Chunk(traveller.hop, number, ""), messages[number - 1][1:]) is None
+        assert taken == [(str(index), CHUNK_BYTES) for index in range(number)]
+    for frames in ([bytes(CHUNK_BYTES - 1)], [bytes(CHUNK_BYTES + 1)], [bytes(CHUNK_BYTES), b""], []):
         with pytest.raises(BadMessage):
-            assembly.add(Parcel(traveller.hop, 3, ""), frames)
+            assembly.add(Chunk(traveller.hop, 3, ""), frames)
     assert len(taken) == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedskd_sim.errors import HopTimeout, HospitalCrashed, NonFiniteLoss, ReceiptTimeout, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, NonFiniteLoss, RegistrationTimeout, RunAborted
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program, Step
 from fedskd_sim.protocol.delivery import PATIENT_RETRIES
@@ -55,7 +55,7 @@ from fedskd_sim.records import Measure, Record
 from fedskd_sim.topology import Topology
 
 NAMES = ("a", "b", "c", "d")
-TERMS = Terms("run", register=7, hop=100, receipt=10, retry=1, goodbye=3, inbox=1, max_rollbacks=2)
+TERMS = Terms("run", register=7, hop=100, acknowledgement=10, retry=1, goodbye=3, inbox=1, max_rollbacks=2)
 RING = Topology(NAMES, 2)
 B = Hospital.of(RING, "b", TERMS)
 A1, D2, C3, B4 = (HopId("run", 1, model, 1, hop) for model, hop in (("a", 1), ("d", 2), ("c", 3), ("b", 4)))
@@ -297,7 +297,7 @@ def test_what_was_sent_is_kept_until_it_is_safe() -> None:
 
 
 def test_silence_is_answered_with_retries_and_ends_in_time() -> None:
-    """Each attempt waits longer, all together `timeouts.receipt`; then the error names receiver, hop and tries."""
+    """Each attempt waits longer, all together `timeouts.acknowledgement`; then the error names receiver, hop and tries."""
     state, attempt, waits = sent(), 1, []
     while True:
         before = state
@@ -311,12 +311,12 @@ def test_silence_is_answered_with_retries_and_ends_in_time() -> None:
         assert wait.timer == Unanswered(OUT, attempt)
         waits.append(wait.seconds)
         assert after(Unanswered(OUT, attempt - 1), state=state) == (state, [])
-    assert 1 + sum(waits) == TERMS.receipt
+    assert 1 + sum(waits) == TERMS.acknowledgement
     assert sorted(waits[:-1]) == waits[:-1]
     error = effects[-1].error
-    assert isinstance(error, ReceiptTimeout)
+    assert isinstance(error, AcknowledgementTimeout)
     assert f"'c' never confirmed the model of 'b', round 1 hop 1, in 10 s and {attempt} tries" in error.message
-    assert effects[0] == Tell(Failed(1, "b", ReceiptTimeout.exit_code, error.message))
+    assert effects[0] == Tell(Failed(1, "b", AcknowledgementTimeout.exit_code, error.message))
     assert not before.over
     assert state.over
 
@@ -324,7 +324,7 @@ def test_silence_is_answered_with_retries_and_ends_in_time() -> None:
 def test_a_receiver_that_asks_for_patience_is_alive() -> None:
     """`Later` stops the retries for a while and forgets the silence, `Ready` sends at once; old attempts are nothing."""
     state, effects = after(Unanswered(OUT, 1), Deferred(OUT, "c"), state=sent())
-    assert effects == [Wait(min(TERMS.receipt, PATIENT_RETRIES * TERMS.retry), Unanswered(OUT, 3))]
+    assert effects == [Wait(min(TERMS.acknowledgement, PATIENT_RETRIES * TERMS.retry), Unanswered(OUT, 3))]
     assert state.outbox[OUT] == Departure("c", Model(1, "o"), 3)
     assert after(Unanswered(OUT, 2), state=state) == (state, [])
     called, effects = after(Wanted(OUT, "c"), state=state)

@@ -31,7 +31,7 @@ hospitals:
 {hospitals}
 algorithm: {algorithm}
 prediction: {prediction}
-timeouts: {{register: 1000000, hop: 1000000, receipt: 1000000, goodbye: 1000000}}
+timeouts: {{register: 1000000, hop: 1000000, acknowledgement: 1000000, goodbye: 1000000}}
 """
 ARCHITECTURE = "architecture: {name: cnn-plain, options: {width: 8}}"
 SHAPES: Mapping[str, tuple[str, str]] = {
@@ -48,7 +48,7 @@ SHAPES: Mapping[str, tuple[str, str]] = {
     "fml": ("{name: fml, rounds: 2}", "{}"),
     "fedproto": ("{name: fedproto, rounds: 2}", "{}"),
     "placebo": ("{name: placebo, rounds: 2}", "{}"),
-    "ensemble": ("{name: fedskd, rounds: 2}", "{council: true}"),
+    "ensemble": ("{name: fedskd, rounds: 2}", "{ensemble: true}"),
 }
 """Algorithm and prediction of a scenario, by what it is about."""
 
@@ -140,8 +140,8 @@ class Symbols:
         self.kept[model] = tested
         return {"accuracy": Measure(float(mixed(self.host, tested)[0]), 256.0)}
 
-    def council(self) -> Measures | None:
-        if not self.scenario.prediction.council:
+    def ensemble(self) -> Measures | None:
+        if not self.scenario.prediction.ensemble:
             return None
         return {"accuracy": Measure(float(mixed(sorted(self.kept.items()))[0]), 256.0)}
 

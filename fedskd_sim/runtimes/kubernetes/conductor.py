@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError, HopTimeout, PodCannotStart, ReceiptTimeout, RegistrationTimeout
+from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HopTimeout, PodCannotStart, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
@@ -34,7 +34,7 @@ STUCK = 0.5
 """What the cluster tries again may fail for this part of the time until all must be up."""
 COMPLAINTS_S = 3.0
 COMPONENT = "app.kubernetes.io/component=hospital"
-CONSEQUENCES = (HopTimeout.exit_code, ReceiptTimeout.exit_code)
+CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
 
 
 @dataclass

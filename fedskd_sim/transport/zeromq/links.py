@@ -17,12 +17,12 @@ from fedskd_sim.messages import (
     CONTROLLER,
     Ack,
     Answer,
+    Chunk,
     End,
     Forms,
     FromController,
     HopId,
     Later,
-    Parcel,
     Progress,
     Ready,
     Room,
@@ -30,8 +30,8 @@ from fedskd_sim.messages import (
     ToController,
     Traveller,
 )
-from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, Assembly, Sound, count, packed, taken_as_it_is
-from fedskd_sim.transport.wire import Limits, announced, bad, book, decode, encode, header, parcel, travellers
+from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, Assembly, Sound, count, packed, taken_as_it_is
+from fedskd_sim.transport.wire import Limits, announced, bad, book, chunk, decode, encode, header, travellers
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.sockets import Endpoint, take
 
@@ -116,7 +116,7 @@ class Links:
         self._lock, self._closed = Lock(), False
         self._endpoint = Endpoint(place.name, place.keys)
         try:
-            self._inbox = self._endpoint.listen(place.bind, max(PARCEL_BYTES, goods.limits.size), FRAMES)
+            self._inbox = self._endpoint.listen(place.bind, max(CHUNK_BYTES, goods.limits.size), FRAMES)
             self._controller = self._endpoint.connect(place.controller, CONTROLLER, largest=goods.words.size)
         except FedskdError:
             self._endpoint.close()
@@ -230,7 +230,7 @@ class Links:
                 return
 
     def _arrival(self, sender: str, frames: list[memoryview], receiver: Receiver) -> Traveller | None:
-        """Take a header, a parcel or a call; gives the model that it completes. Raises WireError for what no member would send."""
+        """Take a header, a chunk or a call; gives the model that it completes. Raises WireError for what no member would send."""
         kind, values = header(frames, self._goods.limits)
         if kind is Traveller:
             if len(frames) > 1:
@@ -246,9 +246,9 @@ class Links:
         if kind is Ready:
             self._answer(sender, frames, receiver)
             return None
-        if kind is not Parcel:
+        if kind is not Chunk:
             raise bad(f"{kind.__name__} from nowhere")
-        label = parcel(values)
+        label = chunk(values)
         if sender in self._arriving:
             return self._arriving[sender].add(label, frames[1:])
         if self._passing.get(sender) != label.hop:
