@@ -31,7 +31,7 @@ class TensorSpec(NamedTuple):
 
 CONTROLLER = "controller"
 Weights = Mapping[str, Buffer]
-Room = Callable[[str, str, int], memoryview]
+Allocate = Callable[[str, str, int], memoryview]
 """Gives writable memory in which a tensor arrives: for which model, which tensor, and how many bytes."""
 Spec = Mapping[str, TensorSpec]
 Forms = tuple[Spec, ...]
@@ -178,8 +178,8 @@ class Transfer:
     tries: int
 
 
-def plain_room(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of a Room
-    """Give memory that is as good as any; `fedskd_sim.learning.berths` gives that of a network."""
+def allocate_plain(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of an Allocate
+    """Give memory that is as good as any; `fedskd_sim.learning.receive_buffers` gives that of a network."""
     return memoryview(bytearray(size))
 
 

@@ -42,7 +42,7 @@ EXACT = 1e-9
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
 Kind = Literal["warm_up", "alone", "visit", "homecoming", "reduce", "gather", "evaluation", "ensemble"]
 """What a stop was; ``alone``: the host's own model trained without a visitor, ``ensemble``: all finished models asked together."""
-Outcome = Literal["trained", "rolled_back", "passed", "evaluated"]
+StepOutcome = Literal["trained", "rolled_back", "passed", "evaluated"]
 
 
 class Measure(NamedTuple):
@@ -87,7 +87,7 @@ class Record:
     host: str
     model: str
     architecture: str
-    outcome: Outcome
+    outcome: StepOutcome
     reason: str = ""
     samples: Whole = 0
     steps: Whole = 0

@@ -36,7 +36,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MethodRow:
     """One method over all seeds; a missing value is NaN."""
 
     method: Method
@@ -63,7 +63,7 @@ class Row:
 class Comparison:
     """All methods, the control among them; ``seeds`` are those that every method has finished."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
     control: str
     seeds: tuple[int, ...]
     notes: tuple[str, ...]

@@ -75,7 +75,7 @@ class Due:
         prediction, algorithm = self.scenario.prediction, self.scenario.algorithm
         if prediction.keeps_averaged or (last and (prediction.ensemble or prediction.model != "reconciled")):
             return None
-        if self.topology.lap == "reduction":
+        if self.topology.pattern == "all_reduce":
             alone = Mark(round_ - 1, 0, "alone", self.host, self.host)
             return alone if last and isinstance(algorithm, FML | FedProto) else None
         if before is None or (apart(self.scenario) and round_ > 1):

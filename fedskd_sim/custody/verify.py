@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
         return f"{far}: {proven}, {self.weights} files of weights{rest}"
 
 
-class Entry(NamedTuple):
+class FoundRecord(NamedTuple):
     """A record and where it stands."""
 
     record: Record
@@ -97,7 +97,7 @@ class _Proof:
         self.run, self.scenario, self.topology = run, scenario, Topology.of(scenario)
         self.due = {name: Due(scenario, self.topology, name) for name in scenario.names}
         self.ended = {*ended, *(name for name in scenario.names if (run / "weights" / f"{name}.safetensors").exists())}
-        self.found: dict[str, dict[Mark, Entry]] = {name: {} for name in scenario.names}
+        self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
         self.links = self.begins = 0
 
     def entries(self) -> Iterator[Record]:
@@ -123,16 +123,16 @@ class _Proof:
                     if not line.endswith(b"\n"):
                         raise _broken("torn: the last line has no end", where)
                     record = parse_record(line)
-                    self._compare(Entry(record, where), expected, due, raw[number:])
+                    self._compare(FoundRecord(record, where), expected, due, raw[number:])
                 except ChainBroken as error:
                     yield when, error
                     break
                 except ValueError as error:
                     yield when, _broken(f"altered: no record can be read: {error}", where)
                     break
-                self.found[name][mark(record)] = Entry(record, where)
+                self.found[name][mark(record)] = FoundRecord(record, where)
 
-    def _compare(self, entry: Entry, expected: Mark | None, due: Due, rest: list[bytes]) -> None:
+    def _compare(self, entry: FoundRecord, expected: Mark | None, due: Due, rest: list[bytes]) -> None:
         """Raise for a record that is not the one that is due, or whose fields are not this scenario's."""
         record, found = entry.record, mark(entry.record)
         if found != expected:
@@ -198,7 +198,7 @@ class _Proof:
                     digests = f"{entry.record.digest_in}, and left with {before.record.digest_out} ({before.where})"
                     yield found[:2], _broken(f"altered: {found} arrived with the digest {digests}", entry.where)
 
-    def _before(self, found: Mark) -> Entry | None:
+    def _before(self, found: Mark) -> FoundRecord | None:
         """Give the record of the stop before one, if it is known which that is, and it is there."""
         if found.hop == 1:
             origin = self.due[found.model].origin(found.round)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedskd_sim.learning.answers import Tested
-from fedskd_sim.learning.base import Learner, LearnerState, Measures, Session, Ward
+from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.evaluate import logits_of, measure_adjusted
 from fedskd_sim.learning.reconcile import mean
@@ -38,10 +38,10 @@ class Inner(Sited, Learner, Protocol):
 class Predicting:
     """A learner around another one; what travels in training rounds is the other's weights and, if kept, the averaged weights."""
 
-    def __init__(self, inner: Inner, ward: Ward) -> None:
+    def __init__(self, inner: Inner, context: LearnerContext) -> None:
         """Add the forms in which averaged weights and finished models travel."""
-        self._inner, self.site, self._settings = inner, inner.site, ward.scenario.prediction
-        self._topology = ward.topology
+        self._inner, self.site, self._settings = inner, inner.site, context.scenario.prediction
+        self._topology = context.topology
         self._keeps_last = self._settings.ensemble or self._settings.model in ("last", "mix")
         self.expected: Mapping[str, Forms] = {name: self._forms(forms) for name, forms in inner.expected.items()}
         self._averaged: Weights = {}
@@ -59,7 +59,7 @@ class Predicting:
     def alone(self, round_: int) -> Session | None:
         """Let the other train alone."""
         session = self._inner.alone(round_)
-        if session is not None and self._topology.lap == "none":
+        if session is not None and self._topology.pattern == "none":
             self._snapped(session.weights, round_)
         return session
 
@@ -67,7 +67,9 @@ class Predicting:
         """Give the other's traveller with its averaged weights; for the evaluation, what this hospital predicts with."""
         if round_ <= self._topology.rounds:
             weights = self._inner.depart(round_)
-            return joined(weights, AVERAGED, self._averaged) if self._averaged and self._topology.lap == "circulation" else weights
+            return (
+                joined(weights, AVERAGED, self._averaged) if self._averaged and self._topology.pattern == "circulation" else weights
+            )
         self.site.settle()
         chosen = self._decided()
         shown = self._inner.depart(round_) if self._settings.model == "reconciled" else chosen

@@ -34,7 +34,7 @@ OF_A_SESSION = 1 / 18
 
 
 @dataclass
-class Row:
+class HospitalRow:
     """What one hospital is at."""
 
     doing: str = "starting"
@@ -61,15 +61,15 @@ class Row:
         self.began = None
 
 
-class Progress:
+class LiveView:
     """Shows who hosts whom; use as a context manager and feed it events."""
 
     def __init__(self, topology: Topology, console: Console, *, quiet: bool = False) -> None:
         """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home; ``quiet``: no lines."""
         self._topology, self._console, self._quiet = topology, console, quiet
-        sums = topology.rounds * (2 * topology.size - 2) if topology.lap == "reduction" else 0
+        sums = topology.rounds * (2 * topology.size - 2) if topology.pattern == "all_reduce" else 0
         self._rows = {
-            name: Row(total=Program(topology, name).recorded, light=topology.size + (sums if topology.trains(name) else 0))
+            name: HospitalRow(total=Program(topology, name).recorded, light=topology.size + (sums if topology.trains(name) else 0))
             for name in topology.names
         }
         self._started = clock.now()

@@ -28,7 +28,7 @@ MEASURES = ("accuracy", "balanced_accuracy", "auc")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Row:
+class PatientRow:
     """What one model, or several, are worth for the patients of a hospital; classes without patients have NaN.
 
     Of several models, measures are means over them, ``confusion`` (row: class, column: decision) and ``calibration`` take all their
@@ -51,7 +51,7 @@ class HostRows:
 
     name: str
     counts: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PatientRow, ...]
     unanswered: tuple[str, ...]
 
     @property
@@ -69,7 +69,7 @@ class HostRows:
         """The balanced accuracy of whoever answers without a look at the patient: one over the classes that it has."""
         return 1 / sum(count > 0 for count in self.counts)
 
-    def row(self, who: str) -> Row | None:
+    def row(self, who: str) -> PatientRow | None:
         """Find a row."""
         return next((row for row in self.rows if row.who == who), None)
 
@@ -206,7 +206,7 @@ def _draw(here: Predictions, draws: Resampling, places: Sequence[int], with_area
     }
 
 
-def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws) -> Row:
+def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws) -> PatientRow:
     who, places = whose
     answers, found = [here.probabilities[place] for place in places], [judged[place] for place in places]
     areas = np.mean([one.areas for one in found], axis=0)
@@ -218,7 +218,7 @@ def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[in
         for name in MEASURES
     }
     drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "ensemble") else ()
-    return Row(
+    return PatientRow(
         who=who,
         models=tuple(here.models[place] for place in places),
         measures=measures,

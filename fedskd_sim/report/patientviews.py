@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.report.patients import HostRows, Patients, Row
+from fedskd_sim.report.patients import HostRows, PatientRow, Patients
 from fedskd_sim.report.resampling import Interval
 
 NAME = 18
@@ -92,7 +92,7 @@ def as_plain(patients: Patients) -> dict[str, Any]:
     return {"split": patients.split, "classes": list(patients.classes), "hosts": hosts}
 
 
-def _row(row: Row, classes: Sequence[str]) -> dict[str, Any]:
+def _row(row: PatientRow, classes: Sequence[str]) -> dict[str, Any]:
     bins = row.calibration
     return {
         "who": row.who,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
-from fedskd_sim.report.gathered import Counts, Gathered, Step, most_steps
+from fedskd_sim.report.gathered import Counts, Gathered, GatheredStep, most_steps
 from fedskd_sim.report.memory import Remembered, remembered
 from fedskd_sim.report.notes import ensemble, mean, notes, unseen
 from fedskd_sim.report.patients import Patients
@@ -65,7 +65,7 @@ class Summary:
     matrices: Mapping[str, Matrix]
     bases: tuple[Basis, ...]
     """What each hospital tests models on."""
-    ways: Mapping[str, Sequence[Step]]
+    ways: Mapping[str, Sequence[GatheredStep]]
     ensemble: Mapping[str, float]
     """Mean over the hospitals of what the ensemble of all finished models scores; empty where no hospital keeps them."""
     unseen: Mapping[str, float]
@@ -180,7 +180,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _listed(steps: Sequence[Step], models: int) -> list[dict[str, Any]]:
+def _listed(steps: Sequence[GatheredStep], models: int) -> list[dict[str, Any]]:
     return [{name: _value(value) for name, value in step._asdict().items()} for step in sampled(steps, most_steps(models))]
 
 

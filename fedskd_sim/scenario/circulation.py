@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
 
-Lap = Literal["circulation", "reduction", "none"]
+CommunicationPattern = Literal["circulation", "all_reduce", "none"]
 """How models move in a round, see `fedskd_sim.topology`."""
 Grid = Annotated[int, Field(ge=1, le=64)]
 Tap = Literal["mid", "deep"]

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fedskd_sim.errors import DigestMismatch
-from fedskd_sim.messages import Buffer, Chunk, Fingerprint, Forms, Message, Room, Spec, TensorSpec, Traveller, bytes_of, spec
+from fedskd_sim.messages import Allocate, Buffer, Chunk, Fingerprint, Forms, Message, Spec, TensorSpec, Traveller, bytes_of, spec
 from fedskd_sim.transport.wire import Frame, Limits, announced, bad, chunk, decode, encode, header
 
 CHUNK_BYTES = 2 << 20
@@ -102,9 +102,9 @@ def taken_as_it_is(dtype: str, data: memoryview) -> bool:  # noqa: ARG001 - the 
 class Assembly:
     """A traveller that is arriving."""
 
-    def __init__(self, traveller: Traveller, table: Spec, room: Room, sound: Sound = taken_as_it_is) -> None:
+    def __init__(self, traveller: Traveller, table: Spec, allocate: Allocate, sound: Sound = taken_as_it_is) -> None:
         """Wait for the first chunk; see `announced` for the arguments. Memory is asked for as tensors begin."""
-        self._traveller, self._table, self._room, self._sound = traveller, table, room, sound
+        self._traveller, self._table, self._allocate, self._sound = traveller, table, allocate, sound
         self._unsound = ""
         self._plan = cut(table)
         self._mark = Fingerprint(table)
@@ -135,7 +135,7 @@ class Assembly:
         place = 0
         for name, start, end in pieces:
             if start == 0:
-                self._memory[name] = self._room(self._traveller.hop.model, name, bytes_of(self._table[name]))
+                self._memory[name] = self._allocate(self._traveller.hop.model, name, bytes_of(self._table[name]))
             self._memory[name][start:end] = frame[place : place + end - start]
             place += end - start
             form = self._table[name]
@@ -153,12 +153,12 @@ class Assembly:
         return replace(traveller, digest=label.digest, weights=weights)
 
 
-def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], room: Room, limits: Limits) -> Message:
+def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], allocate: Allocate, limits: Limits) -> Message:
     """Undo `packed`; raises as `decode`, `announced` and `Assembly.add`."""
     kind, values = header(messages[0], limits)
     if kind is not Traveller:
         return decode(messages[0], limits)
-    assembly = Assembly(*announced(values, expected), room)
+    assembly = Assembly(*announced(values, expected), allocate)
     for label, *frames in messages[1:]:
         kind, values = header([label])
         if kind is not Chunk:

@@ -65,12 +65,12 @@ def encode(message: Message) -> list[Frame]:
     return [msgpack.packb([VERSION, kind, values])]
 
 
-def book(members: int) -> Limits:
+def limit_address_book(members: int) -> Limits:
     """Limit the controller's words, the longest of which is the address book."""
     return Limits(CONTROL.size + members * ENTRY_BYTES, max(CONTROL.items, members))
 
 
-def travellers(expected: Mapping[str, Forms]) -> Limits:
+def limit_travellers(expected: Mapping[str, Forms]) -> Limits:
     """Limit the headers of travellers by the largest table of tensors that any of them has."""
     tables = [[[name, *form] for name, form in spec.items()] for forms in expected.values() for spec in forms]
     size = max((len(msgpack.packb(table)) for table in tables), default=0)

@@ -9,13 +9,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from wired import LINKS, PATIENCE_S, Book, End, Ring, address, attend, identities
+from wired import LINKS, PATIENCE_S, End, RecordList, Ring, address, attend, identities
 
 from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, RegistrationTimeout, RunAborted
 from fedskd_sim.learning.base import NOTHING
-from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.keeper import Past
 from fedskd_sim.member.mailbox import Mailbox
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Task
 from fedskd_sim.messages import (
     CONTROLLER,
@@ -28,19 +28,19 @@ from fedskd_sim.messages import (
     Register,
     Start,
     Traveller,
-    plain_room,
+    allocate_plain,
     spec,
 )
 from fedskd_sim.messages import End as Over
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Topology
-from fedskd_sim.transport.zeromq import Goods, Hub, Links, Place
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place
 
 NAMES = ("north", "east", "south")
 WEIGHTS = {"w": Buffer("uint8", (9,), b"123456789")}
-GOODS = Goods(dict.fromkeys(NAMES, (spec(WEIGHTS),)), plain_room, len(NAMES))
+INCOMING = Incoming(dict.fromkeys(NAMES, (spec(WEIGHTS),)), allocate_plain, len(NAMES))
 TERMS = Terms(
     "run", register=PATIENCE_S, hop=PATIENCE_S, acknowledgement=PATIENCE_S, retry=0.2, goodbye=0.2, inbox=1, max_rollbacks=3
 )
@@ -70,12 +70,12 @@ class Bed:
         self.events: list[object] = []
         links = self.links(name)
         register = Register("run", 1, name, links.address, "", "")
-        machine = Hospital.of(Topology(NAMES, 2), name, terms)
-        self.mailbox = Mailbox(machine, links, Desk(QUIET, name, Book(), self.events.append), register)
+        machine = HospitalMachine.of(Topology(NAMES, 2), name, terms)
+        self.mailbox = Mailbox(machine, links, Reporter(QUIET, name, RecordList(), self.events.append), register)
         self.ends: dict[str, End] = {}
 
     def links(self, name: str) -> Links:
-        return Links(Place(name, address("ipc", self.folder, name), self.hub.address, self.identities[name]), GOODS)
+        return Links(Place(name, address("ipc", self.folder, name), self.hub.address, self.identities[name]), INCOMING)
 
     def neighbour(self, name: str) -> End:
         """Let a neighbour appear, which knows where everybody is."""
@@ -176,7 +176,7 @@ def test_a_model_is_sent_again_until_its_receiver_is_there(tmp_path: Path) -> No
         east.links.reply("north", Ack(hop("north", 1)))
         south = at.neighbour("south")
         south.links.reply("north", Ack(hop("north", 1)))
-        transfers = at.mailbox.shell.desk.books
+        transfers = at.mailbox.shell.reporter.ledger
         attend(east, until=lambda: not at.mailbox.shell.state.outbox)
         assert transfers == []
 

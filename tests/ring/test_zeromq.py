@@ -31,20 +31,20 @@ from fedskd_sim.messages import (
     Register,
     Start,
     Traveller,
+    allocate_plain,
     digest,
-    plain_room,
     spec,
 )
 from fedskd_sim.messages import End as Over
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import CONTROL_LIMIT, encode
-from fedskd_sim.transport.zeromq import Goods, Hub, Links, Place
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place
 from fedskd_sim.transport.zeromq.links import AT_A_TIME, WORDS_KEPT
 from fedskd_sim.transport.zeromq.sockets import ENVELOPE
 
 NAMES = ("north", "south", "east")
 WEIGHTS = {"w": Buffer("float32", (750, 1000), bytes(range(250)) * 12_000), "n": Buffer("int64", (), bytes(8))}
-GOODS = Goods(dict.fromkeys(NAMES, (spec(WEIGHTS),)), plain_room, len(NAMES), finite)
+INCOMING = Incoming(dict.fromkeys(NAMES, (spec(WEIGHTS),)), allocate_plain, len(NAMES), finite)
 
 
 def traveller(hop: int = 1, run: str = "run") -> Traveller:
@@ -65,7 +65,7 @@ class Bed:
 
     def end(self, name: str) -> End:
         place = Place(name, address(self.kind, self.folder, name), self.hub.address, self.identities[name])
-        return End(Links(place, GOODS))
+        return End(Links(place, INCOMING))
 
     def knocking(self, name: str, peer: str = "south") -> closing:
         at = self.hub.address if peer == CONTROLLER else self.start.addresses[peer]
@@ -405,11 +405,11 @@ def test_a_port_in_use_and_a_path_too_long_have_their_own_errors(tmp_path: Path)
             Hub(hub.address)
         assert caught.value.key == ("network", "port")
         with pytest.raises(PortInUse):
-            Links(Place("north", hub.address, hub.address), GOODS)
+            Links(Place("north", hub.address, hub.address), INCOMING)
     with pytest.raises(SocketPathTooLong, match="longer than 107 bytes"):
         Hub(f"ipc://{tmp_path}/{'x' * 120}")
     with pytest.raises(InvalidValue, match="cannot use the address"):
-        Links(Place("north", f"ipc://{tmp_path}/north", "nonsense"), GOODS)
+        Links(Place("north", f"ipc://{tmp_path}/north", "nonsense"), INCOMING)
 
 
 @pytest.mark.parametrize("kind", LINKS)

@@ -17,9 +17,19 @@ from typing import Any, NamedTuple, get_args
 import msgpack
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
-from fedskd_sim.messages import Buffer, Chunk, HopId, Message, Traveller, plain_room, spec
+from fedskd_sim.messages import Buffer, Chunk, HopId, Message, Traveller, allocate_plain, spec
 from fedskd_sim.transport.chunks import FRAMES, Assembly, packed
-from fedskd_sim.transport.wire import _FIELDS, CONTROL, announced, book, chunk, decode, encode, header, travellers
+from fedskd_sim.transport.wire import (
+    _FIELDS,
+    CONTROL,
+    announced,
+    chunk,
+    decode,
+    encode,
+    header,
+    limit_address_book,
+    limit_travellers,
+)
 
 NAMES = ("north", "south", "east")
 TABLES = {
@@ -28,8 +38,8 @@ TABLES = {
     "east": {"large": Buffer("uint8", (70_000,), bytes(70_000)), "small": Buffer("bool", (2,), b"\0\1")},
 }
 EXPECTED = {name: (spec(table), spec(table) | spec({"slow": Buffer("int8", (1,), b"1")})) for name, table in TABLES.items()}
-LIMITS = travellers(EXPECTED)
-BOOK = book(len(NAMES))
+LIMITS = limit_travellers(EXPECTED)
+BOOK = limit_address_book(len(NAMES))
 
 Frames = list[bytes]
 Pairs = list[tuple[Any, Any]]
@@ -258,7 +268,7 @@ def models(messages: Sequence[Frames]) -> Iterator[Traveller]:
             if kind is Traveller:
                 assembly = None
                 traveller, table = announced(values, EXPECTED)
-                assembly = Assembly(traveller, table, plain_room)
+                assembly = Assembly(traveller, table, allocate_plain)
             elif kind is Chunk:
                 label = chunk(values)
                 arrived = assembly.add(label, frames[1:]) if assembly else None

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
-from fedskd_sim.messages import Buffer, Done, HopId, TensorSpec, Traveller, bytes_of, digest, plain_room, spec
+from fedskd_sim.messages import Buffer, Done, HopId, TensorSpec, Traveller, allocate_plain, bytes_of, digest, spec
 from fedskd_sim.transport.chunks import CHUNK_BYTES, Frame, count, cut, packed, unpacked
-from fedskd_sim.transport.wire import travellers
+from fedskd_sim.transport.wire import limit_travellers
 
 DRAW = random.Random(1)
 WEIGHTS = {
@@ -21,7 +21,7 @@ WEIGHTS = {
     "steps": Buffer("int64", (), bytes(8)),
 }
 EXPECTED = {"north": (spec(WEIGHTS),)}
-LIMITS = travellers(EXPECTED)
+LIMITS = limit_travellers(EXPECTED)
 TRAVELLER = Traveller(HopId("r", 1, "north", 1, 2), "south", "cnn", "", WEIGHTS)
 
 
@@ -31,7 +31,7 @@ def on_the_link(traveller: Traveller = TRAVELLER) -> list[list[Frame]]:
 
 def test_a_model_arrives_bit_for_bit_with_its_digest() -> None:
     """What was packed without a digest is unpacked with the digest of all its bytes."""
-    arrived = unpacked(on_the_link(), EXPECTED, plain_room, LIMITS)
+    arrived = unpacked(on_the_link(), EXPECTED, allocate_plain, LIMITS)
     assert arrived == replace(TRAVELLER, digest=digest(WEIGHTS))
     assert list(arrived.weights) == list(WEIGHTS)
     assert digest(arrived.weights) == digest(WEIGHTS)
@@ -69,14 +69,16 @@ def test_a_changed_bit_is_found() -> None:
         if last:
             messages[number][-1] = bytes([last[0] ^ 1]) + last[1:]
             with pytest.raises(DigestMismatch):
-                unpacked(messages, EXPECTED, plain_room, LIMITS)
+                unpacked(messages, EXPECTED, allocate_plain, LIMITS)
 
 
 def test_a_digest_that_the_sender_knows_is_kept() -> None:
     """Who passes a model on as it came sends the digest it came with, so that a change in its own memory is found too."""
-    assert unpacked(on_the_link(replace(TRAVELLER, digest=digest(WEIGHTS))), EXPECTED, plain_room, LIMITS).digest == digest(WEIGHTS)
+    assert unpacked(on_the_link(replace(TRAVELLER, digest=digest(WEIGHTS))), EXPECTED, allocate_plain, LIMITS).digest == digest(
+        WEIGHTS
+    )
     with pytest.raises(DigestMismatch):
-        unpacked(on_the_link(replace(TRAVELLER, digest="0" * 32)), EXPECTED, plain_room, LIMITS)
+        unpacked(on_the_link(replace(TRAVELLER, digest="0" * 32)), EXPECTED, allocate_plain, LIMITS)
 
 
 def broken() -> dict[str, list[list[Frame]]]:
@@ -99,11 +101,11 @@ def broken() -> dict[str, list[list[Frame]]]:
 def test_chunks_that_do_not_fit_are_refused(how: str) -> None:
     """Missing, repeated, foreign or misshapen chunks raise BadMessage."""
     with pytest.raises(BadMessage):
-        unpacked(broken()[how], EXPECTED, plain_room, LIMITS)
+        unpacked(broken()[how], EXPECTED, allocate_plain, LIMITS)
 
 
 def test_other_messages_are_their_header() -> None:
     """What has no weights goes and comes as one frame."""
     messages = list(packed(Done(1, "north")))
     assert [len(frames) for frames in messages] == [1]
-    assert unpacked(messages, {}, plain_room, LIMITS) == Done(1, "north")
+    assert unpacked(messages, {}, allocate_plain, LIMITS) == Done(1, "north")

@@ -13,7 +13,7 @@ import pytest
 from fedskd_sim.compare.page import as_html
 from fedskd_sim.compare.plan import methods
 from fedskd_sim.compare.summary import _notes
-from fedskd_sim.compare.tables import COMPARED, SCORES, Comparison, Row, Score
+from fedskd_sim.compare.tables import COMPARED, SCORES, Comparison, MethodRow, Score
 from fedskd_sim.compare.text import as_json, as_text, conclusion
 from fedskd_sim.report.basis import Basis
 from fedskd_sim.scenario import load
@@ -39,7 +39,7 @@ def compared(
             )
             for seed in range(count)
         ]
-        rows.append(Row(method, runs))
+        rows.append(MethodRow(method, runs))
     return Comparison(tuple(rows), next(iter(scores)), tuple(range(1, count + 1)), ())
 
 

@@ -16,7 +16,7 @@ from fedskd_sim.cli import main
 from fedskd_sim.cli.verify import verified
 from fedskd_sim.custody.verify import Verdict, verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
-from fedskd_sim.learning.admission import image_shape
+from fedskd_sim.learning.preflight import image_shape
 from fedskd_sim.learning.site import specs_of
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order

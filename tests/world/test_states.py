@@ -13,8 +13,8 @@ import pytest
 from symbols import Run, prepared
 from torch import nn
 
-from fedskd_sim.learning import admission, fml, models, site
-from fedskd_sim.learning.base import Learner, LearnerState, Ward
+from fedskd_sim.learning import fml, models, preflight, site
+from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState
 from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Done
@@ -151,13 +151,13 @@ def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
         return deepcopy(once(("blueprint", chosen.model_dump_json(), shape), lambda: blueprint(chosen, shape)))
 
     monkeypatch.setattr(Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self)))
-    monkeypatch.setattr(admission, "outline", outlined)
+    monkeypatch.setattr(preflight, "outline", outlined)
     for module in (site, fml):
         monkeypatch.setattr(module, "blueprint", copied)
 
 
 def learner(scenario: Scenario, name: str, topology: Topology) -> Learner:
-    return make(Ward(scenario, name, given=topology, pause=lambda _: None))
+    return make(LearnerContext(scenario, name, given=topology, pause=lambda _: None))
 
 
 def entries(state: LearnerState) -> set[str]:
@@ -183,7 +183,7 @@ def outcome(run: Run) -> dict[str, bytes]:
         heir.restore(node.custody.learner)
         for who, left in {"left": node.worker.learner, "heir": heir}.items():
             with TemporaryDirectory() as folder:
-                save_results(Ward(node.worker.scenario, name), left, Path(folder))
+                save_results(LearnerContext(node.worker.scenario, name), left, Path(folder))
                 for path in sorted(Path(folder).rglob("*.*")):
                     found[f"{who}/{path.relative_to(folder)}"] = path.read_bytes()
     return found

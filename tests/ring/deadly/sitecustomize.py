@@ -75,7 +75,7 @@ def in_life(module: Any) -> None:
 
 def in_shell(module: Any) -> None:
     """Stop at what the machine asks for."""
-    soon = {"Register": "before_registration", "Leave": "goodbye"}
+    soon = {"Join": "before_registration", "Leave": "goodbye"}
     late = {"Send": "after_send", "Ack": "after_acknowledgement"}
 
     def kind(effect: Any) -> str:

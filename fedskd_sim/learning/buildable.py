@@ -25,7 +25,7 @@ MOST_PARAMETERS = 500_000_000
 MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
 
 
-def built(
+def check_architecture(
     chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], algorithm: Algorithm, *, atlas: bool
 ) -> Iterator[FedskdError]:
     """Build an architecture without values; raises what its package or its file of weights has wrong, with a key inside its own."""

@@ -24,7 +24,7 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning.admission import problems
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import ham10000
 from fedskd_sim.scenario import Ham10000, load, raise_all
 
@@ -64,7 +64,7 @@ def arrays(**changes: object) -> dict[str, object]:
 
 def check(path: Path, folder: Path | None = None) -> None:
     loaded = load(path)
-    raise_all(loaded.document, problems(loaded.scenario, folder))
+    raise_all(loaded.document, find_problems(loaded.scenario, folder))
 
 
 CASES = {
