@@ -39,9 +39,9 @@ def checked(
     loaded = scenario if isinstance(scenario, Loaded) else load(find(scenario), changes)
     meanwhile(loaded)
     if not isinstance(loaded.scenario.algorithm, Placebo):
-        from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
+        from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
-        found = problems(loaded.scenario, data, seen)
+        found = find_problems(loaded.scenario, data, seen)
         raise_all(loaded.document, (error for error in found if not isinstance(error, elsewhere)))
     return loaded
 
@@ -102,7 +102,7 @@ def _tables(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], s
     """Describe the networks' tensors, or say why that cannot be."""
     if isinstance(scenario.algorithm, Placebo):
         return {}, ""
-    from fedskd_sim.learning.admission import image_shape  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.preflight import image_shape  # noqa: PLC0415 - needs PyTorch
     from fedskd_sim.learning.site import specs_of  # noqa: PLC0415
 
     try:

@@ -31,7 +31,7 @@ class TensorSpec(NamedTuple):
 
 CONTROLLER = "controller"
 Weights = Mapping[str, Buffer]
-Room = Callable[[str, str, int], memoryview]
+Allocate = Callable[[str, str, int], memoryview]
 """Gives writable memory in which a tensor arrives: for which model, which tensor, and how many bytes."""
 Spec = Mapping[str, TensorSpec]
 Forms = tuple[Spec, ...]
@@ -71,7 +71,7 @@ class Traveller:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Chunk:
     """What goes ahead of part ``number`` (from 1) of a traveller's bytes; the last one has the digest of all, the others ''."""
 
     hop: HopId
@@ -163,12 +163,12 @@ class End:
 ToController = Register | Progress | Failed | Done
 FromController = Start | End
 Answer = Ack | Later | Ready
-Message = Traveller | Parcel | Answer | ToController | FromController
+Message = Traveller | Chunk | Answer | ToController | FromController
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its receipt, and its payload bytes."""
+    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its acknowledgement, and its payload bytes."""
 
     hop: HopId
     to: str
@@ -178,8 +178,8 @@ class Transfer:
     tries: int
 
 
-def plain_room(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of a Room
-    """Give memory that is as good as any; `fedskd_sim.learning.berths` gives that of a network."""
+def allocate_plain(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of an Allocate
+    """Give memory that is as good as any; `fedskd_sim.learning.receive_buffers` gives that of a network."""
     return memoryview(bytearray(size))
 
 

@@ -50,7 +50,7 @@ class Program:
     @cached_property
     def recorded(self) -> int:
         """The number of steps that leave a record, but for the ensemble, which not every scenario asks for."""
-        departures = 1 + self.topology.rounds * (self.topology.lap != "none") if self.member else 0
+        departures = 1 + self.topology.rounds * (self.topology.pattern != "none") if self.member else 0
         return len(self) - departures - 1
 
     def at(self, index: int) -> Step | None:
@@ -69,7 +69,7 @@ class Program:
             return Step("warm_up", 0)
         before, number = divmod(index - 1, self._per_round)
         round_ = before + 1
-        if self.topology.lap == "circulation":
+        if self.topology.pattern == "circulation":
             return self._circulating(round_, number)
         if number < 2:  # noqa: PLR2004 - it trains alone, then its chunk sets out
             return Step("depart" if number else "alone", round_)
@@ -85,7 +85,7 @@ class Program:
         if round_ > ring.rounds:
             return self._evaluation + self._own + self._number_in_evaluation(hop)
         start = 1 + (round_ - 1) * self._per_round
-        if ring.lap == "reduction":
+        if ring.pattern == "all_reduce":
             return start + 1 + hop
         if not ring.one_by_one(round_):
             return start + hop
@@ -101,7 +101,7 @@ class Program:
                 return 0
             if round_ == self.topology.evaluation_round:
                 return self._evaluation + 1
-            alone = self.topology.lap != "circulation" and 1 <= round_ <= self.topology.rounds
+            alone = self.topology.pattern != "circulation" and 1 <= round_ <= self.topology.rounds
             return 1 + (round_ - 1) * self._per_round if alone else None
         if model == self.host and (round_, hop) == (self.topology.evaluation_round, self.topology.behind):
             return len(self) - 1
@@ -123,7 +123,7 @@ class Program:
     def _per_round(self) -> int:
         """Count the steps of a training round."""
         ring = self.topology
-        return {"circulation": ring.visits + 2, "reduction": 2 * ring.size, "none": 1}[ring.lap]
+        return {"circulation": ring.visits + 2, "all_reduce": 2 * ring.size, "none": 1}[ring.pattern]
 
     @cached_property
     def _evaluation(self) -> int:

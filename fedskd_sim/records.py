@@ -36,13 +36,13 @@ Place = Annotated[int, Field(ge=0, lt=1 << 31)]
 Moment = Annotated[float, Field(ge=0, lt=1e11)]
 """UNIX seconds."""
 AGAIN = "run the scenario again"
-SHARES = ("accuracy", "auc", "accuracy_offset")
+SHARES = ("accuracy", "auc", "accuracy_adjusted")
 """How the names of measures end that are shares of 1."""
 EXACT = 1e-9
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
-Kind = Literal["warm_up", "alone", "visit", "homecoming", "reduce", "gather", "evaluation", "council"]
-"""What a stop was; ``alone``: the host's own model trained without a visitor, ``council``: all finished models asked together."""
-Outcome = Literal["trained", "rolled_back", "passed", "evaluated"]
+Kind = Literal["warm_up", "alone", "visit", "homecoming", "reduce", "gather", "evaluation", "ensemble"]
+"""What a stop was; ``alone``: the host's own model trained without a visitor, ``ensemble``: all finished models asked together."""
+StepOutcome = Literal["trained", "rolled_back", "passed", "evaluated"]
 
 
 class Measure(NamedTuple):
@@ -75,7 +75,7 @@ class Record:
     (the traveller as it came home, before its session). ``forwards`` counts samples that a model only taught on. With
     ``instruments.changes``: ``representation_drift``, ``churn`` and, at a homecoming, ``net_drift`` (of the whole round); with
     ``instruments.probe``: ``probe/NAME``, balanced accuracy on the validation data of hospital NAME. Test measures may have
-    ``balanced_accuracy_offset``; a council has ``models`` and ``kept_bytes``.
+    ``balanced_accuracy_adjusted``; an ensemble has ``models`` and ``kept_bytes``.
     """
 
     __pydantic_config__ = NO_OTHER_KEYS
@@ -87,7 +87,7 @@ class Record:
     host: str
     model: str
     architecture: str
-    outcome: Outcome
+    outcome: StepOutcome
     reason: str = ""
     samples: Whole = 0
     steps: Whole = 0

@@ -1,6 +1,6 @@
 """Who hosts whose model at each hop, who is next, what every hospital does and when a run is over; pure, O(1) per question.
 
-What a round is depends on the algorithm's lap:
+What a round is depends on the algorithm's communication pattern:
 
 - circulation: all K models travel at once. At hop h = 1..V the traveller of home k is d places further on in the round's order of
   hospitals, d = ((r - 1) V + h - 1) mod (K - 1) + 1 in round r, so every host has exactly one visitor and nobody is at home; hop
@@ -8,7 +8,7 @@ What a round is depends on the algorithm's lap:
   has fewer, and goes on with others the next time. The order is the scenario's, or drawn anew for every round.
   If the schedule is sequential, hops are numbered the same, but only one model travels at a time: the first of the order makes its
   whole tour, then the second, and so on. A host therefore meets the models in the round's order, and its own sets out in its turn.
-- reduction: chunk k of a sum sets out at hospital k. At hops 1..K-1 every host adds its share (reduce-scatter), at hops K..2K-2
+- all_reduce: chunk k of a sum sets out at hospital k. At hops 1..K-1 every host adds its share (reduce-scatter), at hops K..2K-2
   the finished chunk goes round (all-gather); together a ring all-reduce.
 - none: nothing travels.
 
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
-from fedskd_sim.scenario import Circulating, Lap, Scenario, Schedule
+from fedskd_sim.scenario import Circulating, CommunicationPattern, Scenario, Schedule
 from fedskd_sim.seeds import seed, shuffled
 
 Kind = Literal["visit", "homecoming", "reduce", "gather", "evaluation"]
@@ -61,7 +61,7 @@ class Topology:
     hospitals: tuple[str, ...]
     """Those that train."""
     rounds: int
-    lap: Lap = "circulation"
+    pattern: CommunicationPattern = "circulation"
     schedule: Schedule = FULL
     seed: int = 0
     held_out: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Topology:
         """Give the topology of a scenario."""
         algorithm = scenario.algorithm
         schedule = algorithm.schedule if isinstance(algorithm, Circulating) else FULL
-        return cls(scenario.members, algorithm.rounds, algorithm.lap, schedule, scenario.seed, scenario.held_out)
+        return cls(scenario.members, algorithm.rounds, algorithm.pattern, schedule, scenario.seed, scenario.held_out)
 
     @cached_property
     def size(self) -> int:
@@ -114,7 +114,7 @@ class Topology:
         """Give the hops of a round; in the evaluation round travellers need not come home."""
         if round_ > self.rounds:
             return range(1, self.size + len(self.held_out))
-        last = {"circulation": self.visits + 1, "reduction": 2 * self.size - 2, "none": 0}[self.lap]
+        last = {"circulation": self.visits + 1, "all_reduce": 2 * self.size - 2, "none": 0}[self.pattern]
         return range(1, last + 1)
 
     def stop(self, model: str, round_: int, hop: int) -> Stop:
@@ -138,7 +138,7 @@ class Topology:
         numbers of two hospitals differ by less than N, and by one more while one of them repeats a session after its death, whose
         result had left already. Of other schedules this says nothing.
         """
-        if self.lap == "circulation" and self.schedule != FULL:
+        if self.pattern == "circulation" and self.schedule != FULL:
             return False
         return self._count(stop) - self._count(awaited) > self.size + len(self.held_out)
 
@@ -177,13 +177,13 @@ class Topology:
         """Say what happens at a hop."""
         if round_ > self.rounds:
             return "evaluation"
-        if self.lap == "reduction":
+        if self.pattern == "all_reduce":
             return "reduce" if hop < self.size else "gather"
         return "homecoming" if hop == self.visits + 1 else "visit"
 
     def distance(self, round_: int, hop: int) -> int:
         """Count the places between a model's home and its host at a hop."""
-        if self.lap != "circulation" or round_ > self.rounds:
+        if self.pattern != "circulation" or round_ > self.rounds:
             return hop
         return 0 if hop == self.visits + 1 else ((round_ - 1) * self.visits + hop - 1) % (self.size - 1) + 1
 

@@ -15,8 +15,8 @@ from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import rebuilt
 
 if TYPE_CHECKING:
-    from fedskd_sim.compare.plan import Method, Task
-    from fedskd_sim.compare.work import Outcome, Workshop
+    from fedskd_sim.compare.plan import Method, PlannedRun
+    from fedskd_sim.compare.work import RunResult, Workshop
     from fedskd_sim.scenario import Loaded
 
 CONTROL = "circulation"
@@ -72,7 +72,7 @@ def _control(given: str, labels: list[str]) -> str:
     return control
 
 
-def _raise_first(failed: list[Outcome], total: int) -> None:
+def _raise_first(failed: list[RunResult], total: int) -> None:
     """End with the error of the first run that failed."""
     if failed:
         words = [line.partition("error: ")[2] for line in failed[0].words.splitlines() if line.startswith("error: ")]
@@ -83,10 +83,10 @@ def _raise_first(failed: list[Outcome], total: int) -> None:
 
 def _check(loaded: Loaded, chosen: list[Method], data: Path | None) -> None:
     """Refuse a comparison of which a method cannot run, before anything starts."""
-    from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
     for method in chosen:
-        for problem in problems(method.scenario, data):
+        for problem in find_problems(method.scenario, data):
             where = ("variants", method.label, *problem.key)
             problem.key = where if method.label in loaded.scenario.variants and problem.key[:1] == ("algorithm",) else problem.key
             problem.message = f"{method.label}: {problem.message}"
@@ -95,11 +95,11 @@ def _check(loaded: Loaded, chosen: list[Method], data: Path | None) -> None:
             raise loaded.placed(problem)
 
 
-def _carried_out(shop: Workshop, planned: list[Task]) -> list[Outcome]:
+def _carried_out(shop: Workshop, planned: list[PlannedRun]) -> list[RunResult]:
     start, done = clock.now(), 0
     fresh = 0
 
-    def tell(outcome: Outcome) -> None:
+    def tell(outcome: RunResult) -> None:
         nonlocal done, fresh
         done, fresh = done + 1, fresh + outcome.fresh
         passed = clock.now() - start
@@ -111,7 +111,7 @@ def _carried_out(shop: Workshop, planned: list[Task]) -> list[Outcome]:
     return list(shop.carry_out(planned, tell))
 
 
-def _report(shop: Workshop, chosen: list[Method], control: str, outcomes: list[Outcome], *, per_hospital: bool) -> None:
+def _report(shop: Workshop, chosen: list[Method], control: str, outcomes: list[RunResult], *, per_hospital: bool) -> None:
     from fedskd_sim.compare.page import as_html  # noqa: PLC0415 - drawing is slow to import
     from fedskd_sim.compare.summary import comparison  # noqa: PLC0415
     from fedskd_sim.compare.text import as_json, as_text  # noqa: PLC0415

@@ -70,10 +70,10 @@ def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
 def _show(seen: Found) -> None:
     from rich.console import Console  # noqa: PLC0415 - only commands that show a run pay for it
 
-    from fedskd_sim.observe.progress import Progress  # noqa: PLC0415
+    from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
-    progress = Progress(Topology.of(seen.loaded.scenario), Console(), quiet=True)
+    progress = LiveView(Topology.of(seen.loaded.scenario), Console(), quiet=True)
     for event in seen.events():
         progress(event)
     progress.show()

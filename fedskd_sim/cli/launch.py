@@ -98,13 +98,13 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
 
     from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
-    from fedskd_sim.observe.progress import Progress  # noqa: PLC0415
+    from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
     stop_when_terminated()
     begun = outcomes.begin(order.folder, command())
     try:
-        with Progress(Topology.of(order.loaded.scenario), Console()) as progress:
+        with LiveView(Topology.of(order.loaded.scenario), Console()) as progress:
             _carry_out(place, order, progress, launch=launch)
         proof = prove(order.folder, order.loaded.scenario, order.data)
     except BaseException as error:

@@ -69,15 +69,15 @@ def hospital(**given: Any) -> None:
 @shown
 def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
     """Be the controller of a run in a cluster; FOLDER is what the chart mounts."""
-    from fedskd_sim.runtimes.kubernetes import conductor  # noqa: PLC0415
+    from fedskd_sim.runtimes.kubernetes import run_controller  # noqa: PLC0415
 
     if check:
-        click.echo(conductor.check(folder))
+        click.echo(run_controller.check(folder))
         return
     if secret is None:
         raise click.UsageError("give --secret")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    conductor.conduct(folder, secret)
+    run_controller.control(folder, secret)
 
 
 @click.command(hidden=True)

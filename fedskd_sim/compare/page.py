@@ -46,8 +46,8 @@ def as_html(comparison: Comparison) -> str:
 
 
 def levels(comparison: Comparison, metric: str) -> str:
-    """Draw every method's own, others and council value, one dot per seed and a bar at the mean."""
-    places = [place for place in ("own", "others", "council", "unseen") if comparison.present(metric, place)]
+    """Draw every method's own, others and ensemble value, one dot per seed and a bar at the mean."""
+    places = [place for place in ("own", "others", "ensemble", "unseen") if comparison.present(metric, place)]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

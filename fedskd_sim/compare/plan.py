@@ -31,7 +31,7 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class PlannedRun:
     """One run: a method under one seed."""
 
     label: str
@@ -67,7 +67,7 @@ def choices(scenario: Scenario) -> list[str]:
     return [*scenario.variants, *(label for label in BUILT_IN if label not in scenario.variants)]
 
 
-def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[Task]:
+def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
     """List all runs, seed by seed, so that every seed is complete as early as possible.
 
     Run i has seed ``scenario.seed + i``, and where the data has folds, test and validation fold are moved on by i (modulo 5).
@@ -80,7 +80,7 @@ def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[Task]:
         raise InvalidValue(f"--seeds {seeds}", fix="give 2 or more: one seed has no spread, so nothing can be said")
     for index in range(seeds):
         for method in methods_:
-            yield Task(method.label, index, _seeded(method.scenario, index))
+            yield PlannedRun(method.label, index, _seeded(method.scenario, index))
 
 
 def _method(scenario: Scenario, label: str, budget: float) -> Method:
@@ -115,4 +115,4 @@ def described(algorithm: Algorithm) -> str:
     return name + (f" {json.dumps(given)}" if given else "")
 
 
-__all__ = ["Method", "Task", "Variant", "choices", "described", "methods", "tasks"]
+__all__ = ["Method", "PlannedRun", "Variant", "choices", "described", "methods", "tasks"]

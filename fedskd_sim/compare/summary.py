@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fedskd_sim.compare.plan import Method
-from fedskd_sim.compare.tables import Comparison, Row, score
+from fedskd_sim.compare.tables import Comparison, MethodRow, score
 from fedskd_sim.compare.text import OFF_BUDGET
-from fedskd_sim.compare.work import Outcome
+from fedskd_sim.compare.work import RunResult
 
 
-def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outcome]) -> Comparison | None:
+def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[RunResult]) -> Comparison | None:
     """Compare what is finished; None if there is no seed that every method has finished. Raises RunUnreadable."""
     labels = {method.label for method in methods}
     good = {(outcome.task.label, outcome.task.index): outcome for outcome in outcomes if not outcome.code}
@@ -19,7 +19,7 @@ def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[Outco
         return None
     first = methods[0].scenario
     rows = tuple(
-        Row(method, [score(good[method.label, index].folder, first.members, first.held_out) for index in indices])
+        MethodRow(method, [score(good[method.label, index].folder, first.members, first.held_out) for index in indices])
         for method in methods
     )
     seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
@@ -38,7 +38,7 @@ def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
         if method.share > 1:
             yield f"Every model of {method.label} has the work of all by itself: {method.share:g} times the work of the others."
     shared = [method.label for method in methods if method.scenario.algorithm.name in ("fedavg", "fedprox")]
-    if shared and any(method.scenario.prediction.council for method in methods):
-        yield f"All hospitals end with one model under {', '.join(shared)}: their council is that model alone."
+    if shared and any(method.scenario.prediction.ensemble for method in methods):
+        yield f"All hospitals end with one model under {', '.join(shared)}: their ensemble is that model alone."
     if any(method.scenario.algorithm.name == "pooled" for method in methods):
         yield "pooled is not federated: it trains on everybody's data in one place."

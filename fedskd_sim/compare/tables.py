@@ -12,12 +12,12 @@ from fedskd_sim.compare.statistics import Difference, best, corrected, paired
 from fedskd_sim.records import Record, read_records, read_timings
 from fedskd_sim.report.basis import Basis, bases, rarest_classes, together
 from fedskd_sim.report.memory import remembered
-from fedskd_sim.report.notes import OFFSET, mean
+from fedskd_sim.report.notes import ADJUSTED, mean
 from fedskd_sim.report.tables import summarise
 
-SCORES = ("auc", "balanced_accuracy", OFFSET)
-PLACES = ("own", "others", "mean", "council", "unseen")
-COMPARED = ("mean", "council", "unseen")
+SCORES = ("auc", "balanced_accuracy", ADJUSTED)
+PLACES = ("own", "others", "mean", "ensemble", "unseen")
+COMPARED = ("mean", "ensemble", "unseen")
 """The places at which a metric's table shows differences to the control."""
 MEMORY = ("retention", "forgetting")
 
@@ -36,7 +36,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MethodRow:
     """One method over all seeds; a missing value is NaN."""
 
     method: Method
@@ -63,7 +63,7 @@ class Row:
 class Comparison:
     """All methods, the control among them; ``seeds`` are those that every method has finished."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
     control: str
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
@@ -114,7 +114,7 @@ def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Sc
         for place in ("own", "others"):
             values[metric, place] = mean(hospitals[metric, place, name] for name in names)
         values[metric, "mean"] = (values[metric, "own"] + values[metric, "others"]) / 2
-        values[metric, "council"] = summary.council.get(metric, math.nan)
+        values[metric, "ensemble"] = summary.ensemble.get(metric, math.nan)
         values[metric, "unseen"] = summary.unseen.get(metric, math.nan)
     memory = remembered(records)
     for name in MEMORY:

@@ -10,13 +10,13 @@ from typing import Any
 
 from fedskd_sim.compare.plan import described
 from fedskd_sim.compare.statistics import MOST_SEEDS, Difference
-from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, Row
+from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, MethodRow
 from fedskd_sim.report.basis import Basis
-from fedskd_sim.report.notes import OFFSET
+from fedskd_sim.report.notes import ADJUSTED
 from fedskd_sim.report.text import TITLES, percent, size
 
 WIDTH = 118
-NAMES = {**TITLES, OFFSET: "balanced accuracy with offset", "retention": "home retention", "forgetting": "forgetting"}
+NAMES = {**TITLES, ADJUSTED: "balanced accuracy, adjusted", "retention": "home retention", "forgetting": "forgetting"}
 OFF_BUDGET = 0.05
 SMALLEST_P = 0.001
 ROOM = {"difference": 24, "p": 8, "seeds": 8}
@@ -76,7 +76,7 @@ def shown(difference: Difference | None) -> tuple[str, str, str]:
     )
 
 
-def off_budget(row: Row) -> str:
+def off_budget(row: MethodRow) -> str:
     """Tell by how much a method misses the budget, if that is more than a little."""
     share = row.method.planned.passes / row.method.budget - 1
     return f"{share:+.0%}" if abs(share) > OFF_BUDGET else ""
@@ -94,7 +94,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain(comparison: Comparison, row: Row) -> dict[str, Any]:
+def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
     values: dict[str, dict[str, Any]] = {}
     for metric, place in [(metric, place) for metric in SCORES for place in PLACES] + [(name, "mean") for name in MEMORY]:
         values.setdefault(metric, {})[place] = [_value(value) for value in row.series(metric, place)]
@@ -109,7 +109,7 @@ def _plain(comparison: Comparison, row: Row) -> dict[str, Any]:
     }
 
 
-def _differences(comparison: Comparison, row: Row, metric: str) -> dict[str, dict[str, float | None]]:
+def _differences(comparison: Comparison, row: MethodRow, metric: str) -> dict[str, dict[str, float | None]]:
     return {
         place: {name: _value(value) for name, value in (asdict(found) | {"needed": found.needed}).items()}
         for (label, place), found in comparison.differences(metric).items()

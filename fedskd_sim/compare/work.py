@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from fedskd_sim.compare.plan import Task
+from fedskd_sim.compare.plan import PlannedRun
 from fedskd_sim.errors import FedskdError, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.scenario import load
 
@@ -31,10 +31,10 @@ LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """What came of a run: its folder, its exit code (0 is success) and, if it failed, its last words."""
 
-    task: Task
+    task: PlannedRun
     folder: Path
     code: int
     words: str = ""
@@ -54,7 +54,7 @@ class Workshop:
     """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison leaves is waited for."""
 
     @contextmanager
-    def prepared(self, tasks: Sequence[Task]) -> Iterator[None]:
+    def prepared(self, tasks: Sequence[PlannedRun]) -> Iterator[None]:
         """Make the folder, or check that what is in it is this comparison's, and keep other comparisons from it meanwhile.
 
         Raises:
@@ -90,11 +90,11 @@ class Workshop:
             text = f"{self.out} holds {', '.join(sorted(strange)[:3])}, which is no comparison's"
             raise OutputNotEmpty(text, fix="give another --out")
 
-    def folder(self, task: Task) -> Path:
+    def folder(self, task: PlannedRun) -> Path:
         """Give the run folder of a task."""
         return self.out / PLACE.format(label=task.label, seed=task.scenario.seed)
 
-    def carry_out(self, tasks: Sequence[Task], done: Callable[[Outcome], object]) -> Iterator[Outcome]:
+    def carry_out(self, tasks: Sequence[PlannedRun], done: Callable[[RunResult], object]) -> Iterator[RunResult]:
         """Run what is not finished yet, ``jobs`` at a time, and yield all outcomes in the order in which they come.
 
         Args:
@@ -103,7 +103,7 @@ class Workshop:
 
         """
         with ThreadPoolExecutor(self.jobs) as pool:
-            waiting: set[Future[Outcome]] = {pool.submit(self._run, task) for task in tasks}
+            waiting: set[Future[RunResult]] = {pool.submit(self._run, task) for task in tasks}
             try:
                 while waiting:
                     finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -116,10 +116,10 @@ class Workshop:
                     future.cancel()
                 raise
 
-    def _run(self, task: Task) -> Outcome:
+    def _run(self, task: PlannedRun) -> RunResult:
         folder = self.folder(task)
         if finished(folder):
-            return Outcome(task, folder, 0, fresh=False)
+            return RunResult(task, folder, 0, fresh=False)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f"{folder.name}.yaml"
@@ -134,7 +134,7 @@ class Workshop:
             words = self._awaited(process)
         if not process.returncode:
             draft.unlink()
-        return Outcome(task, folder, process.returncode, "\n".join(words.splitlines()[-LAST_WORDS:]))
+        return RunResult(task, folder, process.returncode, "\n".join(words.splitlines()[-LAST_WORDS:]))
 
     def _awaited(self, process: subprocess.Popen[str]) -> str:
         while True:
@@ -145,7 +145,7 @@ class Workshop:
                     process.terminate()
 
 
-def _same(file: Path, task: Task) -> bool:
+def _same(file: Path, task: PlannedRun) -> bool:
     """Tell whether a run's scenario is the task's; a key that it did not know yet has its default."""
     try:
         kept = load(file).scenario.model_dump(mode="json", by_alias=True)
@@ -162,7 +162,7 @@ def finished(folder: Path) -> bool:
         return False
 
 
-def cores(task: Task) -> int:
+def cores(task: PlannedRun) -> int:
     """Count the runs that this machine can do side by side without more threads than cores."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, here // max(hospital.resources.cpu for hospital in task.scenario.hospitals))

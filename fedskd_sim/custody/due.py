@@ -13,7 +13,7 @@ from fedskd_sim.scenario import FML, Circulating, FedProto, Scenario
 from fedskd_sim.topology import Topology
 
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
-    "evaluation": ("evaluated",), "council": ("evaluated",), "reduce": ("passed",), "gather": ("passed",)
+    "evaluation": ("evaluated",), "ensemble": ("evaluated",), "reduce": ("passed",), "gather": ("passed",)
 }  # fmt: skip
 TRAINING = ("trained", "rolled_back", "passed")
 """The outcomes of all other kinds."""
@@ -67,15 +67,15 @@ class Due:
     def origin(self, round_: int) -> Mark | None:
         """Give the record whose digest is that of the own model as it sets out in a round; None where no record tells.
 
-        A share of a sum, a model whose slow copy goes along, and a traveller that is kept apart from the home model have no such
-        record, nor has the home model once it was trained beside a visitor.
+        A share of a sum, a model whose averaged weights go along, and a traveller that is kept apart from the home model have no
+        such record, nor has the home model once it was trained beside a visitor.
         """
         before = self.program.at(self.departures[round_] - 1)
         last = round_ == self.topology.evaluation_round
         prediction, algorithm = self.scenario.prediction, self.scenario.algorithm
-        if prediction.keeps_slow or (last and (prediction.council or prediction.model != "reconciled")):
+        if prediction.keeps_averaged or (last and (prediction.ensemble or prediction.model != "reconciled")):
             return None
-        if self.topology.lap == "reduction":
+        if self.topology.pattern == "all_reduce":
             alone = Mark(round_ - 1, 0, "alone", self.host, self.host)
             return alone if last and isinstance(algorithm, FML | FedProto) else None
         if before is None or (apart(self.scenario) and round_ > 1):
@@ -100,8 +100,8 @@ class Due:
                 return Mark(step.round, 0, "alone", self.host, self.host)
             case "home":
                 return Mark(step.round, 0, "evaluation", self.host, self.host)
-            case "ensemble" if self.scenario.prediction.council:
-                return Mark(step.round, self.topology.behind, "council", self.host, self.host)
+            case "ensemble" if self.scenario.prediction.ensemble:
+                return Mark(step.round, self.topology.behind, "ensemble", self.host, self.host)
         return None
 
 

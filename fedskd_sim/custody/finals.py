@@ -72,14 +72,14 @@ class Finals:
         travels = ".traveller" if kept and prediction.model == "reconciled" else ""
         for name in members:
             shown, mark = (f"{name}{travels}.safetensors", name), said.get(name, "")
-            behind = ((f"{name}.council.{name}.safetensors", name),) if prediction.council else ()
+            behind = ((f"{name}.ensemble.{name}.safetensors", name),) if prediction.ensemble else ()
             yield Claim(shown[0], mark, (shown, *behind))
             if travels:
                 yield Claim(f"{name}.safetensors", homes.get(name, ""), ((f"{name}.safetensors", name),))
             elif kept:
                 yield Claim(f"{name}.traveller.safetensors", "", ())
-            for host in members if prediction.council else ():
-                file = f"{host}.council.{name}.safetensors"
+            for host in members if prediction.ensemble else ():
+                file = f"{host}.ensemble.{name}.safetensors"
                 yield Claim(file, mark, (shown, (file, name)))
 
     def _joined(self, claim: Claim) -> Weights:

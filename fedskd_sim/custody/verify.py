@@ -57,7 +57,7 @@ class Verdict(NamedTuple):
         return f"{far}: {proven}, {self.weights} files of weights{rest}{sealed}"
 
 
-class Entry(NamedTuple):
+class FoundRecord(NamedTuple):
     """A record and where it stands."""
 
     record: Record
@@ -105,7 +105,7 @@ class _Proof:
         self.run, self.scenario, self.topology = run, scenario, Topology.of(scenario)
         self.due = {name: Due(scenario, self.topology, name) for name in scenario.names}
         self.ended = {*ended, *(name for name in scenario.names if (run / "weights" / f"{name}.safetensors").exists())}
-        self.found: dict[str, dict[Mark, Entry]] = {name: {} for name in scenario.names}
+        self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
         self.links = self.begins = 0
 
     def entries(self) -> Iterator[Record]:
@@ -131,16 +131,16 @@ class _Proof:
                     if not line.endswith(b"\n"):
                         raise _broken("torn: the last line has no end", where)
                     record = parse_record(line)
-                    self._compare(Entry(record, where), expected, due, raw[number:])
+                    self._compare(FoundRecord(record, where), expected, due, raw[number:])
                 except ChainBroken as error:
                     yield when, error
                     break
                 except ValueError as error:
                     yield when, _broken(f"altered: no record can be read: {error}", where)
                     break
-                self.found[name][mark(record)] = Entry(record, where)
+                self.found[name][mark(record)] = FoundRecord(record, where)
 
-    def _compare(self, entry: Entry, expected: Mark | None, due: Due, rest: list[bytes]) -> None:
+    def _compare(self, entry: FoundRecord, expected: Mark | None, due: Due, rest: list[bytes]) -> None:
         """Raise for a record that is not the one that is due, or whose fields are not this scenario's."""
         record, found = entry.record, mark(entry.record)
         if found != expected:
@@ -155,14 +155,14 @@ class _Proof:
         wanted = (self.scenario.name, self.scenario.seed, self.scenario.architecture(record.model).name)
         if given != wanted:
             raise _broken(f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)", entry.where)
-        at_home = record.hop == 0 or record.kind == "council"
+        at_home = record.hop == 0 or record.kind == "ensemble"
         if bool(record.digest_in) == at_home or bool(record.digest_out) == (at_home and record.outcome == "evaluated"):
             raise _broken(f"altered: {found} has digests where there are none, or none where there are", entry.where)
         if not all(_DIGEST.fullmatch(text) for text in (record.digest_in, record.digest_out) if text):
             raise _broken("altered: a digest that is none", entry.where)
         if record.outcome not in OUTCOMES.get(record.kind, TRAINING):
             raise _broken(f"altered: {found} was not {record.outcome}", entry.where)
-        taken = record.outcome == "passed" and record.kind == "homecoming" and not self.scenario.prediction.keeps_slow
+        taken = record.outcome == "passed" and record.kind == "homecoming" and not self.scenario.prediction.keeps_averaged
         same = taken or record.kind in ("evaluation", "gather")
         if same and record.digest_in != record.digest_out:
             raise _broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
@@ -174,7 +174,7 @@ class _Proof:
         }
         for entry in (entry for some in self.found.values() for entry in some.values()):
             record = entry.record
-            if record.hop and record.kind != "council":
+            if record.hop and record.kind != "ensemble":
                 sender = self.topology.sender(_stop(record))
                 due = self.due[sender]
                 step = (
@@ -195,7 +195,7 @@ class _Proof:
         """Compare the digest of everything that arrives with that of the stop before it."""
         for some in self.found.values():
             for found, entry in some.items():
-                if not found.hop or found.kind == "council":
+                if not found.hop or found.kind == "ensemble":
                     continue
                 before = self._before(found)
                 if before is None:
@@ -206,7 +206,7 @@ class _Proof:
                     digests = f"{entry.record.digest_in}, and left with {before.record.digest_out} ({before.where})"
                     yield found[:2], _broken(f"altered: {found} arrived with the digest {digests}", entry.where)
 
-    def _before(self, found: Mark) -> Entry | None:
+    def _before(self, found: Mark) -> FoundRecord | None:
         """Give the record of the stop before one, if it is known which that is, and it is there."""
         if found.hop == 1:
             origin = self.due[found.model].origin(found.round)

@@ -33,7 +33,7 @@ FedskdError                         exit code
 |   +-- RunAborted                  42  another hospital failed, so this one stopped
 |   +-- NonFiniteLoss               43  too many sessions in a row had to be rolled back
 |   +-- RegistrationTimeout         44  hospitals or the controller did not appear
-|   +-- ReceiptTimeout              45  the next hospital never confirmed a hop
+|   +-- AcknowledgementTimeout      45  the next hospital never confirmed a hop
 |   `-- ForkServerDied              46  the process that starts hospitals died
 +-- WireError
 |   +-- BadMessage                  50  a message that breaks the wire schema
@@ -66,6 +66,7 @@ from fedskd_sim.errors.place import (
     SocketPathTooLong,
 )
 from fedskd_sim.errors.run import (
+    AcknowledgementTimeout,
     BadMessage,
     ChainBroken,
     CustodyForeign,
@@ -75,7 +76,6 @@ from fedskd_sim.errors.run import (
     HospitalCrashed,
     LibraryMissing,
     NonFiniteLoss,
-    ReceiptTimeout,
     RegistrationTimeout,
     RunAborted,
     RunError,
@@ -100,6 +100,7 @@ from fedskd_sim.errors.scenario import (
 )
 
 __all__ = [
+    "AcknowledgementTimeout",
     "ArchitecturesDiffer",
     "BadMessage",
     "ChainBroken",
@@ -128,7 +129,6 @@ __all__ = [
     "PlaceError",
     "PodCannotStart",
     "PortInUse",
-    "ReceiptTimeout",
     "RegionGridTooLarge",
     "RegistrationTimeout",
     "RunAborted",

@@ -39,7 +39,7 @@ class RegistrationTimeout(RunError):
     exit_code = 44
 
 
-class ReceiptTimeout(RunError):
+class AcknowledgementTimeout(RunError):
     """The next hospital never confirmed a hop."""
 
     exit_code = 45

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FOLDER = "predictions"
 CHANCES = "probabilities"
-Tested = Literal["evaluation", "council"]
+Tested = Literal["evaluation", "ensemble"]
 """The kind of the record that the same test gives: of one hospital's model, or of all finished models together."""
 
 

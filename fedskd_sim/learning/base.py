@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.learning.berths import Berths
+from fedskd_sim.learning.receive_buffers import ReceiveBuffers
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.records import Measure, Outcome, SampleCounts
+from fedskd_sim.records import Measure, SampleCounts, StepOutcome
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Stop, Topology
 
@@ -27,7 +27,7 @@ class Session:
     """
 
     weights: Weights
-    outcome: Outcome = "trained"
+    outcome: StepOutcome = "trained"
     reason: str = ""
     samples: int = 0
     steps: int = 0
@@ -86,7 +86,7 @@ class Learner(Protocol):
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model on the host's test data; None stands for the own home model."""
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Measure all finished models together on the host's test data; None where a hospital does not keep them."""
 
     def results(self) -> Mapping[str, Weights]:
@@ -108,7 +108,7 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ward:
+class LearnerContext:
     """What a learner is made from.
 
     The scenario, its hospital's name, the folder with data files, whether it is alone, where models that arrive can live, the run's
@@ -120,7 +120,7 @@ class Ward:
     host: str
     data_folder: Path | None = None
     own_process: bool = False
-    berths: Berths = field(default_factory=Berths)
+    receive_buffers: ReceiveBuffers = field(default_factory=ReceiveBuffers)
     given: Topology | None = None
     pause: Callable[[float], None] = clock.sleep
     counted: Callable[[SampleCounts], None] = lambda _: None

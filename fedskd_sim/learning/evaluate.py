@@ -13,7 +13,7 @@ BATCH = 64
 """Samples asked at once: few enough that at the usual batch sizes a training step needs more memory than a measurement."""
 STATISTICS_BATCH = 256
 """Samples over which batch normalisation takes its statistics."""
-OFFSET_FLOOR = 1e-3
+ADJUSTMENT_FLOOR = 1e-3
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
     }
 
 
-def offset_measure(logits: Tensor, labels: Tensor, usual: Tensor, exponent: float) -> Measure:
+def measure_adjusted(logits: Tensor, labels: Tensor, usual: Tensor, exponent: float) -> Measure:
     """Measure balanced accuracy when the decision is the class whose probability exceeds the usual one most.
 
     Args:
@@ -64,7 +64,7 @@ def offset_measure(logits: Tensor, labels: Tensor, usual: Tensor, exponent: floa
         exponent: tau of p_c / (usual_c + 0.001)^tau.
 
     """
-    shifted = logits.double().log_softmax(dim=1) - exponent * (usual.double() + OFFSET_FLOOR).log()
+    shifted = logits.double().log_softmax(dim=1) - exponent * (usual.double() + ADJUSTMENT_FLOOR).log()
     return measures(shifted, labels)["balanced_accuracy"]
 
 

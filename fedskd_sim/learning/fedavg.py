@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim.learning.allreduce import RingSum
-from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
-from fedskd_sim.learning.session import Pupils, Term
+from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.session import AddedLoss, SessionModels
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.weights import FLOATS, export, shown, snapshot
 from fedskd_sim.messages import Forms, Spec, Weights
@@ -30,7 +30,7 @@ class AveragingLearner:
         self.site, self._mu = site, mu
         self._rounds = site.scenario.algorithm.rounds
         specs = site.specs()
-        self._sum = RingSum(site.ward.topology, site.name, floats_in(next(iter(specs.values()))))
+        self._sum = RingSum(site.context.topology, site.name, floats_in(next(iter(specs.values()))))
         self.expected: Mapping[str, Forms] = {name: (spec, self._sum.form(name)) for name, spec in specs.items()}
         self._model: nn.Module
         self._measures: Measures = {}
@@ -47,10 +47,10 @@ class AveragingLearner:
         """Train the common model on the own data for a session."""
         self.site.settle()
         before = snapshot(self._model)
-        course = self.site.course(self.site.passes(self.site.training.epochs), self.site.seed("session", round_))
+        job = self.site.plan_job(self.site.passes(self.site.training.epochs), self.site.seed("session", round_))
         anchors = [parameter.detach().clone() for parameter in self._model.parameters()] if self._mu else []
         teaching = (lambda _: self._proximal(anchors)) if self._mu else None
-        session = self.site.session(Pupils({"": self._model}), course, teaching)
+        session = self.site.session(SessionModels({"": self._model}), job, teaching)
         self._measures, self._assessed = drift(before, session.weights), True
         return session
 
@@ -87,7 +87,7 @@ class AveragingLearner:
         self.site.settle()
         return self.site.tested(model, self._model if arriving is None else self.site.arrived(model, arriving))
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
@@ -109,11 +109,11 @@ class AveragingLearner:
     def _samples(self) -> float:
         return float(len(self.site.data.train.labels))
 
-    def _proximal(self, anchors: list[Tensor]) -> Term:
+    def _proximal(self, anchors: list[Tensor]) -> AddedLoss:
         """Hold all parameters close to the common model: mu / 2 times the squared distance (Li et al. 2020)."""
         pairs = zip(self._model.parameters(), anchors, strict=True)
         value = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
-        return Term(self._mu / 2 * value, {"proximal": value.detach()})
+        return AddedLoss(self._mu / 2 * value, {"proximal": value.detach()})
 
 
 def floats_in(spec: Spec) -> int:
@@ -137,9 +137,9 @@ def _floats(model: nn.Module) -> list[Tensor]:
     return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
 
 
-def make(ward: Ward) -> AveragingLearner:
+def make(context: LearnerContext) -> AveragingLearner:
     """Make the learner of one hospital; raises TypeError for a scenario of another algorithm."""
-    algorithm = ward.scenario.algorithm
+    algorithm = context.scenario.algorithm
     if not isinstance(algorithm, Averaging):
         raise TypeError(algorithm.name)
-    return AveragingLearner(Site(ward), algorithm.mu if isinstance(algorithm, FedProx) else 0.0)
+    return AveragingLearner(Site(context), algorithm.mu if isinstance(algorithm, FedProx) else 0.0)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d
 
 from fedskd_sim.learning.allreduce import RingSum
-from fedskd_sim.learning.base import LearnerState, Session, Ward
+from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.evaluate import BATCH
 from fedskd_sim.learning.local import LocalLearner
-from fedskd_sim.learning.session import Lesson, Pupils, Term
+from fedskd_sim.learning.session import AddedLoss, SessionModels, TrainingStep
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, tensor_of
 from fedskd_sim.messages import Forms, Weights
@@ -40,7 +40,7 @@ class PrototypeLearner(LocalLearner):
         """Look up what travels; nothing is loaded or trained yet."""
         super().__init__(site)
         self._config = config
-        self._sum = RingSum(site.ward.topology, site.name, site.shape.classes * (config.features + 1))
+        self._sum = RingSum(site.context.topology, site.name, site.shape.classes * (config.features + 1))
         self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
         self._prototypes: Weights = {}
 
@@ -48,7 +48,7 @@ class PrototypeLearner(LocalLearner):
         """Train for a session, drawn to the prototypes once there are some."""
         self.site.settle()
         known = tensor_of(self._prototypes[PROTOTYPES]).to(self.site.device) if self._prototypes else None
-        return self.trained(round_, Pupils({"": self.model}), None if known is None else partial(self._drawn, known))
+        return self.trained(round_, SessionModels({"": self.model}), None if known is None else partial(self._drawn, known))
 
     def depart(self, round_: int) -> Weights:
         """Begin the sum of the features; for the evaluation, give the own model."""
@@ -79,15 +79,15 @@ class PrototypeLearner(LocalLearner):
         self._sum.restore(state.weights)
         self._prototypes = state.weights.get(PROTOTYPES, {})
 
-    def _drawn(self, prototypes: Tensor, lesson: Lesson) -> Term:
+    def _drawn(self, prototypes: Tensor, step: TrainingStep) -> AddedLoss:
         """Give the mean squared distance of the batch's features to their prototypes; a class nobody has has none (0 / 0)."""
-        wanted = prototypes[lesson.batch.labels]
+        wanted = prototypes[step.batch.labels]
         known = wanted.isfinite().all(dim=1)
         if not known.any():
-            return Term(None, {})
-        found = features_of(lesson.outputs[""].taps.deep, self._config.features)
+            return AddedLoss(None, {})
+        found = features_of(step.outputs[""].taps.deep, self._config.features)
         value = (found[known] - wanted[known]).square().mean()
-        return Term(self._config.weight * value, {"prototype": value.detach()})
+        return AddedLoss(self._config.weight * value, {"prototype": value.detach()})
 
 
 def features_of(deep: Tensor, length: int) -> Tensor:
@@ -119,8 +119,8 @@ def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tup
     return sums, torch.bincount(samples.labels, minlength=classes).float()
 
 
-def make(ward: Ward) -> PrototypeLearner:
+def make(context: LearnerContext) -> PrototypeLearner:
     """Make the learner of one hospital; raises TypeError for a scenario of another algorithm."""
-    if not isinstance(ward.scenario.algorithm, FedProto):
-        raise TypeError(ward.scenario.algorithm.name)
-    return PrototypeLearner(Site(ward), ward.scenario.algorithm)
+    if not isinstance(context.scenario.algorithm, FedProto):
+        raise TypeError(context.scenario.algorithm.name)
+    return PrototypeLearner(Site(context), context.scenario.algorithm)

@@ -12,9 +12,9 @@ from dataclasses import replace
 from torch import nn
 
 from fedskd_sim.learning import instruments
-from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
+from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.reconcile import reconcile
-from fedskd_sim.learning.session import Pupils
+from fedskd_sim.learning.session import SessionModels
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export, install, shown, snapshot
@@ -31,8 +31,8 @@ class CirculatingLearner:
         self.site, self._config = site, config
         self.expected: Mapping[str, Forms] = {name: (spec,) for name, spec in site.specs().items()}
         self._similarity = site.similarity(config.similarity)
-        held = config.similarity.held(config.lock)
-        self._lock = None if held.off else site.similarity(held)
+        held = config.similarity.with_weights(config.self_distillation)
+        self._self_similarity = None if held.off else site.similarity(held)
         self._home: nn.Module
         self._general: Weights | None = None
         self._visitor: nn.Module | None = None
@@ -46,8 +46,8 @@ class CirculatingLearner:
         """Load the data and train the own model alone by cross-entropy."""
         self.site.settle()
         self._home = self.site.first(self.site.seed("initial weights"))
-        course = self.site.course(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
-        return self.site.noted(self.site.session(Pupils({"": self._home}), course))
+        job = self.site.plan_job(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
+        return self.site.noted(self.site.session(SessionModels({"": self._home}), job))
 
     def alone(self, round_: int) -> Session | None:
         """Do nothing: a round begins with the departures."""
@@ -65,10 +65,10 @@ class CirculatingLearner:
         self._visitor, self._arrived = self.site.visitor(stop.model, arriving)
         self._model = stop.model
         budget = self.site.passes(self.site.training.epochs * self._config.stop_work) + self._unspent
-        course = self.site.course(budget, self.site.seed("session", stop.model, stop.round, stop.hop))
+        job = self.site.plan_job(budget, self.site.seed("session", stop.model, stop.round, stop.hop))
         teaches = self._config.mutual_kl > 0 or not self._config.similarity.off
-        pupils = Pupils({"": self._visitor, "resident_": self._home}, self._config.resident_every, teaches)
-        session = self.site.session(pupils, course, self._exchange(stop.model, self._arrived), self._arrived)
+        models = SessionModels({"": self._visitor, "resident_": self._home}, self._config.resident_every, teaches)
+        session = self.site.session(models, job, self._exchange(stop.model, self._arrived), self._arrived)
         if session.outcome == "trained":
             self._unspent = budget - session.samples
         return session
@@ -97,7 +97,7 @@ class CirculatingLearner:
         """Let the traveller be the home model."""
         self.site.settle()
         install(self._home, arriving)
-        self.site.ward.berths.drop(stop.model)
+        self.site.context.receive_buffers.drop(stop.model)
         net = drift(self._departed, arriving, "net_drift") if self._departed else {}
         self._drift = {**net, **self.site.validated(self._home, "returned_")}
         self._visitor = self._arrived = self._departed = None
@@ -128,7 +128,7 @@ class CirculatingLearner:
         self.site.settle()
         return self.site.tested(model, self._home if arriving is None else self.site.arrived(model, arriving))
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
@@ -150,14 +150,16 @@ class CirculatingLearner:
         self._unspent = state.numbers["unspent"]
 
     def _exchange(self, model: str, arriving: Weights) -> Exchange:
-        held = self._lock is not None or self._config.lock.kl > 0
+        held = self._self_similarity is not None or self._config.self_distillation.kl > 0
         past = self.site.made(model, arriving).eval() if held else None
         settings = self._config.similarity
-        return Exchange(self._similarity, self._config.mutual_kl, settings.ramp, past, self._lock, self._config.lock.kl)
+        return Exchange(
+            self._similarity, self._config.mutual_kl, settings.ramp, past, self._self_similarity, self._config.self_distillation.kl
+        )
 
 
-def make(ward: Ward) -> CirculatingLearner:
+def make(context: LearnerContext) -> CirculatingLearner:
     """Make the learner of one hospital; raises TypeError for a scenario whose models do not circulate."""
-    if not isinstance(ward.scenario.algorithm, Circulating):
-        raise TypeError(ward.scenario.algorithm.name)
-    return CirculatingLearner(Site(ward), ward.scenario.algorithm.circulating)
+    if not isinstance(context.scenario.algorithm, Circulating):
+        raise TypeError(context.scenario.algorithm.name)
+    return CirculatingLearner(Site(context), context.scenario.algorithm.circulating)

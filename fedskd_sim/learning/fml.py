@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fedskd_sim.learning.allreduce import RingSum
-from fedskd_sim.learning.base import LearnerState, Session, Ward
+from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
 from fedskd_sim.learning.fedavg import flat, floats_in, install_flat
 from fedskd_sim.learning.local import LocalLearner
 from fedskd_sim.learning.models import blueprint, build, parameter_count
-from fedskd_sim.learning.session import Lesson, Pupils, Term
+from fedskd_sim.learning.session import AddedLoss, SessionModels, TrainingStep
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.teaching import divergence
 from fedskd_sim.learning.weights import shown, spec_of
@@ -42,7 +42,7 @@ class MutualLearner(LocalLearner):
         self._architecture = config.architecture or _smallest(site)
         self._common: nn.Module
         length = floats_in(spec_of(blueprint(self._architecture, site.shape)))
-        self._sum = RingSum(site.ward.topology, site.name, length)
+        self._sum = RingSum(site.context.topology, site.name, length)
         self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
 
     def warm_up(self) -> Session:
@@ -55,7 +55,7 @@ class MutualLearner(LocalLearner):
     def alone(self, round_: int) -> Session | None:
         """Train both models for a session."""
         self.site.settle()
-        return self.trained(round_, Pupils({"": self.model, COMMON: self._common}), self._taught)
+        return self.trained(round_, SessionModels({"": self.model, COMMON: self._common}), self._taught)
 
     def depart(self, round_: int) -> Weights:
         """Begin the sum of the weighted common models; for the evaluation, give the own model."""
@@ -84,11 +84,11 @@ class MutualLearner(LocalLearner):
         if "common" in state.weights:
             self._common = self.site.filled(self._architecture, state.weights["common"])
 
-    def _taught(self, lesson: Lesson) -> Term:
-        own, common = lesson.outputs[""], lesson.outputs[COMMON]
+    def _taught(self, step: TrainingStep) -> AddedLoss:
+        own, common = step.outputs[""], step.outputs[COMMON]
         from_common, from_own = divergence(common, own), divergence(own, common)
         parts: dict[str, Tensor] = {"mutual_kl": from_common.detach(), f"{COMMON}mutual_kl": from_own.detach()}
-        return Term(self._config.weight * (from_common + from_own), parts)
+        return AddedLoss(self._config.weight * (from_common + from_own), parts)
 
 
 def _smallest(site: Site) -> Architecture:
@@ -97,8 +97,8 @@ def _smallest(site: Site) -> Architecture:
     return min(known, key=lambda architecture: parameter_count(blueprint(architecture, site.shape)))
 
 
-def make(ward: Ward) -> MutualLearner:
+def make(context: LearnerContext) -> MutualLearner:
     """Make the learner of one hospital; raises TypeError for a scenario of another algorithm."""
-    if not isinstance(ward.scenario.algorithm, FML):
-        raise TypeError(ward.scenario.algorithm.name)
-    return MutualLearner(Site(ward), ward.scenario.algorithm)
+    if not isinstance(context.scenario.algorithm, FML):
+        raise TypeError(context.scenario.algorithm.name)
+    return MutualLearner(Site(context), context.scenario.algorithm)

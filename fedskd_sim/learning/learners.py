@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from fedskd_sim.learning.base import Learner, Ward
+from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.scenario import Prediction
 
 _LEARNERS = {
@@ -13,9 +13,9 @@ _LEARNERS = {
 }  # fmt: skip
 
 
-def make(ward: Ward) -> Learner:
+def make(context: LearnerContext) -> Learner:
     """Make the learner of the scenario's algorithm, with what its prediction adds; only the modules it needs are imported."""
-    made: Learner = import_module(f"fedskd_sim.learning.{_LEARNERS[ward.scenario.algorithm.name]}").make(ward)
-    if ward.scenario.prediction != Prediction():
-        made = import_module("fedskd_sim.learning.prediction").Predicting(made, ward)
+    made: Learner = import_module(f"fedskd_sim.learning.{_LEARNERS[context.scenario.algorithm.name]}").make(context)
+    if context.scenario.prediction != Prediction():
+        made = import_module("fedskd_sim.learning.prediction").Predicting(made, context)
     return made

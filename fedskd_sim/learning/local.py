@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
-from fedskd_sim.learning.session import Pupils, Teaching
+from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.session import SessionModels, Teaching
 from fedskd_sim.learning.site import Site, drift
 from fedskd_sim.learning.weights import export, shown, snapshot
 from fedskd_sim.messages import Forms, Weights
@@ -31,22 +31,22 @@ class LocalLearner:
         """Load the data and train for the warm-up."""
         self.site.settle()
         self.model = self.site.first(self.site.seed("initial weights"))
-        course = self.site.course(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
-        return self.site.noted(self.site.session(Pupils({"": self.model}), course))
+        job = self.site.plan_job(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
+        return self.site.noted(self.site.session(SessionModels({"": self.model}), job))
 
     def alone(self, round_: int) -> Session | None:
         """Train for a session."""
         self.site.settle()
-        return self.trained(round_, Pupils({"": self.model}))
+        return self.trained(round_, SessionModels({"": self.model}))
 
-    def trained(self, round_: int, pupils: Pupils, teaching: Teaching | None = None) -> Session:
+    def trained(self, round_: int, models: SessionModels, teaching: Teaching | None = None) -> Session:
         """Train the own model, and whoever is beside it, for ``training.epochs`` passes each; its drift is assessed with it."""
         before = snapshot(self.model)
-        course = self.site.course(
-            self.site.passes(self.site.training.epochs * len(pupils.models)),
+        job = self.site.plan_job(
+            self.site.passes(self.site.training.epochs * len(models.by_role)),
             self.site.seed("session", self.site.name, round_, 0),
         )
-        session = self.site.session(pupils, course, teaching)
+        session = self.site.session(models, job, teaching)
         self._drift, self._assessed = drift(before, session.weights), False
         return session
 
@@ -73,7 +73,7 @@ class LocalLearner:
         self.site.settle()
         return self.site.tested(model, self.model if arriving is None else self.site.arrived(model, arriving))
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
@@ -91,7 +91,7 @@ class LocalLearner:
             self.model, self._assessed = self.site.made(self.site.name, state.weights["home"]), True
 
 
-def make(ward: Ward) -> LocalLearner:
+def make(context: LearnerContext) -> LocalLearner:
     """Make the learner of one hospital.
 
     Raises:
@@ -99,9 +99,9 @@ def make(ward: Ward) -> LocalLearner:
         InvalidValue: data would be pooled where hospitals are processes of their own.
 
     """
-    if not isinstance(ward.scenario.algorithm, Local | Pooled):
-        raise TypeError(ward.scenario.algorithm.name)
-    if isinstance(ward.scenario.algorithm, Pooled) and ward.own_process:
+    if not isinstance(context.scenario.algorithm, Local | Pooled):
+        raise TypeError(context.scenario.algorithm.name)
+    if isinstance(context.scenario.algorithm, Pooled) and context.own_process:
         text = "'pooled' puts all hospitals' data into one place, and here hospitals are apart"
         raise InvalidValue(text, fix="it is a reference, no federation: launch it with --on memory", key=("algorithm", "name"))
-    return LocalLearner(Site(ward))
+    return LocalLearner(Site(context))

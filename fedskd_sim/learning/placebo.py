@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fedskd_sim.learning.base import NOTHING, LearnerState, Measures, Session, Ward
+from fedskd_sim.learning.base import NOTHING, LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Placebo
@@ -18,7 +18,7 @@ from fedskd_sim.topology import Stop
 class PlaceboLearner:
     """A model is one buffer of random bytes; a session waits and hands it on unchanged."""
 
-    ward: Ward
+    context: LearnerContext
     config: Placebo
     _own: Weights = field(default_factory=dict)
 
@@ -26,11 +26,11 @@ class PlaceboLearner:
     def expected(self) -> Mapping[str, Forms]:
         """One buffer per hospital."""
         form = {"buffer": TensorSpec("uint8", (self.config.buffer_bytes,))}
-        return dict.fromkeys(self.ward.scenario.names, (form,))
+        return dict.fromkeys(self.context.scenario.names, (form,))
 
     def warm_up(self) -> Session:
         """Draw the own buffer."""
-        draw = random.Random(seed(self.ward.scenario.seed, "placebo", self.ward.host))  # noqa: S311 - no secret
+        draw = random.Random(seed(self.context.scenario.seed, "placebo", self.context.host))  # noqa: S311 - no secret
         length = self.config.buffer_bytes
         self._own = {"buffer": Buffer("uint8", (length,), draw.randbytes(length))}
         return Session(self._own)
@@ -44,12 +44,12 @@ class PlaceboLearner:
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - every stop is alike
         """Wait, and hand the buffer on."""
-        self.ward.pause(self.config.session_seconds)
+        self.context.pause(self.config.session_seconds)
         return Session(arriving)
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - every stop is alike
         """Take the own buffer back."""
-        self.ward.pause(self.config.session_seconds)
+        self.context.pause(self.config.session_seconds)
         self._own = {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()}
         return Session(self._own)
 
@@ -61,7 +61,7 @@ class PlaceboLearner:
         """Measure nothing worth knowing."""
         return {"accuracy": Measure(0.0, 1.0)}
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
@@ -77,8 +77,8 @@ class PlaceboLearner:
         self._own = state.weights.get("home", {})
 
 
-def make(ward: Ward) -> PlaceboLearner:
+def make(context: LearnerContext) -> PlaceboLearner:
     """Make the learner of one hospital."""
-    if not isinstance(ward.scenario.algorithm, Placebo):
-        raise TypeError(ward.scenario.algorithm.name)
-    return PlaceboLearner(ward, ward.scenario.algorithm)
+    if not isinstance(context.scenario.algorithm, Placebo):
+        raise TypeError(context.scenario.algorithm.name)
+    return PlaceboLearner(context, context.scenario.algorithm)

@@ -1,7 +1,8 @@
-"""What a hospital uses in the end, added to any algorithm: slow copies, a council of all models, an offset for label skew.
+"""What a hospital uses in the end, added to any algorithm: averaged weights, an ensemble of all models, logit adjustment.
 
-The slow copy of a model is a mean over the model's own snapshots. It starts as the model after warm-up and, after the model's i-th
-stop, becomes m + w_i (v - m) with w_i = max(slow_weight, 1 / (i + 1)). It is never trained and never mixed with another model.
+The averaged weights of a model are a mean over its own snapshots. They start as the model after warm-up and, after the model's i-th
+stop, become m + w_i (v - m) with w_i = max(averaging_weight, 1 / (i + 1)). They are never trained and never mixed with another
+model.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedskd_sim.learning.answers import Tested
-from fedskd_sim.learning.base import Learner, LearnerState, Measures, Session, Ward
+from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.evaluate import logits_of, offset_measure
+from fedskd_sim.learning.evaluate import logits_of, measure_adjusted
 from fedskd_sim.learning.reconcile import mean
 from fedskd_sim.learning.site import Sited
 from fedskd_sim.learning.weights import FLOATS, buffer_of, snapshot, tensor_of
@@ -25,7 +26,9 @@ from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
 from fedskd_sim.records import Measure
 from fedskd_sim.topology import Stop
 
-SLOW, LAST, COUNCIL = "slow/", "last/", "council/"
+AVERAGED, LAST = "slow/", "last/"
+"""What the tensors of a second set of weights are called on their way: digests in records are taken over these names."""
+ENSEMBLE = "ensemble/"
 
 
 class Inner(Sited, Learner, Protocol):
@@ -33,63 +36,67 @@ class Inner(Sited, Learner, Protocol):
 
 
 class Predicting:
-    """A learner around another one; what travels in training rounds is the other's weights and, if kept, the slow copy."""
+    """A learner around another one; what travels in training rounds is the other's weights and, if kept, the averaged weights."""
 
-    def __init__(self, inner: Inner, ward: Ward) -> None:
-        """Add the forms in which slow copies and finished models travel."""
-        self._inner, self.site, self._settings = inner, inner.site, ward.scenario.prediction
-        self._topology = ward.topology
-        self._keeps_last = self._settings.council or self._settings.model in ("last", "mix")
+    def __init__(self, inner: Inner, context: LearnerContext) -> None:
+        """Add the forms in which averaged weights and finished models travel."""
+        self._inner, self.site, self._settings = inner, inner.site, context.scenario.prediction
+        self._topology = context.topology
+        self._keeps_last = self._settings.ensemble or self._settings.model in ("last", "mix")
         self.expected: Mapping[str, Forms] = {name: self._forms(forms) for name, forms in inner.expected.items()}
-        self._slow: Weights = {}
+        self._averaged: Weights = {}
         self._last: Weights | None = None
         self._chosen: Weights | None = None
-        self._council: dict[str, Weights] = {}
+        self._ensemble: dict[str, Weights] = {}
 
     def warm_up(self) -> Session:
         """Let the other warm up; its model is the first snapshot."""
         session = self._inner.warm_up()
-        if self._settings.keeps_slow:
-            self._slow = owned(session.weights)
+        if self._settings.keeps_averaged:
+            self._averaged = owned(session.weights)
         return session
 
     def alone(self, round_: int) -> Session | None:
         """Let the other train alone."""
         session = self._inner.alone(round_)
-        if session is not None and self._topology.lap == "none":
+        if session is not None and self._topology.pattern == "none":
             self._snapped(session.weights, round_)
         return session
 
     def depart(self, round_: int) -> Weights:
-        """Give the other's traveller with its slow copy; for the evaluation, what this hospital predicts with."""
+        """Give the other's traveller with its averaged weights; for the evaluation, what this hospital predicts with."""
         if round_ <= self._topology.rounds:
             weights = self._inner.depart(round_)
-            return joined(weights, SLOW, self._slow) if self._slow and self._topology.lap == "circulation" else weights
+            return (
+                joined(weights, AVERAGED, self._averaged) if self._averaged and self._topology.pattern == "circulation" else weights
+            )
         self.site.settle()
         chosen = self._decided()
         shown = self._inner.depart(round_) if self._settings.model == "reconciled" else chosen
-        if self._settings.council:
-            self._council[self.site.name] = self._last or self._inner.results()[""]
-            return joined(shown, LAST, self._council[self.site.name])
+        if self._settings.ensemble:
+            self._ensemble[self.site.name] = self._last or self._inner.results()[""]
+            return joined(shown, LAST, self._ensemble[self.site.name])
         return shown
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Let the other train with a visitor, whose slow copy then follows it."""
-        fast, slow = split(arriving, SLOW)
-        session = self._inner.visit(stop, fast)
-        if slow:
-            return replace(session, weights=joined(session.weights, SLOW, self._followed(slow, session.weights, self._count(stop))))
+        """Let the other train with a visitor, whose averaged weights then follow it."""
+        current, averaged = split(arriving, AVERAGED)
+        session = self._inner.visit(stop, current)
+        if averaged:
+            return replace(
+                session, weights=joined(session.weights, AVERAGED, self._followed(averaged, session.weights, self._count(stop)))
+            )
         if stop.kind == "gather" and stop.hop == self._topology.hops(stop.round)[-1]:
             self._snapped(self._inner.results()[""], stop.round)
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
         """Let the other take its traveller back."""
-        fast, slow = split(arriving, SLOW)
-        session = self._inner.homecome(stop, fast)
+        current, averaged = split(arriving, AVERAGED)
+        session = self._inner.homecome(stop, current)
         self._last = session.returned if self._keeps_last else None
-        if slow:
-            self._slow = self._followed(slow, session.returned, self._count(stop)) if session.returned else owned(slow)
+        if averaged:
+            self._averaged = self._followed(averaged, session.returned, self._count(stop)) if session.returned else owned(averaged)
         return session
 
     def assess(self) -> Measures:
@@ -97,57 +104,59 @@ class Predicting:
         return self._inner.assess()
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
-        """Measure what a hospital predicts with on the host's test data, and keep its finished model for the council."""
+        """Measure what a hospital predicts with on the host's test data, and keep its finished model for the ensemble."""
         self.site.settle()
         weights, finished = split(arriving, LAST) if arriving is not None else (self._decided(), {})
-        if arriving is not None and self._settings.council:
-            self._council[model] = owned(finished)
+        if arriving is not None and self._settings.ensemble:
+            self._ensemble[model] = owned(finished)
         network = self.site.made(model, weights) if arriving is None else self.site.arrived(model, weights)
         return self._measured(("evaluation", model), logits_of(network, self.site.data.test.images), [network])
 
-    def council(self) -> Measures | None:
+    def ensemble(self) -> Measures | None:
         """Average the probabilities of all finished models: p = (1/K) sum_k softmax(f_k(x))."""
-        if not self._settings.council:
+        if not self._settings.ensemble:
             return None
         self.site.settle()
-        networks = [self.site.made(name, self._council[name]) for name in self.site.scenario.members]
-        kept = sum(size(weights) for weights in self._council.values())
+        networks = [self.site.made(name, self._ensemble[name]) for name in self.site.scenario.members]
+        kept = sum(size(weights) for weights in self._ensemble.values())
         cost = {"models": Measure(float(len(networks)), 1.0), "kept_bytes": Measure(float(kept), 1.0)}
         logits = together(networks, self.site.data.test)
-        return {**self._measured(("council", self.site.name), logits, networks), **cost}
+        return {**self._measured(("ensemble", self.site.name), logits, networks), **cost}
 
     def results(self) -> Mapping[str, Weights]:
-        """Give what the hospital predicts with, and the council's models as ``council.NAME``."""
+        """Give what the hospital predicts with, and the ensemble's models as ``ensemble.NAME``."""
         rest = {name: weights for name, weights in self._inner.results().items() if name}
-        kept = {f"council.{name}": weights for name, weights in self._council.items()}
+        kept = {f"ensemble.{name}": weights for name, weights in self._ensemble.items()}
         return {"": self._decided(), **rest, **kept}
 
     def state(self) -> LearnerState:
-        """Add slow copy, traveller and the council's models to the other's; what the hospital predicts with follows from these."""
-        kept = {COUNCIL + name: weights for name, weights in self._council.items()}
-        return self._inner.state().plus({}, {"slow": self._slow, "last": self._last, **kept})
+        """Add averaged weights, traveller and the ensemble's models to the other's; what the hospital predicts with follows from
+        these.
+        """
+        kept = {ENSEMBLE + name: weights for name, weights in self._ensemble.items()}
+        return self._inner.state().plus({}, {"averaged": self._averaged, "last": self._last, **kept})
 
     def restore(self, state: LearnerState) -> None:
         """Take them back, and let the other take its own."""
         self._inner.restore(state)
-        self._slow, self._last = state.weights.get("slow", {}), state.weights.get("last")
-        kept = {name: weights for name, weights in state.weights.items() if name.startswith(COUNCIL)}
-        self._council = {name.removeprefix(COUNCIL): weights for name, weights in kept.items()}
+        self._averaged, self._last = state.weights.get("averaged", {}), state.weights.get("last")
+        kept = {name: weights for name, weights in state.weights.items() if name.startswith(ENSEMBLE)}
+        self._ensemble = {name.removeprefix(ENSEMBLE): weights for name, weights in kept.items()}
 
     def _forms(self, forms: Forms) -> Forms:
-        added = ((SLOW,) if self._settings.keeps_slow else ()) + ((LAST,) if self._settings.council else ())
+        added = ((AVERAGED,) if self._settings.keeps_averaged else ()) + ((LAST,) if self._settings.ensemble else ())
         return forms + tuple(_with(forms[0], prefix) for prefix in added)
 
     def _count(self, stop: Stop) -> int:
         return (stop.round - 1) * (len(self._topology.hops(1)) - (self._topology.schedule.mode == "sequential")) + stop.hop
 
-    def _followed(self, slow: Weights, fast: Weights, count: int) -> Weights:
-        weight = max(self._settings.slow_weight, 1 / (count + 1))
-        return {name: _moved(slow[name], buffer, weight) for name, buffer in fast.items()}
+    def _followed(self, averaged: Weights, current: Weights, count: int) -> Weights:
+        weight = max(self._settings.averaging_weight, 1 / (count + 1))
+        return {name: _moved(averaged[name], buffer, weight) for name, buffer in current.items()}
 
     def _snapped(self, weights: Weights, count: int) -> None:
-        if self._slow:
-            self._slow = self._followed(self._slow, weights, count)
+        if self._averaged:
+            self._averaged = self._followed(self._averaged, weights, count)
 
     def _decided(self) -> Weights:
         """Give the weights that the hospital predicts with, chosen once its last round is over, and again after a restart."""
@@ -163,22 +172,22 @@ class Predicting:
                 return owned(home)
             case "last":
                 return owned(last)
-            case "slow":
-                chosen = self._slow
+            case "averaged":
+                chosen = self._averaged
             case "mix":
-                chosen = mean(last, self._slow)
+                chosen = mean(last, self._averaged)
         torch.manual_seed(self.site.seed("running statistics"))  # of a user's architecture that draws in training mode
         return snapshot(refreshed(self.site.made(self.site.name, chosen), self.site.data.train))
 
     def _measured(self, whose: tuple[Tested, str], logits: Tensor, networks: list[nn.Module]) -> Measures:
-        """Measure test predictions, the offset taken from predictions on the validation data."""
+        """Measure test predictions, the adjustment taken from predictions on the validation data."""
         labels = self.site.data.test.labels
         if not len(labels):
             return {}
         found = {**self.site.judged(*whose, logits)}
-        if self._settings.class_offset and len(self.site.data.validation.labels):
+        if self._settings.logit_adjustment and len(self.site.data.validation.labels):
             usual = together(networks, self.site.data.validation).softmax(dim=1).mean(dim=0)
-            found["balanced_accuracy_offset"] = offset_measure(logits, labels, usual, self._settings.class_offset)
+            found["balanced_accuracy_adjusted"] = measure_adjusted(logits, labels, usual, self._settings.logit_adjustment)
         return found
 
 
@@ -220,11 +229,11 @@ def refreshed(network: nn.Module, train: Samples) -> nn.Module:
     return network.eval()
 
 
-def _moved(slow: Buffer, fast: Buffer, weight: float) -> Buffer:
-    if fast.dtype not in FLOATS:
-        return fast._replace(data=bytearray(fast.data))
-    before = tensor_of(slow)
-    return buffer_of(before + weight * (tensor_of(fast) - before))
+def _moved(averaged: Buffer, current: Buffer, weight: float) -> Buffer:
+    if current.dtype not in FLOATS:
+        return current._replace(data=bytearray(current.data))
+    before = tensor_of(averaged)
+    return buffer_of(before + weight * (tensor_of(current) - before))
 
 
 def _with(spec: Spec, prefix: str) -> Spec:

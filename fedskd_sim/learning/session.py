@@ -28,7 +28,7 @@ class NonFinite(Exception):
     """A loss, gradient or weight was not finite."""
 
 
-class Course(NamedTuple):
+class TrainingJob(NamedTuple):
     """What a session trains on and how: data, class weights (classes,), settings, sample-gradients to spend, and its seed."""
 
     samples: Samples
@@ -45,30 +45,30 @@ class Output(NamedTuple):
     taps: Taps
 
 
-class Lesson(NamedTuple):
+class TrainingStep(NamedTuple):
     """One step of a session's ``total``: the batch as all models see it, what each made of it, and in which precision."""
 
     batch: Samples
     outputs: Mapping[str, Output]
-    step: int
+    number: int
     total: int
     precision: Precision = "fp32"
 
 
-class Term(NamedTuple):
+class AddedLoss(NamedTuple):
     """What is added to the cross-entropies, a scalar (None: nothing), and what the log shows of it."""
 
     total: Tensor | None
     parts: Mapping[str, Tensor]
 
 
-Teaching = Callable[[Lesson], Term]
+Teaching = Callable[[TrainingStep], AddedLoss]
 
 
-class Pupils(NamedTuple):
+class SessionModels(NamedTuple):
     """Who is in a session, by the prefix of their measurements: '' is the visitor, or the only model; 'resident_' the resident."""
 
-    models: Mapping[str, nn.Module]
+    by_role: Mapping[str, nn.Module]
     every: int = 1
     """The resident trains in every n-th step; 0: never."""
     teaches: bool = False
@@ -77,77 +77,77 @@ class Pupils(NamedTuple):
     def at(self, step: int) -> dict[str, bool]:
         """Tell who takes part in a step (counted from 0), and whether it trains."""
         trains = self.every > 0 and (step + 1) % self.every == 0
-        return {name: not name or trains for name in self.models if not name or trains or self.teaches}
+        return {name: not name or trains for name in self.by_role if not name or trains or self.teaches}
 
 
 @dataclass
-class Tally:
+class RunningSums:
     """What a session has seen, as sums that add up; ``samples`` are sample-gradients, ``forwards`` passes of teachers."""
 
     samples: int = 0
     forwards: int = 0
     steps: int = 0
-    sums: dict[str, Measure] = field(default_factory=dict)
+    measures: dict[str, Measure] = field(default_factory=dict)
 
     def add(self, name: str, value: float, weight: float) -> None:
         """Add ``value`` per unit of ``weight`` to a measurement."""
-        self.sums[name] = self.sums.get(name, Measure(0.0, 0.0)).plus(Measure(value * weight, weight))
+        self.measures[name] = self.measures.get(name, Measure(0.0, 0.0)).plus(Measure(value * weight, weight))
 
 
-def train(pupils: Pupils, course: Course, teaching: Teaching | None = None) -> Tally:
+def train(models: SessionModels, job: TrainingJob, teaching: Teaching | None = None) -> RunningSums:
     """Train one model, or a visitor beside a resident, until the next step would overdraw the budget.
 
     Args:
-        pupils: the models.
-        course: data, settings, budget and seed; the same seed gives the same batches and augmentations.
+        models: the models.
+        job: data, settings, budget and seed; the same seed gives the same batches and augmentations.
         teaching: what is added to the cross-entropies; None is plain training.
 
     Raises:
         NonFinite: a loss, a gradient or a weight; the models are then of no use.
 
     """
-    torch.manual_seed(course.seed)
-    draw = torch.Generator().manual_seed(course.seed)
-    learners = {name: model for name, model in pupils.models.items() if not name or pupils.every}
-    optimisers = {name: _optimiser(model, course.training) for name, model in learners.items()}
-    sizes = batch_sizes(len(course.samples.labels), course.training.batch_size)
-    total = steps_within(course.budget, sizes, pupils)
-    tally = Tally()
-    for batch in _endless(course, draw, total):
-        roles = pupils.at(tally.steps)
-        images = augmented(batch.images, draw) if course.training.augment else batch.images
-        precision = course.training.precision
-        outputs = {name: _output(pupils.models[name], images, precision, trains=trains) for name, trains in roles.items()}
+    torch.manual_seed(job.seed)
+    draw = torch.Generator().manual_seed(job.seed)
+    learners = {name: model for name, model in models.by_role.items() if not name or models.every}
+    optimisers = {name: _optimiser(model, job.training) for name, model in learners.items()}
+    sizes = batch_sizes(len(job.samples.labels), job.training.batch_size)
+    total = steps_within(job.budget, sizes, models)
+    sums = RunningSums()
+    for batch in _endless(job, draw, total):
+        roles = models.at(sums.steps)
+        images = augmented(batch.images, draw) if job.training.augment else batch.images
+        precision = job.training.precision
+        outputs = {name: _output(models.by_role[name], images, precision, trains=trains) for name, trains in roles.items()}
         trained = [name for name, trains in roles.items() if trains]
-        lesson = Lesson(Samples(images, batch.labels), outputs, tally.steps, total, precision)
-        loss = _loss(lesson, trained, (course, teaching, tally))
-        rate = _rate(course.training, tally.steps, total)
-        _step([pupils.models[name] for name in trained], [optimisers[name] for name in trained], loss, rate)
-        tally.samples += len(batch.labels) * len(trained)
-        tally.forwards += len(batch.labels) * (len(roles) - len(trained))
-        tally.steps += 1
+        step = TrainingStep(Samples(images, batch.labels), outputs, sums.steps, total, precision)
+        loss = _loss(step, trained, (job, teaching, sums))
+        rate = _rate(job.training, sums.steps, total)
+        _step([models.by_role[name] for name in trained], [optimisers[name] for name in trained], loss, rate)
+        sums.samples += len(batch.labels) * len(trained)
+        sums.forwards += len(batch.labels) * (len(roles) - len(trained))
+        sums.steps += 1
     if not all(bool(parameter.isfinite().all()) for model in learners.values() for parameter in model.parameters()):
         message = "a weight is not finite after the last step"
         raise NonFinite(message)
-    return tally
+    return sums
 
 
-def steps_within(budget: float, sizes: Sequence[int], pupils: Pupils) -> int:
+def steps_within(budget: float, sizes: Sequence[int], models: SessionModels) -> int:
     """Count the steps that a budget of sample-gradients pays for, with batches of these sizes over and over."""
     steps, left = 0, budget + ROUNDING
     for size in cycle(sizes):
-        left -= size * sum(pupils.at(steps).values())
+        left -= size * sum(models.at(steps).values())
         if left < 0:
             break
         steps += 1
     return steps
 
 
-def _endless(course: Course, draw: torch.Generator, count: int) -> Iterator[Samples]:
+def _endless(job: TrainingJob, draw: torch.Generator, count: int) -> Iterator[Samples]:
     """Yield mini-batches, epoch after epoch, each shuffled anew."""
     given = 0
     while given < count:
-        for batch in batches(course.samples, course.training.batch_size, draw):
+        for batch in batches(job.samples, job.training.batch_size, draw):
             if given == count:
                 return
             given += 1
@@ -170,21 +170,21 @@ def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: b
         return answer(model, images, precision)
 
 
-def _loss(lesson: Lesson, trained: Sequence[str], rest: tuple[Course, Teaching | None, Tally]) -> Tensor:
+def _loss(step: TrainingStep, trained: Sequence[str], rest: tuple[TrainingJob, Teaching | None, RunningSums]) -> Tensor:
     """Sum the cross-entropies of those who train and what teaching adds."""
-    course, teaching, tally = rest
-    labels = lesson.batch.labels
-    losses = {name: cross_entropy(lesson.outputs[name].logits, labels, course.class_weights) for name in trained}
+    job, teaching, sums = rest
+    labels = step.batch.labels
+    losses = {name: cross_entropy(step.outputs[name].logits, labels, job.class_weights) for name in trained}
     loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
     if teaching is not None:
-        total, parts = teaching(lesson)
+        total, parts = teaching(step)
         loss = loss if total is None else loss + total
         for name, value in parts.items():
-            tally.add(name, float(value), 1)
+            sums.add(name, float(value), 1)
     for name, value in losses.items():
-        tally.add(f"{name}loss", float(value.detach()), len(labels))
+        sums.add(f"{name}loss", float(value.detach()), len(labels))
     if not math.isfinite(float(loss.detach())):
-        message = f"loss {float(loss.detach())} in step {tally.steps + 1}"
+        message = f"loss {float(loss.detach())} in step {sums.steps + 1}"
         raise NonFinite(message)
     return loss
 

@@ -11,15 +11,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fedskd_sim.learning.admission import known_facts, pixel_grid, shape_of
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.arrangements import Atlas
-from fedskd_sim.learning.base import LearnerState, Measures, Session, Ward
+from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, fingerprint, load, pooled
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build
-from fedskd_sim.learning.session import Course, NonFinite, Pupils, Teaching, train
+from fedskd_sim.learning.preflight import known_facts, pixel_grid, shape_of
+from fedskd_sim.learning.session import NonFinite, SessionModels, Teaching, TrainingJob, train
 from fedskd_sim.learning.weights import FLOATS, export, install, snapshot, spec_of, tensor_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
@@ -35,19 +35,19 @@ def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
 class Site:
     """One hospital, as its learner works with it."""
 
-    def __init__(self, ward: Ward) -> None:
+    def __init__(self, context: LearnerContext) -> None:
         """Look up what its inputs look like, and tell how many there are; nothing is loaded or built yet."""
-        self.ward, self.name, self.scenario = ward, ward.host, ward.scenario
-        self.me = ward.scenario.hospital(ward.host)
-        self.training = ward.scenario.training
+        self.context, self.name, self.scenario = context, context.host, context.scenario
+        self.me = context.scenario.hospital(context.host)
+        self.training = context.scenario.training
         self.device = device(self.me.device)
-        self.answers = Answers(ward.scenario.instruments.predictions)
+        self.answers = Answers(context.scenario.instruments.predictions)
         self._others: dict[str, Samples] = {}
-        self._known = known_facts(ward.scenario, ward.host, ward.data_folder)
+        self._known = known_facts(context.scenario, context.host, context.data_folder)
         self.shape = shape_of(self._known)
-        ward.counted(self._known.counts)
-        if ward.own_process:
-            ward.berths.build = self._berth
+        context.counted(self._known.counts)
+        if context.own_process:
+            context.receive_buffers.build = self._build_receive_buffer
 
     def specs(self) -> Mapping[str, Spec]:
         """Describe the model of every hospital."""
@@ -57,12 +57,12 @@ class Site:
     def data(self) -> HospitalData:
         """The hospital's data; everybody's where the algorithm pools."""
         data = self._read()
-        if self.ward.loaded:
-            self.ward.loaded(fingerprint(data))
+        if self.context.loaded:
+            self.context.loaded(fingerprint(data))
         return data
 
     def _read(self) -> HospitalData:
-        own = load(self.scenario, self.name, self.ward.data_folder, self.device)
+        own = load(self.scenario, self.name, self.context.data_folder, self.device)
         if self.scenario.instruments.evaluate_on == "validation":
             remark = "; ".join(
                 part for part in (own.remark, "evaluated on validation data, as instruments.evaluate_on says") if part
@@ -70,13 +70,13 @@ class Site:
             own = replace(own, test=own.validation, remark=remark)
         if self.scenario.algorithm.name != "pooled":
             return own
-        everyone = {name: load(self.scenario, name, self.ward.data_folder, self.device) for name in self.scenario.members}
+        everyone = {name: load(self.scenario, name, self.context.data_folder, self.device) for name in self.scenario.members}
         return pooled(own, everyone)
 
     def validation_of(self, name: str) -> Samples:
         """Give the validation data of any hospital: an instrument of the simulation, which no algorithm may use."""
         if name not in self._others:
-            self._others[name] = load(self.scenario, name, self.ward.data_folder, self.device).validation
+            self._others[name] = load(self.scenario, name, self.context.data_folder, self.device).validation
         return self._others[name]
 
     @cached_property
@@ -126,15 +126,15 @@ class Site:
 
     def arrived(self, model: str, weights: Weights) -> nn.Module:
         """Give the network in whose memory a model has arrived, or build one around its weights."""
-        network: nn.Module | None = self.ward.berths.take(model, weights)
+        network: nn.Module | None = self.context.receive_buffers.take(model, weights)
         return self.made(model, weights) if network is None else network
 
     def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
         """Give a model that has arrived and is going to train, and the weights to which it can be put back."""
-        network: nn.Module | None = self.ward.berths.take(model, weights)
+        network: nn.Module | None = self.context.receive_buffers.take(model, weights)
         return (self.made(model, weights), weights) if network is None else (network, snapshot(network))
 
-    def _berth(self, model: str) -> tuple[nn.Module | None, Weights]:
+    def _build_receive_buffer(self, model: str) -> tuple[nn.Module | None, Weights]:
         """Build a network whose memory travelling bytes can be written to; None where a copy has to be made of them anyway."""
         if self.device != "cpu" or self.training.memory_format != "contiguous":
             return None, {}
@@ -147,36 +147,38 @@ class Site:
         """Give the sample-gradients of passes over the training data, as batched."""
         return count * sum(batch_sizes(len(self.data.train.labels), self.training.batch_size))
 
-    def course(self, budget: float, session_seed: int) -> Course:
+    def plan_job(self, budget: float, session_seed: int) -> TrainingJob:
         """Prepare a session on the training data with ``budget`` sample-gradients."""
         weights = class_weights(self.data.train.labels, len(self.data.classes), self.training.class_weights)
-        return Course(self.data.train, weights, self.training, budget, session_seed)
+        return TrainingJob(self.data.train, weights, self.training, budget, session_seed)
 
     def similarity(self, settings: Similarity) -> SimilarityLoss:
         """Make the similarity term for the models of this scenario."""
         return SimilarityLoss.of(settings, pixel_grid(self.scenario, self.shape), self.atlas)
 
-    def session(self, pupils: Pupils, course: Course, teaching: Teaching | None = None, arriving: Weights | None = None) -> Session:
+    def session(
+        self, models: SessionModels, job: TrainingJob, teaching: Teaching | None = None, arriving: Weights | None = None
+    ) -> Session:
         """Train; if anything is not finite, put every model back to what it was before.
 
         Args:
-            pupils: the models.
-            course: data, budget and seed.
+            models: the models.
+            job: data, budget and seed.
             teaching: what is added to the cross-entropies.
             arriving: the weights of the first model, if they are at hand; a copy of them is saved.
 
         """
-        model = pupils.models[""]
+        model = models.by_role[""]
         before = {"": arriving or snapshot(model)}
-        before |= {name: snapshot(other) for name, other in pupils.models.items() if name and pupils.every}
+        before |= {name: snapshot(other) for name, other in models.by_role.items() if name and models.every}
         try:
-            tally = train(pupils, course, teaching)
+            sums = train(models, job, teaching)
         except NonFinite as problem:
             for name, weights in before.items():
-                install(pupils.models[name], weights)
+                install(models.by_role[name], weights)
             return Session(before[""], "rolled_back", str(problem))
-        work = {"forwards": Measure(float(tally.forwards), 1.0)} if tally.forwards else {}
-        return Session(export(model), samples=tally.samples, steps=tally.steps, measures={**tally.sums, **work})
+        work = {"forwards": Measure(float(sums.forwards), 1.0)} if sums.forwards else {}
+        return Session(export(model), samples=sums.samples, steps=sums.steps, measures={**sums.measures, **work})
 
     def noted(self, session: Session) -> Session:
         """Let the record of the warm-up say what of the data was masked or left out, and which device ``auto`` is."""

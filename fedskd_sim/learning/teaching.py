@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from fedskd_sim.learning.distill import SimilarityLoss, ramp
-from fedskd_sim.learning.session import Lesson, Output, Term, answer
+from fedskd_sim.learning.session import AddedLoss, Output, TrainingStep, answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,18 @@ class Exchange:
     """Share of the session over which the weights of the exchange rise from 0."""
     past: nn.Module | None = None
     """The visitor as it arrived, frozen and in evaluation mode; None: nothing holds it."""
-    lock: SimilarityLoss | None = None
-    lock_kl: float = 0.0
+    self_similarity: SimilarityLoss | None = None
+    self_distillation_kl: float = 0.0
 
-    def __call__(self, lesson: Lesson) -> Term:
+    def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute the terms of a step."""
         parts: dict[str, Tensor] = {}
-        total = [*self._exchanged(lesson, parts), *self._held(lesson, parts)]
-        return Term(torch.stack(total).sum() if total else None, parts)
+        total = [*self._exchanged(step, parts), *self._self_distilled(step, parts)]
+        return AddedLoss(torch.stack(total).sum() if total else None, parts)
 
-    def _exchanged(self, lesson: Lesson, parts: dict[str, Tensor]) -> list[Tensor]:
-        visitor, resident = lesson.outputs[""], lesson.outputs.get("resident_")
-        factor = ramp(lesson.step, lesson.total, self.rise)
+    def _exchanged(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
+        visitor, resident = step.outputs[""], step.outputs.get("resident_")
+        factor = ramp(step.number, step.total, self.rise)
         if resident is None or factor <= 0:
             return []
         found, levels = self.similarity(visitor.taps, resident.taps, factor)
@@ -54,25 +54,25 @@ class Exchange:
                 total.append(factor * self.mutual_kl * divergence(visitor, resident))
         return total
 
-    def _held(self, lesson: Lesson, parts: dict[str, Tensor]) -> list[Tensor]:
+    def _self_distilled(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
         if self.past is None:
             return []
-        visitor = lesson.outputs[""]
+        visitor = step.outputs[""]
         with torch.no_grad():
-            past = answer(self.past, lesson.batch.images, lesson.precision)
+            past = answer(self.past, step.batch.images, step.precision)
         total = []
-        if self.lock is not None:
-            found, levels = self.lock(visitor.taps, past.taps)
-            parts.update({f"lock_{level}": value for level, value in levels.items()})
+        if self.self_similarity is not None:
+            found, levels = self.self_similarity(visitor.taps, past.taps)
+            parts.update({f"self_distillation_{level}": value for level, value in levels.items()})
             total = [] if found is None else [found]
-        if self.lock_kl:
+        if self.self_distillation_kl:
             value = divergence(past, visitor)
-            parts["lock_kl"] = value.detach()
-            total.append(self.lock_kl * value)
+            parts["self_distillation_kl"] = value.detach()
+            total.append(self.self_distillation_kl * value)
         return total
 
 
-def divergence(teacher: Output, pupil: Output) -> Tensor:
-    """Give KL(sg teacher || pupil) of the predictions, the mean over the batch, natural logarithm, temperature 1."""
+def divergence(teacher: Output, student: Output) -> Tensor:
+    """Give KL(sg teacher || student) of the predictions, the mean over the batch, natural logarithm, temperature 1."""
     given = log_softmax(teacher.logits.detach(), dim=1)
-    return kl_div(log_softmax(pupil.logits, dim=1), given, reduction="batchmean", log_target=True)
+    return kl_div(log_softmax(student.logits, dim=1), given, reduction="batchmean", log_target=True)

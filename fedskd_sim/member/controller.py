@@ -8,11 +8,11 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import final_codes
-from fedskd_sim.member.tally import Tally
+from fedskd_sim.member.throttle import Throttle
 from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State, Turn
+from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Registrar, RegistrarState, Rejected, Say, Turn
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -35,9 +35,9 @@ class Controller:
         """Know the scenario; nobody has registered yet."""
         self._registrar = Registrar(scenario, run, FIRST_EPOCH, frozenset(final_codes()), Topology.of(scenario))
         self._wire, self._log, self._opening = wire, log, opening
-        self._refusals, self._registrations = Tally(), Tally()
+        self._refusals, self._registrations = Throttle(), Throttle()
         self._reached: dict[str, int] = {}
-        self.state = State()
+        self.state = RegistrarState()
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
         """Take a run over that has been started before, by a controller that is no more; both mappings are by name."""
@@ -74,11 +74,11 @@ class Controller:
     def step(self, message: ToController | Unwelcome) -> bool:
         """Handle one hospital's word; tells whether it is one that a member of the run would say."""
         if isinstance(message, Unwelcome):
-            turn: Turn = self.state, [Refused(*message)]
+            turn: Turn = self.state, [Rejected(*message)]
         else:
             turn = self._registrar.step(self.state, message)
         self._take(turn)
-        return not any(isinstance(effect, Refused) for effect in turn[1])
+        return not any(isinstance(effect, Rejected) for effect in turn[1])
 
     def _take(self, turn: Turn) -> None:
         self.state, effects = turn
@@ -95,7 +95,7 @@ class Controller:
                 self._log.event(events.Start(hospitals))
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
-            case Refused(hospital, reason):
+            case Rejected(hospital, reason):
                 line = self._refusals.line(hospital, reason)
                 if line is not None:
                     self._log.event(events.Refused(hospital, line))

@@ -113,7 +113,7 @@ class Keeper:
 
     store: Store
     identity: Mapping[str, str]
-    books: Ledger
+    ledger: Ledger
     before: Past | None = None
     """What this life goes on from."""
     anyway: bool = False
@@ -125,7 +125,7 @@ class Keeper:
 
     def begin(self, failed: Callable[[FedskdError], None]) -> None:
         """Begin to write; ``failed`` is told, by another thread, what cannot be kept."""
-        self._writer = Writer(self.store, self.books.records, failed)
+        self._writer = Writer(self.store, self.ledger.records, failed)
 
     def keep(self, state: State, models: Mapping[int, Weights], then: Callable[[], None]) -> None:
         """Keep a state, the models it speaks of, and the learner as of the last step; ``then`` is called when they are safe."""
@@ -135,7 +135,7 @@ class Keeper:
         book = self.book and {"epoch": self.book.epoch, "addresses": dict(self.book.addresses), "keys": dict(self.book.keys)}
         machine: dict[str, Any] = {"state": dump(state), "address": self.address, "book": book}
         numbers, groups = self.learner
-        self._writer.commit(Snapshot(self.identity, machine, numbers, groups, held, *self.books.mark), then)
+        self._writer.commit(Snapshot(self.identity, machine, numbers, groups, held, *self.ledger.mark), then)
 
     def loaded(self, data: str) -> None:
         """Hear the digest of the hospital's data, which all its lives must have in common.

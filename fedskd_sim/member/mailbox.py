@@ -17,8 +17,8 @@ from threading import Thread
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.learning.base import LearnerState
-from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.keeper import Keeper, Past
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.messages import (
     Ack,
@@ -42,14 +42,14 @@ from fedskd_sim.protocol.events import (
     Broke,
     Deferred,
     Ended,
-    Finished,
     Joined,
     Knocked,
     Repeated,
+    StepFinished,
     Timer,
     Wanted,
 )
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record
 from fedskd_sim.transport.zeromq import Links
@@ -62,9 +62,9 @@ CLOSE_S = 10.0
 class Mailbox:
     """The links of one hospital, attended to; see `Outside` and `Receiver` for what it does to whom."""
 
-    machine: Hospital
+    machine: HospitalMachine
     links: Links
-    desk: Desk
+    reporter: Reporter
     register_as: Register
     keeper: Keeper | None = None
     """Keeps what a next life needs."""
@@ -82,7 +82,7 @@ class Mailbox:
 
     def __post_init__(self) -> None:
         """Make the shell; `start` lets it run."""
-        self.shell = Shell(self.machine, self, self.desk)
+        self.shell = Shell(self.machine, self, self.reporter)
         if self.past:
             self.shell.state, self.shell.models = self.past.state, dict(self.past.models)
             self.shell.numbers = max(self.past.models, default=0)
@@ -138,7 +138,7 @@ class Mailbox:
     def _finish(self, index: int, record: Record | None, learner: LearnerState | None) -> None:
         if self.keeper and learner:
             self.keeper.learner = learner
-        self.shell.handle(Finished(index, record))
+        self.shell.handle(StepFinished(index, record))
 
     def _begin(self) -> None:
         self.shell.handle(Begun(self.again))
@@ -205,7 +205,7 @@ class Mailbox:
         """Set a timer."""
         heapq.heappush(self._timers, (clock.now() + seconds, next(self._order), timer))
 
-    def persist(self, state: State, record: Record | None, ticket: int) -> None:  # noqa: ARG002 - the desk has written the record
+    def persist(self, state: State, record: Record | None, ticket: int) -> None:  # noqa: ARG002 - the reporter has written the record
         """Keep the state beside the work; where nothing is kept, memory has to do."""
         if self.keeper is None:
             self.shell.persisted(ticket)
@@ -246,7 +246,7 @@ class Mailbox:
     def said(self, word: FromController) -> None:
         """Hand the controller's word to the machine."""
         if word.epoch != self.machine.topology.epoch:
-            self.desk.refused("controller", f"{type(word).__name__} of epoch {word.epoch}")
+            self.reporter.refused("controller", f"{type(word).__name__} of epoch {word.epoch}")
         elif isinstance(word, Start):
             if self.keeper:
                 self.keeper.book = word
@@ -257,7 +257,7 @@ class Mailbox:
 
     def refused(self, sender: str, reason: str) -> None:
         """Count and log what no member would send."""
-        self.desk.refused(sender, reason)
+        self.reporter.refused(sender, reason)
 
 
 def _crashed(error: Exception) -> FedskdError:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.member.desk import Desk
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.messages import Ack, Answer, Done, Failed, HopId, Progress, Ready, Transfer, Traveller, Weights, size
 from fedskd_sim.program import Step
 from fedskd_sim.protocol.effects import (
@@ -20,18 +20,18 @@ from fedskd_sim.protocol.effects import (
     Delivered,
     Effect,
     Fail,
+    Join,
     Leave,
     Persist,
     Refuse,
-    Register,
     Reply,
     Send,
     Tell,
     Wait,
     Work,
 )
-from fedskd_sim.protocol.events import Arrived, Event, Model, Released, Timer
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.events import Event, Model, ModelArrived, ModelReleased, Timer
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.saved import handles
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record
@@ -68,7 +68,7 @@ class Outside(Protocol):
         """Hand a model over to its next host."""
 
     def work(self, task: Task) -> None:
-        """Have a step carried out; `Released` and `Finished` come back."""
+        """Have a step carried out; `ModelReleased` and `StepFinished` come back."""
 
     def wait(self, seconds: float, timer: Timer) -> None:
         """Give a timer's event back after some seconds."""
@@ -84,9 +84,9 @@ class Outside(Protocol):
 class Shell:
     """One hospital."""
 
-    machine: Hospital
+    machine: HospitalMachine
     outside: Outside
-    desk: Desk
+    reporter: Reporter
     state: State = field(default_factory=State)
     models: dict[int, Weights] = field(default_factory=dict)
     """Weights in custody, by the number of their handle."""
@@ -122,11 +122,11 @@ class Shell:
     def arrive(self, traveller: Traveller, sender: str) -> None:
         """Take a model in that has come over a link from ``sender``."""
         model = self._keep(traveller.weights, traveller.digest)
-        self.handle(Arrived(traveller.hop, sender, model))
+        self.handle(ModelArrived(traveller.hop, sender, model))
 
     def release(self, index: int, weights: Weights, digest: str) -> None:
         """Take in what a step has made to go on from here."""
-        self.handle(Released(index, self._keep(weights, digest)))
+        self.handle(ModelReleased(index, self._keep(weights, digest)))
 
     def _promises(self, effect: Effect) -> bool:
         """Tell whether somebody will rely on what an effect says.
@@ -149,39 +149,39 @@ class Shell:
         match effect:
             case Persist(record):
                 if record:
-                    self.desk.finished(record)
+                    self.reporter.finished(record)
                 self._asked += 1
                 self.outside.persist(self.state, record, self._asked)
             case Send(to, hop, model, _):
                 self._left.setdefault(hop, clock.unix())
-                architecture = self.desk.scenario.architecture(hop.model).name
+                architecture = self.reporter.scenario.architecture(hop.model).name
                 self.outside.send(to, Traveller(hop, self.machine.name, architecture, model.digest, self.models[model.number]))
             case Delivered(to, hop, model, attempts):
                 start = self._left.pop(hop, clock.unix())
-                self.desk.transferred(Transfer(hop, to, start, clock.unix(), size(self.models[model.number]), attempts))
+                self.reporter.transferred(Transfer(hop, to, start, clock.unix(), size(self.models[model.number]), attempts))
             case Reply(to, answer):
                 self.outside.reply(to, answer)
             case Call(to, hop):
                 self.outside.call(to, Ready(hop))
             case Tell(word):
                 if isinstance(word, Done):
-                    self.desk.done()
+                    self.reporter.done()
                 self.outside.tell(word)
             case Work(index, step, arrived, following):
-                self.desk.begins(step)
+                self.reporter.begins(step)
                 weights = None if arrived is None else self.models[arrived.number]
                 self.outside.work(Task(index, step, weights, arrived.digest if arrived else "", following))
             case Wait(seconds, timer):
                 self.outside.wait(seconds, timer)
-            case Register():
+            case Join():
                 self.outside.register()
             case Refuse(sender, hop, reason):
-                self.desk.refused(sender, f"{hop}: {reason}")
+                self.reporter.refused(sender, f"{hop}: {reason}")
             case Leave(reason):
-                self.desk.leaves(reason)
+                self.reporter.leaves(reason)
                 self.outside.over(None)
             case Fail(error):
-                self.desk.fails()
+                self.reporter.fails()
                 self.outside.over(error)
 
     def _keep(self, weights: Weights, digest: str) -> Model:

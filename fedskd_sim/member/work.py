@@ -59,7 +59,7 @@ class Worker:
             case "home":
                 return self._tested(step, 0, "evaluation", lambda: self.learner.evaluate(self.name, None))
             case "ensemble":
-                return self._tested(step, self.topology.behind, "council", self.learner.council)
+                return self._tested(step, self.topology.behind, "ensemble", self.learner.ensemble)
         if step.stop is None or arrival is None:
             raise RuntimeError(step)
         return self._hosted(step.stop, arrival, release)

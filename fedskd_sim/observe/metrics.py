@@ -68,7 +68,7 @@ class HospitalMetrics:
             for name, text in (
                 ("session", "Training at a stop"),
                 ("evaluation", "Evaluation at a stop"),
-                ("transfer", "From handing a model over to its receipt"),
+                ("transfer", "From handing a model over to its acknowledgement"),
             )
         }
         position = Gauge("fedskd_ring_position", "Place in the ring, from 0", HOSPITAL, registry=self.registry)
@@ -103,7 +103,7 @@ class HospitalMetrics:
         self._counters["samples"].labels(**labels).inc(record.samples)
         self._counters["rollbacks"].labels(**labels).inc(record.outcome == "rolled_back")
         self._counters["received_bytes"].labels(**labels).inc(record.bytes)
-        if record.kind == "council":  # many models are no model
+        if record.kind == "ensemble":  # many models are no model
             return
         split = self._evaluate_on if record.kind == "evaluation" else "validation"
         for name, measure in record.measures.items():

@@ -24,17 +24,17 @@ WIDE, NARROW, LEAST_NAME = 100, 72, 12
 """Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most important is."""
 WHAT = {
     "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with", "homecoming": "welcomed home",
-    "gather": "has the average", "council": "asked the council",
+    "gather": "has the average", "ensemble": "asked the ensemble",
 }  # fmt: skip
 
 
-LIGHT = ("evaluation", "council", "reduce", "gather")
+LIGHT = ("evaluation", "ensemble", "reduce", "gather")
 OF_A_SESSION = 1 / 18
 """One forward pass over a fifth of the data, against two models' forward and backward passes (three each) over three fifths."""
 
 
 @dataclass
-class Row:
+class HospitalRow:
     """What one hospital is at."""
 
     doing: str = "starting"
@@ -61,15 +61,15 @@ class Row:
         self.began = None
 
 
-class Progress:
+class LiveView:
     """Shows who hosts whom; use as a context manager and feed it events."""
 
     def __init__(self, topology: Topology, console: Console, *, quiet: bool = False) -> None:
         """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home; ``quiet``: no lines."""
         self._topology, self._console, self._quiet = topology, console, quiet
-        sums = topology.rounds * (2 * topology.size - 2) if topology.lap == "reduction" else 0
+        sums = topology.rounds * (2 * topology.size - 2) if topology.pattern == "all_reduce" else 0
         self._rows = {
-            name: Row(total=Program(topology, name).recorded, light=topology.size + (sums if topology.trains(name) else 0))
+            name: HospitalRow(total=Program(topology, name).recorded, light=topology.size + (sums if topology.trains(name) else 0))
             for name in topology.names
         }
         self._started = clock.now()
@@ -106,7 +106,7 @@ class Progress:
                 row.ended(logged.time, light=finished.kind in LIGHT)
                 row.doing = "waiting"
                 if finished.accuracy is not None:
-                    row.accuracy = f"{finished.accuracy:.1%} {'all' if finished.kind == 'council' else finished.model}"
+                    row.accuracy = f"{finished.accuracy:.1%} {'all' if finished.kind == 'ensemble' else finished.model}"
                     self._line(logged.hospital, finished, finished.accuracy)
             case events.Done():
                 row.doing = "done"

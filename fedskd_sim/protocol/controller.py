@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from fedskd_sim.errors import FedskdError, HopTimeout, ReceiptTimeout, RegistrationTimeout
+from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HopTimeout, RegistrationTimeout
 from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.program import Program
 from fedskd_sim.scenario import Scenario
@@ -40,7 +40,7 @@ class Opened(NamedTuple):
     hospitals: int
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """A word that no member of the run would say."""
 
     hospital: str
@@ -55,12 +55,12 @@ class Closed(NamedTuple):
 
 OTHERS_SPEAK_S = 1.0
 """After a hospital's word that it has waited in vain, how long others may say the same, or what the cause was."""
-CONSEQUENCES = (HopTimeout.exit_code, ReceiptTimeout.exit_code)
-Effect = Say | Opening | Noted | Opened | Refused | Closed
+CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
+Effect = Say | Opening | Noted | Opened | Rejected | Closed
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RegistrarState:
     """What the controller must remember."""
 
     registered: Mapping[str, Register] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class State:
     ended: End | None = None
 
 
-Turn = tuple[State, list[Effect]]
+Turn = tuple[RegistrarState, list[Effect]]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Registrar:
     """The exit codes with which a hospital can fail."""
     topology: Topology
 
-    def step(self, state: State, message: ToController) -> Turn:
+    def step(self, state: RegistrarState, message: ToController) -> Turn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
         if state.ended is not None:
             again = isinstance(message, Register) and message.hospital in self.scenario.names
@@ -92,17 +92,17 @@ class Registrar:
         match message:
             case Register(run, epoch, hospital):
                 if run != self.run or not self._ours(epoch, hospital):
-                    return state, [Refused(hospital, f"it wants to join run {run!r}, epoch {epoch}")]
+                    return state, [Rejected(hospital, f"it wants to join run {run!r}, epoch {epoch}")]
                 return self._registered(state, message)
             case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if not self._ours(epoch, hospital):
-                return state, [Refused(hospital, f"{type(message).__name__} of epoch {epoch}")]
+                return state, [Rejected(hospital, f"{type(message).__name__} of epoch {epoch}")]
             case Progress(_, hospital, model, round_, hop):
                 if self.place(message) is None:
-                    return state, [Refused(hospital, f"it has no step for round {round_} hop {hop} of {model!r}")]
+                    return state, [Rejected(hospital, f"it has no step for round {round_} hop {hop} of {model!r}")]
                 return state, [Noted(message)]
             case Failed(_, hospital, code, reason):
                 if code not in self.codes:
-                    return state, [Refused(hospital, f"it failed with code {code}, which is no failure of a hospital")]
+                    return state, [Rejected(hospital, f"it failed with code {code}, which is no failure of a hospital")]
                 end = End(self.epoch, code, f"{hospital!r} failed: {reason}")
                 if code in CONSEQUENCES:
                     return replace(state, suspected=state.suspected or end), [Noted(message)]
@@ -125,28 +125,28 @@ class Registrar:
         """Give the index of the step that a hospital has finished; None if it has no such step."""
         return self._programs[progress.hospital].recorded_at(progress.model, progress.round, progress.hop)
 
-    def complete(self, state: State) -> bool:
+    def complete(self, state: RegistrarState) -> bool:
         """Tell whether every hospital has registered."""
         return len(state.registered) == len(self.scenario.hospitals)
 
-    def patience(self, state: State) -> float:
+    def patience(self, state: RegistrarState) -> float:
         """Give the seconds that may pass: until all have registered, then between two words of anybody."""
         waits = self.scenario.timeouts
         if state.suspected:
             return OTHERS_SPEAK_S
-        return 2 * waits.hop + waits.receipt if self.complete(state) else waits.register_
+        return 2 * waits.hop + waits.acknowledgement if self.complete(state) else waits.register_
 
-    def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> State:
+    def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> RegistrarState:
         """Take a run over that was started before, by a controller that is no more; both mappings are by name."""
         names = self.scenario.names
-        return State({name: Register(self.run, self.epoch, name, addresses[name], keys[name], "") for name in names})
+        return RegistrarState({name: Register(self.run, self.epoch, name, addresses[name], keys[name], "") for name in names})
 
-    def end(self, state: State, end: End) -> Turn:
+    def end(self, state: RegistrarState, end: End) -> Turn:
         """End the run."""
         said: list[Effect] = [Say(name, end) for name in state.registered]
         return replace(state, ended=end), [Closed(end), *said]
 
-    def late(self, state: State) -> FedskdError:
+    def late(self, state: RegistrarState) -> FedskdError:
         """Say who is missing when the patience is over."""
         missing = [name for name in self.scenario.names if name not in state.registered]
         if missing:
@@ -157,7 +157,7 @@ class Registrar:
         fix = "see the logs of these hospitals, or raise timeouts.hop"
         return HopTimeout(f"no word from {', '.join(waiting)}", fix=fix, key=("timeouts", "hop"))
 
-    def _registered(self, state: State, message: Register) -> Turn:
+    def _registered(self, state: RegistrarState, message: Register) -> Turn:
         """Take a hospital in; the last one starts the run, one that comes again gets the address book again.
 
         If it comes again from elsewhere, all get the new one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedskd_sim.errors import ReceiptTimeout
+from fedskd_sim.errors import AcknowledgementTimeout
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Send, Wait
 from fedskd_sim.protocol.events import Acked, Deferred, Model, Unanswered, Wanted
@@ -38,23 +38,25 @@ def step(state: State, event: Acked | Deferred | Wanted | Unanswered, terms: Ter
             return _attempt(state, hop, Departure(to, model, attempt + 1), terms)
         case Deferred(hop, by) if by == to:
             waiting = Departure(to, model, attempt + 1)
-            again = Wait(min(terms.receipt, PATIENT_RETRIES * terms.retry), Unanswered(hop, attempt + 1))
+            again = Wait(min(terms.acknowledgement, PATIENT_RETRIES * terms.retry), Unanswered(hop, attempt + 1))
             return state._replace(outbox={**state.outbox, hop: waiting}), [again]
         case Unanswered(hop, number) if number == attempt:
-            if silent >= terms.receipt:
+            if silent >= terms.acknowledgement:
                 return state, [Fail(_never_confirmed(hop, departure, terms))]
             return _attempt(state, hop, Departure(to, model, attempt + 1, silent), terms)
     return state, []
 
 
 def _attempt(state: State, hop: HopId, departure: Departure, terms: Terms) -> Turn:
-    """Send a model, and wait for an answer twice as long as the time before, up to ``timeouts.receipt`` in all."""
-    seconds = min(departure.silent + terms.retry, max(0.0, terms.receipt - departure.silent))
+    """Send a model, and wait for an answer twice as long as the time before, up to ``timeouts.acknowledgement`` in all."""
+    seconds = min(departure.silent + terms.retry, max(0.0, terms.acknowledgement - departure.silent))
     kept = departure._replace(silent=departure.silent + seconds)
     effects: list[Effect] = [Send(departure.to, hop, departure.model, departure.attempt)]
     return state._replace(outbox={**state.outbox, hop: kept}), [*effects, Wait(seconds, Unanswered(hop, departure.attempt))]
 
 
-def _never_confirmed(hop: HopId, departure: Departure, terms: Terms) -> ReceiptTimeout:
-    text = f"{departure.to!r} never confirmed {hop}, in {terms.receipt:g} s and {departure.attempt} tries"
-    return ReceiptTimeout(text, fix=f"look at the log of {departure.to!r}, or raise timeouts.receipt", key=("timeouts", "receipt"))
+def _never_confirmed(hop: HopId, departure: Departure, terms: Terms) -> AcknowledgementTimeout:
+    text = f"{departure.to!r} never confirmed {hop}, in {terms.acknowledgement:g} s and {departure.attempt} tries"
+    return AcknowledgementTimeout(
+        text, fix=f"look at the log of {departure.to!r}, or raise timeouts.acknowledgement", key=("timeouts", "acknowledgement")
+    )

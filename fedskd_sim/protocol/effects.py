@@ -12,7 +12,7 @@ from fedskd_sim.records import Record
 from fedskd_sim.topology import Stop
 
 
-class Register(NamedTuple):
+class Join(NamedTuple):
     """Tell the controller that this hospital is up, and where."""
 
 
@@ -96,4 +96,4 @@ class Fail(NamedTuple):
     error: FedskdError
 
 
-Effect = Register | Persist | Tell | Reply | Call | Send | Delivered | Work | Wait | Refuse | Leave | Fail
+Effect = Join | Persist | Tell | Reply | Call | Send | Delivered | Work | Wait | Refuse | Leave | Fail

@@ -27,14 +27,14 @@ class Joined(NamedTuple):
 
 
 class Knocked(NamedTuple):
-    """A model has been announced that cannot come in (see `Hospital.judge`); ``crowded``: too many others are just arriving."""
+    """A model has been announced that cannot come in (see `HospitalMachine.judge`); ``crowded``: too many others arrive."""
 
     hop: HopId
     sender: str
     crowded: bool = False
 
 
-class Arrived(NamedTuple):
+class ModelArrived(NamedTuple):
     """A model has arrived whole, with the digest that it was sent with."""
 
     hop: HopId
@@ -71,14 +71,14 @@ class Wanted(NamedTuple):
     by: str
 
 
-class Released(NamedTuple):
+class ModelReleased(NamedTuple):
     """The step at ``cursor`` has made what goes on from here; it is still being measured."""
 
     cursor: int
     model: Model
 
 
-class Finished(NamedTuple):
+class StepFinished(NamedTuple):
     """The step at ``cursor`` is done; its record, or None where a step leaves none."""
 
     cursor: int
@@ -124,4 +124,18 @@ class Goodbye(NamedTuple):
 
 
 Timer = Again | TooLate | Overdue | Unanswered | Goodbye
-Event = Begun | Joined | Knocked | Arrived | Repeated | Acked | Deferred | Wanted | Released | Finished | Broke | Ended | Timer
+Event = (
+    Begun
+    | Joined
+    | Knocked
+    | ModelArrived
+    | Repeated
+    | Acked
+    | Deferred
+    | Wanted
+    | ModelReleased
+    | StepFinished
+    | Broke
+    | Ended
+    | Timer
+)

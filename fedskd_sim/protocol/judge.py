@@ -9,7 +9,7 @@ from fedskd_sim.program import Program
 from fedskd_sim.protocol.state import State, Terms
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """``take`` it in, tell it to come ``later``, know it for a ``repeat`` of what is or was here, or refuse it for a ``reason``."""
 
     take: bool = False
@@ -18,23 +18,23 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-TAKE, LATER, REPEAT = Verdict(take=True), Verdict(later=True), Verdict(repeat=True)
+TAKE, LATER, REPEAT = Judgement(take=True), Judgement(later=True), Judgement(repeat=True)
 
 
-def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str) -> Verdict:
+def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str) -> Judgement:
     """Judge a model by its hop and by who really sent it.
 
     The model that is needed next is always taken in; of others, as many may wait as the scenario's ``network.inbox`` says.
     """
     ring = program.topology
     if (hop.run, hop.epoch) != (terms.run, ring.epoch):
-        return Verdict(reason=f"it belongs to run {hop.run!r}, epoch {hop.epoch}")
+        return Judgement(reason=f"it belongs to run {hop.run!r}, epoch {hop.epoch}")
     position = program.position(hop.model, hop.round, hop.hop)
     if position is None:
-        return Verdict(reason="that hop does not lead here")
+        return Judgement(reason="that hop does not lead here")
     stop = ring.stop(hop.model, hop.round, hop.hop)
     if sender != (wanted := ring.sender(stop)):
-        return Verdict(reason=f"{wanted!r} should have sent it")
+        return Judgement(reason=f"{wanted!r} should have sent it")
     if position < state.cursor or hop in state.waiting:
         return REPEAT
     awaited = program.following(state.cursor - 1)
@@ -43,5 +43,5 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
     if ring.far_ahead(stop, awaited):
         if state.again:
             return LATER
-        return Verdict(reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has not been here")
+        return Judgement(reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has not been here")
     return TAKE if len(state.waiting) - state.working < terms.inbox else LATER

@@ -1,7 +1,8 @@
-"""A hospital's part in a run: `Hospital.step` takes a state and an event and gives the next state and what to carry out.
+"""A hospital's part in a run: `HospitalMachine.step` takes a state and an event and gives the next state and what to carry out.
 
-The way of a model: `Arrived` -> it is judged, persisted, acknowledged -> when its turn comes, `Work` -> `Released`: what goes on is
-sent, and kept until its receiver has it safe -> `Finished`: state and record are persisted together, and the next step begins.
+The way of a model: `ModelArrived` -> it is judged, persisted, acknowledged -> when its turn comes, `Work` -> `ModelReleased`: what
+goes on is sent, and kept until its receiver has it safe -> `StepFinished`: state and record are persisted together, and the next
+step begins.
 """
 
 from __future__ import annotations
@@ -12,29 +13,29 @@ from fedskd_sim.errors import FedskdError, HopTimeout, NonFiniteLoss, Registrati
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
 from fedskd_sim.protocol import delivery
-from fedskd_sim.protocol.effects import Call, Effect, Fail, Leave, Persist, Refuse, Register, Reply, Tell, Wait, Work
+from fedskd_sim.protocol.effects import Call, Effect, Fail, Join, Leave, Persist, Refuse, Reply, Tell, Wait, Work
 from fedskd_sim.protocol.events import (
     Acked,
     Again,
-    Arrived,
     Begun,
     Broke,
     Deferred,
     Ended,
     Event,
-    Finished,
     Goodbye,
     Joined,
     Knocked,
     Model,
+    ModelArrived,
+    ModelReleased,
     Overdue,
-    Released,
     Repeated,
+    StepFinished,
     TooLate,
     Unanswered,
     Wanted,
 )
-from fedskd_sim.protocol.judge import Verdict, judge
+from fedskd_sim.protocol.judge import Judgement, judge
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, without
 from fedskd_sim.records import Record
 from fedskd_sim.topology import Stop, Topology
@@ -43,7 +44,7 @@ Turn = tuple[State, list[Effect]]
 
 
 @dataclass(frozen=True)
-class Hospital:
+class HospitalMachine:
     """What a hospital knows from the beginning; its state is handed in and out."""
 
     topology: Topology
@@ -51,7 +52,7 @@ class Hospital:
     terms: Terms
 
     @classmethod
-    def of(cls, topology: Topology, name: str, terms: Terms) -> Hospital:
+    def of(cls, topology: Topology, name: str, terms: Terms) -> HospitalMachine:
         """Give the machine of a hospital."""
         return cls(topology, Program(topology, name), terms)
 
@@ -65,11 +66,11 @@ class Hospital:
         if state.over or (isinstance(event, Overdue) and event.cursor != state.cursor):
             return state, []
         match event:
-            case Arrived() | Knocked() | Repeated():
+            case ModelArrived() | Knocked() | Repeated():
                 return self._visited(state, event)
-            case Released(index, model):
+            case ModelReleased(index, model):
                 return self._released(state, index, model)
-            case Finished(index, record):
+            case StepFinished(index, record):
                 return self._finished(state, index, record)
             case Acked() | Deferred() | Wanted() | Unanswered():
                 if event.hop not in state.outbox:
@@ -83,7 +84,7 @@ class Hospital:
             case _:
                 return self._interrupted(state, event)
 
-    def judge(self, state: State, hop: HopId, sender: str) -> Verdict:
+    def judge(self, state: State, hop: HopId, sender: str) -> Judgement:
         """Say what is to be done with a model that is announced, before its weights are taken in."""
         return judge(self.program, self.terms, state, hop, sender)
 
@@ -104,7 +105,7 @@ class Hospital:
         state = state._replace(
             joined=False, working=False, released=False, parting=None, deferred={}, done=False, ended=False
         )  # fmt: skip
-        return state, [Register(), Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
+        return state, [Join(), Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
 
     def _joined(self, state: State) -> Turn:
         if state.joined:
@@ -120,24 +121,24 @@ class Hospital:
             return []
         return [Call(self.topology.sender(stop), self.hop_id(stop))]
 
-    def _visited(self, state: State, event: Arrived | Knocked | Repeated) -> Turn:
+    def _visited(self, state: State, event: ModelArrived | Knocked | Repeated) -> Turn:
         """Judge a model: keep it and say so, in this order; or ask for patience, say again that it is here, or refuse it."""
         hop, sender = event.hop, event.sender
         verdict = self.judge(state, hop, sender)
         if verdict.reason:
             return state, [Refuse(sender, hop, verdict.reason)]
-        if isinstance(event, Arrived) and verdict.take:
+        if isinstance(event, ModelArrived) and verdict.take:
             state = state._replace(waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop))
-            return self._room(*self._advance(state, [Persist(), Reply(sender, Ack(hop))]))
+            return self._call_waiting(*self._advance(state, [Persist(), Reply(sender, Ack(hop))]))
         if verdict.later or (isinstance(event, Knocked) and event.crowded and verdict.take):
             return state._replace(deferred={**state.deferred, hop: sender}), [Reply(sender, Later(hop))]
         if verdict.take:
             return state, [Reply(sender, Ready(hop))]
         return state, [self._again(state, event)]
 
-    def _again(self, state: State, event: Arrived | Knocked | Repeated) -> Effect:
+    def _again(self, state: State, event: ModelArrived | Knocked | Repeated) -> Effect:
         """Say again that a model is here; if it is not the same as the one that came first, refuse it."""
-        digest = event.model.digest if isinstance(event, Arrived) else event.digest if isinstance(event, Repeated) else ""
+        digest = event.model.digest if isinstance(event, ModelArrived) else event.digest if isinstance(event, Repeated) else ""
         known = state.waiting[event.hop].digest if event.hop in state.waiting else state.recent.get(event.hop, "")
         if digest and known and digest != known:
             text = f"another model (digest {digest}) than the one that came first (digest {known})"
@@ -180,7 +181,7 @@ class Hospital:
                 return self._failing(state, [*effects, Fail(error)])
         else:
             effects = [Persist(), *sent]
-        return self._room(*self._advance(state, effects))
+        return self._call_waiting(*self._advance(state, effects))
 
     def _hosted(self, state: State, hop: HopId) -> State:
         """Forget a model that was hosted, but for its digest."""
@@ -198,7 +199,7 @@ class Hospital:
         fix = "lower training.optimiser.learning_rate, or look at the data"
         return state, NonFiniteLoss(text, fix=fix, key=("training", "max_rollbacks"))
 
-    def _room(self, state: State, effects: list[Effect]) -> Turn:
+    def _call_waiting(self, state: State, effects: list[Effect]) -> Turn:
         """Ask for a model that was told to wait, the one that is needed first, if there is room now: a step has begun, say."""
         positions = {hop: self.program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred}
         for hop in sorted(positions, key=lambda one: positions[one])[:1]:
@@ -251,7 +252,7 @@ class Hospital:
             case Broke(error):
                 return self._failing(state, [Fail(error)])
             case Again() if not state.joined:
-                return state, [Register(), Wait(REGISTER_AGAIN_S, Again())]
+                return state, [Join(), Wait(REGISTER_AGAIN_S, Again())]
             case TooLate() if not state.joined:
                 text = f"the controller did not start the run within {self.terms.register:g} s"
                 late = RegistrationTimeout(text, fix="see the controller's log", key=("timeouts", "register"))

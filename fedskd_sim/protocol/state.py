@@ -25,7 +25,7 @@ class Terms:
     run: str
     register: float
     hop: float
-    receipt: float
+    acknowledgement: float
     retry: float
     goodbye: float
     inbox: int
@@ -38,7 +38,7 @@ class Terms:
         """Read them from the scenario."""
         waits = scenario.timeouts
         return cls(
-            run, waits.register_ + waits.goodbye, waits.hop, waits.receipt, waits.retry, waits.goodbye,
+            run, waits.register_ + waits.goodbye, waits.hop, waits.acknowledgement, waits.retry, waits.goodbye,
             scenario.network.inbox, scenario.training.max_rollbacks, all(one.device == "cpu" for one in scenario.hospitals),
         )  # fmt: skip
 

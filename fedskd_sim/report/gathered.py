@@ -10,7 +10,7 @@ from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.memory import PROBE
 
-KEPT = ("warm_up", "homecoming", "evaluation", "council")
+KEPT = ("warm_up", "homecoming", "evaluation", "ensemble")
 SESSIONS = ("warm_up", "alone", "visit", "homecoming")
 
 
@@ -18,7 +18,7 @@ MOST_STEPS, LEAST_STEPS = 60_000, 100
 """Sessions that report.json lists, of all models together and at least of each."""
 
 
-class Step(NamedTuple):
+class GatheredStep(NamedTuple):
     """A session of one model, in the order of its way: where it was and what came of it.
 
     ``stop`` numbers the model's stops through all rounds, K a round, the last of a round at home; 0 is the warm-up. ``accuracy``
@@ -58,7 +58,7 @@ class Gathered:
     kept: list[Record] = field(default_factory=list)
     """All of the kinds in `KEPT`, and those with probes of other hospitals, in the order of the records."""
     architectures: dict[str, str] = field(default_factory=dict)
-    ways: dict[str, list[Step]] = field(default_factory=dict)
+    ways: dict[str, list[GatheredStep]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     _plain: set[str] = field(default_factory=set)
 
@@ -112,8 +112,8 @@ def most_steps(models: int) -> int:
     return max(LEAST_STEPS, MOST_STEPS // max(1, models))
 
 
-def _step(record: Record, size: int) -> Step:
-    return Step(
+def _step(record: Record, size: int) -> GatheredStep:
+    return GatheredStep(
         stop=size * (record.round - 1) + max(1, record.hop) if record.round else 0,
         round=record.round,
         hop=record.hop,

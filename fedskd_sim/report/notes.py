@@ -1,4 +1,4 @@
-"""What a reader of the tables must know beside them: what is missing, what was held out, what the council costs; pure."""
+"""What a reader of the tables must know beside them: what is missing, what was held out, what the ensemble costs; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.gathered import Gathered, most_steps
 from fedskd_sim.report.memory import Remembered
 
-OFFSET = "balanced_accuracy_offset"
+ADJUSTED = "balanced_accuracy_adjusted"
 _NAMES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
 
 
@@ -20,9 +20,9 @@ def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dic
     return {name: mean(record.measures.get(name, NOTHING).mean for record in some) for name in names}
 
 
-def council(records: Sequence[Record]) -> dict[str, float]:
-    """Give the mean over the hospitals of what the council of all finished models scores; empty without one."""
-    return averages(records, lambda record: record.kind == "council")
+def ensemble(records: Sequence[Record]) -> dict[str, float]:
+    """Give the mean over the hospitals of what the ensemble of all finished models scores; empty without one."""
+    return averages(records, lambda record: record.kind == "ensemble")
 
 
 def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
@@ -51,12 +51,12 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
     strange = unseen(records, held_out)
     if strange:
         yield f"On {', '.join(held_out)}, held out, the models score {_shares(strange)} on average."
-    corrected = [record for record in tested if OFFSET in record.measures and record.host in hospitals]
+    corrected = [record for record in tested if ADJUSTED in record.measures and record.host in hospitals]
     if corrected:
-        own = mean(record.measures[OFFSET].mean for record in corrected if record.host == record.model)
-        others = mean(record.measures[OFFSET].mean for record in corrected if record.host != record.model)
-        yield f"With the offset for label skew the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
-    yield from _of_council(records)
+        own = mean(record.measures[ADJUSTED].mean for record in corrected if record.host == record.model)
+        others = mean(record.measures[ADJUSTED].mean for record in corrected if record.host != record.model)
+        yield f"With logit adjustment the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
+    yield from _of_ensemble(records)
     yield from _of_memory(memory)
     for record in records:
         if record.kind == "warm_up" and record.outcome == "trained" and record.reason:
@@ -70,13 +70,13 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
         yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."
 
 
-def _of_council(records: Sequence[Record]) -> Iterator[str]:
-    first = next((record for record in records if record.kind == "council"), None)
+def _of_ensemble(records: Sequence[Record]) -> Iterator[str]:
+    first = next((record for record in records if record.kind == "ensemble"), None)
     if first is not None:
         models = f"{first.measures.get('models', NOTHING).mean:.0f}"
         kept = f"{first.measures.get('kept_bytes', NOTHING).mean / 1e6:.3g}"
         yield (
-            f"The council of all {models} finished models scores {_shares(council(records))} on average. "
+            f"The ensemble of all {models} finished models scores {_shares(ensemble(records))} on average. "
             f"Every hospital then keeps the final weights of all ({kept} MB) and asks {models} models about each patient."
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedskd_sim.observe.words import short
 from fedskd_sim.report.curves import BINS
-from fedskd_sim.report.patients import HostRows, Patients, Row
+from fedskd_sim.report.patients import HostRows, PatientRow, Patients
 from fedskd_sim.report.patientviews import sampled
 from fedskd_sim.report.svg import DASHES, EQUAL_CONTRAST, GHOST, MUTED, NARROW, SERIES, WIDTH, picture
 from fedskd_sim.report.text import percent
@@ -23,9 +23,9 @@ MOST_NUMBERS = 10
 HEIGHT = 3.1
 
 
-def shown(patients: Patients) -> list[tuple[HostRows, Row]]:
+def shown(patients: Patients) -> list[tuple[HostRows, PatientRow]]:
     """Choose the hospitals that are drawn, each with its own model or, where it has none, with all models together."""
-    drawable = [(host, row) for host in patients.hosts if (row := host.row("own") or host.row("council"))]
+    drawable = [(host, row) for host in patients.hosts if (row := host.row("own") or host.row("ensemble"))]
     return sampled(drawable, MOST_HOSTS)
 
 
@@ -49,7 +49,7 @@ def panels(patients: Patients) -> str:
     return picture(draw, (WIDTH, HEIGHT * len(chosen) + 0.3), "patients", label)
 
 
-def _confusion(axes: Axes, row: Row, classes: Sequence[str]) -> None:
+def _confusion(axes: Axes, row: PatientRow, classes: Sequence[str]) -> None:
     """Colour each cell by its share of the true class, and write the number of patients in."""
     from matplotlib import colormaps  # noqa: PLC0415 - only drawing needs it
 
@@ -74,7 +74,7 @@ def _confusion(axes: Axes, row: Row, classes: Sequence[str]) -> None:
     axes.set_facecolor(colormaps["cividis"](0.0))
 
 
-def _roc(axes: Axes, host: HostRows, row: Row, classes: Sequence[str]) -> None:
+def _roc(axes: Axes, host: HostRows, row: PatientRow, classes: Sequence[str]) -> None:
     """Draw the curves of the classes with the most patients."""
     largest = sorted(row.curves, key=lambda label: -host.counts[label])[: len(SERIES)]
     axes.plot([0, 100], [0, 100], color=GHOST.light, lw=0.8)
@@ -87,7 +87,7 @@ def _roc(axes: Axes, host: HostRows, row: Row, classes: Sequence[str]) -> None:
         axes.legend(loc="lower right", fontsize="small", handlelength=2.4)
 
 
-def _calibration(axes: Axes, row: Row) -> None:
+def _calibration(axes: Axes, row: PatientRow) -> None:
     """Draw how often a bin is right over how sure it is; bars below are its number of patients."""
     bins = row.calibration
     edges = np.arange(BINS) * 100 / BINS

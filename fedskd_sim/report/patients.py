@@ -1,7 +1,7 @@
 """Predictions of single patients to what a hospital asks of them, one hospital at a time.
 
 Of every hospital there is a row for its own model (``own``), one for the mean over the models of the others (``others``), one for
-all finished models together (``council``), and, in a run of up to `MOST_CELLS` tests, one for each of the others (``visitor``).
+all finished models together (``ensemble``), and, in a run of up to `MOST_CELLS` tests, one for each of the others (``visitor``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEASURES = ("accuracy", "balanced_accuracy", "auc")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Row:
+class PatientRow:
     """What one model, or several, are worth for the patients of a hospital; classes without patients have NaN.
 
     Of several models, measures are means over them, ``confusion`` (row: class, column: decision) and ``calibration`` take all their
@@ -51,7 +51,7 @@ class HostRows:
 
     name: str
     counts: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PatientRow, ...]
     unanswered: tuple[str, ...]
 
     @property
@@ -69,7 +69,7 @@ class HostRows:
         """The balanced accuracy of whoever answers without a look at the patient: one over the classes that it has."""
         return 1 / sum(count > 0 for count in self.counts)
 
-    def row(self, who: str) -> Row | None:
+    def row(self, who: str) -> PatientRow | None:
         """Find a row."""
         return next((row for row in self.rows if row.who == who), None)
 
@@ -101,7 +101,7 @@ def assess(
 
     """
     found, first, cells = {}, None, 0
-    tested = {(one.kind, one.model, one.host): one for one in records if one.kind in ("evaluation", "council")}
+    tested = {(one.kind, one.model, one.host): one for one in records if one.kind in ("evaluation", "ensemble")}
     visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
     for file in files(run):
         here = read_file(file)
@@ -182,8 +182,8 @@ def _host(here: Predictions, judged: Sequence[_Judged], *, visitors: bool) -> Ho
 
 
 def _role(here: Predictions, place: int) -> str:
-    if here.kinds[place] == "council":
-        return "council"
+    if here.kinds[place] == "ensemble":
+        return "ensemble"
     return "own" if here.models[place] == here.host else "visitor"
 
 
@@ -206,7 +206,7 @@ def _draw(here: Predictions, draws: Resampling, places: Sequence[int], with_area
     }
 
 
-def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws) -> Row:
+def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws) -> PatientRow:
     who, places = whose
     answers, found = [here.probabilities[place] for place in places], [judged[place] for place in places]
     areas = np.mean([one.areas for one in found], axis=0)
@@ -217,8 +217,8 @@ def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[in
         name: interval(_mean([one.measures[name] for one in found]), np.mean([drawn[place][name] for place in places], axis=0))
         for name in MEASURES
     }
-    drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "council") else ()
-    return Row(
+    drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "ensemble") else ()
+    return PatientRow(
         who=who,
         models=tuple(here.models[place] for place in places),
         measures=measures,

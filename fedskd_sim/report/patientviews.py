@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.report.patients import HostRows, Patients, Row
+from fedskd_sim.report.patients import HostRows, PatientRow, Patients
 from fedskd_sim.report.resampling import Interval
 
 NAME = 18
@@ -74,10 +74,9 @@ def as_plain(patients: Patients) -> dict[str, Any]:
     """Give everything as plain values: shares in [0, 1], null for a missing one.
 
     Returns:
-        ``split``, ``classes``;
-        ``hosts``: each with ``name``, ``patients`` (of every class), ``unanswered`` (models) and ``rows``;
-        a row: ``who`` (own, others, council, visitor), ``models``, ``accuracy``, ``balanced_accuracy``, ``auc`` (value, low, high),
-        ``recall`` (the same for every class), ``class_auc``, ``confusion`` (row: class, column: decision), ``calibration``
+        ``split``, ``classes``; ``hosts``: each with ``name``, ``patients`` (of every class), ``unanswered`` (models) and ``rows``;
+        a row: ``who`` (own, others, ensemble, visitor), ``models``, ``accuracy``, ``balanced_accuracy``, ``auc`` (value, low,
+        high), ``recall`` (the same for every class), ``class_auc``, ``confusion`` (row: class, column: decision), ``calibration``
         (``error``, and by bins ``counts``, ``confidence``, ``right``), ``roc`` (by class ``false_positive``, ``true_positive``).
 
     """
@@ -93,7 +92,7 @@ def as_plain(patients: Patients) -> dict[str, Any]:
     return {"split": patients.split, "classes": list(patients.classes), "hosts": hosts}
 
 
-def _row(row: Row, classes: Sequence[str]) -> dict[str, Any]:
+def _row(row: PatientRow, classes: Sequence[str]) -> dict[str, Any]:
     bins = row.calibration
     return {
         "who": row.who,

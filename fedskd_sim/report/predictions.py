@@ -4,7 +4,7 @@
     here = found["aachen"]                  # what was tested at aachen
     here.samples, here.labels               # its test samples: ids and classes, (N,)
     here.of("bergen")                       # class probabilities of bergen's model, (N, C)
-    here.of("aachen", "council")            # those of all finished models together
+    here.of("aachen", "ensemble")            # those of all finished models together
 
 A run folder has one file per hospital, ``predictions/NAME.npz``, with the arrays that are the fields of `Predictions`, and
 ``schema``. A run with ``instruments.predictions: false``, or one that did not end well, has none.
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.learning.answers import FOLDER, SCHEMA
 
-KINDS = ("evaluation", "council")
+KINDS = ("evaluation", "ensemble")
 SPLITS = ("test", "validation")
 ROUNDING = 1e-6
 
@@ -45,7 +45,7 @@ class Predictions:
     models: tuple[str, ...]
     """Whose model it is, (M,); for all models together the host's name."""
     kinds: tuple[str, ...]
-    """``evaluation`` for one hospital's model, ``council`` for all finished models together, (M,)."""
+    """``evaluation`` for one hospital's model, ``ensemble`` for all finished models together, (M,)."""
     probabilities: NDArray[np.float64]
     """(M, N, C); a row sums to 1. A row of NaN is an answer that was not finite. Decisions are the first largest of a row."""
 

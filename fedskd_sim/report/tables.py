@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
-from fedskd_sim.report.gathered import Counts, Gathered, Step, most_steps
+from fedskd_sim.report.gathered import Counts, Gathered, GatheredStep, most_steps
 from fedskd_sim.report.memory import Remembered, remembered
-from fedskd_sim.report.notes import council, mean, notes, unseen
+from fedskd_sim.report.notes import ensemble, mean, notes, unseen
 from fedskd_sim.report.patients import Patients
 from fedskd_sim.report.patientviews import as_plain, sampled
 
@@ -65,9 +65,9 @@ class Summary:
     matrices: Mapping[str, Matrix]
     bases: tuple[Basis, ...]
     """What each hospital tests models on."""
-    ways: Mapping[str, Sequence[Step]]
-    council: Mapping[str, float]
-    """Mean over the hospitals of what the council of all finished models scores; empty where no hospital keeps them."""
+    ways: Mapping[str, Sequence[GatheredStep]]
+    ensemble: Mapping[str, float]
+    """Mean over the hospitals of what the ensemble of all finished models scores; empty where no hospital keeps them."""
     unseen: Mapping[str, float]
     """Mean of every metric over all models and the hospitals that were held out; empty where none was."""
     memory: Remembered
@@ -129,7 +129,7 @@ def summary_of(found: Gathered, rarest: Mapping[str, int]) -> Summary:
         matrices={metric: _matrix(cells, hospitals, metric) for metric in METRICS},
         bases=tuple(counts.get(name, Basis(0)) for name in hospitals),
         ways=found.ways,
-        council=council(found.kept),
+        ensemble=ensemble(found.kept),
         unseen=unseen(found.kept, held_out),
         memory=memory,
         counts=found.counts,
@@ -146,7 +146,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
         ``hospitals``: in ring order, each with ``name`` and ``architecture``;
         ``tested``: for each of them its test ``samples`` and how many its ``rarest`` class has, null where it is not known;
-        ``council``, ``unseen``: the mean of every metric of the council, and on hospitals held out; empty without any;
+        ``ensemble``, ``unseen``: the mean of every metric of the ensemble, and on hospitals held out; empty without any;
         ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records do not tell, and ``kept``, the
         share of a visit's gain that is left after 0, 1, ... more hops;
         ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
@@ -169,7 +169,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "generalization": _value(summary.matrices[summary.headline].generalization),
         "hospitals": [{"name": name, "architecture": architecture} for name, architecture in named],
         "tested": [basis._asdict() for basis in summary.bases],
-        "council": {metric: _value(value) for metric, value in summary.council.items()},
+        "ensemble": {metric: _value(value) for metric, value in summary.ensemble.items()},
         "unseen": {metric: _value(value) for metric, value in summary.unseen.items()},
         "memory": asdict(summary.memory),
         "counts": asdict(summary.counts),
@@ -180,7 +180,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _listed(steps: Sequence[Step], models: int) -> list[dict[str, Any]]:
+def _listed(steps: Sequence[GatheredStep], models: int) -> list[dict[str, Any]]:
     return [{name: _value(value) for name, value in step._asdict().items()} for step in sampled(steps, most_steps(models))]
 
 

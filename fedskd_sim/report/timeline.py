@@ -39,7 +39,7 @@ BARS = (
     Bar("warm_up", "warm-up", SERIES[2], -0.38, 0.12),
     Bar("session", "session", SERIES[0], -0.38, 0.12),
     Bar("evaluation", "evaluation", SERIES[4], -0.13, 0.12),
-    Bar("transfer", "transfer (to the receipt)", SERIES[1], 0.2, 0.36),
+    Bar("transfer", "transfer (to the acknowledgement)", SERIES[1], 0.2, 0.36),
 )
 
 

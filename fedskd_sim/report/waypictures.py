@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.report.gathered import Step
+from fedskd_sim.report.gathered import GatheredStep
 from fedskd_sim.report.patientviews import sampled
 from fedskd_sim.report.svg import DASHES, GHOST, INK, MARKERS, MUTED, NAME, RULE, SERIES, WIDTH, picture
 from fedskd_sim.report.tables import Summary
@@ -105,7 +105,7 @@ def _ways(summary: Summary, field: str, title: str, label: str) -> str:
     return picture(draw, (WIDTH, 3.8 if together else 1.45 * rows + 0.4), field, label)
 
 
-def _line(steps: Sequence[Step], field: str, where: str) -> Line:
+def _line(steps: Sequence[GatheredStep], field: str, where: str) -> Line:
     """Take a model's way, or of a long one some stops: evenly chosen ones, some at home, and sessions that were rolled back."""
     places: Sequence[int] = range(len(steps))
     if len(steps) > MOST_POINTS:
@@ -121,7 +121,7 @@ def _line(steps: Sequence[Step], field: str, where: str) -> Line:
     )
 
 
-def _band(ways: Mapping[str, Sequence[Step]], field: str, where: str, size: int) -> Band:
+def _band(ways: Mapping[str, Sequence[GatheredStep]], field: str, where: str, size: int) -> Band:
     """Find the range of all models; many stops are taken together in groups."""
     at, values = (
         np.fromiter((getattr(step, name) for steps in ways.values() for step in steps), np.float64) for name in (where, field)

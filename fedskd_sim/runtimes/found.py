@@ -127,7 +127,7 @@ class ClusterRun:
 
     def events(self) -> Iterator[Logged]:
         """Read the logs of all pods; raises ClusterUnavailable."""
-        from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
+        from fedskd_sim.runtimes.kubernetes.log_collector import once  # noqa: PLC0415 - only runs in clusters need the client
         from fedskd_sim.runtimes.kubernetes.reach import answered  # noqa: PLC0415
 
         with tempfile.TemporaryDirectory() as place, answered():
@@ -231,7 +231,7 @@ def refresh(folder: Path) -> list[str]:
 
 
 def _read(folder: Path, runtime: KubernetesRuntime) -> list[str]:
-    from fedskd_sim.runtimes.kubernetes.books import once  # noqa: PLC0415 - only runs in clusters need the client
+    from fedskd_sim.runtimes.kubernetes.log_collector import once  # noqa: PLC0415 - only runs in clusters need the client
     from fedskd_sim.runtimes.kubernetes.reach import answered  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix=".reading-", dir=folder) as made:

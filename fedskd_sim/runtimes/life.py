@@ -12,7 +12,7 @@ from pathlib import Path
 from fedskd_sim import __version__, clock
 from fedskd_sim.custody.store import Store
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.learning.base import Learner, Ward
+from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.learning.learners import make
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.hospital import take_part
@@ -23,14 +23,14 @@ from fedskd_sim.messages import Register
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import own_records
-from fedskd_sim.runtimes.member import FETCHED, MemberOrder, custody_of, desk_of, log_error
+from fedskd_sim.runtimes.member import FETCHED, MemberOrder, custody_of, log_error, make_reporter
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
-from fedskd_sim.transport.parcels import Sound, taken_as_it_is
-from fedskd_sim.transport.zeromq import Goods, Links, Place
+from fedskd_sim.transport.chunks import Sound, taken_as_it_is
+from fedskd_sim.transport.zeromq import Incoming, Links, Place
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_ON_HEAP = 32 << 20
@@ -59,36 +59,36 @@ def run_hospital(order: MemberOrder) -> None:
 
 def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStack) -> None:
     began, scenario, topology = clock.unix(), loaded.scenario, Topology.of(loaded.scenario)
-    machine = Hospital.of(topology, order.name, Terms.of(scenario, order.run))
+    machine = HospitalMachine.of(topology, order.name, Terms.of(scenario, order.run))
     store = _store(order, scenario, held)
     identity = _identity(order, loaded)
     before = past(store, identity, anyway=order.anyway) if store else None
     metrics = HospitalMetrics(scenario.name, order.name, topology, scenario.instruments.evaluate_on)
     kept = None if store is None else before.records if before else 0
-    books = held.enter_context(closing(Ledger(order.folder, order.name, _copy(order, log), kept=kept)))
-    desk = replace(desk_of(scenario, order.name, books, log), metrics=metrics)
-    desk.phase("starting")
+    ledger = held.enter_context(closing(Ledger(order.folder, order.name, _copy(order, log), kept=kept)))
+    reporter = replace(make_reporter(scenario, order.name, ledger, log), metrics=metrics)
+    reporter.phase("starting")
     held.callback(metrics.write, order.folder)
     exporter = held.enter_context(closing(_exporter(order, metrics)))
-    keeper = Keeper(store, identity, books, before, order.anyway) if store else None
+    keeper = Keeper(store, identity, ledger, before, order.anyway) if store else None
     told = keeper.loaded if keeper else None
-    ward = Ward(scenario, order.name, order.data, own_process=True, given=topology, counted=books.add, loaded=told)
-    learner = make(ward)
+    context = LearnerContext(scenario, order.name, order.data, own_process=True, given=topology, counted=ledger.add, loaded=told)
+    learner = make(context)
     if before:
         log.event(events.WentOn(before.state.cursor, len(machine.program)))
         _recall(order, metrics, learner, before)
-        desk.resumed(began)
-    goods = Goods(learner.expected, ward.berths.room, len(topology.names), _sound(scenario))
-    links, register = _linked(order, scenario, goods, before)
+        reporter.resumed(began)
+    incoming = Incoming(learner.expected, context.receive_buffers.allocate, len(topology.names), _sound(scenario))
+    links, register = _linked(order, scenario, incoming, before)
     register = replace(register, metrics=exporter.address)
     log.event(events.Listening(register.address, exporter.address))
     if keeper:
         keeper.address, keeper.learner = links.address, learner.state()
     rejoins = order.life == "restarted" or bool(order.advertise)
     again = order.life != "first" or before is not None
-    with closing(Mailbox(machine, links, desk, register, keeper, before, again, rejoins)) as mailbox:
-        take_part(mailbox, Worker(scenario, topology, order.name, learner, desk.span, ward.berths.prepare))
-    save_results(ward, learner, order.folder)
+    with closing(Mailbox(machine, links, reporter, register, keeper, before, again, rejoins)) as mailbox:
+        take_part(mailbox, Worker(scenario, topology, order.name, learner, reporter.span, context.receive_buffers.prepare))
+    save_results(context, learner, order.folder)
     metrics.write(order.folder)
     _stay(order, scenario, log)
 
@@ -102,7 +102,7 @@ def _store(order: MemberOrder, scenario: Scenario, held: ExitStack) -> Store | N
 
 
 def _copy(order: MemberOrder, log: EventLog) -> Callable[[str, str], None]:
-    """Repeat every entry of the books in the log, where that is what a cluster keeps."""
+    """Repeat every entry of the ledger in the log, where that is what a cluster keeps."""
     return (lambda kind, line: log.event(events.Entry(kind, line))) if order.to_stdout else (lambda *_: None)
 
 
@@ -124,11 +124,11 @@ def _recall(order: MemberOrder, metrics: HospitalMetrics, learner: Learner, befo
     learner.restore(before.learner)
 
 
-def _linked(order: MemberOrder, scenario: Scenario, goods: Goods, before: Past | None) -> tuple[Links, Register]:
+def _linked(order: MemberOrder, scenario: Scenario, incoming: Incoming, before: Past | None) -> tuple[Links, Register]:
     """Open the links, where the run went on meanwhile at the address that the others know; and say how to register."""
     keys = order.read_keys(scenario)
     bind = before.address if before and order.life == "restarted" else order.bind
-    links = Links(Place(order.name, bind, order.controller, keys), goods)
+    links = Links(Place(order.name, bind, order.controller, keys), incoming)
     address = order.advertise or links.address
     return links, Register(order.run, FIRST_EPOCH, order.name, address, keys.public if keys else "", "")
 
@@ -147,22 +147,22 @@ def _exporter(order: MemberOrder, metrics: HospitalMetrics) -> Exporter:
     return Exporter(metrics, host, int(port))
 
 
-def save_results(ward: Ward, learner: Learner, folder: Path) -> None:
+def save_results(context: LearnerContext, learner: Learner, folder: Path) -> None:
     """Write what was predicted at a hospital and, if it has trained, its final weights; nothing where nothing is learned."""
-    if ward.scenario.algorithm.name == "placebo":
+    if context.scenario.algorithm.name == "placebo":
         return
     from fedskd_sim.learning.site import Sited  # noqa: PLC0415 - the placebo runs without PyTorch
     from fedskd_sim.learning.weights import save  # noqa: PLC0415
 
     if isinstance(learner, Sited):
         learner.site.save_answers(folder)
-    if ward.host in ward.scenario.held_out:
+    if context.host in context.scenario.held_out:
         return
-    about = {"scenario": ward.scenario.name, "hospital": ward.host, "seed": str(ward.scenario.seed)}
+    about = {"scenario": context.scenario.name, "hospital": context.host, "seed": str(context.scenario.seed)}
     for suffix, weights in learner.results().items():
-        name = ".".join(part for part in (ward.host, suffix) if part)
-        whose = suffix.removeprefix("council.") if suffix.startswith("council.") else ward.host
-        about["architecture"] = ward.scenario.architecture(whose).name
+        name = ".".join(part for part in (context.host, suffix) if part)
+        whose = suffix.removeprefix("ensemble.") if suffix.startswith("ensemble.") else context.host
+        about["architecture"] = context.scenario.architecture(whose).name
         (folder / "weights").mkdir(exist_ok=True)
         save(weights, folder / "weights" / f"{name}.safetensors", about)
 

@@ -13,7 +13,7 @@ from typing import Literal
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.member.desk import Desk, error_event
+from fedskd_sim.member.reporter import Reporter, error_event
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
@@ -88,9 +88,9 @@ def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
     return Path(scenario.custody.folder).expanduser() / run if scenario.custody.folder else folder / CUSTODY
 
 
-def desk_of(scenario: Scenario, name: str, books: Ledger, log: EventLog) -> Desk:
-    """Open a hospital's desk, without metrics."""
-    return Desk(scenario, name, books, log.event, peak=_peak)
+def make_reporter(scenario: Scenario, name: str, ledger: Ledger, log: EventLog) -> Reporter:
+    """Make a hospital's reporter, without metrics."""
+    return Reporter(scenario, name, ledger, log.event, peak=_peak)
 
 
 def _peak() -> int:

@@ -9,18 +9,18 @@ from functools import partial
 from typing import TextIO
 
 from fedskd_sim import clock
-from fedskd_sim.learning.base import Ward
+from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.learners import make
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.work import Worker
 from fedskd_sim.observe.events import Event, Logged
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.runtimes.base import Order, Watch
 from fedskd_sim.runtimes.life import save_results
-from fedskd_sim.runtimes.member import desk_of, log_error
+from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.runtimes.place import Here
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.topology import Topology
@@ -50,7 +50,7 @@ class MemoryRuntime:
         self._world = World()
         self._watchers: list[Watch] = []
         self._stack = ExitStack()
-        self._wards: dict[str, Ward] = {}
+        self._contexts: dict[str, LearnerContext] = {}
 
     def prepare(self, loaded: Loaded) -> None:
         """Do nothing: what a scenario needs is imported when it is checked."""
@@ -76,13 +76,13 @@ class MemoryRuntime:
         try:
             self._world.run()
             self._check()
-            for name, ward in self._wards.items():
-                save_results(ward, self._world.nodes[name].worker.learner, self._order.folder)
+            for name, context in self._contexts.items():
+                save_results(context, self._world.nodes[name].worker.learner, self._order.folder)
         finally:
             self.stop()
 
     def stop(self) -> None:
-        """Close the books."""
+        """Close the ledgers."""
         self._stack.close()
 
     def _check(self) -> None:
@@ -99,13 +99,15 @@ class MemoryRuntime:
 
     def _add(self, name: str, topology: Topology, terms: Terms) -> None:
         scenario, world = self._order.loaded.scenario, self._world
-        books = self._stack.enter_context(closing(Ledger(self._order.folder, name)))
-        desk = desk_of(scenario, name, books, self._log(name, hospital=name))
-        ward = Ward(scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=books.add)
-        self._wards[name] = ward
-        fresh = partial(make, ward)
-        worker = Worker(scenario, topology, name, fresh(), desk.span, ward.berths.prepare)
-        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world, fresh))
+        ledger = self._stack.enter_context(closing(Ledger(self._order.folder, name)))
+        reporter = make_reporter(scenario, name, ledger, self._log(name, hospital=name))
+        context = LearnerContext(
+            scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=ledger.add
+        )
+        self._contexts[name] = context
+        fresh = partial(make, context)
+        worker = Worker(scenario, topology, name, fresh(), reporter.span, context.receive_buffers.prepare)
+        world.add(Node(HospitalMachine.of(topology, name, terms), worker, reporter, world, fresh))
 
     def _log(self, file: str, **bound: str) -> EventLog:
         path = self._order.folder / "logs" / f"{file}.jsonl"

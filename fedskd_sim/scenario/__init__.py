@@ -15,7 +15,7 @@ from fedskd_sim.scenario.algorithms import (
 )
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
-from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity, Tap
+from fedskd_sim.scenario.circulation import CommunicationPattern, Schedule, SelfDistillation, Similarity, Tap
 from fedskd_sim.scenario.datasets import (
     Abide,
     AbideRois,
@@ -47,6 +47,7 @@ __all__ = [
     "Averaging",
     "Circulating",
     "Circulation",
+    "CommunicationPattern",
     "Cyclic",
     "Dataset",
     "Derm7pt",
@@ -58,10 +59,8 @@ __all__ = [
     "Ham10000Images",
     "Hospital",
     "Instruments",
-    "Lap",
     "Loaded",
     "Local",
-    "Lock",
     "MedMnist",
     "Mutual",
     "Network",
@@ -75,6 +74,7 @@ __all__ = [
     "Resources",
     "Scenario",
     "Schedule",
+    "SelfDistillation",
     "Similarity",
     "Space",
     "SyntheticRoi",

@@ -1,8 +1,8 @@
 """How the hospitals learn from each other: one class per algorithm, chosen by ``algorithm.name``.
 
-Every class says how models move in a round (``lap``, see `fedskd_sim.topology`), whether models train alone before the first round
-(``warms_up``), its ``work``: sample-gradients per hospital and round, in passes of one model over the hospital's training data, and
-what travels and who trains with whom in ``words``, for whatever shows a run to people.
+Every class says how models move in a round (``pattern``, see `fedskd_sim.topology`), whether models train alone before the first
+round (``warms_up``), its ``work``: sample-gradients per hospital and round, in passes of one model over the hospital's training
+data, and what travels and who trains with whom in ``words``, for whatever shows a run to people.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
-from fedskd_sim.scenario.circulation import Lap, Lock, Schedule, Similarity
+from fedskd_sim.scenario.circulation import CommunicationPattern, Schedule, SelfDistillation, Similarity
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
 
 Reconcile = Literal["average", "two_track", "replace", "select"]
@@ -22,14 +22,14 @@ Reconcile = Literal["average", "two_track", "replace", "select"]
 
 OFF = Similarity(batch=0.0, pixel=0.0, region=0.0)
 TRAVELLER_FIRST: Mapping[str, Any] = MappingProxyType(
-    {"resident_every": 0, "traveller_start": "own", "stop_work": 1.0, "reconcile": "replace", "lock": {"kl": 1.0}}
+    {"resident_every": 0, "traveller_start": "own", "stop_work": 1.0, "reconcile": "replace", "self_distillation": {"kl": 1.0}}
 )
 
 
 class FedSKD(Part):
     """Circulation with similarity distillation: visitor and resident at every stop, a homecoming session, reconciliation."""
 
-    lap: ClassVar[Lap] = "circulation"
+    pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
     name: Literal["fedskd"]
     """Similarity distillation between visitor and resident."""
@@ -42,7 +42,7 @@ class FedSKD(Part):
     """Weights and form of the distillation."""
     mutual_kl: NonNegative = 0.0
     """Weight of the Kullback-Leibler divergence between the predictions of visitor and resident, the other side detached."""
-    lock: Lock = Lock()
+    self_distillation: SelfDistillation = SelfDistillation()
     """Distillation from the visitor's own past; traveller-first: kl 1."""
     resident_every: Annotated[int, Field(ge=0)] = 1
     """The resident takes a gradient step in every n-th step of a session; 0: never, it only teaches (traveller-first)."""
@@ -107,7 +107,7 @@ def _session(settings: FedSKD) -> str:
 class Circulation(Part):
     """The control of every claim about similarity: FedSKD's circulation with all weights 0."""
 
-    lap: ClassVar[Lap] = "circulation"
+    pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
     name: Literal["circulation"]
     """Visitor and resident train side by side and do not teach each other."""
@@ -136,7 +136,7 @@ class Circulation(Part):
 class Mutual(Part):
     """The same circulation with deep mutual learning (Zhang et al. 2018) on predictions instead of similarities."""
 
-    lap: ClassVar[Lap] = "circulation"
+    pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
     name: Literal["mutual"]
     """Visitor and resident learn each other's predictions, the other side detached."""
@@ -174,7 +174,7 @@ class Mutual(Part):
 class Cyclic(Part):
     """Cyclic weight transfer (Chang et al. 2018): every model travels and trains alone at each stop; there are no residents."""
 
-    lap: ClassVar[Lap] = "circulation"
+    pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
     name: Literal["cyclic"]
     """One travelling model per hospital and architecture."""
@@ -182,7 +182,7 @@ class Cyclic(Part):
     """Full circulations."""
     stop_work: Positive = 1.0
     """Passes over the host's data at a stop, in units of ``training.epochs``."""
-    lock_kl: NonNegative = 0.0
+    self_distillation_kl: NonNegative = 0.0
     """Weight of the divergence from the model's own predictions on arrival: with it, the control of traveller-first FedSKD."""
     schedule: Schedule = Schedule()
     """See fedskd."""
@@ -201,14 +201,14 @@ class Cyclic(Part):
         """How models circulate."""
         return FedSKD(
             name="fedskd", preset="traveller-first", rounds=self.rounds, similarity=OFF,
-            stop_work=self.stop_work, lock=Lock(kl=self.lock_kl), schedule=self.schedule,
+            stop_work=self.stop_work, self_distillation=SelfDistillation(kl=self.self_distillation_kl), schedule=self.schedule,
         )  # fmt: skip
 
 
 class Local(Part):
     """Every hospital trains alone; nothing travels before the evaluation."""
 
-    lap: ClassVar[Lap] = "none"
+    pattern: ClassVar[CommunicationPattern] = "none"
     warms_up: ClassVar[bool] = True
     name: Literal["local"]
     """The lower reference."""
@@ -228,7 +228,7 @@ class Local(Part):
 class Pooled(Part):
     """Every hospital's architecture trains on the data of ALL hospitals: not federated, in one process only."""
 
-    lap: ClassVar[Lap] = "none"
+    pattern: ClassVar[CommunicationPattern] = "none"
     warms_up: ClassVar[bool] = True
     name: Literal["pooled"]
     """The upper reference; refuses to run where hospitals are apart."""
@@ -248,7 +248,7 @@ class Pooled(Part):
 class Placebo(Part):
     """Tests the machinery: buffers travel, nothing is learned, PyTorch is never imported."""
 
-    lap: ClassVar[Lap] = "circulation"
+    pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
     name: Literal["placebo"]
     """No learning."""

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fedskd_sim.scenario.circulation import Lap
+from fedskd_sim.scenario.circulation import CommunicationPattern
 from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
 
 
 class FedAvg(Part):
     """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead of a server."""
 
-    lap: ClassVar[Lap] = "reduction"
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
     warms_up: ClassVar[bool] = False
     name: Literal["fedavg"]
     """Mean of the hospitals' models, weighted by their training samples, after every local session."""
@@ -38,7 +38,7 @@ class FedAvg(Part):
 class FedProx(Part):
     """FedAvg whose local sessions are held close to the common model (Li et al. 2020)."""
 
-    lap: ClassVar[Lap] = "reduction"
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
     warms_up: ClassVar[bool] = False
     name: Literal["fedprox"]
     """FedAvg with a proximal term."""
@@ -65,7 +65,7 @@ class FedProx(Part):
 class FML(Part):
     """Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a small common one that is averaged."""
 
-    lap: ClassVar[Lap] = "reduction"
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
     warms_up: ClassVar[bool] = True
     name: Literal["fml"]
     """Own model and common model teach each other at home; only the common one is averaged."""
@@ -93,7 +93,7 @@ class FML(Part):
 class FedProto(Part):
     """Prototypes instead of models (Tan et al. 2022): the mean features of every class, summed over the ring."""
 
-    lap: ClassVar[Lap] = "reduction"
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
     warms_up: ClassVar[bool] = True
     name: Literal["fedproto"]
     """Models never leave home; every class has one common prototype that all are drawn to."""

@@ -1,4 +1,4 @@
-"""What algorithms in which models circulate are made of: distillation by similarity, holding on to the past, and the schedule."""
+"""What algorithms in which models circulate are made of: distillation by similarity, self-distillation, and the schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
 
-Lap = Literal["circulation", "reduction", "none"]
+CommunicationPattern = Literal["circulation", "all_reduce", "none"]
 """How models move in a round, see `fedskd_sim.topology`."""
 Grid = Annotated[int, Field(ge=1, le=64)]
 Tap = Literal["mid", "deep"]
@@ -27,7 +27,7 @@ class Similarity(Part):
     region: NonNegative = 0.1
     """Weight of the region level: regions compared with regions within each image."""
     batch_tap: Tap = "deep"
-    """Map that the batch level compares, and hold on the past too."""
+    """Map that the batch level compares, and self-distillation too."""
     pixel_tap: Tap = "mid"
     """The same for the pixel level."""
     region_tap: Tap = "deep"
@@ -48,13 +48,13 @@ class Similarity(Part):
         """Tell whether no level has a weight."""
         return not (self.batch or self.pixel or self.region)
 
-    def held(self, lock: Lock) -> Similarity:
-        """Give what keeps a visitor close to its past: the weights of ``lock`` on the same maps, grids and distance."""
-        weights = {"batch": lock.batch, "pixel": lock.pixel, "region": lock.region}
+    def with_weights(self, own: SelfDistillation) -> Similarity:
+        """Give what keeps a visitor close to its past: the weights of ``own`` on the same maps, grids and distance."""
+        weights = {"batch": own.batch, "pixel": own.pixel, "region": own.region}
         return self.model_copy(update={**weights, "to_visitor": 1.0, "to_resident": 1.0})
 
 
-class Lock(Part):
+class SelfDistillation(Part):
     """What keeps a visitor close to the model that it was on arrival."""
 
     kl: NonNegative = 0.0

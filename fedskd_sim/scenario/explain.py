@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
 from fedskd_sim.scenario.document import Document, shortened
+from fedskd_sim.scenario.renamed import KEYS, VALUES
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
 from fedskd_sim.scenario.training import Training
 
@@ -64,7 +65,9 @@ def _one(document: Document, problem: Any) -> FedskdError:
     match problem["type"]:
         case "extra_forbidden":
             known = _fields(key[:-1], document)
-            fix = nearest(str(key[-1]), known, "remove it") + (f"; known here: {', '.join(known)}" if known else "")
+            now = KEYS.get(str(key[-1]))
+            fix = f"it is called {now} now" if now in known else nearest(str(key[-1]), known, "remove it")
+            fix += f"; known here: {', '.join(known)}" if known else ""
             if key[-2:-1] == ("architecture",):
                 fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
             if key[:1] == ("algorithm",) and key[-1] in Training.model_fields:
@@ -133,7 +136,9 @@ def _quoted(text: str) -> list[str]:
 
 
 def _chosen(value: Any, known: Sequence[str]) -> str:
-    """Suggest the nearest of a few words and list them all."""
+    """Suggest the nearest of a few words, or the one that a word has become, and list them all."""
+    if isinstance(value, str) and VALUES.get(value) in known:
+        return f"it is called {VALUES[value]} now; choose one of {', '.join(known)}"
     return (nearest(value, known, "") + " " if isinstance(value, str) else "").lstrip() + f"choose one of {', '.join(known)}"
 
 

@@ -84,7 +84,7 @@ class Timeouts(Part):
     """Until all hospitals have registered with the controller."""
     hop: Positive = 600.0
     """Until the next visitor arrives: longer than the slowest session of the predecessor."""
-    receipt: Positive = 120.0
+    acknowledgement: Positive = 120.0
     """Until the next hospital confirms that it has a departed model safe."""
     retry: Positive = 10.0
     """Until an unconfirmed departure is sent again; doubles with each try."""

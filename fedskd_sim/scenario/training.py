@@ -66,18 +66,19 @@ class Instruments(Part):
 class Prediction(Part):
     """What a hospital uses in the end; it can be added to any algorithm."""
 
-    model: Literal["reconciled", "last", "slow", "mix"] = "reconciled"
-    """reconciled: the home model of the algorithm; last: its traveller as it came home; slow: the mean of the model's own
-    snapshots, which travels along and doubles the bytes; mix: halfway between last and slow."""
-    slow_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Smallest weight of the newest snapshot in the slow copy: after i snapshots max(slow_weight, 1 / (i + 1))."""
-    council: bool = False
+    model: Literal["reconciled", "last", "averaged", "mix"] = "reconciled"
+    """reconciled: the home model of the algorithm; last: its traveller as it came home; averaged: the mean of the model's own
+    snapshots, which travels along and doubles the bytes; mix: halfway between last and averaged."""
+    averaging_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Smallest weight of the newest snapshot in the averaged weights: after i snapshots max(averaging_weight, 1 / (i + 1))."""
+    ensemble: bool = False
     """Every hospital keeps the finished models of all and averages their predicted probabilities: K-fold storage and inference,
     and the other hospitals' final weights stay with everybody."""
-    class_offset: Share = 0.0
-    """Exponent of the correction for label skew: decide by p_c / (mean p_c on the own validation images)^class_offset; 0: none."""
+    logit_adjustment: Share = 0.0
+    """Exponent of the correction for label skew: decide by p_c / (mean p_c on the own validation images)^logit_adjustment; 0:
+    none."""
 
     @property
-    def keeps_slow(self) -> bool:
-        """Tell whether slow copies travel along."""
-        return self.model in ("slow", "mix")
+    def keeps_averaged(self) -> bool:
+        """Tell whether averaged weights travel along."""
+        return self.model in ("averaged", "mix")

@@ -1,4 +1,4 @@
-"""Messages on their way: frames, parcels, and links between processes over ZeroMQ."""
+"""Messages on their way: frames, chunks, and links between processes over ZeroMQ."""
 
 from typing import NamedTuple
 

@@ -3,7 +3,7 @@
 A header is one msgpack frame ``[version, kind, fields]``. Decoding accepts exactly the fields of the dataclass, bounded strings and
 numbers, and a table of tensors that match the architecture registered for the model; nothing else is interpreted. Limits stand
 before all work: of a header its bytes, and of what is in it the items of a list, are known before anything is made from it. The
-tensors themselves follow a traveller's header in parcels (`fedskd_sim.transport.parcels`).
+tensors themselves follow a traveller's header in chunks (`fedskd_sim.transport.chunks`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 import msgpack
 
 from fedskd_sim.errors import BadMessage
-from fedskd_sim.messages import Forms, HopId, Message, Parcel, Spec, TensorSpec, Traveller
+from fedskd_sim.messages import Chunk, Forms, HopId, Message, Spec, TensorSpec, Traveller
 
 VERSION = 3
 NAME_LIMIT = 256
@@ -25,7 +25,7 @@ TEXT_LIMIT = 2048
 CONTROL_LIMIT = 12 << 10
 """Bytes of any message but a traveller and the address book: the longest names and texts fit, whatever their characters."""
 SHORT = 256
-"""Bytes of a header in which nothing large can be promised; an answer and what goes ahead of a parcel have less."""
+"""Bytes of a header in which nothing large can be promised; an answer and what goes ahead of a chunk have less."""
 ENTRY_BYTES = 768
 """What a member may take in the address book: its name twice, its address and its key."""
 COUNT_LIMIT = 1 << 31
@@ -65,12 +65,12 @@ def encode(message: Message) -> list[Frame]:
     return [msgpack.packb([VERSION, kind, values])]
 
 
-def book(members: int) -> Limits:
+def limit_address_book(members: int) -> Limits:
     """Limit the controller's words, the longest of which is the address book."""
     return Limits(CONTROL.size + members * ENTRY_BYTES, max(CONTROL.items, members))
 
 
-def travellers(expected: Mapping[str, Forms]) -> Limits:
+def limit_travellers(expected: Mapping[str, Forms]) -> Limits:
     """Limit the headers of travellers by the largest table of tensors that any of them has."""
     tables = [[[name, *form] for name, form in spec.items()] for forms in expected.values() for spec in forms]
     size = max((len(msgpack.packb(table)) for table in tables), default=0)
@@ -81,13 +81,13 @@ def decode(frames: Sequence[Frame], limits: Limits = CONTROL) -> Message:
     """Read a message that is nothing but its header.
 
     Raises:
-        BadMessage: anything that a member of the run would not send, and a traveller or a parcel.
+        BadMessage: anything that a member of the run would not send, and a traveller or a chunk.
 
     """
     if len(frames) != 1:
         raise bad(f"a message of {len(frames)} frames that should have one")
     kind, values = header(frames, limits)
-    if kind in (Traveller, Parcel):
+    if kind in (Traveller, Chunk):
         raise bad(f"a {kind.__name__} where no model may come")
     return kind(**_checked(kind, values))
 
@@ -123,9 +123,9 @@ def announced(values: dict[str, Any], expected: Mapping[str, Forms]) -> tuple[Tr
     return Traveller(**parts), _table(tensors, _form(tensors, forms))
 
 
-def parcel(values: dict[str, Any]) -> Parcel:
+def chunk(values: dict[str, Any]) -> Chunk:
     """Read what goes ahead of a part of a traveller; raises BadMessage."""
-    return Parcel(**_checked(Parcel, values))
+    return Chunk(**_checked(Chunk, values))
 
 
 def bad(text: str) -> BadMessage:

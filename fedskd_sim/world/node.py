@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerState
-from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.faults import abort, fate
 from fedskd_sim.member.keeper import Freezer
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.member.work import Arrival, Worker
 from fedskd_sim.messages import (
@@ -33,8 +33,8 @@ from fedskd_sim.messages import (
     fixed,
 )
 from fedskd_sim.protocol.effects import Effect
-from fedskd_sim.protocol.events import Acked, Begun, Broke, Deferred, Ended, Event, Finished, Joined, Timer, Wanted
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.events import Acked, Begun, Broke, Deferred, Ended, Event, Joined, StepFinished, Timer, Wanted
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record
@@ -71,7 +71,7 @@ class Surroundings(Protocol):
 
 
 @dataclass(frozen=True)
-class Custody:
+class InMemoryCustody:
     """What outlives a death: the machine's state, the learner's as the last finished step left it, the models, the records."""
 
     state: State
@@ -85,9 +85,9 @@ class Custody:
 class Node:
     """One hospital; it is what its shell finds outside. ``fresh`` makes the learner of another life."""
 
-    machine: Hospital
+    machine: HospitalMachine
     worker: Worker
-    desk: Desk
+    reporter: Reporter
     world: Surroundings
     fresh: Callable[[], Learner]
     up: bool = True
@@ -96,15 +96,15 @@ class Node:
     cost: float = 0.0
     """Seconds that the step under way takes, as its learner has asked to let pass."""
     shell: Shell = field(init=False)
-    custody: Custody = field(init=False)
+    custody: InMemoryCustody = field(init=False)
     _finished: LearnerState | None = None
-    _asked: Custody | None = None
+    _asked: InMemoryCustody | None = None
     """What was last to be put into custody, in this life."""
     _freeze: Freezer = field(default_factory=Freezer)
 
     def __post_init__(self) -> None:
         """Put everything that there is at the beginning into custody."""
-        self.custody = Custody(State(), self.worker.learner.state())
+        self.custody = InMemoryCustody(State(), self.worker.learner.state())
         self.shell = self._shell(State(), {})
 
     @property
@@ -135,7 +135,7 @@ class Node:
         self.shell.handle(Ended(word.code, word.reason) if isinstance(word, End) else Joined())
 
     def _shell(self, state: State, models: dict[int, Weights]) -> Shell:
-        shell = Shell(self.machine, self, self.desk, state, models, self._before if self.world.persists else None)
+        shell = Shell(self.machine, self, self.reporter, state, models, self._before if self.world.persists else None)
         shell.numbers = max(models, default=0)
         return shell
 
@@ -173,7 +173,7 @@ class Node:
         """Give back what came of a step."""
         for weights, mark in left:
             self.shell.release(index, weights, mark)
-        self.shell.handle(Finished(index, record))
+        self.shell.handle(StepFinished(index, record))
 
     def _soon(self, event: Event, seconds: float = 0.0) -> None:
         self.world.later(self, seconds, partial(self.shell.handle, event))
@@ -222,14 +222,14 @@ class Node:
         learner = self._finished if state.cursor != before.state.cursor and self._finished else before.learner
         models = {number: fixed(self.shell.models[number]) for number in handles(state)}
         records = (*before.records, record) if record else before.records
-        self._asked = Custody(parse(json.loads(json.dumps(dump(state)))), learner, models, records, ticket)
+        self._asked = InMemoryCustody(parse(json.loads(json.dumps(dump(state)))), learner, models, records, ticket)
         seconds = self.world.disk()
         if seconds:
             self.world.later(self, seconds, partial(self._safe, self._asked))
         else:
             self._safe(self._asked)
 
-    def _safe(self, kept: Custody) -> None:
+    def _safe(self, kept: InMemoryCustody) -> None:
         """Have a snapshot on the disk, unless a newer one is: that one has all that is in it."""
         if kept.ticket > self.custody.ticket:
             self.custody = kept

@@ -14,7 +14,7 @@ import torch
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.similarity import BUDGET_BYTES, Form, distance
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.scenario import Architecture, Similarity, Training
@@ -113,11 +113,11 @@ def step() -> Table:
     for _ in range(REPEATS + 1):
         for case, (models, settings, precision) in cases.items():
             training = Training(batch_size=8, precision=precision)
-            course = Course(samples, torch.ones(2).to(DEVICE), training, 32, 0)
+            job = TrainingJob(samples, torch.ones(2).to(DEVICE), training, 32, 0)
             exchange = Exchange(SimilarityLoss.of(settings, (14, 14)), 0.0, rise=0.0)
             start = time.perf_counter()
-            tally = train(Pupils(models), course, exchange)
-            found[case].append((time.perf_counter() - start) * 1000 / tally.steps)
+            sums = train(SessionModels(models), job, exchange)
+            found[case].append((time.perf_counter() - start) * 1000 / sums.steps)
     title = f"step of resnet18 + mobilenet-v3-small, 8 images of 224 pixels, {DEVICE}"
     return Table(title, "ms", {case: times[1:] for case, times in found.items()}, "off")
 

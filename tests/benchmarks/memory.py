@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from fedskd_sim.learning.admission import image_shape, pixel_grid
 from fedskd_sim.learning.data import Samples, batches
 from fedskd_sim.learning.data import load as load_data
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import build
-from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.preflight import image_shape, pixel_grid
+from fedskd_sim.learning.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import size
@@ -136,10 +136,10 @@ def kept_by_autograd(scenario: Scenario, names: tuple[str, str]) -> float:
     algorithm: Any = scenario.algorithm
     count = scenario.training.batch_size
     samples = Samples(torch.randn(count, shape.channels, shape.size, shape.size), torch.arange(count) % shape.classes)
-    course = Course(samples, torch.ones(shape.classes), scenario.training, 2 * count, 0)
+    job = TrainingJob(samples, torch.ones(shape.classes), scenario.training, 2 * count, 0)
     exchange = Exchange(SimilarityLoss.of(algorithm.similarity, pixel_grid(scenario, shape)), 0.0, rise=0.0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        train(Pupils(models, teaches=True), course, exchange)
+        train(SessionModels(models, teaches=True), job, exchange)
     return sum(kept.values()) / MB
 
 

@@ -17,12 +17,12 @@ import torch.distributed as dist
 from torch import nn
 from torchvision.models import resnet18
 
-from fedskd_sim.learning.berths import Berths
 from fedskd_sim.learning.finite import finite
+from fedskd_sim.learning.receive_buffers import ReceiveBuffers
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Ack, Answer, FromController, HopId, Register, Start, Traveller, Weights
 from fedskd_sim.runtimes.life import keep_freed_memory
-from fedskd_sim.transport.zeromq import Goods, Links, Place
+from fedskd_sim.transport.zeromq import Incoming, Links, Place
 
 MEMBERS = 4
 LAPS = 10
@@ -76,7 +76,7 @@ class Post:
         self.links = links
         self.started: SimpleQueue[FromController] = SimpleQueue()
         self.arrivals: SimpleQueue[Traveller] = SimpleQueue()
-        self.receipts: SimpleQueue[Answer] = SimpleQueue()
+        self.acknowledgements: SimpleQueue[Answer] = SimpleQueue()
         self.orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.open = True
         self.thread = Thread(target=self._serve)
@@ -112,7 +112,7 @@ class Post:
         self.arrivals.put(traveller)
 
     def answered(self, answer: Answer, by: str) -> None:  # noqa: ARG002 - as a receiver has it
-        self.receipts.put(answer)
+        self.acknowledgements.put(answer)
 
     def said(self, word: FromController) -> None:
         if isinstance(word, Start):
@@ -134,19 +134,21 @@ class Ours:
         self.networks = deque((network, export(network)) for network in networks)
         self.name, self.next = NAMES[index], NAMES[(index + 1) % MEMBERS]
         self.watch, self.sent, self.confirmed, self.copies = Stopwatch(), 0, 0, settings["copies"]
-        self.berths = Berths()
-        self.berths.build = self._berth
+        self.receive_buffers = ReceiveBuffers()
+        self.receive_buffers.build = self._build_receive_buffer
         keys = settings["keys"][self.name]
         bind = f"ipc://{settings['folder']}/{self.name}" if settings["kind"] == "ipc" else "tcp://127.0.0.1:*"
         expected = dict.fromkeys(NAMES, (spec_of(networks[0]),))
-        links = Links(Place(self.name, bind, settings["hub"], keys), Goods(expected, self.berths.room, MEMBERS, finite))
+        links = Links(
+            Place(self.name, bind, settings["hub"], keys), Incoming(expected, self.receive_buffers.allocate, MEMBERS, finite)
+        )
         self.post = Post(links)
         register = Register("run", 1, self.name, links.address, keys.public, "")
         self.post.order(lambda: links.tell(register))
         self.post.started.get(timeout=PATIENCE_S)
         self.before = NAMES[index - 1]
         self.here = networks[0]
-        self.berths.prepare(self.before)
+        self.receive_buffers.prepare(self.before)
 
     def forward(self) -> None:
         """Export and hand over."""
@@ -159,19 +161,19 @@ class Ours:
         """Take in what comes; ``copies``: and copy it, as a session does that may have to go back to it."""
         traveller = self.post.arrivals.get(timeout=PATIENCE_S)
         with self.watch.part("take"):
-            self.here = self.berths.take(self.before, traveller.weights)
+            self.here = self.receive_buffers.take(self.before, traveller.weights)
             if self.here is None:  # it was faster than this member
-                self.here, _ = self._berth(self.before)
+                self.here, _ = self._build_receive_buffer(self.before)
                 install(self.here, traveller.weights)
         while self.confirmed < self.sent - len(self.networks) + 2:
-            self.post.receipts.get(timeout=PATIENCE_S)
+            self.post.acknowledgements.get(timeout=PATIENCE_S)
             self.confirmed += 1
-        self.berths.prepare(self.before)
+        self.receive_buffers.prepare(self.before)
         if self.copies:
             with self.watch.part("copy"):
                 snapshot(self.here)
 
-    def _berth(self, _model: str) -> tuple[nn.Module, Weights]:
+    def _build_receive_buffer(self, _model: str) -> tuple[nn.Module, Weights]:
         """Give a network that nothing leaves from any more: there are no sessions here in which to build new ones."""
         self.networks.rotate()
         return self.networks[0]
@@ -201,7 +203,7 @@ def tcp(ports: list[int], index: int, say: Any, *, together: bool, fresh: bool =
     say.send("up")
     say.recv()
     outgoing = socket.create_connection(("127.0.0.1", ports[(index + 1) % MEMBERS]))
-    incoming, _ = server.accept()
+    accepted, _ = server.accept()
     outgoing.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sending: list[Thread] = []
 
@@ -217,7 +219,7 @@ def tcp(ports: list[int], index: int, say: Any, *, together: bool, fresh: bool =
     def arrive() -> None:
         into, got = memoryview(bytearray(size)) if fresh else arriving, 0
         while got < size:
-            got += incoming.recv_into(into[got:])
+            got += accepted.recv_into(into[got:])
 
     say.send((timed(index, forward, arrive, together=together), {}))
 

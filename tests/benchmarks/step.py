@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from fedskd_sim.learning.admission import pixel_grid
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.preflight import pixel_grid
+from fedskd_sim.learning.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.scenario import Scenario, Similarity, load
 from tests.benchmarks.table import Table
@@ -43,10 +43,10 @@ def pair(scenario: Scenario, names: tuple[str, str], shape: ImageShape) -> dict[
                 prefix: build(scenario.hospital(name).architecture, shape, 1)
                 for prefix, name in zip(("", "resident_"), names, strict=True)
             }
-            course = Course(samples, torch.ones(shape.classes), scenario.training, 2 * len(samples.labels), 0)
+            job = TrainingJob(samples, torch.ones(shape.classes), scenario.training, 2 * len(samples.labels), 0)
             exchange = Exchange(SimilarityLoss.of(similarity, pixel_grid(scenario, shape)), 0.0, rise=0.0)
             start = time.process_time()
-            train(Pupils(models, teaches=not similarity.off), course, exchange)
+            train(SessionModels(models, teaches=not similarity.off), job, exchange)
             found[case].append((time.process_time() - start) * 1000 / STEPS)
     return {case: times[1:] for case, times in found.items()}
 

@@ -8,13 +8,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from fedskd_sim.learning.base import Ward
+from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.member.desk import Desk
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.work import Worker
 from fedskd_sim.observe.events import Event
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, Timing
 from fedskd_sim.scenario import Scenario, load
@@ -33,7 +33,7 @@ timeouts: {{register: 1000000, hop: 1000000}}
 
 
 class Counting:
-    """Books and a log that count."""
+    """A ledger and a log that count."""
 
     def __init__(self) -> None:
         self.records = 0
@@ -48,15 +48,15 @@ class Counting:
         pass
 
 
-def world_of(scenario: Scenario, books: Counting) -> World:
+def world_of(scenario: Scenario, ledger: Counting) -> World:
     world, topology, terms = World(), Topology.of(scenario), Terms.of(scenario, "run")
-    world.controller = Controller(scenario, "run", world, books)  # type: ignore[arg-type]
+    world.controller = Controller(scenario, "run", world, ledger)  # type: ignore[arg-type]
     for name in scenario.names:
-        ward = Ward(scenario, name, given=topology, pause=partial(passes, world, name))
-        desk = Desk(scenario, name, books, books.event)
-        fresh = partial(make, ward)
-        worker = Worker(scenario, topology, name, fresh(), desk.span, lambda _: None)
-        world.add(Node(Hospital.of(topology, name, terms), worker, desk, world, fresh))
+        context = LearnerContext(scenario, name, given=topology, pause=partial(passes, world, name))
+        reporter = Reporter(scenario, name, ledger, ledger.event)
+        fresh = partial(make, context)
+        worker = Worker(scenario, topology, name, fresh(), reporter.span, lambda _: None)
+        world.add(Node(HospitalMachine.of(topology, name, terms), worker, reporter, world, fresh))
     return world
 
 
@@ -71,14 +71,14 @@ def run(size: int) -> tuple[int, float, float, float]:
         entry = "{{name: h{}, architecture: buffer}}"
         path.write_text(TEXT.format(hospitals=", ".join(entry.format(number) for number in range(size))))
         scenario = load(path).scenario
-    books = Counting()
+    ledger = Counting()
     begun = time.process_time()
-    world = world_of(scenario, books)
+    world = world_of(scenario, ledger)
     built = time.process_time()
     world.run()
     if not world.over or world.errors:
         raise RuntimeError(world.errors)
-    return books.records, built - begun, time.process_time() - built, world.seconds
+    return ledger.records, built - begun, time.process_time() - built, world.seconds
 
 
 def main(sizes: tuple[int, ...] = SIZES) -> list[Table]:

@@ -76,7 +76,7 @@ def placebo(size: int = 3, gpus: int = 0, hop: float = 30, **algorithm: object) 
         {"name": f"h{index}", "architecture": "buffer", "resources": {"memory": "256Mi", "gpu": int(index < gpus)}}
         for index in range(size)
     ]
-    timeouts = {"register": 60, "hop": hop, "receipt": 20, "retry": 1, "goodbye": 5, "stop": 5}
+    timeouts = {"register": 60, "hop": hop, "acknowledgement": 20, "retry": 1, "goodbye": 5, "stop": 5}
     return json.dumps(
         {"name": "placebo", "hospitals": hospitals, "algorithm": {"name": "placebo", **algorithm}, "timeouts": timeouts}
     )

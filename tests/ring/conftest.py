@@ -27,10 +27,10 @@ def begun(tmp_path: Path, scenario_file: Callable) -> Iterator[Callable[..., tup
     """Launch a slow placebo run in a process of its own, which is killed after the test if it still runs."""
     launched: list[subprocess.Popen] = []
 
-    def begin(custody: str = "{}", receipt: int = 5, **kwargs: object) -> tuple[subprocess.Popen, Path]:
+    def begin(custody: str = "{}", acknowledgement: int = 5, **kwargs: object) -> tuple[subprocess.Popen, Path]:
         given = {"rounds": 4, "seconds": 0.3, "size": 100000, "transport": "ipc", "hop": 30, **kwargs}
         hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
-        text = PLACEBO.format(hospitals=hospitals, **given).replace("receipt: 5", f"receipt: {receipt}")
+        text = PLACEBO.format(hospitals=hospitals, **given).replace("acknowledgement: 5", f"acknowledgement: {acknowledgement}")
         path, out = scenario_file(text + f"custody: {custody}\n"), tmp_path / "out"
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
         heard = signal.getsignal(signal.SIGINT)

@@ -13,8 +13,8 @@ from fedskd_sim.errors import OutputNotWritable
 DEADLY = Path(__file__).parent / "deadly"
 PATIENCE_S = 200
 POINTS = (
-    "before_registration", "warm_up", "departing", "after_send", "receiving", "received_not_delivered", "after_receipt",
-    "during_visit", "during_training", "homecoming", "reconcile", "reducing", "gathering", "evaluation", "council", "goodbye",
+    "before_registration", "warm_up", "departing", "after_send", "receiving", "received_not_delivered", "after_acknowledgement",
+    "during_visit", "during_training", "homecoming", "reconcile", "reducing", "gathering", "evaluation", "ensemble", "goodbye",
     "before_save", "after_save", "torn_record",
 )  # fmt: skip
 SCENARIO = """
@@ -27,18 +27,18 @@ hospitals:
 algorithm: {algorithm}
 prediction: {prediction}
 training: {{batch_size: 32}}
-timeouts: {{register: 60, hop: 90, receipt: 60, retry: 2, goodbye: 2, stop: 2}}
+timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}}
 """
 ALGORITHMS = {
-    "ensemble and averaged weights": ("{name: fedskd, rounds: 2}", "{council: true, model: mix}"),
+    "ensemble and averaged weights": ("{name: fedskd, rounds: 2}", "{ensemble: true, model: mix}"),
     "two tracks": ("{name: fedskd, rounds: 2, reconcile: two_track}", "{}"),
     "traveller-first, one after the other, shuffled": (
-        "{name: fedskd, preset: traveller-first, rounds: 2, schedule: {mode: sequential, order: shuffled}}", "{model: slow}",
+        "{name: fedskd, preset: traveller-first, rounds: 2, schedule: {mode: sequential, order: shuffled}}", "{model: averaged}",
     ),
     "FedAvg": ("{name: fedavg, rounds: 2, architecture: cnn-plain}", "{}"),
     "FML": ("{name: fml, rounds: 2, architecture: cnn-plain}", "{}"),
     "FedProto": ("{name: fedproto, rounds: 2}", "{}"),
-    "cyclic": ("{name: cyclic, rounds: 2}", "{council: true}"),
+    "cyclic": ("{name: cyclic, rounds: 2}", "{ensemble: true}"),
 }  # fmt: skip
 Death = tuple[str, str, int, str]
 """A hospital, a point, at the how-manieth time in one life, and what happens there: "kill" or "full" (of its disk)."""

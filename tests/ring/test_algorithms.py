@@ -19,40 +19,43 @@ from fedskd_sim.report.tables import summarise
 from fedskd_sim.scenario import load as load_scenario
 
 
-def stepped(slow: Weights, fast: Weights, count: int, weight: float) -> Weights:
+def stepped(averaged: Weights, current: Weights, count: int, weight: float) -> Weights:
     share = max(weight, 1 / (count + 1))
-    return {key: slow[key] + share * (value - slow[key]) if value.is_floating_point() else value for key, value in fast.items()}
+    return {
+        key: averaged[key] + share * (value - averaged[key]) if value.is_floating_point() else value
+        for key, value in current.items()
+    }
 
 
-def cyclic(loops: Loops, rounds: int, slow_weight: float) -> tuple[dict[str, Weights], dict[str, Weights]]:
-    """Cyclic weight transfer: each model visits the hospitals in order and trains; last models and slow copies."""
-    names, last, slow = "abc", {}, {}
+def cyclic(loops: Loops, rounds: int, averaging_weight: float) -> tuple[dict[str, Weights], dict[str, Weights]]:
+    """Cyclic weight transfer: each model visits the hospitals in order and trains; last models and averaged weights."""
+    names, last, averaged = "abc", {}, {}
     for start, name in enumerate(names):
         model = loops.first(name, loops.seed("initial weights", name))
         loops.train(model, name, loops.seed("warm-up", name), 1)
-        slow[name] = saved(model)
+        averaged[name] = saved(model)
         for round_ in range(1, rounds + 1):
             for hop in range(1, 4):
                 host = names[(start + hop) % 3]
                 loops.train(model, host, loops.seed("session", host, name, round_, hop), EPOCHS)
-                slow[name] = stepped(slow[name], saved(model), 3 * (round_ - 1) + hop, slow_weight)
+                averaged[name] = stepped(averaged[name], saved(model), 3 * (round_ - 1) + hop, averaging_weight)
         last[name] = saved(model)
-    return last, slow
+    return last, averaged
 
 
 def test_cyclic_equals_cyclic_weight_transfer_bit_for_bit(scenario_file: Callable, run: Callable) -> None:
-    """A loop in which every model trains alone at each hospital in order ends with the very same weights, slow copies included."""
+    """A loop in which every model trains alone at each hospital in order ends with the very same weights, averaged ones too."""
     path = scenario_file(text("{name: cyclic, rounds: 2}"))
-    last, slow = cyclic(Loops(path), 2, 0.3)
+    last, averaged = cyclic(Loops(path), 2, 0.3)
     assert all(same(weights, last[name]) for name, weights in final(run(path, "processes")).items())
-    path = scenario_file(text("{name: cyclic, rounds: 2}", "{model: slow}"))
-    assert all(same(weights, slow[name]) for name, weights in final(run(path)).items())
-    assert not same(last["a"], slow["a"])
+    path = scenario_file(text("{name: cyclic, rounds: 2}", "{model: averaged}"))
+    assert all(same(weights, averaged[name]) for name, weights in final(run(path)).items())
+    assert not same(last["a"], averaged["a"])
 
 
 def test_traveller_first_with_all_weights_0_is_cyclic_weight_transfer(scenario_file: Callable, run: Callable) -> None:
     """The control of every claim about similarity: with no weight left a frozen resident changes nothing."""
-    off = TRAVELLER_FIRST.replace("rounds", "lock: {kl: 0}, similarity: {batch: 0, pixel: 0, region: 0}, rounds")
+    off = TRAVELLER_FIRST.replace("rounds", "self_distillation: {kl: 0}, similarity: {batch: 0, pixel: 0, region: 0}, rounds")
     found, wanted = run(scenario_file(text(off))), run(scenario_file(text("{name: cyclic, rounds: 2}")))
     assert files(found) == files(wanted)
     assert files(run(scenario_file(text(TRAVELLER_FIRST)))) != files(wanted)
@@ -174,15 +177,15 @@ def test_averaging_refuses_different_architectures(scenario_file: Callable, cli:
 @pytest.mark.parametrize(
     ("algorithm", "prediction"),
     [
-        (TRAVELLER_FIRST, "{model: slow, council: true, class_offset: 0.5}"),
+        (TRAVELLER_FIRST, "{model: averaged, ensemble: true, logit_adjustment: 0.5}"),
         ("{name: mutual, rounds: 2, schedule: {order: shuffled, visits: 1}}", "{model: mix}"),
-        ("{name: local, rounds: 2}", "{model: slow, council: true}"),
-        (FEDAVG, "{model: slow}"),
+        ("{name: local, rounds: 2}", "{model: averaged, ensemble: true}"),
+        (FEDAVG, "{model: averaged}"),
         (
             TRAVELLER_FIRST.replace("rounds", "schedule: {mode: sequential, order: shuffled}, rounds"),
-            "{model: slow, council: true}",
+            "{model: averaged, ensemble: true}",
         ),
-        ("{name: fedskd, rounds: 1, resident_every: 3, traveller_start: own, stop_work: 1.5}", "{model: last, council: true}"),
+        ("{name: fedskd, rounds: 1, resident_every: 3, traveller_start: own, stop_work: 1.5}", "{model: last, ensemble: true}"),
     ],
 )
 def test_memory_and_processes_give_identical_records_and_weights(
@@ -193,11 +196,11 @@ def test_memory_and_processes_give_identical_records_and_weights(
     assert files(run(path, "memory")) == files(run(path, "processes"))
 
 
-def test_the_slow_copy_doubles_the_bytes_and_the_budget_holds(scenario_file: Callable, run: Callable) -> None:
-    """A traveller with its slow copy has twice the bytes; sessions spend what the stops may, to within a batch."""
+def test_averaged_weights_double_the_bytes_and_the_budget_holds(scenario_file: Callable, run: Callable) -> None:
+    """A traveller with its averaged weights has twice the bytes; sessions spend what the stops may, to within a batch."""
     plain = read_records(run(scenario_file(text(TRAVELLER_FIRST))))
-    slow = read_records(run(scenario_file(text(TRAVELLER_FIRST, "{model: slow}"))))
-    assert [2 * record.bytes for record in plain if record.kind == "visit"] == [r.bytes for r in slow if r.kind == "visit"]
+    averaged = read_records(run(scenario_file(text(TRAVELLER_FIRST, "{model: averaged}"))))
+    assert [2 * record.bytes for record in plain if record.kind == "visit"] == [r.bytes for r in averaged if r.kind == "visit"]
     for work, every in ((1.0, 0), (1.5, 3), (2.0, 1)):
         algorithm = f"{{name: fedskd, rounds: 2, resident_every: {every}, stop_work: {work}}}"
         spent: dict[str, int] = {}
@@ -208,17 +211,17 @@ def test_the_slow_copy_doubles_the_bytes_and_the_budget_holds(scenario_file: Cal
             assert 0 <= 6 * work * EPOCHS * size - spent[host] <= 2 * BATCH
 
 
-def council_of(records: list[Record]) -> list[Record]:
-    return [record for record in records if record.kind == "council"]
+def ensemble_of(records: list[Record]) -> list[Record]:
+    return [record for record in records if record.kind == "ensemble"]
 
 
-def test_a_council_averages_the_finished_models_of_all(scenario_file: Callable, run: Callable) -> None:
-    """Every hospital keeps all last models; its council is the mean of their probabilities, and its cost is on record."""
-    folder = run(scenario_file(text(TRAVELLER_FIRST, "{model: slow, council: true}")))
+def test_an_ensemble_averages_the_finished_models_of_all(scenario_file: Callable, run: Callable) -> None:
+    """Every hospital keeps all last models; its ensemble is the mean of their probabilities, and its cost is on record."""
+    folder = run(scenario_file(text(TRAVELLER_FIRST, "{model: averaged, ensemble: true}")))
     loops = Loops(folder / "scenario.yaml")
     last = final(run(scenario_file(text(TRAVELLER_FIRST, "{model: last}"))))
-    for record in council_of(read_records(folder)):
-        kept = {name: load_file(folder / "weights" / f"{record.host}.council.{name}.safetensors") for name in "abc"}
+    for record in ensemble_of(read_records(folder)):
+        kept = {name: load_file(folder / "weights" / f"{record.host}.ensemble.{name}.safetensors") for name in "abc"}
         assert all(same(kept[name], last[name]) for name in "abc")
         test = loops.data[record.host].test
         with torch.no_grad():
@@ -229,7 +232,7 @@ def test_a_council_averages_the_finished_models_of_all(scenario_file: Callable, 
             assert record.measures[name].mean == pytest.approx(wanted[name].mean)
         assert record.measures["models"].mean == 3
         assert record.measures["kept_bytes"].mean == sum(value.nbytes for weights in kept.values() for value in weights.values())
-    assert len(council_of(read_records(folder))) == 3
+    assert len(ensemble_of(read_records(folder))) == 3
 
 
 def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Callable) -> None:
@@ -254,7 +257,7 @@ def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Ca
 
 def test_a_hospital_that_is_held_out_changes_nothing_and_tests_all_models(scenario_file: Callable, run: Callable) -> None:
     """With a fourth hospital held out the others learn the very same weights; every finished model is tested there, and told."""
-    plain = text(TRAVELLER_FIRST, "{model: slow, council: true}")
+    plain = text(TRAVELLER_FIRST, "{model: averaged, ensemble: true}")
     strange = "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: 1.0}}\nalgorithm:"
     path = scenario_file(plain.replace("algorithm:", strange, 1))
     folder = run(path, "processes")
@@ -263,7 +266,7 @@ def test_a_hospital_that_is_held_out_changes_nothing_and_tests_all_models(scenar
     assert all(same(weights, wanted[name]) for name, weights in final(folder).items())
     records = [record for record in read_records(folder) if record.host == "d"]
     assert sorted((record.kind, record.model) for record in records) == [
-        ("council", "d"), ("evaluation", "a"), ("evaluation", "b"), ("evaluation", "c"),
+        ("ensemble", "d"), ("evaluation", "a"), ("evaluation", "b"), ("evaluation", "c"),
     ]  # fmt: skip
     assert not list((folder / "weights").glob("d*"))
     scenario = load_scenario(path).scenario

@@ -26,7 +26,7 @@ from fedskd_sim.member.shell import Task
 from fedskd_sim.messages import CONTROLLER, Ack, Buffer, Done, Failed, HopId, Message, Progress, Ready, Register, Start, Traveller
 from fedskd_sim.messages import End as Over
 from fedskd_sim.scenario import Scenario, load
-from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES
+from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES
 from fedskd_sim.transport.wire import CONTROL_LIMIT, VERSION, encode
 from fedskd_sim.transport.zeromq.sockets import AT_A_TIME
 
@@ -35,7 +35,7 @@ TEXT = """\
 name: hostile
 hospitals: [{name: north, architecture: buffer}, {name: east, architecture: buffer}, {name: south, architecture: buffer}]
 algorithm: {name: placebo, rounds: 2, buffer_bytes: 2200000}
-timeouts: {register: 60, hop: 60, receipt: 60, retry: 3, goodbye: 60}
+timeouts: {register: 60, hop: 60, acknowledgement: 60, retry: 3, goodbye: 60}
 """
 SIZE = 2_200_000
 FLOOD = 3000
@@ -78,9 +78,9 @@ TO_EAST: dict[str, Callable[[], Messages]] = {
     "another run": lambda: forged(hop("north", 1, 1, run="other")),
     "a model of nobody": lambda: forged(hop("west", 1, 1)),
     "an oversized model": lambda: parts_of(model(TRUE, size=2 * SIZE)),
-    "an oversized frame": lambda: [[bytes(PARCEL_BYTES << 1)], [b"x"]],
+    "an oversized frame": lambda: [[bytes(CHUNK_BYTES << 1)], [b"x"]],
     "a model that never ends": half,
-    "parcels of no model": lambda: parts_of(model(TRUE))[1:],
+    "chunks of no model": lambda: parts_of(model(TRUE))[1:],
     "parts of its header": lambda: [[b"x"] * FRAMES],
     "a message of many parts": lambda: [[bytes(1000)] * (2 * AT_A_TIME)],
     "thirty messages of many parts": lambda: [[b"x"] * (FRAMES + 1)] * 30,
@@ -91,7 +91,7 @@ TO_EAST: dict[str, Callable[[], Messages]] = {
     "a pickle": lambda: [[b"\x80\x04."]],
     "a flood of rubbish": lambda: [[b"x"]] * FLOOD,
     "a flood of announcements": lambda: parts_of(model(TRUE))[:1] * FLOOD,
-    "a receipt": lambda: [encode(Ack(hop("east", 1, 1)))],
+    "an acknowledgement": lambda: [encode(Ack(hop("east", 1, 1)))],
     "the controller's end": lambda: [encode(Over(1, 42, "stop"))],
     "an address book": lambda: [encode(Start(1, dict.fromkeys(NAMES, "ipc:///nowhere"), {}))],
     "another's failure": lambda: [encode(Failed(1, "north", 42, "no"))],
@@ -297,7 +297,7 @@ def answers(to_south: bytes, ring: Ring) -> None:
     "word", [Ack(hop("north", 1, 1)), Ready(hop("south", 2, 1)), Done(1, "south"), Over(1, 42, "stop"), b"rubbish"]
 )
 def test_a_receiver_cannot_answer_what_it_likes(word: Message | bytes, kind: str, tmp_path: Path) -> None:
-    """Receipts for models that are not on their way change nothing; anything else than an answer is refused in its name."""
+    """Acknowledgements for models that are not on their way change nothing; anything else than an answer is refused in its name."""
     with standing(kind, tmp_path, DURING) as ring:
         east = ring.members["east"]
         until(lambda: not east.mailbox.shell.state.outbox)

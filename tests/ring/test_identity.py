@@ -16,7 +16,7 @@ from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import load
 from fedskd_sim.transport.zeromq import Identity, Keys, Passwords, read
-from fedskd_sim.transport.zeromq.sockets import AT_A_TIME, ENVELOPE, QUEUE, Arrival, Endpoint, Inbox, take
+from fedskd_sim.transport.zeromq.sockets import AT_A_TIME, ENVELOPE, QUEUE, Endpoint, Inbox, Received, take
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("controller", "aa", "bb", "mm")
@@ -59,7 +59,7 @@ class Bed:
                 return False
         raise AssertionError("the handshake never ends")
 
-    def heard(self) -> Arrival:
+    def heard(self) -> Received:
         """Take what comes next."""
         arrival = self.inbox.receive(PATIENCE_MS)
         assert arrival is not None
@@ -101,7 +101,7 @@ def test_a_message_is_from_the_owner_of_what_was_shown(link: str, kind: type[Key
             with closing(Endpoint(name, at.identities[name])) as endpoint:
                 own = endpoint.connect(at.inbox.address, "bb", at.identities["bb"].public)
                 own.send_multipart([b"one", b"two"])
-                assert at.heard() == Arrival(name, [b"one", b"two"])
+                assert at.heard() == Received(name, [b"one", b"two"])
                 assert at.inbox.send(name, [b"answer"])
                 assert own.poll(PATIENCE_MS)
                 assert take(own) == [b"answer"]
@@ -127,7 +127,7 @@ def test_a_member_cannot_take_anothers_place(link: str, kind: type[Keys | Passwo
         assert at.heard().sender == "aa"
         thief, _ = at.socket(at.identities["mm"], "mm", b"aa")
         thief.send(b"I am aa")
-        assert at.heard() == Arrival("mm", [b"I am aa"])
+        assert at.heard() == Received("mm", [b"I am aa"])
         assert at.inbox.send("aa", [b"for aa"])
         assert own.poll(PATIENCE_MS)
         assert take(own) == [b"for aa"]
@@ -158,7 +158,7 @@ def test_a_message_of_many_parts_is_dropped_and_named(link: str, kind: type[Keys
         liar, _ = at.socket(at.identities["mm"], "mm")
         friend, _ = at.socket(at.identities["aa"], "aa")
         liar.send_multipart([b"x"] * (PARTS + 1))
-        assert at.heard() == Arrival("mm", [], PARTS + 1)
+        assert at.heard() == Received("mm", [], PARTS + 1)
         liar.send_multipart([b"x"] * (3 * AT_A_TIME))
         dropped = []
         while sum(dropped) < 3 * AT_A_TIME:
@@ -167,7 +167,7 @@ def test_a_message_of_many_parts_is_dropped_and_named(link: str, kind: type[Keys
             dropped.append(arrival.dropped)
         assert max(dropped) <= PARTS + AT_A_TIME
         friend.send_multipart([b"x"] * PARTS)
-        assert at.heard() == Arrival("aa", [b"x"] * PARTS)
+        assert at.heard() == Received("aa", [b"x"] * PARTS)
 
 
 @pytest.mark.parametrize(("link", "kind"), LINKS)
@@ -181,7 +181,7 @@ def test_a_frame_that_is_too_large_ends_the_connection(link: str, kind: type[Key
             assert monitor.poll(PATIENCE_MS)
             seen = recv_monitor_message(monitor)["event"]
         liar.send(b"small")
-        assert at.heard() == Arrival("mm", [b"small"])
+        assert at.heard() == Received("mm", [b"small"])
 
 
 def test_answers_of_many_parts_are_nothing(tmp_path: Path) -> None:

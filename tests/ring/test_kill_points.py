@@ -11,7 +11,7 @@ from watching import events
 
 pytestmark = pytest.mark.usefixtures("temporary")
 PLANS = {
-    "ensemble and averaged weights": ("h0 council 1", "h1 torn_record 4", "h2 after_receipt 2"),
+    "ensemble and averaged weights": ("h0 ensemble 1", "h1 torn_record 4", "h2 after_acknowledgement 2"),
     "two tracks": ("h0 before_registration 1", "h1 reconcile 1", "h1 reconcile 1", "h2 receiving 1"),
     "traveller-first, one after the other, shuffled": ("h0 during_visit 2", "h1 homecoming 1", "h2 evaluation 2"),
     "FedAvg": ("h0 reducing 2", "h1 gathering 1", "h2 before_save 3"),

@@ -230,7 +230,7 @@ def test_the_graph_of_two_hospitals_works(scenario_file: Callable, run: Callable
 @pytest.mark.parametrize(("setting", "tolerance"), [("precision: bf16", 0.03), ("memory_format: channels_last", 1e-4)])
 def test_faster_arithmetic_stays_close(setting: str, tolerance: float, scenario_file: Callable, run: Callable) -> None:
     """What travels is fp32 in the usual order, and losses and similarities of the first sessions are within the tolerance."""
-    algorithm = "algorithm: {name: fedskd, rounds: 1, lock: {batch: 0.1, kl: 0.1}}\ntraining: {%s, epochs: 1}\n"
+    algorithm = "algorithm: {name: fedskd, rounds: 1, self_distillation: {batch: 0.1, kl: 0.1}}\ntraining: {%s, epochs: 1}\n"
     text = (
         "name: precise\ndata: {name: synthetic-skin, samples: 64, image_size: 16, classes: 2}\n"
         "hospitals:\n  - {name: a, architecture: cnn-plain}\n  - {name: b, architecture: vit-tiny}\n"

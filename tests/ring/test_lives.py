@@ -26,7 +26,7 @@ hospitals:
   - {{name: h1, architecture: cnn-residual}}
   - {{name: h2, architecture: cnn-plain}}
 {rest}
-timeouts: {{register: 60, hop: 90, receipt: 60, retry: 2, goodbye: 2, stop: 2}}
+timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}}
 """
 FROM_A_FILE = """
 name: read
@@ -35,9 +35,9 @@ hospitals:
   - {name: h0, architecture: cnn-plain, data: {partition: {part: 0}}}
   - {name: h1, architecture: cnn-residual, data: {partition: {part: 1}}}
 algorithm: {name: fedskd, rounds: 4}
-timeouts: {register: 60, hop: 90, receipt: 60, retry: 2, goodbye: 2, stop: 2}
+timeouts: {register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}
 """
-ENSEMBLE = "algorithm: {name: fedskd, rounds: 2}\nprediction: {council: true, model: mix}"
+ENSEMBLE = "algorithm: {name: fedskd, rounds: 2}\nprediction: {ensemble: true, model: mix}"
 
 
 def finished(out: Path, name: str) -> int:
@@ -62,7 +62,7 @@ def resumed(out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("controller", ["alive", "dead"])
 def test_a_killed_hospital_needs_no_controller_to_come_back(transport: str, controller: str, started: Callable) -> None:
     """On every link, with the controller alive or dead, twice at one place: it is where the others know it, and goes on."""
-    process, out = started(transport=transport, rounds=10, seconds=0.1, receipt=60)
+    process, out = started(transport=transport, rounds=10, seconds=0.1, acknowledgement=60)
     if controller == "dead":
         os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
     for lives in (1, 2):
@@ -77,7 +77,7 @@ def test_a_killed_hospital_needs_no_controller_to_come_back(transport: str, cont
 
 def test_who_dies_over_and_over_ends_the_run(started: Callable) -> None:
     """After the restarts that the scenario allows, in a row without a record, the death ends the run as it did before."""
-    process, out = started(custody="{restarts: 1}", seconds=3, receipt=60)
+    process, out = started(custody="{restarts: 1}", seconds=3, acknowledgement=60)
     for lives in (1, 2):
         kill(out, "h1")
         until(lambda lives=lives: len(events(out, "h1", "listening")) > lives or process.poll() is not None)
@@ -110,7 +110,7 @@ def test_a_run_is_resumed_at_random_instants(scenario_file: Callable, run: Calla
     """Everything is killed again and again, wherever it is; each life goes on from the last, and nothing is lost or doubled."""
     hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
     text = PLACEBO.format(hospitals=hospitals, rounds=20, seconds=0.02, size=300_000, transport="tcp", hop=60)
-    text = text.replace("receipt: 5", "receipt: 60")
+    text = text.replace("acknowledgement: 5", "acknowledgement: 60")
     path, out, draw = scenario_file(text), tmp_path / "out", random.Random(7)
     process = launched(path, out)
     for _ in range(4):

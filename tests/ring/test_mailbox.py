@@ -9,13 +9,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from wired import LINKS, PATIENCE_S, Book, End, Ring, address, attend, identities
+from wired import LINKS, PATIENCE_S, End, RecordList, Ring, address, attend, identities
 
-from fedskd_sim.errors import HopTimeout, HospitalCrashed, ReceiptTimeout, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, RegistrationTimeout, RunAborted
 from fedskd_sim.learning.base import NOTHING
-from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.keeper import Past
 from fedskd_sim.member.mailbox import Mailbox
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Task
 from fedskd_sim.messages import (
     CONTROLLER,
@@ -28,25 +28,27 @@ from fedskd_sim.messages import (
     Register,
     Start,
     Traveller,
-    plain_room,
+    allocate_plain,
     spec,
 )
 from fedskd_sim.messages import End as Over
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Topology
-from fedskd_sim.transport.zeromq import Goods, Hub, Links, Place
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place
 
 NAMES = ("north", "east", "south")
 WEIGHTS = {"w": Buffer("uint8", (9,), b"123456789")}
-GOODS = Goods(dict.fromkeys(NAMES, (spec(WEIGHTS),)), plain_room, len(NAMES))
-TERMS = Terms("run", register=PATIENCE_S, hop=PATIENCE_S, receipt=PATIENCE_S, retry=0.2, goodbye=0.2, inbox=1, max_rollbacks=3)
+INCOMING = Incoming(dict.fromkeys(NAMES, (spec(WEIGHTS),)), allocate_plain, len(NAMES))
+TERMS = Terms(
+    "run", register=PATIENCE_S, hop=PATIENCE_S, acknowledgement=PATIENCE_S, retry=0.2, goodbye=0.2, inbox=1, max_rollbacks=3
+)
 PLACEBO = """\
 name: placebo
 hospitals: [{{name: north, architecture: buffer}}, {{name: east, architecture: buffer}}, {{name: south, architecture: buffer}}]
 algorithm: {{name: placebo, rounds: {rounds}, buffer_bytes: {size}}}
-timeouts: {{register: 60, hop: 60, receipt: 60, retry: 5, goodbye: {goodbye}}}
+timeouts: {{register: 60, hop: 60, acknowledgement: 60, retry: 5, goodbye: {goodbye}}}
 """
 QUIET = load(Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml").scenario
 
@@ -68,12 +70,12 @@ class Bed:
         self.events: list[object] = []
         links = self.links(name)
         register = Register("run", 1, name, links.address, "", "")
-        machine = Hospital.of(Topology(NAMES, 2), name, terms)
-        self.mailbox = Mailbox(machine, links, Desk(QUIET, name, Book(), self.events.append), register)
+        machine = HospitalMachine.of(Topology(NAMES, 2), name, terms)
+        self.mailbox = Mailbox(machine, links, Reporter(QUIET, name, RecordList(), self.events.append), register)
         self.ends: dict[str, End] = {}
 
     def links(self, name: str) -> Links:
-        return Links(Place(name, address("ipc", self.folder, name), self.hub.address, self.identities[name]), GOODS)
+        return Links(Place(name, address("ipc", self.folder, name), self.hub.address, self.identities[name]), INCOMING)
 
     def neighbour(self, name: str) -> End:
         """Let a neighbour appear, which knows where everybody is."""
@@ -174,20 +176,20 @@ def test_a_model_is_sent_again_until_its_receiver_is_there(tmp_path: Path) -> No
         east.links.reply("north", Ack(hop("north", 1)))
         south = at.neighbour("south")
         south.links.reply("north", Ack(hop("north", 1)))
-        transfers = at.mailbox.shell.desk.books
+        transfers = at.mailbox.shell.reporter.ledger
         attend(east, until=lambda: not at.mailbox.shell.state.outbox)
         assert transfers == []
 
 
 def test_a_receiver_that_never_answers_is_an_error(tmp_path: Path) -> None:
     """The deadline of the scenario ends the wait, the error names receiver and hop, and the controller is told."""
-    with bed(tmp_path, "north", changed(receipt=0.5)) as at:
+    with bed(tmp_path, "north", changed(acknowledgement=0.5)) as at:
         at.begun()
         at.departed()
-        with pytest.raises(ReceiptTimeout, match="'east' never confirmed the model of 'north', round 1 hop 1"):
+        with pytest.raises(AcknowledgementTimeout, match="'east' never confirmed the model of 'north', round 1 hop 1"):
             at.mailbox.next_task()
         failed = told(at.hub)
-        assert (failed.hospital, failed.code) == ("north", ReceiptTimeout.exit_code)
+        assert (failed.hospital, failed.code) == ("north", AcknowledgementTimeout.exit_code)
 
 
 def changed(**terms: float) -> Terms:

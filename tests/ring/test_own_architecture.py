@@ -14,9 +14,9 @@ import pytest
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, ImageTooSmall, InvalidValue
 from fedskd_sim.learning import installed
-from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.listing import _lines
 from fedskd_sim.learning.models import REGISTRY, ImageShape, build, names, options, outline
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.scenario import Architecture, load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -123,14 +123,14 @@ def test_a_broken_architecture_is_an_error_where_a_scenario_names_it(
 ) -> None:
     """The check names hospital, cause and fix; the listing shows it; scenarios that do not name it take no notice."""
     install("m", {"mine": value}, text)
-    (error,) = problems(load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None)
+    (error,) = find_problems(load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None)
     assert type(error) is InvalidValue
     assert words in error.message
     assert error.fix
     assert error.key == ("hospitals", 0, "architecture")
     assert "cannot be used" in _lines("mine")[0]
     assert words.replace("(B, 3)", "(B, 7)") in _lines("mine")[1]
-    assert not [*problems(load(scenario_file(SCENARIO.format(architecture="cnn-residual"))).scenario, None)]
+    assert not [*find_problems(load(scenario_file(SCENARIO.format(architecture="cnn-residual"))).scenario, None)]
 
 
 def test_one_that_fails_in_mid_run_is_told_with_its_line(
@@ -151,7 +151,7 @@ def test_a_name_belongs_to_one(install: Callable, scenario_file: Callable) -> No
     install("m", {"cnn-residual": "m:net", "mine": "m:net"}, good())
     install("n", {"mine": "n:net"}, good())
     for name, words in (("cnn-residual", "is built in, and m (m:net)"), ("mine", "m (m:net) and n (n:net)")):
-        (error,) = problems(load(scenario_file(SCENARIO.format(architecture=name))).scenario, None)
+        (error,) = find_problems(load(scenario_file(SCENARIO.format(architecture=name))).scenario, None)
         assert type(error) is InvalidValue
         assert words in error.message
         assert "cannot be used" in _lines(name)[0]
@@ -169,11 +169,11 @@ def test_options_are_of_the_kind_of_their_defaults(install: Callable, scenario_f
         ("width: 0", "from 1 to"),
     ):
         text = SCENARIO.format(architecture=f"{{name: mine, options: {{{given}}}}}")
-        (error,) = problems(load(scenario_file(text)).scenario, None)
+        (error,) = find_problems(load(scenario_file(text)).scenario, None)
         assert type(error) is InvalidValue
         assert words in error.fix
     text = SCENARIO.format(architecture="{name: mine, options: {rate: -1.5, deep: false, kind: x, width: 9}}")
-    assert not [*problems(load(scenario_file(text)).scenario, None)]
+    assert not [*find_problems(load(scenario_file(text)).scenario, None)]
 
 
 def test_what_looks_at_values_is_traced_with_values(install: Callable) -> None:
@@ -187,7 +187,7 @@ def test_too_small_an_image_is_told_apart_from_a_broken_architecture(install: Ca
     """One that fails at 16 pixels and works above is `ImageTooSmall`, with the size that works."""
     body = textwrap.dedent("if image_size < 20: raise ValueError('too coarse')")
     install("m", {"mine": "m:net"}, good(body=body))
-    (error,) = problems(load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None)
+    (error,) = find_problems(load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None)
     assert type(error) is ImageTooSmall
     assert "at least 20 pixels" in error.fix
 

@@ -144,7 +144,7 @@ sys.meta_path.insert(0, Absent())
 
 
 def test_the_controllers_image_is_enough_for_it_and_for_placebos(tmp_path: Path, scenario_file: Callable, run: Callable) -> None:
-    """Without the libraries that its image leaves out, it and placebo hospitals run to their end, and a conductor starts."""
+    """Without the libraries that its image leaves out, it and placebo hospitals run to their end, and a run controller starts."""
     left_out = run_path(str(ROOT / "images" / "requirements.py"))["LEFT_OUT"]["controller"]
     absent = {"PIL" if name == "pillow" else name for name in left_out}
     (tmp_path / "sitecustomize.py").write_text(ABSENT.format(absent=absent), encoding="utf-8")
@@ -160,8 +160,8 @@ def test_the_controllers_image_is_enough_for_it_and_for_placebos(tmp_path: Path,
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
     assert lines(out) == lines(run(path, "memory"))
-    conductor = "import fedskd_sim.runtimes.kubernetes.conductor, fedskd_sim.cli, sys; sys.exit('numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", conductor], env=env, check=False).returncode == 0
+    run_controller = "import fedskd_sim.runtimes.kubernetes.run_controller, fedskd_sim.cli, sys; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", run_controller], env=env, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("order", [("h0", "h1", "h2"), ("h2", "h0", "h1")])

@@ -25,8 +25,8 @@ from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.world.world import World
 
 HELD_OUT = "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: 1.0}}\nalgorithm:"
-ALL = text(TRAVELLER_FIRST, "{model: slow, council: true}").replace("algorithm:", HELD_OUT, 1)
-TESTS = ("evaluation", "council")
+ALL = text(TRAVELLER_FIRST, "{model: averaged, ensemble: true}").replace("algorithm:", HELD_OUT, 1)
+TESTS = ("evaluation", "ensemble")
 
 
 def judged(run: Path) -> list[Record]:
@@ -45,10 +45,10 @@ def by_scikit_learn(labels: np.ndarray, given: np.ndarray) -> dict[str, float]:
 @pytest.mark.parametrize(
     "scenario",
     [ALL, text("{name: fedskd, rounds: 1}"), text(FEDAVG), text("{name: local, rounds: 1}"), text("{name: fml, rounds: 1}")],
-    ids=["slow copies, council, held out", "fedskd", "fedavg", "local", "fml"],
+    ids=["averaged weights, ensemble, held out", "fedskd", "fedavg", "local", "fml"],
 )
 def test_every_record_of_a_test_follows_from_the_predictions(scenario: str, scenario_file: Callable, run: Callable) -> None:
-    """For every model at every host, the held-out and the council included, scikit-learn gives the record's measures to 1e-9."""
+    """For every model at every host, the held-out and the ensemble included, scikit-learn gives the record's measures to 1e-9."""
     path = scenario_file(scenario)
     folder, loaded = run(path), load_scenario(path).scenario
     found, records = read_predictions(folder), judged(folder)

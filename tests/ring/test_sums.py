@@ -23,12 +23,12 @@ TOLERANCE = 4e-3
 FEDPROTO = "{name: fedproto, rounds: 3, features: 5, weight: 2}"
 
 
-def kl(teacher: torch.Tensor, pupil: torch.Tensor) -> torch.Tensor:
+def kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
     given = teacher.detach()
-    return (given.softmax(1) * (log_softmax(given, 1) - log_softmax(pupil, 1))).sum(1).mean()
+    return (given.softmax(1) * (log_softmax(given, 1) - log_softmax(student, 1))).sum(1).mean()
 
 
-def lessons(loops: Loops, models: list[torch.nn.Module], host: str, session: int, loss: Callable) -> None:
+def train_together(loops: Loops, models: list[torch.nn.Module], host: str, session: int, loss: Callable) -> None:
     """One session in which several models train on the same batches with one loss."""
     steps = loops.steps(host, session, EPOCHS)
     optimisers = [torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2) for model in models]
@@ -75,7 +75,7 @@ def test_fml_equals_mutual_learning_with_a_common_model_averaged_by_a_server(sce
                 both = cross_entropy(p, labels, weights) + cross_entropy(c, labels, weights)
                 return both + 0.7 * (kl(c, p) + kl(p, c))
 
-            lessons(loops, [own[name], copies[name]], name, loops.seed("session", name, name, round_, 0), loss)
+            train_together(loops, [own[name], copies[name]], name, loops.seed("session", name, name, round_, 0), loss)
         common = {key: sum(saved(copies[n])[key] * sizes[n] for n in "abc") / sum(sizes.values()) for key in common}
     folder = run(path, "processes")
     assert agree(final(folder), own)
@@ -102,7 +102,7 @@ def test_fedproto_equals_prototypes_added_up_by_a_server(scenario_file: Callable
             weights = class_weights(loops.data[name].train.labels, 3, "sqrt_inverse")
 
             loss = partial(drawn, prototypes, weights)
-            lessons(loops, [model], name, loops.seed("session", name, name, round_, 0), loss)
+            train_together(loops, [model], name, loops.seed("session", name, name, round_, 0), loss)
             model.eval()
             with torch.no_grad():
                 for image, label in zip(loops.data[name].train.images, loops.data[name].train.labels, strict=True):
@@ -118,7 +118,7 @@ def test_fedproto_equals_prototypes_added_up_by_a_server(scenario_file: Callable
 @pytest.mark.parametrize("algorithm", [FML, "{name: fml, rounds: 1}", FEDPROTO])
 def test_sums_give_identical_records_and_weights_everywhere(algorithm: str, scenario_file: Callable, run: Callable) -> None:
     """With what prediction adds, FML and FedProto give the same bytes in memory and as processes."""
-    path = scenario_file(text(algorithm, "{model: slow, council: true, class_offset: 0.5}", norm="batch"))
+    path = scenario_file(text(algorithm, "{model: averaged, ensemble: true, logit_adjustment: 0.5}", norm="batch"))
     assert files(run(path, "memory")) == files(run(path, "processes"))
 
 

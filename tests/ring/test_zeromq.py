@@ -31,20 +31,20 @@ from fedskd_sim.messages import (
     Register,
     Start,
     Traveller,
+    allocate_plain,
     digest,
-    plain_room,
     spec,
 )
 from fedskd_sim.messages import End as Over
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import CONTROL_LIMIT, encode
-from fedskd_sim.transport.zeromq import Goods, Hub, Links, Place
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place
 from fedskd_sim.transport.zeromq.links import AT_A_TIME, WORDS_KEPT
 from fedskd_sim.transport.zeromq.sockets import ENVELOPE
 
 NAMES = ("north", "south", "east")
 WEIGHTS = {"w": Buffer("float32", (750, 1000), bytes(range(250)) * 12_000), "n": Buffer("int64", (), bytes(8))}
-GOODS = Goods(dict.fromkeys(NAMES, (spec(WEIGHTS),)), plain_room, len(NAMES), finite)
+INCOMING = Incoming(dict.fromkeys(NAMES, (spec(WEIGHTS),)), allocate_plain, len(NAMES), finite)
 
 
 def traveller(hop: int = 1, run: str = "run") -> Traveller:
@@ -65,7 +65,7 @@ class Bed:
 
     def end(self, name: str) -> End:
         place = Place(name, address(self.kind, self.folder, name), self.hub.address, self.identities[name])
-        return End(Links(place, GOODS))
+        return End(Links(place, INCOMING))
 
     def knocking(self, name: str, peer: str = "south") -> closing:
         at = self.hub.address if peer == CONTROLLER else self.start.addresses[peer]
@@ -177,7 +177,7 @@ def test_a_model_to_nowhere_is_dropped(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_taken_in_takes_no_memory(tmp_path: Path) -> None:
-    """Its parcels are dropped as they come, only its digest is told, and the next model arrives."""
+    """Its chunks are dropped as they come, only its digest is told, and the next model arrives."""
     with bed("ipc", tmp_path) as ring:
         ring.south.takes = lambda hop: hop.hop == 2
         ring.north.links.send("south", traveller())
@@ -202,7 +202,7 @@ def test_a_model_that_begins_anew_arrives_once(tmp_path: Path) -> None:
 
 
 def test_models_that_arrive_at_once_do_not_mix(tmp_path: Path) -> None:
-    """Parcels of two senders may take turns: each belongs to the model of its sender."""
+    """Chunks of two senders may take turns: each belongs to the model of its sender."""
     with bed("ipc", tmp_path) as ring, ring.knocking("north") as one, ring.knocking("east") as other:
         for both in zip_longest(parts_of(traveller(1)), parts_of(traveller(2))):
             for link, frames in zip((one, other), both, strict=True):
@@ -213,15 +213,15 @@ def test_models_that_arrive_at_once_do_not_mix(tmp_path: Path) -> None:
         assert ring.south.refusals == []
 
 
-@pytest.mark.parametrize("fault", ["a parcel is missing", "a parcel comes twice", "a bit is wrong", "a frame is short"])
+@pytest.mark.parametrize("fault", ["a chunk is missing", "a chunk comes twice", "a bit is wrong", "a frame is short"])
 def test_a_model_that_arrives_damaged_does_not_arrive(fault: str, tmp_path: Path) -> None:
     """It is refused with its sender's name, and when it is sent again it arrives."""
     parts = parts_of(traveller())
     bent = [list(frames) for frames in parts]
     match fault:
-        case "a parcel is missing":
+        case "a chunk is missing":
             del bent[1]
-        case "a parcel comes twice":
+        case "a chunk comes twice":
             bent.insert(1, bent[1])
         case "a bit is wrong":
             bent[1][-1] = bytes([bent[1][-1][0] ^ 1]) + bent[1][-1][1:]
@@ -245,7 +245,7 @@ def rubbish() -> dict[str, list[list[bytes]]]:
         "nothing": [[b""]],
         "an answer": [encode(Ack(traveller().hop))],
         "the controller's word": [encode(Over(1, 0, ""))],
-        "a parcel of no model": [model[1]],
+        "a chunk of no model": [model[1]],
         "a header in two parts": [[*model[0], b""]],
         "a model of another form": parts_of(Traveller(traveller().hop, "north", "cnn", "", {"w": WEIGHTS["w"]}))[:1],
         "a model of nobody": parts_of(Traveller(traveller().hop._replace(model="west"), "north", "cnn", "", WEIGHTS))[:1],
@@ -405,11 +405,11 @@ def test_a_port_in_use_and_a_path_too_long_have_their_own_errors(tmp_path: Path)
             Hub(hub.address)
         assert caught.value.key == ("network", "port")
         with pytest.raises(PortInUse):
-            Links(Place("north", hub.address, hub.address), GOODS)
+            Links(Place("north", hub.address, hub.address), INCOMING)
     with pytest.raises(SocketPathTooLong, match="longer than 107 bytes"):
         Hub(f"ipc://{tmp_path}/{'x' * 120}")
     with pytest.raises(InvalidValue, match="cannot use the address"):
-        Links(Place("north", f"ipc://{tmp_path}/north", "nonsense"), GOODS)
+        Links(Place("north", f"ipc://{tmp_path}/north", "nonsense"), INCOMING)
 
 
 @pytest.mark.parametrize("kind", LINKS)

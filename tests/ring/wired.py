@@ -15,25 +15,25 @@ from typing import Any
 import zmq
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.learning.base import Ward
+from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.finite import finite
 from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.member.desk import Desk
 from fedskd_sim.member.hospital import carry_out
 from fedskd_sim.member.mailbox import Mailbox
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Task
 from fedskd_sim.member.work import Worker
 from fedskd_sim.messages import CONTROLLER, Answer, FromController, HopId, Message, Register, Traveller, digest
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import HospitalMetrics
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, Timing, to_line
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
-from fedskd_sim.transport.parcels import packed
-from fedskd_sim.transport.zeromq import Goods, Hub, Identity, Keys, Links, Passwords, Place
+from fedskd_sim.transport.chunks import packed
+from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Keys, Links, Passwords, Place
 from fedskd_sim.transport.zeromq.sockets import Arrival, Inbox
 
 LINKS = ("ipc", "tcp", "curve")
@@ -119,7 +119,7 @@ def send_all(link: zmq.Socket, message: Message) -> int:
     return len(parts)
 
 
-class Book(list[Record]):
+class RecordList(list[Record]):
     """Keeps records."""
 
     def add(self, entry: Record | Timing) -> None:
@@ -144,7 +144,7 @@ class Member:
 
     @property
     def records(self) -> list[str]:
-        return [to_line(record) for record in self.mailbox.desk.books]
+        return [to_line(record) for record in self.mailbox.reporter.ledger]
 
     @property
     def weights(self) -> str:
@@ -243,16 +243,16 @@ class Ring:
             yield link
 
     def _member(self, name: str, bind: str) -> Member:
-        ward = Ward(self.scenario, name, given=self.topology)
-        learner, log, metrics = make(ward), io.StringIO(), HospitalMetrics(self.scenario.name, name, self.topology)
+        context = LearnerContext(self.scenario, name, given=self.topology)
+        learner, log, metrics = make(context), io.StringIO(), HospitalMetrics(self.scenario.name, name, self.topology)
         links = Links(
             Place(name, bind, self.hub.address, self.identities[name]),
-            Goods(learner.expected, ward.berths.room, len(self.topology.names), finite),
+            Incoming(learner.expected, context.receive_buffers.allocate, len(self.topology.names), finite),
         )
-        desk = Desk(self.scenario, name, Book(), EventLog(log).event, metrics)
+        reporter = Reporter(self.scenario, name, RecordList(), EventLog(log).event, metrics)
         register = Register("run", self.topology.epoch, name, links.address, self.identities[name].public, "")
-        mailbox = Mailbox(Hospital.of(self.topology, name, self.terms), links, desk, register)
-        worker = Worker(self.scenario, self.topology, name, learner, desk.span, ward.berths.prepare)
+        mailbox = Mailbox(HospitalMachine.of(self.topology, name, self.terms), links, reporter, register)
+        worker = Worker(self.scenario, self.topology, name, learner, reporter.span, context.receive_buffers.prepare)
         return Member(mailbox, worker, log, metrics, watched(links._inbox))
 
     def _controls(self) -> None:

@@ -17,9 +17,19 @@ from typing import Any, NamedTuple, get_args
 import msgpack
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
-from fedskd_sim.messages import Buffer, HopId, Message, Parcel, Traveller, plain_room, spec
-from fedskd_sim.transport.parcels import FRAMES, Assembly, packed
-from fedskd_sim.transport.wire import _FIELDS, CONTROL, announced, book, decode, encode, header, parcel, travellers
+from fedskd_sim.messages import Buffer, Chunk, HopId, Message, Traveller, allocate_plain, spec
+from fedskd_sim.transport.chunks import FRAMES, Assembly, packed
+from fedskd_sim.transport.wire import (
+    _FIELDS,
+    CONTROL,
+    announced,
+    chunk,
+    decode,
+    encode,
+    header,
+    limit_address_book,
+    limit_travellers,
+)
 
 NAMES = ("north", "south", "east")
 TABLES = {
@@ -28,8 +38,8 @@ TABLES = {
     "east": {"large": Buffer("uint8", (70_000,), bytes(70_000)), "small": Buffer("bool", (2,), b"\0\1")},
 }
 EXPECTED = {name: (spec(table), spec(table) | spec({"slow": Buffer("int8", (1,), b"1")})) for name, table in TABLES.items()}
-LIMITS = travellers(EXPECTED)
-BOOK = book(len(NAMES))
+LIMITS = limit_travellers(EXPECTED)
+BOOK = limit_address_book(len(NAMES))
 
 Frames = list[bytes]
 Pairs = list[tuple[Any, Any]]
@@ -56,7 +66,7 @@ class Fuzzer:
     def honest(self) -> list[Frames]:
         """Write what a member could send: any kind of message, with fields drawn by their annotations."""
         kind = self.draw.choice(get_args(Message))
-        if kind is Parcel:
+        if kind is Chunk:
             kind = Traveller
         values = {name: self.value(form) for name, form in _FIELDS[kind.__name__].items()}
         if kind is Traveller:
@@ -258,9 +268,9 @@ def models(messages: Sequence[Frames]) -> Iterator[Traveller]:
             if kind is Traveller:
                 assembly = None
                 traveller, table = announced(values, EXPECTED)
-                assembly = Assembly(traveller, table, plain_room)
-            elif kind is Parcel:
-                label = parcel(values)
+                assembly = Assembly(traveller, table, allocate_plain)
+            elif kind is Chunk:
+                label = chunk(values)
                 arrived = assembly.add(label, frames[1:]) if assembly else None
                 if arrived:
                     assert spec(arrived.weights) in EXPECTED[arrived.hop.model]

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from fedskd_sim.cli import main
-from fedskd_sim.compare.plan import Task, choices, methods, tasks
+from fedskd_sim.compare.plan import PlannedRun, choices, methods, tasks
 from fedskd_sim.compare.work import Workshop
 from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, OutputNotWritable, UnknownKey
 from fedskd_sim.exits import INTERRUPTED
@@ -160,7 +160,7 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
     wait_until(lambda: is_free(Workshop(out, None, 1), planned))
 
 
-def is_free(shop: Workshop, planned: list[Task]) -> bool:
+def is_free(shop: Workshop, planned: list[PlannedRun]) -> bool:
     """Tell whether a comparison can begin."""
     with suppress(OutputNotWritable), shop.prepared(planned):
         return True

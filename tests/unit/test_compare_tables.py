@@ -13,7 +13,7 @@ import pytest
 from fedskd_sim.compare.page import as_html
 from fedskd_sim.compare.plan import methods
 from fedskd_sim.compare.summary import _notes
-from fedskd_sim.compare.tables import COMPARED, SCORES, Comparison, Row, Score
+from fedskd_sim.compare.tables import COMPARED, SCORES, Comparison, MethodRow, Score
 from fedskd_sim.compare.text import as_json, as_text, conclusion
 from fedskd_sim.report.basis import Basis
 from fedskd_sim.scenario import load
@@ -39,7 +39,7 @@ def compared(
             )
             for seed in range(count)
         ]
-        rows.append(Row(method, runs))
+        rows.append(MethodRow(method, runs))
     return Comparison(tuple(rows), next(iter(scores)), tuple(range(1, count + 1)), ())
 
 
@@ -73,11 +73,11 @@ def test_a_table_has_interval_corrected_p_and_seeds() -> None:
 
 
 def test_the_correction_is_for_all_differences_of_a_table() -> None:
-    """With a council's column beside that of the mean, every p counts for twice as many."""
-    both = [{**part, "council": part["mean"]} for part in (CONTROL, AHEAD, LIKE)]
+    """With an ensemble's column beside that of the mean, every p counts for twice as many."""
+    both = [{**part, "ensemble": part["mean"]} for part in (CONTROL, AHEAD, LIKE)]
     found = compared(dict(zip(("circulation", "fedskd", "local"), both, strict=True))).differences("auc")
     assert {difference.beside for difference in found.values()} == {4}
-    assert found["fedskd", "council"].corrected == pytest.approx(4 * found["fedskd", "council"].p)
+    assert found["fedskd", "ensemble"].corrected == pytest.approx(4 * found["fedskd", "ensemble"].p)
 
 
 def test_claims_are_said_and_nothing_else() -> None:
@@ -96,11 +96,11 @@ def test_claims_are_said_and_nothing_else() -> None:
 
 
 def test_the_best_is_not_named_where_the_table_does_not_claim_its_lead() -> None:
-    """A lead over the control that is beyond chance only by itself, and not beside a council's column, makes no best."""
+    """A lead over the control that is beyond chance only by itself, and not beside an ensemble's column, makes no best."""
     slight = everywhere(0.73, 0.715, 0.75, 0.73, 0.705)
     alone = compared({"circulation": CONTROL, "fedskd": slight})
     assert alone.best("auc", "mean") == "fedskd"
-    both = compared({"circulation": {**CONTROL, "council": CONTROL["mean"]}, "fedskd": {**slight, "council": LIKE["mean"]}})
+    both = compared({"circulation": {**CONTROL, "ensemble": CONTROL["mean"]}, "fedskd": {**slight, "ensemble": LIKE["mean"]}})
     assert both.differences("auc")["fedskd", "mean"].p <= 0.05 < both.differences("auc")["fedskd", "mean"].corrected
     assert both.best("auc", "mean") == ""
 

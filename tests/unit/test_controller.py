@@ -17,7 +17,18 @@ from fedskd_sim.exits import final_codes
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import CONSEQUENCES, Closed, Effect, Noted, Opened, Opening, Refused, Registrar, Say, State
+from fedskd_sim.protocol.controller import (
+    CONSEQUENCES,
+    Closed,
+    Effect,
+    Noted,
+    Opened,
+    Opening,
+    Registrar,
+    RegistrarState,
+    Rejected,
+    Say,
+)
 from fedskd_sim.scenario import load
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -34,9 +45,9 @@ def register(name: str, **changes: Any) -> Register:
     return replace(Register("run", 1, name, f"at-{name}", f"key-{name}", ""), **changes)
 
 
-def after(*words: ToController, state: State | None = None) -> tuple[State, list[Effect]]:
+def after(*words: ToController, state: RegistrarState | None = None) -> tuple[RegistrarState, list[Effect]]:
     """Let the controller hear some words; gives what the last one led to."""
-    state, effects = state or State(), []
+    state, effects = state or RegistrarState(), []
     for word in words:
         state, effects = REGISTRAR.step(state, word)
     return state, effects
@@ -94,7 +105,7 @@ def test_what_no_hospital_of_the_run_would_say_is_refused(word: ToController, be
     before = FULL if begun else after(register("north"), register("east"))[0]
     state, effects = after(word, state=before)
     assert state == before
-    assert [(type(effect), effect.hospital) for effect in effects] == [(Refused, word.hospital)]  # type: ignore[union-attr]
+    assert [(type(effect), effect.hospital) for effect in effects] == [(Rejected, word.hospital)]  # type: ignore[union-attr]
 
 
 def test_the_run_ends_when_all_are_done() -> None:

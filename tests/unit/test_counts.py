@@ -25,7 +25,7 @@ from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.learning.data import READERS, facts, load
 from fedskd_sim.records import SampleCounts, read_counts, to_line
 from fedskd_sim.report import samples
-from fedskd_sim.runtimes.kubernetes.books import Books
+from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
 from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000Images, Nifti
 
 HAM = """\
@@ -169,10 +169,10 @@ def test_counts_come_home_from_a_cluster(tmp_path: Path) -> None:
     """A hospital's pod says them in its log, and packs them with its results."""
     (tmp_path / "samples").mkdir()
     line = to_line(SampleCounts("a", "x.csv", {"nv": 1}, {name: {} for name in samples.SPLITS}, {}))
-    with closing(Books(SimpleNamespace(), tmp_path)) as books:
-        books.own("uid", "a")
+    with closing(LogCollector(SimpleNamespace(), tmp_path)) as collector:
+        collector.own("uid", "a")
         entry = {"time": 1.0, "event": "entry", "kind": "samples", "line": line}
-        assert books.sort("uid", "a", json.dumps(entry)) is None
+        assert collector.sort("uid", "a", json.dumps(entry)) is None
     assert (tmp_path / "samples" / "a.jsonl").read_text() == line + "\n"
     (found,) = read_counts(tmp_path)
     assert found.found == {"nv": 1}

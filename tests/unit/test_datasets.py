@@ -13,8 +13,8 @@ from PIL import Image
 
 from fedskd_sim.cli import main
 from fedskd_sim.errors import DataCorrupt, DataMissing, FedskdError, InvalidValue, LabelSpacesDiffer, NoTrainingSamples, UnknownKey
-from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.data import READERS, load
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import abide_rois, cut, derm7pt, ham10000, ham10000_images, imagefiles, medmnist
 from fedskd_sim.learning.readers.partition import cut as parts
 from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000, Ham10000Images, MedMnist, Partition, raise_all
@@ -48,7 +48,7 @@ hospitals:
 
 def check(path: Path, folder: Path | None) -> None:
     loaded = load_scenario(path)
-    raise_all(loaded.document, problems(loaded.scenario, folder))
+    raise_all(loaded.document, find_problems(loaded.scenario, folder))
 
 
 def refused(path: Path, folder: Path | None, kind: type[FedskdError], words: str, line: int) -> None:
@@ -172,7 +172,7 @@ def test_medmnist_has_volumes_too(tmp_path: Path, scenario_file: Callable) -> No
     assert (known.kind, known.grid, known.channels) == ("volume", (28, 28, 28), 1)
     raw = np.load(tmp_path / "small.npz")["test_images"]
     assert np.allclose(found.values[found.splits[2]][:, 0] * 0.25 * 255 + 127.5, raw, atol=1e-3)
-    wrong = [error.message for error in problems(load_scenario(scenario_file(MED)).scenario, folder)]
+    wrong = [error.message for error in find_problems(load_scenario(scenario_file(MED)).scenario, folder)]
     assert wrong == ["cnn-plain cannot take volumes of 28 x 28 x 28 voxels"] * 2
     check(scenario_file(MED.replace("cnn-plain", "vol-plain")), folder)
 

@@ -7,7 +7,7 @@ from torch import nn
 from fedskd_sim.learning.arrangements import batch_items, position_items, roi_items
 from fedskd_sim.learning.distill import SimilarityLoss, Taps, ramp
 from fedskd_sim.learning.similarity import distance
-from fedskd_sim.scenario import Lock, Similarity
+from fedskd_sim.scenario import SelfDistillation, Similarity
 
 LEVELS = ("batch", "pixel", "region")
 OFF = dict.fromkeys(LEVELS, 0.0)
@@ -178,7 +178,7 @@ def test_the_past_is_held_on_the_same_maps():
     """What holds a visitor has weights of its own; distance, maps and grids are those of the exchange, and no direction is off."""
     shared = {"distance": "mse", "pixel_grid": 3, "region_grid": 2, "pixel_tap": "deep"}
     settings = Similarity(batch=0.1, pixel=0.2, region=0.3, to_visitor=0.0, to_resident=0.5, **shared)
-    assert settings.held(Lock(kl=1, region=0.7)) == Similarity(batch=0.0, pixel=0.0, region=0.7, **shared)
+    assert settings.with_weights(SelfDistillation(kl=1, region=0.7)) == Similarity(batch=0.0, pixel=0.0, region=0.7, **shared)
 
 
 @pytest.mark.parametrize("weight", ["batch", "pixel", "region", "weight_v", "weight_l"])

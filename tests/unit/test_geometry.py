@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from fedskd_sim.cli import main
 from fedskd_sim.errors import DataCorrupt, FedskdError, InvalidValue, LabelSpacesDiffer
-from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.geometry import apart
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import nifti, niftifiles
 from fedskd_sim.scenario import Nifti, raise_all, spaceless
 from fedskd_sim.scenario import load as load_scenario
@@ -75,7 +75,7 @@ def release(folder: Path, made: Callable[[int], nib.Nifti1Image] = lambda _: ima
 
 def check(path: Path, folder: Path) -> None:
     loaded = load_scenario(path)
-    raise_all(loaded.document, problems(loaded.scenario, folder))
+    raise_all(loaded.document, find_problems(loaded.scenario, folder))
 
 
 def test_any_order_and_direction_of_axes_is_the_same_volume(tmp_path: Path) -> None:
@@ -307,5 +307,5 @@ def test_files_beside_data_without_a_place_are_refused(tmp_path: Path, scenario_
     table.write_text(table.read_text().replace(",x,", ",group-0,").replace(",y,", ",group-1,"))
     made = "{name: synthetic-volumes, size: 16}"
     text = TEXT.format(more="").replace("{site: south}", made)
-    wrong = [*problems(load_scenario(scenario_file(text)).scenario, tmp_path)]
+    wrong = [*find_problems(load_scenario(scenario_file(text)).scenario, tmp_path)]
     assert any("says where its voxels lie, and the volumes of another hospital do not" in error.message for error in wrong)

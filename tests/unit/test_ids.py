@@ -11,7 +11,7 @@ import pytest
 from test_datasets import derm, ham, med, rois
 from test_roi import file as abide
 
-from fedskd_sim.learning.base import Ward
+from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.data import load
 from fedskd_sim.learning.site import Site
 from fedskd_sim.scenario import Scenario
@@ -106,6 +106,6 @@ def test_a_name_that_stands_twice_gets_its_row(tmp_path: Path, scenario_file: Ca
 def test_ids_follow_instruments_and_pooling(tmp_path: Path, scenario_file: Callable) -> None:
     """What is tested on validation data has their ids, and pooled training data have those of every hospital behind its name."""
     read = scenario(scenario_file, "synthetic-skin", "pooled", "instruments: {evaluate_on: validation}\n")
-    found = Site(Ward(read, "a", tmp_path)).data
+    found = Site(LearnerContext(read, "a", tmp_path)).data
     assert found.test.ids == found.validation.ids == tuple(map(str, range(24, 32)))
     assert found.train.ids == tuple(f"{name}/{number}" for name in "ab" for number in range(24))

@@ -11,8 +11,8 @@ from kubernetes.client import V1Job, V1Pod
 
 from fedskd_sim.messages import Done, Failed
 from fedskd_sim.observe.log import EventLog
+from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
 from fedskd_sim.runtimes.kubernetes.pods import finding, finished, nowhere, refusal
-from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 
 FULL = (
     "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {nvidia.com/gpu: present}. "
@@ -98,19 +98,19 @@ def test_a_full_cluster_is_not_an_impossible_one() -> None:
     assert not nowhere("0/2 nodes are available: 2 Insufficient cpu.")
 
 
-class Ward:
-    """A roster, and what it concludes of one hospital's pod."""
+class Watched:
+    """A pod tracker, and what it concludes of one hospital's pod."""
 
     def __init__(self, *, started: bool = False) -> None:
         self.log = io.StringIO()
         took_part = {"north": "1", "south": "9"} if started else None
-        self.roster = Roster(("north", "south"), EventLog(self.log), 0.0, STUCK_S, took_part=took_part)
+        self.pod_tracker = PodTracker(("north", "south"), EventLog(self.log), 0.0, STUCK_S, took_part=took_part)
 
     def concludes(self, case: V1Pod, kind: str = "MODIFIED", after: float = 0.0) -> Failed | Done | None:
-        self.roster.saw(kind, case)
-        for entry in self.roster._pods.values():
+        self.pod_tracker.saw(kind, case)
+        for entry in self.pod_tracker._pods.values():
             entry.since -= after
-        return self.roster.conclusion()
+        return self.pod_tracker.conclusion()
 
 
 LATER = OWN_WORD_S + 1
@@ -133,58 +133,58 @@ LATER = OWN_WORD_S + 1
 )
 def test_the_controller_concludes_what_a_hospital_cannot_say(case: str, *, started: bool, code: int | None) -> None:
     """A pod that will never run ends the run; a lost one does after the start only, before it the Job makes another."""
-    concluded = Ward(started=started).concludes(CASES[case], after=LATER)
+    concluded = Watched(started=started).concludes(CASES[case], after=LATER)
     assert (concluded.code if isinstance(concluded, Failed) else None) == code
 
 
 def test_a_hospitals_own_word_goes_before_its_exit_code() -> None:
     """An exit code that stands for an error is told only after the hospital had time to tell the error itself."""
-    ward = Ward(started=True)
-    assert ward.concludes(CASES["no data"]) is None
-    assert isinstance(ward.concludes(CASES["no data"], after=LATER), Failed)
-    assert ward.roster.conclusion() is None
+    watched = Watched(started=True)
+    assert watched.concludes(CASES["no data"]) is None
+    assert isinstance(watched.concludes(CASES["no data"], after=LATER), Failed)
+    assert watched.pod_tracker.conclusion() is None
 
 
 def test_a_finished_hospital_is_done_even_if_its_word_was_lost() -> None:
     """A pod that has succeeded counts as done, once."""
-    ward = Ward(started=True)
-    assert ward.concludes(CASES["done"]) == Done(1, "north")
-    assert ward.roster.conclusion() is None
+    watched = Watched(started=True)
+    assert watched.concludes(CASES["done"]) == Done(1, "north")
+    assert watched.pod_tracker.conclusion() is None
 
 
 def test_a_deleted_or_replaced_pod_ends_a_run_that_has_started() -> None:
     """What it had learned is lost; before the start both are nothing. It is another pod by its identity, whatever clocks say."""
     fresh = pod("Running", uid="2")
-    gone = Ward(started=True).concludes(CASES["running"], "DELETED", after=LATER)
-    replaced = Ward(started=True).concludes(fresh)
+    gone = Watched(started=True).concludes(CASES["running"], "DELETED", after=LATER)
+    replaced = Watched(started=True).concludes(fresh)
     ahead = pod("Running", created=datetime.fromtimestamp(NOW.timestamp() + 60, UTC))
-    assert Ward(started=True).concludes(ahead) is None
+    assert Watched(started=True).concludes(ahead) is None
     assert isinstance(gone, Failed)
     assert isinstance(replaced, Failed)
     assert (gone.code, replaced.code) == (41, 41)
-    assert Ward().concludes(CASES["running"], "DELETED", after=LATER) is None
-    assert Ward().concludes(fresh) is None
+    assert Watched().concludes(CASES["running"], "DELETED", after=LATER) is None
+    assert Watched().concludes(fresh) is None
 
 
 def test_why_no_pod_is_made_is_told() -> None:
     """A pod that security refuses ends the run with the cluster's words; one over a quota waits; the summary names everybody."""
-    ward = Ward()
-    ward.roster.refused({"north": 'violates PodSecurity "restricted"'})
-    concluded = ward.roster.conclusion()
+    watched = Watched()
+    watched.pod_tracker.refused({"north": 'violates PodSecurity "restricted"'})
+    concluded = watched.pod_tracker.conclusion()
     assert isinstance(concluded, Failed)
     assert "violates PodSecurity" in concluded.reason
-    away = Ward()
-    away.roster.refused({"north": 'failed calling webhook "w": connection refused'})
-    assert away.roster.conclusion() is None
-    away.roster._pods["north"].since -= STUCK_S
-    ended = away.roster.conclusion()
+    away = Watched()
+    away.pod_tracker.refused({"north": 'failed calling webhook "w": connection refused'})
+    assert away.pod_tracker.conclusion() is None
+    away.pod_tracker._pods["north"].since -= STUCK_S
+    ended = away.pod_tracker.conclusion()
     assert isinstance(ended, Failed)
     assert (ended.code, "connection refused" in ended.reason) == (38, True)
-    waiting = Ward()
-    waiting.roster.refused({"south": "exceeded quota: gpus"})
-    assert waiting.roster.conclusion() is None
-    assert waiting.roster.summary() == "south: its pod cannot be created: exceeded quota: gpus; north: no pod"
-    assert list(waiting.roster.without_pod()) == ["north"]
+    waiting = Watched()
+    waiting.pod_tracker.refused({"south": "exceeded quota: gpus"})
+    assert waiting.pod_tracker.conclusion() is None
+    assert waiting.pod_tracker.summary() == "south: its pod cannot be created: exceeded quota: gpus; north: no pod"
+    assert list(waiting.pod_tracker.without_pod()) == ["north"]
     assert "exceeded quota: gpus" in waiting.log.getvalue()
 
 

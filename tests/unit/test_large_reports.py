@@ -15,7 +15,7 @@ from test_report import folder, story
 
 from fedskd_sim.records import Timing
 from fedskd_sim.report import as_json, summarise, write
-from fedskd_sim.report.gathered import Gathered, Step
+from fedskd_sim.report.gathered import Gathered, GatheredStep
 from fedskd_sim.report.pictures import matrix
 from fedskd_sim.report.spans import Spans, busy
 from fedskd_sim.report.timeline import MOST_BARS, MOST_ROWS, sampling, timeline
@@ -32,9 +32,9 @@ def timings(hosts: tuple[str, ...], count: int) -> list[Timing]:
     return [Timing("session", host, host, 1, 1, start, start + 10 * draw.random(), peak_bytes=int(start)) for host, start in at]
 
 
-def way(stops: int, size: int) -> list[Step]:
+def way(stops: int, size: int) -> list[GatheredStep]:
     """Make up a way in which every ``size``-th stop is at home and one session is rolled back."""
-    return [Step(stop, 1, 1, "", stop % size == 0, stop == 777, stop / stops, math.nan) for stop in range(stops + 1)]
+    return [GatheredStep(stop, 1, 1, "", stop % size == 0, stop == 777, stop / stops, math.nan) for stop in range(stops + 1)]
 
 
 def test_a_report_takes_in_one_record_at_a_time() -> None:
@@ -81,7 +81,10 @@ def test_a_long_way_keeps_its_ends_its_homes_and_what_was_rolled_back() -> None:
 
 def test_the_grey_band_is_over_all_stops_and_models() -> None:
     """Grouping stops loses no extreme, wherever it lies."""
-    ways = {"a": way(1000, 50), "b": [Step(431, 1, 1, "", False, False, 7.0, 0), Step(433, 1, 1, "", False, False, -7.0, 0)]}
+    ways = {
+        "a": way(1000, 50),
+        "b": [GatheredStep(431, 1, 1, "", False, False, 7.0, 0), GatheredStep(433, 1, 1, "", False, False, -7.0, 0)],
+    }
     band = _band(ways, "accuracy", "stop", 50)
     assert len(band.stops) == MOST_POINTS
     assert (band.low.min(), band.high.max()) == (-700, 700)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
-from fedskd_sim.learning.base import Session, Ward
+from fedskd_sim.learning.base import LearnerContext, Session
 from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.fedavg import flat, install_flat
@@ -21,7 +21,7 @@ from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, minimum_input, outline
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
-from fedskd_sim.learning.session import Course, Pupils, train
+from fedskd_sim.learning.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, export, install, save, shown, snapshot, spec_of, tensor_of
 from fedskd_sim.messages import ITEM_BYTES, digest
@@ -262,12 +262,12 @@ def test_a_session_finds_no_gradients_of_another_and_leaves_none() -> None:
     """What a session that was rolled back left behind changes nothing, and between steps gradients take no memory."""
     shape = ImageShape(3, 16, 2)
     samples = Samples(torch.randn(8, 3, 16, 16), torch.arange(8) % 2)
-    course = Course(samples, torch.ones(2), Training(batch_size=4), budget=16, seed=1)
+    job = TrainingJob(samples, torch.ones(2), Training(batch_size=4), budget=16, seed=1)
     models = [build(Architecture(name="cnn-plain"), shape, 1) for _ in range(2)]
     for parameter in models[0].parameters():
         parameter.grad = torch.ones_like(parameter)
     for model in models:
-        train(Pupils({"": model}), course)
+        train(SessionModels({"": model}), job)
     assert digest(export(models[0])) == digest(export(models[1]))
     assert all(parameter.grad is None for model in models for parameter in model.parameters())
 
@@ -285,7 +285,7 @@ def test_channels_last_is_how_a_model_lies_in_memory_and_not_what_travels(
         f"hospitals: [{{name: a, architecture: {architecture}}}, {{name: b, architecture: {architecture}}}]\n"
     )
     usual, other = (
-        Site(Ward(load(scenario_file(text + extra)).scenario, "a", None))
+        Site(LearnerContext(load(scenario_file(text + extra)).scenario, "a", None))
         for extra in ("", "training: {memory_format: channels_last}\n")
     )
     first = other.first(1)
@@ -305,7 +305,7 @@ def test_the_device_of_auto_is_what_the_process_sees_and_the_record_says_which(s
         "hospitals: [{name: a, architecture: cnn-plain, device: auto}, {name: b, architecture: cnn-plain, device: cpu}]\n"
     )
     here = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen, named = (Site(Ward(load(scenario_file(text)).scenario, name, None)) for name in "ab")
+    chosen, named = (Site(LearnerContext(load(scenario_file(text)).scenario, name, None)) for name in "ab")
     assert (chosen.device, next(chosen.first(1).parameters()).device.type) == (here, here)
     assert (chosen.noted(Session({})).reason, named.noted(Session({})).reason) == (f"device auto is {here}", "")
 
@@ -317,7 +317,7 @@ def test_weights_are_the_same_object_until_somebody_writes_to_the_model() -> Non
     statistics = next(layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
     statistics_alone = lambda: statistics(torch.randn(2, statistics.num_features, 3, 3))  # noqa: E731 - one of several writers
     writers = [
-        lambda: train(Pupils({"": model}), Course(samples, torch.ones(3), Training(batch_size=6), 12, 1)),
+        lambda: train(SessionModels({"": model}), TrainingJob(samples, torch.ones(3), Training(batch_size=6), 12, 1)),
         lambda: (model.train(), statistics_alone()),
         lambda: install(model, snapshot(model)),
         lambda: install_flat(model, flat(model)),
@@ -335,8 +335,8 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
     """What a hospital predicts with is the same whenever it is chosen, also of a network that draws in training mode."""
     text = "{name: a, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}, {name: b, architecture: cnn-plain}"
     data = "{name: synthetic-skin, samples: 30, image_size: 16, classes: 3}"
-    scenario = f"name: draws\ndata: {data}\nhospitals: [{text}]\nalgorithm: {{name: local}}\nprediction: {{model: slow}}\n"
-    learner = make(Ward(load(scenario_file(scenario)).scenario, "a"))
+    scenario = f"name: draws\ndata: {data}\nhospitals: [{text}]\nalgorithm: {{name: local}}\nprediction: {{model: averaged}}\n"
+    learner = make(LearnerContext(load(scenario_file(scenario)).scenario, "a"))
     learner.warm_up()
     made = learner.site.made
 

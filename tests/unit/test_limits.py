@@ -9,9 +9,9 @@ import msgpack
 import pytest
 
 from fedskd_sim.errors import BadMessage
-from fedskd_sim.messages import Buffer, Failed, HopId, Parcel, Start, TensorSpec, Traveller, plain_room, spec
-from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, SMALL_BYTES, Assembly, cut
-from fedskd_sim.transport.parcels import packed as parcels
+from fedskd_sim.messages import Buffer, Chunk, Failed, HopId, Start, TensorSpec, Traveller, allocate_plain, spec
+from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, SMALL_BYTES, Assembly, cut
+from fedskd_sim.transport.chunks import packed as chunks
 from fedskd_sim.transport.wire import (
     _FIELDS,
     CODE_LIMIT,
@@ -21,11 +21,11 @@ from fedskd_sim.transport.wire import (
     TEXT_LIMIT,
     VERSION,
     Limits,
-    book,
     decode,
     encode,
     header,
-    travellers,
+    limit_address_book,
+    limit_travellers,
 )
 
 RESNET = {f"layer{index}.0.weight": TensorSpec("float32", (64, 64, 3, 3)) for index in range(122)}
@@ -103,7 +103,7 @@ def test_an_honest_failure_always_fits() -> None:
 
 def test_the_limit_of_a_header_comes_from_the_tables_that_are_expected() -> None:
     """It is some kilobytes for a ResNet-18, grows with the largest table of any form, and allows as many items as that has."""
-    small, large = travellers({}), travellers({"north": (RESNET, {}), "south": ({},)})
+    small, large = limit_travellers({}), limit_travellers({"north": (RESNET, {}), "south": ({},)})
     table = len(msgpack.packb([[name, *form] for name, form in RESNET.items()]))
     assert small == CONTROL
     assert large == Limits(CONTROL.size + table, len(RESNET))
@@ -118,36 +118,36 @@ def test_the_address_book_fits_its_limit_and_no_other(members: int) -> None:
     """A start with the longest names, paths and keys of all members is taken from the controller, elsewhere only a small one."""
     names = [f"{number:040}" for number in range(members)]
     start = Start(1, addresses=dict.fromkeys(names, f"ipc://{'x' * 107}"), keys=dict.fromkeys(names, "k" * 40))
-    assert decode(encode(start), book(members)) == start
+    assert decode(encode(start), limit_address_book(members)) == start
     if members > CONTROL.items:
         with pytest.raises(BadMessage):
             decode(encode(start))
 
 
-@pytest.mark.parametrize("sizes", [[SMALL_BYTES, 1] * 64, [SMALL_BYTES - 1] * 64, [1, SMALL_BYTES] * 64, [PARCEL_BYTES + 1, 1] * 3])
-def test_no_parcel_has_more_frames_than_an_inbox_takes(sizes: list[int]) -> None:
-    """Whatever the tensors are, a parcel and its header have at most `FRAMES` frames; the worst case comes near."""
+@pytest.mark.parametrize("sizes", [[SMALL_BYTES, 1] * 64, [SMALL_BYTES - 1] * 64, [1, SMALL_BYTES] * 64, [CHUNK_BYTES + 1, 1] * 3])
+def test_no_chunk_has_more_frames_than_an_inbox_takes(sizes: list[int]) -> None:
+    """Whatever the tensors are, a chunk and its header have at most `FRAMES` frames; the worst case comes near."""
     plan = cut({str(index): TensorSpec("uint8", (size,)) for index, size in enumerate(sizes)})
     assert max(len(parts) for parts in plan) + 1 <= FRAMES
 
 
 def test_a_model_that_never_arrives_takes_the_memory_of_what_has_come() -> None:
-    """A header alone takes none; a parcel takes that of the tensors it begins; one of another size than announced takes none."""
-    weights = {str(index): Buffer("uint8", (PARCEL_BYTES,), bytes(PARCEL_BYTES)) for index in range(4)}
+    """A header alone takes none; a chunk takes that of the tensors it begins; one of another size than announced takes none."""
+    weights = {str(index): Buffer("uint8", (CHUNK_BYTES,), bytes(CHUNK_BYTES)) for index in range(4)}
     traveller = Traveller(HopId(*(VALUES[form] for form in _FIELDS["HopId"].values())), "south", "cnn", "", weights)
     taken: list[tuple[str, int]] = []
 
-    def room(model: str, tensor: str, size: int) -> memoryview:
+    def allocate(model: str, tensor: str, size: int) -> memoryview:
         taken.append((tensor, size))
-        return plain_room(model, tensor, size)
+        return allocate_plain(model, tensor, size)
 
-    assembly = Assembly(traveller, spec(weights), room)
+    assembly = Assembly(traveller, spec(weights), allocate)
     assert taken == []
-    messages = list(parcels(traveller))[1:]
+    messages = list(chunks(traveller))[1:]
     for number in (1, 2):
-        assert assembly.add(Parcel(traveller.hop, number, ""), messages[number - 1][1:]) is None
-        assert taken == [(str(index), PARCEL_BYTES) for index in range(number)]
-    for frames in ([bytes(PARCEL_BYTES - 1)], [bytes(PARCEL_BYTES + 1)], [bytes(PARCEL_BYTES), b""], []):
+        assert assembly.add(Chunk(traveller.hop, number, ""), messages[number - 1][1:]) is None
+        assert taken == [(str(index), CHUNK_BYTES) for index in range(number)]
+    for frames in ([bytes(CHUNK_BYTES - 1)], [bytes(CHUNK_BYTES + 1)], [bytes(CHUNK_BYTES), b""], []):
         with pytest.raises(BadMessage):
-            assembly.add(Parcel(traveller.hop, 3, ""), frames)
+            assembly.add(Chunk(traveller.hop, 3, ""), frames)
     assert len(taken) == 2

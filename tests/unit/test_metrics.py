@@ -14,7 +14,7 @@ def test_validation_and_test_are_never_one_series() -> None:
 
     def shares(evaluate_on: str) -> dict[str, float]:
         metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1), evaluate_on)
-        for kind, right in (("homecoming", 1.0), ("evaluation", 2.0), ("council", 3.0)):
+        for kind, right in (("homecoming", 1.0), ("evaluation", 2.0), ("ensemble", 3.0)):
             record = Record("s", 1, kind, 1, 1, "north", "north", "net", "trained", measures={"accuracy": Measure(right, 4.0)})
             metrics.finished(record)
         families = {family.name: family for family in metrics.registry.collect()}

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from fedskd_sim.errors import ImageTooSmall, InvalidValue
-from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.listing import LISTED_REGIONS, UNITS, listing
 from fedskd_sim.learning.models import (
     REGISTRY,
@@ -28,6 +27,7 @@ from fedskd_sim.learning.models import (
     options,
     outline,
 )
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.weights import export, install, spec_of
 from fedskd_sim.messages import digest, spec
 from fedskd_sim.scenario import Architecture, load
@@ -61,7 +61,7 @@ def test_what_passes_the_check_can_be_trained(name: str, option: str, value: obj
     """For each value of each option: either the check names the option or image size, or a training step works and is finite."""
     path: Path = scenario_file(scenario(f"{{name: {name}, options: {{{option}: {value!r}}}}}"))
     loaded = load(path)
-    found = [*problems(loaded.scenario, None)]
+    found = [*find_problems(loaded.scenario, None)]
     if found:
         assert {type(error) for error in found} <= {InvalidValue, ImageTooSmall}
         assert all(error.key[:3] == ("hospitals", 0, "architecture") for error in found)

@@ -41,7 +41,7 @@ def recorded(run: Path, names: tuple[str, ...], held_out: tuple[str, ...] = (), 
     records = []
     for number, host in enumerate(names + held_out):
         labels = np.arange(patients) % 3
-        given = {(host, "council"): answers_of(99, labels)} if others.get("council") else {}
+        given = {(host, "ensemble"): answers_of(99, labels)} if others.get("ensemble") else {}
         given |= {(model, "evaluation"): answers_of(10 * number + place, labels) for place, model in enumerate(names)}
         answers, samples = (
             Answers(wanted=True),
@@ -50,7 +50,7 @@ def recorded(run: Path, names: tuple[str, ...], held_out: tuple[str, ...] = (), 
         for hop, ((model, kind), logits) in enumerate(given.items()):
             answers.add(kind, model, torch.tensor(logits))
             found = measures(torch.tensor(logits), samples.labels)
-            found |= {"models": Measure(2.0, 1.0), "kept_bytes": Measure(8.0, 1.0)} if kind == "council" else {}
+            found |= {"models": Measure(2.0, 1.0), "kept_bytes": Measure(8.0, 1.0)} if kind == "ensemble" else {}
             records.append(Record("demo", 7, kind, 2, hop, host, model, "net", "evaluated", measures=found))
         about = {"scenario": "demo", "seed": 7, "host": host, "split": "test", "classes": CLASSES}
         answers.save(run / "predictions" / f"{host}.npz", samples, about)
@@ -148,8 +148,8 @@ def test_intervals_are_seeded_and_hold_their_value() -> None:
 
 
 def test_files_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """The reader gives every hospital's ids, labels and probabilities, each model under its name, and its council apart."""
-    recorded(tmp_path, ("north", "east"), ("away",), council=True)
+    """The reader gives every hospital's ids, labels and probabilities, each model under its name, and its ensemble apart."""
+    recorded(tmp_path, ("north", "east"), ("away",), ensemble=True)
     found = read_predictions(tmp_path)
     assert [*found] == ["away", "east", "north"]
     here = found["away"]
@@ -158,7 +158,7 @@ def test_files_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert (here.labels == np.arange(40) % 3).all()
     expected = torch.tensor(answers_of(20, np.arange(40) % 3)).softmax(1).numpy()
     assert (here.of("north") == expected).all()
-    assert here.of("away", "council").shape == (40, 3)
+    assert here.of("away", "ensemble").shape == (40, 3)
     with pytest.raises(KeyError, match="evaluation of away"):
         here.of("away")
     assert read_predictions(tmp_path / "predictions") == {}
@@ -222,7 +222,7 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
     "another scenario": ({"scenario": np.asarray("other")}, "scenario is"),
     "another split": ({"split": np.asarray("validation")}, "split is"),
     "an unknown model": ({"models": np.asarray(["north", "west"])}, "name west"),
-    "another kind": ({"kinds": np.asarray(["council", "evaluation"])}, "no record of this run"),
+    "another kind": ({"kinds": np.asarray(["ensemble", "evaluation"])}, "no record of this run"),
     "other labels": ({"labels": np.arange(40)[::-1] % 3}, "accuracy of the model of 'north' is"),
     "other answers": ({"probabilities": np.full((2, 40, 3), 1 / 3)}, "by the record"),
 }
@@ -259,13 +259,13 @@ def test_a_run_without_predictions_is_reported_as_before(tmp_path: Path) -> None
 
 
 def test_the_report_tells_of_single_patients(tmp_path: Path) -> None:
-    """Own model, others, council and held-out hospitals have their rows in JSON, text and page, with the values of the records."""
-    run = run_of(tmp_path, ("north", "east"), ("away",), council=True)
+    """Own model, others, ensemble and held-out hospitals have their rows in JSON, text and page, with the values of the records."""
+    run = run_of(tmp_path, ("north", "east"), ("away",), ensemble=True)
     summary = write(run, ("north", "east"), ("away",))
     found = json.loads((run / "report.json").read_text(encoding="utf-8"))["single_patients"]
     assert [host["name"] for host in found["hosts"]] == ["north", "east", "away"]
     rows = [[row["who"] for row in host["rows"]] for host in found["hosts"]]
-    assert rows == [["council", "own", "others", "visitor"]] * 2 + [["council", "others", "visitor", "visitor"]]
+    assert rows == [["ensemble", "own", "others", "visitor"]] * 2 + [["ensemble", "others", "visitor", "visitor"]]
     labels = np.arange(40) % 3
     given = torch.tensor(answers_of(0, labels)).softmax(1).numpy()
     own = found["hosts"][0]["rows"][1]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedskd_sim import clock
 from fedskd_sim.observe.events import Arrived, Finished, Logged, Start, WarmUp
-from fedskd_sim.observe.progress import Progress
+from fedskd_sim.observe.progress import LiveView
 from fedskd_sim.topology import Topology
 
 RING = Topology(("north", "south"), 1)
@@ -29,10 +29,10 @@ def events() -> list[Logged]:
     return [Logged(0.0, who, what) for who, what in said]
 
 
-def shown(*, terminal: bool) -> tuple[str, Progress]:
+def shown(*, terminal: bool) -> tuple[str, LiveView]:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100)
-    with Progress(RING, console) as progress:
+    with LiveView(RING, console) as progress:
         for event in events():
             progress(event)
     return stream.getvalue(), progress
@@ -61,7 +61,7 @@ def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
     """Thirty hospitals with long names that differ at the end are told apart, and every number is whole, in any width."""
     names = tuple(f"university-hospital-number-{number:02}" for number in range(30))
     stream = io.StringIO()
-    progress = Progress(Topology(names, 12), Console(file=stream, width=width), quiet=True)
+    progress = LiveView(Topology(names, 12), Console(file=stream, width=width), quiet=True)
     for name in names:
         progress(Logged(0.0, name, Arrived(12, 29, names[3], "visit")))
         progress(Logged(0.0, name, Finished(12, 29, names[3], "visit", "trained", 0.123)))
@@ -77,7 +77,7 @@ def test_a_dumb_terminal_gets_lines_as_they_come() -> None:
     """Where no cursor can be moved there are plain lines instead of a table that would only show at the end."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, _environ={"TERM": "dumb"})
-    with Progress(RING, console) as progress:
+    with LiveView(RING, console) as progress:
         for event in events():
             progress(event)
         assert len(stream.getvalue().splitlines()) == 3
@@ -85,7 +85,7 @@ def test_a_dumb_terminal_gets_lines_as_they_come() -> None:
 
 def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero() -> None:
     """Before anything is known nothing is promised; with all stops done nothing is left."""
-    progress = Progress(RING, Console(file=io.StringIO()))
+    progress = LiveView(RING, Console(file=io.StringIO()))
     assert progress.left() is None
     for event in events()[:2]:
         progress(event)
@@ -103,7 +103,7 @@ def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.Mon
     now = [0.0]
     monkeypatch.setattr(clock, "now", lambda: now[0])
     ring = Topology(("slow", "fast"), 4)
-    progress = Progress(ring, Console(file=io.StringIO()), quiet=True)
+    progress = LiveView(ring, Console(file=io.StringIO()), quiet=True)
     seconds = {"slow": 9.0, "fast": 1.0}
 
     def step(kind: str, round_: int, hop: int, scale: float = 1.0) -> None:
@@ -126,6 +126,6 @@ def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.Mon
 
 def test_the_time_left_knows_what_an_average_costs() -> None:
     """In an all-reduce most steps only add up, and are no sessions."""
-    ring = Topology(("a", "b", "c"), 5, "reduction")
-    row = Progress(ring, Console(file=io.StringIO()), quiet=True)._rows["a"]
+    ring = Topology(("a", "b", "c"), 5, "all_reduce")
+    row = LiveView(ring, Console(file=io.StringIO()), quiet=True)._rows["a"]
     assert row.total - row.light == 1 + 5

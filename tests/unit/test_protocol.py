@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedskd_sim.errors import HopTimeout, HospitalCrashed, NonFiniteLoss, ReceiptTimeout, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, NonFiniteLoss, RegistrationTimeout, RunAborted
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program, Step
 from fedskd_sim.protocol.delivery import PATIENT_RETRIES
@@ -17,10 +17,10 @@ from fedskd_sim.protocol.effects import (
     Delivered,
     Effect,
     Fail,
+    Join,
     Leave,
     Persist,
     Refuse,
-    Register,
     Reply,
     Send,
     Tell,
@@ -30,34 +30,34 @@ from fedskd_sim.protocol.effects import (
 from fedskd_sim.protocol.events import (
     Acked,
     Again,
-    Arrived,
     Begun,
     Broke,
     Deferred,
     Ended,
     Event,
-    Finished,
     Goodbye,
     Joined,
     Knocked,
     Model,
+    ModelArrived,
+    ModelReleased,
     Overdue,
-    Released,
     Repeated,
+    StepFinished,
     TooLate,
     Unanswered,
     Wanted,
 )
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, Departure, State, Terms
 from fedskd_sim.records import Measure, Record
 from fedskd_sim.topology import Topology
 
 NAMES = ("a", "b", "c", "d")
-TERMS = Terms("run", register=7, hop=100, receipt=10, retry=1, goodbye=3, inbox=1, max_rollbacks=2)
+TERMS = Terms("run", register=7, hop=100, acknowledgement=10, retry=1, goodbye=3, inbox=1, max_rollbacks=2)
 RING = Topology(NAMES, 2)
-B = Hospital.of(RING, "b", TERMS)
+B = HospitalMachine.of(RING, "b", TERMS)
 A1, D2, C3, B4 = (HopId("run", 1, model, 1, hop) for model, hop in (("a", 1), ("d", 2), ("c", 3), ("b", 4)))
 """What b hosts in the first round: all from a."""
 OUT = HopId("run", 1, "b", 1, 1)
@@ -76,7 +76,7 @@ def told(one: Record) -> Tell:
     return Tell(Progress(1, "b", one.model, one.round, one.hop, 0.5))
 
 
-def after(*events: Event, state: State | None = None, machine: Hospital = B) -> tuple[State, list[Effect]]:
+def after(*events: Event, state: State | None = None, machine: HospitalMachine = B) -> tuple[State, list[Effect]]:
     """Let events happen; gives the state and what the last one led to."""
     state, effects = state or State(), []
     for event in events:
@@ -84,11 +84,11 @@ def after(*events: Event, state: State | None = None, machine: Hospital = B) -> 
     return state, effects
 
 
-WARM = (Begun(), Joined(), Finished(0, record()))
+WARM = (Begun(), Joined(), StepFinished(0, record()))
 """Up, joined and warmed up; it is about to depart."""
-GONE = (*WARM, Released(1, Model(1)), Finished(1, None))
+GONE = (*WARM, ModelReleased(1, Model(1)), StepFinished(1, None))
 """... and has departed."""
-HOSTS = (*GONE, Arrived(A1, "a", Model(2, "x")))
+HOSTS = (*GONE, ModelArrived(A1, "a", Model(2, "x")))
 """... and hosts a's model."""
 
 
@@ -102,8 +102,8 @@ def work(index: int, model: Model | None = None) -> Work:
 def test_a_hospital_registers_until_it_is_heard() -> None:
     """It says that it is up, and again, and gives up in the end; nothing is begun before the address book is here."""
     _, effects = after(Begun())
-    assert effects == [Register(), Wait(REGISTER_AGAIN_S, Again()), Wait(7, TooLate())]
-    assert after(Begun(), Again())[1] == [Register(), Wait(REGISTER_AGAIN_S, Again())]
+    assert effects == [Join(), Wait(REGISTER_AGAIN_S, Again()), Wait(7, TooLate())]
+    assert after(Begun(), Again())[1] == [Join(), Wait(REGISTER_AGAIN_S, Again())]
     state, effects = after(Begun(), TooLate())
     failed, last = effects
     assert isinstance(last, Fail)
@@ -120,10 +120,10 @@ def test_what_departs_is_sent_before_it_is_recorded() -> None:
     """Warmed up, with its record in the commit; released and sent at once; then the next model is awaited."""
     state, effects = after(*WARM)
     assert effects == [Persist(record()), told(record()), work(1)]
-    state, effects = after(Released(1, Model(1)), state=state)
+    state, effects = after(ModelReleased(1, Model(1)), state=state)
     assert effects == [Send("c", OUT, Model(1), 1), Wait(1, Unanswered(OUT, 1))]
     assert (state.outbox[OUT].to, state.cursor, state.working) == ("c", 1, True)
-    state, effects = after(Finished(1, None), state=state)
+    state, effects = after(StepFinished(1, None), state=state)
     assert effects == [Persist(), Wait(100, Overdue(2))]
     assert (state.cursor, state.working) == (2, False)
 
@@ -137,22 +137,22 @@ def test_a_model_is_safe_before_it_is_acknowledged_and_acknowledged_before_it_is
 
 def test_a_visitor_goes_on_before_its_record_is_kept() -> None:
     """Sent as soon as it is released; state, departure and record are one commit; who was hosted is known by its digest."""
-    state, effects = after(Released(2, Model(3, "y")), state=after(*HOSTS)[0])
+    state, effects = after(ModelReleased(2, Model(3, "y")), state=after(*HOSTS)[0])
     assert effects == [Send("c", NEXT, Model(3, "y"), 1), Wait(1, Unanswered(NEXT, 1))]
     done = record(A1)
-    state, effects = after(Finished(2, done), state=state)
+    state, effects = after(StepFinished(2, done), state=state)
     assert effects[:2] == [Persist(done), told(done)]
     assert (state.waiting, state.recent, set(state.outbox)) == ({}, {A1: "x"}, {OUT, NEXT})
 
 
 def test_an_evaluated_model_leaves_before_it_is_tested() -> None:
     """In the evaluation round a visitor goes on unchanged, so it is sent before the work begins."""
-    machine = Hospital.of(Topology(("a", "b", "c"), 1), "b", TERMS)
+    machine = HospitalMachine.of(Topology(("a", "b", "c"), 1), "b", TERMS)
     arrived = HopId("run", 1, "a", 2, 1)
     place = machine.program.position("a", 2, 1)
     assert place is not None
     state = State(cursor=place, joined=True)
-    _, effects = after(Arrived(arrived, "a", Model(5, "z")), state=state, machine=machine)
+    _, effects = after(ModelArrived(arrived, "a", Model(5, "z")), state=state, machine=machine)
     onward = HopId("run", 1, "a", 2, 2)
     step = Step("host", 2, machine.topology.stop("a", 2, 1))
     following = machine.topology.stop("c", 2, 2)
@@ -167,20 +167,20 @@ def test_a_model_that_is_home_stays() -> None:
     place = B.program.position("b", 1, 4)
     assert place is not None
     state = State(cursor=place, joined=True)
-    state, effects = after(Arrived(B4, "a", Model(9, "h")), state=state)
+    state, effects = after(ModelArrived(B4, "a", Model(9, "h")), state=state)
     assert effects[-1] == work(place, Model(9, "h"))
-    assert after(Released(place, Model(10)), state=state)[1] == []
-    assert after(Finished(place, record(B4)), state=state)[1] == [Persist(record(B4)), told(record(B4)), work(place + 1)]
+    assert after(ModelReleased(place, Model(10)), state=state)[1] == []
+    assert after(StepFinished(place, record(B4)), state=state)[1] == [Persist(record(B4)), told(record(B4)), work(place + 1)]
 
 
 @pytest.mark.parametrize("index", [1, 3])
 def test_word_of_another_step_than_the_present_one_changes_nothing(index: int) -> None:
     """What a thread hands in for a step that is over, or has not begun, is nothing."""
     state, _ = after(*HOSTS)
-    for event in (Released(index, Model(9)), Finished(index, record())):
+    for event in (ModelReleased(index, Model(9)), StepFinished(index, record())):
         assert after(event, state=state) == (state, [])
-    state, _ = after(Released(2, Model(3)), state=state)
-    assert after(Released(2, Model(4)), state=state) == (state, [])
+    state, _ = after(ModelReleased(2, Model(3)), state=state)
+    assert after(ModelReleased(2, Model(4)), state=state) == (state, [])
 
 
 FOREIGN = {
@@ -203,7 +203,7 @@ FOREIGN = {
 def test_a_model_that_does_not_belong_here_is_refused(what: str, kind: str) -> None:
     """Another run, epoch, model or hop, or one that cannot have come so far: refused with the true sender, and nothing else."""
     hop = FOREIGN[what]
-    kinds = {"arrived": Arrived(hop, "a", Model(9, "f")), "knocked": Knocked(hop, "a"), "repeated": Repeated(hop, "a", "f")}
+    kinds = {"arrived": ModelArrived(hop, "a", Model(9, "f")), "knocked": Knocked(hop, "a"), "repeated": Repeated(hop, "a", "f")}
     event: Event = kinds[kind]
     for state in (after(*GONE)[0], after(*HOSTS)[0]):
         same, effects = after(event, state=state)
@@ -218,25 +218,25 @@ def test_only_the_hospital_before_can_send_a_model(sender: str) -> None:
     """The right hop from anybody but its true sender is refused and names whoever sent it, before the true one came and after."""
     for hop in (A1, D2):
         for state in (after(*GONE)[0], after(*HOSTS)[0]):
-            for event in (Arrived(hop, sender, Model(9, "f")), Knocked(hop, sender), Repeated(hop, sender, "f")):
+            for event in (ModelArrived(hop, sender, Model(9, "f")), Knocked(hop, sender), Repeated(hop, sender, "f")):
                 assert after(event, state=state) == (state, [Refuse(sender, hop, "'a' should have sent it")])
 
 
 def test_a_repeat_is_known_by_its_position() -> None:
     """What waits, is hosted, or was hosted however long ago is acknowledged again and not taken in."""
     state, _ = after(*HOSTS)
-    for again in (Arrived(A1, "a", Model(9, "x")), Repeated(A1, "a", "x"), Knocked(A1, "a")):
+    for again in (ModelArrived(A1, "a", Model(9, "x")), Repeated(A1, "a", "x"), Knocked(A1, "a")):
         assert after(again, state=state) == (state, [Reply("a", Ack(A1))])
     late = State(cursor=len(B.program), joined=True, done=True)
-    assert after(Arrived(A1, "a", Model(9, "?")), state=late) == (late, [Reply("a", Ack(A1))])
+    assert after(ModelArrived(A1, "a", Model(9, "?")), state=late) == (late, [Reply("a", Ack(A1))])
 
 
 @pytest.mark.parametrize("hosted", [False, True])
 def test_another_model_under_the_same_hop_is_refused(hosted: bool) -> None:  # noqa: FBT001
     """A second model with another digest is never acknowledged, whether the first one waits, is hosted, or was just hosted."""
-    events = (*HOSTS, Released(2, Model(3)), Finished(2, record(A1))) if hosted else HOSTS
+    events = (*HOSTS, ModelReleased(2, Model(3)), StepFinished(2, record(A1))) if hosted else HOSTS
     state, _ = after(*events)
-    for event in (Arrived(A1, "a", Model(9, "f")), Repeated(A1, "a", "f")):
+    for event in (ModelArrived(A1, "a", Model(9, "f")), Repeated(A1, "a", "f")):
         same, effects = after(event, state=state)
         assert same == state
         assert effects == [Refuse("a", A1, "another model (digest f) than the one that came first (digest x)")]
@@ -246,7 +246,7 @@ def test_memory_of_digests_is_bounded() -> None:
     """Only of the last few models that were hosted the digests are kept."""
     state = after(*HOSTS)[0]
     state = state._replace(recent={A1._replace(round=-number): str(number) for number in range(RECENT)})
-    state, _ = after(Finished(2, record(A1)), state=state)
+    state, _ = after(StepFinished(2, record(A1)), state=state)
     assert len(state.recent) == RECENT
     assert A1 in state.recent
 
@@ -255,31 +255,31 @@ def test_a_full_inbox_says_later_and_calls_when_there_is_room() -> None:
     """Beyond the one at work and the one that may wait, a model stays with its sender, and is called when a step has begun."""
     state, effects = after(*HOSTS, Knocked(D2, "a"))
     assert effects == [Reply("a", Ready(D2))]
-    state, effects = after(Arrived(D2, "a", Model(3, "d")), state=state)
+    state, effects = after(ModelArrived(D2, "a", Model(3, "d")), state=state)
     assert effects == [Persist(), Reply("a", Ack(D2))]
-    for event in (Knocked(C3, "a"), Arrived(C3, "a", Model(4, "c"))):
+    for event in (Knocked(C3, "a"), ModelArrived(C3, "a", Model(4, "c"))):
         full, effects = after(event, state=state)
         assert effects == [Reply("a", Later(C3))]
         assert (full.deferred, full.waiting) == ({C3: "a"}, state.waiting)
-    state, effects = after(Finished(2, record(A1)), state=full)
+    state, effects = after(StepFinished(2, record(A1)), state=full)
     assert effects == [Persist(record(A1)), told(record(A1)), work(3, Model(3, "d")), Reply("a", Ready(C3))]
-    state, effects = after(Arrived(C3, "a", Model(4, "c")), state=state)
+    state, effects = after(ModelArrived(C3, "a", Model(4, "c")), state=state)
     assert effects == [Persist(), Reply("a", Ack(C3))]
     assert state.deferred == {}
 
 
 def test_the_next_model_finds_room_always() -> None:
     """Whatever else waits, the model that is hosted next is taken in, also while too many others are just arriving."""
-    state, _ = after(*GONE, Arrived(D2, "a", Model(3, "d")))
+    state, _ = after(*GONE, ModelArrived(D2, "a", Model(3, "d")))
     assert after(Knocked(C3, "a"), state=state)[1] == [Reply("a", Later(C3))]
-    assert after(Arrived(A1, "a", Model(4, "x")), state=state)[1][:2] == [Persist(), Reply("a", Ack(A1))]
+    assert after(ModelArrived(A1, "a", Model(4, "x")), state=state)[1][:2] == [Persist(), Reply("a", Ack(A1))]
     assert B.needs(state, A1)
     assert not B.needs(state, D2)
     assert after(Knocked(C3, "a", crowded=True), state=after(*GONE)[0])[1] == [Reply("a", Later(C3))]
 
 
 def sent() -> State:
-    return after(*WARM, Released(1, Model(1, "o")))[0]
+    return after(*WARM, ModelReleased(1, Model(1, "o")))[0]
 
 
 def test_what_was_sent_is_kept_until_it_is_safe() -> None:
@@ -297,7 +297,7 @@ def test_what_was_sent_is_kept_until_it_is_safe() -> None:
 
 
 def test_silence_is_answered_with_retries_and_ends_in_time() -> None:
-    """Each attempt waits longer, all together `timeouts.receipt`; then the error names receiver, hop and tries."""
+    """Each attempt waits longer, all together `timeouts.acknowledgement`; then the error names receiver, hop and tries."""
     state, attempt, waits = sent(), 1, []
     while True:
         before = state
@@ -311,12 +311,12 @@ def test_silence_is_answered_with_retries_and_ends_in_time() -> None:
         assert wait.timer == Unanswered(OUT, attempt)
         waits.append(wait.seconds)
         assert after(Unanswered(OUT, attempt - 1), state=state) == (state, [])
-    assert 1 + sum(waits) == TERMS.receipt
+    assert 1 + sum(waits) == TERMS.acknowledgement
     assert sorted(waits[:-1]) == waits[:-1]
     error = effects[-1].error
-    assert isinstance(error, ReceiptTimeout)
+    assert isinstance(error, AcknowledgementTimeout)
     assert f"'c' never confirmed the model of 'b', round 1 hop 1, in 10 s and {attempt} tries" in error.message
-    assert effects[0] == Tell(Failed(1, "b", ReceiptTimeout.exit_code, error.message))
+    assert effects[0] == Tell(Failed(1, "b", AcknowledgementTimeout.exit_code, error.message))
     assert not before.over
     assert state.over
 
@@ -324,7 +324,7 @@ def test_silence_is_answered_with_retries_and_ends_in_time() -> None:
 def test_a_receiver_that_asks_for_patience_is_alive() -> None:
     """`Later` stops the retries for a while and forgets the silence, `Ready` sends at once; old attempts are nothing."""
     state, effects = after(Unanswered(OUT, 1), Deferred(OUT, "c"), state=sent())
-    assert effects == [Wait(min(TERMS.receipt, PATIENT_RETRIES * TERMS.retry), Unanswered(OUT, 3))]
+    assert effects == [Wait(min(TERMS.acknowledgement, PATIENT_RETRIES * TERMS.retry), Unanswered(OUT, 3))]
     assert state.outbox[OUT] == Departure("c", Model(1, "o"), 3)
     assert after(Unanswered(OUT, 2), state=state) == (state, [])
     called, effects = after(Wanted(OUT, "c"), state=state)
@@ -341,12 +341,12 @@ def test_a_model_that_does_not_come_in_time_is_an_error() -> None:
     assert isinstance(error, HopTimeout)
     assert "'b' waited 100 s for the model of 'a' (round 1, hop 1), which 'a' should have sent" in error.message
     assert (error.stop, state.over) == ((1, 1), True)
-    for events in (HOSTS, (*HOSTS, Finished(2, record(A1)))):
+    for events in (HOSTS, (*HOSTS, StepFinished(2, record(A1)))):
         state, _ = after(*events)
         assert after(Overdue(2), state=state) == (state, [])
 
 
-def finished(machine: Hospital = B) -> State:
+def finished(machine: HospitalMachine = B) -> State:
     """Give the state right before the last step ends, with nothing on its way."""
     return State(cursor=len(machine.program) - 1, joined=True, working=True)
 
@@ -354,9 +354,9 @@ def finished(machine: Hospital = B) -> State:
 def test_done_is_said_when_everything_is_safe() -> None:
     """Not while something it sent is on its way; then once, and with the controller's word it leaves."""
     last = len(B.program) - 1
-    assert after(Finished(last, None), state=finished())[1] == [Persist(), Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
+    assert after(StepFinished(last, None), state=finished())[1] == [Persist(), Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
     waiting = finished()._replace(outbox={OUT: Departure("c", Model(1))})
-    state, effects = after(Finished(last, None), state=waiting)
+    state, effects = after(StepFinished(last, None), state=waiting)
     assert effects == [Persist()]
     state, effects = after(Acked(OUT, "c"), state=state)
     assert effects == [Delivered("c", OUT, Model(1), 1), Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
@@ -366,7 +366,7 @@ def test_done_is_said_when_everything_is_safe() -> None:
 
 def test_without_a_controller_it_leaves_by_itself() -> None:
     """When nobody says anything after it was done, it goes."""
-    state, effects = after(Finished(len(B.program) - 1, None), Goodbye(), state=finished())
+    state, effects = after(StepFinished(len(B.program) - 1, None), Goodbye(), state=finished())
     assert (effects, state.over) == ([Leave("no word from the controller")], True)
     early, _ = after(*HOSTS)
     assert after(Goodbye(), state=early) == (early, [])
@@ -376,8 +376,8 @@ def test_an_early_good_end_ends_nothing() -> None:
     """A hospital looks at its own program: told that all is over while it is not, it goes on and still answers when it is done."""
     state, effects = after(*HOSTS, Ended(0, "all"))
     assert (effects, state.over, state.ended) == ([], False, True)
-    assert after(Released(2, Model(3)), state=state)[1]
-    state, effects = after(Finished(len(B.program) - 1, None), state=finished()._replace(ended=True))
+    assert after(ModelReleased(2, Model(3)), state=state)[1]
+    state, effects = after(StepFinished(len(B.program) - 1, None), state=finished()._replace(ended=True))
     assert effects == [Persist(), Persist(), Tell(Done(1, "b")), Wait(3, Goodbye())]
     assert not state.over
 
@@ -397,7 +397,15 @@ def test_what_breaks_here_is_told_first() -> None:
     error = HospitalCrashed("it broke", fix="mend it")
     state, effects = after(*HOSTS, Broke(error))
     assert effects == [Tell(Failed(1, "b", HospitalCrashed.exit_code, "it broke")), Fail(error)]
-    for event in (Begun(), Joined(), Arrived(D2, "a", Model(4)), Acked(OUT, "c"), Finished(2, record(A1)), Ended(0, ""), Goodbye()):
+    for event in (
+        Begun(),
+        Joined(),
+        ModelArrived(D2, "a", Model(4)),
+        Acked(OUT, "c"),
+        StepFinished(2, record(A1)),
+        Ended(0, ""),
+        Goodbye(),
+    ):
         assert after(event, state=state) == (state, [])
 
 
@@ -405,11 +413,13 @@ def test_sessions_that_are_undone_in_a_row_end_it() -> None:
     """As many as the scenario allows are recorded; one that succeeds starts the count anew, one that passes does not count."""
     state, _ = after(*GONE)
     for outcome, rollbacks in (("rolled_back", 1), ("passed", 1), ("evaluated", 1), ("trained", 0), ("rolled_back", 1)):
-        state, effects = after(Arrived(A1, "a", Model(2, "x")), Finished(2, record(A1, outcome)), state=state._replace(cursor=2))
+        state, effects = after(
+            ModelArrived(A1, "a", Model(2, "x")), StepFinished(2, record(A1, outcome)), state=state._replace(cursor=2)
+        )
         assert state.rollbacks == rollbacks
         assert effects[0] == Persist(record(A1, outcome))
     undone = record(A1, "rolled_back")
-    state, effects = after(Arrived(A1, "a", Model(2, "x")), Finished(2, undone), state=state._replace(cursor=2))
+    state, effects = after(ModelArrived(A1, "a", Model(2, "x")), StepFinished(2, undone), state=state._replace(cursor=2))
     assert effects[:2] == [Persist(undone), told(undone)]
     assert isinstance(effects[2], Tell)
     assert isinstance(effects[2].message, Failed)
@@ -421,10 +431,10 @@ def test_sessions_that_are_undone_in_a_row_end_it() -> None:
 @pytest.mark.parametrize("moment", range(len(HOSTS) + 2))
 def test_who_comes_back_goes_on_at_its_step(moment: int) -> None:
     """From any state it registers, begins its step again, sends again what was on its way, and knows what it has."""
-    events = (*HOSTS, Released(2, Model(3, "y")), Finished(2, record(A1)))
+    events = (*HOSTS, ModelReleased(2, Model(3, "y")), StepFinished(2, record(A1)))
     kept, _ = after(*events[: moment + 1])
     state, effects = after(Begun(), state=kept)
-    assert effects[0] == Register()
+    assert effects[0] == Join()
     state, effects = after(Joined(), state=state)
     again = [effect for effect in effects if isinstance(effect, Send)]
     assert again == [Send(one.to, hop, one.model, 1) for hop, one in kept.outbox.items()]
@@ -439,7 +449,7 @@ def test_who_comes_back_goes_on_at_its_step(moment: int) -> None:
     begun = [effect for effect in effects if isinstance(effect, Work)]
     assert begun == ([] if step.stop and model is None else [work(kept.cursor, model if step.stop else None)])
     for hop in kept.waiting:
-        assert after(Arrived(hop, "a", Model(99, kept.waiting[hop].digest)), state=state)[1] == [Reply("a", Ack(hop))]
+        assert after(ModelArrived(hop, "a", Model(99, kept.waiting[hop].digest)), state=state)[1] == [Reply("a", Ack(hop))]
 
 
 def test_who_comes_back_after_everything_says_so_again() -> None:
@@ -450,7 +460,7 @@ def test_who_comes_back_after_everything_says_so_again() -> None:
 
 def test_who_is_held_out_only_tests() -> None:
     """Its first step hosts, and while it waits for everything before it is patient."""
-    machine = Hospital.of(Topology(("a", "b"), 2, held_out=("x",)), "x", TERMS)
+    machine = HospitalMachine.of(Topology(("a", "b"), 2, held_out=("x",)), "x", TERMS)
     _, effects = after(Begun(), Joined(), machine=machine)
     (wait,) = effects
     assert isinstance(wait, Wait)
@@ -461,7 +471,7 @@ def test_who_is_held_out_only_tests() -> None:
 def test_a_step_never_changes_the_state_it_was_given() -> None:
     """States are values: the same event on the same state gives the same turn again."""
     state, seen = State(), []
-    events: tuple[Any, ...] = (*HOSTS, Released(2, Model(3, "y")), Finished(2, record(A1)), Knocked(D2, "a"))
+    events: tuple[Any, ...] = (*HOSTS, ModelReleased(2, Model(3, "y")), StepFinished(2, record(A1)), Knocked(D2, "a"))
     for event in events:
         seen.append((state, event, B.step(state, event)))
         state = seen[-1][2][0]
@@ -472,17 +482,17 @@ def test_a_step_never_changes_the_state_it_was_given() -> None:
 def test_what_cannot_be_made_again_is_safe_before_it_leaves() -> None:
     """Where arithmetic is not repeatable a result leaves when its step has been persisted."""
     machine = replace(B, terms=replace(TERMS, repeatable=False))
-    state, effects = after(*WARM, Released(1, Model(1)), machine=machine)
+    state, effects = after(*WARM, ModelReleased(1, Model(1)), machine=machine)
     assert effects == []
     assert handles(state) == {1: Model(1)}
-    state, effects = after(Finished(1, None), state=state, machine=machine)
+    state, effects = after(StepFinished(1, None), state=state, machine=machine)
     assert effects[:2] == [Persist(), Send("c", OUT, Model(1), 1)]
     assert (state.parting, [*state.outbox]) == (None, [OUT])
 
 
 def test_a_state_is_read_as_it_was_written() -> None:
     """Through JSON comes back all that a restart needs: cursor, models that wait or are on their way, digests, undone sessions."""
-    state = after(*HOSTS, Arrived(D2, "a", Model(5, "z")))[0]._replace(rollbacks=1, recent={A1: "q"})
+    state = after(*HOSTS, ModelArrived(D2, "a", Model(5, "z")))[0]._replace(rollbacks=1, recent={A1: "q"})
     back = parse(json.loads(json.dumps(dump(state))))
     assert (back.cursor, back.rollbacks, back.waiting, back.recent) == (state.cursor, 1, state.waiting, state.recent)
     assert {hop: (one.to, one.model) for hop, one in back.outbox.items()} == {

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from fedskd_sim.errors import DataCorrupt, FedskdError, InvalidValue, LabelSpacesDiffer, NoTrainingSamples
-from fedskd_sim.learning.admission import pixel_grid, problems
 from fedskd_sim.learning.data import augmented, load
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import ImageShape, blueprint, build, outline
+from fedskd_sim.learning.preflight import find_problems, pixel_grid
 from fedskd_sim.learning.readers import abide, synthetic_roi
 from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.records import read_records
@@ -57,7 +57,7 @@ def file(folder: Path, **changes: object) -> Path:
 
 def check(path: Path, folder: Path | None) -> None:
     loaded = load_scenario(path)
-    raise_all(loaded.document, problems(loaded.scenario, folder))
+    raise_all(loaded.document, find_problems(loaded.scenario, folder))
 
 
 def test_connectivity_is_fisher_z_without_silent_regions(tmp_path: Path, scenario_file: Callable) -> None:
@@ -183,5 +183,5 @@ def test_a_ring_learns_from_connectivity(tmp_path: Path, scenario_file: Callable
 def test_a_pixel_grid_is_refused_for_connectivity(tmp_path: Path, scenario_file: Callable) -> None:
     """Regions are items already, so a grid that would do nothing is an error at its own place, said once."""
     path = scenario_file(TEXT.replace("rounds: 1", "rounds: 1, similarity: {pixel_grid: 4}"))
-    (error,) = problems(load_scenario(path).scenario, file(tmp_path))
+    (error,) = find_problems(load_scenario(path).scenario, file(tmp_path))
     assert (type(error), error.key) == (InvalidValue, ("algorithm", "similarity", "pixel_grid"))

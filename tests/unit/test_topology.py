@@ -124,16 +124,16 @@ def test_a_sequential_round_is_one_tour_after_the_other(size: int, schedule: Sch
         assert [(step.round, after.action) for step, after in behind[-1:]] == [(4, "home")]
 
 
-LAPS = [
+PATTERNS = [
     Topology(tuple("abcd"), 3),
     Topology(tuple("abcde"), 3, schedule=Schedule(visits=2, order="shuffled"), seed=3),
     Topology(tuple("abcde"), 3, schedule=Schedule(mode="sequential", visits=3, order="shuffled"), seed=3),
-    Topology(tuple("abcd"), 2, "reduction"),
+    Topology(tuple("abcd"), 2, "all_reduce"),
     Topology(tuple("abcd"), 2, "none", held_out=("x", "y")),
 ]
 
 
-@pytest.mark.parametrize("ring", LAPS)
+@pytest.mark.parametrize("ring", PATTERNS)
 def test_a_programs_positions_are_its_steps(ring: Topology) -> None:
     """Every stop is found at the index of its step and at no other, in ascending order; any other hop leads nowhere."""
     hops = [(round_, hop) for round_ in range(ring.rounds + 3) for hop in range(2 * len(ring.names) + 3)]

@@ -16,7 +16,7 @@ from fedskd_sim.cli import main
 from fedskd_sim.cli.verify import verified
 from fedskd_sim.custody.verify import Verdict, verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
-from fedskd_sim.learning.admission import image_shape
+from fedskd_sim.learning.preflight import image_shape
 from fedskd_sim.learning.site import specs_of
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
@@ -39,22 +39,22 @@ HELD_OUT = "\n  - {name: d, held_out: true, architecture: cnn-plain}"
 COMMON = "architecture: {name: cnn-plain, options: {width: 4, norm: batch}}"
 RUNS = {
     "fedskd": ("{name: fedskd, rounds: 2}", "{}", ""),
-    "held out": ("{name: circulation, rounds: 1}", "{council: true}", HELD_OUT),
-    "mix": ("{name: fedskd, rounds: 1}", "{model: mix, council: true}", ""),
+    "held out": ("{name: circulation, rounds: 1}", "{ensemble: true}", HELD_OUT),
+    "mix": ("{name: fedskd, rounds: 1}", "{model: mix, ensemble: true}", ""),
     "last": ("{name: mutual, rounds: 1}", "{model: last}", ""),
-    "two tracks": ("{name: fedskd, rounds: 2, reconcile: two_track}", "{council: true}", ""),
+    "two tracks": ("{name: fedskd, rounds: 2, reconcile: two_track}", "{ensemble: true}", ""),
     "two tracks, last": ("{name: fedskd, rounds: 1, reconcile: two_track}", "{model: last}", ""),
     "traveller first": ("{name: fedskd, preset: traveller-first, rounds: 2}", "{}", ""),
     "own": ("{name: fedskd, traveller_start: own, rounds: 2}", "{}", ""),
     "sequential": ("{name: circulation, rounds: 2, schedule: {mode: sequential, order: shuffled}}", "{}", ""),
     "shuffled, partial": ("{name: circulation, rounds: 3, schedule: {order: shuffled, visits: 1}}", "{}", ""),
-    "cyclic": ("{name: cyclic, rounds: 1}", "{model: slow}", ""),
+    "cyclic": ("{name: cyclic, rounds: 1}", "{model: averaged}", ""),
     "fedavg": (f"{{name: fedavg, rounds: 2, {COMMON}}}", "{}", HELD_OUT),
-    "fedprox": (f"{{name: fedprox, rounds: 1, mu: 0.1, {COMMON}}}", "{model: slow}", ""),
+    "fedprox": (f"{{name: fedprox, rounds: 1, mu: 0.1, {COMMON}}}", "{model: averaged}", ""),
     "fml": ("{name: fml, rounds: 2}", "{}", ""),
     "fedproto": ("{name: fedproto, rounds: 2}", "{}", ""),
     "local": ("{name: local, rounds: 2}", "{}", ""),
-    "pooled": ("{name: pooled, rounds: 1}", "{class_offset: 0.5}", ""),
+    "pooled": ("{name: pooled, rounds: 1}", "{logit_adjustment: 0.5}", ""),
     "placebo": ("{name: placebo, rounds: 2, session_seconds: 0, buffer_bytes: 9}", "{}", ""),
 }
 SILENT = {"fedskd": 0, "sequential": 7, "fedavg": 15, "placebo": 0}
@@ -139,7 +139,7 @@ def test_a_run_of_every_algorithm_is_whole(runs: Callable, name: str) -> None:
     assert found.records == found.due > 0
     kept = len(list((runs(name) / "weights").iterdir()))
     assert (found.weights, found.unchecked) == (kept - 3, 3) if name == "two tracks, last" else (kept, 0)
-    assert found.links + found.begins == sum(entry["hop"] > 0 and entry["kind"] != "council" for *_, entry in lines(runs(name)))
+    assert found.links + found.begins == sum(entry["hop"] > 0 and entry["kind"] != "ensemble" for *_, entry in lines(runs(name)))
     assert found.begins == 0 or name not in ("fedskd", "traveller first", "shuffled, partial", "local", "pooled", "placebo")
 
 
@@ -269,8 +269,8 @@ def test_a_run_that_ended_early_is_whole_as_far_as_it_got(copied: Callable) -> N
 
 def beside(file: Path) -> list[str]:
     """List the files that hold what travelled together with the model in a file: of these the first is named."""
-    whose = file.stem.split(".")[-1] if ".council." in file.name else file.stem.split(".")[0]
-    return [str(one) for one in file.parent.glob(f"*.council.{whose}.safetensors")]
+    whose = file.stem.split(".")[-1] if ".ensemble." in file.name else file.stem.split(".")[0]
+    return [str(one) for one in file.parent.glob(f"*.ensemble.{whose}.safetensors")]
 
 
 @pytest.mark.parametrize("name", ["fedskd", "two tracks", "mix", "fedavg", "local"])

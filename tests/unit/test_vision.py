@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, FedskdError, InvalidValue
-from fedskd_sim.learning.admission import problems
 from fedskd_sim.learning.listing import cost
 from fedskd_sim.learning.models import ImageShape, blueprint, build, fits, options, outline
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.scenario import Architecture, load
 
@@ -169,7 +169,7 @@ def test_a_file_that_is_not_there_or_none_is_refused(tmp_path: Path, scenario_fi
 
 
 def refused(path: Path, kind: type[FedskdError], words: str) -> None:
-    (error,) = problems(load(path).scenario, None)
+    (error,) = find_problems(load(path).scenario, None)
     assert type(error) is kind
     assert words in error.message
     assert error.key == ("hospitals", 0, "architecture", "options", "weights")

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, FedskdError, InvalidValue, LabelSpacesDiffer, RegionGridTooLarge
-from fedskd_sim.learning.admission import pixel_grid, problems
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.distill import SimilarityLoss, Taps
 from fedskd_sim.learning.models import ImageShape, build, outline
+from fedskd_sim.learning.preflight import find_problems, pixel_grid
 from fedskd_sim.learning.readers import nifti, synthetic_volumes
 from fedskd_sim.records import read_records
 from fedskd_sim.scenario import Architecture, Nifti, Scenario, SyntheticVolumes
@@ -111,7 +111,7 @@ def scenario_of(path: Path) -> Scenario:
 
 
 def first(scenario: Scenario, folder: Path | None = None) -> FedskdError:
-    return next(iter(problems(scenario, folder)))
+    return next(iter(find_problems(scenario, folder)))
 
 
 def test_what_does_not_fit_volumes_is_said(scenario_file: Callable) -> None:

@@ -12,12 +12,12 @@ from fedskd_sim.errors import BadMessage
 from fedskd_sim.messages import (
     Ack,
     Buffer,
+    Chunk,
     Done,
     End,
     Failed,
     HopId,
     Later,
-    Parcel,
     Progress,
     Ready,
     Register,
@@ -28,7 +28,7 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
-from fedskd_sim.transport.wire import CONTROL_LIMIT, NAME_LIMIT, VERSION, announced, decode, encode, header, parcel
+from fedskd_sim.transport.wire import CONTROL_LIMIT, NAME_LIMIT, VERSION, announced, chunk, decode, encode, header
 
 WEIGHTS = {
     "layer.weight": Buffer("float32", (2, 3), bytes(range(24))),
@@ -62,15 +62,15 @@ def test_decoding_inverts_encoding(message: object) -> None:
     assert decode([bytes(frame) for frame in encode(message)]) == message
 
 
-def test_a_traveller_announces_its_tensors_and_a_parcel_its_number() -> None:
+def test_a_traveller_announces_its_tensors_and_a_chunk_its_number() -> None:
     """Their headers come back equal, a traveller's with a table in place of its weights."""
     kind, values = header(encode(TRAVELLER))
     traveller, table = announced(values, EXPECTED)
     assert kind is Traveller
     assert traveller == dataclasses.replace(TRAVELLER, weights={})
     assert list(table.items()) == list(EXPECTED["north"][0].items())
-    label = Parcel(TRAVELLER.hop, 3, "abc")
-    assert parcel(header(encode(label))[1]) == label
+    label = Chunk(TRAVELLER.hop, 3, "abc")
+    assert chunk(header(encode(label))[1]) == label
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_traveller_announces_its_tensors_and_a_parcel_its_number() -> None:
         [msgpack.packb([VERSION, "Ack", {"hop": ["r", 1, "north", 1]}])],
         [msgpack.packb([VERSION, "Ack", {"hop": ["r", "1", "north", 1, 2]}])],
         encode(TRAVELLER),
-        encode(Parcel(TRAVELLER.hop, 1, "")),
+        encode(Chunk(TRAVELLER.hop, 1, "")),
     ],
 )
 def test_anything_a_member_would_not_send_is_refused(frames: list[bytes]) -> None:

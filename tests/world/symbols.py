@@ -11,11 +11,11 @@ from typing import Any
 
 from fedskd_sim.learning.base import Learner, LearnerState, Measures, Session
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.member.desk import Desk
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.work import Worker
 from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
 from fedskd_sim.observe.events import Event
-from fedskd_sim.protocol.machine import Hospital
+from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Measure, Record, Timing
 from fedskd_sim.scenario import Scenario, load
@@ -31,7 +31,7 @@ hospitals:
 {hospitals}
 algorithm: {algorithm}
 prediction: {prediction}
-timeouts: {{register: 1000000, hop: 1000000, receipt: 1000000, goodbye: 1000000}}
+timeouts: {{register: 1000000, hop: 1000000, acknowledgement: 1000000, goodbye: 1000000}}
 """
 ARCHITECTURE = "architecture: {name: cnn-plain, options: {width: 8}}"
 SHAPES: Mapping[str, tuple[str, str]] = {
@@ -48,7 +48,7 @@ SHAPES: Mapping[str, tuple[str, str]] = {
     "fml": ("{name: fml, rounds: 2}", "{}"),
     "fedproto": ("{name: fedproto, rounds: 2}", "{}"),
     "placebo": ("{name: placebo, rounds: 2}", "{}"),
-    "ensemble": ("{name: fedskd, rounds: 2}", "{council: true}"),
+    "ensemble": ("{name: fedskd, rounds: 2}", "{ensemble: true}"),
 }
 """Algorithm and prediction of a scenario, by what it is about."""
 
@@ -102,7 +102,7 @@ class Symbols:
         return Session(weights(self.home))
 
     def alone(self, round_: int) -> Session | None:
-        if self.topology.lap == "circulation":
+        if self.topology.pattern == "circulation":
             return None
         self.home = mixed(self.home, "alone", round_)
         return Session(weights(self.home))
@@ -110,7 +110,7 @@ class Symbols:
     def depart(self, round_: int) -> Weights:
         if round_ > self.topology.rounds:
             self.kept[self.host] = self.home
-        elif self.topology.lap == "reduction":
+        elif self.topology.pattern == "all_reduce":
             self.share, self.sums = self.home, {}
             return weights(mixed(self.share, self.host))
         return weights(self.home)
@@ -140,8 +140,8 @@ class Symbols:
         self.kept[model] = tested
         return {"accuracy": Measure(float(mixed(self.host, tested)[0]), 256.0)}
 
-    def council(self) -> Measures | None:
-        if not self.scenario.prediction.council:
+    def ensemble(self) -> Measures | None:
+        if not self.scenario.prediction.ensemble:
             return None
         return {"accuracy": Measure(float(mixed(sorted(self.kept.items()))[0]), 256.0)}
 
@@ -161,7 +161,7 @@ class Symbols:
 
 
 @dataclass
-class Book:
+class RecordList:
     """Keeps records in the order in which they are written."""
 
     records: list[Record] = field(default_factory=list)
@@ -203,21 +203,21 @@ class Run:
 Fresh = Callable[[Scenario, str, Topology], Learner]
 
 
-def prepared(scenario: Scenario, weather: Any, machine: type[Hospital] = Hospital, learner: Fresh = Symbols) -> Run:
+def prepared(scenario: Scenario, weather: Any, machine: type[HospitalMachine] = HospitalMachine, learner: Fresh = Symbols) -> Run:
     """Put a world together."""
     world = World(weather)
     topology, terms = Topology.of(scenario), Terms.of(scenario, "run")
     logs = {name: Silence() for name in scenario.names}
     world.controller = Controller(scenario, "run", world, Silence())  # type: ignore[arg-type]
     for name in scenario.names:
-        desk = Desk(scenario, name, Book(), logs[name].event)
+        reporter = Reporter(scenario, name, RecordList(), logs[name].event)
         fresh = partial(learner, scenario, name, topology)
-        worker = Worker(scenario, topology, name, fresh(), desk.span, lambda _: None)
-        world.add(Node(machine.of(topology, name, terms), worker, desk, world, fresh))
+        worker = Worker(scenario, topology, name, fresh(), reporter.span, lambda _: None)
+        world.add(Node(machine.of(topology, name, terms), worker, reporter, world, fresh))
     return Run(world, logs)
 
 
-def lived(scenario: Scenario, weather: Any, machine: type[Hospital] = Hospital) -> Run:
+def lived(scenario: Scenario, weather: Any, machine: type[HospitalMachine] = HospitalMachine) -> Run:
     """Let a world run to its end."""
     run = prepared(scenario, weather, machine)
     run.world.run()

@@ -17,7 +17,7 @@ from symbols import SHAPES, Run, lived, prepared, scenario_of
 
 from fedskd_sim.protocol.effects import Effect, Persist, Reply
 from fedskd_sim.protocol.events import Event, Goodbye, Overdue, TooLate, Unanswered
-from fedskd_sim.protocol.machine import Hospital, Turn
+from fedskd_sim.protocol.machine import HospitalMachine, Turn
 from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.world.storm import OneDeath
@@ -69,7 +69,7 @@ def kind_of(happen: Any) -> str:
 class AnyOrder(RuleBasedStateMachine):
     """A world whose agenda is no order any more."""
 
-    hospital: type[Hospital] = Hospital
+    hospital: type[HospitalMachine] = HospitalMachine
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def test_any_order_ends_alike() -> None:
     run_state_machine_as_test(AnyOrder, settings=BOUNDS)
 
 
-class Forgetful(Hospital):
+class Forgetful(HospitalMachine):
     """A machine that acknowledges and does not persist what it has acknowledged."""
 
     def step(self, state: State, event: Event) -> Turn:

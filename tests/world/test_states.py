@@ -13,8 +13,8 @@ import pytest
 from symbols import Run, prepared
 from torch import nn
 
-from fedskd_sim.learning import admission, fml, models, site
-from fedskd_sim.learning.base import Learner, LearnerState, Ward
+from fedskd_sim.learning import fml, models, preflight, site
+from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState
 from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Done
@@ -38,16 +38,16 @@ algorithm: {{{algorithm}}}
 training: {{epochs: 1, warmup_epochs: 1, batch_size: 8}}
 prediction: {{{prediction}}}
 instruments: {{{instruments}}}
-timeouts: {{register: 1000000, hop: 1000000, receipt: 1000000, goodbye: 1000000}}
+timeouts: {{register: 1000000, hop: 1000000, acknowledgement: 1000000, goodbye: 1000000}}
 """
 HELD_OUT = "  - {name: out, architecture: cnn-plain, held_out: true}"
 COMMON = "architecture: {name: cnn-plain, options: {width: 4, norm: batch}}"
 RUNS = {
-    "averaged": ("name: fedskd, similarity: {region_grid: 2}, rounds: 2", "model: mix, council: true, class_offset: 0.5", ""),
+    "averaged": ("name: fedskd, similarity: {region_grid: 2}, rounds: 2", "model: mix, ensemble: true, logit_adjustment: 0.5", ""),
     "two_track": ("name: fedskd, similarity: {region_grid: 2}, rounds: 2, reconcile: two_track", "", "changes: true, probe: true"),
     "traveller_first": (
         "name: fedskd, similarity: {region_grid: 2}, preset: traveller-first, rounds: 2",
-        "model: slow, council: true",
+        "model: averaged, ensemble: true",
         "",
     ),
     "own_start": (
@@ -57,14 +57,14 @@ RUNS = {
     ),
     "circulation": ("name: circulation, rounds: 2", "", "predictions: false"),
     "mutual": ("name: mutual, rounds: 2", "model: last", "evaluate_on: validation"),
-    "cyclic": ("name: cyclic, rounds: 2", "model: slow", ""),
-    "sequential": ("name: cyclic, rounds: 2, schedule: {mode: sequential}", "model: slow", "changes: true"),
+    "cyclic": ("name: cyclic, rounds: 2", "model: averaged", ""),
+    "sequential": ("name: cyclic, rounds: 2, schedule: {mode: sequential}", "model: averaged", "changes: true"),
     "shuffled": ("name: circulation, rounds: 3, schedule: {order: shuffled, visits: 1}", "model: mix", ""),
-    "fedavg": (f"name: fedavg, rounds: 2, {COMMON}", "model: slow", ""),
+    "fedavg": (f"name: fedavg, rounds: 2, {COMMON}", "model: averaged", ""),
     "fedprox": (f"name: fedprox, rounds: 2, mu: 0.1, {COMMON}", "", ""),
     "fml": ("name: fml, rounds: 2", "", ""),
     "fedproto": ("name: fedproto, rounds: 3, features: 4", "", ""),
-    "local": ("name: local, rounds: 2", "model: slow, council: true", ""),
+    "local": ("name: local, rounds: 2", "model: averaged, ensemble: true", ""),
     "pooled": ("name: pooled, rounds: 2", "", ""),
     "placebo": ("name: placebo, rounds: 2", "", ""),
 }
@@ -151,13 +151,13 @@ def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
         return deepcopy(once(("blueprint", chosen.model_dump_json(), shape), lambda: blueprint(chosen, shape)))
 
     monkeypatch.setattr(Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self)))
-    monkeypatch.setattr(admission, "outline", outlined)
+    monkeypatch.setattr(preflight, "outline", outlined)
     for module in (site, fml):
         monkeypatch.setattr(module, "blueprint", copied)
 
 
 def learner(scenario: Scenario, name: str, topology: Topology) -> Learner:
-    return make(Ward(scenario, name, given=topology, pause=lambda _: None))
+    return make(LearnerContext(scenario, name, given=topology, pause=lambda _: None))
 
 
 def entries(state: LearnerState) -> set[str]:
@@ -183,7 +183,7 @@ def outcome(run: Run) -> dict[str, bytes]:
         heir.restore(node.custody.learner)
         for who, left in {"left": node.worker.learner, "heir": heir}.items():
             with TemporaryDirectory() as folder:
-                save_results(Ward(node.worker.scenario, name), left, Path(folder))
+                save_results(LearnerContext(node.worker.scenario, name), left, Path(folder))
                 for path in sorted(Path(folder).rglob("*.*")):
                     found[f"{who}/{path.relative_to(folder)}"] = path.read_bytes()
     return found
@@ -227,8 +227,9 @@ def test_learners_that_die_at_every_step_end_alike(name: str) -> None:
 
 
 FORGOTTEN = {
-    "home": "local", "general": "two_track", "departed": "two_track", "unspent": "own_start", "slow": "fedavg", "last": "mutual",
-    "council": "local", "answers": "local", "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
+    "home": "local", "general": "two_track", "departed": "two_track", "unspent": "own_start", "averaged": "fedavg",
+    "last": "mutual", "ensemble": "local", "answers": "local", "share": "fedavg", "sum": "fedavg", "common": "fml",
+    "prototypes": "fedproto",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""
 FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": []}

@@ -12,7 +12,7 @@ from symbols import SHAPES, Run, lived, scenario_of, storm_of
 from fedskd_sim.member.shell import Shell
 from fedskd_sim.protocol.effects import Effect, Persist, Reply
 from fedskd_sim.protocol.events import Event
-from fedskd_sim.protocol.machine import Hospital, Turn
+from fedskd_sim.protocol.machine import HospitalMachine, Turn
 from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.world.storm import OneDeath, Storm
@@ -25,7 +25,9 @@ def ended_alike(run: Run, undisturbed: Run) -> bool:
     return run.world.over and not run.world.errors and run.result == undisturbed.result
 
 
-def killed_everywhere(scenario: Scenario, machine: type[Hospital] = Hospital, disk_s: float = 0.0) -> Iterator[tuple[str, int]]:
+def killed_everywhere(
+    scenario: Scenario, machine: type[HospitalMachine] = HospitalMachine, disk_s: float = 0.0
+) -> Iterator[tuple[str, int]]:
     """Kill every hospital before every of its effects, one death a run; yields the deaths after which the run ends otherwise."""
     counted = OneDeath(disk_s=disk_s)
     undisturbed = lived(scenario, counted)
@@ -47,7 +49,7 @@ def test_a_death_of_a_hospital_that_is_held_out_changes_nothing(tmp_path: Path) 
     assert list(killed_everywhere(scenario_of(tmp_path, "ensemble", held_out=2))) == []
 
 
-class AcknowledgesFirst(Hospital):
+class AcknowledgesFirst(HospitalMachine):
     """The order of the sketchy kind: it says that a model is safe, and then makes it so."""
 
     def step(self, state: State, event: Event) -> Turn:

@@ -28,10 +28,10 @@ from fedskd_sim.records import read_records
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
-from fedskd_sim.runtimes.kubernetes.books import Books
+from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.overseer import Overseer
+from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
 from fedskd_sim.runtimes.kubernetes.pods import ENDED, finding, finished, newest, of_controller
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, answered
 from fedskd_sim.runtimes.place import InCluster
@@ -152,9 +152,9 @@ class KubernetesRuntime:
             except OutputNotWritable:
                 self.detach()
                 raise
-            books = stack.enter_context(closing(Books(self.reach, self._order.folder)))
-            ended = self._followed(books, watch)
-            self._drain(books, watch)
+            collector = stack.enter_context(closing(LogCollector(self.reach, self._order.folder)))
+            ended = self._followed(collector, watch)
+            self._drain(collector, watch)
             if ended == 0:
                 self._fetch()
                 self._check_whole()
@@ -176,25 +176,25 @@ class KubernetesRuntime:
     def _helm(self) -> Helm:
         return Helm(self.namespace, self.context)
 
-    def _followed(self, books: Books, watch: Watch) -> int:
+    def _followed(self, collector: LogCollector, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
-        answered, next_look, overseer = clock.now(), 0.0, Overseer(self.reach, self.release)
+        answered, next_look, controller_watch = clock.now(), 0.0, ControllerWatch(self.reach, self.release)
         while True:
             if clock.now() >= next_look:
                 try:
                     pods = self.reach.pods(self.release)
-                    books.follow(pods)
+                    collector.follow(pods)
                     jobs = self.reach.jobs(self.release)
                     code = _exit_code(pods, jobs)
                     answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
                     if code is not None:
                         return code
-                    for logged in overseer.look(pods, jobs):
+                    for logged in controller_watch.look(pods, jobs):
                         watch(logged)
                 except Unreachable as error:
                     self._give_up_after(answered, error)
-            self._show(books, watch, LOOK_S)
+            self._show(collector, watch, LOOK_S)
 
     def _give_up_after(self, answered: float, error: Unreachable) -> None:
         """Leave the run to itself when the API server has not answered for long."""
@@ -203,23 +203,23 @@ class KubernetesRuntime:
             text = f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on without being watched"
             raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release} when it is back") from None
 
-    def _drain(self, books: Books, watch: Watch) -> None:
+    def _drain(self, collector: LogCollector, watch: Watch) -> None:
         """Read the logs to their end, or until the hospitals hold."""
         deadline = clock.now() + DRAIN_S
-        while clock.now() < deadline and not (self._settled(books) and books.complete):
-            self._show(books, watch, LOOK_S)
+        while clock.now() < deadline and not (self._settled(collector) and collector.complete):
+            self._show(collector, watch, LOOK_S)
 
-    def _settled(self, books: Books) -> bool:
+    def _settled(self, collector: LogCollector) -> bool:
         try:
             pods = self.reach.pods(self.release)
         except Unreachable:
             return False
-        books.follow(pods)
+        collector.follow(pods)
         speaking = {name for name, pod in newest(pods).items() if pod.status.phase not in (*ENDED, "Pending")}
         return speaking <= self._holding
 
-    def _show(self, books: Books, watch: Watch, patience: float) -> None:
-        for logged in books.events(patience):
+    def _show(self, collector: LogCollector, watch: Watch, patience: float) -> None:
+        for logged in collector.events(patience):
             self._errors += [error] if (error := told(logged)) else []
             if isinstance(logged.what, events.Holding):
                 self._holding.add(logged.hospital)

@@ -2,6 +2,6 @@
 
 from fedskd_sim.transport.zeromq.hub import Hub
 from fedskd_sim.transport.zeromq.identity import Identity, Keys, Passwords, read
-from fedskd_sim.transport.zeromq.links import Goods, Links, Place, Receiver
+from fedskd_sim.transport.zeromq.links import Incoming, Links, Place, Receiver
 
-__all__ = ["Goods", "Hub", "Identity", "Keys", "Links", "Passwords", "Place", "Receiver", "read"]
+__all__ = ["Hub", "Identity", "Incoming", "Keys", "Links", "Passwords", "Place", "Receiver", "read"]

@@ -16,22 +16,22 @@ from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import (
     CONTROLLER,
     Ack,
+    Allocate,
     Answer,
+    Chunk,
     End,
     Forms,
     FromController,
     HopId,
     Later,
-    Parcel,
     Progress,
     Ready,
-    Room,
     Start,
     ToController,
     Traveller,
 )
-from fedskd_sim.transport.parcels import FRAMES, PARCEL_BYTES, Assembly, Sound, count, packed, taken_as_it_is
-from fedskd_sim.transport.wire import Limits, announced, bad, book, decode, encode, header, parcel, travellers
+from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, Assembly, Sound, count, packed, taken_as_it_is
+from fedskd_sim.transport.wire import Limits, announced, bad, chunk, decode, encode, header, limit_address_book, limit_travellers
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.sockets import Endpoint, take
 
@@ -56,23 +56,23 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Goods:
+class Incoming:
     """What may arrive, by the name of the model, the memory it arrives in, the number of hospitals, and what its numbers may be."""
 
     expected: Mapping[str, Forms]
-    room: Room
+    allocate: Allocate
     hospitals: int
     sound: Sound = taken_as_it_is
 
     @cached_property
     def limits(self) -> Limits:
         """Limit the headers of models."""
-        return travellers(self.expected)
+        return limit_travellers(self.expected)
 
     @cached_property
     def words(self) -> Limits:
         """Limit the controller's words."""
-        return book(self.hospitals)
+        return limit_address_book(self.hospitals)
 
     @property
     def queue(self) -> int:
@@ -105,19 +105,19 @@ class Receiver(Protocol):
 class Links:
     """A hospital's sockets. `address` is where its inbox really listens; `wake` may be called from other threads."""
 
-    def __init__(self, place: Place, goods: Goods) -> None:
+    def __init__(self, place: Place, incoming: Incoming) -> None:
         """Bind the inbox and connect to the controller.
 
         Raises:
             FedskdError: the inbox cannot be bound (see `Endpoint.listen`).
 
         """
-        self._goods = goods
+        self._incoming = incoming
         self._lock, self._closed = Lock(), False
         self._endpoint = Endpoint(place.name, place.keys)
         try:
-            self._inbox = self._endpoint.listen(place.bind, max(PARCEL_BYTES, goods.limits.size), FRAMES)
-            self._controller = self._endpoint.connect(place.controller, CONTROLLER, largest=goods.words.size)
+            self._inbox = self._endpoint.listen(place.bind, max(CHUNK_BYTES, incoming.limits.size), FRAMES)
+            self._controller = self._endpoint.connect(place.controller, CONTROLLER, largest=incoming.words.size)
         except FedskdError:
             self._endpoint.close()
             raise
@@ -203,7 +203,7 @@ class Links:
             return None
         if to not in self._links:
             address, public_key = self._book[to]
-            self._links[to] = self._endpoint.connect(address, to, public_key, queue=self._goods.queue)
+            self._links[to] = self._endpoint.connect(address, to, public_key, queue=self._incoming.queue)
         return self._links[to]
 
     def _speak(self) -> None:
@@ -230,25 +230,25 @@ class Links:
                 return
 
     def _arrival(self, sender: str, frames: list[memoryview], receiver: Receiver) -> Traveller | None:
-        """Take a header, a parcel or a call; gives the model that it completes. Raises WireError for what no member would send."""
-        kind, values = header(frames, self._goods.limits)
+        """Take a header, a chunk or a call; gives the model that it completes. Raises WireError for what no member would send."""
+        kind, values = header(frames, self._incoming.limits)
         if kind is Traveller:
             if len(frames) > 1:
                 raise bad("a model with its header in parts")
-            traveller, table = announced(values, self._goods.expected)
+            traveller, table = announced(values, self._incoming.expected)
             self._arriving.pop(sender, None)  # it begins anew
             if receiver.announced(traveller.hop, sender):
                 self._passing.pop(sender, None)
-                self._arriving[sender] = Assembly(traveller, table, self._goods.room, self._goods.sound)
+                self._arriving[sender] = Assembly(traveller, table, self._incoming.allocate, self._incoming.sound)
             else:
                 self._passing[sender] = traveller.hop
             return None
         if kind is Ready:
             self._answer(sender, frames, receiver)
             return None
-        if kind is not Parcel:
+        if kind is not Chunk:
             raise bad(f"{kind.__name__} from nowhere")
-        label = parcel(values)
+        label = chunk(values)
         if sender in self._arriving:
             return self._arriving[sender].add(label, frames[1:])
         if self._passing.get(sender) != label.hop:
@@ -259,7 +259,7 @@ class Links:
 
     def _word(self, frames: list[memoryview], receiver: Receiver) -> None:
         try:
-            message = decode(frames, self._goods.words)
+            message = decode(frames, self._incoming.words)
         except WireError as error:
             receiver.refused(CONTROLLER, error.message)
             return

@@ -44,7 +44,7 @@ AT_A_TIME = 4096
 """How many parts of a message that has too many are dropped at a time."""
 
 
-class Arrival(NamedTuple):
+class Received(NamedTuple):
     """A message and who sent it; of one with too many parts, some of which ``dropped`` counts, ``frames`` has none."""
 
     sender: str
@@ -67,7 +67,7 @@ class Inbox:
         self._routes: dict[str, bytes] = {}
         self._overlong: str | None = None
 
-    def receive(self, patience_ms: int = 0) -> Arrival | None:
+    def receive(self, patience_ms: int = 0) -> Received | None:
         """Take the next message; None: nothing came in ``patience_ms`` milliseconds."""
         try:
             return self._next()
@@ -87,7 +87,7 @@ class Inbox:
             raise
         return True
 
-    def _next(self) -> Arrival:
+    def _next(self) -> Received:
         if self._overlong is not None:
             return self._drop(self._overlong, 0)
         first = self.socket.recv(copy=False)
@@ -97,16 +97,16 @@ class Inbox:
             frame = self.socket.recv(copy=False)
             frames.append(frame.buffer)
             more = frame.more
-        return self._drop(sender, len(frames)) if more else Arrival(sender, frames)
+        return self._drop(sender, len(frames)) if more else Received(sender, frames)
 
-    def _drop(self, sender: str, dropped: int) -> Arrival:
+    def _drop(self, sender: str, dropped: int) -> Received:
         """Drop some parts; the rest is an arrival of its own, so that other duties are attended to in between."""
         more, most = True, dropped + AT_A_TIME
         while more and dropped < most:
             more = self.socket.recv(copy=False).more
             dropped += 1
         self._overlong = sender if more else None
-        return Arrival(sender, [], dropped)
+        return Received(sender, [], dropped)
 
     def _name(self, first: zmq.Frame) -> str:
         if not self._guarded:

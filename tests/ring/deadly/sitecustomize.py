@@ -75,8 +75,8 @@ def in_life(module: Any) -> None:
 
 def in_shell(module: Any) -> None:
     """Stop at what the machine asks for."""
-    soon = {"Register": "before_registration", "Leave": "goodbye"}
-    late = {"Send": "after_send", "Ack": "after_receipt"}
+    soon = {"Join": "before_registration", "Leave": "goodbye"}
+    late = {"Send": "after_send", "Ack": "after_acknowledgement"}
 
     def kind(effect: Any) -> str:
         return type(effect.answer if type(effect).__name__ == "Reply" else effect).__name__
@@ -96,7 +96,7 @@ def in_mailbox(module: Any) -> None:
 
 def in_work(module: Any) -> None:
     """Stop at the steps of a program."""
-    early = {"depart": "departing", "home": "evaluation", "ensemble": "council", "evaluation": "evaluation", "gather": "gathering"}
+    early = {"depart": "departing", "home": "evaluation", "ensemble": "ensemble", "evaluation": "evaluation", "gather": "gathering"}
     early |= {"homecoming": "homecoming", "reduce": "reducing"}
 
     def begins(_: Any, step: Any, *__: Any) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ from fedskd_sim.runtimes import found
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
-from fedskd_sim.runtimes.kubernetes.books import Books, once
 from fedskd_sim.runtimes.kubernetes.helm import Helm
+from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector, once
 from fedskd_sim.runtimes.kubernetes.pods import newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -120,13 +120,13 @@ def hops(folder: Path, name: str = "north") -> list[int]:
 
 def test_a_pod_replaced_before_the_start_takes_no_records_with_it(folder: Path) -> None:
     """The first pod of a hospital has only events to tell; the records of its successor are the hospital's."""
-    books = Books(Cluster({}), folder)
+    collector = LogCollector(Cluster({}), folder)
     for uid in ("1", "2"):
-        books.own(uid, "north")
-    books.sort("1", "north", event("starting"))
+        collector.own(uid, "north")
+    collector.sort("1", "north", event("starting"))
     for hop in (0, 1):
-        books.sort("2", "north", entry(record(hop)))
-    books.close()
+        collector.sort("2", "north", entry(record(hop)))
+    collector.close()
     assert hops(folder) == [0, 1]
     assert not (folder / "logs" / "north.aside").exists()
 
@@ -140,15 +140,15 @@ def test_in_whatever_order_logs_are_read_the_longest_life_is_the_hospitals(folde
     }
     draw = random.Random(0)
     for _ in range(40):
-        books = Books(Cluster({}), folder)
+        collector = LogCollector(Cluster({}), folder)
         for uid in lives:
-            books.own(uid, "north")
+            collector.own(uid, "north")
         left = {uid: iter(told) for uid, told in lives.items()}
         order = [uid for uid, told in lives.items() for _ in told]
         draw.shuffle(order)
         for uid in order:
-            books.sort(uid, "north", entry(next(left[uid])))
-        books.close()
+            collector.sort(uid, "north", entry(next(left[uid])))
+        collector.close()
         assert hops(folder) == [0, 1, 2]
         aside = (folder / "logs" / "north.aside").read_text().splitlines()
         assert sorted(aside) == sorted(to_line(told) for uid in "13" for told in lives[uid])
@@ -204,11 +204,11 @@ def test_a_hospital_is_over_when_its_newest_pod_is(folder: Path) -> None:
     pods = [pod("2", age=30), pod("1", phase="Failed"), pod("3", "south", "Succeeded"), pod("0", "south", age=-5)]
     place = following(Cluster({name: [] for name in "0123"}, *pods), folder)
     assert {name: found.metadata.uid for name, found in newest(pods).items()} == {"north": "2", "south": "3"}
-    books = Books(place.reach, folder)
-    assert not place._settled(books)
+    collector = LogCollector(place.reach, folder)
+    assert not place._settled(collector)
     place._holding.add("north")
-    assert place._settled(books)
-    books.close()
+    assert place._settled(collector)
+    collector.close()
     assert place._pod_of("north") == "pod-2"
     with pytest.raises(LookupError, match="has left"):
         place._pod_of("south")

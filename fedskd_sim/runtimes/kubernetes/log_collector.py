@@ -31,7 +31,7 @@ ENTRIES = ("records", "samples", "timings")
 
 
 @dataclass
-class Books:
+class LogCollector:
     """Follows every pod it is shown, once; `events` hands out what was read since the last call.
 
     A file that an earlier reading has left is written anew as soon as there is something to write to it, and not before.
@@ -164,18 +164,18 @@ def once(reach: Reach, release: str, folder: Path) -> list[str]:
         Unreachable, ApiException: the pods cannot even be listed.
 
     """
-    books = Books(reach, folder)
-    with closing(books):
-        return list(_read_all(reach, release, books))
+    collector = LogCollector(reach, folder)
+    with closing(collector):
+        return list(_read_all(reach, release, collector))
 
 
-def _read_all(reach: Reach, release: str, books: Books) -> Iterator[str]:
+def _read_all(reach: Reach, release: str, collector: LogCollector) -> Iterator[str]:
     for pod in sorted(reach.pods(release), key=lambda pod: pod.metadata.creation_timestamp):
         name = pod.metadata.labels.get(HOSPITAL, CONTROLLER)
         if pod.status.phase not in ("Pending", "Unknown"):
-            books.own(pod.metadata.uid, name)
+            collector.own(pod.metadata.uid, name)
             try:
                 for line in reach.lines(pod.metadata.name, follow=False):
-                    books.sort(pod.metadata.uid, name, line)
+                    collector.sort(pod.metadata.uid, name, line)
             except (Unreachable, ApiException) as error:  # one log of a lost node must not hide all others
                 yield f"{name}: its log cannot be read now: {error}"

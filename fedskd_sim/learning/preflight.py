@@ -22,8 +22,8 @@ from fedskd_sim.errors import (
     ScenarioError,
     UnknownArchitecture,
 )
+from fedskd_sim.learning.buildable import check_architecture
 from fedskd_sim.learning.data import facts
-from fedskd_sim.learning.fit import built
 from fedskd_sim.learning.geometry import difference
 from fedskd_sim.learning.models import (
     AXES,
@@ -38,7 +38,7 @@ from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospi
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
 
-def problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None) -> Iterator[FedskdError]:
+def find_problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None) -> Iterator[FedskdError]:
     """Find everything wrong with a scenario that takes its models and its data to find out.
 
     Args:
@@ -198,7 +198,7 @@ def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...]
         return
     shape = shape_of(found)
     try:
-        yield from built(chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None)
+        yield from check_architecture(chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None)
     except FedskdError as error:
         error.key = (*key, *error.key)
         yield error

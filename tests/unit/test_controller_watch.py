@@ -9,8 +9,8 @@ import pytest
 from kubernetes.client import V1Job, V1Pod
 
 from fedskd_sim.errors import PodCannotStart
-from fedskd_sim.runtimes.kubernetes import overseer as overseers
-from fedskd_sim.runtimes.kubernetes.overseer import MOST_DEATHS, PATIENCE_S, Overseer
+from fedskd_sim.runtimes.kubernetes import controller_watch as controller_watches
+from fedskd_sim.runtimes.kubernetes.controller_watch import MOST_DEATHS, PATIENCE_S, ControllerWatch
 from fedskd_sim.runtimes.kubernetes.runtime import _exit_code
 
 CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}
@@ -54,8 +54,8 @@ class Reach:
 
 
 @pytest.fixture
-def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Overseer, float, list[V1Pod]], list[str]]:
-    """Let an overseer look some seconds later; gives what it says."""
+def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[ControllerWatch, float, list[V1Pod]], list[str]]:
+    """Let a controller watch look some seconds later; gives what it says."""
 
     class Clock:
         time = 0.0
@@ -66,17 +66,17 @@ def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[Overseer, float, list[V1
         unix = now
 
     clock = Clock()
-    monkeypatch.setattr(overseers, "clock", clock)
+    monkeypatch.setattr(controller_watches, "clock", clock)
 
-    def look(seer: Overseer, seconds: float, pods: list[V1Pod]) -> list[str]:
+    def look(seer: ControllerWatch, seconds: float, pods: list[V1Pod]) -> list[str]:
         clock.time += seconds
         return [logged.what.reason for logged in seer.look(pods, [job()])]
 
     return look
 
 
-def seer(words: str = "") -> Overseer:
-    return Overseer(Reach(words), "two")  # type: ignore[arg-type]
+def seer(words: str = "") -> ControllerWatch:
+    return ControllerWatch(Reach(words), "two")  # type: ignore[arg-type]
 
 
 WAITS = pod(1, "Pending", controller={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
@@ -84,30 +84,30 @@ WAITS = pod(1, "Pending", controller={"waiting": {"reason": "ImagePullBackOff", 
 
 def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -> None:
     """A quota, a registry: the user reads the cluster's words at once, and not again every second."""
-    for overseer, pods, words in ((seer(QUOTA), [], "limits.cpu"), (seer(), [WAITS], "no such image")):
-        (told,) = after(overseer, 1, pods)
+    for controller_watch, pods, words in ((seer(QUOTA), [], "limits.cpu"), (seer(), [WAITS], "no such image")):
+        (told,) = after(controller_watch, 1, pods)
         assert words in told
-        assert after(overseer, 1, pods) == []
+        assert after(controller_watch, 1, pods) == []
         with pytest.raises(PodCannotStart, match=words):
-            after(overseer, PATIENCE_S + 1, pods)
+            after(controller_watch, PATIENCE_S + 1, pods)
 
 
 def test_what_cannot_heal_ends_a_run_at_once(after: Callable) -> None:
     """A limit of the namespace that the controller is over is over it every time; so is a controller that dies again and again."""
     deaths = [ended(number, 1) for number in range(MOST_DEATHS)]
-    for overseer, pods, words in ((seer(LIMITS), [], "maximum memory"), (seer(), deaths, "exit code 1")):
+    for controller_watch, pods, words in ((seer(LIMITS), [], "maximum memory"), (seer(), deaths, "exit code 1")):
         with pytest.raises(PodCannotStart, match=words):
-            after(overseer, 1, pods)
+            after(controller_watch, 1, pods)
 
 
 def test_a_controller_at_work_is_left_alone(after: Callable) -> None:
     """Nothing is said of one that runs, and patience begins anew with every one that did."""
-    overseer = seer()
+    controller_watch = seer()
     at_work = pod(1, "Running", controller={"running": {}})
-    assert after(overseer, PATIENCE_S * 2, [at_work]) == []
-    assert len(after(overseer, PATIENCE_S - 1, [WAITS])) == 1
-    assert after(overseer, PATIENCE_S - 1, [at_work]) == []
-    assert len(after(overseer, PATIENCE_S - 1, [WAITS])) == 1
+    assert after(controller_watch, PATIENCE_S * 2, [at_work]) == []
+    assert len(after(controller_watch, PATIENCE_S - 1, [WAITS])) == 1
+    assert after(controller_watch, PATIENCE_S - 1, [at_work]) == []
+    assert len(after(controller_watch, PATIENCE_S - 1, [WAITS])) == 1
 
 
 def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:

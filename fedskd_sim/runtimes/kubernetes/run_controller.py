@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError, HopTimeout, PodCannotStart, ReceiptTimeout, RegistrationTimeout
+from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HopTimeout, PodCannotStart, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
@@ -22,8 +22,8 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, started_before
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
 from fedskd_sim.runtimes.kubernetes.pods import finished
-from fedskd_sim.runtimes.kubernetes.roster import OWN_WORD_S, Roster
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.scenario import Loaded, raise_all, spaceless
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -34,15 +34,15 @@ STUCK = 0.5
 """What the cluster tries again may fail for this part of the time until all must be up."""
 COMPLAINTS_S = 3.0
 COMPONENT = "app.kubernetes.io/component=hospital"
-CONSEQUENCES = (HopTimeout.exit_code, ReceiptTimeout.exit_code)
+CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
 
 
 @dataclass
-class Attentive:
+class PodAwareHub:
     """The controller's transport: what hospitals say, and what their pods show."""
 
     hub: Hub
-    roster: Roster
+    pod_tracker: PodTracker
 
     def send(self, to: str, message: FromController) -> None:
         """Send a word to a hospital."""
@@ -52,7 +52,7 @@ class Attentive:
         """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
         deadline = clock.now() + timeout
         while True:
-            concluded = self.roster.conclusion()
+            concluded = self.pod_tracker.conclusion()
             if concluded:
                 return concluded
             left = deadline - clock.now()
@@ -66,7 +66,7 @@ class Attentive:
         """Give a hospital that has waited in vain for another a moment until its pod's end is known: that is the cause."""
         deadline = clock.now() + OWN_WORD_S
         while isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline:
-            concluded = self.roster.conclusion()
+            concluded = self.pod_tracker.conclusion()
             if isinstance(concluded, Failed):
                 return concluded
             clock.sleep(LOOK_S / 5)
@@ -78,26 +78,26 @@ class Attentive:
 
 
 @dataclass
-class Conductor:
+class RunController:
     """Leads one run in a cluster."""
 
     plan: Plan
     loaded: Loaded
     log: EventLog
     cluster: Cluster
-    roster: Roster
+    pod_tracker: PodTracker
 
-    def conduct(self, keys: Keys) -> None:
+    def control(self, keys: Keys) -> None:
         """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
         started = started_before(self.cluster.jobs(), self.plan.controller)
-        with closing(Attentive(Hub(self.plan.bind, keys), self.roster)) as transport:
+        with closing(PodAwareHub(Hub(self.plan.bind, keys), self.pod_tracker)) as transport:
             self.log.event(events.Listening(self.plan.hub))
             controller = Controller(self.loaded.scenario, self.plan.run, transport, self.log, self._mark)
             if started is None:
                 self._await_earlier_runs()
                 self._make_hospitals()
             else:
-                self.roster.took_part = started.pods
+                self.pod_tracker.took_part = started.pods
                 self.log.event(events.Resumed(started.time))
                 names = self.loaded.scenario.names
                 controller.resume({name: self.plan.address(name) for name in names}, keys.members)
@@ -107,7 +107,7 @@ class Conductor:
                 end = controller.serve()
             except FedskdError as error:
                 if isinstance(error, RegistrationTimeout):
-                    error.message += f" ({self.roster.summary()})"
+                    error.message += f" ({self.pod_tracker.summary()})"
                 self._sweep()
                 raise
             finally:
@@ -131,14 +131,14 @@ class Conductor:
     def _sweep(self) -> None:
         """Leave no hospital behind that would wait for a run which has failed: a Job whose pod crashed makes another one."""
         deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
-        while clock.now() < deadline and self.roster.running():
+        while clock.now() < deadline and self.pod_tracker.running():
             clock.sleep(LOOK_S)
         for found in self.cluster.jobs():
             if found.metadata.name != self.plan.controller and not finished(found):
                 self.cluster.suspend(found.metadata.name)
 
     def _mark(self) -> None:
-        self.roster.took_part = self.cluster.mark_started(self.plan.controller)
+        self.pod_tracker.took_part = self.cluster.mark_started(self.plan.controller)
 
     def _await_earlier_runs(self) -> None:
         """Wait, bounded, until hospitals of an earlier run of this release have gone: they hold their GPUs until then."""
@@ -151,7 +151,7 @@ class Conductor:
     def _watch(self) -> None:
         try:
             for kind, pod in self.cluster.pods():
-                self.roster.saw(kind, pod)
+                self.pod_tracker.saw(kind, pod)
         except Exception as error:  # noqa: BLE001 - the run needs no watch, and its log must say that it is blind now
             self.log.event(events.Blind(str(error)))
 
@@ -159,13 +159,13 @@ class Conductor:
         """Look at the events of Jobs as long as a hospital has no pod."""
         by_job = {self.plan.job(name): name for name in self.loaded.scenario.names}
         clock.sleep(COMPLAINTS_S)
-        while missing := set(self.roster.without_pod()):
+        while missing := set(self.pod_tracker.without_pod()):
             found = {by_job[name]: text for name, text in self.cluster.complaints().items() if by_job.get(name) in missing}
-            self.roster.refused(found)
+            self.pod_tracker.refused(found)
             clock.sleep(COMPLAINTS_S)
 
 
-def conduct(folder: Path, secret: Path) -> None:
+def control(folder: Path, secret: Path) -> None:
     """Be the controller of a cluster's run.
 
     Args:
@@ -189,9 +189,9 @@ def conduct(folder: Path, secret: Path) -> None:
             raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
             selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
             kept = {name: plan.startup_seconds for name in names if loaded.scenario.custody.enabled and plan.custody(name)}
-            roster = Roster(names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept)
+            pod_tracker = PodTracker(names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept)
             keys: Any = order.read_keys(loaded.scenario)
-            Conductor(plan, loaded, log, Cluster(plan.namespace, selector), roster).conduct(keys)
+            RunController(plan, loaded, log, Cluster(plan.namespace, selector), pod_tracker).control(keys)
         except FedskdError as error:
             log_error(log, loaded.placed(error))
             raise

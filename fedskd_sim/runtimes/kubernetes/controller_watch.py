@@ -21,7 +21,7 @@ MOST_DEATHS = 3
 
 
 @dataclass
-class Overseer:
+class ControllerWatch:
     """Tells why a run's controller does not run, and when there is no more hope that it will."""
 
     reach: Reach

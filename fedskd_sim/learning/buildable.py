@@ -25,7 +25,7 @@ MOST_PARAMETERS = 500_000_000
 MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
 
 
-def built(
+def check_architecture(
     chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], algorithm: Algorithm, *, atlas: bool
 ) -> Iterator[FedskdError]:
     """Build an architecture without values; raises what its package or its file of weights has wrong, with a key inside its own."""
@@ -109,16 +109,16 @@ def _grids(
     algorithm: FedSKD, built: tuple[Architecture, ImageShape, Outline], key: tuple[Key, ...], *, atlas: bool
 ) -> Iterator[FedskdError]:
     """Compare the similarity's grids with the feature maps; an atlas needs no grid of regions."""
-    similarity, lock, (chosen, shape, seen) = algorithm.similarity, algorithm.lock, built
+    similarity, own, (chosen, shape, seen) = algorithm.similarity, algorithm.self_distillation, built
     at = f"of {chosen.name} at {shape.size} pixels"
     pixels, regions = seen.at(similarity.pixel_tap), seen.at(similarity.region_tap)
     most = min(pixels[1:])
-    if (similarity.pixel or lock.pixel) and similarity.pixel_grid and similarity.pixel_grid > most:
+    if (similarity.pixel or own.pixel) and similarity.pixel_grid and similarity.pixel_grid > most:
         text = f"pixel_grid {similarity.pixel_grid} is finer than the {MAPS[similarity.pixel_tap]} map {at}, {_cells(pixels)}"
         fix = f"set algorithm.similarity.pixel_grid to {most} or less, or choose another architecture"
         yield RegionGridTooLarge(text, key=key, fix=fix)
     most = min(regions[1:])
-    if (similarity.region or lock.region) and similarity.region_grid > most and not atlas:
+    if (similarity.region or own.region) and similarity.region_grid > most and not atlas:
         text = f"region_grid {similarity.region_grid} is finer than the {MAPS[similarity.region_tap]} map {at}, {_cells(regions)}"
         larger = minimum_input(chosen, shape.channels) if similarity.region_grid <= SMALLEST_REGIONS else None
         if larger:

@@ -24,7 +24,7 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning.admission import problems
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import ham10000
 from fedskd_sim.scenario import Ham10000, load, raise_all
 
@@ -64,7 +64,7 @@ def arrays(**changes: object) -> dict[str, object]:
 
 def check(path: Path, folder: Path | None = None) -> None:
     loaded = load(path)
-    raise_all(loaded.document, problems(loaded.scenario, folder))
+    raise_all(loaded.document, find_problems(loaded.scenario, folder))
 
 
 CASES = {
@@ -166,7 +166,7 @@ def test_a_grid_of_a_level_that_is_off_does_not_matter(scenario_file: Callable) 
     [
         ("{pixel_grid: 8}", "{pixel_grid: 8, pixel_tap: deep}", "pixel_grid 8 is finer"),
         ("{region_grid: 8, region_tap: mid}", "{region_grid: 8}", "region_grid 8 is finer"),
-        ("{region: 0, region_grid: 8}", "{region: 0, region_grid: 8}\n  lock: {region: 1}", "region_grid 8 is finer"),
+        ("{region: 0, region_grid: 8}", "{region: 0, region_grid: 8}\n  self_distillation: {region: 1}", "region_grid 8 is finer"),
     ],
 )
 def test_a_grid_has_to_fit_the_map_that_its_level_compares(

@@ -1,4 +1,4 @@
-"""A hospital's paper work: what its machine does becomes records, timings, metrics and log lines here, and nowhere else."""
+"""What a hospital reports: whatever its machine does becomes records, timings, metrics and log lines here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.member.tally import Tally
+from fedskd_sim.member.throttle import Throttle
 from fedskd_sim.messages import Transfer
 from fedskd_sim.observe import events
 from fedskd_sim.observe.metrics import HospitalMetrics
@@ -18,7 +18,7 @@ from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Stop
 
 
-class Books(Protocol):
+class RecordSink(Protocol):
     """Where records and timings go; see `fedskd_sim.records.Ledger`."""
 
     def add(self, entry: Record | Timing | SampleCounts) -> None:
@@ -29,16 +29,16 @@ class Books(Protocol):
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The books of one hospital; without ``metrics`` nothing is counted, ``log`` takes events, ``peak`` tells memory in bytes."""
+class Reporter:
+    """What one hospital reports; without ``metrics`` nothing is counted, ``log`` takes events, ``peak`` tells memory in bytes."""
 
     scenario: Scenario
     name: str
-    books: Books
+    ledger: RecordSink
     log: Callable[[events.Event], Any]
     metrics: HospitalMetrics | None = None
     peak: Callable[[], int] = field(default=lambda: 0)
-    refusals: Tally = field(default_factory=Tally)
+    refusals: Throttle = field(default_factory=Throttle)
 
     def phase(self, name: str, round_: int | None = None) -> None:
         """Say what the hospital does now."""
@@ -59,7 +59,7 @@ class Desk:
 
     def finished(self, record: Record) -> None:
         """Note that a step has ended, with its record."""
-        self.books.add(record)
+        self.ledger.add(record)
         if self.metrics:
             self.metrics.finished(record)
         accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else None
@@ -70,18 +70,18 @@ class Desk:
         """Note that something of a stop took from ``start`` (UNIX seconds) until now."""
         end = clock.unix()
         place = (self.name, stop.model, stop.round, stop.hop)
-        self.books.add(Timing(what, *place, start, end, peak_bytes=self.peak()))  # type: ignore[arg-type]
+        self.ledger.add(Timing(what, *place, start, end, peak_bytes=self.peak()))  # type: ignore[arg-type]
         if self.metrics:
             self.metrics.took(what, end - start)
 
     def resumed(self, start: float) -> None:
         """Note that this life goes on from an earlier one, and since when (UNIX seconds) it has got ready for that."""
-        self.books.add(Timing("resumed", self.name, self.name, 0, 0, start, clock.unix(), peak_bytes=self.peak()))
+        self.ledger.add(Timing("resumed", self.name, self.name, 0, 0, start, clock.unix(), peak_bytes=self.peak()))
 
     def transferred(self, transfer: Transfer) -> None:
         """Note a confirmed departure."""
         place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)
-        self.books.add(Timing("transfer", *place, transfer.start, transfer.end, transfer.bytes, to=transfer.to))
+        self.ledger.add(Timing("transfer", *place, transfer.start, transfer.end, transfer.bytes, to=transfer.to))
         if self.metrics:
             self.metrics.transferred(transfer)
 

@@ -10,8 +10,8 @@ SPEAKERS = 4096
 """So many are counted apart; where names cannot be trusted there is no end of them."""
 
 
-class Tally:
-    """Counts by speaker."""
+class Throttle:
+    """Counts what every speaker has said, and thins out what is written down of it."""
 
     def __init__(self) -> None:
         """Nobody has said anything yet."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedskd_sim.messages import Done, Failed, Message, Progress
-from fedskd_sim.runtimes.kubernetes import conductor
+from fedskd_sim.runtimes.kubernetes import run_controller
 from fedskd_sim.transport import NothingReceived
 
 
@@ -27,7 +27,7 @@ class Clock:
 
 @dataclass
 class Words:
-    """A hub that has some words waiting, or a roster that comes to its conclusions after a while."""
+    """A hub that has some words waiting, or a pod tracker that comes to its conclusions after a while."""
 
     waiting: list[Message]
     clock: Clock = field(default_factory=Clock)
@@ -46,7 +46,7 @@ class Words:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Put a clock of the test's own into the controller."""
     made = Clock()
-    monkeypatch.setattr(conductor, "clock", made)
+    monkeypatch.setattr(run_controller, "clock", made)
     return made
 
 
@@ -55,7 +55,7 @@ def hear(clock: Clock) -> Any:
     """Say something to the controller while a conclusion is on its way."""
 
     def attend(said: Message, concluded: list[Message]) -> Message:
-        return conductor.Attentive(Words([said]), Words(concluded, clock, delay=clock.now() + 1)).receive(5)
+        return run_controller.PodAwareHub(Words([said]), Words(concluded, clock, delay=clock.now() + 1)).receive(5)
 
     return attend
 
@@ -71,7 +71,7 @@ def test_a_time_out_alone_stands(hear: Any, clock: Clock) -> None:
     """Where no pod has died, the time-out is passed on after a moment."""
     late = Failed(1, "south", 40, "waited")
     assert hear(late, []) == late
-    assert conductor.OWN_WORD_S <= clock.now() < conductor.OWN_WORD_S + conductor.LOOK_S
+    assert run_controller.OWN_WORD_S <= clock.now() < run_controller.OWN_WORD_S + run_controller.LOOK_S
     assert hear(late, [Done(1, "east")]) == late
 
 

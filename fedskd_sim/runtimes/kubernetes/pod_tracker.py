@@ -22,7 +22,7 @@ OWN_WORD_S = 3.0
 
 
 @dataclass
-class Entry:
+class TrackedPod:
     """The newest pod of a hospital, and since when it is as it is."""
 
     uid: str
@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass
-class Roster:
+class PodTracker:
     """Keeps one entry per hospital; fed by one thread, asked by another."""
 
     names: tuple[str, ...]
@@ -45,7 +45,7 @@ class Roster:
     """Hospitals that outlive their pods, on claims, and the seconds within which their next pod must run."""
     took_part: Mapping[str, str] | None = None
     """The beginning of the identity of every hospital's pod at the start, once there was one."""
-    _pods: dict[str, Entry] = field(default_factory=dict)
+    _pods: dict[str, TrackedPod] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
 
@@ -62,7 +62,7 @@ class Roster:
             gone = kind == "DELETED"
             same = entry and entry.uid == pod.metadata.uid and entry.finding.standing == found.standing and entry.gone == gone
             since = entry.since if entry and same else clock.now()
-            self._pods[name] = Entry(pod.metadata.uid, found, since, created, gone)
+            self._pods[name] = TrackedPod(pod.metadata.uid, found, since, created, gone)
         if not same or (entry and entry.finding.text != found.text):
             standing = "gone" if gone else found.standing
             self.log.event(events.Pod(name, standing, found.text, pod.spec.node_name or ""))
@@ -71,7 +71,7 @@ class Roster:
         """Take in why hospitals have no pod at all, by hospital."""
         with self._lock:
             new = {name: refusal(text) for name, text in complaints.items() if name not in self._pods}
-            self._pods |= {name: Entry("", found, clock.now(), 0.0) for name, found in new.items()}
+            self._pods |= {name: TrackedPod("", found, clock.now(), 0.0) for name, found in new.items()}
         for name, found in new.items():
             self.log.event(events.Pod(name, found.standing, found.text, ""))
 
@@ -105,7 +105,7 @@ class Roster:
         told = [f"{name}: {found.text or found.standing}" for name, found in waiting.items()]
         return "; ".join(told + [f"{name}: no pod" for name in missing])
 
-    def _conclude(self, name: str, entry: Entry) -> Failed | Done | None:
+    def _conclude(self, name: str, entry: TrackedPod) -> Failed | Done | None:
         found, waited = entry.finding, clock.now() - entry.since
         if found.standing == "succeeded":
             return Done(FIRST_EPOCH, name)

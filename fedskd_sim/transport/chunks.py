@@ -1,8 +1,8 @@
-"""A model on its way over a link: its header, then its bytes in parcels of at most two mebibytes; pure.
+"""A model on its way over a link: its header, then its bytes in chunks of at most two mebibytes; pure.
 
 While one end still sends, the other has copied and checked what has arrived (tests/benchmarks/hop.py). Both ends cut a model by
-the table of its header alone. A parcel is a header with its number and one raw frame per tensor in it, or per part of one; small
-tensors that follow one another share a frame. The last parcel has the digest of them all.
+the table of its header alone. A chunk is a header with its number and one raw frame per tensor in it, or per part of one; small
+tensors that follow one another share a frame. The last chunk has the digest of them all.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fedskd_sim.errors import DigestMismatch
-from fedskd_sim.messages import Buffer, Fingerprint, Forms, Message, Parcel, Room, Spec, TensorSpec, Traveller, bytes_of, spec
-from fedskd_sim.transport.wire import Frame, Limits, announced, bad, decode, encode, header, parcel
+from fedskd_sim.messages import Allocate, Buffer, Chunk, Fingerprint, Forms, Message, Spec, TensorSpec, Traveller, bytes_of, spec
+from fedskd_sim.transport.wire import Frame, Limits, announced, bad, chunk, decode, encode, header
 
-PARCEL_BYTES = 2 << 20
+CHUNK_BYTES = 2 << 20
 """Of 1 to 8 MiB, 1 and 2 were fastest, and 2 need fewer messages; less than 1 was slower in a prototype."""
 SMALL_BYTES = 64 << 10
 """Smaller pieces are copied on their way out anyway."""
-FRAMES = 2 + 2 * PARCEL_BYTES // SMALL_BYTES
-"""The most frames that any parcel has: its header, larger pieces, and small ones joined before, between and behind them."""
+FRAMES = 2 + 2 * CHUNK_BYTES // SMALL_BYTES
+"""The most frames that any chunk has: its header, larger pieces, and small ones joined before, between and behind them."""
 
 
 class Piece(NamedTuple):
@@ -33,31 +33,31 @@ class Piece(NamedTuple):
 
 
 Cut = Sequence[Sequence[Sequence[Piece]]]
-"""The pieces of every frame of every parcel; of the same table always the same one, so do not write to it."""
+"""The pieces of every frame of every chunk; of the same table always the same one, so do not write to it."""
 
 
 def cut(table: Spec) -> Cut:
-    """Share tensors out to parcels and frames, in order: every tensor to one, empty ones too, and to at least one parcel."""
-    return _cut(tuple(table.items()), PARCEL_BYTES)
+    """Share tensors out to chunks and frames, in order: every tensor to one, empty ones too, and to at least one chunk."""
+    return _cut(tuple(table.items()), CHUNK_BYTES)
 
 
 @lru_cache(maxsize=128)
 def _cut(table: tuple[tuple[str, TensorSpec], ...], most: int) -> Cut:
-    parcels: list[list[list[Piece]]] = [[]]
+    chunks: list[list[list[Piece]]] = [[]]
     left, joins = most, False
     for name, form in table:
         end, whole = -1, bytes_of(form)
         while end < whole:
             if not left:
-                parcels.append([])
+                chunks.append([])
                 left, joins = most, False
             start, end = max(end, 0), min(whole, max(end, 0) + left)
             small = end - start < SMALL_BYTES
             if not (small and joins):
-                parcels[-1].append([])
-            parcels[-1][-1].append(Piece(name, start, end))
+                chunks[-1].append([])
+            chunks[-1][-1].append(Piece(name, start, end))
             left, joins = left - (end - start), small
-    return parcels
+    return chunks
 
 
 def count(table: Spec) -> int:
@@ -66,13 +66,13 @@ def count(table: Spec) -> int:
 
 
 def packed(message: Message) -> Iterator[list[Frame]]:
-    """Write a message as it goes over a link, a traveller in parcels; only small pieces are copied from the sender's memory."""
+    """Write a message as it goes over a link, a traveller in chunks; only small pieces are copied from the sender's memory."""
     yield encode(message)
     if isinstance(message, Traveller):
-        yield from _parcels(message)
+        yield from _chunks(message)
 
 
-def _parcels(traveller: Traveller) -> Iterator[list[Frame]]:
+def _chunks(traveller: Traveller) -> Iterator[list[Frame]]:
     table = spec(traveller.weights)
     data = {name: memoryview(buffer.data) for name, buffer in traveller.weights.items()}
     mark = None if traveller.digest else Fingerprint(table)
@@ -83,7 +83,7 @@ def _parcels(traveller: Traveller) -> Iterator[list[Frame]]:
             for frame in frames:
                 mark.add(frame)
         last = (mark.text() if mark else traveller.digest) if number == len(plan) else ""
-        yield [*encode(Parcel(traveller.hop, number, last)), *frames]
+        yield [*encode(Chunk(traveller.hop, number, last)), *frames]
 
 
 def _joined(views: list[memoryview]) -> Frame:
@@ -102,20 +102,20 @@ def taken_as_it_is(dtype: str, data: memoryview) -> bool:  # noqa: ARG001 - the 
 class Assembly:
     """A traveller that is arriving."""
 
-    def __init__(self, traveller: Traveller, table: Spec, room: Room, sound: Sound = taken_as_it_is) -> None:
-        """Wait for the first parcel; see `announced` for the arguments. Memory is asked for as tensors begin."""
-        self._traveller, self._table, self._room, self._sound = traveller, table, room, sound
+    def __init__(self, traveller: Traveller, table: Spec, allocate: Allocate, sound: Sound = taken_as_it_is) -> None:
+        """Wait for the first chunk; see `announced` for the arguments. Memory is asked for as tensors begin."""
+        self._traveller, self._table, self._allocate, self._sound = traveller, table, allocate, sound
         self._unsound = ""
         self._plan = cut(table)
         self._mark = Fingerprint(table)
         self._memory: dict[str, memoryview] = {}
         self._taken = 0
 
-    def add(self, label: Parcel, frames: Sequence[Frame]) -> Traveller | None:
-        """Copy the next parcel's frames to where they belong; gives the traveller when it was the last.
+    def add(self, label: Chunk, frames: Sequence[Frame]) -> Traveller | None:
+        """Copy the next chunk's frames to where they belong; gives the traveller when it was the last.
 
         Raises:
-            BadMessage: another parcel than the next one, frames of other sizes than the table says, or unsound numbers.
+            BadMessage: another chunk than the next one, frames of other sizes than the table says, or unsound numbers.
             DigestMismatch: the weights are not the ones that were sent.
 
         """
@@ -135,14 +135,14 @@ class Assembly:
         place = 0
         for name, start, end in pieces:
             if start == 0:
-                self._memory[name] = self._room(self._traveller.hop.model, name, bytes_of(self._table[name]))
+                self._memory[name] = self._allocate(self._traveller.hop.model, name, bytes_of(self._table[name]))
             self._memory[name][start:end] = frame[place : place + end - start]
             place += end - start
             form = self._table[name]
             if end == bytes_of(form) and not self._sound(form.dtype, self._memory[name]):  # while it is still in the cache
                 self._unsound = self._unsound or name
 
-    def _finished(self, label: Parcel) -> Traveller:
+    def _finished(self, label: Chunk) -> Traveller:
         traveller = self._traveller
         if self._mark.text() != label.digest:
             text = f"the weights of {traveller.hop.model!r} from {traveller.sender!r} changed on the way"
@@ -153,17 +153,17 @@ class Assembly:
         return replace(traveller, digest=label.digest, weights=weights)
 
 
-def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], room: Room, limits: Limits) -> Message:
+def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], allocate: Allocate, limits: Limits) -> Message:
     """Undo `packed`; raises as `decode`, `announced` and `Assembly.add`."""
     kind, values = header(messages[0], limits)
     if kind is not Traveller:
         return decode(messages[0], limits)
-    assembly = Assembly(*announced(values, expected), room)
+    assembly = Assembly(*announced(values, expected), allocate)
     for label, *frames in messages[1:]:
         kind, values = header([label])
-        if kind is not Parcel:
+        if kind is not Chunk:
             break
-        arrived = assembly.add(parcel(values), frames)
+        arrived = assembly.add(chunk(values), frames)
         if arrived:
             return arrived
-    raise bad("a model ends before its last parcel")
+    raise bad("a model ends before its last chunk")
