@@ -233,13 +233,14 @@ def test_bad_values_have_words_of_their_own(scenario: Path, tmp_path: Path) -> N
         assert f'the release name "{release}"' in refused(scenario, release=release)
     assert "North_1" in refused(named)
     assert "which is no hospital of the scenario; it has north" in refused(
-        scenario, "--set", "hospitals.overrides.west.priorityClassName=x"
+        scenario, "--set", "hospitals.overrides.west.sizeLimit=1Gi"
     )
     assert "'gpus' not allowed" in refused(scenario, "--set", "hospitals.defaults.gpus=1")
     assert "/hospitals/defaults/requests/cpu" in refused(scenario, "--set", "hospitals.defaults.requests.cpu=lots")
     assert "/hospitals/defaults/data" in refused(
         scenario, "--set", "hospitals.defaults.data.claim=a,hospitals.defaults.data.hostPath=/a"
     )
+    assert "/hospitals/defaults/pod/hostname" in refused(scenario, "--set", "hospitals.defaults.pod.hostname=other")
     assert "41 characters" in refused(scenario, release="r" * 41)
 
 
@@ -274,6 +275,8 @@ def known_to(schema: dict[str, Any], part: dict[str, Any], place: str = "") -> s
         part = schema["$defs"][part["$ref"].rpartition("/")[2]]
     found = set()
     for key, inner in part.get("properties", {}).items():
+        if inner is False:  # forbidden on purpose
+            continue
         found |= {f"{place}{key}"} | known_to(schema, inner, f"{place}{key}.")
     return found
 
@@ -283,13 +286,13 @@ def test_schema_and_values_are_in_step() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     values = keys_of(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
     known = known_to(schema, schema)
-    free = ("metrics.dashboard.labels.", "controller.resources.")
+    free = ("metrics.dashboard.labels.", "controller.resources.", "hospitals.defaults.gpu.pod.")
     assert {key for key in values if not key.startswith(free)} <= known
     without_default = (
         "global",
         "hospitals.defaults.data.",
-        "hospitals.defaults.affinity.",
-        "controller.affinity.",
         "controller.resources.limits.cpu",
+        "controller.resources.limits.ephemeral-storage",
+        "controller.resources.requests.ephemeral-storage",
     )
     assert {key for key in known if not key.startswith(without_default)} <= values

@@ -175,7 +175,7 @@ def test_a_release_that_is_installed_again_goes_on_from_its_claims(bed: Bed) -> 
 def gathering(bed: Bed) -> tuple[Run, str]:
     """Install a run whose h0 waits for a label that no node has yet."""
     label = f"fedskd.io/test-{token_hex(3)}"
-    waiting = {"h0": {"nodeSelector": {label: "yes"}}}
+    waiting = {"h0": {"pod": {"nodeSelector": {label: "yes"}}}}
     return bed.install(placebo(3, rounds=2), overrides=waiting, unschedulableSeconds=300), label
 
 

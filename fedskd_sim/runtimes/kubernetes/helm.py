@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -49,12 +50,22 @@ class Helm:
 
         """
         self.check_free(release)
+        self._chart("install", release, scenario, values)
+
+    def rendered(self, release: str, scenario: Path, values: tuple[Path, ...]) -> list[str]:
+        """Render the run's ConfigMap and the controller's Job, as YAML, without asking the cluster; raises ChartNotInstallable."""
+        shown = [part for name in ("run", "controller") for part in ("--show-only", f"templates/{name}.yaml")]
+        text = self._chart("template", release, scenario, values, *shown)
+        return [part for part in re.split(r"^---$", text, flags=re.MULTILINE) if part.strip()]
+
+    def _chart(self, verb: str, release: str, scenario: Path, values: tuple[Path, ...], *more: str) -> str:
         files = [part for file in values for part in ("--values", str(file))]
-        done = self._call("install", release, str(chart()), "--set-file", f"scenario={scenario}", *files)
+        done = self._call(verb, release, str(chart()), "--set-file", f"scenario={scenario}", *files, *more)
         if done.returncode:
             reason = done.stderr.strip().removeprefix("Error: ") or done.stdout.strip()
             fix = next(fix for words, fix in FIXES.items() if words in reason)
             raise ChartNotInstallable(f"helm refused the chart: {reason}", fix=fix)
+        return done.stdout
 
     def check_free(self, release: str) -> None:
         """Refuse a name that is taken; raises RunExists, and ChartNotInstallable without helm."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 
@@ -83,6 +84,27 @@ def of_controller(pods: Iterable[Any]) -> list[Any]:
     """Choose the pods (V1Pod) of a run's controller; that of `helm test`, which has no run, is none."""
     labels = ((pod, pod.metadata.labels or {}) for pod in pods)
     return [pod for pod, worn in labels if worn.get("app.kubernetes.io/component") == CONTROLLER and "fedskd.io/run" in worn]
+
+
+def exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
+    """Read a run's exit code from its controller; None while it goes on; raises ClusterUnavailable if it is there no more."""
+    controllers = [job for job in jobs if HOSPITAL not in job.metadata.labels]
+    if jobs and not controllers:
+        return None
+    if not jobs:
+        raise ClusterUnavailable("the run has been removed from the cluster", fix="launch it again")
+    last = max(controllers, key=lambda job: job.metadata.creation_timestamp)
+    if last.status.succeeded:
+        return 0
+    if not any(one.type == "Failed" and one.status == "True" for one in last.status.conditions or ()):
+        return None
+    codes = [
+        status.state.terminated.exit_code
+        for pod in sorted(of_controller(pods), key=lambda pod: pod.metadata.creation_timestamp)
+        for status in pod.status.container_statuses or ()
+        if status.name == CONTROLLER and status.state.terminated
+    ]
+    return codes[-1] if codes else 1
 
 
 def newest(pods: Iterable[Any]) -> dict[str, Any]:

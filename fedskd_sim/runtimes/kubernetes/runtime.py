@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from kubernetes.client.exceptions import ApiException
 
@@ -28,11 +27,12 @@ from fedskd_sim.records import read_records
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
+from fedskd_sim.runtimes.kubernetes import preview
 from fedskd_sim.runtimes.kubernetes.books import Books
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.overseer import Overseer
-from fedskd_sim.runtimes.kubernetes.pods import ENDED, finding, finished, newest, of_controller
+from fedskd_sim.runtimes.kubernetes.pods import ENDED, exit_code, finding, finished, newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, answered
 from fedskd_sim.runtimes.place import InCluster
 from fedskd_sim.scenario import Loaded
@@ -76,10 +76,12 @@ class KubernetesRuntime:
         self.namespace = self.reach.namespace
 
     def launch(self, order: Order) -> None:
-        """Install the chart; raises RunExists, ChartNotInstallable."""
+        """Install the chart; raises RunExists, ChartNotInstallable, InvalidValue."""
         self._order = order
+        asked = self.release, order.folder / "scenario.yaml", self.values
+        preview.check(order.loaded.scenario, self._helm.rendered(*asked), self.values)
         try:
-            self._helm.install(self.release, order.folder / "scenario.yaml", self.values)
+            self._helm.install(*asked)
         except ChartNotInstallable:
             self._helm.remove_failed(self.release)
             raise
@@ -103,7 +105,7 @@ class KubernetesRuntime:
         """Tell whether the run is there and its controller has not ended; raises ClusterUnavailable."""
         with answered():
             jobs = self.reach.jobs(self.release)
-            return bool(jobs) and _exit_code(self.reach.pods(self.release), jobs) is None
+            return bool(jobs) and exit_code(self.reach.pods(self.release), jobs) is None
 
     def log_of(self, member: str, *, follow: bool = False) -> Iterator[str]:
         """Yield the lines of a member's pods, oldest first, of the newest also those that come; raises ClusterUnavailable."""
@@ -129,7 +131,7 @@ class KubernetesRuntime:
             if job.status.failed and name not in active and not finished(job):
                 pause = min(BACKOFF_S * 2 ** (job.status.failed - 1), LONGEST_BACKOFF_S)
                 yield f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s after the last was lost"
-        code = _exit_code(pods, jobs) if jobs else None
+        code = exit_code(pods, jobs) if jobs else None
         yield {None: "the run goes on" if jobs else "there is no such run", 0: "the run has ended well"}.get(
             code, f"the run has ended with exit code {code}"
         )
@@ -185,7 +187,7 @@ class KubernetesRuntime:
                     pods = self.reach.pods(self.release)
                     books.follow(pods)
                     jobs = self.reach.jobs(self.release)
-                    code = _exit_code(pods, jobs)
+                    code = exit_code(pods, jobs)
                     answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
                     if code is not None:
@@ -275,24 +277,3 @@ class KubernetesRuntime:
         if found:
             return self._order.loaded.placed(found)
         return rebuilt(code, f"the controller ended with exit code {code}", fix=folder.look_at(self._order.folder, CONTROLLER))
-
-
-def _exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
-    """Read the run's exit code from the controller; None while it goes on."""
-    controllers = [job for job in jobs if HOSPITAL not in job.metadata.labels]
-    if jobs and not controllers:
-        return None
-    if not jobs:
-        raise ClusterUnavailable("the run has been removed from the cluster", fix="launch it again")
-    newest = max(controllers, key=lambda job: job.metadata.creation_timestamp)
-    if newest.status.succeeded:
-        return 0
-    if not any(one.type == "Failed" and one.status == "True" for one in newest.status.conditions or ()):
-        return None
-    codes = [
-        status.state.terminated.exit_code
-        for pod in sorted(of_controller(pods), key=lambda pod: pod.metadata.creation_timestamp)
-        for status in pod.status.container_statuses or ()
-        if status.name == CONTROLLER and status.state.terminated
-    ]
-    return codes[-1] if codes else 1

@@ -79,6 +79,106 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* A patch laid over a map, as JSON: what overlay.py does, with the same keys of lists; takes a dict of base, patch and keys. */}}
+{{- define "fedskd-sim.patched" -}}
+{{- $result := ternary (dict) (deepCopy .base) (eq (toString (index .patch "$patch")) "replace") -}}
+{{- range $key, $value := .patch -}}
+{{- $there := index $result $key -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $result $key -}}
+{{- else if kindIs "map" $value -}}
+{{- $base := ternary $there (dict) (kindIs "map" $there) -}}
+{{- $_ := set $result $key (include "fedskd-sim.patched" (dict "base" $base "patch" $value "keys" $.keys) | fromJson) -}}
+{{- else if and (kindIs "slice" $value) (hasKey $.keys $key) -}}
+{{- $entries := dict "base" ($there | default list) "patch" $value "key" (index $.keys $key) "keys" $.keys -}}
+{{- $_ := set $result $key (include "fedskd-sim.patchedList" $entries | fromJsonArray) -}}
+{{- else if ne $key "$patch" -}}
+{{- $_ := set $result $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $result -}}
+{{- end -}}
+
+{{- define "fedskd-sim.patchedList" -}}
+{{- $result := list -}}
+{{- $met := dict -}}
+{{- range $entry := .base -}}
+{{- $kept := list $entry -}}
+{{- range $place, $patch := $.patch -}}
+{{- if and $.key (hasKey $patch $.key) (eq (toString (index $patch $.key)) (toString (index $entry $.key))) -}}
+{{- $_ := set $met (toString $place) true -}}
+{{- $kept = list (include "fedskd-sim.patched" (dict "base" $entry "patch" $patch "keys" $.keys) | fromJson) -}}
+{{- if eq (toString (index $patch "$patch")) "delete" -}}{{- $kept = list -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $result = concat $result $kept -}}
+{{- end -}}
+{{- range $place, $patch := .patch -}}
+{{- if not (or (hasKey $met (toString $place)) (eq (toString (index $patch "$patch")) "delete")) -}}
+{{- $result = append $result (include "fedskd-sim.patched" (dict "base" (dict) "patch" $patch "keys" $.keys) | fromJson) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $result -}}
+{{- end -}}
+
+{{/* The spec of the controller's pod, and of the self test's; takes a dict of root and test. */}}
+{{- define "fedskd-sim.controllerPod" -}}
+{{- $base := include "fedskd-sim.controllerBase" . | fromYaml -}}
+{{- $keys := .root.Files.Get "files/merge-keys.json" | fromJson -}}
+{{- include "fedskd-sim.patched" (dict "base" $base "patch" (.root.Values.controller.pod | default dict) "keys" $keys) | fromJson | toYaml -}}
+{{- end -}}
+
+{{- define "fedskd-sim.controllerBase" -}}
+{{- with .root -}}
+{{- if not $.test }}
+hostname: controller
+subdomain: {{ include "fedskd-sim.subdomain" . }}
+terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+dnsConfig: {options: [{name: ndots, value: "2"}]}
+{{- end }}
+restartPolicy: Never
+enableServiceLinks: false
+serviceAccountName: {{ include "fedskd-sim.serviceAccountName" . }}
+automountServiceAccountToken: true
+securityContext:
+  {{- include "fedskd-sim.podSecurity" . | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+containers:
+  - name: controller
+    image: {{ include "fedskd-sim.image" (dict "root" . "image" .Values.images.controller) }}
+    imagePullPolicy: {{ .Values.images.controller.pullPolicy }}
+    args: [conduct, /etc/fedskd/run, {{ ternary "--check" "--secret, /etc/fedskd/key/run-key" $.test }}]
+    env:
+      - {name: HOME, value: /tmp}
+    {{- if not $.test }}
+    ports:
+      - {name: ring, containerPort: 5555}
+    {{- end }}
+    resources:
+      {{- toYaml .Values.controller.resources | nindent 6 }}
+    securityContext:
+      {{- include "fedskd-sim.containerSecurity" . | nindent 6 }}
+    volumeMounts:
+      - {name: run, mountPath: /etc/fedskd/run, readOnly: true}
+      {{- if not $.test }}
+      - {name: key, mountPath: /etc/fedskd/key, readOnly: true}
+      {{- end }}
+      - {name: temporary, mountPath: /tmp}
+volumes:
+  - name: run
+    configMap: {name: {{ include "fedskd-sim.runName" . }}}
+  {{- if not $.test }}
+  - name: key
+    secret: {secretName: {{ include "fedskd-sim.secretName" . }}, defaultMode: 0440}
+  {{- end }}
+  - name: temporary
+    emptyDir: {sizeLimit: 128Mi}
+{{- end }}
+{{- end -}}
+
 {{/* Says early, and in words, what cannot work. */}}
 {{- define "fedskd-sim.check" -}}
 {{- if not .Values.scenario -}}
