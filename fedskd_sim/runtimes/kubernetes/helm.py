@@ -6,11 +6,16 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from fedskd_sim.errors import ChartNotInstallable, ClusterUnavailable, RunExists
 
+Settings = Mapping[str, str]
+"""Values of the chart, by key."""
+NO_SETTINGS: Settings = MappingProxyType({})
 PATIENCE_S = 120
 FIXES = {
     "forbidden": "ask for the rights that the chart's README lists, or let an administrator make the accounts (rbac.create: false)",
@@ -41,8 +46,8 @@ class Helm:
     namespace: str
     context: str = ""
 
-    def install(self, release: str, scenario: Path, values: tuple[Path, ...]) -> None:
-        """Install the chart with a scenario.
+    def install(self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS) -> None:
+        """Install the chart with a scenario, and settings beside those of the values files.
 
         Raises:
             RunExists: a release of this name is there.
@@ -50,12 +55,12 @@ class Helm:
 
         """
         self.check_free(release)
-        self._chart("install", release, scenario, values)
+        self._chart("install", release, scenario, values, *_set(more))
 
-    def rendered(self, release: str, scenario: Path, values: tuple[Path, ...]) -> list[str]:
+    def rendered(self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS) -> list[str]:
         """Render the run's ConfigMap and the controller's Job, as YAML, without asking the cluster; raises ChartNotInstallable."""
         shown = [part for name in ("run", "controller") for part in ("--show-only", f"templates/{name}.yaml")]
-        text = self._chart("template", release, scenario, values, *shown)
+        text = self._chart("template", release, scenario, values, *_set(more), *shown)
         return [part for part in re.split(r"^---$", text, flags=re.MULTILINE) if part.strip()]
 
     def _chart(self, verb: str, release: str, scenario: Path, values: tuple[Path, ...], *more: str) -> str:
@@ -126,6 +131,10 @@ class Helm:
         except subprocess.TimeoutExpired:
             text = f"helm {arguments[0]} did not end within {PATIENCE_S * 2} s"
             raise ChartNotInstallable(text, fix="look at the cluster's API server") from None
+
+
+def _set(settings: Settings) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--set-string", f"{key}={value}")]
 
 
 def _answered(told: str) -> None:

@@ -157,6 +157,8 @@ def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
     }  # fmt: skip
     if with_data:
         flags["--data"] = DATA
+    if plan.custody_moves:
+        flags["--custody"] = plan.custody_moves
     return ["hospital", f"{CONFIG}/scenario.yaml", "--to-stdout", *(part for flag in flags.items() for part in flag)]
 
 

@@ -59,6 +59,8 @@ class Plan:
     ttl_seconds: int
     backoff_limit: int
     grace_seconds: int
+    custody_moves: str
+    """``in``: hospitals wait until what they kept elsewhere has been brought; ``out``: until it has been taken; empty: neither."""
     defaults: Mapping[str, Any]
     overrides: Mapping[str, Mapping[str, Any]]
 

@@ -16,13 +16,16 @@ from fedskd_sim.scenario.document import Document, parse, read
 CONTROLLER_POD = ("controller", "pod")
 
 
-def check(scenario: Scenario, rendered: Iterable[str], values: Iterable[Path]) -> None:
+def check(scenario: Scenario, rendered: Iterable[str], values: Iterable[Path]) -> Plan:
     """Check the pods of all members.
 
     Args:
         scenario: of the run.
         rendered: the run's ConfigMap and the controller's Job, as the chart writes them.
         values: files of the chart's values; the last one that has a key is to blame for it.
+
+    Returns:
+        The place of the run, as the chart makes it.
 
     Raises:
         InvalidValue: a pod is none; the error names file and line of the values, or the key.
@@ -39,6 +42,7 @@ def check(scenario: Scenario, rendered: Iterable[str], values: Iterable[Path]) -
     checked("the controller", objects["Job"]["spec"]["template"]["spec"], patches, locate)
     for name in scenario.names:
         job(scenario, plan, name, "", locate)
+    return plan
 
 
 def _read(values: Iterable[Path]) -> Iterable[Document]:

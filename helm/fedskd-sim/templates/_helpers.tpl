@@ -27,10 +27,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Eight digits that name the run: another scenario or other settings are another run. */}}
+{{/* Eight digits that name the run: another scenario or other settings are another run, unless it goes on with an earlier one. */}}
 {{- define "fedskd-sim.run" -}}
-{{- $settings := omit .Values "metrics" "networkPolicy" "extraObjects" "rbac" -}}
-{{- printf "%s|%s|%s|%s" .Release.Namespace .Release.Name .Chart.Version (toJson $settings) | sha256sum | trunc 8 -}}
+{{- $settings := omit .Values "metrics" "networkPolicy" "extraObjects" "rbac" "resume" -}}
+{{- $own := printf "%s|%s|%s|%s" .Release.Namespace .Release.Name .Chart.Version (toJson $settings) | sha256sum | trunc 8 -}}
+{{- .Values.resume.run | default $own -}}
 {{- end -}}
 
 {{- define "fedskd-sim.runName" -}}
