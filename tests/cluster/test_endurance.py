@@ -18,7 +18,7 @@ from bed import INSTANCE, TAG, Bed, Run, away, kubectl, nodes, placebo, until
 
 AWAY_S = 20
 FIRST_BACKOFF_S = 10
-ROUNDS = 30
+ROUNDS = 20
 PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace('"receipt": 20', '"receipt": 300')
 KEPT = {"custody": {"claim": "kept-{hospital}"}}
 
