@@ -34,7 +34,8 @@ PLAN: dict[str, Any] = {
     "images": {"hospital": {"image": "h:1", "pullPolicy": "Never"}, "controller": {"image": "c:1", "pullPolicy": "Never"}},
     "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
     "linger_seconds": 30,
-    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "defaults": DEFAULTS, "overrides": {},
+    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "annotations": {}, "user": 10001, "ipv6": False,
+    "defaults": DEFAULTS, "overrides": {},
 }  # fmt: skip
 
 
@@ -189,6 +190,29 @@ def test_gpus_without_a_name_come_by_claims(tmp_path: Path) -> None:
     assert found["containers"][0]["resources"]["limits"] == {"memory": "3Gi"}
     assert found["resourceClaims"] == claims["resourceClaims"]
     assert "NVIDIA_VISIBLE_DEVICES" not in {entry["name"] for entry in found["containers"][0]["env"]}
+
+
+def test_ids_are_the_platforms_where_it_assigns_them(tmp_path: Path) -> None:
+    """An empty user leaves user and groups out of every hospital's pod."""
+    assert pod(tmp_path, "north")["securityContext"]["fsGroup"] == 10001
+    assert pod(tmp_path, "north", user="")["securityContext"] == {
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_members_listen_on_ipv6_where_they_have_it(tmp_path: Path) -> None:
+    """Inbox and metrics are bound to any address of both kinds, written with brackets."""
+    args = pod(tmp_path, "north", ipv6=True)["containers"][0]["args"]
+    assert args[args.index("--bind") + 1] == "tcp://[::]:5555"
+    assert args[args.index("--metrics") + 1] == "[::]:9100"
+
+
+def test_autoscalers_are_told_to_leave_pods_alone(tmp_path: Path) -> None:
+    """The plan's annotations are on every hospital's pod, and its own settings win over them."""
+    scenario, plan = read(tmp_path, annotations={"a": "1", "b": "1"}, defaults=DEFAULTS | {"podAnnotations": {"b": "2"}})
+    found = job(scenario, plan, "north", "uid")["spec"]["template"]["metadata"]["annotations"]
+    assert {"a": "1", "b": "2"}.items() <= found.items()
 
 
 def test_a_plan_without_a_number_is_refused(tmp_path: Path) -> None:

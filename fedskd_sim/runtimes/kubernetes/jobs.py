@@ -16,7 +16,6 @@ from fedskd_sim.scenario import Hospital, Scenario
 CONFIG, KEY, RUN, DATA, TEMPORARY = "/etc/fedskd/run", "/etc/fedskd/key", "/run/fedskd", "/data", "/tmp"  # noqa: S108 - in a pod
 HOSPITAL = "fedskd.io/hospital"
 FINAL_CODES = final_codes()
-USER = 10001
 FETCHING = {"cpu": "50m", "memory": "64Mi"}
 Objects = list[dict[str, Any]]
 SCRAPING = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
@@ -31,7 +30,10 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
     """
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": owner_uid}
     labels, settings = _labels(scenario, plan, name), plan.settings(name)
-    metadata = {"labels": settings["podLabels"] | labels, "annotations": SCRAPING | settings["podAnnotations"]}
+    metadata = {
+        "labels": settings["podLabels"] | labels,
+        "annotations": {**SCRAPING, **plan.annotations, **settings["podAnnotations"]},
+    }
     body: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -110,7 +112,7 @@ def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
         "serviceAccountName": plan.service_account,
         "terminationGracePeriodSeconds": plan.grace_seconds,
         "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
-        "securityContext": pod_security(),
+        "securityContext": pod_security(plan.user),
         "imagePullSecrets": list(plan.pull_secrets),
         "tolerations": _node_loss(),
         "initContainers": init,
@@ -151,7 +153,7 @@ def _mount(plan: Plan, name: str, volume: str, path: str, only: bool) -> dict[st
 def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
     flags = {
         "--name": name, "--run": plan.run, "--out": RUN, "--bind": plan.bind, "--advertise": plan.address(name),
-        "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": f"0.0.0.0:{METRICS_PORT}",
+        "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": plan.metrics,
         "--patience": f"{plan.startup_seconds:g}", "--hold": f"{plan.hold_seconds:g}",
         "--linger": f"{plan.linger_seconds:g}",
     }  # fmt: skip
@@ -231,11 +233,10 @@ def _node_loss() -> list[dict[str, Any]]:
     return [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60} for key in reasons]
 
 
-def pod_security() -> dict[str, Any]:
-    """Give the pod-level settings of the restricted standard."""
-    return {
-        "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"},
-    }  # fmt: skip
+def pod_security(user: int | str) -> dict[str, Any]:
+    """Give the pod-level settings of the restricted standard; without a user the platform has to assign one."""
+    ids = {"runAsUser": user, "runAsGroup": user, "fsGroup": user} if user else {}
+    return {"runAsNonRoot": True, **ids, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def container_security() -> dict[str, Any]:

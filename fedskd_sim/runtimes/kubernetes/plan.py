@@ -59,6 +59,11 @@ class Plan:
     ttl_seconds: int
     backoff_limit: int
     grace_seconds: int
+    annotations: Mapping[str, str]
+    """Of every hospital's pod, against autoscalers."""
+    user: int | str
+    """User and groups of every pod; empty where the platform assigns them."""
+    ipv6: bool
     defaults: Mapping[str, Any]
     overrides: Mapping[str, Mapping[str, Any]]
 
@@ -129,9 +134,18 @@ class Plan:
         return f"tcp://{name}.{self.subdomain}:{PORT}"
 
     @property
+    def _any(self) -> str:
+        return "[::]" if self.ipv6 else ""
+
+    @property
     def bind(self) -> str:
         """Say where every member listens in its pod."""
-        return f"tcp://*:{PORT}"
+        return f"tcp://{self._any or '*'}:{PORT}"
+
+    @property
+    def metrics(self) -> str:
+        """Say where every hospital serves its metrics in its pod."""
+        return f"{self._any or '0.0.0.0'}:{METRICS_PORT}"  # noqa: S104 - a pod is reached by its network policy only
 
     @property
     def hub(self) -> str:

@@ -29,7 +29,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Eight digits that name the run: another scenario or other settings are another run. */}}
 {{- define "fedskd-sim.run" -}}
-{{- $settings := omit .Values "metrics" "networkPolicy" "extraObjects" "rbac" -}}
+{{- $protection := omit .Values.protection "disruptionBudget" -}}
+{{- $settings := set (omit .Values "metrics" "networkPolicy" "extraObjects" "rbac") "protection" $protection -}}
 {{- printf "%s|%s|%s|%s" .Release.Namespace .Release.Name .Chart.Version (toJson $settings) | sha256sum | trunc 8 -}}
 {{- end -}}
 
@@ -67,9 +68,11 @@ default
 
 {{- define "fedskd-sim.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- with .Values.runAsUser }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+fsGroup: {{ int . }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
