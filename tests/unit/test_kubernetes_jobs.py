@@ -35,6 +35,7 @@ PLAN: dict[str, Any] = {
     "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
     "linger_seconds": 30,
     "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "annotations": {}, "user": 10001, "ipv6": False,
+    "queue": "",
     "defaults": DEFAULTS, "overrides": {},
 }  # fmt: skip
 
@@ -126,7 +127,8 @@ def test_a_job_tries_again_what_another_try_may_change(tmp_path: Path) -> None:
     scenario, plan = read(tmp_path)
     body = job(scenario, plan, "south", "uid")
     ignored, final = body["spec"]["podFailurePolicy"]["rules"]
-    assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert ignored["action"] == "Ignore"
+    assert [condition["type"] for condition in ignored["onPodConditions"]] == ["DisruptionTarget", "TerminationTarget"]
     assert final["onExitCodes"]["values"] == list(FINAL_CODES)
     assert {2, 12, 21, 43, 51} <= set(FINAL_CODES)
     assert {0, 1, 130, 137, 143}.isdisjoint(FINAL_CODES)
@@ -213,6 +215,18 @@ def test_autoscalers_are_told_to_leave_pods_alone(tmp_path: Path) -> None:
     scenario, plan = read(tmp_path, annotations={"a": "1", "b": "1"}, defaults=DEFAULTS | {"podAnnotations": {"b": "2"}})
     found = job(scenario, plan, "north", "uid")["spec"]["template"]["metadata"]["annotations"]
     assert {"a": "1", "b": "2"}.items() <= found.items()
+
+
+def test_a_queue_gets_the_ring_as_one_group(tmp_path: Path) -> None:
+    """Every hospital's pod names the queue and one group of the ring's size; its Job, which Kueue would queue alone, names none."""
+    scenario, plan = read(tmp_path, queue="research")
+    for name in scenario.names:
+        body = job(scenario, plan, name, "uid")
+        metadata = body["spec"]["template"]["metadata"]
+        assert metadata["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+        assert metadata["labels"]["kueue.x-k8s.io/pod-group-name"] == plan.owner
+        assert metadata["annotations"]["kueue.x-k8s.io/pod-group-total-count"] == "2"
+        assert not [key for key in body["metadata"]["labels"] if "kueue" in key]
 
 
 def test_a_plan_without_a_number_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ HOSPITAL = "fedskd.io/hospital"
 FINAL_CODES = final_codes()
 FETCHING = {"cpu": "50m", "memory": "64Mi"}
 Objects = list[dict[str, Any]]
+KUEUE = "kueue.x-k8s.io"
+TAKEN = ("DisruptionTarget", "TerminationTarget")
+"""Conditions of a pod that the cluster, or a queue, takes away."""
 SCRAPING = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
 
 
@@ -30,10 +33,6 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
     """
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": owner_uid}
     labels, settings = _labels(scenario, plan, name), plan.settings(name)
-    metadata = {
-        "labels": settings["podLabels"] | labels,
-        "annotations": {**SCRAPING, **plan.annotations, **settings["podAnnotations"]},
-    }
     body: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -52,7 +51,7 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": plan.ttl_seconds,
             "podFailurePolicy": _failures(),
-            "template": {"metadata": metadata, "spec": _patched(scenario, plan, name, locate)},
+            "template": {"metadata": _metadata(scenario, plan, name), "spec": _patched(scenario, plan, name, locate)},
         },
     }
     try:
@@ -62,6 +61,15 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
             f"the settings of {name!r} make no valid Job: {error}", fix="see hospitals in the chart's values"
         ) from None
     return body
+
+
+def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
+    """Write labels and annotations of a hospital's pod; its own settings win, but over the labels by which it is known."""
+    settings, (queued, size) = plan.settings(name), kueue(plan, len(scenario.names))
+    return {
+        "labels": {**queued, **settings["podLabels"], **_labels(scenario, plan, name)},
+        "annotations": {**SCRAPING, **plan.annotations, **size, **settings["podAnnotations"]},
+    }
 
 
 def _patched(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
@@ -96,8 +104,16 @@ def _labels(scenario: Scenario, plan: Plan, name: str) -> dict[str, str]:
 def _failures() -> dict[str, Any]:
     """Try again after a disruption without counting it; do not try again what another try would not change."""
     exits = {"containerName": "hospital", "operator": "In", "values": list(FINAL_CODES)}
-    disrupted = {"type": "DisruptionTarget", "status": "True"}
-    return {"rules": [{"action": "Ignore", "onPodConditions": [disrupted]}, {"action": "FailJob", "onExitCodes": exits}]}
+    disrupted = [{"type": kind, "status": "True"} for kind in TAKEN]
+    return {"rules": [{"action": "Ignore", "onPodConditions": disrupted}, {"action": "FailJob", "onExitCodes": exits}]}
+
+
+def kueue(plan: Plan, size: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are admitted, or none."""
+    if not plan.queue:
+        return {}, {}
+    labels = {"queue-name": plan.queue, "pod-group-name": plan.owner}
+    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {f"{KUEUE}/pod-group-total-count": str(size)}
 
 
 def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class Plan:
     user: int | str
     """User and groups of every pod; empty where the platform assigns them."""
     ipv6: bool
+    queue: str
+    """The queue of Kueue in which the ring waits as a whole; empty for none."""
     defaults: Mapping[str, Any]
     overrides: Mapping[str, Mapping[str, Any]]
 

@@ -196,6 +196,9 @@ volumes:
 {{- if gt (len .Release.Name) 40 -}}
 {{- fail (printf "the release name %q has %d characters; 40 leave room for the run and the hospital in a pod's name" .Release.Name (len .Release.Name)) -}}
 {{- end -}}
+{{- if hasKey .Values.commonLabels "kueue.x-k8s.io/queue-name" -}}
+{{- fail "commonLabels would put every Job, and the controller, into the queue by itself: name the queue in kueue.queue" -}}
+{{- end -}}
 {{- $scenario := fromYaml .Values.scenario -}}
 {{- if hasKey $scenario "Error" -}}
 {{- fail (printf "the scenario is not YAML: %s; try 'fedskd-sim validate FILE'" $scenario.Error) -}}
