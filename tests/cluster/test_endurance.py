@@ -140,7 +140,7 @@ def went_on(run: Run) -> list[bool]:
 @pytest.mark.usefixtures("claims")
 def test_a_run_on_claims_survives_the_loss_of_all_its_pods_and_a_drained_node(bed: Bed) -> None:
     """Controller and hospitals are deleted at once; later a hospital's node is drained. Each time the run goes on; it ends well."""
-    run = bed.install(PATIENT, defaults=KEPT)
+    run = bed.install(PATIENT, defaults=KEPT, protection={"disruptionBudget": False})
     run.heard("progress", hospital="h1", round=2)
     old = {pod["metadata"]["name"] for pod in (*run.pods(), *run.controllers())}
     bed.kubectl("delete", "pods", *old, "--wait=false")

@@ -34,7 +34,9 @@ PLAN: dict[str, Any] = {
     "images": {"hospital": {"image": "h:1", "pullPolicy": "Never"}, "controller": {"image": "c:1", "pullPolicy": "Never"}},
     "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
     "linger_seconds": 30,
-    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "defaults": DEFAULTS, "overrides": {},
+    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "annotations": {}, "user": 10001, "ipv6": False,
+    "queue": "",
+    "defaults": DEFAULTS, "overrides": {},
 }  # fmt: skip
 
 
@@ -125,7 +127,8 @@ def test_a_job_tries_again_what_another_try_may_change(tmp_path: Path) -> None:
     scenario, plan = read(tmp_path)
     body = job(scenario, plan, "south", "uid")
     ignored, final = body["spec"]["podFailurePolicy"]["rules"]
-    assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert ignored["action"] == "Ignore"
+    assert [condition["type"] for condition in ignored["onPodConditions"]] == ["DisruptionTarget", "TerminationTarget"]
     assert final["onExitCodes"]["values"] == list(FINAL_CODES)
     assert {2, 12, 21, 43, 51} <= set(FINAL_CODES)
     assert {0, 1, 130, 137, 143}.isdisjoint(FINAL_CODES)
@@ -189,6 +192,41 @@ def test_gpus_without_a_name_come_by_claims(tmp_path: Path) -> None:
     assert found["containers"][0]["resources"]["limits"] == {"memory": "3Gi"}
     assert found["resourceClaims"] == claims["resourceClaims"]
     assert "NVIDIA_VISIBLE_DEVICES" not in {entry["name"] for entry in found["containers"][0]["env"]}
+
+
+def test_ids_are_the_platforms_where_it_assigns_them(tmp_path: Path) -> None:
+    """An empty user leaves user and groups out of every hospital's pod."""
+    assert pod(tmp_path, "north")["securityContext"]["fsGroup"] == 10001
+    assert pod(tmp_path, "north", user="")["securityContext"] == {
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_members_listen_on_ipv6_where_they_have_it(tmp_path: Path) -> None:
+    """Inbox and metrics are bound to any address of both kinds, written with brackets."""
+    args = pod(tmp_path, "north", ipv6=True)["containers"][0]["args"]
+    assert args[args.index("--bind") + 1] == "tcp://[::]:5555"
+    assert args[args.index("--metrics") + 1] == "[::]:9100"
+
+
+def test_autoscalers_are_told_to_leave_pods_alone(tmp_path: Path) -> None:
+    """The plan's annotations are on every hospital's pod, and its own settings win over them."""
+    scenario, plan = read(tmp_path, annotations={"a": "1", "b": "1"}, defaults=DEFAULTS | {"podAnnotations": {"b": "2"}})
+    found = job(scenario, plan, "north", "uid")["spec"]["template"]["metadata"]["annotations"]
+    assert {"a": "1", "b": "2"}.items() <= found.items()
+
+
+def test_a_queue_gets_the_ring_as_one_group(tmp_path: Path) -> None:
+    """Every hospital's pod names the queue and one group of the ring's size; its Job, which Kueue would queue alone, names none."""
+    scenario, plan = read(tmp_path, queue="research")
+    for name in scenario.names:
+        body = job(scenario, plan, name, "uid")
+        metadata = body["spec"]["template"]["metadata"]
+        assert metadata["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+        assert metadata["labels"]["kueue.x-k8s.io/pod-group-name"] == plan.owner
+        assert metadata["annotations"]["kueue.x-k8s.io/pod-group-total-count"] == "2"
+        assert not [key for key in body["metadata"]["labels"] if "kueue" in key]
 
 
 def test_a_plan_without_a_number_is_refused(tmp_path: Path) -> None:

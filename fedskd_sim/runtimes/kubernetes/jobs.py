@@ -16,9 +16,11 @@ from fedskd_sim.scenario import Hospital, Scenario
 CONFIG, KEY, RUN, DATA, TEMPORARY = "/etc/fedskd/run", "/etc/fedskd/key", "/run/fedskd", "/data", "/tmp"  # noqa: S108 - in a pod
 HOSPITAL = "fedskd.io/hospital"
 FINAL_CODES = final_codes()
-USER = 10001
 FETCHING = {"cpu": "50m", "memory": "64Mi"}
 Objects = list[dict[str, Any]]
+KUEUE = "kueue.x-k8s.io"
+TAKEN = ("DisruptionTarget", "TerminationTarget")
+"""Conditions of a pod that the cluster, or a queue, takes away."""
 SCRAPING = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
 
 
@@ -31,7 +33,6 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
     """
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": owner_uid}
     labels, settings = _labels(scenario, plan, name), plan.settings(name)
-    metadata = {"labels": settings["podLabels"] | labels, "annotations": SCRAPING | settings["podAnnotations"]}
     body: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -50,7 +51,7 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": plan.ttl_seconds,
             "podFailurePolicy": _failures(),
-            "template": {"metadata": metadata, "spec": _patched(scenario, plan, name, locate)},
+            "template": {"metadata": _metadata(scenario, plan, name), "spec": _patched(scenario, plan, name, locate)},
         },
     }
     try:
@@ -60,6 +61,15 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
             f"the settings of {name!r} make no valid Job: {error}", fix="see hospitals in the chart's values"
         ) from None
     return body
+
+
+def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
+    """Write labels and annotations of a hospital's pod; its own settings win, but over the labels by which it is known."""
+    settings, (queued, size) = plan.settings(name), kueue(plan, len(scenario.names))
+    return {
+        "labels": {**queued, **settings["podLabels"], **_labels(scenario, plan, name)},
+        "annotations": {**SCRAPING, **plan.annotations, **size, **settings["podAnnotations"]},
+    }
 
 
 def _patched(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
@@ -94,8 +104,16 @@ def _labels(scenario: Scenario, plan: Plan, name: str) -> dict[str, str]:
 def _failures() -> dict[str, Any]:
     """Try again after a disruption without counting it; do not try again what another try would not change."""
     exits = {"containerName": "hospital", "operator": "In", "values": list(FINAL_CODES)}
-    disrupted = {"type": "DisruptionTarget", "status": "True"}
-    return {"rules": [{"action": "Ignore", "onPodConditions": [disrupted]}, {"action": "FailJob", "onExitCodes": exits}]}
+    disrupted = [{"type": kind, "status": "True"} for kind in TAKEN]
+    return {"rules": [{"action": "Ignore", "onPodConditions": disrupted}, {"action": "FailJob", "onExitCodes": exits}]}
+
+
+def kueue(plan: Plan, size: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are admitted, or none."""
+    if not plan.queue:
+        return {}, {}
+    labels = {"queue-name": plan.queue, "pod-group-name": plan.owner}
+    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {f"{KUEUE}/pod-group-total-count": str(size)}
 
 
 def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
@@ -110,7 +128,7 @@ def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
         "serviceAccountName": plan.service_account,
         "terminationGracePeriodSeconds": plan.grace_seconds,
         "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
-        "securityContext": pod_security(),
+        "securityContext": pod_security(plan.user),
         "imagePullSecrets": list(plan.pull_secrets),
         "tolerations": _node_loss(),
         "initContainers": init,
@@ -151,7 +169,7 @@ def _mount(plan: Plan, name: str, volume: str, path: str, only: bool) -> dict[st
 def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
     flags = {
         "--name": name, "--run": plan.run, "--out": RUN, "--bind": plan.bind, "--advertise": plan.address(name),
-        "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": f"0.0.0.0:{METRICS_PORT}",
+        "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": plan.metrics,
         "--patience": f"{plan.startup_seconds:g}", "--hold": f"{plan.hold_seconds:g}",
         "--linger": f"{plan.linger_seconds:g}",
     }  # fmt: skip
@@ -233,11 +251,10 @@ def _node_loss() -> list[dict[str, Any]]:
     return [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60} for key in reasons]
 
 
-def pod_security() -> dict[str, Any]:
-    """Give the pod-level settings of the restricted standard."""
-    return {
-        "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"},
-    }  # fmt: skip
+def pod_security(user: int | str) -> dict[str, Any]:
+    """Give the pod-level settings of the restricted standard; without a user the platform has to assign one."""
+    ids = {"runAsUser": user, "runAsGroup": user, "fsGroup": user} if user else {}
+    return {"runAsNonRoot": True, **ids, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def container_security() -> dict[str, Any]:

@@ -61,6 +61,13 @@ class Plan:
     grace_seconds: int
     custody_moves: str
     """``in``: hospitals wait until what they kept elsewhere has been brought; ``out``: until it has been taken; empty: neither."""
+    annotations: Mapping[str, str]
+    """Of every hospital's pod, against autoscalers."""
+    user: int | str
+    """User and groups of every pod; empty where the platform assigns them."""
+    ipv6: bool
+    queue: str
+    """The queue of Kueue in which the ring waits as a whole; empty for none."""
     defaults: Mapping[str, Any]
     overrides: Mapping[str, Mapping[str, Any]]
 
@@ -131,9 +138,18 @@ class Plan:
         return f"tcp://{name}.{self.subdomain}:{PORT}"
 
     @property
+    def _any(self) -> str:
+        return "[::]" if self.ipv6 else ""
+
+    @property
     def bind(self) -> str:
         """Say where every member listens in its pod."""
-        return f"tcp://*:{PORT}"
+        return f"tcp://{self._any or '*'}:{PORT}"
+
+    @property
+    def metrics(self) -> str:
+        """Say where every hospital serves its metrics in its pod."""
+        return f"{self._any or '0.0.0.0'}:{METRICS_PORT}"  # noqa: S104 - a pod is reached by its network policy only
 
     @property
     def hub(self) -> str:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, TAKEN
 
-Standing = Literal["pending", "stuck", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
+Standing = Literal["pending", "queued", "stuck", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
 ENDED = ("Succeeded", "Failed")
 UID = 8
 """So many characters of a pod's identity are compared."""
@@ -39,7 +39,8 @@ class Finding:
     """A pod's standing, in words and with the exit code of its container where there is one.
 
     ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may still bring one. ``stuck`` is one
-    that cannot begin as things are, which the cluster tries again; ``hopeless`` one that never will.
+    that cannot begin as things are, which the cluster tries again; ``hopeless`` one that never will; ``queued`` one that a queue
+    holds back.
     """
 
     standing: Standing
@@ -116,6 +117,8 @@ def newest(pods: Iterable[Any]) -> dict[str, Any]:
 
 def _waiting(status: Any) -> Finding:
     for condition in status.conditions or ():
+        if condition.type == "PodScheduled" and condition.reason == "SchedulingGated":
+            return Finding("queued", "waits in a queue of the cluster")
         if condition.type == "PodScheduled" and condition.status == "False":
             text = f"no node can take it: {condition.message or condition.reason}"
             return Finding("unschedulable" if nowhere(condition.message or "") else "pending", text)
@@ -147,6 +150,6 @@ def _ending(state: Any, status: Any) -> str:
 
 def _disruption(status: Any) -> str:
     for condition in status.conditions or ():
-        if condition.type == "DisruptionTarget" and condition.status == "True":
+        if condition.type in TAKEN and condition.status == "True":
             return f": {condition.message or condition.reason}"
     return ""

@@ -29,7 +29,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Eight digits that name the run: another scenario or other settings are another run, unless it goes on with an earlier one. */}}
 {{- define "fedskd-sim.run" -}}
-{{- $settings := omit .Values "metrics" "networkPolicy" "extraObjects" "rbac" "resume" -}}
+{{- $protection := omit .Values.protection "disruptionBudget" -}}
+{{- $settings := set (omit .Values "metrics" "networkPolicy" "extraObjects" "rbac" "resume") "protection" $protection -}}
 {{- $own := printf "%s|%s|%s|%s" .Release.Namespace .Release.Name .Chart.Version (toJson $settings) | sha256sum | trunc 8 -}}
 {{- .Values.resume.run | default $own -}}
 {{- end -}}
@@ -68,9 +69,11 @@ default
 
 {{- define "fedskd-sim.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- with .Values.runAsUser }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+fsGroup: {{ int . }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -193,6 +196,9 @@ volumes:
 {{- end -}}
 {{- if gt (len .Release.Name) 40 -}}
 {{- fail (printf "the release name %q has %d characters; 40 leave room for the run and the hospital in a pod's name" .Release.Name (len .Release.Name)) -}}
+{{- end -}}
+{{- if hasKey .Values.commonLabels "kueue.x-k8s.io/queue-name" -}}
+{{- fail "commonLabels would put every Job, and the controller, into the queue by itself: name the queue in kueue.queue" -}}
 {{- end -}}
 {{- $scenario := fromYaml .Values.scenario -}}
 {{- if hasKey $scenario "Error" -}}
