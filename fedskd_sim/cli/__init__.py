@@ -103,5 +103,6 @@ for command in (
     members.hospital,
     members.conduct,
     members.results,
+    members.place,
 ):
     main.add_command(command)

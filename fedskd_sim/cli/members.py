@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import signal
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,7 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 @click.option("--patience", type=float, help="Seconds until all have registered. Default: the scenario's timeouts.register.")
 @click.option("--hold", type=float, default=0.0, help="Seconds to stay up at the end until the results have been fetched.")
 @click.option("--linger", type=float, default=0.0, help="Seconds to stay up at the end for a last scrape, at least.")
+@click.option("--custody", type=click.Choice(["in", "out"]), default="", help="Wait until it has been brought, or taken.")
 @click.option("--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output.")
 @DATA
 @shown
@@ -83,16 +81,28 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
 @click.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave.")
-def results(folder: Path, *, fetched: bool) -> None:
-    """Write all results but logs to standard output: a tar archive as base64, and a full stop when it is whole."""
+@click.option("--kept", default="", help="Write what this hospital goes on from, instead.")
+@shown
+def results(folder: Path, kept: str, *, fetched: bool) -> None:
+    """Write all results but logs to standard output: a tar archive in lines of base64, and a full stop when it is whole."""
+    from fedskd_sim.runtimes import handover  # noqa: PLC0415
     from fedskd_sim.runtimes.member import FETCHED  # noqa: PLC0415
 
     if fetched:
         (folder / FETCHED).touch()
         return
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name in ("weights", "predictions", "records", "samples", "timings", "metrics"):
-            if (folder / name).is_dir():
-                archive.add(folder / name, name)
-    click.echo(base64.b64encode(packed.getvalue()).decode() + ".")
+    names = ("weights", "predictions", "records", "samples", "timings", "metrics")
+    whole = [(folder / name, name) for name in names if (folder / name).is_dir()]
+    for line in handover.packed(handover.kept(folder, kept) if kept else whole):
+        click.echo(line)
+
+
+@click.command(hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def place(folder: Path) -> None:
+    """Read what `results` writes from standard input, put it into a hospital's folder, and say so."""
+    from fedskd_sim.runtimes import handover  # noqa: PLC0415
+
+    handover.unpack(sys.stdin, folder)
+    (folder / handover.PLACED).touch()
+    click.echo(handover.PLACED)

@@ -25,7 +25,7 @@ class Wire(Protocol):
         """Send a word to a hospital."""
 
     def receive(self, timeout: float) -> ToController | Unwelcome:
-        """Wait up to ``timeout`` seconds for a hospital's word; raises NothingReceived."""
+        """Wait up to ``timeout`` seconds, none if it is negative, for a hospital's word; raises NothingReceived."""
 
 
 class Controller:
@@ -54,7 +54,7 @@ class Controller:
         deadline = clock.now() + self._registrar.patience(self.state)
         while self.state.ended is None:
             try:
-                message = self._wire.receive(clock.left(deadline))
+                message = self._wire.receive(deadline - clock.now())
             except NothingReceived:
                 if self.conclude():
                     break

@@ -31,6 +31,13 @@ class Restarted:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitsCustody:
+    """A hospital waits until what it goes on from has been brought into its pod, or taken out of it ("in", "out")."""
+
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
 class WentOn:
     """A hospital goes on from what it had in custody, with so many of its steps done."""
 
@@ -226,7 +233,7 @@ class Blind:
 Event = (
     Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left | Lingering | Holding
     | Error | Entry | Registered | Start | Progress | Failed | End | Pod | Resumed | Api | Created | Released | Waiting
-    | Blind
+    | Blind | AwaitsCustody
 )  # fmt: skip
 
 

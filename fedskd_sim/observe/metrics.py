@@ -126,14 +126,14 @@ class Exporter:
     """Serves a hospital's metrics over HTTP on one address."""
 
     def __init__(self, metrics: HospitalMetrics, host: str, port: int) -> None:
-        """Start to serve; port 0 takes a free one, ``address`` tells which.
+        """Start to serve; port 0 takes a free one, ``address`` tells which; ``[::]`` is any address of IPv6, and of IPv4.
 
         Raises:
             PortInUse: the port is taken.
 
         """
         try:
-            self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
+            self._server, self._thread = start_http_server(port, addr=host.strip("[]"), registry=metrics.registry)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

@@ -80,6 +80,14 @@ def subfolders(folder: Path) -> None:
         (folder / name).mkdir(exist_ok=True)
 
 
+def set_logs_aside(folder: Path) -> None:
+    """Make room for logs that are read anew: what is there is kept behind what was set aside before, in ``NAME.before``."""
+    for file in sorted(folder.glob("logs/*.jsonl")):
+        with file.with_suffix(".before").open("ab") as stream:
+            stream.write(file.read_bytes())
+        file.unlink()
+
+
 @contextmanager
 def held(folder: Path, tries: int = 1) -> Iterator[None]:
     """Be the only process that brings what a cluster has into a run folder; the lock ends with the process, however it ends.

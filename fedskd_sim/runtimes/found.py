@@ -199,7 +199,8 @@ def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tup
     else:
         folder = folders.make(seen.loaded, out, "kubernetes")
         places.note(folder, seen.runtime.place)
-    order = Order(seen.loaded, "", folder)
+    place = places.read(folder)
+    order = Order(seen.loaded, "", folder, resumed=isinstance(place, InCluster) and place.resumed)
     seen.runtime.attach(order)
     return seen.runtime, order
 
@@ -225,20 +226,21 @@ def refresh(folder: Path) -> list[str]:
     except OutputNotWritable:
         return []
     try:
-        return _read(folder, _runtime(place.release, place.namespace, place.context))
+        return _read(folder, place)
     except ClusterUnavailable as error:
         return [f"{error.message}; what was read before is shown"]
 
 
-def _read(folder: Path, runtime: KubernetesRuntime) -> list[str]:
+def _read(folder: Path, place: InCluster) -> list[str]:
     from fedskd_sim.runtimes.kubernetes.log_collector import once  # noqa: PLC0415 - only runs in clusters need the client
     from fedskd_sim.runtimes.kubernetes.reach import answered  # noqa: PLC0415
 
+    runtime = _runtime(place.release, place.namespace, place.context)
     with tempfile.TemporaryDirectory(prefix=".reading-", dir=folder) as made:
         draft = Path(made)
         folders.subfolders(draft)
         with answered():
-            unread = once(runtime.reach, runtime.release, draft)
+            unread = once(runtime.reach, runtime.release, draft, goes_on=place.resumed)
         with suppress(OutputNotWritable), folders.held(folder):
             _replaced(folder, draft)
     return unread

@@ -26,6 +26,7 @@ from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import own_records
+from fedskd_sim.runtimes import handover
 from fedskd_sim.runtimes.member import FETCHED, MemberOrder, custody_of, log_error, make_reporter
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
@@ -50,6 +51,8 @@ def run_hospital(order: MemberOrder) -> None:
     with order.log(hospital=order.name) as log:
         log.event(events.Starting())
         try:
+            if order.custody:
+                handover.wait(order, log)
             with ExitStack() as held:
                 _take_part(order, loaded, log, held)
         except FedskdError as error:

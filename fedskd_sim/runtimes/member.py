@@ -53,6 +53,8 @@ class MemberOrder:
     life: Life = "first"
     anyway: bool = False
     """Go on from custody even where what it was written with differs from what is here."""
+    custody: Literal["", "in", "out"] = ""
+    """Wait until what the hospital goes on from has been brought into its folder, or taken out of it."""
     to_stdout: bool = False
     """Write log, records and timings to standard output too, where a cluster keeps them."""
 

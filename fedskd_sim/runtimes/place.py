@@ -86,6 +86,10 @@ class InCluster:
     context: str
     collected: bool = False
     runtime: Literal["kubernetes"] = "kubernetes"
+    run: str = ""
+    """The run's own name; empty where it was only joined here."""
+    resumed: bool = False
+    """It went on here with what it had left elsewhere or earlier, which is in the folder."""
 
 
 Place = Here | InCluster

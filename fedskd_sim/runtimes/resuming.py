@@ -1,54 +1,85 @@
-"""Go on with a run of which nothing runs any more."""
+"""Go on with a run of which nothing runs any more, where it was or at another place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
-from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.base import Order, Runtime
 from fedskd_sim.runtimes.folder import Tail
-from fedskd_sim.runtimes.place import Here
+from fedskd_sim.runtimes.place import Here, InCluster
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Loaded, load
 
+if TYPE_CHECKING:
+    from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
+
+Release = Callable[[InCluster | None], "KubernetesRuntime"]
+"""Gives the cluster that the user has named, or else the one where the run was."""
+
 
 @contextmanager
-def to_resume(folder: Path, *, anyway: bool) -> Iterator[tuple[ProcessRuntime, Order]]:
-    """Prepare to go on with a run of processes, as the only process that does.
+def to_resume(
+    folder: Path, release: Release, *, on: str = "", data: Path | None = None, anyway: bool = False
+) -> Iterator[tuple[Runtime, Order]]:
+    """Prepare to go on with a run, as the only process that does.
 
     Args:
         folder: its run folder.
+        release: the cluster, if one is needed.
+        on: ``processes`` or ``kubernetes``; empty for where the run was.
+        data: where data files are; None for where they were.
         anyway: go on even where what the run began on differs from what is here.
 
     Raises:
         RunUnreadable: it is no such run, it still goes on, it has ended well, or its hospitals kept nothing.
         OutputNotWritable: another process goes on with it.
+        RunExists: it is still in its cluster.
+        ClusterUnavailable, ChartNotInstallable, InvalidValue: the cluster cannot give or take it.
 
     """
     place = places.read(folder)
     loaded = load(folder / "scenario.yaml")
-    if not isinstance(place, Here) or not place.run:
-        raise RunUnreadable(f"{folder} holds no run of processes", fix="launch its scenario again")
+    if place is None or not place.run:
+        raise RunUnreadable(f"{folder} holds no run that was launched from it", fix="launch its scenario again")
+    if isinstance(place, Here) and data is None and place.data:
+        data = Path(place.data)
+    order = Order(loaded, place.run, folder.resolve(), data, resumed=True, anyway=anyway)
+    there, on = place if isinstance(place, InCluster) else None, on or place.runtime
     with folders.held(folder):
-        _check(folder, place, loaded)
-        runtime = ProcessRuntime()
-        runtime.prepare(loaded)
-        data = Path(place.data) if place.data else None
-        yield runtime, Order(loaded, place.run, folder.resolve(), data, resumed=True, anyway=anyway)
+        _check(folder, place, loaded, moves=on != place.runtime)
+        if on == "processes":
+            if there:
+                _taken_out(release(there), order)
+            runtime = ProcessRuntime()
+            runtime.prepare(loaded)
+            yield runtime, order
+            return
+        cluster = release(there)
+        cluster.run, cluster.custody = place.run, "" if there else "in"
+        cluster.prepare(loaded)
+    yield cluster, order  # which holds the folder itself
 
 
-def _check(folder: Path, place: Here, loaded: Loaded) -> None:
+def _taken_out(cluster: KubernetesRuntime, order: Order) -> None:
+    cluster.run, cluster.custody, cluster.keep = order.run, "out", False
+    cluster.prepare(order.loaded)
+    cluster.take_out(order)
+
+
+def _check(folder: Path, place: Here | InCluster, loaded: Loaded, *, moves: bool) -> None:
     """Refuse a run with which nobody can go on."""
-    if place.away:
+    if isinstance(place, Here) and place.away:
         text = f"the run in {folder} was launched on {place.machine}, and may still go on there"
         raise RunUnreadable(text, fix="resume it there")
-    if place.process():
+    if isinstance(place, Here) and place.process():
         raise RunUnreadable(f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'")
     told = Tail(folder / "logs" / f"{CONTROLLER}.jsonl").events()
     if any(isinstance(logged.what, events.End) and logged.what.code == 0 for logged in told):
@@ -56,3 +87,6 @@ def _check(folder: Path, place: Here, loaded: Loaded) -> None:
     if not loaded.scenario.custody.enabled:
         text = f"the hospitals of the run in {folder} kept nothing to go on from"
         raise RunUnreadable(text, fix="launch its scenario again, with custody.enabled true")
+    if moves and loaded.scenario.custody.folder:
+        text = f"custody.folder of the run in {folder} is a place of one machine: {loaded.scenario.custody.folder}"
+        raise RunUnreadable(text, fix="go on where it was; only what is kept in the run folder can move")

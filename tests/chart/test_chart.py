@@ -233,13 +233,14 @@ def test_bad_values_have_words_of_their_own(scenario: Path, tmp_path: Path) -> N
         assert f'the release name "{release}"' in refused(scenario, release=release)
     assert "North_1" in refused(named)
     assert "which is no hospital of the scenario; it has north" in refused(
-        scenario, "--set", "hospitals.overrides.west.priorityClassName=x"
+        scenario, "--set", "hospitals.overrides.west.sizeLimit=1Gi"
     )
     assert "'gpus' not allowed" in refused(scenario, "--set", "hospitals.defaults.gpus=1")
     assert "/hospitals/defaults/requests/cpu" in refused(scenario, "--set", "hospitals.defaults.requests.cpu=lots")
     assert "/hospitals/defaults/data" in refused(
         scenario, "--set", "hospitals.defaults.data.claim=a,hospitals.defaults.data.hostPath=/a"
     )
+    assert "/hospitals/defaults/pod/hostname" in refused(scenario, "--set", "hospitals.defaults.pod.hostname=other")
     assert "41 characters" in refused(scenario, release="r" * 41)
 
 
@@ -261,6 +262,53 @@ def test_only_what_changes_the_run_makes_another_one(scenario: Path, tmp_path: P
     assert names_of(scenario, "--set", "images.hospital.tag=next") != first
 
 
+def bodies_of(text: str, kind: str) -> list[dict[str, Any]]:
+    return [body for body in yaml.safe_load_all(text) if body and body["kind"] == kind]
+
+
+def test_a_budget_keeps_the_whole_ring_from_eviction(scenario: Path, tmp_path: Path) -> None:
+    """The budget wants all hospitals and the controller, selects every pod of the run, and can be taken back in mid-run."""
+    text = rendered(scenario)
+    (budget,), (controller,) = bodies_of(text, "PodDisruptionBudget"), bodies_of(text, "Job")
+    members = [controller, *jobs_of(text, tmp_path)]
+    assert budget["spec"]["minAvailable"] == len(members)
+    for member in members:
+        metadata = member["spec"]["template"]["metadata"]
+        assert budget["spec"]["selector"]["matchLabels"].items() <= metadata["labels"].items()
+        assert metadata["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+        assert metadata["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+    off = ("--set", "protection.disruptionBudget=false", "--set", "protection.annotations=null")
+    assert not bodies_of(rendered(scenario, *off), "PodDisruptionBudget")
+    assert "annotations" not in bodies_of(rendered(scenario, *off), "Job")[0]["spec"]["template"]["metadata"]
+    assert names_of(scenario, *off[:2]) == names_of(scenario)
+
+
+def test_every_container_has_limits_and_every_folder_a_size_where_they_are_asked_for(scenario: Path, tmp_path: Path) -> None:
+    """With the values for hardened platforms no container lacks a limit of CPU, memory and disk, and no pod has ids of its own."""
+    text = rendered(scenario, "--values", CHART / "ci" / "openshift-values.yaml")
+    pods = [pod for body in [*yaml.safe_load_all(text), *jobs_of(text, tmp_path)] if body and (pod := pod_of(body))]
+    assert len(pods) == 5
+    for pod in pods:
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["securityContext"])
+        assert all({"cpu", "memory", "ephemeral-storage"} <= set(one["resources"]["limits"]) for one in containers(pod))
+        assert all("sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}) for volume in pod["volumes"])
+
+
+def test_every_folder_has_a_size_by_default(manifests: Path) -> None:
+    """No emptyDir of any pod may fill its node."""
+    for body in bodies(manifests):
+        for volume in (pod_of(body) or {}).get("volumes", ()):
+            assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), body["metadata"]["name"]
+
+
+def test_policies_let_out_what_the_values_say(scenario: Path) -> None:
+    """DNS on other ports is for every member, an egress of the controller's for it alone."""
+    text = rendered(scenario, "--values", CHART / "ci" / "openshift-values.yaml")
+    members, controller = (body["spec"]["egress"] for body in bodies_of(text, "NetworkPolicy"))
+    assert [port["port"] for port in members[1]["ports"]] == [53, 53, 5353, 5353]
+    assert controller[1]["ports"] == [{"port": 3128, "protocol": "TCP"}]
+
+
 def keys_of(values: object, place: str = "") -> set[str]:
     if not isinstance(values, dict):
         return set()
@@ -274,6 +322,8 @@ def known_to(schema: dict[str, Any], part: dict[str, Any], place: str = "") -> s
         part = schema["$defs"][part["$ref"].rpartition("/")[2]]
     found = set()
     for key, inner in part.get("properties", {}).items():
+        if inner is False:  # forbidden on purpose
+            continue
         found |= {f"{place}{key}"} | known_to(schema, inner, f"{place}{key}.")
     return found
 
@@ -283,13 +333,13 @@ def test_schema_and_values_are_in_step() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     values = keys_of(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
     known = known_to(schema, schema)
-    free = ("metrics.dashboard.labels.", "controller.resources.")
+    free = ("metrics.dashboard.labels.", "controller.resources.", "hospitals.defaults.gpu.pod.", "protection.annotations.")
     assert {key for key in values if not key.startswith(free)} <= known
     without_default = (
         "global",
         "hospitals.defaults.data.",
-        "hospitals.defaults.affinity.",
-        "controller.affinity.",
         "controller.resources.limits.cpu",
+        "controller.resources.limits.ephemeral-storage",
+        "controller.resources.requests.ephemeral-storage",
     )
     assert {key for key in known if not key.startswith(without_default)} <= values

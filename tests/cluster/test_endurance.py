@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from secrets import token_hex
 
 import pytest
-from bed import INSTANCE, Bed, Run, away, kubectl, nodes, placebo, until
+from bed import INSTANCE, TAG, Bed, Run, away, kubectl, nodes, placebo, until
 
 AWAY_S = 20
 FIRST_BACKOFF_S = 10
-ROUNDS = 30
+ROUNDS = 20
 PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace('"acknowledgement": 20', '"acknowledgement": 300')
 KEPT = {"custody": {"claim": "kept-{hospital}"}}
 
@@ -135,7 +140,7 @@ def went_on(run: Run) -> list[bool]:
 @pytest.mark.usefixtures("claims")
 def test_a_run_on_claims_survives_the_loss_of_all_its_pods_and_a_drained_node(bed: Bed) -> None:
     """Controller and hospitals are deleted at once; later a hospital's node is drained. Each time the run goes on; it ends well."""
-    run = bed.install(PATIENT, defaults=KEPT)
+    run = bed.install(PATIENT, defaults=KEPT, protection={"disruptionBudget": False})
     run.heard("progress", hospital="h1", round=2)
     old = {pod["metadata"]["name"] for pod in (*run.pods(), *run.controllers())}
     bed.kubectl("delete", "pods", *old, "--wait=false")
@@ -175,7 +180,7 @@ def test_a_release_that_is_installed_again_goes_on_from_its_claims(bed: Bed) -> 
 def gathering(bed: Bed) -> tuple[Run, str]:
     """Install a run whose h0 waits for a label that no node has yet."""
     label = f"fedskd.io/test-{token_hex(3)}"
-    waiting = {"h0": {"nodeSelector": {label: "yes"}}}
+    waiting = {"h0": {"pod": {"nodeSelector": {label: "yes"}}}}
     return bed.install(placebo(3, rounds=2), overrides=waiting, unschedulableSeconds=300), label
 
 
@@ -216,3 +221,42 @@ def test_the_ring_turns_while_the_api_server_is_away(bed: Bed) -> None:
     until("end of all pods", lambda: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"}, 20)
     assert len(run.pods()) == 3
     assert nodes("pods")
+
+
+@pytest.mark.usefixtures("claims")
+def test_a_run_moves_into_the_cluster_and_out_of_it(bed: Bed, tmp_path: Path) -> None:
+    """It begins as processes, goes on in the cluster, and ends as processes; its records are those of an undisturbed run."""
+    (tmp_path / "scenario.yaml").write_text(PATIENT, encoding="utf-8")
+    values, out = tmp_path / "values.json", tmp_path / "out"
+    little = {"requests": {"cpu": "10m", "memory": "20Mi"}, **KEPT}
+    values.write_text(json.dumps({"images": {"controller": {"tag": TAG}}, "hospitals": {"defaults": little}}), encoding="utf-8")
+    away_to = ("--on", "kubernetes", "--namespace", bed.namespace, "--name", "moves", "--values", values)
+    with program("launch", tmp_path / "scenario.yaml", "--out", out) as first:
+        until("a round of processes", lambda: len(steps(out)) > 8 or first.poll() is not None)
+        os.killpg(first.pid, signal.SIGKILL)
+    with program("resume", out, *away_to) as second:
+        run = Run(bed, "moves")
+        run.heard("progress", hospital="h1", round=8)
+        os.killpg(second.pid, signal.SIGKILL)
+    assert went_on(run) == [True] * 3
+    assert bed.helm("uninstall", "moves").returncode == 0
+    until("end of all pods", lambda: not run.pods() and not run.controllers())
+    with program("resume", out, "--on", "processes", "--values", values) as third:
+        said, errors = third.communicate(timeout=180)
+    assert third.returncode == 0, errors
+    assert "verified: whole: " in said
+    with program("launch", tmp_path / "scenario.yaml", "--on", "memory", "--out", tmp_path / "whole") as whole:
+        assert whole.wait(180) == 0
+    for file in (tmp_path / "whole" / "records").iterdir():
+        assert (out / "records" / file.name).read_bytes() == file.read_bytes()
+
+
+def program(*arguments: object) -> subprocess.Popen[str]:
+    """Start the program in a group of its own."""
+    command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def steps(out: Path) -> list[str]:
+    """Read the records so far."""
+    return [line for file in out.glob("records/*.jsonl") for line in file.read_text(encoding="utf-8").splitlines()]

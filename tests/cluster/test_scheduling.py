@@ -76,7 +76,7 @@ def test_a_hospital_without_gpu_at_the_deadline_is_named(bed: Bed, gpu_nodes: di
 def test_a_gpu_type_that_no_node_has_ends_the_run_early(bed: Bed, gpu_nodes: dict[str, int]) -> None:
     """A node selector that fits nowhere ends the run with exit code 38 and the scheduler's words, long before the deadline."""
     assert gpu_nodes
-    run = bed.install(placebo(2, gpus=1), {"gpu": {"nodeSelector": {f"{GPU}.product": "FAKE-Z9"}}}, unschedulableSeconds=2)
+    run = bed.install(placebo(2, gpus=1), {"gpu": {"pod": {"nodeSelector": {f"{GPU}.product": "FAKE-Z9"}}}}, unschedulableSeconds=2)
     assert run.code(seconds=40) == 38
     assert "didn't match Pod's node affinity/selector" in run.said()
     assert "h0" in run.said()

@@ -11,7 +11,7 @@ from kubernetes.client import V1Job, V1Pod
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import controller_watch as controller_watches
 from fedskd_sim.runtimes.kubernetes.controller_watch import MOST_DEATHS, PATIENCE_S, ControllerWatch
-from fedskd_sim.runtimes.kubernetes.runtime import _exit_code
+from fedskd_sim.runtimes.kubernetes.pods import exit_code
 
 CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}
 QUOTA = 'pods "c" is forbidden: exceeded quota: must specify limits.cpu'
@@ -114,4 +114,4 @@ def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:
     """Neither a container beside it nor the pod of `helm test`, which belongs to no run, says how a run has ended."""
     test = pod(5, "Failed", {"app.kubernetes.io/component": "controller"}, test={"terminated": {"exitCode": 38}})
     failed = job(conditions=[{"type": "Failed", "status": "True"}])
-    assert _exit_code([ended(1, 41, proxy=0), test], [failed]) == 41
+    assert exit_code([ended(1, 41, proxy=0), test], [failed]) == 41

@@ -22,12 +22,11 @@ hospitals:
 algorithm: {name: fedskd}
 """
 TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
-GPU = {"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "yes"}, "tolerations": [TAINT]}
+GPU = {"resource": "nvidia.com/gpu", "pod": {"nodeSelector": {"gpu": "yes"}, "tolerations": [TAINT]}}
 DEFAULTS: dict[str, Any] = {
     "requests": {"cpu": "250m", "memory": ""},
-    "gpu": GPU,
-    "nodeSelector": {}, "tolerations": [], "affinity": {}, "topologySpreadConstraints": [], "runtimeClassName": "",
-    "priorityClassName": "", "env": [], "podLabels": {}, "podAnnotations": {}, "data": {},
+    "gpu": GPU, "limits": {"cpu": "", "ephemeral-storage": ""}, "sizeLimit": "20Gi", "pod": {},
+    "jobLabels": {}, "jobAnnotations": {}, "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
 }  # fmt: skip
 PLAN: dict[str, Any] = {
     "release": "rel", "namespace": "ns", "run": "12345678", "owner": "rel-12345678", "controller": "rel-12345678-control",
@@ -35,7 +34,10 @@ PLAN: dict[str, Any] = {
     "images": {"hospital": {"image": "h:1", "pullPolicy": "Never"}, "controller": {"image": "c:1", "pullPolicy": "Never"}},
     "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
     "linger_seconds": 30,
-    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "defaults": DEFAULTS, "overrides": {},
+    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "custody_moves": "",
+    "annotations": {}, "user": 10001, "ipv6": False,
+    "queue": "",
+    "defaults": DEFAULTS, "overrides": {},
 }  # fmt: skip
 
 
@@ -83,10 +85,9 @@ def test_only_what_learns_needs_the_image_with_pytorch(tmp_path: Path) -> None:
 
 
 def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
-    """Key by key; of the GPU only what is given; other hospitals keep the defaults."""
-    own = {
-        "north": {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}, "env": [{"name": "A", "value": "1"}], "runtimeClassName": "nvidia"}
-    }
+    """Key by key; of the GPU only what is given, and patches are laid over; other hospitals keep the defaults."""
+    patch = {"runtimeClassName": "nvidia", "containers": [{"name": "hospital", "env": [{"name": "A", "value": "1"}]}]}
+    own = {"north": {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}, "pod": patch}}
     found = pod(tmp_path, "north", overrides=own)
     assert found["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "2"
     assert found["nodeSelector"] == {"gpu": "yes"}
@@ -106,7 +107,7 @@ def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
             {"persistentVolumeClaim": {"claimName": "data-north", "readOnly": True}},
         ),
         ({"hostPath": "/data/{hospital}"}, {"hostPath": {"path": "/data/north", "type": "Directory"}}),
-        ({"fetch": {"command": ["get", "{hospital}"]}}, {"emptyDir": {}}),
+        ({"fetch": {"command": ["get", "{hospital}"]}}, {"emptyDir": {"sizeLimit": "20Gi"}}),
     ],
 )
 def test_data_is_mounted_read_only_and_named_to_the_hospital(data: dict[str, Any], volume: dict[str, Any], tmp_path: Path) -> None:
@@ -127,7 +128,8 @@ def test_a_job_tries_again_what_another_try_may_change(tmp_path: Path) -> None:
     scenario, plan = read(tmp_path)
     body = job(scenario, plan, "south", "uid")
     ignored, final = body["spec"]["podFailurePolicy"]["rules"]
-    assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert ignored["action"] == "Ignore"
+    assert [condition["type"] for condition in ignored["onPodConditions"]] == ["DisruptionTarget", "TerminationTarget"]
     assert final["onExitCodes"]["values"] == list(FINAL_CODES)
     assert {2, 12, 21, 43, 51} <= set(FINAL_CODES)
     assert {0, 1, 130, 137, 143}.isdisjoint(FINAL_CODES)
@@ -148,11 +150,14 @@ def test_what_is_no_plan_or_no_job_is_refused(tmp_path: Path) -> None:
     """A plan with an unknown key, and settings that make no Job, are errors of ours."""
     with pytest.raises(InvalidValue, match="is no plan"):
         pod(tmp_path, "north", surprise=1)
+    with pytest.raises(InvalidValue, match="north is no valid pod") as caught:
+        pod(tmp_path, "north", overrides={"north": {"pod": {"affinity": {"nodes": 1}}}})
+    assert str(caught.value).startswith("the chart's values: hospitals.overrides.north.pod.affinity.nodes: ")
     with pytest.raises(InvalidValue, match="make no valid Job"):
-        pod(tmp_path, "north", overrides={"north": {"affinity": {"nodes": 1}}})
+        pod(tmp_path, "north", overrides={"north": {"jobLabels": {"a": 1}}})
 
 
-LACKING = ["podLabels", "tolerations", "nodeSelector", "affinity", "env", "data", "priorityClassName", "topologySpreadConstraints"]
+LACKING = ["podLabels", "jobLabels", "limits", "sizeLimit", "pod", "data", "custody"]
 
 
 @pytest.mark.parametrize("lacking", LACKING)
@@ -169,6 +174,60 @@ def test_requests_that_are_null_are_those_of_the_scenario(tmp_path: Path) -> Non
     assert container["resources"]["requests"] == {"cpu": "4", "memory": "3Gi"}
     (container,) = pod(tmp_path, "north", defaults=DEFAULTS | {"gpu": None})["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+
+
+def test_limits_reach_every_container_and_every_folder_is_bounded(tmp_path: Path) -> None:
+    """A quota that asks for limits of CPU and of the node's disk gets them from the hospital and from what fetches its data."""
+    own = {"limits": {"cpu": "2", "ephemeral-storage": "30Gi"}, "data": {"fetch": {"command": ["get"]}}, "sizeLimit": "5Gi"}
+    found = pod(tmp_path, "south", defaults=DEFAULTS | own)
+    for container in (*found["containers"], *found["initContainers"]):
+        assert {"cpu": "2", "ephemeral-storage": "30Gi"}.items() <= container["resources"]["limits"].items()
+    folders = [volume["emptyDir"] for volume in found["volumes"] if "emptyDir" in volume]
+    assert folders == [{"sizeLimit": "5Gi"}] * 3
+
+
+def test_gpus_without_a_name_come_by_claims(tmp_path: Path) -> None:
+    """With an empty resource only the patch says what a GPU hospital gets, and its devices are not hidden."""
+    claims = {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one"}]}
+    found = pod(tmp_path, "north", defaults=DEFAULTS | {"gpu": {"resource": "", "pod": claims}})
+    assert found["containers"][0]["resources"]["limits"] == {"memory": "3Gi"}
+    assert found["resourceClaims"] == claims["resourceClaims"]
+    assert "NVIDIA_VISIBLE_DEVICES" not in {entry["name"] for entry in found["containers"][0]["env"]}
+
+
+def test_ids_are_the_platforms_where_it_assigns_them(tmp_path: Path) -> None:
+    """An empty user leaves user and groups out of every hospital's pod."""
+    assert pod(tmp_path, "north")["securityContext"]["fsGroup"] == 10001
+    assert pod(tmp_path, "north", user="")["securityContext"] == {
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_members_listen_on_ipv6_where_they_have_it(tmp_path: Path) -> None:
+    """Inbox and metrics are bound to any address of both kinds, written with brackets."""
+    args = pod(tmp_path, "north", ipv6=True)["containers"][0]["args"]
+    assert args[args.index("--bind") + 1] == "tcp://[::]:5555"
+    assert args[args.index("--metrics") + 1] == "[::]:9100"
+
+
+def test_autoscalers_are_told_to_leave_pods_alone(tmp_path: Path) -> None:
+    """The plan's annotations are on every hospital's pod, and its own settings win over them."""
+    scenario, plan = read(tmp_path, annotations={"a": "1", "b": "1"}, defaults=DEFAULTS | {"podAnnotations": {"b": "2"}})
+    found = job(scenario, plan, "north", "uid")["spec"]["template"]["metadata"]["annotations"]
+    assert {"a": "1", "b": "2"}.items() <= found.items()
+
+
+def test_a_queue_gets_the_ring_as_one_group(tmp_path: Path) -> None:
+    """Every hospital's pod names the queue and one group of the ring's size; its Job, which Kueue would queue alone, names none."""
+    scenario, plan = read(tmp_path, queue="research")
+    for name in scenario.names:
+        body = job(scenario, plan, name, "uid")
+        metadata = body["spec"]["template"]["metadata"]
+        assert metadata["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+        assert metadata["labels"]["kueue.x-k8s.io/pod-group-name"] == plan.owner
+        assert metadata["annotations"]["kueue.x-k8s.io/pod-group-total-count"] == "2"
+        assert not [key for key in body["metadata"]["labels"] if "kueue" in key]
 
 
 def test_a_plan_without_a_number_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector, once
+from fedskd_sim.runtimes.kubernetes.moving import pod_of
 from fedskd_sim.runtimes.kubernetes.pods import newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -209,9 +210,9 @@ def test_a_hospital_is_over_when_its_newest_pod_is(folder: Path) -> None:
     place._holding.add("north")
     assert place._settled(collector)
     collector.close()
-    assert place._pod_of("north") == "pod-2"
+    assert pod_of(place.reach, place.release, "north") == "pod-2"
     with pytest.raises(LookupError, match="has left"):
-        place._pod_of("south")
+        pod_of(place.reach, place.release, "south")
 
 
 def test_of_two_pods_of_one_second_the_one_at_work_is_the_newest() -> None:
@@ -304,14 +305,14 @@ def archive(**files: str) -> str:
             about = tarfile.TarInfo(f"records/{name}.jsonl")
             about.size = len(text)
             made.addfile(about, io.BytesIO(text.encode()))
-    return base64.b64encode(packed.getvalue()).decode() + "."
+    return base64.b64encode(packed.getvalue()).decode() + "\n."
 
 
 def test_what_is_fetched_comes_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive cut in its second file changes nothing; a whole one replaces files, which an open reader goes on to see."""
     reach, said = Reach.__new__(Reach), []
     full = archive(north="new\n" * 400, south="new\n" * 9000)
-    half = base64.b64encode(base64.b64decode(full[:-1])[:12000]).decode() + "."
+    half = base64.b64encode(base64.b64decode(full[:-2])[:12000]).decode() + "\n."
     file = folder / "records" / "north.jsonl"
     file.write_text("old\n")
     monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or half)
@@ -324,4 +325,4 @@ def test_what_is_fetched_comes_whole_or_not_at_all(folder: Path, monkeypatch: py
         assert reader.read() == "old\n"
     assert file.read_text() == "new\n" * 400
     assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd", "--fetched"]
-    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".fetched")) == []
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".brought")) == []

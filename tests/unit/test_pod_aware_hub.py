@@ -32,11 +32,17 @@ class Words:
     waiting: list[Message]
     clock: Clock = field(default_factory=Clock)
     delay: float = 0.0
+    released: float = 0.0
+    took_part: dict[str, str] | None = None
 
     def receive(self, timeout: float) -> Message:
         if not self.waiting:
+            self.clock.sleep(timeout)
             raise NothingReceived(timeout)
         return self.waiting.pop(0)
+
+    def queued(self) -> bool:
+        return self.clock.now() < self.released
 
     def conclusion(self) -> Message | None:
         return self.waiting.pop(0) if self.waiting and self.clock.now() >= self.delay else None
@@ -80,3 +86,17 @@ def test_other_words_are_passed_on_at_once(hear: Any, clock: Clock) -> None:
     for word in (Progress(1, "south", "east", 1, 1, 0.5), Failed(1, "south", 43, "not a number")):
         assert hear(word, []) == word
     assert clock.now() == 0
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_waiting_in_a_queue_is_no_part_of_a_time_out(clock: Clock, started: bool) -> None:  # noqa: FBT001
+    """Patience is over as long after the queue's word as without a queue, also where it began before words that came meanwhile."""
+    pod_tracker = Words([], clock, released=100.0, took_part={} if started else None)
+    attentive = run_controller.PodAwareHub(Words([], clock), pod_tracker)
+    with pytest.raises(NothingReceived):
+        attentive.receive(7)
+    assert clock.now() == pytest.approx(107, abs=2 * run_controller.LOOK_S)
+    if not started:  # one deadline holds until all have registered: 20 s from the beginning
+        with pytest.raises(NothingReceived):
+            attentive.receive(20 - clock.now())
+        assert clock.now() == pytest.approx(120, abs=2 * run_controller.LOOK_S)

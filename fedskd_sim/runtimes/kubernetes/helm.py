@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from fedskd_sim.errors import ChartNotInstallable, ClusterUnavailable, RunExists
 
+Settings = Mapping[str, str]
+"""Values of the chart, by key."""
+NO_SETTINGS: Settings = MappingProxyType({})
 PATIENCE_S = 120
 FIXES = {
     "forbidden": "ask for the rights that the chart's README lists, or let an administrator make the accounts (rbac.create: false)",
@@ -40,8 +46,8 @@ class Helm:
     namespace: str
     context: str = ""
 
-    def install(self, release: str, scenario: Path, values: tuple[Path, ...]) -> None:
-        """Install the chart with a scenario.
+    def install(self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS) -> None:
+        """Install the chart with a scenario, and settings beside those of the values files.
 
         Raises:
             RunExists: a release of this name is there.
@@ -49,12 +55,22 @@ class Helm:
 
         """
         self.check_free(release)
+        self._chart("install", release, scenario, values, *_set(more))
+
+    def rendered(self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS) -> list[str]:
+        """Render the run's ConfigMap and the controller's Job, as YAML, without asking the cluster; raises ChartNotInstallable."""
+        shown = [part for name in ("run", "controller") for part in ("--show-only", f"templates/{name}.yaml")]
+        text = self._chart("template", release, scenario, values, *_set(more), *shown)
+        return [part for part in re.split(r"^---$", text, flags=re.MULTILINE) if part.strip()]
+
+    def _chart(self, verb: str, release: str, scenario: Path, values: tuple[Path, ...], *more: str) -> str:
         files = [part for file in values for part in ("--values", str(file))]
-        done = self._call("install", release, str(chart()), "--set-file", f"scenario={scenario}", *files)
+        done = self._call(verb, release, str(chart()), "--set-file", f"scenario={scenario}", *files, *more)
         if done.returncode:
             reason = done.stderr.strip().removeprefix("Error: ") or done.stdout.strip()
             fix = next(fix for words, fix in FIXES.items() if words in reason)
             raise ChartNotInstallable(f"helm refused the chart: {reason}", fix=fix)
+        return done.stdout
 
     def check_free(self, release: str) -> None:
         """Refuse a name that is taken; raises RunExists, and ChartNotInstallable without helm."""
@@ -115,6 +131,10 @@ class Helm:
         except subprocess.TimeoutExpired:
             text = f"helm {arguments[0]} did not end within {PATIENCE_S * 2} s"
             raise ChartNotInstallable(text, fix="look at the cluster's API server") from None
+
+
+def _set(settings: Settings) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--set-string", f"{key}={value}")]
 
 
 def _answered(told: str) -> None:

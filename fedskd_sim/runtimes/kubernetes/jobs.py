@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from kubernetes.client import V1Job
+from kubernetes.client import V1Job, V1PodSpec
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import final_codes
+from fedskd_sim.runtimes.kubernetes.overlay import Locate, Patch, anywhere, patched, refusal
 from fedskd_sim.runtimes.kubernetes.plan import METRICS_PORT, PORT, Plan
 from fedskd_sim.scenario import Hospital, Scenario
 
 CONFIG, KEY, RUN, DATA, TEMPORARY = "/etc/fedskd/run", "/etc/fedskd/key", "/run/fedskd", "/data", "/tmp"  # noqa: S108 - in a pod
 HOSPITAL = "fedskd.io/hospital"
 FINAL_CODES = final_codes()
-USER = 10001
+FETCHING = {"cpu": "50m", "memory": "64Mi"}
+Objects = list[dict[str, Any]]
+KUEUE = "kueue.x-k8s.io"
+TAKEN = ("DisruptionTarget", "TerminationTarget")
+"""Conditions of a pod that the cluster, or a queue, takes away."""
 SCRAPING = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
 
 
-def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, Any]:
-    """Write the suspended Job of one hospital, owned by the run's ConfigMap.
+def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locate = anywhere) -> dict[str, Any]:
+    """Write the suspended Job of one hospital, owned by the run's ConfigMap; ``locate`` finds a key of the chart's values.
 
     Raises:
         InvalidValue: the chart's settings make no valid Job.
@@ -27,11 +33,16 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, 
     """
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": owner_uid}
     labels, settings = _labels(scenario, plan, name), plan.settings(name)
-    metadata = {"labels": labels | settings["podLabels"], "annotations": SCRAPING | settings["podAnnotations"]}
     body: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": plan.job(name), "namespace": plan.namespace, "labels": labels, "ownerReferences": [owner]},
+        "metadata": {
+            "name": plan.job(name),
+            "namespace": plan.namespace,
+            "labels": settings["jobLabels"] | labels,
+            "annotations": settings["jobAnnotations"],
+            "ownerReferences": [owner],
+        },
         "spec": {
             "suspend": True,
             "completions": 1,
@@ -40,7 +51,7 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, 
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": plan.ttl_seconds,
             "podFailurePolicy": _failures(),
-            "template": {"metadata": metadata, "spec": _pod(scenario, plan, scenario.hospital(name))},
+            "template": {"metadata": _metadata(scenario, plan, name), "spec": _patched(scenario, plan, name, locate)},
         },
     }
     try:
@@ -50,6 +61,33 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, 
             f"the settings of {name!r} make no valid Job: {error}", fix="see hospitals in the chart's values"
         ) from None
     return body
+
+
+def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
+    """Write labels and annotations of a hospital's pod; its own settings win, but over the labels by which it is known."""
+    settings, (queued, size) = plan.settings(name), kueue(plan, len(scenario.names))
+    return {
+        "labels": {**queued, **settings["podLabels"], **_labels(scenario, plan, name)},
+        "annotations": {**SCRAPING, **plan.annotations, **size, **settings["podAnnotations"]},
+    }
+
+
+def _patched(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
+    hospital = scenario.hospital(name)
+    pod, patches = _pod(scenario, plan, hospital), plan.patches(name, gpu=bool(hospital.resources.gpu))
+    for patch in patches:
+        pod = patched(pod, patch.body)
+    checked(name, pod, patches, locate)
+    return pod
+
+
+def checked(member: str, pod: dict[str, Any], patches: Sequence[Patch], locate: Locate = anywhere) -> None:
+    """Refuse a pod's spec that the client's models do not know; raises InvalidValue with the place in the values."""
+    try:
+        V1PodSpec.model_validate(pod)
+    except ValueError as error:
+        problems: Any = error
+        raise refusal(member, problems.errors(), pod, patches, locate) from None
 
 
 def _labels(scenario: Scenario, plan: Plan, name: str) -> dict[str, str]:
@@ -66,16 +104,21 @@ def _labels(scenario: Scenario, plan: Plan, name: str) -> dict[str, str]:
 def _failures() -> dict[str, Any]:
     """Try again after a disruption without counting it; do not try again what another try would not change."""
     exits = {"containerName": "hospital", "operator": "In", "values": list(FINAL_CODES)}
-    disrupted = {"type": "DisruptionTarget", "status": "True"}
-    return {"rules": [{"action": "Ignore", "onPodConditions": [disrupted]}, {"action": "FailJob", "onExitCodes": exits}]}
+    disrupted = [{"type": kind, "status": "True"} for kind in TAKEN]
+    return {"rules": [{"action": "Ignore", "onPodConditions": disrupted}, {"action": "FailJob", "onExitCodes": exits}]}
+
+
+def kueue(plan: Plan, size: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are admitted, or none."""
+    if not plan.queue:
+        return {}, {}
+    labels = {"queue-name": plan.queue, "pod-group-name": plan.owner}
+    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {f"{KUEUE}/pod-group-total-count": str(size)}
 
 
 def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
     settings = plan.settings(hospital.name)
-    tolerations = [*settings["tolerations"], *_node_loss()]
-    if hospital.resources.gpu:
-        tolerations += settings["gpu"]["tolerations"]
-    volumes, data_mount, init = _data(settings["data"], hospital.name, plan)
+    volumes, data_mount, init = _data(settings, hospital.name, plan)
     pod: dict[str, Any] = {
         "hostname": hospital.name,
         "subdomain": plan.subdomain,
@@ -85,16 +128,14 @@ def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
         "serviceAccountName": plan.service_account,
         "terminationGracePeriodSeconds": plan.grace_seconds,
         "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
-        "securityContext": pod_security(),
+        "securityContext": pod_security(plan.user),
         "imagePullSecrets": list(plan.pull_secrets),
-        "nodeSelector": settings["nodeSelector"] | (settings["gpu"]["nodeSelector"] if hospital.resources.gpu else {}),
-        "tolerations": tolerations,
+        "tolerations": _node_loss(),
         "initContainers": init,
         "containers": [_container(scenario, plan, hospital, data_mount)],
         "volumes": [*_volumes(plan, hospital.name), *volumes],
     }
-    optional = {key: settings[key] for key in ("affinity", "topologySpreadConstraints", "runtimeClassName", "priorityClassName")}
-    return {key: value for key, value in (pod | optional).items() if value not in ("", None, [], {})}
+    return {key: value for key, value in pod.items() if value not in ([], {})}
 
 
 def _container(scenario: Scenario, plan: Plan, hospital: Hospital, data_mount: list[dict[str, Any]]) -> dict[str, Any]:
@@ -104,14 +145,13 @@ def _container(scenario: Scenario, plan: Plan, hospital: Hospital, data_mount: l
     environment = {"HOME": TEMPORARY, "OMP_NUM_THREADS": str(hospital.resources.cpu)}
     if not hospital.resources.gpu:
         environment["NVIDIA_VISIBLE_DEVICES"] = "void"
-    extra = [entry for entry in settings["env"] if entry["name"] not in environment]
     mounts = [("run", CONFIG, True), ("key", KEY, True), ("results", RUN, False), ("temporary", TEMPORARY, False)]
     return {
         "name": "hospital",
         "image": image["image"],
         "imagePullPolicy": image["pullPolicy"],
         "args": _arguments(plan, hospital.name, with_data=bool(data_mount)),
-        "env": [*({"name": key, "value": value} for key, value in environment.items()), *extra],
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
         "ports": [{"name": "ring", "containerPort": PORT}, {"name": "metrics", "containerPort": METRICS_PORT}],
         "resources": _resources(hospital, settings),
         "securityContext": container_security(),
@@ -129,41 +169,53 @@ def _mount(plan: Plan, name: str, volume: str, path: str, only: bool) -> dict[st
 def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
     flags = {
         "--name": name, "--run": plan.run, "--out": RUN, "--bind": plan.bind, "--advertise": plan.address(name),
-        "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": f"0.0.0.0:{METRICS_PORT}",
+        "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": plan.metrics,
         "--patience": f"{plan.startup_seconds:g}", "--hold": f"{plan.hold_seconds:g}",
         "--linger": f"{plan.linger_seconds:g}",
     }  # fmt: skip
     if with_data:
         flags["--data"] = DATA
+    if plan.custody_moves:
+        flags["--custody"] = plan.custody_moves
     return ["hospital", f"{CONFIG}/scenario.yaml", "--to-stdout", *(part for flag in flags.items() for part in flag)]
 
 
 def _resources(hospital: Hospital, settings: dict[str, Any]) -> dict[str, Any]:
     """Ask for memory and whole GPUs as the scenario says; for CPU what the chart says, since threads are no need of their own."""
     memory = hospital.resources.memory
-    limits: dict[str, str] = {"memory": memory}
-    requests = {
-        "cpu": str(settings["requests"].get("cpu") or hospital.resources.cpu),
-        "memory": settings["requests"].get("memory") or memory,
-    }
-    if hospital.resources.gpu:
-        limits[settings["gpu"]["resource"]] = str(hospital.resources.gpu)
-    return {"requests": requests, "limits": limits}
+    requests = {"cpu": str(hospital.resources.cpu), "memory": memory} | _asked(settings["requests"])
+    devices = settings["gpu"]["resource"] if hospital.resources.gpu else ""
+    gpus = {devices: str(hospital.resources.gpu)} if devices else {}  # without a name they come by claims in the pod's patch
+    return {"requests": requests, "limits": {"memory": memory} | gpus | _asked(settings["limits"])}
+
+
+def _asked(given: dict[str, Any]) -> dict[str, str]:
+    """Leave out the quantities that are empty."""
+    return {name: str(quantity) for name, quantity in given.items() if quantity not in ("", None)}
 
 
 def _volumes(plan: Plan, name: str) -> list[dict[str, Any]]:
-    claim = plan.custody(name)
-    kept: dict[str, Any] = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
+    claim, scratch = plan.custody(name), _scratch(plan.settings(name))
+    kept: dict[str, Any] = {"persistentVolumeClaim": {"claimName": claim}} if claim else scratch
     return [
         {"name": "run", "configMap": {"name": plan.owner}},
         {"name": "key", "secret": {"secretName": plan.secret, "defaultMode": 0o440}},
         {"name": "results", **kept},
-        {"name": "temporary", "emptyDir": {}},
+        {"name": "temporary", **scratch},
     ]
 
 
-def _data(data: dict[str, Any], name: str, plan: Plan) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def _scratch(settings: dict[str, Any]) -> dict[str, Any]:
+    """Make a folder that lives as long as the pod, and is bounded: a pod over it is evicted before its node is full."""
+    size = settings["sizeLimit"]
+    return {"emptyDir": {"sizeLimit": str(size)} if size else {}}
+
+
+def _data(
+    settings: dict[str, Any], name: str, plan: Plan
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Make the volume, its mount and the init container of a hospital's data; ``{hospital}`` in texts is its name."""
+    data = settings["data"]
     mount: dict[str, Any] = {"name": "data", "mountPath": DATA, "readOnly": True}
     if data.get("claim"):
         claim = {"claimName": data["claim"].replace("{hospital}", name), "readOnly": True}
@@ -174,21 +226,23 @@ def _data(data: dict[str, Any], name: str, plan: Plan) -> tuple[list[dict[str, A
         path = {"path": data["hostPath"].replace("{hospital}", name), "type": "Directory"}
         return [{"name": "data", "hostPath": path}], [mount], []
     if data.get("fetch"):
-        fetch = data["fetch"]
-        image = plan.images["controller"]
-        init = {
-            "name": "fetch",
-            "image": fetch.get("image") or image["image"],
-            "imagePullPolicy": image["pullPolicy"],
-            "command": [part.replace("{hospital}", name) for part in fetch["command"]],
-            "env": fetch.get("env", []),
-            "envFrom": fetch.get("envFrom", []),
-            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
-            "securityContext": container_security(),
-            "volumeMounts": [{"name": "data", "mountPath": DATA}, {"name": "temporary", "mountPath": TEMPORARY}],
-        }
-        return [{"name": "data", "emptyDir": {}}], [mount], [init]
+        return [{"name": "data", **_scratch(settings)}], [mount], [_fetch(settings, name, plan)]
     return [], [], []
+
+
+def _fetch(settings: dict[str, Any], name: str, plan: Plan) -> dict[str, Any]:
+    fetch, image = settings["data"]["fetch"], plan.images["controller"]
+    return {
+        "name": "fetch",
+        "image": fetch.get("image") or image["image"],
+        "imagePullPolicy": image["pullPolicy"],
+        "command": [part.replace("{hospital}", name) for part in fetch["command"]],
+        "env": fetch.get("env", []),
+        "envFrom": fetch.get("envFrom", []),
+        "resources": {"requests": FETCHING, "limits": {"memory": "512Mi"} | _asked(settings["limits"])},
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "data", "mountPath": DATA}, {"name": "temporary", "mountPath": TEMPORARY}],
+    }
 
 
 def _node_loss() -> list[dict[str, Any]]:
@@ -197,11 +251,10 @@ def _node_loss() -> list[dict[str, Any]]:
     return [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60} for key in reasons]
 
 
-def pod_security() -> dict[str, Any]:
-    """Give the pod-level settings of the restricted standard."""
-    return {
-        "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"},
-    }  # fmt: skip
+def pod_security(user: int | str) -> dict[str, Any]:
+    """Give the pod-level settings of the restricted standard; without a user the platform has to assign one."""
+    ids = {"runAsUser": user, "runAsGroup": user, "fsGroup": user} if user else {}
+    return {"runAsNonRoot": True, **ids, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def container_security() -> dict[str, Any]:

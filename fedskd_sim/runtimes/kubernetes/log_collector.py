@@ -39,6 +39,8 @@ class LogCollector:
 
     reach: Reach
     folder: Path
+    goes_on: bool = False
+    """The folder has what the run left before it came here: the entries in its pods' logs are not all, and are left out."""
     _followed: dict[str, str] = field(default_factory=dict)
     _phases: dict[str, str] = field(default_factory=dict)
     _finished: set[str] = field(default_factory=set)
@@ -117,7 +119,8 @@ class LogCollector:
             self._append("logs", f"{name}.err", line)
             return None
         if isinstance(logged.what, events.Entry) and logged.what.kind in ENTRIES:
-            self._enter(uid, name, (logged.what.kind, logged.what.line))
+            if not self.goes_on:
+                self._enter(uid, name, (logged.what.kind, logged.what.line))
             return None
         self._append("logs", f"{name}.jsonl", line)
         return logged
@@ -154,7 +157,7 @@ class LogCollector:
         self._files[path].write(line + "\n")
 
 
-def once(reach: Reach, release: str, folder: Path) -> list[str]:
+def once(reach: Reach, release: str, folder: Path, *, goes_on: bool = False) -> list[str]:
     """Sort what all pods have logged so far into a folder, without following them.
 
     Returns:
@@ -164,7 +167,7 @@ def once(reach: Reach, release: str, folder: Path) -> list[str]:
         Unreachable, ApiException: the pods cannot even be listed.
 
     """
-    collector = LogCollector(reach, folder)
+    collector = LogCollector(reach, folder, goes_on)
     with closing(collector):
         return list(_read_all(reach, release, collector))
 

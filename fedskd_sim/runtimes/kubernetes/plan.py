@@ -15,18 +15,19 @@ from typing import Any, Self
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.runtimes.kubernetes.overlay import Patch
 
 PORT = 5555
 METRICS_PORT = 9100
-NESTED = ("gpu", "requests")
+NESTED = ("gpu", "requests", "limits")
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
-        "requests": {}, "gpu": {"resource": "nvidia.com/gpu", "nodeSelector": {}, "tolerations": []}, "nodeSelector": {},
-        "tolerations": [], "affinity": {}, "topologySpreadConstraints": [], "runtimeClassName": "", "priorityClassName": "",
-        "env": [], "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
+        "requests": {}, "limits": {}, "sizeLimit": "20Gi", "gpu": {"resource": "nvidia.com/gpu"}, "jobLabels": {},
+        "jobAnnotations": {}, "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
     }
 )  # fmt: skip
 """How hospitals' pods look where the chart's values do not say."""
+ONE_VERSION = "use the chart and the image of one version"
 NAME_LIMIT = 57
 """A pod's name is its job's and six more characters, and may have 63."""
 
@@ -58,6 +59,15 @@ class Plan:
     ttl_seconds: int
     backoff_limit: int
     grace_seconds: int
+    custody_moves: str
+    """``in``: hospitals wait until what they kept elsewhere has been brought; ``out``: until it has been taken; empty: neither."""
+    annotations: Mapping[str, str]
+    """Of every hospital's pod, against autoscalers."""
+    user: int | str
+    """User and groups of every pod; empty where the platform assigns them."""
+    ipv6: bool
+    queue: str
+    """The queue of Kueue in which the ring waits as a whole; empty for none."""
     defaults: Mapping[str, Any]
     overrides: Mapping[str, Mapping[str, Any]]
 
@@ -70,15 +80,23 @@ class Plan:
 
         """
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            return cls.parse(str(file), file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidValue(f"{file} is no plan: {error!r}", fix=ONE_VERSION) from error
+
+    @classmethod
+    def parse(cls, file: str, text: str) -> Self:
+        """Read the text of the chart's file; raises InvalidValue as `read` does."""
+        try:
+            values = json.loads(text)
             values["pull_secrets"] = tuple(values["pull_secrets"] or ())
             missing = [name for name, value in values.items() if value is None]
             if missing:
                 fix = "give the chart's values that it has by default: helm upgrade --reset-then-reuse-values"
                 raise InvalidValue(f"{file} has no {', '.join(missing)}", fix=fix)
             return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidValue(f"{file} is no plan: {error!r}", fix="use the chart and the image of one version") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidValue(f"{file} is no plan: {error!r}", fix=ONE_VERSION) from error
 
     def checked(self, names: tuple[str, ...]) -> Self:
         """Refuse settings for hospitals that do not exist; raises InvalidValue."""
@@ -97,6 +115,15 @@ class Plan:
         nested = {key: {part: value for layer in layers for part, value in _given(layer.get(key, {})).items()} for key in NESTED}
         return {key: value for layer in (*layers, nested) for key, value in layer.items()}
 
+    def patches(self, name: str, *, gpu: bool) -> list[Patch]:
+        """List what is laid over a hospital's pod, in this order: the default's, that of GPU hospitals, the hospital's own."""
+        found = []
+        for place, layer in ((("defaults",), self.defaults), (("overrides", name), self.overrides.get(name, {}))):
+            for key in (("pod",), ("gpu", "pod"))[: 1 + gpu]:
+                inner = layer if len(key) == 1 else layer.get(key[0]) or {}
+                found.append(Patch(("hospitals", *place, *key), inner.get(key[-1]) or {}))
+        return found
+
     def custody(self, name: str) -> str:
         """Name the claim on which a hospital keeps what survives its pod; empty for none."""
         return str(self.settings(name)["custody"].get("claim") or "").replace("{hospital}", name)
@@ -111,9 +138,18 @@ class Plan:
         return f"tcp://{name}.{self.subdomain}:{PORT}"
 
     @property
+    def _any(self) -> str:
+        return "[::]" if self.ipv6 else ""
+
+    @property
     def bind(self) -> str:
         """Say where every member listens in its pod."""
-        return f"tcp://*:{PORT}"
+        return f"tcp://{self._any or '*'}:{PORT}"
+
+    @property
+    def metrics(self) -> str:
+        """Say where every hospital serves its metrics in its pod."""
+        return f"{self._any or '0.0.0.0'}:{METRICS_PORT}"  # noqa: S104 - a pod is reached by its network policy only
 
     @property
     def hub(self) -> str:

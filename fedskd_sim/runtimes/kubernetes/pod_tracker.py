@@ -92,6 +92,11 @@ class PodTracker:
                     return found
         return None
 
+    def queued(self) -> bool:
+        """Tell whether a queue holds any pod back: that is no time of the run."""
+        with self._lock:
+            return any(entry.finding.standing == "queued" and not entry.gone for entry in self._pods.values())
+
     def running(self) -> bool:
         """Tell whether any pod still runs."""
         with self._lock:

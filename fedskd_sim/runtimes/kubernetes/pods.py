@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, TAKEN
 
-Standing = Literal["pending", "stuck", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
+Standing = Literal["pending", "queued", "stuck", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
 ENDED = ("Succeeded", "Failed")
 UID = 8
 """So many characters of a pod's identity are compared."""
@@ -38,7 +39,8 @@ class Finding:
     """A pod's standing, in words and with the exit code of its container where there is one.
 
     ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may still bring one. ``stuck`` is one
-    that cannot begin as things are, which the cluster tries again; ``hopeless`` one that never will.
+    that cannot begin as things are, which the cluster tries again; ``hopeless`` one that never will; ``queued`` one that a queue
+    holds back.
     """
 
     standing: Standing
@@ -85,6 +87,27 @@ def of_controller(pods: Iterable[Any]) -> list[Any]:
     return [pod for pod, worn in labels if worn.get("app.kubernetes.io/component") == CONTROLLER and "fedskd.io/run" in worn]
 
 
+def exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
+    """Read a run's exit code from its controller; None while it goes on; raises ClusterUnavailable if it is there no more."""
+    controllers = [job for job in jobs if HOSPITAL not in job.metadata.labels]
+    if jobs and not controllers:
+        return None
+    if not jobs:
+        raise ClusterUnavailable("the run has been removed from the cluster", fix="launch it again")
+    last = max(controllers, key=lambda job: job.metadata.creation_timestamp)
+    if last.status.succeeded:
+        return 0
+    if not any(one.type == "Failed" and one.status == "True" for one in last.status.conditions or ()):
+        return None
+    codes = [
+        status.state.terminated.exit_code
+        for pod in sorted(of_controller(pods), key=lambda pod: pod.metadata.creation_timestamp)
+        for status in pod.status.container_statuses or ()
+        if status.name == CONTROLLER and status.state.terminated
+    ]
+    return codes[-1] if codes else 1
+
+
 def newest(pods: Iterable[Any]) -> dict[str, Any]:
     """Give the pod (V1Pod) that stands for each hospital now, by name: the last one made, of two of one second one at work."""
     of_hospitals = [pod for pod in pods if HOSPITAL in (pod.metadata.labels or {})]
@@ -94,6 +117,8 @@ def newest(pods: Iterable[Any]) -> dict[str, Any]:
 
 def _waiting(status: Any) -> Finding:
     for condition in status.conditions or ():
+        if condition.type == "PodScheduled" and condition.reason == "SchedulingGated":
+            return Finding("queued", "waits in a queue of the cluster")
         if condition.type == "PodScheduled" and condition.status == "False":
             text = f"no node can take it: {condition.message or condition.reason}"
             return Finding("unschedulable" if nowhere(condition.message or "") else "pending", text)
@@ -125,6 +150,6 @@ def _ending(state: Any, status: Any) -> str:
 
 def _disruption(status: Any) -> str:
     for condition in status.conditions or ():
-        if condition.type == "DisruptionTarget" and condition.status == "True":
+        if condition.type in TAKEN and condition.status == "True":
             return f": {condition.message or condition.reason}"
     return ""

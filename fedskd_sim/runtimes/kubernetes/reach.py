@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from kubernetes import client, config
@@ -19,7 +14,8 @@ from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
 
-from fedskd_sim.errors import ClusterUnavailable
+from fedskd_sim.errors import ClusterUnavailable, RunUnreadable
+from fedskd_sim.runtimes.handover import PLACED, unpack
 from fedskd_sim.runtimes.kubernetes.jobs import RUN
 
 CONNECTIONS = 160
@@ -135,26 +131,39 @@ class Reach:
             Unreachable: the connection broke, or what came was not whole; the hospital still holds.
 
         """
-        text = self._run(pod, ["fedskd-sim", "results", RUN])
-        try:
-            data = base64.b64decode(text.strip().removesuffix("."), validate=True)
-            if not text.strip().endswith("."):
-                raise Unreachable(f"the results of {pod} came only in part")
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive, TemporaryDirectory(prefix=".fetched-", dir=folder) as place:
-                archive.extractall(place, filter="data")
-                _move(Path(place), folder)
-        except (binascii.Error, tarfile.TarError) as error:
-            raise Unreachable(f"the results of {pod} cannot be read: {error}") from error
+        _unpack(self._run(pod, ["fedskd-sim", "results", RUN]), pod, folder)
         self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
 
-    def _run(self, pod: str, command: list[str]) -> str:
+    def take(self, pod: str, hospital: str, folder: Path) -> None:
+        """Bring what a hospital goes on from out of its pod into a run folder, in place of what is there.
+
+        Raises:
+            Unreachable: the connection broke, or what came was not whole.
+            RunUnreadable: its pod has nothing.
+
+        """
+        text = self._run(pod, ["fedskd-sim", "results", RUN, "--kept", hospital])
+        if not text.strip():
+            fix = "give --values with the claims on which the run kept it"
+            raise RunUnreadable(f"the pod of {hospital!r} has nothing from which it could go on", fix=fix)
+        _unpack(text, pod, folder)
+
+    def bring(self, pod: str, lines: Iterable[str]) -> None:
+        """Bring what a hospital goes on from (`fedskd_sim.runtimes.handover.packed`) into its pod; raises Unreachable."""
+        if PLACED not in self._run(pod, ["fedskd-sim", "place", RUN], lines):
+            raise Unreachable(f"what was brought to {pod} did not arrive")
+
+    def _run(self, pod: str, command: list[str], given: Iterable[str] = ()) -> str:
+        """Carry out a command in a hospital's pod; gives what it prints."""
         api: Any = client.CoreV1Api(client.ApiClient(self._settings))  # one of its own: a stream changes its client
         opened: Any = stream
-        asked = {"container": "hospital", "command": command, "stdout": True, "stderr": False, "stdin": False, "tty": False}
+        asked = {"container": "hospital", "command": command, "stdout": True, "stderr": False, "stdin": bool(given), "tty": False}
 
         def whole() -> str:
             connection = opened(api.connect_get_namespaced_pod_exec, pod, self.namespace, _preload_content=False, **asked)
             with closing(connection):
+                for line in given:
+                    connection.write_stdin(line + "\n")
                 connection.run_forever(timeout=EXEC_S)
                 return str(connection.read_all())
 
@@ -176,8 +185,8 @@ class Reach:
             raise Unreachable(str(error)) from error
 
 
-def _move(source: Path, target: Path) -> None:
-    for file in [path for path in source.rglob("*") if path.is_file()]:
-        place = target / file.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(place)
+def _unpack(text: str, pod: str, folder: Path) -> None:
+    try:
+        unpack(text.splitlines(), folder)
+    except ValueError as error:
+        raise Unreachable(f"what came from {pod}: {error}") from error

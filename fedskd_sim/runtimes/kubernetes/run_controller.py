@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -43,6 +43,13 @@ class PodAwareHub:
 
     hub: Hub
     pod_tracker: PodTracker
+    queued_s: float = 0.0
+    """How long pods have waited in a queue until now."""
+    _looked: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to measure."""
+        self._looked = clock.now()
 
     def send(self, to: str, message: FromController) -> None:
         """Send a word to a hospital."""
@@ -50,17 +57,24 @@ class PodAwareHub:
 
     def receive(self, timeout: float) -> ToController | Unwelcome:
         """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
-        deadline = clock.now() + timeout
+        begun, before = clock.now(), self.queued_s
         while True:
             concluded = self.pod_tracker.conclusion()
             if concluded:
                 return concluded
-            left = deadline - clock.now()
+            left = begun + timeout + self._queued(before) - clock.now()
             try:
                 return self._cause(self.hub.receive(min(LOOK_S, max(0.0, left))))
             except NothingReceived:
                 if left <= 0:
                     raise
+
+    def _queued(self, before: float) -> float:
+        """Measure the waiting in a queue, which no time-out counts: before the start all of it, later what is over ``before``."""
+        now = clock.now()
+        self.queued_s += now - self._looked if self.pod_tracker.queued() else 0.0
+        self._looked = now
+        return self.queued_s - (before if self.pod_tracker.took_part is not None else 0.0)
 
     def _cause(self, message: ToController | Unwelcome) -> ToController | Unwelcome:
         """Give a hospital that has waited in vain for another a moment until its pod's end is known: that is the cause."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-from kubernetes.client.exceptions import ApiException
+from typing import Literal
 
 from fedskd_sim import clock
 from fedskd_sim.errors import (
@@ -28,11 +27,12 @@ from fedskd_sim.records import read_records
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
+from fedskd_sim.runtimes.kubernetes import moving, preview
 from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
-from fedskd_sim.runtimes.kubernetes.pods import ENDED, finding, finished, newest, of_controller
+from fedskd_sim.runtimes.kubernetes.pods import ENDED, exit_code, finding, finished, newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, answered
 from fedskd_sim.runtimes.place import InCluster
 from fedskd_sim.scenario import Loaded
@@ -41,7 +41,6 @@ LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
 BACKOFF_S, LONGEST_BACKOFF_S = 10, 360
 AWAY_S = 600.0
 DRAIN_S = 60.0
-FETCH_TRIES = 5
 HELD_TRIES = 50
 CONCLUDED = (PodCannotStart.exit_code, HospitalCrashed.exit_code, RegistrationTimeout.exit_code)
 """Ends that the controller knows more of than any hospital."""
@@ -57,6 +56,10 @@ class KubernetesRuntime:
     values: tuple[Path, ...] = ()
     keep: bool = False
     """Leave the release in the cluster when the run has ended."""
+    run: str = ""
+    """The run that goes on here; empty for a new one."""
+    custody: Literal["", "in", "out"] = ""
+    """Hospitals wait until what they go on from has been brought from the run folder, or taken out into it."""
     reach: Reach = field(init=False)
     _installed: bool = False
     _errors: list[Told] = field(default_factory=list)
@@ -76,10 +79,18 @@ class KubernetesRuntime:
         self.namespace = self.reach.namespace
 
     def launch(self, order: Order) -> None:
-        """Install the chart; raises RunExists, ChartNotInstallable."""
+        """Install the chart; raises RunExists, ChartNotInstallable, InvalidValue."""
         self._order = order
+        more = {"resume.run": self.run, "resume.custody": self.custody}
+        asked = self.release, order.folder / "scenario.yaml", self.values, {key: value for key, value in more.items() if value}
+        plan = preview.check(order.loaded.scenario, self._helm.rendered(*asked), self.values)
+        if self.custody == "out":
+            moving.check_kept(plan, order.loaded.scenario.names)
+        self.run = plan.run
+        if order.resumed:
+            folder.set_logs_aside(order.folder)
         try:
-            self._helm.install(self.release, order.folder / "scenario.yaml", self.values)
+            self._helm.install(*asked)
         except ChartNotInstallable:
             self._helm.remove_failed(self.release)
             raise
@@ -103,7 +114,7 @@ class KubernetesRuntime:
         """Tell whether the run is there and its controller has not ended; raises ClusterUnavailable."""
         with answered():
             jobs = self.reach.jobs(self.release)
-            return bool(jobs) and _exit_code(self.reach.pods(self.release), jobs) is None
+            return bool(jobs) and exit_code(self.reach.pods(self.release), jobs) is None
 
     def log_of(self, member: str, *, follow: bool = False) -> Iterator[str]:
         """Yield the lines of a member's pods, oldest first, of the newest also those that come; raises ClusterUnavailable."""
@@ -129,7 +140,7 @@ class KubernetesRuntime:
             if job.status.failed and name not in active and not finished(job):
                 pause = min(BACKOFF_S * 2 ** (job.status.failed - 1), LONGEST_BACKOFF_S)
                 yield f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s after the last was lost"
-        code = _exit_code(pods, jobs) if jobs else None
+        code = exit_code(pods, jobs) if jobs else None
         yield {None: "the run goes on" if jobs else "there is no such run", 0: "the run has ended well"}.get(
             code, f"the run has ended with exit code {code}"
         )
@@ -137,7 +148,26 @@ class KubernetesRuntime:
     @property
     def place(self) -> InCluster:
         """Say where the run is, for the run folder."""
-        return InCluster(self.release, self.namespace, self.context)
+        return InCluster(self.release, self.namespace, self.context, run=self.run, resumed=self._order.resumed)
+
+    def take_out(self, order: Order) -> None:
+        """Install the chart only to bring what hospitals go on from into the folder; raises FedskdError, and the claims keep it."""
+        self.launch(order)
+        left, controller_watch = set(order.loaded.scenario.names), ControllerWatch(self.reach, self.release)
+        try:
+            with closing(LogCollector(self.reach, order.folder, goes_on=True)) as collector:
+                while left:
+                    with answered():
+                        pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
+                    collector.follow(pods)
+                    self._show(collector, lambda _: None, LOOK_S)
+                    left -= moving.take(self.reach, order.folder, pods, left)
+                    code = exit_code(pods, jobs)
+                    if code is not None and left:
+                        raise self._verdict(code)
+                    list(controller_watch.look(pods, jobs))
+        finally:
+            self.stop()
 
     def wait(self, watch: Watch) -> None:
         """Follow the run to its end and fetch its results; raises the error that ended it.
@@ -152,7 +182,7 @@ class KubernetesRuntime:
             except OutputNotWritable:
                 self.detach()
                 raise
-            collector = stack.enter_context(closing(LogCollector(self.reach, self._order.folder)))
+            collector = stack.enter_context(closing(LogCollector(self.reach, self._order.folder, self._order.resumed)))
             ended = self._followed(collector, watch)
             self._drain(collector, watch)
             if ended == 0:
@@ -185,7 +215,7 @@ class KubernetesRuntime:
                     pods = self.reach.pods(self.release)
                     collector.follow(pods)
                     jobs = self.reach.jobs(self.release)
-                    code = _exit_code(pods, jobs)
+                    code = exit_code(pods, jobs)
                     answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
                     if code is not None:
@@ -221,35 +251,27 @@ class KubernetesRuntime:
     def _show(self, collector: LogCollector, watch: Watch, patience: float) -> None:
         for logged in collector.events(patience):
             self._errors += [error] if (error := told(logged)) else []
+            if isinstance(logged.what, events.AwaitsCustody) and self.custody == "in":
+                moving.bring(self.reach, self.release, self._order.folder, logged.hospital)
             if isinstance(logged.what, events.Holding):
                 self._holding.add(logged.hospital)
             watch(logged)
 
     def _fetch(self) -> None:
         """Bring the final weights home from every hospital, with its records, of which a cluster keeps only so much log."""
-        if self._order.loaded.scenario.algorithm.name == "placebo":
+        if self._order.loaded.scenario.algorithm.name == "placebo" and not self._order.resumed:
             return
         missing: dict[str, str] = {}
         for name in self._order.loaded.scenario.names:
-            for attempt in range(FETCH_TRIES):
-                try:
-                    self.reach.fetch(self._pod_of(name), self._order.folder)
-                except (Unreachable, ApiException, LookupError) as error:
-                    missing[name] = str(error)
-                    clock.sleep(attempt)
-                else:
-                    missing.pop(name, None)
-                    break
+            trouble = moving.tried(partial(self._fetch_from, name))
+            missing |= {name: trouble} if trouble else {}
         if missing:
             self.keep = True
             text = f"the run ended well, but the final weights of {', '.join(missing)} could not be fetched: {missing.popitem()[1]}"
             raise ClusterUnavailable(text, fix=f"raise holdSeconds in the chart's values; the release {self.release!r} was left")
 
-    def _pod_of(self, name: str) -> str:
-        pod = newest(self.reach.pods(self.release)).get(name)
-        if pod is None or pod.status.phase != "Running":
-            raise LookupError(f"{name!r} has left already")
-        return str(pod.metadata.name)
+    def _fetch_from(self, name: str) -> None:
+        self.reach.fetch(moving.pod_of(self.reach, self.release, name), self._order.folder)
 
     def _check_whole(self) -> None:
         """Neither end well nor remove the release while records are missing, whatever became of the logs that they were in."""
@@ -275,24 +297,3 @@ class KubernetesRuntime:
         if found:
             return self._order.loaded.placed(found)
         return rebuilt(code, f"the controller ended with exit code {code}", fix=folder.look_at(self._order.folder, CONTROLLER))
-
-
-def _exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
-    """Read the run's exit code from the controller; None while it goes on."""
-    controllers = [job for job in jobs if HOSPITAL not in job.metadata.labels]
-    if jobs and not controllers:
-        return None
-    if not jobs:
-        raise ClusterUnavailable("the run has been removed from the cluster", fix="launch it again")
-    newest = max(controllers, key=lambda job: job.metadata.creation_timestamp)
-    if newest.status.succeeded:
-        return 0
-    if not any(one.type == "Failed" and one.status == "True" for one in newest.status.conditions or ()):
-        return None
-    codes = [
-        status.state.terminated.exit_code
-        for pod in sorted(of_controller(pods), key=lambda pod: pod.metadata.creation_timestamp)
-        for status in pod.status.container_statuses or ()
-        if status.name == CONTROLLER and status.state.terminated
-    ]
-    return codes[-1] if codes else 1

@@ -28,13 +28,13 @@ class Hub:
         self._inbox.send(to, encode(message))
 
     def receive(self, timeout: float) -> ToController | Unwelcome:
-        """Wait up to ``timeout`` seconds for a hospital's word; of anything else only who has sent it is told.
+        """Wait up to ``timeout`` seconds, none if negative, for a hospital's word; of anything else only who has sent it is told.
 
         Raises:
             NothingReceived: nothing came in time.
 
         """
-        arrival = self._inbox.receive(int(timeout * 1000))
+        arrival = self._inbox.receive(max(0, int(timeout * 1000)))
         if arrival is None:
             raise NothingReceived
         try:

@@ -140,6 +140,7 @@ class Endpoint:
         Name look-ups block an I/O thread, so there are two.
         """
         self.name, self._identity = name, identity
+        self._ipv6 = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=2)
         self._gate = Gate(self._context, identity) if identity else None
 
@@ -151,12 +152,15 @@ class Endpoint:
     def listen(self, address: str, largest: int = CONTROL_LIMIT, parts: int = 1) -> Inbox:
         """Bind an inbox for messages of up to ``parts`` frames of ``largest`` bytes; port 0 or ``*`` takes a free port.
 
+        An address with brackets (``tcp://[::]:5555``) is one of IPv6: links that are made later look for such addresses, too.
+
         Raises:
             PortInUse: the address is taken.
             SocketPathTooLong: the operating system allows no socket path of this length.
             InvalidValue: it is no address.
 
         """
+        self._ipv6 = address.startswith("tcp://[")
         socket = self._socket(zmq.ROUTER, largest)
         socket.router_handover = socket.router_mandatory = True
         socket.backlog = BACKLOG
@@ -214,6 +218,7 @@ class Endpoint:
     def _socket(self, kind: int, largest: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.linger = LINGER_MS
+        socket.ipv6 = self._ipv6
         socket.sndtimeo = socket.rcvtimeo = 0
         socket.maxmsgsize = largest + ENVELOPE
         socket.sndhwm, socket.rcvhwm = QUEUE, UNREAD

@@ -27,10 +27,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Eight digits that name the run: another scenario or other settings are another run. */}}
+{{/* Eight digits that name the run: another scenario or other settings are another run, unless it goes on with an earlier one. */}}
 {{- define "fedskd-sim.run" -}}
-{{- $settings := omit .Values "metrics" "networkPolicy" "extraObjects" "rbac" -}}
-{{- printf "%s|%s|%s|%s" .Release.Namespace .Release.Name .Chart.Version (toJson $settings) | sha256sum | trunc 8 -}}
+{{- $protection := omit .Values.protection "disruptionBudget" -}}
+{{- $settings := set (omit .Values "metrics" "networkPolicy" "extraObjects" "rbac" "resume") "protection" $protection -}}
+{{- $own := printf "%s|%s|%s|%s" .Release.Namespace .Release.Name .Chart.Version (toJson $settings) | sha256sum | trunc 8 -}}
+{{- .Values.resume.run | default $own -}}
 {{- end -}}
 
 {{- define "fedskd-sim.runName" -}}
@@ -67,9 +69,11 @@ default
 
 {{- define "fedskd-sim.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- with .Values.runAsUser }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+fsGroup: {{ int . }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -77,6 +81,106 @@ seccompProfile: {type: RuntimeDefault}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* A patch laid over a map, as JSON: what overlay.py does, with the same keys of lists; takes a dict of base, patch and keys. */}}
+{{- define "fedskd-sim.patched" -}}
+{{- $result := ternary (dict) (deepCopy .base) (eq (toString (index .patch "$patch")) "replace") -}}
+{{- range $key, $value := .patch -}}
+{{- $there := index $result $key -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $result $key -}}
+{{- else if kindIs "map" $value -}}
+{{- $base := ternary $there (dict) (kindIs "map" $there) -}}
+{{- $_ := set $result $key (include "fedskd-sim.patched" (dict "base" $base "patch" $value "keys" $.keys) | fromJson) -}}
+{{- else if and (kindIs "slice" $value) (hasKey $.keys $key) -}}
+{{- $entries := dict "base" ($there | default list) "patch" $value "key" (index $.keys $key) "keys" $.keys -}}
+{{- $_ := set $result $key (include "fedskd-sim.patchedList" $entries | fromJsonArray) -}}
+{{- else if ne $key "$patch" -}}
+{{- $_ := set $result $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $result -}}
+{{- end -}}
+
+{{- define "fedskd-sim.patchedList" -}}
+{{- $result := list -}}
+{{- $met := dict -}}
+{{- range $entry := .base -}}
+{{- $kept := list $entry -}}
+{{- range $place, $patch := $.patch -}}
+{{- if and $.key (hasKey $patch $.key) (eq (toString (index $patch $.key)) (toString (index $entry $.key))) -}}
+{{- $_ := set $met (toString $place) true -}}
+{{- $kept = list (include "fedskd-sim.patched" (dict "base" $entry "patch" $patch "keys" $.keys) | fromJson) -}}
+{{- if eq (toString (index $patch "$patch")) "delete" -}}{{- $kept = list -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $result = concat $result $kept -}}
+{{- end -}}
+{{- range $place, $patch := .patch -}}
+{{- if not (or (hasKey $met (toString $place)) (eq (toString (index $patch "$patch")) "delete")) -}}
+{{- $result = append $result (include "fedskd-sim.patched" (dict "base" (dict) "patch" $patch "keys" $.keys) | fromJson) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $result -}}
+{{- end -}}
+
+{{/* The spec of the controller's pod, and of the self test's; takes a dict of root and test. */}}
+{{- define "fedskd-sim.controllerPod" -}}
+{{- $base := include "fedskd-sim.controllerBase" . | fromYaml -}}
+{{- $keys := .root.Files.Get "files/merge-keys.json" | fromJson -}}
+{{- include "fedskd-sim.patched" (dict "base" $base "patch" (.root.Values.controller.pod | default dict) "keys" $keys) | fromJson | toYaml -}}
+{{- end -}}
+
+{{- define "fedskd-sim.controllerBase" -}}
+{{- with .root -}}
+{{- if not $.test }}
+hostname: controller
+subdomain: {{ include "fedskd-sim.subdomain" . }}
+terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+dnsConfig: {options: [{name: ndots, value: "2"}]}
+{{- end }}
+restartPolicy: Never
+enableServiceLinks: false
+serviceAccountName: {{ include "fedskd-sim.serviceAccountName" . }}
+automountServiceAccountToken: true
+securityContext:
+  {{- include "fedskd-sim.podSecurity" . | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+containers:
+  - name: controller
+    image: {{ include "fedskd-sim.image" (dict "root" . "image" .Values.images.controller) }}
+    imagePullPolicy: {{ .Values.images.controller.pullPolicy }}
+    args: [conduct, /etc/fedskd/run, {{ ternary "--check" "--secret, /etc/fedskd/key/run-key" $.test }}]
+    env:
+      - {name: HOME, value: /tmp}
+    {{- if not $.test }}
+    ports:
+      - {name: ring, containerPort: 5555}
+    {{- end }}
+    resources:
+      {{- toYaml .Values.controller.resources | nindent 6 }}
+    securityContext:
+      {{- include "fedskd-sim.containerSecurity" . | nindent 6 }}
+    volumeMounts:
+      - {name: run, mountPath: /etc/fedskd/run, readOnly: true}
+      {{- if not $.test }}
+      - {name: key, mountPath: /etc/fedskd/key, readOnly: true}
+      {{- end }}
+      - {name: temporary, mountPath: /tmp}
+volumes:
+  - name: run
+    configMap: {name: {{ include "fedskd-sim.runName" . }}}
+  {{- if not $.test }}
+  - name: key
+    secret: {secretName: {{ include "fedskd-sim.secretName" . }}, defaultMode: 0440}
+  {{- end }}
+  - name: temporary
+    emptyDir: {sizeLimit: 128Mi}
+{{- end }}
 {{- end -}}
 
 {{/* Says early, and in words, what cannot work. */}}
@@ -92,6 +196,9 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- if gt (len .Release.Name) 40 -}}
 {{- fail (printf "the release name %q has %d characters; 40 leave room for the run and the hospital in a pod's name" .Release.Name (len .Release.Name)) -}}
+{{- end -}}
+{{- if hasKey .Values.commonLabels "kueue.x-k8s.io/queue-name" -}}
+{{- fail "commonLabels would put every Job, and the controller, into the queue by itself: name the queue in kueue.queue" -}}
 {{- end -}}
 {{- $scenario := fromYaml .Values.scenario -}}
 {{- if hasKey $scenario "Error" -}}

@@ -1,0 +1,126 @@
+"""What a hospital goes on from, on its way to another place: out of a run folder into a pod that waits for it, or out of a pod.
+
+It travels as a tar archive in lines of base64, whole when a line with a full stop has come.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fedskd_sim import clock
+from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
+from fedskd_sim.observe import events
+from fedskd_sim.observe.log import EventLog
+from fedskd_sim.runtimes.member import CUSTODY, MemberOrder
+
+BOOKS = ("records", "samples", "timings")
+PLACED = "placed"
+"""The file that says that everything has been brought."""
+END = "."
+LINE_BYTES = 48 << 10
+LOOK_S = 0.2
+
+
+def kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
+    """List what a hospital goes on from: its custody and its books, each with its name on the way.
+
+    Raises:
+        RunUnreadable: there is nothing in custody.
+
+    """
+    custody = folder / CUSTODY / hospital
+    if not any(custody.glob("commit-*")):
+        text = f"there is nothing from which {hospital!r} could go on in {custody}"
+        raise RunUnreadable(text, fix="launch the scenario again")
+    books = [(folder / kind / f"{hospital}.jsonl", f"{kind}/{hospital}.jsonl") for kind in BOOKS]
+    return [(custody, f"{CUSTODY}/{hospital}"), *((file, name) for file, name in books if file.is_file())]
+
+
+def packed(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
+    """Yield files and folders as lines, without line ends."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path, name in parts:
+            tar.add(path, name)
+    archive.seek(0)
+    while chunk := archive.read(LINE_BYTES):
+        yield base64.b64encode(chunk).decode()
+    yield END
+
+
+def unpack(lines: Iterable[str], folder: Path) -> list[Path]:
+    """Write what came into a folder, nothing of it in part: files that are there are replaced as wholes, custody as a whole.
+
+    Returns:
+        The files' names in the folder.
+
+    Raises:
+        ValueError: it ends too early, or is no archive.
+
+    """
+    data = io.BytesIO()
+    try:
+        for line in lines:
+            if line.strip() == END:
+                break
+            data.write(base64.b64decode(line.strip(), validate=True))
+        else:
+            raise ValueError("it came only in part")
+        data.seek(0)
+        with tarfile.open(fileobj=data) as archive, TemporaryDirectory(prefix=".brought-", dir=folder) as place:
+            for member in archive:
+                _extract(archive, member, Path(place))
+            return _moved(Path(place), folder)
+    except (binascii.Error, tarfile.TarError) as error:
+        raise ValueError(f"it cannot be read: {error}") from error
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+    """Write a file of an archive; what could lead out of the place is refused. Python 3.11.2, which images have, has no filters."""
+    source, target = archive.extractfile(member) if member.isfile() else None, place / member.name
+    if source is None and not member.isdir():
+        raise ValueError(f"{member.name!r} is no file")
+    if not target.resolve().is_relative_to(place.resolve()):
+        raise ValueError(f"{member.name!r} leads elsewhere")
+    if source is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source, target.open("wb") as stream:
+            shutil.copyfileobj(source, stream)
+
+
+def _moved(source: Path, target: Path) -> list[Path]:
+    for before in (target / CUSTODY / new.name for new in source.glob(f"{CUSTODY}/*")):
+        shutil.rmtree(before, ignore_errors=True)  # what an earlier life kept is older, and would be in the way
+    names = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).replace(target / name)
+    return names
+
+
+def wait(order: MemberOrder, log: EventLog) -> None:
+    """Wait until what a hospital goes on from has been brought into its folder, or taken out of it.
+
+    What is there already, on a claim, has been brought to an earlier pod, and has gone on since.
+
+    Raises:
+        RegistrationTimeout: nobody came.
+
+    """
+    if order.custody == "in" and any((order.folder / CUSTODY / order.name).glob("commit-*")):
+        return
+    log.event(events.AwaitsCustody(order.custody))
+    patience = order.patience or order.read().scenario.timeouts.register_
+    deadline = clock.now() + patience
+    while order.custody == "out" or not (order.folder / PLACED).exists():
+        if clock.now() > deadline:
+            what = "brought what it had kept" if order.custody == "in" else "taken what it has kept"
+            raise RegistrationTimeout(f"within {patience:g} s nobody has {what}", fix="fedskd-sim resume RUN once more")
+        clock.sleep(LOOK_S)
