@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import checked, licences, refuse_apart, verified
+from fedskd_sim.checks import apart, checked, licences, verified
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
@@ -78,8 +78,8 @@ def launch(
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
     runtime, where = _runtime(on), Path(data) if data is not None else None
-    loaded = checked(scenario if isinstance(scenario, Loaded) else Path(scenario), where, runtime.prepare)
-    refuse_apart(loaded, on)
+    given = scenario if isinstance(scenario, Loaded) else Path(scenario)
+    loaded = checked(given, where, runtime.prepare, also=lambda found: apart(found, on))
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out) if out is not None else None, on)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.errors import FedskdError, InvalidValue
-from fedskd_sim.scenario import Loaded, Placebo, Scenario, find, load, raise_all, spaceless
+from fedskd_sim.scenario import Examined, Loaded, NoData, Placebo, Scenario, Sound, examine, find, spaceless
 
 if TYPE_CHECKING:
     from fedskd_sim.custody.verify import Verdict
@@ -21,44 +21,56 @@ def checked(
     changes: Iterable[str] = (),
     elsewhere: tuple[type[FedskdError], ...] = (),
     seen: Callable[[Any], None] = lambda _: None,
+    also: Callable[[Sound], Iterable[FedskdError]] = lambda _: (),
 ) -> Loaded:
     """Load a scenario and refuse it if its models or data cannot work.
 
     Args:
         scenario: the file, or the name of a scenario that comes with the program; or one that was loaded before.
         data: where data files are.
-        meanwhile: is called before the slow part.
+        meanwhile: is called before the slow part, if nothing is wrong until then.
         changes: what to change in the file before it is checked (`fedskd_sim.scenario.edit`).
         elsewhere: errors that say nothing here, because the run will happen at another place.
         seen: is told what is known of every hospital's data (`fedskd_sim.learning.samples.Facts`).
+        also: finds what else is wrong, in view of what is meant to be done with what is right of the scenario.
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
-    loaded = scenario if isinstance(scenario, Loaded) else load(find(scenario), changes)
-    meanwhile(loaded)
-    if not isinstance(loaded.scenario.algorithm, Placebo):
-        from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
+    if isinstance(scenario, Loaded):
+        found = Examined(scenario.document, Sound(scenario.scenario))
+    else:
+        found = examine(find(scenario), changes)
+    rest, more = found.rest, list[FedskdError]()
+    if rest:
+        more = [*also(rest)]
+        if not found.problems and not more:
+            meanwhile(found.good())
+        more += [error for error in _of_learning(rest, data, seen) if not isinstance(error, elsewhere)]
+    return found.good(more)
 
-        found = problems(loaded.scenario, data, seen)
-        raise_all(loaded.document, (error for error in found if not isinstance(error, elsewhere)))
-    return loaded
+
+def _of_learning(rest: Sound, data: Path | None, seen: Callable[[Any], None]) -> Iterable[FedskdError]:
+    """Find what is wrong with models and data, of a scenario that learns as far as anybody can tell."""
+    scenario = rest.scenario
+    nothing_to_learn = all(isinstance(hospital.data, NoData) for hospital in scenario.hospitals)
+    if isinstance(scenario.algorithm, Placebo) or (rest.lacks("algorithm", "name") and nothing_to_learn):
+        return ()
+    from fedskd_sim.learning.admission import problems  # noqa: PLC0415 - needs PyTorch
+
+    return problems(scenario, data, seen, rest.doubtful)
 
 
-def refuse_apart(loaded: Loaded, runtime: str) -> None:
-    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike.
-
-    Raises:
-        InvalidValue: the scenario asks for one of them.
-
-    """
-    if loaded.scenario.algorithm.name == "pooled" and runtime != "memory":
+def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
+    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike."""
+    scenario = rest.scenario
+    if scenario.algorithm.name == "pooled" and runtime != "memory":
         text = f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
         fix = "it is a reference, no federation: launch it with --on memory"
-        raise loaded.placed(InvalidValue(text, key=("algorithm", "name"), fix=fix))
+        yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
     if runtime == "kubernetes":
-        raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
+        yield from spaceless(scenario.hospitals)
 
 
 def licences(scenario: Scenario) -> list[str]:

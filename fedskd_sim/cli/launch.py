@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.checks import checked, refuse_apart, verified
+from fedskd_sim.checks import apart, checked, verified
 from fedskd_sim.cli.common import (
     CONTEXT,
     DATA,
@@ -78,8 +78,7 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, ch
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     place = _runtime(runtime, cluster)
     elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
-    loaded = checked(scenario, data, place.prepare, changes=changes, elsewhere=elsewhere)
-    refuse_apart(loaded, runtime)
+    loaded = checked(scenario, data, place.prepare, changes=changes, elsewhere=elsewhere, also=lambda found: apart(found, runtime))
     say_licences(loaded.scenario)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
