@@ -16,11 +16,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import apart, checked, licences, verified
+from fedskd_sim.checks import apart, asked, checked, licences, of_learning, of_models, verified
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
@@ -79,7 +80,9 @@ def launch(
 
     runtime, where = _runtime(on), Path(data) if data is not None else None
     given = scenario if isinstance(scenario, Loaded) else Path(scenario)
-    loaded = checked(given, where, runtime.prepare, also=lambda found: apart(found, on))
+    with _apart_from_the_program():
+        fits, learning = partial(apart, runtime=on), asked(runtime, of_learning)
+        loaded = checked(given, where, runtime.prepare, also=fits, learning=learning)
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out) if out is not None else None, on)
@@ -99,7 +102,7 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
             runtime.launch(order)
             place.note(order.folder, runtime.place)
             runtime.wait(watch)
-        _prove(order)
+            _prove(runtime, order)
     except BaseException as error:
         with suppress(FedskdError):  # a report must not hide the error that ended the run
             _report(order, outcome.note(order.folder, outcome.ended(begun, error)))
@@ -109,8 +112,8 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
     _report(order, outcome.note(order.folder, outcome.ended(begun)))
 
 
-def _prove(order: Order) -> None:
-    verdict, _ = verified(order.folder, order.loaded.scenario, order.data)
+def _prove(runtime: Any, order: Order) -> None:
+    verdict, _ = verified(order.folder, order.loaded.scenario, order.data, asked(runtime, of_models))
     if verdict.broken:
         raise verdict.broken
 
