@@ -9,29 +9,34 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.errors import HospitalCrashed
 from fedskd_sim.runtimes.deaths import cause
 
-Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 
-def ask(question: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+class Surroundings(NamedTuple):
+    """What relative paths and variables mean where a question is asked; the fork server may have begun elsewhere."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+
+def ask(question: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function in a process of its own, in this folder and environment, and give what it gives.
 
     Args:
         question: a function of a module; it, its arguments and its result can go from process to process.
-        args: its arguments.
-        kwargs: no more of them.
+        arguments: its arguments.
 
     Raises:
         FedskdError: what the function raises, or that its process has died.
 
     """
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    given = (theirs, Path.cwd(), dict(os.environ), question, args, kwargs)
+    given = (theirs, Surroundings(Path.cwd(), dict(os.environ)), question, arguments)
     process = multiprocessing.get_context("forkserver").Process(target=_answer, args=given, name="question", daemon=True)
     process.start()
     theirs.close()
@@ -42,7 +47,7 @@ def ask(question: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwarg
             found = None
     process.join()
     if found is None:
-        text = f"the check of models and data died: {cause(process.exitcode or 0)}"
+        text = f"the process that checks models and data died {cause(process.exitcode or 0)}"
         raise HospitalCrashed(text, fix="see what it has written above; give this machine more memory, or use fewer samples")
     answer, error = found
     if error is not None:
@@ -50,16 +55,14 @@ def ask(question: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwarg
     return answer  # type: ignore[no-any-return]  # what the question gives
 
 
-def _answer(
-    to: Connection, folder: Path, environment: Mapping[str, str], question: Callable[..., Any], args: Any, kwargs: Any
-) -> None:
+def _answer(to: Connection, place: Surroundings, question: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the launcher's business
-    os.chdir(folder)
+    os.chdir(place.folder)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(place.environment)
     found: tuple[Any, Exception | None]
     try:
-        found = question(*args, **kwargs), None
+        found = question(*arguments), None
     except Exception as error:  # noqa: BLE001 - it is raised where the question was asked
         found = None, error
     with suppress(OSError):  # a launcher that has gone meanwhile asks no more

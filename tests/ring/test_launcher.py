@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from fedskd_sim.errors import HospitalCrashed, OneClassOnly
+from fedskd_sim.runtimes.asking import ask
 
 TINY = """\
 name: tiny
@@ -53,9 +57,19 @@ def test_a_launcher_of_processes_imports_no_pytorch(scenario_file: Callable) -> 
 
 def test_what_another_process_finds_is_said_as_by_this_one(scenario_file: Callable) -> None:
     """What is wrong with models and data has its line, value, fix and exit code, and no run folder is made."""
-    path = scenario_file(TINY.replace("samples: 40", "samples: 10, classes: 2, label_skew: 1.0, site_shift: 0.1").replace("b,", "c,"))
+    path = scenario_file(
+        TINY.replace("samples: 40", "samples: 10, classes: 2, label_skew: 1.0, site_shift: 0.1").replace("b,", "c,")
+    )
     code, imported, said = launched(path)
     lines = [line for line in said.splitlines() if "fix" not in line]
     assert (imported, (path.parent / "out").exists()) == ([], False), said
     assert code == OneClassOnly.exit_code, said
     assert all(f"{path}:" in line for line in lines), said
+
+
+def test_a_check_that_dies_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The death of the process that checks is an error with its cause, and what it says is said of this folder."""
+    monkeypatch.chdir(tmp_path)
+    assert ask(os.getcwd) == str(tmp_path)
+    with pytest.raises(HospitalCrashed, match="died with exit code 9"):
+        ask(os._exit, 9)
