@@ -204,8 +204,9 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
     apart = True
     for file in files:
         seen: dict[Hashable, int] = {}
+        owner = file.stem
         for number, entry in _entries(file, kind):
-            if apart and entry.host != file.stem:  # then no file by itself tells what stands twice
+            if apart and entry.host != owner:  # then no file by itself tells what stands twice
                 _check_apart(files, kind)
                 apart = False
             first = seen.setdefault(_identity(entry), number) if apart else number
