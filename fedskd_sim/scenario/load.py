@@ -14,6 +14,7 @@ from fedskd_sim.errors import (
     DuplicateHospital,
     FedskdError,
     InvalidValue,
+    ScenarioSyntaxError,
     TooFewHospitals,
     UnknownKey,
 )
@@ -105,12 +106,13 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
         FedskdError: if there is any problem.
 
     """
-    found: dict[tuple[int, bool, str, str], FedskdError] = {}
+    found: dict[tuple[bool, int, bool, str, str], FedskdError] = {}
     for problem in problems:
         if problem.where is None:
             problem.where, problem.key = document.locate(problem.key), document.written(problem.key)
         known = not isinstance(problem, UnknownKey)  # a misspelt key first: it may be why another is missing
-        found.setdefault((problem.where.line or 0, known, str(problem.key), problem.message), problem)
+        form = not isinstance(problem, ScenarioSyntaxError)  # and before all what is no good YAML
+        found.setdefault((form, problem.where.line or 0, known, str(problem.key), problem.message), problem)
     ordered = [found[place] for place in sorted(found)]
     if ordered:
         ordered[0].others = tuple(ordered[1:])
