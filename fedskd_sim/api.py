@@ -16,11 +16,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import checked, licences, prove, refuse_apart
+from fedskd_sim.checks import apart, asked, checked, licences, of_learning, prove
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
@@ -78,8 +79,10 @@ def launch(
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
     runtime, where = _runtime(on), Path(data) if data is not None else None
-    loaded = checked(scenario if isinstance(scenario, Loaded) else Path(scenario), where, runtime.prepare)
-    refuse_apart(loaded, on)
+    given = scenario if isinstance(scenario, Loaded) else Path(scenario)
+    with _apart_from_the_program():
+        fits, learning = partial(apart, runtime=on), asked(runtime, of_learning)
+        loaded = checked(given, where, runtime.prepare, also=fits, learning=learning)
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out) if out is not None else None, on)
@@ -99,7 +102,7 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
             runtime.launch(order)
             place.note(order.folder, runtime.place)
             runtime.wait(watch)
-        prove(order.folder, order.loaded.scenario, order.data)
+            prove(order.folder, order.loaded.scenario, order.data, runtime)
     except BaseException as error:
         with suppress(FedskdError):  # a report must not hide the error that ended the run
             _report(order, outcome.note(order.folder, outcome.ended(begun, error)))

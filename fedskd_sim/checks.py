@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedskd_sim.errors import FedskdError, InvalidValue
-from fedskd_sim.scenario import Loaded, Placebo, Scenario, find, load, raise_all, spaceless
+from fedskd_sim.scenario import Examined, Loaded, NoData, Placebo, Scenario, Sound, examine, find, spaceless
 
 if TYPE_CHECKING:
     from fedskd_sim.custody.verify import Verdict
+
+Result = TypeVar("Result")
+Models = Callable[[Scenario, Path | None], tuple[Mapping[str, Any], str]]
 
 
 def checked(
@@ -20,45 +24,62 @@ def checked(
     *,
     changes: Iterable[str] = (),
     elsewhere: tuple[type[FedskdError], ...] = (),
-    seen: Callable[[Any], None] = lambda _: None,
+    also: Callable[[Sound], Iterable[FedskdError]] = lambda _: (),
+    learning: Callable[[Sound, Path | None], list[FedskdError]] | None = None,
 ) -> Loaded:
     """Load a scenario and refuse it if its models or data cannot work.
 
     Args:
         scenario: the file, or the name of a scenario that comes with the program; or one that was loaded before.
         data: where data files are.
-        meanwhile: is called before the slow part.
+        meanwhile: is called before the slow part, if nothing is wrong until then.
         changes: what to change in the file before it is checked (`fedskd_sim.scenario.edit`).
         elsewhere: errors that say nothing here, because the run will happen at another place.
-        seen: is told what is known of every hospital's data (`fedskd_sim.learning.samples.Facts`).
+        also: finds what else is wrong, in view of what is meant to be done with what is right of the scenario.
+        learning: does the slow part, `of_learning`, in its own way once ``meanwhile`` has been called.
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
-    loaded = scenario if isinstance(scenario, Loaded) else load(find(scenario), changes)
-    meanwhile(loaded)
-    if not isinstance(loaded.scenario.algorithm, Placebo):
-        from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
+    if isinstance(scenario, Loaded):
+        found = Examined(scenario.document, Sound(scenario.scenario))
+    else:
+        found = examine(find(scenario), changes)
+    rest, more = found.rest, list[FedskdError]()
+    if rest:
+        more = [*also(rest)]
+        if ready := not found.problems and not more:
+            meanwhile(found.good())
+        if _learns(rest):
+            slow = (learning if ready else None) or of_learning
+            more += [error for error in slow(rest, data) if not isinstance(error, elsewhere)]
+    return found.good(more)
 
-        found = find_problems(loaded.scenario, data, seen)
-        raise_all(loaded.document, (error for error in found if not isinstance(error, elsewhere)))
-    return loaded
+
+def _learns(rest: Sound) -> bool:
+    """Tell whether a scenario learns, as far as anybody can tell."""
+    scenario = rest.scenario
+    nothing_to_learn = all(isinstance(hospital.data, NoData) for hospital in scenario.hospitals)
+    return not isinstance(scenario.algorithm, Placebo) and not (rest.lacks("algorithm", "name") and nothing_to_learn)
 
 
-def refuse_apart(loaded: Loaded, runtime: str) -> None:
-    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike.
+def of_learning(rest: Sound, data: Path | None, seen: Callable[[Any], None] = lambda _: None) -> list[FedskdError]:
+    """Find what is wrong with models and data, which imports PyTorch; ``seen`` is told the `Facts` of every hospital's data."""
+    from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
-    Raises:
-        InvalidValue: the scenario asks for one of them.
+    return [*find_problems(rest.scenario, data, seen, rest.doubtful)]
 
-    """
-    if loaded.scenario.algorithm.name == "pooled" and runtime != "memory":
+
+def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
+    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike."""
+    scenario = rest.scenario
+    if scenario.algorithm.name == "pooled" and runtime != "memory":
         text = f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
         fix = "it is a reference, no federation: launch it with --on memory"
-        raise loaded.placed(InvalidValue(text, key=("algorithm", "name"), fix=fix))
+        yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
     if runtime == "kubernetes":
-        raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
+        yield from spaceless(scenario.hospitals)
 
 
 def licences(scenario: Scenario) -> list[str]:
@@ -67,8 +88,19 @@ def licences(scenario: Scenario) -> list[str]:
     return [licence for licence in asked if licence]
 
 
-def verified(run: Path, scenario: Scenario, data: Path | None) -> tuple[Verdict, str]:
+def asked(runtime: Any, question: Callable[..., Result]) -> Callable[..., Result] | None:
+    """Let a runtime's own process answer a question that takes PyTorch, if it has one (`ProcessRuntime.ask`)."""
+    return partial(runtime.ask, question) if hasattr(runtime, "ask") else None
+
+
+def verified(run: Path, scenario: Scenario, data: Path | None, models: Models | None = None) -> tuple[Verdict, str]:
     """Verify the folder of a scenario's run; gives what was found and, if weights could not be compared, why.
+
+    Args:
+        run: the folder.
+        scenario: what ran.
+        data: where data files are.
+        models: describes them, as `of_models`, in its own way.
 
     Raises:
         RunUnreadable: it is no run folder, or has no records.
@@ -76,12 +108,21 @@ def verified(run: Path, scenario: Scenario, data: Path | None) -> tuple[Verdict,
     """
     from fedskd_sim.custody.verify import verify  # noqa: PLC0415 - only who looks at a run pays for it
 
-    tables, remark = _tables(scenario, data)
+    tables: Mapping[str, Any]
+    tables, remark = {}, ""
+    if not isinstance(scenario.algorithm, Placebo):
+        tables, remark = (models or of_models)(scenario, data)
     return verify(run, scenario, tables, [*_ended(run)]), remark
 
 
-def prove(run: Path, scenario: Scenario, data: Path | None) -> str:
+def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str:
     """Verify the folder of a run that has ended well, seal it, and say in one line what was proven.
+
+    Args:
+        run: the folder.
+        scenario: what ran.
+        data: where data files are.
+        runtime: where it ran; one that has PyTorch in a process of its own is asked for what takes it.
 
     Raises:
         ChainBroken: the first break; nothing is sealed.
@@ -91,17 +132,15 @@ def prove(run: Path, scenario: Scenario, data: Path | None) -> str:
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only who has run something pays for it
 
     (run / seal.FILE).unlink(missing_ok=True)  # of an earlier end, before the run went on
-    verdict, remark = verified(run, scenario, data)
+    verdict, remark = verified(run, scenario, data, asked(runtime, of_models))
     if verdict.broken:
         raise verdict.broken
     seal.seal(run)
     return f"{verdict}" + (f"; {remark}" if remark else "")
 
 
-def _tables(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
-    """Describe the networks' tensors, or say why that cannot be."""
-    if isinstance(scenario.algorithm, Placebo):
-        return {}, ""
+def of_models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
+    """Describe the networks' tensors, or say why that cannot be; imports PyTorch."""
     from fedskd_sim.learning.preflight import image_shape  # noqa: PLC0415 - needs PyTorch
     from fedskd_sim.learning.site import specs_of  # noqa: PLC0415
 

@@ -203,9 +203,9 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
         raise RunUnreadable(message, fix="give the folder that 'fedskd-sim launch' named at its end")
     apart = True
     for file in files:
-        seen: dict[Hashable, int] = {}
+        owner, seen = file.stem, dict[Hashable, int]()
         for number, entry in _entries(file, kind):
-            if apart and entry.host != file.stem:  # then no file by itself tells what stands twice
+            if apart and entry.host != owner:  # then no file by itself tells what stands twice
                 _check_apart(files, kind)
                 apart = False
             first = seen.setdefault(_identity(entry), number) if apart else number

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fedskd_sim import __version__
-from fedskd_sim.checks import checked
+from fedskd_sim.checks import checked, of_learning
 from fedskd_sim.cli import members, streams
 from fedskd_sim.cli.common import DATA, Spoken, exit_codes, shown
 from fedskd_sim.cli.compare import compare
@@ -62,7 +63,7 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
     known: list[Any] = []
-    loaded = checked(scenario, data, seen=known.append)
+    loaded = checked(scenario, data, learning=partial(of_learning, seen=known.append))
     names = ", ".join(f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals)
     click.echo(f"{scenario} is a good scenario: {names}")
     from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need

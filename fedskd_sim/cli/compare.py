@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,13 @@ import click
 from fedskd_sim import clock
 from fedskd_sim.checks import checked
 from fedskd_sim.cli.common import DATA, SCENARIO, say_licences, short, shown, stop_when_terminated
-from fedskd_sim.errors import InvalidValue
+from fedskd_sim.errors import FedskdError, InvalidValue, Where
 from fedskd_sim.exits import rebuilt
+from fedskd_sim.scenario import Sound, nearest
 
 if TYPE_CHECKING:
     from fedskd_sim.compare.plan import Method, PlannedRun
     from fedskd_sim.compare.work import RunResult, Workshop
-    from fedskd_sim.scenario import Loaded
 
 CONTROL = "circulation"
 
@@ -46,12 +47,13 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     from fedskd_sim.compare.work import Workshop, cores  # noqa: PLC0415
 
     data: Path | None = rest["data"]
-    loaded = checked(scenario, data)
     labels = [label.strip() for label in algorithms.split(",") if label.strip()]
+    if not labels:
+        raise click.UsageError("--algorithms names nothing")
+    control = control or (CONTROL if CONTROL in labels else labels[0])
+    loaded = checked(scenario, data, also=lambda found: _refused(found, labels, control, seeds, data))
     chosen = methods(loaded.scenario, labels)
-    control = _control(control, labels)
     planned = list(tasks(chosen, seeds))
-    _check(loaded, chosen, data)
     say_licences(loaded.scenario)
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
     shop = Workshop(out, data, rest["jobs"] or cores(planned[0]))
@@ -63,15 +65,6 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     _raise_first([outcome for outcome in outcomes if outcome.code], len(planned))
 
 
-def _control(given: str, labels: list[str]) -> str:
-    if not labels:
-        raise click.UsageError("--algorithms names nothing")
-    control = given or (CONTROL if CONTROL in labels else labels[0])
-    if control not in labels:
-        raise InvalidValue(f"the control {control!r} is not among {', '.join(labels)}", fix="add it to --algorithms")
-    return control
-
-
 def _raise_first(failed: list[RunResult], total: int) -> None:
     """End with the error of the first run that failed."""
     if failed:
@@ -81,18 +74,39 @@ def _raise_first(failed: list[RunResult], total: int) -> None:
         raise rebuilt(failed[0].code, f"{len(failed)} of {total} runs failed, the first with: {what}", fix=fix)
 
 
-def _check(loaded: Loaded, chosen: list[Method], data: Path | None) -> None:
-    """Refuse a comparison of which a method cannot run, before anything starts."""
+def _refused(rest: Sound, labels: list[str], control: str, seeds: int, data: Path | None) -> Iterator[FedskdError]:
+    """Find what is wrong with a comparison and with each of its methods, before anything starts."""
+    from fedskd_sim.compare.plan import choices, methods, refused, too_few  # noqa: PLC0415 - as above
+
+    scenario = rest.scenario
+    yield from (error for error in refused(scenario, labels) if not rest.lacks("variants"))
+    yield from too_few(seeds)
+    if control not in labels:
+        text = f"the control {control!r} is not among {', '.join(labels)}"
+        yield InvalidValue(text, fix=nearest(control, labels, "add it to --algorithms"), where=Where("--control"))
+    if len(scenario.members) > 1 and not rest.lacks("algorithm", "name"):
+        known = [label for label in dict.fromkeys(labels) if label in choices(scenario)]
+        for method in methods(scenario, known):
+            yield from _unfit(rest, method, data)
+
+
+def _unfit(rest: Sound, method: Method, data: Path | None) -> Iterator[FedskdError]:
+    """Find what keeps a method from running, besides what is wrong with the scenario itself."""
     from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
-    for method in chosen:
-        for problem in find_problems(method.scenario, data):
-            where = ("variants", method.label, *problem.key)
-            problem.key = where if method.label in loaded.scenario.variants and problem.key[:1] == ("algorithm",) else problem.key
-            problem.message = f"{method.label}: {problem.message}"
-            if method.scenario.algorithm.name in ("fedavg", "fedprox"):
-                problem.fix += f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, architecture: ...}}}}"
-            raise loaded.placed(problem)
+    found = [*find_problems(method.scenario, data, doubtful=rest.doubtful)]
+    before = (
+        {(error.key, error.message) for error in find_problems(rest.scenario, data, doubtful=rest.doubtful)} if found else set()
+    )
+    for problem in found:
+        if (problem.key, problem.message) in before:
+            continue
+        where = ("variants", method.label, *problem.key)
+        problem.key = where if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",) else problem.key
+        problem.message = f"{method.label}: {problem.message}"
+        if method.scenario.algorithm.name in ("fedavg", "fedprox"):
+            problem.fix += f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, architecture: ...}}}}"
+        yield problem
 
 
 def _carried_out(shop: Workshop, planned: list[PlannedRun]) -> list[RunResult]:

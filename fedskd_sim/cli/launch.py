@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.checks import checked, prove, refuse_apart
+from fedskd_sim.checks import apart, asked, checked, of_learning, prove
 from fedskd_sim.cli.common import (
     CONTEXT,
     DATA,
@@ -78,8 +79,8 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, ch
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     place = _runtime(runtime, cluster)
     elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
-    loaded = checked(scenario, data, place.prepare, changes=changes, elsewhere=elsewhere)
-    refuse_apart(loaded, runtime)
+    fits, learning = partial(apart, runtime=runtime), asked(place, of_learning)
+    loaded = checked(scenario, data, place.prepare, changes=changes, elsewhere=elsewhere, also=fits, learning=learning)
     say_licences(loaded.scenario)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
@@ -106,7 +107,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     try:
         with LiveView(Topology.of(order.loaded.scenario), Console()) as progress:
             _carry_out(place, order, progress, launch=launch)
-        proof = prove(order.folder, order.loaded.scenario, order.data)
+        proof = prove(order.folder, order.loaded.scenario, order.data, place)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and hasattr(place, "detach") and not error.args and _wants_to_detach():
             place.detach()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fedskd_sim.errors import InvalidValue
+from fedskd_sim.errors import InvalidValue, Where
 from fedskd_sim.scenario import BUILT_IN, Algorithm, Dataset, FedSKD, Planned, Scenario, Variant, at_budget, nearest, passes
 
 FOLDS = 5
@@ -51,15 +51,21 @@ def methods(scenario: Scenario, labels: Sequence[str]) -> list[Method]:
         InvalidValue: an unknown label, or one that is given twice.
 
     """
-    known = choices(scenario)
-    for place, label in enumerate(labels):
-        if label not in known:
-            fix = f"{nearest(label, known, '')} there are {', '.join(known)}; others can be described under variants".lstrip()
-            raise InvalidValue(f"there is no algorithm or variant {label!r}", fix=fix)
-        if label in labels[:place]:
-            raise InvalidValue(f"{label!r} is given twice", fix="name every method once")
+    for error in refused(scenario, labels):
+        raise error
     budget = passes(scenario)
     return [_method(scenario, label, budget) for label in labels]
+
+
+def refused(scenario: Scenario, labels: Sequence[str]) -> Iterator[InvalidValue]:
+    """Find labels that nothing has, or that are given twice."""
+    known, where = choices(scenario), Where("--algorithms")
+    for place, label in enumerate(labels):
+        if label in labels[:place]:
+            yield InvalidValue(f"{label!r} is given twice", fix="name every method once", where=where)
+        elif label not in known:
+            fix = f"{nearest(label, known, '')} there are {', '.join(known)}; others can be described under variants".lstrip()
+            yield InvalidValue(f"there is no algorithm or variant {label!r}", fix=fix, where=where)
 
 
 def choices(scenario: Scenario) -> list[str]:
@@ -76,11 +82,18 @@ def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
         InvalidValue: fewer than two seeds.
 
     """
-    if seeds < FEWEST_SEEDS:
-        raise InvalidValue(f"--seeds {seeds}", fix="give 2 or more: one seed has no spread, so nothing can be said")
+    for error in too_few(seeds):
+        raise error
     for index in range(seeds):
         for method in methods_:
             yield PlannedRun(method.label, index, _seeded(method.scenario, index))
+
+
+def too_few(seeds: int) -> Iterator[InvalidValue]:
+    """Refuse a number of seeds of which nothing can be said."""
+    if seeds < FEWEST_SEEDS:
+        fix = "give 2 or more: one seed has no spread, so nothing can be said"
+        yield InvalidValue(f"{seeds} cannot be used", fix=fix, where=Where("--seeds"))
 
 
 def _method(scenario: Scenario, label: str, budget: float) -> Method:
@@ -115,4 +128,4 @@ def described(algorithm: Algorithm) -> str:
     return name + (f" {json.dumps(given)}" if given else "")
 
 
-__all__ = ["Method", "PlannedRun", "Variant", "choices", "described", "methods", "tasks"]
+__all__ = ["Method", "PlannedRun", "Variant", "choices", "described", "methods", "refused", "tasks", "too_few"]

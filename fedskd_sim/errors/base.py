@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Key = str | int
+MOST_SHOWN = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +42,6 @@ class FedskdError(Exception):
         """Write one line for the problem (place, key, value) and one for the fix; other problems follow."""
         parts = [str(self.where or ""), ".".join(str(part) for part in self.key), self.message]
         fix = [f"  fix: {self.fix}"] if self.fix else []
-        return "\n".join([": ".join(part for part in parts if part), *fix, *map(str, self.others)])
+        shown = map(str, self.others[: MOST_SHOWN - 1])
+        more = [f"... and {len(self.others) + 1 - MOST_SHOWN} more problems"] if len(self.others) >= MOST_SHOWN else []
+        return "\n".join([": ".join(part for part in parts if part), *fix, *shown, *more])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from fedskd_sim.errors import FedskdError, ImageTooSmall, InvalidValue, Key, RegionGridTooLarge
+from fedskd_sim.errors import FedskdError, ImageTooSmall, InvalidValue, Key, RegionGridTooLarge, UnknownArchitecture
 from fedskd_sim.learning.installed import UNBUILDABLE, guarded
 from fedskd_sim.learning.models import (
     SMALLEST_REGIONS,
@@ -14,6 +14,7 @@ from fedskd_sim.learning.models import (
     blueprint,
     examine,
     minimum_input,
+    names,
     options,
     outline,
     parameter_count,
@@ -25,15 +26,24 @@ MOST_PARAMETERS = 500_000_000
 MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
 
 
+def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
+    """Find what is wrong with an architecture whatever it is to learn from: its name, its package, its options' names and kinds."""
+    if chosen.name not in names():
+        fix = f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}".lstrip()
+        yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
+        return
+    try:
+        examine(chosen.name)
+        yield from _options(chosen, key)
+    except FedskdError as error:
+        error.key = (*key, *error.key)
+        yield error
+
+
 def check_architecture(
     chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], algorithm: Algorithm, *, atlas: bool
 ) -> Iterator[FedskdError]:
-    """Build an architecture without values; raises what its package or its file of weights has wrong, with a key inside its own."""
-    examine(chosen.name)
-    wrong = [*_options(chosen, key)]
-    if wrong:
-        yield from wrong
-        return
+    """Build an architecture that `itself` finds right; raises what its file of weights has wrong, with a key inside its own."""
     seen = _outlined(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)

@@ -17,6 +17,7 @@ from fedskd_sim.learning.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder
 from fedskd_sim.learning.networks import roi, small, vision, volume
 from fedskd_sim.learning.samples import Kind
+from fedskd_sim.learning.tracing import shapes_only, without_values
 from fedskd_sim.scenario import Architecture, Tap
 
 Result = TypeVar("Result")
@@ -119,7 +120,7 @@ def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module
 
 def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
     """Build a model without memory or values (meta device), to know its tensors."""
-    with torch.device("meta"):
+    with torch.device("meta"), without_values():
         return _made(architecture, shape)
 
 
@@ -142,11 +143,12 @@ def seen(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
 def tried(architecture: Architecture, shape: ImageShape, act: Callable[[nn.Module, Tensor], Result]) -> Result:
     """Act on a model and a blank sample without values, or with them where the architecture looks at values."""
     with installed.guarded(), torch.no_grad():
+        if architecture.name in REGISTRY:  # values would make no difference
+            with shapes_only():
+                return act(blueprint(architecture, shape).eval(), shape.blank().to("meta"))
         try:
             return act(blueprint(architecture, shape).eval(), shape.blank().to("meta"))
         except UNBUILDABLE:
-            if architecture.name in REGISTRY:  # values would make no difference
-                raise
             return act(build(architecture, shape, 0).eval(), shape.blank())
 
 

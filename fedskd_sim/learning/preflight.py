@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from fedskd_sim.errors import (
     NoTrainingSamples,
     OneClassOnly,
     ScenarioError,
-    UnknownArchitecture,
 )
-from fedskd_sim.learning.buildable import check_architecture
+from fedskd_sim.learning.buildable import check_architecture, itself
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.geometry import difference
 from fedskd_sim.learning.models import (
@@ -33,18 +32,22 @@ from fedskd_sim.learning.models import (
     outline,
 )
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospital, Placebo, Scenario, Similarity, nearest
+from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospital, NoData, Placebo, Scenario, Similarity
 
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
 
-def find_problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None) -> Iterator[FedskdError]:
+def find_problems(
+    scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None, doubtful: Collection[int] = ()
+) -> Iterator[FedskdError]:
     """Find everything wrong with a scenario that takes its models and its data to find out.
 
     Args:
         scenario: the scenario.
         folder: where data files are; None looks at the environment.
         seen: is told what is known of every hospital's data.
+        doubtful: hospitals, counted from 0, in which something is known to be wrong: of these only what does not depend on it is
+            told, and nothing that compares hospitals.
 
     Yields:
         Errors with the scenario key they belong to.
@@ -54,27 +57,45 @@ def find_problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts
         return
     known: list[tuple[str, Facts]] = []
     for index, hospital in enumerate(scenario.hospitals):
-        try:
-            found = facts(hospital.data, hospital.name, scenario.seed, folder)
-        except ScenarioError as error:
-            error.key = ("hospitals", index, *error.key)
-            yield error
-            continue
-        if found is None:
-            yield _no_data(hospital.name, ("hospitals", index))
-            continue
-        known.append((hospital.name, found))
-        seen(found)
-        yield from _labels(index, hospital, found, known[0])
-        yield from _architecture(scenario, scenario.architecture(hospital.name), _place(scenario, index), found)
+        chosen, place = _chosen(scenario, index)
+        wrong = [*itself(chosen, place)]
+        yield from wrong
+        found = _facts(scenario, index, folder)
+        if isinstance(found, FedskdError):
+            if index not in doubtful or (isinstance(found, DataMissing) and not isinstance(hospital.data, NoData)):
+                yield found
+        elif index not in doubtful:
+            known.append((hospital.name, found))
+            seen(found)
+            yield from _samples(index, hospital, found)
+            yield from () if wrong else _architecture(scenario, chosen, place, found)
+            yield from () if doubtful else _compared(index, hospital, found, known[0])
+    yield from _algorithm(scenario, known[0][1] if known else None)
+    yield from () if doubtful else _common(scenario)
+    yield from _devices(scenario)
+
+
+def _facts(scenario: Scenario, index: int, folder: Path | None) -> Facts | ScenarioError:
+    """Tell what is known of a hospital's data, or what is wrong with it."""
+    hospital = scenario.hospitals[index]
+    try:
+        found = facts(hospital.data, hospital.name, scenario.seed, folder)
+    except ScenarioError as error:
+        error.key = ("hospitals", index, *error.key)
+        return error
+    return _no_data(hospital.name, ("hospitals", index)) if found is None else found
+
+
+def _algorithm(scenario: Scenario, found: Facts | None) -> Iterator[FedskdError]:
+    """Check what the algorithm itself asks for."""
     algorithm = scenario.algorithm
-    if isinstance(algorithm, FML) and algorithm.architecture and known:
-        yield from _architecture(scenario, algorithm.architecture, COMMON, known[0][1])
-    if known and known[0][1].kind == "roi" and isinstance(algorithm, Circulating) and algorithm.circulating.similarity.pixel_grid:
+    if isinstance(algorithm, FML) and algorithm.architecture:
+        wrong = [*itself(algorithm.architecture, COMMON)]
+        yield from wrong
+        yield from () if wrong or found is None else _architecture(scenario, algorithm.architecture, COMMON, found)
+    if found and found.kind == "roi" and isinstance(algorithm, Circulating) and algorithm.circulating.similarity.pixel_grid:
         text = "connectivity has no grid: every region of the atlas is an item"
         yield InvalidValue(text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out")
-    yield from _common(scenario)
-    yield from _devices(scenario)
 
 
 def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
@@ -112,7 +133,8 @@ def _no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
     return DataMissing(f"{name!r} has no data", key=key, fix="add 'data: {name: synthetic-skin}', or another kind of data")
 
 
-def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]) -> Iterator[FedskdError]:
+def _compared(index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]) -> Iterator[FedskdError]:
+    """Compare a hospital's data with that of the first."""
     key = ("hospitals", index, "data")
     if found.classes != first[1].classes:
         text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
@@ -126,6 +148,11 @@ def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Fact
     elif not np.array_equal(_atlas(found), _atlas(first[1])):
         text = f"{hospital.name!r} has another atlas than {first[0]!r}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same atlas")
+
+
+def _samples(index: int, hospital: Hospital, found: Facts) -> Iterator[FedskdError]:
+    """Check that a hospital has something to learn."""
+    key: tuple[Key, ...] = ("hospitals", index, "data")
     present = np.unique(found.train_labels)
     if not len(present):
         yield NoTrainingSamples(f"{hospital.name!r} has no training samples", key=key, fix="give it data, or leave it out")
@@ -165,9 +192,9 @@ def _listed(found: Facts) -> str:
 
 def _common(scenario: Scenario) -> Iterator[FedskdError]:
     """Refuse different architectures where models are averaged."""
-    first = scenario.hospitals[0]
     if not isinstance(scenario.algorithm, Averaging) or scenario.algorithm.architecture:
         return
+    first = scenario.hospitals[0]
     for index, hospital in enumerate(scenario.hospitals):
         if hospital.architecture != first.architecture:
             text = f"{hospital.name!r} has {_described(hospital.architecture)}, {first.name!r} has {_described(first.architecture)}"
@@ -180,17 +207,13 @@ def _described(architecture: Architecture) -> str:
     return architecture.name + (f" ({chosen})" if chosen else "")
 
 
-def _place(scenario: Scenario, index: int) -> tuple[Key, ...]:
-    """Say where the architecture of a hospital's model is written."""
-    common = isinstance(scenario.algorithm, Averaging) and scenario.algorithm.architecture
-    return COMMON if common else ("hospitals", index, "architecture")
+def _chosen(scenario: Scenario, index: int) -> tuple[Architecture, tuple[Key, ...]]:
+    """Give the architecture of a hospital's model and say where it is written; two hospitals may still have one name."""
+    common = scenario.algorithm.architecture if isinstance(scenario.algorithm, Averaging) else None
+    return (common, COMMON) if common else (scenario.hospitals[index].architecture, ("hospitals", index, "architecture"))
 
 
 def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts) -> Iterator[FedskdError]:
-    if chosen.name not in names():
-        fix = f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}".lstrip()
-        yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
-        return
     if kind_of(chosen.name) != found.kind:
         fitting = [name for name in names() if kind_of(name) == found.kind]
         text = f"{chosen.name} cannot take {_inputs(found)}"

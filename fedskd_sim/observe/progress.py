@@ -21,6 +21,8 @@ from fedskd_sim.topology import Topology
 
 REFRESH_PER_S = 8
 WIDE, NARROW, LEAST_NAME = 100, 72, 12
+AROUND_ROWS = 7
+"""Lines of a live table that are no rows: title, head, rule, caption, and room for the cursor."""
 """Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most important is."""
 WHAT = {
     "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with", "homecoming": "welcomed home",
@@ -73,6 +75,7 @@ class LiveView:
             for name in topology.names
         }
         self._started = clock.now()
+        self._live_now = False
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
         self._interactive = console.is_terminal and not console.is_dumb_terminal
 
@@ -80,12 +83,14 @@ class LiveView:
         """Take over the terminal, if there is one."""
         self._started = clock.now()
         if self._interactive:
+            self._live_now = True
             self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Give the terminal back with the last state on it."""
         if self._interactive:
+            self._live_now = False  # the last state is told of all, and may scroll
             self._live.stop()
 
     def __call__(self, logged: events.Logged) -> None:
@@ -176,12 +181,23 @@ class LiveView:
         for column in ("hospital", "where", "stops") if narrow else ("hospital", "where", "now", "accuracy of", "stops"):
             table.add_column(column, no_wrap=True, ratio=1 if column == "now" else None)
         room = max(LEAST_NAME, width // 6)
-        for name, row in self._rows.items():
+        shown = self._shown()
+        if len(shown) < len(self._rows):
+            table.caption = f"and {len(self._rows) - len(shown)} more, none behind these"
+        for name, row in shown.items():
             where = "" if row.place is None else self._place(*row.place) if wide else self._brief(*row.place)
             accuracy, _, model = row.accuracy.partition(" ")
             more = () if narrow else (row.doing, f"{accuracy} {short(model, room)}")
             table.add_row(*map(Text, (short(name, room), where, *more, f"{row.finished}/{row.total}")))
         return table
+
+    def _shown(self) -> dict[str, HospitalRow]:
+        """Give the rows that fit a live table, in ring order: those that are furthest behind, whom the others wait for."""
+        room = max(1, self._console.height - AROUND_ROWS)
+        if not self._live_now or len(self._rows) <= room:
+            return self._rows
+        behind = sorted(self._rows, key=lambda name: self._rows[name].finished / self._rows[name].total)[:room]
+        return {name: row for name, row in self._rows.items() if name in behind}
 
     def _brief(self, round_: int, hop: int) -> str:
         """Write a place for narrow terminals."""

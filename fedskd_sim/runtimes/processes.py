@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
@@ -23,6 +24,7 @@ from fedskd_sim.errors import (
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes.asking import ask
 from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
 from fedskd_sim.runtimes.deaths import DONE, cause, place
 from fedskd_sim.runtimes.endings import Endings, check_temporary_folder
@@ -61,7 +63,7 @@ class ProcessRuntime:
     _sockets: Path | None = None
 
     def prepare(self, loaded: Loaded) -> None:
-        """Start the fork server: it imports PyTorch while the caller does the same (tests/benchmarks/start.py).
+        """Start the fork server: it imports PyTorch, once for all members and all checks (tests/benchmarks/start.py).
 
         Raises:
             SocketPathTooLong: the fork server cannot listen in the folder for temporary files.
@@ -77,6 +79,20 @@ class ProcessRuntime:
         """Say where the run is, for the run folder."""
         data = str(self._order.data.resolve()) if self._order.data else ""
         return replace(Here.of_this_process(), run=self._order.run, data=data)
+
+    def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        """Let a process forked from the fork server answer (`fedskd_sim.runtimes.asking`).
+
+        Raises:
+            FedskdError: what the question raises, or the death of one of the two.
+
+        """
+        self._check_server()
+        try:
+            return ask(question, *arguments)
+        except (OSError, EOFError):
+            self._check_server(SINCE_S)
+            raise
 
     def launch(self, order: Order) -> None:
         """Start the controller, wait for its address, then start all hospitals."""

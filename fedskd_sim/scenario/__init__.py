@@ -29,11 +29,12 @@ from fedskd_sim.scenario.datasets import (
     SyntheticSkin,
 )
 from fedskd_sim.scenario.explain import nearest
-from fedskd_sim.scenario.load import Loaded, load, raise_all
+from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
 from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
 from fedskd_sim.scenario.shipped import begin, find, scenarios
+from fedskd_sim.scenario.sound import Sound
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 from fedskd_sim.scenario.volumes import Nifti, Space, SyntheticVolumes, spaceless
 
@@ -51,6 +52,7 @@ __all__ = [
     "Cyclic",
     "Dataset",
     "Derm7pt",
+    "Examined",
     "FedAvg",
     "FedProto",
     "FedProx",
@@ -76,6 +78,7 @@ __all__ = [
     "Schedule",
     "SelfDistillation",
     "Similarity",
+    "Sound",
     "Space",
     "SyntheticRoi",
     "SyntheticSkin",
@@ -86,6 +89,7 @@ __all__ = [
     "Variant",
     "at_budget",
     "begin",
+    "examine",
     "find",
     "load",
     "nearest",

@@ -12,8 +12,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import Scanner, ScannerError
 
-from fedskd_sim.errors import Key, ScenarioSyntaxError, Where
+from fedskd_sim.errors import Key, ScenarioError, ScenarioSyntaxError, Where
 
 LARGEST_FILE = 1 << 18
 MOST_NODES = 20_000
@@ -35,6 +36,8 @@ class Document:
     lines: dict[tuple[Key, ...], int]
     places: Mapping[tuple[Key, ...], str] = field(default_factory=dict)
     """Keys that were set from outside the file, and by what."""
+    faults: tuple[ScenarioError, ...] = ()
+    """What is wrong with single keys and values; ``data`` has none of them, or null where a value was."""
 
     def written(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
         """Give the key as it stands in the file: a hospital may have inherited it from the top level's ``data``."""
@@ -62,7 +65,7 @@ def read(path: Path) -> Document:
     """Read a YAML 1.2 file safely.
 
     Raises:
-        ScenarioSyntaxError: unreadable, not YAML, not a mapping, duplicate keys, tabs, looping or exploding anchors.
+        ScenarioSyntaxError: unreadable, not YAML, not a mapping, tabs, looping or exploding anchors.
 
     """
     try:
@@ -84,7 +87,7 @@ def parse(file: str, text: str) -> Document:
     """Read YAML 1.2 text safely; raises ScenarioSyntaxError as `read` does."""
     builder = _Builder(file, {})
     data = builder.build(_compose(Path(file), text), ())
-    return Document(file, text, data, builder.lines)
+    return Document(file, text, data, builder.lines, faults=tuple(builder.faults))
 
 
 def shortened(text: str) -> str:
@@ -92,9 +95,19 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
+class _Shallow(Scanner):
+    """Refuses deep brackets when they are read: of a thousand open ones, each looks for a key behind all that follow."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: N803 - the name it overrides
+        """Note an opening bracket; raises ScannerError beyond the last level."""
+        if len(self.flow_context) > MOST_LEVELS:
+            raise ScannerError(None, None, TOO_DEEP, self.reader.get_mark())
+        super().fetch_flow_collection_start(TokenClass, to_push)
+
+
 def _compose(path: Path, text: str) -> Node:
     try:
-        _check_extent(path, text)
+        check_extent(str(path), text)
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         raise _explained(error, path, text) from error
@@ -113,17 +126,20 @@ def _compose(path: Path, text: str) -> Node:
     return root
 
 
-def _check_extent(path: Path, text: str) -> None:
+def check_extent(file: str, text: str) -> None:
     """Refuse what is nested too deeply, or has too many values once its anchors are written out, before any of it is built.
 
     Raises:
         ScenarioSyntaxError: it is such a text.
+        YAMLError: it is none in YAML, or its brackets are nested too deeply.
 
     """
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []
     total = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
+    reader = YAML(typ="safe", pure=True)
+    reader.Scanner = _Shallow
+    for event in reader.parse(text):
         if isinstance(event, CollectionEndEvent):
             anchor, before = open_.pop()
             sizes |= {anchor: total - before} if anchor else {}
@@ -134,10 +150,10 @@ def _check_extent(path: Path, text: str) -> None:
             open_.append((event.anchor, total - 1))
         line = event.start_mark.line + 1
         if len(open_) > MOST_LEVELS + 1:
-            raise ScenarioSyntaxError(TOO_DEEP, fix="a scenario needs five levels at most", where=Where(str(path), line))
+            raise ScenarioSyntaxError(TOO_DEEP, fix="a scenario needs five levels at most", where=Where(file, line))
         if total > MOST_NODES:
             text = f"too many values (over {MOST_NODES}): anchors may expand"
-            raise ScenarioSyntaxError(text, fix="write the values out", where=Where(str(path), line))
+            raise ScenarioSyntaxError(text, fix="write the values out", where=Where(file, line))
 
 
 def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxError:
@@ -146,7 +162,9 @@ def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxE
     line = mark.line + 1 if mark else 1
     problem, fix = f"not YAML: {error.problem}", "correct the YAML here: look at the indentation, and quote text that holds ': '"
     last, opened = line, begin is not None and begin.line + 1 < line
-    if r"\t" in str(error.problem):
+    if error.problem == TOO_DEEP:
+        problem, fix = TOO_DEEP, "a scenario needs five levels at most"
+    elif r"\t" in str(error.problem):
         problem, fix = "not YAML: a tab where only spaces may stand", "indent with spaces, YAML forbids tabs there"
     elif "another document" in str(error.problem):
         problem, fix = "a second document begins here", "one file is one scenario: remove '---' and what follows it"
@@ -163,10 +181,11 @@ def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxE
 
 @dataclass
 class _Builder:
-    """Turn YAML nodes into data while noting lines; refuses duplicate keys and anchors that loop or explode."""
+    """Turn YAML nodes into data while noting lines and faults; refuses anchors that loop or explode."""
 
     file: str
     lines: dict[tuple[Key, ...], int]
+    faults: list[ScenarioSyntaxError] = field(default_factory=list)
     nodes: int = 0
     open: tuple[int, ...] = ()
 
@@ -183,7 +202,8 @@ class _Builder:
             raise self._refused(TOO_DEEP, "a scenario needs five levels at most", path[:3], line)
         if str(node.tag).removeprefix(YAMLS_OWN) not in KNOWN_TAGS:
             tag = str(node.tag).replace(YAMLS_OWN, "!!")
-            raise self._refused(f"the tag {tag} has no meaning here", "remove it; quote a text that begins with '!'", path, line)
+            self._note(f"the tag {tag} has no meaning here", "remove it; quote a text that begins with '!'", path, line)
+            return None
         if isinstance(node, ScalarNode):
             return self._scalar(node, path, line)
         outer, self.open = self.open, (*self.open, id(node))
@@ -199,14 +219,16 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
-                raise self._refused("a list or a mapping stands where a key should", "write 'key: value'", path, line)
+                self._note("a list or a mapping stands where a key should", "write 'key: value'", path, line)
+                continue
             key = self._text(key_node, path, line)
-            if key == "<<":
-                raise self._refused("merge keys are not part of YAML 1.2", "write the keys out", (*path, key), line)
-            if key in seen:
-                raise self._refused(
-                    f"key {key!r} stands twice, first in line {seen[key]}", "keep one of the two", (*path, key), line
-                )
+            if key is None:
+                continue
+            if key == "<<" or key in seen:
+                twice = f"key {key!r} stands twice, first in line {seen.get(key)}", "keep one of the two"
+                merged = "merge keys are not part of YAML 1.2", "write the keys out"
+                self._note(*(merged if key == "<<" else twice), (*path, key), line)
+                continue
             seen[key] = line
             self.lines[(*path, key)] = line
             yield key, self.build(value_node, (*path, key))
@@ -217,17 +239,20 @@ class _Builder:
             return self._text(node, path, line)
         try:
             return YAML(typ="safe", pure=True).load(node.value)
-        except (YAMLError, ValueError) as error:
-            raise self._refused(
-                f"{shortened(node.value)!r} cannot be read as {kind}", "quote it if it is text", path, line
-            ) from error
+        except (YAMLError, ValueError):
+            self._note(f"{shortened(node.value)!r} cannot be read as {kind}", "quote it if it is text", path, line)
+        return None
 
-    def _text(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> str:
+    def _text(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> str | None:
         """Give a text; two escapes of which each is half of a character (as in JSON) are that character."""
         try:
             return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
-        except UnicodeDecodeError as error:
-            raise self._refused("a text has half of a character (\\ud800 to \\udfff)", "write the character", path, line) from error
+        except UnicodeDecodeError:
+            self._note("a text has half of a character (\\ud800 to \\udfff)", "write the character", path, line)
+        return None
+
+    def _note(self, problem: str, fix: str, path: tuple[Key, ...], line: int) -> None:
+        self.faults.append(self._refused(problem, fix, path, line))
 
     def _refused(self, problem: str, fix: str, path: tuple[Key, ...], line: int) -> ScenarioSyntaxError:
         return ScenarioSyntaxError(problem, fix=fix, key=path, where=Where(self.file, line))

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from fedskd_sim.errors import InvalidValue, Key, UnknownKey, Where
-from fedskd_sim.scenario.document import Document, parse
+from fedskd_sim.errors import InvalidValue, Key, ScenarioError, UnknownKey, Where
+from fedskd_sim.scenario.document import TOO_DEEP, Document, check_extent, parse, shortened
 
 WIDEST = 1 << 16
 """Columns; no line is broken that was not."""
@@ -26,28 +26,47 @@ def edited(document: Document, changes: Iterable[str]) -> Document:
         changes: texts such as ``training.epochs=3``: keys with dots between them, and the new value in YAML. Hospitals are
             named, as in ``hospitals.aachen.device=cuda``, or counted from 0.
 
+    A change that says no key and value, leads through what is no mapping or is meant in several places is a fault of the document.
+
     Raises:
-        ScenarioError: a change says no key and value, or leads through what is no mapping or is meant in several places.
+        ScenarioSyntaxError: the new text is too long or nested too deeply.
 
     """
+    changes = [*changes]
+    if not changes or document.faults:  # of a file with two values for one key nobody knows which one a change replaces
+        return document
     form = _form()
     root = form.load(document.text)
     places: dict[tuple[Key, ...], str] = {}
+    faults: list[ScenarioError] = []
     for change in changes:
-        written, equals, value = change.partition("=")
-        word = f"--set {written}"
-        if not equals or not all(written.split(".")):
-            text = f"{change!r} names no key and value"
-            raise InvalidValue(text, fix="write --set KEY=VALUE, as in --set training.epochs=3", where=Where(f"--set {change}"))
-        path = _put(root, written.split("."), _value(form, value, word), word)
+        try:
+            path = _changed(form, root, change)
+        except ScenarioError as error:
+            faults.append(error)
+            continue
         new = [path[:size] for size in range(1, len(path)) if path[:size] not in document.lines]
-        places |= dict.fromkeys([*new, path], word)
-    if not places:
-        return document
+        places |= dict.fromkeys([*new, path], _word(change))
     stream = io.StringIO()
     form.dump(root, stream)
     found = parse(document.file, stream.getvalue())
-    return replace(found, lines={**found.lines, **document.lines}, places=places)
+    result = replace(found, lines={**found.lines, **document.lines}, places=places, faults=(*found.faults, *faults))
+    for fault in found.faults:
+        fault.where = result.locate(fault.key)
+    return result
+
+
+def _changed(form: YAML, root: Any, change: str) -> tuple[Key, ...]:
+    """Make a change; gives the keys of its place, raises as `edited` says."""
+    written, equals, value = change.partition("=")
+    if not equals or not all(written.split(".")):
+        text = f"{change!r} names no key and value"
+        raise InvalidValue(text, fix="write --set KEY=VALUE, as in --set training.epochs=3", where=Where(f"--set {change}"))
+    return _put(root, written.split("."), _value(form, value, _word(change)), _word(change))
+
+
+def _word(change: str) -> str:
+    return f"--set {change.partition('=')[0]}"
 
 
 def _form() -> YAML:
@@ -59,9 +78,11 @@ def _form() -> YAML:
 
 def _value(form: YAML, text: str, word: str) -> Any:
     try:
+        check_extent(word, text)
         return form.load(text)
     except (YAMLError, ValueError) as error:
-        raise InvalidValue(f"{text!r} is not YAML", fix="quote it if it is text", where=Where(word)) from error
+        what = TOO_DEEP if getattr(error, "problem", "") == TOO_DEEP else "not YAML"
+        raise InvalidValue(f"{shortened(text)!r} is {what}", fix="quote it if it is text", where=Where(word)) from error
 
 
 def _put(root: Any, steps: list[str], value: Any, word: str) -> tuple[Key, ...]:

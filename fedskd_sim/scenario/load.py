@@ -14,15 +14,18 @@ from fedskd_sim.errors import (
     DuplicateHospital,
     FedskdError,
     InvalidValue,
+    ScenarioSyntaxError,
     TooFewHospitals,
     UnknownKey,
 )
 from fedskd_sim.scenario.algorithms import Placebo
+from fedskd_sim.scenario.datasets import NoData
 from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import edited
 from fedskd_sim.scenario.explain import nearest, translated
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
+from fedskd_sim.scenario.sound import Sound, sound
 from fedskd_sim.scenario.volumes import spaces_differ
 
 LAST_PORT = 65535
@@ -42,6 +45,28 @@ class Loaded:
         return error
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A scenario's file and everything that is wrong with it, as far as neither models nor data are needed to know it."""
+
+    document: Document
+    rest: Sound | None
+    """What of it is right; None if nothing can be said."""
+    problems: tuple[FedskdError, ...] = ()
+
+    def good(self, more: Iterable[FedskdError] = ()) -> Loaded:
+        """Give the scenario if nothing is wrong with it.
+
+        Raises:
+            FedskdError: the first problem, by line, with all others listed under it.
+
+        """
+        raise_all(self.document, [*self.problems, *more])
+        if self.rest is None:
+            raise RuntimeError("the schema refuses it and says not why")
+        return Loaded(self.rest.scenario, self.document)
+
+
 def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
     """Read and check a scenario file; nothing is started and no data is read.
 
@@ -53,15 +78,25 @@ def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
+    return examine(path, changes).good()
+
+
+def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
+    """Read a scenario file as `load` does and find everything that is wrong with it.
+
+    Raises:
+        ScenarioSyntaxError: so little of it can be read that nothing else can be said.
+
+    """
     document = edited(read(path), changes)
+    values, faults = _filled_in(document.data), {fault.key for fault in document.faults if fault.key}
+    problems: list[FedskdError] = [*document.faults]
     try:
-        scenario = Scenario.model_validate_json(json.dumps(_filled_in(document.data)))
+        rest: Sound | None = Sound(Scenario.model_validate_json(json.dumps(values)))
     except ValidationError as error:
-        raise_all(document, translated(document, error))
-        raise
-    loaded = Loaded(scenario, document)
-    raise_all(document, _contradictions(scenario, document))
-    return loaded
+        rest = sound(values, faults)
+        problems += [found for found in translated(document, error) if not any(found.key[: len(key)] == key for key in faults)]
+    return Examined(document, rest, (*problems, *(_contradictions(rest, document) if rest else ())))
 
 
 def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
@@ -71,15 +106,16 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
         FedskdError: if there is any problem.
 
     """
-    found: dict[tuple[int, bool, str, str], FedskdError] = {}
+    found: dict[tuple[bool, int, bool, str, str], FedskdError] = {}
     for problem in problems:
         if problem.where is None:
             problem.where, problem.key = document.locate(problem.key), document.written(problem.key)
         known = not isinstance(problem, UnknownKey)  # a misspelt key first: it may be why another is missing
-        found.setdefault((problem.where.line or 0, known, str(problem.key), problem.message), problem)
+        form = not isinstance(problem, ScenarioSyntaxError)  # and before all what is no good YAML
+        found.setdefault((form, problem.where.line or 0, known, str(problem.key), problem.message), problem)
     ordered = [found[place] for place in sorted(found)]
     if ordered:
-        ordered[0].others = tuple(ordered[1:10])
+        ordered[0].others = tuple(ordered[1:])
         raise ordered[0]
 
 
@@ -106,29 +142,51 @@ def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {**shared, **own, **inner}
 
 
-def _contradictions(scenario: Scenario, document: Document) -> Iterator[FedskdError]:
-    for index, name in enumerate(scenario.names):
-        first = scenario.names.index(name)
+def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
+    """Find what no single key has wrong; keys that were left out contradict nothing."""
+    scenario = rest.scenario
+    yield from _names(rest, document)
+    if len(scenario.members) < 2 and ("hospitals",) not in rest.left_out:  # noqa: PLR2004 - a ring is at least two
+        message = f"only one hospital that trains, {scenario.members[0]!r}" if scenario.members else "no hospitals that train"
+        yield TooFewHospitals(message, key=("hospitals",), fix="a ring needs at least two hospitals: add one")
+    algorithm = scenario.algorithm
+    if isinstance(algorithm, Placebo) and not rest.lacks("algorithm", "culprit"):
+        yield from _culprit(algorithm, scenario, document)
+    if scenario.network.plaintext and scenario.network.transport != "tcp" and not rest.lacks("network", "transport"):
+        message = "true has no meaning with transport ipc"
+        yield InvalidValue(message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'")
+    known = [
+        hospital.model_copy(update={"data": NoData()}) if rest.lacks("hospitals", index, "data") else hospital
+        for index, hospital in enumerate(scenario.hospitals)
+    ]
+    yield from contradictions([(hospital.name, hospital.data) for hospital in known])
+    yield from spaces_differ(known)
+    for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
+        if base and base + len(scenario.hospitals) > LAST_PORT:
+            message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"
+            yield InvalidValue(message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones")
+
+
+def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
+    """Find names that two hospitals have, or none may have."""
+    before: dict[str, int] = {}
+    for index, name in enumerate(rest.scenario.names):
+        if rest.lacks("hospitals", index, "name"):
+            continue
+        first = before.setdefault(name, index)
         if index != first:
             message = f"{name!r} is already the name of the hospital in line {document.locate(('hospitals', first)).line}"
             yield DuplicateHospital(message, key=("hospitals", index, "name"), fix="give every hospital its own name")
         if name == "controller":
             yield InvalidValue("'controller' is reserved", key=("hospitals", index, "name"), fix="choose another name")
-    if len(scenario.members) < 2:  # noqa: PLR2004 - a ring is at least two
-        message = f"only one hospital that trains, {scenario.members[0]!r}" if scenario.members else "no hospitals that train"
-        yield TooFewHospitals(message, key=("hospitals",), fix="a ring needs at least two hospitals: add one")
-    algorithm = scenario.algorithm
-    if isinstance(algorithm, Placebo) and algorithm.behaviour != "ok" and algorithm.culprit not in scenario.names:
+
+
+def _culprit(algorithm: Placebo, scenario: Scenario, document: Document) -> Iterator[FedskdError]:
+    """Check that who misbehaves is a hospital; one whose own entry is wrong counts by the name that it has in the file."""
+    listed = document.data.get("hospitals") or []
+    names = [str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry] or list(scenario.names)
+    if algorithm.behaviour != "ok" and algorithm.culprit not in names:
         given = f"{algorithm.culprit!r} is not a hospital of this scenario" if algorithm.culprit else "this key is missing"
         message = given + f", and behaviour {algorithm.behaviour!r} needs one"
-        fix = nearest(algorithm.culprit, scenario.names, f"choose one of {', '.join(scenario.names)}")
+        fix = nearest(algorithm.culprit, names, f"choose one of {', '.join(names)}")
         yield InvalidValue(message, key=("algorithm", "culprit"), fix=fix)
-    if scenario.network.plaintext and scenario.network.transport != "tcp":
-        message = "true has no meaning with transport ipc"
-        yield InvalidValue(message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'")
-    yield from contradictions([(hospital.name, hospital.data) for hospital in scenario.hospitals])
-    yield from spaces_differ(scenario.hospitals)
-    for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
-        if base and base + len(scenario.hospitals) > LAST_PORT:
-            message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"
-            yield InvalidValue(message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones")

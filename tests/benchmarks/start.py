@@ -21,12 +21,20 @@ from tests.benchmarks.table import Table
 SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml"
 REPEATS = 5
 LIMIT_S = 120
+MEMORY = "peak memory of the launcher"
 
 
 def lines(run: Path, folder: str) -> list[dict[str, Any]]:
     """Read all complete lines that the members of a run have written."""
     texts = [path.read_text(encoding="utf-8") for path in run.glob(f"{folder}/*.jsonl")]
     return [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def spent(pid: int) -> tuple[float, float]:
+    """Tell the seconds of CPU that a process has taken, and its largest resident memory in MB."""
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
 
 
 def once() -> dict[str, float]:
@@ -40,6 +48,7 @@ def once() -> dict[str, float]:
         while process.poll() is None and not visited and time.time() - begun < LIMIT_S:
             time.sleep(0.05)
             visited = [entry["end"] for entry in lines(run, "timings") if entry["what"] == "session"]
+        cpu, memory = spent(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         process.wait()
         events, timings = lines(run, "logs"), lines(run, "timings")
@@ -58,11 +67,13 @@ def once() -> dict[str, float]:
         "first transfer confirmed": min(entry["end"] for entry in timings if entry["what"] == "transfer"),
         "first visitor's session is over": min(visited),
     }
-    return {step: moment - begun for step, moment in moments.items()} | {"of this: shortest warm-up training": min(warm)}
+    rest = {"of this: shortest warm-up training": min(warm), "CPU of the launcher": cpu, MEMORY: memory}
+    return {step: moment - begun for step, moment in moments.items()} | rest
 
 
 def main() -> list[Table]:
     """Launch several times after one that warms the disk."""
     once()
     found = [once() for _ in range(REPEATS)]
-    return [Table("quickstart, after launch", "s", {step: [one[step] for one in found] for step in found[0]})]
+    seconds = {step: [one[step] for one in found] for step in found[0] if step != MEMORY}
+    return [Table("quickstart, after launch", "s", seconds), Table("quickstart", "MB", {MEMORY: [one[MEMORY] for one in found]})]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import socket
 import subprocess
 import sys
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scraping import Query, scraped
 from watching import until
 
 from fedskd_sim.observe.metrics import GAUGES
@@ -38,36 +35,16 @@ scrape_configs:
 pytestmark = pytest.mark.skipif(not shutil.which("prometheus"), reason="no prometheus on PATH")
 
 
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
-
-
 @pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[Callable[[str], list[dict]]]:
-    """Start Prometheus on the targets file of a run and return a function that queries it."""
-    port, home = free_port(), tmp_path / "prometheus"
-    home.mkdir()
-    (home / "prometheus.yml").write_text(CONFIG.format(targets=tmp_path / "out" / "metrics" / "targets.json"))
-    (tmp_path / "out" / "metrics").mkdir(parents=True)
-    command = ["prometheus", f"--config.file={home}/prometheus.yml", f"--storage.tsdb.path={home}/data"]
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-
-    def query(text: str) -> list[dict]:
-        address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(text)}"
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return json.load(answer)["data"]["result"]
-
-    yield query
-    process.terminate()
-    process.wait(10)
+def prometheus(tmp_path: Path) -> Iterator[Query]:
+    """Start Prometheus on the targets file of a run and give a function that queries it."""
+    targets = tmp_path / "out" / "metrics" / "targets.json"
+    targets.parent.mkdir(parents=True)
+    with scraped(tmp_path / "prometheus", CONFIG.format(targets=targets)) as query:
+        yield query
 
 
-def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
-    prometheus: Callable[[str], list[dict]], tmp_path: Path
-) -> None:
+def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(prometheus: Query, tmp_path: Path) -> None:
     """Accuracy, drift, hops, bytes and times of every hospital and model can be queried and equal the records."""
     shutil.rmtree(tmp_path / "out" / "metrics")
     (tmp_path / "scenario.yaml").write_text(SCENARIO)

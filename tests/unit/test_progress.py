@@ -129,3 +129,19 @@ def test_the_time_left_knows_what_an_average_costs() -> None:
     ring = Topology(("a", "b", "c"), 5, "all_reduce")
     row = LiveView(ring, Console(file=io.StringIO()), quiet=True)._rows["a"]
     assert row.total - row.light == 1 + 5
+
+
+def test_forty_hospitals_fit_a_terminal_of_24_lines() -> None:
+    """A live table shows those that are furthest behind and counts the others; the last one, which may scroll, has all."""
+    names = tuple(f"hospital-{number:02}" for number in range(40))
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, height=24, _environ={"TERM": "xterm"})
+    with LiveView(Topology(names, 1), console) as progress:
+        for name in names[:30]:
+            progress(Logged(0.0, name, Finished(0, 0, name, "warm_up", "trained", 0.5)))
+        lines = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(progress._table())]
+        assert len(lines) < 24
+        assert {name for name in names if any(line.split()[:1] == [name] for line in lines)} >= {*names[30:]}
+        assert "and 23 more, none behind these" in "".join(lines)
+        before = len(stream.getvalue())
+    assert all(name in stream.getvalue()[before:] for name in names)

@@ -184,7 +184,7 @@ def test_bad_scenarios_have_file_line_value_fix_and_code(
     assert words in str(caught.value).splitlines()[0] + str(caught.value).splitlines()[1]
     assert caught.value.fix
     done = CliRunner().invoke(main, ["validate", str(path)])
-    assert (done.exit_code, done.stderr) == (kind.exit_code, f"error: {caught.value}\n")
+    assert (done.exit_code, done.stderr.startswith(f"error: {caught.value}\n")) == (kind.exit_code, True)
 
 
 @pytest.mark.parametrize("text", [text for text, *_ in BAD.values()], ids=BAD.keys())

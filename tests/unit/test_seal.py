@@ -104,7 +104,7 @@ def test_what_is_broken_is_not_sealed(run: Path) -> None:
     """A run whose chain is broken has no seal afterwards, not even an earlier one."""
     (run / "records" / "a.jsonl").write_text("{}\n", encoding="utf-8")
     with pytest.raises(ChainBroken):
-        prove(run, load(run / "scenario.yaml").scenario, None)
+        prove(run, load(run / "scenario.yaml").scenario, None, None)
     assert seal.read(run) is None
 
 
