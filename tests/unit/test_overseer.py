@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kubernetes.client import V1Job, V1Pod
+from kubernetes.client import V1Job, V1Pod, V1PodCondition
 
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import overseer as overseers
@@ -47,6 +47,10 @@ class Reach:
 
     def __init__(self, words: str = "") -> None:
         self.words = words
+        self.stand: list[dict[str, Any]] = []
+
+    def workloads(self) -> list[dict[str, Any]]:
+        return self.stand
 
     def complaint(self, name: str) -> str:
         assert name == "c"
@@ -115,3 +119,31 @@ def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:
     test = pod(5, "Failed", {"app.kubernetes.io/component": "controller"}, test={"terminated": {"exitCode": 38}})
     failed = job(conditions=[{"type": "Failed", "status": "True"}])
     assert exit_code([ended(1, 41, proxy=0), test], [failed]) == 41
+
+
+def workload(name: str, minute: int, priority: int = 0, queue: str = "research", **status: str) -> dict[str, Any]:
+    conditions = [{"type": kind, "status": told, "message": "1 more needed"} for kind, told in status.items()]
+    metadata = {"name": name, "creationTimestamp": f"2026-01-01T00:{minute:02}:00Z"}
+    return {"metadata": metadata, "spec": {"queueName": queue, "priority": priority}, "status": {"conditions": conditions}}
+
+
+def test_a_ring_in_a_queue_is_told_of_with_its_place(after: Callable) -> None:
+    """The place counts those that wait in the same queue, by priority and age; it is told when it changes, with the reason."""
+    labels = {"fedskd.io/hospital": "north", "kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/pod-group-name": "ring"}
+    gated = pod(2, "Pending", labels)
+    gated.status.conditions = [V1PodCondition(type="PodScheduled", status="False", reason="SchedulingGated")]
+    overseer = seer()
+    overseer.reach.stand = [
+        workload("ring", 5, QuotaReserved="False"),
+        workload("older", 1),
+        workload("urgent", 9, priority=1),
+        workload("younger", 7),
+        workload("in", 0, QuotaReserved="True"),
+        workload("elsewhere", 0, queue="other"),
+    ]
+    at_work = pod(1, "Running", controller={"running": {}})
+    assert after(overseer, 1, [at_work, gated]) == ["the ring is number 3 of 4 in queue 'research': 1 more needed"]
+    assert after(overseer, 1, [at_work, gated]) == []
+    overseer.reach.stand = []  # it may not be read
+    assert after(overseer, 1, [at_work, gated]) == ["the ring waits in queue 'research'"]
+    assert after(overseer, 1, [at_work]) == []

@@ -12,6 +12,7 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import Finding, finding, finished, of_controller, refusal
+from fedskd_sim.runtimes.kubernetes.queues import group_of, place
 from fedskd_sim.runtimes.kubernetes.reach import Reach
 
 PATIENCE_S = 300.0
@@ -27,6 +28,7 @@ class Overseer:
     reach: Reach
     release: str
     _told: str = ""
+    _place: str = ""
     _since: float | None = None
 
     def look(self, pods: list[Any], jobs: list[Any]) -> Iterator[Logged]:
@@ -36,6 +38,10 @@ class Overseer:
             PodCannotStart: the controller will never run, or has not for long.
 
         """
+        place = self.place(pods)
+        if place != self._place and place:
+            yield Logged(clock.unix(), "", events.Waiting(place))
+        self._place = place
         found = self.found(pods, jobs)
         if found is None:
             self._told, self._since = "", None
@@ -47,6 +53,11 @@ class Overseer:
         if found.standing == "hopeless" or clock.now() - self._since > PATIENCE_S:
             fix = f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
             raise PodCannotStart(f"the controller cannot run: {found.text}", fix=fix)
+
+    def place(self, pods: list[Any]) -> str:
+        """Say where the ring stands in a queue; empty where it stands in none."""
+        group = group_of(pods)
+        return place(*group, self.reach.workloads()) if group else ""
 
     def found(self, pods: list[Any], jobs: list[Any]) -> Finding | None:
         """Say why the controller does not run; None if it does, or has ended."""

@@ -7,8 +7,9 @@ import binascii
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -20,7 +21,8 @@ from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
 
 from fedskd_sim.errors import ClusterUnavailable
-from fedskd_sim.runtimes.kubernetes.jobs import RUN
+from fedskd_sim.runtimes.kubernetes.jobs import KUEUE, RUN
+from fedskd_sim.runtimes.kubernetes.queues import VERSIONS
 
 CONNECTIONS = 160
 ASK_S = (5, 30)
@@ -107,6 +109,15 @@ class Reach:
         except ApiException:
             return ""
         return str(found.items[-1].message) if found.items else ""
+
+    def workloads(self) -> list[dict[str, Any]]:
+        """List what stands in the namespace's queues of Kueue; empty where that may not be read or is not there."""
+        api: Any = client.CustomObjectsApi(client.ApiClient(self._settings))
+        for version in VERSIONS:
+            wanted = partial(api.list_namespaced_custom_object, KUEUE, version, self.namespace, "workloads")
+            with suppress(ApiException, Unreachable):
+                return list(self._ask(partial(wanted, _request_timeout=ASK_S))["items"])
+        return []
 
     def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
         """Yield the lines of a pod's log from its beginning, while they come; raises Unreachable if the connection breaks."""

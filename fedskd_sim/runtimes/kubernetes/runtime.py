@@ -131,6 +131,8 @@ class KubernetesRuntime:
             if job.status.failed and name not in active and not finished(job):
                 pause = min(BACKOFF_S * 2 ** (job.status.failed - 1), LONGEST_BACKOFF_S)
                 yield f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s after the last was lost"
+        place = Overseer(self.reach, self.release).place(pods)
+        yield from [place] if place else []
         code = exit_code(pods, jobs) if jobs else None
         yield {None: "the run goes on" if jobs else "there is no such run", 0: "the run has ended well"}.get(
             code, f"the run has ended with exit code {code}"
