@@ -84,8 +84,9 @@ class Cluster:
         metadata = {"name": "control", "labels": {}, "creationTimestamp": BEGIN}
         return [V1Job.model_validate({"metadata": metadata, "status": {"succeeded": 1}})]
 
-    def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
+    def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
         assert follow in (True, False)
+        assert member in ("north", "south", "controller")
         yield from self.logs[pod.removeprefix("pod-")]
 
 

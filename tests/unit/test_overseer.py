@@ -10,7 +10,7 @@ from kubernetes.client import V1Job, V1Pod, V1PodCondition
 
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import overseer as overseers
-from fedskd_sim.runtimes.kubernetes.overseer import MOST_DEATHS, PATIENCE_S, Overseer
+from fedskd_sim.runtimes.kubernetes.overseer import MOST_DEATHS, PATIENCE_S, STARTING_S, Overseer
 from fedskd_sim.runtimes.kubernetes.pods import exit_code
 
 CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}
@@ -91,6 +91,7 @@ def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -
     for overseer, pods, words in ((seer(QUOTA), [], "limits.cpu"), (seer(), [WAITS], "no such image")):
         (told,) = after(overseer, 1, pods)
         assert words in told
+        overseer.reach.words = overseer.reach.words.replace('"c"', '"c-next-try"')
         assert after(overseer, 1, pods) == []
         with pytest.raises(PodCannotStart, match=words):
             after(overseer, PATIENCE_S + 1, pods)
@@ -102,6 +103,13 @@ def test_what_cannot_heal_ends_a_run_at_once(after: Callable) -> None:
     for overseer, pods, words in ((seer(LIMITS), [], "maximum memory"), (seer(), deaths, "exit code 1")):
         with pytest.raises(PodCannotStart, match=words):
             after(overseer, 1, pods)
+
+
+def test_a_start_that_takes_its_time_is_told_of_late(after: Callable) -> None:
+    """That containers are being made is no news at once, and some later."""
+    overseer, starting = seer(), pod(1, "Pending")
+    assert after(overseer, 1, [starting]) == []
+    assert len(after(overseer, STARTING_S + 1, [starting])) == 1
 
 
 def test_a_controller_at_work_is_left_alone(after: Callable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,16 @@ from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.pods import Finding, finding, finished, of_controller, refusal
+from fedskd_sim.runtimes.kubernetes.pods import STARTING, Finding, finding, finished, of_controller, refusal
 from fedskd_sim.runtimes.kubernetes.queues import group_of, place
 from fedskd_sim.runtimes.kubernetes.reach import Reach
 
 PATIENCE_S = 300.0
 """How long the controller may be without a pod that runs, where the cluster tries again."""
+STARTING_S = 20.0
+"""A pod whose containers have been made for so long is told of."""
+POD = r'pods "[^"]+"'
+"""The name that the cluster gives every try."""
 MOST_DEATHS = 3
 """A controller that has died so often without a word of its own will die again."""
 
@@ -47,8 +52,9 @@ class Overseer:
             self._told, self._since = "", None
             return
         self._since = clock.now() if self._since is None else self._since
-        if found.text != self._told:
-            self._told = found.text
+        words = re.sub(POD, "pods", found.text)
+        if words != self._told and (found.text != STARTING or clock.now() - self._since > STARTING_S):
+            self._told = words
             yield Logged(clock.unix(), "", events.Waiting(f"the controller does not run: {found.text}"))
         if found.standing == "hopeless" or clock.now() - self._since > PATIENCE_S:
             fix = f"look at the chart's values, and at the events of namespace {self.reach.namespace}"

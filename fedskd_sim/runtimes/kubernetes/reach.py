@@ -21,6 +21,7 @@ from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
 
 from fedskd_sim.errors import ClusterUnavailable
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.kubernetes.jobs import KUEUE, RUN
 from fedskd_sim.runtimes.kubernetes.queues import VERSIONS
 
@@ -119,11 +120,17 @@ class Reach:
                 return list(self._ask(partial(wanted, _request_timeout=ASK_S))["items"])
         return []
 
-    def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
-        """Yield the lines of a pod's log from its beginning, while they come; raises Unreachable if the connection breaks."""
+    def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
+        """Yield the lines of a member's log from its beginning, while they come; not of what runs beside it in its pod.
+
+        Raises:
+            Unreachable: the connection broke.
+
+        """
+        container = CONTROLLER if member == CONTROLLER else "hospital"
         asked = self._ask(
             lambda: self._core.read_namespaced_pod_log(
-                pod, self.namespace, follow=follow, _preload_content=False, _request_timeout=FOLLOW_S
+                pod, self.namespace, container=container, follow=follow, _preload_content=False, _request_timeout=FOLLOW_S
             )
         )
         rest = b""

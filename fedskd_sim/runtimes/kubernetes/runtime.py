@@ -113,7 +113,7 @@ class KubernetesRuntime:
             pods = [pod for pod in self.reach.pods(self.release) if pod.metadata.labels.get(HOSPITAL, CONTROLLER) == member]
             begun = [pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp) if pod.status.phase != "Pending"]
             for pod in begun:
-                yield from self.reach.lines(pod.metadata.name, follow=follow and pod is begun[-1])
+                yield from self.reach.lines(pod.metadata.name, member, follow=follow and pod is begun[-1])
         except Unreachable as error:
             raise ClusterUnavailable(f"the API server does not answer: {error}", fix="try again") from None
 
