@@ -272,9 +272,9 @@ def test_a_reading_that_fails_leaves_everything_as_it_was(folder: Path, monkeypa
     refresh = refreshed(monkeypatch, cluster)
     refresh(folder)
 
-    def broken(pod: str, *, follow: bool) -> Iterator[str]:
+    def broken(pod: str, member: str, *, follow: bool) -> Iterator[str]:
         yield entry(record(0))
-        raise Unreachable(f"{pod}, {follow}")
+        raise Unreachable(f"{pod}, {member}, {follow}")
 
     monkeypatch.setattr(cluster, "lines", broken)
     (told,) = refresh(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedskd_sim import clock
@@ -32,7 +32,7 @@ class Overseer:
 
     reach: Reach
     release: str
-    _told: str = ""
+    _told: set[str] = field(default_factory=set)
     _place: str = ""
     _since: float | None = None
 
@@ -49,12 +49,12 @@ class Overseer:
         self._place = place
         found = self.found(pods, jobs)
         if found is None:
-            self._told, self._since = "", None
+            self._told, self._since = set(), None
             return
         self._since = clock.now() if self._since is None else self._since
         words = re.sub(POD, "pods", found.text)
-        if words != self._told and (found.text != STARTING or clock.now() - self._since > STARTING_S):
-            self._told = words
+        if words not in self._told and (found.text != STARTING or clock.now() - self._since > STARTING_S):
+            self._told.add(words)
             yield Logged(clock.unix(), "", events.Waiting(f"the controller does not run: {found.text}"))
         if found.standing == "hopeless" or clock.now() - self._since > PATIENCE_S:
             fix = f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
