@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 from bed import Bed, Run, call, kubectl, placebo, until
@@ -19,13 +20,14 @@ def queue(bed: Bed) -> Iterator[Bed]:
     version = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
     room = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "8Gi"}]
     groups = [{"coveredResources": ["cpu", "memory"], "flavors": [{"name": NAME, "resources": room}]}]
+    spec = {"namespaceSelector": {}, "resourceGroups": groups}
     bodies = [
         {**version, "kind": "ResourceFlavor", "metadata": {"name": NAME}},
         {
             **version,
             "kind": "ClusterQueue",
             "metadata": {"name": NAME},
-            "spec": {"namespaceSelector": {}, "resourceGroups": groups},
+            "spec": spec,
         },
         {**version, "kind": "LocalQueue", "metadata": {"name": NAME, "namespace": bed.namespace}, "spec": {"clusterQueue": NAME}},
     ]
@@ -61,7 +63,4 @@ def _age(bed: Bed, run: Run) -> float:
     """Measure by the cluster's clock how long ago a run's controller was made."""
     now = bed.kubectl("create", "configmap", "now", "--dry-run=server", "-o", "jsonpath={.metadata.creationTimestamp}")
     made = run.controllers()[0]["metadata"]["creationTimestamp"]
-    seconds = [
-        sum(int(part) * size for part, size in zip(text[11:19].split(":"), (3600, 60, 1), strict=True)) for text in (now, made)
-    ]
-    return (seconds[0] - seconds[1]) % 86400
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(made)).total_seconds()
