@@ -95,6 +95,8 @@ class LiveView:
 
     def __call__(self, logged: events.Logged) -> None:
         """Take in one line of a log."""
+        if isinstance(logged.what, events.Waiting):
+            self._say(logged.what.reason)
         row = self._rows.get(logged.hospital)
         if row is None:
             return
@@ -159,10 +161,14 @@ class LiveView:
 
     def _remark(self, hospital: str, standing: str, text: str) -> None:
         """Say what holds a pod up, where there is no table that shows it."""
-        if standing in ("unschedulable", "hopeless", "failed") or "no node" in text:
-            told = f"{clock.now() - self._started:6.1f} s  {hospital}: {text}"
-            if not (self._interactive or self._quiet):
-                self._console.print(told, highlight=False, soft_wrap=True)
+        held = standing in ("unschedulable", "hopeless", "stuck", "failed") or "no node" in text
+        if held and not self._interactive:
+            self._say(f"{hospital}: {text}")
+
+    def _say(self, text: str) -> None:
+        """Print a line of its own, above the table if there is one."""
+        if not self._quiet:
+            self._console.print(f"{clock.now() - self._started:6.1f} s  {text}", highlight=False, soft_wrap=True)
 
     def _place(self, round_: int, hop: int) -> str:
         if not round_:

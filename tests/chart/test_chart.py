@@ -309,6 +309,39 @@ def test_policies_let_out_what_the_values_say(scenario: Path) -> None:
     assert controller[1]["ports"] == [{"port": 3128, "protocol": "TCP"}]
 
 
+@pytest.mark.parametrize("secret", ["runSecret.existingSecret=mine", f"runSecret.value={'k' * 32}"])
+def test_two_renders_are_the_same_bytes_where_the_secret_is_given(secret: str, scenario: Path) -> None:
+    """Nothing is drawn at random or read from a clock, so tools that compare renders see a change only where there is one."""
+    assert rendered(scenario, "--set", secret) == rendered(scenario, "--set", secret)
+    assert "runSecret" in refused(scenario, "--set", "runSecret.value=short")
+
+
+def test_a_chart_without_values_can_be_linted() -> None:
+    """Lint renders without a scenario, and has nothing to say but that there is no icon."""
+    done = run("helm", "lint", CHART)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_list_of_images_is_what_is_installed(scenario: Path, tmp_path: Path) -> None:
+    """Who mirrors images for a closed network finds in Chart.yaml those that the default values run."""
+    listed = yaml.safe_load(
+        yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["annotations"]["artifacthub.io/images"]
+    )
+    text = rendered(scenario)
+    jobs_of(text, tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert {one["name"]: one["image"] for one in listed} == {name: one["image"] for name, one in plan["images"].items()}
+
+
+def test_a_queue_is_named_for_hospitals_only(scenario: Path, tmp_path: Path) -> None:
+    """The controller stands in no queue; a label that would put it into one is refused."""
+    text = rendered(scenario, "--set", "kueue.queue=research")
+    worn = [body["spec"]["template"]["metadata"]["labels"] for body in [*bodies_of(text, "Job"), *jobs_of(text, tmp_path)]]
+    assert ["kueue.x-k8s.io/queue-name" in labels for labels in worn] == [False, True, True, True]
+    label = "commonLabels.kueue\\.x-k8s\\.io/queue-name=research"
+    assert "name the queue in kueue.queue" in refused(scenario, "--set", label)
+
+
 def keys_of(values: object, place: str = "") -> set[str]:
     if not isinstance(values, dict):
         return set()

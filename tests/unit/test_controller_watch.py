@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kubernetes.client import V1Job, V1Pod
+from kubernetes.client import V1Job, V1Pod, V1PodCondition
 
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import controller_watch as controller_watches
-from fedskd_sim.runtimes.kubernetes.controller_watch import MOST_DEATHS, PATIENCE_S, ControllerWatch
+from fedskd_sim.runtimes.kubernetes.controller_watch import MOST_DEATHS, PATIENCE_S, STARTING_S, ControllerWatch
 from fedskd_sim.runtimes.kubernetes.pods import exit_code
 
 CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}
@@ -47,6 +47,10 @@ class Reach:
 
     def __init__(self, words: str = "") -> None:
         self.words = words
+        self.stand: list[dict[str, Any]] = []
+
+    def workloads(self) -> list[dict[str, Any]]:
+        return self.stand
 
     def complaint(self, name: str) -> str:
         assert name == "c"
@@ -87,6 +91,7 @@ def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -
     for controller_watch, pods, words in ((seer(QUOTA), [], "limits.cpu"), (seer(), [WAITS], "no such image")):
         (told,) = after(controller_watch, 1, pods)
         assert words in told
+        controller_watch.reach.words = controller_watch.reach.words.replace('"c"', '"c-next-try"')
         assert after(controller_watch, 1, pods) == []
         with pytest.raises(PodCannotStart, match=words):
             after(controller_watch, PATIENCE_S + 1, pods)
@@ -98,6 +103,13 @@ def test_what_cannot_heal_ends_a_run_at_once(after: Callable) -> None:
     for controller_watch, pods, words in ((seer(LIMITS), [], "maximum memory"), (seer(), deaths, "exit code 1")):
         with pytest.raises(PodCannotStart, match=words):
             after(controller_watch, 1, pods)
+
+
+def test_a_start_that_takes_its_time_is_told_of_late(after: Callable) -> None:
+    """That containers are being made is no news at once, and some later."""
+    controller_watch, starting = seer(), pod(1, "Pending")
+    assert after(controller_watch, 1, [starting]) == []
+    assert len(after(controller_watch, STARTING_S + 1, [starting])) == 1
 
 
 def test_a_controller_at_work_is_left_alone(after: Callable) -> None:
@@ -115,3 +127,31 @@ def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:
     test = pod(5, "Failed", {"app.kubernetes.io/component": "controller"}, test={"terminated": {"exitCode": 38}})
     failed = job(conditions=[{"type": "Failed", "status": "True"}])
     assert exit_code([ended(1, 41, proxy=0), test], [failed]) == 41
+
+
+def workload(name: str, minute: int, priority: int = 0, queue: str = "research", **status: str) -> dict[str, Any]:
+    conditions = [{"type": kind, "status": told, "message": "1 more needed"} for kind, told in status.items()]
+    metadata = {"name": name, "creationTimestamp": f"2026-01-01T00:{minute:02}:00Z"}
+    return {"metadata": metadata, "spec": {"queueName": queue, "priority": priority}, "status": {"conditions": conditions}}
+
+
+def test_a_ring_in_a_queue_is_told_of_with_its_place(after: Callable) -> None:
+    """The place counts those that wait in the same queue, by priority and age; it is told when it changes, with the reason."""
+    labels = {"fedskd.io/hospital": "north", "kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/pod-group-name": "ring"}
+    gated = pod(2, "Pending", labels)
+    gated.status.conditions = [V1PodCondition(type="PodScheduled", status="False", reason="SchedulingGated")]
+    controller_watch = seer()
+    controller_watch.reach.stand = [
+        workload("ring", 5, QuotaReserved="False"),
+        workload("older", 1),
+        workload("urgent", 9, priority=1),
+        workload("younger", 7),
+        workload("in", 0, QuotaReserved="True"),
+        workload("elsewhere", 0, queue="other"),
+    ]
+    at_work = pod(1, "Running", controller={"running": {}})
+    assert after(controller_watch, 1, [at_work, gated]) == ["the ring is number 3 of 4 in queue 'research': 1 more needed"]
+    assert after(controller_watch, 1, [at_work, gated]) == []
+    controller_watch.reach.stand = []  # it may not be read
+    assert after(controller_watch, 1, [at_work, gated]) == ["the ring waits in queue 'research'"]
+    assert after(controller_watch, 1, [at_work]) == []

@@ -85,8 +85,9 @@ class Cluster:
         metadata = {"name": "control", "labels": {}, "creationTimestamp": BEGIN}
         return [V1Job.model_validate({"metadata": metadata, "status": {"succeeded": 1}})]
 
-    def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
+    def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
         assert follow in (True, False)
+        assert member in ("north", "south", "controller")
         yield from self.logs[pod.removeprefix("pod-")]
 
 
@@ -272,9 +273,9 @@ def test_a_reading_that_fails_leaves_everything_as_it_was(folder: Path, monkeypa
     refresh = refreshed(monkeypatch, cluster)
     refresh(folder)
 
-    def broken(pod: str, *, follow: bool) -> Iterator[str]:
+    def broken(pod: str, member: str, *, follow: bool) -> Iterator[str]:
         yield entry(record(0))
-        raise Unreachable(f"{pod}, {follow}")
+        raise Unreachable(f"{pod}, {member}, {follow}")
 
     monkeypatch.setattr(cluster, "lines", broken)
     (told,) = refresh(folder)

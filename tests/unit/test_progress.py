@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fedskd_sim import clock
-from fedskd_sim.observe.events import Arrived, Finished, Logged, Start, WarmUp
+from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp
 from fedskd_sim.observe.progress import LiveView
 from fedskd_sim.topology import Topology
 
@@ -145,3 +145,22 @@ def test_forty_hospitals_fit_a_terminal_of_24_lines() -> None:
         assert "and 23 more, none behind these" in "".join(lines)
         before = len(stream.getvalue())
     assert all(name in stream.getvalue()[before:] for name in names)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_run_waits_for_is_said_with_and_without_a_terminal(terminal: bool) -> None:  # noqa: FBT001
+    """The cluster's words on a controller that does not run, or a queue's, belong to no hospital and are shown all the same."""
+    stream = io.StringIO()
+    with LiveView(RING, Console(file=stream, force_terminal=terminal, width=100)) as progress:
+        progress(Logged(0.0, "", Waiting("the controller does not run: exceeded quota")))
+    assert "the controller does not run: exceeded quota" in stream.getvalue()
+
+
+def test_what_holds_a_pod_up_is_said() -> None:
+    """Without a table a hospital whose image cannot be pulled for the moment is told of, one that only starts is not."""
+    stream = io.StringIO()
+    with LiveView(RING, Console(file=stream, width=100)) as progress:
+        progress(Logged(0.0, "north", Pod("north", "stuck", "its image cannot be pulled", "")))
+        progress(Logged(0.0, "south", Pod("south", "pending", "its containers are being made", "")))
+    assert "north: its image cannot be pulled" in stream.getvalue()
+    assert "south" not in stream.getvalue()

@@ -44,6 +44,7 @@ class Cluster:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
         settings = client.Configuration.get_default_copy()
         settings.connection_pool_maxsize = AT_ONCE + 4
+        settings.proxy = None  # one that the image or the pod knows leads out of the cluster, and the API server is inside
         api = client.ApiClient(settings)
         self._core, self._batch = client.CoreV1Api(api), client.BatchV1Api(api)
 

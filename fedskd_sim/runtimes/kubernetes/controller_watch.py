@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedskd_sim import clock
@@ -11,11 +12,16 @@ from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.pods import Finding, finding, finished, of_controller, refusal
+from fedskd_sim.runtimes.kubernetes.pods import STARTING, Finding, finding, finished, of_controller, refusal
+from fedskd_sim.runtimes.kubernetes.queues import group_of, place
 from fedskd_sim.runtimes.kubernetes.reach import Reach
 
 PATIENCE_S = 300.0
 """How long the controller may be without a pod that runs, where the cluster tries again."""
+STARTING_S = 20.0
+"""A pod whose containers have been made for so long is told of."""
+POD = r'pods "[^"]+"'
+"""The name that the cluster gives every try."""
 MOST_DEATHS = 3
 """A controller that has died so often without a word of its own will die again."""
 
@@ -26,7 +32,8 @@ class ControllerWatch:
 
     reach: Reach
     release: str
-    _told: str = ""
+    _told: set[str] = field(default_factory=set)
+    _place: str = ""
     _since: float | None = None
 
     def look(self, pods: list[Any], jobs: list[Any]) -> Iterator[Logged]:
@@ -36,17 +43,27 @@ class ControllerWatch:
             PodCannotStart: the controller will never run, or has not for long.
 
         """
+        place = self.place(pods)
+        if place != self._place and place:
+            yield Logged(clock.unix(), "", events.Waiting(place))
+        self._place = place
         found = self.found(pods, jobs)
         if found is None:
-            self._told, self._since = "", None
+            self._told, self._since = set(), None
             return
         self._since = clock.now() if self._since is None else self._since
-        if found.text != self._told:
-            self._told = found.text
+        words = re.sub(POD, "pods", found.text)
+        if words not in self._told and (found.text != STARTING or clock.now() - self._since > STARTING_S):
+            self._told.add(words)
             yield Logged(clock.unix(), "", events.Waiting(f"the controller does not run: {found.text}"))
         if found.standing == "hopeless" or clock.now() - self._since > PATIENCE_S:
             fix = f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
             raise PodCannotStart(f"the controller cannot run: {found.text}", fix=fix)
+
+    def place(self, pods: list[Any]) -> str:
+        """Say where the ring stands in a queue; empty where it stands in none."""
+        group = group_of(pods)
+        return place(*group, self.reach.workloads()) if group else ""
 
     def found(self, pods: list[Any], jobs: list[Any]) -> Finding | None:
         """Say why the controller does not run; None if it does, or has ended."""

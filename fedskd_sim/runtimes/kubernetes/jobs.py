@@ -65,10 +65,10 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
 
 def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
     """Write labels and annotations of a hospital's pod; its own settings win, but over the labels by which it is known."""
-    settings, (queued, size) = plan.settings(name), kueue(plan, len(scenario.names))
+    settings, (queued, notes) = plan.settings(name), kueue(scenario, plan)
     return {
         "labels": {**queued, **settings["podLabels"], **_labels(scenario, plan, name)},
-        "annotations": {**SCRAPING, **plan.annotations, **size, **settings["podAnnotations"]},
+        "annotations": {**SCRAPING, **plan.annotations, **notes, **settings["podAnnotations"]},
     }
 
 
@@ -108,12 +108,19 @@ def _failures() -> dict[str, Any]:
     return {"rules": [{"action": "Ignore", "onPodConditions": disrupted}, {"action": "FailJob", "onExitCodes": exits}]}
 
 
-def kueue(plan: Plan, size: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are admitted, or none."""
+def kueue(scenario: Scenario, plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are admitted, or none.
+
+    A group with a pod that is marked as not retriable ends with its last pod and frees its quota, whatever became of it. A ring on
+    claims is not marked: it waits in the queue again after it was preempted.
+    """
     if not plan.queue:
         return {}, {}
     labels = {"queue-name": plan.queue, "pod-group-name": plan.owner}
-    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {f"{KUEUE}/pod-group-total-count": str(size)}
+    notes = {"pod-group-total-count": str(len(scenario.names))}
+    if not (scenario.custody.enabled and all(map(plan.custody, scenario.names))):
+        notes["retriable-in-group"] = "false"
+    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {f"{KUEUE}/{key}": value for key, value in notes.items()}
 
 
 def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:

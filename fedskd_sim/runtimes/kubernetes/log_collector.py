@@ -98,7 +98,7 @@ class LogCollector:
         known = 0
         while not self._closed.is_set():
             try:
-                for number, line in enumerate(self.reach.lines(pod, follow=True)):
+                for number, line in enumerate(self.reach.lines(pod, name, follow=True)):
                     if number >= known:
                         self._lines.put((uid, name, line))
                         known += 1
@@ -178,7 +178,7 @@ def _read_all(reach: Reach, release: str, collector: LogCollector) -> Iterator[s
         if pod.status.phase not in ("Pending", "Unknown"):
             collector.own(pod.metadata.uid, name)
             try:
-                for line in reach.lines(pod.metadata.name, follow=False):
+                for line in reach.lines(pod.metadata.name, name, follow=False):
                     collector.sort(pod.metadata.uid, name, line)
             except (Unreachable, ApiException) as error:  # one log of a lost node must not hide all others
                 yield f"{name}: its log cannot be read now: {error}"

@@ -13,6 +13,7 @@ from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, TAKEN
 
 Standing = Literal["pending", "queued", "stuck", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
 ENDED = ("Succeeded", "Failed")
+STARTING = "its containers are being made"
 UID = 8
 """So many characters of a pod's identity are compared."""
 HOPELESS = {
@@ -122,7 +123,7 @@ def _waiting(status: Any) -> Finding:
         if condition.type == "PodScheduled" and condition.status == "False":
             text = f"no node can take it: {condition.message or condition.reason}"
             return Finding("unschedulable" if nowhere(condition.message or "") else "pending", text)
-    return Finding("pending", "its containers are being made")
+    return Finding("pending", STARTING)
 
 
 def nowhere(message: str) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
 
 from fedskd_sim.errors import ClusterUnavailable, RunUnreadable
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.handover import PLACED, unpack
-from fedskd_sim.runtimes.kubernetes.jobs import RUN
+from fedskd_sim.runtimes.kubernetes.jobs import KUEUE, RUN
+from fedskd_sim.runtimes.kubernetes.queues import VERSIONS
 
 CONNECTIONS = 160
 ASK_S = (5, 30)
@@ -104,11 +107,26 @@ class Reach:
             return ""
         return str(found.items[-1].message) if found.items else ""
 
-    def lines(self, pod: str, *, follow: bool) -> Iterator[str]:
-        """Yield the lines of a pod's log from its beginning, while they come; raises Unreachable if the connection breaks."""
+    def workloads(self) -> list[dict[str, Any]]:
+        """List what stands in the namespace's queues of Kueue; empty where that may not be read or is not there."""
+        api: Any = client.CustomObjectsApi(client.ApiClient(self._settings))
+        for version in VERSIONS:
+            wanted = partial(api.list_namespaced_custom_object, KUEUE, version, self.namespace, "workloads")
+            with suppress(ApiException, Unreachable):
+                return list(self._ask(partial(wanted, _request_timeout=ASK_S))["items"])
+        return []
+
+    def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
+        """Yield the lines of a member's log from its beginning, while they come; not of what runs beside it in its pod.
+
+        Raises:
+            Unreachable: the connection broke.
+
+        """
+        container = CONTROLLER if member == CONTROLLER else "hospital"
         asked = self._ask(
             lambda: self._core.read_namespaced_pod_log(
-                pod, self.namespace, follow=follow, _preload_content=False, _request_timeout=FOLLOW_S
+                pod, self.namespace, container=container, follow=follow, _preload_content=False, _request_timeout=FOLLOW_S
             )
         )
         rest = b""

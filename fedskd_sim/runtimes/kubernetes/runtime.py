@@ -122,7 +122,7 @@ class KubernetesRuntime:
             pods = [pod for pod in self.reach.pods(self.release) if pod.metadata.labels.get(HOSPITAL, CONTROLLER) == member]
             begun = [pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp) if pod.status.phase != "Pending"]
             for pod in begun:
-                yield from self.reach.lines(pod.metadata.name, follow=follow and pod is begun[-1])
+                yield from self.reach.lines(pod.metadata.name, member, follow=follow and pod is begun[-1])
         except Unreachable as error:
             raise ClusterUnavailable(f"the API server does not answer: {error}", fix="try again") from None
 
@@ -140,6 +140,8 @@ class KubernetesRuntime:
             if job.status.failed and name not in active and not finished(job):
                 pause = min(BACKOFF_S * 2 ** (job.status.failed - 1), LONGEST_BACKOFF_S)
                 yield f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s after the last was lost"
+        place = ControllerWatch(self.reach, self.release).place(pods)
+        yield from [place] if place else []
         code = exit_code(pods, jobs) if jobs else None
         yield {None: "the run goes on" if jobs else "there is no such run", 0: "the run has ended well"}.get(
             code, f"the run has ended with exit code {code}"

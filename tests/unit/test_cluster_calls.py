@@ -1,0 +1,25 @@
+"""How the controller reaches its API server."""
+
+from __future__ import annotations
+
+import pytest
+from kubernetes import client, config
+
+from fedskd_sim.runtimes.kubernetes.cluster import Cluster
+
+
+def test_the_api_server_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that the image or the pod has for the world outside is not asked for an address of the cluster's own."""
+
+    def inside() -> None:
+        settings = client.Configuration()
+        settings.host = "https://10.96.0.1:443"
+        assert settings.proxy == "http://proxy:3128"
+        monkeypatch.setattr(client.Configuration, "_default", settings)
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setattr(config, "load_incluster_config", inside)
+    made = Cluster("n", "a=b")
+    assert made._core.api_client.configuration.host == "https://10.96.0.1:443"
+    assert made._core.api_client.configuration.proxy is None
+    assert made._batch.api_client.configuration.proxy is None
