@@ -23,7 +23,7 @@ from fedskd_sim.learning.models import REGISTRY
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
 PLACE = ("--namespace", "--context")
-IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--linger", "--to-stdout"}
+IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--linger", "--custody", "--to-stdout"}
 FLAGS = {
     # which methods, and how often: each is described in the scenario, or has the defaults of its algorithm
     "compare": {"scenario", "--algorithms", "--seeds", "--control", "--out", "--jobs", "--per-hospital", "--data"},
@@ -36,13 +36,14 @@ FLAGS = {
     "collect": {"run", "--out", *PLACE, "--keep"},
     "export": {"run", "--format", "--out"},
     "report": {"run", "--format"},
-    "resume": {"run", "--anyway"},
+    "resume": {"run", "--anyway", "--on", "--data", *PLACE, "--name", "--values", "--keep"},
     "verify": {"run", "--data"},
     "models": set(),
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
     "conduct": {"folder", "--secret", "--check"},
-    "results": {"folder", "--fetched"},
+    "results": {"folder", "--fetched", "--kept"},
+    "place": {"folder"},
 }
 COMMANDS = ("init", "launch", "compare", "status", "logs", "stop", "collect", "report", "export", "resume", "verify", "models")
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
