@@ -25,7 +25,8 @@ def checked(
     """Load a scenario and refuse it if its models or data cannot work.
 
     Args:
-        scenario: the file, or the name of a scenario that comes with the program; or one that was loaded before.
+        scenario: the file, or the name of a scenario that comes with the program; or one that was
+            loaded before.
         data: where data files are.
         meanwhile: is called before the slow part.
         changes: what to change in the file before it is checked (`fedskd_sim.scenario.edit`).
@@ -47,14 +48,17 @@ def checked(
 
 
 def refuse_apart(loaded: Loaded, runtime: str) -> None:
-    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike.
+    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell
+    whether they lie alike.
 
     Raises:
         InvalidValue: the scenario asks for one of them.
 
     """
     if loaded.scenario.algorithm.name == "pooled" and runtime != "memory":
-        text = f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
+        text = (
+            f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
+        )
         fix = "it is a reference, no federation: launch it with --on memory"
         raise loaded.placed(InvalidValue(text, key=("algorithm", "name"), fix=fix))
     if runtime == "kubernetes":
@@ -62,13 +66,16 @@ def refuse_apart(loaded: Loaded, runtime: str) -> None:
 
 
 def licences(scenario: Scenario) -> list[str]:
-    """List what the licence of each data set asks for, where it asks for more than naming the source."""
+    """List what the licence of each data set asks for, where it asks for more than naming the
+    source.
+    """
     asked = dict.fromkeys(getattr(hospital.data, "licence", "") for hospital in scenario.hospitals)
     return [licence for licence in asked if licence]
 
 
 def verified(run: Path, scenario: Scenario, data: Path | None) -> tuple[Verdict, str]:
-    """Verify the folder of a scenario's run; gives what was found and, if weights could not be compared, why.
+    """Verify the folder of a scenario's run; gives what was found and, if weights could not be
+    compared, why.
 
     Raises:
         RunUnreadable: it is no run folder, or has no records.

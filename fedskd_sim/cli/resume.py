@@ -12,12 +12,18 @@ from fedskd_sim.cli.launch import follow
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--anyway", is_flag=True, help="Go on even if versions, processor, data or threads have changed: the bytes may, too.")
+@click.option(
+    "--anyway",
+    is_flag=True,
+    help="Go on even if versions, processor, data or threads have changed: the bytes may, too.",
+)
 @shown
 def resume(run: Path, *, anyway: bool) -> None:
-    """Go on with a RUN folder whose processes have ended before the run had: a power cut, Ctrl-C, a full disk.
+    """Go on with a RUN folder whose processes have ended before the run had: a power cut, Ctrl-C, a
+    full disk.
 
-    Every hospital goes on from its last state in custody; records and weights become those of the undisturbed run, byte for byte.
+    Every hospital goes on from its last state in custody; records and weights become those of the
+    undisturbed run, byte for byte.
 
     \b
     Examples:

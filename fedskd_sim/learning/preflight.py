@@ -1,4 +1,6 @@
-"""What can be known to be wrong before anything starts: architectures, grids, label spaces, data, devices."""
+"""What can be known to be wrong before anything starts: architectures, grids, label spaces,
+data, devices.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,24 @@ from fedskd_sim.learning.models import (
     outline,
 )
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospital, Placebo, Scenario, Similarity, nearest
+from fedskd_sim.scenario import (
+    FML,
+    Architecture,
+    Averaging,
+    Circulating,
+    Hospital,
+    Placebo,
+    Scenario,
+    Similarity,
+    nearest,
+)
 
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
 
-def find_problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None) -> Iterator[FedskdError]:
+def find_problems(
+    scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None
+) -> Iterator[FedskdError]:
     """Find everything wrong with a scenario that takes its models and its data to find out.
 
     Args:
@@ -66,19 +80,30 @@ def find_problems(scenario: Scenario, folder: Path | None, seen: Callable[[Facts
         known.append((hospital.name, found))
         seen(found)
         yield from _labels(index, hospital, found, known[0])
-        yield from _architecture(scenario, scenario.architecture(hospital.name), _place(scenario, index), found)
+        yield from _architecture(
+            scenario, scenario.architecture(hospital.name), _place(scenario, index), found
+        )
     algorithm = scenario.algorithm
     if isinstance(algorithm, FML) and algorithm.architecture and known:
         yield from _architecture(scenario, algorithm.architecture, COMMON, known[0][1])
-    if known and known[0][1].kind == "roi" and isinstance(algorithm, Circulating) and algorithm.circulating.similarity.pixel_grid:
+    if (
+        known
+        and known[0][1].kind == "roi"
+        and isinstance(algorithm, Circulating)
+        and algorithm.circulating.similarity.pixel_grid
+    ):
         text = "connectivity has no grid: every region of the atlas is an item"
-        yield InvalidValue(text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out")
+        yield InvalidValue(
+            text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out"
+        )
     yield from _common(scenario)
     yield from _devices(scenario)
 
 
 def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
-    """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and DataMissing without data."""
+    """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and
+    DataMissing without data.
+    """
     return shape_of(known_facts(scenario, name, folder))
 
 
@@ -96,52 +121,93 @@ def shape_of(found: Facts) -> ImageShape:
 
 
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
-    """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps compared; None for ROI data."""
+    """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps
+    compared; None for ROI data.
+    """
     if shape.kind == "roi":
         return None
     algorithm = scenario.algorithm
-    similarity = algorithm.circulating.similarity if isinstance(algorithm, Circulating) else Similarity()
+    similarity = (
+        algorithm.circulating.similarity if isinstance(algorithm, Circulating) else Similarity()
+    )
     if similarity.pixel_grid:
         return (similarity.pixel_grid,) * len(AXES[shape.kind])
-    kinds = {hospital.architecture.model_dump_json(): hospital.architecture for hospital in scenario.hospitals}
-    sizes = [outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()]
+    kinds = {
+        hospital.architecture.model_dump_json(): hospital.architecture
+        for hospital in scenario.hospitals
+    }
+    sizes = [
+        outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()
+    ]
     return tuple(min(cells) for cells in zip(*sizes, strict=True))
 
 
 def _no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
-    return DataMissing(f"{name!r} has no data", key=key, fix="add 'data: {name: synthetic-skin}', or another kind of data")
+    return DataMissing(
+        f"{name!r} has no data",
+        key=key,
+        fix="add 'data: {name: synthetic-skin}', or another kind of data",
+    )
 
 
-def _labels(index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]) -> Iterator[FedskdError]:
+def _labels(
+    index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]
+) -> Iterator[FedskdError]:
     key = ("hospitals", index, "data")
     if found.classes != first[1].classes:
-        text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
+        text = (
+            f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has "
+            f"{_listed(first[1])}"
+        )
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
     elif apart := _apart(found, first[1]):
-        fix = "bring the volumes of all hospitals to one space, for example by resampling to a template"
+        fix = (
+            "bring the volumes of all hospitals to one space, for example by resampling to a "
+            "template"
+        )
         yield LabelSpacesDiffer(apart, key=key, fix=fix)
     elif shape_of(found)._replace(classes=0) != shape_of(first[1])._replace(classes=0):
         text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
-        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images or volumes of one size, or the regions of one atlas")
+        yield LabelSpacesDiffer(
+            text,
+            key=key,
+            fix="give all hospitals images or volumes of one size, or the regions of one atlas",
+        )
     elif not np.array_equal(_atlas(found), _atlas(first[1])):
         text = f"{hospital.name!r} has another atlas than {first[0]!r}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same atlas")
     present = np.unique(found.train_labels)
     if not len(present):
-        yield NoTrainingSamples(f"{hospital.name!r} has no training samples", key=key, fix="give it data, or leave it out")
+        yield NoTrainingSamples(
+            f"{hospital.name!r} has no training samples",
+            key=key,
+            fix="give it data, or leave it out",
+        )
     elif len(present) == 1:
-        text = f"all {len(found.train_labels)} training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
-        cut = ", or cut the data set with a larger alpha or another seed" if getattr(hospital.data, "partition", None) else ""
+        text = (
+            f"all {len(found.train_labels)} training samples of {hospital.name!r} are "
+            f"{found.classes[present[0]]!r}"
+        )
+        cut = (
+            ", or cut the data set with a larger alpha or another seed"
+            if getattr(hospital.data, "partition", None)
+            else ""
+        )
         yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out" + cut)
 
 
 def _apart(found: Facts, first: Facts) -> str:
-    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no volumes."""
+    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no
+    volumes.
+    """
     if found.kind != "volume" or first.kind != "volume" or found.geometry is first.geometry is None:
         return ""
     if found.geometry is None or first.geometry is None:
         known = found.geometry or first.geometry
-        return f"{known.source if known else ''} says where its voxels lie, and the volumes of another hospital do not"
+        return (
+            f"{known.source if known else ''} says where its voxels lie, and the volumes of "
+            "another hospital do not"
+        )
     return difference(found.geometry, first.geometry)
 
 
@@ -170,8 +236,14 @@ def _common(scenario: Scenario) -> Iterator[FedskdError]:
         return
     for index, hospital in enumerate(scenario.hospitals):
         if hospital.architecture != first.architecture:
-            text = f"{hospital.name!r} has {_described(hospital.architecture)}, {first.name!r} has {_described(first.architecture)}"
-            fix = f"{scenario.algorithm.name} averages models of one architecture: make them equal, or set algorithm.architecture"
+            text = (
+                f"{hospital.name!r} has {_described(hospital.architecture)}, {first.name!r} has "
+                f"{_described(first.architecture)}"
+            )
+            fix = (
+                f"{scenario.algorithm.name} averages models of one architecture: make them equal, "
+                "or set algorithm.architecture"
+            )
             yield ArchitecturesDiffer(text, key=("hospitals", index, "architecture"), fix=fix)
 
 
@@ -186,7 +258,9 @@ def _place(scenario: Scenario, index: int) -> tuple[Key, ...]:
     return COMMON if common else ("hospitals", index, "architecture")
 
 
-def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts) -> Iterator[FedskdError]:
+def _architecture(
+    scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts
+) -> Iterator[FedskdError]:
     if chosen.name not in names():
         fix = f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}".lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
@@ -198,7 +272,9 @@ def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...]
         return
     shape = shape_of(found)
     try:
-        yield from check_architecture(chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None)
+        yield from check_architecture(
+            chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None
+        )
     except FedskdError as error:
         error.key = (*key, *error.key)
         yield error
@@ -209,5 +285,10 @@ def _devices(scenario: Scenario) -> Iterator[FedskdError]:
         if hospital.device.startswith("cuda"):
             number = int(hospital.device.partition(":")[2] or 0)
             if number >= torch.cuda.device_count():
-                text = f"{hospital.device!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices"
-                yield DeviceUnavailable(text, key=("hospitals", index, "device"), fix="use 'cpu', or a machine with it")
+                text = (
+                    f"{hospital.device!r} is not here: this machine has "
+                    f"{torch.cuda.device_count()} CUDA devices"
+                )
+                yield DeviceUnavailable(
+                    text, key=("hospitals", index, "device"), fix="use 'cpu', or a machine with it"
+                )

@@ -1,7 +1,8 @@
-"""What hospital processes share: imported once by the fork server, whose pages all of them then map.
+"""What hospital processes share: imported once by the fork server, whose pages all of them then
+map.
 
-Only imports happen here; no device is touched before a hospital forks. PyTorch imports its compiler with the first optimiser,
-which takes more than a second and 100 MB: so one optimiser is made here.
+Only imports happen here; no device is touched before a hospital forks. PyTorch imports its compiler
+with the first optimiser, which takes more than a second and 100 MB: so one optimiser is made here.
 """
 
 import atexit
@@ -17,4 +18,6 @@ torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 gc.collect()
 gc.freeze()
-atexit.register(gc.unfreeze)  # for the server itself: extension modules complain about objects that live on at its end
+atexit.register(
+    gc.unfreeze
+)  # for the server itself: extension modules complain about objects that live on at its end

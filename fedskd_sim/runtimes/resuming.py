@@ -27,7 +27,8 @@ def to_resume(folder: Path, *, anyway: bool) -> Iterator[tuple[ProcessRuntime, O
         anyway: go on even where what the run began on differs from what is here.
 
     Raises:
-        RunUnreadable: it is no such run, it still goes on, it has ended well, or its hospitals kept nothing.
+        RunUnreadable: it is no such run, it still goes on, it has ended well, or its hospitals kept
+            nothing.
         OutputNotWritable: another process goes on with it.
 
     """
@@ -49,10 +50,14 @@ def _check(folder: Path, place: Here, loaded: Loaded) -> None:
         text = f"the run in {folder} was launched on {place.machine}, and may still go on there"
         raise RunUnreadable(text, fix="resume it there")
     if place.process():
-        raise RunUnreadable(f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'")
+        raise RunUnreadable(
+            f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'"
+        )
     told = Tail(folder / "logs" / f"{CONTROLLER}.jsonl").events()
     if any(isinstance(logged.what, events.End) and logged.what.code == 0 for logged in told):
-        raise RunUnreadable(f"the run in {folder} has ended well", fix=f"see 'fedskd-sim report {folder}'")
+        raise RunUnreadable(
+            f"the run in {folder} has ended well", fix=f"see 'fedskd-sim report {folder}'"
+        )
     if not loaded.scenario.custody.enabled:
         text = f"the hospitals of the run in {folder} kept nothing to go on from"
         raise RunUnreadable(text, fix="launch its scenario again, with custody.enabled true")

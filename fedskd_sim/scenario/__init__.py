@@ -15,7 +15,13 @@ from fedskd_sim.scenario.algorithms import (
 )
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
-from fedskd_sim.scenario.circulation import CommunicationPattern, Schedule, SelfDistillation, Similarity, Tap
+from fedskd_sim.scenario.circulation import (
+    CommunicationPattern,
+    Schedule,
+    SelfDistillation,
+    Similarity,
+    Tap,
+)
 from fedskd_sim.scenario.datasets import (
     Abide,
     AbideRois,

@@ -38,7 +38,10 @@ class Loaded:
     def placed(self, error: FedskdError) -> FedskdError:
         """Give an error that names a scenario key the file and line of that key."""
         if error.where is None and error.key:
-            error.where, error.key = self.document.locate(error.key), self.document.written(error.key)
+            error.where, error.key = (
+                self.document.locate(error.key),
+                self.document.written(error.key),
+            )
         return error
 
 
@@ -47,7 +50,8 @@ def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
 
     Args:
         path: the file.
-        changes: what to change before it is checked, such as ``training.epochs=3`` (`fedskd_sim.scenario.edit`).
+        changes: what to change before it is checked, such as ``training.epochs=3``
+            (`fedskd_sim.scenario.edit`).
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
@@ -65,7 +69,8 @@ def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
 
 
 def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
-    """Raise the problem that stands first in the file, with the others attached; do nothing if there is none.
+    """Raise the problem that stands first in the file, with the others attached; do nothing if
+    there is none.
 
     Raises:
         FedskdError: if there is any problem.
@@ -75,8 +80,12 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
     for problem in problems:
         if problem.where is None:
             problem.where, problem.key = document.locate(problem.key), document.written(problem.key)
-        known = not isinstance(problem, UnknownKey)  # a misspelt key first: it may be why another is missing
-        found.setdefault((problem.where.line or 0, known, str(problem.key), problem.message), problem)
+        known = not isinstance(
+            problem, UnknownKey
+        )  # a misspelt key first: it may be why another is missing
+        found.setdefault(
+            (problem.where.line or 0, known, str(problem.key), problem.message), problem
+        )
     ordered = [found[place] for place in sorted(found)]
     if ordered:
         ordered[0].others = tuple(ordered[1:10])
@@ -95,14 +104,24 @@ def _filled(hospital: Any, shared: Any) -> Any:
     if not isinstance(hospital, dict):
         return hospital
     own = hospital.get("data", {})
-    same = isinstance(own, dict) and isinstance(shared, dict) and own.get("name", shared.get("name")) == shared.get("name")
+    same = (
+        isinstance(own, dict)
+        and isinstance(shared, dict)
+        and own.get("name", shared.get("name")) == shared.get("name")
+    )
     return {**hospital, "data": _merged(shared, own) if same else own}
 
 
 def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Put a hospital's keys over the shared ones; a partition is merged key by key, so that a hospital need only name its part."""
+    """Put a hospital's keys over the shared ones; a partition is merged key by key, so that a
+    hospital need only name its part.
+    """
     cuts = shared.get("partition"), own.get("partition")
-    inner = {"partition": {**cuts[0], **cuts[1]}} if isinstance(cuts[0], dict) and isinstance(cuts[1], dict) else {}
+    inner = (
+        {"partition": {**cuts[0], **cuts[1]}}
+        if isinstance(cuts[0], dict) and isinstance(cuts[1], dict)
+        else {}
+    )
     return {**shared, **own, **inner}
 
 
@@ -110,25 +129,54 @@ def _contradictions(scenario: Scenario, document: Document) -> Iterator[FedskdEr
     for index, name in enumerate(scenario.names):
         first = scenario.names.index(name)
         if index != first:
-            message = f"{name!r} is already the name of the hospital in line {document.locate(('hospitals', first)).line}"
-            yield DuplicateHospital(message, key=("hospitals", index, "name"), fix="give every hospital its own name")
+            message = (
+                f"{name!r} is already the name of the hospital in line "
+                f"{document.locate(('hospitals', first)).line}"
+            )
+            yield DuplicateHospital(
+                message, key=("hospitals", index, "name"), fix="give every hospital its own name"
+            )
         if name == "controller":
-            yield InvalidValue("'controller' is reserved", key=("hospitals", index, "name"), fix="choose another name")
+            yield InvalidValue(
+                "'controller' is reserved",
+                key=("hospitals", index, "name"),
+                fix="choose another name",
+            )
     if len(scenario.members) < 2:  # noqa: PLR2004 - a ring is at least two
-        message = f"only one hospital that trains, {scenario.members[0]!r}" if scenario.members else "no hospitals that train"
-        yield TooFewHospitals(message, key=("hospitals",), fix="a ring needs at least two hospitals: add one")
+        message = (
+            f"only one hospital that trains, {scenario.members[0]!r}"
+            if scenario.members
+            else "no hospitals that train"
+        )
+        yield TooFewHospitals(
+            message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
+        )
     algorithm = scenario.algorithm
-    if isinstance(algorithm, Placebo) and algorithm.behaviour != "ok" and algorithm.culprit not in scenario.names:
-        given = f"{algorithm.culprit!r} is not a hospital of this scenario" if algorithm.culprit else "this key is missing"
+    if (
+        isinstance(algorithm, Placebo)
+        and algorithm.behaviour != "ok"
+        and algorithm.culprit not in scenario.names
+    ):
+        given = (
+            f"{algorithm.culprit!r} is not a hospital of this scenario"
+            if algorithm.culprit
+            else "this key is missing"
+        )
         message = given + f", and behaviour {algorithm.behaviour!r} needs one"
-        fix = nearest(algorithm.culprit, scenario.names, f"choose one of {', '.join(scenario.names)}")
+        fix = nearest(
+            algorithm.culprit, scenario.names, f"choose one of {', '.join(scenario.names)}"
+        )
         yield InvalidValue(message, key=("algorithm", "culprit"), fix=fix)
     if scenario.network.plaintext and scenario.network.transport != "tcp":
         message = "true has no meaning with transport ipc"
-        yield InvalidValue(message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'")
+        yield InvalidValue(
+            message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'"
+        )
     yield from contradictions([(hospital.name, hospital.data) for hospital in scenario.hospitals])
     yield from spaces_differ(scenario.hospitals)
     for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
         if base and base + len(scenario.hospitals) > LAST_PORT:
             message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"
-            yield InvalidValue(message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones")
+            yield InvalidValue(
+                message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones"
+            )

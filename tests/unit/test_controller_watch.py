@@ -19,24 +19,53 @@ LIMITS = 'pods "c" is forbidden: maximum memory usage per Container is 100Mi, bu
 
 
 def job(**status: Any) -> V1Job:
-    body = {"metadata": {"name": "c", "labels": {}, "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status}
-    template = {"metadata": {}, "spec": {"containers": [{"name": "controller"}], "restartPolicy": "Never"}}
+    body = {
+        "metadata": {"name": "c", "labels": {}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": status,
+    }
+    template = {
+        "metadata": {},
+        "spec": {"containers": [{"name": "controller"}], "restartPolicy": "Never"},
+    }
     return V1Job.model_validate({**body, "spec": {"template": template}})
 
 
-def pod(number: int, phase: str, labels: dict[str, str] = CONTROLLER, **states: dict[str, Any]) -> V1Pod:
+def pod(
+    number: int, phase: str, labels: dict[str, str] = CONTROLLER, **states: dict[str, Any]
+) -> V1Pod:
     """Make a pod with the states of its containers by name."""
-    metadata = {"name": f"p{number}", "uid": str(number), "labels": labels, "creationTimestamp": f"2026-01-01T00:00:0{number}Z"}
+    metadata = {
+        "name": f"p{number}",
+        "uid": str(number),
+        "labels": labels,
+        "creationTimestamp": f"2026-01-01T00:00:0{number}Z",
+    }
     containers = [
-        {"name": name, "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+        {
+            "name": name,
+            "image": "i",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
         for name, state in states.items()
     ]
     spec = {"containers": [{"name": "controller"}]}
-    return V1Pod.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": phase, "containerStatuses": containers}})
+    return V1Pod.model_validate(
+        {
+            "metadata": metadata,
+            "spec": spec,
+            "status": {"phase": phase, "containerStatuses": containers},
+        }
+    )
 
 
 def ended(number: int, code: int, **others: int) -> V1Pod:
-    states = {name: {"terminated": {"exitCode": one}} for name, one in {"controller": code, **others}.items()}
+    states = {
+        name: {"terminated": {"exitCode": one}}
+        for name, one in {"controller": code, **others}.items()
+    }
     return pod(number, "Failed", **states)
 
 
@@ -54,7 +83,9 @@ class Reach:
 
 
 @pytest.fixture
-def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[ControllerWatch, float, list[V1Pod]], list[str]]:
+def after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[ControllerWatch, float, list[V1Pod]], list[str]]:
     """Let a controller watch look some seconds later; gives what it says."""
 
     class Clock:
@@ -79,12 +110,19 @@ def seer(words: str = "") -> ControllerWatch:
     return ControllerWatch(Reach(words), "two")  # type: ignore[arg-type]
 
 
-WAITS = pod(1, "Pending", controller={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+WAITS = pod(
+    1, "Pending", controller={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+)
 
 
 def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -> None:
-    """A quota, a registry: the user reads the cluster's words at once, and not again every second."""
-    for controller_watch, pods, words in ((seer(QUOTA), [], "limits.cpu"), (seer(), [WAITS], "no such image")):
+    """A quota, a registry: the user reads the cluster's words at once, and not again every
+    second.
+    """
+    for controller_watch, pods, words in (
+        (seer(QUOTA), [], "limits.cpu"),
+        (seer(), [WAITS], "no such image"),
+    ):
         (told,) = after(controller_watch, 1, pods)
         assert words in told
         assert after(controller_watch, 1, pods) == []
@@ -93,9 +131,14 @@ def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -
 
 
 def test_what_cannot_heal_ends_a_run_at_once(after: Callable) -> None:
-    """A limit of the namespace that the controller is over is over it every time; so is a controller that dies again and again."""
+    """A limit of the namespace that the controller is over is over it every time; so is a
+    controller that dies again and again.
+    """
     deaths = [ended(number, 1) for number in range(MOST_DEATHS)]
-    for controller_watch, pods, words in ((seer(LIMITS), [], "maximum memory"), (seer(), deaths, "exit code 1")):
+    for controller_watch, pods, words in (
+        (seer(LIMITS), [], "maximum memory"),
+        (seer(), deaths, "exit code 1"),
+    ):
         with pytest.raises(PodCannotStart, match=words):
             after(controller_watch, 1, pods)
 
@@ -111,7 +154,14 @@ def test_a_controller_at_work_is_left_alone(after: Callable) -> None:
 
 
 def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:
-    """Neither a container beside it nor the pod of `helm test`, which belongs to no run, says how a run has ended."""
-    test = pod(5, "Failed", {"app.kubernetes.io/component": "controller"}, test={"terminated": {"exitCode": 38}})
+    """Neither a container beside it nor the pod of `helm test`, which belongs to no run, says
+    how a run has ended.
+    """
+    test = pod(
+        5,
+        "Failed",
+        {"app.kubernetes.io/component": "controller"},
+        test={"terminated": {"exitCode": 38}},
+    )
     failed = job(conditions=[{"type": "Failed", "status": "True"}])
     assert _exit_code([ended(1, 41, proxy=0), test], [failed]) == 41

@@ -24,19 +24,35 @@ algorithm: {name: fedskd}
 TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
 GPU = {"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "yes"}, "tolerations": [TAINT]}
 DEFAULTS: dict[str, Any] = {
-    "requests": {"cpu": "250m", "memory": ""},
-    "gpu": GPU,
-    "nodeSelector": {}, "tolerations": [], "affinity": {}, "topologySpreadConstraints": [], "runtimeClassName": "",
+    "requests": {"cpu": "250m", "memory": ""}, "gpu": GPU, "nodeSelector": {}, "tolerations": [],
+    "affinity": {}, "topologySpreadConstraints": [], "runtimeClassName": "",
     "priorityClassName": "", "env": [], "podLabels": {}, "podAnnotations": {}, "data": {},
 }  # fmt: skip
 PLAN: dict[str, Any] = {
-    "release": "rel", "namespace": "ns", "run": "12345678", "owner": "rel-12345678", "controller": "rel-12345678-control",
-    "subdomain": "rel-12345678-ring", "secret": "rel-run-key", "service_account": "rel-hospital",
-    "images": {"hospital": {"image": "h:1", "pullPolicy": "Never"}, "controller": {"image": "c:1", "pullPolicy": "Never"}},
-    "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
+    "release": "rel",
+    "namespace": "ns",
+    "run": "12345678",
+    "owner": "rel-12345678",
+    "controller": "rel-12345678-control",
+    "subdomain": "rel-12345678-ring",
+    "secret": "rel-run-key",
+    "service_account": "rel-hospital",
+    "images": {
+        "hospital": {"image": "h:1", "pullPolicy": "Never"},
+        "controller": {"image": "c:1", "pullPolicy": "Never"},
+    },
+    "pull_secrets": [],
+    "labels": {"app.kubernetes.io/instance": "rel"},
+    "startup_seconds": 60,
+    "unschedulable_seconds": 10,
     "linger_seconds": 30,
-    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "defaults": DEFAULTS, "overrides": {},
-}  # fmt: skip
+    "hold_seconds": 5,
+    "ttl_seconds": 60,
+    "backoff_limit": 6,
+    "grace_seconds": 30,
+    "defaults": DEFAULTS,
+    "overrides": {},
+}
 
 
 def read(folder: Path, text: str = RING, **changes: Any) -> tuple[Scenario, Plan]:
@@ -52,7 +68,9 @@ def pod(folder: Path, name: str, text: str = RING, **changes: Any) -> dict[str, 
 
 
 def test_a_gpu_hospital_asks_for_its_devices_and_may_go_where_they_are(tmp_path: Path) -> None:
-    """Number from the scenario, name, selector and toleration from the chart; memory is request and limit."""
+    """Number from the scenario, name, selector and toleration from the chart; memory is request
+    and limit.
+    """
     found = pod(tmp_path, "north")
     box = found["containers"][0]
     assert box["resources"]["limits"] == {"memory": "3Gi", "nvidia.com/gpu": "2"}
@@ -64,7 +82,9 @@ def test_a_gpu_hospital_asks_for_its_devices_and_may_go_where_they_are(tmp_path:
 
 
 def test_a_cpu_hospital_sees_no_gpu(tmp_path: Path) -> None:
-    """It asks for none, tolerates no GPU node, and hides the devices that a runtime may show it all the same."""
+    """It asks for none, tolerates no GPU node, and hides the devices that a runtime may show it
+    all the same.
+    """
     found = pod(tmp_path, "south")
     assert found["containers"][0]["resources"]["limits"] == {"memory": "2Gi"}
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in found["containers"][0]["env"]
@@ -77,7 +97,10 @@ def test_a_cpu_hospital_sees_no_gpu(tmp_path: Path) -> None:
 
 def test_only_what_learns_needs_the_image_with_pytorch(tmp_path: Path) -> None:
     """The placebo's hospitals run in the controller's image."""
-    placebo = "name: p\nhospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer}]\nalgorithm: {name: placebo}\n"
+    placebo = (
+        "name: p\nhospitals: [{name: a, architecture: buffer}, {name: b, architecture: "
+        "buffer}]\nalgorithm: {name: placebo}\n"
+    )
     assert pod(tmp_path, "north")["containers"][0]["image"] == "h:1"
     assert pod(tmp_path, "a", placebo)["containers"][0]["image"] == "c:1"
 
@@ -85,7 +108,11 @@ def test_only_what_learns_needs_the_image_with_pytorch(tmp_path: Path) -> None:
 def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
     """Key by key; of the GPU only what is given; other hospitals keep the defaults."""
     own = {
-        "north": {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}, "env": [{"name": "A", "value": "1"}], "runtimeClassName": "nvidia"}
+        "north": {
+            "gpu": {"resource": "nvidia.com/mig-1g.10gb"},
+            "env": [{"name": "A", "value": "1"}],
+            "runtimeClassName": "nvidia",
+        }
     }
     found = pod(tmp_path, "north", overrides=own)
     assert found["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "2"
@@ -105,34 +132,53 @@ def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
             {"claim": "data-{hospital}", "subPath": "{hospital}/x"},
             {"persistentVolumeClaim": {"claimName": "data-north", "readOnly": True}},
         ),
-        ({"hostPath": "/data/{hospital}"}, {"hostPath": {"path": "/data/north", "type": "Directory"}}),
+        (
+            {"hostPath": "/data/{hospital}"},
+            {"hostPath": {"path": "/data/north", "type": "Directory"}},
+        ),
         ({"fetch": {"command": ["get", "{hospital}"]}}, {"emptyDir": {}}),
     ],
 )
-def test_data_is_mounted_read_only_and_named_to_the_hospital(data: dict[str, Any], volume: dict[str, Any], tmp_path: Path) -> None:
-    """Each kind of volume carries the hospital's name, and the hospital is told where its data is."""
+def test_data_is_mounted_read_only_and_named_to_the_hospital(
+    data: dict[str, Any], volume: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each kind of volume carries the hospital's name, and the hospital is told where its data
+    is.
+    """
     found = pod(tmp_path, "north", overrides={"north": {"data": data}})
     assert {"name": "data"} | volume in found["volumes"]
-    mount = next(mount for mount in found["containers"][0]["volumeMounts"] if mount["name"] == "data")
+    mount = next(
+        mount for mount in found["containers"][0]["volumeMounts"] if mount["name"] == "data"
+    )
     assert mount["readOnly"]
     assert mount.get("subPath") == ("north/x" if "subPath" in data else None)
     assert found["containers"][0]["args"][-2:] == ["--data", "/data"]
     if "fetch" in data:
         assert found["initContainers"][0]["command"] == ["get", "north"]
-    assert "--data" not in pod(tmp_path, "south", overrides={"north": {"data": data}})["containers"][0]["args"]
+    assert (
+        "--data"
+        not in pod(tmp_path, "south", overrides={"north": {"data": data}})["containers"][0]["args"]
+    )
 
 
 def test_a_job_tries_again_what_another_try_may_change(tmp_path: Path) -> None:
-    """Our own exit codes fail the Job at once, disruptions do not count, and code 1, a signal or 143 are tried again."""
+    """Our own exit codes fail the Job at once, disruptions do not count, and code 1, a signal or
+    143 are tried again.
+    """
     scenario, plan = read(tmp_path)
     body = job(scenario, plan, "south", "uid")
     ignored, final = body["spec"]["podFailurePolicy"]["rules"]
-    assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert ignored == {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
     assert final["onExitCodes"]["values"] == list(FINAL_CODES)
     assert {2, 12, 21, 43, 51} <= set(FINAL_CODES)
     assert {0, 1, 130, 137, 143}.isdisjoint(FINAL_CODES)
     assert body["spec"]["suspend"] is True
-    assert body["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "ConfigMap", "name": "rel-12345678", "uid": "uid"}]
+    assert body["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "rel-12345678", "uid": "uid"}
+    ]
 
 
 def test_names_fit_whatever_the_release_is_called(tmp_path: Path) -> None:
@@ -152,19 +198,39 @@ def test_what_is_no_plan_or_no_job_is_refused(tmp_path: Path) -> None:
         pod(tmp_path, "north", overrides={"north": {"affinity": {"nodes": 1}}})
 
 
-LACKING = ["podLabels", "tolerations", "nodeSelector", "affinity", "env", "data", "priorityClassName", "topologySpreadConstraints"]
+LACKING = [
+    "podLabels",
+    "tolerations",
+    "nodeSelector",
+    "affinity",
+    "env",
+    "data",
+    "priorityClassName",
+    "topologySpreadConstraints",
+]
 
 
 @pytest.mark.parametrize("lacking", LACKING)
 def test_what_values_do_not_say_is_as_by_default(lacking: str, tmp_path: Path) -> None:
-    """Values of an older release lack a key, somebody sets one to null: the pod is that of the empty default."""
+    """Values of an older release lack a key, somebody sets one to null: the pod is that of the
+    empty default.
+    """
     whole = pod(tmp_path, "north")
     assert pod(tmp_path, "north", defaults=DEFAULTS | {lacking: None}) == whole
-    assert pod(tmp_path, "north", defaults={key: value for key, value in DEFAULTS.items() if key != lacking}) == whole
+    assert (
+        pod(
+            tmp_path,
+            "north",
+            defaults={key: value for key, value in DEFAULTS.items() if key != lacking},
+        )
+        == whole
+    )
 
 
 def test_requests_that_are_null_are_those_of_the_scenario(tmp_path: Path) -> None:
-    """Without a word of the chart's a pod asks for the threads and the memory that its hospital has."""
+    """Without a word of the chart's a pod asks for the threads and the memory that its hospital
+    has.
+    """
     (container,) = pod(tmp_path, "north", defaults=DEFAULTS | {"requests": None})["containers"]
     assert container["resources"]["requests"] == {"cpu": "4", "memory": "3Gi"}
     (container,) = pod(tmp_path, "north", defaults=DEFAULTS | {"gpu": None})["containers"]

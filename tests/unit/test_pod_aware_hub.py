@@ -27,7 +27,9 @@ class Clock:
 
 @dataclass
 class Words:
-    """A hub that has some words waiting, or a pod tracker that comes to its conclusions after a while."""
+    """A hub that has some words waiting, or a pod tracker that comes to its conclusions after a
+    while.
+    """
 
     waiting: list[Message]
     clock: Clock = field(default_factory=Clock)
@@ -55,14 +57,18 @@ def hear(clock: Clock) -> Any:
     """Say something to the controller while a conclusion is on its way."""
 
     def attend(said: Message, concluded: list[Message]) -> Message:
-        return run_controller.PodAwareHub(Words([said]), Words(concluded, clock, delay=clock.now() + 1)).receive(5)
+        return run_controller.PodAwareHub(
+            Words([said]), Words(concluded, clock, delay=clock.now() + 1)
+        ).receive(5)
 
     return attend
 
 
 @pytest.mark.parametrize("code", [40, 45])
 def test_a_dead_pod_is_the_cause_of_a_time_out(code: int, hear: Any) -> None:
-    """A hospital that waited in vain is told of first; the crash that its pod's state shows a moment later is what counts."""
+    """A hospital that waited in vain is told of first; the crash that its pod's state shows a
+    moment later is what counts.
+    """
     crash = Failed(1, "east", 41, "its container ended with exit code 70")
     assert hear(Failed(1, "south", code, "waited"), [crash]) == crash
 
@@ -71,7 +77,9 @@ def test_a_time_out_alone_stands(hear: Any, clock: Clock) -> None:
     """Where no pod has died, the time-out is passed on after a moment."""
     late = Failed(1, "south", 40, "waited")
     assert hear(late, []) == late
-    assert run_controller.OWN_WORD_S <= clock.now() < run_controller.OWN_WORD_S + run_controller.LOOK_S
+    assert (
+        run_controller.OWN_WORD_S <= clock.now() < run_controller.OWN_WORD_S + run_controller.LOOK_S
+    )
     assert hear(late, [Done(1, "east")]) == late
 
 

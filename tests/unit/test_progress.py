@@ -39,7 +39,9 @@ def shown(*, terminal: bool) -> tuple[str, LiveView]:
 
 
 def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
-    """No control characters; each line says where, who hosts whom, accuracy, and the time left once it is known."""
+    """No control characters; each line says where, who hosts whom, accuracy, and the time left
+    once it is known.
+    """
     text, _ = shown(terminal=False)
     lines = text.splitlines()
     assert "\x1b" not in text
@@ -50,15 +52,27 @@ def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
 
 
 def test_on_a_terminal_there_is_a_row_per_hospital() -> None:
-    """The table shows round, hop, what a hospital does, whose accuracy was the last and how many stops are done."""
+    """The table shows round, hop, what a hospital does, whose accuracy was the last and how many
+    stops are done.
+    """
     text, _ = shown(terminal=True)
-    for piece in ("north", "south", "round 1/1 hop 1/2", "75.0% south", "50.0% north", "2/5", "1/5"):
+    for piece in (
+        "north",
+        "south",
+        "round 1/1 hop 1/2",
+        "75.0% south",
+        "50.0% north",
+        "2/5",
+        "1/5",
+    ):
         assert piece in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
-    """Thirty hospitals with long names that differ at the end are told apart, and every number is whole, in any width."""
+    """Thirty hospitals with long names that differ at the end are told apart, and every number
+    is whole, in any width.
+    """
     names = tuple(f"university-hospital-number-{number:02}" for number in range(30))
     stream = io.StringIO()
     progress = LiveView(Topology(names, 12), Console(file=stream, width=width), quiet=True)
@@ -66,7 +80,9 @@ def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
         progress(Logged(0.0, name, Arrived(12, 29, names[3], "visit")))
         progress(Logged(0.0, name, Finished(12, 29, names[3], "visit", "trained", 0.123)))
     progress.show()
-    rows = [line.rstrip() for line in stream.getvalue().splitlines() if line.rstrip().endswith(" 1/391")]
+    rows = [
+        line.rstrip() for line in stream.getvalue().splitlines() if line.rstrip().endswith(" 1/391")
+    ]
     assert len({row.split()[0] for row in rows}) == 30
     assert all(("round 12/12 hop 29/30" if width >= 100 else "r12 h29") in row for row in rows)
     assert width < 80 or all(re.search(r"12\.3% univ\S*-03 ", row) for row in rows)
@@ -74,7 +90,9 @@ def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
 
 
 def test_a_dumb_terminal_gets_lines_as_they_come() -> None:
-    """Where no cursor can be moved there are plain lines instead of a table that would only show at the end."""
+    """Where no cursor can be moved there are plain lines instead of a table that would only show
+    at the end.
+    """
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, _environ={"TERM": "dumb"})
     with LiveView(RING, console) as progress:
@@ -99,7 +117,9 @@ def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero(
 
 
 def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow hospital's sessions count for what they take there, and evaluations for the little that they take."""
+    """A slow hospital's sessions count for what they take there, and evaluations for the little
+    that they take.
+    """
     now = [0.0]
     monkeypatch.setattr(clock, "now", lambda: now[0])
     ring = Topology(("slow", "fast"), 4)

@@ -1,7 +1,8 @@
-"""What the chart tells the controller about the place of a run: images, names, time-outs, and how pods of hospitals look.
+"""What the chart tells the controller about the place of a run: images, names, time-outs, and how
+pods of hospitals look.
 
-The chart writes it as JSON (``plan.json``, beside the scenario, in one ConfigMap); its values schema checks the contents, and the
-Kubernetes client's models check what is made of them.
+The chart writes it as JSON (``plan.json``, beside the scenario, in one ConfigMap); its values
+schema checks the contents, and the Kubernetes client's models check what is made of them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ METRICS_PORT = 9100
 NESTED = ("gpu", "requests")
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
-        "requests": {}, "gpu": {"resource": "nvidia.com/gpu", "nodeSelector": {}, "tolerations": []}, "nodeSelector": {},
-        "tolerations": [], "affinity": {}, "topologySpreadConstraints": [], "runtimeClassName": "", "priorityClassName": "",
-        "env": [], "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
+        "requests": {},
+        "gpu": {"resource": "nvidia.com/gpu", "nodeSelector": {}, "tolerations": []},
+        "nodeSelector": {}, "tolerations": [], "affinity": {}, "topologySpreadConstraints": [],
+        "runtimeClassName": "", "priorityClassName": "", "env": [], "podLabels": {},
+        "podAnnotations": {}, "data": {}, "custody": {},
     }
 )  # fmt: skip
 """How hospitals' pods look where the chart's values do not say."""
@@ -74,11 +77,16 @@ class Plan:
             values["pull_secrets"] = tuple(values["pull_secrets"] or ())
             missing = [name for name, value in values.items() if value is None]
             if missing:
-                fix = "give the chart's values that it has by default: helm upgrade --reset-then-reuse-values"
+                fix = (
+                    "give the chart's values that it has by default: helm upgrade "
+                    "--reset-then-reuse-values"
+                )
                 raise InvalidValue(f"{file} has no {', '.join(missing)}", fix=fix)
             return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidValue(f"{file} is no plan: {error!r}", fix="use the chart and the image of one version") from error
+            raise InvalidValue(
+                f"{file} is no plan: {error!r}", fix="use the chart and the image of one version"
+            ) from error
 
     def checked(self, names: tuple[str, ...]) -> Self:
         """Refuse settings for hospitals that do not exist; raises InvalidValue."""
@@ -89,12 +97,20 @@ class Plan:
         return self
 
     def settings(self, name: str) -> dict[str, Any]:
-        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and requests only what is given.
+        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and
+        requests only what is given.
 
         What the values of an older release lack, or somebody has set to null, is as in `SETTINGS`.
         """
         layers = [_given(one) for one in (SETTINGS, self.defaults, self.overrides.get(name, {}))]
-        nested = {key: {part: value for layer in layers for part, value in _given(layer.get(key, {})).items()} for key in NESTED}
+        nested = {
+            key: {
+                part: value
+                for layer in layers
+                for part, value in _given(layer.get(key, {})).items()
+            }
+            for key in NESTED
+        }
         return {key: value for layer in (*layers, nested) for key, value in layer.items()}
 
     def custody(self, name: str) -> str:
