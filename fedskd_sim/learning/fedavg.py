@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.allreduce import RingSum
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.session import AddedLoss, SessionModels
-from fedskd_sim.learning.site import Site, drift
+from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import FLOATS, export, shown, snapshot
 from fedskd_sim.messages import Forms, Spec, Weights
 from fedskd_sim.scenario import Averaging, FedProx

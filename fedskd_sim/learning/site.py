@@ -25,12 +25,13 @@ from fedskd_sim.learning.data import (
     load,
     pooled,
 )
+from fedskd_sim.learning.devices import device
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build
 from fedskd_sim.learning.preflight import known_facts, pixel_grid, shape_of
 from fedskd_sim.learning.session import NonFinite, SessionModels, Teaching, TrainingJob, train
-from fedskd_sim.learning.weights import FLOATS, export, install, snapshot, spec_of, tensor_of
+from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Architecture, Scenario, Similarity
@@ -292,25 +293,3 @@ class Sited(Protocol):
     @property
     def site(self) -> Site:
         """The site."""
-
-
-def device(asked: str) -> str:
-    """Give the device for what a scenario asks for: ``auto`` is the first CUDA device here, if
-    there is one.
-    """
-    if asked != "auto":
-        return asked
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def drift(before: Weights, after: Weights, name: str = "drift") -> Measures:
-    """Give the Euclidean change of the float tensors as a sum and, as its weight, their norm
-    before: the mean is relative.
-    """
-    moved = length = 0.0
-    for key, now in after.items():
-        if now.dtype in FLOATS:
-            old = tensor_of(before[key]).double()
-            moved += float((tensor_of(now).double() - old).square().sum())
-            length += float(old.square().sum())
-    return {name: Measure(moved**0.5, length**0.5 or 1.0)}

@@ -17,11 +17,11 @@ from fedskd_sim.errors import (
     TooFewHospitals,
     UnknownKey,
 )
-from fedskd_sim.scenario.algorithms import Placebo
 from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import edited
 from fedskd_sim.scenario.explain import nearest, translated
 from fedskd_sim.scenario.partition import contradictions
+from fedskd_sim.scenario.references import Placebo
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.volumes import spaces_differ
 

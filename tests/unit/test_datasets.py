@@ -33,6 +33,7 @@ from fedskd_sim.learning.readers import (
     ham10000_images,
     imagefiles,
     medmnist,
+    timeseries,
 )
 from fedskd_sim.learning.readers.partition import cut as parts
 from fedskd_sim.scenario import (
@@ -593,8 +594,8 @@ def test_connectivity_comes_from_the_time_series(tmp_path: Path, scenario_file: 
     assert [found.labels[split].mean() for split in found.splits] == [0.5, 0.5, 0.5]
     assert np.array_equal(found.values, found.values.transpose(0, 2, 1))
     assert not found.values[:, np.arange(7), np.arange(7)].any()
-    signals = abide_rois.series(tmp_path / "rois" / "NYU_0_rois_cc200.1D")
-    z = abide_rois.connectivity(signals)
+    signals = timeseries.series(tmp_path / "rois" / "NYU_0_rois_cc200.1D")
+    z = timeseries.connectivity(signals)
     assert not z[[3, 5]].any()
     wanted = np.arctanh(np.clip(np.corrcoef(signals[:, [0, 6]].T), -0.99, 0.99))
     assert z[0, 6] == pytest.approx(wanted[0, 1], abs=1e-6)
@@ -626,8 +627,8 @@ def test_silence_is_found_wherever_it_is(tmp_path: Path) -> None:
         np.savetxt(path, signals, header="1 2 3 4 5 6")
         wanted = [False, bool(number % 2), False, False, number % 3 < 2, False]
         assert (
-            abide_rois.quiet(path).tolist()
-            == abide_rois.silent(abide_rois.series(path)).tolist()
+            timeseries.quiet(path).tolist()
+            == timeseries.silent(timeseries.series(path)).tolist()
             == wanted
         )
 

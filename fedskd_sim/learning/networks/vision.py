@@ -253,9 +253,9 @@ def _widened(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
         channels,
         conv.out_channels,
         (across, down),
-        conv.stride,
-        conv.padding,
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
         bias=conv.bias is not None,
-    )  # type: ignore[arg-type]
+    )
     nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
     return made
