@@ -1,6 +1,8 @@
-"""Fills pages of the manual with what the program says of itself, when the manual is built; so they cannot be out of date.
+"""Fills pages of the manual with what the program says of itself, when the manual is built; so they
+cannot be out of date.
 
-A line ``<!-- fill: NAME -->`` of a page is replaced by what the function of that name in `FILLINGS` gives.
+A line ``<!-- fill: NAME -->`` of a page is replaced by what the function of that name in `FILLINGS`
+gives.
 """
 
 from __future__ import annotations
@@ -17,7 +19,12 @@ from fedskd_sim.cli import main
 from fedskd_sim.scenario import Scenario, load, scenarios
 
 MARK = re.compile(r"^<!-- fill: ([a-z-]+) -->$", re.MULTILINE)
-LIMITS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
+LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
 
 
 def scenario_reference() -> str:
@@ -30,7 +37,11 @@ def scenario_reference() -> str:
 def _part(title: str, part: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
     keys = part.get("properties", {})
     rows = "\n".join(_row(key, entry, _default(key, part, parts)) for key, entry in keys.items())
-    table = f"| key | value | default | meaning |\n|---|---|---|---|\n{rows}" if rows else "It has no keys."
+    table = (
+        f"| key | value | default | meaning |\n|---|---|---|---|\n{rows}"
+        if rows
+        else "It has no keys."
+    )
     return f"## {title}\n\n{_words(part.get('description', ''))}\n\n{table}"
 
 
@@ -40,12 +51,16 @@ def _row(key: str, entry: Mapping[str, Any], default: str) -> str:
 
 
 def _default(key: str, part: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
-    """Say what a key is when it is not there; a part whose keys have their own defaults is not written out."""
+    """Say what a key is when it is not there; a part whose keys have their own defaults is not
+    written out.
+    """
     if key in part.get("required", ()):
         return "**needed**"
     entry = part["properties"][key]
     inner = parts.get(entry.get("$ref", "").rpartition("/")[2], {}).get("properties", {})
-    if inner and entry.get("default") == {name: one["default"] for name, one in inner.items() if "default" in one}:
+    if inner and entry.get("default") == {
+        name: one["default"] for name, one in inner.items() if "default" in one
+    }:
         return "see there"
     return f"`{_yaml(entry.get('default', entry.get('const')))}`"
 
@@ -63,8 +78,16 @@ def _kind(entry: Mapping[str, Any]) -> str:
         return f"list of {_kind(entry.get('items', {}))}"
     if entry.get("type") == "object":
         values = entry.get("additionalProperties", {})
-        return f"mapping of names to {_kind(values)}" if isinstance(values, dict) and values else "mapping"
-    limits = [f"{words} {entry[limit]:g}" for limit, words in LIMITS.items() if limit in entry and abs(entry[limit]) < 2**31]
+        return (
+            f"mapping of names to {_kind(values)}"
+            if isinstance(values, dict) and values
+            else "mapping"
+        )
+    limits = [
+        f"{words} {entry[limit]:g}"
+        for limit, words in LIMITS.items()
+        if limit in entry and abs(entry[limit]) < 2**31
+    ]
     return " ".join([entry.get("type", "anything"), ", ".join(limits)]).strip()
 
 
@@ -89,15 +112,23 @@ def exit_codes() -> str:
         ("2", "", "wrong use of the command line"),
     ]
     drawn = re.findall(r"-- (\w+) +(\d+)  (\S.*)$", errors.__doc__ or "", re.MULTILINE)
-    rows = [*fixed, *((code, f"`{name}`", words) for name, code, words in drawn), ("130", "", "interrupted")]
-    return "| code | error | meaning |\n|---|---|---|\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [
+        *fixed,
+        *((code, f"`{name}`", words) for name, code, words in drawn),
+        ("130", "", "interrupted"),
+    ]
+    return "| code | error | meaning |\n|---|---|---|\n" + "\n".join(
+        f"| {' | '.join(row)} |" for row in rows
+    )
 
 
 def command_line() -> str:
     """Show the help of every command that a person uses."""
     context = click.Context(main, info_name="fedskd-sim", max_content_width=110)
     shown = ((name, command) for name, command in main.commands.items() if not command.hidden)
-    return "\n\n".join(f"## {name}\n\n```text\n{_help(command, name, context)}\n```" for name, command in shown)
+    return "\n\n".join(
+        f"## {name}\n\n```text\n{_help(command, name, context)}\n```" for name, command in shown
+    )
 
 
 def _help(command: click.Command, name: str, parent: click.Context) -> str:
@@ -106,7 +137,10 @@ def _help(command: click.Command, name: str, parent: click.Context) -> str:
 
 def scenario_names() -> str:
     """List the scenarios that come with the program, each with its own sentence."""
-    return "\n".join(f"| `{name}` | {load(file).scenario.description} |" for name, file in sorted(scenarios().items()))
+    return "\n".join(
+        f"| `{name}` | {load(file).scenario.description} |"
+        for name, file in sorted(scenarios().items())
+    )
 
 
 def quickstart() -> str:

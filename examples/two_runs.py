@@ -1,4 +1,5 @@
-"""Run the same ring with and without similarity, and see who knows what: the whole of the library in one program.
+"""Run the same ring with and without similarity, and see who knows what: the whole of the library
+in one program.
 
     .venv/bin/python examples/two_runs.py [FOLDER]
 
@@ -16,7 +17,9 @@ from fedskd_sim import Run, launch, load
 SCENARIO = """\
 name: {name}
 seed: 1
-data: {{name: synthetic-skin, samples: 200, image_size: 16, classes: 3, site_shift: 0.5, label_skew: 0.6}}
+data:
+  {{name: synthetic-skin, samples: 200, image_size: 16, classes: 3, site_shift: 0.5,
+   label_skew: 0.6}}
 hospitals:
   - {{name: aachen, architecture: {{name: cnn-plain, options: {{width: 8}}}}}}
   - {{name: bergen, architecture: {{name: cnn-residual, options: {{width: 8}}}}}}
@@ -48,8 +51,13 @@ def main() -> None:
     print("             own AUC  others' AUC  hops  seconds of training")
     for name in ALGORITHMS:
         done = run(name, folder)
-        seconds = sum(row["seconds"] for row in done.timings if row["what"] in ("warm_up", "session"))
-        print(f"{name:12} {shares(done, own=True):7.3f}  {shares(done, own=False):11.3f}  {len(done.hops):4}  {seconds:.1f}")
+        seconds = sum(
+            row["seconds"] for row in done.timings if row["what"] in ("warm_up", "session")
+        )
+        print(
+            f"{name:12} {shares(done, own=True):7.3f}  {shares(done, own=False):11.3f}  "
+            f"{len(done.hops):4}  {seconds:.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Simulate federated learning without a centre: models travel a ring of hospitals and learn by similarity distillation.
+"""Simulate federated learning without a centre: models travel a ring of hospitals and learn by
+similarity distillation.
 
-As a library it has the names of ``__all__``. Each is imported when it is first used, so that importing the package takes no time
-and works where PyTorch is not installed. What a type checker sees of them stands in ``__init__.pyi``.
+As a library it has the names of ``__all__``. Each is imported when it is first used, so that
+importing the package takes no time and works where PyTorch is not installed. What a type checker
+sees of them stands in ``__init__.pyi``.
 """
 
 from importlib import import_module

@@ -6,7 +6,8 @@
     [row for row in run.matrix if row["own"]]
     read_run("runs/try").frame("hops")            # where pandas is installed
 
-The names are re-exported by `fedskd_sim` itself, which imports this module when one of them is first used.
+The names are re-exported by `fedskd_sim` itself, which imports this module when one of them is
+first used.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ def load(scenario: str | Path, *changes: str) -> Loaded:
     """Read and check a scenario; nothing is started and no data is read.
 
     Args:
-        scenario: a file, or the name of a scenario that comes with the program, such as ``quickstart``.
-        changes: what to change in it, such as ``"training.epochs=3"`` or ``"hospitals.aachen.device=cuda"``.
+        scenario: a file, or the name of a scenario that comes with the program, such as
+            ``quickstart``.
+        changes: what to change in it, such as ``"training.epochs=3"`` or
+            ``"hospitals.aachen.device=cuda"``.
 
     Returns:
         The frozen scenario as ``.scenario``, together with the text that it came from.
@@ -66,13 +69,15 @@ def launch(
 
     Args:
         scenario: a file, a name, or what `load` gave.
-        on: ``processes``: each hospital is its own process; ``memory``: all in this one. The records are the same.
+        on: ``processes``: each hospital is its own process; ``memory``: all in this one. The
+            records are the same.
         out: the run folder, new or empty; None makes ``runs/NAME-DATE-TIME-ID`` here.
         data: the folder with data files.
         watch: is called with every event that a member logs, as it happens.
 
     Raises:
-        FedskdError: what the command line would end with; the folder then holds what there is so far.
+        FedskdError: what the command line would end with; the folder then holds what there is so
+            far.
 
     """
     from fedskd_sim.runtimes import folder  # noqa: PLC0415 - imported by who runs something
@@ -86,7 +91,8 @@ def launch(
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out) if out is not None else None, on)
-    called = f"fedskd_sim.launch({loaded.scenario.name if isinstance(scenario, Loaded) else str(scenario)!r}, on={on!r})"
+    what = loaded.scenario.name if isinstance(scenario, Loaded) else str(scenario)
+    called = f"fedskd_sim.launch({what!r}, on={on!r})"
     _carry_out(runtime, Order(loaded, secrets.token_hex(4), made, where), watch, called)
     return Run(made, loaded.scenario)
 
@@ -116,8 +122,8 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
 def _apart_from_the_program() -> Iterator[None]:
     """Let members start without the caller's program.
 
-    They need nothing of it, but multiprocessing imports the main module into every process that it starts: a script that launches a
-    run at its top level would launch another one in each member.
+    They need nothing of it, but multiprocessing imports the main module into every process that it
+    starts: a script that launches a run at its top level would launch another one in each member.
     """
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

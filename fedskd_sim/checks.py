@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedskd_sim.errors import FedskdError, InvalidValue
-from fedskd_sim.scenario import Examined, Loaded, NoData, Placebo, Scenario, Sound, examine, find, spaceless
+from fedskd_sim.scenario import (
+    Examined,
+    Loaded,
+    NoData,
+    Placebo,
+    Scenario,
+    Sound,
+    examine,
+    find,
+    spaceless,
+)
 
 if TYPE_CHECKING:
     from fedskd_sim.custody.verify import Verdict
@@ -30,13 +40,16 @@ def checked(
     """Load a scenario and refuse it if its models or data cannot work.
 
     Args:
-        scenario: the file, or the name of a scenario that comes with the program; or one that was loaded before.
+        scenario: the file, or the name of a scenario that comes with the program; or one that was
+            loaded before.
         data: where data files are.
         meanwhile: is called before the slow part, if nothing is wrong until then.
         changes: what to change in the file before it is checked (`fedskd_sim.scenario.edit`).
         elsewhere: errors that say nothing here, because the run will happen at another place.
-        also: finds what else is wrong, in view of what is meant to be done with what is right of the scenario.
-        learning: does the slow part, `of_learning`, in its own way once ``meanwhile`` has been called.
+        also: finds what else is wrong, in view of what is meant to be done with what is right of
+            the scenario.
+        learning: does the slow part, `of_learning`, in its own way once ``meanwhile`` has been
+            called.
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
@@ -61,21 +74,31 @@ def _learns(rest: Sound) -> bool:
     """Tell whether a scenario learns, as far as anybody can tell."""
     scenario = rest.scenario
     nothing_to_learn = all(isinstance(hospital.data, NoData) for hospital in scenario.hospitals)
-    return not isinstance(scenario.algorithm, Placebo) and not (rest.lacks("algorithm", "name") and nothing_to_learn)
+    return not isinstance(scenario.algorithm, Placebo) and not (
+        rest.lacks("algorithm", "name") and nothing_to_learn
+    )
 
 
-def of_learning(rest: Sound, data: Path | None, seen: Callable[[Any], None] = lambda _: None) -> list[FedskdError]:
-    """Find what is wrong with models and data, which imports PyTorch; ``seen`` is told the `Facts` of every hospital's data."""
+def of_learning(
+    rest: Sound, data: Path | None, seen: Callable[[Any], None] = lambda _: None
+) -> list[FedskdError]:
+    """Find what is wrong with models and data, which imports PyTorch; ``seen`` is told the
+    `Facts` of every hospital's data.
+    """
     from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
     return [*find_problems(rest.scenario, data, seen, rest.doubtful)]
 
 
 def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
-    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell whether they lie alike."""
+    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell
+    whether they lie alike.
+    """
     scenario = rest.scenario
     if scenario.algorithm.name == "pooled" and runtime != "memory":
-        text = f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
+        text = (
+            f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
+        )
         fix = "it is a reference, no federation: launch it with --on memory"
         yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
     if runtime == "kubernetes":
@@ -83,18 +106,25 @@ def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
 
 
 def licences(scenario: Scenario) -> list[str]:
-    """List what the licence of each data set asks for, where it asks for more than naming the source."""
+    """List what the licence of each data set asks for, where it asks for more than naming the
+    source.
+    """
     asked = dict.fromkeys(getattr(hospital.data, "licence", "") for hospital in scenario.hospitals)
     return [licence for licence in asked if licence]
 
 
 def asked(runtime: Any, question: Callable[..., Result]) -> Callable[..., Result] | None:
-    """Let a runtime's own process answer a question that takes PyTorch, if it has one (`ProcessRuntime.ask`)."""
+    """Let a runtime's own process answer a question that takes PyTorch, if it has one
+    (`ProcessRuntime.ask`).
+    """
     return partial(runtime.ask, question) if hasattr(runtime, "ask") else None
 
 
-def verified(run: Path, scenario: Scenario, data: Path | None, models: Models | None = None) -> tuple[Verdict, str]:
-    """Verify the folder of a scenario's run; gives what was found and, if weights could not be compared, why.
+def verified(
+    run: Path, scenario: Scenario, data: Path | None, models: Models | None = None
+) -> tuple[Verdict, str]:
+    """Verify the folder of a scenario's run; gives what was found and, if weights could not be
+    compared, why.
 
     Args:
         run: the folder.
@@ -122,7 +152,8 @@ def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str
         run: the folder.
         scenario: what ran.
         data: where data files are.
-        runtime: where it ran; one that has PyTorch in a process of its own is asked for what takes it.
+        runtime: where it ran; one that has PyTorch in a process of its own is asked for what takes
+            it.
 
     Raises:
         ChainBroken: the first break; nothing is sealed.

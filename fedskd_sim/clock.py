@@ -1,7 +1,8 @@
 """The one clock of the package; no other module reads time.
 
-Whatever is waited for, measured or compared is counted in monotonic seconds. UNIX time stands in logs and timings for people to
-read; the clocks of two machines agree as well as their owners see to it, so nothing that matters should compare them.
+Whatever is waited for, measured or compared is counted in monotonic seconds. UNIX time stands in
+logs and timings for people to read; the clocks of two machines agree as well as their owners see to
+it, so nothing that matters should compare them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import time
 
 _BEGIN = time.time() - time.monotonic()
-"""UNIX time at which the monotonic clock stood at 0, as read once; processes forked later share it."""
+"""UNIX time at which the monotonic clock stood at 0, as read once; processes forked later share
+it."""
 
 
 def now() -> float:
@@ -18,7 +20,9 @@ def now() -> float:
 
 
 def unix() -> float:
-    """Give UNIX seconds that never jump: they go on with the monotonic clock, wherever the system's clock is set to."""
+    """Give UNIX seconds that never jump: they go on with the monotonic clock, wherever the
+    system's clock is set to.
+    """
     return _BEGIN + time.monotonic()
 
 

@@ -12,7 +12,9 @@ NO_SPACE = "No space left on device"
 
 
 def out_of_space(error: BaseException) -> bool:
-    """Tell whether an exception means a full disk, a quota or a limit of files, also one of a library with errors of its own."""
+    """Tell whether an exception means a full disk, a quota or a limit of files, also one of a
+    library with errors of its own.
+    """
     return (isinstance(error, OSError) and error.errno in DISK_FULL) or NO_SPACE in str(error)
 
 
@@ -25,11 +27,18 @@ def all_errors() -> tuple[type[FedskdError], ...]:
 
 
 def final_codes() -> tuple[int, ...]:
-    """List the exit codes that another try would not change: wrong use of the command line, and each error's own."""
-    return (WRONG_USE, *sorted({error.exit_code for error in all_errors()} - {FedskdError.exit_code}))
+    """List the exit codes that another try would not change: wrong use of the command line, and
+    each error's own.
+    """
+    return (
+        WRONG_USE,
+        *sorted({error.exit_code for error in all_errors()} - {FedskdError.exit_code}),
+    )
 
 
 def rebuilt(code: int, message: str, *, fix: str = "", key: tuple[Key, ...] = ()) -> FedskdError:
     """Make the error of an exit code again, as another process reported it."""
-    kinds = [error for error in all_errors() if error.exit_code == code and not error.__subclasses__()]
+    kinds = [
+        error for error in all_errors() if error.exit_code == code and not error.__subclasses__()
+    ]
     return (kinds[0] if kinds else FedskdError)(message, fix=fix, key=key)

@@ -1,4 +1,6 @@
-"""The tables of a run as files that other programs read: CSV, or Parquet where pyarrow is installed."""
+"""The tables of a run as files that other programs read: CSV, or Parquet where pyarrow is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from fedskd_sim.runs import TABLES, Row, Run
 
 
 def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
-    """Write every table of a run that has rows as ``TABLE.csv`` or ``TABLE.parquet``; files of those names are replaced.
+    """Write every table of a run that has rows as ``TABLE.csv`` or ``TABLE.parquet``; files of
+    those names are replaced.
 
     Args:
         run: what to write.
@@ -36,12 +39,16 @@ def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
             FORMS[form](file, rows)
     except OSError as error:
         fix = "give an --out that you may write to"
-        raise OutputNotWritable(f"{folder} cannot be written: {error.strerror or error}", fix=fix) from error
+        raise OutputNotWritable(
+            f"{folder} cannot be written: {error.strerror or error}", fix=fix
+        ) from error
     return {file: len(rows) for file, rows in written.items()}
 
 
 def _csv(file: Path, rows: Sequence[Row]) -> None:
-    """Write a header and the rows; what is missing is empty, and numbers are written so that they can be read back exactly."""
+    """Write a header and the rows; what is missing is empty, and numbers are written so that
+    they can be read back exactly.
+    """
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, [*rows[0]])
         writer.writeheader()
@@ -57,4 +64,6 @@ def _parquet(file: Path, rows: Sequence[Row]) -> None:
     parquet.write_table(pa.Table.from_pylist([*rows]), file)
 
 
-FORMS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = MappingProxyType({"csv": _csv, "parquet": _parquet})
+FORMS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = MappingProxyType(
+    {"csv": _csv, "parquet": _parquet}
+)

@@ -11,10 +11,17 @@ from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing, to_line
 
 
 class Ledger:
-    """Appends one hospital's records, timings and counts to its run folder; safe to use from two threads."""
+    """Appends one hospital's records, timings and counts to its run folder; safe to use from two
+    threads.
+    """
 
     def __init__(
-        self, run: Path, host: str, copy: Callable[[str, str], None] = lambda *_: None, *, kept: int | None = None
+        self,
+        run: Path,
+        host: str,
+        copy: Callable[[str, str], None] = lambda *_: None,
+        *,
+        kept: int | None = None,
     ) -> None:
         """Create the files, which must not exist yet, or go on with them.
 
@@ -22,8 +29,8 @@ class Ledger:
             run: the run folder.
             host: the hospital.
             copy: gets the folder's name and the line of every entry too.
-            kept: how many bytes of the records are to be gone on from; what stands behind them is done again. Timings stay, and
-                what was read of the data is counted anew.
+            kept: how many bytes of the records are to be gone on from; what stands behind them is
+                done again. Timings stay, and what was read of the data is counted anew.
 
         """
         self._lock, self._copy = Lock(), copy

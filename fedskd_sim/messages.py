@@ -1,7 +1,7 @@
 """Everything that crosses a process boundary, as frozen dataclasses; nothing here can be executed.
 
-Only `Traveller` has weights, and only hospitals send it to hospitals. What a hospital may say to the controller is
-`ToController`: names, numbers and short texts.
+Only `Traveller` has weights, and only hospitals send it to hospitals. What a hospital may say to
+the controller is `ToController`: names, numbers and short texts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import xxhash
 
 
 class Buffer(NamedTuple):
-    """One tensor as it travels: element type (``float32``), shape, and its raw bytes in C order, little-endian."""
+    """One tensor as it travels: element type (``float32``), shape, and its raw bytes in C order,
+    little-endian.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -32,18 +34,21 @@ class TensorSpec(NamedTuple):
 CONTROLLER = "controller"
 Weights = Mapping[str, Buffer]
 Allocate = Callable[[str, str, int], memoryview]
-"""Gives writable memory in which a tensor arrives: for which model, which tensor, and how many bytes."""
+"""Gives writable memory in which a tensor arrives: for which model, which tensor, and how many
+bytes."""
 Spec = Mapping[str, TensorSpec]
 Forms = tuple[Spec, ...]
 """What may travel for one model: exactly the tensors of one of these."""
 ITEM_BYTES = {
-    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
-    "bool": 1,
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2,
+    "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
 
 
 class HopId(NamedTuple):
-    """What makes a hop unique: the run, the topology's epoch, whose model, and where it is on its way."""
+    """What makes a hop unique: the run, the topology's epoch, whose model, and where it is on
+    its way.
+    """
 
     run: str
     epoch: int
@@ -60,7 +65,8 @@ class HopId(NamedTuple):
 class Traveller:
     """A model on its way to ``hop.hop`` of its round.
 
-    Whoever sends one may leave ``digest`` empty: the link then takes it from the bytes as they leave. One that has arrived has it.
+    Whoever sends one may leave ``digest`` empty: the link then takes it from the bytes as they
+    leave. One that has arrived has it.
     """
 
     hop: HopId
@@ -72,7 +78,9 @@ class Traveller:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What goes ahead of part ``number`` (from 1) of a traveller's bytes; the last one has the digest of all, the others ''."""
+    """What goes ahead of part ``number`` (from 1) of a traveller's bytes; the last one has the
+    digest of all, the others ''.
+    """
 
     hop: HopId
     number: int
@@ -88,7 +96,9 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The receiver is alive and has no room for this hop's weights: keep them, it will ask with `Ready`."""
+    """The receiver is alive and has no room for this hop's weights: keep them, it will ask with
+    `Ready`.
+    """
 
     hop: HopId
 
@@ -102,7 +112,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A hospital is up: where its inbox listens, its public key (empty without keys), where its metrics are served."""
+    """A hospital is up: where its inbox listens, its public key (empty without keys), where its
+    metrics are served.
+    """
 
     run: str
     epoch: int
@@ -168,7 +180,9 @@ Message = Traveller | Chunk | Answer | ToController | FromController
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its acknowledgement, and its payload bytes."""
+    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its
+    acknowledgement, and its payload bytes.
+    """
 
     hop: HopId
     to: str
@@ -179,19 +193,25 @@ class Transfer:
 
 
 def allocate_plain(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of an Allocate
-    """Give memory that is as good as any; `fedskd_sim.learning.receive_buffers` gives that of a network."""
+    """Give memory that is as good as any; `fedskd_sim.learning.receive_buffers` gives that of a
+    network.
+    """
     return memoryview(bytearray(size))
 
 
 def written(table: Spec) -> bytes:
-    """Write a table of tensors as digests and files begin with it: a line ``name|type|shape`` each."""
+    """Write a table of tensors as digests and files begin with it: a line ``name|type|shape``
+    each.
+    """
     return "".join(f"{name}|{dtype}|{shape}\n" for name, (dtype, shape) in table.items()).encode()
 
 
 class Fingerprint:
-    """The digest of weights as their bytes pass by: XXH3, 128 bit, over the table of names, types and shapes, then the bytes.
+    """The digest of weights as their bytes pass by: XXH3, 128 bit, over the table of names, types
+    and shapes, then the bytes.
 
-    It guards against mistakes, not against an adversary: a link that leaves the machine is authenticated by CURVE.
+    It guards against mistakes, not against an adversary: a link that leaves the machine is
+    authenticated by CURVE.
     """
 
     def __init__(self, table: Spec) -> None:
@@ -221,7 +241,9 @@ def lasting(weights: Weights) -> bool:
 
 
 def fixed(weights: Weights) -> Weights:
-    """Give weights that nobody can change: these themselves if they are `lasting`, or else a copy."""
+    """Give weights that nobody can change: these themselves if they are `lasting`, or else a
+    copy.
+    """
     if lasting(weights):
         return weights
     return {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in weights.items()}

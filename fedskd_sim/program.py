@@ -1,8 +1,10 @@
-"""What one hospital does in a run, step by step, known beforehand and addressed by index; pure, O(1) per question.
+"""What one hospital does in a run, step by step, known beforehand and addressed by index; pure,
+O(1) per question.
 
-A member's program is: warm up; in every round depart and host (where a sum goes round: train alone first; where nothing travels:
-train alone); in the evaluation round depart, be tested at home, test the others' models, and the ensemble. In a sequential
-schedule a model departs when its turn has come, right before its homecoming is awaited. One that is held out only tests.
+A member's program is: warm up; in every round depart and host (where a sum goes round: train alone
+first; where nothing travels: train alone); in the evaluation round depart, be tested at home, test
+the others' models, and the ensemble. In a sequential schedule a model departs when its turn has
+come, right before its homecoming is awaited. One that is held out only tests.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ Action = Literal["warm_up", "alone", "depart", "home", "host", "ensemble"]
 class Step(NamedTuple):
     """One entry of a hospital's program.
 
-    ``warm_up``, ``alone`` (train without a visitor), ``depart`` (send the own model off), ``host`` (the model of ``stop``),
-    ``home`` (test the own model), ``ensemble`` (test all finished models together). ``round`` is 0 for the warm-up.
+    ``warm_up``, ``alone`` (train without a visitor), ``depart`` (send the own model off), ``host``
+    (the model of ``stop``), ``home`` (test the own model), ``ensemble`` (test all finished models
+    together). ``round`` is 0 for the warm-up.
     """
 
     action: Action
@@ -49,8 +52,12 @@ class Program:
 
     @cached_property
     def recorded(self) -> int:
-        """The number of steps that leave a record, but for the ensemble, which not every scenario asks for."""
-        departures = 1 + self.topology.rounds * (self.topology.pattern != "none") if self.member else 0
+        """The number of steps that leave a record, but for the ensemble, which not every
+        scenario asks for.
+        """
+        departures = (
+            1 + self.topology.rounds * (self.topology.pattern != "none") if self.member else 0
+        )
         return len(self) - departures - 1
 
     def at(self, index: int) -> Step | None:
@@ -76,11 +83,20 @@ class Program:
         return self._hosting(round_, number - 1)
 
     def position(self, model: str, round_: int, hop: int) -> int | None:
-        """Give the index of the step that hosts a model; None where that hop of it does not lead here."""
+        """Give the index of the step that hosts a model; None where that hop of it does not lead
+        here.
+        """
         ring = self.topology
-        if not (1 <= round_ <= ring.evaluation_round and hop in ring.hops(round_) and ring.travels(model)):
+        if not (
+            1 <= round_ <= ring.evaluation_round
+            and hop in ring.hops(round_)
+            and ring.travels(model)
+        ):
             return None
-        if self.host not in ring.seating(round_).places or ring.stop(model, round_, hop).host != self.host:
+        if (
+            self.host not in ring.seating(round_).places
+            or ring.stop(model, round_, hop).host != self.host
+        ):
             return None
         if round_ > ring.rounds:
             return self._evaluation + self._own + self._number_in_evaluation(hop)
@@ -95,7 +111,9 @@ class Program:
         return start + rank + (rank >= home)
 
     def recorded_at(self, model: str, round_: int, hop: int) -> int | None:
-        """Give the index of the step that leaves a record with these marks, if it leaves one; None where no step could."""
+        """Give the index of the step that leaves a record with these marks, if it leaves one;
+        None where no step could.
+        """
         if hop == 0 and model == self.host and self.member:
             if round_ == 0:
                 return 0
@@ -103,7 +121,10 @@ class Program:
                 return self._evaluation + 1
             alone = self.topology.pattern != "circulation" and 1 <= round_ <= self.topology.rounds
             return 1 + (round_ - 1) * self._per_round if alone else None
-        if model == self.host and (round_, hop) == (self.topology.evaluation_round, self.topology.behind):
+        if model == self.host and (round_, hop) == (
+            self.topology.evaluation_round,
+            self.topology.behind,
+        ):
             return len(self) - 1
         return self.position(model, round_, hop)
 
@@ -123,7 +144,9 @@ class Program:
     def _per_round(self) -> int:
         """Count the steps of a training round."""
         ring = self.topology
-        return {"circulation": ring.visits + 2, "all_reduce": 2 * ring.size, "none": 1}[ring.pattern]
+        return {"circulation": ring.visits + 2, "all_reduce": 2 * ring.size, "none": 1}[
+            ring.pattern
+        ]
 
     @cached_property
     def _evaluation(self) -> int:
@@ -132,7 +155,9 @@ class Program:
 
     @cached_property
     def _own(self) -> int:
-        """Count the steps with the own model in the evaluation round: it departs and is tested at home."""
+        """Count the steps with the own model in the evaluation round: it departs and is tested
+        at home.
+        """
         return 2 if self.member else 0
 
     @cached_property
@@ -153,7 +178,9 @@ class Program:
         return self.topology.seating(self.topology.evaluation_round).places[self.host]
 
     def _hop_in_evaluation(self, number: int) -> int:
-        """Give the hop at which the model ``number`` (from 0) is tested; who is held out has none and is left out."""
+        """Give the hop at which the model ``number`` (from 0) is tested; who is held out has
+        none and is left out.
+        """
         if not self.member:
             return self._place - self.topology.size + 1 + number
         return number + 1 + (number >= self._place) * len(self.topology.held_out)
@@ -179,8 +206,12 @@ class Program:
 
     def _hosting(self, round_: int, hop: int) -> Step:
         order = self.topology.seating(round_)
-        model = order.names[(order.places[self.host] - self.topology.distance(round_, hop)) % len(order.names)]
-        return Step("host", round_, Stop(round_, hop, self.host, model, self.topology.kind(round_, hop)))
+        model = order.names[
+            (order.places[self.host] - self.topology.distance(round_, hop)) % len(order.names)
+        ]
+        return Step(
+            "host", round_, Stop(round_, hop, self.host, model, self.topology.kind(round_, hop))
+        )
 
     def _visitors(self, round_: int) -> _Places:
         """Give the places of the models that come in a round, the own among them."""
@@ -189,7 +220,11 @@ class Program:
         first = (round_ - 1) * ring.visits % others
         spans = [(first, min(first + ring.visits, others)), (0, first + ring.visits - others)]
         arcs = [(own - high, own - low) for low, high in spans if high > low] + [(own, own + 1)]
-        straight = [part for low, high in arcs for part in _unwrapped(low % ring.size, high - low, ring.size)]
+        straight = [
+            part
+            for low, high in arcs
+            for part in _unwrapped(low % ring.size, high - low, ring.size)
+        ]
         return _Places(tuple(sorted(straight, key=lambda part: part.start)))
 
 

@@ -2,15 +2,17 @@
 
 A run folder holds, for every hospital NAME:
 
-=======================  ==============================================================================================
+=======================  ======================================================================
 records/NAME.jsonl       one record per stop; the same bytes for the same scenario, wherever it ran
 samples/NAME.jsonl       what was read of the hospital's source, used and left out, by class
-timings/NAME.jsonl       when each session, evaluation and transfer began and ended; differs from run to run
+timings/NAME.jsonl       when each session, evaluation and transfer began and ended
 weights/NAME.safetensors the home model at the end of the run
 metrics/NAME.prom        the last exposition of its Prometheus metrics
-predictions/NAME.npz     what the models that were tested there said of every patient; see `fedskd_sim.report.predictions`
+predictions/NAME.npz     what the models tested there said of every patient
 logs/NAME.jsonl          one line per event
-=======================  ==============================================================================================
+=======================  ======================================================================
+
+Timings differ from run to run; `fedskd_sim.report.predictions` reads predictions.
 """
 
 from __future__ import annotations
@@ -40,13 +42,18 @@ SHARES = ("accuracy", "auc", "accuracy_adjusted")
 """How the names of measures end that are shares of 1."""
 EXACT = 1e-9
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
-Kind = Literal["warm_up", "alone", "visit", "homecoming", "reduce", "gather", "evaluation", "ensemble"]
-"""What a stop was; ``alone``: the host's own model trained without a visitor, ``ensemble``: all finished models asked together."""
+Kind = Literal[
+    "warm_up", "alone", "visit", "homecoming", "reduce", "gather", "evaluation", "ensemble"
+]
+"""What a stop was; ``alone``: the host's own model trained without a visitor, ``ensemble``: all
+finished models asked together."""
 StepOutcome = Literal["trained", "rolled_back", "passed", "evaluated"]
 
 
 class Measure(NamedTuple):
-    """A measurement that adds up: a sum and the weight it was summed over, never an average of averages."""
+    """A measurement that adds up: a sum and the weight it was summed over, never an average of
+    averages.
+    """
 
     sum: float
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -68,13 +75,15 @@ NOTHING = Measure(0.0, 0.0)
 class Record:
     """One stop of one model.
 
-    ``measures`` has, where they apply: ``accuracy``, ``balanced_accuracy``, ``auc`` of the visiting model (on the host's
-    validation data after a session, on its test data in the evaluation round), the same with ``resident_`` in front,
-    ``loss``/``resident_loss`` (cross-entropy per sample), ``similarity_batch``, ``_pixel``, ``_region`` (unweighted distances
-    per step), and ``drift`` (relative Euclidean parameter change of the session). A homecoming also has ``returned_`` measures
-    (the traveller as it came home, before its session). ``forwards`` counts samples that a model only taught on. With
-    ``instruments.changes``: ``representation_drift``, ``churn`` and, at a homecoming, ``net_drift`` (of the whole round); with
-    ``instruments.probe``: ``probe/NAME``, balanced accuracy on the validation data of hospital NAME. Test measures may have
+    ``measures`` has, where they apply: ``accuracy``, ``balanced_accuracy``, ``auc`` of the visiting
+    model (on the host's validation data after a session, on its test data in the evaluation round),
+    the same with ``resident_`` in front, ``loss``/``resident_loss`` (cross-entropy per sample),
+    ``similarity_batch``, ``_pixel``, ``_region`` (unweighted distances per step), and ``drift``
+    (relative Euclidean parameter change of the session). A homecoming also has ``returned_``
+    measures (the traveller as it came home, before its session). ``forwards`` counts samples that a
+    model only taught on. With ``instruments.changes``: ``representation_drift``, ``churn`` and, at
+    a homecoming, ``net_drift`` (of the whole round); with ``instruments.probe``: ``probe/NAME``,
+    balanced accuracy on the validation data of hospital NAME. Test measures may have
     ``balanced_accuracy_adjusted``; an ensemble has ``models`` and ``kept_bytes``.
     """
 
@@ -100,7 +109,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's largest resident memory so far."""
+    """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's
+    largest resident memory so far.
+    """
 
     __pydantic_config__ = NO_OTHER_KEYS
     what: Literal["start", "resumed", "warm_up", "session", "evaluation", "transfer"]
@@ -117,7 +128,8 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """What a hospital found in its source, how much of it each split uses, and what it leaves out for which reason; all by class.
+    """What a hospital found in its source, how much of it each split uses, and what it leaves out
+    for which reason; all by class.
 
     A class without a name is that of samples without a label. ``found`` is the sum of all others.
     """
@@ -148,7 +160,8 @@ def stream_records(run: Path) -> Iterator[Record]:
     """Yield all whole records of a run folder, hospital by hospital.
 
     Raises:
-        RunUnreadable: not a run folder, a damaged line (named by file and line), or two records of one stop (both are named).
+        RunUnreadable: not a run folder, a damaged line (named by file and line), or two records of
+            one stop (both are named).
 
     """
     return _read(run / "records", Record)
@@ -169,26 +182,39 @@ def read_timings(run: Path) -> list[Timing]:
 def stream_timings(run: Path) -> Iterator[Timing]:
     """Yield all timings of a run folder; raises RunUnreadable as `stream_records` does.
 
-    A stop may be timed more than once (its traveller is sent again, two measurements of it are made), but never at the same times.
+    A stop may be timed more than once (its traveller is sent again, two measurements of it are
+    made), but never at the same times.
     """
     return _read(run / "timings", Timing)
 
 
 def read_counts(run: Path) -> list[SampleCounts]:
-    """Read what the hospitals of a run have read of their sources; none where nothing was. Raises as `read_records` does."""
+    """Read what the hospitals of a run have read of their sources; none where nothing was.
+    Raises as `read_records` does.
+    """
     return list(_read(run / "samples", SampleCounts)) if any(run.glob("samples/*.jsonl")) else []
 
 
 def torn(run: Path) -> list[str]:
     """Name the files of a run folder whose last line has no newline."""
-    files = (file for folder in (*FOLDERS.values(), "logs") for file in sorted(run.glob(f"{folder}/*.jsonl")))
+    files = (
+        file
+        for folder in (*FOLDERS.values(), "logs")
+        for file in sorted(run.glob(f"{folder}/*.jsonl"))
+    )
     return [f"{file.parent.name}/{file.name}" for file in files if ends_torn(file)]
 
 
 def ends_torn(file: Path) -> bool:
-    """Tell whether a file ends in the middle of a line: a death, a full disk or a reader in haste has cut it."""
+    """Tell whether a file ends in the middle of a line: a death, a full disk or a reader in
+    haste has cut it.
+    """
     with file.open("rb") as stream:
-        return bool(stream.seek(0, os.SEEK_END) and stream.seek(-1, os.SEEK_END) >= 0 and stream.read() != b"\n")
+        return bool(
+            stream.seek(0, os.SEEK_END)
+            and stream.seek(-1, os.SEEK_END) >= 0
+            and stream.read() != b"\n"
+        )
 
 
 def whole_lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -200,7 +226,9 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
     files = sorted(folder.glob("*.jsonl"))
     if not files:
         message = f"{folder.parent} has no {folder.name}"
-        raise RunUnreadable(message, fix="give the folder that 'fedskd-sim launch' named at its end")
+        raise RunUnreadable(
+            message, fix="give the folder that 'fedskd-sim launch' named at its end"
+        )
     apart = True
     for file in files:
         owner, seen = file.stem, dict[Hashable, int]()
@@ -220,7 +248,9 @@ def _entries(file: Path, kind: type[Line]) -> Iterator[tuple[int, Line]]:
         with file.open("rb") as stream:
             yield from enumerate(_parsed(stream, kind, file), 1)
     except OSError as error:
-        raise RunUnreadable(f"cannot be read: {error.strerror}", fix=AGAIN, where=Where(str(file))) from error
+        raise RunUnreadable(
+            f"cannot be read: {error.strerror}", fix=AGAIN, where=Where(str(file))
+        ) from error
 
 
 def _check_apart(files: list[Path], kind: type[Line]) -> None:
@@ -244,12 +274,16 @@ def _parsed(stream: BinaryIO, kind: type[Line], file: Path) -> Iterator[Line]:
         try:
             yield _checked(form.validate_json(line, strict=True))
         except ValueError as error:
-            raise RunUnreadable(f"damaged line: {_first(error)}", fix=AGAIN, where=Where(str(file), number)) from error
+            raise RunUnreadable(
+                f"damaged line: {_first(error)}", fix=AGAIN, where=Where(str(file), number)
+            ) from error
 
 
 @cache
 def _forms() -> Mapping[Any, TypeAdapter[Any]]:
-    """Give the readers of all kinds of lines: types and ranges as they are declared, and no other keys."""
+    """Give the readers of all kinds of lines: types and ranges as they are declared, and no
+    other keys.
+    """
     return {kind: TypeAdapter(kind) for kind in FOLDERS}
 
 
@@ -275,7 +309,9 @@ def _checked(entry: Line) -> Line:
         raise ValueError("not counts of samples")
     if isinstance(entry, Record):
         for name, (total, weight) in entry.measures.items():
-            if not -EXACT <= total <= weight * (1 + EXACT) and (name.endswith(SHARES) or name.startswith("probe/")):
+            if not -EXACT <= total <= weight * (1 + EXACT) and (
+                name.endswith(SHARES) or name.startswith("probe/")
+            ):
                 raise ValueError(f"{name} is {total:g} of {weight:g}")
     return entry
 
@@ -292,8 +328,19 @@ def _identity(entry: Record | Timing | SampleCounts) -> Hashable:
 def _named(entry: Record | Timing | SampleCounts) -> str:
     if isinstance(entry, SampleCounts):
         return f"what {entry.host!r} has read of {entry.source}"
-    what = f"the record ({entry.kind})" if isinstance(entry, Record) else f"the same timing ({entry.what})"
-    return f"{what} of the model of {entry.model!r} at {entry.host!r}, round {entry.round}, hop {entry.hop},"
+    what = (
+        f"the record ({entry.kind})"
+        if isinstance(entry, Record)
+        else f"the same timing ({entry.what})"
+    )
+    return (
+        f"{what} of the model of {entry.model!r} at {entry.host!r}, round {entry.round}, hop "
+        f"{entry.hop},"
+    )
 
 
-FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {Record: "records", Timing: "timings", SampleCounts: "samples"}
+FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
+    Record: "records",
+    Timing: "timings",
+    SampleCounts: "samples",
+}

@@ -1,4 +1,5 @@
-"""A run folder as plain tables: lists of rows, each a mapping from a column's name to a text, a number, a truth value or None.
+"""A run folder as plain tables: lists of rows, each a mapping from a column's name to a text, a
+number, a truth value or None.
 
 None stands for what is missing, as for an AUC where all test samples are of one class.
 """
@@ -38,45 +39,68 @@ class Run:
 
     @cached_property
     def hops(self) -> list[Row]:
-        """One row per record: who hosted whose model, when in the program, with which outcome, over how many samples.
+        """One row per record: who hosted whose model, when in the program, with which outcome, over
+        how many samples.
 
         Columns: those of `fedskd_sim.records.Record` but ``measures`` and ``schema``.
         """
         left_out = ("measures", "schema")
-        return [{name: value for name, value in asdict(one).items() if name not in left_out} for one in self._records]
+        return [
+            {name: value for name, value in asdict(one).items() if name not in left_out}
+            for one in self._records
+        ]
 
     @cached_property
     def measures(self) -> list[Row]:
-        """One row per measure of a record: the record's place in the run, ``measure``, ``sum``, ``weight`` and ``value``.
+        """One row per measure of a record: the record's place in the run, ``measure``, ``sum``,
+        ``weight`` and ``value``.
 
         Measures that add up are added as sums and weights; ``value`` is their ratio.
         """
         return [
-            {**_stop(one), "measure": name, "sum": total, "weight": weight, "value": _known(total / weight if weight else math.nan)}
+            {
+                **_stop(one),
+                "measure": name,
+                "sum": total,
+                "weight": weight,
+                "value": _known(total / weight if weight else math.nan),
+            }
             for one in self._records
             for name, (total, weight) in one.measures.items()
         ]
 
     @cached_property
     def matrix(self) -> list[Row]:
-        """Every home model on every hospital's test data, in ring order: the K x K matrix of a report.
+        """Every home model on every hospital's test data, in ring order: the K x K matrix of a
+        report.
 
-        Columns: ``model``, ``host``, ``own`` (whether they are the same), a share in [0, 1] for each metric, ``samples`` tested on.
+        Columns: ``model``, ``host``, ``own`` (whether they are the same), a share in [0, 1] for
+        each metric, ``samples`` tested on.
         """
         found = {(one.model, one.host): one for one in self._records if one.kind == "evaluation"}
-        pairs = [(model, host) for model in self.scenario.members for host in (*self.scenario.members, *self.scenario.held_out)]
+        pairs = [
+            (model, host)
+            for model in self.scenario.members
+            for host in (*self.scenario.members, *self.scenario.held_out)
+        ]
         return [_cell(found[pair]) for pair in pairs if pair in found]
 
     @cached_property
     def timings(self) -> list[Row]:
-        """One row per session, evaluation and transfer: ``start`` and ``end`` in UNIX seconds, ``seconds`` between them."""
-        return [{**asdict(one), "seconds": one.end - one.start} for one in read_timings(self.folder)]
+        """One row per session, evaluation and transfer: ``start`` and ``end`` in UNIX seconds,
+        ``seconds`` between them.
+        """
+        return [
+            {**asdict(one), "seconds": one.end - one.start} for one in read_timings(self.folder)
+        ]
 
     @cached_property
     def predictions(self) -> list[Row]:
-        """One row per test sample and model: ``label``, ``predicted`` and ``probability_CLASS`` for each class.
+        """One row per test sample and model: ``label``, ``predicted`` and ``probability_CLASS`` for
+        each class.
 
-        Empty for a run without predictions; `fedskd_sim.report.read_predictions` gives the same as arrays.
+        Empty for a run without predictions; `fedskd_sim.report.read_predictions` gives the same as
+        arrays.
         """
         from fedskd_sim.report import read_predictions  # noqa: PLC0415 - needs numpy, which the other tables do not
 
@@ -85,7 +109,9 @@ class Run:
     def table(self, name: str) -> list[Row]:
         """Give a table by its name; raises InvalidValue for one that there is not."""
         if name not in TABLES:
-            raise InvalidValue(f"there is no table {name!r}", fix=f"choose one of {', '.join(TABLES)}")
+            raise InvalidValue(
+                f"there is no table {name!r}", fix=f"choose one of {', '.join(TABLES)}"
+            )
         rows: list[Row] = getattr(self, name)
         return rows
 
@@ -122,7 +148,9 @@ def read_run(folder: str | Path) -> Run:
     """
     place = Path(folder)
     if not (place / "scenario.yaml").is_file():
-        raise RunUnreadable(f"{place} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
+        raise RunUnreadable(
+            f"{place} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
+        )
     return Run(place, load(place / "scenario.yaml").scenario)
 
 
@@ -131,21 +159,37 @@ def _stop(record: Record) -> dict[str, Cell]:
 
 
 def _cell(record: Record) -> Row:
-    means = {metric: _known(record.measures[metric].mean) if metric in record.measures else None for metric in METRICS}
+    means = {
+        metric: _known(record.measures[metric].mean) if metric in record.measures else None
+        for metric in METRICS
+    }
     samples = int(record.measures["accuracy"].weight) if "accuracy" in record.measures else 0
-    return {"model": record.model, "host": record.host, "own": record.model == record.host, **means, "samples": samples}
+    return {
+        "model": record.model,
+        "host": record.host,
+        "own": record.model == record.host,
+        **means,
+        "samples": samples,
+    }
 
 
 def _answers(here: Any) -> list[Row]:
     """Give the rows of one hospital's predictions (`fedskd_sim.report.Predictions`)."""
     rows: list[Row] = []
-    for model, kind, answers in zip(here.models, here.kinds, here.probabilities.tolist(), strict=True):
+    for model, kind, answers in zip(
+        here.models, here.kinds, here.probabilities.tolist(), strict=True
+    ):
         about = {"host": here.host, "split": here.split, "model": model, "kind": kind}
         for sample, label, shares in zip(here.samples, here.labels.tolist(), answers, strict=True):
             known = [_known(share) for share in shares]
             best = None if None in known else here.classes[shares.index(max(shares))]
-            each = {f"probability_{name}": share for name, share in zip(here.classes, known, strict=True)}
-            rows.append({**about, "sample": sample, "label": here.classes[label], "predicted": best, **each})
+            each = {
+                f"probability_{name}": share
+                for name, share in zip(here.classes, known, strict=True)
+            }
+            rows.append(
+                {**about, "sample": sample, "label": here.classes[label], "predicted": best, **each}
+            )
     return rows
 
 

@@ -1,4 +1,6 @@
-"""Named seeds: every random draw of a run comes from here, so that it depends on its name and never on timing; pure."""
+"""Named seeds: every random draw of a run comes from here, so that it depends on its name and
+never on timing; pure.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from random import Random
 
 
 def seed(scenario_seed: int, purpose: str, *names: str | int) -> int:
-    """Derive a seed in [0, 2^63) from the scenario's seed, a purpose and names such as hospital, model, round and hop."""
+    """Derive a seed in [0, 2^63) from the scenario's seed, a purpose and names such as hospital,
+    model, round and hop.
+    """
     text = "\x1f".join(str(part) for part in (scenario_seed, purpose, *names))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

@@ -1,22 +1,26 @@
-"""Who hosts whose model at each hop, who is next, what every hospital does and when a run is over; pure, O(1) per question.
+"""Who hosts whose model at each hop, who is next, what every hospital does and when a run is over;
+pure, O(1) per question.
 
 What a round is depends on the algorithm's communication pattern:
 
-- circulation: all K models travel at once. At hop h = 1..V the traveller of home k is d places further on in the round's order of
-  hospitals, d = ((r - 1) V + h - 1) mod (K - 1) + 1 in round r, so every host has exactly one visitor and nobody is at home; hop
-  V + 1 brings everyone home. A full round has V = K - 1 visits, d = h: every model sees every other hospital once. A partial round
-  has fewer, and goes on with others the next time. The order is the scenario's, or drawn anew for every round.
-  If the schedule is sequential, hops are numbered the same, but only one model travels at a time: the first of the order makes its
-  whole tour, then the second, and so on. A host therefore meets the models in the round's order, and its own sets out in its turn.
-- all_reduce: chunk k of a sum sets out at hospital k. At hops 1..K-1 every host adds its share (reduce-scatter), at hops K..2K-2
-  the finished chunk goes round (all-gather); together a ring all-reduce.
+- circulation: all K models travel at once. At hop h = 1..V the traveller of home k is d places
+  further on in the round's order of hospitals, d = ((r - 1) V + h - 1) mod (K - 1) + 1 in round r,
+  so every host has exactly one visitor and nobody is at home; hop V + 1 brings everyone home. A
+  full round has V = K - 1 visits, d = h: every model sees every other hospital once. A partial
+  round has fewer, and goes on with others the next time. The order is the scenario's, or drawn anew
+  for every round. If the schedule is sequential, hops are numbered the same, but only one model
+  travels at a time: the first of the order makes its whole tour, then the second, and so on. A host
+  therefore meets the models in the round's order, and its own sets out in its turn.
+- all_reduce: chunk k of a sum sets out at hospital k. At hops 1..K-1 every host adds its share
+  (reduce-scatter), at hops K..2K-2 the finished chunk goes round (all-gather); together a ring
+  all-reduce.
 - none: nothing travels.
 
-After the last round the models travel once more without training (the evaluation round), through the hospitals that are held out
-too: with N hospitals in all, hops 1..N-1.
+After the last round the models travel once more without training (the evaluation round), through
+the hospitals that are held out too: with N hospitals in all, hops 1..N-1.
 
-What every hospital does in all of this is a program known beforehand, see `fedskd_sim.program`. A *place* is an index into a
-round's order.
+What every hospital does in all of this is a program known beforehand, see `fedskd_sim.program`. A
+*place* is an index into a round's order.
 """
 
 from __future__ import annotations
@@ -56,7 +60,9 @@ FIRST_EPOCH = 1
 
 @dataclass(frozen=True)
 class Topology:
-    """The way of the hospitals' models, in the order of the scenario, for a number of training rounds."""
+    """The way of the hospitals' models, in the order of the scenario, for a number of training
+    rounds.
+    """
 
     hospitals: tuple[str, ...]
     """Those that train."""
@@ -75,7 +81,14 @@ class Topology:
         """Give the topology of a scenario."""
         algorithm = scenario.algorithm
         schedule = algorithm.schedule if isinstance(algorithm, Circulating) else FULL
-        return cls(scenario.members, algorithm.rounds, algorithm.pattern, schedule, scenario.seed, scenario.held_out)
+        return cls(
+            scenario.members,
+            algorithm.rounds,
+            algorithm.pattern,
+            schedule,
+            scenario.seed,
+            scenario.held_out,
+        )
 
     @cached_property
     def size(self) -> int:
@@ -94,7 +107,9 @@ class Topology:
 
     @property
     def behind(self) -> int:
-        """The number behind the last hop of the evaluation, under which the ensemble is recorded."""
+        """The number behind the last hop of the evaluation, under which the ensemble is
+        recorded.
+        """
         return len(self.hops(self.evaluation_round)) + 1
 
     @cached_property
@@ -114,7 +129,9 @@ class Topology:
         """Give the hops of a round; in the evaluation round travellers need not come home."""
         if round_ > self.rounds:
             return range(1, self.size + len(self.held_out))
-        last = {"circulation": self.visits + 1, "all_reduce": 2 * self.size - 2, "none": 0}[self.pattern]
+        last = {"circulation": self.visits + 1, "all_reduce": 2 * self.size - 2, "none": 0}[
+            self.pattern
+        ]
         return range(1, last + 1)
 
     def stop(self, model: str, round_: int, hop: int) -> Stop:
@@ -128,24 +145,34 @@ class Topology:
         return stop.model if stop.hop == 1 else self.stop(stop.model, stop.round, stop.hop - 1).host
 
     def onward(self, stop: Stop) -> Stop | None:
-        """Give the stop after this one, or None where the model stays (it is home, or the evaluation is over)."""
-        return self.stop(stop.model, stop.round, stop.hop + 1) if stop.hop + 1 in self.hops(stop.round) else None
+        """Give the stop after this one, or None where the model stays (it is home, or the
+        evaluation is over).
+        """
+        return (
+            self.stop(stop.model, stop.round, stop.hop + 1)
+            if stop.hop + 1 in self.hops(stop.round)
+            else None
+        )
 
     def far_ahead(self, stop: Stop, awaited: Stop) -> bool:
-        """Tell whether a model cannot have come so far: its way to ``stop`` leads through what its host still awaits.
+        """Tell whether a model cannot have come so far: its way to ``stop`` leads through what its
+        host still awaits.
 
-        In full rounds of fixed order whoever is at hop T has had T - 1 from its predecessor, and so on around the ring: so the hop
-        numbers of two hospitals differ by less than N, and by one more while one of them repeats a session after its death, whose
-        result had left already. Of other schedules this says nothing.
+        In full rounds of fixed order whoever is at hop T has had T - 1 from its predecessor, and so
+        on around the ring: so the hop numbers of two hospitals differ by less than N, and by one
+        more while one of them repeats a session after its death, whose result had left already. Of
+        other schedules this says nothing.
         """
         if self.pattern == "circulation" and self.schedule != FULL:
             return False
         return self._count(stop) - self._count(awaited) > self.size + len(self.held_out)
 
     def patience(self, host: str) -> int:
-        """Count the sessions of others that may pass between two models at a hospital: how many times as long it must wait.
+        """Count the sessions of others that may pass between two models at a hospital: how many
+        times as long it must wait.
 
-        One where all travel at once, two tours of one traveller, and for who is held out everything before the evaluation.
+        One where all travel at once, two tours of one traveller, and for who is held out everything
+        before the evaluation.
         """
         sessions = 2 * self.size if self.schedule.mode == "sequential" else 1
         return sessions if self.trains(host) else sessions * self.rounds * (len(self.hops(1)) + 1)
@@ -185,7 +212,11 @@ class Topology:
         """Count the places between a model's home and its host at a hop."""
         if self.pattern != "circulation" or round_ > self.rounds:
             return hop
-        return 0 if hop == self.visits + 1 else ((round_ - 1) * self.visits + hop - 1) % (self.size - 1) + 1
+        return (
+            0
+            if hop == self.visits + 1
+            else ((round_ - 1) * self.visits + hop - 1) % (self.size - 1) + 1
+        )
 
     def hop_over(self, distance: int, round_: int) -> int:
         """Give the hop of a visit to a host that is so many places away; undoes `distance`."""

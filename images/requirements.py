@@ -1,4 +1,6 @@
-"""Print the requirements of an image, from pyproject.toml: what a launcher needs and a pod does not is left out."""
+"""Print the requirements of an image, from pyproject.toml: what a launcher needs and a pod does
+not is left out.
+"""
 
 import re
 import sys
@@ -19,10 +21,13 @@ def name(requirement: str) -> str:
 
 WANTED = {
     "controller": EXTRAS["cluster"],
-    "hospital": [line for line in EXTRAS["cluster"] + EXTRAS["learning"] if name(line) != "kubernetes"],
+    "hospital": [
+        line for line in EXTRAS["cluster"] + EXTRAS["learning"] if name(line) != "kubernetes"
+    ],
 }
 LEFT_OUT = {
-    image: {name(line) for line in PROJECT["dependencies"]} - {name(line) for line in lines} for image, lines in WANTED.items()
+    image: {name(line) for line in PROJECT["dependencies"]} - {name(line) for line in lines}
+    for image, lines in WANTED.items()
 }
 
 if __name__ == "__main__":

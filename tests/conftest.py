@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.parent
 ALONE = ("cluster",)
 """Folders whose tests have something in common and run one after the other."""
 BY_FILE = ("chart", "unit")
-"""Folders whose files are worked through by one process each: their tests share what is made once."""
+"""Folders whose files are worked through by one process each: their tests share what is made
+once."""
 ORDER = ("cluster", "ring", "world", "chart", "unit")
 """The longest tests begin first, so that no process waits for one of them at the end."""
 RUNTIMES = {"memory": MemoryRuntime, "processes": ProcessRuntime}
@@ -36,7 +37,11 @@ def room_of(path: str) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say in which order tests begin."""
-    items.sort(key=lambda item: ORDER.index(room) if (room := room_of(item.nodeid)) in ORDER else len(ORDER))
+    items.sort(
+        key=lambda item: (
+            ORDER.index(room) if (room := room_of(item.nodeid)) in ORDER else len(ORDER)
+        )
+    )
 
 
 class ByRoom(LoadScopeScheduling):
@@ -69,7 +74,12 @@ def run(tmp_path: Path) -> Callable[..., Path]:
     """Run a scenario file to its end on a runtime and return the run folder."""
     count = iter(range(100))
 
-    def go(path: Path, runtime: str = "memory", data: Path | None = None, watch: Callable[[Logged], None] = lambda _: None) -> Path:
+    def go(
+        path: Path,
+        runtime: str = "memory",
+        data: Path | None = None,
+        watch: Callable[[Logged], None] = lambda _: None,
+    ) -> Path:
         loaded = load(path)
         where = folder.make(loaded, tmp_path / f"run-{next(count)}", runtime)
         place = RUNTIMES[runtime]()
@@ -84,8 +94,15 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own, as a user does."""
 
-    def call(*arguments: object, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [shutil.which("fedskd-sim", path=str(Path(sys.executable).parent)) or "fedskd-sim", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    def call(
+        *arguments: object, timeout: float = 120, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        command = [
+            shutil.which("fedskd-sim", path=str(Path(sys.executable).parent)) or "fedskd-sim",
+            *map(str, arguments),
+        ]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False, **options
+        )
 
     return call

@@ -23,12 +23,17 @@ from fedskd_sim.cli.verify import verify
 from fedskd_sim.scenario import Scenario
 
 
-@click.group(cls=Spoken, epilog=exit_codes(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Spoken,
+    epilog=exit_codes(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__)
 def main() -> None:
     """Simulate federated learning without a centre.
 
-    Every hospital is a process or a pod of its own, with its own architecture; models travel a ring and teach each other.
+    Every hospital is a process or a pod of its own, with its own architecture; models travel a ring
+    and teach each other.
 
     \b
     Examples:
@@ -37,7 +42,7 @@ def main() -> None:
       fedskd-sim validate mine.yaml
       fedskd-sim launch fedskin-ham10000 --data ~/data --out runs/skin
       fedskd-sim report runs/skin
-      eval "$(_FEDSKD_SIM_COMPLETE=bash_source fedskd-sim)"    # completion; also zsh_source, fish_source
+      eval "$(_FEDSKD_SIM_COMPLETE=bash_source fedskd-sim)"    # also zsh_source, fish_source
     """
     streams.settle()
 
@@ -45,10 +50,13 @@ def main() -> None:
 @main.command()
 @click.argument("scenario", type=click.Path(path_type=Path), required=False)
 @DATA
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop.")
+@click.option(
+    "--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop."
+)
 @shown
 def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
-    """Check SCENARIO, a file or a name as for launch, without starting anything, and show what is read of its data.
+    """Check SCENARIO, a file or a name as for launch, without starting anything, and show what is
+    read of its data.
 
     \b
     Examples:
@@ -64,7 +72,9 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
         raise click.UsageError("give a SCENARIO, or --schema")
     known: list[Any] = []
     loaded = checked(scenario, data, learning=partial(of_learning, seen=known.append))
-    names = ", ".join(f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals)
+    names = ", ".join(
+        f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
+    )
     click.echo(f"{scenario} is a good scenario: {names}")
     from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
 

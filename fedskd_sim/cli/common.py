@@ -29,8 +29,17 @@ DATA = click.option(
 )
 
 
-NAMESPACE = click.option("--namespace", "-n", default="", help="Namespace of the cluster. Default: the configuration's own.")
-CONTEXT = click.option("--context", default="", help="Context of the cluster's configuration. Default: the current one.")
+NAMESPACE = click.option(
+    "--namespace",
+    "-n",
+    default="",
+    help="Namespace of the cluster. Default: the configuration's own.",
+)
+CONTEXT = click.option(
+    "--context",
+    default="",
+    help="Context of the cluster's configuration. Default: the current one.",
+)
 
 
 class Spoken(click.Group):
@@ -48,7 +57,9 @@ def command() -> str:
 
 
 def stop_when_terminated() -> None:
-    """Treat SIGTERM, which batch systems send, as an interrupt from now on: everything that was started is stopped."""
+    """Treat SIGTERM, which batch systems send, as an interrupt from now on: everything that was
+    started is stopped.
+    """
 
     def stop(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt("terminated")
@@ -60,7 +71,12 @@ def exit_codes() -> str:
     """Write the table of exit codes for the help text."""
     leaves = [error for error in all_errors() if not error.__subclasses__()]
     rows = [f"{error.exit_code:>3}  {(error.__doc__ or '').splitlines()[0]}" for error in leaves]
-    rows = ["  0  Success.", "  1  An error nobody foresaw: please report it.", "  2  Wrong use of the command line.", *rows]
+    rows = [
+        "  0  Success.",
+        "  1  An error nobody foresaw: please report it.",
+        "  2  Wrong use of the command line.",
+        *rows,
+    ]
     return "\b\nExit codes:\n" + "\n".join([*rows, f"{INTERRUPTED}  Interrupted."])
 
 
@@ -75,7 +91,10 @@ def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
             click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:
-            click.echo("\n".join(["interrupted: everything has been stopped", *_notes(interrupt)]), err=True)
+            click.echo(
+                "\n".join(["interrupted: everything has been stopped", *_notes(interrupt)]),
+                err=True,
+            )
             sys.exit(INTERRUPTED)
         except Exception as error:
             if not out_of_space(error):
@@ -89,12 +108,16 @@ def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
 
 
 def _notes(error: BaseException) -> list[str]:
-    """Give what was added to an exception on its way: where its report is, and how the run ended."""
+    """Give what was added to an exception on its way: where its report is, and how the run
+    ended.
+    """
     return list(getattr(error, "__notes__", ()))
 
 
 def say_licences(scenario: Scenario) -> None:
-    """Tell on standard error what the licence of each data set asks for, where it asks for more than naming the source."""
+    """Tell on standard error what the licence of each data set asks for, where it asks for more
+    than naming the source.
+    """
     for licence in licences(scenario):
         click.echo(licence, err=True)
 

@@ -25,19 +25,42 @@ CONTROL = "circulation"
 
 @click.command()
 @SCENARIO
-@click.option("--algorithms", required=True, help="Names with commas: built-in algorithms and the scenario's variants.")
-@click.option("--seeds", type=int, default=5, show_default=True, help="Runs per method: the scenario's seed and the next ones.")
-@click.option("--control", default="", help=f"What the others are compared with. Default: {CONTROL}, or the first one.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; finished runs in it are kept. Default: runs/compare-NAME.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Runs side by side. Default: as many as there are cores for.")
+@click.option(
+    "--algorithms",
+    required=True,
+    help="Names with commas: built-in algorithms and the scenario's variants.",
+)
+@click.option(
+    "--seeds",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Runs per method: the scenario's seed and the next ones.",
+)
+@click.option(
+    "--control",
+    default="",
+    help=f"What the others are compared with. Default: {CONTROL}, or the first one.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder; finished runs in it are kept. Default: runs/compare-NAME.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs side by side. Default: as many as there are cores for.",
+)
 @click.option("--per-hospital", is_flag=True, help="Show every hospital's values too.")
 @DATA
 @shown
 def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: Any) -> None:
     """Compare algorithms at equal work, paired by seed.
 
-    Every method gets the work of SCENARIO as it stands, counted in sample-gradients, the same data, training and predictors.
-    Where the data has folds, test and validation fold move on with the seed. Runs that have finished are not repeated.
+    Every method gets the work of SCENARIO as it stands, counted in sample-gradients, the same data,
+    training and predictors. Where the data has folds, test and validation fold move on with the
+    seed. Runs that have finished are not repeated.
 
     \b
     Example:
@@ -51,7 +74,9 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     if not labels:
         raise click.UsageError("--algorithms names nothing")
     control = control or (CONTROL if CONTROL in labels else labels[0])
-    loaded = checked(scenario, data, also=lambda found: _refused(found, labels, control, seeds, data))
+    loaded = checked(
+        scenario, data, also=lambda found: _refused(found, labels, control, seeds, data)
+    )
     chosen = methods(loaded.scenario, labels)
     planned = list(tasks(chosen, seeds))
     say_licences(loaded.scenario)
@@ -59,7 +84,10 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     shop = Workshop(out, data, rest["jobs"] or cores(planned[0]))
     stop_when_terminated()
     with shop.prepared(planned):
-        click.echo(f"{loaded.scenario.name}: {len(chosen)} methods, {seeds} seeds, {shop.jobs} at once; folder {short(out)}")
+        click.echo(
+            f"{loaded.scenario.name}: {len(chosen)} methods, {seeds} seeds, {shop.jobs} at once; "
+            f"folder {short(out)}"
+        )
         outcomes = _carried_out(shop, planned)
         _report(shop, chosen, control, outcomes, per_hospital=rest["per_hospital"])
     _raise_first([outcome for outcome in outcomes if outcome.code], len(planned))
@@ -68,13 +96,21 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
 def _raise_first(failed: list[RunResult], total: int) -> None:
     """End with the error of the first run that failed."""
     if failed:
-        words = [line.partition("error: ")[2] for line in failed[0].words.splitlines() if line.startswith("error: ")]
+        words = [
+            line.partition("error: ")[2]
+            for line in failed[0].words.splitlines()
+            if line.startswith("error: ")
+        ]
         what = words[0] if words else failed[0].words
         fix = f"'fedskd-sim launch {short(failed[0].folder)}.yaml --on memory' repeats it"
-        raise rebuilt(failed[0].code, f"{len(failed)} of {total} runs failed, the first with: {what}", fix=fix)
+        raise rebuilt(
+            failed[0].code, f"{len(failed)} of {total} runs failed, the first with: {what}", fix=fix
+        )
 
 
-def _refused(rest: Sound, labels: list[str], control: str, seeds: int, data: Path | None) -> Iterator[FedskdError]:
+def _refused(
+    rest: Sound, labels: list[str], control: str, seeds: int, data: Path | None
+) -> Iterator[FedskdError]:
     """Find what is wrong with a comparison and with each of its methods, before anything starts."""
     from fedskd_sim.compare.plan import choices, methods, refused, too_few  # noqa: PLC0415 - as above
 
@@ -83,7 +119,9 @@ def _refused(rest: Sound, labels: list[str], control: str, seeds: int, data: Pat
     yield from too_few(seeds)
     if control not in labels:
         text = f"the control {control!r} is not among {', '.join(labels)}"
-        yield InvalidValue(text, fix=nearest(control, labels, "add it to --algorithms"), where=Where("--control"))
+        yield InvalidValue(
+            text, fix=nearest(control, labels, "add it to --algorithms"), where=Where("--control")
+        )
     if len(scenario.members) > 1 and not rest.lacks("algorithm", "name"):
         known = [label for label in dict.fromkeys(labels) if label in choices(scenario)]
         for method in methods(scenario, known):
@@ -96,16 +134,28 @@ def _unfit(rest: Sound, method: Method, data: Path | None) -> Iterator[FedskdErr
 
     found = [*find_problems(method.scenario, data, doubtful=rest.doubtful)]
     before = (
-        {(error.key, error.message) for error in find_problems(rest.scenario, data, doubtful=rest.doubtful)} if found else set()
+        {
+            (error.key, error.message)
+            for error in find_problems(rest.scenario, data, doubtful=rest.doubtful)
+        }
+        if found
+        else set()
     )
     for problem in found:
         if (problem.key, problem.message) in before:
             continue
         where = ("variants", method.label, *problem.key)
-        problem.key = where if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",) else problem.key
+        problem.key = (
+            where
+            if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",)
+            else problem.key
+        )
         problem.message = f"{method.label}: {problem.message}"
         if method.scenario.algorithm.name in ("fedavg", "fedprox"):
-            problem.fix += f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, architecture: ...}}}}"
+            problem.fix += (
+                f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, "
+                f"architecture: ...}}}}"
+            )
         yield problem
 
 
@@ -117,15 +167,32 @@ def _carried_out(shop: Workshop, planned: list[PlannedRun]) -> list[RunResult]:
         nonlocal done, fresh
         done, fresh = done + 1, fresh + outcome.fresh
         passed = clock.now() - start
-        left = f", about {passed / fresh * (len(planned) - done):.0f} s left" if fresh and done < len(planned) else ""
-        how = "kept" if not outcome.fresh else f"failed with {outcome.code}" if outcome.code else "done"
+        left = (
+            f", about {passed / fresh * (len(planned) - done):.0f} s left"
+            if fresh and done < len(planned)
+            else ""
+        )
+        how = (
+            "kept"
+            if not outcome.fresh
+            else f"failed with {outcome.code}"
+            if outcome.code
+            else "done"
+        )
         place = f"{outcome.task.label}, seed {outcome.task.scenario.seed}"
         click.echo(f"{passed:7.1f} s  {done:>3} of {len(planned)}  {place}: {how}{left}")
 
     return list(shop.carry_out(planned, tell))
 
 
-def _report(shop: Workshop, chosen: list[Method], control: str, outcomes: list[RunResult], *, per_hospital: bool) -> None:
+def _report(
+    shop: Workshop,
+    chosen: list[Method],
+    control: str,
+    outcomes: list[RunResult],
+    *,
+    per_hospital: bool,
+) -> None:
     from fedskd_sim.compare.page import as_html  # noqa: PLC0415 - drawing is slow to import
     from fedskd_sim.compare.summary import comparison  # noqa: PLC0415
     from fedskd_sim.compare.text import as_json, as_text  # noqa: PLC0415
@@ -136,7 +203,9 @@ def _report(shop: Workshop, chosen: list[Method], control: str, outcomes: list[R
         return
     text = as_text(found, per_hospital=per_hospital)
     (shop.out / "compare.txt").write_text(text, encoding="utf-8")
-    (shop.out / "compare.json").write_text(json.dumps(as_json(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (shop.out / "compare.json").write_text(
+        json.dumps(as_json(found), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     (shop.out / "compare.html").write_text(as_html(found), encoding="utf-8")
     click.echo("\n" + text)
     click.echo(f"comparison: {short(shop.out / 'compare.html')}")

@@ -11,8 +11,19 @@ from fedskd_sim.cli.common import short, shown
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True, help="What to write.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files. Default: export/ in the run folder.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the files. Default: export/ in the run folder.",
+)
 @shown
 def export(run: Path, form: str, out: Path | None) -> None:
     """Write the tables of a RUN folder: hops, measures, matrix, timings and predictions.

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 WATCH_S = 2.0
 
 
-def _folders(_context: click.Context, _argument: click.Parameter, typed: str) -> list[CompletionItem]:
+def _folders(
+    _context: click.Context, _argument: click.Parameter, typed: str
+) -> list[CompletionItem]:
     """Complete run folders here and in ``runs``, and whatever folder is typed."""
     from fedskd_sim.runtimes.folder import run_folders  # noqa: PLC0415 - only for completion
 
@@ -29,7 +31,9 @@ def _folders(_context: click.Context, _argument: click.Parameter, typed: str) ->
     return [*map(CompletionItem, places), CompletionItem(typed, type="dir")]
 
 
-def _hospitals(context: click.Context, _argument: click.Parameter, typed: str) -> list[CompletionItem]:
+def _hospitals(
+    context: click.Context, _argument: click.Parameter, typed: str
+) -> list[CompletionItem]:
     """Complete the members of the run that stands before."""
     file = Path(context.params.get("run") or "") / "scenario.yaml"
     try:
@@ -46,7 +50,9 @@ RUN = click.argument("run", shell_complete=_folders)
 @RUN
 @NAMESPACE
 @CONTEXT
-@click.option("--watch", "-w", is_flag=True, help="Show it again every few seconds, until the run has ended.")
+@click.option(
+    "--watch", "-w", is_flag=True, help="Show it again every few seconds, until the run has ended."
+)
 @shown
 def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
     """Show how far a RUN is: a run folder, or the name of a run in a cluster.
@@ -86,7 +92,9 @@ def _show(seen: Found) -> None:
 @click.argument("hospital", default="", shell_complete=_hospitals)
 @NAMESPACE
 @CONTEXT
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged, until the run has ended.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on with what is logged, until the run has ended."
+)
 @shown
 def logs(run: str, hospital: str, namespace: str, context: str, *, follow: bool) -> None:
     """Print the log of a HOSPITAL, or of the controller, of a RUN (folder or name in a cluster).
@@ -102,7 +110,9 @@ def logs(run: str, hospital: str, namespace: str, context: str, *, follow: bool)
     seen = found.run(run, namespace, context)
     names = seen.loaded.scenario.names
     if hospital and hospital not in (*names, "controller"):
-        raise click.UsageError(f"{hospital!r} is no hospital of this run; it has {', '.join(names)}")
+        raise click.UsageError(
+            f"{hospital!r} is no hospital of this run; it has {', '.join(names)}"
+        )
     for line in seen.lines(hospital or "controller", follow=follow):
         click.echo(line)
 
@@ -113,7 +123,8 @@ def logs(run: str, hospital: str, namespace: str, context: str, *, follow: bool)
 @CONTEXT
 @shown
 def stop(run: str, namespace: str, context: str) -> None:
-    """End a RUN (folder or name in a cluster) and free everything it holds; its records so far stay in its folder.
+    """End a RUN (folder or name in a cluster) and free everything it holds; its records so far stay
+    in its folder.
 
     \b
     Examples:
@@ -127,10 +138,16 @@ def stop(run: str, namespace: str, context: str) -> None:
 
 @click.command()
 @RUN
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty, for a run given by name.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run folder, new or empty, for a run given by name.",
+)
 @NAMESPACE
 @CONTEXT
-@click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
+@click.option(
+    "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
+)
 @shown
 def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: bool) -> None:
     """Join a RUN in a cluster: show its progress, wait for its end, fetch its results, report.
@@ -150,12 +167,20 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), shell_complete=_folders)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="What to print.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What to print.",
+)
 @shown
 def report(run: Path, form: str) -> None:
     """Compute the tables and the HTML page of a RUN folder again, from its records.
 
-    For a run in a cluster that was not collected yet, what its pods have logged so far is read first.
+    For a run in a cluster that was not collected yet, what its pods have logged so far is read
+    first.
 
     \b
     Examples:
@@ -167,12 +192,18 @@ def report(run: Path, form: str) -> None:
     from fedskd_sim.runtimes import found  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
-        raise RunUnreadable(f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
+        raise RunUnreadable(
+            f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
+        )
     for line in found.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
     account = reports.Account(loaded.scenario, outcomes.read(run))
     summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out, account)
-    click.echo(reports.as_text(summary) if form == "text" else json.dumps(reports.as_json(summary), indent=1))
+    click.echo(
+        reports.as_text(summary)
+        if form == "text"
+        else json.dumps(reports.as_json(summary), indent=1)
+    )
     if form == "text":
         click.echo(f"report: {short(run / 'report.html')}")

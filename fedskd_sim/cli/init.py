@@ -10,7 +10,13 @@ from fedskd_sim.scenario import begin
 
 @click.command()
 @click.argument("name")
-@click.option("--from", "source", default="quickstart", show_default=True, help="Name of the scenario to begin with.")
+@click.option(
+    "--from",
+    "source",
+    default="quickstart",
+    show_default=True,
+    help="Name of the scenario to begin with.",
+)
 @shown
 def init(name: str, source: str) -> None:
     """Write NAME.yaml, a scenario to change, from one that comes with the program.

@@ -39,10 +39,21 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
     type=click.Choice(["processes", "memory", "kubernetes"]),
     default="processes",
     show_default=True,
-    help="processes: each hospital is its own process; memory: all in this one; kubernetes: each its own pod. Same records.",
+    help="processes: each hospital is its own process; memory: all in this one; kubernetes: each "
+    "its own pod. Same records.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the scenario; repeatable.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the scenario; repeatable.",
+)
 @DATA
 @NAMESPACE
 @CONTEXT
@@ -53,10 +64,21 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Values file for the chart; repeatable.",
 )
-@click.option("--detach", is_flag=True, help="Install the run in the cluster and do not wait for it.")
-@click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
+@click.option(
+    "--detach", is_flag=True, help="Install the run in the cluster and do not wait for it."
+)
+@click.option(
+    "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
+)
 @shown
-def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, changes: tuple[str, ...], **cluster: Any) -> None:
+def launch(
+    scenario: Path,
+    runtime: str,
+    out: Path | None,
+    data: Path | None,
+    changes: tuple[str, ...],
+    **cluster: Any,
+) -> None:
     """Run SCENARIO, a file or the name of one that comes with the program, to its end and report.
 
     Ctrl-C stops the run; in a cluster it asks whether to stop it or to leave it to itself.
@@ -80,11 +102,22 @@ def launch(scenario: Path, runtime: str, out: Path | None, data: Path | None, ch
     place = _runtime(runtime, cluster)
     elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
     fits, learning = partial(apart, runtime=runtime), asked(place, of_learning)
-    loaded = checked(scenario, data, place.prepare, changes=changes, elsewhere=elsewhere, also=fits, learning=learning)
+    loaded = checked(
+        scenario,
+        data,
+        place.prepare,
+        changes=changes,
+        elsewhere=elsewhere,
+        also=fits,
+        learning=learning,
+    )
     say_licences(loaded.scenario)
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
-    click.echo(f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder {short(order.folder)}")
+    click.echo(
+        f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder "
+        f"{short(order.folder)}"
+    )
     if in_cluster and cluster["detach"]:
         outcomes.begin(order.folder, command())
         place.launch(order)
@@ -109,7 +142,12 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
             _carry_out(place, order, progress, launch=launch)
         proof = prove(order.folder, order.loaded.scenario, order.data, place)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and hasattr(place, "detach") and not error.args and _wants_to_detach():
+        if (
+            isinstance(error, KeyboardInterrupt)
+            and hasattr(place, "detach")
+            and not error.args
+            and _wants_to_detach()
+        ):
             place.detach()
             _say_detached(order.folder)
             return
@@ -124,7 +162,9 @@ def _report(order: Order, ended: Outcome, proof: str) -> None:
     """Report a run that ended well."""
     from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
 
-    summary = report.write(order.folder, *_roles(order), report.Account(order.loaded.scenario, ended))
+    summary = report.write(
+        order.folder, *_roles(order), report.Account(order.loaded.scenario, ended)
+    )
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {short(order.folder / 'report.html')}")
     click.echo(f"verified: {proof}")
@@ -141,7 +181,9 @@ def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:
 
 
 def _stop(place: Any) -> None:
-    """Free what the run holds; what cannot be freed is told, and hides neither the results nor the error that ended the run."""
+    """Free what the run holds; what cannot be freed is told, and hides neither the results nor
+    the error that ended the run.
+    """
     try:
         place.stop()
     except FedskdError as error:
@@ -149,7 +191,9 @@ def _stop(place: Any) -> None:
 
 
 def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
-    """Report a run that did not end well as far as it went; nothing here may hide the error that ended it."""
+    """Report a run that did not end well as far as it went; nothing here may hide the error that
+    ended it.
+    """
     from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
     from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
 
@@ -172,7 +216,9 @@ def _wants_to_detach() -> bool:
     if not sys.stdin.isatty():
         return False
     try:
-        return not click.confirm("\nstop the run? (no leaves it running in the cluster)", default=True)
+        return not click.confirm(
+            "\nstop the run? (no leaves it running in the cluster)", default=True
+        )
     except click.Abort:
         return False
 
@@ -180,7 +226,8 @@ def _wants_to_detach() -> bool:
 def _say_detached(folder: Path) -> None:
     place = short(folder)
     click.echo(
-        f"the run goes on in the cluster; 'fedskd-sim status {place}' shows it, 'fedskd-sim collect {place}' waits for its results"
+        f"the run goes on in the cluster; 'fedskd-sim status {place}' shows it, 'fedskd-sim "
+        f"collect {place}' waits for its results"
     )
 
 
@@ -192,7 +239,13 @@ def _runtime(name: str, cluster: dict[str, Any]) -> Any:
     if name == "kubernetes":
         from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415
 
-        return KubernetesRuntime(cluster["name"], cluster["namespace"], cluster["context"], cluster["values"], cluster["keep"])
+        return KubernetesRuntime(
+            cluster["name"],
+            cluster["namespace"],
+            cluster["context"],
+            cluster["values"],
+            cluster["keep"],
+        )
     from fedskd_sim.runtimes.processes import ProcessRuntime  # noqa: PLC0415
 
     return ProcessRuntime()

@@ -15,9 +15,15 @@ from fedskd_sim.cli.common import DATA, SCENARIO, shown
 @click.command(hidden=True)
 @SCENARIO
 @click.option("--run", required=True, help="Name of the run; the same for all members.")
-@click.option("--out", type=click.Path(path_type=Path, exists=True), required=True, help="Run folder.")
-@click.option("--bind", required=True, help="Where to listen: ipc://PATH, tcp://HOST:PORT or tcp://HOST:*.")
-@click.option("--keys", type=click.Path(path_type=Path, exists=True), help="This member's key file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, exists=True), required=True, help="Run folder."
+)
+@click.option(
+    "--bind", required=True, help="Where to listen: ipc://PATH, tcp://HOST:PORT or tcp://HOST:*."
+)
+@click.option(
+    "--keys", type=click.Path(path_type=Path, exists=True), help="This member's key file."
+)
 @shown
 def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None) -> None:
     """Be the controller of a run; runtimes start it. Prints the address it listens at."""
@@ -30,18 +36,55 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 @SCENARIO
 @click.option("--name", required=True, help="Which hospital of the scenario to be.")
 @click.option("--run", required=True, help="Name of the run; the same for all members.")
-@click.option("--out", type=click.Path(path_type=Path, exists=True), required=True, help="Run folder.")
-@click.option("--bind", required=True, help="Where to listen: ipc://PATH, tcp://HOST:PORT or tcp://HOST:*.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, exists=True), required=True, help="Run folder."
+)
+@click.option(
+    "--bind", required=True, help="Where to listen: ipc://PATH, tcp://HOST:PORT or tcp://HOST:*."
+)
 @click.option("--controller", "controller_at", required=True, help="Address of the controller.")
-@click.option("--keys", type=click.Path(path_type=Path, exists=True), help="This member's key file.")
-@click.option("--metrics", default="127.0.0.1:0", show_default=True, help="Where to serve /metrics.")
-@click.option("--secret", type=click.Path(path_type=Path, exists=True), help="File with a run secret to derive all keys from.")
-@click.option("--advertise", default="", help="Address at which others reach this hospital. Default: where it listens.")
-@click.option("--patience", type=float, help="Seconds until all have registered. Default: the scenario's timeouts.register.")
-@click.option("--hold", type=float, default=0.0, help="Seconds to stay up at the end until the results have been fetched.")
-@click.option("--linger", type=float, default=0.0, help="Seconds to stay up at the end for a last scrape, at least.")
-@click.option("--custody", type=click.Choice(["in", "out"]), default="", help="Wait until it has been brought, or taken.")
-@click.option("--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output.")
+@click.option(
+    "--keys", type=click.Path(path_type=Path, exists=True), help="This member's key file."
+)
+@click.option(
+    "--metrics", default="127.0.0.1:0", show_default=True, help="Where to serve /metrics."
+)
+@click.option(
+    "--secret",
+    type=click.Path(path_type=Path, exists=True),
+    help="File with a run secret to derive all keys from.",
+)
+@click.option(
+    "--advertise",
+    default="",
+    help="Address at which others reach this hospital. Default: where it listens.",
+)
+@click.option(
+    "--patience",
+    type=float,
+    help="Seconds until all have registered. Default: the scenario's timeouts.register.",
+)
+@click.option(
+    "--hold",
+    type=float,
+    default=0.0,
+    help="Seconds to stay up at the end until the results have been fetched.",
+)
+@click.option(
+    "--linger",
+    type=float,
+    default=0.0,
+    help="Seconds to stay up at the end for a last scrape, at least.",
+)
+@click.option(
+    "--custody",
+    type=click.Choice(["in", "out"]),
+    default="",
+    help="Wait until it has been brought, or taken.",
+)
+@click.option(
+    "--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output."
+)
 @DATA
 @shown
 def hospital(**given: Any) -> None:
@@ -56,13 +99,19 @@ def hospital(**given: Any) -> None:
     signal.signal(signal.SIGTERM, stop)
     given["folder"], given["controller"] = given.pop("out"), given.pop("controller_at")
     order = MemberOrder(**given)
-    with own_words(order, lambda: "see what it has written to standard error", let=(Terminated, KeyboardInterrupt)):
+    with own_words(
+        order,
+        lambda: "see what it has written to standard error",
+        let=(Terminated, KeyboardInterrupt),
+    ):
         run_hospital(order)
 
 
 @click.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
-@click.option("--secret", type=click.Path(path_type=Path, exists=True), help="File with the run secret.")
+@click.option(
+    "--secret", type=click.Path(path_type=Path, exists=True), help="File with the run secret."
+)
 @click.option("--check", is_flag=True, help="Only say how the run is, for 'helm test'.")
 @shown
 def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
@@ -80,11 +129,15 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
 
 @click.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave.")
+@click.option(
+    "--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave."
+)
 @click.option("--kept", default="", help="Write what this hospital goes on from, instead.")
 @shown
 def results(folder: Path, kept: str, *, fetched: bool) -> None:
-    """Write all results but logs to standard output: a tar archive in lines of base64, and a full stop when it is whole."""
+    """Write all results but logs to standard output: a tar archive in lines of base64, and a
+    full stop when it is whole.
+    """
     from fedskd_sim.runtimes import handover  # noqa: PLC0415
     from fedskd_sim.runtimes.member import FETCHED  # noqa: PLC0415
 
@@ -100,7 +153,9 @@ def results(folder: Path, kept: str, *, fetched: bool) -> None:
 @click.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def place(folder: Path) -> None:
-    """Read what `results` writes from standard input, put it into a hospital's folder, and say so."""
+    """Read what `results` writes from standard input, put it into a hospital's folder, and say
+    so.
+    """
     from fedskd_sim.runtimes import handover  # noqa: PLC0415
 
     handover.unpack(sys.stdin, folder)

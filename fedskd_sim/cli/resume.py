@@ -17,25 +17,42 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--anyway", is_flag=True, help="Go on even if versions, processor, data or threads have changed: the bytes may, too.")
-@click.option("--on", type=click.Choice(["processes", "kubernetes"]), default="", help="Where to go on. Default: where it was.")
+@click.option(
+    "--anyway",
+    is_flag=True,
+    help="Go on even if versions, processor, data or threads have changed: the bytes may, too.",
+)
+@click.option(
+    "--on",
+    type=click.Choice(["processes", "kubernetes"]),
+    default="",
+    help="Where to go on. Default: where it was.",
+)
 @DATA
 @NAMESPACE
 @CONTEXT
-@click.option("--name", default="", help="Name of the run in the cluster. Default: as it was, or the scenario's.")
+@click.option(
+    "--name",
+    default="",
+    help="Name of the run in the cluster. Default: as it was, or the scenario's.",
+)
 @click.option(
     "--values",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Values file for the chart, as at the launch; repeatable.",
 )
-@click.option("--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended.")
+@click.option(
+    "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
+)
 @shown
 def resume(run: Path, on: str, data: Path | None, *, anyway: bool, **cluster: Any) -> None:
-    """Go on with a RUN folder of which nothing runs any more: a power cut, Ctrl-C, a full disk, a release that was removed.
+    """Go on with a RUN folder of which nothing runs any more: a power cut, Ctrl-C, a full disk, a
+    release that was removed.
 
-    Every hospital goes on from its last state in custody; records and weights become those of the undisturbed run, byte for byte. A
-    run of processes may go on in a cluster. One of a cluster whose hospitals keep that state on claims may go on as processes.
+    Every hospital goes on from its last state in custody; records and weights become those of the
+    undisturbed run, byte for byte. A run of processes may go on in a cluster. One of a cluster
+    whose hospitals keep that state on claims may go on as processes.
 
     \b
     Examples:
@@ -48,8 +65,14 @@ def resume(run: Path, on: str, data: Path | None, *, anyway: bool, **cluster: An
     def release(was: InCluster | None) -> KubernetesRuntime:
         from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - only who has a cluster pays for it
 
-        name, namespace, context = (was.release, was.namespace, was.context) if was else ("", "", "")
-        chosen = cluster["name"] or name, cluster["namespace"] or namespace, cluster["context"] or context
+        name, namespace, context = (
+            (was.release, was.namespace, was.context) if was else ("", "", "")
+        )
+        chosen = (
+            cluster["name"] or name,
+            cluster["namespace"] or namespace,
+            cluster["context"] or context,
+        )
         return KubernetesRuntime(*chosen, cluster["values"], cluster["keep"])
 
     with to_resume(run, release, on=on, data=data, anyway=anyway) as (place, order):

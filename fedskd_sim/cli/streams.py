@@ -1,4 +1,6 @@
-"""Standard input, output and error as shells leave them: closed, or read by somebody who has seen enough."""
+"""Standard input, output and error as shells leave them: closed, or read by somebody who has
+seen enough.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ STANDARD = (0, 1, 2)
 
 
 class Unread(io.FileIO):
-    """A stream whose reader may leave: what is written after that is written to nobody, and whoever writes goes on."""
+    """A stream whose reader may leave: what is written after that is written to nobody, and
+    whoever writes goes on.
+    """
 
     def write(self, data: Any, /) -> int:
         """Write as far as there is a reader."""
@@ -23,12 +27,16 @@ class Unread(io.FileIO):
 
 
 def settle() -> None:
-    """Open what is closed, so that no file of a run takes its number, and let readers leave (``| head -1``)."""
+    """Open what is closed, so that no file of a run takes its number, and let readers leave (``|
+    head -1``).
+    """
     for number in STANDARD:
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            opened = os.open(
+                os.devnull, os.O_RDWR
+            )  # takes the lowest free number, which is this one
             os.set_inheritable(opened, True)  # noqa: FBT003 - programs that are started need it as much
     for name, stream in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
         if stream is not None and getattr(sys, name) is stream:
@@ -40,4 +48,6 @@ def settle() -> None:
 def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
     buffer = io.BufferedWriter(Unread(stream.fileno(), "w", closefd=False))
     lines = stream.isatty() or stream is sys.__stderr__
-    return io.TextIOWrapper(buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=lines)
+    return io.TextIOWrapper(
+        buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=lines
+    )

@@ -17,17 +17,21 @@ from fedskd_sim.scenario import load
 @DATA
 @shown
 def verify(run: Path, data: Path | None) -> None:
-    """Prove that the records and weights of a RUN folder are whole, or name the first break by file and line.
+    """Prove that the records and weights of a RUN folder are whole, or name the first break by file
+    and line.
 
-    Every step of every hospital has left one record, every model has arrived as it left, and the final weights are those that were
-    evaluated. Models are compared in the order of their networks' tensors, for which the scenario's data must be here.
+    Every step of every hospital has left one record, every model has arrived as it left, and the
+    final weights are those that were evaluated. Models are compared in the order of their networks'
+    tensors, for which the scenario's data must be here.
 
     \b
     Example:
       fedskd-sim verify runs/skin
     """
     if not (run / "scenario.yaml").is_file():
-        raise RunUnreadable(f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
+        raise RunUnreadable(
+            f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
+        )
     verdict, remark = verified(run, load(run / "scenario.yaml").scenario, data)
     if verdict.broken:
         raise verdict.broken

@@ -24,7 +24,13 @@ def as_html(comparison: Comparison) -> str:
     from markupsafe import Markup  # noqa: PLC0415
 
     loader = PackageLoader("fedskd_sim.compare", "")
-    home = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    home = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     parts = [
         {
             "title": NAMES[metric],
@@ -46,8 +52,14 @@ def as_html(comparison: Comparison) -> str:
 
 
 def levels(comparison: Comparison, metric: str) -> str:
-    """Draw every method's own, others and ensemble value, one dot per seed and a bar at the mean."""
-    places = [place for place in ("own", "others", "ensemble", "unseen") if comparison.present(metric, place)]
+    """Draw every method's own, others and ensemble value, one dot per seed and a bar at the
+    mean.
+    """
+    places = [
+        place
+        for place in ("own", "others", "ensemble", "unseen")
+        if comparison.present(metric, place)
+    ]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -55,20 +67,46 @@ def levels(comparison: Comparison, metric: str) -> str:
             for index, row in enumerate(comparison.rows):
                 height = index + 0.22 * (number - (len(places) - 1) / 2)
                 values = [100 * value for value in row.series(metric, place)]
-                axes.plot(values, [height] * len(values), ".", color=SERIES[number].light, alpha=0.45, markersize=5)
-                style: Any = {"color": SERIES[number].light, "markersize": 9, "markeredgewidth": 2.2}
-                axes.plot(100 * row.mean(metric, place), height, "|", **style, label=place if index == 0 else None)
+                axes.plot(
+                    values,
+                    [height] * len(values),
+                    ".",
+                    color=SERIES[number].light,
+                    alpha=0.45,
+                    markersize=5,
+                )
+                style: Any = {
+                    "color": SERIES[number].light,
+                    "markersize": 9,
+                    "markeredgewidth": 2.2,
+                }
+                axes.plot(
+                    100 * row.mean(metric, place),
+                    height,
+                    "|",
+                    **style,
+                    label=place if index == 0 else None,
+                )
         _rows(axes, comparison)
         axes.set_xlabel(f"{NAMES[metric]} in percent; dots: seeds, bar: mean")
         figure.legend(loc="outside upper left", ncols=len(places))
 
-    label = f"{NAMES[metric]} of {len(comparison.rows)} methods: {', '.join(places)}, for every seed and on average."
+    label = (
+        f"{NAMES[metric]} of {len(comparison.rows)} methods: {', '.join(places)}, for every seed "
+        "and on average."
+    )
     return picture(draw, (WIDTH, ROW * len(comparison.rows) + 1.0), f"levels-{metric}", label)
 
 
 def differences(comparison: Comparison, metric: str) -> str:
-    """Draw the paired differences of the mean of own and others to the control with their intervals, filled if beyond chance."""
-    found = {label: difference for (label, place), difference in comparison.differences(metric).items() if place == "mean"}
+    """Draw the paired differences of the mean of own and others to the control with their
+    intervals, filled if beyond chance.
+    """
+    found = {
+        label: difference
+        for (label, place), difference in comparison.differences(metric).items()
+        if place == "mean"
+    }
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -77,10 +115,21 @@ def differences(comparison: Comparison, metric: str) -> str:
             difference = found.get(row.method.label)
             if difference is not None:
                 ends = [100 * difference.low, 100 * difference.high]
-                axes.plot(ends, [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt")
-                axes.plot(100 * difference.mean, index, "o", color=SERIES[0 if difference.claimed else 5].light, markersize=5.5)
+                axes.plot(
+                    ends, [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt"
+                )
+                axes.plot(
+                    100 * difference.mean,
+                    index,
+                    "o",
+                    color=SERIES[0 if difference.claimed else 5].light,
+                    markersize=5.5,
+                )
         _rows(axes, comparison)
-        axes.set_xlabel(f"difference to {comparison.control} in points: mean, 95 % interval; blue: beyond chance after correction")
+        axes.set_xlabel(
+            f"difference to {comparison.control} in points: mean, 95 % interval; blue: beyond "
+            "chance after correction"
+        )
 
     label = f"Paired differences of {NAMES[metric]} to {comparison.control}, with their intervals."
     return picture(draw, (WIDTH, ROW * len(comparison.rows) + 0.7), f"differences-{metric}", label)

@@ -1,4 +1,6 @@
-"""Which runs a comparison needs: every method at the scenario's budget, every seed with its own folds; pure."""
+"""Which runs a comparison needs: every method at the scenario's budget, every seed with its own
+folds; pure.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedskd_sim.errors import InvalidValue, Where
-from fedskd_sim.scenario import BUILT_IN, Algorithm, Dataset, FedSKD, Planned, Scenario, Variant, at_budget, nearest, passes
+from fedskd_sim.scenario import (
+    BUILT_IN,
+    Algorithm,
+    Dataset,
+    FedSKD,
+    Planned,
+    Scenario,
+    Variant,
+    at_budget,
+    nearest,
+    passes,
+)
 
 FOLDS = 5
 FOLD_KEYS = ("test_fold", "validation_fold")
@@ -62,9 +75,12 @@ def refused(scenario: Scenario, labels: Sequence[str]) -> Iterator[InvalidValue]
     known, where = choices(scenario), Where("--algorithms")
     for place, label in enumerate(labels):
         if label in labels[:place]:
-            yield InvalidValue(f"{label!r} is given twice", fix="name every method once", where=where)
+            yield InvalidValue(
+                f"{label!r} is given twice", fix="name every method once", where=where
+            )
         elif label not in known:
-            fix = f"{nearest(label, known, '')} there are {', '.join(known)}; others can be described under variants".lstrip()
+            there = f"{nearest(label, known, '')} there are {', '.join(known)}".lstrip()
+            fix = f"{there}; others can be described under variants"
             yield InvalidValue(f"there is no algorithm or variant {label!r}", fix=fix, where=where)
 
 
@@ -76,7 +92,8 @@ def choices(scenario: Scenario) -> list[str]:
 def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
     """List all runs, seed by seed, so that every seed is complete as early as possible.
 
-    Run i has seed ``scenario.seed + i``, and where the data has folds, test and validation fold are moved on by i (modulo 5).
+    Run i has seed ``scenario.seed + i``, and where the data has folds, test and validation fold are
+    moved on by i (modulo 5).
 
     Raises:
         InvalidValue: fewer than two seeds.
@@ -101,23 +118,40 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
     variant = scenario.variants.get(label)
     if variant is None:
         own = scenario.algorithm
-        same = label == (own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name)
+        same = label == (
+            own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name
+        )
         return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
-    given = {name: part for name in ("prediction", "training") if (part := getattr(variant, name)) is not None}
+    given = {
+        name: part
+        for name in ("prediction", "training")
+        if (part := getattr(variant, name)) is not None
+    }
     size = len(scenario.members)
     share = {"total": 1.0, "per_model": 1 / size, "single": float(size)}[variant.budget]
-    planned = at_budget(bare.model_copy(update=given), variant.algorithm or scenario.algorithm, share * budget)
+    planned = at_budget(
+        bare.model_copy(update=given), variant.algorithm or scenario.algorithm, share * budget
+    )
     return Method(label, planned, share * budget, share)
 
 
 def _seeded(scenario: Scenario, index: int) -> Scenario:
-    hospitals = tuple(hospital.model_copy(update={"data": _rotated(hospital.data, index)}) for hospital in scenario.hospitals)
-    changed = {"seed": scenario.seed + index, "hospitals": hospitals, "data": _rotated(scenario.data, index)}
+    hospitals = tuple(
+        hospital.model_copy(update={"data": _rotated(hospital.data, index)})
+        for hospital in scenario.hospitals
+    )
+    changed = {
+        "seed": scenario.seed + index,
+        "hospitals": hospitals,
+        "data": _rotated(scenario.data, index),
+    }
     return scenario.model_copy(update=changed)
 
 
 def _rotated(dataset: Dataset, index: int) -> Dataset:
-    folds = {key: (getattr(dataset, key) + index) % FOLDS for key in FOLD_KEYS if hasattr(dataset, key)}
+    folds = {
+        key: (getattr(dataset, key) + index) % FOLDS for key in FOLD_KEYS if hasattr(dataset, key)
+    }
     return dataset.model_copy(update=folds)
 
 
@@ -128,4 +162,14 @@ def described(algorithm: Algorithm) -> str:
     return name + (f" {json.dumps(given)}" if given else "")
 
 
-__all__ = ["Method", "PlannedRun", "Variant", "choices", "described", "methods", "refused", "tasks", "too_few"]
+__all__ = [
+    "Method",
+    "PlannedRun",
+    "Variant",
+    "choices",
+    "described",
+    "methods",
+    "refused",
+    "tasks",
+    "too_few",
+]

@@ -1,7 +1,9 @@
-"""What paired differences over seeds say: Student's t, corrected for how many differences are looked at; pure.
+"""What paired differences over seeds say: Student's t, corrected for how many differences are
+looked at; pure.
 
-An interval and a p are about further seeds on the same data, not about other patients, and suppose that the differences of seeds
-are independent and near normal. Where no test is possible (one seed, or the same difference under every seed) nothing is claimed.
+An interval and a p are about further seeds on the same data, not about other patients, and suppose
+that the differences of seeds are independent and near normal. Where no test is possible (one seed,
+or the same difference under every seed) nothing is claimed.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ SAME = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A paired difference over ``seeds`` seeds, those with both values; NaN stands for what cannot be said.
+    """A paired difference over ``seeds`` seeds, those with both values; NaN stands for what cannot
+    be said.
 
-    ``low`` and ``high`` bound the 95 % interval of this difference by itself, ``p`` is its two-sided p. ``corrected`` is
-    that p after Holm's correction, where it is one of ``beside`` differences of a table.
+    ``low`` and ``high`` bound the 95 % interval of this difference by itself, ``p`` is its
+    two-sided p. ``corrected`` is that p after Holm's correction, where it is one of ``beside``
+    differences of a table.
     """
 
     mean: float
@@ -53,18 +57,27 @@ class Difference:
 
     @property
     def needed(self) -> float:
-        """The fewest seeds that find a difference of this size with a power of 80 % at the level LEVEL / beside.
+        """The fewest seeds that find a difference of this size with a power of 80 % at the level
+        LEVEL / beside.
 
-        That is Holm's first step, which is enough at every other. The size is d = |mean| / sd as observed, itself uncertain. Power
-        of n seeds, on the observed side: P(T > t_c), T noncentral t on n - 1 degrees of freedom with noncentrality d sqrt(n), t_c
-        Student's two-sided critical value (Cohen 1988, chapter 2). A whole number, infinity beyond ``MOST_SEEDS``, NaN without a p.
+        That is Holm's first step, which is enough at every other. The size is d = |mean| / sd as
+        observed, itself uncertain. Power of n seeds, on the observed side: P(T > t_c), T noncentral
+        t on n - 1 degrees of freedom with noncentrality d sqrt(n), t_c Student's two-sided critical
+        value (Cohen 1988, chapter 2). A whole number, infinity beyond ``MOST_SEEDS``, NaN without a
+        p.
         """
         if not math.isfinite(self.p):
             return math.nan
         size = min(LARGEST_SIZE, abs(self.mean) / (self.error * math.sqrt(self.seeds)))
 
         def power(seeds: int) -> float:
-            return float(nct.sf(stdtrit(seeds - 1, 1 - LEVEL / self.beside / 2), seeds - 1, size * math.sqrt(seeds)))
+            return float(
+                nct.sf(
+                    stdtrit(seeds - 1, 1 - LEVEL / self.beside / 2),
+                    seeds - 1,
+                    size * math.sqrt(seeds),
+                )
+            )
 
         found = bisect_left(range(MOST_SEEDS + 1), POWER, lo=2, key=power)
         return float(found) if found <= MOST_SEEDS else math.inf
@@ -81,7 +94,8 @@ class Student(NamedTuple):
 
 
 def student(differences: Values) -> Student:
-    """Test means against 0: t = mean / (sd / sqrt(n)) on n - 1 degrees of freedom, two-sided (Student 1908).
+    """Test means against 0: t = mean / (sd / sqrt(n)) on n - 1 degrees of freedom, two-sided
+    (Student 1908).
 
     Args:
         differences: (..., n), n > 1 seeds, of some spread.
@@ -91,7 +105,9 @@ def student(differences: Values) -> Student:
     mean = differences.mean(axis=-1)
     error = differences.std(axis=-1, ddof=1) / math.sqrt(freedom + 1)
     reach = error * stdtrit(freedom, 1 - LEVEL / 2)
-    return Student(mean, error, mean - reach, mean + reach, 2 * stdtr(freedom, -np.abs(mean) / error))
+    return Student(
+        mean, error, mean - reach, mean + reach, 2 * stdtr(freedom, -np.abs(mean) / error)
+    )
 
 
 def paired(values: Sequence[float], control: Sequence[float]) -> Difference:
@@ -102,7 +118,9 @@ def paired(values: Sequence[float], control: Sequence[float]) -> Difference:
         control: the control's, in the same order.
 
     """
-    differences = np.array([a - b for a, b in zip(values, control, strict=True) if math.isfinite(a - b)])
+    differences = np.array(
+        [a - b for a, b in zip(values, control, strict=True) if math.isfinite(a - b)]
+    )
     seeds = len(differences)
     if seeds > 1 and differences.std(ddof=1) > SAME:
         mean, error, low, high, p = map(float, student(differences))
@@ -112,16 +130,23 @@ def paired(values: Sequence[float], control: Sequence[float]) -> Difference:
 
 
 def corrected(table: Iterable[Difference]) -> list[Difference]:
-    """Correct all differences of a table together, in their order; those that cannot be tested count too."""
+    """Correct all differences of a table together, in their order; those that cannot be tested
+    count too.
+    """
     found = list(table)
     adjusted = holm(np.array([difference.p for difference in found]))
-    return [replace(difference, corrected=float(p), beside=len(found)) for difference, p in zip(found, adjusted, strict=True)]
+    return [
+        replace(difference, corrected=float(p), beside=len(found))
+        for difference, p in zip(found, adjusted, strict=True)
+    ]
 
 
 def holm(ps: Values) -> Values:
-    """Adjust p-values (..., m) so that claims at `LEVEL` are false in at most that share of families, whatever else is true.
+    """Adjust p-values (..., m) so that claims at `LEVEL` are false in at most that share of
+    families, whatever else is true.
 
-    The i-th smallest becomes max_{j <= i} min(1, (m - j + 1) p_(j)) (Holm 1979); NaN stays, and is one of the m.
+    The i-th smallest becomes max_{j <= i} min(1, (m - j + 1) p_(j)) (Holm 1979); NaN stays, and is
+    one of the m.
     """
     order = np.argsort(ps, axis=-1)  # NaN comes last
     steps = np.minimum(1, np.take_along_axis(ps, order, axis=-1) * np.arange(ps.shape[-1], 0, -1))
@@ -131,13 +156,15 @@ def holm(ps: Values) -> Values:
 
 
 def best(scores: Mapping[str, Sequence[float]]) -> str:
-    """Name the method that is ahead of every other one, each at the level LEVEL / (methods - 1); empty if there is none.
+    """Name the method that is ahead of every other one, each at the level LEVEL / (methods - 1);
+    empty if there is none.
 
-    A method that is not the best one is named only if it beats that one by chance: the chances of all that might add up to no more
-    than half of LEVEL.
+    A method that is not the best one is named only if it beats that one by chance: the chances of
+    all that might add up to no more than half of LEVEL.
 
     Args:
-        scores: for each method one value per seed, all in the same order of seeds; a method without any value is left out.
+        scores: for each method one value per seed, all in the same order of seeds; a method without
+            any value is left out.
 
     """
     known = {name: values for name, values in scores.items() if any(map(math.isfinite, values))}

@@ -10,35 +10,70 @@ from fedskd_sim.compare.text import OFF_BUDGET
 from fedskd_sim.compare.work import RunResult
 
 
-def comparison(methods: Sequence[Method], control: str, outcomes: Sequence[RunResult]) -> Comparison | None:
-    """Compare what is finished; None if there is no seed that every method has finished. Raises RunUnreadable."""
+def comparison(
+    methods: Sequence[Method], control: str, outcomes: Sequence[RunResult]
+) -> Comparison | None:
+    """Compare what is finished; None if there is no seed that every method has finished. Raises
+    RunUnreadable.
+    """
     labels = {method.label for method in methods}
-    good = {(outcome.task.label, outcome.task.index): outcome for outcome in outcomes if not outcome.code}
-    indices = sorted({index for _, index in good if all((label, index) in good for label in labels)})
+    good = {
+        (outcome.task.label, outcome.task.index): outcome
+        for outcome in outcomes
+        if not outcome.code
+    }
+    indices = sorted(
+        {index for _, index in good if all((label, index) in good for label in labels)}
+    )
     if not indices:
         return None
     first = methods[0].scenario
     rows = tuple(
-        MethodRow(method, [score(good[method.label, index].folder, first.members, first.held_out) for index in indices])
+        MethodRow(
+            method,
+            [
+                score(good[method.label, index].folder, first.members, first.held_out)
+                for index in indices
+            ],
+        )
         for method in methods
     )
     seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
-    return Comparison(rows, control, seeds, tuple(_notes(methods, len(outcomes) - len(good), len(indices))))
+    return Comparison(
+        rows, control, seeds, tuple(_notes(methods, len(outcomes) - len(good), len(indices)))
+    )
 
 
 def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
     if failed:
         yield f"{failed} runs failed; seeds that they belong to are left out for every method."
     if seeds == 1:
-        yield "One complete seed has no spread: there is no interval, and no difference may be claimed."
-    off = [method.label for method in methods if abs(method.planned.passes / method.budget - 1) > OFF_BUDGET]
+        yield (
+            "One complete seed has no spread: there is no interval, and no difference may be "
+            "claimed."
+        )
+    off = [
+        method.label
+        for method in methods
+        if abs(method.planned.passes / method.budget - 1) > OFF_BUDGET
+    ]
     if off:
         yield f"The rounds of {', '.join(off)} do not divide the budget: see the column 'off'."
     for method in methods:
         if method.share > 1:
-            yield f"Every model of {method.label} has the work of all by itself: {method.share:g} times the work of the others."
-    shared = [method.label for method in methods if method.scenario.algorithm.name in ("fedavg", "fedprox")]
+            yield (
+                f"Every model of {method.label} has the work of all by itself: {method.share:g} "
+                "times the work of the others."
+            )
+    shared = [
+        method.label
+        for method in methods
+        if method.scenario.algorithm.name in ("fedavg", "fedprox")
+    ]
     if shared and any(method.scenario.prediction.ensemble for method in methods):
-        yield f"All hospitals end with one model under {', '.join(shared)}: their ensemble is that model alone."
+        yield (
+            f"All hospitals end with one model under {', '.join(shared)}: their ensemble is that "
+            "model alone."
+        )
     if any(method.scenario.algorithm.name == "pooled" for method in methods):
         yield "pooled is not federated: it trains on everybody's data in one place."

@@ -1,4 +1,6 @@
-"""From the records of many runs to one table: scores, what they cost, and paired differences to the control."""
+"""From the records of many runs to one table: scores, what they cost, and paired differences to
+the control.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ MEMORY = ("retention", "forgetting")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one run gives: values by (metric, place) and, per hospital, by (metric, place, hospital); costs by name.
+    """What one run gives: values by (metric, place) and, per hospital, by (metric, place,
+    hospital); costs by name.
 
-    ``bases`` has, by metric, what every hospital with a value of it tests models on, those that were held out too.
+    ``bases`` has, by metric, what every hospital with a value of it tests models on, those that
+    were held out too.
     """
 
     values: Mapping[tuple[str, str], float]
@@ -69,10 +73,14 @@ class Comparison:
     notes: tuple[str, ...]
 
     def differences(self, metric: str) -> dict[tuple[str, str], Difference]:
-        """Compare every method with the control, by (label, place), corrected for all that a metric's table shows."""
+        """Compare every method with the control, by (label, place), corrected for all that a
+        metric's table shows.
+        """
         control = next(row for row in self.rows if row.method.label == self.control)
         found = {
-            (row.method.label, place): paired(row.series(metric, place), control.series(metric, place))
+            (row.method.label, place): paired(
+                row.series(metric, place), control.series(metric, place)
+            )
             for place in COMPARED
             for row in self.rows
             if row is not control
@@ -81,12 +89,18 @@ class Comparison:
         return dict(zip(shown, corrected(shown.values()), strict=True))
 
     def basis(self, metric: str, names: Collection[str]) -> list[Basis]:
-        """Tell on what a mean over some hospitals rests, for every seed; it is the same for all methods."""
+        """Tell on what a mean over some hospitals rests, for every seed; it is the same for all
+        methods.
+        """
         known = (score.bases[metric] for score in self.rows[0].scores)
-        return [together(basis for name, basis in found.items() if name in names) for found in known]
+        return [
+            together(basis for name, basis in found.items() if name in names) for found in known
+        ]
 
     def best(self, metric: str, place: str) -> str:
-        """Name the method that is ahead of all others, of the control by the table's own claim; empty if there is none."""
+        """Name the method that is ahead of all others, of the control by the table's own claim;
+        empty if there is none.
+        """
         first = best({row.method.label: row.series(metric, place) for row in self.rows})
         to_control = [
             difference.claimed
@@ -107,10 +121,16 @@ def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Sc
     values: dict[tuple[str, str], float] = {}
     hospitals: dict[tuple[str, str, str], float] = {}
     for metric in SCORES:
-        cells = {(r.model, r.host): r.measures[metric].mean for r in _inside(records, held_out) if metric in r.measures}
+        cells = {
+            (r.model, r.host): r.measures[metric].mean
+            for r in _inside(records, held_out)
+            if metric in r.measures
+        }
         for name in names:
             hospitals[metric, "own", name] = cells.get((name, name), math.nan)
-            hospitals[metric, "others", name] = mean(value for (model, host), value in cells.items() if name == model != host)
+            hospitals[metric, "others", name] = mean(
+                value for (model, host), value in cells.items() if name == model != host
+            )
         for place in ("own", "others"):
             values[metric, place] = mean(hospitals[metric, place, name] for name in names)
         values[metric, "mean"] = (values[metric, "own"] + values[metric, "others"]) / 2
@@ -121,11 +141,18 @@ def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Sc
         found = getattr(memory, name)
         values[name, "mean"] = math.nan if found is None else found
     rarest = rarest_classes(folder)
-    return Score(values, hospitals, _costs(folder, records), {metric: bases(records, rarest, metric) for metric in SCORES})
+    return Score(
+        values,
+        hospitals,
+        _costs(folder, records),
+        {metric: bases(records, rarest, metric) for metric in SCORES},
+    )
 
 
 def _inside(records: Sequence[Record], held_out: tuple[str, ...]) -> list[Record]:
-    return [record for record in records if record.kind == "evaluation" and record.host not in held_out]
+    return [
+        record for record in records if record.kind == "evaluation" and record.host not in held_out
+    ]
 
 
 def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:
@@ -133,7 +160,9 @@ def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:
     spans = [timing for timing in timings if timing.what in ("warm_up", "session")]
     return {
         "samples": float(sum(record.samples for record in records)),
-        "forwards": sum(record.measures["forwards"].sum for record in records if "forwards" in record.measures),
+        "forwards": sum(
+            record.measures["forwards"].sum for record in records if "forwards" in record.measures
+        ),
         "bytes": float(sum(record.bytes for record in records)),
         "seconds": sum(timing.end - timing.start for timing in spans),
     }

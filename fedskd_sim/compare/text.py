@@ -16,7 +16,12 @@ from fedskd_sim.report.notes import ADJUSTED
 from fedskd_sim.report.text import TITLES, percent, size
 
 WIDTH = 118
-NAMES = {**TITLES, ADJUSTED: "balanced accuracy, adjusted", "retention": "home retention", "forgetting": "forgetting"}
+NAMES = {
+    **TITLES,
+    ADJUSTED: "balanced accuracy, adjusted",
+    "retention": "home retention",
+    "forgetting": "forgetting",
+}
 OFF_BUDGET = 0.05
 SMALLEST_P = 0.001
 ROOM = {"difference": 24, "p": 8, "seeds": 8}
@@ -24,7 +29,11 @@ ROOM = {"difference": 24, "p": 8, "seeds": 8}
 
 def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
     """Write the tables; percentages with one decimal, differences in points."""
-    lines = [line for sentence in (about(comparison), *comparison.notes) for line in wrap(sentence, WIDTH)]
+    lines = [
+        line
+        for sentence in (about(comparison), *comparison.notes)
+        for line in wrap(sentence, WIDTH)
+    ]
     for metric in SCORES:
         if comparison.present(metric, "own"):
             lines += ["", *_table(comparison, metric)]
@@ -42,15 +51,24 @@ def about(comparison: Comparison) -> str:
     scenario = comparison.rows[0].method.scenario
     return (
         f"{scenario.name}: {len(comparison.rows)} methods, paired over seeds {seeds}; "
-        f"{scenario.instruments.evaluate_on} data in percent, differences to {comparison.control} in points with Student's 95 % "
-        "interval over seeds. p is corrected for all differences of its table (Holm); up to 0.05 a difference is called one. "
-        "Seeds: how many find a difference of this size there with a power of 80 %. All blank: there is nothing to test."
+        f"{scenario.instruments.evaluate_on} data in percent, differences to {comparison.control} "
+        "in points with Student's 95 % "
+        "interval over seeds. p is corrected for all differences of its table (Holm); up to 0.05 a "
+        "difference is called one. "
+        "Seeds: how many find a difference of this size there with a power of 80 %. All blank: "
+        "there is nothing to test."
     )
 
 
 def conclusion(comparison: Comparison, metric: str, place: str) -> str:
-    """Say which methods differ from the control beyond chance, and name the best only if it is ahead of all others."""
-    claims = {label: found for (label, where), found in comparison.differences(metric).items() if where == place and found.claimed}
+    """Say which methods differ from the control beyond chance, and name the best only if it is
+    ahead of all others.
+    """
+    claims = {
+        label: found
+        for (label, where), found in comparison.differences(metric).items()
+        if where == place and found.claimed
+    }
     ahead = [label for label, found in claims.items() if found.mean > 0]
     behind = [label for label, found in claims.items() if found.mean < 0]
     parts = [f"ahead of {comparison.control}: {', '.join(ahead)}"] if ahead else []
@@ -62,7 +80,9 @@ def conclusion(comparison: Comparison, metric: str, place: str) -> str:
 
 
 def shown(difference: Difference | None) -> tuple[str, str, str]:
-    """Write a difference in points with its interval, the corrected p and the seeds that a claim takes; blank what is unknown."""
+    """Write a difference in points with its interval, the corrected p and the seeds that a claim
+    takes; blank what is unknown.
+    """
     if difference is None:
         return "", "", ""
     low, high, p, needed = difference.low, difference.high, difference.corrected, difference.needed
@@ -89,15 +109,22 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "control": comparison.control,
         "seeds": list(comparison.seeds),
         "notes": list(comparison.notes),
-        "best": {metric: {place: comparison.best(metric, place) or None for place in COMPARED} for metric in SCORES},
+        "best": {
+            metric: {place: comparison.best(metric, place) or None for place in COMPARED}
+            for metric in SCORES
+        },
         "methods": [_plain(comparison, row) for row in comparison.rows],
     }
 
 
 def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
     values: dict[str, dict[str, Any]] = {}
-    for metric, place in [(metric, place) for metric in SCORES for place in PLACES] + [(name, "mean") for name in MEMORY]:
-        values.setdefault(metric, {})[place] = [_value(value) for value in row.series(metric, place)]
+    for metric, place in [(metric, place) for metric in SCORES for place in PLACES] + [
+        (name, "mean") for name in MEMORY
+    ]:
+        values.setdefault(metric, {})[place] = [
+            _value(value) for value in row.series(metric, place)
+        ]
     return {
         "label": row.method.label,
         "algorithm": row.method.scenario.algorithm.model_dump(mode="json"),
@@ -109,9 +136,14 @@ def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
     }
 
 
-def _differences(comparison: Comparison, row: MethodRow, metric: str) -> dict[str, dict[str, float | None]]:
+def _differences(
+    comparison: Comparison, row: MethodRow, metric: str
+) -> dict[str, dict[str, float | None]]:
     return {
-        place: {name: _value(value) for name, value in (asdict(found) | {"needed": found.needed}).items()}
+        place: {
+            name: _value(value)
+            for name, value in (asdict(found) | {"needed": found.needed}).items()
+        }
         for (label, place), found in comparison.differences(metric).items()
         if label == row.method.label
     }
@@ -124,55 +156,88 @@ def _value(value: float) -> float | None:
 def _table(comparison: Comparison, metric: str) -> Iterator[str]:
     width = max(len(row.method.label) for row in comparison.rows) + 2
     places = [place for place in COMPARED if comparison.present(metric, place)]
-    heads = ["own", "others", *(head for place in places for head in (place, "difference", "p", "seeds"))]
+    heads = [
+        "own",
+        "others",
+        *(head for place in places for head in (place, "difference", "p", "seeds")),
+    ]
     rooms = [ROOM.get(head, 9) for head in heads]
     differences = comparison.differences(metric)
     yield NAMES[metric]
-    yield f"{'method':<{width}}" + "".join(f"{head:>{room}}" for head, room in zip(heads, rooms, strict=True))
+    yield f"{'method':<{width}}" + "".join(
+        f"{head:>{room}}" for head, room in zip(heads, rooms, strict=True)
+    )
     for row in comparison.rows:
         label = row.method.label
         cells = [percent(row.mean(metric, place)) for place in ("own", "others")]
         for place in places:
-            found = ("control", "", "") if label == comparison.control else shown(differences.get((label, place)))
+            found = (
+                ("control", "", "")
+                if label == comparison.control
+                else shown(differences.get((label, place)))
+            )
             cells += [percent(row.mean(metric, place)), *found]
-        yield f"{label:<{width}}" + "".join(f"{cell:>{room}}" for cell, room in zip(cells, rooms, strict=True))
+        yield f"{label:<{width}}" + "".join(
+            f"{cell:>{room}}" for cell, room in zip(cells, rooms, strict=True)
+        )
 
 
 def _basis(comparison: Comparison, metric: str) -> Iterator[str]:
     """Say what the means of a table rest on, and which differences miss some seeds."""
     scenario = comparison.rows[0].method.scenario
-    for words, place, names in (("Means", "own", scenario.members), ("Means of unseen", "unseen", scenario.held_out)):
+    for words, place, names in (
+        ("Means", "own", scenario.members),
+        ("Means of unseen", "unseen", scenario.held_out),
+    ):
         if comparison.present(metric, place):
             samples, rarest = _fewest(comparison.basis(metric, names))
             classes = f", {rarest} of the class that is rarest at one hospital" if rarest else ""
             yield f"{words} rest on {samples} test samples a seed{classes}."
     for (label, place), found in comparison.differences(metric).items():
         if found.seeds < len(comparison.seeds):
-            yield f"{label}, {place}: the difference is over {found.seeds} of {len(comparison.seeds)} seeds; others lack a value."
+            yield (
+                f"{label}, {place}: the difference is over {found.seeds} of "
+                f"{len(comparison.seeds)} seeds; others lack a value."
+            )
 
 
 def _fewest(bases: Sequence[Basis]) -> tuple[str, str]:
-    """Write how many test samples a seed has, and how many of the rarest class at the least; blank where that is not known."""
+    """Write how many test samples a seed has, and how many of the rarest class at the least;
+    blank where that is not known.
+    """
     counts = sorted({basis.samples for basis in bases})
     rarest = [basis.rarest for basis in bases if basis.rarest is not None]
-    return " to ".join(map(str, counts[:1] + counts[1:][-1:])), str(min(rarest)) if len(rarest) == len(bases) else ""
+    return " to ".join(map(str, counts[:1] + counts[1:][-1:])), str(min(rarest)) if len(
+        rarest
+    ) == len(bases) else ""
 
 
 def _costs(comparison: Comparison) -> Iterator[str]:
     width = max(len(row.method.label) for row in comparison.rows) + 2
     memory = [name for name in MEMORY if comparison.present(name, "mean")]
     heads = ["passes", "off", "teacher", "bytes", "seconds", *(NAMES[name] for name in memory)]
-    yield "work and memory: passes over the training data per hospital, teachers' forward passes as a share of sample-gradients"
+    yield (
+        "work and memory: passes over the training data per hospital, teachers' forward passes as "
+        "a share of sample-gradients"
+    )
     yield f"{'method':<{width}}" + "".join(f"{head:>16}" for head in heads)
     for row in comparison.rows:
         teacher = row.cost("forwards") / row.cost("samples") if row.cost("samples") else 0.0
-        cells = [f"{row.method.planned.passes:g}", off_budget(row), f"{teacher:.0%}" if teacher else ""]
+        cells = [
+            f"{row.method.planned.passes:g}",
+            off_budget(row),
+            f"{teacher:.0%}" if teacher else "",
+        ]
         cells += [size(int(row.cost("bytes"))), f"{row.cost('seconds'):.0f}"]
         cells += [percent(row.mean(name, "mean")) for name in memory]
         yield f"{row.method.label:<{width}}" + "".join(f"{cell:>16}" for cell in cells)
     yield ""
     for row in comparison.rows:
-        yield from wrap(f"{row.method.label}: {described(row.method.scenario.algorithm)}", WIDTH, subsequent_indent="    ")
+        yield from wrap(
+            f"{row.method.label}: {described(row.method.scenario.algorithm)}",
+            WIDTH,
+            subsequent_indent="    ",
+        )
 
 
 def _hospitals(comparison: Comparison) -> Iterator[str]:

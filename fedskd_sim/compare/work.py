@@ -1,6 +1,8 @@
-"""Carry out the runs of a comparison, several at once, each a `fedskd-sim launch --on memory` in a folder of its own.
+"""Carry out the runs of a comparison, several at once, each a `fedskd-sim launch --on memory` in a
+folder of its own.
 
-A run that has finished with the very same scenario is not run again; one that was interrupted is. Nothing else is remembered.
+A run that has finished with the very same scenario is not run again; one that was interrupted is.
+Nothing else is remembered.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ LOOK_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What came of a run: its folder, its exit code (0 is success) and, if it failed, its last words."""
+    """What came of a run: its folder, its exit code (0 is success) and, if it failed, its last
+    words.
+    """
 
     task: PlannedRun
     folder: Path
@@ -51,11 +55,13 @@ class Workshop:
     jobs: int
     stopped: Event = field(default_factory=Event)
     _lock: tuple[int, ...] = ()
-    """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison leaves is waited for."""
+    """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison
+    leaves is waited for."""
 
     @contextmanager
     def prepared(self, tasks: Sequence[PlannedRun]) -> Iterator[None]:
-        """Make the folder, or check that what is in it is this comparison's, and keep other comparisons from it meanwhile.
+        """Make the folder, or check that what is in it is this comparison's, and keep other
+        comparisons from it meanwhile.
 
         Raises:
             OutputNotEmpty: it holds something else, or runs of another scenario.
@@ -69,23 +75,37 @@ class Workshop:
             lock = (self.out / LOCK).open("w", encoding="utf-8")
         except OSError as error:
             fix = "give an --out that you may write to"
-            raise OutputNotWritable(f"{self.out} cannot be written: {error.strerror}", fix=fix) from error
+            raise OutputNotWritable(
+                f"{self.out} cannot be written: {error.strerror}", fix=fix
+            ) from error
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the processes that hold it, however they end
+                fcntl.flock(
+                    lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # ends with the processes that hold it, however they end
             except BlockingIOError as error:
                 fix = "wait until it has ended, or give another --out"
-                raise OutputNotWritable(f"another comparison, or a run of one, is at work in {self.out}", fix=fix) from error
+                raise OutputNotWritable(
+                    f"another comparison, or a run of one, is at work in {self.out}", fix=fix
+                ) from error
             for task in tasks:
                 file = self.folder(task) / "scenario.yaml"
                 if file.exists() and not _same(file, task):
                     text = f"{self.folder(task)} is a run of another scenario"
-                    raise OutputNotEmpty(text, fix="give another --out, or remove the runs that you no longer want")
+                    raise OutputNotEmpty(
+                        text, fix="give another --out, or remove the runs that you no longer want"
+                    )
             self._lock = (lock.fileno(),)
             yield
 
     def _check_names(self) -> None:
-        strange = {path.name for path in self.out.iterdir()} - {RUNS, LOCK, "compare.txt", "compare.json", "compare.html"}
+        strange = {path.name for path in self.out.iterdir()} - {
+            RUNS,
+            LOCK,
+            "compare.txt",
+            "compare.json",
+            "compare.html",
+        }
         if strange:
             text = f"{self.out} holds {', '.join(sorted(strange)[:3])}, which is no comparison's"
             raise OutputNotEmpty(text, fix="give another --out")
@@ -94,8 +114,11 @@ class Workshop:
         """Give the run folder of a task."""
         return self.out / PLACE.format(label=task.label, seed=task.scenario.seed)
 
-    def carry_out(self, tasks: Sequence[PlannedRun], done: Callable[[RunResult], object]) -> Iterator[RunResult]:
-        """Run what is not finished yet, ``jobs`` at a time, and yield all outcomes in the order in which they come.
+    def carry_out(
+        self, tasks: Sequence[PlannedRun], done: Callable[[RunResult], object]
+    ) -> Iterator[RunResult]:
+        """Run what is not finished yet, ``jobs`` at a time, and yield all outcomes in the order in
+        which they come.
 
         Args:
             tasks: the runs.
@@ -124,17 +147,33 @@ class Workshop:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f"{folder.name}.yaml"
         draft.write_text(task.text, encoding="utf-8")
-        command = [sys.executable, "-m", "fedskd_sim", "launch", str(draft), "--on", "memory", "--out", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "fedskd_sim",
+            "launch",
+            str(draft),
+            "--on",
+            "memory",
+            "--out",
+            str(folder),
+        ]
         command += ["--data", str(self.data)] if self.data else []
-        threads = {"OMP_NUM_THREADS": str(max(hospital.resources.cpu for hospital in task.scenario.hospitals))}
+        threads = {
+            "OMP_NUM_THREADS": str(
+                max(hospital.resources.cpu for hospital in task.scenario.hospitals)
+            )
+        }
         with subprocess.Popen(  # noqa: S603 - this program, with the arguments above
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **threads},
-            start_new_session=True, pass_fds=self._lock,
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **threads}, start_new_session=True, pass_fds=self._lock,
         ) as process:  # fmt: skip
             words = self._awaited(process)
         if not process.returncode:
             draft.unlink()
-        return RunResult(task, folder, process.returncode, "\n".join(words.splitlines()[-LAST_WORDS:]))
+        return RunResult(
+            task, folder, process.returncode, "\n".join(words.splitlines()[-LAST_WORDS:])
+        )
 
     def _awaited(self, process: subprocess.Popen[str]) -> str:
         while True:
@@ -146,7 +185,9 @@ class Workshop:
 
 
 def _same(file: Path, task: PlannedRun) -> bool:
-    """Tell whether a run's scenario is the task's; a key that it did not know yet has its default."""
+    """Tell whether a run's scenario is the task's; a key that it did not know yet has its
+    default.
+    """
     try:
         kept = load(file).scenario.model_dump(mode="json", by_alias=True)
     except FedskdError:

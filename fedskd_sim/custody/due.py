@@ -1,4 +1,6 @@
-"""Which records a scenario's run leaves, in which order, and what their digests must be equal to; known beforehand."""
+"""Which records a scenario's run leaves, in which order, and what their digests must be equal
+to; known beforehand.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from fedskd_sim.scenario import FML, Circulating, FedProto, Scenario
 from fedskd_sim.topology import Topology
 
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
-    "evaluation": ("evaluated",), "ensemble": ("evaluated",), "reduce": ("passed",), "gather": ("passed",)
+    "evaluation": ("evaluated",), "ensemble": ("evaluated",), "reduce": ("passed",),
+    "gather": ("passed",)
 }  # fmt: skip
 TRAINING = ("trained", "rolled_back", "passed")
 """The outcomes of all other kinds."""
@@ -31,7 +34,8 @@ class Mark(NamedTuple):
     def __str__(self) -> str:
         """Say it in words."""
         return (
-            f"the {self.kind.replace('_', '-')} of the model of {self.model!r} at {self.host!r}, round {self.round} hop {self.hop}"
+            f"the {self.kind.replace('_', '-')} of the model of {self.model!r} at {self.host!r}, "
+            f"round {self.round} hop {self.hop}"
         )
 
 
@@ -65,15 +69,19 @@ class Due:
         return {step.round: index for index, step in self._program() if step.action == "depart"}
 
     def origin(self, round_: int) -> Mark | None:
-        """Give the record whose digest is that of the own model as it sets out in a round; None where no record tells.
+        """Give the record whose digest is that of the own model as it sets out in a round; None
+        where no record tells.
 
-        A share of a sum, a model whose averaged weights go along, and a traveller that is kept apart from the home model have no
-        such record, nor has the home model once it was trained beside a visitor.
+        A share of a sum, a model whose averaged weights go along, and a traveller that is kept
+        apart from the home model have no such record, nor has the home model once it was trained
+        beside a visitor.
         """
         before = self.program.at(self.departures[round_] - 1)
         last = round_ == self.topology.evaluation_round
         prediction, algorithm = self.scenario.prediction, self.scenario.algorithm
-        if prediction.keeps_averaged or (last and (prediction.ensemble or prediction.model != "reconciled")):
+        if prediction.keeps_averaged or (
+            last and (prediction.ensemble or prediction.model != "reconciled")
+        ):
             return None
         if self.topology.pattern == "all_reduce":
             alone = Mark(round_ - 1, 0, "alone", self.host, self.host)

@@ -1,9 +1,11 @@
-"""Files that are whole or not there: how they are written, and what a file of weights and one of a commit look like.
+"""Files that are whole or not there: how they are written, and what a file of weights and one of a
+commit look like.
 
-A file of weights is ``MAGIC``, the length of its table (4 bytes, little-endian), the table of names, types and shapes as
-`fedskd_sim.messages.written` gives it, and the tensors' bytes in the table's order: from the table on exactly the bytes whose
-digest is its name. A commit is one line ``fedskd-sim commit 1 SHA256`` and JSON, of which that is the checksum. Both are limited
-before anything is made from them, and what is read is never executed.
+A file of weights is ``MAGIC``, the length of its table (4 bytes, little-endian), the table of
+names, types and shapes as `fedskd_sim.messages.written` gives it, and the tensors' bytes in the
+table's order: from the table on exactly the bytes whose digest is its name. A commit is one line
+``fedskd-sim commit 1 SHA256`` and JSON, of which that is the checksum. Both are limited before
+anything is made from them, and what is read is never executed.
 """
 
 from __future__ import annotations
@@ -19,12 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from fedskd_sim.errors import DigestMismatch, OutputNotWritable, RunUnreadable, Where
-from fedskd_sim.messages import ITEM_BYTES, Buffer, Fingerprint, Spec, TensorSpec, Weights, bytes_of, spec, written
+from fedskd_sim.messages import (
+    ITEM_BYTES,
+    Buffer,
+    Fingerprint,
+    Spec,
+    TensorSpec,
+    Weights,
+    bytes_of,
+    spec,
+    written,
+)
 
 MAGIC = b"fedskdW1"
 DRAFT = ".draft"
 TABLE_LIMIT = COMMIT_LIMIT = 1 << 20
-"""Bytes of a table and of a commit: what is made from so much needs less than 64 MiB, whatever it holds."""
+"""Bytes of a table and of a commit: what is made from so much needs less than 64 MiB, whatever it
+holds."""
 _LENGTH = 4
 _AXES, _SIZE_LIMIT = 16, 1 << 48
 _HEAD = 85
@@ -36,10 +49,12 @@ Part = bytes | bytearray | memoryview
 
 
 def write(file: Path, parts: Iterable[Part]) -> None:
-    """Write a file beside its place, wait until the disk has it, and only then give it its name; `settle` its folder afterwards.
+    """Write a file beside its place, wait until the disk has it, and only then give it its name;
+    `settle` its folder afterwards.
 
     Raises:
-        OutputNotWritable: there is no room, or it may not be written; what had the name before is untouched.
+        OutputNotWritable: there is no room, or it may not be written; what had the name before is
+            untouched.
 
     """
     draft = file.with_name(file.name + DRAFT)
@@ -71,7 +86,10 @@ def settle(path: Path) -> None:
 def unwritable(path: Path, error: OSError) -> OutputNotWritable:
     """Say in words why something could not be written."""
     reason = (error.strerror or str(error)).lower()
-    return OutputNotWritable(f"{path} cannot be written: {reason}", fix="make room where the run folder is, and go on from there")
+    return OutputNotWritable(
+        f"{path} cannot be written: {reason}",
+        fix="make room where the run folder is, and go on from there",
+    )
 
 
 def length(file: Path) -> int:
@@ -84,18 +102,26 @@ def length(file: Path) -> int:
 
 
 def packed(weights: Weights) -> list[Part]:
-    """Give the parts of a file of weights; raises ValueError for a table that could not be read again."""
+    """Give the parts of a file of weights; raises ValueError for a table that could not be read
+    again.
+    """
     table = written(spec(weights))
     if len(table) > TABLE_LIMIT or _table(table) != spec(weights):
         raise ValueError("tensors whose names no file can hold")
-    return [MAGIC, len(table).to_bytes(_LENGTH, "little"), table, *(buffer.data for buffer in weights.values())]
+    return [
+        MAGIC,
+        len(table).to_bytes(_LENGTH, "little"),
+        table,
+        *(buffer.data for buffer in weights.values()),
+    ]
 
 
 def unpacked(file: Path, digest: str) -> Weights:
     """Read a file of weights; every tensor has memory of its own that nobody changes (``bytes``).
 
     Raises:
-        RunUnreadable: it is not there, cut or no such file. No more than its size is ever allocated.
+        RunUnreadable: it is not there, cut or no such file. No more than its size is ever
+            allocated.
         DigestMismatch: its contents are not what its name says.
 
     """
@@ -118,12 +144,16 @@ def unpacked(file: Path, digest: str) -> Weights:
     except OSError as error:
         raise _damaged(file, error.strerror or str(error)) from error
     if mark.text() != digest:
-        raise DigestMismatch(f"{file} holds weights with the digest {mark.text()}", fix=_FIX, where=Where(str(file)))
+        raise DigestMismatch(
+            f"{file} holds weights with the digest {mark.text()}", fix=_FIX, where=Where(str(file))
+        )
     return found
 
 
 def sealed(values: Any) -> list[Part]:
-    """Give the parts of a commit; raises ValueError for one that is too large: what grows belongs into weights."""
+    """Give the parts of a commit; raises ValueError for one that is too large: what grows
+    belongs into weights.
+    """
     body = json.dumps(values, separators=(",", ":")).encode()
     if len(body) > COMMIT_LIMIT:
         raise ValueError(f"a commit of {len(body)} bytes, and {COMMIT_LIMIT} are the limit")
@@ -153,7 +183,11 @@ def unsealed(file: Path) -> Any:
 def _opened(head: bytes, size: int, file: Path) -> int:
     """Give the length of the table that a file promises, if it may have it."""
     promised = int.from_bytes(head[len(MAGIC) :], "little")
-    if len(head) < len(MAGIC) + _LENGTH or not head.startswith(MAGIC) or promised > min(TABLE_LIMIT, size - len(head)):
+    if (
+        len(head) < len(MAGIC) + _LENGTH
+        or not head.startswith(MAGIC)
+        or promised > min(TABLE_LIMIT, size - len(head))
+    ):
         raise _damaged(file, "it does not begin as a file of weights")
     return promised
 
@@ -164,7 +198,9 @@ def _table(text: bytes) -> Spec | None:
     try:
         for row in text.decode().split("\n")[:-1]:
             name, dtype, shape = row.rsplit("|", 2)
-            sizes = tuple(int(part) for part in shape.strip("()").replace(",", " ").split(maxsplit=_AXES))
+            sizes = tuple(
+                int(part) for part in shape.strip("()").replace(",", " ").split(maxsplit=_AXES)
+            )
             if dtype not in ITEM_BYTES or not all(0 <= size < _SIZE_LIMIT for size in sizes):
                 return None
             found[name] = TensorSpec(dtype, sizes)

@@ -15,24 +15,30 @@ from fedskd_sim.records import Record
 from fedskd_sim.scenario import Scenario
 
 _TYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16",
-    "I8": "int8", "U8": "uint8", "BOOL": "bool",
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 LAST = "last/"
-"""What stands before the names of a finished model's tensors, where it travels behind the one that predicts."""
+"""What stands before the names of a finished model's tensors, where it travels behind the one that
+predicts."""
 
 
 class Claim(NamedTuple):
-    """What records say of a file: by itself, or joined with the other with which it travelled, it has a digest ('': nothing)."""
+    """What records say of a file: by itself, or joined with the other with which it travelled,
+    it has a digest ('': nothing).
+    """
 
     file: str
     digest: str
     parts: tuple[tuple[str, str], ...]
-    """Names of files, each with the hospital whose model is in it; the tensors of the second have `LAST` before their names."""
+    """Names of files, each with the hospital whose model is in it; the tensors of the second have
+    `LAST` before their names."""
 
 
 class Finals:
-    """The files in ``weights``; counts those that are equal to what records say, and those of which that is unknown."""
+    """The files in ``weights``; counts those that are equal to what records say, and those of
+    which that is unknown.
+    """
 
     def __init__(self, run: Path, scenario: Scenario, tables: Mapping[str, Spec]) -> None:
         """Read nothing yet; ``tables`` are those of `fedskd_sim.custody.verify.verify`."""
@@ -63,7 +69,11 @@ class Finals:
             found = digest(self._joined(claim))
         except (ValueError, KeyError, safetensors.SafetensorError) as error:
             return str(error)
-        return "" if found == claim.digest else f"their digest is {found}, and records say {claim.digest}"
+        return (
+            ""
+            if found == claim.digest
+            else f"their digest is {found}, and records say {claim.digest}"
+        )
 
     def _claims(self, said: Mapping[str, str], homes: Mapping[str, str]) -> Iterator[Claim]:
         """Say for every file that a run may leave which digest it must have."""
@@ -75,7 +85,9 @@ class Finals:
             behind = ((f"{name}.ensemble.{name}.safetensors", name),) if prediction.ensemble else ()
             yield Claim(shown[0], mark, (shown, *behind))
             if travels:
-                yield Claim(f"{name}.safetensors", homes.get(name, ""), ((f"{name}.safetensors", name),))
+                yield Claim(
+                    f"{name}.safetensors", homes.get(name, ""), ((f"{name}.safetensors", name),)
+                )
             elif kept:
                 yield Claim(f"{name}.traveller.safetensors", "", ())
             for host in members if prediction.ensemble else ():
@@ -85,30 +97,46 @@ class Finals:
     def _joined(self, claim: Claim) -> Weights:
         found: dict[str, Buffer] = {}
         for (file, model), prefix in zip(claim.parts, ("", LAST), strict=False):
-            found |= {prefix + name: buffer for name, buffer in self._read(self._folder / file, self._tables[model]).items()}
+            found |= {
+                prefix + name: buffer
+                for name, buffer in self._read(self._folder / file, self._tables[model]).items()
+            }
         return found
 
     def _read(self, file: Path, table: Spec) -> Weights:
-        """Read a file's tensors in the order of a table; raises ValueError, KeyError or SafetensorError."""
+        """Read a file's tensors in the order of a table; raises ValueError, KeyError or
+        SafetensorError.
+        """
         found = dict(safetensors.deserialize(file.read_bytes()))
         if found.keys() != table.keys():
             raise ValueError("it has other tensors than the network")
         return {
-            name: Buffer(_TYPES[found[name]["dtype"]], tuple(found[name]["shape"]), bytes(found[name]["data"])) for name in table
+            name: Buffer(
+                _TYPES[found[name]["dtype"]],
+                tuple(found[name]["shape"]),
+                bytes(found[name]["data"]),
+            )
+            for name in table
         }
 
 
 def _said(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the digest under which each model was evaluated, and that of its home model after the last homecoming."""
+    """Give the digest under which each model was evaluated, and that of its home model after the
+    last homecoming.
+    """
     said: dict[str, str] = {}
     homes: dict[str, tuple[int, str]] = {}
     for record in records:
         if record.kind == "evaluation" and record.hop:
             said[record.model] = record.digest_in
         elif record.kind == "homecoming":
-            homes[record.model] = max(homes.get(record.model, (0, "")), (record.round, record.digest_out))
+            homes[record.model] = max(
+                homes.get(record.model, (0, "")), (record.round, record.digest_out)
+            )
     return said, {name: mark for name, (_, mark) in homes.items()}
 
 
 def _broken(text: str, file: Path) -> ChainBroken:
-    return ChainBroken(text, fix="restore the file from a copy, or run the scenario again", where=Where(str(file)))
+    return ChainBroken(
+        text, fix="restore the file from a copy, or run the scenario again", where=Where(str(file))
+    )

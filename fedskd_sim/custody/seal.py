@@ -1,8 +1,10 @@
-"""The seal of a run that has ended well: ``seal.json`` in its folder, the SHA-256 of every file of its results.
+"""The seal of a run that has ended well: ``seal.json`` in its folder, the SHA-256 of every file of
+its results.
 
-Records say of every model with which digest it came and went, and nothing of their own measures. So the launcher notes at
-the end of a run what its files are. Whoever can change the files can change the seal as well: against that it is signed, with a
-key of one's own and the tools that sign files (docs/reliability.md).
+Records say of every model with which digest it came and went, and nothing of their own measures. So
+the launcher notes at the end of a run what its files are. Whoever can change the files can change
+the seal as well: against that it is signed, with a key of one's own and the tools that sign files
+(docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -20,8 +22,16 @@ from fedskd_sim.errors import ChainBroken, OutputNotWritable, RunUnreadable, Whe
 from fedskd_sim.records import NO_OTHER_KEYS
 
 FILE = "seal.json"
-SEALED = ("scenario.yaml", "environment.json", "records/*", "weights/*", "samples/*", "predictions/*")
-"""What a run has learned and from what; reports are made from it again at any time, and logs may go on after the end."""
+SEALED = (
+    "scenario.yaml",
+    "environment.json",
+    "records/*",
+    "weights/*",
+    "samples/*",
+    "predictions/*",
+)
+"""What a run has learned and from what; reports are made from it again at any time, and logs may go
+on after the end."""
 FIX = "this is not what the run ended with: restore the file from a copy, or run the scenario again"
 
 
@@ -52,7 +62,9 @@ def seal(run: Path) -> Seal:
         draft.replace(run / FILE)
     except OSError as error:
         fix = "give a run folder that you may write to"
-        raise OutputNotWritable(f"{run / FILE} cannot be written: {error.strerror}", fix=fix) from error
+        raise OutputNotWritable(
+            f"{run / FILE} cannot be written: {error.strerror}", fix=fix
+        ) from error
     return made
 
 
@@ -76,7 +88,9 @@ def breaks(run: Path, sealed: Seal) -> Iterator[ChainBroken]:
         elif name not in sealed.files:
             yield ChainBroken("foreign: the run was sealed without this file", fix=FIX, where=where)
         elif _sum(there[name]) != sealed.files[name]:
-            yield ChainBroken("altered: the run was sealed with other bytes in it", fix=FIX, where=where)
+            yield ChainBroken(
+                "altered: the run was sealed with other bytes in it", fix=FIX, where=where
+            )
 
 
 def _files(run: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """One hospital's custody on disk: weights by digest, and commits that say which of them are what.
 
-A commit is written after all weights that it names are safe, and its name appears in one step; so whatever is cut, the last commit
-that was whole is still there. The folder holds ``commit-NNNNNNNN.json``, ``models/DIGEST`` and nothing that no kept commit names.
+A commit is written after all weights that it names are safe, and its name appears in one step; so
+whatever is cut, the last commit that was whole is still there. The folder holds
+``commit-NNNNNNNN.json``, ``models/DIGEST`` and nothing that no kept commit names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedskd_sim.custody.files import DRAFT, length, packed, sealed, settle, unpacked, unsealed, unwritable, write
+from fedskd_sim.custody.files import (
+    DRAFT,
+    length,
+    packed,
+    sealed,
+    settle,
+    unpacked,
+    unsealed,
+    unwritable,
+    write,
+)
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.messages import Weights
 
@@ -28,7 +39,8 @@ class Commit(NamedTuple):
     """Everything from which a hospital goes on."""
 
     identity: Mapping[str, str]
-    """What must be the same when it goes on: scenario, versions, device; looked at by whoever resumes."""
+    """What must be the same when it goes on: scenario, versions, device; looked at by whoever
+    resumes."""
     machine: Mapping[str, Any]
     """The state of the protocol's machine."""
     numbers: Mapping[str, Any]
@@ -49,12 +61,16 @@ class Commit(NamedTuple):
 
 
 class Store:
-    """The custody of one hospital; one process at a time has it. Its methods belong to one thread."""
+    """The custody of one hospital; one process at a time has it. Its methods belong to one
+    thread.
+    """
 
     def __init__(self, folder: Path, keep: int = KEPT) -> None:
-        """Make the folder or go on with what is in it; what a dead process did not finish is removed.
+        """Make the folder or go on with what is in it; what a dead process did not finish is
+        removed.
 
-        Where commits are `damaged`, that is only its drafts: somebody may want to look at the rest until there is a new commit.
+        Where commits are `damaged`, that is only its drafts: somebody may want to look at the rest
+        until there is a new commit.
 
         Args:
             folder: the hospital's own, ``RUN/custody/NAME``.
@@ -79,7 +95,9 @@ class Store:
         except OSError as error:
             self._lock.close()
             fix = "wait until that process has ended, or stop it"
-            raise OutputNotWritable(f"another process writes {folder}, or it can have no lock", fix=fix) from error
+            raise OutputNotWritable(
+                f"another process writes {folder}, or it can have no lock", fix=fix
+            ) from error
         self._good: dict[int, Commit] = {}
         self._found = sorted(self._numbers(), reverse=True)
         self._next = max(self._found, default=0) + 1
@@ -110,14 +128,16 @@ class Store:
         return unpacked(self._place(digest), digest)
 
     def write(self, commit: Commit, weights: Mapping[str, Weights]) -> None:
-        """Make a commit safe; when this returns, it survives a power cut. What it replaces stays until `doomed` is removed.
+        """Make a commit safe; when this returns, it survives a power cut. What it replaces stays
+        until `doomed` is removed.
 
         Args:
             commit: names its weights by digest.
             weights: those of them, by digest, that may not be `safe` yet; others are not looked at.
 
         Raises:
-            OutputNotWritable: there is no room, or the folder cannot be written. The commit before this one still stands.
+            OutputNotWritable: there is no room, or the folder cannot be written. The commit before
+                this one still stands.
             ValueError: it cannot be written as it is.
 
         """
@@ -129,14 +149,18 @@ class Store:
             self.safe.update(fresh)
         sizes = {digest: length(self._place(digest)) for digest in sorted(commit.named)}
         if -1 in sizes.values():
-            raise OutputNotWritable(f"somebody else has removed files of {self.folder}", fix="leave a run's custody alone")
+            raise OutputNotWritable(
+                f"somebody else has removed files of {self.folder}",
+                fix="leave a run's custody alone",
+            )
         number, self._next = self._next, self._next + 1
         write(self._file(number), sealed({"commit": commit._asdict(), "sizes": sizes}))
         settle(self.folder)
         self._good[number] = commit
 
     def doomed(self, spared: Collection[str] = ()) -> list[Path]:
-        """Say which files no commit that is kept needs, nor ``spared`` names; from now on they do not count as safe.
+        """Say which files no commit that is kept needs, nor ``spared`` names; from now on they do
+        not count as safe.
 
         Raises:
             OutputNotWritable: the folder is gone.
@@ -144,10 +168,16 @@ class Store:
         """
         for number in sorted(self._good)[: -self._keep]:
             del self._good[number]
-        self.safe.intersection_update({*spared, *(digest for commit in self._good.values() for digest in commit.named)})
+        self.safe.intersection_update(
+            {*spared, *(digest for commit in self._good.values() for digest in commit.named)}
+        )
         try:
             old = [self._file(number) for number in self._numbers() if number not in self._good]
-            return [*old, *self._drafts(), *(file for file in (self.folder / MODELS).iterdir() if file.name not in self.safe)]
+            return [
+                *old,
+                *self._drafts(),
+                *(file for file in (self.folder / MODELS).iterdir() if file.name not in self.safe),
+            ]
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -172,7 +202,9 @@ class Store:
         return self.folder / f"commit-{number:08}.json"
 
     def _place(self, digest: str) -> Path:
-        """Give the file of weights; raises RunUnreadable for a digest that is none, which could lead anywhere."""
+        """Give the file of weights; raises RunUnreadable for a digest that is none, which could
+        lead anywhere.
+        """
         if not _DIGEST.fullmatch(digest):
             raise RunUnreadable(f"{digest[:80]!r} is no digest", where=Where(str(self.folder)))
         return self.folder / MODELS / digest
@@ -192,19 +224,32 @@ class Store:
         values = unsealed(file)
         try:
             commit, sizes = _commit(**values["commit"]), values["sizes"]
-            wrong = [digest for digest in commit.named if length(self._place(digest)) != sizes[digest]]
+            wrong = [
+                digest for digest in commit.named if length(self._place(digest)) != sizes[digest]
+            ]
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise RunUnreadable("this is no commit: a field is missing or wrong", where=Where(str(file))) from error
+            raise RunUnreadable(
+                "this is no commit: a field is missing or wrong", where=Where(str(file))
+            ) from error
         if wrong:
-            raise RunUnreadable(f"the weights {wrong[0]} that it names are missing or cut", where=Where(str(file)))
+            raise RunUnreadable(
+                f"the weights {wrong[0]} that it names are missing or cut", where=Where(str(file))
+            )
         return commit
 
     def _secure(self) -> None:
-        """Make sure that the disk has what a dead process has left, and remove what it did not finish."""
+        """Make sure that the disk has what a dead process has left, and remove what it did not
+        finish.
+        """
         self.safe = {digest for commit in self._good.values() for digest in commit.named}
         for path in (*map(self._file, self._good), *map(self._place, sorted(self.safe))):
             settle(path)
-        for folder in (self.folder / MODELS, self.folder, self.folder.parent, self.folder.parent.parent):
+        for folder in (
+            self.folder / MODELS,
+            self.folder,
+            self.folder.parent,
+            self.folder.parent.parent,
+        ):
             settle(folder)
         self.remove(self._drafts() if self.damaged else self.doomed())
 
@@ -217,6 +262,8 @@ def _commit(**values: Any) -> Commit:
             raise TypeError(part)
     words = (*commit.identity.values(), *commit.named)
     counts = (commit.records, commit.lines)
-    if not all(isinstance(word, str) for word in words) or not all(type(count) is int and count >= 0 for count in counts):
+    if not all(isinstance(word, str) for word in words) or not all(
+        type(count) is int and count >= 0 for count in counts
+    ):
         raise TypeError(words)
     return commit

@@ -1,10 +1,13 @@
-"""The proof that a run's records and weights are whole: every step has one record, and every model the bytes with which it left.
+"""The proof that a run's records and weights are whole: every step has one record, and every model
+the bytes with which it left.
 
-What is proven: each file in ``records`` has exactly the records that the scenario's program leaves, in order, to its end or as far
-as the run got; where a model or a sum arrives it has the digest with which it left the stop before, and where it sets out, that of
-the home model wherever a record tells it (`fedskd_sim.custody.due.Due.origin`); each file in ``weights`` has the digest under which
-its model was evaluated. Measures, counts of samples and steps, and reasons have no digest of their own: that nobody has
-changed them since the run ended well is what its seal says (`fedskd_sim.custody.seal`).
+What is proven: each file in ``records`` has exactly the records that the scenario's program leaves,
+in order, to its end or as far as the run got; where a model or a sum arrives it has the digest with
+which it left the stop before, and where it sets out, that of the home model wherever a record tells
+it (`fedskd_sim.custody.due.Due.origin`); each file in ``weights`` has the digest under which its
+model was evaluated. Measures, counts of samples and steps, and reasons have no digest of their own:
+that nobody has changed them since the run ended well is what its seal says
+(`fedskd_sim.custody.seal`).
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")
-FIX = "what stands there is not what this run has left: restore the file from a copy, or run the scenario again"
+FIX = (
+    "what stands there is not what this run has left: restore the file from a copy, or run the "
+    "scenario again"
+)
 
 
 class Verdict(NamedTuple):
@@ -65,16 +71,20 @@ class FoundRecord(NamedTuple):
 
 
 def verify(
-    run: Path, scenario: Scenario | None = None, tables: Mapping[str, Spec] | None = None, ended: Collection[str] = ()
+    run: Path,
+    scenario: Scenario | None = None,
+    tables: Mapping[str, Spec] | None = None,
+    ended: Collection[str] = (),
 ) -> Verdict:
     """Prove that what a run has left is whole, or find the first break.
 
     Args:
         run: the run folder.
         scenario: the run's, where that is known: the one in the folder is then not read.
-        tables: tensors of each hospital's model in the order of its network, which files of weights do not keep; without them
-            these files are not compared.
-        ended: hospitals that are known to have finished their program; whoever has left weights has, too.
+        tables: tensors of each hospital's model in the order of its network, which files of weights
+            do not keep; without them these files are not compared.
+        ended: hospitals that are known to have finished their program; whoever has left weights
+            has, too.
 
     Raises:
         RunUnreadable: it is no run folder, has no records, or its seal is damaged.
@@ -82,7 +92,10 @@ def verify(
 
     """
     if not (run / "scenario.yaml").is_file() or not any(run.glob("records/*.jsonl")):
-        raise RunUnreadable(f"{run} has no scenario or no records", fix="give the folder that 'fedskd-sim launch' named")
+        raise RunUnreadable(
+            f"{run} has no scenario or no records",
+            fix="give the folder that 'fedskd-sim launch' named",
+        )
     proof = _Proof(run, scenario or load(run / "scenario.yaml").scenario, ended)
     breaks = [*proof.strangers(), *proof.lines(), *proof.gaps(), *proof.chain()]
     finals = Finals(run, proof.scenario, tables or {})
@@ -93,7 +106,15 @@ def verify(
         breaks = [((proof.topology.behind, 1), error) for error in seal.breaks(run, sealed)]
     first = min(breaks, key=lambda one: one[0])[1] if breaks else None
     counts = sum(map(len, proof.found.values())), sum(len(due.steps) for due in proof.due.values())
-    return Verdict(first, *counts, proof.links, proof.begins, finals.equal, finals.unknown, len(sealed.files) if sealed else 0)
+    return Verdict(
+        first,
+        *counts,
+        proof.links,
+        proof.begins,
+        finals.equal,
+        finals.unknown,
+        len(sealed.files) if sealed else 0,
+    )
 
 
 Found = tuple[tuple[int, int], ChainBroken]
@@ -104,7 +125,14 @@ class _Proof:
     def __init__(self, run: Path, scenario: Scenario, ended: Collection[str]) -> None:
         self.run, self.scenario, self.topology = run, scenario, Topology.of(scenario)
         self.due = {name: Due(scenario, self.topology, name) for name in scenario.names}
-        self.ended = {*ended, *(name for name in scenario.names if (run / "weights" / f"{name}.safetensors").exists())}
+        self.ended = {
+            *ended,
+            *(
+                name
+                for name in scenario.names
+                if (run / "weights" / f"{name}.safetensors").exists()
+            ),
+        }
         self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
         self.links = self.begins = 0
 
@@ -116,7 +144,10 @@ class _Proof:
         """Find files of hospitals that the scenario does not have."""
         for file in sorted(self.run.glob("records/*")):
             if file.suffix != ".jsonl" or file.stem not in self.due:
-                yield (0, 0), _broken("foreign: the scenario has no such hospital", Where(str(file)))
+                yield (
+                    (0, 0),
+                    _broken("foreign: the scenario has no such hospital", Where(str(file))),
+                )
 
     def lines(self) -> Iterator[Found]:
         """Compare every file with what is due, line by line; gives the first break of each."""
@@ -140,29 +171,58 @@ class _Proof:
                     break
                 self.found[name][mark(record)] = FoundRecord(record, where)
 
-    def _compare(self, entry: FoundRecord, expected: Mark | None, due: Due, rest: list[bytes]) -> None:
-        """Raise for a record that is not the one that is due, or whose fields are not this scenario's."""
+    def _compare(
+        self, entry: FoundRecord, expected: Mark | None, due: Due, rest: list[bytes]
+    ) -> None:
+        """Raise for a record that is not the one that is due, or whose fields are not this
+        scenario's.
+        """
         record, found = entry.record, mark(entry.record)
         if found != expected:
             before = self.found[due.host].get(found)
             if before:
-                raise _broken(f"doubled: {found} stands in line {before.where.line} already", entry.where)
+                raise _broken(
+                    f"doubled: {found} stands in line {before.where.line} already", entry.where
+                )
             if found not in due.steps:
-                raise _broken(f"foreign: the run has no {str(found).removeprefix('the ')}", entry.where)
+                raise _broken(
+                    f"foreign: the run has no {str(found).removeprefix('the ')}", entry.where
+                )
             later = any(_marked(line) == expected for line in rest)
-            raise _broken(f"{'swapped' if later else 'missing'}: {expected} should stand before {found}", entry.where)
+            raise _broken(
+                f"{'swapped' if later else 'missing'}: {expected} should stand before {found}",
+                entry.where,
+            )
         given = (record.scenario, record.seed, record.architecture)
-        wanted = (self.scenario.name, self.scenario.seed, self.scenario.architecture(record.model).name)
+        wanted = (
+            self.scenario.name,
+            self.scenario.seed,
+            self.scenario.architecture(record.model).name,
+        )
         if given != wanted:
-            raise _broken(f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)", entry.where)
+            raise _broken(
+                f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)",
+                entry.where,
+            )
         at_home = record.hop == 0 or record.kind == "ensemble"
-        if bool(record.digest_in) == at_home or bool(record.digest_out) == (at_home and record.outcome == "evaluated"):
-            raise _broken(f"altered: {found} has digests where there are none, or none where there are", entry.where)
-        if not all(_DIGEST.fullmatch(text) for text in (record.digest_in, record.digest_out) if text):
+        if bool(record.digest_in) == at_home or bool(record.digest_out) == (
+            at_home and record.outcome == "evaluated"
+        ):
+            raise _broken(
+                f"altered: {found} has digests where there are none, or none where there are",
+                entry.where,
+            )
+        if not all(
+            _DIGEST.fullmatch(text) for text in (record.digest_in, record.digest_out) if text
+        ):
             raise _broken("altered: a digest that is none", entry.where)
         if record.outcome not in OUTCOMES.get(record.kind, TRAINING):
             raise _broken(f"altered: {found} was not {record.outcome}", entry.where)
-        taken = record.outcome == "passed" and record.kind == "homecoming" and not self.scenario.prediction.keeps_averaged
+        taken = (
+            record.outcome == "passed"
+            and record.kind == "homecoming"
+            and not self.scenario.prediction.keeps_averaged
+        )
         same = taken or record.kind in ("evaluation", "gather")
         if same and record.digest_in != record.digest_out:
             raise _broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
@@ -170,7 +230,9 @@ class _Proof:
     def gaps(self) -> Iterator[Found]:
         """Find records that must be there, since others are that came after them."""
         reached = {
-            name: (len(due.program), Where(f"{name!r} has finished")) for name, due in self.due.items() if name in self.ended
+            name: (len(due.program), Where(f"{name!r} has finished"))
+            for name, due in self.due.items()
+            if name in self.ended
         }
         for entry in (entry for some in self.found.values() for entry in some.values()):
             record = entry.record
@@ -188,7 +250,13 @@ class _Proof:
             for number, (wanted, index) in enumerate(self.due[name].steps.items(), 1):
                 if index < step and wanted not in self.found[name]:
                     where = Where(str(self.run / "records" / f"{name}.jsonl"), number)
-                    yield wanted[:2], _broken(f"missing: {wanted} is not here, though what came later is ({since})", where)
+                    yield (
+                        wanted[:2],
+                        _broken(
+                            f"missing: {wanted} is not here, though what came later is ({since})",
+                            where,
+                        ),
+                    )
                     break
 
     def chain(self) -> Iterator[Found]:
@@ -203,8 +271,14 @@ class _Proof:
                 elif before.record.digest_out == entry.record.digest_in:
                     self.links += 1
                 else:
-                    digests = f"{entry.record.digest_in}, and left with {before.record.digest_out} ({before.where})"
-                    yield found[:2], _broken(f"altered: {found} arrived with the digest {digests}", entry.where)
+                    digests = (
+                        f"{entry.record.digest_in}, and left with {before.record.digest_out} "
+                        f"({before.where})"
+                    )
+                    yield (
+                        found[:2],
+                        _broken(f"altered: {found} arrived with the digest {digests}", entry.where),
+                    )
 
     def _before(self, found: Mark) -> FoundRecord | None:
         """Give the record of the stop before one, if it is known which that is, and it is there."""
@@ -212,7 +286,9 @@ class _Proof:
             origin = self.due[found.model].origin(found.round)
             return self.found[found.model].get(origin) if origin else None
         stop = self.topology.stop(found.model, found.round, found.hop - 1)
-        return self.found[stop.host].get(Mark(stop.round, stop.hop, stop.kind, stop.host, stop.model))
+        return self.found[stop.host].get(
+            Mark(stop.round, stop.hop, stop.kind, stop.host, stop.model)
+        )
 
 
 def _stop(record: Record) -> Stop:

@@ -1,4 +1,6 @@
-"""Commits beside the work: whoever has something to keep hands it over and goes on; it hears when the disk has it."""
+"""Commits beside the work: whoever has something to keep hands it over and goes on; it hears
+when the disk has it.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ from fedskd_sim.messages import Weights, digest, fixed, lasting
 
 
 class Held(NamedTuple):
-    """Weights with their digest, where that is known: then they are not looked at if the disk has them."""
+    """Weights with their digest, where that is known: then they are not looked at if the disk
+    has them.
+    """
 
     weights: Weights
     digest: str = ""
 
 
 class Snapshot(NamedTuple):
-    """What is to be kept; see `fedskd_sim.custody.store.Commit`, which has digests in place of the weights."""
+    """What is to be kept; see `fedskd_sim.custody.store.Commit`, which has digests in place of
+    the weights.
+    """
 
     identity: Mapping[str, str]
     machine: Mapping[str, Any]
@@ -33,11 +39,13 @@ class Snapshot(NamedTuple):
 
 
 class Writer:
-    """Writes the newest of what it was given: one that comes while another is written replaces those that wait.
+    """Writes the newest of what it was given: one that comes while another is written replaces
+    those that wait.
 
-    ``commit`` may be called by several threads and never waits for the disk. What may change is taken at once: buffers that are
-    not ``bytes`` are hashed and, unless the disk has them, copied before it returns. Weights all of ``bytes`` are looked at once
-    only, as long as every snapshot has the same object.
+    ``commit`` may be called by several threads and never waits for the disk. What may change is
+    taken at once: buffers that are not ``bytes`` are hashed and, unless the disk has them, copied
+    before it returns. Weights all of ``bytes`` are looked at once only, as long as every snapshot
+    has the same object.
     """
 
     def __init__(self, store: Store, records: Path, failed: Callable[[FedskdError], None]) -> None:
@@ -46,7 +54,8 @@ class Writer:
         Args:
             store: is this thread's from now on.
             records: the hospital's records, which are made safe before the commit that counts them.
-            failed: is told by that thread what could not be written; later commits are tried all the same.
+            failed: is told by that thread what could not be written; later commits are tried all
+                the same.
 
         """
         self._store, self._records, self._failed = store, records, failed
@@ -62,20 +71,27 @@ class Writer:
         self._thread.start()
 
     def commit(self, snapshot: Snapshot, then: Callable[[], None]) -> Commit:
-        """Keep a snapshot; ``then`` is called by the writing thread, in the order of the commits, once this or a newer one is safe.
+        """Keep a snapshot; ``then`` is called by the writing thread, in the order of the commits,
+        once this or a newer one is safe.
 
         It must not raise. After `close` nothing is written any more, and nobody called.
 
         Returns:
-            What is going to be written, with the digests of all weights: whoever gives these back saves taking them again.
+            What is going to be written, with the digests of all weights: whoever gives these back
+            saves taking them again.
 
         """
         with self._turn:
             known: dict[int, Held] = {}
-            learner = {name: self._taken(Held(weights), known) for name, weights in snapshot.learner.items()}
+            learner = {
+                name: self._taken(Held(weights), known)
+                for name, weights in snapshot.learner.items()
+            }
             models = {number: self._taken(held, known) for number, held in snapshot.models.items()}
             self._known = {place: held for place, held in known.items() if lasting(held.weights)}
-            self._newest = commit = Commit(**{**snapshot._asdict(), "learner": learner, "models": models})
+            self._newest = commit = Commit(
+                **{**snapshot._asdict(), "learner": learner, "models": models}
+            )
             self._waiting.append(then)
             self._forget()
             self._turn.notify()
@@ -89,7 +105,9 @@ class Writer:
         self._thread.join()
 
     def _taken(self, held: Held, known: dict[int, Held]) -> str:
-        """Give the digest of weights, which are kept until the disk has them; ``known`` is of this snapshot."""
+        """Give the digest of weights, which are kept until the disk has them; ``known`` is of
+        this snapshot.
+        """
         before = known.get(id(held.weights)) or self._known.get(id(held.weights))
         mark = held.digest or (before.digest if before else digest(held.weights))
         known[id(held.weights)] = Held(held.weights, mark)
@@ -98,9 +116,15 @@ class Writer:
         return mark
 
     def _forget(self) -> None:
-        """Let go of copies that neither the newest commit needs nor one that is being written or could not be."""
+        """Let go of copies that neither the newest commit needs nor one that is being written or
+        could not be.
+        """
         needed = self._needed | (self._newest.named if self._newest else frozenset())
-        self._copies = {mark: weights for mark, weights in self._copies.items() if mark in needed and mark not in self._store.safe}
+        self._copies = {
+            mark: weights
+            for mark, weights in self._copies.items()
+            if mark in needed and mark not in self._store.safe
+        }
 
     def _run(self) -> None:
         while True:
@@ -118,7 +142,11 @@ class Writer:
             except FedskdError as error:
                 self._failed(error)
             except Exception as error:  # noqa: BLE001 - a thread that dies in silence would keep its hospital waiting for ever
-                self._failed(HospitalCrashed(f"custody could not be written: {type(error).__name__}: {error}"))
+                self._failed(
+                    HospitalCrashed(
+                        f"custody could not be written: {type(error).__name__}: {error}"
+                    )
+                )
 
     def _write(self, commit: Commit, copies: Mapping[str, Weights]) -> None:
         if commit.records != self._counted:
@@ -136,8 +164,12 @@ class Writer:
             then()
 
     def _collect(self) -> None:
-        """Remove what no commit needs any more, neither one that is kept nor one that is still to be written."""
+        """Remove what no commit needs any more, neither one that is kept nor one that is still
+        to be written.
+        """
         with self._turn:
             self._forget()
-            doomed = self._store.doomed(self._needed | (self._newest.named if self._newest else frozenset()))
+            doomed = self._store.doomed(
+                self._needed | (self._newest.named if self._newest else frozenset())
+            )
         self._store.remove(doomed)

@@ -2,7 +2,7 @@
 
 FedskdError                         exit code
 +-- ScenarioError
-|   +-- ScenarioSyntaxError         10  not YAML, duplicate key, tab, looping anchor, unreadable file
+|   +-- ScenarioSyntaxError         10  not YAML, duplicate key, tab, looping anchor, or unreadabl
 |   +-- UnknownKey                  11  a key the schema does not have
 |   +-- InvalidValue                12  wrong type, missing key, or a value out of range
 |   +-- DuplicateHospital           13  two hospitals of one name
@@ -23,9 +23,9 @@ FedskdError                         exit code
 |   +-- SocketPathTooLong           33  the folder for Unix sockets has too long a path
 |   +-- RunUnreadable               34  not a run folder, or its records are damaged
 |   +-- DeviceUnavailable           35  the scenario asks for a device that is not here
-|   +-- ClusterUnavailable          36  no way to the cluster, or the namespace is missing or forbidden
+|   +-- ClusterUnavailable          36  no way to the cluster, or to the namespace
 |   +-- ChartNotInstallable         37  helm is missing, or refused the chart
-|   +-- PodCannotStart              38  a pod that will never run: image, security, or no node that fits
+|   +-- PodCannotStart              38  a pod that will never run: image, security, no fitting node
 |   `-- RunExists                   39  a run of that name is in the namespace
 +-- RunError
 |   +-- HopTimeout                  40  a visitor did not come in time
@@ -38,8 +38,8 @@ FedskdError                         exit code
 +-- WireError
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way
-+-- ChainBroken                     60  the records and weights that a run has left do not fit together
-+-- CustodyForeign                  61  what a hospital has kept was kept by another program, on another processor, of other data
++-- ChainBroken                     60  what a run has left does not fit together
++-- CustodyForeign                  61  what a hospital has kept is not of this run, program or data
 `-- LibraryMissing                  62  a library that is optional is not installed
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.

@@ -25,11 +25,14 @@ class FedskdError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, fix: str = "", key: tuple[Key, ...] = (), where: Where | None = None) -> None:
-        """Keep what went wrong, the fix, the scenario key it belongs to and, once known, its place in the file.
+    def __init__(
+        self, message: str, *, fix: str = "", key: tuple[Key, ...] = (), where: Where | None = None
+    ) -> None:
+        """Keep what went wrong, the fix, the scenario key it belongs to and, once known, its place
+        in the file.
 
-        ``second_hand``: another hospital's failure is only passed on; ``stop``: the round and hop that never came;
-        ``culprit``: the member of the run that failed, where one did.
+        ``second_hand``: another hospital's failure is only passed on; ``stop``: the round and hop
+        that never came; ``culprit``: the member of the run that failed, where one did.
         """
         super().__init__(message)
         self.message, self.fix, self.key, self.where = message, fix, key, where
@@ -39,9 +42,15 @@ class FedskdError(Exception):
         self.culprit = ""
 
     def __str__(self) -> str:
-        """Write one line for the problem (place, key, value) and one for the fix; other problems follow."""
+        """Write one line for the problem (place, key, value) and one for the fix; other problems
+        follow.
+        """
         parts = [str(self.where or ""), ".".join(str(part) for part in self.key), self.message]
         fix = [f"  fix: {self.fix}"] if self.fix else []
         shown = map(str, self.others[: MOST_SHOWN - 1])
-        more = [f"... and {len(self.others) + 1 - MOST_SHOWN} more problems"] if len(self.others) >= MOST_SHOWN else []
+        more = (
+            [f"... and {len(self.others) + 1 - MOST_SHOWN} more problems"]
+            if len(self.others) >= MOST_SHOWN
+            else []
+        )
         return "\n".join([": ".join(part for part in parts if part), *fix, *shown, *more])

@@ -1,4 +1,6 @@
-"""Errors of a run, of what its members say to each other, and of what it leaves: codes from 40 on."""
+"""Errors of a run, of what its members say to each other, and of what it leaves: codes from 40
+on.
+"""
 
 from __future__ import annotations
 
@@ -68,13 +70,17 @@ class DigestMismatch(WireError):
 
 
 class ChainBroken(FedskdError):
-    """What a run has left does not fit together: something is doubled, missing, altered, foreign or torn."""
+    """What a run has left does not fit together: something is doubled, missing, altered, foreign
+    or torn.
+    """
 
     exit_code = 60
 
 
 class CustodyForeign(FedskdError):
-    """What a hospital has kept was kept under other circumstances: another program, processor or data."""
+    """What a hospital has kept was kept under other circumstances: another program, processor or
+    data.
+    """
 
     exit_code = 61
 
@@ -87,4 +93,7 @@ class LibraryMissing(FedskdError):
     @classmethod
     def of(cls, library: str, extra: str) -> LibraryMissing:
         """Name the library and the extra that installs it."""
-        return cls(f"{library} is not installed", fix=f"pip install 'fedskd-sim[{extra}]', or {library} alone")
+        return cls(
+            f"{library} is not installed",
+            fix=f"pip install 'fedskd-sim[{extra}]', or {library} alone",
+        )

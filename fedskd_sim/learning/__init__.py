@@ -1,1 +1,3 @@
-"""What happens to models: architectures, data, sessions, similarity distillation, evaluation; the only home of PyTorch."""
+"""What happens to models: architectures, data, sessions, similarity distillation, evaluation;
+the only home of PyTorch.
+"""

@@ -1,7 +1,8 @@
 """A sum over all hospitals without a server: a ring all-reduce, reduce-scatter and then all-gather.
 
-Every hospital's vector is cut into K chunks. Chunk k sets out at hospital k; at each of K-1 hops the host adds its own, then the
-finished sum goes round. Every chunk is added up in one place, so that all hospitals end with the same bytes.
+Every hospital's vector is cut into K chunks. Chunk k sets out at hospital k; at each of K-1 hops
+the host adds its own, then the finished sum goes round. Every chunk is added up in one place, so
+that all hospitals end with the same bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class RingSum:
     """One hospital's side of the sums, one at a time."""
 
     def __init__(self, topology: Topology, host: str, length: int) -> None:
-        """Cut vectors of ``length`` numbers, float32, into as many chunks as there are hospitals."""
+        """Cut vectors of ``length`` numbers, float32, into as many chunks as there are
+        hospitals.
+        """
         self._topology, self._host = topology, host
         cuts = [length * index // topology.size for index in range(topology.size + 1)]
         self._spans = dict(zip(topology.hospitals, pairwise(cuts), strict=True))
@@ -45,17 +48,25 @@ class RingSum:
         return {SUM: TensorSpec("float32", (high - low,)), WEIGHT: TensorSpec("float64", (1,))}
 
     def begin(self, vector: Tensor, weight: float) -> Weights:
-        """Start a sum with the own share, a vector (length,); gives the own chunk, which sets out."""
+        """Start a sum with the own share, a vector (length,); gives the own chunk, which sets
+        out.
+        """
         self._own, self._done = _packed(vector.float().cpu(), weight), {}
         return _packed(self._share(self._host), weight)
 
     def visit(self, stop: Stop, arriving: Weights) -> Weights:
-        """Add the own share to a chunk on its way, or keep one that is finished; gives what goes on."""
+        """Add the own share to a chunk on its way, or keep one that is finished; gives what goes
+        on.
+        """
         if stop.kind == "reduce":
             total = tensor_of(arriving[SUM]) + self._share(stop.model)
-            arriving = _packed(total, float(tensor_of(arriving[WEIGHT])) + float(tensor_of(self._own[WEIGHT])))
+            arriving = _packed(
+                total, float(tensor_of(arriving[WEIGHT])) + float(tensor_of(self._own[WEIGHT]))
+            )
         if stop.kind == "gather" or stop.hop == self._topology.size - 1:
-            self._done[stop.model] = {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()}
+            self._done[stop.model] = {
+                name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()
+            }
         return arriving
 
     @property
@@ -67,7 +78,9 @@ class RingSum:
         return Total(vector, float(tensor_of(self._done[self._host][WEIGHT])))
 
     def groups(self) -> Mapping[str, Weights]:
-        """Give what a restart in the midst of a sum needs: the own share, and the chunks that are finished; then nothing."""
+        """Give what a restart in the midst of a sum needs: the own share, and the chunks that
+        are finished; then nothing.
+        """
         if len(self._done) == self._topology.size:
             return {}
         return {SHARE: self._own, **{DONE + name: chunk for name, chunk in self._done.items()}}
@@ -75,7 +88,11 @@ class RingSum:
     def restore(self, groups: Mapping[str, Weights]) -> None:
         """Take back what `groups` gave, which may be among others."""
         self._own = groups.get(SHARE, {})
-        self._done = {name.removeprefix(DONE): chunk for name, chunk in groups.items() if name.startswith(DONE)}
+        self._done = {
+            name.removeprefix(DONE): chunk
+            for name, chunk in groups.items()
+            if name.startswith(DONE)
+        }
 
     def _share(self, chunk: str) -> Tensor:
         low, high = self._spans[chunk]

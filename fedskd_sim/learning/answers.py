@@ -1,6 +1,8 @@
-"""What every model that is tested at a hospital says of each of its patients: kept as it is tested, written to one file at the end.
+"""What every model that is tested at a hospital says of each of its patients: kept as it is tested,
+written to one file at the end.
 
-The file is a hospital's result, as its weights are: no message has a field for it. `fedskd_sim.report.predictions` reads it.
+The file is a hospital's result, as its weights are: no message has a field for it.
+`fedskd_sim.report.predictions` reads it.
 """
 
 from __future__ import annotations
@@ -26,34 +28,46 @@ SCHEMA = 1
 FOLDER = "predictions"
 CHANCES = "probabilities"
 Tested = Literal["evaluation", "ensemble"]
-"""The kind of the record that the same test gives: of one hospital's model, or of all finished models together."""
+"""The kind of the record that the same test gives: of one hospital's model, or of all finished
+models together."""
 
 
 @dataclass
 class Answers:
-    """Class probabilities (N, classes), fp64, by kind and model; nothing is kept where it is not ``wanted``."""
+    """Class probabilities (N, classes), fp64, by kind and model; nothing is kept where it is not
+    ``wanted``.
+    """
 
     wanted: bool
     _found: dict[tuple[Tested, str], Weights] = field(default_factory=dict)
 
     def add(self, kind: Tested, model: str, logits: Tensor) -> None:
-        """Keep the softmax of a test's logits (N, classes), as the measures take it; a model that is tested again replaces it."""
+        """Keep the softmax of a test's logits (N, classes), as the measures take it; a model
+        that is tested again replaces it.
+        """
         if self.wanted:
             chances = logits.detach().double().softmax(dim=1).cpu().numpy()
-            self._found[kind, model] = {CHANCES: Buffer("float64", chances.shape, chances.tobytes())}
+            self._found[kind, model] = {
+                CHANCES: Buffer("float64", chances.shape, chances.tobytes())
+            }
 
     def state(self) -> LearnerState:
         """Give all answers, each a group of its own, and their order."""
         return NOTHING.plus(
-            {"answers": [[*whose] for whose in self._found]}, {_group(*whose): group for whose, group in self._found.items()}
+            {"answers": [[*whose] for whose in self._found]},
+            {_group(*whose): group for whose, group in self._found.items()},
         )
 
     def restore(self, state: LearnerState) -> None:
         """Take back what `state` gave."""
-        self._found = {(kind, model): state.weights[_group(kind, model)] for kind, model in state.numbers["answers"]}
+        self._found = {
+            (kind, model): state.weights[_group(kind, model)]
+            for kind, model in state.numbers["answers"]
+        }
 
     def save(self, file: Path, test: Samples, about: Mapping[str, object]) -> None:
-        """Write all answers as one npz without pickles, the same bytes from every Python; does nothing where there are none.
+        """Write all answers as one npz without pickles, the same bytes from every Python; does
+        nothing where there are none.
 
         Args:
             file: where to; its folder is made.
@@ -65,9 +79,17 @@ class Answers:
             return
         kinds, models = zip(*self._found, strict=True)
         buffers = [group[CHANCES] for group in self._found.values()]
-        chances = [np.frombuffer(buffer.data, np.float64).reshape(buffer.shape) for buffer in buffers]
-        arrays = {CHANCES: np.stack(chances)} | {name: np.asarray(value) for name, value in about.items()}
-        arrays |= {"schema": np.asarray(SCHEMA), "kinds": np.asarray(kinds), "models": np.asarray(models)}
+        chances = [
+            np.frombuffer(buffer.data, np.float64).reshape(buffer.shape) for buffer in buffers
+        ]
+        arrays = {CHANCES: np.stack(chances)} | {
+            name: np.asarray(value) for name, value in about.items()
+        }
+        arrays |= {
+            "schema": np.asarray(SCHEMA),
+            "kinds": np.asarray(kinds),
+            "models": np.asarray(models),
+        }
         arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".draft")

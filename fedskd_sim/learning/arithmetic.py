@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torchvision
 
-from fedskd_sim.learning.site import device
+from fedskd_sim.learning.devices import device
 from fedskd_sim.scenario import Hospital
 
 

@@ -1,7 +1,8 @@
-"""What an item is: a patient, a place or a region, from feature maps of any architecture to items with feature vectors.
+"""What an item is: a patient, a place or a region, from feature maps of any architecture to items
+with feature vectors.
 
-`fedskd_sim.learning.similarity` compares the items of two models. Patients: Tung & Mori 2019 (arXiv 1907.09682). Places: Liu
-et al. 2019 (arXiv 1903.04197).
+`fedskd_sim.learning.similarity` compares the items of two models. Patients: Tung & Mori 2019 (arXiv
+1907.09682). Places: Liu et al. 2019 (arXiv 1903.04197).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ LEAST_MASS = 0.5
 
 
 class AtlasPooling(NamedTuple):
-    """What brings one architecture's maps to the regions of an atlas: make it once, keep it as a buffer."""
+    """What brings one architecture's maps to the regions of an atlas: make it once, keep it as a
+    buffer.
+    """
 
     shares: Tensor
     """(R, S): how much of feature cell s belongs to region r."""
@@ -30,7 +33,8 @@ class AtlasPooling(NamedTuple):
 
 
 def batch_items(features: Tensor, reduce: Literal["flatten", "gap"] = "flatten") -> Tensor:
-    """Make one item per patient from (B, C, ...): the whole map (B, C*S), or its mean over space (B, C).
+    """Make one item per patient from (B, C, ...): the whole map (B, C*S), or its mean over space
+    (B, C).
 
     Raises:
         ValueError: another reduction.
@@ -43,7 +47,8 @@ def batch_items(features: Tensor, reduce: Literal["flatten", "gap"] = "flatten")
 
 
 def position_items(features: Tensor, grid: Sequence[int]) -> Tensor:
-    """Make one item per position of a canonical grid: (B, C, *space) to (B, S, C), by area averages over the map.
+    """Make one item per position of a canonical grid: (B, C, *space) to (B, S, C), by area averages
+    over the map.
 
     Args:
         features: (B, C, H, W) or (B, C, D, H, W).
@@ -57,7 +62,8 @@ def position_items(features: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def region_items(features: Tensor, grid: Sequence[int]) -> Tensor:
-    """Make one item per region, where regions are the cells of a coarse grid: (B, C, *space) to (B, R, C).
+    """Make one item per region, where regions are the cells of a coarse grid: (B, C, *space) to (B,
+    R, C).
 
     Raises:
         ValueError: the grid has other axes than the map, or is finer than it along one of them.
@@ -67,7 +73,8 @@ def region_items(features: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def roi_items(features: Tensor, *, keep_time: bool = False) -> Tensor:
-    """Make one item per region of interest from (B, C, R) or (B, C, R, T): its channels (B, R, C) or (B, R, C*T).
+    """Make one item per region of interest from (B, C, R) or (B, C, R, T): its channels (B, R, C)
+    or (B, R, C*T).
 
     Raises:
         ValueError: another number of axes.
@@ -96,7 +103,9 @@ def atlas_pooling(labels: Tensor, feature_grid: Sequence[int]) -> AtlasPooling:
         raise ValueError("the atlas has no region: its labels are all 0 or below")
     grid = tuple(feature_grid)
     shares = torch.empty((regions, math.prod(grid)), dtype=torch.float64, device=labels.device)
-    for place, row in enumerate(shares, 1):  # one region's voxels at a time: those of all at once are hundreds of volumes
+    for place, row in enumerate(
+        shares, 1
+    ):  # one region's voxels at a time: those of all at once are hundreds of volumes
         row.copy_(_pooled((labels == place).to(torch.float64)[None, None], grid).flatten())
     return AtlasPooling(shares, shares.sum(1))
 
@@ -110,12 +119,16 @@ def atlas_items(features: Tensor, pooling: AtlasPooling, other: AtlasPooling) ->
         other: the atlas on the other model's; regions too small in either are left out of both.
 
     Raises:
-        ValueError: the map is not on the pooling's grid, or the two poolings are of different atlases.
+        ValueError: the map is not on the pooling's grid, or the two poolings are of different
+            atlases.
 
     """
     flat = features.flatten(2)
     if flat.shape[2] != pooling.shares.shape[1]:
-        raise ValueError(f"a map of {flat.shape[2]} cells does not fit an atlas pooling of {pooling.shares.shape[1]}")
+        raise ValueError(
+            f"a map of {flat.shape[2]} cells does not fit an atlas pooling of "
+            f"{pooling.shares.shape[1]}"
+        )
     if pooling.mass.shape != other.mass.shape:
         raise ValueError(f"atlases of {len(pooling.mass)} and {len(other.mass)} regions")
     kept = (pooling.mass >= LEAST_MASS) & (other.mass >= LEAST_MASS)
@@ -125,7 +138,9 @@ def atlas_items(features: Tensor, pooling: AtlasPooling, other: AtlasPooling) ->
 
 @dataclass(frozen=True)
 class Atlas:
-    """The regions of a brain on the input grid, and how they lie on the maps of every architecture, found once each."""
+    """The regions of a brain on the input grid, and how they lie on the maps of every
+    architecture, found once each.
+    """
 
     labels: Tensor
     """Integers (D, H, W) or (H, W); 1..R are regions, 0 is background."""
@@ -140,21 +155,29 @@ class Atlas:
 
     def items(self, features: Tensor, others: Tensor) -> Tensor:
         """Give `atlas_items` of a map (B, C, *space) that is compared with another model's map."""
-        return atlas_items(features, self.pooling(features.shape[2:]), self.pooling(others.shape[2:]))
+        return atlas_items(
+            features, self.pooling(features.shape[2:]), self.pooling(others.shape[2:])
+        )
 
 
 def _pooled(features: Tensor, grid: tuple[int, ...]) -> Tensor:
     space = tuple(features.shape[2:])
     if len(space) != len(grid) or len(grid) not in (2, 3):
-        raise ValueError(f"a grid of {len(grid)} axes does not fit a map of shape {tuple(features.shape)}")
+        raise ValueError(
+            f"a grid of {len(grid)} axes does not fit a map of shape {tuple(features.shape)}"
+        )
     if any(cells < 1 or cells > size for cells, size in zip(grid, space, strict=True)):
-        raise ValueError(f"the grid {grid} is finer than the map {space}; maps are pooled down, never up")
+        raise ValueError(
+            f"the grid {grid} is finer than the map {space}; maps are pooled down, never up"
+        )
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     if any(size % cells for cells, size in zip(grid, space, strict=True)):
         if len(grid) == 2:  # noqa: PLR2004 - images
             return functional.adaptive_avg_pool2d(features, (grid[0], grid[1]))
         return functional.adaptive_avg_pool3d(features, (grid[0], grid[1], grid[2]))
-    for axis, cells in enumerate(grid, start=2):  # even cells: sums of slices, a third of the time of the pooling kernels
+    for axis, cells in enumerate(
+        grid, start=2
+    ):  # even cells: sums of slices, a third of the time of the pooling kernels
         if features.shape[axis] > cells:
             parts = features.unflatten(axis, (cells, -1)).unbind(axis + 1)
             features = reduce(torch.add, parts)

@@ -1,4 +1,6 @@
-"""The learning seam: what a hospital asks of its algorithm. Weights are opaque buffers on this side of it."""
+"""The learning seam: what a hospital asks of its algorithm. Weights are opaque buffers on this
+side of it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ Measures = Mapping[str, Measure]
 class Session:
     """What came of one session: the weights that go on, and what it took.
 
-    ``reason`` says why it was rolled back, what reconciliation did, or after the warm-up what of the data was masked; ``returned``
-    is, after a homecoming, the traveller as its session left it, before reconciliation.
+    ``reason`` says why it was rolled back, what reconciliation did, or after the warm-up what of
+    the data was masked; ``returned`` is, after a homecoming, the traveller as its session left it,
+    before reconciliation.
     """
 
     weights: Weights
@@ -36,17 +39,22 @@ class Session:
 
 
 class LearnerState(NamedTuple):
-    """What a learner must remember between two steps, to go on after a death as if there had been none.
+    """What a learner must remember between two steps, to go on after a death as if there had been
+    none.
 
-    Not in it: what seeds and the scenario give anew (data, orders, optimisers), and what of a model is not in its ``state_dict``.
+    Not in it: what seeds and the scenario give anew (data, orders, optimisers), and what of a model
+    is not in its ``state_dict``.
     """
 
     numbers: Mapping[str, Any]
     """What JSON can hold; floats are exact."""
     weights: Mapping[str, Weights]
-    """Groups of tensors by name: ``home`` is the hospital's own model. A group that is not there is None, or empty."""
+    """Groups of tensors by name: ``home`` is the hospital's own model. A group that is not there is
+    None, or empty."""
 
-    def plus(self, numbers: Mapping[str, Any], weights: Mapping[str, Weights | None]) -> LearnerState:
+    def plus(
+        self, numbers: Mapping[str, Any], weights: Mapping[str, Weights | None]
+    ) -> LearnerState:
         """Add numbers and groups; groups that are None or empty are left out."""
         held = {name: group for name, group in weights.items() if group}
         return LearnerState({**self.numbers, **numbers}, {**self.weights, **held})
@@ -69,25 +77,35 @@ class Learner(Protocol):
         """Train the own model before a round's departures; None where the algorithm does not."""
 
     def depart(self, round_: int) -> Weights:
-        """Give the weights with which the own traveller sets out in a round (training or evaluation)."""
+        """Give the weights with which the own traveller sets out in a round (training or
+        evaluation).
+        """
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with a visitor, or add to a sum; the session's weights go on and stay unchanged until the next call.
+        """Train with a visitor, or add to a sum; the session's weights go on and stay unchanged
+        until the next call.
 
-        What arrived is the learner's: its memory may become the visitor's model. The same holds for `homecome`.
+        What arrived is the learner's: its memory may become the visitor's model. The same holds for
+        `homecome`.
         """
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with the own traveller and reconcile; the session's weights are the home model's."""
+        """Train with the own traveller and reconcile; the session's weights are the home
+        model's.
+        """
 
     def assess(self) -> Measures:
-        """Measure the models of the last session on the host's validation data, and the visitor's drift."""
+        """Measure the models of the last session on the host's validation data, and the
+        visitor's drift.
+        """
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model on the host's test data; None stands for the own home model."""
 
     def ensemble(self) -> Measures | None:
-        """Measure all finished models together on the host's test data; None where a hospital does not keep them."""
+        """Measure all finished models together on the host's test data; None where a hospital
+        does not keep them.
+        """
 
     def results(self) -> Mapping[str, Weights]:
         """Give the final weights: the home model under '', a general twin under its suffix."""
@@ -95,15 +113,17 @@ class Learner(Protocol):
     def state(self) -> LearnerState:
         """Give what must outlive a death; asked between two steps, by the thread that takes them.
 
-        Buffers may be views of what the next step changes, so whoever keeps them copies them before that; ``bytes`` never change. A
-        group that is the same object as last time has not changed since.
+        Buffers may be views of what the next step changes, so whoever keeps them copies them before
+        that; ``bytes`` never change. A group that is the same object as last time has not changed
+        since.
         """
 
     def restore(self, state: LearnerState) -> None:
-        """Become the learner that gave a state: on one freshly made, before anything else, in place of what it has done.
+        """Become the learner that gave a state: on one freshly made, before anything else, in place
+        of what it has done.
 
-        It never writes to the state's buffers, and may keep them. The state of a learner that has not warmed up leaves it fresh.
-        Data is loaded when it is first needed.
+        It never writes to the state's buffers, and may keep them. The state of a learner that has
+        not warmed up leaves it fresh. Data is loaded when it is first needed.
         """
 
 
@@ -111,9 +131,10 @@ class Learner(Protocol):
 class LearnerContext:
     """What a learner is made from.
 
-    The scenario, its hospital's name, the folder with data files, whether it is alone, where models that arrive can live, the run's
-    topology, how to let seconds pass, and who is told what was read of its data: how much when it is counted, and once it is loaded
-    its digest, where anybody wants that.
+    The scenario, its hospital's name, the folder with data files, whether it is alone, where models
+    that arrive can live, the run's topology, how to let seconds pass, and who is told what was read
+    of its data: how much when it is counted, and once it is loaded its digest, where anybody wants
+    that.
     """
 
     scenario: Scenario

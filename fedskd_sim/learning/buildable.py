@@ -1,11 +1,20 @@
-"""Whether an architecture can be built as a scenario asks for it, and fits its input and the similarity's grids."""
+"""Whether an architecture can be built as a scenario asks for it, and fits its input and the
+similarity's grids.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from fedskd_sim.errors import FedskdError, ImageTooSmall, InvalidValue, Key, RegionGridTooLarge, UnknownArchitecture
+from fedskd_sim.errors import (
+    FedskdError,
+    ImageTooSmall,
+    InvalidValue,
+    Key,
+    RegionGridTooLarge,
+    UnknownArchitecture,
+)
 from fedskd_sim.learning.installed import UNBUILDABLE, guarded
 from fedskd_sim.learning.models import (
     SMALLEST_REGIONS,
@@ -27,7 +36,9 @@ MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
 
 
 def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
-    """Find what is wrong with an architecture whatever it is to learn from: its name, its package, its options' names and kinds."""
+    """Find what is wrong with an architecture whatever it is to learn from: its name, its
+    package, its options' names and kinds.
+    """
     if chosen.name not in names():
         fix = f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}".lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
@@ -41,9 +52,16 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
 
 
 def check_architecture(
-    chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], algorithm: Algorithm, *, atlas: bool
+    chosen: Architecture,
+    shape: ImageShape,
+    key: tuple[Key, ...],
+    algorithm: Algorithm,
+    *,
+    atlas: bool,
 ) -> Iterator[FedskdError]:
-    """Build an architecture that `itself` finds right; raises what its file of weights has wrong, with a key inside its own."""
+    """Build an architecture that `itself` finds right; raises what its file of weights has
+    wrong, with a key inside its own.
+    """
     seen = _outlined(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
@@ -57,9 +75,14 @@ def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError
     for name, value in chosen.options.items():
         place = (*key, "options", name)
         if name not in known:
-            fix = nearest(name, list(known), "") + f" {chosen.name} has the options {', '.join(known)}"
+            fix = (
+                nearest(name, list(known), "")
+                + f" {chosen.name} has the options {', '.join(known)}"
+            )
             yield InvalidValue(f"{chosen.name} has no option {name!r}", key=place, fix=fix.lstrip())
-        elif type(value) is not type(known[name]) or (type(value) is int and not 1 <= value <= LARGEST_OPTION):
+        elif type(value) is not type(known[name]) or (
+            type(value) is int and not 1 <= value <= LARGEST_OPTION
+        ):
             shown = str(value).lower() if isinstance(value, bool) else repr(value)
             yield InvalidValue(f"{name} is {shown}", key=place, fix=f"give {_wanted(known[name])}")
 
@@ -78,8 +101,12 @@ def _wanted(default: object) -> str:
     return f"a word, like {default!r}"
 
 
-def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str) -> Iterator[FedskdError]:
-    """Find the options that an architecture cannot have, or say that its plain form cannot take the image."""
+def _unbuildable(
+    chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str
+) -> Iterator[FedskdError]:
+    """Find the options that an architecture cannot have, or say that its plain form cannot take
+    the image.
+    """
     plain = Architecture(name=chosen.name)
     if shape.kind != "roi" and isinstance(_outlined(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
@@ -88,10 +115,13 @@ def _unbuildable(chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], 
             yield InvalidValue(text, key=key, fix="use other images, or another architecture")
             return
         text = f"{shape.size} x {shape.size} pixels are too small for {chosen.name}: {reason}"
-        yield ImageTooSmall(text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture")
+        yield ImageTooSmall(
+            text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture"
+        )
         return
     alone = {
-        name: _outlined(Architecture(name=chosen.name, options={name: value}), shape) for name, value in chosen.options.items()
+        name: _outlined(Architecture(name=chosen.name, options={name: value}), shape)
+        for name, value in chosen.options.items()
     }
     culprits = {name: why for name, why in alone.items() if isinstance(why, str)}
     for name, why in culprits.items():
@@ -116,26 +146,51 @@ def _outlined(chosen: Architecture, shape: ImageShape) -> Outline | str:
 
 
 def _grids(
-    algorithm: FedSKD, built: tuple[Architecture, ImageShape, Outline], key: tuple[Key, ...], *, atlas: bool
+    algorithm: FedSKD,
+    built: tuple[Architecture, ImageShape, Outline],
+    key: tuple[Key, ...],
+    *,
+    atlas: bool,
 ) -> Iterator[FedskdError]:
     """Compare the similarity's grids with the feature maps; an atlas needs no grid of regions."""
-    similarity, own, (chosen, shape, seen) = algorithm.similarity, algorithm.self_distillation, built
+    similarity, own, (chosen, shape, seen) = (
+        algorithm.similarity,
+        algorithm.self_distillation,
+        built,
+    )
     at = f"of {chosen.name} at {shape.size} pixels"
     pixels, regions = seen.at(similarity.pixel_tap), seen.at(similarity.region_tap)
     most = min(pixels[1:])
     if (similarity.pixel or own.pixel) and similarity.pixel_grid and similarity.pixel_grid > most:
-        text = f"pixel_grid {similarity.pixel_grid} is finer than the {MAPS[similarity.pixel_tap]} map {at}, {_cells(pixels)}"
-        fix = f"set algorithm.similarity.pixel_grid to {most} or less, or choose another architecture"
+        text = (
+            f"pixel_grid {similarity.pixel_grid} is finer than the {MAPS[similarity.pixel_tap]} "
+            f"map {at}, {_cells(pixels)}"
+        )
+        fix = (
+            f"set algorithm.similarity.pixel_grid to {most} or less, or choose another architecture"
+        )
         yield RegionGridTooLarge(text, key=key, fix=fix)
     most = min(regions[1:])
     if (similarity.region or own.region) and similarity.region_grid > most and not atlas:
-        text = f"region_grid {similarity.region_grid} is finer than the {MAPS[similarity.region_tap]} map {at}, {_cells(regions)}"
-        larger = minimum_input(chosen, shape.channels) if similarity.region_grid <= SMALLEST_REGIONS else None
+        text = (
+            f"region_grid {similarity.region_grid} is finer than the {MAPS[similarity.region_tap]} "
+            f"map {at}, {_cells(regions)}"
+        )
+        larger = (
+            minimum_input(chosen, shape.channels)
+            if similarity.region_grid <= SMALLEST_REGIONS
+            else None
+        )
         if larger:
             fix = f"use images of at least {larger} pixels, or another architecture"
-            yield ImageTooSmall(f"{shape.size} x {shape.size} pixels are too small: {text}", key=key, fix=fix)
+            yield ImageTooSmall(
+                f"{shape.size} x {shape.size} pixels are too small: {text}", key=key, fix=fix
+            )
         else:
-            fix = f"set algorithm.similarity.region_grid to {most} or less, use larger images, or choose another architecture"
+            fix = (
+                f"set algorithm.similarity.region_grid to {most} or less, use larger images, or "
+                "choose another architecture"
+            )
             yield RegionGridTooLarge(text, key=key, fix=fix)
 
 

@@ -28,7 +28,14 @@ from fedskd_sim.learning.readers import (
 from fedskd_sim.learning.samples import Arrays, Facts, Images
 from fedskd_sim.learning.weights import buffer_of
 from fedskd_sim.messages import Buffer, digest
-from fedskd_sim.scenario import Dataset, NoData, Scenario, SyntheticRoi, SyntheticSkin, SyntheticVolumes
+from fedskd_sim.scenario import (
+    Dataset,
+    NoData,
+    Scenario,
+    SyntheticRoi,
+    SyntheticSkin,
+    SyntheticVolumes,
+)
 
 
 class Reader(Protocol):
@@ -55,7 +62,9 @@ READERS: Mapping[str, Reader] = MappingProxyType(
 
 
 class Samples(NamedTuple):
-    """Images (N, C, H, W), float32 with spread near 1, connectivity (N, R, R) or volumes (N, C, D, H, W); and int64 labels (N,)."""
+    """Images (N, C, H, W), float32 with spread near 1, connectivity (N, R, R) or volumes (N, C,
+    D, H, W); and int64 labels (N,).
+    """
 
     images: Tensor
     labels: Tensor
@@ -76,7 +85,8 @@ class HospitalData:
 
 
 def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts | None:
-    """Tell classes, image shape and training labels without loading images where that is possible; None without data.
+    """Tell classes, image shape and training labels without loading images where that is possible;
+    None without data.
 
     Raises:
         DataMissing, DataCorrupt, InvalidValue: see the loaders.
@@ -109,27 +119,41 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
         case _:
             found = READERS[dataset.name].load(dataset, folder, scenario.seed, name)
     train, validation, test = (_samples(found, rows, device) for rows in found.splits)
-    return HospitalData(train, validation, test, found.classes, found.remark if isinstance(found, Arrays) else "")
+    return HospitalData(
+        train, validation, test, found.classes, found.remark if isinstance(found, Arrays) else ""
+    )
 
 
 def fingerprint(data: HospitalData) -> str:
-    """Give the digest of everything that is learned or tested on: values, labels, ids and classes, split by split."""
+    """Give the digest of everything that is learned or tested on: values, labels, ids and
+    classes, split by split.
+    """
     parts: dict[str, Buffer] = {"classes": _text(data.classes)}
-    for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-        parts |= {f"{name}/{field}": buffer_of(getattr(split, field)) for field in ("images", "labels")}
+    for name, split in (
+        ("train", data.train),
+        ("validation", data.validation),
+        ("test", data.test),
+    ):
+        parts |= {
+            f"{name}/{field}": buffer_of(getattr(split, field)) for field in ("images", "labels")
+        }
         parts[f"{name}/ids"] = _text(split.ids)
     return digest(parts)
 
 
 def pooled(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalData:
-    """Give a hospital everybody's training data, ids behind the names of their hospitals; it validates and tests on its own."""
+    """Give a hospital everybody's training data, ids behind the names of their hospitals; it
+    validates and tests on its own.
+    """
     images, labels, _ = zip(*(data.train for data in everyone.values()), strict=True)
     ids = tuple(f"{name}/{one}" for name, data in everyone.items() for one in data.train.ids)
     return replace(own, train=Samples(torch.cat(images), torch.cat(labels), ids))
 
 
 def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator[Samples]:
-    """Yield one epoch of shuffled mini-batches; a last one of a single sample is left out (no normalisation of one)."""
+    """Yield one epoch of shuffled mini-batches; a last one of a single sample is left out (no
+    normalisation of one).
+    """
     order = torch.randperm(len(samples.labels), generator=generator).to(samples.labels.device)
     for rows in order.split(size):
         if len(rows) > 1 or len(order) == 1:
@@ -143,7 +167,9 @@ def batch_sizes(samples: int, size: int) -> list[int]:
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must equal W. Others stay as they are."""
+    """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must
+    equal W. Others stay as they are.
+    """
     if images.ndim != 4:  # noqa: PLR2004 - (N, C, H, W)
         return images
     flips = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5  # noqa: PLR2004
@@ -153,7 +179,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:
-    """Weigh classes by one over the square root of their frequency, mean 1 over the samples; absent classes get 0.
+    """Weigh classes by one over the square root of their frequency, mean 1 over the samples; absent
+    classes get 0.
 
     Args:
         labels: int64 (N,).

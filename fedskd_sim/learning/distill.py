@@ -1,4 +1,6 @@
-"""The similarity term of a session: what visitor and resident learn from each other at batch, pixel and region level."""
+"""The similarity term of a session: what visitor and resident learn from each other at batch,
+pixel and region level.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from fedskd_sim.learning.arrangements import Atlas, batch_items, position_items, region_items, roi_items
+from fedskd_sim.learning.arrangements import (
+    Atlas,
+    batch_items,
+    position_items,
+    region_items,
+    roi_items,
+)
 from fedskd_sim.learning.similarity import Distance, distance
 from fedskd_sim.scenario import Similarity, Tap
 
@@ -68,7 +76,8 @@ class SimilarityLoss:
     distance: Distance = "corr"
     """Distance between two similarity matrices."""
     pixel_grid: tuple[int, ...] | None = (8, 8)
-    """Cells the pixel level's maps are pooled to, the same for all hospitals; None: they are by region of interest already."""
+    """Cells the pixel level's maps are pooled to, the same for all hospitals; None: they are by
+    region of interest already."""
     region_grid: tuple[int, ...] | None = (4, 4)
     """Cells the region level's maps are pooled to; None: they are by region of interest already."""
     atlas: Atlas | None = None
@@ -78,7 +87,8 @@ class SimilarityLoss:
     weight_l: float = 1.0
     """Factor on what the resident learns from the visitor."""
     across: bool = False
-    """Pixel and region level compare patients with each other at each place instead of places within each patient."""
+    """Pixel and region level compare patients with each other at each place instead of places
+    within each patient."""
 
     def __post_init__(self) -> None:
         """Refuse negative weights."""
@@ -87,8 +97,12 @@ class SimilarityLoss:
                 raise ValueError(f"{name} is a weight of 0 or more, not {getattr(self, name)}")
 
     @classmethod
-    def of(cls, settings: Similarity, pixel_grid: tuple[int, ...] | None, atlas: Atlas | None = None) -> Self:
-        """Make the term from a scenario's settings, the federation's pixel grid (None: maps are by region) and its atlas."""
+    def of(
+        cls, settings: Similarity, pixel_grid: tuple[int, ...] | None, atlas: Atlas | None = None
+    ) -> Self:
+        """Make the term from a scenario's settings, the federation's pixel grid (None: maps are
+        by region) and its atlas.
+        """
         return cls(
             batch=settings.batch,
             pixel=settings.pixel,
@@ -107,8 +121,9 @@ class SimilarityLoss:
     def __call__(self, visitor: Taps, resident: Taps, ramp: float = 1.0) -> Term:
         """Compare two models' maps of the identical input.
 
-        With equal factors one distance with both gradients serves both directions, and counts once in the total: it is
-        symmetric and the models share no parameters. Otherwise each direction is computed with the other side detached.
+        With equal factors one distance with both gradients serves both directions, and counts once
+        in the total: it is symmetric and the models share no parameters. Otherwise each direction
+        is computed with the other side detached.
 
         Args:
             visitor: the visitor's maps.
@@ -124,7 +139,9 @@ class SimilarityLoss:
         if ramp <= 0 or (self.weight_v == 0 and self.weight_l == 0):
             return Term(None, log)
         for level in self._levels():
-            value, gained = self._level(level, level.items(visitor, resident), level.items(resident, visitor))
+            value, gained = self._level(
+                level, level.items(visitor, resident), level.items(resident, visitor)
+            )
             log[level.name] = value.detach()
             part = gained * (ramp * level.weight)
             total = part if total is None else total + part
@@ -132,8 +149,18 @@ class SimilarityLoss:
 
     def _levels(self) -> list[_Level]:
         levels = [
-            _Level("batch", self.batch, lambda taps, _: batch_items(taps.at(self.batch_tap)), across=False),
-            _Level("pixel", self.pixel, lambda taps, _: _places(taps.at(self.pixel_tap), self.pixel_grid), self.across),
+            _Level(
+                "batch",
+                self.batch,
+                lambda taps, _: batch_items(taps.at(self.batch_tap)),
+                across=False,
+            ),
+            _Level(
+                "pixel",
+                self.pixel,
+                lambda taps, _: _places(taps.at(self.pixel_tap), self.pixel_grid),
+                self.across,
+            ),
             _Level("region", self.region, self._regions, self.across),
         ]
         return [level for level in levels if level.weight > 0]
@@ -142,7 +169,11 @@ class SimilarityLoss:
         features = own.at(self.region_tap)
         if self.atlas is not None:
             return self.atlas.items(features, other.at(self.region_tap))
-        return roi_items(features) if self.region_grid is None else region_items(features, self.region_grid)
+        return (
+            roi_items(features)
+            if self.region_grid is None
+            else region_items(features, self.region_grid)
+        )
 
     def _level(self, level: _Level, v: Tensor, l: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741 - as in weight_l
         """Give the distance for the log and its share of the total before the level's weight."""
@@ -162,7 +193,8 @@ class SimilarityLoss:
 
 
 def ramp(step: int, total: int, share: float = 0.3) -> float:
-    """Give the factor of a step counted from 0: a linear rise from 0 over the first ``share`` of ``total`` steps, then 1.
+    """Give the factor of a step counted from 0: a linear rise from 0 over the first ``share`` of
+    ``total`` steps, then 1.
 
     Raises:
         ValueError: a negative step, no steps at all, or a share outside 0..1.

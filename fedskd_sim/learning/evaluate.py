@@ -10,7 +10,8 @@ from fedskd_sim.learning.data import Samples
 from fedskd_sim.records import Measure
 
 BATCH = 64
-"""Samples asked at once: few enough that at the usual batch sizes a training step needs more memory than a measurement."""
+"""Samples asked at once: few enough that at the usual batch sizes a training step needs more memory
+than a measurement."""
 STATISTICS_BATCH = 256
 """Samples over which batch normalisation takes its statistics."""
 ADJUSTMENT_FLOOR = 1e-3
@@ -18,10 +19,14 @@ ADJUSTMENT_FLOOR = 1e-3
 
 @torch.no_grad()
 def logits_of(model: nn.Module, images: Tensor, *, training: bool = False) -> Tensor:
-    """Give a model's logits (N, classes), asked in evaluation mode (or in training mode); it is left in the mode it was in."""
+    """Give a model's logits (N, classes), asked in evaluation mode (or in training mode); it is
+    left in the mode it was in.
+    """
     before = model.training
     model.train(training)
-    logits = torch.cat([model(part)[0] for part in images.split(STATISTICS_BATCH if training else BATCH)])
+    logits = torch.cat(
+        [model(part)[0] for part in images.split(STATISTICS_BATCH if training else BATCH)]
+    )
     model.train(before)
     return logits
 
@@ -30,8 +35,9 @@ def evaluate(model: nn.Module, samples: Samples, prefix: str = "") -> Measures:
     """Measure a model on samples; it is left in the mode it was in.
 
     Returns:
-        ``accuracy`` over samples, ``balanced_accuracy`` (recall) over the classes present, and ``auc`` over the classes that are
-        present and not alone; each as a sum and its weight, so that hospitals pool. Empty without samples.
+        ``accuracy`` over samples, ``balanced_accuracy`` (recall) over the classes present, and
+        ``auc`` over the classes that are present and not alone; each as a sum and its weight, so
+        that hospitals pool. Empty without samples.
 
     """
     if not len(samples.labels):
@@ -46,7 +52,9 @@ def measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
     present = labels.unique().tolist()
     recalls = [hits[labels == label].double().mean().item() for label in present]
     scores = logits.double().softmax(dim=1)
-    areas = [_area(scores[:, label], labels == label) for label in present] if len(present) > 1 else []
+    areas = (
+        [_area(scores[:, label], labels == label) for label in present] if len(present) > 1 else []
+    )
     return {
         "accuracy": Measure(float(hits.sum()), float(len(labels))),
         "balanced_accuracy": Measure(sum(recalls), float(len(recalls))),
@@ -55,16 +63,20 @@ def measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
 
 
 def measure_adjusted(logits: Tensor, labels: Tensor, usual: Tensor, exponent: float) -> Measure:
-    """Measure balanced accuracy when the decision is the class whose probability exceeds the usual one most.
+    """Measure balanced accuracy when the decision is the class whose probability exceeds the usual
+    one most.
 
     Args:
         logits: (N, C).
         labels: (N,).
-        usual: (C,), the mean predicted probabilities on data of the same hospital, which needs no labels.
+        usual: (C,), the mean predicted probabilities on data of the same hospital, which needs no
+            labels.
         exponent: tau of p_c / (usual_c + 0.001)^tau.
 
     """
-    shifted = logits.double().log_softmax(dim=1) - exponent * (usual.double() + ADJUSTMENT_FLOOR).log()
+    shifted = (
+        logits.double().log_softmax(dim=1) - exponent * (usual.double() + ADJUSTMENT_FLOOR).log()
+    )
     return measures(shifted, labels)["balanced_accuracy"]
 
 
@@ -75,4 +87,6 @@ def _area(scores: Tensor, positive: Tensor) -> float:
     ranks = (last - (counts.double() - 1) / 2)[place]
     positives = int(positive.sum())
     negatives = len(positive) - positives
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(
+        (ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    )

@@ -1,6 +1,8 @@
-"""Federated averaging without a server: theta = sum_k (n_k / n) theta_k (McMahan et al. 2017) over a ring all-reduce.
+"""Federated averaging without a server: theta = sum_k (n_k / n) theta_k (McMahan et al. 2017) over
+a ring all-reduce.
 
-The float tensors of a hospital's model, times its number of training samples n_k, are its share of the sum.
+The float tensors of a hospital's model, times its number of training samples n_k, are its share of
+the sum.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.allreduce import RingSum
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.session import AddedLoss, SessionModels
-from fedskd_sim.learning.site import Site, drift
+from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import FLOATS, export, shown, snapshot
 from fedskd_sim.messages import Forms, Spec, Weights
 from fedskd_sim.scenario import Averaging, FedProx
@@ -31,7 +34,9 @@ class AveragingLearner:
         self._rounds = site.scenario.algorithm.rounds
         specs = site.specs()
         self._sum = RingSum(site.context.topology, site.name, floats_in(next(iter(specs.values()))))
-        self.expected: Mapping[str, Forms] = {name: (spec, self._sum.form(name)) for name, spec in specs.items()}
+        self.expected: Mapping[str, Forms] = {
+            name: (spec, self._sum.form(name)) for name, spec in specs.items()
+        }
         self._model: nn.Module
         self._measures: Measures = {}
         self._assessed = False
@@ -47,8 +52,14 @@ class AveragingLearner:
         """Train the common model on the own data for a session."""
         self.site.settle()
         before = snapshot(self._model)
-        job = self.site.plan_job(self.site.passes(self.site.training.epochs), self.site.seed("session", round_))
-        anchors = [parameter.detach().clone() for parameter in self._model.parameters()] if self._mu else []
+        job = self.site.plan_job(
+            self.site.passes(self.site.training.epochs), self.site.seed("session", round_)
+        )
+        anchors = (
+            [parameter.detach().clone() for parameter in self._model.parameters()]
+            if self._mu
+            else []
+        )
         teaching = (lambda _: self._proximal(anchors)) if self._mu else None
         session = self.site.session(SessionModels({"": self._model}), job, teaching)
         self._measures, self._assessed = drift(before, session.weights), True
@@ -85,7 +96,9 @@ class AveragingLearner:
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own one, on the host's test data."""
         self.site.settle()
-        return self.site.tested(model, self._model if arriving is None else self.site.arrived(model, arriving))
+        return self.site.tested(
+            model, self._model if arriving is None else self.site.arrived(model, arriving)
+        )
 
     def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
@@ -96,7 +109,9 @@ class AveragingLearner:
 
     def state(self) -> LearnerState:
         """Give the common model, and a sum that is under way."""
-        return self.site.state().plus({}, {"home": shown(getattr(self, "_model", None)), **self._sum.groups()})
+        return self.site.state().plus(
+            {}, {"home": shown(getattr(self, "_model", None)), **self._sum.groups()}
+        )
 
     def restore(self, state: LearnerState) -> None:
         """Take them back."""
@@ -110,7 +125,9 @@ class AveragingLearner:
         return float(len(self.site.data.train.labels))
 
     def _proximal(self, anchors: list[Tensor]) -> AddedLoss:
-        """Hold all parameters close to the common model: mu / 2 times the squared distance (Li et al. 2020)."""
+        """Hold all parameters close to the common model: mu / 2 times the squared distance (Li
+        et al. 2020).
+        """
         pairs = zip(self._model.parameters(), anchors, strict=True)
         value = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
         return AddedLoss(self._mu / 2 * value, {"proximal": value.detach()})
@@ -129,7 +146,9 @@ def flat(model: nn.Module) -> Tensor:
 @torch.no_grad()
 def install_flat(model: nn.Module, vector: Tensor) -> None:
     """Write the result of `flat` back into a model; integer tensors stay as they are."""
-    for tensor, part in zip(_floats(model), vector.split([tensor.numel() for tensor in _floats(model)]), strict=True):
+    for tensor, part in zip(
+        _floats(model), vector.split([tensor.numel() for tensor in _floats(model)]), strict=True
+    ):
         tensor.copy_(part.reshape(tensor.shape))
 
 

@@ -1,12 +1,15 @@
-"""Prototypes instead of models (Tan et al. 2022): hospitals share the mean features of every class and nothing else.
+"""Prototypes instead of models (Tan et al. 2022): hospitals share the mean features of every class
+and nothing else.
 
-The features z of a sample are the channel means of its deep map, pooled to the same length for every architecture. After every
-session each hospital takes the sums of z over its training samples of each class, without augmentation; the ring adds up sums and
-numbers, and their quotient is the class's prototype g_c, a mean over all samples of all hospitals. From the next session on
+The features z of a sample are the channel means of its deep map, pooled to the same length for
+every architecture. After every session each hospital takes the sums of z over its training samples
+of each class, without augmentation; the ring adds up sums and numbers, and their quotient is the
+class's prototype g_c, a mean over all samples of all hospitals. From the next session on
 
     loss = CE + w mean_i || z_i - g_(y_i) ||^2 / length(z),
 
-the mean over the samples of a batch whose class has a prototype. Predictions are those of the model's own classifier.
+the mean over the samples of a batch whose class has a prototype. Predictions are those of the
+model's own classifier.
 """
 
 from __future__ import annotations
@@ -34,28 +37,44 @@ PROTOTYPES = "prototypes"
 
 
 class PrototypeLearner(LocalLearner):
-    """One hospital's own model; what travels are chunks of the sums of features and of the numbers of samples."""
+    """One hospital's own model; what travels are chunks of the sums of features and of the
+    numbers of samples.
+    """
 
     def __init__(self, site: Site, config: FedProto) -> None:
         """Look up what travels; nothing is loaded or trained yet."""
         super().__init__(site)
         self._config = config
-        self._sum = RingSum(site.context.topology, site.name, site.shape.classes * (config.features + 1))
-        self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
+        self._sum = RingSum(
+            site.context.topology, site.name, site.shape.classes * (config.features + 1)
+        )
+        self.expected: Mapping[str, Forms] = {
+            name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()
+        }
         self._prototypes: Weights = {}
 
     def alone(self, round_: int) -> Session | None:
         """Train for a session, drawn to the prototypes once there are some."""
         self.site.settle()
-        known = tensor_of(self._prototypes[PROTOTYPES]).to(self.site.device) if self._prototypes else None
-        return self.trained(round_, SessionModels({"": self.model}), None if known is None else partial(self._drawn, known))
+        known = (
+            tensor_of(self._prototypes[PROTOTYPES]).to(self.site.device)
+            if self._prototypes
+            else None
+        )
+        return self.trained(
+            round_,
+            SessionModels({"": self.model}),
+            None if known is None else partial(self._drawn, known),
+        )
 
     def depart(self, round_: int) -> Weights:
         """Begin the sum of the features; for the evaluation, give the own model."""
         if round_ > self._config.rounds:
             return super().depart(round_)
         self.site.settle()
-        sums, numbers = class_sums(self.model, self.site.data.train, (self.site.shape.classes, self._config.features))
+        sums, numbers = class_sums(
+            self.model, self.site.data.train, (self.site.shape.classes, self._config.features)
+        )
         return self._sum.begin(torch.cat([sums.reshape(-1), numbers]), float(numbers.sum()))
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
@@ -66,7 +85,9 @@ class PrototypeLearner(LocalLearner):
         if total is not None:
             classes, features = self.site.shape.classes, self._config.features
             sums, numbers = total.vector.split([classes * features, classes])
-            self._prototypes = {PROTOTYPES: buffer_of(sums.reshape(classes, features) / numbers[:, None])}
+            self._prototypes = {
+                PROTOTYPES: buffer_of(sums.reshape(classes, features) / numbers[:, None])
+            }
         return Session(leaving, "passed")
 
     def state(self) -> LearnerState:
@@ -80,7 +101,9 @@ class PrototypeLearner(LocalLearner):
         self._prototypes = state.weights.get(PROTOTYPES, {})
 
     def _drawn(self, prototypes: Tensor, step: TrainingStep) -> AddedLoss:
-        """Give the mean squared distance of the batch's features to their prototypes; a class nobody has has none (0 / 0)."""
+        """Give the mean squared distance of the batch's features to their prototypes; a class
+        nobody has has none (0 / 0).
+        """
         wanted = prototypes[step.batch.labels]
         known = wanted.isfinite().all(dim=1)
         if not known.any():
@@ -91,13 +114,16 @@ class PrototypeLearner(LocalLearner):
 
 
 def features_of(deep: Tensor, length: int) -> Tensor:
-    """Give the features (B, length) of deep maps (B, C, ...): channel means over space, neighbouring channels pooled."""
+    """Give the features (B, length) of deep maps (B, C, ...): channel means over space,
+    neighbouring channels pooled.
+    """
     return adaptive_avg_pool1d(deep.flatten(2).mean(dim=2), length)
 
 
 @torch.no_grad()
 def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Sum the features of every class, the model in evaluation mode; it is left in the mode it was in.
+    """Sum the features of every class, the model in evaluation mode; it is left in the mode it was
+    in.
 
     Args:
         model: gives logits and taps.
@@ -112,7 +138,9 @@ def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tup
     model.eval()
     classes, length = size
     sums = torch.zeros(classes, length, device=samples.labels.device)
-    for images, labels in zip(samples.images.split(BATCH), samples.labels.split(BATCH), strict=True):
+    for images, labels in zip(
+        samples.images.split(BATCH), samples.labels.split(BATCH), strict=True
+    ):
         one_hot = torch.nn.functional.one_hot(labels, classes).float()
         sums += one_hot.T @ features_of(model(images)[1].deep, length)
     model.train(before)

@@ -1,7 +1,9 @@
-"""Circulation at one hospital: warm-up, sessions with visitors, homecoming, reconciliation, evaluation.
+"""Circulation at one hospital: warm-up, sessions with visitors, homecoming, reconciliation,
+evaluation.
 
-FedSKD, and what differs from it only in who trains and who teaches: circulation, mutual, cyclic. Circulation after Weng, Cai and
-Zhou (2025, arXiv 2503.18981); the exact losses and schedules are this project's own.
+FedSKD, and what differs from it only in who trains and who teaches: circulation, mutual, cyclic.
+Circulation after Weng, Cai and Zhou (2025, arXiv 2503.18981); the exact losses and schedules are
+this project's own.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from torch import nn
 
 from fedskd_sim.learning import instruments
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.reconcile import reconcile
 from fedskd_sim.learning.session import SessionModels
-from fedskd_sim.learning.site import Site, drift
+from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export, install, shown, snapshot
 from fedskd_sim.messages import Forms, Weights
@@ -24,7 +27,9 @@ from fedskd_sim.topology import Stop
 
 
 class CirculatingLearner:
-    """One hospital's models. ``_home`` is the resident; a visitor lives from its arrival to the next one's."""
+    """One hospital's models. ``_home`` is the resident; a visitor lives from its arrival to the
+    next one's.
+    """
 
     def __init__(self, site: Site, config: FedSKD) -> None:
         """Look up what every model of the run looks like; nothing is loaded or trained yet."""
@@ -46,14 +51,18 @@ class CirculatingLearner:
         """Load the data and train the own model alone by cross-entropy."""
         self.site.settle()
         self._home = self.site.first(self.site.seed("initial weights"))
-        job = self.site.plan_job(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
+        job = self.site.plan_job(
+            self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
+        )
         return self.site.noted(self.site.session(SessionModels({"": self._home}), job))
 
     def alone(self, round_: int) -> Session | None:
         """Do nothing: a round begins with the departures."""
 
     def depart(self, round_: int) -> Weights:
-        """Give a copy of the home model, or the traveller as it came home where the two are kept apart."""
+        """Give a copy of the home model, or the traveller as it came home where the two are kept
+        apart.
+        """
         leaving = snapshot(self._home) if self._general is None else self._general
         returns = round_ <= self._config.rounds
         self._departed = leaving if returns and self.site.scenario.instruments.changes else None
@@ -64,17 +73,27 @@ class CirculatingLearner:
         self.site.settle()
         self._visitor, self._arrived = self.site.visitor(stop.model, arriving)
         self._model = stop.model
-        budget = self.site.passes(self.site.training.epochs * self._config.stop_work) + self._unspent
-        job = self.site.plan_job(budget, self.site.seed("session", stop.model, stop.round, stop.hop))
+        budget = (
+            self.site.passes(self.site.training.epochs * self._config.stop_work) + self._unspent
+        )
+        job = self.site.plan_job(
+            budget, self.site.seed("session", stop.model, stop.round, stop.hop)
+        )
         teaches = self._config.mutual_kl > 0 or not self._config.similarity.off
-        models = SessionModels({"": self._visitor, "resident_": self._home}, self._config.resident_every, teaches)
-        session = self.site.session(models, job, self._exchange(stop.model, self._arrived), self._arrived)
+        models = SessionModels(
+            {"": self._visitor, "resident_": self._home}, self._config.resident_every, teaches
+        )
+        session = self.site.session(
+            models, job, self._exchange(stop.model, self._arrived), self._arrived
+        )
         if session.outcome == "trained":
             self._unspent = budget - session.samples
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with the returned traveller, then reconcile it and the resident; where it was the only copy, just take it back."""
+        """Train with the returned traveller, then reconcile it and the resident; where it was
+        the only copy, just take it back.
+        """
         if self._config.schedule.mode == "sequential":
             return self._taken_back(stop, arriving)
         session = self.visit(stop, arriving)
@@ -85,7 +104,9 @@ class CirculatingLearner:
         net = drift(self._departed, returned, "net_drift") if self._departed else {}
         self._drift = {**self._changes(), **net, **came}
         validation = len(self.site.data.validation.labels)
-        joined = reconcile(self._config.reconcile, snapshot(self._home), returned, self.site.score, validation)
+        joined = reconcile(
+            self._config.reconcile, snapshot(self._home), returned, self.site.score, validation
+        )
         install(self._home, joined.home)
         apart = self._config.traveller_start == "own" and self._config.reconcile != "replace"
         self._general = returned if apart else joined.general
@@ -104,12 +125,16 @@ class CirculatingLearner:
         return Session(arriving, "passed")
 
     def assess(self) -> Measures:
-        """Measure visitor and resident (at home: the reconciled model) on the host's validation data."""
+        """Measure visitor and resident (at home: the reconciled model) on the host's validation
+        data.
+        """
         self.site.settle()
         if self._visitor is None or self._arrived is None:
             moved, self._drift = self._drift, {}
             return {**self.site.validated(self._home), **moved}
-        resident = self.site.validated(self._home, "resident_") if self._config.resident_every else {}
+        resident = (
+            self.site.validated(self._home, "resident_") if self._config.resident_every else {}
+        )
         measures = {**self.site.validated(self._visitor), **resident, **self._changes()}
         self._visitor = self._arrived = None
         return measures
@@ -126,19 +151,29 @@ class CirculatingLearner:
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""
         self.site.settle()
-        return self.site.tested(model, self._home if arriving is None else self.site.arrived(model, arriving))
+        return self.site.tested(
+            model, self._home if arriving is None else self.site.arrived(model, arriving)
+        )
 
     def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
-        """Give the final home model, and the traveller that is kept apart from it as ``traveller``."""
+        """Give the final home model, and the traveller that is kept apart from it as
+        ``traveller``.
+        """
         home = {"": export(self._home)}
         return home if self._general is None else {**home, "traveller": self._general}
 
     def state(self) -> LearnerState:
-        """Give the resident, what sets out in its place or has set out, and the work that is left over from sessions."""
-        models = {"home": shown(getattr(self, "_home", None)), "general": self._general, "departed": self._departed}
+        """Give the resident, what sets out in its place or has set out, and the work that is
+        left over from sessions.
+        """
+        models = {
+            "home": shown(getattr(self, "_home", None)),
+            "general": self._general,
+            "departed": self._departed,
+        }
         return self.site.state().plus({"unspent": self._unspent}, models)
 
     def restore(self, state: LearnerState) -> None:
@@ -154,12 +189,19 @@ class CirculatingLearner:
         past = self.site.made(model, arriving).eval() if held else None
         settings = self._config.similarity
         return Exchange(
-            self._similarity, self._config.mutual_kl, settings.ramp, past, self._self_similarity, self._config.self_distillation.kl
+            self._similarity,
+            self._config.mutual_kl,
+            settings.ramp,
+            past,
+            self._self_similarity,
+            self._config.self_distillation.kl,
         )
 
 
 def make(context: LearnerContext) -> CirculatingLearner:
-    """Make the learner of one hospital; raises TypeError for a scenario whose models do not circulate."""
+    """Make the learner of one hospital; raises TypeError for a scenario whose models do not
+    circulate.
+    """
     if not isinstance(context.scenario.algorithm, Circulating):
         raise TypeError(context.scenario.algorithm.name)
     return CirculatingLearner(Site(context), context.scenario.algorithm.circulating)

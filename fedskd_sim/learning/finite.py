@@ -1,4 +1,6 @@
-"""Whether a tensor's numbers are numbers, at the speed of memory, for those that come from others."""
+"""Whether a tensor's numbers are numbers, at the speed of memory, for those that come from
+others.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ HALVES = {"float16": 0x7C00, "bfloat16": 0x7F80}
 def finite(dtype: str, data: memoryview) -> bool:
     """Tell whether a tensor has neither infinite values nor NaN; whole numbers never have.
 
-    The sum of squares tells nearly always, and once through the cache; only where it overflows every number is looked at.
+    The sum of squares tells nearly always, and once through the cache; only where it overflows
+    every number is looked at.
 
     Args:
         dtype: element type as `fedskd_sim.messages.Buffer` names it.

@@ -1,12 +1,14 @@
-"""Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a small common one.
+"""Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a small
+common one.
 
-In every session own model p and common model c train on the same batches, sg = stop-gradient, w the scenario's weight:
+In every session own model p and common model c train on the same batches, sg = stop-gradient, w the
+scenario's weight:
 
     own:     CE(p) + w KL(sg c || p)
     common:  CE(c) + w KL(sg p || c)
 
-Then the common models are averaged by `fedskd_sim.learning.allreduce`, weighted by training samples. The own model never leaves
-home before the evaluation.
+Then the common models are averaged by `fedskd_sim.learning.allreduce`, weighted by training
+samples. The own model never leaves home before the evaluation.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ COMMON = "common_"
 
 
 class MutualLearner(LocalLearner):
-    """One hospital's own model and its copy of the common one; what travels are chunks of the common one's sum."""
+    """One hospital's own model and its copy of the common one; what travels are chunks of the
+    common one's sum.
+    """
 
     def __init__(self, site: Site, config: FML) -> None:
         """Look up what own and common models look like; nothing is loaded or trained yet."""
@@ -43,7 +47,9 @@ class MutualLearner(LocalLearner):
         self._common: nn.Module
         length = floats_in(spec_of(blueprint(self._architecture, site.shape)))
         self._sum = RingSum(site.context.topology, site.name, length)
-        self.expected: Mapping[str, Forms] = {name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()}
+        self.expected: Mapping[str, Forms] = {
+            name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()
+        }
 
     def warm_up(self) -> Session:
         """Train the own model alone, and draw the common one."""
@@ -55,7 +61,9 @@ class MutualLearner(LocalLearner):
     def alone(self, round_: int) -> Session | None:
         """Train both models for a session."""
         self.site.settle()
-        return self.trained(round_, SessionModels({"": self.model, COMMON: self._common}), self._taught)
+        return self.trained(
+            round_, SessionModels({"": self.model, COMMON: self._common}), self._taught
+        )
 
     def depart(self, round_: int) -> Weights:
         """Begin the sum of the weighted common models; for the evaluation, give the own model."""
@@ -75,7 +83,11 @@ class MutualLearner(LocalLearner):
 
     def state(self) -> LearnerState:
         """Give both models, and a sum that is under way."""
-        return super().state().plus({}, {"common": shown(getattr(self, "_common", None)), **self._sum.groups()})
+        return (
+            super()
+            .state()
+            .plus({}, {"common": shown(getattr(self, "_common", None)), **self._sum.groups()})
+        )
 
     def restore(self, state: LearnerState) -> None:
         """Take them back."""
@@ -87,12 +99,17 @@ class MutualLearner(LocalLearner):
     def _taught(self, step: TrainingStep) -> AddedLoss:
         own, common = step.outputs[""], step.outputs[COMMON]
         from_common, from_own = divergence(common, own), divergence(own, common)
-        parts: dict[str, Tensor] = {"mutual_kl": from_common.detach(), f"{COMMON}mutual_kl": from_own.detach()}
+        parts: dict[str, Tensor] = {
+            "mutual_kl": from_common.detach(),
+            f"{COMMON}mutual_kl": from_own.detach(),
+        }
         return AddedLoss(self._config.weight * (from_common + from_own), parts)
 
 
 def _smallest(site: Site) -> Architecture:
-    """Choose the architecture with the fewest parameters among the hospitals'; of equal ones the first."""
+    """Choose the architecture with the fewest parameters among the hospitals'; of equal ones the
+    first.
+    """
     known = [site.scenario.architecture(name) for name in site.scenario.members]
     return min(known, key=lambda architecture: parameter_count(blueprint(architecture, site.shape)))
 

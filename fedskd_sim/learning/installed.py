@@ -1,9 +1,11 @@
-"""Users' own architectures: installed packages offer them through the entry point group ``fedskd_sim.architectures``.
+"""Users' own architectures: installed packages offer them through the entry point group
+``fedskd_sim.architectures``.
 
-An entry point's name is the architecture's name; its object is a function ``(channels, image_size, classes, *, options...)`` that
-gives a module whose forward gives (logits, Taps(mid, deep)). A name that begins with ``roi-`` takes connectivity, one with ``vol-``
-volumes, any other images.
-Nothing is remembered between calls, so every process and every pod that has the package installed finds the same.
+An entry point's name is the architecture's name; its object is a function ``(channels, image_size,
+classes, *, options...)`` that gives a module whose forward gives (logits, Taps(mid, deep)). A name
+that begins with ``roi-`` takes connectivity, one with ``vol-`` volumes, any other images. Nothing
+is remembered between calls, so every process and every pod that has the package installed finds the
+same.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def load(name: str, taken: Collection[str]) -> Builder:
 
     Raises:
         UnknownArchitecture: no installed package offers it.
-        InvalidValue: it cannot be imported, is no such function, or its name is offered twice or built in.
+        InvalidValue: it cannot be imported, is no such function, or its name is offered twice or
+            built in.
 
     """
     offers = tuple(entry_points(group=GROUP, name=name))
@@ -46,14 +49,19 @@ def load(name: str, taken: Collection[str]) -> Builder:
         raise UnknownArchitecture(f"there is no architecture {name!r}", fix=fix)
     origin = " and ".join(sorted(f"{_package(offer)} ({offer.value})" for offer in offers))
     if name in taken:
-        raise InvalidValue(f"{name!r} is built in, and {origin} offers it too", fix="rename the entry point, or remove the package")
+        raise InvalidValue(
+            f"{name!r} is built in, and {origin} offers it too",
+            fix="rename the entry point, or remove the package",
+        )
     if len(offers) > 1:
         raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these packages")
     try:
         builder = offers[0].load()
     except Exception as error:  # a stranger's module may raise anything
         text = f"{name!r} of {origin} cannot be imported: {type(error).__name__}: {error}"
-        raise InvalidValue(text, fix="repair that package, or choose another architecture") from error
+        raise InvalidValue(
+            text, fix="repair that package, or choose another architecture"
+        ) from error
     wrong = _unlike(builder)
     if wrong:
         fix = "write a function (channels, image_size, classes, *, option=default)"
@@ -64,7 +72,8 @@ def load(name: str, taken: Collection[str]) -> Builder:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turn whatever a stranger's code raises into what PyTorch raises, so that it is reported as an architecture's failure.
+    """Turn whatever a stranger's code raises into what PyTorch raises, so that it is reported as an
+    architecture's failure.
 
     Raises:
         RuntimeError: the code raised something that is neither ours nor one of `UNBUILDABLE`.
@@ -92,6 +101,8 @@ def _unlike(builder: object) -> str:
     except TypeError as error:
         return f"cannot be called with channels, image_size and classes: {error}"
     for parameter in signature.parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY and not isinstance(parameter.default, int | float | str):
+        if parameter.kind is parameter.KEYWORD_ONLY and not isinstance(
+            parameter.default, int | float | str
+        ):
             return f"has the option {parameter.name} whose default is neither a number nor a word"
     return ""

@@ -1,4 +1,6 @@
-"""What a session changed in a model beyond its weights: its representation, its answers, and what it knows of other hospitals."""
+"""What a session changed in a model beyond its weights: its representation, its answers, and
+what it knows of other hospitals.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,9 @@ def measured(site: Site, model: str, before: Weights, after: nn.Module) -> Measu
         after: the model after the session.
 
     Returns:
-        ``representation_drift`` (1 - CKA of the deep maps' means before and after) and ``churn`` (share of samples whose decision
-        changed), on the host's validation data; ``probe/NAME`` (balanced accuracy on the validation data of hospital NAME).
+        ``representation_drift`` (1 - CKA of the deep maps' means before and after) and ``churn``
+        (share of samples whose decision changed), on the host's validation data; ``probe/NAME``
+        (balanced accuracy on the validation data of hospital NAME).
 
     """
     found: dict[str, Measure] = {}
@@ -43,7 +46,8 @@ def measured(site: Site, model: str, before: Weights, after: nn.Module) -> Measu
 
 
 def cka(x: Tensor, y: Tensor) -> float:
-    """Compare two representations of the same samples: linear CKA with the unbiased HSIC (Song et al. 2012); 1 for equal ones.
+    """Compare two representations of the same samples: linear CKA with the unbiased HSIC (Song et
+    al. 2012); 1 for equal ones.
 
     Args:
         x: (n, C1), n at least 4.
@@ -56,15 +60,24 @@ def cka(x: Tensor, y: Tensor) -> float:
 
 
 def _hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741 - as in the literature
-    """HSIC_u = [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)) for kernels with zero diagonal."""
+    """HSIC_u = [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)) for kernels with
+    zero diagonal.
+    """
     n = len(k)
-    product = (k * l).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(0) * l.sum(0)).sum()
+    product = (
+        (k * l).sum()
+        + k.sum() * l.sum() / ((n - 1) * (n - 2))
+        - 2 / (n - 2) * (k.sum(0) * l.sum(0)).sum()
+    )
     return float(product) / (n * (n - 3))
 
 
 @torch.no_grad()
 def _changed(before: nn.Module, after: nn.Module, samples: Samples) -> dict[str, Measure]:
-    (features, decisions), (new_features, new_decisions) = _asked(before, samples), _asked(after, samples)
+    (features, decisions), (new_features, new_decisions) = (
+        _asked(before, samples),
+        _asked(after, samples),
+    )
     moved = float((decisions != new_decisions).sum())
     return {
         "representation_drift": Measure(1 - cka(features, new_features), 1.0),
@@ -78,4 +91,6 @@ def _asked(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
     model.eval()
     answers = [model(part) for part in samples.images.split(BATCH)]
     model.train(training)
-    return torch.cat([taps.deep.flatten(2).mean(2) for _, taps in answers]), torch.cat([logits.argmax(1) for logits, _ in answers])
+    return torch.cat([taps.deep.flatten(2).mean(2) for _, taps in answers]), torch.cat(
+        [logits.argmax(1) for logits, _ in answers]
+    )

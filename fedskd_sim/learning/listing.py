@@ -1,4 +1,6 @@
-"""What ``fedskd-sim models`` shows: every architecture's parameters, cost, taps, minimum input and options."""
+"""What ``fedskd-sim models`` shows: every architecture's parameters, cost, taps, minimum input
+and options.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,26 @@ UNITS: Mapping[Kind, str] = MappingProxyType({"image": "px", "roi": "regions", "
 
 
 def listing() -> str:
-    """Write a table of all architectures for people: what they are made of and cost at the smallest input, and options."""
-    head = f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  {'mid tap':<16}{'deep tap':<16}options"
-    lines = [head, *(line for name in names() for line in _lines(name))]
-    lines.append(f"at the minimum input, which leaves every tap the default region grid of {SMALLEST_REGIONS} x {SMALLEST_REGIONS}")
-    lines.append(
-        f"(roi-...: connectivity of {LISTED_REGIONS} regions; vol-...: cubes), {LISTED_CLASSES} classes; taps: channels x grid;"
+    """Write a table of all architectures for people: what they are made of and cost at the
+    smallest input, and options.
+    """
+    head = (
+        f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  "
+        f"{'mid tap':<16}{'deep tap':<16}options"
     )
-    lines.append("MFLOP: millions of operations of one sample's forward pass, a multiplication with its addition as two")
+    lines = [head, *(line for name in names() for line in _lines(name))]
+    lines.append(
+        "at the minimum input, which leaves every tap the default region grid of "
+        f"{SMALLEST_REGIONS} x {SMALLEST_REGIONS}"
+    )
+    lines.append(
+        f"(roi-...: connectivity of {LISTED_REGIONS} regions; vol-...: cubes), {LISTED_CLASSES} "
+        "classes; taps: channels x grid;"
+    )
+    lines.append(
+        "MFLOP: millions of operations of one sample's forward pass, a multiplication with its "
+        "addition as two"
+    )
     return "\n".join(lines)
 
 
@@ -61,7 +75,10 @@ def _lines(name: str) -> tuple[str, str]:
     pixels = f"{size} {unit}" if size else f"{SIZES[-1]} {unit} *"
     about = inspect.getdoc(builder_of(name)) or "an architecture of an installed package"
     return (
-        f"{name:<20}{found.parameters:>12,}{pixels:>12}{operations / 1e6:>10,.1f}  {taps[0]:<16}{taps[1]:<16}{given}",
+        (
+            f"{name:<20}{found.parameters:>12,}{pixels:>12}{operations / 1e6:>10,.1f}  "
+            f"{taps[0]:<16}{taps[1]:<16}{given}"
+        ),
         f"{'':<20}{about.splitlines()[0]}",
     )
 
@@ -69,8 +86,8 @@ def _lines(name: str) -> tuple[str, str]:
 def cost(architecture: Architecture, shape: ImageShape) -> tuple[Outline, int]:
     """Outline an architecture and count the floating point operations of one sample's forward pass.
 
-    A multiplication with its addition counts as two; convolutions, matrix products and attention count, as PyTorch's counter knows
-    them. Raises as `fedskd_sim.learning.models.outline`.
+    A multiplication with its addition counts as two; convolutions, matrix products and attention
+    count, as PyTorch's counter knows them. Raises as `fedskd_sim.learning.models.outline`.
     """
 
     def counted(model: nn.Module, blank: Tensor) -> tuple[Outline, int]:

@@ -1,4 +1,6 @@
-"""The references that need no ring: every hospital trains alone, on its own data or on everybody's."""
+"""The references that need no ring: every hospital trains alone, on its own data or on
+everybody's.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ from torch import nn
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.session import SessionModels, Teaching
-from fedskd_sim.learning.site import Site, drift
+from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import export, shown, snapshot
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import Local, Pooled
@@ -31,7 +34,9 @@ class LocalLearner:
         """Load the data and train for the warm-up."""
         self.site.settle()
         self.model = self.site.first(self.site.seed("initial weights"))
-        job = self.site.plan_job(self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up"))
+        job = self.site.plan_job(
+            self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
+        )
         return self.site.noted(self.site.session(SessionModels({"": self.model}), job))
 
     def alone(self, round_: int) -> Session | None:
@@ -39,8 +44,12 @@ class LocalLearner:
         self.site.settle()
         return self.trained(round_, SessionModels({"": self.model}))
 
-    def trained(self, round_: int, models: SessionModels, teaching: Teaching | None = None) -> Session:
-        """Train the own model, and whoever is beside it, for ``training.epochs`` passes each; its drift is assessed with it."""
+    def trained(
+        self, round_: int, models: SessionModels, teaching: Teaching | None = None
+    ) -> Session:
+        """Train the own model, and whoever is beside it, for ``training.epochs`` passes each;
+        its drift is assessed with it.
+        """
         before = snapshot(self.model)
         job = self.site.plan_job(
             self.site.passes(self.site.training.epochs * len(models.by_role)),
@@ -71,7 +80,9 @@ class LocalLearner:
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own one, on the host's test data."""
         self.site.settle()
-        return self.site.tested(model, self.model if arriving is None else self.site.arrived(model, arriving))
+        return self.site.tested(
+            model, self.model if arriving is None else self.site.arrived(model, arriving)
+        )
 
     def ensemble(self) -> Measures | None:
         """Do nothing: no models are kept."""
@@ -103,5 +114,9 @@ def make(context: LearnerContext) -> LocalLearner:
         raise TypeError(context.scenario.algorithm.name)
     if isinstance(context.scenario.algorithm, Pooled) and context.own_process:
         text = "'pooled' puts all hospitals' data into one place, and here hospitals are apart"
-        raise InvalidValue(text, fix="it is a reference, no federation: launch it with --on memory", key=("algorithm", "name"))
+        raise InvalidValue(
+            text,
+            fix="it is a reference, no federation: launch it with --on memory",
+            key=("algorithm", "name"),
+        )
     return LocalLearner(Site(context))

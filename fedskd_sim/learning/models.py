@@ -57,7 +57,8 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
 
 
 class ImageShape(NamedTuple):
-    """What goes in and how many classes come out: images (channels, size, size), connectivity of ``size`` regions, or volumes.
+    """What goes in and how many classes come out: images (channels, size, size), connectivity of
+    ``size`` regions, or volumes.
 
     Volumes are (channels, *grid), and without a grid cubes of ``size`` voxels along each axis.
     """
@@ -78,7 +79,9 @@ class ImageShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What is known of an architecture without computing: parameters and the sizes (channels, height, width) of its taps."""
+    """What is known of an architecture without computing: parameters and the sizes (channels,
+    height, width) of its taps.
+    """
 
     parameters: int
     mid: tuple[int, ...]
@@ -95,7 +98,9 @@ def names() -> list[str]:
 
 
 def examine(name: str) -> None:
-    """Refuse what an installed package offers and cannot be used; raises as `fedskd_sim.learning.installed.load`."""
+    """Refuse what an installed package offers and cannot be used; raises as
+    `fedskd_sim.learning.installed.load`.
+    """
     if name not in REGISTRY or name in installed.names():
         installed.load(name, REGISTRY)
 
@@ -108,11 +113,17 @@ def kind_of(name: str) -> Kind:
 def options(name: str) -> dict[str, object]:
     """List the options of an architecture with their defaults."""
     parameters = inspect.signature(builder_of(name)).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
 
 def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module:
-    """Build a model with its initial weights drawn from ``seed``; its forward gives logits and taps."""
+    """Build a model with its initial weights drawn from ``seed``; its forward gives logits and
+    taps.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _made(architecture, shape)
@@ -125,23 +136,31 @@ def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
 
 
 def outline(architecture: Architecture, shape: ImageShape) -> Outline:
-    """Trace shapes through an architecture with one blank sample, without computing where its operations allow that.
+    """Trace shapes through an architecture with one blank sample, without computing where its
+    operations allow that.
 
     Raises:
-        UNBUILDABLE: the input is too small for it, an option has a wrong value, or it gives something else than logits and taps.
+        UNBUILDABLE: the input is too small for it, an option has a wrong value, or it gives
+            something else than logits and taps.
 
     """
     return tried(architecture, shape, lambda model, blank: seen(model, blank, shape))
 
 
 def seen(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
-    """Pass a blank sample through a model and tell what came out; TypeError if that is not logits and taps of the right shapes."""
+    """Pass a blank sample through a model and tell what came out; TypeError if that is not
+    logits and taps of the right shapes.
+    """
     taps = _taps(model(blank), shape)
     return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
 
 
-def tried(architecture: Architecture, shape: ImageShape, act: Callable[[nn.Module, Tensor], Result]) -> Result:
-    """Act on a model and a blank sample without values, or with them where the architecture looks at values."""
+def tried(
+    architecture: Architecture, shape: ImageShape, act: Callable[[nn.Module, Tensor], Result]
+) -> Result:
+    """Act on a model and a blank sample without values, or with them where the architecture
+    looks at values.
+    """
     with installed.guarded(), torch.no_grad():
         if architecture.name in REGISTRY:  # values would make no difference
             with shapes_only():
@@ -153,7 +172,9 @@ def tried(architecture: Architecture, shape: ImageShape, act: Callable[[nn.Modul
 
 
 def _taps(output: object, shape: ImageShape) -> Taps:
-    """Check what an architecture gives; TypeError if it is not (logits, Taps) of the right shapes."""
+    """Check what an architecture gives; TypeError if it is not (logits, Taps) of the right
+    shapes.
+    """
     wanted = f"forward has to give logits (B, {shape.classes}) and Taps(mid, deep)"
     if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[1], Taps):  # noqa: PLR2004 - the pair
         raise TypeError(f"{wanted}, not {type(output).__name__}")
@@ -163,7 +184,10 @@ def _taps(output: object, shape: ImageShape) -> Taps:
     for name, tap in zip(taps._fields, taps, strict=True):
         axes = AXES[shape.kind]
         if tap.ndim != 2 + len(axes):
-            raise TypeError(f"the {name} tap has {tap.ndim} axes, not {2 + len(axes)}: (B, C, {', '.join(axes)})")
+            raise TypeError(
+                f"the {name} tap has {tap.ndim} axes, not {2 + len(axes)}: (B, C, "
+                f"{', '.join(axes)})"
+            )
     return taps
 
 
@@ -178,11 +202,17 @@ def fits(found: Outline) -> bool:
 
 
 def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 2) -> int | None:
-    """Find the smallest usual size of images, or of cubes, whose taps hold the default region grid; None up to 224."""
+    """Find the smallest usual size of images, or of cubes, whose taps hold the default region
+    grid; None up to 224.
+    """
 
     def enough(size: int) -> bool:
         try:
-            return fits(outline(architecture, ImageShape(channels, size, classes, kind_of(architecture.name))))
+            return fits(
+                outline(
+                    architecture, ImageShape(channels, size, classes, kind_of(architecture.name))
+                )
+            )
         except UNBUILDABLE:
             return False
 
@@ -191,9 +221,13 @@ def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 
 
 
 def builder_of(name: str) -> Builder:
-    """Find the function that builds an architecture; a built-in one first. Raises as `fedskd_sim.learning.installed.load`."""
+    """Find the function that builds an architecture; a built-in one first. Raises as
+    `fedskd_sim.learning.installed.load`.
+    """
     return REGISTRY[name] if name in REGISTRY else installed.load(name, REGISTRY)
 
 
 def _made(architecture: Architecture, shape: ImageShape) -> nn.Module:
-    return builder_of(architecture.name)(shape.channels, shape.size, shape.classes, **architecture.options)
+    return builder_of(architecture.name)(
+        shape.channels, shape.size, shape.classes, **architecture.options
+    )

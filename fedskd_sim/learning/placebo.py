@@ -50,7 +50,9 @@ class PlaceboLearner:
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - every stop is alike
         """Take the own buffer back."""
         self.context.pause(self.config.session_seconds)
-        self._own = {name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()}
+        self._own = {
+            name: buffer._replace(data=bytes(buffer.data)) for name, buffer in arriving.items()
+        }
         return Session(self._own)
 
     def assess(self) -> Measures:

@@ -1,8 +1,9 @@
-"""What a hospital uses in the end, added to any algorithm: averaged weights, an ensemble of all models, logit adjustment.
+"""What a hospital uses in the end, added to any algorithm: averaged weights, an ensemble of all
+models, logit adjustment.
 
-The averaged weights of a model are a mean over its own snapshots. They start as the model after warm-up and, after the model's i-th
-stop, become m + w_i (v - m) with w_i = max(averaging_weight, 1 / (i + 1)). They are never trained and never mixed with another
-model.
+The averaged weights of a model are a mean over its own snapshots. They start as the model after
+warm-up and, after the model's i-th stop, become m + w_i (v - m) with w_i = max(averaging_weight, 1
+/ (i + 1)). They are never trained and never mixed with another model.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from fedskd_sim.records import Measure
 from fedskd_sim.topology import Stop
 
 AVERAGED, LAST = "slow/", "last/"
-"""What the tensors of a second set of weights are called on their way: digests in records are taken over these names."""
+"""What the tensors of a second set of weights are called on their way: digests in records are taken
+over these names."""
 ENSEMBLE = "ensemble/"
 
 
@@ -36,14 +38,18 @@ class Inner(Sited, Learner, Protocol):
 
 
 class Predicting:
-    """A learner around another one; what travels in training rounds is the other's weights and, if kept, the averaged weights."""
+    """A learner around another one; what travels in training rounds is the other's weights and,
+    if kept, the averaged weights.
+    """
 
     def __init__(self, inner: Inner, context: LearnerContext) -> None:
         """Add the forms in which averaged weights and finished models travel."""
         self._inner, self.site, self._settings = inner, inner.site, context.scenario.prediction
         self._topology = context.topology
         self._keeps_last = self._settings.ensemble or self._settings.model in ("last", "mix")
-        self.expected: Mapping[str, Forms] = {name: self._forms(forms) for name, forms in inner.expected.items()}
+        self.expected: Mapping[str, Forms] = {
+            name: self._forms(forms) for name, forms in inner.expected.items()
+        }
         self._averaged: Weights = {}
         self._last: Weights | None = None
         self._chosen: Weights | None = None
@@ -64,11 +70,15 @@ class Predicting:
         return session
 
     def depart(self, round_: int) -> Weights:
-        """Give the other's traveller with its averaged weights; for the evaluation, what this hospital predicts with."""
+        """Give the other's traveller with its averaged weights; for the evaluation, what this
+        hospital predicts with.
+        """
         if round_ <= self._topology.rounds:
             weights = self._inner.depart(round_)
             return (
-                joined(weights, AVERAGED, self._averaged) if self._averaged and self._topology.pattern == "circulation" else weights
+                joined(weights, AVERAGED, self._averaged)
+                if self._averaged and self._topology.pattern == "circulation"
+                else weights
             )
         self.site.settle()
         chosen = self._decided()
@@ -84,7 +94,12 @@ class Predicting:
         session = self._inner.visit(stop, current)
         if averaged:
             return replace(
-                session, weights=joined(session.weights, AVERAGED, self._followed(averaged, session.weights, self._count(stop)))
+                session,
+                weights=joined(
+                    session.weights,
+                    AVERAGED,
+                    self._followed(averaged, session.weights, self._count(stop)),
+                ),
             )
         if stop.kind == "gather" and stop.hop == self._topology.hops(stop.round)[-1]:
             self._snapped(self._inner.results()[""], stop.round)
@@ -96,7 +111,11 @@ class Predicting:
         session = self._inner.homecome(stop, current)
         self._last = session.returned if self._keeps_last else None
         if averaged:
-            self._averaged = self._followed(averaged, session.returned, self._count(stop)) if session.returned else owned(averaged)
+            self._averaged = (
+                self._followed(averaged, session.returned, self._count(stop))
+                if session.returned
+                else owned(averaged)
+            )
         return session
 
     def assess(self) -> Measures:
@@ -104,22 +123,35 @@ class Predicting:
         return self._inner.assess()
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
-        """Measure what a hospital predicts with on the host's test data, and keep its finished model for the ensemble."""
+        """Measure what a hospital predicts with on the host's test data, and keep its finished
+        model for the ensemble.
+        """
         self.site.settle()
         weights, finished = split(arriving, LAST) if arriving is not None else (self._decided(), {})
         if arriving is not None and self._settings.ensemble:
             self._ensemble[model] = owned(finished)
-        network = self.site.made(model, weights) if arriving is None else self.site.arrived(model, weights)
-        return self._measured(("evaluation", model), logits_of(network, self.site.data.test.images), [network])
+        network = (
+            self.site.made(model, weights)
+            if arriving is None
+            else self.site.arrived(model, weights)
+        )
+        return self._measured(
+            ("evaluation", model), logits_of(network, self.site.data.test.images), [network]
+        )
 
     def ensemble(self) -> Measures | None:
         """Average the probabilities of all finished models: p = (1/K) sum_k softmax(f_k(x))."""
         if not self._settings.ensemble:
             return None
         self.site.settle()
-        networks = [self.site.made(name, self._ensemble[name]) for name in self.site.scenario.members]
+        networks = [
+            self.site.made(name, self._ensemble[name]) for name in self.site.scenario.members
+        ]
         kept = sum(size(weights) for weights in self._ensemble.values())
-        cost = {"models": Measure(float(len(networks)), 1.0), "kept_bytes": Measure(float(kept), 1.0)}
+        cost = {
+            "models": Measure(float(len(networks)), 1.0),
+            "kept_bytes": Measure(float(kept), 1.0),
+        }
         logits = together(networks, self.site.data.test)
         return {**self._measured(("ensemble", self.site.name), logits, networks), **cost}
 
@@ -130,25 +162,33 @@ class Predicting:
         return {"": self._decided(), **rest, **kept}
 
     def state(self) -> LearnerState:
-        """Add averaged weights, traveller and the ensemble's models to the other's; what the hospital predicts with follows from
-        these.
+        """Add averaged weights, traveller and the ensemble's models to the other's; what the
+        hospital predicts with follows from these.
         """
         kept = {ENSEMBLE + name: weights for name, weights in self._ensemble.items()}
-        return self._inner.state().plus({}, {"averaged": self._averaged, "last": self._last, **kept})
+        return self._inner.state().plus(
+            {}, {"averaged": self._averaged, "last": self._last, **kept}
+        )
 
     def restore(self, state: LearnerState) -> None:
         """Take them back, and let the other take its own."""
         self._inner.restore(state)
         self._averaged, self._last = state.weights.get("averaged", {}), state.weights.get("last")
-        kept = {name: weights for name, weights in state.weights.items() if name.startswith(ENSEMBLE)}
+        kept = {
+            name: weights for name, weights in state.weights.items() if name.startswith(ENSEMBLE)
+        }
         self._ensemble = {name.removeprefix(ENSEMBLE): weights for name, weights in kept.items()}
 
     def _forms(self, forms: Forms) -> Forms:
-        added = ((AVERAGED,) if self._settings.keeps_averaged else ()) + ((LAST,) if self._settings.ensemble else ())
+        added = ((AVERAGED,) if self._settings.keeps_averaged else ()) + (
+            (LAST,) if self._settings.ensemble else ()
+        )
         return forms + tuple(_with(forms[0], prefix) for prefix in added)
 
     def _count(self, stop: Stop) -> int:
-        return (stop.round - 1) * (len(self._topology.hops(1)) - (self._topology.schedule.mode == "sequential")) + stop.hop
+        return (stop.round - 1) * (
+            len(self._topology.hops(1)) - (self._topology.schedule.mode == "sequential")
+        ) + stop.hop
 
     def _followed(self, averaged: Weights, current: Weights, count: int) -> Weights:
         weight = max(self._settings.averaging_weight, 1 / (count + 1))
@@ -159,7 +199,9 @@ class Predicting:
             self._averaged = self._followed(self._averaged, weights, count)
 
     def _decided(self) -> Weights:
-        """Give the weights that the hospital predicts with, chosen once its last round is over, and again after a restart."""
+        """Give the weights that the hospital predicts with, chosen once its last round is over,
+        and again after a restart.
+        """
         if self._chosen is None:
             self._chosen = self._choose()
         return self._chosen
@@ -176,18 +218,26 @@ class Predicting:
                 chosen = self._averaged
             case "mix":
                 chosen = mean(last, self._averaged)
-        torch.manual_seed(self.site.seed("running statistics"))  # of a user's architecture that draws in training mode
+        torch.manual_seed(
+            self.site.seed("running statistics")
+        )  # of a user's architecture that draws in training mode
         return snapshot(refreshed(self.site.made(self.site.name, chosen), self.site.data.train))
 
-    def _measured(self, whose: tuple[Tested, str], logits: Tensor, networks: list[nn.Module]) -> Measures:
-        """Measure test predictions, the adjustment taken from predictions on the validation data."""
+    def _measured(
+        self, whose: tuple[Tested, str], logits: Tensor, networks: list[nn.Module]
+    ) -> Measures:
+        """Measure test predictions, the adjustment taken from predictions on the validation
+        data.
+        """
         labels = self.site.data.test.labels
         if not len(labels):
             return {}
         found = {**self.site.judged(*whose, logits)}
         if self._settings.logit_adjustment and len(self.site.data.validation.labels):
             usual = together(networks, self.site.data.validation).softmax(dim=1).mean(dim=0)
-            found["balanced_accuracy_adjusted"] = measure_adjusted(logits, labels, usual, self._settings.logit_adjustment)
+            found["balanced_accuracy_adjusted"] = measure_adjusted(
+                logits, labels, usual, self._settings.logit_adjustment
+            )
         return found
 
 
@@ -199,7 +249,11 @@ def joined(weights: Weights, prefix: str, other: Weights) -> Weights:
 def split(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
     """Undo `joined`; the second set is empty where there is none."""
     first = {name: buffer for name, buffer in weights.items() if not name.startswith(prefix)}
-    return first, {name.removeprefix(prefix): buffer for name, buffer in weights.items() if name.startswith(prefix)}
+    return first, {
+        name.removeprefix(prefix): buffer
+        for name, buffer in weights.items()
+        if name.startswith(prefix)
+    }
 
 
 def owned(weights: Weights) -> Weights:
@@ -209,13 +263,17 @@ def owned(weights: Weights) -> Weights:
 
 def together(networks: list[nn.Module], samples: Samples) -> Tensor:
     """Give the logarithm of the networks' mean probabilities, (N, classes) in fp64."""
-    chances = torch.stack([logits_of(network, samples.images).double().softmax(dim=1) for network in networks])
+    chances = torch.stack(
+        [logits_of(network, samples.images).double().softmax(dim=1) for network in networks]
+    )
     return chances.mean(dim=0).log()
 
 
 @torch.no_grad()
 def refreshed(network: nn.Module, train: Samples) -> nn.Module:
-    """Take the running statistics of batch normalisation anew from the training data: a mean of weights has none of its own."""
+    """Take the running statistics of batch normalisation anew from the training data: a mean of
+    weights has none of its own.
+    """
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     if layers:
         usual = [layer.momentum for layer in layers]

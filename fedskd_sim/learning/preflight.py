@@ -1,4 +1,6 @@
-"""What can be known to be wrong before anything starts: architectures, grids, label spaces, data, devices."""
+"""What can be known to be wrong before anything starts: architectures, grids, label spaces,
+data, devices.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,26 @@ from fedskd_sim.learning.models import (
     outline,
 )
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import FML, Architecture, Averaging, Circulating, Hospital, NoData, Placebo, Scenario, Similarity
+from fedskd_sim.scenario import (
+    FML,
+    Architecture,
+    Averaging,
+    Circulating,
+    Hospital,
+    NoData,
+    Placebo,
+    Scenario,
+    Similarity,
+)
 
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
 
 
 def find_problems(
-    scenario: Scenario, folder: Path | None, seen: Callable[[Facts], None] = lambda _: None, doubtful: Collection[int] = ()
+    scenario: Scenario,
+    folder: Path | None,
+    seen: Callable[[Facts], None] = lambda _: None,
+    doubtful: Collection[int] = (),
 ) -> Iterator[FedskdError]:
     """Find everything wrong with a scenario that takes its models and its data to find out.
 
@@ -46,8 +61,8 @@ def find_problems(
         scenario: the scenario.
         folder: where data files are; None looks at the environment.
         seen: is told what is known of every hospital's data.
-        doubtful: hospitals, counted from 0, in which something is known to be wrong: of these only what does not depend on it is
-            told, and nothing that compares hospitals.
+        doubtful: hospitals, counted from 0, in which something is known to be wrong: of these only
+            what does not depend on it is told, and nothing that compares hospitals.
 
     Yields:
         Errors with the scenario key they belong to.
@@ -62,7 +77,9 @@ def find_problems(
         yield from wrong
         found = _facts(scenario, index, folder)
         if isinstance(found, FedskdError):
-            if index not in doubtful or (isinstance(found, DataMissing) and not isinstance(hospital.data, NoData)):
+            if index not in doubtful or (
+                isinstance(found, DataMissing) and not isinstance(hospital.data, NoData)
+            ):
                 yield found
         elif index not in doubtful:
             known.append((hospital.name, found))
@@ -92,14 +109,27 @@ def _algorithm(scenario: Scenario, found: Facts | None) -> Iterator[FedskdError]
     if isinstance(algorithm, FML) and algorithm.architecture:
         wrong = [*itself(algorithm.architecture, COMMON)]
         yield from wrong
-        yield from () if wrong or found is None else _architecture(scenario, algorithm.architecture, COMMON, found)
-    if found and found.kind == "roi" and isinstance(algorithm, Circulating) and algorithm.circulating.similarity.pixel_grid:
+        yield from (
+            ()
+            if wrong or found is None
+            else _architecture(scenario, algorithm.architecture, COMMON, found)
+        )
+    if (
+        found
+        and found.kind == "roi"
+        and isinstance(algorithm, Circulating)
+        and algorithm.circulating.similarity.pixel_grid
+    ):
         text = "connectivity has no grid: every region of the atlas is an item"
-        yield InvalidValue(text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out")
+        yield InvalidValue(
+            text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out"
+        )
 
 
 def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
-    """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and DataMissing without data."""
+    """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and
+    DataMissing without data.
+    """
     return shape_of(known_facts(scenario, name, folder))
 
 
@@ -117,34 +147,59 @@ def shape_of(found: Facts) -> ImageShape:
 
 
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
-    """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps compared; None for ROI data."""
+    """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps
+    compared; None for ROI data.
+    """
     if shape.kind == "roi":
         return None
     algorithm = scenario.algorithm
-    similarity = algorithm.circulating.similarity if isinstance(algorithm, Circulating) else Similarity()
+    similarity = (
+        algorithm.circulating.similarity if isinstance(algorithm, Circulating) else Similarity()
+    )
     if similarity.pixel_grid:
         return (similarity.pixel_grid,) * len(AXES[shape.kind])
-    kinds = {hospital.architecture.model_dump_json(): hospital.architecture for hospital in scenario.hospitals}
-    sizes = [outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()]
+    kinds = {
+        hospital.architecture.model_dump_json(): hospital.architecture
+        for hospital in scenario.hospitals
+    }
+    sizes = [
+        outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()
+    ]
     return tuple(min(cells) for cells in zip(*sizes, strict=True))
 
 
 def _no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
-    return DataMissing(f"{name!r} has no data", key=key, fix="add 'data: {name: synthetic-skin}', or another kind of data")
+    return DataMissing(
+        f"{name!r} has no data",
+        key=key,
+        fix="add 'data: {name: synthetic-skin}', or another kind of data",
+    )
 
 
-def _compared(index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]) -> Iterator[FedskdError]:
+def _compared(
+    index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]
+) -> Iterator[FedskdError]:
     """Compare a hospital's data with that of the first."""
     key = ("hospitals", index, "data")
     if found.classes != first[1].classes:
-        text = f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has {_listed(first[1])}"
+        text = (
+            f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has "
+            f"{_listed(first[1])}"
+        )
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
     elif apart := _apart(found, first[1]):
-        fix = "bring the volumes of all hospitals to one space, for example by resampling to a template"
+        fix = (
+            "bring the volumes of all hospitals to one space, for example by resampling to a "
+            "template"
+        )
         yield LabelSpacesDiffer(apart, key=key, fix=fix)
     elif shape_of(found)._replace(classes=0) != shape_of(first[1])._replace(classes=0):
         text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
-        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals images or volumes of one size, or the regions of one atlas")
+        yield LabelSpacesDiffer(
+            text,
+            key=key,
+            fix="give all hospitals images or volumes of one size, or the regions of one atlas",
+        )
     elif not np.array_equal(_atlas(found), _atlas(first[1])):
         text = f"{hospital.name!r} has another atlas than {first[0]!r}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same atlas")
@@ -155,20 +210,36 @@ def _samples(index: int, hospital: Hospital, found: Facts) -> Iterator[FedskdErr
     key: tuple[Key, ...] = ("hospitals", index, "data")
     present = np.unique(found.train_labels)
     if not len(present):
-        yield NoTrainingSamples(f"{hospital.name!r} has no training samples", key=key, fix="give it data, or leave it out")
+        yield NoTrainingSamples(
+            f"{hospital.name!r} has no training samples",
+            key=key,
+            fix="give it data, or leave it out",
+        )
     elif len(present) == 1:
-        text = f"all {len(found.train_labels)} training samples of {hospital.name!r} are {found.classes[present[0]]!r}"
-        cut = ", or cut the data set with a larger alpha or another seed" if getattr(hospital.data, "partition", None) else ""
+        text = (
+            f"all {len(found.train_labels)} training samples of {hospital.name!r} are "
+            f"{found.classes[present[0]]!r}"
+        )
+        cut = (
+            ", or cut the data set with a larger alpha or another seed"
+            if getattr(hospital.data, "partition", None)
+            else ""
+        )
         yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out" + cut)
 
 
 def _apart(found: Facts, first: Facts) -> str:
-    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no volumes."""
+    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no
+    volumes.
+    """
     if found.kind != "volume" or first.kind != "volume" or found.geometry is first.geometry is None:
         return ""
     if found.geometry is None or first.geometry is None:
         known = found.geometry or first.geometry
-        return f"{known.source if known else ''} says where its voxels lie, and the volumes of another hospital do not"
+        return (
+            f"{known.source if known else ''} says where its voxels lie, and the volumes of "
+            "another hospital do not"
+        )
     return difference(found.geometry, first.geometry)
 
 
@@ -197,8 +268,14 @@ def _common(scenario: Scenario) -> Iterator[FedskdError]:
     first = scenario.hospitals[0]
     for index, hospital in enumerate(scenario.hospitals):
         if hospital.architecture != first.architecture:
-            text = f"{hospital.name!r} has {_described(hospital.architecture)}, {first.name!r} has {_described(first.architecture)}"
-            fix = f"{scenario.algorithm.name} averages models of one architecture: make them equal, or set algorithm.architecture"
+            text = (
+                f"{hospital.name!r} has {_described(hospital.architecture)}, {first.name!r} has "
+                f"{_described(first.architecture)}"
+            )
+            fix = (
+                f"{scenario.algorithm.name} averages models of one architecture: make them equal, "
+                "or set algorithm.architecture"
+            )
             yield ArchitecturesDiffer(text, key=("hospitals", index, "architecture"), fix=fix)
 
 
@@ -208,12 +285,20 @@ def _described(architecture: Architecture) -> str:
 
 
 def _chosen(scenario: Scenario, index: int) -> tuple[Architecture, tuple[Key, ...]]:
-    """Give the architecture of a hospital's model and say where it is written; two hospitals may still have one name."""
+    """Give the architecture of a hospital's model and say where it is written; two hospitals may
+    still have one name.
+    """
     common = scenario.algorithm.architecture if isinstance(scenario.algorithm, Averaging) else None
-    return (common, COMMON) if common else (scenario.hospitals[index].architecture, ("hospitals", index, "architecture"))
+    return (
+        (common, COMMON)
+        if common
+        else (scenario.hospitals[index].architecture, ("hospitals", index, "architecture"))
+    )
 
 
-def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts) -> Iterator[FedskdError]:
+def _architecture(
+    scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts
+) -> Iterator[FedskdError]:
     if kind_of(chosen.name) != found.kind:
         fitting = [name for name in names() if kind_of(name) == found.kind]
         text = f"{chosen.name} cannot take {_inputs(found)}"
@@ -221,7 +306,9 @@ def _architecture(scenario: Scenario, chosen: Architecture, key: tuple[Key, ...]
         return
     shape = shape_of(found)
     try:
-        yield from check_architecture(chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None)
+        yield from check_architecture(
+            chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None
+        )
     except FedskdError as error:
         error.key = (*key, *error.key)
         yield error
@@ -232,5 +319,10 @@ def _devices(scenario: Scenario) -> Iterator[FedskdError]:
         if hospital.device.startswith("cuda"):
             number = int(hospital.device.partition(":")[2] or 0)
             if number >= torch.cuda.device_count():
-                text = f"{hospital.device!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices"
-                yield DeviceUnavailable(text, key=("hospitals", index, "device"), fix="use 'cpu', or a machine with it")
+                text = (
+                    f"{hospital.device!r} is not here: this machine has "
+                    f"{torch.cuda.device_count()} CUDA devices"
+                )
+                yield DeviceUnavailable(
+                    text, key=("hospitals", index, "device"), fix="use 'cpu', or a machine with it"
+                )

@@ -1,7 +1,9 @@
-"""Networks that wait for models on their way here, so that what arrives is written straight into a network's memory.
+"""Networks that wait for models on their way here, so that what arrives is written straight into a
+network's memory.
 
-Building a ResNet-18 takes longer than its transfer between two processes of one machine (27 and 17 ms): so it is done before, while
-the model trains elsewhere. What comes otherwise than expected finds plain memory, and its network is built then.
+Building a ResNet-18 takes longer than its transfer between two processes of one machine (27 and 17
+ms): so it is done before, while the model trains elsewhere. What comes otherwise than expected
+finds plain memory, and its network is built then.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 from fedskd_sim.messages import Weights, allocate_plain
 
 Build = Callable[[str], tuple[Any, Weights]]
-"""Gives the network of a hospital's model, without values, and the memory of its tensors; or None and no memory."""
+"""Gives the network of a hospital's model, without values, and the memory of its tensors; or None
+and no memory."""
 
 
 @dataclass
@@ -24,7 +27,9 @@ class _ReceiveBuffer:
 
 
 class ReceiveBuffers:
-    """`prepare` and `take` belong to the thread that trains, `allocate` to the one that receives."""
+    """`prepare` and `take` belong to the thread that trains, `allocate` to the one that
+    receives.
+    """
 
     def __init__(self) -> None:
         """Have none, until somebody knows how to build networks."""
@@ -38,7 +43,11 @@ class ReceiveBuffers:
             return
         network, weights = self.build(model)
         if network is not None:
-            memory = {name: buffer.data for name, buffer in weights.items() if isinstance(buffer.data, memoryview)}
+            memory = {
+                name: buffer.data
+                for name, buffer in weights.items()
+                if isinstance(buffer.data, memoryview)
+            }
             self._buffers[model] = _ReceiveBuffer(network, memory)
 
     def allocate(self, model: str, tensor: str, size: int) -> memoryview:
@@ -55,9 +64,14 @@ class ReceiveBuffers:
         self._buffers.pop(model, None)
 
     def take(self, model: str, weights: Weights) -> Any | None:
-        """Give the network in whose memory exactly these weights have arrived; None if there is none."""
+        """Give the network in whose memory exactly these weights have arrived; None if there is
+        none.
+        """
         waiting = self._buffers.pop(model, None)
         if waiting is None or waiting.memory:
             return None
-        apart = any(len(buffer.data) and buffer.data is not waiting.given.get(name) for name, buffer in weights.items())
+        apart = any(
+            len(buffer.data) and buffer.data is not waiting.given.get(name)
+            for name, buffer in weights.items()
+        )
         return None if apart else waiting.network

@@ -1,4 +1,5 @@
-"""What home does with its resident and its returned traveller: two replicas of the same hospital's model.
+"""What home does with its resident and its returned traveller: two replicas of the same hospital's
+model.
 
 No other hospital's weights enter, so this is not aggregation across hospitals.
 """
@@ -18,20 +19,28 @@ Mode = Literal["average", "two_track", "replace", "select"]
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The home model of the next round, the general model that travels on (two_track only), and why if a guard spoke."""
+    """The home model of the next round, the general model that travels on (two_track only), and
+    why if a guard spoke.
+    """
 
     home: Weights
     general: Weights | None = None
     note: str = ""
 
 
-def reconcile(mode: Mode, resident: Weights, traveller: Weights, score: Callable[[Weights], float], validation: int) -> Reconciled:
+def reconcile(
+    mode: Mode,
+    resident: Weights,
+    traveller: Weights,
+    score: Callable[[Weights], float],
+    validation: int,
+) -> Reconciled:
     """Join a resident and its returned traveller.
 
     Args:
         mode: ``average`` takes the mean, unless it scores worse than the better parent by more than
-            max(0.01, 0.5 / sqrt(validation)), in which case that parent is taken; ``two_track`` keeps both;
-            ``replace`` takes the traveller; ``select`` the one that scores better.
+            max(0.01, 0.5 / sqrt(validation)), in which case that parent is taken; ``two_track``
+            keeps both; ``replace`` takes the traveller; ``select`` the one that scores better.
         resident: weights of the model that stayed.
         traveller: weights of the model that came home.
         score: balanced accuracy of weights on the validation data.
@@ -51,14 +60,21 @@ def reconcile(mode: Mode, resident: Weights, traveller: Weights, score: Callable
 
 def mean(one: Weights, other: Weights) -> Weights:
     """Average float tensors of two replicas; integer tensors are taken from the first."""
-    return {name: _mean(buffer, other[name]) if buffer.dtype in FLOATS else buffer for name, buffer in one.items()}
+    return {
+        name: _mean(buffer, other[name]) if buffer.dtype in FLOATS else buffer
+        for name, buffer in one.items()
+    }
 
 
 def _mean(one: Buffer, other: Buffer) -> Buffer:
-    return buffer_of(tensor_of(one) * 0.5 + tensor_of(other) * 0.5)  # halves first: their sum cannot overflow
+    return buffer_of(
+        tensor_of(one) * 0.5 + tensor_of(other) * 0.5
+    )  # halves first: their sum cannot overflow
 
 
-def _average(resident: Weights, traveller: Weights, score: Callable[[Weights], float], validation: int) -> Reconciled:
+def _average(
+    resident: Weights, traveller: Weights, score: Callable[[Weights], float], validation: int
+) -> Reconciled:
     middle = mean(resident, traveller)
     scores = score(resident), score(traveller)
     parent = _better(resident, traveller, scores)
@@ -71,5 +87,7 @@ def _average(resident: Weights, traveller: Weights, score: Callable[[Weights], f
 
 def _better(resident: Weights, traveller: Weights, scores: tuple[float, float]) -> Reconciled:
     if scores[1] > scores[0]:
-        return Reconciled(traveller, note=f"took the traveller ({scores[1]:.3f} against {scores[0]:.3f})")
+        return Reconciled(
+            traveller, note=f"took the traveller ({scores[1]:.3f} against {scores[0]:.3f})"
+        )
     return Reconciled(resident, note=f"took the resident ({scores[0]:.3f} against {scores[1]:.3f})")

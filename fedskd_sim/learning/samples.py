@@ -12,15 +12,17 @@ from fedskd_sim.learning.geometry import Geometry
 from fedskd_sim.records import SampleCounts
 
 Kind = Literal["image", "roi", "volume"]
-"""What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), or a volume (C, D, H, W)."""
+"""What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), or a volume
+(C, D, H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What can be checked before anything starts: classes, pixels or regions along an axis, channels, training labels (N,), counts.
+    """What can be checked before anything starts: classes, pixels or regions along an axis,
+    channels, training labels (N,), counts.
 
-    Of volumes the size is that of the shortest axis, ``grid`` has all three, ``atlas`` (D, H, W) regions 1..R, 0 outside, and
-    ``geometry`` tells where their voxels lie, if their source does.
+    Of volumes the size is that of the shortest axis, ``grid`` has all three, ``atlas`` (D, H, W)
+    regions 1..R, 0 outside, and ``geometry`` tells where their voxels lie, if their source does.
     """
 
     classes: tuple[str, ...]
@@ -36,10 +38,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Pixels (N, H, W, C) uint8, labels (N,), the rows that train, validate and test, and an id for each sample.
+    """Pixels (N, H, W, C) uint8, labels (N,), the rows that train, validate and test, and an id for
+    each sample.
 
-    Ids say which sample of the source it is (an image, a subject, a row), whatever part of the source a hospital has; no two
-    samples of a hospital share one.
+    Ids say which sample of the source it is (an image, a subject, a row), whatever part of the
+    source a hospital has; no two samples of a hospital share one.
     """
 
     pixels: NDArray[np.uint8]
@@ -51,7 +54,9 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; labels, splits and ids as those of `Images`."""
+    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; labels, splits and ids as
+    those of `Images`.
+    """
 
     values: NDArray[np.float32]
     labels: NDArray[np.integer[Any]]

@@ -1,6 +1,7 @@
 """The inner loop: models train on one hospital's data, step by step, on identical batches.
 
-A session spends a budget of sample-gradients: a step costs the samples of its batch once for every model that trains in it.
+A session spends a budget of sample-gradients: a step costs the samples of its batch once for every
+model that trains in it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class NonFinite(Exception):
 
 
 class TrainingJob(NamedTuple):
-    """What a session trains on and how: data, class weights (classes,), settings, sample-gradients to spend, and its seed."""
+    """What a session trains on and how: data, class weights (classes,), settings,
+    sample-gradients to spend, and its seed.
+    """
 
     samples: Samples
     class_weights: Tensor
@@ -46,7 +49,9 @@ class Output(NamedTuple):
 
 
 class TrainingStep(NamedTuple):
-    """One step of a session's ``total``: the batch as all models see it, what each made of it, and in which precision."""
+    """One step of a session's ``total``: the batch as all models see it, what each made of it,
+    and in which precision.
+    """
 
     batch: Samples
     outputs: Mapping[str, Output]
@@ -56,7 +61,9 @@ class TrainingStep(NamedTuple):
 
 
 class AddedLoss(NamedTuple):
-    """What is added to the cross-entropies, a scalar (None: nothing), and what the log shows of it."""
+    """What is added to the cross-entropies, a scalar (None: nothing), and what the log shows of
+    it.
+    """
 
     total: Tensor | None
     parts: Mapping[str, Tensor]
@@ -66,7 +73,9 @@ Teaching = Callable[[TrainingStep], AddedLoss]
 
 
 class SessionModels(NamedTuple):
-    """Who is in a session, by the prefix of their measurements: '' is the visitor, or the only model; 'resident_' the resident."""
+    """Who is in a session, by the prefix of their measurements: '' is the visitor, or the only
+    model; 'resident_' the resident.
+    """
 
     by_role: Mapping[str, nn.Module]
     every: int = 1
@@ -77,12 +86,16 @@ class SessionModels(NamedTuple):
     def at(self, step: int) -> dict[str, bool]:
         """Tell who takes part in a step (counted from 0), and whether it trains."""
         trains = self.every > 0 and (step + 1) % self.every == 0
-        return {name: not name or trains for name in self.by_role if not name or trains or self.teaches}
+        return {
+            name: not name or trains for name in self.by_role if not name or trains or self.teaches
+        }
 
 
 @dataclass
 class RunningSums:
-    """What a session has seen, as sums that add up; ``samples`` are sample-gradients, ``forwards`` passes of teachers."""
+    """What a session has seen, as sums that add up; ``samples`` are sample-gradients,
+    ``forwards`` passes of teachers.
+    """
 
     samples: int = 0
     forwards: int = 0
@@ -91,15 +104,19 @@ class RunningSums:
 
     def add(self, name: str, value: float, weight: float) -> None:
         """Add ``value`` per unit of ``weight`` to a measurement."""
-        self.measures[name] = self.measures.get(name, Measure(0.0, 0.0)).plus(Measure(value * weight, weight))
+        self.measures[name] = self.measures.get(name, Measure(0.0, 0.0)).plus(
+            Measure(value * weight, weight)
+        )
 
 
 def train(models: SessionModels, job: TrainingJob, teaching: Teaching | None = None) -> RunningSums:
-    """Train one model, or a visitor beside a resident, until the next step would overdraw the budget.
+    """Train one model, or a visitor beside a resident, until the next step would overdraw the
+    budget.
 
     Args:
         models: the models.
-        job: data, settings, budget and seed; the same seed gives the same batches and augmentations.
+        job: data, settings, budget and seed; the same seed gives the same batches and
+            augmentations.
         teaching: what is added to the cross-entropies; None is plain training.
 
     Raises:
@@ -117,23 +134,37 @@ def train(models: SessionModels, job: TrainingJob, teaching: Teaching | None = N
         roles = models.at(sums.steps)
         images = augmented(batch.images, draw) if job.training.augment else batch.images
         precision = job.training.precision
-        outputs = {name: _output(models.by_role[name], images, precision, trains=trains) for name, trains in roles.items()}
+        outputs = {
+            name: _output(models.by_role[name], images, precision, trains=trains)
+            for name, trains in roles.items()
+        }
         trained = [name for name, trains in roles.items() if trains]
         step = TrainingStep(Samples(images, batch.labels), outputs, sums.steps, total, precision)
         loss = _loss(step, trained, (job, teaching, sums))
         rate = _rate(job.training, sums.steps, total)
-        _step([models.by_role[name] for name in trained], [optimisers[name] for name in trained], loss, rate)
+        _step(
+            [models.by_role[name] for name in trained],
+            [optimisers[name] for name in trained],
+            loss,
+            rate,
+        )
         sums.samples += len(batch.labels) * len(trained)
         sums.forwards += len(batch.labels) * (len(roles) - len(trained))
         sums.steps += 1
-    if not all(bool(parameter.isfinite().all()) for model in learners.values() for parameter in model.parameters()):
+    if not all(
+        bool(parameter.isfinite().all())
+        for model in learners.values()
+        for parameter in model.parameters()
+    ):
         message = "a weight is not finite after the last step"
         raise NonFinite(message)
     return sums
 
 
 def steps_within(budget: float, sizes: Sequence[int], models: SessionModels) -> int:
-    """Count the steps that a budget of sample-gradients pays for, with batches of these sizes over and over."""
+    """Count the steps that a budget of sample-gradients pays for, with batches of these sizes
+    over and over.
+    """
     steps, left = 0, budget + ROUNDING
     for size in cycle(sizes):
         left -= size * sum(models.at(steps).values())
@@ -170,12 +201,21 @@ def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: b
         return answer(model, images, precision)
 
 
-def _loss(step: TrainingStep, trained: Sequence[str], rest: tuple[TrainingJob, Teaching | None, RunningSums]) -> Tensor:
+def _loss(
+    step: TrainingStep,
+    trained: Sequence[str],
+    rest: tuple[TrainingJob, Teaching | None, RunningSums],
+) -> Tensor:
     """Sum the cross-entropies of those who train and what teaching adds."""
     job, teaching, sums = rest
     labels = step.batch.labels
-    losses = {name: cross_entropy(step.outputs[name].logits, labels, job.class_weights) for name in trained}
-    loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+    losses = {
+        name: cross_entropy(step.outputs[name].logits, labels, job.class_weights)
+        for name in trained
+    }
+    loss = (
+        torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+    )
     if teaching is not None:
         total, parts = teaching(step)
         loss = loss if total is None else loss + total
@@ -189,7 +229,12 @@ def _loss(step: TrainingStep, trained: Sequence[str], rest: tuple[TrainingJob, T
     return loss
 
 
-def _step(models: Sequence[nn.Module], optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, rate: float) -> None:
+def _step(
+    models: Sequence[nn.Module],
+    optimisers: Sequence[torch.optim.Optimizer],
+    loss: Tensor,
+    rate: float,
+) -> None:
     loss.backward()
     for model, optimiser in zip(models, optimisers, strict=True):
         norm = nn.utils.clip_grad_norm_(model.parameters(), optimiser.defaults["clip"])
@@ -205,13 +250,17 @@ def _step(models: Sequence[nn.Module], optimisers: Sequence[torch.optim.Optimize
 def _optimiser(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     settings = training.optimiser
     model.zero_grad()  # a session that was rolled back may have left some
-    made = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    made = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
     made.defaults["clip"] = settings.clip
     return made
 
 
 def _rate(training: Training, step: int, total: int) -> float:
-    """Give the learning rate of a step: a linear rise over the first share of the session, then level."""
+    """Give the learning rate of a step: a linear rise over the first share of the session, then
+    level.
+    """
     settings = training.optimiser
     rise = settings.ramp * total
     return settings.learning_rate * min(1.0, (step + 1) / rise if rise else 1.0)

@@ -1,8 +1,9 @@
 """Distances between two models' feature maps that need no common channels, only common items.
 
-Channels of different architectures have nothing to do with each other, but items do: the same patient, the same place, the
-same region. Each model's items are compared with each other, and the two item-by-item similarity matrices are compared.
-`fedskd_sim.learning.arrangements` says what an item is.
+Channels of different architectures have nothing to do with each other, but items do: the same
+patient, the same place, the same region. Each model's items are compared with each other, and the
+two item-by-item similarity matrices are compared. `fedskd_sim.learning.arrangements` says what an
+item is.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ Pair = tuple[Tensor, Tensor]
 BUDGET_BYTES = 64 * 2**20
 """Storage of the direct form above which a smaller factored form is preferred."""
 FACTORED_OVERHEAD = 1.5
-"""Time of the factored form over that of the direct one at equal arithmetic, measured for corr on one core."""
+"""Time of the factored form over that of the direct one at equal arithmetic, measured for corr on
+one core."""
 NORM_EPS2 = 1e-6
 """Square of the softening of item norms, in units of the items' root mean square norm."""
 ROW_EPS2 = 1e-8
 """The same for the norms of the rows of a similarity matrix."""
 VARIANCE_FLOOR = 1e-6
-"""Similarities that spread less than the root of this carry no structure; also bounds the gradient."""
+"""Similarities that spread less than the root of this carry no structure; also bounds the
+gradient."""
 TINY = 1e-24
 """Keeps reciprocals of all-zero features finite in fp32."""
 
@@ -41,22 +44,28 @@ def distance(
     across: bool = False,
     budget_bytes: int = BUDGET_BYTES,
 ) -> Tensor:
-    """Compare the similarity structure of the same N items in two models; 0 means the same, whatever the channels.
+    """Compare the similarity structure of the same N items in two models; 0 means the same,
+    whatever the channels.
 
-    ``corr`` (0..2) is one minus the Pearson correlation of the off-diagonal similarities (representational similarity
-    analysis, Kriegeskorte et al. 2008); ``mse`` (0..4) their mean squared difference; ``row`` (0..4/N) compares normalised
-    rows (Tung & Mori 2019); ``cka`` (0..2) is 2 - 2 CKA (Kornblith et al. 2019). Too few items to compare give 0.
+    ``corr`` (0..2) is one minus the Pearson correlation of the off-diagonal similarities
+    (representational similarity analysis, Kriegeskorte et al. 2008); ``mse`` (0..4) their mean
+    squared difference; ``row`` (0..4/N) compares normalised rows (Tung & Mori 2019); ``cka`` (0..2)
+    is 2 - 2 CKA (Kornblith et al. 2019). Too few items to compare give 0.
 
     Args:
         x: (..., N, C1).
         y: (..., N, C2), the same items.
         name: the distance.
-        form: ``direct`` makes the N x N matrices, ``factored`` works in channel space; both give the same value.
-        across: swap the axes of (B, N, C): compare the B patients with each other at each of the N places.
-        budget_bytes: storage of the direct form above which ``auto`` prefers the factored form where that is smaller.
+        form: ``direct`` makes the N x N matrices, ``factored`` works in channel space; both give
+            the same value.
+        across: swap the axes of (B, N, C): compare the B patients with each other at each of the N
+            places.
+        budget_bytes: storage of the direct form above which ``auto`` prefers the factored form
+            where that is smaller.
 
     Returns:
-        The mean over the leading axes, a scalar in fp32 (fp64 for fp64 inputs); never clamped, rough if tiny and factored.
+        The mean over the leading axes, a scalar in fp32 (fp64 for fp64 inputs); never clamped,
+        rough if tiny and factored.
 
     Raises:
         ValueError: different items, or an unknown name or form.
@@ -67,7 +76,9 @@ def distance(
         x, y = x.transpose(-3, -2), y.transpose(-3, -2)
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        x, y = (side.to(dtype).reshape(math.prod(side.shape[:-2]), *side.shape[-2:]) for side in (x, y))
+        x, y = (
+            side.to(dtype).reshape(math.prod(side.shape[:-2]), *side.shape[-2:]) for side in (x, y)
+        )
         if x.shape[1] < (3 if name == "corr" else 2) or not (x.numel() and y.numel()):
             return x.sum() * 0 + y.sum() * 0
         direct = form == "direct" or (form == "auto" and not _prefers_factored(x, y, budget_bytes))
@@ -108,7 +119,9 @@ def _prefers_factored(x: Tensor, y: Tensor, budget_bytes: int) -> bool:
 
 
 def _normalised(x: Tensor) -> Tensor:
-    """Scale items (L, N, C) to unit length, softened so that an all-zero item has a bounded gradient."""
+    """Scale items (L, N, C) to unit length, softened so that an all-zero item has a bounded
+    gradient.
+    """
     squares = x.square().sum(2, keepdim=True)
     return x * (squares + NORM_EPS2 * squares.detach().mean(1, keepdim=True) + TINY).rsqrt()
 
@@ -150,7 +163,10 @@ def _row_direct(x: Tensor, y: Tensor) -> Tensor:
 
 def _row_factored(x: Tensor, y: Tensor) -> Tensor:
     x, y = _rescaled(x), _rescaled(y)
-    xx, yy, xy = (((a @ (a.transpose(1, 2) @ b)) * b).sum(2, dtype=torch.float64) for a, b in ((x, x), (y, y), (x, y)))
+    xx, yy, xy = (
+        ((a @ (a.transpose(1, 2) @ b)) * b).sum(2, dtype=torch.float64)
+        for a, b in ((x, x), (y, y), (x, y))
+    )
     r, s = _reciprocal_norm(xx), _reciprocal_norm(yy)
     return (xx * r * r + yy * s * s - 2 * xy * r * s).sum(1) / x.shape[1] ** 2
 
@@ -170,7 +186,10 @@ def _cka(pair: Pair, *, direct: bool) -> Tensor:
     floor = VARIANCE_FLOOR * x.shape[1] ** 2
     if direct:
         grams = [side @ side.transpose(1, 2) for side in pair]
-        x, y = (gram * gram.square().sum((1, 2), keepdim=True).clamp_min(floor).rsqrt() for gram in grams)
+        x, y = (
+            gram * gram.square().sum((1, 2), keepdim=True).clamp_min(floor).rsqrt()
+            for gram in grams
+        )
         return (x - y).square().sum((1, 2))
     xx, yy, xy = _squares(x, x), _squares(y, y), _squares(x, y)
     r, s = xx.clamp_min(floor).rsqrt(), yy.clamp_min(floor).rsqrt()
@@ -178,10 +197,11 @@ def _cka(pair: Pair, *, direct: bool) -> Tensor:
 
 
 def _corr_factored(pair: Pair, offsets: Pair) -> Tensor:
-    """Give the correlation distance from centred items and their products with the mean item, (L, N, 1).
+    """Give the correlation distance from centred items and their products with the mean item, (L,
+    N, 1).
 
-    With x_i = a_i + m and p_i = a_i m, the similarity less the constant m m is a_i a_j + p_i + p_j. Its sum over all
-    pairs, the diagonal included, is 0, and so nothing large is ever subtracted.
+    With x_i = a_i + m and p_i = a_i m, the similarity less the constant m m is a_i a_j + p_i + p_j.
+    Its sum over all pairs, the diagonal included, is 0, and so nothing large is ever subtracted.
     """
     (a, b), (p, q) = pair, (offsets[0].squeeze(2), offsets[1].squeeze(2))
     items = a.shape[1]
@@ -194,14 +214,18 @@ def _corr_factored(pair: Pair, offsets: Pair) -> Tensor:
 
     var_g, var_h = moment(_squares(a, a), p * p, (d, d)), moment(_squares(b, b), q * q, (e, e))
     covariance = moment(_squares(a, b), p * q, (d, e))
-    return 1 - covariance * (var_g.clamp_min(VARIANCE_FLOOR) * var_h.clamp_min(VARIANCE_FLOOR)).rsqrt()
+    return (
+        1 - covariance * (var_g.clamp_min(VARIANCE_FLOOR) * var_h.clamp_min(VARIANCE_FLOOR)).rsqrt()
+    )
 
 
 class _Corr(torch.autograd.Function):
-    """The direct correlation distance with its gradient written out: few passes over the N x N matrices.
+    """The direct correlation distance with its gradient written out: few passes over the N x N
+    matrices.
 
-    Similarities are centred before they are multiplied. Each variance is floored by itself, so that by Cauchy and Schwarz
-    the value stays in 0..2, and is 0 for equal inputs, as long as the similarities spread at all.
+    Similarities are centred before they are multiplied. Each variance is floored by itself, so that
+    by Cauchy and Schwarz the value stays in 0..2, and is 0 for equal inputs, as long as the
+    similarities spread at all.
     """
 
     @staticmethod
@@ -234,7 +258,9 @@ class _Corr(torch.autograd.Function):
 
 
 def _corr_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Give 2 S x for each side, S the slope in its raw similarities; the diagonal of S carries the norms' share."""
+    """Give 2 S x for each side, S the slope in its raw similarities; the diagonal of S carries
+    the norms' share.
+    """
     x, y, grams, scale, mean, moments = ctx.saved_tensors
     items = x.shape[1]
     variances = moments.diagonal(dim1=1, dim2=2)
@@ -253,7 +279,9 @@ def _corr_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | Non
 
 
 def _product(matrix: Tensor, items: Tensor) -> Tensor:
-    """Multiply a symmetric matrix with items, in the items' own memory layout: most are transposed maps."""
+    """Multiply a symmetric matrix with items, in the items' own memory layout: most are
+    transposed maps.
+    """
     if items.is_contiguous():
         return matrix @ items
     return (items.transpose(1, 2) @ matrix).transpose(1, 2)

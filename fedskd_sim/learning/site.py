@@ -1,4 +1,6 @@
-"""What every algorithm needs of a hospital: its data, its architectures, its seeds, and sessions that are undone if they fail."""
+"""What every algorithm needs of a hospital: its data, its architectures, its seeds, and sessions
+that are undone if they fail.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,22 @@ from torch import Tensor, nn
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.data import HospitalData, Samples, batch_sizes, class_weights, fingerprint, load, pooled
+from fedskd_sim.learning.data import (
+    HospitalData,
+    Samples,
+    batch_sizes,
+    class_weights,
+    fingerprint,
+    load,
+    pooled,
+)
+from fedskd_sim.learning.devices import device
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build
 from fedskd_sim.learning.preflight import known_facts, pixel_grid, shape_of
 from fedskd_sim.learning.session import NonFinite, SessionModels, Teaching, TrainingJob, train
-from fedskd_sim.learning.weights import FLOATS, export, install, snapshot, spec_of, tensor_of
+from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Architecture, Scenario, Similarity
@@ -29,14 +40,18 @@ from fedskd_sim.seeds import seed
 
 def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
     """Describe the model of every hospital, given what its inputs look like."""
-    return {name: spec_of(blueprint(scenario.architecture(name), shape)) for name in scenario.members}
+    return {
+        name: spec_of(blueprint(scenario.architecture(name), shape)) for name in scenario.members
+    }
 
 
 class Site:
     """One hospital, as its learner works with it."""
 
     def __init__(self, context: LearnerContext) -> None:
-        """Look up what its inputs look like, and tell how many there are; nothing is loaded or built yet."""
+        """Look up what its inputs look like, and tell how many there are; nothing is loaded or
+        built yet.
+        """
         self.context, self.name, self.scenario = context, context.host, context.scenario
         self.me = context.scenario.hospital(context.host)
         self.training = context.scenario.training
@@ -65,18 +80,30 @@ class Site:
         own = load(self.scenario, self.name, self.context.data_folder, self.device)
         if self.scenario.instruments.evaluate_on == "validation":
             remark = "; ".join(
-                part for part in (own.remark, "evaluated on validation data, as instruments.evaluate_on says") if part
+                part
+                for part in (
+                    own.remark,
+                    "evaluated on validation data, as instruments.evaluate_on says",
+                )
+                if part
             )
             own = replace(own, test=own.validation, remark=remark)
         if self.scenario.algorithm.name != "pooled":
             return own
-        everyone = {name: load(self.scenario, name, self.context.data_folder, self.device) for name in self.scenario.members}
+        everyone = {
+            name: load(self.scenario, name, self.context.data_folder, self.device)
+            for name in self.scenario.members
+        }
         return pooled(own, everyone)
 
     def validation_of(self, name: str) -> Samples:
-        """Give the validation data of any hospital: an instrument of the simulation, which no algorithm may use."""
+        """Give the validation data of any hospital: an instrument of the simulation, which no
+        algorithm may use.
+        """
         if name not in self._others:
-            self._others[name] = load(self.scenario, name, self.context.data_folder, self.device).validation
+            self._others[name] = load(
+                self.scenario, name, self.context.data_folder, self.device
+            ).validation
         return self._others[name]
 
     @cached_property
@@ -90,7 +117,9 @@ class Site:
         return seed(self.scenario.seed, purpose, self.name, *names)
 
     def settle(self) -> None:
-        """Fix what the result may depend on besides seeds: the number of threads and deterministic kernels."""
+        """Fix what the result may depend on besides seeds: the number of threads and
+        deterministic kernels.
+        """
         torch.set_num_threads(self.me.resources.cpu)
         torch.use_deterministic_algorithms(self.device == "cpu")
 
@@ -99,7 +128,9 @@ class Site:
         return self.answers.state()
 
     def restore(self, state: LearnerState) -> None:
-        """Take it back, and settle: the next step may be one that computes nothing at other times."""
+        """Take it back, and settle: the next step may be one that computes nothing at other
+        times.
+        """
         self.settle()
         self.answers.restore(state)
 
@@ -108,10 +139,14 @@ class Site:
         return self.placed(build(self.scenario.architecture(self.name), self.shape, seed_))
 
     def placed(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
-        """Bring a network to the hospital's device in the scenario's memory format; ``empty``: it has no values yet."""
+        """Bring a network to the hospital's device in the scenario's memory format; ``empty``:
+        it has no values yet.
+        """
         if self.training.memory_format == "channels_last" and self.shape.kind != "roi":
             volume = self.shape.kind == "volume"
-            network = network.to(memory_format=torch.channels_last_3d if volume else torch.channels_last)
+            network = network.to(
+                memory_format=torch.channels_last_3d if volume else torch.channels_last
+            )
         return network.to_empty(device=self.device) if empty else network.to(self.device)
 
     def made(self, model: str, weights: Weights) -> nn.Module:
@@ -130,12 +165,20 @@ class Site:
         return self.made(model, weights) if network is None else network
 
     def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
-        """Give a model that has arrived and is going to train, and the weights to which it can be put back."""
+        """Give a model that has arrived and is going to train, and the weights to which it can
+        be put back.
+        """
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
-        return (self.made(model, weights), weights) if network is None else (network, snapshot(network))
+        return (
+            (self.made(model, weights), weights)
+            if network is None
+            else (network, snapshot(network))
+        )
 
     def _build_receive_buffer(self, model: str) -> tuple[nn.Module | None, Weights]:
-        """Build a network whose memory travelling bytes can be written to; None where a copy has to be made of them anyway."""
+        """Build a network whose memory travelling bytes can be written to; None where a copy has
+        to be made of them anyway.
+        """
         if self.device != "cpu" or self.training.memory_format != "contiguous":
             return None, {}
         network = self.placed(blueprint(self.scenario.architecture(model), self.shape), empty=True)
@@ -149,7 +192,9 @@ class Site:
 
     def plan_job(self, budget: float, session_seed: int) -> TrainingJob:
         """Prepare a session on the training data with ``budget`` sample-gradients."""
-        weights = class_weights(self.data.train.labels, len(self.data.classes), self.training.class_weights)
+        weights = class_weights(
+            self.data.train.labels, len(self.data.classes), self.training.class_weights
+        )
         return TrainingJob(self.data.train, weights, self.training, budget, session_seed)
 
     def similarity(self, settings: Similarity) -> SimilarityLoss:
@@ -157,7 +202,11 @@ class Site:
         return SimilarityLoss.of(settings, pixel_grid(self.scenario, self.shape), self.atlas)
 
     def session(
-        self, models: SessionModels, job: TrainingJob, teaching: Teaching | None = None, arriving: Weights | None = None
+        self,
+        models: SessionModels,
+        job: TrainingJob,
+        teaching: Teaching | None = None,
+        arriving: Weights | None = None,
     ) -> Session:
         """Train; if anything is not finite, put every model back to what it was before.
 
@@ -170,7 +219,9 @@ class Site:
         """
         model = models.by_role[""]
         before = {"": arriving or snapshot(model)}
-        before |= {name: snapshot(other) for name, other in models.by_role.items() if name and models.every}
+        before |= {
+            name: snapshot(other) for name, other in models.by_role.items() if name and models.every
+        }
         try:
             sums = train(models, job, teaching)
         except NonFinite as problem:
@@ -178,12 +229,22 @@ class Site:
                 install(models.by_role[name], weights)
             return Session(before[""], "rolled_back", str(problem))
         work = {"forwards": Measure(float(sums.forwards), 1.0)} if sums.forwards else {}
-        return Session(export(model), samples=sums.samples, steps=sums.steps, measures={**sums.measures, **work})
+        return Session(
+            export(model),
+            samples=sums.samples,
+            steps=sums.steps,
+            measures={**sums.measures, **work},
+        )
 
     def noted(self, session: Session) -> Session:
-        """Let the record of the warm-up say what of the data was masked or left out, and which device ``auto`` is."""
+        """Let the record of the warm-up say what of the data was masked or left out, and which
+        device ``auto`` is.
+        """
         found = f"device auto is {self.device}" if self.me.device == "auto" else ""
-        return replace(session, reason="; ".join(part for part in (found, self.data.remark, session.reason) if part))
+        return replace(
+            session,
+            reason="; ".join(part for part in (found, self.data.remark, session.reason) if part),
+        )
 
     def validated(self, model: nn.Module, prefix: str = "") -> Measures:
         """Measure a model on the validation data."""
@@ -196,15 +257,28 @@ class Site:
         return self.judged("evaluation", model, logits_of(network, self.data.test.images))
 
     def judged(self, kind: Tested, model: str, logits: Tensor) -> Measures:
-        """Measure a model by its logits (N, classes) on the test data, and keep what it says of every patient."""
+        """Measure a model by its logits (N, classes) on the test data, and keep what it says of
+        every patient.
+        """
         self.answers.add(kind, model, logits)
         return measures(logits, self.data.test.labels)
 
     def save_answers(self, run: Path) -> None:
-        """Write what the models that were tested here said of every patient into a run folder, where the scenario wants it."""
+        """Write what the models that were tested here said of every patient into a run folder,
+        where the scenario wants it.
+        """
         scenario = self.scenario
-        about = {"scenario": scenario.name, "seed": scenario.seed, "host": self.name, "split": scenario.instruments.evaluate_on}
-        self.answers.save(run / FOLDER / f"{self.name}.npz", self.data.test, {**about, "classes": self.data.classes})
+        about = {
+            "scenario": scenario.name,
+            "seed": scenario.seed,
+            "host": self.name,
+            "split": scenario.instruments.evaluate_on,
+        }
+        self.answers.save(
+            run / FOLDER / f"{self.name}.npz",
+            self.data.test,
+            {**about, "classes": self.data.classes},
+        )
 
     def score(self, weights: Weights) -> float:
         """Give the balanced accuracy of own weights on the validation data; 0 without any."""
@@ -219,21 +293,3 @@ class Sited(Protocol):
     @property
     def site(self) -> Site:
         """The site."""
-
-
-def device(asked: str) -> str:
-    """Give the device for what a scenario asks for: ``auto`` is the first CUDA device here, if there is one."""
-    if asked != "auto":
-        return asked
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def drift(before: Weights, after: Weights, name: str = "drift") -> Measures:
-    """Give the Euclidean change of the float tensors as a sum and, as its weight, their norm before: the mean is relative."""
-    moved = length = 0.0
-    for key, now in after.items():
-        if now.dtype in FLOATS:
-            old = tensor_of(before[key]).double()
-            moved += float((tensor_of(now).double() - old).square().sum())
-            length += float(old.square().sum())
-    return {name: Measure(moved**0.5, length**0.5 or 1.0)}

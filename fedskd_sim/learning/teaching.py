@@ -1,10 +1,12 @@
 """What visitor and resident learn from each other, and a visitor from its own past, in one step.
 
-With visitor v, resident l and the frozen copy v0 of the visitor on arrival, sg = stop-gradient, D the distances of
-`fedskd_sim.learning.distill` and KL(q || p) the mean over the batch of sum_c q_c (log q_c - log p_c):
+With visitor v, resident l and the frozen copy v0 of the visitor on arrival, sg = stop-gradient, D
+the distances of `fedskd_sim.learning.distill` and KL(q || p) the mean over the batch of sum_c q_c
+(log q_c - log p_c):
 
-    visitor:   CE(v) + ramp (D(F_v, sg F_l) + kappa KL(sg p_l || p_v)) + D(F_v, F_v0) + kappa_0 KL(p_v0 || p_v)
-    resident:  CE(l) + ramp (D(sg F_v, F_l) + kappa KL(sg p_v || p_l)), in the steps in which it trains
+    visitor:   CE(v) + ramp (D(F_v, sg F_l) + kappa KL(sg p_l || p_v))
+                     + D(F_v, F_v0) + kappa_0 KL(p_v0 || p_v)
+    resident:  CE(l) + ramp (D(sg F_v, F_l) + kappa KL(sg p_v || p_l)), in steps in which it trains
 """
 
 from __future__ import annotations
@@ -73,6 +75,8 @@ class Exchange:
 
 
 def divergence(teacher: Output, student: Output) -> Tensor:
-    """Give KL(sg teacher || student) of the predictions, the mean over the batch, natural logarithm, temperature 1."""
+    """Give KL(sg teacher || student) of the predictions, the mean over the batch, natural
+    logarithm, temperature 1.
+    """
     given = log_softmax(teacher.logits.detach(), dim=1)
     return kl_div(log_softmax(student.logits, dim=1), given, reduction="batchmean", log_target=True)

@@ -1,4 +1,6 @@
-"""Tensors to travelling buffers and back, without a copy where memory allows; safetensors files for people."""
+"""Tensors to travelling buffers and back, without a copy where memory allows; safetensors files
+for people.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,34 @@ from fedskd_sim.messages import Buffer, Spec, TensorSpec, Weights
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 _DTYPES = {
     name: getattr(torch, name)
-    for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    for name in (
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+    )
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _VIEWS: WeakKeyDictionary[nn.Module, tuple[list[int], Weights]] = WeakKeyDictionary()
-"""The views of models whose tensors are views, not copies, and where those tensors lie (their memory cannot be anybody else's)."""
+"""The views of models whose tensors are views, not copies, and where those tensors lie (their
+memory cannot be anybody else's)."""
 _SHOWN: WeakKeyDictionary[nn.Module, tuple[list[int], Weights]] = WeakKeyDictionary()
-"""The views of models that `shown` gave last, and how often each of their tensors had been written to by then."""
+"""The views of models that `shown` gave last, and how often each of their tensors had been written
+to by then."""
 
 
 def export(model: nn.Module) -> Weights:
-    """View a model's parameters and buffers as travelling buffers; on the CPU they share memory with the model.
+    """View a model's parameters and buffers as travelling buffers; on the CPU they share memory
+    with the model.
 
-    Making the views of a ResNet-18 takes 0.9 ms of a hop of 19: they are kept as long as the model's tensors stay where they are.
+    Making the views of a ResNet-18 takes 0.9 ms of a hop of 19: they are kept as long as the
+    model's tensors stay where they are.
     """
     places = [tensor.data_ptr() for tensor in chain(model.parameters(), model.buffers())]
     kept = _VIEWS.get(model)
@@ -43,7 +60,9 @@ def export(model: nn.Module) -> Weights:
 
 
 def shown(model: nn.Module | None) -> Weights | None:
-    """View a model's weights like `export`; what is the same object as before has not changed since, as PyTorch counts writes."""
+    """View a model's weights like `export`; what is the same object as before has not changed
+    since, as PyTorch counts writes.
+    """
     if model is None:
         return None
     writes = [tensor._version for tensor in chain(model.parameters(), model.buffers())]  # noqa: SLF001 - autograd's notes name it
@@ -60,7 +79,9 @@ def snapshot(model: nn.Module) -> Weights:
 
 @torch.no_grad()
 def install(model: nn.Module, weights: Weights) -> None:
-    """Copy travelling weights into a model bit for bit; names and shapes have been checked at the transport."""
+    """Copy travelling weights into a model bit for bit; names and shapes have been checked at
+    the transport.
+    """
     for name, tensor in model.state_dict().items():
         tensor.copy_(tensor_of(weights[name]))
 
@@ -69,7 +90,9 @@ def tensor_of(buffer: Buffer) -> Tensor:
     """View a buffer as a CPU tensor, or copy one that is read-only; do not write to it."""
     if not len(buffer.data):
         return torch.empty(buffer.shape, dtype=_DTYPES[buffer.dtype])
-    data = bytearray(buffer.data) if memoryview(buffer.data).readonly else buffer.data  # all of PyTorch's memory can be written to
+    data = (
+        bytearray(buffer.data) if memoryview(buffer.data).readonly else buffer.data
+    )  # all of PyTorch's memory can be written to
     return torch.frombuffer(data, dtype=_DTYPES[buffer.dtype]).reshape(buffer.shape)
 
 
@@ -82,7 +105,9 @@ def spec_of(model: nn.Module) -> Spec:
 
 
 def save(weights: Weights, file: Path, about: Mapping[str, str]) -> None:
-    """Write weights as a safetensors file whose metadata has one key, ``fedskd_sim``: JSON, so that the bytes are reproducible."""
+    """Write weights as a safetensors file whose metadata has one key, ``fedskd_sim``: JSON, so
+    that the bytes are reproducible.
+    """
     tensors = {name: tensor_of(buffer).clone() for name, buffer in weights.items()}
     save_file(tensors, file, {"fedskd_sim": json.dumps(about, sort_keys=True)})
 

@@ -1,4 +1,6 @@
-"""The controller of a run: carries out what its machine asks for on the hub's socket and in the log."""
+"""The controller of a run: carries out what its machine asks for on the hub's socket and in the
+log.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ from fedskd_sim.member.throttle import Throttle
 from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Closed, Effect, Noted, Opened, Opening, Registrar, RegistrarState, Rejected, Say, Turn
+from fedskd_sim.protocol.controller import (
+    Closed,
+    Effect,
+    Noted,
+    Opened,
+    Opening,
+    Registrar,
+    RegistrarState,
+    Rejected,
+    Say,
+    Turn,
+)
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -25,22 +38,35 @@ class Wire(Protocol):
         """Send a word to a hospital."""
 
     def receive(self, timeout: float) -> ToController | Unwelcome:
-        """Wait up to ``timeout`` seconds, none if it is negative, for a hospital's word; raises NothingReceived."""
+        """Wait up to ``timeout`` seconds, none if it is negative, for a hospital's word; raises
+        NothingReceived.
+        """
 
 
 class Controller:
     """The registrar of one run; ``opening`` is called when the first `Start` is about to leave."""
 
-    def __init__(self, scenario: Scenario, run: str, wire: Wire, log: EventLog, opening: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        run: str,
+        wire: Wire,
+        log: EventLog,
+        opening: Callable[[], None] = lambda: None,
+    ) -> None:
         """Know the scenario; nobody has registered yet."""
-        self._registrar = Registrar(scenario, run, FIRST_EPOCH, frozenset(final_codes()), Topology.of(scenario))
+        self._registrar = Registrar(
+            scenario, run, FIRST_EPOCH, frozenset(final_codes()), Topology.of(scenario)
+        )
         self._wire, self._log, self._opening = wire, log, opening
         self._refusals, self._registrations = Throttle(), Throttle()
         self._reached: dict[str, int] = {}
         self.state = RegistrarState()
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
-        """Take a run over that has been started before, by a controller that is no more; both mappings are by name."""
+        """Take a run over that has been started before, by a controller that is no more; both
+        mappings are by name.
+        """
         self.state = self._registrar.resume(addresses, keys)
 
     def serve(self) -> End:
@@ -72,7 +98,9 @@ class Controller:
         return True
 
     def step(self, message: ToController | Unwelcome) -> bool:
-        """Handle one hospital's word; tells whether it is one that a member of the run would say."""
+        """Handle one hospital's word; tells whether it is one that a member of the run would
+        say.
+        """
         if isinstance(message, Unwelcome):
             turn: Turn = self.state, [Rejected(*message)]
         else:
@@ -109,7 +137,9 @@ class Controller:
                 self._log.event(events.Failed(hospital, code, reason))
 
     def _advances(self, progress: Progress) -> bool:
-        """Tell whether a step is behind the last one of its hospital: however often it is said, the log has every step once."""
+        """Tell whether a step is behind the last one of its hospital: however often it is said,
+        the log has every step once.
+        """
         place = self._registrar.place(progress)
         if place is None or place <= self._reached.get(progress.hospital, -1):
             return False
@@ -117,5 +147,7 @@ class Controller:
         return True
 
     def _told(self, error: FedskdError) -> FedskdError:
-        self._take(self._registrar.end(self.state, End(FIRST_EPOCH, error.exit_code, error.message)))
+        self._take(
+            self._registrar.end(self.state, End(FIRST_EPOCH, error.exit_code, error.message))
+        )
         return error

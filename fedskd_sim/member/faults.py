@@ -17,13 +17,18 @@ Fate = Literal["ok", "stall", "crash", "abort"]
 def fate(scenario: Scenario, host: str, stop: Stop | None) -> Fate:
     """Say what happens to a hospital at a stop."""
     algorithm = scenario.algorithm
-    if not isinstance(algorithm, Placebo) or stop is None or (host, stop.round, stop.hop) != (algorithm.culprit, 1, 1):
+    if (
+        not isinstance(algorithm, Placebo)
+        or stop is None
+        or (host, stop.round, stop.hop) != (algorithm.culprit, 1, 1)
+    ):
         return "ok"
     return algorithm.behaviour
 
 
 def suffer(what: Fate) -> None:
-    """Let it happen to this process: it dies without a word, keeps its visitor for ever, or says that it cannot go on.
+    """Let it happen to this process: it dies without a word, keeps its visitor for ever, or says
+    that it cannot go on.
 
     Raises:
         RunAborted: the scenario asks for that.
@@ -40,4 +45,6 @@ def suffer(what: Fate) -> None:
 
 def abort() -> NoReturn:
     """Raise the error of a placebo that wants the run to end."""
-    raise RunAborted("the placebo asked for the run to end", fix="set behaviour to ok", key=("algorithm",))
+    raise RunAborted(
+        "the placebo asked for the run to end", fix="set behaviour to ok", key=("algorithm",)
+    )

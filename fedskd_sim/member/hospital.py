@@ -1,4 +1,6 @@
-"""A hospital at work: the thread that trains takes one step after the other from its mailbox and hands back what came of it."""
+"""A hospital at work: the thread that trains takes one step after the other from its mailbox and
+hands back what came of it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from fedskd_sim.member.work import Arrival, Worker
 def take_part(mailbox: Mailbox, worker: Worker) -> None:
     """Take part in a run from registration to the end.
 
-    Whoever stops this hospital before knows whether another life follows: nobody is told that it has failed.
+    Whoever stops this hospital before knows whether another life follows: nobody is told that it
+    has failed.
 
     Raises:
         FedskdError: the run cannot go on; the controller has been told.
@@ -38,12 +41,16 @@ def carry_out(mailbox: Mailbox, worker: Worker, task: Task, freeze: Freezer | No
         arrival = None if task.weights is None else Arrival(task.weights, task.digest)
         worker.make_ready(task.following if task.step.action in ("depart", "host") else None)
         suffer(fate(worker.scenario, worker.name, task.step.stop))
-        record = worker.carry_out(task.step, arrival, lambda weights, mark: mailbox.release(task.index, weights, mark))
+        record = worker.carry_out(
+            task.step, arrival, lambda weights, mark: mailbox.release(task.index, weights, mark)
+        )
     except FedskdError as error:
         mailbox.fail(error)
     except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it
         traceback.print_exception(error)
-        mailbox.fail(crash(worker.name, _where(task), error, "see what it has written to standard error"))
+        mailbox.fail(
+            crash(worker.name, _where(task), error, "see what it has written to standard error")
+        )
     else:
         mailbox.finish(task.index, record, freeze(worker.learner.state()) if freeze else None)
 
@@ -58,5 +65,8 @@ def _where(task: Task) -> str:
         "depart": f"at its departure in round {step.round}",
     }
     return words.get(
-        step.action, "in the evaluation of its own model" if step.action == "home" else "in the evaluation of all models"
+        step.action,
+        "in the evaluation of its own model"
+        if step.action == "home"
+        else "in the evaluation of all models",
     )

@@ -1,4 +1,6 @@
-"""What a hospital keeps of itself, from which its next life goes on: machine, learner, models in custody, place in the records."""
+"""What a hospital keeps of itself, from which its next life goes on: machine, learner, models in
+custody, place in the records.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Past(NamedTuple):
 
 
 class Freezer:
-    """Copies what the next step may change of a learner's state; a group that is the same object as last time is copied once."""
+    """Copies what the next step may change of a learner's state; a group that is the same object
+    as last time is copied once.
+    """
 
     def __init__(self) -> None:
         """Begin without any."""
@@ -44,10 +48,14 @@ class Freezer:
         """Give a state that never changes."""
         before = self._given
         self._given = {
-            name: before[name] if name in before and before[name][0] is group else (group, fixed(group))
+            name: before[name]
+            if name in before and before[name][0] is group
+            else (group, fixed(group))
             for name, group in state.weights.items()
         }
-        return LearnerState(state.numbers, {name: copied for name, (_, copied) in self._given.items()})
+        return LearnerState(
+            state.numbers, {name: copied for name, (_, copied) in self._given.items()}
+        )
 
 
 def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | None:
@@ -71,7 +79,9 @@ def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | N
     try:
         return _past(store, commit)
     except (KeyError, TypeError, ValueError) as error:
-        raise RunUnreadable(f"this is no hospital's custody: {error!r}", where=Where(str(store.folder))) from error
+        raise RunUnreadable(
+            f"this is no hospital's custody: {error!r}", where=Where(str(store.folder))
+        ) from error
 
 
 def _past(store: Store, commit: Commit) -> Past:
@@ -81,7 +91,9 @@ def _past(store: Store, commit: Commit) -> Past:
     return Past(
         state,
         {number: store.weights(commit.models[str(number)]) for number in handles(state)},
-        LearnerState(commit.numbers, {name: store.weights(digest) for name, digest in commit.learner.items()}),
+        LearnerState(
+            commit.numbers, {name: store.weights(digest) for name, digest in commit.learner.items()}
+        ),
         commit.records,
         str(machine["address"]),
         Start(int(book["epoch"]), dict(book["addresses"]), dict(book["keys"])) if book else None,
@@ -89,17 +101,26 @@ def _past(store: Store, commit: Commit) -> Past:
     )
 
 
-def compare(folder: Path, before: Mapping[str, str], now: Mapping[str, str], *, anyway: bool) -> None:
+def compare(
+    folder: Path, before: Mapping[str, str], now: Mapping[str, str], *, anyway: bool
+) -> None:
     """Refuse what another run, another program or with other data has kept; bytes would differ.
 
     Raises:
-        CustodyForeign: something is not the same; with ``anyway``, something that no life can go on from.
+        CustodyForeign: something is not the same; with ``anyway``, something that no life can go on
+            from.
 
     """
     changed = [name for name in now if before.get(name) != now[name]]
     if any(name in FIXED for name in changed) or (changed and not anyway):
-        words = ", ".join(f"{name} was {before.get(name, 'unknown')} and is {now[name]}" for name in changed)
-        fix = "launch the scenario again" if any(name in FIXED for name in changed) else "go on where it began, or add --anyway"
+        words = ", ".join(
+            f"{name} was {before.get(name, 'unknown')} and is {now[name]}" for name in changed
+        )
+        fix = (
+            "launch the scenario again"
+            if any(name in FIXED for name in changed)
+            else "go on where it began, or add --anyway"
+        )
         raise CustodyForeign(f"{folder} was kept under other circumstances: {words}", fix=fix)
 
 
@@ -128,14 +149,25 @@ class Keeper:
         self._writer = Writer(self.store, self.ledger.records, failed)
 
     def keep(self, state: State, models: Mapping[int, Weights], then: Callable[[], None]) -> None:
-        """Keep a state, the models it speaks of, and the learner as of the last step; ``then`` is called when they are safe."""
+        """Keep a state, the models it speaks of, and the learner as of the last step; ``then``
+        is called when they are safe.
+        """
         if self._writer is None:
             raise RuntimeError("it has not begun")
-        held = {str(number): Held(models[number], model.digest) for number, model in handles(state).items()}
-        book = self.book and {"epoch": self.book.epoch, "addresses": dict(self.book.addresses), "keys": dict(self.book.keys)}
+        held = {
+            str(number): Held(models[number], model.digest)
+            for number, model in handles(state).items()
+        }
+        book = self.book and {
+            "epoch": self.book.epoch,
+            "addresses": dict(self.book.addresses),
+            "keys": dict(self.book.keys),
+        }
         machine: dict[str, Any] = {"state": dump(state), "address": self.address, "book": book}
         numbers, groups = self.learner
-        self._writer.commit(Snapshot(self.identity, machine, numbers, groups, held, *self.ledger.mark), then)
+        self._writer.commit(
+            Snapshot(self.identity, machine, numbers, groups, held, *self.ledger.mark), then
+        )
 
     def loaded(self, data: str) -> None:
         """Hear the digest of the hospital's data, which all its lives must have in common.

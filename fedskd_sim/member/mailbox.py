@@ -1,8 +1,8 @@
 """The thread that owns a hospital's links and its machine, so that no link ever waits for training.
 
-Steps are carried out by the thread that made the mailbox: `next_task` gives them, `release` and `finish` hand back what came of
-them.
-Timers are on a monotonic clock. When the machine is over, the thread closes its own sockets and ends.
+Steps are carried out by the thread that made the mailbox: `next_task` gives them, `release` and
+`finish` hand back what came of them. Timers are on a monotonic clock. When the machine is over, the
+thread closes its own sockets and ends.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ CLOSE_S = 10.0
 
 @dataclass
 class Mailbox:
-    """The links of one hospital, attended to; see `Outside` and `Receiver` for what it does to whom."""
+    """The links of one hospital, attended to; see `Outside` and `Receiver` for what it does to
+    whom.
+    """
 
     machine: HospitalMachine
     links: Links
@@ -110,7 +112,9 @@ class Mailbox:
         """Let a step's weights go on to the next hospital."""
         self._hand_in(lambda: self.shell.release(index, weights, digest))
 
-    def finish(self, index: int, record: Record | None, learner: LearnerState | None = None) -> None:
+    def finish(
+        self, index: int, record: Record | None, learner: LearnerState | None = None
+    ) -> None:
         """Hand in a step's record, and what the learner is now, where that is kept."""
         self._hand_in(lambda: self._finish(index, record, learner))
 
@@ -143,7 +147,9 @@ class Mailbox:
     def _begin(self) -> None:
         self.shell.handle(Begun(self.again))
         book = self.past.book if self.past and self.rejoins else None
-        if book and book.keys.get(self.machine.name, "") == self.register_as.public_key:  # else the others have new keys too
+        if (
+            book and book.keys.get(self.machine.name, "") == self.register_as.public_key
+        ):  # else the others have new keys too
             self.said(book)
 
     def _run(self) -> None:
@@ -210,7 +216,9 @@ class Mailbox:
         if self.keeper is None:
             self.shell.persisted(ticket)
             return
-        self.keeper.keep(state, self.shell.models, lambda: self._hand_in(lambda: self.shell.persisted(ticket)))
+        self.keeper.keep(
+            state, self.shell.models, lambda: self._hand_in(lambda: self.shell.persisted(ticket))
+        )
 
     def over(self, error: FedskdError | None) -> None:
         """End."""
@@ -220,10 +228,14 @@ class Mailbox:
     # what the links tell
 
     def announced(self, hop: HopId, sender: str) -> bool:
-        """Tell whether to take in the weights of a model; so many may be on their way at once as may wait, and the next one."""
+        """Tell whether to take in the weights of a model; so many may be on their way at once as
+        may wait, and the next one.
+        """
         state = self.shell.state
         verdict = self.machine.judge(state, hop, sender)
-        crowded = self.links.arriving >= self.machine.terms.inbox and not self.machine.needs(state, hop)
+        crowded = self.links.arriving >= self.machine.terms.inbox and not self.machine.needs(
+            state, hop
+        )
         if verdict.reason or verdict.later or (verdict.take and crowded):
             self.shell.handle(Knocked(hop, sender, crowded))
             return False
@@ -240,7 +252,9 @@ class Mailbox:
 
     def answered(self, answer: Answer, by: str) -> None:
         """Hand an answer to the machine."""
-        kind = Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
+        kind = (
+            Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
+        )
         self.shell.handle(kind(answer.hop, by))
 
     def said(self, word: FromController) -> None:
@@ -263,4 +277,6 @@ class Mailbox:
 def _crashed(error: Exception) -> FedskdError:
     if isinstance(error, FedskdError):
         return error
-    return HospitalCrashed(f"its links broke: {type(error).__name__}: {error}", fix="see the log of this hospital")
+    return HospitalCrashed(
+        f"its links broke: {type(error).__name__}: {error}", fix="see the log of this hospital"
+    )

@@ -1,4 +1,6 @@
-"""What a hospital reports: whatever its machine does becomes records, timings, metrics and log lines here, and nowhere else."""
+"""What a hospital reports: whatever its machine does becomes records, timings, metrics and log
+lines here, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class RecordSink(Protocol):
 
 @dataclass(frozen=True)
 class Reporter:
-    """What one hospital reports; without ``metrics`` nothing is counted, ``log`` takes events, ``peak`` tells memory in bytes."""
+    """What one hospital reports; without ``metrics`` nothing is counted, ``log`` takes events,
+    ``peak`` tells memory in bytes.
+    """
 
     scenario: Scenario
     name: str
@@ -63,7 +67,11 @@ class Reporter:
         if self.metrics:
             self.metrics.finished(record)
         accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else None
-        self.log(events.Finished(record.round, record.hop, record.model, record.kind, record.outcome, accuracy))
+        self.log(
+            events.Finished(
+                record.round, record.hop, record.model, record.kind, record.outcome, accuracy
+            )
+        )
         self.phase("waiting")
 
     def span(self, what: str, stop: Stop, start: float) -> None:
@@ -75,18 +83,28 @@ class Reporter:
             self.metrics.took(what, end - start)
 
     def resumed(self, start: float) -> None:
-        """Note that this life goes on from an earlier one, and since when (UNIX seconds) it has got ready for that."""
-        self.ledger.add(Timing("resumed", self.name, self.name, 0, 0, start, clock.unix(), peak_bytes=self.peak()))
+        """Note that this life goes on from an earlier one, and since when (UNIX seconds) it has
+        got ready for that.
+        """
+        self.ledger.add(
+            Timing(
+                "resumed", self.name, self.name, 0, 0, start, clock.unix(), peak_bytes=self.peak()
+            )
+        )
 
     def transferred(self, transfer: Transfer) -> None:
         """Note a confirmed departure."""
         place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)
-        self.ledger.add(Timing("transfer", *place, transfer.start, transfer.end, transfer.bytes, to=transfer.to))
+        self.ledger.add(
+            Timing("transfer", *place, transfer.start, transfer.end, transfer.bytes, to=transfer.to)
+        )
         if self.metrics:
             self.metrics.transferred(transfer)
 
     def refused(self, sender: str, reason: str) -> None:
-        """Count something that no member of the run should send, and log it; of a flood only some lines."""
+        """Count something that no member of the run should send, and log it; of a flood only
+        some lines.
+        """
         if self.metrics:
             self.metrics.refused()
         line = self.refusals.line(sender, reason)
@@ -103,10 +121,14 @@ class Reporter:
         self.log(events.Left(reason))
 
     def fails(self) -> None:
-        """Note that the hospital cannot go on; whoever knows its place in the scenario file logs the error itself."""
+        """Note that the hospital cannot go on; whoever knows its place in the scenario file logs
+        the error itself.
+        """
         self.phase("failed")
 
 
 def error_event(error: FedskdError) -> events.Error:
     """Write an error as a reader of the log finds it."""
-    return events.Error(error.exit_code, not error.second_hand, error.message, error.fix, error.key, error.stop)
+    return events.Error(
+        error.exit_code, not error.second_hand, error.message, error.fix, error.key, error.stop
+    )

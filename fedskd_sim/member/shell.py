@@ -1,6 +1,8 @@
-"""Carries out what a hospital's machine asks for: the one place where events become messages, work, records, metrics and log lines.
+"""Carries out what a hospital's machine asks for: the one place where events become messages, work,
+records, metrics and log lines.
 
-The shell belongs to one thread and never waits; whatever takes time is done `Outside`, which hands events back.
+The shell belongs to one thread and never waits; whatever takes time is done `Outside`, which hands
+events back.
 """
 
 from __future__ import annotations
@@ -13,7 +15,19 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.reporter import Reporter
-from fedskd_sim.messages import Ack, Answer, Done, Failed, HopId, Progress, Ready, Transfer, Traveller, Weights, size
+from fedskd_sim.messages import (
+    Ack,
+    Answer,
+    Done,
+    Failed,
+    HopId,
+    Progress,
+    Ready,
+    Transfer,
+    Traveller,
+    Weights,
+    size,
+)
 from fedskd_sim.program import Step
 from fedskd_sim.protocol.effects import (
     Call,
@@ -40,7 +54,9 @@ from fedskd_sim.topology import Stop
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A step to carry out, with the model that it hosts, if any, and the stop for which to get ready."""
+    """A step to carry out, with the model that it hosts, if any, and the stop for which to get
+    ready.
+    """
 
     index: int
     step: Step
@@ -74,7 +90,9 @@ class Outside(Protocol):
         """Give a timer's event back after some seconds."""
 
     def persist(self, state: State, record: Record | None, ticket: int) -> None:
-        """Make a state safe, and the weights it speaks of, and a record; `Shell.persisted` is then called with the ticket."""
+        """Make a state safe, and the weights it speaks of, and a record; `Shell.persisted` is
+        then called with the ticket.
+        """
 
     def over(self, error: FedskdError | None) -> None:
         """End, well or with an error."""
@@ -111,7 +129,9 @@ class Shell:
                 self._begin(effect)
         kept = handles(self.state)
         if len(self.models) > len(kept):
-            self.models = {number: weights for number, weights in self.models.items() if number in kept}
+            self.models = {
+                number: weights for number, weights in self.models.items() if number in kept
+            }
 
     def persisted(self, ticket: int) -> None:
         """Hear that a state is safe, and all before it: what was promised on it can be said now."""
@@ -131,7 +151,8 @@ class Shell:
     def _promises(self, effect: Effect) -> bool:
         """Tell whether somebody will rely on what an effect says.
 
-        A model may leave before what made it is safe, for it can be made again; but not where arithmetic is not repeatable.
+        A model may leave before what made it is safe, for it can be made again; but not where
+        arithmetic is not repeatable.
         """
         match effect:
             case Reply(_, Ack()) | Tell(Done()) | Leave():
@@ -155,10 +176,23 @@ class Shell:
             case Send(to, hop, model, _):
                 self._left.setdefault(hop, clock.unix())
                 architecture = self.reporter.scenario.architecture(hop.model).name
-                self.outside.send(to, Traveller(hop, self.machine.name, architecture, model.digest, self.models[model.number]))
+                self.outside.send(
+                    to,
+                    Traveller(
+                        hop,
+                        self.machine.name,
+                        architecture,
+                        model.digest,
+                        self.models[model.number],
+                    ),
+                )
             case Delivered(to, hop, model, attempts):
                 start = self._left.pop(hop, clock.unix())
-                self.reporter.transferred(Transfer(hop, to, start, clock.unix(), size(self.models[model.number]), attempts))
+                self.reporter.transferred(
+                    Transfer(
+                        hop, to, start, clock.unix(), size(self.models[model.number]), attempts
+                    )
+                )
             case Reply(to, answer):
                 self.outside.reply(to, answer)
             case Call(to, hop):
@@ -170,7 +204,9 @@ class Shell:
             case Work(index, step, arrived, following):
                 self.reporter.begins(step)
                 weights = None if arrived is None else self.models[arrived.number]
-                self.outside.work(Task(index, step, weights, arrived.digest if arrived else "", following))
+                self.outside.work(
+                    Task(index, step, weights, arrived.digest if arrived else "", following)
+                )
             case Wait(seconds, timer):
                 self.outside.wait(seconds, timer)
             case Join():

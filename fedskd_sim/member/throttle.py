@@ -1,4 +1,6 @@
-"""How much of what comes without end is written down: the first few lines of everybody, then ever fewer."""
+"""How much of what comes without end is written down: the first few lines of everybody, then
+ever fewer.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class Throttle:
         self._counts: Counter[str] = Counter()
 
     def line(self, speaker: str, text: str) -> str | None:
-        """Count something of a speaker; gives the text to write down, with its number where others were left out, or None."""
+        """Count something of a speaker; gives the text to write down, with its number where
+        others were left out, or None.
+        """
         who = speaker if speaker in self._counts or len(self._counts) < SPEAKERS else ""
         self._counts[who] += 1
         number = self._counts[who]

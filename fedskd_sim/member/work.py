@@ -1,7 +1,8 @@
-"""The steps of a program carried out by a learner: an arriving model in, what goes on and a record out; no sockets.
+"""The steps of a program carried out by a learner: an arriving model in, what goes on and a record
+out; no sockets.
 
-What goes on from a step is released first; its digest for the record is taken, and it is measured, while it is on its way: on the
-copy that stays here until its receiver has it.
+What goes on from a step is released first; its digest for the record is taken, and it is measured,
+while it is on its way: on the copy that stays here until its receiver has it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Arrival:
 class Worker:
     """A hospital as its steps see it.
 
-    ``span`` notes what took how long (what, at which stop, since which UNIX second), ``expect`` makes ready for a model.
+    ``span`` notes what took how long (what, at which stop, since which UNIX second), ``expect``
+    makes ready for a model.
     """
 
     scenario: Scenario
@@ -49,15 +51,23 @@ class Worker:
         """Carry out a step; gives its record, or None where it leaves none."""
         match step.action:
             case "warm_up":
-                return self._alone(step, "warm_up", self._timed("warm_up", self._at_home(step), self.learner.warm_up))
+                return self._alone(
+                    step,
+                    "warm_up",
+                    self._timed("warm_up", self._at_home(step), self.learner.warm_up),
+                )
             case "alone":
-                session = self._timed("session", self._at_home(step), lambda: self.learner.alone(step.round))
+                session = self._timed(
+                    "session", self._at_home(step), lambda: self.learner.alone(step.round)
+                )
                 return self._alone(step, "alone", session)
             case "depart":
                 release(self.learner.depart(step.round), "")
                 return None
             case "home":
-                return self._tested(step, 0, "evaluation", lambda: self.learner.evaluate(self.name, None))
+                return self._tested(
+                    step, 0, "evaluation", lambda: self.learner.evaluate(self.name, None)
+                )
             case "ensemble":
                 return self._tested(step, self.topology.behind, "ensemble", self.learner.ensemble)
         if step.stop is None or arrival is None:
@@ -71,17 +81,30 @@ class Worker:
 
     def _hosted(self, stop: Stop, arrival: Arrival, release: Release) -> Record:
         if stop.kind == "evaluation":
-            measures = self._timed("evaluation", stop, lambda: self.learner.evaluate(stop.model, arrival.weights))
-            return self._record(stop, Session(arrival.weights, "evaluated"), (arrival.digest, arrival.digest), measures)
+            measures = self._timed(
+                "evaluation", stop, lambda: self.learner.evaluate(stop.model, arrival.weights)
+            )
+            return self._record(
+                stop,
+                Session(arrival.weights, "evaluated"),
+                (arrival.digest, arrival.digest),
+                measures,
+            )
         if stop.kind == "homecoming":
-            session = self._timed("session", stop, lambda: self.learner.homecome(stop, arrival.weights))
+            session = self._timed(
+                "session", stop, lambda: self.learner.homecome(stop, arrival.weights)
+            )
             mark = ""
         else:
-            session = self._timed("session", stop, lambda: self.learner.visit(stop, arrival.weights))
+            session = self._timed(
+                "session", stop, lambda: self.learner.visit(stop, arrival.weights)
+            )
             mark = arrival.digest if session.weights is arrival.weights else ""
             release(session.weights, mark)
         marks = arrival.digest, mark or digest(session.weights)
-        return self._record(stop, session, marks, self._timed("evaluation", stop, self.learner.assess))
+        return self._record(
+            stop, session, marks, self._timed("evaluation", stop, self.learner.assess)
+        )
 
     def _alone(self, step: Step, kind: str, session: Session | None) -> Record | None:
         if session is None:
@@ -91,8 +114,12 @@ class Worker:
         measures = self._timed("evaluation", stop, self.learner.assess)
         return replace(self._record(stop, session, marks, measures), kind=kind)  # type: ignore[arg-type]
 
-    def _tested(self, step: Step, hop: int, kind: str, test: Callable[[], Measures | None]) -> Record | None:
-        """Test the own model (hop 0: the diagonal of the K x K matrix), or all finished models together, on the own test data."""
+    def _tested(
+        self, step: Step, hop: int, kind: str, test: Callable[[], Measures | None]
+    ) -> Record | None:
+        """Test the own model (hop 0: the diagonal of the K x K matrix), or all finished models
+        together, on the own test data.
+        """
         stop = Stop(step.round, hop, self.name, self.name, "evaluation")
         start = clock.unix()
         measures = test()
@@ -111,8 +138,12 @@ class Worker:
             self.span(what, stop, start)
         return result
 
-    def _record(self, stop: Stop, session: Session, marks: tuple[str, str], measures: Measures) -> Record:
-        """Fill in a record; ``marks`` are the digests of the weights that came and of those that go on."""
+    def _record(
+        self, stop: Stop, session: Session, marks: tuple[str, str], measures: Measures
+    ) -> Record:
+        """Fill in a record; ``marks`` are the digests of the weights that came and of those that
+        go on.
+        """
         return Record(
             scenario=self.scenario.name,
             seed=self.scenario.seed,

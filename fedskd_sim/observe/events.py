@@ -1,7 +1,8 @@
-"""The catalogue of what a member's log can say, each event with its fields; whoever writes or reads a log does it through here.
+"""The catalogue of what a member's log can say, each event with its fields; whoever writes or reads
+a log does it through here.
 
-A line of a log is a JSON object: ``time`` (UNIX seconds), ``event`` (the class's name, as ``warm_up`` for `WarmUp`), ``run``, in a
-hospital's log ``hospital``, and the event's fields.
+A line of a log is a JSON object: ``time`` (UNIX seconds), ``event`` (the class's name, as
+``warm_up`` for `WarmUp`), ``run``, in a hospital's log ``hospital``, and the event's fields.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class Starting:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """A hospital that died is started again, for the time ``number`` in a row without a record in between; and how it died."""
+    """A hospital that died is started again, for the time ``number`` in a row without a record
+    in between; and how it died.
+    """
 
     number: int
     cause: str
@@ -32,7 +35,9 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class AwaitsCustody:
-    """A hospital waits until what it goes on from has been brought into its pod, or taken out of it ("in", "out")."""
+    """A hospital waits until what it goes on from has been brought into its pod, or taken out of
+    it ("in", "out").
+    """
 
     direction: str
 
@@ -82,7 +87,9 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Something came that no member of the run should send; ``sender`` is who really sent it, as far as that is known."""
+    """Something came that no member of the run should send; ``sender`` is who really sent it, as
+    far as that is known.
+    """
 
     sender: str
     reason: str
@@ -116,7 +123,9 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """A member cannot go on; ``own``: by its own fault, ``stop``: the round and hop that never came, ``key``: in the scenario."""
+    """A member cannot go on; ``own``: by its own fault, ``stop``: the round and hop that never
+    came, ``key``: in the scenario.
+    """
 
     code: int
     own: bool
@@ -231,14 +240,16 @@ class Blind:
 
 
 Event = (
-    Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left | Lingering | Holding
-    | Error | Entry | Registered | Start | Progress | Failed | End | Pod | Resumed | Api | Created | Released | Waiting
-    | Blind | AwaitsCustody
+    Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left
+    | Lingering | Holding | Error | Entry | Registered | Start | Progress | Failed | End | Pod
+    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody
 )  # fmt: skip
 
 
 class Logged(NamedTuple):
-    """A line of a log: when (UNIX seconds), whose it is ('' for the controller), or of whom the controller speaks, and what."""
+    """A line of a log: when (UNIX seconds), whose it is ('' for the controller), or of whom the
+    controller speaks, and what.
+    """
 
     time: float
     hospital: str
@@ -253,7 +264,10 @@ def name_of(kind: type) -> str:
 @cache
 def _forms() -> Mapping[str | None, TypeAdapter[Any]]:
     """Give the readers of all events by name, and under None that of what every line has."""
-    return {None: TypeAdapter(_Head), **{name_of(kind): TypeAdapter(kind) for kind in Event.__args__}}
+    return {
+        None: TypeAdapter(_Head),
+        **{name_of(kind): TypeAdapter(kind) for kind in Event.__args__},
+    }
 
 
 def fields_of(what: Event) -> dict[str, Any]:
@@ -262,11 +276,17 @@ def fields_of(what: Event) -> dict[str, Any]:
 
 
 def read(line: str | bytes) -> Logged | None:
-    """Read a line of a log; None for what is no line of one, is not in the catalogue, or is not as it should be there."""
+    """Read a line of a log; None for what is no line of one, is not in the catalogue, or is not
+    as it should be there.
+    """
     try:
         head: _Head = _forms()[None].validate_json(line, strict=True)
         form = _forms().get(head.event)
-        return Logged(head.time, head.hospital, form.validate_json(line, strict=True)) if form else None
+        return (
+            Logged(head.time, head.hospital, form.validate_json(line, strict=True))
+            if form
+            else None
+        )
     except ValidationError:
         return None
 

@@ -1,4 +1,6 @@
-"""One structured line per event, bound to run and hospital; the launcher's live progress reads the same lines."""
+"""One structured line per event, bound to run and hospital; the launcher's live progress reads
+the same lines.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from fedskd_sim.observe.events import Event, fields_of
 
 @dataclass(frozen=True)
 class EventLog:
-    """Write events as JSON lines to a text stream, each with UNIX time in seconds and the bound fields; threads may share it."""
+    """Write events as JSON lines to a text stream, each with UNIX time in seconds and the bound
+    fields; threads may share it.
+    """
 
     stream: TextIO
     bound: Mapping[str, Any] = field(default_factory=dict)
@@ -23,12 +27,16 @@ class EventLog:
     def event(self, what: Event) -> None:
         """Write one line and flush it, so that a reader sees it at once."""
         line = {"time": round(clock.unix(), 6), **self.bound, **fields_of(what)}
-        line = {name: _text(value) if isinstance(value, str) else value for name, value in line.items()}
+        line = {
+            name: _text(value) if isinstance(value, str) else value for name, value in line.items()
+        }
         with self.lock:
             self.stream.write(json.dumps(line) + "\n")
             self.stream.flush()
 
 
 def _text(value: str) -> str:
-    """Write a name of a file that is no text as one that is, so that whoever reads the line is not refused it."""
+    """Write a name of a file that is no text as one that is, so that whoever reads the line is
+    not refused it.
+    """
     return value.encode("utf-8", "replace").decode()

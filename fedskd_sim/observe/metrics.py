@@ -1,6 +1,7 @@
 """Every Prometheus metric of a hospital, verbs to record them, and the exporter.
 
-Labels come from closed sets: scenario, hospital, model, the split of the host's data (and the phase's name); never round or hop.
+Labels come from closed sets: scenario, hospital, model, the split of the host's data (and the
+phase's name); never round or hop.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server, write_to_textfile
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    start_http_server,
+    write_to_textfile,
+)
 
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import Transfer
@@ -19,38 +28,75 @@ from fedskd_sim.records import Record
 from fedskd_sim.topology import Topology
 
 PHASES = (
-    "starting", "warm_up", "alone", "visit", "homecoming", "averaging", "evaluation", "waiting", "done", "failed",
+    "starting", "warm_up", "alone", "visit", "homecoming", "averaging", "evaluation", "waiting",
+    "done", "failed",
 )  # fmt: skip
 """What a hospital can be at; the number of each is its place, which the dashboard knows too."""
 MODEL = ("scenario", "hospital", "model")
 HOSPITAL = ("scenario", "hospital")
 MEASURED = ("accuracy", "balanced_accuracy", "auc", "resident_accuracy")
-"""What is measured on a split of the host's data, which is a label: validation after a session, in the evaluation mostly test."""
+"""What is measured on a split of the host's data, which is a label: validation after a session, in
+the evaluation mostly test."""
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 GAUGES: Mapping[str, tuple[str, str]] = {
-    "accuracy": ("fedskd_accuracy_ratio", "Share of right answers of the last visitor of this model on the host's data"),
-    "balanced_accuracy": ("fedskd_balanced_accuracy_ratio", "Mean recall over the classes present, as accuracy"),
+    "accuracy": (
+        "fedskd_accuracy_ratio",
+        "Share of right answers of the last visitor of this model on the host's data",
+    ),
+    "balanced_accuracy": (
+        "fedskd_balanced_accuracy_ratio",
+        "Mean recall over the classes present, as accuracy",
+    ),
     "auc": ("fedskd_auc_ratio", "Mean one-versus-rest area under the ROC curve, as accuracy"),
-    "resident_accuracy": ("fedskd_resident_accuracy_ratio", "Accuracy of the host's own model after that session"),
-    "drift": ("fedskd_drift_ratio", "Relative change of the visitor's parameters in its last session here"),
-    "loss": ("fedskd_cross_entropy_nats", "Mean cross-entropy of the visitor in its last session here"),
-    "resident_loss": ("fedskd_resident_cross_entropy_nats", "Mean cross-entropy of the resident in that session"),
-    "similarity_batch": ("fedskd_similarity_batch_distance", "Mean distance at the batch level in that session"),
-    "similarity_pixel": ("fedskd_similarity_pixel_distance", "Mean distance at the pixel level in that session"),
-    "similarity_region": ("fedskd_similarity_region_distance", "Mean distance at the region level in that session"),
+    "resident_accuracy": (
+        "fedskd_resident_accuracy_ratio",
+        "Accuracy of the host's own model after that session",
+    ),
+    "drift": (
+        "fedskd_drift_ratio",
+        "Relative change of the visitor's parameters in its last session here",
+    ),
+    "loss": (
+        "fedskd_cross_entropy_nats",
+        "Mean cross-entropy of the visitor in its last session here",
+    ),
+    "resident_loss": (
+        "fedskd_resident_cross_entropy_nats",
+        "Mean cross-entropy of the resident in that session",
+    ),
+    "similarity_batch": (
+        "fedskd_similarity_batch_distance",
+        "Mean distance at the batch level in that session",
+    ),
+    "similarity_pixel": (
+        "fedskd_similarity_pixel_distance",
+        "Mean distance at the pixel level in that session",
+    ),
+    "similarity_region": (
+        "fedskd_similarity_region_distance",
+        "Mean distance at the region level in that session",
+    ),
 }
 
 
 class HospitalMetrics:
-    """The metrics of one hospital in a registry of their own, so that many can live in one process."""
+    """The metrics of one hospital in a registry of their own, so that many can live in one
+    process.
+    """
 
-    def __init__(self, scenario: str, hospital: str, topology: Topology, evaluate_on: str = "test") -> None:
-        """Declare all metrics; ``evaluate_on``: the split on which the evaluation round measures."""
+    def __init__(
+        self, scenario: str, hospital: str, topology: Topology, evaluate_on: str = "test"
+    ) -> None:
+        """Declare all metrics; ``evaluate_on``: the split on which the evaluation round
+        measures.
+        """
         self.registry = CollectorRegistry()
         self._own = {"scenario": scenario, "hospital": hospital}
         self._evaluate_on = evaluate_on
         self._gauges = {
-            key: Gauge(*text, (*MODEL, "split") if key in MEASURED else MODEL, registry=self.registry)
+            key: Gauge(
+                *text, (*MODEL, "split") if key in MEASURED else MODEL, registry=self.registry
+            )
             for key, text in GAUGES.items()
         }
         self._counters = {
@@ -64,27 +110,51 @@ class HospitalMetrics:
             )
         }
         self._seconds = {
-            name: Histogram(f"fedskd_{name}_seconds", text, HOSPITAL, registry=self.registry, buckets=SECONDS)
+            name: Histogram(
+                f"fedskd_{name}_seconds", text, HOSPITAL, registry=self.registry, buckets=SECONDS
+            )
             for name, text in (
                 ("session", "Training at a stop"),
                 ("evaluation", "Evaluation at a stop"),
                 ("transfer", "From handing a model over to its acknowledgement"),
             )
         }
-        position = Gauge("fedskd_ring_position", "Place in the ring, from 0", HOSPITAL, registry=self.registry)
+        position = Gauge(
+            "fedskd_ring_position", "Place in the ring, from 0", HOSPITAL, registry=self.registry
+        )
         position.labels(**self._own).set(topology.names.index(hospital))
         total = Gauge("fedskd_ring_size", "Hospitals in the ring", HOSPITAL, registry=self.registry)
         total.labels(**self._own).set(topology.size)
-        self._refused = Counter("fedskd_refused", "Messages that no member should send", HOSPITAL, registry=self.registry)
+        self._refused = Counter(
+            "fedskd_refused",
+            "Messages that no member should send",
+            HOSPITAL,
+            registry=self.registry,
+        )
         self._refused.labels(**self._own)
-        self._round = Gauge("fedskd_round", "Current round, from 1; 0 before the first", HOSPITAL, registry=self.registry)
-        self._phase = Enum("fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=list(PHASES))
+        self._round = Gauge(
+            "fedskd_round",
+            "Current round, from 1; 0 before the first",
+            HOSPITAL,
+            registry=self.registry,
+        )
+        self._phase = Enum(
+            "fedskd_phase",
+            "What it does now",
+            HOSPITAL,
+            registry=self.registry,
+            states=list(PHASES),
+        )
 
     def write(self, folder: Path) -> None:
-        """Write everything as Prometheus reads it to ``metrics/NAME.prom`` of a run folder; a full disk leaves the file before."""
+        """Write everything as Prometheus reads it to ``metrics/NAME.prom`` of a run folder; a
+        full disk leaves the file before.
+        """
         with suppress(OSError):  # the records have it all
             (folder / "metrics").mkdir(exist_ok=True)
-            write_to_textfile(str(folder / "metrics" / f"{self._own['hospital']}.prom"), self.registry)
+            write_to_textfile(
+                str(folder / "metrics" / f"{self._own['hospital']}.prom"), self.registry
+            )
 
     def phase(self, name: str, round_: int | None = None) -> None:
         """Say what the hospital does now, and in which round."""
@@ -118,7 +188,9 @@ class HospitalMetrics:
 
     def transferred(self, transfer: Transfer) -> None:
         """Record a confirmed departure."""
-        self._counters["sent_bytes"].labels(**self._own, model=transfer.hop.model).inc(transfer.bytes)
+        self._counters["sent_bytes"].labels(**self._own, model=transfer.hop.model).inc(
+            transfer.bytes
+        )
         self.took("transfer", transfer.end - transfer.start)
 
 
@@ -126,14 +198,17 @@ class Exporter:
     """Serves a hospital's metrics over HTTP on one address."""
 
     def __init__(self, metrics: HospitalMetrics, host: str, port: int) -> None:
-        """Start to serve; port 0 takes a free one, ``address`` tells which; ``[::]`` is any address of IPv6, and of IPv4.
+        """Start to serve; port 0 takes a free one, ``address`` tells which; ``[::]`` is any address
+        of IPv6, and of IPv4.
 
         Raises:
             PortInUse: the port is taken.
 
         """
         try:
-            self._server, self._thread = start_http_server(port, addr=host.strip("[]"), registry=metrics.registry)
+            self._server, self._thread = start_http_server(
+                port, addr=host.strip("[]"), registry=metrics.registry
+            )
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

@@ -1,4 +1,6 @@
-"""How a run ended: ``outcome.json`` in its folder, which its launcher writes, and its report and `fedskd-sim status` read."""
+"""How a run ended: ``outcome.json`` in its folder, which its launcher writes, and its report and
+`fedskd-sim status` read.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ BUG = 1
 class Outcome:
     """What came of a run, as its launcher knows it; times are UNIX seconds.
 
-    A run is ``going`` until its launcher says otherwise: one that was killed itself, or that left the run to a cluster, never does.
+    A run is ``going`` until its launcher says otherwise: one that was killed itself, or that left
+    the run to a cluster, never does.
     """
 
     __pydantic_config__ = NO_OTHER_KEYS
@@ -53,7 +56,9 @@ _FORM: TypeAdapter[Outcome] = TypeAdapter(Outcome)
 
 
 def begin(folder: Path, command: str) -> Outcome:
-    """Note that a run begins or goes on, and by which command; raises OutputNotWritable, and RunUnreadable as `read` does."""
+    """Note that a run begins or goes on, and by which command; raises OutputNotWritable, and
+    RunUnreadable as `read` does.
+    """
     before = read(folder)
     commands = (*(before.commands if before else ()), command)
     return note(folder, Outcome("going", before.started if before else clock.unix(), commands))
@@ -67,20 +72,31 @@ def ended(begun: Outcome, error: BaseException | None = None) -> Outcome:
     if isinstance(error, FedskdError):
         place = f"{error.where}: " if error.where else ""
         reason = place + error.message
-        return replace(found, state="failed", code=error.exit_code, culprit=error.culprit, reason=reason, fix=error.fix)
+        return replace(
+            found,
+            state="failed",
+            code=error.exit_code,
+            culprit=error.culprit,
+            reason=reason,
+            fix=error.fix,
+        )
     if error is not None:
         return replace(found, state="failed", code=BUG, reason=f"{type(error).__name__}: {error}")
     return found
 
 
 def read(folder: Path) -> Outcome | None:
-    """Read how a run ended; None where nobody has noted it. Raises RunUnreadable for a damaged file."""
+    """Read how a run ended; None where nobody has noted it. Raises RunUnreadable for a damaged
+    file.
+    """
     file = folder / FILE
     try:
         return _FORM.validate_json(file.read_bytes(), strict=True) if file.exists() else None
     except (OSError, ValidationError) as error:
         fix = "remove this file to read what else is in the folder"
-        raise RunUnreadable("it does not say how the run ended", fix=fix, where=Where(str(file))) from error
+        raise RunUnreadable(
+            "it does not say how the run ended", fix=fix, where=Where(str(file))
+        ) from error
 
 
 def note(folder: Path, outcome: Outcome) -> Outcome:
@@ -91,5 +107,7 @@ def note(folder: Path, outcome: Outcome) -> Outcome:
         draft.replace(folder / FILE)
     except OSError as error:
         fix = "give a run folder that you may write to"
-        raise OutputNotWritable(f"{folder / FILE} cannot be written: {error.strerror}", fix=fix) from error
+        raise OutputNotWritable(
+            f"{folder / FILE} cannot be written: {error.strerror}", fix=fix
+        ) from error
     return outcome

@@ -1,4 +1,6 @@
-"""Live progress of a run: a table on a terminal, plain lines elsewhere; fed by the events of the members' logs."""
+"""Live progress of a run: a table on a terminal, plain lines elsewhere; fed by the events of the
+members' logs.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,18 @@ REFRESH_PER_S = 8
 WIDE, NARROW, LEAST_NAME = 100, 72, 12
 AROUND_ROWS = 7
 """Lines of a live table that are no rows: title, head, rule, caption, and room for the cursor."""
-"""Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most important is."""
+"""Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most
+important is."""
 WHAT = {
-    "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with", "homecoming": "welcomed home",
-    "gather": "has the average", "ensemble": "asked the ensemble",
+    "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with",
+    "homecoming": "welcomed home", "gather": "has the average", "ensemble": "asked the ensemble",
 }  # fmt: skip
 
 
 LIGHT = ("evaluation", "ensemble", "reduce", "gather")
 OF_A_SESSION = 1 / 18
-"""One forward pass over a fifth of the data, against two models' forward and backward passes (three each) over three fifths."""
+"""One forward pass over a fifth of the data, against two models' forward and backward passes (three
+each) over three fifths."""
 
 
 @dataclass
@@ -67,16 +71,23 @@ class LiveView:
     """Shows who hosts whom; use as a context manager and feed it events."""
 
     def __init__(self, topology: Topology, console: Console, *, quiet: bool = False) -> None:
-        """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home; ``quiet``: no lines."""
+        """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home;
+        ``quiet``: no lines.
+        """
         self._topology, self._console, self._quiet = topology, console, quiet
         sums = topology.rounds * (2 * topology.size - 2) if topology.pattern == "all_reduce" else 0
         self._rows = {
-            name: HospitalRow(total=Program(topology, name).recorded, light=topology.size + (sums if topology.trains(name) else 0))
+            name: HospitalRow(
+                total=Program(topology, name).recorded,
+                light=topology.size + (sums if topology.trains(name) else 0),
+            )
             for name in topology.names
         }
         self._started = clock.now()
         self._live_now = False
-        self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table)
+        self._live = Live(
+            console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table
+        )
         self._interactive = console.is_terminal and not console.is_dumb_terminal
 
     def __enter__(self) -> Self:
@@ -87,7 +98,12 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Give the terminal back with the last state on it."""
         if self._interactive:
             self._live_now = False  # the last state is told of all, and may scroll
@@ -113,7 +129,10 @@ class LiveView:
                 row.ended(logged.time, light=finished.kind in LIGHT)
                 row.doing = "waiting"
                 if finished.accuracy is not None:
-                    row.accuracy = f"{finished.accuracy:.1%} {'all' if finished.kind == 'ensemble' else finished.model}"
+                    row.accuracy = (
+                        f"{finished.accuracy:.1%} "
+                        f"{'all' if finished.kind == 'ensemble' else finished.model}"
+                    )
                     self._line(logged.hospital, finished, finished.accuracy)
             case events.Done():
                 row.doing = "done"
@@ -129,12 +148,16 @@ class LiveView:
     def left(self) -> float | None:
         """Estimate the seconds left; None before there is anything to go by.
 
-        Steps are weighed by what they have taken so far at each hospital, sessions and light steps apart; where there was none yet,
-        by what they take at the others, and where a light step is unknown, by what its forward passes are of a session's work.
+        Steps are weighed by what they have taken so far at each hospital, sessions and light steps
+        apart; where there was none yet, by what they take at the others, and where a light step is
+        unknown, by what its forward passes are of a session's work.
         """
         if not all(self._rows[name].finished for name in self._topology.hospitals):
             return None
-        usual = {light: _mean([one for row in self._rows.values() for one in row.took[light]]) for light in (False, True)}
+        usual = {
+            light: _mean([one for row in self._rows.values() for one in row.took[light]])
+            for light in (False, True)
+        }
         session = usual[False] or 1.0
         done = total = 0.0
         for row in self._rows.values():
@@ -149,12 +172,15 @@ class LiveView:
             return
         left = self.left()
         what = WHAT.get(finished.kind, "tested")
-        whom = f" {finished.model}" if finished.kind in ("visit", "homecoming", "evaluation") else ""
+        whom = (
+            f" {finished.model}" if finished.kind in ("visit", "homecoming", "evaluation") else ""
+        )
         undone = " (rolled back)" if finished.outcome == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
         place = self._place(finished.round, finished.hop)
         self._console.print(
-            f"{clock.now() - self._started:6.1f} s  {place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}",
+            f"{clock.now() - self._started:6.1f} s  {place:<17} {hospital} {what}{whom}{undone}: "
+            f"accuracy {accuracy:.1%}{rest}",
             highlight=False,
             soft_wrap=True,
         )
@@ -168,7 +194,9 @@ class LiveView:
     def _say(self, text: str) -> None:
         """Print a line of its own, above the table if there is one."""
         if not self._quiet:
-            self._console.print(f"{clock.now() - self._started:6.1f} s  {text}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{clock.now() - self._started:6.1f} s  {text}", highlight=False, soft_wrap=True
+            )
 
     def _place(self, round_: int, hop: int) -> str:
         if not round_:
@@ -179,37 +207,67 @@ class LiveView:
         return f"round {round_}/{self._topology.rounds}" + (f" hop {hop}/{hops}" if hop else "")
 
     def _table(self) -> Table:
-        """Draw one row per hospital; narrow terminals get fewer columns and shorter words, never half a number."""
+        """Draw one row per hospital; narrow terminals get fewer columns and shorter words, never
+        half a number.
+        """
         left, width = self.left(), self._console.width
-        title = f"{clock.now() - self._started:.0f} s" + ("" if left is None else f", about {left:.0f} s left")
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, expand=width >= NARROW)
+        title = f"{clock.now() - self._started:.0f} s" + (
+            "" if left is None else f", about {left:.0f} s left"
+        )
+        table = Table(
+            title=title,
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            expand=width >= NARROW,
+        )
         wide, narrow = width >= WIDE, width < NARROW
-        for column in ("hospital", "where", "stops") if narrow else ("hospital", "where", "now", "accuracy of", "stops"):
+        for column in (
+            ("hospital", "where", "stops")
+            if narrow
+            else ("hospital", "where", "now", "accuracy of", "stops")
+        ):
             table.add_column(column, no_wrap=True, ratio=1 if column == "now" else None)
         room = max(LEAST_NAME, width // 6)
         shown = self._shown()
         if len(shown) < len(self._rows):
             table.caption = f"and {len(self._rows) - len(shown)} more, none behind these"
         for name, row in shown.items():
-            where = "" if row.place is None else self._place(*row.place) if wide else self._brief(*row.place)
+            where = (
+                ""
+                if row.place is None
+                else self._place(*row.place)
+                if wide
+                else self._brief(*row.place)
+            )
             accuracy, _, model = row.accuracy.partition(" ")
             more = () if narrow else (row.doing, f"{accuracy} {short(model, room)}")
-            table.add_row(*map(Text, (short(name, room), where, *more, f"{row.finished}/{row.total}")))
+            table.add_row(
+                *map(Text, (short(name, room), where, *more, f"{row.finished}/{row.total}"))
+            )
         return table
 
     def _shown(self) -> dict[str, HospitalRow]:
-        """Give the rows that fit a live table, in ring order: those that are furthest behind, whom the others wait for."""
+        """Give the rows that fit a live table, in ring order: those that are furthest behind,
+        whom the others wait for.
+        """
         room = max(1, self._console.height - AROUND_ROWS)
         if not self._live_now or len(self._rows) <= room:
             return self._rows
-        behind = sorted(self._rows, key=lambda name: self._rows[name].finished / self._rows[name].total)[:room]
+        behind = sorted(
+            self._rows, key=lambda name: self._rows[name].finished / self._rows[name].total
+        )[:room]
         return {name: row for name, row in self._rows.items() if name in behind}
 
     def _brief(self, round_: int, hop: int) -> str:
         """Write a place for narrow terminals."""
         if not round_:
             return "warm-up"
-        return f"eval {hop}" if round_ == self._topology.evaluation_round else f"r{round_}" + (f" h{hop}" if hop else "")
+        return (
+            f"eval {hop}"
+            if round_ == self._topology.evaluation_round
+            else f"r{round_}" + (f" h{hop}" if hop else "")
+        )
 
 
 def _mean(seconds: list[float]) -> float:

@@ -14,7 +14,11 @@ def short(name: str, length: int) -> str:
 def duration(seconds: float) -> str:
     """Write a duration with its two largest units."""
     whole = round(max(0.0, seconds))
-    for size, name, below, under in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, name, below, under in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if whole >= size:
             return f"{whole // size} {name} {whole % size // below} {under}"
     return f"{max(0.0, seconds):.1f} s"

@@ -1,4 +1,6 @@
-"""Delivery of departed models: each is kept and sent again until its receiver says that it is safe there."""
+"""Delivery of departed models: each is kept and sent again until its receiver says that it is
+safe there.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from fedskd_sim.protocol.state import Departure, State, Terms, without
 
 Turn = tuple[State, list[Effect]]
 PATIENT_RETRIES = 8
-"""A model that was told to wait is sent again after so many times ``timeouts.retry``, in case that its call was lost."""
+"""A model that was told to wait is sent again after so many times ``timeouts.retry``, in case that
+its call was lost."""
 
 
 def send(state: State, to: str, hop: HopId, model: Model, terms: Terms) -> Turn:
@@ -28,17 +31,24 @@ def resume(state: State, terms: Terms) -> Turn:
 
 
 def step(state: State, event: Acked | Deferred | Wanted | Unanswered, terms: Terms) -> Turn:
-    """Handle an answer about a model in the outbox, or that there was none; an answer counts only from the receiver itself."""
+    """Handle an answer about a model in the outbox, or that there was none; an answer counts
+    only from the receiver itself.
+    """
     departure = state.outbox[event.hop]
     to, model, attempt, silent = departure
     match event:
         case Acked(hop, by) if by == to:
-            return state._replace(outbox=without(state.outbox, hop)), [Delivered(to, hop, model, attempt)]
+            return state._replace(outbox=without(state.outbox, hop)), [
+                Delivered(to, hop, model, attempt)
+            ]
         case Wanted(hop, by) if by == to:
             return _attempt(state, hop, Departure(to, model, attempt + 1), terms)
         case Deferred(hop, by) if by == to:
             waiting = Departure(to, model, attempt + 1)
-            again = Wait(min(terms.acknowledgement, PATIENT_RETRIES * terms.retry), Unanswered(hop, attempt + 1))
+            again = Wait(
+                min(terms.acknowledgement, PATIENT_RETRIES * terms.retry),
+                Unanswered(hop, attempt + 1),
+            )
             return state._replace(outbox={**state.outbox, hop: waiting}), [again]
         case Unanswered(hop, number) if number == attempt:
             if silent >= terms.acknowledgement:
@@ -48,15 +58,27 @@ def step(state: State, event: Acked | Deferred | Wanted | Unanswered, terms: Ter
 
 
 def _attempt(state: State, hop: HopId, departure: Departure, terms: Terms) -> Turn:
-    """Send a model, and wait for an answer twice as long as the time before, up to ``timeouts.acknowledgement`` in all."""
-    seconds = min(departure.silent + terms.retry, max(0.0, terms.acknowledgement - departure.silent))
+    """Send a model, and wait for an answer twice as long as the time before, up to
+    ``timeouts.acknowledgement`` in all.
+    """
+    seconds = min(
+        departure.silent + terms.retry, max(0.0, terms.acknowledgement - departure.silent)
+    )
     kept = departure._replace(silent=departure.silent + seconds)
     effects: list[Effect] = [Send(departure.to, hop, departure.model, departure.attempt)]
-    return state._replace(outbox={**state.outbox, hop: kept}), [*effects, Wait(seconds, Unanswered(hop, departure.attempt))]
+    return state._replace(outbox={**state.outbox, hop: kept}), [
+        *effects,
+        Wait(seconds, Unanswered(hop, departure.attempt)),
+    ]
 
 
 def _never_confirmed(hop: HopId, departure: Departure, terms: Terms) -> AcknowledgementTimeout:
-    text = f"{departure.to!r} never confirmed {hop}, in {terms.acknowledgement:g} s and {departure.attempt} tries"
+    text = (
+        f"{departure.to!r} never confirmed {hop}, in {terms.acknowledgement:g} s and "
+        f"{departure.attempt} tries"
+    )
     return AcknowledgementTimeout(
-        text, fix=f"look at the log of {departure.to!r}, or raise timeouts.acknowledgement", key=("timeouts", "acknowledgement")
+        text,
+        fix=f"look at the log of {departure.to!r}, or raise timeouts.acknowledgement",
+        key=("timeouts", "acknowledgement"),
     )

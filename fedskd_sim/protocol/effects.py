@@ -17,7 +17,9 @@ class Join(NamedTuple):
 
 
 class Persist(NamedTuple):
-    """Make the state safe as it is after this event, with the record of the step that it ends, before anything that follows."""
+    """Make the state safe as it is after this event, with the record of the step that it ends,
+    before anything that follows.
+    """
 
     record: Record | None = None
 
@@ -36,7 +38,9 @@ class Reply(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Tell the host before this one that its model is waited for here: this hospital is back, and it may not have heard of that."""
+    """Tell the host before this one that its model is waited for here: this hospital is back,
+    and it may not have heard of that.
+    """
 
     to: str
     hop: HopId
@@ -61,7 +65,9 @@ class Delivered(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Carry out a step of the program, with the model that it hosts; ``following`` is the stop for which to get ready meanwhile."""
+    """Carry out a step of the program, with the model that it hosts; ``following`` is the stop
+    for which to get ready meanwhile.
+    """
 
     cursor: int
     step: Step
@@ -70,7 +76,9 @@ class Work(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Give a timer's event back after some seconds; the machine itself knows which of them no longer matter."""
+    """Give a timer's event back after some seconds; the machine itself knows which of them no
+    longer matter.
+    """
 
     seconds: float
     timer: Timer
@@ -96,4 +104,6 @@ class Fail(NamedTuple):
     error: FedskdError
 
 
-Effect = Join | Persist | Tell | Reply | Call | Send | Delivered | Work | Wait | Refuse | Leave | Fail
+Effect = (
+    Join | Persist | Tell | Reply | Call | Send | Delivered | Work | Wait | Refuse | Leave | Fail
+)

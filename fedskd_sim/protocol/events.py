@@ -10,14 +10,18 @@ from fedskd_sim.records import Record
 
 
 class Model(NamedTuple):
-    """A model in custody: which one of this hospital's, and its digest, '' as long as nobody has asked for it."""
+    """A model in custody: which one of this hospital's, and its digest, '' as long as nobody has
+    asked for it.
+    """
 
     number: int
     digest: str = ""
 
 
 class Begun(NamedTuple):
-    """The hospital is up; its state is what it had in custody. ``again``: it was up before, and may be behind what it has done."""
+    """The hospital is up; its state is what it had in custody. ``again``: it was up before, and
+    may be behind what it has done.
+    """
 
     again: bool = False
 
@@ -27,7 +31,9 @@ class Joined(NamedTuple):
 
 
 class Knocked(NamedTuple):
-    """A model has been announced that cannot come in (see `HospitalMachine.judge`); ``crowded``: too many others arrive."""
+    """A model has been announced that cannot come in (see `HospitalMachine.judge`); ``crowded``:
+    too many others arrive.
+    """
 
     hop: HopId
     sender: str

@@ -1,4 +1,6 @@
-"""Whether a model that knocks may come in: run, epoch, hop and sender against the topology, before anything is acknowledged."""
+"""Whether a model that knocks may come in: run, epoch, hop and sender against the topology,
+before anything is acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from fedskd_sim.protocol.state import State, Terms
 
 
 class Judgement(NamedTuple):
-    """``take`` it in, tell it to come ``later``, know it for a ``repeat`` of what is or was here, or refuse it for a ``reason``."""
+    """``take`` it in, tell it to come ``later``, know it for a ``repeat`` of what is or was
+    here, or refuse it for a ``reason``.
+    """
 
     take: bool = False
     later: bool = False
@@ -24,7 +28,8 @@ TAKE, LATER, REPEAT = Judgement(take=True), Judgement(later=True), Judgement(rep
 def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str) -> Judgement:
     """Judge a model by its hop and by who really sent it.
 
-    The model that is needed next is always taken in; of others, as many may wait as the scenario's ``network.inbox`` says.
+    The model that is needed next is always taken in; of others, as many may wait as the scenario's
+    ``network.inbox`` says.
     """
     ring = program.topology
     if (hop.run, hop.epoch) != (terms.run, ring.epoch):
@@ -43,5 +48,8 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
     if ring.far_ahead(stop, awaited):
         if state.again:
             return LATER
-        return Judgement(reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has not been here")
+        return Judgement(
+            reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has "
+            "not been here"
+        )
     return TAKE if len(state.waiting) - state.working < terms.inbox else LATER

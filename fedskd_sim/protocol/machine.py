@@ -1,19 +1,38 @@
-"""A hospital's part in a run: `HospitalMachine.step` takes a state and an event and gives the next state and what to carry out.
+"""A hospital's part in a run: `HospitalMachine.step` takes a state and an event and gives the next
+state and what to carry out.
 
-The way of a model: `ModelArrived` -> it is judged, persisted, acknowledged -> when its turn comes, `Work` -> `ModelReleased`: what
-goes on is sent, and kept until its receiver has it safe -> `StepFinished`: state and record are persisted together, and the next
-step begins.
+The way of a model: `ModelArrived` -> it is judged, persisted, acknowledged -> when its turn comes,
+`Work` -> `ModelReleased`: what goes on is sent, and kept until its receiver has it safe ->
+`StepFinished`: state and record are persisted together, and the next step begins.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedskd_sim.errors import FedskdError, HopTimeout, NonFiniteLoss, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import (
+    FedskdError,
+    HopTimeout,
+    NonFiniteLoss,
+    RegistrationTimeout,
+    RunAborted,
+)
 from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
 from fedskd_sim.protocol import delivery
-from fedskd_sim.protocol.effects import Call, Effect, Fail, Join, Leave, Persist, Refuse, Reply, Tell, Wait, Work
+from fedskd_sim.protocol.effects import (
+    Call,
+    Effect,
+    Fail,
+    Join,
+    Leave,
+    Persist,
+    Refuse,
+    Reply,
+    Tell,
+    Wait,
+    Work,
+)
 from fedskd_sim.protocol.events import (
     Acked,
     Again,
@@ -62,7 +81,9 @@ class HospitalMachine:
         return self.program.host
 
     def step(self, state: State, event: Event) -> Turn:
-        """Give the state after an event, and what it asks for; an event that no longer matters changes nothing."""
+        """Give the state after an event, and what it asks for; an event that no longer matters
+        changes nothing.
+        """
         if state.over or (isinstance(event, Overdue) and event.cursor != state.cursor):
             return state, []
         match event:
@@ -85,7 +106,9 @@ class HospitalMachine:
                 return self._interrupted(state, event)
 
     def judge(self, state: State, hop: HopId, sender: str) -> Judgement:
-        """Say what is to be done with a model that is announced, before its weights are taken in."""
+        """Say what is to be done with a model that is announced, before its weights are taken
+        in.
+        """
         return judge(self.program, self.terms, state, hop, sender)
 
     def hop_id(self, stop: Stop) -> HopId:
@@ -103,9 +126,14 @@ class HospitalMachine:
 
     def _begun(self, state: State) -> Turn:
         state = state._replace(
-            joined=False, working=False, released=False, parting=None, deferred={}, done=False, ended=False
+            joined=False, working=False, released=False, parting=None, deferred={}, done=False,
+            ended=False
         )  # fmt: skip
-        return state, [Join(), Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
+        return state, [
+            Join(),
+            Wait(REGISTER_AGAIN_S, Again()),
+            Wait(self.terms.register, TooLate()),
+        ]
 
     def _joined(self, state: State) -> Turn:
         if state.joined:
@@ -115,31 +143,51 @@ class HospitalMachine:
         return state, [*effects, *self._calls(state)]
 
     def _calls(self, state: State) -> list[Effect]:
-        """Call for the model that a later life waits for: its sender would wait for an answer, twice as long each time."""
+        """Call for the model that a later life waits for: its sender would wait for an answer,
+        twice as long each time.
+        """
         stop = self.awaited(state) if state.again else None
         if stop is None or self.hop_id(stop) in state.waiting:
             return []
         return [Call(self.topology.sender(stop), self.hop_id(stop))]
 
     def _visited(self, state: State, event: ModelArrived | Knocked | Repeated) -> Turn:
-        """Judge a model: keep it and say so, in this order; or ask for patience, say again that it is here, or refuse it."""
+        """Judge a model: keep it and say so, in this order; or ask for patience, say again that
+        it is here, or refuse it.
+        """
         hop, sender = event.hop, event.sender
         verdict = self.judge(state, hop, sender)
         if verdict.reason:
             return state, [Refuse(sender, hop, verdict.reason)]
         if isinstance(event, ModelArrived) and verdict.take:
-            state = state._replace(waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop))
+            state = state._replace(
+                waiting={**state.waiting, hop: event.model}, deferred=without(state.deferred, hop)
+            )
             return self._call_waiting(*self._advance(state, [Persist(), Reply(sender, Ack(hop))]))
         if verdict.later or (isinstance(event, Knocked) and event.crowded and verdict.take):
-            return state._replace(deferred={**state.deferred, hop: sender}), [Reply(sender, Later(hop))]
+            return state._replace(deferred={**state.deferred, hop: sender}), [
+                Reply(sender, Later(hop))
+            ]
         if verdict.take:
             return state, [Reply(sender, Ready(hop))]
         return state, [self._again(state, event)]
 
     def _again(self, state: State, event: ModelArrived | Knocked | Repeated) -> Effect:
-        """Say again that a model is here; if it is not the same as the one that came first, refuse it."""
-        digest = event.model.digest if isinstance(event, ModelArrived) else event.digest if isinstance(event, Repeated) else ""
-        known = state.waiting[event.hop].digest if event.hop in state.waiting else state.recent.get(event.hop, "")
+        """Say again that a model is here; if it is not the same as the one that came first,
+        refuse it.
+        """
+        digest = (
+            event.model.digest
+            if isinstance(event, ModelArrived)
+            else event.digest
+            if isinstance(event, Repeated)
+            else ""
+        )
+        known = (
+            state.waiting[event.hop].digest
+            if event.hop in state.waiting
+            else state.recent.get(event.hop, "")
+        )
         if digest and known and digest != known:
             text = f"another model (digest {digest}) than the one that came first (digest {known})"
             return Refuse(event.sender, event.hop, text)
@@ -175,7 +223,9 @@ class HospitalMachine:
         if record:
             state, error = self._counted(state, record)
             accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else 0.0
-            told = Progress(self.topology.epoch, self.name, record.model, record.round, record.hop, accuracy)
+            told = Progress(
+                self.topology.epoch, self.name, record.model, record.round, record.hop, accuracy
+            )
             effects = [Persist(record), *sent, Tell(told)]
             if error:
                 return self._failing(state, [*effects, Fail(error)])
@@ -192,7 +242,9 @@ class HospitalMachine:
         """Count sessions in a row that were undone; too many are an error."""
         if record.outcome in ("evaluated", "passed"):
             return state, None
-        state = state._replace(rollbacks=state.rollbacks + 1 if record.outcome == "rolled_back" else 0)
+        state = state._replace(
+            rollbacks=state.rollbacks + 1 if record.outcome == "rolled_back" else 0
+        )
         if state.rollbacks < self.terms.max_rollbacks:
             return state, None
         text = f"{self.name!r} rolled back {state.rollbacks} sessions in a row: {record.reason}"
@@ -200,8 +252,12 @@ class HospitalMachine:
         return state, NonFiniteLoss(text, fix=fix, key=("training", "max_rollbacks"))
 
     def _call_waiting(self, state: State, effects: list[Effect]) -> Turn:
-        """Ask for a model that was told to wait, the one that is needed first, if there is room now: a step has begun, say."""
-        positions = {hop: self.program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred}
+        """Ask for a model that was told to wait, the one that is needed first, if there is room
+        now: a step has begun, say.
+        """
+        positions = {
+            hop: self.program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred
+        }
         for hop in sorted(positions, key=lambda one: positions[one])[:1]:
             if self.judge(state, hop, state.deferred[hop]).take:
                 return state, [*effects, Reply(state.deferred[hop], Ready(hop))]
@@ -224,13 +280,28 @@ class HospitalMachine:
         if step.stop and step.stop.kind == "evaluation" and model:
             state, sent = self._released(state, state.cursor, model)
             effects = effects + sent
-        return state, [*effects, Work(state.cursor, step, model, self.program.following(state.cursor))]
+        return state, [
+            *effects,
+            Work(state.cursor, step, model, self.program.following(state.cursor)),
+        ]
 
     def _leaving(self, state: State, effects: list[Effect]) -> Turn:
-        """Say that everything is done once it is and what was sent has arrived; who comes back after that sends nothing more."""
-        if state.over or state.done or state.outbox or not state.joined or self.program.at(state.cursor) is not None:
+        """Say that everything is done once it is and what was sent has arrived; who comes back
+        after that sends nothing more.
+        """
+        if (
+            state.over
+            or state.done
+            or state.outbox
+            or not state.joined
+            or self.program.at(state.cursor) is not None
+        ):
             return state, effects
-        told: list[Effect] = [Persist(), Tell(Done(self.topology.epoch, self.name)), Wait(self.terms.goodbye, Goodbye())]
+        told: list[Effect] = [
+            Persist(),
+            Tell(Done(self.topology.epoch, self.name)),
+            Wait(self.terms.goodbye, Goodbye()),
+        ]
         return state._replace(done=True), effects + told
 
     @property
@@ -255,7 +326,9 @@ class HospitalMachine:
                 return state, [Join(), Wait(REGISTER_AGAIN_S, Again())]
             case TooLate() if not state.joined:
                 text = f"the controller did not start the run within {self.terms.register:g} s"
-                late = RegistrationTimeout(text, fix="see the controller's log", key=("timeouts", "register"))
+                late = RegistrationTimeout(
+                    text, fix="see the controller's log", key=("timeouts", "register")
+                )
                 return self._failing(state, [Fail(late)])
             case Overdue(index) if index == state.cursor and not state.working:
                 return self._failing(state, [Fail(self.missing(state))])
@@ -270,18 +343,28 @@ class HospitalMachine:
             return HopTimeout(f"{self.name!r} waits for nothing")
         text = (
             f"{self.name!r} waited {self._patience:g} s for the model of {stop.model!r} "
-            f"(round {stop.round}, hop {stop.hop}), which {self.topology.sender(stop)!r} should have sent"
+            f"(round {stop.round}, hop {stop.hop}), which {self.topology.sender(stop)!r} should "
+            "have sent"
         )
-        fix = "look at the log of the hospital that should have sent it; if its sessions are slow, raise timeouts.hop"
+        fix = (
+            "look at the log of the hospital that should have sent it; if its sessions are slow, "
+            "raise timeouts.hop"
+        )
         error = HopTimeout(text, fix=fix, key=("timeouts", "hop"))
         error.stop = (stop.round, stop.hop)
         return error
 
     def _failing(self, state: State, effects: list[Effect]) -> Turn:
-        """If the last effect is an error, tell the controller before it, unless it was the controller's word, and stop."""
+        """If the last effect is an error, tell the controller before it, unless it was the
+        controller's word, and stop.
+        """
         last = effects[-1] if effects else None
         if not isinstance(last, Fail):
             return state, effects
         error = last.error
-        told = [] if error.second_hand else [Tell(Failed(self.topology.epoch, self.name, error.exit_code, error.message))]
+        told = (
+            []
+            if error.second_hand
+            else [Tell(Failed(self.topology.epoch, self.name, error.exit_code, error.message))]
+        )
         return state._replace(over=True), [*effects[:-1], *told, last]

@@ -1,4 +1,6 @@
-"""A hospital's state as plain values, for custody: what a restart needs of it, and nothing that begins anew with a restart."""
+"""A hospital's state as plain values, for custody: what a restart needs of it, and nothing that
+begins anew with a restart.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def dump(state: State) -> dict[str, Any]:
         "cursor": state.cursor,
         "rollbacks": state.rollbacks,
         "waiting": [[*hop, model.number, model.digest] for hop, model in state.waiting.items()],
-        "outbox": [[*hop, to, model.number, model.digest] for hop, (to, model, *_) in state.outbox.items()],
+        "outbox": [
+            [*hop, to, model.number, model.digest] for hop, (to, model, *_) in state.outbox.items()
+        ],
         "recent": [[*hop, digest] for hop, digest in state.recent.items()],
     }
 
@@ -30,14 +34,27 @@ def parse(values: Mapping[str, Any]) -> State:
     """
     size = len(HopId._fields)
     waiting = {_hop(entry[:size]): _model(*entry[size:]) for entry in values["waiting"]}
-    outbox = {_hop(entry[:size]): Departure(str(entry[size]), _model(*entry[size + 1 :])) for entry in values["outbox"]}
+    outbox = {
+        _hop(entry[:size]): Departure(str(entry[size]), _model(*entry[size + 1 :]))
+        for entry in values["outbox"]
+    }
     recent = {_hop(entry[:size]): str(entry[size]) for entry in values["recent"]}
-    return State(cursor=int(values["cursor"]), rollbacks=int(values["rollbacks"]), waiting=waiting, outbox=outbox, recent=recent)
+    return State(
+        cursor=int(values["cursor"]),
+        rollbacks=int(values["rollbacks"]),
+        waiting=waiting,
+        outbox=outbox,
+        recent=recent,
+    )
 
 
 def handles(state: State) -> dict[int, Model]:
     """Give the models that a state speaks of, by their numbers."""
-    models = [*state.waiting.values(), *(one.model for one in state.outbox.values()), *(state.parting or ())[2:]]
+    models = [
+        *state.waiting.values(),
+        *(one.model for one in state.outbox.values()),
+        *(state.parting or ())[2:],
+    ]
     return {model.number: model for model in models}
 
 

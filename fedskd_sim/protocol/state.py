@@ -1,4 +1,6 @@
-"""What a hospital must remember: all that a restart needs besides its learner's state and the weights in custody."""
+"""What a hospital must remember: all that a restart needs besides its learner's state and the
+weights in custody.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ from fedskd_sim.scenario import Scenario
 
 REGISTER_AGAIN_S = 5.0
 RECENT = 8
-"""Of so many models that were hosted last the digests are kept, to tell a repeat from another model under the same hop."""
+"""Of so many models that were hosted last the digests are kept, to tell a repeat from another model
+under the same hop."""
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a hospital may wait for, in seconds, and how much it takes in; see `fedskd_sim.scenario.schema.Timeouts`."""
+    """What a hospital may wait for, in seconds, and how much it takes in; see
+    `fedskd_sim.scenario.schema.Timeouts`.
+    """
 
     run: str
     register: float
@@ -31,20 +36,24 @@ class Terms:
     inbox: int
     max_rollbacks: int
     repeatable: bool = True
-    """A session that is forgotten and done again gives the same bytes; where it does not, its result is safe before it leaves."""
+    """A session that is forgotten and done again gives the same bytes; where it does not, its
+    result is safe before it leaves."""
 
     @classmethod
     def of(cls, scenario: Scenario, run: str) -> Terms:
         """Read them from the scenario."""
         waits = scenario.timeouts
         return cls(
-            run, waits.register_ + waits.goodbye, waits.hop, waits.acknowledgement, waits.retry, waits.goodbye,
-            scenario.network.inbox, scenario.training.max_rollbacks, all(one.device == "cpu" for one in scenario.hospitals),
+            run, waits.register_ + waits.goodbye, waits.hop, waits.acknowledgement, waits.retry,
+            waits.goodbye, scenario.network.inbox, scenario.training.max_rollbacks,
+            all(one.device == "cpu" for one in scenario.hospitals),
         )  # fmt: skip
 
 
 class Departure(NamedTuple):
-    """A model that is on its way: to whom, the number of the last attempt, and the seconds without an answer before that."""
+    """A model that is on its way: to whom, the number of the last attempt, and the seconds
+    without an answer before that.
+    """
 
     to: str
     model: Model

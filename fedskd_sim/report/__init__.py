@@ -1,4 +1,6 @@
-"""Records and predictions to tables and pictures: ``report.txt``, ``report.json`` and ``report.html`` in the run folder."""
+"""Records and predictions to tables and pictures: ``report.txt``, ``report.json`` and
+``report.html`` in the run folder.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,17 @@ from fedskd_sim.report.spans import Spans
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise, summary_of
 from fedskd_sim.report.text import as_text
 
-__all__ = ["Account", "Matrix", "Predictions", "Summary", "as_json", "as_text", "read_predictions", "summarise", "write"]
+__all__ = [
+    "Account",
+    "Matrix",
+    "Predictions",
+    "Summary",
+    "as_json",
+    "as_text",
+    "read_predictions",
+    "summarise",
+    "write",
+]
 
 
 ROWS = 3
@@ -27,18 +39,31 @@ ROWS = 3
 
 
 def laid_out(value: Any, level: int = 0) -> str:
-    """Write JSON with a line for every row of a table: the quick encoder knows no indent, the slow one is a tenth of a report."""
+    """Write JSON with a line for every row of a table: the quick encoder knows no indent, the
+    slow one is a tenth of a report.
+    """
     if level == ROWS or not isinstance(value, dict | list) or not value:
         return json.dumps(value, allow_nan=False)
-    keys = [f"{json.dumps(key)}: " for key in value] if isinstance(value, dict) else [""] * len(value)
+    keys = (
+        [f"{json.dumps(key)}: " for key in value] if isinstance(value, dict) else [""] * len(value)
+    )
     inner = value.values() if isinstance(value, dict) else value
-    lines = [f"{' ' * (level + 1)}{key}{laid_out(one, level + 1)}" for key, one in zip(keys, inner, strict=True)]
+    lines = [
+        f"{' ' * (level + 1)}{key}{laid_out(one, level + 1)}"
+        for key, one in zip(keys, inner, strict=True)
+    ]
     opened, closed = "{}" if isinstance(value, dict) else "[]"
     return "\n".join([opened, ",\n".join(lines), " " * level + closed])
 
 
-def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = (), account: Account | None = None) -> Summary:
-    """Write the three reports of a run, whether it came to its end or not; text and JSON depend on its results alone.
+def write(
+    run: Path,
+    hospitals: tuple[str, ...],
+    held_out: tuple[str, ...] = (),
+    account: Account | None = None,
+) -> Summary:
+    """Write the three reports of a run, whether it came to its end or not; text and JSON depend on
+    its results alone.
 
     Args:
         run: the run folder.
@@ -56,16 +81,24 @@ def write(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...] = (),
     try:
         order = {name: place for place, name in enumerate(hospitals + held_out)}
         counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
-        found, spans = Gathered.of(stream_records(run), hospitals, held_out), Spans.of(stream_timings(run))
+        found, spans = (
+            Gathered.of(stream_records(run), hospitals, held_out),
+            Spans.of(stream_timings(run)),
+        )
         summary = replace(summary_of(found, rarest_classes(run)), samples=tuple(counts))
         cut = torn(run)
         patients = assess(run, found.kept, hospitals, held_out, cut)
     except (OSError, UnicodeDecodeError) as error:
-        raise RunUnreadable(f"{run} cannot be read: {error}", fix="run the scenario again") from error
+        raise RunUnreadable(
+            f"{run} cannot be read: {error}", fix="run the scenario again"
+        ) from error
     if patients:
         summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
     if cut:
-        text = f"The last line of {', '.join(cut)} has no end, as when a process is killed or a disk is full, and is left out."
+        text = (
+            f"The last line of {', '.join(cut)} has no end, as when a process is killed or a disk "
+            "is full, and is left out."
+        )
         summary = replace(summary, notes=(*summary.notes, text))
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
@@ -87,11 +120,15 @@ def _environment(file: Path) -> dict[str, str]:
         return {str(name): str(value) for name, value in json.loads(_text(file)).items()}
     except (ValueError, AttributeError, RecursionError) as error:
         message = f"not a mapping in JSON: {error}"
-        raise RunUnreadable(message, fix="run the scenario again", where=Where(str(file))) from error
+        raise RunUnreadable(
+            message, fix="run the scenario again", where=Where(str(file))
+        ) from error
 
 
 def _publish(file: Path, text: str) -> None:
-    """Write a file so that whoever looks finds the old one or the whole new one, however many write it at once."""
+    """Write a file so that whoever looks finds the old one or the whole new one, however many
+    write it at once.
+    """
     draft = file.with_name(f".{file.name}.{token_hex(4)}.draft")
     try:
         draft.write_text(text, encoding="utf-8", newline="\n")

@@ -1,4 +1,6 @@
-"""What happened in a run besides its results: what its algorithm is, with which settings, by which command, and how it ended."""
+"""What happened in a run besides its results: what its algorithm is, with which settings, by
+which command, and how it ended.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,22 @@ class Account:
 
         """
         yield "algorithm", self.scenario.algorithm.name
-        yield "its settings", settings(self.scenario.algorithm.model_dump(mode="json", by_alias=True, exclude={"name"}))
+        yield (
+            "its settings",
+            settings(
+                self.scenario.algorithm.model_dump(mode="json", by_alias=True, exclude={"name"})
+            ),
+        )
         yield "training", settings(self.scenario.training.model_dump(mode="json", by_alias=True))
         if self.outcome:
             yield from _told(self.outcome)
         if known := {name: peak for name, peak in peaks.items() if peak}:
             largest = max(known, key=lambda name: known[name])
-            whose = "the one process of all hospitals" if runtime == "memory" else f"the process of {largest}, the largest"
+            whose = (
+                "the one process of all hospitals"
+                if runtime == "memory"
+                else f"the process of {largest}, the largest"
+            )
             yield "peak memory", f"{size(known[largest])} in {whose}"
 
 
@@ -58,7 +69,11 @@ def _told(outcome: Outcome) -> Iterator[tuple[str, str]]:
     if outcome.ended:
         yield "ended", clock.stamp(outcome.ended)
         yield "duration", duration(outcome.ended - outcome.started)
-    for name, value in (("who failed", outcome.culprit), ("reason", outcome.reason), ("fix", outcome.fix)):
+    for name, value in (
+        ("who failed", outcome.culprit),
+        ("reason", outcome.reason),
+        ("fix", outcome.fix),
+    ):
         if value:
             yield name, value
 
@@ -66,11 +81,17 @@ def _told(outcome: Outcome) -> Iterator[tuple[str, str]]:
 def settings(values: Mapping[str, Any], under: str = "") -> str:
     """Write nested settings in one line: ``rounds 2, similarity.batch 0.1``."""
     written = (
-        settings(value, f"{under}{name}.") if isinstance(value, dict) and value else f"{under}{name} {_plain(value)}"
+        settings(value, f"{under}{name}.")
+        if isinstance(value, dict) and value
+        else f"{under}{name} {_plain(value)}"
         for name, value in values.items()
     )
     return ", ".join(written)
 
 
 def _plain(value: Any) -> str:
-    return {True: "yes", False: "no", None: "default"}[value] if value is None or isinstance(value, bool) else str(value)
+    return (
+        {True: "yes", False: "no", None: "default"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )

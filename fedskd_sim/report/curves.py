@@ -1,6 +1,8 @@
-"""What the answers of one model to many patients are worth: confusion, recall, ROC, calibration; pure.
+"""What the answers of one model to many patients are worth: confusion, recall, ROC, calibration;
+pure.
 
-Everything takes labels (N,) and class probabilities (N, C) as `fedskd_sim.report.predictions` reads them.
+Everything takes labels (N,) and class probabilities (N, C) as `fedskd_sim.report.predictions` reads
+them.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How sure a model is, and how often it is right: by bins of equal width of the probability of what it decided.
+    """How sure a model is, and how often it is right: by bins of equal width of the probability of
+    what it decided.
 
     ``confidence`` and ``right`` are means over a bin, NaN in an empty one.
     """
@@ -35,7 +38,9 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """ECE = sum_b (n_b / N) |right_b - confidence_b| (Guo et al. 2017, arXiv 1706.04599); few patients raise it."""
+        """ECE = sum_b (n_b / N) |right_b - confidence_b| (Guo et al. 2017, arXiv 1706.04599);
+        few patients raise it.
+        """
         filled = self.counts > 0
         gaps = np.abs(self.right[filled] - self.confidence[filled])
         return float((gaps * self.counts[filled]).sum() / self.counts.sum())
@@ -49,12 +54,16 @@ def decisions(probabilities: Floats) -> NDArray[np.int64]:
 def confusion(labels: NDArray[np.int64], probabilities: Floats) -> NDArray[np.int64]:
     """Count patients by class (row) and decision (column), (C, C)."""
     classes = probabilities.shape[1]
-    counts = np.asarray(np.bincount(labels * classes + decisions(probabilities), minlength=classes**2))
+    counts = np.asarray(
+        np.bincount(labels * classes + decisions(probabilities), minlength=classes**2)
+    )
     return counts.reshape(classes, classes)
 
 
 def recalls(matrix: NDArray[np.int64]) -> Floats:
-    """Give the share of right decisions of every class (C,) from `confusion`; NaN for a class without patients."""
+    """Give the share of right decisions of every class (C,) from `confusion`; NaN for a class
+    without patients.
+    """
     totals = matrix.sum(axis=1)
     return np.where(totals > 0, np.diag(matrix) / np.maximum(totals, 1), np.nan)
 
@@ -76,7 +85,9 @@ def roc(positive: NDArray[np.bool_], scores: Floats) -> Curve:
     return Curve(curve[0] / curve[0, -1], curve[1] / curve[1, -1])
 
 
-def areas(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
+def areas(
+    labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None
+) -> Floats:
     """Give the area under the ROC curve of every class against the rest, ties counted half.
 
     Args:
@@ -98,10 +109,16 @@ def areas(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | No
 
 
 def _area(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """Weigh the Mann-Whitney statistic: sum_ij w_i w_j [s_i > s_j] / (sum_i w_i sum_j w_j), i positive, j negative; (B,)."""
+    """Weigh the Mann-Whitney statistic: sum_ij w_i w_j [s_i > s_j] / (sum_i w_i sum_j w_j), i
+    positive, j negative; (B,).
+    """
     order = np.flatnonzero(~positive)[np.argsort(scores[~positive])]
-    below = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights[:, order], axis=1)], axis=1)
-    sides: list[Any] = [np.searchsorted(scores[order], scores[positive], side) for side in ("left", "right")]
+    below = np.concatenate(
+        [np.zeros((len(weights), 1)), np.cumsum(weights[:, order], axis=1)], axis=1
+    )
+    sides: list[Any] = [
+        np.searchsorted(scores[order], scores[positive], side) for side in ("left", "right")
+    ]
     passed = sum(below[:, side] for side in sides) / 2
     own = weights[:, positive]
     return np.asarray((own * passed).sum(axis=1) / (own.sum(axis=1) * below[:, -1]))

@@ -1,4 +1,6 @@
-"""What a report needs of the records, taken from a stream of them: of a long run's visits only what tables and pictures show."""
+"""What a report needs of the records, taken from a stream of them: of a long run's visits only
+what tables and pictures show.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ MOST_STEPS, LEAST_STEPS = 60_000, 100
 class GatheredStep(NamedTuple):
     """A session of one model, in the order of its way: where it was and what came of it.
 
-    ``stop`` numbers the model's stops through all rounds, K a round, the last of a round at home; 0 is the warm-up. ``accuracy``
-    is a share of the host's validation data, ``drift`` the relative parameter change of the session; NaN if unknown.
+    ``stop`` numbers the model's stops through all rounds, K a round, the last of a round at home; 0
+    is the warm-up. ``accuracy`` is a share of the host's validation data, ``drift`` the relative
+    parameter change of the session; NaN if unknown.
     """
 
     stop: int
@@ -37,7 +40,9 @@ class GatheredStep(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """Totals of a run: arrivals of models, training sessions, those rolled back, payload bytes, samples trained on."""
+    """Totals of a run: arrivals of models, training sessions, those rolled back, payload bytes,
+    samples trained on.
+    """
 
     hops: int = 0
     sessions: int = 0
@@ -56,14 +61,17 @@ class Gathered:
     last: tuple[int, int] | None = None
     """The farthest round and hop."""
     kept: list[Record] = field(default_factory=list)
-    """All of the kinds in `KEPT`, and those with probes of other hospitals, in the order of the records."""
+    """All of the kinds in `KEPT`, and those with probes of other hospitals, in the order of the
+    records."""
     architectures: dict[str, str] = field(default_factory=dict)
     ways: dict[str, list[GatheredStep]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     _plain: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, records: Iterable[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()) -> Gathered:
+    def of(
+        cls, records: Iterable[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()
+    ) -> Gathered:
         """Take in all records of a run; raises RunUnreadable as `add` does."""
         found = cls(hospitals, held_out, ways={name: [] for name in hospitals})
         known = {*hospitals, *held_out}
@@ -100,7 +108,9 @@ class Gathered:
             self.kept.append(record)
 
     def _probed(self, record: Record) -> bool:
-        """Tell whether a record has probes; names of other measures are remembered, for all records have the same."""
+        """Tell whether a record has probes; names of other measures are remembered, for all
+        records have the same.
+        """
         if record.measures.keys() <= self._plain:
             return False
         self._plain |= {name for name in record.measures if not name.startswith(PROBE)}

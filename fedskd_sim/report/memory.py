@@ -1,8 +1,9 @@
-"""What travelling models remember: forgetting, home retention, backward transfer and dilution, from the records alone.
+"""What travelling models remember: forgetting, home retention, backward transfer and dilution, from
+the records alone.
 
-For a traveller, a_h(s) is its balanced accuracy on the validation data of hospital s after hop h of its round, a_0 as it set out
-(the record before). Only the last value of a model at its host is known in a real federation; the others come from
-``instruments.probe``.
+For a traveller, a_h(s) is its balanced accuracy on the validation data of hospital s after hop h of
+its round, a_0 as it set out (the record before). Only the last value of a model at its host is
+known in a real federation; the others come from ``instruments.probe``.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ SMALLEST_GAIN = 0.02
 class Remembered:
     """Means over all models and rounds, in shares; None where the records do not tell.
 
-    ``forgetting`` is the mean over visited hospitals s of max_{g < h} a_g(s) - a_h(s), averaged over hops h >= 2; ``retention`` is
-    a_{K-1}(home) - a_0(home); ``backward`` the mean over visited s of a_{K-1}(s) - a_{h_s}(s); ``kept[m]`` the share of the gain at
-    a visit that is left after m more hops.
+    ``forgetting`` is the mean over visited hospitals s of max_{g < h} a_g(s) - a_h(s), averaged
+    over hops h >= 2; ``retention`` is a_{K-1}(home) - a_0(home); ``backward`` the mean over visited
+    s of a_{K-1}(s) - a_{h_s}(s); ``kept[m]`` the share of the gain at a visit that is left after m
+    more hops.
     """
 
     forgetting: float | None
@@ -54,7 +56,9 @@ def remembered(records: Sequence[Record]) -> Remembered:
 
 @dataclass(frozen=True, slots=True)
 class _Tour:
-    """One model's visits of one round: who was visited at hop 1, 2, ..., and all probes after each; index 0 is the departure."""
+    """One model's visits of one round: who was visited at hop 1, 2, ..., and all probes after
+    each; index 0 is the departure.
+    """
 
     hosts: tuple[str, ...]
     probes: tuple[Mapping[str, float], ...]
@@ -75,13 +79,20 @@ def _tours(records: Sequence[Record]) -> Iterator[_Tour]:
 
 
 def _probes(record: Record) -> dict[str, float]:
-    return {name.removeprefix(PROBE): measure.mean for name, measure in record.measures.items() if name.startswith(PROBE)}
+    return {
+        name.removeprefix(PROBE): measure.mean
+        for name, measure in record.measures.items()
+        if name.startswith(PROBE)
+    }
 
 
 def _forgotten(tour: _Tour) -> Iterator[float]:
     for hop in range(2, len(tour.probes)):
         visited = [host for host in tour.hosts[: hop - 1] if host in tour.probes[hop]]
-        drops = [max(tour.probes[before][host] for before in range(hop)) - tour.probes[hop][host] for host in visited]
+        drops = [
+            max(tour.probes[before][host] for before in range(hop)) - tour.probes[hop][host]
+            for host in visited
+        ]
         if drops:
             yield fmean(drops)
 
@@ -103,10 +114,19 @@ def _kept(tour: _Tour) -> Iterator[tuple[int, float]]:
 
 
 def _retained(records: Sequence[Record]) -> Iterator[float]:
-    """Compare a traveller as it comes home with its home's model when it set out, in the homecoming or warm-up before."""
-    home = {(record.model, record.round): record for record in records if record.kind in ("warm_up", "homecoming")}
+    """Compare a traveller as it comes home with its home's model when it set out, in the
+    homecoming or warm-up before.
+    """
+    home = {
+        (record.model, record.round): record
+        for record in records
+        if record.kind in ("warm_up", "homecoming")
+    }
     for (model, round_), record in home.items():
         before = home.get((model, round_ - 1))
-        came, left = record.measures.get("returned_balanced_accuracy"), before and before.measures.get("balanced_accuracy")
+        came, left = (
+            record.measures.get("returned_balanced_accuracy"),
+            before and before.measures.get("balanced_accuracy"),
+        )
         if came and left:
             yield came.mean - left.mean

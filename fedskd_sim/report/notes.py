@@ -1,4 +1,6 @@
-"""What a reader of the tables must know beside them: what is missing, what was held out, what the ensemble costs; pure."""
+"""What a reader of the tables must know beside them: what is missing, what was held out, what
+the ensemble costs; pure.
+"""
 
 from __future__ import annotations
 
@@ -17,45 +19,68 @@ def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dic
     """Give the mean of every metric over some records; NaN where none of them has a value."""
     some = [record for record in records if chosen(record)]
     names = sorted({name for record in some for name in record.measures} - {"models", "kept_bytes"})
-    return {name: mean(record.measures.get(name, NOTHING).mean for record in some) for name in names}
+    return {
+        name: mean(record.measures.get(name, NOTHING).mean for record in some) for name in names
+    }
 
 
 def ensemble(records: Sequence[Record]) -> dict[str, float]:
-    """Give the mean over the hospitals of what the ensemble of all finished models scores; empty without one."""
+    """Give the mean over the hospitals of what the ensemble of all finished models scores; empty
+    without one.
+    """
     return averages(records, lambda record: record.kind == "ensemble")
 
 
 def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
-    """Give the mean of every metric over all models and the hospitals that were held out; empty without any."""
+    """Give the mean of every metric over all models and the hospitals that were held out; empty
+    without any.
+    """
     return averages(records, lambda record: record.kind == "evaluation" and record.host in held_out)
 
 
 def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
     """Give the sentences that belong under the tables, each whole."""
     records, hospitals, held_out = found.kept, found.hospitals, found.held_out
-    tested = {(record.model, record.host): record for record in records if record.kind == "evaluation"}.values()
+    tested = {
+        (record.model, record.host): record for record in records if record.kind == "evaluation"
+    }.values()
     cells = len(hospitals) * len(hospitals + held_out)
     if len(tested) < cells:
         last = found.last
-        reached = f"its last stop on record is round {last[0]}, hop {last[1]}" if last else "there are no records"
+        reached = (
+            f"its last stop on record is round {last[0]}, hop {last[1]}"
+            if last
+            else "there are no records"
+        )
         yield (
-            f"This run is incomplete: {cells - len(tested)} of {cells} evaluations are missing, and {reached}. "
+            f"This run is incomplete: {cells - len(tested)} of {cells} evaluations are missing, "
+            f"and {reached}. "
             "Means are over the values that exist."
         )
     without = sum(math.isnan(record.measures.get("auc", NOTHING).mean) for record in tested)
     if 0 < without < len(tested):
         yield (
-            f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least two classes. "
+            f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least "
+            "two classes. "
             "Means leave them out."
         )
     strange = unseen(records, held_out)
     if strange:
         yield f"On {', '.join(held_out)}, held out, the models score {_shares(strange)} on average."
-    corrected = [record for record in tested if ADJUSTED in record.measures and record.host in hospitals]
+    corrected = [
+        record for record in tested if ADJUSTED in record.measures and record.host in hospitals
+    ]
     if corrected:
-        own = mean(record.measures[ADJUSTED].mean for record in corrected if record.host == record.model)
-        others = mean(record.measures[ADJUSTED].mean for record in corrected if record.host != record.model)
-        yield f"With logit adjustment the balanced accuracy is {own:.1%} at home and {others:.1%} elsewhere."
+        own = mean(
+            record.measures[ADJUSTED].mean for record in corrected if record.host == record.model
+        )
+        others = mean(
+            record.measures[ADJUSTED].mean for record in corrected if record.host != record.model
+        )
+        yield (
+            f"With logit adjustment the balanced accuracy is {own:.1%} at home and {others:.1%} "
+            "elsewhere."
+        )
     yield from _of_ensemble(records)
     yield from _of_memory(memory)
     for record in records:
@@ -63,11 +88,17 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
             yield f"{record.host}: {record.reason}."
     most, longest = most_steps(len(hospitals)), max(map(len, found.ways.values()), default=0)
     if longest > most:
-        yield f"report.json lists {most:,} of up to {longest:,} sessions of each model, evenly chosen; all are in the records."
+        yield (
+            f"report.json lists {most:,} of up to {longest:,} sessions of each model, evenly "
+            "chosen; all are in the records."
+        )
     rolled_back = found.counts.rolled_back
     if rolled_back:
         sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
-        yield f"{sessions} rolled back: the loss was not finite, and both models went on as they had come."
+        yield (
+            f"{sessions} rolled back: the loss was not finite, and both models went on as they had "
+            "come."
+        )
 
 
 def _of_ensemble(records: Sequence[Record]) -> Iterator[str]:
@@ -76,8 +107,10 @@ def _of_ensemble(records: Sequence[Record]) -> Iterator[str]:
         models = f"{first.measures.get('models', NOTHING).mean:.0f}"
         kept = f"{first.measures.get('kept_bytes', NOTHING).mean / 1e6:.3g}"
         yield (
-            f"The ensemble of all {models} finished models scores {_shares(ensemble(records))} on average. "
-            f"Every hospital then keeps the final weights of all ({kept} MB) and asks {models} models about each patient."
+            f"The ensemble of all {models} finished models scores {_shares(ensemble(records))} on "
+            "average. "
+            f"Every hospital then keeps the final weights of all ({kept} MB) and asks {models} "
+            "models about each patient."
         )
 
 
@@ -85,16 +118,23 @@ def _of_memory(memory: Remembered) -> Iterator[str]:
     if memory.forgetting is not None and memory.backward is not None:
         forgotten, backward = 100 * memory.forgetting, 100 * memory.backward
         yield (
-            f"At hospitals that it has visited, a model later has {forgotten:.1f} points of balanced accuracy less than its "
-            f"best there (forgetting); from its visit to the end of the round it changes by {backward:+.1f} (backward transfer)."
+            f"At hospitals that it has visited, a model later has {forgotten:.1f} points of "
+            "balanced accuracy less than its "
+            "best there (forgetting); from its visit to the end of the round it changes by "
+            f"{backward:+.1f} (backward transfer)."
         )
 
 
 def _shares(values: Mapping[str, float]) -> str:
-    """Write the metrics that have a value, balanced accuracy and AUC first; accuracy only where there is nothing else."""
+    """Write the metrics that have a value, balanced accuracy and AUC first; accuracy only where
+    there is nothing else.
+    """
     known = [name for name in _NAMES if math.isfinite(values.get(name, math.nan))]
     shown = [name for name in known if name != "accuracy"] or known
-    return " and ".join(f"{values[name]:.1%} {_NAMES[name]}" for name in shown) or "nothing that could be measured"
+    return (
+        " and ".join(f"{values[name]:.1%} {_NAMES[name]}" for name in shown)
+        or "nothing that could be measured"
+    )
 
 
 def mean(values: Iterable[float]) -> float:

@@ -17,7 +17,13 @@ from fedskd_sim.report.text import RESTS, TITLES, percent, size
 TEMPLATE = "page.html.j2"
 
 
-def as_html(summary: Summary, spans: Spans, scenario: str, environment: Mapping[str, str], account: Account | None = None) -> str:
+def as_html(
+    summary: Summary,
+    spans: Spans,
+    scenario: str,
+    environment: Mapping[str, str],
+    account: Account | None = None,
+) -> str:
     """Write the page.
 
     Args:

@@ -1,4 +1,6 @@
-"""Confusion, ROC and calibration of some hospitals, side by side; '' where there is nothing to draw."""
+"""Confusion, ROC and calibration of some hospitals, side by side; '' where there is nothing to
+draw.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from fedskd_sim.observe.words import short
 from fedskd_sim.report.curves import BINS
 from fedskd_sim.report.patients import HostRows, PatientRow, Patients
 from fedskd_sim.report.patientviews import sampled
-from fedskd_sim.report.svg import DASHES, EQUAL_CONTRAST, GHOST, MUTED, NARROW, SERIES, WIDTH, picture
+from fedskd_sim.report.svg import (
+    DASHES,
+    EQUAL_CONTRAST,
+    GHOST,
+    MUTED,
+    NARROW,
+    SERIES,
+    WIDTH,
+    picture,
+)
 from fedskd_sim.report.text import percent
 
 if TYPE_CHECKING:
@@ -24,8 +35,12 @@ HEIGHT = 3.1
 
 
 def shown(patients: Patients) -> list[tuple[HostRows, PatientRow]]:
-    """Choose the hospitals that are drawn, each with its own model or, where it has none, with all models together."""
-    drawable = [(host, row) for host in patients.hosts if (row := host.row("own") or host.row("ensemble"))]
+    """Choose the hospitals that are drawn, each with its own model or, where it has none, with
+    all models together.
+    """
+    drawable = [
+        (host, row) for host in patients.hosts if (row := host.row("own") or host.row("ensemble"))
+    ]
     return sampled(drawable, MOST_HOSTS)
 
 
@@ -42,10 +57,15 @@ def panels(patients: Patients) -> str:
             left.set_ylabel(f"{short(host.name, NARROW)}: true class", fontweight="bold")
             _roc(middle, host, row, patients.classes)
             _calibration(right, row)
-        for axes, title in zip(grid[0], ("decided for", "ROC, each class against the rest", "calibration"), strict=True):
+        for axes, title in zip(
+            grid[0], ("decided for", "ROC, each class against the rest", "calibration"), strict=True
+        ):
             axes.set_title(title, loc="left")
 
-    label = f"Confusion matrix, ROC curves and calibration for the patients of {', '.join(host.name for host, _ in chosen)}."
+    label = (
+        "Confusion matrix, ROC curves and calibration for the patients of "
+        f"{', '.join(host.name for host, _ in chosen)}."
+    )
     return picture(draw, (WIDTH, HEIGHT * len(chosen) + 0.3), "patients", label)
 
 
@@ -56,12 +76,26 @@ def _confusion(axes: Axes, row: PatientRow, classes: Sequence[str]) -> None:
     totals = np.maximum(row.confusion.sum(axis=1, keepdims=True), 1)
     shares = row.confusion / totals
     axes.pcolormesh(
-        np.arange(len(classes) + 1), np.arange(len(classes) + 1), shares, cmap="cividis", vmin=0, vmax=1, rasterized=False
+        np.arange(len(classes) + 1),
+        np.arange(len(classes) + 1),
+        shares,
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        rasterized=False,
     )
     if len(classes) <= MOST_NUMBERS:
         for (place, decided), count in np.ndenumerate(row.confusion):
             ink = "#000000" if shares[place, decided] > EQUAL_CONTRAST else "#ffffff"
-            axes.text(decided + 0.5, place + 0.5, str(count), ha="center", va="center", color=ink, fontsize="small")
+            axes.text(
+                decided + 0.5,
+                place + 0.5,
+                str(count),
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize="small",
+            )
         names = [short(name, 9) for name in classes]
         axes.set_xticks(np.arange(len(classes)) + 0.5, names, rotation=45, ha="right")
         axes.set_yticks(np.arange(len(classes)) + 0.5, names)
@@ -81,8 +115,20 @@ def _roc(axes: Axes, host: HostRows, row: PatientRow, classes: Sequence[str]) ->
     for label, colour, dash in zip(sorted(largest), SERIES, DASHES, strict=False):
         curve = row.curves[label]
         name = f"{short(classes[label], 12)} {percent(row.areas[label])}"
-        axes.plot(100 * curve.false_positive, 100 * curve.true_positive, color=colour.light, ls=dash, lw=1.2, label=name)
-    axes.set(xlabel="others taken for it, percent", ylabel="found, percent", xlim=(-2, 102), ylim=(-2, 102))
+        axes.plot(
+            100 * curve.false_positive,
+            100 * curve.true_positive,
+            color=colour.light,
+            ls=dash,
+            lw=1.2,
+            label=name,
+        )
+    axes.set(
+        xlabel="others taken for it, percent",
+        ylabel="found, percent",
+        xlim=(-2, 102),
+        ylim=(-2, 102),
+    )
     if largest:
         axes.legend(loc="lower right", fontsize="small", handlelength=2.4)
 
@@ -91,11 +137,37 @@ def _calibration(axes: Axes, row: PatientRow) -> None:
     """Draw how often a bin is right over how sure it is; bars below are its number of patients."""
     bins = row.calibration
     edges = np.arange(BINS) * 100 / BINS
-    axes.bar(edges, 30 * bins.counts / bins.counts.max(), 100 / BINS, align="edge", color=GHOST.light, edgecolor="none")
+    axes.bar(
+        edges,
+        30 * bins.counts / bins.counts.max(),
+        100 / BINS,
+        align="edge",
+        color=GHOST.light,
+        edgecolor="none",
+    )
     for edge, count in zip(edges, bins.counts, strict=True):
         if count:
             height = 30 * count / bins.counts.max() + 1
-            axes.text(edge + 50 / BINS, height, str(count), ha="center", color=MUTED.light, fontsize="small")
+            axes.text(
+                edge + 50 / BINS,
+                height,
+                str(count),
+                ha="center",
+                color=MUTED.light,
+                fontsize="small",
+            )
     axes.plot([0, 100], [0, 100], color=GHOST.light, lw=0.8)
-    axes.plot(100 * bins.confidence, 100 * bins.right, color=SERIES[0].light, lw=1.2, marker="o", markersize=4)
-    axes.set(xlabel=f"sure, percent (error {percent(bins.error)})", ylabel="right, percent", xlim=(-2, 102), ylim=(-2, 102))
+    axes.plot(
+        100 * bins.confidence,
+        100 * bins.right,
+        color=SERIES[0].light,
+        lw=1.2,
+        marker="o",
+        markersize=4,
+    )
+    axes.set(
+        xlabel=f"sure, percent (error {percent(bins.error)})",
+        ylabel="right, percent",
+        xlim=(-2, 102),
+        ylim=(-2, 102),
+    )

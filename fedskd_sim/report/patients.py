@@ -1,7 +1,8 @@
 """Predictions of single patients to what a hospital asks of them, one hospital at a time.
 
-Of every hospital there is a row for its own model (``own``), one for the mean over the models of the others (``others``), one for
-all finished models together (``ensemble``), and, in a run of up to `MOST_CELLS` tests, one for each of the others (``visitor``).
+Of every hospital there is a row for its own model (``own``), one for the mean over the models of
+the others (``others``), one for all finished models together (``ensemble``), and, in a run of up to
+`MOST_CELLS` tests, one for each of the others (``visitor``).
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ MEASURES = ("accuracy", "balanced_accuracy", "auc")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PatientRow:
-    """What one model, or several, are worth for the patients of a hospital; classes without patients have NaN.
+    """What one model, or several, are worth for the patients of a hospital; classes without
+    patients have NaN.
 
-    Of several models, measures are means over them, ``confusion`` (row: class, column: decision) and ``calibration`` take all their
-    answers together, and there are no ``curves``.
+    Of several models, measures are means over them, ``confusion`` (row: class, column: decision)
+    and ``calibration`` take all their answers together, and there are no ``curves``.
     """
 
     who: str
@@ -47,7 +49,9 @@ class PatientRow:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HostRows:
-    """A hospital: its patients of every class (C,), its rows, and the models whose answers were not finite."""
+    """A hospital: its patients of every class (C,), its rows, and the models whose answers were
+    not finite.
+    """
 
     name: str
     counts: tuple[int, ...]
@@ -66,7 +70,9 @@ class HostRows:
 
     @property
     def chance(self) -> float:
-        """The balanced accuracy of whoever answers without a look at the patient: one over the classes that it has."""
+        """The balanced accuracy of whoever answers without a look at the patient: one over the
+        classes that it has.
+        """
         return 1 / sum(count > 0 for count in self.counts)
 
     def row(self, who: str) -> PatientRow | None:
@@ -85,7 +91,11 @@ class Patients:
 
 
 def assess(
-    run: Path, records: Sequence[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = (), cut: Collection[str] = ()
+    run: Path,
+    records: Sequence[Record],
+    hospitals: tuple[str, ...],
+    held_out: tuple[str, ...] = (),
+    cut: Collection[str] = (),
 ) -> Patients | None:
     """Work out all rows of a run; None where it has no predictions.
 
@@ -94,14 +104,20 @@ def assess(
         records: of the same run: predictions that do not give their measures are not of this run.
         hospitals: those that train, in ring order.
         held_out: those that only evaluate.
-        cut: files of the run folder whose last line is torn: of a test whose record that was nothing is told.
+        cut: files of the run folder whose last line is torn: of a test whose record that was
+            nothing is told.
 
     Raises:
-        RunUnreadable: a file is damaged, or does not belong to the others or to the records; it is named.
+        RunUnreadable: a file is damaged, or does not belong to the others or to the records; it is
+            named.
 
     """
     found, first, cells = {}, None, 0
-    tested = {(one.kind, one.model, one.host): one for one in records if one.kind in ("evaluation", "ensemble")}
+    tested = {
+        (one.kind, one.model, one.host): one
+        for one in records
+        if one.kind in ("evaluation", "ensemble")
+    }
     visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
     for file in files(run):
         here = read_file(file)
@@ -119,18 +135,29 @@ def assess(
     if first is None:
         return None
     hosts = tuple(found[name] for name in hospitals + held_out if name in found)
-    return Patients(first.split, first.classes, hosts, tuple(_notes(hosts, first.classes, len(tested) - cells, visitors=visitors)))
+    return Patients(
+        first.split,
+        first.classes,
+        hosts,
+        tuple(_notes(hosts, first.classes, len(tested) - cells, visitors=visitors)),
+    )
 
 
 def _on_record(here: Predictions, tested: Mapping[Any, Record]) -> Predictions:
     """Keep the models of whose tests there are records."""
-    known = [place for place, test in enumerate(zip(here.kinds, here.models, strict=True)) if (*test, here.host) in tested]
+    known = [
+        place
+        for place, test in enumerate(zip(here.kinds, here.models, strict=True))
+        if (*test, here.host) in tested
+    ]
     models, kinds = (tuple(names[place] for place in known) for names in (here.models, here.kinds))
     return replace(here, models=models, kinds=kinds, probabilities=here.probabilities[known])
 
 
 class _Judged(NamedTuple):
-    """The answers of one model: what they confuse (C, C), areas under the ROC curves (C,), and the record's measures."""
+    """The answers of one model: what they confuse (C, C), areas under the ROC curves (C,), and
+    the record's measures.
+    """
 
     matrix: NDArray[np.int64]
     areas: curves.Floats
@@ -139,34 +166,54 @@ class _Judged(NamedTuple):
 
 def _judged(here: Predictions, answers: curves.Floats) -> _Judged:
     matrix, areas = curves.confusion(here.labels, answers), curves.areas(here.labels, answers)[:, 0]
-    shares = {"accuracy": float(np.diag(matrix).sum() / matrix.sum()), "balanced_accuracy": _mean(curves.recalls(matrix))}
+    shares = {
+        "accuracy": float(np.diag(matrix).sum() / matrix.sum()),
+        "balanced_accuracy": _mean(curves.recalls(matrix)),
+    }
     return _Judged(matrix, areas, {**shares, "auc": _mean(areas)})
 
 
 def _check(here: Predictions, first: Predictions, names: tuple[str, ...]) -> None:
-    """Refuse predictions that do not belong to the scenario or to the other files; raises ValueError."""
+    """Refuse predictions that do not belong to the scenario or to the other files; raises
+    ValueError.
+    """
     strange = {here.host, *here.models} - {*names}
     if strange:
-        raise ValueError(f"predictions name {', '.join(sorted(strange))}, which the scenario does not have")
+        raise ValueError(
+            f"predictions name {', '.join(sorted(strange))}, which the scenario does not have"
+        )
     for field in ("scenario", "seed", "split", "classes"):
         if getattr(here, field) != getattr(first, field):
-            raise ValueError(f"{field} is {getattr(here, field)!r}, and {getattr(first, field)!r} at {first.host!r}")
+            raise ValueError(
+                f"{field} is {getattr(here, field)!r}, and {getattr(first, field)!r} at "
+                f"{first.host!r}"
+            )
 
 
 def _compare(here: Predictions, judged: Sequence[_Judged], tested: Mapping[Any, Record]) -> None:
     """Refuse predictions that do not give the measures on record; raises ValueError."""
-    for model, kind, answers, found in zip(here.models, here.kinds, here.probabilities, judged, strict=True):
+    for model, kind, answers, found in zip(
+        here.models, here.kinds, here.probabilities, judged, strict=True
+    ):
         record = tested.get((kind, model, here.host))
         if record is None or (record.scenario, record.seed) != (here.scenario, here.seed):
-            raise ValueError(f"no record of this run tells of the test ({kind}) of the model of {model!r} at {here.host!r}")
+            raise ValueError(
+                f"no record of this run tells of the test ({kind}) of the model of {model!r} at "
+                f"{here.host!r}"
+            )
         for name, value in found.measures.items() if np.isfinite(answers).all() else ():
             said = record.measures.get(name, Measure(0.0, 0.0)).mean
             if not (abs(value - said) <= AGREEMENT or (math.isnan(value) and math.isnan(said))):
-                raise ValueError(f"{name} of the model of {model!r} is {value:.9g} by them, and {said:.9g} by the record")
+                raise ValueError(
+                    f"{name} of the model of {model!r} is {value:.9g} by them, and {said:.9g} by "
+                    "the record"
+                )
 
 
 def _host(here: Predictions, judged: Sequence[_Judged], *, visitors: bool) -> HostRows:
-    """Work out the rows of one hospital; without ``visitors`` only the shares of others have intervals."""
+    """Work out the rows of one hospital; without ``visitors`` only the shares of others have
+    intervals.
+    """
     known = [bool(np.isfinite(answers).all()) for answers in here.probabilities]
     unanswered = tuple(model for model, whole in zip(here.models, known, strict=True) if not whole)
     roles = {place: _role(here, place) for place, whole in enumerate(known) if whole}
@@ -175,7 +222,16 @@ def _host(here: Predictions, judged: Sequence[_Judged], *, visitors: bool) -> Ho
     wanted += [("others", others)] if others else []
     wanted += [("visitor", [place]) for place in others] if visitors else []
     draws = Resampling.of(here.labels, seed(here.seed, "patients", here.host)) if wanted else None
-    drawn = _draw(here, draws, [*roles], {place for place, role in roles.items() if visitors or role != "visitor"}) if draws else {}
+    drawn = (
+        _draw(
+            here,
+            draws,
+            [*roles],
+            {place for place, role in roles.items() if visitors or role != "visitor"},
+        )
+        if draws
+        else {}
+    )
     rows = tuple(_row(here, judged, (who, places), drawn) for who, places in wanted)
     counts = np.bincount(here.labels, minlength=len(here.classes))
     return HostRows(here.host, tuple(map(int, counts)), rows, unanswered)
@@ -190,8 +246,12 @@ def _role(here: Predictions, place: int) -> str:
 Draws = Mapping[int, Mapping[str, curves.Floats]]
 
 
-def _draw(here: Predictions, draws: Resampling, places: Sequence[int], with_areas: set[int]) -> Draws:
-    """Give every measure of some models in all draws: (B,), and ``recall`` of the classes that are present (C', B)."""
+def _draw(
+    here: Predictions, draws: Resampling, places: Sequence[int], with_areas: set[int]
+) -> Draws:
+    """Give every measure of some models in all draws: (B,), and ``recall`` of the classes that
+    are present (C', B).
+    """
     recalls = draws.recalls([here.probabilities[place] for place in places])
     sizes = np.bincount(here.labels)[draws.present] / len(here.labels)
     nothing = np.full(recalls.shape[1], np.nan)
@@ -206,15 +266,29 @@ def _draw(here: Predictions, draws: Resampling, places: Sequence[int], with_area
     }
 
 
-def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws) -> PatientRow:
+def _row(
+    here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws
+) -> PatientRow:
     who, places = whose
-    answers, found = [here.probabilities[place] for place in places], [judged[place] for place in places]
+    answers, found = (
+        [here.probabilities[place] for place in places],
+        [judged[place] for place in places],
+    )
     areas = np.mean([one.areas for one in found], axis=0)
-    recall = [Interval(float(value)) for value in np.mean([curves.recalls(one.matrix) for one in found], axis=0)]
+    recall = [
+        Interval(float(value))
+        for value in np.mean([curves.recalls(one.matrix) for one in found], axis=0)
+    ]
     for number, label in enumerate(np.unique(here.labels)):
-        recall[label] = interval(recall[label].value, np.mean([drawn[place]["recall"][number] for place in places], axis=0))
+        recall[label] = interval(
+            recall[label].value,
+            np.mean([drawn[place]["recall"][number] for place in places], axis=0),
+        )
     measures = {
-        name: interval(_mean([one.measures[name] for one in found]), np.mean([drawn[place][name] for place in places], axis=0))
+        name: interval(
+            _mean([one.measures[name] for one in found]),
+            np.mean([drawn[place][name] for place in places], axis=0),
+        )
         for name in MEASURES
     }
     drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "ensemble") else ()
@@ -226,7 +300,9 @@ def _row(here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[in
         areas=tuple(map(float, areas)),
         confusion=np.sum([one.matrix for one in found], axis=0),
         calibration=curves.calibration(np.tile(here.labels, len(places)), np.concatenate(answers)),
-        curves={int(label): curves.roc(here.labels == label, answers[0][:, label]) for label in drawable},
+        curves={
+            int(label): curves.roc(here.labels == label, answers[0][:, label]) for label in drawable
+        },
     )
 
 
@@ -235,22 +311,34 @@ def _mean(values: Any) -> float:
     return float(present.mean()) if len(present) else math.nan
 
 
-def _notes(hosts: Sequence[HostRows], classes: Sequence[str], without: int, *, visitors: bool) -> Iterator[str]:
+def _notes(
+    hosts: Sequence[HostRows], classes: Sequence[str], without: int, *, visitors: bool
+) -> Iterator[str]:
     yield (
-        f"Intervals of single patients hold {LEVEL:.0%}: Bayesian bootstrap over the patients of one hospital, class by class, "
-        f"percentiles of {DRAWS} draws. They tell what other patients would change, not what another run would."
+        f"Intervals of single patients hold {LEVEL:.0%}: Bayesian bootstrap over the patients of "
+        "one hospital, class by class, "
+        f"percentiles of {DRAWS} draws. They tell what other patients would change, not what "
+        "another run would."
     )
     if without > 0:
         yield f"{without} tests of this run have no predictions."
     if not visitors:
-        yield f"With more than {MOST_CELLS} tests there is no row for every visitor, and no interval for the others' AUC."
+        yield (
+            f"With more than {MOST_CELLS} tests there is no row for every visitor, and no interval "
+            "for the others' AUC."
+        )
     for host in hosts:
         own = host.row("own")
         answered = np.flatnonzero(own.confusion.sum(axis=0)) if own else np.zeros(0, int)
         if own and len(answered) == 1 and host.chance < 1:
             yield (
-                f"The model of {host.name} answers {classes[answered[0]]!r} for each of its {host.patients} patients: its accuracy "
-                f"of {own.measures['accuracy'].value:.1%} is that class's share, its balanced accuracy chance ({host.chance:.1%})."
+                f"The model of {host.name} answers {classes[answered[0]]!r} for each of its "
+                f"{host.patients} patients: its accuracy "
+                f"of {own.measures['accuracy'].value:.1%} is that class's share, its balanced "
+                f"accuracy chance ({host.chance:.1%})."
             )
         if host.unanswered:
-            yield f"At {host.name} answers were not finite, and are left out: those of {', '.join(host.unanswered)}."
+            yield (
+                f"At {host.name} answers were not finite, and are left out: those of "
+                f"{', '.join(host.unanswered)}."
+            )

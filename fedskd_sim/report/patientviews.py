@@ -16,7 +16,8 @@ NAME = 18
 CELL = 20
 MOST_LINES = 24
 COLUMNS = (
-    ("balanced accuracy", "own", "balanced_accuracy"), ("balanced accuracy", "others", "balanced_accuracy"), ("AUC", "own", "auc"),
+    ("balanced accuracy", "own", "balanced_accuracy"),
+    ("balanced accuracy", "others", "balanced_accuracy"), ("AUC", "own", "auc"),
 )  # fmt: skip
 Item = TypeVar("Item")
 
@@ -29,7 +30,9 @@ def sampled(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def written(found: Interval) -> str:
-    """Write a share with its interval in percent: ``71.8 (64.1-78.9)``; nothing for a missing value."""
+    """Write a share with its interval in percent: ``71.8 (64.1-78.9)``; nothing for a missing
+    value.
+    """
     if not math.isfinite(found.value):
         return ""
     limits = f" ({100 * found.low:.1f}-{100 * found.high:.1f})" if math.isfinite(found.low) else ""
@@ -39,16 +42,29 @@ def written(found: Interval) -> str:
 def as_lines(patients: Patients) -> Iterator[str]:
     """Write hospitals and classes as two tables of at most 100 columns."""
     shown = sampled(patients.hosts, MOST_LINES)
-    part = "" if len(shown) == len(patients.hosts) else f"; {len(shown)} of {len(patients.hosts)} hospitals"
-    yield f"Single patients ({patients.split} data) in percent, with 95 % intervals over the patients of each hospital{part}."
+    part = (
+        ""
+        if len(shown) == len(patients.hosts)
+        else f"; {len(shown)} of {len(patients.hosts)} hospitals"
+    )
+    yield (
+        f"Single patients ({patients.split} data) in percent, with 95 % intervals over the "
+        f"patients of each hospital{part}."
+    )
     yield ""
     yield " " * (NAME + 20) + "".join(f"{title:>{CELL}}" for title, _, _ in COLUMNS)
-    yield f"{'hospital':<{NAME}}  patients    rarest" + "".join(f"{who:>{CELL}}" for _, who, _ in COLUMNS)
+    yield f"{'hospital':<{NAME}}  patients    rarest" + "".join(
+        f"{who:>{CELL}}" for _, who, _ in COLUMNS
+    )
     for host in shown:
         cells = "".join(f"{_cell(host, who, name):>{CELL}}" for _, who, name in COLUMNS)
         yield f"{short(host.name, NAME):<{NAME}}{host.patients:>10}{host.rarest:>10}{cells}"
     classes = sampled(range(len(patients.classes)), MOST_LINES)
-    part = "" if len(classes) == len(patients.classes) else f"; {len(classes)} of {len(patients.classes)} classes"
+    part = (
+        ""
+        if len(classes) == len(patients.classes)
+        else f"; {len(classes)} of {len(patients.classes)} classes"
+    )
     yield ""
     yield f"Recall of each class over the patients of all hospitals in percent{part}."
     yield ""
@@ -67,17 +83,23 @@ def _cell(host: HostRows, who: str, name: str) -> str:
 def _pooled(patients: Patients, who: str, label: int) -> str:
     rows = [row for host in patients.hosts if (row := host.row(who))]
     total = sum(int(row.confusion[label].sum()) for row in rows)
-    return f"{100 * sum(int(row.confusion[label, label]) for row in rows) / total:.1f}" if total else ""
+    return (
+        f"{100 * sum(int(row.confusion[label, label]) for row in rows) / total:.1f}"
+        if total
+        else ""
+    )
 
 
 def as_plain(patients: Patients) -> dict[str, Any]:
     """Give everything as plain values: shares in [0, 1], null for a missing one.
 
     Returns:
-        ``split``, ``classes``; ``hosts``: each with ``name``, ``patients`` (of every class), ``unanswered`` (models) and ``rows``;
-        a row: ``who`` (own, others, ensemble, visitor), ``models``, ``accuracy``, ``balanced_accuracy``, ``auc`` (value, low,
-        high), ``recall`` (the same for every class), ``class_auc``, ``confusion`` (row: class, column: decision), ``calibration``
-        (``error``, and by bins ``counts``, ``confidence``, ``right``), ``roc`` (by class ``false_positive``, ``true_positive``).
+        ``split``, ``classes``; ``hosts``: each with ``name``, ``patients`` (of every class),
+        ``unanswered`` (models) and ``rows``; a row: ``who`` (own, others, ensemble, visitor),
+        ``models``, ``accuracy``, ``balanced_accuracy``, ``auc`` (value, low, high), ``recall`` (the
+        same for every class), ``class_auc``, ``confusion`` (row: class, column: decision),
+        ``calibration`` (``error``, and by bins ``counts``, ``confidence``, ``right``), ``roc`` (by
+        class ``false_positive``, ``true_positive``).
 
     """
     hosts = [
@@ -108,7 +130,9 @@ def _row(row: PatientRow, classes: Sequence[str]) -> dict[str, Any]:
             "right": _values(bins.right),
         },
         "roc": {
-            classes[label]: {name: np.round(values, 6).tolist() for name, values in curve._asdict().items()}
+            classes[label]: {
+                name: np.round(values, 6).tolist() for name, values in curve._asdict().items()
+            }
             for label, curve in row.curves.items()
         },
     }

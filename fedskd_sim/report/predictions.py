@@ -1,4 +1,5 @@
-"""The predictions of a run for every single patient, as arrays: for the report, and for an analysis of your own.
+"""The predictions of a run for every single patient, as arrays: for the report, and for an analysis
+of your own.
 
     found = read_predictions(Path("runs/try"))
     here = found["aachen"]                  # what was tested at aachen
@@ -6,8 +7,9 @@
     here.of("bergen")                       # class probabilities of bergen's model, (N, C)
     here.of("aachen", "ensemble")            # those of all finished models together
 
-A run folder has one file per hospital, ``predictions/NAME.npz``, with the arrays that are the fields of `Predictions`, and
-``schema``. A run with ``instruments.predictions: false``, or one that did not end well, has none.
+A run folder has one file per hospital, ``predictions/NAME.npz``, with the arrays that are the
+fields of `Predictions`, and ``schema``. A run with ``instruments.predictions: false``, or one that
+did not end well, has none.
 """
 
 from __future__ import annotations
@@ -45,9 +47,11 @@ class Predictions:
     models: tuple[str, ...]
     """Whose model it is, (M,); for all models together the host's name."""
     kinds: tuple[str, ...]
-    """``evaluation`` for one hospital's model, ``ensemble`` for all finished models together, (M,)."""
+    """``evaluation`` for one hospital's model, ``ensemble`` for all finished models together,
+    (M,)."""
     probabilities: NDArray[np.float64]
-    """(M, N, C); a row sums to 1. A row of NaN is an answer that was not finite. Decisions are the first largest of a row."""
+    """(M, N, C); a row sums to 1. A row of NaN is an answer that was not finite. Decisions are the
+    first largest of a row."""
 
     def of(self, model: str, kind: str = "evaluation") -> NDArray[np.float64]:
         """Give the probabilities (N, C) of one model.
@@ -63,7 +67,8 @@ class Predictions:
 
 
 def read_predictions(run: Path) -> dict[str, Predictions]:
-    """Read the predictions of all hospitals of a run folder, by hospital; empty where there are none.
+    """Read the predictions of all hospitals of a run folder, by hospital; empty where there are
+    none.
 
     Raises:
         RunUnreadable: a file is damaged or another hospital's; it is named.
@@ -86,21 +91,32 @@ def read_file(file: Path) -> Predictions:
     except Exception as error:  # a damaged archive raises errors of a dozen kinds
         fix = "run the scenario again, or remove this file to report without it"
         where = Where(str(file))
-        raise RunUnreadable(f"these are no predictions of {file.stem}: {error}", fix=fix, where=where) from error
+        raise RunUnreadable(
+            f"these are no predictions of {file.stem}: {error}", fix=fix, where=where
+        ) from error
 
 
 def _checked(arrays: Mapping[str, NDArray[Any]], host: str) -> Predictions:
     """Refuse what no run writes; raises ValueError."""
     wanted = {"schema", *(field.name for field in fields(Predictions))}
     if set(arrays) != wanted:
-        raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'} instead of {', '.join(sorted(wanted))}")
+        raise ValueError(
+            f"it holds {', '.join(sorted(arrays)) or 'nothing'} instead of "
+            f"{', '.join(sorted(wanted))}"
+        )
     if int(_array(arrays, "schema", "i", 0)) != SCHEMA:
         raise ValueError(f"its schema is not {SCHEMA}")
     texts: dict[str, Any] = {
-        name: tuple(map(str, _array(arrays, name, "U", 1))) for name in ("classes", "samples", "models", "kinds")
+        name: tuple(map(str, _array(arrays, name, "U", 1)))
+        for name in ("classes", "samples", "models", "kinds")
     }
-    single: dict[str, Any] = {name: str(_array(arrays, name, "U", 0)) for name in ("scenario", "host", "split")}
-    labels, probabilities = _array(arrays, "labels", "i", 1), _array(arrays, "probabilities", "f", 3)
+    single: dict[str, Any] = {
+        name: str(_array(arrays, name, "U", 0)) for name in ("scenario", "host", "split")
+    }
+    labels, probabilities = (
+        _array(arrays, "labels", "i", 1),
+        _array(arrays, "probabilities", "f", 3),
+    )
     found = Predictions(
         seed=int(_array(arrays, "seed", "i", 0)),
         labels=labels.astype(np.int64),
@@ -123,17 +139,30 @@ def _check_contents(found: Predictions, host: str) -> None:
     if found.host != host:
         raise ValueError(f"they are those of {found.host!r}")
     if found.split not in SPLITS or not set(found.kinds) <= set(KINDS):
-        raise ValueError(f"there is no split {found.split!r}, or no kind among {sorted(set(found.kinds))}")
+        raise ValueError(
+            f"there is no split {found.split!r}, or no kind among {sorted(set(found.kinds))}"
+        )
     shape = (len(found.models), len(found.samples), len(found.classes))
-    if found.probabilities.shape != shape or len(found.labels) != shape[1] or len(found.kinds) != shape[0]:
-        text = f"{shape[0]} models, {len(found.kinds)} kinds, {shape[1]} samples, {len(found.labels)} labels, {shape[2]} classes"
-        raise ValueError(f"{text} and probabilities of shape {found.probabilities.shape} do not belong together")
+    if (
+        found.probabilities.shape != shape
+        or len(found.labels) != shape[1]
+        or len(found.kinds) != shape[0]
+    ):
+        text = (
+            f"{shape[0]} models, {len(found.kinds)} kinds, {shape[1]} samples, {len(found.labels)} "
+            f"labels, {shape[2]} classes"
+        )
+        raise ValueError(
+            f"{text} and probabilities of shape {found.probabilities.shape} do not belong together"
+        )
     tested = [*zip(found.models, found.kinds, strict=True)]
     for what, names in (("class", found.classes), ("sample", found.samples), ("model", tested)):
         if len(set(names)) < len(names):
             raise ValueError(f"a {what} stands twice")
     if found.labels.min() < 0 or found.labels.max() >= shape[2]:
         raise ValueError(f"a label is not within the {shape[2]} classes")
-    whole = (found.probabilities >= 0).all(axis=2) & (np.abs(found.probabilities.sum(axis=2) - 1) < ROUNDING)
+    whole = (found.probabilities >= 0).all(axis=2) & (
+        np.abs(found.probabilities.sum(axis=2) - 1) < ROUNDING
+    )
     if not (whole | np.isnan(found.probabilities).all(axis=2)).all():
         raise ValueError("probabilities of a sample do not sum to 1")

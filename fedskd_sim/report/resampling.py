@@ -1,13 +1,17 @@
-"""How far measures of a hospital would move with other patients of the same kind: intervals by resampling patients.
+"""How far measures of a hospital would move with other patients of the same kind: intervals by
+resampling patients.
 
-The Bayesian bootstrap (Rubin 1981): in every draw each patient counts an exponential weight instead of once. It is stratified: the
-weights of a class sum to the number of its patients, so that no draw lacks a class. Every class also has two made-up patients of
-little weight, one that a model gets right and one that it gets wrong; without them, a class of three patients that are all right
-would have no spread at all. With weight 1/2 each, the share of right decisions of a class with k of n right is distributed
-as Beta(k + 1/2, n - k + 1/2), which gives Jeffreys' interval; for areas under ROC curves they weigh 1/10. Limits are percentiles.
+The Bayesian bootstrap (Rubin 1981): in every draw each patient counts an exponential weight instead
+of once. It is stratified: the weights of a class sum to the number of its patients, so that no draw
+lacks a class. Every class also has two made-up patients of little weight, one that a model gets
+right and one that it gets wrong; without them, a class of three patients that are all right would
+have no spread at all. With weight 1/2 each, the share of right decisions of a class with k of n
+right is distributed as Beta(k + 1/2, n - k + 1/2), which gives Jeffreys' interval; for areas under
+ROC curves they weigh 1/10. Limits are percentiles.
 
-The same draw is used for all models that are tested at a hospital, so that means over models are right too. Simulated coverage of
-the 95 % intervals, 3 to 60 patients per class: 92 to 98 % (tests/unit/test_patients.py has some of these cases).
+The same draw is used for all models that are tested at a hospital, so that means over models are
+right too. Simulated coverage of the 95 % intervals, 3 to 60 patients per class: 92 to 98 %
+(tests/unit/test_patients.py has some of these cases).
 """
 
 from __future__ import annotations
@@ -58,7 +62,11 @@ class Resampling:
         draw = np.random.default_rng(seed)
         size = (draws, 2, len(np.unique(labels)))
         patients = draw.standard_exponential((draws, len(labels)))
-        return cls(labels, patients, (draw.standard_gamma(OF_SHARES, size), draw.standard_gamma(OF_AREAS, size)))
+        return cls(
+            labels,
+            patients,
+            (draw.standard_gamma(OF_SHARES, size), draw.standard_gamma(OF_AREAS, size)),
+        )
 
     @property
     def present(self) -> NDArray[np.int64]:
@@ -66,8 +74,12 @@ class Resampling:
         return np.unique(self.labels)
 
     def recalls(self, probabilities: Sequence[Floats]) -> Floats:
-        """Give the share of right decisions of every class that is present, for M models in B draws: (C', B, M)."""
-        right = np.stack([decisions(answers) == self.labels for answers in probabilities], axis=1).astype(np.float64)
+        """Give the share of right decisions of every class that is present, for M models in B
+        draws: (C', B, M).
+        """
+        right = np.stack(
+            [decisions(answers) == self.labels for answers in probabilities], axis=1
+        ).astype(np.float64)
         found = []
         for place, label in enumerate(self.present):
             own = self.labels == label
@@ -77,7 +89,9 @@ class Resampling:
         return np.stack(found)
 
     def areas(self, probabilities: Floats) -> Floats:
-        """Give the mean area under the ROC curves of the classes that are present for one model, (B,); NaN for one class."""
+        """Give the mean area under the ROC curves of the classes that are present for one model,
+        (B,); NaN for one class.
+        """
         if len(self.present) == 1:
             return np.full(len(self._patients), np.nan)
         classes = probabilities.shape[1]
@@ -87,10 +101,14 @@ class Resampling:
         ends[0][own], ends[1][own] = np.inf, -np.inf
         scores = np.concatenate([probabilities, ends.reshape(-1, classes)])
         labels = np.concatenate([self.labels, self.present, self.present])
-        weights = np.concatenate([self._patients, self._made_up[1].reshape(len(self._patients), -1)], axis=1)
+        weights = np.concatenate(
+            [self._patients, self._made_up[1].reshape(len(self._patients), -1)], axis=1
+        )
         for label in self.present:
             whose = labels == label
-            weights[:, whose] *= (self.labels == label).sum() / weights[:, whose].sum(axis=1, keepdims=True)
+            weights[:, whose] *= (self.labels == label).sum() / weights[:, whose].sum(
+                axis=1, keepdims=True
+            )
         return np.asarray(np.nanmean(areas(labels, scores, weights), axis=0))
 
 

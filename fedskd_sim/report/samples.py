@@ -1,4 +1,6 @@
-"""What hospitals have read of their sources: how many samples they found, use and leave out, by class, and why; pure."""
+"""What hospitals have read of their sources: how many samples they found, use and leave out, by
+class, and why; pure.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,14 @@ def lines(counts: Sequence[SampleCounts]) -> Iterator[str]:
     if counts:
         yield "Samples read, by class: training + validation + test of all that were found."
         for one in counts:
-            yield f"{one.host}: read {used(one):,} of {total(one.found):,} from {one.source}: {_by_split(one)}"
-            classes = (f"{name or WITHOUT} {_shares(one, name)} of {number:,}" for name, number in one.found.items())
+            yield (
+                f"{one.host}: read {used(one):,} of {total(one.found):,} from {one.source}: "
+                f"{_by_split(one)}"
+            )
+            classes = (
+                f"{name or WITHOUT} {_shares(one, name)} of {number:,}"
+                for name, number in one.found.items()
+            )
             yield f"  {', '.join(classes)}"
             for reason, numbers in one.left_out.items():
                 yield f"  left out: {total(numbers):,} {reason} ({_listed(numbers)})"
@@ -33,7 +41,9 @@ def total(numbers: Mapping[str, int]) -> int:
 
 
 def rows(counts: SampleCounts) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Give for all samples, then for each class: its name; how many were found, train, validate, test, are left out by reason."""
+    """Give for all samples, then for each class: its name; how many were found, train, validate,
+    test, are left out by reason.
+    """
     columns = (counts.found, *_splits(counts), *counts.left_out.values())
     yield "all", tuple(map(total, columns))
     for name in counts.found:
@@ -45,7 +55,9 @@ def _splits(counts: SampleCounts) -> tuple[Mapping[str, int], ...]:
 
 
 def _by_split(counts: SampleCounts) -> str:
-    return ", ".join(f"{total(numbers):,} {name}" for name, numbers in zip(SPLITS, _splits(counts), strict=True))
+    return ", ".join(
+        f"{total(numbers):,} {name}" for name, numbers in zip(SPLITS, _splits(counts), strict=True)
+    )
 
 
 def _shares(counts: SampleCounts, name: str) -> str:

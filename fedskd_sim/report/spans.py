@@ -1,4 +1,6 @@
-"""When the hospitals of a run did what, taken from a stream of timings: numbers in arrays, whatever their count."""
+"""When the hospitals of a run did what, taken from a stream of timings: numbers in arrays,
+whatever their count.
+"""
 
 from __future__ import annotations
 
@@ -48,13 +50,16 @@ class Spans:
         return min(float(times.min()) for times in ends), max(float(times.max()) for times in ends)
 
     def at(self, host: str, what: str, since: float) -> tuple[Floats, Floats]:
-        """Give starts and ends of one kind of timing at a hospital, in seconds since a UNIX time."""
+        """Give starts and ends of one kind of timing at a hospital, in seconds since a UNIX
+        time.
+        """
         times = np.array(self._times.get((host, what), array("d"))).reshape(-1, 2) - since
         return times[:, 0], times[:, 1]
 
 
 def busy(starts: Floats, ends: Floats, edges: Floats) -> Floats:
-    """Give the share of the time between each two edges that lies within spans, at most 1; (B,) for B + 1 edges.
+    """Give the share of the time between each two edges that lies within spans, at most 1; (B,) for
+    B + 1 edges.
 
     The time that spans have taken until t is sum_i max(0, t - start_i) - sum_i max(0, t - end_i).
     """

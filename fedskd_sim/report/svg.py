@@ -1,7 +1,9 @@
-"""A matplotlib figure as SVG that lives inside a page: same bytes every time, colours that follow the page's theme.
+"""A matplotlib figure as SVG that lives inside a page: same bytes every time, colours that follow
+the page's theme.
 
-Colours of the palette become CSS variables with the light colour as fallback. The six series colours stay apart without red or
-green cones too (tests/unit/test_colours.py computes it), and every use of them is doubled by a line style, a marker or a position.
+Colours of the palette become CSS variables with the light colour as fallback. The six series
+colours stay apart without red or green cones too (tests/unit/test_colours.py computes it), and
+every use of them is doubled by a line style, a marker or a position.
 """
 
 from __future__ import annotations
@@ -40,11 +42,19 @@ PALETTE = (INK, MUTED, RULE, GHOST, *SERIES)
 FONT = "DejaVu Sans"
 PIXELS_PER_INCH = 108
 LEAST_SCALE = 0.86
-"""So far may a picture shrink: its smallest text then has 9 pixels; on narrower screens it is scrolled."""
+"""So far may a picture shrink: its smallest text then has 9 pixels; on narrower screens it is
+scrolled."""
 WIDTH = 10.0
 NAME, NARROW = 22, 13
 EQUAL_CONTRAST = 0.46  # where black and white text read equally well on the colour map
-DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
+DASHES = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (9, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SETTINGS = {
     "svg.fonttype": "none",
@@ -68,7 +78,9 @@ SETTINGS = {
 }
 
 
-def picture(draw: Callable[[Figure], None], inches: tuple[float, float], name: str, label: str) -> str:
+def picture(
+    draw: Callable[[Figure], None], inches: tuple[float, float], name: str, label: str
+) -> str:
     """Draw a figure as one ``<svg>`` element.
 
     Args:
@@ -92,7 +104,9 @@ def picture(draw: Callable[[Figure], None], inches: tuple[float, float], name: s
 
 
 def _embedded(text: str, inches: float, label: str) -> str:
-    """Cut what a page does not need (prologue, comments, repeated ids, digits); name the picture; apply the palette."""
+    """Cut what a page does not need (prologue, comments, repeated ids, digits); name the
+    picture; apply the palette.
+    """
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)

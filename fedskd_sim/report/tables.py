@@ -1,7 +1,8 @@
 """Records to a summary: the K x K matrices, what follows from them, the way of every model; pure.
 
-A missing value is NaN here, blank in text and null in JSON: a hospital's test data may have a single class (no AUC), or the
-run may have ended early. Means are over the values that exist, and a note says when some do not.
+A missing value is NaN here, blank in text and null in JSON: a hospital's test data may have a
+single class (no AUC), or the run may have ended early. Means are over the values that exist, and a
+note says when some do not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """K x K shares in [0, 1] on test data; row: whose model, column: whose data; NaN where there is no value."""
+    """K x K shares in [0, 1] on test data; row: whose model, column: whose data; NaN where there
+    is no value.
+    """
 
     values: tuple[tuple[float, ...], ...]
 
@@ -67,9 +70,11 @@ class Summary:
     """What each hospital tests models on."""
     ways: Mapping[str, Sequence[GatheredStep]]
     ensemble: Mapping[str, float]
-    """Mean over the hospitals of what the ensemble of all finished models scores; empty where no hospital keeps them."""
+    """Mean over the hospitals of what the ensemble of all finished models scores; empty where no
+    hospital keeps them."""
     unseen: Mapping[str, float]
-    """Mean of every metric over all models and the hospitals that were held out; empty where none was."""
+    """Mean of every metric over all models and the hospitals that were held out; empty where none
+    was."""
     memory: Remembered
     """What travelling models forget, keep and dilute."""
     counts: Counts
@@ -82,7 +87,9 @@ class Summary:
 
     @property
     def rests(self) -> list[tuple[Basis, Basis]]:
-        """Tell for every model what its value at home and its mean over the other hospitals rest on."""
+        """Tell for every model what its value at home and its mean over the other hospitals rest
+        on.
+        """
         return [
             (own, together(other for place, other in enumerate(self.bases) if place != model))
             for model, own in enumerate(self.bases)
@@ -90,7 +97,9 @@ class Summary:
 
     @property
     def headline(self) -> str:
-        """The metric whose matrix is shown first: balanced accuracy, or accuracy where nothing else was measured."""
+        """The metric whose matrix is shown first: balanced accuracy, or accuracy where nothing
+        else was measured.
+        """
         measured = self.matrices["balanced_accuracy"].missing < len(self.hospitals) ** 2
         return "balanced_accuracy" if measured else "accuracy"
 
@@ -107,7 +116,8 @@ def summarise(
         records: all records, in the order in which each hospital wrote them.
         hospitals: the names of those that train, in ring order.
         held_out: the names of those that only evaluate.
-        rarest: for hospitals of which it is known, how many test samples the class has that is rarest there.
+        rarest: for hospitals of which it is known, how many test samples the class has that is
+            rarest there.
 
     Raises:
         RunUnreadable: a record names a hospital that is not among them.
@@ -119,7 +129,9 @@ def summarise(
 def summary_of(found: Gathered, rarest: Mapping[str, int]) -> Summary:
     """Compute the summary of what was gathered of a run's records; ``rarest`` as in `summarise`."""
     hospitals, held_out, first = found.hospitals, found.held_out, found.first
-    cells = {(record.model, record.host): record for record in found.kept if record.kind == "evaluation"}
+    cells = {
+        (record.model, record.host): record for record in found.kept if record.kind == "evaluation"
+    }
     counts, memory = bases(found.kept, rarest, "accuracy"), remembered(found.kept)
     return Summary(
         scenario=first.scenario if first else "",
@@ -142,20 +154,22 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """Give a summary as plain values; shares are in [0, 1], null stands for a missing value.
 
     Returns:
-        ``scenario``, ``seed``, ``complete``, ``notes`` (sentences);
-        ``headline``: the metric shown first, with its ``personalization`` and ``generalization``;
-        ``hospitals``: in ring order, each with ``name`` and ``architecture``;
-        ``tested``: for each of them its test ``samples`` and how many its ``rarest`` class has, null where it is not known;
-        ``ensemble``, ``unseen``: the mean of every metric of the ensemble, and on hospitals held out; empty without any;
-        ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records do not tell, and ``kept``, the
-        share of a visit's gain that is left after 0, 1, ... more hops;
-        ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
-        ``samples``: for each hospital ``host``, ``source``, and by class ``found``, ``used`` (by split), ``left_out`` (by reason);
-        ``metrics``: for balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over the
-        hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
-        ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them, null without predictions;
-        ``ways``: each model's sessions: ``stop``, ``round``, ``hop``, ``host``, ``home``, ``rolled_back``, ``accuracy``,
-        ``drift``; of a run with more than `MOST_STEPS` sessions only as many of each model, evenly chosen, as a note says.
+        ``scenario``, ``seed``, ``complete``, ``notes`` (sentences); ``headline``: the metric shown
+        first, with its ``personalization`` and ``generalization``; ``hospitals``: in ring order,
+        each with ``name`` and ``architecture``; ``tested``: for each of them its test ``samples``
+        and how many its ``rarest`` class has, null where it is not known; ``ensemble``, ``unseen``:
+        the mean of every metric of the ensemble, and on hospitals held out; empty without any;
+        ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records
+        do not tell, and ``kept``, the share of a visit's gain that is left after 0, 1, ... more
+        hops; ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
+        ``samples``: for each hospital ``host``, ``source``, and by class ``found``, ``used`` (by
+        split), ``left_out`` (by reason); ``metrics``: for balanced_accuracy, auc and accuracy:
+        ``personalization`` and ``generalization`` (means over the hospitals), ``own`` and
+        ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
+        ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them, null without
+        predictions; ``ways``: each model's sessions: ``stop``, ``round``, ``hop``, ``host``,
+        ``home``, ``rolled_back``, ``accuracy``, ``drift``; of a run with more than `MOST_STEPS`
+        sessions only as many of each model, evenly chosen, as a note says.
 
     """
     named = zip(summary.hospitals, summary.architectures, strict=True)
@@ -181,7 +195,10 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
 
 def _listed(steps: Sequence[GatheredStep], models: int) -> list[dict[str, Any]]:
-    return [{name: _value(value) for name, value in step._asdict().items()} for step in sampled(steps, most_steps(models))]
+    return [
+        {name: _value(value) for name, value in step._asdict().items()}
+        for step in sampled(steps, most_steps(models))
+    ]
 
 
 def _plain(matrix: Matrix) -> dict[str, Any]:
@@ -195,7 +212,9 @@ def _plain(matrix: Matrix) -> dict[str, Any]:
     }
 
 
-def _matrix(cells: Mapping[tuple[str, str], Record], hospitals: tuple[str, ...], metric: str) -> Matrix:
+def _matrix(
+    cells: Mapping[tuple[str, str], Record], hospitals: tuple[str, ...], metric: str
+) -> Matrix:
     def value(model: str, host: str) -> float:
         record = cells.get((model, host))
         return record.measures.get(metric, NOTHING).mean if record else math.nan

@@ -1,4 +1,6 @@
-"""Who did what when: every bar of a short run; of a long one how much of each stretch of time was taken up by what."""
+"""Who did what when: every bar of a short run; of a long one how much of each stretch of time
+was taken up by what.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Floats = NDArray[np.float64]
 
 
 class Bar(NamedTuple):
-    """How one kind of timing is drawn in its hospital's row: lower and upper edge in rows, from the middle downwards."""
+    """How one kind of timing is drawn in its hospital's row: lower and upper edge in rows, from
+    the middle downwards.
+    """
 
     what: str
     title: str
@@ -55,14 +59,23 @@ def timeline(summary: Summary, spans: Spans) -> str:
         axes = figure.subplots()
         for bar in BARS:
             found = [(row, *spans.at(name, bar.what, since=zero)) for row, name in enumerate(rows)]
-            _polygons(axes, bar, _shares(bar, found, seconds) if _long(spans) else _boxes(bar, found))
+            _polygons(
+                axes, bar, _shares(bar, found, seconds) if _long(spans) else _boxes(bar, found)
+            )
         axes.set_yticks(range(len(rows)), [short(name, NAME) for name in rows])
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, seconds or 1.0), xlabel="seconds from the first start")
+        axes.set(
+            ylim=(len(rows) - 0.5, -0.5),
+            xlim=(0, seconds or 1.0),
+            xlabel="seconds from the first start",
+        )
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         figure.legend(loc="outside upper left", ncols=len(BARS))
 
-    label = f"What {len(rows)} hospitals did over {seconds:.0f} seconds: sessions, evaluations and transfers."
+    label = (
+        f"What {len(rows)} hospitals did over {seconds:.0f} seconds: sessions, evaluations and "
+        "transfers."
+    )
     return picture(draw, (WIDTH, 0.36 * len(rows) + 1.0), "timeline", label)
 
 
@@ -74,7 +87,8 @@ def sampling(summary: Summary, spans: Spans) -> str:
         return some
     zero, last = spans.range
     return (
-        f"{some}The run has {len(spans):,} bars: instead of each, the height of a bar is the share of the time that it takes up "
+        f"{some}The run has {len(spans):,} bars: instead of each, the height of a bar is the share "
+        "of the time that it takes up "
         f"within {(last - zero) / STRETCHES:.3g} seconds."
     )
 
@@ -86,7 +100,13 @@ def _long(spans: Spans) -> bool:
 def _boxes(bar: Bar, found: Sequence[tuple[int, Floats, Floats]]) -> list[Floats]:
     """Give the corners of every bar, (N, 4, 2)."""
     return [
-        np.stack([np.array([start, end, end, start]).T, np.tile([row + bar.top] * 2 + [row + bar.bottom] * 2, (len(start), 1))], 2)
+        np.stack(
+            [
+                np.array([start, end, end, start]).T,
+                np.tile([row + bar.top] * 2 + [row + bar.bottom] * 2, (len(start), 1)),
+            ],
+            2,
+        )
         for row, start, end in found
         if len(start)
     ]
@@ -100,7 +120,11 @@ def _shares(bar: Bar, found: Sequence[tuple[int, Floats, Floats]], seconds: floa
         heights = np.repeat(busy(start, end, edges), 2) * (bar.bottom - bar.top)
         if heights.any():
             moments = np.concatenate([[0.0], np.repeat(edges, 2)[1:-1], [seconds]])
-            outlines.append(np.stack([moments, row + bar.bottom - np.concatenate([[0.0], heights, [0.0]])], 1)[None])
+            outlines.append(
+                np.stack([moments, row + bar.bottom - np.concatenate([[0.0], heights, [0.0]])], 1)[
+                    None
+                ]
+            )
     return outlines
 
 
@@ -112,4 +136,6 @@ def _polygons(axes: Axes, bar: Bar, corners: Sequence[Floats]) -> None:
     if corners:
         colour = bar.colour.light
         shape = Path.make_compound_path_from_polys(np.concatenate(corners))
-        axes.add_artist(PathPatch(shape, facecolor=colour, edgecolor=colour, linewidth=0.4, label=bar.title))
+        axes.add_artist(
+            PathPatch(shape, facecolor=colour, edgecolor=colour, linewidth=0.4, label=bar.title)
+        )

@@ -1,18 +1,35 @@
-"""Accuracy and drift of the models along their ways; of long ways some stops, and of many models some, are drawn and said to be."""
+"""Accuracy and drift of the models along their ways; of long ways some stops, and of many models
+some, are drawn and said to be.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedskd_sim.observe.words import short
 from fedskd_sim.report.gathered import GatheredStep
+from fedskd_sim.report.panels import (
+    MOST_OVERLAID_STOPS,
+    Band,
+    Line,
+    choose_marks,
+    draw_panels,
+    mark_rollbacks,
+    set_scale,
+)
 from fedskd_sim.report.patientviews import sampled
-from fedskd_sim.report.svg import DASHES, GHOST, INK, MARKERS, MUTED, NAME, RULE, SERIES, WIDTH, picture
+from fedskd_sim.report.svg import (
+    DASHES,
+    MARKERS,
+    NAME,
+    SERIES,
+    WIDTH,
+    picture,
+)
 from fedskd_sim.report.tables import Summary
 
 if TYPE_CHECKING:
@@ -20,37 +37,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_OVERLAID = 6
-MOST_OVERLAID_STOPS = 60
 MOST_PANELS = 20
 MOST_POINTS = 240
 MOST_LEGEND_COLUMNS = 4
-LEAST_HEIGHT = 1.0
-MOST_ROUND_TICKS = {False: 12, True: 5}
-"""In one large picture, and in each of many small ones."""
-Floats = NDArray[np.float64]
-
-
-class Line(NamedTuple):
-    """One model's values in percent over the stops that are drawn; NaN where there is none."""
-
-    stops: tuple[int, ...]
-    values: tuple[float, ...]
-    home: tuple[int, ...]
-    rolled_back: tuple[int, ...]
-
-
-class Band(NamedTuple):
-    """The least and the largest value of all models, by stops or groups of them, and how many stops a round has."""
-
-    stops: Floats
-    low: Floats
-    high: Floats
-    round: int
 
 
 def accuracy(summary: Summary) -> str:
     """Draw every model's accuracy on its host's validation data over the stops of the run."""
-    label = f"Accuracy of {len(summary.hospitals)} models at every stop, on validation data of their hosts."
+    label = (
+        f"Accuracy of {len(summary.hospitals)} models at every stop, on validation data of their "
+        "hosts."
+    )
     return _ways(summary, "accuracy", "accuracy in percent", label)
 
 
@@ -64,9 +61,14 @@ def sampling(summary: Summary) -> str:
     """Say what of the ways is not drawn; nothing where all of it is."""
     models, longest = len(summary.hospitals), max(map(len, summary.ways.values()), default=0)
     some = f"{MOST_PANELS} of {models} models, evenly chosen. " if models > MOST_PANELS else ""
-    stops = f"About {MOST_POINTS} of up to {longest:,} stops of each, evenly chosen; the grey band is over all."
+    stops = (
+        f"About {MOST_POINTS} of up to {longest:,} stops of each, evenly chosen; the grey band is "
+        "over all."
+    )
     bold = (
-        "Where lines are long, the bold one goes from home to home. " if longest > MOST_OVERLAID_STOPS and travels(summary) else ""
+        "Where lines are long, the bold one goes from home to home. "
+        if longest > MOST_OVERLAID_STOPS and travels(summary)
+        else ""
     )
     return some + bold + (stops if longest > MOST_POINTS else "")
 
@@ -77,7 +79,9 @@ def travels(summary: Summary) -> bool:
 
 
 def _ways(summary: Summary, field: str, title: str, label: str) -> str:
-    """Draw one line per model: together if that stays legible, else one panel each over the range of all in grey."""
+    """Draw one line per model: together if that stays legible, else one panel each over the
+    range of all in grey.
+    """
     on_tour = travels(summary)
     size, where = (len(summary.ways), "stop") if on_tour else (1, "round")
     band = _band(summary.ways, field, where, size)
@@ -88,17 +92,21 @@ def _ways(summary: Summary, field: str, title: str, label: str) -> str:
     together = len(lines) <= MOST_OVERLAID and band.stops[-1] <= MOST_OVERLAID_STOPS
     columns = 4 if len(lines) > MOST_OVERLAID else 2
     rows = 1 if together else math.ceil(len(lines) / columns)
-    below = f"stop (0: warm-up; {size} stops a round, the last at home)" if on_tour else "session at home (0: warm-up)"
+    below = (
+        f"stop (0: warm-up; {size} stops a round, the last at home)"
+        if on_tour
+        else "session at home (0: warm-up)"
+    )
 
     def draw(figure: Figure) -> None:
         if together:
             axes = figure.subplots()
             _overlay(axes, lines)
-            _scale(axes, band)
+            set_scale(axes, band)
             axes.set(xlabel=below, ylabel=title)
             figure.legend(loc="outside upper left", ncols=MOST_LEGEND_COLUMNS)
         else:
-            _panels(figure, lines, band, (rows, columns))
+            draw_panels(figure, lines, band, (rows, columns))
             figure.supxlabel(below, fontsize="medium", y=0.02)
             figure.supylabel(title, fontsize="medium", x=0.01)
 
@@ -106,11 +114,20 @@ def _ways(summary: Summary, field: str, title: str, label: str) -> str:
 
 
 def _line(steps: Sequence[GatheredStep], field: str, where: str) -> Line:
-    """Take a model's way, or of a long one some stops: evenly chosen ones, some at home, and sessions that were rolled back."""
+    """Take a model's way, or of a long one some stops: evenly chosen ones, some at home, and
+    sessions that were rolled back.
+    """
     places: Sequence[int] = range(len(steps))
     if len(steps) > MOST_POINTS:
-        kinds = ([place for place in places if getattr(steps[place], kind)] for kind in ("home", "rolled_back"))
-        places = sorted({*sampled(places, MOST_POINTS)}.union(*(sampled(kind, MOST_POINTS // 4) for kind in kinds)))
+        kinds = (
+            [place for place in places if getattr(steps[place], kind)]
+            for kind in ("home", "rolled_back")
+        )
+        places = sorted(
+            {*sampled(places, MOST_POINTS)}.union(
+                *(sampled(kind, MOST_POINTS // 4) for kind in kinds)
+            )
+        )
     some = [steps[place] for place in places]
     values = (100 * getattr(step, field) for step in some)
     return Line(
@@ -124,7 +141,8 @@ def _line(steps: Sequence[GatheredStep], field: str, where: str) -> Line:
 def _band(ways: Mapping[str, Sequence[GatheredStep]], field: str, where: str, size: int) -> Band:
     """Find the range of all models; many stops are taken together in groups."""
     at, values = (
-        np.fromiter((getattr(step, name) for steps in ways.values() for step in steps), np.float64) for name in (where, field)
+        np.fromiter((getattr(step, name) for steps in ways.values() for step in steps), np.float64)
+        for name in (where, field)
     )
     known = np.isfinite(values)
     stops, group = np.unique(at[known], return_inverse=True)
@@ -140,92 +158,11 @@ def _band(ways: Mapping[str, Sequence[GatheredStep]], field: str, where: str, si
 def _overlay(axes: Axes, lines: Mapping[str, Line]) -> None:
     looks = zip(SERIES, DASHES, MARKERS, strict=True)
     for (model, line), (colour, dash, marker) in zip(lines.items(), looks, strict=False):
-        look = {"color": colour.light, "ls": dash, "label": short(model, NAME), **_marks(marker, line)}
+        look = {
+            "color": colour.light,
+            "ls": dash,
+            "label": short(model, NAME),
+            **choose_marks(marker, line),
+        }
         axes.plot(line.stops, line.values, lw=1.4, **look)
-        _crosses(axes, line)
-
-
-class Grid(NamedTuple):
-    """Panels within one picture's axes, one unit wide and high each, which is drawn ten times as fast as one with axes each."""
-
-    axes: Axes
-    band: Band
-    columns: int
-    low: float
-    high: float
-
-    def x(self, panel: int, stops: Any) -> Any:
-        """Give where stops lie."""
-        return panel % self.columns + 0.07 + 0.88 * np.asarray(stops) / max(1.0, float(self.band.stops[-1]))
-
-    def y(self, panel: int, values: Any) -> Any:
-        """Give where values lie, downwards."""
-        return panel // self.columns + 0.9 - 0.68 * (np.asarray(values) - self.low) / (self.high - self.low)
-
-
-def _panels(figure: Figure, lines: Mapping[str, Line], band: Band, shape: tuple[int, int]) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - only drawing needs it
-
-    figure.set_layout_engine("none")
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((0.6 / width, 0.5 / height, 1 - 0.65 / width, 1 - 0.55 / height))
-    axes.set(xlim=(0, shape[1]), ylim=(shape[0], 0))
-    axes.set_axis_off()
-    least, most = float(band.low.min()), float(band.high.max())
-    flat = LEAST_HEIGHT if most - least < LEAST_HEIGHT else 0.0
-    low, high = max(0.0, least - flat) if flat else least, most + flat
-    ticks = tuple(float(tick) for tick in MaxNLocator(3).tick_values(low, high) if low <= tick <= high)
-    grid = Grid(axes, band, shape[1], low, high)
-    for panel, (model, line) in enumerate(lines.items()):
-        _panel(grid, panel, line)
-        axes.text(grid.x(panel, 0), panel // shape[1] + 0.15, short(model, NAME))
-        if panel % shape[1] == 0:
-            for tick in ticks:
-                axes.text(0.05, grid.y(panel, tick), f"{tick:g}", ha="right", va="center")
-        if panel >= len(lines) - shape[1]:
-            for stop in _homes(band, small=True):
-                axes.text(grid.x(panel, stop), panel // shape[1] + 1.03, f"{stop}", ha="center")
-
-
-def _panel(grid: Grid, panel: int, line: Line) -> None:
-    """Draw one model: the range of all, its line and, where that is long, a bold one from home to home."""
-    axes, stops = grid.axes, grid.x(panel, grid.band.stops)
-    bottom, top = grid.y(panel, grid.low), grid.y(panel, grid.high)
-    axes.fill_between(stops, grid.y(panel, grid.band.low), grid.y(panel, grid.band.high), color=GHOST.light, alpha=0.6, lw=0)
-    axes.vlines(grid.x(panel, _homes(grid.band, small=True)), top, bottom, color=RULE.light, lw=0.6)
-    axes.plot([grid.x(panel, 0)] * 2 + [grid.x(panel, grid.band.stops[-1])], [top, bottom, bottom], color=MUTED.light, lw=0.8)
-    own, values = grid.x(panel, line.stops), grid.y(panel, line.values)
-    home, undone = list(line.home), list(line.rolled_back)
-    axes.plot(own[undone], values[undone], color=INK.light, ls="", marker="x", markersize=6)
-    if len(own) > MOST_OVERLAID_STOPS and len(home) > 1:
-        axes.plot(own, values, color=SERIES[0].light, lw=0.5, alpha=0.6)
-        own, values, home = own[home], values[home], list(range(len(home)))
-    axes.plot(own, values, color=SERIES[0].light, lw=1.3, marker="o", markevery=home, markersize=3.5, markeredgewidth=0)
-
-
-def _marks(marker: str, line: Line) -> dict[str, Any]:
-    return {"marker": marker, "markevery": list(line.home), "markersize": 4.5, "markeredgewidth": 0}
-
-
-def _crosses(axes: Axes, line: Line) -> None:
-    """Mark the sessions that were rolled back."""
-    if places := line.rolled_back:
-        stops, values = [line.stops[place] for place in places], [line.values[place] for place in places]
-        axes.plot(stops, values, color=INK.light, ls="", marker="x", markersize=6)
-
-
-def _homes(band: Band, *, small: bool) -> list[int]:
-    """Give the stops at which all models are home, or every so many of them."""
-    last = int(band.stops[-1])
-    rounds = math.ceil(last / band.round / MOST_ROUND_TICKS[small]) or 1
-    return list(range(0, max(last, 1) + 1, rounds * band.round))
-
-
-def _scale(axes: Axes, band: Band) -> None:
-    """Tick and rule stops at home; keep flat lines off the edges."""
-    last, low, high = int(band.stops[-1]), float(band.low.min()), float(band.high.max())
-    if high - low < LEAST_HEIGHT:
-        axes.set_ylim(max(0.0, low - LEAST_HEIGHT), high + LEAST_HEIGHT)
-    axes.set_xticks(_homes(band, small=False))
-    axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
-    axes.grid(axis="x")
+        mark_rollbacks(axes, line)

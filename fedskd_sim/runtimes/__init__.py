@@ -1,1 +1,3 @@
-"""Where a scenario runs: all hospitals in this process, or each in its own; they start, watch and collect, and decide nothing."""
+"""Where a scenario runs: all hospitals in this process, or each in its own; they start, watch
+and collect, and decide nothing.
+"""

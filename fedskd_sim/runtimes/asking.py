@@ -1,4 +1,6 @@
-"""Questions whose answer takes PyTorch: a process forked from the fork server answers, so that the launcher need not import it."""
+"""Questions whose answer takes PyTorch: a process forked from the fork server answers, so that
+the launcher need not import it.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,21 @@ Result = TypeVar("Result")
 
 
 class Surroundings(NamedTuple):
-    """What relative paths and variables mean where a question is asked; the fork server may have begun elsewhere."""
+    """What relative paths and variables mean where a question is asked; the fork server may have
+    begun elsewhere.
+    """
 
     folder: Path
     environment: Mapping[str, str]
 
 
 def ask(question: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function in a process of its own, in this folder and environment, and give what it gives.
+    """Call a function in a process of its own, in this folder and environment, and give what it
+    gives.
 
     Args:
-        question: a function of a module; it, its arguments and its result can go from process to process.
+        question: a function of a module; it, its arguments and its result can go from process to
+            process.
         arguments: its arguments.
 
     Raises:
@@ -37,7 +43,9 @@ def ask(question: Callable[..., Result], *arguments: Any) -> Result:
     """
     ours, theirs = multiprocessing.Pipe(duplex=False)
     given = (theirs, Surroundings(Path.cwd(), dict(os.environ)), question, arguments)
-    process = multiprocessing.get_context("forkserver").Process(target=_answer, args=given, name="question", daemon=True)
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_answer, args=given, name="question", daemon=True
+    )
     process.start()
     theirs.close()
     with ours:
@@ -48,14 +56,20 @@ def ask(question: Callable[..., Result], *arguments: Any) -> Result:
     process.join()
     if found is None:
         text = f"the process that checks models and data died {cause(process.exitcode or 0)}"
-        raise HospitalCrashed(text, fix="see what it has written above; give this machine more memory, or use fewer samples")
+        raise HospitalCrashed(
+            text,
+            fix="see what it has written above; give this machine more memory, or use fewer "
+            "samples",
+        )
     answer, error = found
     if error is not None:
         raise error
     return answer  # type: ignore[no-any-return]  # what the question gives
 
 
-def _answer(to: Connection, place: Surroundings, question: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _answer(
+    to: Connection, place: Surroundings, question: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the launcher's business
     os.chdir(place.folder)
     os.environ.clear()

@@ -21,8 +21,8 @@ Watch = Callable[[Logged], None]
 class Order:
     """One run to carry out: the scenario, a name for the run, its folder and where data files are.
 
-    ``resumed``: the folder has the custody of the run's hospitals, and they go on from it; ``anyway``: even where what they run on
-    has changed since.
+    ``resumed``: the folder has the custody of the run's hospitals, and they go on from it;
+    ``anyway``: even where what they run on has changed since.
     """
 
     loaded: Loaded
@@ -34,14 +34,17 @@ class Order:
 
 
 class Runtime(Protocol):
-    """A place where a run can happen. Records, weights and logs are in the order's folder when `wait` returns."""
+    """A place where a run can happen. Records, weights and logs are in the order's folder when
+    `wait` returns.
+    """
 
     @property
     def place(self) -> Place:
         """Say where the run is, once it has been launched, for the run folder."""
 
     def prepare(self, loaded: Loaded) -> None:
-        """Get ready in the background for a scenario that is still being checked; `launch` may follow or not.
+        """Get ready in the background for a scenario that is still being checked; `launch` may
+        follow or not.
 
         Raises:
             FedskdError: no run can happen here.
@@ -52,7 +55,8 @@ class Runtime(Protocol):
         """Start the controller and all hospitals; raises FedskdError if one cannot be started."""
 
     def wait(self, watch: Watch) -> None:
-        """Follow the run to its end, calling ``watch`` with every event of a hospital's or the controller's log.
+        """Follow the run to its end, calling ``watch`` with every event of a hospital's or the
+        controller's log.
 
         Raises:
             FedskdError: the error that ended the run.
@@ -73,11 +77,17 @@ class Told(NamedTuple):
 
 def told(logged: Logged) -> Told | None:
     """Give the error that a line of a log tells of; None for any other line."""
-    return Told(logged.time, logged.hospital or CONTROLLER, logged.what) if isinstance(logged.what, Error) else None
+    return (
+        Told(logged.time, logged.hospital or CONTROLLER, logged.what)
+        if isinstance(logged.what, Error)
+        else None
+    )
 
 
 def verdict(errors: Iterable[Told]) -> FedskdError | None:
-    """Choose the error that ended a run from those in its logs: a hospital's own before what it caused, early before late."""
+    """Choose the error that ended a run from those in its logs: a hospital's own before what it
+    caused, early before late.
+    """
     first = min(errors, key=lambda one: (not one.error.own, one.error.stop, one.time), default=None)
     if first is None:
         return None

@@ -32,7 +32,9 @@ class Terminated(SystemExit):
 
 
 def place(event: events.Event) -> str:
-    """Say where in the run a member is after an event of its log; empty if the event tells nothing of it."""
+    """Say where in the run a member is after an event of its log; empty if the event tells
+    nothing of it.
+    """
     match event:
         case events.Finished(kind="warm_up"):
             return "after its warm-up"
@@ -43,37 +45,57 @@ def place(event: events.Event) -> str:
 
 
 def cause(code: int) -> str:
-    """Say how a process ended: by which signal, if the exit code is negative, or with which code and what that means."""
+    """Say how a process ended: by which signal, if the exit code is negative, or with which code
+    and what that means.
+    """
     if code < 0:
         names = {sign.value: f" ({sign.name})" for sign in signal.Signals}
         return f"by signal {-code}{names.get(-code, '')}"
-    meanings = {error.exit_code: (error.__doc__ or "").splitlines()[0] for error in all_errors() if not error.__subclasses__()}
-    return f"with exit code {code}" + (f" ({meanings[code].rstrip('.')})" if code in meanings else "")
+    meanings = {
+        error.exit_code: (error.__doc__ or "").splitlines()[0]
+        for error in all_errors()
+        if not error.__subclasses__()
+    }
+    return f"with exit code {code}" + (
+        f" ({meanings[code].rstrip('.')})" if code in meanings else ""
+    )
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """Count the processes that the kernel has killed for lack of memory in this one's cgroup; None where it does not count.
+    """Count the processes that the kernel has killed for lack of memory in this one's cgroup; None
+    where it does not count.
 
-    Reads ``memory.events`` of cgroup v2 or ``memory.oom_control`` of v1; in a container the own cgroup may be seen as the root.
+    Reads ``memory.events`` of cgroup v2 or ``memory.oom_control`` of v1; in a container the own
+    cgroup may be seen as the root.
     """
     with suppress(OSError, ValueError, KeyError):
         for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers not in ("", "memory"):
                 continue
-            top, name = ("sys/fs/cgroup", "memory.events") if not controllers else ("sys/fs/cgroup/memory", "memory.oom_control")
+            top, name = (
+                ("sys/fs/cgroup", "memory.events")
+                if not controllers
+                else ("sys/fs/cgroup/memory", "memory.oom_control")
+            )
             for file in (root / top / path.lstrip("/") / name, root / top / name):
                 if file.is_file():
-                    counts = dict(entry.split() for entry in file.read_text(encoding="utf-8").splitlines())
+                    counts = dict(
+                        entry.split() for entry in file.read_text(encoding="utf-8").splitlines()
+                    )
                     return int(counts["oom_kill"])
     return None
 
 
 @contextmanager
-def own_words(order: MemberOrder, fix: Callable[[], str], let: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
-    """Let a member say itself what ended it, in its log and by its exit code, even where nobody foresaw it.
+def own_words(
+    order: MemberOrder, fix: Callable[[], str], let: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
+    """Let a member say itself what ended it, in its log and by its exit code, even where nobody
+    foresaw it.
 
-    An exception in any of its threads ends the whole process: a member that has lost one can only keep others waiting.
+    An exception in any of its threads ends the whole process: a member that has lost one can only
+    keep others waiting.
 
     Args:
         order: whose work is done inside.
@@ -103,9 +125,15 @@ def own_words(order: MemberOrder, fix: Callable[[], str], let: tuple[type[BaseEx
 def _told(order: MemberOrder, error: BaseException, fix: Callable[[], str]) -> FedskdError:
     with suppress(OSError):
         traceback.print_exception(error)
-    known = [place(logged.what) for logged in Tail(order.folder / "logs" / f"{order.name}.jsonl").events()]
+    known = [
+        place(logged.what)
+        for logged in Tail(order.folder / "logs" / f"{order.name}.jsonl").events()
+    ]
     death = crash(order.name, next((where for where in reversed(known) if where), ""), error, fix())
     bound = {} if order.name == CONTROLLER else {"hospital": order.name}
-    with suppress(OSError, ValueError), order.log(**bound) as log:  # a full disk takes no words: the exit code has to do
+    with (
+        suppress(OSError, ValueError),
+        order.log(**bound) as log,
+    ):  # a full disk takes no words: the exit code has to do
         log_error(log, death)
     return death

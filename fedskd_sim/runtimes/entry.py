@@ -42,7 +42,9 @@ def _be(order: MemberOrder, work: Callable[[MemberOrder], None]) -> None:
 
 def _enter(order: MemberOrder) -> None:
     """Give the process its own error file, and make it end when the launcher dies."""
-    descriptor = os.open(order.folder / "logs" / f"{order.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(
+        order.folder / "logs" / f"{order.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
+    )
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

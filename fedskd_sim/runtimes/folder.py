@@ -25,7 +25,16 @@ from fedskd_sim.scenario import Loaded
 LOCK = ".lock"
 AGAIN_S = 0.1
 LOOK_S = 0.5
-PACKAGES = ("torch", "torchvision", "numpy", "pyzmq", "msgpack", "xxhash", "safetensors", "prometheus-client")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyzmq",
+    "msgpack",
+    "xxhash",
+    "safetensors",
+    "prometheus-client",
+)
 
 
 @dataclass
@@ -36,7 +45,9 @@ class Tail:
     position: int = 0
 
     def events(self) -> Iterator[Logged]:
-        """Yield what has been logged since the last call; a line that nobody would log is passed over."""
+        """Yield what has been logged since the last call; a line that nobody would log is passed
+        over.
+        """
         if not self.path.exists():
             return
         with self.path.open("rb") as stream:
@@ -64,10 +75,14 @@ def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise OutputNotEmpty(f"{folder} is not empty", fix="give another --out, or remove what is in it")
+            raise OutputNotEmpty(
+                f"{folder} is not empty", fix="give another --out, or remove what is in it"
+            )
         subfolders(folder)
         (folder / "scenario.yaml").write_text(loaded.document.text, encoding="utf-8")
-        (folder / "environment.json").write_text(json.dumps(environment(runtime), indent=1) + "\n", encoding="utf-8")
+        (folder / "environment.json").write_text(
+            json.dumps(environment(runtime), indent=1) + "\n", encoding="utf-8"
+        )
     except OSError as error:
         fix = "give an --out that you may write to"
         raise OutputNotWritable(f"{folder} cannot be written: {error.strerror}", fix=fix) from error
@@ -81,7 +96,9 @@ def subfolders(folder: Path) -> None:
 
 
 def set_logs_aside(folder: Path) -> None:
-    """Make room for logs that are read anew: what is there is kept behind what was set aside before, in ``NAME.before``."""
+    """Make room for logs that are read anew: what is there is kept behind what was set aside
+    before, in ``NAME.before``.
+    """
     for file in sorted(folder.glob("logs/*.jsonl")):
         with file.with_suffix(".before").open("ab") as stream:
             stream.write(file.read_bytes())
@@ -90,7 +107,8 @@ def set_logs_aside(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path, tries: int = 1) -> Iterator[None]:
-    """Be the only process that brings what a cluster has into a run folder; the lock ends with the process, however it ends.
+    """Be the only process that brings what a cluster has into a run folder; the lock ends with the
+    process, however it ends.
 
     Args:
         folder: the run folder.
@@ -126,8 +144,14 @@ def _locked(file: TextIO) -> bool:
 def environment(runtime: str) -> dict[str, str]:
     """Describe what the run ran on."""
     found = {"fedskd_sim": __version__, "runtime": runtime, "started": clock.stamp()}
-    found |= {"python": sys.version.split()[0], "system": platform.platform(), "processor": _processor()}
-    found["cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    found |= {
+        "python": sys.version.split()[0],
+        "system": platform.platform(),
+        "processor": _processor(),
+    }
+    found["cores"] = str(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -141,7 +165,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def look_at(folder: Path, member: str) -> str:
@@ -174,4 +201,6 @@ def followed(file: Path, going: Callable[[], bool]) -> Iterator[str]:
 def run_folders() -> list[Path]:
     """List the run folders here and in ``runs``."""
     here = Path()
-    return sorted(file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml"))
+    return sorted(
+        file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml")
+    )

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 UNKNOWN = 255
-"""What multiprocessing gives as the exit code of a process when the fork server is no longer there to tell it."""
+"""What multiprocessing gives as the exit code of a process when the fork server is no longer there
+to tell it."""
 SINCE_S = 1.0
 
 
@@ -28,14 +29,17 @@ class ForkServer:
 
         Args:
             preload: the module that it imports.
-            folder: where its socket is, instead of a folder of multiprocessing's own that a killed launcher would leave behind.
+            folder: where its socket is, instead of a folder of multiprocessing's own that a killed
+                launcher would leave behind.
 
         """
         config: Any = process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to say where
         config["tempdir"] = str(folder)
         multiprocessing.set_forkserver_preload([preload])
         resource_tracker.ensure_running()  # it unblocks interrupts when it starts
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: an interrupt is the launcher's business alone
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # inherited: an interrupt is the launcher's business alone
         try:
             forkserver.ensure_running()
         finally:
@@ -44,9 +48,11 @@ class ForkServer:
         return cls(server._forkserver_pid)  # noqa: SLF001
 
     def death(self, patience: float = 0.0) -> int | None:
-        """Give its exit code, -N for signal N, if it dies within ``patience`` seconds; None if it lives.
+        """Give its exit code, -N for signal N, if it dies within ``patience`` seconds; None if it
+        lives.
 
-        `UNKNOWN` is the code of one that multiprocessing has replaced. Systems without process descriptors never tell.
+        `UNKNOWN` is the code of one that multiprocessing has replaced. Systems without process
+        descriptors never tell.
         """
         if not hasattr(os, "pidfd_open"):
             return None

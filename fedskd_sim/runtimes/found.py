@@ -1,4 +1,6 @@
-"""A run that exists: find it by its folder, or by its name in a cluster, and look at it, stop it or join it."""
+"""A run that exists: find it by its folder, or by its name in a cluster, and look at it, stop it
+or join it.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,11 @@ class LocalRun:
     @property
     def going(self) -> bool:
         """Whether its launcher is alive here."""
-        return isinstance(self.place, Here) and not self.place.away and self.place.process() is not None
+        return (
+            isinstance(self.place, Here)
+            and not self.place.away
+            and self.place.process() is not None
+        )
 
     def lines(self, member: str, *, follow: bool) -> Iterator[str]:
         """Read a member's log, and what its process has printed."""
@@ -99,7 +105,9 @@ class LocalRun:
                 error = verdict(one for logged in self.events() if (one := told(logged)))
                 if error:
                     yield f"{error.culprit} has logged, exit code {error.exit_code}: {error}"
-        if self.place is None or (isinstance(self.place, Here) and not self.place.away and not self.place.process()):
+        if self.place is None or (
+            isinstance(self.place, Here) and not self.place.away and not self.place.process()
+        ):
             for file in torn(self.folder):
                 yield f"the last line of {file} has no end, and is left out"
             run = self.place.run if self.place else ""
@@ -153,9 +161,14 @@ class ClusterRun:
     def stop(self) -> str:
         """Remove the release."""
         if not self.runtime.exists():
-            return f"nothing to stop: there is no {self.runtime.release!r} in namespace {self.runtime.namespace!r}"
+            return (
+                f"nothing to stop: there is no {self.runtime.release!r} in namespace "
+                f"{self.runtime.namespace!r}"
+            )
         if self.folder:
-            with suppress(Exception):  # what it holds must be freed whether or not its records can be read
+            with suppress(
+                Exception
+            ):  # what it holds must be freed whether or not its records can be read
                 refresh(self.folder)
         self.runtime.attach(None)
         self.runtime.stop()
@@ -175,14 +188,19 @@ def run(name: str, namespace: str, context: str) -> Found:
         place = places.read(folder)
         loaded = load(folder / "scenario.yaml")
         if isinstance(place, InCluster) and not place.collected:
-            return ClusterRun(_runtime(place.release, place.namespace, place.context), loaded, folder)
+            return ClusterRun(
+                _runtime(place.release, place.namespace, place.context), loaded, folder
+            )
         return LocalRun(folder, loaded, place)
     runtime = _released(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
 
 
-def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tuple[KubernetesRuntime, Order]:
-    """Prepare to join a run in a cluster; what a folder of it has from before is replaced by what is read anew.
+def to_collect(
+    name: str, out: Path | None, namespace: str, context: str
+) -> tuple[KubernetesRuntime, Order]:
+    """Prepare to join a run in a cluster; what a folder of it has from before is replaced by what
+    is read anew.
 
     Raises:
         RunUnreadable: the run is not in a cluster.
@@ -191,7 +209,10 @@ def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tup
     """
     seen = run(name, namespace, context)
     if not isinstance(seen, ClusterRun):
-        raise RunUnreadable(f"{name} did not run in a cluster", fix="its results are in its folder: use 'fedskd-sim report'")
+        raise RunUnreadable(
+            f"{name} did not run in a cluster",
+            fix="its results are in its folder: use 'fedskd-sim report'",
+        )
     if seen.folder:
         folder = seen.folder.resolve()
         with folders.held(folder):
@@ -206,9 +227,11 @@ def to_collect(name: str, out: Path | None, namespace: str, context: str) -> tup
 
 
 def refresh(folder: Path) -> list[str]:
-    """Read what a run in a cluster has logged so far, unless it was collected, or another process keeps the folder up to date.
+    """Read what a run in a cluster has logged so far, unless it was collected, or another process
+    keeps the folder up to date.
 
-    What was read before stays until there is more of it: pods, and their logs with them, do not last.
+    What was read before stays until there is more of it: pods, and their logs with them, do not
+    last.
 
     Returns:
         For people, what could not be read.
@@ -247,7 +270,9 @@ def _read(folder: Path, place: InCluster) -> list[str]:
 
 
 def _released(name: str, namespace: str, context: str) -> KubernetesRuntime:
-    """Find a cluster that may have a run of a name; without one, the name can only have been meant for a folder."""
+    """Find a cluster that may have a run of a name; without one, the name can only have been
+    meant for a folder.
+    """
     why = "a name there has only letters, digits and hyphens"
     if name.replace("-", "").isalnum():
         try:
@@ -256,8 +281,14 @@ def _released(name: str, namespace: str, context: str) -> KubernetesRuntime:
             if namespace or context:
                 raise
             why = error.message
-    near = nearest(name, [str(place) for place in folders.run_folders()], "give the folder that 'fedskd-sim launch' named")
-    raise RunUnreadable(f"there is no run folder {name!r}, and no run of that name in a cluster: {why}", fix=near)
+    near = nearest(
+        name,
+        [str(place) for place in folders.run_folders()],
+        "give the folder that 'fedskd-sim launch' named",
+    )
+    raise RunUnreadable(
+        f"there is no run folder {name!r}, and no run of that name in a cluster: {why}", fix=near
+    )
 
 
 def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:
@@ -277,14 +308,18 @@ def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
 
 def _told(ended: outcomes.Outcome) -> Iterator[str]:
     """Say how a run ended, as its launcher has noted it."""
-    yield f"{ended.words}, at {clock.stamp(ended.ended)}" + (f": {ended.reason}" if ended.reason else "")
+    yield f"{ended.words}, at {clock.stamp(ended.ended)}" + (
+        f": {ended.reason}" if ended.reason else ""
+    )
     if ended.fix:
         yield f"  fix: {ended.fix}"
 
 
 def _logged(folder: Path) -> list[Logged]:
     """Read the logs of all members, in the order of time."""
-    found = (logged for file in folder.glob("logs/*.jsonl") for logged in folders.Tail(file).events())
+    found = (
+        logged for file in folder.glob("logs/*.jsonl") for logged in folders.Tail(file).events()
+    )
     return sorted(found, key=lambda logged: logged.time)
 
 

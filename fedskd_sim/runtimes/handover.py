@@ -1,4 +1,5 @@
-"""What a hospital goes on from, on its way to another place: out of a run folder into a pod that waits for it, or out of a pod.
+"""What a hospital goes on from, on its way to another place: out of a run folder into a pod that
+waits for it, or out of a pod.
 
 It travels as a tar archive in lines of base64, whole when a line with a full stop has come.
 """
@@ -40,7 +41,10 @@ def kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
         text = f"there is nothing from which {hospital!r} could go on in {custody}"
         raise RunUnreadable(text, fix="launch the scenario again")
     books = [(folder / kind / f"{hospital}.jsonl", f"{kind}/{hospital}.jsonl") for kind in BOOKS]
-    return [(custody, f"{CUSTODY}/{hospital}"), *((file, name) for file, name in books if file.is_file())]
+    return [
+        (custody, f"{CUSTODY}/{hospital}"),
+        *((file, name) for file, name in books if file.is_file()),
+    ]
 
 
 def packed(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
@@ -56,7 +60,8 @@ def packed(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
 
 
 def unpack(lines: Iterable[str], folder: Path) -> list[Path]:
-    """Write what came into a folder, nothing of it in part: files that are there are replaced as wholes, custody as a whole.
+    """Write what came into a folder, nothing of it in part: files that are there are replaced as
+    wholes, custody as a whole.
 
     Returns:
         The files' names in the folder.
@@ -74,7 +79,10 @@ def unpack(lines: Iterable[str], folder: Path) -> list[Path]:
         else:
             raise ValueError("it came only in part")
         data.seek(0)
-        with tarfile.open(fileobj=data) as archive, TemporaryDirectory(prefix=".brought-", dir=folder) as place:
+        with (
+            tarfile.open(fileobj=data) as archive,
+            TemporaryDirectory(prefix=".brought-", dir=folder) as place,
+        ):
             for member in archive:
                 _extract(archive, member, Path(place))
             return _moved(Path(place), folder)
@@ -83,7 +91,9 @@ def unpack(lines: Iterable[str], folder: Path) -> list[Path]:
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
-    """Write a file of an archive; what could lead out of the place is refused. Python 3.11.2, which images have, has no filters."""
+    """Write a file of an archive; what could lead out of the place is refused. Python 3.11.2,
+    which images have, has no filters.
+    """
     source, target = archive.extractfile(member) if member.isfile() else None, place / member.name
     if source is None and not member.isdir():
         raise ValueError(f"{member.name!r} is no file")
@@ -97,7 +107,9 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> 
 
 def _moved(source: Path, target: Path) -> list[Path]:
     for before in (target / CUSTODY / new.name for new in source.glob(f"{CUSTODY}/*")):
-        shutil.rmtree(before, ignore_errors=True)  # what an earlier life kept is older, and would be in the way
+        shutil.rmtree(
+            before, ignore_errors=True
+        )  # what an earlier life kept is older, and would be in the way
     names = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -122,5 +134,7 @@ def wait(order: MemberOrder, log: EventLog) -> None:
     while order.custody == "out" or not (order.folder / PLACED).exists():
         if clock.now() > deadline:
             what = "brought what it had kept" if order.custody == "in" else "taken what it has kept"
-            raise RegistrationTimeout(f"within {patience:g} s nobody has {what}", fix="fedskd-sim resume RUN once more")
+            raise RegistrationTimeout(
+                f"within {patience:g} s nobody has {what}", fix="fedskd-sim resume RUN once more"
+            )
         clock.sleep(LOOK_S)

@@ -1,4 +1,6 @@
-"""One life of a hospital, whoever started it: from its order, and what an earlier life has kept, to the results."""
+"""One life of a hospital, whoever started it: from its order, and what an earlier life has kept,
+to the results.
+"""
 
 from __future__ import annotations
 
@@ -68,20 +70,32 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     before = past(store, identity, anyway=order.anyway) if store else None
     metrics = HospitalMetrics(scenario.name, order.name, topology, scenario.instruments.evaluate_on)
     kept = None if store is None else before.records if before else 0
-    ledger = held.enter_context(closing(Ledger(order.folder, order.name, _copy(order, log), kept=kept)))
+    ledger = held.enter_context(
+        closing(Ledger(order.folder, order.name, _copy(order, log), kept=kept))
+    )
     reporter = replace(make_reporter(scenario, order.name, ledger, log), metrics=metrics)
     reporter.phase("starting")
     held.callback(metrics.write, order.folder)
     exporter = held.enter_context(closing(_exporter(order, metrics)))
     keeper = Keeper(store, identity, ledger, before, order.anyway) if store else None
     told = keeper.loaded if keeper else None
-    context = LearnerContext(scenario, order.name, order.data, own_process=True, given=topology, counted=ledger.add, loaded=told)
+    context = LearnerContext(
+        scenario,
+        order.name,
+        order.data,
+        own_process=True,
+        given=topology,
+        counted=ledger.add,
+        loaded=told,
+    )
     learner = make(context)
     if before:
         log.event(events.WentOn(before.state.cursor, len(machine.program)))
         _recall(order, metrics, learner, before)
         reporter.resumed(began)
-    incoming = Incoming(learner.expected, context.receive_buffers.allocate, len(topology.names), _sound(scenario))
+    incoming = Incoming(
+        learner.expected, context.receive_buffers.allocate, len(topology.names), _sound(scenario)
+    )
     links, register = _linked(order, scenario, incoming, before)
     register = replace(register, metrics=exporter.address)
     log.event(events.Listening(register.address, exporter.address))
@@ -89,8 +103,20 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
         keeper.address, keeper.learner = links.address, learner.state()
     rejoins = order.life == "restarted" or bool(order.advertise)
     again = order.life != "first" or before is not None
-    with closing(Mailbox(machine, links, reporter, register, keeper, before, again, rejoins)) as mailbox:
-        take_part(mailbox, Worker(scenario, topology, order.name, learner, reporter.span, context.receive_buffers.prepare))
+    with closing(
+        Mailbox(machine, links, reporter, register, keeper, before, again, rejoins)
+    ) as mailbox:
+        take_part(
+            mailbox,
+            Worker(
+                scenario,
+                topology,
+                order.name,
+                learner,
+                reporter.span,
+                context.receive_buffers.prepare,
+            ),
+        )
     save_results(context, learner, order.folder)
     metrics.write(order.folder)
     _stay(order, scenario, log)
@@ -106,13 +132,22 @@ def _store(order: MemberOrder, scenario: Scenario, held: ExitStack) -> Store | N
 
 def _copy(order: MemberOrder, log: EventLog) -> Callable[[str, str], None]:
     """Repeat every entry of the ledger in the log, where that is what a cluster keeps."""
-    return (lambda kind, line: log.event(events.Entry(kind, line))) if order.to_stdout else (lambda *_: None)
+    return (
+        (lambda kind, line: log.event(events.Entry(kind, line)))
+        if order.to_stdout
+        else (lambda *_: None)
+    )
 
 
 def _identity(order: MemberOrder, loaded: Loaded) -> Mapping[str, str]:
     """Say what two lives must have in common to compute the same bytes."""
     scenario = sha256(loaded.document.text.encode()).hexdigest()[:32]
-    found = {"run": order.run, "hospital": order.name, "scenario": scenario, "fedskd_sim": __version__}
+    found = {
+        "run": order.run,
+        "hospital": order.name,
+        "scenario": scenario,
+        "fedskd_sim": __version__,
+    }
     if loaded.scenario.algorithm.name == "placebo":
         return found
     from fedskd_sim.learning.arithmetic import arithmetic  # noqa: PLC0415 - the placebo runs without PyTorch
@@ -127,17 +162,25 @@ def _recall(order: MemberOrder, metrics: HospitalMetrics, learner: Learner, befo
     learner.restore(before.learner)
 
 
-def _linked(order: MemberOrder, scenario: Scenario, incoming: Incoming, before: Past | None) -> tuple[Links, Register]:
-    """Open the links, where the run went on meanwhile at the address that the others know; and say how to register."""
+def _linked(
+    order: MemberOrder, scenario: Scenario, incoming: Incoming, before: Past | None
+) -> tuple[Links, Register]:
+    """Open the links, where the run went on meanwhile at the address that the others know; and
+    say how to register.
+    """
     keys = order.read_keys(scenario)
     bind = before.address if before and order.life == "restarted" else order.bind
     links = Links(Place(order.name, bind, order.controller, keys), incoming)
     address = order.advertise or links.address
-    return links, Register(order.run, FIRST_EPOCH, order.name, address, keys.public if keys else "", "")
+    return links, Register(
+        order.run, FIRST_EPOCH, order.name, address, keys.public if keys else "", ""
+    )
 
 
 def _sound(scenario: Scenario) -> Sound:
-    """Give what looks at the numbers that arrive; those of a placebo mean nothing, and it runs without numpy."""
+    """Give what looks at the numbers that arrive; those of a placebo mean nothing, and it runs
+    without numpy.
+    """
     if scenario.algorithm.name == "placebo":
         return taken_as_it_is
     from fedskd_sim.learning.finite import finite  # noqa: PLC0415 - the controller's image has no numpy
@@ -151,7 +194,9 @@ def _exporter(order: MemberOrder, metrics: HospitalMetrics) -> Exporter:
 
 
 def save_results(context: LearnerContext, learner: Learner, folder: Path) -> None:
-    """Write what was predicted at a hospital and, if it has trained, its final weights; nothing where nothing is learned."""
+    """Write what was predicted at a hospital and, if it has trained, its final weights; nothing
+    where nothing is learned.
+    """
     if context.scenario.algorithm.name == "placebo":
         return
     from fedskd_sim.learning.site import Sited  # noqa: PLC0415 - the placebo runs without PyTorch
@@ -161,7 +206,11 @@ def save_results(context: LearnerContext, learner: Learner, folder: Path) -> Non
         learner.site.save_answers(folder)
     if context.host in context.scenario.held_out:
         return
-    about = {"scenario": context.scenario.name, "hospital": context.host, "seed": str(context.scenario.seed)}
+    about = {
+        "scenario": context.scenario.name,
+        "hospital": context.host,
+        "seed": str(context.scenario.seed),
+    }
     for suffix, weights in learner.results().items():
         name = ".".join(part for part in (context.host, suffix) if part)
         whose = suffix.removeprefix("ensemble.") if suffix.startswith("ensemble.") else context.host
@@ -183,10 +232,12 @@ def _stay(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Tell the C allocator to keep what is freed for the next message instead of returning it to the kernel.
+    """Tell the C allocator to keep what is freed for the next message instead of returning it to
+    the kernel.
 
-    Receiving and exporting a model otherwise spends more time on fresh pages than on copying (tests/benchmarks/hop.py). The price:
-    up to `KEPT_BYTES` of freed memory stay with the process. Does nothing where the C library is not glibc.
+    Receiving and exporting a model otherwise spends more time on fresh pages than on copying
+    (tests/benchmarks/hop.py). The price: up to `KEPT_BYTES` of freed memory stay with the process.
+    Does nothing where the C library is not glibc.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,6 @@
-"""From an order to a running member: what a hospital's or the controller's process does, whoever started it."""
+"""From an order to a running member: what a hospital's or the controller's process does, whoever
+started it.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,15 @@ from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 FETCHED = "fetched"
 CUSTODY = "custody"
 Life = Literal["first", "restarted", "resumed"]
-"""A hospital's first life, one after its own death while the run goes on, or one after that of the whole run."""
+"""A hospital's first life, one after its own death while the run goes on, or one after that of the
+whole run."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberOrder:
-    """What a process needs to know to be one member of a run; everything else is in the scenario file."""
+    """What a process needs to know to be one member of a run; everything else is in the scenario
+    file.
+    """
 
     scenario: Path
     name: str
@@ -47,14 +52,17 @@ class MemberOrder:
     patience: float | None = None
     """Seconds until all have registered, where that takes longer than the scenario says."""
     hold: float = 0.0
-    """Seconds to stay up at the end until the results have been fetched (the file ``fetched`` in the folder)."""
+    """Seconds to stay up at the end until the results have been fetched (the file ``fetched`` in
+    the folder)."""
     linger: float = 0.0
-    """Seconds to stay up at the end for a last scrape, where that is more than the scenario says."""
+    """Seconds to stay up at the end for a last scrape, where that is more than the scenario
+    says."""
     life: Life = "first"
     anyway: bool = False
     """Go on from custody even where what it was written with differs from what is here."""
     custody: Literal["", "in", "out"] = ""
-    """Wait until what the hospital goes on from has been brought into its folder, or taken out of it."""
+    """Wait until what the hospital goes on from has been brought into its folder, or taken out of
+    it."""
     to_stdout: bool = False
     """Write log, records and timings to standard output too, where a cluster keeps them."""
 
@@ -69,7 +77,9 @@ class MemberOrder:
     def read_keys(self, scenario: Scenario) -> Identity | None:
         """Read or derive this member's keys; None for a run without."""
         if self.secret:
-            return Keys.derived(self.secret.read_bytes().strip(), self.run, self.name, (CONTROLLER, *scenario.names))
+            return Keys.derived(
+                self.secret.read_bytes().strip(), self.run, self.name, (CONTROLLER, *scenario.names)
+            )
         return read(self.keys) if self.keys else None
 
     @contextmanager
@@ -87,7 +97,11 @@ class MemberOrder:
 
 def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
     """Say where the hospitals of a run keep what survives them."""
-    return Path(scenario.custody.folder).expanduser() / run if scenario.custody.folder else folder / CUSTODY
+    return (
+        Path(scenario.custody.folder).expanduser() / run
+        if scenario.custody.folder
+        else folder / CUSTODY
+    )
 
 
 def make_reporter(scenario: Scenario, name: str, ledger: Ledger, log: EventLog) -> Reporter:

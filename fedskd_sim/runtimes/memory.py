@@ -1,4 +1,6 @@
-"""All hospitals in this process, in simulated time: the reference, and the quickest way to try something."""
+"""All hospitals in this process, in simulated time: the reference, and the quickest way to try
+something.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class WatchedLog(EventLog):
     def event(self, what: Event) -> None:
         """Write one line and show it."""
         super().event(what)
-        shown = Logged(clock.unix(), getattr(what, "hospital", self.bound.get("hospital", "")), what)
+        shown = Logged(
+            clock.unix(), getattr(what, "hospital", self.bound.get("hospital", "")), what
+        )
         for watch in self.watchers:
             watch(shown)
 
@@ -65,7 +69,9 @@ class MemoryRuntime:
         scenario = order.loaded.scenario
         self._order = order
         _allow_files(4 * len(scenario.names))
-        self._world.controller = Controller(scenario, order.run, self._world, self._log("controller"))
+        self._world.controller = Controller(
+            scenario, order.run, self._world, self._log("controller")
+        )
         topology, terms = Topology.of(scenario), Terms.of(scenario, order.run)
         for name in scenario.names:
             self._add(name, topology, terms)
@@ -102,11 +108,18 @@ class MemoryRuntime:
         ledger = self._stack.enter_context(closing(Ledger(self._order.folder, name)))
         reporter = make_reporter(scenario, name, ledger, self._log(name, hospital=name))
         context = LearnerContext(
-            scenario, name, self._order.data, given=topology, pause=partial(_pass, world, name), counted=ledger.add
+            scenario,
+            name,
+            self._order.data,
+            given=topology,
+            pause=partial(_pass, world, name),
+            counted=ledger.add,
         )
         self._contexts[name] = context
         fresh = partial(make, context)
-        worker = Worker(scenario, topology, name, fresh(), reporter.span, context.receive_buffers.prepare)
+        worker = Worker(
+            scenario, topology, name, fresh(), reporter.span, context.receive_buffers.prepare
+        )
         world.add(Node(HospitalMachine.of(topology, name, terms), worker, reporter, world, fresh))
 
     def _log(self, file: str, **bound: str) -> EventLog:

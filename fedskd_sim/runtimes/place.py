@@ -1,4 +1,6 @@
-"""Where a run happens: a process of this machine, or a release in a cluster; ``place.json`` in its run folder says which."""
+"""Where a run happens: a process of this machine, or a release in a cluster; ``place.json`` in
+its run folder says which.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from fedskd_sim.records import NO_OTHER_KEYS, Moment
 FILE = "place.json"
 LOOK_S = 0.1
 ABOUT_S = 2.0
-"""By so much may two readings of the moment at which a process began differ: it is counted from a clock that people set."""
+"""By so much may two readings of the moment at which a process began differ: it is counted from a
+clock that people set."""
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -48,16 +51,22 @@ class Here:
         return self.machine != platform.node()
 
     def process(self) -> psutil.Process | None:
-        """Find it; None if it has ended, whoever has its number now, or belongs to another machine."""
+        """Find it; None if it has ended, whoever has its number now, or belongs to another
+        machine.
+        """
         try:
             found = psutil.Process(self.pid)
-            same = abs(found.create_time() - self.born) < ABOUT_S and found.status() != psutil.STATUS_ZOMBIE
+            same = (
+                abs(found.create_time() - self.born) < ABOUT_S
+                and found.status() != psutil.STATUS_ZOMBIE
+            )
         except psutil.Error:
             return None
         return found if same and not self.away else None
 
     def terminate(self, patience: float) -> bool:
-        """Ask it to end, and tell whether it has within ``patience`` seconds; nobody else is ever signalled.
+        """Ask it to end, and tell whether it has within ``patience`` seconds; nobody else is ever
+        signalled.
 
         Raises:
             OutputNotWritable: it is another user's.
@@ -70,7 +79,9 @@ class Here:
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied as error:
-            raise OutputNotWritable(f"process {self.pid} is another user's", fix="let that user stop it") from error
+            raise OutputNotWritable(
+                f"process {self.pid} is another user's", fix="let that user stop it"
+            ) from error
         while self.process() and clock.now() < deadline:
             clock.sleep(LOOK_S)
         return self.process() is None
@@ -111,11 +122,16 @@ def read(folder: Path) -> Place | None:
 
     """
     if not (folder / "scenario.yaml").is_file():
-        raise RunUnreadable(f"{folder} is not a run folder", fix="give the folder that 'fedskd-sim launch' named")
+        raise RunUnreadable(
+            f"{folder} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
+        )
     file = folder / FILE
     try:
         return _FORM.validate_json(file.read_bytes(), strict=True) if file.exists() else None
     except (OSError, ValidationError) as error:
-        text = "it does not say where the run is: neither a process with its machine and birth nor a release"
+        text = (
+            "it does not say where the run is: neither a process with its machine and birth nor a "
+            "release"
+        )
         fix = "stop the run where it runs; remove this file to read what is in the folder"
         raise RunUnreadable(text, fix=fix, where=Where(str(file))) from error

@@ -1,13 +1,15 @@
-"""What hospital processes share: imported once by the fork server, whose pages all of them then map.
+"""What hospital processes share: imported once by the fork server, whose pages all of them then
+map.
 
-Only imports happen here; no device is touched before a hospital forks. PyTorch imports its compiler with the first optimiser,
-which takes more than a second and 100 MB: so one optimiser is made here.
+Only imports happen here; no device is touched before a hospital forks. PyTorch imports its compiler
+with the first optimiser, which takes more than a second and 100 MB: so one optimiser is made here.
 """
 
 import atexit
 import gc
 
-gc.disable()  # nothing of what is imported here is ever garbage: looking for it takes a tenth of the time
+# nothing of what is imported here is ever garbage: looking for it takes a tenth of the time
+gc.disable()
 
 import torch  # noqa: E402 - as above
 
@@ -20,4 +22,6 @@ torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 gc.collect()
 gc.freeze()
 gc.enable()
-atexit.register(gc.unfreeze)  # for the server itself: extension modules complain about objects that live on at its end
+atexit.register(
+    gc.unfreeze
+)  # for the server itself: extension modules complain about objects that live on at its end

@@ -1,7 +1,8 @@
 """A folder for sockets and keys, of this user alone, that no death leaves behind.
 
-A tiny process, the keeper, makes the folder and waits at the end of a pipe. The launcher and every member hold the other end;
-when the last of them has gone, however it went, the keeper removes the folder.
+A tiny process, the keeper, makes the folder and waits at the end of a pipe. The launcher and every
+member hold the other end; when the last of them has gone, however it went, the keeper removes the
+folder.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class PrivateFolder:
     keeper: subprocess.Popen[bytes]
 
     def close(self) -> None:
-        """Give up this process's lease, and wait until members that were stopped have gone and the folder with them."""
+        """Give up this process's lease, and wait until members that were stopped have gone and
+        the folder with them.
+        """
         self.lease.close()
         with suppress(subprocess.TimeoutExpired):
             self.keeper.wait(GONE_S)
@@ -57,15 +60,18 @@ def private_folder() -> PrivateFolder:
     end, lease = Pipe(duplex=False)
     with end:
         keeper = subprocess.Popen(  # noqa: S603 - the shell of POSIX, with the script above
-            ["/bin/sh", "-c", KEEPER, "fedskd-keeper", place],
-            stdin=end.fileno(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+            ["/bin/sh", "-c", KEEPER, "fedskd-keeper", place], stdin=end.fileno(),
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
         )  # fmt: skip
     with cast("IO[bytes]", keeper.stdout) as said:
         made = os.fsdecode(said.readline().rstrip(b"\n"))
     if not made:
         lease.close()
         keeper.wait()
-        raise OutputNotWritable(f"no folder can be made in {place}", fix="make room there, or set TMPDIR to another folder")
+        raise OutputNotWritable(
+            f"no folder can be made in {place}",
+            fix="make room there, or set TMPDIR to another folder",
+        )
     folder = PrivateFolder(Path(made), lease, keeper)
     atexit.register(folder.close)
     return folder

@@ -52,7 +52,8 @@ class ProcessRuntime:
     _errors: list[Told] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
-    """Exit codes of members that have ended by themselves, first the first, before anyone was stopped."""
+    """Exit codes of members that have ended by themselves, first the first, before anyone was
+    stopped."""
     _places: dict[str, str] = field(default_factory=dict)
     _restarts: Restarts = field(default_factory=lambda: Restarts(0))
     _orders: dict[str, MemberOrder] = field(default_factory=dict)
@@ -63,7 +64,8 @@ class ProcessRuntime:
     _sockets: Path | None = None
 
     def prepare(self, loaded: Loaded) -> None:
-        """Start the fork server: it imports PyTorch, once for all members and all checks (tests/benchmarks/start.py).
+        """Start the fork server: it imports PyTorch, once for all members and all checks
+        (tests/benchmarks/start.py).
 
         Raises:
             SocketPathTooLong: the fork server cannot listen in the folder for temporary files.
@@ -72,7 +74,9 @@ class ProcessRuntime:
         """
         check_temporary_folder()
         learns = loaded.scenario.algorithm.name != "placebo"
-        self._server = ForkServer.running(f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path)
+        self._server = ForkServer.running(
+            f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path
+        )
 
     @property
     def place(self) -> Here:
@@ -111,7 +115,9 @@ class ProcessRuntime:
             raise
 
     def wait(self, watch: Watch) -> None:
-        """Follow logs and processes until all have ended; raises the error that ended the run; custody ends with a good run."""
+        """Follow logs and processes until all have ended; raises the error that ended the run;
+        custody ends with a good run.
+        """
         end: float | None = None
         try:
             while (end is None or clock.now() < end) and (left := self._left()):
@@ -127,13 +133,20 @@ class ProcessRuntime:
         error = self._verdict()
         if error:
             raise error
-        shutil.rmtree(custody_of(self._order.loaded.scenario, self._order.run, self._order.folder), ignore_errors=True)
+        shutil.rmtree(
+            custody_of(self._order.loaded.scenario, self._order.run, self._order.folder),
+            ignore_errors=True,
+        )
 
     def stop(self) -> None:
         """Ask processes to end, then kill them; remove the sockets."""
         patience = self._grace
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            alive = [process for process in self._processes.values() if process.is_alive() or self._server_exit is not None]
+            alive = [
+                process
+                for process in self._processes.values()
+                if process.is_alive() or self._server_exit is not None
+            ]
             for process in alive:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid or 0, sign)
@@ -148,7 +161,9 @@ class ProcessRuntime:
         return self._order.loaded.scenario.timeouts.stop
 
     def _start(self, name: str, target: Any, *arguments: Any) -> ForkServerProcess:
-        process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments, name=name, daemon=False)
+        process = multiprocessing.get_context("forkserver").Process(
+            target=target, args=arguments, name=name, daemon=False
+        )
         self._check_server()
         try:
             process.start()
@@ -162,7 +177,9 @@ class ProcessRuntime:
         return process
 
     def _start_again(self) -> None:
-        """Start hospitals again that were killed, as far as the scenario allows; they go on from what they have in custody."""
+        """Start hospitals again that were killed, as far as the scenario allows; they go on from
+        what they have in custody.
+        """
         for name, code in list(self._exits.items()):
             spoke = any(error.member == name for error in self._errors)
             if name == CONTROLLER or spoke or not self._restarts.allow(name, code):
@@ -170,7 +187,12 @@ class ProcessRuntime:
             with self._orders[name].log(hospital=name) as log:
                 log.event(events.Restarted(self._restarts.tried(name), cause(code)))
             del self._exits[name]
-            self._start(name, be_hospital, replace(self._orders[name], life="restarted"), private_folder().lease)
+            self._start(
+                name,
+                be_hospital,
+                replace(self._orders[name], life="restarted"),
+                private_folder().lease,
+            )
 
     def _check_server(self, patience: float = 0.0) -> None:
         self._server_exit = self._server.death(patience)
@@ -180,7 +202,9 @@ class ProcessRuntime:
     def _announced(self) -> str:
         """Start the controller and wait until it says where it listens."""
         ours, theirs = multiprocessing.Pipe()
-        process = self._start(CONTROLLER, be_controller, self._member(CONTROLLER, 0), private_folder().lease, theirs)
+        process = self._start(
+            CONTROLLER, be_controller, self._member(CONTROLLER, 0), private_folder().lease, theirs
+        )
         theirs.close()
         seconds = self._order.loaded.scenario.timeouts.register_
         if ours in wait([ours, process.sentinel], timeout=seconds):
@@ -190,7 +214,8 @@ class ProcessRuntime:
         self._note_ends()
         self._look(lambda _: None)
         raise self._verdict() or RegistrationTimeout(
-            f"the controller did not come up within {seconds:g} s", fix=folder.look_at(self._order.folder, CONTROLLER)
+            f"the controller did not come up within {seconds:g} s",
+            fix=folder.look_at(self._order.folder, CONTROLLER),
         )
 
     def _member(self, name: str, number: int) -> MemberOrder:
@@ -208,11 +233,23 @@ class ProcessRuntime:
         order = self._order
         life: Life = "resumed" if order.resumed else "first"
         return MemberOrder(
-            file, name, order.run, order.folder, bind, "", keys, order.data, f"127.0.0.1:{port}", life=life, anyway=order.anyway
+            file,
+            name,
+            order.run,
+            order.folder,
+            bind,
+            "",
+            keys,
+            order.data,
+            f"127.0.0.1:{port}",
+            life=life,
+            anyway=order.anyway,
         )
 
     def _key_file(self, name: str) -> Path:
-        """Give a member's file of keys, or of secrets where nothing is encrypted, after making everybody's."""
+        """Give a member's file of keys, or of secrets where nothing is encrypted, after making
+        everybody's.
+        """
         network = self._order.loaded.scenario.network
         kind = Keys if network.transport == "tcp" and not network.plaintext else Passwords
         home = (self._sockets or Path()) / "keys"
@@ -224,7 +261,9 @@ class ProcessRuntime:
         return home / name
 
     def _look(self, watch: Watch) -> None:
-        """Read new events, keep the errors among them, and write the Prometheus targets when all are known."""
+        """Read new events, keep the errors among them, and write the Prometheus targets when all
+        are known.
+        """
         for tail in self._tails:
             for logged in tail.events():
                 name = logged.hospital or CONTROLLER
@@ -241,16 +280,24 @@ class ProcessRuntime:
     def _write_targets(self) -> None:
         """Write a file for Prometheus' file_sd_configs: one target per hospital."""
         if len(self._metrics) == len(self._order.loaded.scenario.hospitals):
-            targets = [{"targets": sorted(self._metrics.values()), "labels": {"run": self._order.run}}]
+            targets = [
+                {"targets": sorted(self._metrics.values()), "labels": {"run": self._order.run}}
+            ]
             file = self._order.folder / "metrics" / "targets.json"
             draft = file.with_suffix(".draft")
             draft.write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
             draft.replace(file)
 
     def _left(self) -> list[ForkServerProcess]:
-        """List the processes to wait for: those whose end is not known, and none if it never will be."""
+        """List the processes to wait for: those whose end is not known, and none if it never
+        will be.
+        """
         unknown = self._server_exit is not None
-        return [] if unknown else [process for name, process in self._processes.items() if name not in self._exits]
+        return (
+            []
+            if unknown
+            else [process for name, process in self._processes.items() if name not in self._exits]
+        )
 
     def _note_ends(self) -> None:
         """Note who has ended, and how; without the fork server nobody can tell."""
@@ -264,20 +311,30 @@ class ProcessRuntime:
 
     @property
     def _leaderless(self) -> bool:
-        """Tell whether the controller died without a word before the start: nobody can end or begin this run any more."""
+        """Tell whether the controller died without a word before the start: nobody can end or
+        begin this run any more.
+        """
         told = any(error.member == CONTROLLER for error in self._errors)
         return bool(self._exits.get(CONTROLLER)) and not self._started and not told
 
     def _failed(self) -> dict[str, int]:
-        """Give those whose end ends the run: a hospital, with a code or before it was done, or the controller before the start."""
+        """Give those whose end ends the run: a hospital, with a code or before it was done, or
+        the controller before the start.
+        """
         return {
             name: code
             for name, code in self._exits.items()
-            if (not self._started and code if name == CONTROLLER else code or self._places.get(name) != DONE)
+            if (
+                not self._started and code
+                if name == CONTROLLER
+                else code or self._places.get(name) != DONE
+            )
         }
 
     def _verdict(self) -> FedskdError | None:
-        """Choose the error that ended the run: a death, then a hospital's own error, then what it made others do."""
+        """Choose the error that ended the run: a death, then a hospital's own error, then what
+        it made others do.
+        """
         if self._server_exit is not None:
             return self._endings.server(self._server_exit)
         failed = self._failed()

@@ -1,4 +1,6 @@
-"""Which dead hospitals are started again: those that were killed, and not over and over at the same place."""
+"""Which dead hospitals are started again: those that were killed, and not over and over at the
+same place.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Restarts:
         return cls(scenario.custody.restarts if scenario.custody.enabled else 0)
 
     def allow(self, name: str, code: int) -> bool:
-        """Tell whether a hospital that ended with an exit code (-N: by signal N) is to be started again, and count it.
+        """Tell whether a hospital that ended with an exit code (-N: by signal N) is to be started
+        again, and count it.
 
         An error of its own would only come again; a signal is nobody's word.
         """

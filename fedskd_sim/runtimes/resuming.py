@@ -39,7 +39,8 @@ def to_resume(
         anyway: go on even where what the run began on differs from what is here.
 
     Raises:
-        RunUnreadable: it is no such run, it still goes on, it has ended well, or its hospitals kept nothing.
+        RunUnreadable: it is no such run, it still goes on, it has ended well, or its hospitals kept
+            nothing.
         OutputNotWritable: another process goes on with it.
         RunExists: it is still in its cluster.
         ClusterUnavailable, ChartNotInstallable, InvalidValue: the cluster cannot give or take it.
@@ -48,7 +49,9 @@ def to_resume(
     place = places.read(folder)
     loaded = load(folder / "scenario.yaml")
     if place is None or not place.run:
-        raise RunUnreadable(f"{folder} holds no run that was launched from it", fix="launch its scenario again")
+        raise RunUnreadable(
+            f"{folder} holds no run that was launched from it", fix="launch its scenario again"
+        )
     if isinstance(place, Here) and data is None and place.data:
         data = Path(place.data)
     order = Order(loaded, place.run, folder.resolve(), data, resumed=True, anyway=anyway)
@@ -80,13 +83,22 @@ def _check(folder: Path, place: Here | InCluster, loaded: Loaded, *, moves: bool
         text = f"the run in {folder} was launched on {place.machine}, and may still go on there"
         raise RunUnreadable(text, fix="resume it there")
     if isinstance(place, Here) and place.process():
-        raise RunUnreadable(f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'")
+        raise RunUnreadable(
+            f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'"
+        )
     told = Tail(folder / "logs" / f"{CONTROLLER}.jsonl").events()
     if any(isinstance(logged.what, events.End) and logged.what.code == 0 for logged in told):
-        raise RunUnreadable(f"the run in {folder} has ended well", fix=f"see 'fedskd-sim report {folder}'")
+        raise RunUnreadable(
+            f"the run in {folder} has ended well", fix=f"see 'fedskd-sim report {folder}'"
+        )
     if not loaded.scenario.custody.enabled:
         text = f"the hospitals of the run in {folder} kept nothing to go on from"
         raise RunUnreadable(text, fix="launch its scenario again, with custody.enabled true")
     if moves and loaded.scenario.custody.folder:
-        text = f"custody.folder of the run in {folder} is a place of one machine: {loaded.scenario.custody.folder}"
-        raise RunUnreadable(text, fix="go on where it was; only what is kept in the run folder can move")
+        text = (
+            f"custody.folder of the run in {folder} is a place of one machine: "
+            f"{loaded.scenario.custody.folder}"
+        )
+        raise RunUnreadable(
+            text, fix="go on where it was; only what is kept in the run folder can move"
+        )

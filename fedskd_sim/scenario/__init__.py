@@ -8,14 +8,17 @@ from fedskd_sim.scenario.algorithms import (
     Circulation,
     Cyclic,
     FedSKD,
-    Local,
     Mutual,
-    Placebo,
-    Pooled,
 )
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
 from fedskd_sim.scenario.budget import Planned, at_budget, passes
-from fedskd_sim.scenario.circulation import CommunicationPattern, Schedule, SelfDistillation, Similarity, Tap
+from fedskd_sim.scenario.circulation import (
+    CommunicationPattern,
+    Schedule,
+    SelfDistillation,
+    Similarity,
+    Tap,
+)
 from fedskd_sim.scenario.datasets import (
     Abide,
     AbideRois,
@@ -32,6 +35,7 @@ from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
 from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
+from fedskd_sim.scenario.references import Local, Placebo, Pooled
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
 from fedskd_sim.scenario.shipped import begin, find, scenarios
 from fedskd_sim.scenario.sound import Sound

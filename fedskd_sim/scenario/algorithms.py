@@ -1,8 +1,9 @@
 """How the hospitals learn from each other: one class per algorithm, chosen by ``algorithm.name``.
 
-Every class says how models move in a round (``pattern``, see `fedskd_sim.topology`), whether models train alone before the first
-round (``warms_up``), its ``work``: sample-gradients per hospital and round, in passes of one model over the hospital's training
-data, and what travels and who trains with whom in ``words``, for whatever shows a run to people.
+Every class says how models move in a round (``pattern``, see `fedskd_sim.topology`), whether models
+train alone before the first round (``warms_up``), its ``work``: sample-gradients per hospital and
+round, in passes of one model over the hospital's training data, and what travels and who trains
+with whom in ``words``, for whatever shows a run to people.
 """
 
 from __future__ import annotations
@@ -14,46 +15,63 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
-from fedskd_sim.scenario.circulation import CommunicationPattern, Schedule, SelfDistillation, Similarity
+from fedskd_sim.scenario.circulation import (
+    CommunicationPattern,
+    Schedule,
+    SelfDistillation,
+    Similarity,
+)
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
+from fedskd_sim.scenario.references import Local, Placebo, Pooled
 
 Reconcile = Literal["average", "two_track", "replace", "select"]
 
 
 OFF = Similarity(batch=0.0, pixel=0.0, region=0.0)
 TRAVELLER_FIRST: Mapping[str, Any] = MappingProxyType(
-    {"resident_every": 0, "traveller_start": "own", "stop_work": 1.0, "reconcile": "replace", "self_distillation": {"kl": 1.0}}
+    {
+        "resident_every": 0,
+        "traveller_start": "own",
+        "stop_work": 1.0,
+        "reconcile": "replace",
+        "self_distillation": {"kl": 1.0},
+    }
 )
 
 
 class FedSKD(Part):
-    """Circulation with similarity distillation: visitor and resident at every stop, a homecoming session, reconciliation."""
+    """Circulation with similarity distillation: visitor and resident at every stop, a homecoming
+    session, reconciliation.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
     name: Literal["fedskd"]
     """Similarity distillation between visitor and resident."""
     preset: Literal["plain", "traveller-first"] = "plain"
-    """Defaults of the keys below. plain: both train and teach each other at every step. traveller-first: the resident is a frozen
-    teacher, the visitor is held close to what it was on arrival, and a stop has half the work."""
+    """Defaults of the keys below. plain: both train and teach each other at every step.
+    traveller-first: the resident is a frozen teacher, the visitor is held close to what it was on
+    arrival, and a stop has half the work."""
     rounds: Count = 2
     """Full circulations: K-1 visits and a homecoming session each."""
     similarity: Similarity = Similarity()
     """Weights and form of the distillation."""
     mutual_kl: NonNegative = 0.0
-    """Weight of the Kullback-Leibler divergence between the predictions of visitor and resident, the other side detached."""
+    """Weight of the Kullback-Leibler divergence between the predictions of visitor and resident,
+    the other side detached."""
     self_distillation: SelfDistillation = SelfDistillation()
     """Distillation from the visitor's own past; traveller-first: kl 1."""
     resident_every: Annotated[int, Field(ge=0)] = 1
-    """The resident takes a gradient step in every n-th step of a session; 0: never, it only teaches (traveller-first)."""
+    """The resident takes a gradient step in every n-th step of a session; 0: never, it only teaches
+    (traveller-first)."""
     traveller_start: Literal["reconciled", "own"] = "reconciled"
     """A traveller sets out as the reconciled model, or as it came home (traveller-first)."""
     stop_work: Positive = 2.0
-    """Sample-gradients of a stop, both models together, in units of ``training.epochs`` passes over the host's data;
-    traveller-first: 1."""
+    """Sample-gradients of a stop, both models together, in units of ``training.epochs`` passes over
+    the host's data; traveller-first: 1."""
     reconcile: Reconcile = "average"
-    """What home does with resident and returned traveller: mean with a guard, keep both, take the traveller (traveller-first), or
-    the better."""
+    """What home does with resident and returned traveller: mean with a guard, keep both, take the
+    traveller (traveller-first), or the better."""
     schedule: Schedule = Schedule()
     """Order of the ring and length of a round."""
 
@@ -64,7 +82,9 @@ class FedSKD(Part):
         return {**TRAVELLER_FIRST, **values} if chosen else values
 
     def work(self, size: int) -> float:
-        """Give the work of a round: as many stops as a model makes, the one at home included where it trains there."""
+        """Give the work of a round: as many stops as a model makes, the one at home included
+        where it trains there.
+        """
         at_home = 0 if self.schedule.mode == "sequential" else 1
         return (min(self.schedule.visits or size, size - 1) + at_home) * self.stop_work
 
@@ -91,16 +111,35 @@ def _session(settings: FedSKD) -> str:
     similarity = settings.similarity
     to_visitor, to_resident = (
         " and ".join(
-            way for way, on in (("similarities", factor and not similarity.off), ("predictions", settings.mutual_kl)) if on
+            way
+            for way, on in (
+                ("similarities", factor and not similarity.off),
+                ("predictions", settings.mutual_kl),
+            )
+            if on
         )
         for factor in (similarity.to_visitor, similarity.to_resident)
     )
     if settings.resident_every == 0:
-        teacher = f"; the resident, which does not change, teaches it by its {to_visitor}" if to_visitor else ""
+        teacher = (
+            f"; the resident, which does not change, teaches it by its {to_visitor}"
+            if to_visitor
+            else ""
+        )
         return f"at every stop the visitor trains on the host's data{teacher}"
-    ways = {"the resident teaches the visitor by its": to_visitor, "the visitor teaches the resident by its": to_resident}
-    taught = " and ".join(f"{way} {what}" for way, what in ways.items() if what) or "neither teaches the other"
-    both = f"they teach each other by their {to_visitor}" if to_visitor == to_resident and to_visitor else taught
+    ways = {
+        "the resident teaches the visitor by its": to_visitor,
+        "the visitor teaches the resident by its": to_resident,
+    }
+    taught = (
+        " and ".join(f"{way} {what}" for way, what in ways.items() if what)
+        or "neither teaches the other"
+    )
+    both = (
+        f"they teach each other by their {to_visitor}"
+        if to_visitor == to_resident and to_visitor
+        else taught
+    )
     return f"at every stop visitor and resident train on the host's data, and {both}"
 
 
@@ -130,11 +169,19 @@ class Circulation(Part):
     @property
     def circulating(self) -> FedSKD:
         """How models circulate."""
-        return FedSKD(name="fedskd", rounds=self.rounds, similarity=OFF, reconcile=self.reconcile, schedule=self.schedule)
+        return FedSKD(
+            name="fedskd",
+            rounds=self.rounds,
+            similarity=OFF,
+            reconcile=self.reconcile,
+            schedule=self.schedule,
+        )
 
 
 class Mutual(Part):
-    """The same circulation with deep mutual learning (Zhang et al. 2018) on predictions instead of similarities."""
+    """The same circulation with deep mutual learning (Zhang et al. 2018) on predictions instead
+    of similarities.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
@@ -172,7 +219,9 @@ class Mutual(Part):
 
 
 class Cyclic(Part):
-    """Cyclic weight transfer (Chang et al. 2018): every model travels and trains alone at each stop; there are no residents."""
+    """Cyclic weight transfer (Chang et al. 2018): every model travels and trains alone at each
+    stop; there are no residents.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
     warms_up: ClassVar[bool] = True
@@ -183,14 +232,18 @@ class Cyclic(Part):
     stop_work: Positive = 1.0
     """Passes over the host's data at a stop, in units of ``training.epochs``."""
     self_distillation_kl: NonNegative = 0.0
-    """Weight of the divergence from the model's own predictions on arrival: with it, the control of traveller-first FedSKD."""
+    """Weight of the divergence from the model's own predictions on arrival: with it, the control of
+    traveller-first FedSKD."""
     schedule: Schedule = Schedule()
     """See fedskd."""
 
     @property
     def words(self) -> str:
         """Say what happens."""
-        return f"{_tour(self.schedule)}; it trains at every stop on the host's data, without a teacher."
+        return (
+            f"{_tour(self.schedule)}; it trains at every stop on the host's data, without a "
+            "teacher."
+        )
 
     def work(self, size: int) -> float:
         """As FedSKD's."""
@@ -201,85 +254,23 @@ class Cyclic(Part):
         """How models circulate."""
         return FedSKD(
             name="fedskd", preset="traveller-first", rounds=self.rounds, similarity=OFF,
-            stop_work=self.stop_work, self_distillation=SelfDistillation(kl=self.self_distillation_kl), schedule=self.schedule,
+            stop_work=self.stop_work,
+            self_distillation=SelfDistillation(kl=self.self_distillation_kl),
+            schedule=self.schedule,
         )  # fmt: skip
-
-
-class Local(Part):
-    """Every hospital trains alone; nothing travels before the evaluation."""
-
-    pattern: ClassVar[CommunicationPattern] = "none"
-    warms_up: ClassVar[bool] = True
-    name: Literal["local"]
-    """The lower reference."""
-    rounds: Count = 2
-    """Sessions of ``training.epochs`` each."""
-
-    @property
-    def words(self) -> str:
-        """Say what happens."""
-        return "Every hospital trains its own model on its own data. No model travels before all are tested."
-
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session."""
-        return 1.0
-
-
-class Pooled(Part):
-    """Every hospital's architecture trains on the data of ALL hospitals: not federated, in one process only."""
-
-    pattern: ClassVar[CommunicationPattern] = "none"
-    warms_up: ClassVar[bool] = True
-    name: Literal["pooled"]
-    """The upper reference; refuses to run where hospitals are apart."""
-    rounds: Count = 2
-    """Sessions of ``training.epochs`` passes over everybody's data each."""
-
-    @property
-    def words(self) -> str:
-        """Say what happens."""
-        return "Every hospital's model trains on the data of all hospitals, put into one place. This is no federation."
-
-    def work(self, size: int) -> float:
-        """One session over everybody's data: as much as ``size`` hospitals' on average."""
-        return float(size)
-
-
-class Placebo(Part):
-    """Tests the machinery: buffers travel, nothing is learned, PyTorch is never imported."""
-
-    pattern: ClassVar[CommunicationPattern] = "circulation"
-    warms_up: ClassVar[bool] = True
-    name: Literal["placebo"]
-    """No learning."""
-    rounds: Count = 1
-    """Full circulations."""
-    buffer_bytes: Annotated[int, Field(ge=0, le=2**33)] = 1024
-    """Size of each travelling model in bytes."""
-    session_seconds: NonNegative = 0.0
-    """How long a session pretends to work."""
-    behaviour: Literal["ok", "stall", "crash", "abort"] = "ok"
-    """What ``culprit`` does at its first hop: nothing special, keep the visitor for ever, die, or end the run with an error."""
-    culprit: str = ""
-    """The hospital that misbehaves."""
-
-    @property
-    def words(self) -> str:
-        """Say what happens."""
-        return "Buffers without meaning travel from hospital to hospital. Nothing is learned."
-
-    def work(self, size: int) -> float:  # noqa: ARG002 - there is none
-        """Nothing is learned."""
-        return 0.0
 
 
 Circulating = FedSKD | Circulation | Mutual | Cyclic
 Averaging = FedAvg | FedProx
-Algorithm = Annotated[Circulating | Local | Pooled | Averaging | FML | FedProto | Placebo, Field(discriminator="name")]
+Algorithm = Annotated[
+    Circulating | Local | Pooled | Averaging | FML | FedProto | Placebo, Field(discriminator="name")
+]
 BUILT_IN: Mapping[str, Algorithm] = MappingProxyType(
     {
         "fedskd": FedSKD(name="fedskd"),
-        "traveller-first": FedSKD.model_validate({"name": "fedskd", "preset": "traveller-first"}, strict=False),
+        "traveller-first": FedSKD.model_validate(
+            {"name": "fedskd", "preset": "traveller-first"}, strict=False
+        ),
         "circulation": Circulation(name="circulation"),
         "mutual": Mutual(name="mutual"),
         "cyclic": Cyclic(name="cyclic"),

@@ -1,4 +1,6 @@
-"""Algorithms that sum something over the ring after every local session: models, a common model beside the own one, prototypes."""
+"""Algorithms that sum something over the ring after every local session: models, a common model
+beside the own one, prototypes.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,15 @@ from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Pos
 
 
 class FedAvg(Part):
-    """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead of a server."""
+    """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead
+    of a server.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "all_reduce"
     warms_up: ClassVar[bool] = False
     name: Literal["fedavg"]
-    """Mean of the hospitals' models, weighted by their training samples, after every local session."""
+    """Mean of the hospitals' models, weighted by their training samples, after every local
+    session."""
     rounds: Count = 2
     """Local sessions, each followed by one averaging."""
     architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
@@ -26,7 +31,8 @@ class FedAvg(Part):
     def words(self) -> str:
         """Say what happens."""
         return (
-            "Every hospital trains the common model on its own data; after each session all take the mean of what they have, "
+            "Every hospital trains the common model on its own data; after each session all take "
+            "the mean of what they have, "
             "summed over a ring."
         )
 
@@ -53,7 +59,8 @@ class FedProx(Part):
     def words(self) -> str:
         """Say what happens."""
         return (
-            "Every hospital trains the common model on its own data and stays close to it; after each session all take the mean of "
+            "Every hospital trains the common model on its own data and stays close to it; after "
+            "each session all take the mean of "
             "what they have, summed over a ring."
         )
 
@@ -63,7 +70,9 @@ class FedProx(Part):
 
 
 class FML(Part):
-    """Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a small common one that is averaged."""
+    """Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a
+    small common one that is averaged.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "all_reduce"
     warms_up: ClassVar[bool] = True
@@ -74,14 +83,15 @@ class FML(Part):
     architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
     """The architecture of the common model; null: the hospitals' smallest."""
     weight: NonNegative = 1.0
-    """Weight of the Kullback-Leibler divergences beside the cross-entropies, temperature 1, the other side detached; the paper's
-    alpha and beta are both 1 / (1 + weight)."""
+    """Weight of the Kullback-Leibler divergences beside the cross-entropies, temperature 1, the
+    other side detached; the paper's alpha and beta are both 1 / (1 + weight)."""
 
     @property
     def words(self) -> str:
         """Say what happens."""
         return (
-            "At every hospital its own model and a common one train and teach each other by their predictions. Only the common one "
+            "At every hospital its own model and a common one train and teach each other by their "
+            "predictions. Only the common one "
             "is averaged, summed over a ring; own models stay at home until all are tested."
         )
 
@@ -91,7 +101,9 @@ class FML(Part):
 
 
 class FedProto(Part):
-    """Prototypes instead of models (Tan et al. 2022): the mean features of every class, summed over the ring."""
+    """Prototypes instead of models (Tan et al. 2022): the mean features of every class, summed
+    over the ring.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "all_reduce"
     warms_up: ClassVar[bool] = True
@@ -102,13 +114,15 @@ class FedProto(Part):
     weight: NonNegative = 1.0
     """Weight of the mean squared distance of a sample's features to the prototype of its class."""
     features: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Length of a prototype: the channel means of every architecture's deep map are pooled to it."""
+    """Length of a prototype: the channel means of every architecture's deep map are pooled to
+    it."""
 
     @property
     def words(self) -> str:
         """Say what happens."""
         return (
-            "Every hospital trains its own model and draws it to the mean features of every class, which are summed over a ring. "
+            "Every hospital trains its own model and draws it to the mean features of every class, "
+            "which are summed over a ring. "
             "Models stay at home until all are tested."
         )
 

@@ -1,4 +1,6 @@
-"""Equal work for every algorithm: sample-gradients per hospital, in passes of one model over the hospital's training data."""
+"""Equal work for every algorithm: sample-gradients per hospital, in passes of one model over the
+hospital's training data.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def passes(scenario: Scenario) -> float:
 
 
 def at_budget(scenario: Scenario, algorithm: Algorithm, budget: float) -> Planned:
-    """Give a scenario another algorithm, with the number of rounds (at least 1) whose work comes nearest to a budget.
+    """Give a scenario another algorithm, with the number of rounds (at least 1) whose work comes
+    nearest to a budget.
 
     Args:
         scenario: hospitals, data and training.
@@ -35,5 +38,7 @@ def at_budget(scenario: Scenario, algorithm: Algorithm, budget: float) -> Planne
     warm_up = training.warmup_epochs if algorithm.warms_up else 0
     per_round = training.epochs * algorithm.work(len(scenario.members))
     rounds = max(1, round((budget - warm_up) / per_round)) if per_round else algorithm.rounds
-    planned = scenario.model_copy(update={"algorithm": algorithm.model_copy(update={"rounds": rounds})})
+    planned = scenario.model_copy(
+        update={"algorithm": algorithm.model_copy(update={"rounds": rounds})}
+    )
     return Planned(planned, passes(planned))

@@ -1,4 +1,6 @@
-"""What algorithms in which models circulate are made of: distillation by similarity, self-distillation, and the schedule."""
+"""What algorithms in which models circulate are made of: distillation by similarity,
+self-distillation, and the schedule.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,18 @@ CommunicationPattern = Literal["circulation", "all_reduce", "none"]
 """How models move in a round, see `fedskd_sim.topology`."""
 Grid = Annotated[int, Field(ge=1, le=64)]
 Tap = Literal["mid", "deep"]
-"""A map of a model that levels compare: a middle stage's or the last one's, see `fedskd-sim models`."""
+"""A map of a model that levels compare: a middle stage's or the last one's, see `fedskd-sim
+models`."""
 
 
 class Similarity(Part):
-    """Similarity distillation between visitor and resident; each weight 0 switches its level off."""
+    """Similarity distillation between visitor and resident; each weight 0 switches its level
+    off.
+    """
 
     distance: Literal["corr", "mse", "row", "cka"] = "corr"
-    """Distance between two item-by-item similarity matrices; corr = 1 - Pearson correlation off the diagonal."""
+    """Distance between two item-by-item similarity matrices; corr = 1 - Pearson correlation off the
+    diagonal."""
     batch: NonNegative = 0.1
     """Weight of the batch level: patients compared with patients."""
     pixel: NonNegative = 0.1
@@ -33,7 +39,8 @@ class Similarity(Part):
     region_tap: Tap = "deep"
     """The same for the region level."""
     pixel_grid: Grid | None = None
-    """Height and width of the grid both maps of the pixel level are pooled to; null: the coarsest of all hospitals' maps."""
+    """Height and width of the grid both maps of the pixel level are pooled to; null: the coarsest
+    of all hospitals' maps."""
     region_grid: Grid = 4
     """Height and width of the region grid."""
     to_visitor: NonNegative = 1.0
@@ -49,7 +56,9 @@ class Similarity(Part):
         return not (self.batch or self.pixel or self.region)
 
     def with_weights(self, own: SelfDistillation) -> Similarity:
-        """Give what keeps a visitor close to its past: the weights of ``own`` on the same maps, grids and distance."""
+        """Give what keeps a visitor close to its past: the weights of ``own`` on the same maps,
+        grids and distance.
+        """
         weights = {"batch": own.batch, "pixel": own.pixel, "region": own.region}
         return self.model_copy(update={**weights, "to_visitor": 1.0, "to_resident": 1.0})
 
@@ -71,9 +80,12 @@ class Schedule(Part):
     """Who visits whom when."""
 
     mode: Literal["parallel", "sequential"] = "parallel"
-    """parallel: all models travel at once, and a copy stays at home; sequential: one model travels at a time, in ring order, and
-    exists once, so that coming home takes no session and nothing is reconciled. The reference for small federations."""
+    """parallel: all models travel at once, and a copy stays at home; sequential: one model travels
+    at a time, in ring order, and exists once, so that coming home takes no session and nothing is
+    reconciled. The reference for small federations."""
     order: Literal["fixed", "shuffled"] = "fixed"
-    """fixed: the ring is the scenario's order of hospitals; shuffled: every round has an order of its own, drawn from the seed."""
+    """fixed: the ring is the scenario's order of hospitals; shuffled: every round has an order of
+    its own, drawn from the seed."""
     visits: Count | None = None
-    """Visits of a model in a round before it comes home, for large rings; the next round goes on with other hosts. null: all."""
+    """Visits of a model in a round before it comes home, for large rings; the next round goes on
+    with other hosts. null: all."""

@@ -1,4 +1,6 @@
-"""What the hospitals learn from. The top level's ``data`` is the default of every hospital, whose own ``data`` overrides keys."""
+"""What the hospitals learn from. The top level's ``data`` is the default of every hospital,
+whose own ``data`` overrides keys.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,20 @@ from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
 
 Fold = Annotated[int, Field(ge=0, le=4)]
 Pixels = Annotated[int, Field(ge=8, le=512)]
-HAM10000 = "HAM10000 is CC BY-NC 4.0: non-commercial use only (Tschandl, Rosendahl and Kittler 2018)"
+HAM10000 = (
+    "HAM10000 is CC BY-NC 4.0: non-commercial use only (Tschandl, Rosendahl and Kittler 2018)"
+)
 ABIDE = "ABIDE I is CC BY-NC-SA 3.0: non-commercial use only (Di Martino et al. 2014)"
 
 
 class SyntheticSkin(Part):
-    """Images that look like pigmented lesions, made from the scenario's seed; nothing is downloaded or stored."""
+    """Images that look like pigmented lesions, made from the scenario's seed; nothing is
+    downloaded or stored.
+    """
 
     name: Literal["synthetic-skin"]
-    """Draw round blotches whose border, colour and texture depend on the class, under the hospital's own camera."""
+    """Draw round blotches whose border, colour and texture depend on the class, under the
+    hospital's own camera."""
     samples: Annotated[int, Field(ge=10)] = 400
     """Images of this hospital; 60 % train, 20 % validate, 20 % test."""
     image_size: Annotated[int, Field(ge=8, le=512)] = 32
@@ -30,7 +37,8 @@ class SyntheticSkin(Part):
     site_shift: NonNegative = 0.6
     """Strength of this hospital's own colour cast, lighting and blur; 0 makes all cameras alike."""
     label_skew: Share = 0.6
-    """0: all classes equally frequent; 1: class frequencies drawn freely for each hospital (flat Dirichlet)."""
+    """0: all classes equally frequent; 1: class frequencies drawn freely for each hospital (flat
+    Dirichlet)."""
 
 
 class Ham10000(Part):
@@ -54,10 +62,13 @@ class Ham10000(Part):
 
 
 class SyntheticRoi(Part):
-    """Connectivity matrices of brain regions, made from the scenario's seed; nothing is downloaded or stored."""
+    """Connectivity matrices of brain regions, made from the scenario's seed; nothing is
+    downloaded or stored.
+    """
 
     name: Literal["synthetic-roi"]
-    """Networks of regions whose coupling depends on the class, seen through the hospital's own scanner."""
+    """Networks of regions whose coupling depends on the class, seen through the hospital's own
+    scanner."""
     samples: Annotated[int, Field(ge=10)] = 150
     """Subjects of this hospital; 60 % train, 20 % validate, 20 % test."""
     regions: Annotated[int, Field(ge=8, le=512)] = 40
@@ -65,15 +76,19 @@ class SyntheticRoi(Part):
     classes: Annotated[int, Field(ge=2, le=8)] = 2
     """Number of diagnoses; every hospital must have the same."""
     effect: Positive = 0.4
-    """How much the coupling of networks differs between classes, in units of the noise between subjects."""
+    """How much the coupling of networks differs between classes, in units of the noise between
+    subjects."""
     site_shift: NonNegative = 0.6
     """Strength of this hospital's own pattern; 0 makes all scanners alike."""
     label_skew: Share = 0.6
-    """0: all classes equally frequent; 1: class frequencies drawn freely for each hospital (flat Dirichlet)."""
+    """0: all classes equally frequent; 1: class frequencies drawn freely for each hospital (flat
+    Dirichlet)."""
 
 
 class Abide(Part):
-    """ABIDE I connectivity in one ``.npz``: fc_q8, label, site, institution, fold, sub_id (see docs/data.md)."""
+    """ABIDE I connectivity in one ``.npz``: fc_q8, label, site, institution, fold, sub_id (see
+    docs/data.md).
+    """
 
     licence: ClassVar[str] = ABIDE
     name: Literal["abide"]
@@ -93,13 +108,16 @@ class Abide(Part):
 
 
 class Ham10000Images(Part):
-    """HAM10000 as it was released: folders of images and a table that tells their collection (see docs/data.md)."""
+    """HAM10000 as it was released: folders of images and a table that tells their collection
+    (see docs/data.md).
+    """
 
     licence: ClassVar[str] = HAM10000
     name: Literal["ham10000-images"]
     """Four source collections act as four hospitals; the folds are drawn here."""
     file: str = "HAM10000_metadata.csv"
-    """The table inside the folder given by ``--data`` or FEDSKD_DATA; images lie in any folders beside it."""
+    """The table inside the folder given by ``--data`` or FEDSKD_DATA; images lie in any folders
+    beside it."""
     site: str = ""
     """The collection this hospital owns: rosendahl, vidir_modern, vidir_molemax or vienna_dias."""
     partition: Partition | None = None
@@ -115,7 +133,9 @@ class Ham10000Images(Part):
 
 
 class MedMnist(Part):
-    """One of the MedMNIST sets in its ``.npz``, images or volumes, with its own train, validation and test samples."""
+    """One of the MedMNIST sets in its ``.npz``, images or volumes, with its own train,
+    validation and test samples.
+    """
 
     name: Literal["medmnist"]
     """Small images; several hospitals share the file by ``partition``."""
@@ -130,15 +150,19 @@ class MedMnist(Part):
 
 
 class Derm7pt(Part):
-    """Derm7pt as it was released: tables and images of about a thousand cases, with its own train, validation and test cases."""
+    """Derm7pt as it was released: tables and images of about a thousand cases, with its own
+    train, validation and test cases.
+    """
 
     licence: ClassVar[str] = (
-        "Derm7pt has its owners' terms, non-commercial use only (Kawahara, Daneshvar, Argenziano and Hamarneh 2019)"
+        "Derm7pt has its owners' terms, non-commercial use only (Kawahara, Daneshvar, Argenziano "
+        "and Hamarneh 2019)"
     )
     name: Literal["derm7pt"]
     """Five diagnoses; several hospitals share the set by ``partition``."""
     file: str = "release_v0/meta/meta.csv"
-    """The table inside the folder given by ``--data`` or FEDSKD_DATA; the indexes lie beside it, the images in ../images."""
+    """The table inside the folder given by ``--data`` or FEDSKD_DATA; the indexes lie beside it,
+    the images in ../images."""
     view: Literal["derm", "clinic"] = "derm"
     """Dermoscopic or clinical images."""
     partition: Partition | None = None
@@ -150,13 +174,17 @@ class Derm7pt(Part):
 
 
 class AbideRois(Part):
-    """ABIDE I as the Preprocessed Connectomes Project gives it: time series of regions, one file per subject, and a table."""
+    """ABIDE I as the Preprocessed Connectomes Project gives it: time series of regions, one file
+    per subject, and a table.
+    """
 
     licence: ClassVar[str] = ABIDE
     name: Literal["abide-rois"]
-    """Imaging sites, or institutions, act as hospitals; connectivity is computed and folds are drawn here."""
+    """Imaging sites, or institutions, act as hospitals; connectivity is computed and folds are
+    drawn here."""
     file: str = "Phenotypic_V1_0b_preprocessed1.csv"
-    """The table inside the folder given by ``--data`` or FEDSKD_DATA; time series lie in any folders beside it."""
+    """The table inside the folder given by ``--data`` or FEDSKD_DATA; time series lie in any
+    folders beside it."""
     atlas: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")] = "cc200"
     """The atlas in the names of the files, as in ``..._rois_cc200.1D``."""
     by: Literal["site", "institution"] = "site"
@@ -164,7 +192,8 @@ class AbideRois(Part):
     site: str = ""
     """The scanner or institution this hospital owns, for example NYU."""
     missing: Literal["refuse", "skip"] = "refuse"
-    """What to do about subjects of the table whose file is not there: refuse, or leave them out and count them."""
+    """What to do about subjects of the table whose file is not there: refuse, or leave them out and
+    count them."""
     test_fold: Fold = 0
     """Fold used for testing; folds never split a subject."""
     validation_fold: Fold = 1
@@ -181,7 +210,8 @@ class NoData(Part):
 
 
 KINDS = (
-    SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois, SyntheticVolumes, Nifti, NoData,
+    SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois,
+    SyntheticVolumes, Nifti, NoData,
 )  # fmt: skip
 Dataset = Annotated[
     SyntheticSkin
@@ -200,24 +230,35 @@ Dataset = Annotated[
 
 
 def overrides_schema() -> dict[str, Any]:
-    """Write the JSON Schema of a hospital's ``data``: any keys of any kind of data, none of them required."""
+    """Write the JSON Schema of a hospital's ``data``: any keys of any kind of data, none of them
+    required.
+    """
     parts = [_partial(kind.model_json_schema())["properties"] for kind in KINDS]
     names = [part.pop("name")["const"] for part in parts]
     kinds: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
         for key, entry in part.items():
             kinds.setdefault(key, []).append(entry)
-    keys = {"name": {"enum": names, "type": "string"}} | {key: _any_of(entries) for key, entries in kinds.items()}
+    keys = {"name": {"enum": names, "type": "string"}} | {
+        key: _any_of(entries) for key, entries in kinds.items()
+    }
     return {"type": "object", "properties": keys, "additionalProperties": False}
 
 
 def _partial(schema: dict[str, Any]) -> dict[str, Any]:
     """Write out the parts of a part, none of whose keys is required either."""
-    inner = {f"#/$defs/{name}": {**part, "required": []} for name, part in schema.get("$defs", {}).items()}
+    inner = {
+        f"#/$defs/{name}": {**part, "required": []}
+        for name, part in schema.get("$defs", {}).items()
+    }
 
     def written(entry: Any) -> Any:
         if isinstance(entry, dict):
-            return inner[entry["$ref"]] if "$ref" in entry else {key: written(value) for key, value in entry.items()}
+            return (
+                inner[entry["$ref"]]
+                if "$ref" in entry
+                else {key: written(value) for key, value in entry.items()}
+            )
         return [written(one) for one in entry] if isinstance(entry, list) else entry
 
     return {"properties": written(schema["properties"])}
@@ -225,4 +266,8 @@ def _partial(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _any_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Let a key be what any of several kinds of data have under it."""
-    return entries[0] if len(entries) == 1 else {"anyOf": entries, "description": entries[0]["description"]}
+    return (
+        entries[0]
+        if len(entries) == 1
+        else {"anyOf": entries, "description": entries[0]["description"]}
+    )

@@ -37,19 +37,30 @@ class Document:
     places: Mapping[tuple[Key, ...], str] = field(default_factory=dict)
     """Keys that were set from outside the file, and by what."""
     faults: tuple[ScenarioError, ...] = ()
-    """What is wrong with single keys and values; ``data`` has none of them, or null where a value was."""
+    """What is wrong with single keys and values; ``data`` has none of them, or null where a value
+    was."""
 
     def written(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
-        """Give the key as it stands in the file: a hospital may have inherited it from the top level's ``data``."""
+        """Give the key as it stands in the file: a hospital may have inherited it from the top
+        level's ``data``.
+        """
         match key:
-            case ("hospitals", _, "data", *rest) if rest and key not in self.lines and ("data", *rest) in self.lines:
+            case ("hospitals", _, "data", *rest) if (
+                rest and key not in self.lines and ("data", *rest) in self.lines
+            ):
                 return ("data", *rest)
-            case ("hospitals", index, "data", "file") if key not in self.lines and ("data", "name") in self.lines:
-                return key if ("hospitals", index, "data", "name") in self.lines else ("data", "file")
+            case ("hospitals", index, "data", "file") if (
+                key not in self.lines and ("data", "name") in self.lines
+            ):
+                return (
+                    key if ("hospitals", index, "data", "name") in self.lines else ("data", "file")
+                )
         return key
 
     def locate(self, key: tuple[Key, ...]) -> Where:
-        """Find the line of a key; for one that is not in the file, the line of what should hold it."""
+        """Find the line of a key; for one that is not in the file, the line of what should hold
+        it.
+        """
         written = self.written(key)
         for size in range(len(written), 0, -1):
             if written[:size] in self.places:
@@ -65,7 +76,8 @@ def read(path: Path) -> Document:
     """Read a YAML 1.2 file safely.
 
     Raises:
-        ScenarioSyntaxError: unreadable, not YAML, not a mapping, tabs, looping or exploding anchors.
+        ScenarioSyntaxError: unreadable, not YAML, not a mapping, tabs, looping or exploding
+            anchors.
 
     """
     try:
@@ -74,12 +86,18 @@ def read(path: Path) -> Document:
         text = raw.decode("utf-8")
     except OSError as error:
         raise ScenarioSyntaxError(
-            f"cannot read the scenario: {error.strerror}", fix="give the path of a YAML file", where=Where(str(path))
+            f"cannot read the scenario: {error.strerror}",
+            fix="give the path of a YAML file",
+            where=Where(str(path)),
         ) from error
     except UnicodeDecodeError as error:
-        raise ScenarioSyntaxError("not a text file in UTF-8", fix="save it as UTF-8", where=Where(str(path))) from error
+        raise ScenarioSyntaxError(
+            "not a text file in UTF-8", fix="save it as UTF-8", where=Where(str(path))
+        ) from error
     if len(raw) > LARGEST_FILE:
-        raise ScenarioSyntaxError("larger than 256 KiB", fix="a scenario is a short file", where=Where(str(path)))
+        raise ScenarioSyntaxError(
+            "larger than 256 KiB", fix="a scenario is a short file", where=Where(str(path))
+        )
     return parse(str(path), text)
 
 
@@ -96,7 +114,9 @@ def shortened(text: str) -> str:
 
 
 class _Shallow(Scanner):
-    """Refuses deep brackets when they are read: of a thousand open ones, each looks for a key behind all that follow."""
+    """Refuses deep brackets when they are read: of a thousand open ones, each looks for a key
+    behind all that follow.
+    """
 
     def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: N803 - the name it overrides
         """Note an opening bracket; raises ScannerError beyond the last level."""
@@ -113,21 +133,38 @@ def _compose(path: Path, text: str) -> Node:
         raise _explained(error, path, text) from error
     except ReaderError as error:
         where = Where(str(path), text.count("\n", 0, error.position) + 1)
-        found = f"U+{error.character:04X}" if isinstance(error.character, int) else repr(error.character)
-        raise ScenarioSyntaxError(f"not YAML: the character {found}", fix="remove it", where=where) from error
+        found = (
+            f"U+{error.character:04X}"
+            if isinstance(error.character, int)
+            else repr(error.character)
+        )
+        raise ScenarioSyntaxError(
+            f"not YAML: the character {found}", fix="remove it", where=where
+        ) from error
     except RecursionError as error:
-        raise ScenarioSyntaxError(TOO_DEEP, fix="a scenario needs five levels at most", where=Where(str(path), 1)) from error
+        raise ScenarioSyntaxError(
+            TOO_DEEP, fix="a scenario needs five levels at most", where=Where(str(path), 1)
+        ) from error
     except (YAMLError, ValueError) as error:
-        raise ScenarioSyntaxError(f"not YAML: {error}", fix="correct the YAML", where=Where(str(path), 1)) from error
+        raise ScenarioSyntaxError(
+            f"not YAML: {error}", fix="correct the YAML", where=Where(str(path), 1)
+        ) from error
     if not isinstance(root, MappingNode):
-        found = "nothing" if root is None or root.value in ("", "~", "null") else "a list" if root.id == "sequence" else "a text"
+        found = (
+            "nothing"
+            if root is None or root.value in ("", "~", "null")
+            else "a list"
+            if root.id == "sequence"
+            else "a text"
+        )
         problem = f"a scenario is a mapping of keys to values, this file holds {found}"
         raise ScenarioSyntaxError(problem, fix="begin with 'name: ...'", where=Where(str(path), 1))
     return root
 
 
 def check_extent(file: str, text: str) -> None:
-    """Refuse what is nested too deeply, or has too many values once its anchors are written out, before any of it is built.
+    """Refuse what is nested too deeply, or has too many values once its anchors are written out,
+    before any of it is built.
 
     Raises:
         ScenarioSyntaxError: it is such a text.
@@ -150,7 +187,9 @@ def check_extent(file: str, text: str) -> None:
             open_.append((event.anchor, total - 1))
         line = event.start_mark.line + 1
         if len(open_) > MOST_LEVELS + 1:
-            raise ScenarioSyntaxError(TOO_DEEP, fix="a scenario needs five levels at most", where=Where(file, line))
+            raise ScenarioSyntaxError(
+                TOO_DEEP, fix="a scenario needs five levels at most", where=Where(file, line)
+            )
         if total > MOST_NODES:
             text = f"too many values (over {MOST_NODES}): anchors may expand"
             raise ScenarioSyntaxError(text, fix="write the values out", where=Where(file, line))
@@ -160,20 +199,35 @@ def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxE
     """Say what the parser met in words, at the line where a person has to look."""
     mark, begin = error.problem_mark or error.context_mark, error.context_mark
     line = mark.line + 1 if mark else 1
-    problem, fix = f"not YAML: {error.problem}", "correct the YAML here: look at the indentation, and quote text that holds ': '"
+    problem, fix = (
+        f"not YAML: {error.problem}",
+        "correct the YAML here: look at the indentation, and quote text that holds ': '",
+    )
     last, opened = line, begin is not None and begin.line + 1 < line
     if error.problem == TOO_DEEP:
         problem, fix = TOO_DEEP, "a scenario needs five levels at most"
     elif r"\t" in str(error.problem):
-        problem, fix = "not YAML: a tab where only spaces may stand", "indent with spaces, YAML forbids tabs there"
+        problem, fix = (
+            "not YAML: a tab where only spaces may stand",
+            "indent with spaces, YAML forbids tabs there",
+        )
     elif "another document" in str(error.problem):
-        problem, fix = "a second document begins here", "one file is one scenario: remove '---' and what follows it"
+        problem, fix = (
+            "a second document begins here",
+            "one file is one scenario: remove '---' and what follows it",
+        )
     elif begin and opened and "simple key" in str(error.context):
         line = begin.line + 1
-        problem, fix = f"not YAML: {shortened(text.splitlines()[begin.line].strip())!r} has no ':'", "write 'key: value'"
+        problem, fix = (
+            f"not YAML: {shortened(text.splitlines()[begin.line].strip())!r} has no ':'",
+            "write 'key: value'",
+        )
     elif begin and opened and ("flow" in str(error.context) or "quoted" in str(error.context)):
         line = begin.line + 1
-        problem, fix = f"not YAML: a bracket or quote that opens here is not closed before line {last}", "close it"
+        problem, fix = (
+            f"not YAML: a bracket or quote that opens here is not closed before line {last}",
+            "close it",
+        )
     elif "undefined alias" in str(error.problem):
         fix = "define it before with '&', or quote a text that begins with '*'"
     return ScenarioSyntaxError(problem, fix=fix, where=Where(str(path), line))
@@ -181,7 +235,9 @@ def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxE
 
 @dataclass
 class _Builder:
-    """Turn YAML nodes into data while noting lines and faults; refuses anchors that loop or explode."""
+    """Turn YAML nodes into data while noting lines and faults; refuses anchors that loop or
+    explode.
+    """
 
     file: str
     lines: dict[tuple[Key, ...], int]
@@ -195,14 +251,21 @@ class _Builder:
         self.nodes += 1
         if id(node) in self.open or self.nodes > MOST_NODES:
             problem = (
-                "an anchor contains itself" if id(node) in self.open else f"too many values (over {MOST_NODES}): anchors may expand"
+                "an anchor contains itself"
+                if id(node) in self.open
+                else f"too many values (over {MOST_NODES}): anchors may expand"
             )
             raise self._refused(problem, "write the values out", path, line)
         if len(path) > MOST_LEVELS:
             raise self._refused(TOO_DEEP, "a scenario needs five levels at most", path[:3], line)
         if str(node.tag).removeprefix(YAMLS_OWN) not in KNOWN_TAGS:
             tag = str(node.tag).replace(YAMLS_OWN, "!!")
-            self._note(f"the tag {tag} has no meaning here", "remove it; quote a text that begins with '!'", path, line)
+            self._note(
+                f"the tag {tag} has no meaning here",
+                "remove it; quote a text that begins with '!'",
+                path,
+                line,
+            )
             return None
         if isinstance(node, ScalarNode):
             return self._scalar(node, path, line)
@@ -219,13 +282,21 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
-                self._note("a list or a mapping stands where a key should", "write 'key: value'", path, line)
+                self._note(
+                    "a list or a mapping stands where a key should",
+                    "write 'key: value'",
+                    path,
+                    line,
+                )
                 continue
             key = self._text(key_node, path, line)
             if key is None:
                 continue
             if key == "<<" or key in seen:
-                twice = f"key {key!r} stands twice, first in line {seen.get(key)}", "keep one of the two"
+                twice = (
+                    f"key {key!r} stands twice, first in line {seen.get(key)}",
+                    "keep one of the two",
+                )
                 merged = "merge keys are not part of YAML 1.2", "write the keys out"
                 self._note(*(merged if key == "<<" else twice), (*path, key), line)
                 continue
@@ -240,19 +311,33 @@ class _Builder:
         try:
             return YAML(typ="safe", pure=True).load(node.value)
         except (YAMLError, ValueError):
-            self._note(f"{shortened(node.value)!r} cannot be read as {kind}", "quote it if it is text", path, line)
+            self._note(
+                f"{shortened(node.value)!r} cannot be read as {kind}",
+                "quote it if it is text",
+                path,
+                line,
+            )
         return None
 
     def _text(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> str | None:
-        """Give a text; two escapes of which each is half of a character (as in JSON) are that character."""
+        """Give a text; two escapes of which each is half of a character (as in JSON) are that
+        character.
+        """
         try:
             return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
-            self._note("a text has half of a character (\\ud800 to \\udfff)", "write the character", path, line)
+            self._note(
+                "a text has half of a character (\\ud800 to \\udfff)",
+                "write the character",
+                path,
+                line,
+            )
         return None
 
     def _note(self, problem: str, fix: str, path: tuple[Key, ...], line: int) -> None:
         self.faults.append(self._refused(problem, fix, path, line))
 
-    def _refused(self, problem: str, fix: str, path: tuple[Key, ...], line: int) -> ScenarioSyntaxError:
+    def _refused(
+        self, problem: str, fix: str, path: tuple[Key, ...], line: int
+    ) -> ScenarioSyntaxError:
         return ScenarioSyntaxError(problem, fix=fix, key=path, where=Where(self.file, line))

@@ -1,4 +1,6 @@
-"""Changes of a scenario from outside its file, as ``launch --set training.epochs=3`` makes them: in its text, comments kept."""
+"""Changes of a scenario from outside its file, as ``launch --set training.epochs=3`` makes them:
+in its text, comments kept.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,25 @@ WIDEST = 1 << 16
 
 
 def edited(document: Document, changes: Iterable[str]) -> Document:
-    """Change a document's values and give the document of the new text; what is wrong with a new value is placed at its change.
+    """Change a document's values and give the document of the new text; what is wrong with a new
+    value is placed at its change.
 
     Args:
         document: the scenario as it was read.
-        changes: texts such as ``training.epochs=3``: keys with dots between them, and the new value in YAML. Hospitals are
-            named, as in ``hospitals.aachen.device=cuda``, or counted from 0.
+        changes: texts such as ``training.epochs=3``: keys with dots between them, and the new value
+            in YAML. Hospitals are named, as in ``hospitals.aachen.device=cuda``, or counted from 0.
 
-    A change that says no key and value, leads through what is no mapping or is meant in several places is a fault of the document.
+    A change that says no key and value, leads through what is no mapping or is meant in several
+    places is a fault of the document.
 
     Raises:
         ScenarioSyntaxError: the new text is too long or nested too deeply.
 
     """
     changes = [*changes]
-    if not changes or document.faults:  # of a file with two values for one key nobody knows which one a change replaces
+    if (
+        not changes or document.faults
+    ):  # of a file with two values for one key nobody knows which one a change replaces
         return document
     form = _form()
     root = form.load(document.text)
@@ -50,7 +56,12 @@ def edited(document: Document, changes: Iterable[str]) -> Document:
     stream = io.StringIO()
     form.dump(root, stream)
     found = parse(document.file, stream.getvalue())
-    result = replace(found, lines={**found.lines, **document.lines}, places=places, faults=(*found.faults, *faults))
+    result = replace(
+        found,
+        lines={**found.lines, **document.lines},
+        places=places,
+        faults=(*found.faults, *faults),
+    )
     for fault in found.faults:
         fault.where = result.locate(fault.key)
     return result
@@ -61,7 +72,11 @@ def _changed(form: YAML, root: Any, change: str) -> tuple[Key, ...]:
     written, equals, value = change.partition("=")
     if not equals or not all(written.split(".")):
         text = f"{change!r} names no key and value"
-        raise InvalidValue(text, fix="write --set KEY=VALUE, as in --set training.epochs=3", where=Where(f"--set {change}"))
+        raise InvalidValue(
+            text,
+            fix="write --set KEY=VALUE, as in --set training.epochs=3",
+            where=Where(f"--set {change}"),
+        )
     return _put(root, written.split("."), _value(form, value, _word(change)), _word(change))
 
 
@@ -82,11 +97,15 @@ def _value(form: YAML, text: str, word: str) -> Any:
         return form.load(text)
     except (YAMLError, ValueError) as error:
         what = TOO_DEEP if getattr(error, "problem", "") == TOO_DEEP else "not YAML"
-        raise InvalidValue(f"{shortened(text)!r} is {what}", fix="quote it if it is text", where=Where(word)) from error
+        raise InvalidValue(
+            f"{shortened(text)!r} is {what}", fix="quote it if it is text", where=Where(word)
+        ) from error
 
 
 def _put(root: Any, steps: list[str], value: Any, word: str) -> tuple[Key, ...]:
-    """Put a value where the steps lead to, making mappings that are not there; gives the keys of its place."""
+    """Put a value where the steps lead to, making mappings that are not there; gives the keys of
+    its place.
+    """
     node, path = root, tuple[Key, ...]()
     for step in steps[:-1]:
         key = _key(node, step, word)
@@ -94,7 +113,10 @@ def _put(root: Any, steps: list[str], value: Any, word: str) -> tuple[Key, ...]:
             node[key] = CommentedMap()
         node, path = node[key], (*path, key)
         if getattr(node, "anchor", None) is not None and node.anchor.value:
-            text = f"{'.'.join(map(str, path))} is the anchor &{node.anchor.value}, which is meant in several places"
+            text = (
+                f"{'.'.join(map(str, path))} is the anchor &{node.anchor.value}, which is meant in "
+                "several places"
+            )
             raise InvalidValue(text, fix="change the file", where=Where(word))
     key = _key(node, steps[-1], word)
     node[key] = value
@@ -102,15 +124,27 @@ def _put(root: Any, steps: list[str], value: Any, word: str) -> tuple[Key, ...]:
 
 
 def _key(node: Any, step: str, word: str) -> Key:
-    """Give the key of a step within a mapping, or within a list the place that is counted or named."""
+    """Give the key of a step within a mapping, or within a list the place that is counted or
+    named.
+    """
     if isinstance(node, CommentedMap):
         return step
     if not isinstance(node, CommentedSeq):
         text = f"{step!r} cannot be set in {node!r}, which is no mapping"
-        raise InvalidValue(text, fix="set what stands before it to a mapping, as in --set data='{name: none}'", where=Where(word))
+        raise InvalidValue(
+            text,
+            fix="set what stands before it to a mapping, as in --set data='{name: none}'",
+            where=Where(word),
+        )
     names = [item.get("name") if isinstance(item, CommentedMap) else None for item in node]
-    places: dict[str, int] = {str(name): place for place, name in enumerate(names) if name is not None}
+    places: dict[str, int] = {
+        str(name): place for place, name in enumerate(names) if name is not None
+    }
     place = places.get(step, int(step) if step.isdecimal() and int(step) < len(node) else None)
     if place is None:
-        raise UnknownKey(f"there is no {step!r} in this list", fix=f"name one of {', '.join(places)}", where=Where(word))
+        raise UnknownKey(
+            f"there is no {step!r} in this list",
+            fix=f"name one of {', '.join(places)}",
+            where=Where(word),
+        )
     return place

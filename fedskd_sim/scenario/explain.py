@@ -1,4 +1,6 @@
-"""The schema's complaints in words for people: which key of the file, what it holds, what to write instead."""
+"""The schema's complaints in words for people: which key of the file, what it holds, what to
+write instead.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +47,23 @@ WANTED = {
 
 
 def translated(document: Document, error: ValidationError) -> list[FedskdError]:
-    """Turn pydantic's errors into ours; what hospitals inherit is reported once, where it stands, and so is a misspelt key."""
+    """Turn pydantic's errors into ours; what hospitals inherit is reported once, where it
+    stands, and so is a misspelt key.
+    """
     problems: list[Any] = list(error.errors(include_url=False))
     own = [problem for problem in problems if not _inherited(document, problem["loc"])]
     found = [_one(document, problem) for problem in own or problems]
-    meant = {guess for error in found if isinstance(error, UnknownKey) for guess in _meant(error.key, document)}
-    missing = {id(error) for error, problem in zip(found, own or problems, strict=True) if problem["type"] == "missing"}
+    meant = {
+        guess
+        for error in found
+        if isinstance(error, UnknownKey)
+        for guess in _meant(error.key, document)
+    }
+    missing = {
+        id(error)
+        for error, problem in zip(found, own or problems, strict=True)
+        if problem["type"] == "missing"
+    }
     return [error for error in found if not (id(error) in missing and error.key in meant)]
 
 
@@ -66,23 +79,44 @@ def _one(document: Document, problem: Any) -> FedskdError:
         case "extra_forbidden":
             known = _fields(key[:-1], document)
             now = KEYS.get(str(key[-1]))
-            fix = f"it is called {now} now" if now in known else nearest(str(key[-1]), known, "remove it")
+            fix = (
+                f"it is called {now} now"
+                if now in known
+                else nearest(str(key[-1]), known, "remove it")
+            )
             fix += f"; known here: {', '.join(known)}" if known else ""
             if key[-2:-1] == ("architecture",):
                 fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
             if key[:1] == ("algorithm",) and key[-1] in Training.model_fields:
-                fix = f"write it under training: {{{key[-1]}: ...}}, which is the same for every algorithm"
+                fix = (
+                    f"write it under training: {{{key[-1]}: ...}}, which is the same for every "
+                    "algorithm"
+                )
             return UnknownKey(f"unknown key (value {_shown(value)})", key=key, fix=fix)
         case "missing":
-            return InvalidValue("this key is missing", key=key, fix=f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}")
+            return InvalidValue(
+                "this key is missing",
+                key=key,
+                fix=f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}",
+            )
         case "union_tag_invalid":
             choices = _quoted(problem["ctx"]["expected_tags"])
             fix = _chosen(value.get("name"), choices)
-            return InvalidValue(f"there is no {key[-1]} {_shown(value.get('name'))}", key=(*key, "name"), fix=fix)
+            return InvalidValue(
+                f"there is no {key[-1]} {_shown(value.get('name'))}", key=(*key, "name"), fix=fix
+            )
         case "union_tag_not_found":
-            return InvalidValue("it does not say which one", key=key, fix=f"add 'name: ...' here{_how(key[-1], ': it is ')}")
+            return InvalidValue(
+                "it does not say which one",
+                key=key,
+                fix=f"add 'name: ...' here{_how(key[-1], ': it is ')}",
+            )
         case kind:
-            text = "null (nothing) cannot be used" if value is None else f"{_shown(value)} cannot be used"
+            text = (
+                "null (nothing) cannot be used"
+                if value is None
+                else f"{_shown(value)} cannot be used"
+            )
             optional = value is None and isinstance(key[-1], str) and key[-1] not in REQUIRED
             fix = _fix(kind, problem, key, document) + (", or remove the key" if optional else "")
             return InvalidValue(text, key=key, fix=fix)
@@ -100,7 +134,11 @@ def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> s
     if kind in STRUCTURES:
         return _structure(value, key, document)
     wanted = "give " + WANTED[kind].format(**limits) if kind in WANTED else str(problem["msg"])
-    if kind in ("int_type", "float_type") and re.fullmatch(NUMBER, str(value)) and isinstance(value, str):
+    if (
+        kind in ("int_type", "float_type")
+        and re.fullmatch(NUMBER, str(value))
+        and isinstance(value, str)
+    ):
         wanted += ": remove the quotes"
     elif kind == "int_type" and isinstance(value, float) and value.is_integer():
         wanted += f": write {value:.0f}"
@@ -139,14 +177,21 @@ def _chosen(value: Any, known: Sequence[str]) -> str:
     """Suggest the nearest of a few words, or the one that a word has become, and list them all."""
     if isinstance(value, str) and VALUES.get(value) in known:
         return f"it is called {VALUES[value]} now; choose one of {', '.join(known)}"
-    return (nearest(value, known, "") + " " if isinstance(value, str) else "").lstrip() + f"choose one of {', '.join(known)}"
+    return (
+        nearest(value, known, "") + " " if isinstance(value, str) else ""
+    ).lstrip() + f"choose one of {', '.join(known)}"
 
 
 def _inherited(document: Document, loc: tuple[Key, ...]) -> bool:
-    """Tell whether a problem of a hospital's data stands in the top level's data, where it is reported already."""
+    """Tell whether a problem of a hospital's data stands in the top level's data, where it is
+    reported already.
+    """
     match loc:
         case ("hospitals", int(index), "data", _, *rest) if rest:
-            return ("hospitals", index, "data", *rest) not in document.lines and ("data", rest[0]) in document.lines
+            return ("hospitals", index, "data", *rest) not in document.lines and (
+                "data",
+                rest[0],
+            ) in document.lines
         case ("hospitals", int(index), "data"):
             own = document.data["hospitals"][index].get("data", {})
             return isinstance(own, dict) and "name" not in own and "data" in document.data
@@ -154,7 +199,9 @@ def _inherited(document: Document, loc: tuple[Key, ...]) -> bool:
 
 
 def _known_keys(document: Document, loc: tuple[Key, ...]) -> tuple[Key, ...]:
-    """Drop the names of union members, which pydantic puts into locations and which are not in the file."""
+    """Drop the names of union members, which pydantic puts into locations and which are not in
+    the file.
+    """
     key: tuple[Key, ...] = ()
     for index, part in enumerate(loc):
         member = part in CHOICES and (*key, part) not in document.lines
@@ -171,7 +218,9 @@ def _fields(path: tuple[Key, ...], document: Document) -> list[str]:
         data = _inside(data, step)
         if isinstance(step, str) and isinstance(part, type) and issubclass(part, BaseModel):
             fields = {field.alias or name: field for name, field in part.model_fields.items()}
-            part = _choose(fields[step].annotation, _name(data, document)) if step in fields else None
+            part = (
+                _choose(fields[step].annotation, _name(data, document)) if step in fields else None
+            )
     if not (isinstance(part, type) and issubclass(part, BaseModel)):
         return []
     return [field.alias or name for name, field in part.model_fields.items()]
@@ -198,9 +247,13 @@ def _name(data: Any, document: Document) -> Any:
 
 
 def _choose(annotation: Any, name: Any) -> Any:
-    """Pick the schema class behind an annotation: the class itself, a tuple's item, or the union member called ``name``."""
+    """Pick the schema class behind an annotation: the class itself, a tuple's item, or the union
+    member called ``name``.
+    """
     members = [annotation, *getattr(annotation, "__args__", ())]
-    classes = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
+    classes = [
+        member for member in members if isinstance(member, type) and issubclass(member, BaseModel)
+    ]
     for candidate in classes:
         field = candidate.model_fields.get("name")
         if len(classes) == 1 or (field and name in getattr(field.annotation, "__args__", ())):

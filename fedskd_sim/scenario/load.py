@@ -18,12 +18,12 @@ from fedskd_sim.errors import (
     TooFewHospitals,
     UnknownKey,
 )
-from fedskd_sim.scenario.algorithms import Placebo
 from fedskd_sim.scenario.datasets import NoData
 from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import edited
 from fedskd_sim.scenario.explain import nearest, translated
 from fedskd_sim.scenario.partition import contradictions
+from fedskd_sim.scenario.references import Placebo
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.sound import Sound, sound
 from fedskd_sim.scenario.volumes import spaces_differ
@@ -41,13 +41,18 @@ class Loaded:
     def placed(self, error: FedskdError) -> FedskdError:
         """Give an error that names a scenario key the file and line of that key."""
         if error.where is None and error.key:
-            error.where, error.key = self.document.locate(error.key), self.document.written(error.key)
+            error.where, error.key = (
+                self.document.locate(error.key),
+                self.document.written(error.key),
+            )
         return error
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A scenario's file and everything that is wrong with it, as far as neither models nor data are needed to know it."""
+    """A scenario's file and everything that is wrong with it, as far as neither models nor data
+    are needed to know it.
+    """
 
     document: Document
     rest: Sound | None
@@ -72,7 +77,8 @@ def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
 
     Args:
         path: the file.
-        changes: what to change before it is checked, such as ``training.epochs=3`` (`fedskd_sim.scenario.edit`).
+        changes: what to change before it is checked, such as ``training.epochs=3``
+            (`fedskd_sim.scenario.edit`).
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
@@ -89,18 +95,26 @@ def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
 
     """
     document = edited(read(path), changes)
-    values, faults = _filled_in(document.data), {fault.key for fault in document.faults if fault.key}
+    values, faults = (
+        _filled_in(document.data),
+        {fault.key for fault in document.faults if fault.key},
+    )
     problems: list[FedskdError] = [*document.faults]
     try:
         rest: Sound | None = Sound(Scenario.model_validate_json(json.dumps(values)))
     except ValidationError as error:
         rest = sound(values, faults)
-        problems += [found for found in translated(document, error) if not any(found.key[: len(key)] == key for key in faults)]
+        problems += [
+            found
+            for found in translated(document, error)
+            if not any(found.key[: len(key)] == key for key in faults)
+        ]
     return Examined(document, rest, (*problems, *(_contradictions(rest, document) if rest else ())))
 
 
 def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
-    """Raise the problem that stands first in the file, with the others attached; do nothing if there is none.
+    """Raise the problem that stands first in the file, with the others attached; do nothing if
+    there is none.
 
     Raises:
         FedskdError: if there is any problem.
@@ -110,9 +124,13 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
     for problem in problems:
         if problem.where is None:
             problem.where, problem.key = document.locate(problem.key), document.written(problem.key)
-        known = not isinstance(problem, UnknownKey)  # a misspelt key first: it may be why another is missing
+        known = not isinstance(
+            problem, UnknownKey
+        )  # a misspelt key first: it may be why another is missing
         form = not isinstance(problem, ScenarioSyntaxError)  # and before all what is no good YAML
-        found.setdefault((form, problem.where.line or 0, known, str(problem.key), problem.message), problem)
+        found.setdefault(
+            (form, problem.where.line or 0, known, str(problem.key), problem.message), problem
+        )
     ordered = [found[place] for place in sorted(found)]
     if ordered:
         ordered[0].others = tuple(ordered[1:])
@@ -131,14 +149,24 @@ def _filled(hospital: Any, shared: Any) -> Any:
     if not isinstance(hospital, dict):
         return hospital
     own = hospital.get("data", {})
-    same = isinstance(own, dict) and isinstance(shared, dict) and own.get("name", shared.get("name")) == shared.get("name")
+    same = (
+        isinstance(own, dict)
+        and isinstance(shared, dict)
+        and own.get("name", shared.get("name")) == shared.get("name")
+    )
     return {**hospital, "data": _merged(shared, own) if same else own}
 
 
 def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Put a hospital's keys over the shared ones; a partition is merged key by key, so that a hospital need only name its part."""
+    """Put a hospital's keys over the shared ones; a partition is merged key by key, so that a
+    hospital need only name its part.
+    """
     cuts = shared.get("partition"), own.get("partition")
-    inner = {"partition": {**cuts[0], **cuts[1]}} if isinstance(cuts[0], dict) and isinstance(cuts[1], dict) else {}
+    inner = (
+        {"partition": {**cuts[0], **cuts[1]}}
+        if isinstance(cuts[0], dict) and isinstance(cuts[1], dict)
+        else {}
+    )
     return {**shared, **own, **inner}
 
 
@@ -147,16 +175,30 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
     scenario = rest.scenario
     yield from _names(rest, document)
     if len(scenario.members) < 2 and ("hospitals",) not in rest.left_out:  # noqa: PLR2004 - a ring is at least two
-        message = f"only one hospital that trains, {scenario.members[0]!r}" if scenario.members else "no hospitals that train"
-        yield TooFewHospitals(message, key=("hospitals",), fix="a ring needs at least two hospitals: add one")
+        message = (
+            f"only one hospital that trains, {scenario.members[0]!r}"
+            if scenario.members
+            else "no hospitals that train"
+        )
+        yield TooFewHospitals(
+            message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
+        )
     algorithm = scenario.algorithm
     if isinstance(algorithm, Placebo) and not rest.lacks("algorithm", "culprit"):
         yield from _culprit(algorithm, scenario, document)
-    if scenario.network.plaintext and scenario.network.transport != "tcp" and not rest.lacks("network", "transport"):
+    if (
+        scenario.network.plaintext
+        and scenario.network.transport != "tcp"
+        and not rest.lacks("network", "transport")
+    ):
         message = "true has no meaning with transport ipc"
-        yield InvalidValue(message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'")
+        yield InvalidValue(
+            message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'"
+        )
     known = [
-        hospital.model_copy(update={"data": NoData()}) if rest.lacks("hospitals", index, "data") else hospital
+        hospital.model_copy(update={"data": NoData()})
+        if rest.lacks("hospitals", index, "data")
+        else hospital
         for index, hospital in enumerate(scenario.hospitals)
     ]
     yield from contradictions([(hospital.name, hospital.data) for hospital in known])
@@ -164,7 +206,9 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
     for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
         if base and base + len(scenario.hospitals) > LAST_PORT:
             message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"
-            yield InvalidValue(message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones")
+            yield InvalidValue(
+                message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones"
+            )
 
 
 def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
@@ -175,18 +219,35 @@ def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
             continue
         first = before.setdefault(name, index)
         if index != first:
-            message = f"{name!r} is already the name of the hospital in line {document.locate(('hospitals', first)).line}"
-            yield DuplicateHospital(message, key=("hospitals", index, "name"), fix="give every hospital its own name")
+            message = (
+                f"{name!r} is already the name of the hospital in line "
+                f"{document.locate(('hospitals', first)).line}"
+            )
+            yield DuplicateHospital(
+                message, key=("hospitals", index, "name"), fix="give every hospital its own name"
+            )
         if name == "controller":
-            yield InvalidValue("'controller' is reserved", key=("hospitals", index, "name"), fix="choose another name")
+            yield InvalidValue(
+                "'controller' is reserved",
+                key=("hospitals", index, "name"),
+                fix="choose another name",
+            )
 
 
 def _culprit(algorithm: Placebo, scenario: Scenario, document: Document) -> Iterator[FedskdError]:
-    """Check that who misbehaves is a hospital; one whose own entry is wrong counts by the name that it has in the file."""
+    """Check that who misbehaves is a hospital; one whose own entry is wrong counts by the name
+    that it has in the file.
+    """
     listed = document.data.get("hospitals") or []
-    names = [str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry] or list(scenario.names)
+    names = [
+        str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry
+    ] or list(scenario.names)
     if algorithm.behaviour != "ok" and algorithm.culprit not in names:
-        given = f"{algorithm.culprit!r} is not a hospital of this scenario" if algorithm.culprit else "this key is missing"
+        given = (
+            f"{algorithm.culprit!r} is not a hospital of this scenario"
+            if algorithm.culprit
+            else "this key is missing"
+        )
         message = given + f", and behaviour {algorithm.behaviour!r} needs one"
         fix = nearest(algorithm.culprit, names, f"choose one of {', '.join(names)}")
         yield InvalidValue(message, key=("algorithm", "culprit"), fix=fix)

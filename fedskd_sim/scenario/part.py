@@ -10,7 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 class Part(BaseModel):
     """One mapping of the scenario file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -29,5 +31,10 @@ class Architecture(Part):
 
 
 def with_a_name(shown: Any) -> BeforeValidator:
-    """Let a bare name stand for a mapping with that name; ``shown`` is what the JSON Schema says."""
-    return BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value, json_schema_input_type=shown)
+    """Let a bare name stand for a mapping with that name; ``shown`` is what the JSON Schema
+    says.
+    """
+    return BeforeValidator(
+        lambda value: {"name": value} if isinstance(value, str) else value,
+        json_schema_input_type=shown,
+    )

@@ -1,4 +1,6 @@
-"""One data set cut into parts for several hospitals, and what they may not contradict each other about."""
+"""One data set cut into parts for several hospitals, and what they may not contradict each other
+about.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,13 @@ from fedskd_sim.scenario.part import Count, Part
 
 
 class Partition(Part):
-    """A data set cut among hospitals: they share all keys but ``part``, so that together they have every sample once."""
+    """A data set cut among hospitals: they share all keys but ``part``, so that together they
+    have every sample once.
+    """
 
     by: Literal["dirichlet", "quantity"] = "dirichlet"
-    """dirichlet: the shares of every class are drawn anew, so class frequencies differ; quantity: only the sizes differ."""
+    """dirichlet: the shares of every class are drawn anew, so class frequencies differ; quantity:
+    only the sizes differ."""
     parts: Annotated[int, Field(ge=2, le=1000)]
     """Into how many parts the data set is cut; a part that no hospital has is not used."""
     part: Annotated[int, Field(ge=0)] | None = None
@@ -23,7 +28,8 @@ class Partition(Part):
     alpha: Annotated[float, Field(ge=0.001, le=1e6)] = 0.5
     """Concentration of the Dirichlet distribution: 0.1 is very uneven, 100 nearly even."""
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
-    """Decides the cut; it does not depend on the scenario's seed, so that repeated runs have the same hospitals."""
+    """Decides the cut; it does not depend on the scenario's seed, so that repeated runs have the
+    same hospitals."""
     least: Count = 10
     """A part with fewer training samples is an error."""
 
@@ -32,7 +38,8 @@ def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue
     """Find parts that are missing, impossible or owned twice.
 
     Args:
-        datasets: names of the hospitals and their data; only data that can be partitioned are looked at.
+        datasets: names of the hospitals and their data; only data that can be partitioned are
+            looked at.
 
     Yields:
         Errors with the scenario key they belong to.
@@ -56,17 +63,25 @@ def _alone(data: Any, key: tuple[Key, ...]) -> Iterator[InvalidValue]:
         return
     last = own.parts - 1
     if getattr(data, "site", ""):
-        text = f"site {data.site!r} and a partition cannot both say which samples are this hospital's"
+        text = (
+            f"site {data.site!r} and a partition cannot both say which samples are this hospital's"
+        )
         yield InvalidValue(text, key=(*key, "site"), fix="leave out one of them")
     elif own.part is None:
         text = "it does not say which part is this hospital's"
-        yield InvalidValue(text, key=(*key, "partition"), fix=f"add 'data: {{partition: {{part: ...}}}}', from 0 to {last}")
+        yield InvalidValue(
+            text,
+            key=(*key, "partition"),
+            fix=f"add 'data: {{partition: {{part: ...}}}}', from 0 to {last}",
+        )
     elif own.part > last:
         text = f"there is no part {own.part} of {own.parts}"
         yield InvalidValue(text, key=(*key, "partition", "part"), fix=f"choose 0 to {last}")
 
 
-def _together(data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]) -> Iterator[InvalidValue]:
+def _together(
+    data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]
+) -> Iterator[InvalidValue]:
     """Compare a hospital's part with those of the hospitals before it that read the same file."""
     own, key = data.partition, (*key, "partition")
     for name, other in others:
@@ -77,10 +92,18 @@ def _together(data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]
             text = f"{name!r} reads {data.file}, too, and it is not said who has which part"
             fix = "give each of them 'partition: {parts: ..., part: ...}'"
         elif own.model_copy(update={"part": 0}) != theirs.model_copy(update={"part": 0}):
-            text = f"it cuts {data.file} otherwise than {name!r} does, so their samples would overlap"
-            fix = "write the partition once in the top level's data, and only 'partition: {part: ...}' at each hospital"
+            text = (
+                f"it cuts {data.file} otherwise than {name!r} does, so their samples would overlap"
+            )
+            fix = (
+                "write the partition once in the top level's data, and only 'partition: {part: "
+                "...}' at each hospital"
+            )
         elif own.part == theirs.part:
-            text, fix = f"part {own.part} belongs to {name!r} already", "give every hospital a part of its own"
+            text, fix = (
+                f"part {own.part} belongs to {name!r} already",
+                "give every hospital a part of its own",
+            )
         else:
             continue
         yield InvalidValue(text, key=key, fix=fix)

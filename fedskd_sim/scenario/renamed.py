@@ -1,4 +1,6 @@
-"""What keys and words of a scenario were called before, so that an old file is told what to write instead; nothing reads them."""
+"""What keys and words of a scenario were called before, so that an old file is told what to
+write instead; nothing reads them.
+"""
 
 from __future__ import annotations
 

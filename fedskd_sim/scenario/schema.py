@@ -32,7 +32,8 @@ class Resources(Part):
     cpu: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of numerical work; part of the result's identity, because sums depend on it."""
     memory: Annotated[str, Field(pattern=MEMORY)] = "2Gi"
-    """Memory asked for in a cluster; local runs note their peak in the timings and do not enforce it."""
+    """Memory asked for in a cluster; local runs note their peak in the timings and do not enforce
+    it."""
     gpu: Annotated[int, Field(ge=0, le=16)] = 0
     """Whole devices asked for in a cluster."""
 
@@ -41,29 +42,35 @@ class Hospital(Part):
     """A participant: a name, an architecture, private data."""
 
     name: Annotated[str, Field(pattern=NAME)]
-    """Lower-case letters, digits and dashes, at most 40: it is address, metric label and host name."""
+    """Lower-case letters, digits and dashes, at most 40: it is address, metric label and host
+    name."""
     architecture: Annotated[Architecture, with_a_name(str | Architecture)]
     """The architecture of this hospital's model."""
     data: Annotated[Dataset, WithJsonSchema(overrides_schema())] = NoData()
     """Overrides keys of the top level's ``data``; another ``name`` than there begins afresh."""
     device: Annotated[str, Field(pattern=DEVICE)] = "cpu"
-    """Where it computes: cpu, cuda or cuda:N; auto: the first CUDA device that its process sees, or the CPU where there is none, so
-    that one scenario serves both. The device is part of the result's identity."""
+    """Where it computes: cpu, cuda or cuda:N; auto: the first CUDA device that its process sees, or
+    the CPU where there is none, so that one scenario serves both. The device is part of the
+    result's identity."""
     resources: Resources = Resources()
     """What it may use."""
     held_out: bool = False
-    """It never trains and sends no model: the finished models of the others are tested on its data, which none has ever seen."""
+    """It never trains and sends no model: the finished models of the others are tested on its data,
+    which none has ever seen."""
 
 
 class Network(Part):
     """The links between hospitals when they are processes of their own."""
 
     transport: Literal["ipc", "tcp"] = "ipc"
-    """ipc: Unix sockets in a private folder; tcp: loopback TCP with CURVE keys made by the launcher."""
+    """ipc: Unix sockets in a private folder; tcp: loopback TCP with CURVE keys made by the
+    launcher."""
     plaintext: bool = False
-    """Say true to run tcp without encryption: whoever can read the traffic of this machine can then read the models."""
+    """Say true to run tcp without encryption: whoever can read the traffic of this machine can then
+    read the models."""
     port: Port = 0
-    """First TCP port: the controller's; hospital number i listens on port + i. 0 takes any free ones."""
+    """First TCP port: the controller's; hospital number i listens on port + i. 0 takes any free
+    ones."""
     inbox: Count = 2
     """Visitors that may wait at a hospital; more stay with their sender."""
 
@@ -95,7 +102,9 @@ class Timeouts(Part):
 
 
 class Custody(Part):
-    """What every hospital keeps on disk, so that it survives its death and the run can be resumed; records do not depend on it."""
+    """What every hospital keeps on disk, so that it survives its death and the run can be
+    resumed; records do not depend on it.
+    """
 
     enabled: bool = True
     """Say false to keep nothing: a run then dies with any of its hospitals."""
@@ -104,11 +113,14 @@ class Custody(Part):
     keep: Count = 2
     """Good states of each hospital that stay, the newest first to be used."""
     restarts: Annotated[int, Field(ge=0, le=1000)] = 2
-    """How often in a row, without a record in between, a hospital that was killed is started again."""
+    """How often in a row, without a record in between, a hospital that was killed is started
+    again."""
 
 
 class Variant(Part):
-    """Another way to learn from the same data, for ``fedskd-sim compare``; what is left out is as in the scenario."""
+    """Another way to learn from the same data, for ``fedskd-sim compare``; what is left out is
+    as in the scenario.
+    """
 
     algorithm: Algorithm | None = None
     """Its rounds are set by the budget."""
@@ -117,8 +129,9 @@ class Variant(Part):
     prediction: Prediction | None = None
     """Replaces the scenario's as a whole."""
     budget: Literal["total", "per_model", "single"] = "total"
-    """total: the work of all hospitals' models together; per_model: that divided by the number of hospitals; single: every model
-    gets all of it by itself, as if no other travelled, which is the match of an average of one architecture."""
+    """total: the work of all hospitals' models together; per_model: that divided by the number of
+    hospitals; single: every model gets all of it by itself, as if no other travelled, which is the
+    match of an average of one architecture."""
 
 
 class Scenario(Part):
@@ -165,8 +178,12 @@ class Scenario(Part):
         return self._by_name[name]
 
     def architecture(self, name: str) -> Architecture:
-        """Give the architecture of a hospital's model: its own, or the one that the algorithm asks of all."""
-        common = self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
+        """Give the architecture of a hospital's model: its own, or the one that the algorithm
+        asks of all.
+        """
+        common = (
+            self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
+        )
         return common or self._by_name[name].architecture
 
     @cached_property

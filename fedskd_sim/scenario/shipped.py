@@ -6,7 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedskd_sim.errors import InvalidValue, OutputNotEmpty, OutputNotWritable, ScenarioSyntaxError, Where
+from fedskd_sim.errors import (
+    InvalidValue,
+    OutputNotEmpty,
+    OutputNotWritable,
+    ScenarioSyntaxError,
+    Where,
+)
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.schema import NAME, PATTERNS
 
@@ -14,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 OWN_NAME = re.compile(r"^name: .*$", re.MULTILINE)
 HEADER = """\
 # A scenario of your own, made from '{source}'. What next:
-#   fedskd-sim validate {name}.yaml     every problem with its line and fix, and what is read of the data
+#   fedskd-sim validate {name}.yaml     every problem with its fix, and what is read of the data
 #   fedskd-sim launch {name}.yaml       run it; --on memory runs all hospitals in one process
 #   fedskd-sim models                 the architectures that hospitals may have, with their options
 #   fedskd-sim validate --schema      every key with its meaning and default, for your editor
@@ -22,13 +28,16 @@ HEADER = """\
 
 
 def scenarios() -> Mapping[str, Path]:
-    """Find what comes with the program, by name: in the package where it is installed, in the project where it is developed."""
+    """Find what comes with the program, by name: in the package where it is installed, in the
+    project where it is developed.
+    """
     folders = (PACKAGE / "scenarios", PACKAGE.parent / "scenarios")
     return {file.stem: file for folder in folders[::-1] for file in sorted(folder.glob("*.yaml"))}
 
 
 def find(given: Path) -> Path:
-    """Give the file that a person means: their own, or where there is none of that name, one that comes with the program.
+    """Give the file that a person means: their own, or where there is none of that name, one that
+    comes with the program.
 
     Raises:
         ScenarioSyntaxError: a bare name, such as ``quickstart``, that is neither.
@@ -49,12 +58,15 @@ def named(name: str) -> Path:
     if name not in known:
         near = nearest(name, [*known], "give the path of a YAML file, or a name")
         text = "there is no such file, and no scenario of that name comes with the program"
-        raise ScenarioSyntaxError(text, fix=f"{near}; these do: {', '.join(sorted(known))}", where=Where(name))
+        raise ScenarioSyntaxError(
+            text, fix=f"{near}; these do: {', '.join(sorted(known))}", where=Where(name)
+        )
     return known[name]
 
 
 def begin(name: str, source: str, folder: Path = Path()) -> Path:
-    """Write ``NAME.yaml`` with the text of a scenario that comes with the program, under its own name.
+    """Write ``NAME.yaml`` with the text of a scenario that comes with the program, under its own
+    name.
 
     Args:
         name: of the new scenario.
@@ -69,14 +81,18 @@ def begin(name: str, source: str, folder: Path = Path()) -> Path:
 
     """
     if not re.fullmatch(NAME, name):
-        raise InvalidValue(f"{name!r} is no name for a scenario", fix=f"{PATTERNS[NAME]}; '.yaml' is added")
+        raise InvalidValue(
+            f"{name!r} is no name for a scenario", fix=f"{PATTERNS[NAME]}; '.yaml' is added"
+        )
     text = OWN_NAME.sub(f"name: {name}", named(source).read_text(encoding="utf-8"), count=1)
     file = folder / f"{name}.yaml"
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(HEADER.format(name=name, source=source) + text)
     except FileExistsError as error:
-        raise OutputNotEmpty(f"{file} is there already", fix="choose another name, or remove it") from error
+        raise OutputNotEmpty(
+            f"{file} is there already", fix="choose another name, or remove it"
+        ) from error
     except OSError as error:
         fix = "go to a folder that you may write to"
         raise OutputNotWritable(f"{file} cannot be written: {error.strerror}", fix=fix) from error

@@ -1,4 +1,6 @@
-"""What of a wrong scenario is right, so that everything else that is wrong with it can be said at the same time."""
+"""What of a wrong scenario is right, so that everything else that is wrong with it can be said
+at the same time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ Place = tuple[Key, ...]
 MOST_TURNS = 20
 LEARNED_FROM = ("name", "data", "architecture")
 DECIDING = frozenset(
-    {("algorithm", "similarity"), ("algorithm", "lock"), ("algorithm", "architecture"), ("data", "file"), ("data", "space")}
+    {
+        ("algorithm", "similarity"),
+        ("algorithm", "lock"),
+        ("algorithm", "architecture"),
+        ("data", "file"),
+        ("data", "space"),
+    }
 )
 """Keys whose defaults would mislead later checks: what they stand in is left out with them."""
 
@@ -28,20 +36,31 @@ class Sound(NamedTuple):
     left_out: frozenset[Place] = frozenset()
 
     def lacks(self, *key: Key) -> bool:
-        """Tell whether a key's value, what it stands in or what stands in it is none of the file."""
-        return any(place[: len(key)] == key or key[: len(place)] == place for place in self.left_out)
+        """Tell whether a key's value, what it stands in or what stands in it is none of the
+        file.
+        """
+        return any(
+            place[: len(key)] == key or key[: len(place)] == place for place in self.left_out
+        )
 
     @property
     def doubtful(self) -> frozenset[int]:
-        """The hospitals, counted from 0, of which it is not known what they learn from, or with which architecture."""
+        """The hospitals, counted from 0, of which it is not known what they learn from, or with
+        which architecture.
+        """
         if self.lacks("seed"):
             return frozenset(range(len(self.scenario.hospitals)))
         known = range(len(self.scenario.hospitals))
-        return frozenset(index for index in known if any(self.lacks("hospitals", index, key) for key in LEARNED_FROM))
+        return frozenset(
+            index
+            for index in known
+            if any(self.lacks("hospitals", index, key) for key in LEARNED_FROM)
+        )
 
 
 def sound(values: Mapping[str, Any], faults: Iterable[Place] = ()) -> Sound | None:
-    """Leave out what the schema refuses until it accepts the rest; None if that does not come to an end.
+    """Leave out what the schema refuses until it accepts the rest; None if that does not come to an
+    end.
 
     Args:
         values: the scenario as plain data, hospitals with all of their data's keys.
@@ -56,14 +75,22 @@ def sound(values: Mapping[str, Any], faults: Iterable[Place] = ()) -> Sound | No
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 place = problem["loc"]
-                left_out.add(_stand_in(rest, place) if problem["type"] == "missing" else _leave_out(rest, place))
+                left_out.add(
+                    _stand_in(rest, place)
+                    if problem["type"] == "missing"
+                    else _leave_out(rest, place)
+                )
     return None
 
 
 def _leave_out(values: Any, place: Place) -> Place:
-    """Take the value at a place out, or what it stands in where only that makes sense; gives the place of what was taken."""
+    """Take the value at a place out, or what it stands in where only that makes sense; gives the
+    place of what was taken.
+    """
     key = _existing(values, place)
-    size = next((index + 1 for index, pair in enumerate(pairwise(key)) if pair in DECIDING), len(key))
+    size = next(
+        (index + 1 for index, pair in enumerate(pairwise(key)) if pair in DECIDING), len(key)
+    )
     key = key[:size]
     while key:
         *outer, last = key
@@ -79,7 +106,9 @@ def _leave_out(values: Any, place: Place) -> Place:
 
 
 def _stand_in(values: Any, place: Place) -> Place:
-    """Put something in the place of a key that is missing and needed, or leave out what needs it."""
+    """Put something in the place of a key that is missing and needed, or leave out what needs
+    it.
+    """
     key: Any = (*_existing(values, place[:-1]), place[-1])
     stand_in: Any
     match key:
@@ -100,10 +129,16 @@ def _stand_in(values: Any, place: Place) -> Place:
 
 
 def _existing(values: Any, place: Place) -> Place:
-    """Drop from a place what pydantic puts into it and the file has not: the names of union members."""
+    """Drop from a place what pydantic puts into it and the file has not: the names of union
+    members.
+    """
     key: Place = ()
     for part in place:
-        there = part in values if isinstance(values, dict) else isinstance(values, list) and part in range(len(values))
+        there = (
+            part in values
+            if isinstance(values, dict)
+            else isinstance(values, list) and part in range(len(values))
+        )
         if there:
             key, values = (*key, part), values[part]
     return key

@@ -1,4 +1,6 @@
-"""How any model trains at a hospital, and what a hospital predicts with in the end: the same for every algorithm."""
+"""How any model trains at a hospital, and what a hospital predicts with in the end: the same for
+every algorithm.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,15 @@ class Training(Part):
     optimiser: Optimiser = Optimiser()
     """Settings of the gradient steps."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of forward and backward passes in sessions; bf16: bfloat16 where PyTorch's autocast allows it, weights, losses and
-    everything that travels or is measured stay fp32. For GPUs, and CPUs with instructions for it."""
+    """Arithmetic of forward and backward passes in sessions; bf16: bfloat16 where PyTorch's
+    autocast allows it, weights, losses and everything that travels or is measured stay fp32. For
+    GPUs, and CPUs with instructions for it."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
-    """How models of images and volumes lie in memory; channels_last has faster kernels for large images. What travels is
-    the same either way."""
+    """How models of images and volumes lie in memory; channels_last has faster kernels for large
+    images. What travels is the same either way."""
     class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"
-    """Weights of the host's cross-entropy: one over the square root of the class frequency, or none."""
+    """Weights of the host's cross-entropy: one over the square root of the class frequency, or
+    none."""
     augment: bool = True
     """Random flips and transposition of images, the same for all models of a session."""
     max_rollbacks: Count = 3
@@ -48,35 +52,42 @@ class Training(Part):
 
 
 class Instruments(Part):
-    """What is measured beyond accuracy and parameter drift; it costs time and changes nothing that is learned."""
+    """What is measured beyond accuracy and parameter drift; it costs time and changes nothing
+    that is learned.
+    """
 
     changes: bool = False
-    """How much a session changed a model as a function: drift of its representation (CKA), and churn of its answers, both on
-    the host's validation data."""
+    """How much a session changed a model as a function: drift of its representation (CKA), and
+    churn of its answers, both on the host's validation data."""
     probe: bool = False
-    """Simulation only, no real federation could do it: after every session the visitor is measured on the validation data of ALL
-    hospitals, from which forgetting, backward transfer and dilution are computed."""
+    """Simulation only, no real federation could do it: after every session the visitor is measured
+    on the validation data of ALL hospitals, from which forgetting, backward transfer and dilution
+    are computed."""
     evaluate_on: Literal["test", "validation"] = "test"
-    """What the evaluation round measures on; validation: to choose settings without a look at the test data."""
+    """What the evaluation round measures on; validation: to choose settings without a look at the
+    test data."""
     predictions: bool = True
-    """What every model that the evaluation round tests says of every patient of its host, in one file per hospital, with the ids of
-    the samples. It stays in the run folder; the report reads it."""
+    """What every model that the evaluation round tests says of every patient of its host, in one
+    file per hospital, with the ids of the samples. It stays in the run folder; the report reads
+    it."""
 
 
 class Prediction(Part):
     """What a hospital uses in the end; it can be added to any algorithm."""
 
     model: Literal["reconciled", "last", "averaged", "mix"] = "reconciled"
-    """reconciled: the home model of the algorithm; last: its traveller as it came home; averaged: the mean of the model's own
-    snapshots, which travels along and doubles the bytes; mix: halfway between last and averaged."""
+    """reconciled: the home model of the algorithm; last: its traveller as it came home; averaged:
+    the mean of the model's own snapshots, which travels along and doubles the bytes; mix: halfway
+    between last and averaged."""
     averaging_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Smallest weight of the newest snapshot in the averaged weights: after i snapshots max(averaging_weight, 1 / (i + 1))."""
+    """Smallest weight of the newest snapshot in the averaged weights: after i snapshots
+    max(averaging_weight, 1 / (i + 1))."""
     ensemble: bool = False
-    """Every hospital keeps the finished models of all and averages their predicted probabilities: K-fold storage and inference,
-    and the other hospitals' final weights stay with everybody."""
+    """Every hospital keeps the finished models of all and averages their predicted probabilities:
+    K-fold storage and inference, and the other hospitals' final weights stay with everybody."""
     logit_adjustment: Share = 0.0
-    """Exponent of the correction for label skew: decide by p_c / (mean p_c on the own validation images)^logit_adjustment; 0:
-    none."""
+    """Exponent of the correction for label skew: decide by p_c / (mean p_c on the own validation
+    images)^logit_adjustment; 0: none."""
 
     @property
     def keeps_averaged(self) -> bool:

@@ -8,7 +8,9 @@ class NothingReceived(Exception):
 
 
 class Unwelcome(NamedTuple):
-    """Something has come that no member of the run would send: from whom, and what is wrong with it."""
+    """Something has come that no member of the run would send: from whom, and what is wrong with
+    it.
+    """
 
     sender: str
     reason: str

@@ -1,8 +1,10 @@
-"""A model on its way over a link: its header, then its bytes in chunks of at most two mebibytes; pure.
+"""A model on its way over a link: its header, then its bytes in chunks of at most two mebibytes;
+pure.
 
-While one end still sends, the other has copied and checked what has arrived (tests/benchmarks/hop.py). Both ends cut a model by
-the table of its header alone. A chunk is a header with its number and one raw frame per tensor in it, or per part of one; small
-tensors that follow one another share a frame. The last chunk has the digest of them all.
+While one end still sends, the other has copied and checked what has arrived
+(tests/benchmarks/hop.py). Both ends cut a model by the table of its header alone. A chunk is a
+header with its number and one raw frame per tensor in it, or per part of one; small tensors that
+follow one another share a frame. The last chunk has the digest of them all.
 """
 
 from __future__ import annotations
@@ -13,15 +15,29 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fedskd_sim.errors import DigestMismatch
-from fedskd_sim.messages import Allocate, Buffer, Chunk, Fingerprint, Forms, Message, Spec, TensorSpec, Traveller, bytes_of, spec
+from fedskd_sim.messages import (
+    Allocate,
+    Buffer,
+    Chunk,
+    Fingerprint,
+    Forms,
+    Message,
+    Spec,
+    TensorSpec,
+    Traveller,
+    bytes_of,
+    spec,
+)
 from fedskd_sim.transport.wire import Frame, Limits, announced, bad, chunk, decode, encode, header
 
 CHUNK_BYTES = 2 << 20
-"""Of 1 to 8 MiB, 1 and 2 were fastest, and 2 need fewer messages; less than 1 was slower in a prototype."""
+"""Of 1 to 8 MiB, 1 and 2 were fastest, and 2 need fewer messages; less than 1 was slower in a
+prototype."""
 SMALL_BYTES = 64 << 10
 """Smaller pieces are copied on their way out anyway."""
 FRAMES = 2 + 2 * CHUNK_BYTES // SMALL_BYTES
-"""The most frames that any chunk has: its header, larger pieces, and small ones joined before, between and behind them."""
+"""The most frames that any chunk has: its header, larger pieces, and small ones joined before,
+between and behind them."""
 
 
 class Piece(NamedTuple):
@@ -33,11 +49,14 @@ class Piece(NamedTuple):
 
 
 Cut = Sequence[Sequence[Sequence[Piece]]]
-"""The pieces of every frame of every chunk; of the same table always the same one, so do not write to it."""
+"""The pieces of every frame of every chunk; of the same table always the same one, so do not write
+to it."""
 
 
 def cut(table: Spec) -> Cut:
-    """Share tensors out to chunks and frames, in order: every tensor to one, empty ones too, and to at least one chunk."""
+    """Share tensors out to chunks and frames, in order: every tensor to one, empty ones too, and
+    to at least one chunk.
+    """
     return _cut(tuple(table.items()), CHUNK_BYTES)
 
 
@@ -66,7 +85,9 @@ def count(table: Spec) -> int:
 
 
 def packed(message: Message) -> Iterator[list[Frame]]:
-    """Write a message as it goes over a link, a traveller in chunks; only small pieces are copied from the sender's memory."""
+    """Write a message as it goes over a link, a traveller in chunks; only small pieces are
+    copied from the sender's memory.
+    """
     yield encode(message)
     if isinstance(message, Traveller):
         yield from _chunks(message)
@@ -78,7 +99,9 @@ def _chunks(traveller: Traveller) -> Iterator[list[Frame]]:
     mark = None if traveller.digest else Fingerprint(table)
     plan = cut(table)
     for number, parts in enumerate(plan, 1):
-        frames: list[Frame] = [_joined([data[name][start:end] for name, start, end in pieces]) for pieces in parts]
+        frames: list[Frame] = [
+            _joined([data[name][start:end] for name, start, end in pieces]) for pieces in parts
+        ]
         if mark:
             for frame in frames:
                 mark.add(frame)
@@ -102,9 +125,18 @@ def taken_as_it_is(dtype: str, data: memoryview) -> bool:  # noqa: ARG001 - the 
 class Assembly:
     """A traveller that is arriving."""
 
-    def __init__(self, traveller: Traveller, table: Spec, allocate: Allocate, sound: Sound = taken_as_it_is) -> None:
-        """Wait for the first chunk; see `announced` for the arguments. Memory is asked for as tensors begin."""
-        self._traveller, self._table, self._allocate, self._sound = traveller, table, allocate, sound
+    def __init__(
+        self, traveller: Traveller, table: Spec, allocate: Allocate, sound: Sound = taken_as_it_is
+    ) -> None:
+        """Wait for the first chunk; see `announced` for the arguments. Memory is asked for as
+        tensors begin.
+        """
+        self._traveller, self._table, self._allocate, self._sound = (
+            traveller,
+            table,
+            allocate,
+            sound,
+        )
         self._unsound = ""
         self._plan = cut(table)
         self._mark = Fingerprint(table)
@@ -112,20 +144,32 @@ class Assembly:
         self._taken = 0
 
     def add(self, label: Chunk, frames: Sequence[Frame]) -> Traveller | None:
-        """Copy the next chunk's frames to where they belong; gives the traveller when it was the last.
+        """Copy the next chunk's frames to where they belong; gives the traveller when it was the
+        last.
 
         Raises:
-            BadMessage: another chunk than the next one, frames of other sizes than the table says, or unsound numbers.
+            BadMessage: another chunk than the next one, frames of other sizes than the table says,
+                or unsound numbers.
             DigestMismatch: the weights are not the ones that were sent.
 
         """
         parts = self._plan[self._taken] if self._taken < len(self._plan) else []
-        if label.hop != self._traveller.hop or label.number != self._taken + 1 or len(frames) != len(parts):
-            raise bad(f"part {label.number} of the model of {label.hop.model!r} is not the one that should come")
+        if (
+            label.hop != self._traveller.hop
+            or label.number != self._taken + 1
+            or len(frames) != len(parts)
+        ):
+            raise bad(
+                f"part {label.number} of the model of {label.hop.model!r} is not the one that "
+                "should come"
+            )
         for pieces, frame in zip(parts, frames, strict=True):
             wanted = sum(end - start for _, start, end in pieces)
             if len(frame) != wanted:
-                raise bad(f"a part from tensor {pieces[0].tensor!r} on has {len(frame)} bytes instead of {wanted}")
+                raise bad(
+                    f"a part from tensor {pieces[0].tensor!r} on has {len(frame)} bytes instead of "
+                    f"{wanted}"
+                )
             self._mark.add(frame)
             self._keep(pieces, memoryview(frame))
         self._taken += 1
@@ -135,25 +179,42 @@ class Assembly:
         place = 0
         for name, start, end in pieces:
             if start == 0:
-                self._memory[name] = self._allocate(self._traveller.hop.model, name, bytes_of(self._table[name]))
+                self._memory[name] = self._allocate(
+                    self._traveller.hop.model, name, bytes_of(self._table[name])
+                )
             self._memory[name][start:end] = frame[place : place + end - start]
             place += end - start
             form = self._table[name]
-            if end == bytes_of(form) and not self._sound(form.dtype, self._memory[name]):  # while it is still in the cache
+            if end == bytes_of(form) and not self._sound(
+                form.dtype, self._memory[name]
+            ):  # while it is still in the cache
                 self._unsound = self._unsound or name
 
     def _finished(self, label: Chunk) -> Traveller:
         traveller = self._traveller
         if self._mark.text() != label.digest:
-            text = f"the weights of {traveller.hop.model!r} from {traveller.sender!r} changed on the way"
-            raise DigestMismatch(text, fix="look for failing memory or a program that writes to the link")
+            text = (
+                f"the weights of {traveller.hop.model!r} from {traveller.sender!r} changed on the "
+                "way"
+            )
+            raise DigestMismatch(
+                text, fix="look for failing memory or a program that writes to the link"
+            )
         if self._unsound:
-            raise bad(f"the model of {traveller.hop.model!r}, whose tensor {self._unsound!r} is not finite")
+            raise bad(
+                f"the model of {traveller.hop.model!r}, whose tensor {self._unsound!r} is not "
+                "finite"
+            )
         weights = {name: Buffer(*form, self._memory[name]) for name, form in self._table.items()}
         return replace(traveller, digest=label.digest, weights=weights)
 
 
-def unpacked(messages: Sequence[Sequence[Frame]], expected: Mapping[str, Forms], allocate: Allocate, limits: Limits) -> Message:
+def unpacked(
+    messages: Sequence[Sequence[Frame]],
+    expected: Mapping[str, Forms],
+    allocate: Allocate,
+    limits: Limits,
+) -> Message:
     """Undo `packed`; raises as `decode`, `announced` and `Assembly.add`."""
     kind, values = header(messages[0], limits)
     if kind is not Traveller:

@@ -1,8 +1,9 @@
 """Headers to frames and back; pure.
 
-A header is one msgpack frame ``[version, kind, fields]``. Decoding accepts exactly the fields of the dataclass, bounded strings and
-numbers, and a table of tensors that match the architecture registered for the model; nothing else is interpreted. Limits stand
-before all work: of a header its bytes, and of what is in it the items of a list, are known before anything is made from it. The
+A header is one msgpack frame ``[version, kind, fields]``. Decoding accepts exactly the fields of
+the dataclass, bounded strings and numbers, and a table of tensors that match the architecture
+registered for the model; nothing else is interpreted. Limits stand before all work: of a header its
+bytes, and of what is in it the items of a list, are known before anything is made from it. The
 tensors themselves follow a traveller's header in chunks (`fedskd_sim.transport.chunks`).
 """
 
@@ -23,9 +24,11 @@ NAME_LIMIT = 256
 TEXT_LIMIT = 2048
 """Characters of what is meant for people."""
 CONTROL_LIMIT = 12 << 10
-"""Bytes of any message but a traveller and the address book: the longest names and texts fit, whatever their characters."""
+"""Bytes of any message but a traveller and the address book: the longest names and texts fit,
+whatever their characters."""
 SHORT = 256
-"""Bytes of a header in which nothing large can be promised; an answer and what goes ahead of a chunk have less."""
+"""Bytes of a header in which nothing large can be promised; an answer and what goes ahead of a
+chunk have less."""
 ENTRY_BYTES = 768
 """What a member may take in the address book: its name twice, its address and its key."""
 COUNT_LIMIT = 1 << 31
@@ -44,7 +47,10 @@ CONTROL = Limits(CONTROL_LIMIT, 16)
 
 _KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 _FIELDS: Mapping[str, Mapping[str, str]] = {
-    name: {field: getattr(form, "__forward_arg__", str(form)) for field, form in kind.__annotations__.items()}
+    name: {
+        field: getattr(form, "__forward_arg__", str(form))
+        for field, form in kind.__annotations__.items()
+    }
     for name, kind in {**_KINDS, "HopId": HopId}.items()
 }
 """The fields of every kind with their annotations."""
@@ -57,11 +63,19 @@ Frame = bytes | bytearray | memoryview
 
 
 def encode(message: Message) -> list[Frame]:
-    """Write a message's header; a traveller's lists its tensors, which go by themselves. Texts for people are made to fit."""
+    """Write a message's header; a traveller's lists its tensors, which go by themselves. Texts
+    for people are made to fit.
+    """
     kind = type(message).__name__
-    values = {name: _plain(name, form, getattr(message, name)) for name, form in _FIELDS[kind].items() if form != "Weights"}
+    values = {
+        name: _plain(name, form, getattr(message, name))
+        for name, form in _FIELDS[kind].items()
+        if form != "Weights"
+    }
     if isinstance(message, Traveller):
-        values["tensors"] = [[name, buffer.dtype, list(buffer.shape)] for name, buffer in message.weights.items()]
+        values["tensors"] = [
+            [name, buffer.dtype, list(buffer.shape)] for name, buffer in message.weights.items()
+        ]
     return [msgpack.packb([VERSION, kind, values])]
 
 
@@ -72,7 +86,11 @@ def limit_address_book(members: int) -> Limits:
 
 def limit_travellers(expected: Mapping[str, Forms]) -> Limits:
     """Limit the headers of travellers by the largest table of tensors that any of them has."""
-    tables = [[[name, *form] for name, form in spec.items()] for forms in expected.values() for spec in forms]
+    tables = [
+        [[name, *form] for name, form in spec.items()]
+        for forms in expected.values()
+        for spec in forms
+    ]
     size = max((len(msgpack.packb(table)) for table in tables), default=0)
     return Limits(CONTROL.size + size, max([CONTROL.items, *map(len, tables)]))
 
@@ -92,7 +110,9 @@ def decode(frames: Sequence[Frame], limits: Limits = CONTROL) -> Message:
     return kind(**_checked(kind, values))
 
 
-def header(frames: Sequence[Frame], limits: Limits = CONTROL) -> tuple[type[Message], dict[str, Any]]:
+def header(
+    frames: Sequence[Frame], limits: Limits = CONTROL
+) -> tuple[type[Message], dict[str, Any]]:
     """Read the kind of a message and its fields as they came; raises BadMessage."""
     if not frames or len(frames[0]) > limits.size:
         raise bad("no header, or one that is too large")
@@ -103,11 +123,13 @@ def header(frames: Sequence[Frame], limits: Limits = CONTROL) -> tuple[type[Mess
 
 
 def announced(values: dict[str, Any], expected: Mapping[str, Forms]) -> tuple[Traveller, Spec]:
-    """Read a traveller that is about to arrive, still without weights, and what its tensors are, in the order they come in.
+    """Read a traveller that is about to arrive, still without weights, and what its tensors are, in
+    the order they come in.
 
     Args:
         values: the fields of its header.
-        expected: the forms that the tensors of each model may have; a traveller of any other model is refused.
+        expected: the forms that the tensors of each model may have; a traveller of any other model
+            is refused.
 
     Raises:
         BadMessage: anything that a member of the run would not send.
@@ -130,12 +152,21 @@ def chunk(values: dict[str, Any]) -> Chunk:
 
 def bad(text: str) -> BadMessage:
     """Make the error for what no member of the run would send."""
-    return BadMessage(text, fix="every member of a run must have the same version of fedskd_sim and the same scenario")
+    return BadMessage(
+        text,
+        fix="every member of a run must have the same version of fedskd_sim and the same scenario",
+    )
 
 
 def _form(tensors: list[Any], forms: Forms) -> Spec:
-    """Choose the form that has the names of the tensors, or the first, which then says what is wrong."""
-    names = {entry[0] for entry in tensors if isinstance(entry, list) and entry and isinstance(entry[0], str)}
+    """Choose the form that has the names of the tensors, or the first, which then says what is
+    wrong.
+    """
+    names = {
+        entry[0]
+        for entry in tensors
+        if isinstance(entry, list) and entry and isinstance(entry[0], str)
+    }
     return next((form for form in forms if form.keys() == names), forms[0])
 
 
@@ -147,7 +178,10 @@ def _table(tensors: list[Any], spec: Spec) -> Spec:
         match entry:
             case [str(name), str(dtype), list(shape)] if name in spec and name not in found:
                 if (dtype, tuple(shape)) != spec[name]:
-                    raise bad(f"tensor {name!r} is {(dtype, tuple(shape))}, the architecture has {tuple(spec[name])}")
+                    raise bad(
+                        f"tensor {name!r} is {(dtype, tuple(shape))}, the architecture has "
+                        f"{tuple(spec[name])}"
+                    )
                 found[name] = spec[name]
             case _:
                 raise bad("a tensor that the architecture does not have")
@@ -157,7 +191,9 @@ def _table(tensors: list[Any], spec: Spec) -> Spec:
 
 
 def _unpacked(frame: Frame, limits: Limits) -> Any:
-    """Read msgpack; what is not short is first read without making anything: lists in lists may promise many items and then end."""
+    """Read msgpack; what is not short is first read without making anything: lists in lists may
+    promise many items and then end.
+    """
     try:
         if len(frame) > SHORT:
             whole = msgpack.Unpacker(max_buffer_size=limits.size)
@@ -195,19 +231,28 @@ def _plain(name: str, form: str, value: Any) -> Any:
 
 
 def _readable(text: str) -> str:
-    """Make a text one that may be sent and shown: what cannot be printed is written as Python does, and what is too long is cut."""
-    shown = "".join(sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in text)
+    """Make a text one that may be sent and shown: what cannot be printed is written as Python
+    does, and what is too long is cut.
+    """
+    shown = "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
     return shown if len(shown) <= TEXT_LIMIT else f"{shown[: TEXT_LIMIT - 1]}…"
 
 
-def _checked(kind: type[Message], values: dict[str, Any], *, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _checked(
+    kind: type[Message], values: dict[str, Any], *, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Check all header fields of a kind but those that are given."""
     wanted = _FIELDS[kind.__name__]
     if given:
         wanted = {name: form for name, form in wanted.items() if name not in given}
     if values.keys() != wanted.keys():
         raise bad(f"{kind.__name__} must have the fields {', '.join(sorted(wanted))}")
-    return {name: _field(name, form, values[name]) for name, form in wanted.items()} | dict(given or {})
+    return {name: _field(name, form, values[name]) for name, form in wanted.items()} | dict(
+        given or {}
+    )
 
 
 def _field(name: str, form: str, value: Any) -> Any:
@@ -217,14 +262,18 @@ def _field(name: str, form: str, value: Any) -> Any:
             parts = zip(_FIELDS[form].items(), value, strict=True)
             return HopId(**{part: _field(part, kind, item) for (part, kind), item in parts})
         case "Mapping[str, str]", dict():
-            return {_field(name, "str", key): _field(name, "str", item) for key, item in value.items()}
+            return {
+                _field(name, "str", key): _field(name, "str", item) for key, item in value.items()
+            }
     if not _fits(name, form, value):
         raise bad(f"{name} should be {form}, and is not or is too large")
     return value
 
 
 def _fits(name: str, form: str, value: Any) -> bool:
-    """Tell whether a string or a number is one, and neither endless nor absurd; what is shown to people can be printed."""
+    """Tell whether a string or a number is one, and neither endless nor absurd; what is shown to
+    people can be printed.
+    """
     match form, value:
         case "str", str() if name in _TEXTS:
             return len(value) <= TEXT_LIMIT and value.replace("\n", "").isprintable()

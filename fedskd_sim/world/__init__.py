@@ -1,1 +1,3 @@
-"""A run in simulated time: the protocol's machines and the real learners, with links, clock and deaths that are made up."""
+"""A run in simulated time: the protocol's machines and the real learners, with links, clock and
+deaths that are made up.
+"""

@@ -1,4 +1,6 @@
-"""A hospital in simulated time: its shell and its learner, and what it has in custody, from which it comes back."""
+"""A hospital in simulated time: its shell and its learner, and what it has in custody, from
+which it comes back.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,18 @@ from fedskd_sim.messages import (
     fixed,
 )
 from fedskd_sim.protocol.effects import Effect
-from fedskd_sim.protocol.events import Acked, Begun, Broke, Deferred, Ended, Event, Joined, StepFinished, Timer, Wanted
+from fedskd_sim.protocol.events import (
+    Acked,
+    Begun,
+    Broke,
+    Deferred,
+    Ended,
+    Event,
+    Joined,
+    StepFinished,
+    Timer,
+    Wanted,
+)
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
@@ -72,7 +85,9 @@ class Surroundings(Protocol):
 
 @dataclass(frozen=True)
 class InMemoryCustody:
-    """What outlives a death: the machine's state, the learner's as the last finished step left it, the models, the records."""
+    """What outlives a death: the machine's state, the learner's as the last finished step left
+    it, the models, the records.
+    """
 
     state: State
     learner: LearnerState
@@ -83,7 +98,9 @@ class InMemoryCustody:
 
 @dataclass
 class Node:
-    """One hospital; it is what its shell finds outside. ``fresh`` makes the learner of another life."""
+    """One hospital; it is what its shell finds outside. ``fresh`` makes the learner of another
+    life.
+    """
 
     machine: HospitalMachine
     worker: Worker
@@ -135,7 +152,14 @@ class Node:
         self.shell.handle(Ended(word.code, word.reason) if isinstance(word, End) else Joined())
 
     def _shell(self, state: State, models: dict[int, Weights]) -> Shell:
-        shell = Shell(self.machine, self, self.reporter, state, models, self._before if self.world.persists else None)
+        shell = Shell(
+            self.machine,
+            self,
+            self.reporter,
+            state,
+            models,
+            self._before if self.world.persists else None,
+        )
         shell.numbers = max(models, default=0)
         return shell
 
@@ -156,7 +180,9 @@ class Node:
         try:
             if what == "abort":
                 abort()
-            record = self.worker.carry_out(task.step, arrival, lambda weights, mark: left.append((weights, mark)))
+            record = self.worker.carry_out(
+                task.step, arrival, lambda weights, mark: left.append((weights, mark))
+            )
         except FedskdError as error:
             self._soon(Broke(error))
             return
@@ -167,7 +193,9 @@ class Node:
     def _kept(self, state: LearnerState) -> LearnerState:
         """Keep a learner's state as a disk would: text, bytes, no order."""
         numbers, groups = self._freeze(state)
-        return LearnerState(json.loads(json.dumps(numbers, sort_keys=True)), dict(sorted(groups.items())))
+        return LearnerState(
+            json.loads(json.dumps(numbers, sort_keys=True)), dict(sorted(groups.items()))
+        )
 
     def _hand_in(self, index: int, left: list[tuple[Weights, str]], record: Record | None) -> None:
         """Give back what came of a step."""
@@ -191,7 +219,9 @@ class Node:
 
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model."""
-        kind = Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
+        kind = (
+            Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
+        )
         event = kind(answer.hop, self.name)
         self.world.carry(self.name, to, answer, lambda node: node.shell.handle(event))
 
@@ -201,7 +231,10 @@ class Node:
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Carry a copy of a model to its next host."""
-        copied = {name: Buffer(buffer.dtype, buffer.shape, bytearray(buffer.data)) for name, buffer in traveller.weights.items()}
+        copied = {
+            name: Buffer(buffer.dtype, buffer.shape, bytearray(buffer.data))
+            for name, buffer in traveller.weights.items()
+        }
         whole = replace(traveller, digest=traveller.digest or digest(copied), weights=copied)
         self.world.carry(self.name, to, whole, lambda node: node.shell.arrive(whole, self.name))
 
@@ -214,15 +247,23 @@ class Node:
         self._soon(timer, seconds)
 
     def persist(self, state: State, record: Record | None, ticket: int) -> None:
-        """Put a state into custody: with its models, the learner as of the last finished step, and a record."""
+        """Put a state into custody: with its models, the learner as of the last finished step,
+        and a record.
+        """
         if not self.world.persists:
             self.shell.persisted(ticket)
             return
         before = self._asked or self.custody
-        learner = self._finished if state.cursor != before.state.cursor and self._finished else before.learner
+        learner = (
+            self._finished
+            if state.cursor != before.state.cursor and self._finished
+            else before.learner
+        )
         models = {number: fixed(self.shell.models[number]) for number in handles(state)}
         records = (*before.records, record) if record else before.records
-        self._asked = InMemoryCustody(parse(json.loads(json.dumps(dump(state)))), learner, models, records, ticket)
+        self._asked = InMemoryCustody(
+            parse(json.loads(json.dumps(dump(state)))), learner, models, records, ticket
+        )
         seconds = self.world.disk()
         if seconds:
             self.world.later(self, seconds, partial(self._safe, self._asked))

@@ -1,4 +1,6 @@
-"""Bad weather from one seed: messages are lost, repeated, delayed and overtake each other, hospitals die before any effect."""
+"""Bad weather from one seed: messages are lost, repeated, delayed and overtake each other,
+hospitals die before any effect.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from fedskd_sim.protocol.effects import Effect
 
 @dataclass
 class Storm:
-    """Weather of which the same seed makes the same; ``deaths`` is the chance to die before an effect."""
+    """Weather of which the same seed makes the same; ``deaths`` is the chance to die before an
+    effect.
+    """
 
     seed: int
     deaths: float = 0.01
@@ -43,13 +47,17 @@ class Storm:
         return dies
 
     def disk(self) -> float:
-        """Give the seconds that a disk takes: what others may rely on waits for it, and a death comes before it or after."""
+        """Give the seconds that a disk takes: what others may rely on waits for it, and a death
+        comes before it or after.
+        """
         return self._draw.expovariate(1 / self.disk_s)
 
 
 @dataclass
 class OneDeath:
-    """Fair weather in which one hospital dies once, before its effect ``number`` (from 1); without a name it counts effects."""
+    """Fair weather in which one hospital dies once, before its effect ``number`` (from 1);
+    without a name it counts effects.
+    """
 
     name: str = ""
     number: int = 0

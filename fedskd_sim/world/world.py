@@ -1,7 +1,8 @@
 """All members of a run in one thread and in simulated time.
 
-With perfect links and no faults it is the memory runtime, the reference of what a run computes. With `Weather` it loses, repeats,
-delays and reorders messages and kills hospitals, and restarts them from what they had in custody.
+With perfect links and no faults it is the memory runtime, the reference of what a run computes.
+With `Weather` it loses, repeats, delays and reorders messages and kills hospitals, and restarts
+them from what they had in custody.
 """
 
 from __future__ import annotations

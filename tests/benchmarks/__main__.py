@@ -1,4 +1,6 @@
-"""``python -m tests.benchmarks [NAME]... [--json FILE]``: run some or all benchmarks, print their tables."""
+"""``python -m tests.benchmarks [NAME]... [--json FILE]``: run some or all benchmarks, print
+their tables.
+"""
 
 import argparse
 import json
@@ -16,7 +18,9 @@ if __name__ == "__main__":
         metavar="NAME",
         help=f"one of {', '.join(NAMES)}, {', '.join(ON_DEMAND)}; default: all but the last eight",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write everything that was measured"
+    )
     given = parser.parse_args()
     for name in given.names:
         if name not in NAMES + ON_DEMAND:

@@ -1,4 +1,6 @@
-"""A million bent custodies, opened and read: what the worst of them costs. One that does harm is named and ends the run."""
+"""A million bent custodies, opened and read: what the worst of them costs. One that does harm is
+named and ends the run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ MEMORY_MIB = 64
 
 
 def main() -> list[Table]:
-    """Judge them all; raises what opening and reading should not have raised, and RuntimeError for one that cost too much."""
+    """Judge them all; raises what opening and reading should not have raised, and RuntimeError
+    for one that cost too much.
+    """
     accepted, before, times = 0, 0.0, []
     place = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=place) as folder:
@@ -36,8 +40,13 @@ def main() -> list[Table]:
             times.append(time.thread_time() - begun)
             before = before if number > WARM else resident()
             if resident() - before > MEMORY_MIB:
-                raise RuntimeError(f"Bender({SEED}, {number}): memory has grown by {resident() - before:.0f} MiB")
+                raise RuntimeError(
+                    f"Bender({SEED}, {number}): memory has grown by {resident() - before:.0f} MiB"
+                )
     percent = [1e6 * cut for cut in quantiles(times, n=100)]
     rows = {"median": [percent[49]], "99 of 100": [percent[98]], "the worst": [1e6 * max(times)]}
     counts = {"a commit was used": [accepted], "growth of memory, MiB": [resident() - before]}
-    return [Table(f"judging one of {BENT:,} custodies", "us of CPU time", rows), Table("all of them", "count", counts)]
+    return [
+        Table(f"judging one of {BENT:,} custodies", "us of CPU time", rows),
+        Table("all of them", "count", counts),
+    ]

@@ -1,4 +1,6 @@
-"""Death at every point of every algorithm for each of three hospitals, by kill and by full disk, and of all at random instants."""
+"""Death at every point of every algorithm for each of three hospitals, by kill and by full disk,
+and of all at random instants.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,21 @@ def main() -> list[Table]:
             for how in HOW:
                 rows[f"{algorithm}, {how}"] = counts = [0.0, 0.0, 0.0]
                 for point in POINTS:
-                    deaths = [(name, point, 1 + number, how) for number, name in enumerate(HOSPITALS)]
+                    deaths = [
+                        (name, point, 1 + number, how) for number, name in enumerate(HOSPITALS)
+                    ]
                     verdict = tried(path, deaths, whole, waits)
                     counts[verdict] += 1
                     print(f"{algorithm}: {point}, {how}: {VERDICTS[verdict]}", flush=True)
-            rows[f"{algorithm}, everything at once"] = at_random(path, whole, SEEDS // len(ALGORITHMS) + 1)
-    told = {f"{row}: {how}": [count] for row, counts in rows.items() for how, count in zip(VERDICTS, counts, strict=True) if count}
+            rows[f"{algorithm}, everything at once"] = at_random(
+                path, whole, SEEDS // len(ALGORITHMS) + 1
+            )
+    told = {
+        f"{row}: {how}": [count]
+        for row, counts in rows.items()
+        for how, count in zip(VERDICTS, counts, strict=True)
+        if count
+    }
     again = {"from a death that was seen to the links of the next life": waits}
     return [
         Table("runs in which every hospital died", "count", told),
@@ -49,14 +60,18 @@ def main() -> list[Table]:
 
 def reference(path: Path) -> dict[str, bytes]:
     """Run a scenario undisturbed."""
-    done = called(dict(os.environ), "launch", path, "--on", "memory", "--out", path.parent / "whole")
+    done = called(
+        dict(os.environ), "launch", path, "--on", "memory", "--out", path.parent / "whole"
+    )
     if done.returncode:
         raise RuntimeError(done.stderr)
     return results(path.parent / "whole")
 
 
 def tried(path: Path, deaths: list[Death], whole: dict[str, bytes], waits: list[float]) -> int:
-    """Run a scenario with deaths: 0 the same bytes, 1 others or an error, 2 the same though not all were met."""
+    """Run a scenario with deaths: 0 the same bytes, 1 others or an error, 2 the same though not
+    all were met.
+    """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         copy, out = Path(folder) / "scenario.yaml", Path(folder) / "out"
         copy.write_bytes(path.read_bytes())
@@ -105,7 +120,9 @@ def at_random(path: Path, whole: dict[str, bytes], seeds: int) -> list[float]:
 def killed_after(seconds: float, *arguments: object) -> None:
     """Begin something in a group of its own, and kill all of it."""
     command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     time.sleep(seconds)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

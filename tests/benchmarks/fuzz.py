@@ -1,4 +1,6 @@
-"""A million bent messages through the decoder: what the worst of them costs. An input that does harm is named and ends the run."""
+"""A million bent messages through the decoder: what the worst of them costs. An input that does
+harm is named and ends the run.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def resident() -> float:
 
 
 def main() -> list[Table]:
-    """Judge them all; raises what the decoder should not have raised, and RuntimeError for an input that cost too much."""
+    """Judge them all; raises what the decoder should not have raised, and RuntimeError for an
+    input that cost too much.
+    """
     accepted, before, times = 0, 0.0, array("d", bytes(8 * INPUTS))
     for number in range(INPUTS):
         messages = Fuzzer(SEED, number).messages
@@ -35,9 +39,15 @@ def main() -> list[Table]:
         times[number] = time.thread_time() - begun
         before = before if number > WARM else resident()
         if times[number] > SECONDS or resident() - before > MEMORY_MIB:
-            text = f"Fuzzer({SEED}, {number}) took {times[number]:.1f} s, memory has grown by {resident() - before:.0f} MiB"
+            text = (
+                f"Fuzzer({SEED}, {number}) took {times[number]:.1f} s, memory has grown by "
+                f"{resident() - before:.0f} MiB"
+            )
             raise RuntimeError(text)
     percent = [1e6 * cut for cut in quantiles(times, n=100)]
     rows = {"median": [percent[49]], "99 of 100": [percent[98]], "the worst": [1e6 * max(times)]}
     counts = {"messages accepted": [accepted], "growth of memory, MiB": [resident() - before]}
-    return [Table(f"judging one of {INPUTS:,} inputs", "us of CPU time", rows), Table("all of them", "count", counts)]
+    return [
+        Table(f"judging one of {INPUTS:,} inputs", "us of CPU time", rows),
+        Table("all of them", "count", counts),
+    ]

@@ -1,9 +1,12 @@
-"""The whole hop without training: weights in a model here to weights in the next hospital's model, digest included.
+"""The whole hop without training: weights in a model here to weights in the next hospital's model,
+digest included.
 
-Four processes in a ring on one machine pass a ResNet-18 (46.8 MB) on. Our hop is export, digest, send, receive, check of the digest
-and a network that lives in what has arrived. The others move the same bytes and do no more: raw TCP between buffers that are used
-again and again, or into new memory each time, as a program does that keeps what it receives; and torch.distributed gloo from tensor
-to tensor. First one model travels alone (how long does a hop take), then four at once (how many hops does the machine manage).
+Four processes in a ring on one machine pass a ResNet-18 (46.8 MB) on. Our hop is export, digest,
+send, receive, check of the digest and a network that lives in what has arrived. The others move the
+same bytes and do no more: raw TCP between buffers that are used again and again, or into new memory
+each time, as a program does that keeps what it receives; and torch.distributed gloo from tensor to
+tensor. First one model travels alone (how long does a hop take), then four at once (how many hops
+does the machine manage).
 """
 
 from __future__ import annotations
@@ -42,12 +45,18 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def measured(target: Callable[[int, Any], None], *, meet: Callable[[list[Any]], None] = lambda _: None) -> Found:
-    """Start the members of a ring and return what member 0 measured: whole hops, and parts of its own hops."""
+def measured(
+    target: Callable[[int, Any], None], *, meet: Callable[[list[Any]], None] = lambda _: None
+) -> Found:
+    """Start the members of a ring and return what member 0 measured: whole hops, and parts of
+    its own hops.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.benchmarks.rings", PRELOAD])
     pipes = [context.Pipe() for _ in range(MEMBERS)]
-    members = [context.Process(target=target, args=(index, pipes[index][1])) for index in range(MEMBERS)]
+    members = [
+        context.Process(target=target, args=(index, pipes[index][1])) for index in range(MEMBERS)
+    ]
     for member in members:
         member.start()
     meet([pipe[0] for pipe in pipes])
@@ -57,8 +66,12 @@ def measured(target: Callable[[int, Any], None], *, meet: Callable[[list[Any]], 
     return found[0]
 
 
-def run_ours(kind: str, *, allocator: bool = True, copies: bool = False, together: bool = False) -> Found:
-    """Measure our hop over ipc, tcp or curve; ``allocator``: with the C allocator as hospitals set it; ``copies``: see `Ours`."""
+def run_ours(
+    kind: str, *, allocator: bool = True, copies: bool = False, together: bool = False
+) -> Found:
+    """Measure our hop over ipc, tcp or curve; ``allocator``: with the C allocator as hospitals
+    set it; ``copies``: see `Ours`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         keys = (Keys if kind == "curve" else Passwords).for_members((CONTROLLER, *NAMES))
         hub = Hub(f"ipc://{folder}/hub" if kind == "ipc" else "tcp://127.0.0.1:*", keys[CONTROLLER])
@@ -68,11 +81,20 @@ def run_ours(kind: str, *, allocator: bool = True, copies: bool = False, togethe
             with closing(hub):
                 words = [hub.receive(PATIENCE_S) for _ in NAMES]
                 book = [word for word in words if isinstance(word, Register)]
-                start = Start(1, {one.hospital: one.address for one in book}, {one.hospital: one.public_key for one in book})
+                start = Start(
+                    1,
+                    {one.hospital: one.address for one in book},
+                    {one.hospital: one.public_key for one in book},
+                )
                 for name in NAMES:
                     hub.send(name, start)
 
-        return measured(partial(ours, settings | {"allocator": allocator, "copies": copies, "together": together}), meet=introduce)
+        return measured(
+            partial(
+                ours, settings | {"allocator": allocator, "copies": copies, "together": together}
+            ),
+            meet=introduce,
+        )
 
 
 def run_tcp(*, together: bool = False, fresh: bool = False) -> Found:
@@ -84,7 +106,9 @@ def run_tcp(*, together: bool = False, fresh: bool = False) -> Found:
         for pipe in pipes:
             pipe.send("go")
 
-    return measured(partial(tcp, free_ports(MEMBERS), together=together, fresh=fresh), meet=start_all)
+    return measured(
+        partial(tcp, free_ports(MEMBERS), together=together, fresh=fresh), meet=start_all
+    )
 
 
 def run_gloo(*, flat: bool) -> Found:
@@ -123,7 +147,9 @@ def main() -> list[Table]:
                 split["whole hop"].append(median(hops))
                 for part, times in parts.items():
                     split[part].append(median(times))
-                split["sending, receiving, waking up"].append(median(hops) - sum(median(times) for times in parts.values()))
+                split["sending, receiving, waking up"].append(
+                    median(hops) - sum(median(times) for times in parts.values())
+                )
         for name, case in TOGETHER.items():
             together[name] += case()[0]
     return [

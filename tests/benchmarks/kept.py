@@ -1,4 +1,6 @@
-"""What custody costs: the same scenario with and without it, in turn, from its start to its end, and on the way of a hop."""
+"""What custody costs: the same scenario with and without it, in turn, from its start to its end,
+and on the way of a hop.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def main() -> list[Table]:
 
 
 def once(*, kept: bool) -> tuple[float, list[float]]:
-    """Run the scenario as processes; gives the seconds from its start to its end, and the milliseconds of every transfer."""
+    """Run the scenario as processes; gives the seconds from its start to its end, and the
+    milliseconds of every transfer.
+    """
     moments: dict[type, float] = {}
 
     def look(logged: Logged) -> None:

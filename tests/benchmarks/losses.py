@@ -1,6 +1,8 @@
-"""The distance in its direct and its factored form over sizes: time of forward and backward, and what is kept for backward.
+"""The distance in its direct and its factored form over sizes: time of forward and backward, and
+what is kept for backward.
 
-Also a training step of a ResNet-18 and a MobileNetV3 at 224 pixels with similarity on, against off. On a GPU where there is one.
+Also a training step of a ResNet-18 and a MobileNetV3 at 224 pixels with similarity on, against off.
+On a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ CASES: Mapping[str, Case] = {
 
 
 def measured(case: Case, form: Form) -> tuple[float, int]:
-    """Compute value and gradients once; milliseconds, and bytes kept for backward beside the inputs."""
+    """Compute value and gradients once; milliseconds, and bytes kept for backward beside the
+    inputs.
+    """
     draw = torch.Generator().manual_seed(0)
     sizes = ((case.lead, case.items, channels) for channels in (case.first, case.second))
     x, y = (torch.randn(size, generator=draw).relu().to(DEVICE).requires_grad_() for size in sizes)
@@ -88,16 +92,25 @@ def forms(title: str, case: Case) -> list[Table]:
     reference = "auto" if len(chosen) == len(FORMS) else None
     return [
         Table(title, "ms", {form: found[1:] for form, found in times.items()}, reference),
-        Table(f"{title}, kept for backward, budget {BUDGET_BYTES >> 20}", "MiB", {form: found[:1] for form, found in kept.items()}),
+        Table(
+            f"{title}, kept for backward, budget {BUDGET_BYTES >> 20}",
+            "MiB",
+            {form: found[:1] for form, found in kept.items()},
+        ),
     ]
 
 
 def step() -> Table:
-    """Train the two networks side by side, with all levels on and off and with faster arithmetic; ms per step of 8 images."""
+    """Train the two networks side by side, with all levels on and off and with faster
+    arithmetic; ms per step of 8 images.
+    """
     samples = Samples(torch.randn(16, 3, 224, 224).to(DEVICE), (torch.arange(16) % 2).to(DEVICE))
     names = {"": "resnet18", "resident_": "mobilenet-v3-small"}
     plain, fast = (
-        {prefix: build(Architecture(name=name), ImageShape(3, 224, 2), 1).to(DEVICE) for prefix, name in names.items()}
+        {
+            prefix: build(Architecture(name=name), ImageShape(3, 224, 2), 1).to(DEVICE)
+            for prefix, name in names.items()
+        }
         for _ in range(2)
     )
     fast = {prefix: model.to(memory_format=torch.channels_last) for prefix, model in fast.items()}

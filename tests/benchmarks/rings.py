@@ -1,4 +1,6 @@
-"""Rings that pass a model on: our own transport, plain TCP sockets, and torch.distributed gloo. One function is one member."""
+"""Rings that pass a model on: our own transport, plain TCP sockets, and torch.distributed gloo.
+One function is one member.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,16 @@ from torchvision.models import resnet18
 from fedskd_sim.learning.finite import finite
 from fedskd_sim.learning.receive_buffers import ReceiveBuffers
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
-from fedskd_sim.messages import Ack, Answer, FromController, HopId, Register, Start, Traveller, Weights
+from fedskd_sim.messages import (
+    Ack,
+    Answer,
+    FromController,
+    HopId,
+    Register,
+    Start,
+    Traveller,
+    Weights,
+)
 from fedskd_sim.runtimes.life import keep_freed_memory
 from fedskd_sim.transport.zeromq import Incoming, Links, Place
 
@@ -32,7 +43,9 @@ NAMES = tuple(f"h{index}" for index in range(MEMBERS))
 PATIENCE_S = 60
 
 
-def timed(index: int, forward: Callable[[], None], arrive: Callable[[], None], *, together: bool) -> list[float]:
+def timed(
+    index: int, forward: Callable[[], None], arrive: Callable[[], None], *, together: bool
+) -> list[float]:
     """Go around the ring. Returns milliseconds from one hop's start to the next one's.
 
     Args:
@@ -70,7 +83,9 @@ class Stopwatch(defaultdict[str, list[float]]):
 
 
 class Post:
-    """The thread that owns a member's links, as a hospital's mailbox has it; every model is taken in and acknowledged."""
+    """The thread that owns a member's links, as a hospital's mailbox has it; every model is
+    taken in and acknowledged.
+    """
 
     def __init__(self, links: Links) -> None:
         self.links = links
@@ -127,7 +142,9 @@ class Post:
 
 
 class Ours:
-    """One member of a ring on our own transport. A model arrives in the memory of a network that waits for it, as at a hospital."""
+    """One member of a ring on our own transport. A model arrives in the memory of a network that
+    waits for it, as at a hospital.
+    """
 
     def __init__(self, settings: Mapping[str, Any], index: int) -> None:
         networks = [resnet18() for _ in range(3 if settings["together"] else 2)]
@@ -137,10 +154,15 @@ class Ours:
         self.receive_buffers = ReceiveBuffers()
         self.receive_buffers.build = self._build_receive_buffer
         keys = settings["keys"][self.name]
-        bind = f"ipc://{settings['folder']}/{self.name}" if settings["kind"] == "ipc" else "tcp://127.0.0.1:*"
+        bind = (
+            f"ipc://{settings['folder']}/{self.name}"
+            if settings["kind"] == "ipc"
+            else "tcp://127.0.0.1:*"
+        )
         expected = dict.fromkeys(NAMES, (spec_of(networks[0]),))
         links = Links(
-            Place(self.name, bind, settings["hub"], keys), Incoming(expected, self.receive_buffers.allocate, MEMBERS, finite)
+            Place(self.name, bind, settings["hub"], keys),
+            Incoming(expected, self.receive_buffers.allocate, MEMBERS, finite),
         )
         self.post = Post(links)
         register = Register("run", 1, self.name, links.address, keys.public, "")
@@ -154,11 +176,16 @@ class Ours:
         """Export and hand over."""
         with self.watch.part("export"):
             weights = export(self.here)
-        self.post.send(self.next, Traveller(HopId("run", 1, self.name, 1, self.sent), self.name, "", "", weights))
+        self.post.send(
+            self.next,
+            Traveller(HopId("run", 1, self.name, 1, self.sent), self.name, "", "", weights),
+        )
         self.sent += 1
 
     def arrive(self) -> None:
-        """Take in what comes; ``copies``: and copy it, as a session does that may have to go back to it."""
+        """Take in what comes; ``copies``: and copy it, as a session does that may have to go
+        back to it.
+        """
         traveller = self.post.arrivals.get(timeout=PATIENCE_S)
         with self.watch.part("take"):
             self.here = self.receive_buffers.take(self.before, traveller.weights)
@@ -174,7 +201,9 @@ class Ours:
                 snapshot(self.here)
 
     def _build_receive_buffer(self, _model: str) -> tuple[nn.Module, Weights]:
-        """Give a network that nothing leaves from any more: there are no sessions here in which to build new ones."""
+        """Give a network that nothing leaves from any more: there are no sessions here in which
+        to build new ones.
+        """
         self.networks.rotate()
         return self.networks[0]
 
@@ -191,11 +220,14 @@ def ours(settings: Mapping[str, Any], index: int, say: Any) -> None:
 
 
 def tcp(ports: list[int], index: int, say: Any, *, together: bool, fresh: bool = False) -> None:
-    """Be one member of a ring of plain TCP sockets between preallocated buffers; a thread sends where all travel together.
+    """Be one member of a ring of plain TCP sockets between preallocated buffers; a thread sends
+    where all travel together.
 
     ``fresh``: receive into new memory each time, as a program does that keeps what it receives.
     """
-    size = sum(tensor.numel() * tensor.element_size() for tensor in resnet18().state_dict().values())
+    size = sum(
+        tensor.numel() * tensor.element_size() for tensor in resnet18().state_dict().values()
+    )
     leaving = arriving = memoryview(bytearray(size))
     if together:
         arriving = memoryview(bytearray(size))
@@ -225,7 +257,9 @@ def tcp(ports: list[int], index: int, say: Any, *, together: bool, fresh: bool =
 
 
 def gloo(ports: list[int], index: int, say: Any, *, flat: bool) -> None:
-    """Be one member of a ring on torch.distributed: tensor by tensor in place, or flattened, sent and taken apart."""
+    """Be one member of a ring on torch.distributed: tensor by tensor in place, or flattened,
+    sent and taken apart.
+    """
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(ports[0]), GLOO_SOCKET_IFNAME="lo")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=index, world_size=MEMBERS)
@@ -243,7 +277,9 @@ def gloo(ports: list[int], index: int, say: Any, *, flat: bool) -> None:
         for tensor in [whole] if flat else tensors:
             dist.recv(tensor, (index - 1) % MEMBERS)
         if flat:
-            for tensor, part in zip(tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True):
+            for tensor, part in zip(
+                tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True
+            ):
                 tensor.copy_(part.view_as(tensor))
 
     say.send((timed(index, forward, arrive, together=False), {}))

@@ -1,4 +1,6 @@
-"""A two-model training step with similarity on, against the same step with it off; quickstart's models, per level."""
+"""A two-model training step with similarity on, against the same step with it off; quickstart's
+models, per level.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ CASES: Mapping[str, dict[str, float]] = {
 def pair(scenario: Scenario, names: tuple[str, str], shape: ImageShape) -> dict[str, list[float]]:
     """Train two hospitals' models together, all cases in turn; thread CPU milliseconds per step."""
     draw = torch.Generator().manual_seed(0)
-    samples = Samples(torch.randn(32 * STEPS, 3, shape.size, shape.size, generator=draw), torch.arange(32 * STEPS) % shape.classes)
+    samples = Samples(
+        torch.randn(32 * STEPS, 3, shape.size, shape.size, generator=draw),
+        torch.arange(32 * STEPS) % shape.classes,
+    )
     found: dict[str, list[float]] = {case: [] for case in CASES}
     for _ in range(REPEATS):
         for case, weights in CASES.items():
@@ -43,8 +48,12 @@ def pair(scenario: Scenario, names: tuple[str, str], shape: ImageShape) -> dict[
                 prefix: build(scenario.hospital(name).architecture, shape, 1)
                 for prefix, name in zip(("", "resident_"), names, strict=True)
             }
-            job = TrainingJob(samples, torch.ones(shape.classes), scenario.training, 2 * len(samples.labels), 0)
-            exchange = Exchange(SimilarityLoss.of(similarity, pixel_grid(scenario, shape)), 0.0, rise=0.0)
+            job = TrainingJob(
+                samples, torch.ones(shape.classes), scenario.training, 2 * len(samples.labels), 0
+            )
+            exchange = Exchange(
+                SimilarityLoss.of(similarity, pixel_grid(scenario, shape)), 0.0, rise=0.0
+            )
             start = time.process_time()
             train(SessionModels(models, teaches=not similarity.off), job, exchange)
             found[case].append((time.process_time() - start) * 1000 / STEPS)
@@ -60,5 +69,8 @@ def main() -> list[Table]:
     for names in combinations(scenario.names, 2):
         kinds = " + ".join(scenario.hospital(name).architecture.name for name in names)
         tables.append(Table(f"step of {kinds}", "ms", pair(scenario, names, shape), "off"))
-    every = {case: [sum(times) for times in zip(*(table.values[case] for table in tables), strict=True)] for case in CASES}
+    every = {
+        case: [sum(times) for times in zip(*(table.values[case] for table in tables), strict=True)]
+        for case in CASES
+    }
     return [*tables, Table("one step of every pair", "ms", every, "off")]

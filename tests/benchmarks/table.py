@@ -19,11 +19,18 @@ class Table:
 
     def ratio(self, row: str) -> float | None:
         """Divide a row's median by the reference's."""
-        return None if self.reference is None else median(self.values[row]) / median(self.values[self.reference])
+        return (
+            None
+            if self.reference is None
+            else median(self.values[row]) / median(self.values[self.reference])
+        )
 
     def text(self) -> str:
         """Write median, range and ratio of each row."""
-        lines = [f"{self.title} ({self.unit}; median, min to max" + (f", ratio to {self.reference})" if self.reference else ")")]
+        lines = [
+            f"{self.title} ({self.unit}; median, min to max"
+            + (f", ratio to {self.reference})" if self.reference else ")")
+        ]
         for row, found in self.values.items():
             ratio = self.ratio(row)
             line = f"  {row:<42}{median(found):>9.1f}  {min(found):>8.1f} to {max(found):<8.1f}"

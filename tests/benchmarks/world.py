@@ -1,4 +1,6 @@
-"""Many placebo hospitals in simulated time: one round and the evaluation, time and memory per stop."""
+"""Many placebo hospitals in simulated time: one round and the evaluation, time and memory per
+stop.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def run(size: int) -> tuple[int, float, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "many.yaml"
         entry = "{{name: h{}, architecture: buffer}}"
-        path.write_text(TEXT.format(hospitals=", ".join(entry.format(number) for number in range(size))))
+        path.write_text(
+            TEXT.format(hospitals=", ".join(entry.format(number) for number in range(size)))
+        )
         scenario = load(path).scenario
     ledger = Counting()
     begun = time.process_time()

@@ -82,7 +82,10 @@ def _job(body: Object, pod: Object) -> Iterator[str]:
             yield "a rule of podFailurePolicy needs exactly one of onExitCodes and onPodConditions"
         codes = rule.get("onExitCodes", {})
         if codes.get("containerName") and codes["containerName"] not in names:
-            yield f"podFailurePolicy names the container {codes['containerName']!r}, which is not there"
+            yield (
+                f"podFailurePolicy names the container {codes['containerName']!r}, which is not "
+                "there"
+            )
         if codes.get("operator") == "In" and 0 in codes.get("values", ()):
             yield "podFailurePolicy counts exit code 0 as a failure"
 
@@ -94,7 +97,9 @@ def _container(container: Object) -> Iterator[str]:
     for key, value in [*requests.items(), *limits.items()]:
         if not QUANTITY.match(str(value)):
             yield f"{name}: {key} is {value!r}"
-        if "/" in key and (not str(value).isdigit() or requests.get(key, limits.get(key)) != limits.get(key)):
+        if "/" in key and (
+            not str(value).isdigit() or requests.get(key, limits.get(key)) != limits.get(key)
+        ):
             yield f"{name}: {key} must be a whole number and the same as request and limit"
     if "memory" not in limits or "memory" not in requests:
         yield f"{name}: no memory is asked for or allowed"
@@ -103,7 +108,9 @@ def _container(container: Object) -> Iterator[str]:
             yield f"{name}: the variable {key} is set {count} times"
     if container.get("imagePullPolicy") not in ("Always", "IfNotPresent", "Never"):
         yield f"{name}: imagePullPolicy is {container.get('imagePullPolicy')!r}"
-    if container["image"].endswith(":latest") or not re.search(r"[:@]", container["image"].rpartition("/")[2]):
+    if container["image"].endswith(":latest") or not re.search(
+        r"[:@]", container["image"].rpartition("/")[2]
+    ):
         yield f"{name}: the image {container['image']!r} is not pinned"
     for port in container.get("ports", ()):
         if len(port.get("name", "")) > 15:
@@ -114,4 +121,7 @@ def _mounts(container: Object, pod: Object) -> Iterator[str]:
     volumes = {volume["name"] for volume in pod.get("volumes", ())}
     for mount in container.get("volumeMounts", ()):
         if mount["name"] not in volumes:
-            yield f"{container['name']}: nothing is mounted at {mount['mountPath']}, there is no volume {mount['name']!r}"
+            yield (
+                f"{container['name']}: nothing is mounted at {mount['mountPath']}, there is no "
+                f"volume {mount['name']!r}"
+            )

@@ -1,4 +1,6 @@
-"""All that is ever sent to a cluster, Helm's objects and the controller's Jobs, through every check that can be had offline."""
+"""All that is ever sent to a cluster, Helm's objects and the controller's Jobs, through every
+check that can be had offline.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from fedskd_sim.scenario import load
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm" / "fedskd-sim"
-VALUES = {"default": None} | {path.stem.removesuffix("-values"): path for path in sorted(CHART.glob("ci/*-values.yaml"))}
+VALUES = {"default": None} | {
+    path.stem.removesuffix("-values"): path for path in sorted(CHART.glob("ci/*-values.yaml"))
+}
 CUSTOM = ("PodMonitor", "PrometheusRule")
 RING = """
 name: ring
@@ -38,7 +42,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +55,33 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rendered(scenario: Path, *arguments: object, release: str = "a-release-of-some-length") -> str:
-    done = run("helm", "template", release, CHART, "-n", "ns", "--set-file", f"scenario={scenario}", *arguments)
+    done = run(
+        "helm",
+        "template",
+        release,
+        CHART,
+        "-n",
+        "ns",
+        "--set-file",
+        f"scenario={scenario}",
+        *arguments,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def refused(scenario: Path, *arguments: object, release: str = "r") -> str:
-    done = run("helm", "template", release, CHART, "-n", "ns", "--set-file", f"scenario={scenario}", *arguments)
+    done = run(
+        "helm",
+        "template",
+        release,
+        CHART,
+        "-n",
+        "ns",
+        "--set-file",
+        f"scenario={scenario}",
+        *arguments,
+    )
     assert done.returncode, "it was rendered"
     return done.stderr
 
@@ -63,7 +89,9 @@ def refused(scenario: Path, *arguments: object, release: str = "r") -> str:
 def jobs_of(text: str, folder: Path) -> list[dict[str, Any]]:
     """Build the Jobs that the controller would make from what the chart has rendered."""
     run_map = next(
-        body for body in yaml.safe_load_all(text) if body and body["kind"] == "ConfigMap" and "plan.json" in body["data"]
+        body
+        for body in yaml.safe_load_all(text)
+        if body and body["kind"] == "ConfigMap" and "plan.json" in body["data"]
     )
     for name, content in run_map["data"].items():
         (folder / name).write_text(content, encoding="utf-8")
@@ -72,7 +100,9 @@ def jobs_of(text: str, folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(params=VALUES, scope="module")
-def manifests(request: pytest.FixtureRequest, scenario: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def manifests(
+    request: pytest.FixtureRequest, scenario: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Give a file with all objects of a run: the chart's and the controller's."""
     values, folder = VALUES[request.param], tmp_path_factory.mktemp(request.param)
     text = rendered(scenario, *(["--values", values] if values else []))
@@ -90,7 +120,17 @@ def bodies(file: Path) -> Iterator[dict[str, Any]]:
 def test_helm_lint_has_nothing_to_say(name: str, scenario: Path) -> None:
     """`helm lint --strict` passes for the oldest supported version."""
     values = ["--values", VALUES[name]] if VALUES[name] else []
-    done = run("helm", "lint", CHART, "--strict", "--kube-version", "1.31.0", "--set-file", f"scenario={scenario}", *values)
+    done = run(
+        "helm",
+        "lint",
+        CHART,
+        "--strict",
+        "--kube-version",
+        "1.31.0",
+        "--set-file",
+        f"scenario={scenario}",
+        *values,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -103,11 +143,15 @@ def test_no_key_stands_twice(manifests: Path) -> None:
 
 @pytest.mark.parametrize("version", ["1.31", "1.37"])
 def test_every_object_fits_its_schema(version: str, manifests: Path) -> None:
-    """kubernetes-validate knows every kind but the operator's, and every field of them, in the oldest and a new version."""
+    """kubernetes-validate knows every kind but the operator's, and every field of them, in the
+    oldest and a new version.
+    """
     done = run(BIN / "kubernetes-validate", "--strict", "-k", version, manifests)
     assert done.returncode == 0, done.stdout + done.stderr
     warned = [
-        line for line in (done.stdout + done.stderr).splitlines() if "WARN" in line and not any(kind in line for kind in CUSTOM)
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if "WARN" in line and not any(kind in line for kind in CUSTOM)
     ]
     assert not warned
 
@@ -119,9 +163,20 @@ def test_every_object_makes_sense(manifests: Path) -> None:
 
 
 def test_all_jobs_give_up_on_the_same_exit_codes(manifests: Path) -> None:
-    """The controller's Job and the hospitals' end at every code of the table of errors, and at no other."""
-    policies = [body["spec"]["podFailurePolicy"]["rules"] for body in bodies(manifests) if body["kind"] == "Job"]
-    lists = [rule["onExitCodes"]["values"] for rules in policies for rule in rules if "onExitCodes" in rule]
+    """The controller's Job and the hospitals' end at every code of the table of errors, and at
+    no other.
+    """
+    policies = [
+        body["spec"]["podFailurePolicy"]["rules"]
+        for body in bodies(manifests)
+        if body["kind"] == "Job"
+    ]
+    lists = [
+        rule["onExitCodes"]["values"]
+        for rules in policies
+        for rule in rules
+        if "onExitCodes" in rule
+    ]
     assert lists == [list(final_codes())] * 4
 
 
@@ -148,26 +203,45 @@ def test_checkov_would_say_it(scenario: Path, tmp_path: Path) -> None:
 
 
 def test_dockerfiles_and_plain_manifests_are_clean() -> None:
-    """Hadolint has nothing to say about the images, yamllint nothing about what is applied without Helm."""
+    """Hadolint has nothing to say about the images, yamllint nothing about what is applied
+    without Helm.
+    """
     done = run(BIN / "hadolint", *sorted(ROOT.glob("images/*/Dockerfile")))
     assert done.returncode == 0, done.stdout
-    plain = [ROOT / "kind-config.yaml", *sorted(ROOT.glob("k8s/**/*.yaml")), *sorted(ROOT.glob("scenarios/*.yaml"))]
-    done = run(BIN / "yamllint", "-d", "{rules: {key-duplicates: {level: error}, trailing-spaces: {level: error}}}", *plain)
+    plain = [
+        ROOT / "kind-config.yaml",
+        *sorted(ROOT.glob("k8s/**/*.yaml")),
+        *sorted(ROOT.glob("scenarios/*.yaml")),
+    ]
+    done = run(
+        BIN / "yamllint",
+        "-d",
+        "{rules: {key-duplicates: {level: error}, trailing-spaces: {level: error}}}",
+        *plain,
+    )
     assert done.returncode == 0, done.stdout
 
 
 def test_every_pod_passes_the_restricted_standard(manifests: Path) -> None:
-    """Pods run as nobody in particular, without privileges, on a read-only file system, and only the controller has a token."""
+    """Pods run as nobody in particular, without privileges, on a read-only file system, and only
+    the controller has a token.
+    """
     for body in bodies(manifests):
         pod = pod_of(body)
         if pod is None:
             continue
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is (body["metadata"]["labels"]["app.kubernetes.io/component"] == "controller")
+        assert pod["automountServiceAccountToken"] is (
+            body["metadata"]["labels"]["app.kubernetes.io/component"] == "controller"
+        )
         for container in containers(pod):
             context = container["securityContext"]
-            assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            assert context == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
 
 
 def changed(path: tuple[str | int, ...], value: object) -> Callable[[dict[str, Any]], None]:
@@ -203,14 +277,18 @@ SEEDED = {
     "latest": changed((*BOX, "image"), "registry:5000/hospital"),
     "port name": changed((*BOX, "ports", 0, "name"), "a-name-of-16-chr"),
     "mount": changed((*BOX, "volumeMounts", 0, "name"), "nothing"),
-    "duplicate variable": changed((*BOX, "env"), [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+    "duplicate variable": changed(
+        (*BOX, "env"), [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+    ),
     "host path": changed((*POD, "volumes", 0), {"name": "run", "hostPath": {"path": "/"}}),
     "host network": changed((*POD, "hostNetwork"), value=True),
 }
 
 
 @pytest.mark.parametrize("defect", SEEDED)
-def test_the_checks_across_fields_find_what_they_are_for(defect: str, scenario: Path, tmp_path: Path) -> None:
+def test_the_checks_across_fields_find_what_they_are_for(
+    defect: str, scenario: Path, tmp_path: Path
+) -> None:
     """Each seeded defect is found in a Job that was good before."""
     body = jobs_of(rendered(scenario), tmp_path)[0]
     assert defects(body) == []
@@ -236,22 +314,30 @@ def test_bad_values_have_words_of_their_own(scenario: Path, tmp_path: Path) -> N
         scenario, "--set", "hospitals.overrides.west.sizeLimit=1Gi"
     )
     assert "'gpus' not allowed" in refused(scenario, "--set", "hospitals.defaults.gpus=1")
-    assert "/hospitals/defaults/requests/cpu" in refused(scenario, "--set", "hospitals.defaults.requests.cpu=lots")
+    assert "/hospitals/defaults/requests/cpu" in refused(
+        scenario, "--set", "hospitals.defaults.requests.cpu=lots"
+    )
     assert "/hospitals/defaults/data" in refused(
         scenario, "--set", "hospitals.defaults.data.claim=a,hospitals.defaults.data.hostPath=/a"
     )
-    assert "/hospitals/defaults/pod/hostname" in refused(scenario, "--set", "hospitals.defaults.pod.hostname=other")
+    assert "/hospitals/defaults/pod/hostname" in refused(
+        scenario, "--set", "hospitals.defaults.pod.hostname=other"
+    )
     assert "41 characters" in refused(scenario, release="r" * 41)
 
 
 def names_of(scenario: Path, *arguments: object) -> set[str]:
     return {
-        body["metadata"]["name"] for body in yaml.safe_load_all(rendered(scenario, *arguments)) if body and body["kind"] == "Job"
+        body["metadata"]["name"]
+        for body in yaml.safe_load_all(rendered(scenario, *arguments))
+        if body and body["kind"] == "Job"
     }
 
 
 def test_only_what_changes_the_run_makes_another_one(scenario: Path, tmp_path: Path) -> None:
-    """Metrics settings leave a run alone; another scenario, image or attempt is another run with objects of its own."""
+    """Metrics settings leave a run alone; another scenario, image or attempt is another run with
+    objects of its own.
+    """
     other = tmp_path / "other.yaml"
     other.write_text(RING + "seed: 2\n", encoding="utf-8")
     first = names_of(scenario)
@@ -267,7 +353,9 @@ def bodies_of(text: str, kind: str) -> list[dict[str, Any]]:
 
 
 def test_a_budget_keeps_the_whole_ring_from_eviction(scenario: Path, tmp_path: Path) -> None:
-    """The budget wants all hospitals and the controller, selects every pod of the run, and can be taken back in mid-run."""
+    """The budget wants all hospitals and the controller, selects every pod of the run, and can
+    be taken back in mid-run.
+    """
     text = rendered(scenario)
     (budget,), (controller,) = bodies_of(text, "PodDisruptionBudget"), bodies_of(text, "Job")
     members = [controller, *jobs_of(text, tmp_path)]
@@ -279,26 +367,44 @@ def test_a_budget_keeps_the_whole_ring_from_eviction(scenario: Path, tmp_path: P
         assert metadata["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
     off = ("--set", "protection.disruptionBudget=false", "--set", "protection.annotations=null")
     assert not bodies_of(rendered(scenario, *off), "PodDisruptionBudget")
-    assert "annotations" not in bodies_of(rendered(scenario, *off), "Job")[0]["spec"]["template"]["metadata"]
+    assert (
+        "annotations"
+        not in bodies_of(rendered(scenario, *off), "Job")[0]["spec"]["template"]["metadata"]
+    )
     assert names_of(scenario, *off[:2]) == names_of(scenario)
 
 
-def test_every_container_has_limits_and_every_folder_a_size_where_they_are_asked_for(scenario: Path, tmp_path: Path) -> None:
-    """With the values for hardened platforms no container lacks a limit of CPU, memory and disk, and no pod has ids of its own."""
+def test_every_container_has_limits_and_every_folder_a_size_where_they_are_asked_for(
+    scenario: Path, tmp_path: Path
+) -> None:
+    """With the values for hardened platforms no container lacks a limit of CPU, memory and disk,
+    and no pod has ids of its own.
+    """
     text = rendered(scenario, "--values", CHART / "ci" / "openshift-values.yaml")
-    pods = [pod for body in [*yaml.safe_load_all(text), *jobs_of(text, tmp_path)] if body and (pod := pod_of(body))]
+    pods = [
+        pod
+        for body in [*yaml.safe_load_all(text), *jobs_of(text, tmp_path)]
+        if body and (pod := pod_of(body))
+    ]
     assert len(pods) == 5
     for pod in pods:
         assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["securityContext"])
-        assert all({"cpu", "memory", "ephemeral-storage"} <= set(one["resources"]["limits"]) for one in containers(pod))
-        assert all("sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}) for volume in pod["volumes"])
+        assert all(
+            {"cpu", "memory", "ephemeral-storage"} <= set(one["resources"]["limits"])
+            for one in containers(pod)
+        )
+        assert all(
+            "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}) for volume in pod["volumes"]
+        )
 
 
 def test_every_folder_has_a_size_by_default(manifests: Path) -> None:
     """No emptyDir of any pod may fill its node."""
     for body in bodies(manifests):
         for volume in (pod_of(body) or {}).get("volumes", ()):
-            assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), body["metadata"]["name"]
+            assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), body["metadata"][
+                "name"
+            ]
 
 
 def test_policies_let_out_what_the_values_say(scenario: Path) -> None:
@@ -310,8 +416,12 @@ def test_policies_let_out_what_the_values_say(scenario: Path) -> None:
 
 
 @pytest.mark.parametrize("secret", ["runSecret.existingSecret=mine", f"runSecret.value={'k' * 32}"])
-def test_two_renders_are_the_same_bytes_where_the_secret_is_given(secret: str, scenario: Path) -> None:
-    """Nothing is drawn at random or read from a clock, so tools that compare renders see a change only where there is one."""
+def test_two_renders_are_the_same_bytes_where_the_secret_is_given(
+    secret: str, scenario: Path
+) -> None:
+    """Nothing is drawn at random or read from a clock, so tools that compare renders see a
+    change only where there is one.
+    """
     assert rendered(scenario, "--set", secret) == rendered(scenario, "--set", secret)
     assert "runSecret" in refused(scenario, "--set", "runSecret.value=short")
 
@@ -323,20 +433,29 @@ def test_a_chart_without_values_can_be_linted() -> None:
 
 
 def test_the_list_of_images_is_what_is_installed(scenario: Path, tmp_path: Path) -> None:
-    """Who mirrors images for a closed network finds in Chart.yaml those that the default values run."""
+    """Who mirrors images for a closed network finds in Chart.yaml those that the default values
+    run.
+    """
     listed = yaml.safe_load(
-        yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["annotations"]["artifacthub.io/images"]
+        yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["annotations"][
+            "artifacthub.io/images"
+        ]
     )
     text = rendered(scenario)
     jobs_of(text, tmp_path)
     plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
-    assert {one["name"]: one["image"] for one in listed} == {name: one["image"] for name, one in plan["images"].items()}
+    assert {one["name"]: one["image"] for one in listed} == {
+        name: one["image"] for name, one in plan["images"].items()
+    }
 
 
 def test_a_queue_is_named_for_hospitals_only(scenario: Path, tmp_path: Path) -> None:
     """The controller stands in no queue; a label that would put it into one is refused."""
     text = rendered(scenario, "--set", "kueue.queue=research")
-    worn = [body["spec"]["template"]["metadata"]["labels"] for body in [*bodies_of(text, "Job"), *jobs_of(text, tmp_path)]]
+    worn = [
+        body["spec"]["template"]["metadata"]["labels"]
+        for body in [*bodies_of(text, "Job"), *jobs_of(text, tmp_path)]
+    ]
     assert ["kueue.x-k8s.io/queue-name" in labels for labels in worn] == [False, True, True, True]
     label = "commonLabels.kueue\\.x-k8s\\.io/queue-name=research"
     assert "name the queue in kueue.queue" in refused(scenario, "--set", label)
@@ -362,11 +481,18 @@ def known_to(schema: dict[str, Any], part: dict[str, Any], place: str = "") -> s
 
 
 def test_schema_and_values_are_in_step() -> None:
-    """Every value stands in the schema, and every key of the schema that has a default stands in values.yaml."""
+    """Every value stands in the schema, and every key of the schema that has a default stands in
+    values.yaml.
+    """
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     values = keys_of(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
     known = known_to(schema, schema)
-    free = ("metrics.dashboard.labels.", "controller.resources.", "hospitals.defaults.gpu.pod.", "protection.annotations.")
+    free = (
+        "metrics.dashboard.labels.",
+        "controller.resources.",
+        "hospitals.defaults.gpu.pod.",
+        "protection.annotations.",
+    )
     assert {key for key in values if not key.startswith(free)} <= known
     without_default = (
         "global",

@@ -1,4 +1,6 @@
-"""Alert rules and dashboard: they parse, they fire when they should, and they speak only of what hospitals export."""
+"""Alert rules and dashboard: they parse, they fire when they should, and they speak only of what
+hospitals export.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,14 @@ SCENARIO = ROOT / "scenarios" / "placebo-ok.yaml"
 SCRAPING = ROOT / "k8s" / "monitoring" / "prometheus.yml"
 ROUND_THE_CLOCK = {"up", "ALERTS"}
 """What Prometheus itself knows about every target and rule."""
-TARGET_LABELS = {"namespace", "pod", "run", "fedskd_io_hospital", "fedskd_io_architecture", "fedskd_io_run"}
+TARGET_LABELS = {
+    "namespace",
+    "pod",
+    "run",
+    "fedskd_io_hospital",
+    "fedskd_io_architecture",
+    "fedskd_io_run",
+}
 OWN_LABELS = {"scenario", "hospital", "model", "split", "fedskd_phase", "le"}
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool on PATH")
@@ -37,7 +46,9 @@ def yaml(path: Path) -> Any:
 
 
 def promtool(*arguments: object) -> None:
-    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -50,8 +61,12 @@ def dashboard() -> dict[str, Any]:
 
 
 def dashboard_queries() -> list[str]:
-    """Give every query of the dashboard as Grafana would send it, with something chosen for each variable."""
-    queries = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
+    """Give every query of the dashboard as Grafana would send it, with something chosen for each
+    variable.
+    """
+    queries = [
+        target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())
+    ]
     chosen = {"$__rate_interval": "1m", "$window": "5m"}
     for variable, value in chosen.items():
         queries = [query.replace(variable, value) for query in queries]
@@ -59,7 +74,11 @@ def dashboard_queries() -> list[str]:
 
 
 def variable_queries() -> list[str]:
-    return [variable["definition"] for variable in dashboard()["templating"]["list"] if variable["type"] == "query"]
+    return [
+        variable["definition"]
+        for variable in dashboard()["templating"]["list"]
+        if variable["type"] == "query"
+    ]
 
 
 def exported() -> dict[str, set[str]]:
@@ -75,7 +94,10 @@ def exported() -> dict[str, set[str]]:
     metrics.took("session", 1.0)
     metrics.took("evaluation", 1.0)
     metrics.transferred(Transfer(HopId("r", 1, "south", 1, 1), "south", 0.0, 1.0, 1, 1))
-    return {family.name: {sample.name for sample in family.samples} for family in metrics.registry.collect()}
+    return {
+        family.name: {sample.name for sample in family.samples}
+        for family in metrics.registry.collect()
+    }
 
 
 def metric_names(query: str) -> set[str]:
@@ -105,23 +127,35 @@ def test_the_rules_fire_and_keep_quiet() -> None:
 
 
 def test_every_alert_has_a_case_for_each_outcome() -> None:
-    """There is a unit test in which an alert fires and one in which it does not, for every alert."""
+    """There is a unit test in which an alert fires and one in which it does not, for every
+    alert.
+    """
     cases = [case for test in yaml(RULE_TESTS)["tests"] for case in test["promql_expr_test"]]
     for name in {rule["alert"] for rule in rules()}:
-        outcomes = {bool(case["exp_samples"]) for case in cases if f'alertname="{name}", alertstate="firing"' in case["expr"]}
+        outcomes = {
+            bool(case["exp_samples"])
+            for case in cases
+            if f'alertname="{name}", alertstate="firing"' in case["expr"]
+        }
         assert outcomes == {True, False}, name
 
 
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: f"{rule['alert']}-{rule['labels']['severity']}")
+@pytest.mark.parametrize(
+    "rule", rules(), ids=lambda rule: f"{rule['alert']}-{rule['labels']['severity']}"
+)
 def test_every_alert_says_what_and_how_bad(rule: dict[str, Any]) -> None:
-    """An alert has a severity, a summary that names the place, and a description that speaks of labels it really has."""
+    """An alert has a severity, a summary that names the place, and a description that speaks of
+    labels it really has.
+    """
     assert rule["labels"]["severity"] in ("warning", "critical")
     assert set(rule["annotations"]) == {"summary", "description"}
     text = " ".join(rule["annotations"].values())
     spoken = set(re.findall(r"\$labels\.(\w+)", text))
     assert {"namespace", "run"} <= spoken
     grouped = re.match(r"\w+ by \(([^)]*)\)", rule["expr"].strip())
-    kept = {name.strip() for name in grouped[1].split(",")} if grouped else TARGET_LABELS | OWN_LABELS
+    kept = (
+        {name.strip() for name in grouped[1].split(",")} if grouped else TARGET_LABELS | OWN_LABELS
+    )
     if "histogram_quantile" not in rule["expr"]:
         assert spoken <= kept
     assert "le" not in spoken
@@ -130,7 +164,10 @@ def test_every_alert_says_what_and_how_bad(rule: dict[str, Any]) -> None:
 @needs_promtool
 def test_every_query_of_the_dashboard_is_promql(tmp_path: Path) -> None:
     """Prometheus' own tool parses each query, with Grafana's variables filled in."""
-    records = [{"record": f"dashboard:query:{number}", "expr": query} for number, query in enumerate(dashboard_queries())]
+    records = [
+        {"record": f"dashboard:query:{number}", "expr": query}
+        for number, query in enumerate(dashboard_queries())
+    ]
     file = tmp_path / "queries.yaml"
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": records}]}))
     assert len(records) > 30
@@ -139,7 +176,9 @@ def test_every_query_of_the_dashboard_is_promql(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("query", [*(rule["expr"] for rule in rules()), *dashboard_queries()])
 def test_every_query_asks_for_what_is_exported(query: str) -> None:
-    """Metrics, labels and phases of every alert and panel are those that a hospital and its target have."""
+    """Metrics, labels and phases of every alert and panel are those that a hospital and its
+    target have.
+    """
     names = metric_names(query)
     assert names, query
     assert names <= ROUND_THE_CLOCK | set.union(*exported().values())
@@ -149,7 +188,9 @@ def test_every_query_asks_for_what_is_exported(query: str) -> None:
 
 
 def test_every_variable_asks_for_what_is_exported() -> None:
-    """The dashboard's choices come from metrics that every hospital exports, and from labels that they have."""
+    """The dashboard's choices come from metrics that every hospital exports, and from labels
+    that they have.
+    """
     series = set.union(*exported().values())
     for query in variable_queries():
         found = re.fullmatch(r"label_values\((\w+)(\{.*\})?, (\w+)\)", query)
@@ -167,7 +208,9 @@ def test_the_dashboard_leaves_no_metric_out() -> None:
 def test_the_phase_panel_knows_every_phase() -> None:
     """The numbers that the panel gives to phases are those of the list, and each has its name."""
     panel = next(panel for panel in dashboard()["panels"] if panel["title"] == "Phase")
-    numbers = dict(re.findall(r'(\d+) \* max by .*fedskd_phase="(\w+)"', panel["targets"][0]["expr"]))
+    numbers = dict(
+        re.findall(r'(\d+) \* max by .*fedskd_phase="(\w+)"', panel["targets"][0]["expr"])
+    )
     mappings = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
     names = {number: mapping["text"].replace("-", "_") for number, mapping in mappings.items()}
     assert names == {str(number): phase for number, phase in enumerate(PHASES)}
@@ -175,15 +218,26 @@ def test_the_phase_panel_knows_every_phase() -> None:
 
 
 def test_the_dashboard_fits_any_grafana() -> None:
-    """No panel is tied to one data source, panels have numbers of their own, and none lies on another."""
+    """No panel is tied to one data source, panels have numbers of their own, and none lies on
+    another.
+    """
     page = dashboard()
     assert "id" not in page
     assert len({panel["id"] for panel in page["panels"]}) == len(page["panels"])
-    parts = [part for panel in page["panels"] if panel["type"] != "row" for part in (panel, *panel["targets"])]
+    parts = [
+        part
+        for panel in page["panels"]
+        if panel["type"] != "row"
+        for part in (panel, *panel["targets"])
+    ]
     assert {part["datasource"]["uid"] for part in parts} == {"${datasource}"}
     taken = set()
     for place in (panel["gridPos"] for panel in page["panels"]):
-        cells = {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
+        cells = {
+            (place["x"] + dx, place["y"] + dy)
+            for dx in range(place["w"])
+            for dy in range(place["h"])
+        }
         assert not cells & taken
         assert place["x"] + place["w"] <= 24
         taken |= cells
@@ -191,13 +245,19 @@ def test_the_dashboard_fits_any_grafana() -> None:
 
 @pytest.mark.skipif(not shutil.which("helm"), reason="no helm on PATH")
 def test_the_chart_hands_both_on_as_they_are() -> None:
-    """The chart's PrometheusRule has the very rules, its ConfigMap the very dashboard, and its PodMonitor gives the labels."""
-    switches = [f"--set=metrics.{part}.enabled=true" for part in ("rules", "dashboard", "podMonitor")]
+    """The chart's PrometheusRule has the very rules, its ConfigMap the very dashboard, and its
+    PodMonitor gives the labels.
+    """
+    switches = [
+        f"--set=metrics.{part}.enabled=true" for part in ("rules", "dashboard", "podMonitor")
+    ]
     command = ["helm", "template", "r", str(CHART), f"--set-file=scenario={SCENARIO}", *switches]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     bodies = [body for body in YAML(typ="safe", pure=True).load_all(done.stdout) if body]
-    boards = [body["data"]["fedskd.json"] for body in bodies if "fedskd.json" in body.get("data", {})]
+    boards = [
+        body["data"]["fedskd.json"] for body in bodies if "fedskd.json" in body.get("data", {})
+    ]
     assert [json.loads(board) for board in boards] == [dashboard()]
     specs = {body["kind"]: body.get("spec") for body in bodies}
     assert specs["PrometheusRule"] == yaml(RULES)
@@ -217,8 +277,16 @@ def test_the_test_clusters_prometheus_gives_the_labels() -> None:
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl on PATH")
 @pytest.mark.parametrize(("folder", "file"), [("k8s", RULES), ("k8s/grafana", DASHBOARD)])
 def test_the_test_cluster_loads_the_charts_files(folder: str, file: Path) -> None:
-    """The kustomization holds no copy of its own: it can be built, and a ConfigMap has the chart's very file."""
-    done = subprocess.run(["kubectl", "kustomize", str(ROOT / folder)], capture_output=True, text=True, timeout=60, check=False)
+    """The kustomization holds no copy of its own: it can be built, and a ConfigMap has the
+    chart's very file.
+    """
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(ROOT / folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     bodies = list(YAML(typ="safe", pure=True).load_all(done.stdout))
     maps = [body["data"] for body in bodies if body["kind"] == "ConfigMap"]

@@ -1,4 +1,6 @@
-"""What a cluster test works with: a namespace of its own, installed runs, pods that try something, and waits with deadlines."""
+"""What a cluster test works with: a namespace of its own, installed runs, pods that try
+something, and waits with deadlines.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,18 @@ Object = dict[str, Any]
 Result = TypeVar("Result")
 
 
-def call(*command: object, given: str = "", timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+def call(
+    *command: object, given: str = "", timeout: float = PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
-    return subprocess.run([*map(str, command)], input=given, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        [*map(str, command)],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def kubectl(*arguments: object, given: str = "", timeout: float = PATIENCE_S) -> str:
@@ -57,7 +68,9 @@ def until(what: str, look: Callable[[], Result], seconds: float = PATIENCE_S) ->
 
 @contextmanager
 def away() -> Iterator[None]:
-    """Let the API server stand still; skips where its process is not known (it is listed beside the test cluster's KUBECONFIG)."""
+    """Let the API server stand still; skips where its process is not known (it is listed beside
+    the test cluster's KUBECONFIG).
+    """
     listed = Path(os.environ.get("KUBECONFIG", "")).parent / "pids"
     if not listed.is_file():
         pytest.skip("the API server's process is not known here")
@@ -71,21 +84,42 @@ def away() -> Iterator[None]:
 
 
 def placebo(size: int = 3, gpus: int = 0, hop: float = 30, **algorithm: object) -> str:
-    """Write a scenario of ``size`` hospitals h0, h1, ... of which the first ``gpus`` ask for a GPU."""
+    """Write a scenario of ``size`` hospitals h0, h1, ... of which the first ``gpus`` ask for a
+    GPU.
+    """
     hospitals = [
-        {"name": f"h{index}", "architecture": "buffer", "resources": {"memory": "256Mi", "gpu": int(index < gpus)}}
+        {
+            "name": f"h{index}",
+            "architecture": "buffer",
+            "resources": {"memory": "256Mi", "gpu": int(index < gpus)},
+        }
         for index in range(size)
     ]
-    timeouts = {"register": 60, "hop": hop, "acknowledgement": 20, "retry": 1, "goodbye": 5, "stop": 5}
+    timeouts = {
+        "register": 60,
+        "hop": hop,
+        "acknowledgement": 20,
+        "retry": 1,
+        "goodbye": 5,
+        "stop": 5,
+    }
     return json.dumps(
-        {"name": "placebo", "hospitals": hospitals, "algorithm": {"name": "placebo", **algorithm}, "timeouts": timeouts}
+        {
+            "name": "placebo",
+            "hospitals": hospitals,
+            "algorithm": {"name": "placebo", **algorithm},
+            "timeouts": timeouts,
+        }
     )
 
 
 def nodes(resource: str) -> dict[str, int]:
     """Find the nodes that offer a resource, with how much."""
     items = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
-    offers = {item["metadata"]["name"]: int(item["status"]["allocatable"].get(resource, 0)) for item in items}
+    offers = {
+        item["metadata"]["name"]: int(item["status"]["allocatable"].get(resource, 0))
+        for item in items
+    }
     return {name: count for name, count in offers.items() if count}
 
 
@@ -115,7 +149,11 @@ class Bed:
         """Make a namespace with a name of its own."""
         name = f"fedskd-test-{token_hex(3)}"
         labels = {"pod-security.kubernetes.io/enforce": "restricted", "fedskd.io/purpose": "test"}
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels},
+        }
         kubectl("create", "-f", "-", given=json.dumps(body))
         return cls(name, folder)
 
@@ -125,7 +163,9 @@ class Bed:
 
     def items(self, kind: str, selector: str = "") -> list[Object]:
         """List objects, oldest first."""
-        text = self.kubectl("get", kind, "-l", selector, "--sort-by=.metadata.creationTimestamp", "-o", "json")
+        text = self.kubectl(
+            "get", kind, "-l", selector, "--sort-by=.metadata.creationTimestamp", "-o", "json"
+        )
         return list(json.loads(text)["items"])
 
     def helm(self, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -141,16 +181,28 @@ class Bed:
         release: str = "",
         **values: Any,
     ) -> Run:
-        """Install the chart; hospitals ask for little and hold for a second only, unless the settings say otherwise."""
+        """Install the chart; hospitals ask for little and hold for a second only, unless the
+        settings say otherwise.
+        """
         file, settings = self.folder / "scenario.yaml", self.folder / "values.json"
-        file.write_text(scenario if isinstance(scenario, str) else scenario.read_text(encoding="utf-8"), encoding="utf-8")
+        file.write_text(
+            scenario if isinstance(scenario, str) else scenario.read_text(encoding="utf-8"),
+            encoding="utf-8",
+        )
         little = {"requests": {"cpu": "10m", "memory": "20Mi"}, **(defaults or {})}
-        short: Object = {"holdSeconds": 1, "lingerSeconds": 0, "terminationGracePeriodSeconds": 5, "startupSeconds": PATIENCE_S}
+        short: Object = {
+            "holdSeconds": 1,
+            "lingerSeconds": 0,
+            "terminationGracePeriodSeconds": 5,
+            "startupSeconds": PATIENCE_S,
+        }
         short["images"] = {"controller": {"tag": TAG}}
         short["hospitals"] = {"defaults": little, "overrides": overrides or {}}
         settings.write_text(json.dumps(short | values), encoding="utf-8")
         release = release or f"t{token_hex(2)}"
-        done = self.helm("install", release, CHART, "--set-file", f"scenario={file}", "--values", settings)
+        done = self.helm(
+            "install", release, CHART, "--set-file", f"scenario={file}", "--values", settings
+        )
         assert done.returncode == 0, done.stderr
         return Run(self, release)
 
@@ -162,13 +214,34 @@ class Bed:
             volumes = [{"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}}]
             mounts = [{"name": "key", "mountPath": "/key", "readOnly": True}]
         container = {
-            "name": "probe", "image": f"localhost/fedskd-controller:{TAG}", "command": ["python", "-c", code],
-            "imagePullPolicy": "IfNotPresent", "volumeMounts": mounts,
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        }  # fmt: skip
-        user = {"runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
-        spec = {"restartPolicy": "Never", "securityContext": user, "containers": [container], "volumes": volumes}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels or {}}, "spec": spec}
+            "name": "probe",
+            "image": f"localhost/fedskd-controller:{TAG}",
+            "command": ["python", "-c", code],
+            "imagePullPolicy": "IfNotPresent",
+            "volumeMounts": mounts,
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+        user = {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        spec = {
+            "restartPolicy": "Never",
+            "securityContext": user,
+            "containers": [container],
+            "volumes": volumes,
+        }
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": labels or {}},
+            "spec": spec,
+        }
         self.kubectl("create", "-f", "-", given=json.dumps(body))
         phase = until("end of the probe", lambda: self._ended(name))
         output = self.kubectl("logs", name)
@@ -187,9 +260,18 @@ class Bed:
     def tell(self) -> str:
         """Say all that is worth knowing about the namespace when a test has failed."""
         pods = call("kubectl", "-n", self.namespace, "get", "pods", "-o", "wide").stdout
-        events = call("kubectl", "-n", self.namespace, "get", "events", "--sort-by=.lastTimestamp").stdout
+        events = call(
+            "kubectl", "-n", self.namespace, "get", "events", "--sort-by=.lastTimestamp"
+        ).stdout
         logs = call(
-            "kubectl", "-n", self.namespace, "logs", "-l", "app.kubernetes.io/name=fedskd-sim", "--tail=20", "--prefix"
+            "kubectl",
+            "-n",
+            self.namespace,
+            "logs",
+            "-l",
+            "app.kubernetes.io/name=fedskd-sim",
+            "--tail=20",
+            "--prefix",
         ).stdout
         return "\n".join((pods, events[-4000:], logs[-8000:]))
 
@@ -226,27 +308,51 @@ class Run:
         """Read the events that the controllers have logged."""
         text = ""
         for pod in self.controllers():
-            text += call("kubectl", "-n", self.bed.namespace, "logs", pod["metadata"]["name"]).stdout
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+            text += call(
+                "kubectl", "-n", self.bed.namespace, "logs", pod["metadata"]["name"]
+            ).stdout
+        return [
+            json.loads(line)
+            for line in text.splitlines()
+            if line.startswith("{") and line.endswith("}")
+        ]
 
     def events(self, name: str, **wanted: object) -> list[Object]:
         """Find events of one kind in the controller's log."""
-        return [event for event in self.log() if event["event"] == name and wanted.items() <= event.items()]
+        return [
+            event
+            for event in self.log()
+            if event["event"] == name and wanted.items() <= event.items()
+        ]
 
     def heard(self, name: str, seconds: float = PATIENCE_S, **wanted: object) -> Object:
         """Wait for an event in the controller's log."""
-        return until(f"event {name} {wanted or ''}", lambda: self.events(name, **wanted), seconds)[0]
+        return until(f"event {name} {wanted or ''}", lambda: self.events(name, **wanted), seconds)[
+            0
+        ]
 
     def code(self, seconds: float = PATIENCE_S) -> int:
         """Wait until the controller's Job has ended, and give the exit code of its last pod."""
         until("end of the run", self._over, seconds)
-        states = [status["state"] for pod in self.controllers() for status in pod["status"].get("containerStatuses", ())]
-        return int([state["terminated"]["exitCode"] for state in states if "terminated" in state][-1])
+        states = [
+            status["state"]
+            for pod in self.controllers()
+            for status in pod["status"].get("containerStatuses", ())
+        ]
+        return int(
+            [state["terminated"]["exitCode"] for state in states if "terminated" in state][-1]
+        )
 
     def _over(self) -> bool:
-        jobs = [job for job in self.jobs() if job["metadata"]["labels"].get("app.kubernetes.io/component") == "controller"]
+        jobs = [
+            job
+            for job in self.jobs()
+            if job["metadata"]["labels"].get("app.kubernetes.io/component") == "controller"
+        ]
         conditions = [one for job in jobs for one in job["status"].get("conditions", ())]
-        return any(one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in conditions)
+        return any(
+            one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in conditions
+        )
 
     def said(self) -> str:
         """Give the text of the error that ended the run."""
@@ -258,7 +364,9 @@ class Run:
 
     def run_key(self) -> str:
         """Read the run secret."""
-        return base64.b64decode(self.bed.kubectl("get", "secret", self.secret, "-o", "jsonpath={.data.run-key}")).decode()
+        return base64.b64decode(
+            self.bed.kubectl("get", "secret", self.secret, "-o", "jsonpath={.data.run-key}")
+        ).decode()
 
     @property
     def secret(self) -> str:

@@ -1,4 +1,6 @@
-"""Cluster tests run only when they are asked for, each in a namespace of its own that enforces the restricted standard."""
+"""Cluster tests run only when they are asked for, each in a namespace of its own that enforces
+the restricted standard.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,14 @@ FAILED = pytest.StashKey[bool]()
 
 @pytest.fixture(scope="session")
 def cluster() -> None:
-    """Use the cluster that KUBECONFIG names, and only if somebody has said that it is there for tests."""
+    """Use the cluster that KUBECONFIG names, and only if somebody has said that it is there for
+    tests.
+    """
     if os.environ.get(SWITCH) != "1":
-        pytest.skip(f"no cluster for tests; 'make test-cluster' (or {SWITCH}=1) uses the one that KUBECONFIG names")
+        pytest.skip(
+            f"no cluster for tests; 'make test-cluster' (or {SWITCH}=1) uses the one that "
+            "KUBECONFIG names"
+        )
     for program in ("kubectl", "helm"):
         assert shutil.which(program), f"{SWITCH} is set, and {program} is not on the PATH"
     done = call("kubectl", "get", "nodes")

@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 from bed import Bed, Run, call, placebo, until
 
-LOOK = "import os, pathlib; print(sorted(os.listdir('/data'))); print(os.access('/data', os.W_OK)); pathlib.Path('/data/x').touch()"
+LOOK = (
+    "import os, pathlib; print(sorted(os.listdir('/data'))); print(os.access('/data', os.W_OK)); "
+    "pathlib.Path('/data/x').touch()"
+)
 FILL = "from pathlib import Path; Path('/data/{hospital}.npz').touch()"
 
 
 def claim(name: str) -> dict[str, Any]:
     wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Mi"}}}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": wanted}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": wanted,
+    }
 
 
 def holding(run: Run, name: str) -> str:
@@ -25,13 +33,17 @@ def holding(run: Run, name: str) -> str:
 
 def seen(run: Run, name: str) -> tuple[str, str]:
     """Say what a hospital's pod sees under /data, and what happens when it writes there."""
-    done = call("kubectl", "-n", run.bed.namespace, "exec", holding(run, name), "--", "python", "-c", LOOK)
+    done = call(
+        "kubectl", "-n", run.bed.namespace, "exec", holding(run, name), "--", "python", "-c", LOOK
+    )
     return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["fetch", "claim"])
 def test_a_hospital_sees_only_its_own_data_and_cannot_write_it(kind: str, bed: Bed) -> None:
-    """Data that an init container fetches, or a claim holds, is mounted read-only and only at its own hospital."""
+    """Data that an init container fetches, or a claim holds, is mounted read-only and only at
+    its own hospital.
+    """
     if kind == "fetch":
         data: dict[str, Any] = {"fetch": {"command": ["python", "-c", FILL]}}
     else:
@@ -40,7 +52,9 @@ def test_a_hospital_sees_only_its_own_data_and_cannot_write_it(kind: str, bed: B
             "create",
             "-f",
             "-",
-            given=json.dumps({"apiVersion": "v1", "kind": "List", "items": [claim("data-h0"), claim("data-h1")]}),
+            given=json.dumps(
+                {"apiVersion": "v1", "kind": "List", "items": [claim("data-h0"), claim("data-h1")]}
+            ),
         )
     run = bed.install(placebo(2), defaults={"data": data}, holdSeconds=60)
     for name in ("h0", "h1"):
@@ -51,7 +65,9 @@ def test_a_hospital_sees_only_its_own_data_and_cannot_write_it(kind: str, bed: B
 
 
 def test_data_that_does_not_come_ends_the_run(bed: Bed) -> None:
-    """An init container that fails is told with its exit code; the run ends with an error instead of waiting for ever."""
+    """An init container that fails is told with its exit code; the run ends with an error
+    instead of waiting for ever.
+    """
     data = {"fetch": {"command": ["python", "-c", "raise SystemExit(21)"]}}
     run = bed.install(placebo(2), overrides={"h1": {"data": data}}, startupSeconds=20)
     until("the failed pod in the log", lambda: run.events("pod", hospital="h1", standing="failed"))

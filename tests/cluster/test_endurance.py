@@ -19,7 +19,9 @@ from bed import INSTANCE, TAG, Bed, Run, away, kubectl, nodes, placebo, until
 AWAY_S = 20
 FIRST_BACKOFF_S = 10
 ROUNDS = 20
-PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace('"acknowledgement": 20', '"acknowledgement": 300')
+PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace(
+    '"acknowledgement": 20', '"acknowledgement": 300'
+)
 KEPT = {"custody": {"claim": "kept-{hospital}"}}
 
 
@@ -30,9 +32,14 @@ def delete(run: Run, pod: dict) -> str:
 
 
 def test_misbehaving_hospitals_end_their_runs(bed: Bed) -> None:
-    """Crash, stall and abort end a run with the exit code that they have between processes, and name the culprit."""
+    """Crash, stall and abort end a run with the exit code that they have between processes, and
+    name the culprit.
+    """
     codes = {"crash": 41, "stall": 40, "abort": 42}
-    runs = {behaviour: bed.install(placebo(hop=8, behaviour=behaviour, culprit="h1")) for behaviour in codes}
+    runs = {
+        behaviour: bed.install(placebo(hop=8, behaviour=behaviour, culprit="h1"))
+        for behaviour in codes
+    }
     ends = {behaviour: (run.code(), run.said()) for behaviour, run in runs.items()}
     assert {behaviour: code for behaviour, (code, _) in ends.items()} == codes, ends
     assert all("h1" in said for _, said in ends.values()), ends
@@ -40,34 +47,51 @@ def test_misbehaving_hospitals_end_their_runs(bed: Bed) -> None:
 
 def at_work(pods: list[dict], gone: str) -> bool:
     """Tell whether, after a pod that was deleted, the next one is at work."""
-    return [pod["status"]["phase"] for pod in pods if pod["metadata"]["name"] != gone] == ["Running"]
+    return [pod["status"]["phase"] for pod in pods if pod["metadata"]["name"] != gone] == [
+        "Running"
+    ]
 
 
 def test_a_lost_controller_comes_back_and_ends_the_run(bed: Bed) -> None:
-    """The controller's pod is deleted in mid-run; its successor ends it well, be models still on their way or not."""
+    """The controller's pod is deleted in mid-run; its successor ends it well, be models still on
+    their way or not.
+    """
     short, long = (bed.install(placebo(3, rounds=rounds, session_seconds=1)) for rounds in (2, 12))
     gone = {}
     for run in (short, long):
         run.heard("progress", round=1)
         gone[run.release] = delete(run, run.controllers()[0])
     for run in (short, long):
-        until("next controller", lambda run=run: at_work(run.controllers(), gone[run.release]) or run.events("end"))
+        until(
+            "next controller",
+            lambda run=run: at_work(run.controllers(), gone[run.release]) or run.events("end"),
+        )
         assert run.heard("resumed")
         assert run.code(seconds=120) == 0
         assert run.calls()["create jobs"] == 0
-        until("end of all pods", lambda run=run: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"}, 20)
+        until(
+            "end of all pods",
+            lambda run=run: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"},
+            20,
+        )
         assert len(run.pods()) == 3
     assert long.events("progress")
 
 
 def test_hospitals_finish_two_hundred_stops_without_a_controller(bed: Bed) -> None:
-    """No controller runs from the first round on until every hospital has ended well; one that comes then ends the run well."""
+    """No controller runs from the first round on until every hospital has ended well; one that
+    comes then ends the run well.
+    """
     run = bed.install(placebo(3, rounds=65, session_seconds=0.02))
     run.heard("progress", round=1)
     job = run.controllers()[0]["metadata"]["labels"]["batch.kubernetes.io/job-name"]
     bed.kubectl("patch", "job", job, "-p", '{"spec": {"suspend": true}}')
     until("end of the controller", lambda: not run.controllers())
-    until("end of all hospitals", lambda: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"}, 180)
+    until(
+        "end of all hospitals",
+        lambda: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"},
+        180,
+    )
     for pod in run.pods():
         lines = bed.kubectl("logs", pod["metadata"]["name"]).splitlines()
         assert len([line for line in lines if '"event": "finished"' in line]) == 1 + 3 * 65 + 3
@@ -76,7 +100,9 @@ def test_hospitals_finish_two_hundred_stops_without_a_controller(bed: Bed) -> No
 
 
 def test_a_controller_lost_before_the_start_begins_again(bed: Bed) -> None:
-    """The controller's pod is deleted while a hospital is missing; its successor takes the Jobs over, and the run ends well."""
+    """The controller's pod is deleted while a hospital is missing; its successor takes the Jobs
+    over, and the run ends well.
+    """
     run, label = gathering(bed)
     run.heard("registered", hospital="h1")
     gone = delete(run, run.controllers()[0])
@@ -88,7 +114,9 @@ def test_a_controller_lost_before_the_start_begins_again(bed: Bed) -> None:
 
 
 def test_a_hospital_lost_in_mid_run_ends_it(bed: Bed) -> None:
-    """A hospital's pod is deleted in mid-run; long before a hop is overdue the run ends with exit code 41 and names it."""
+    """A hospital's pod is deleted in mid-run; long before a hop is overdue the run ends with
+    exit code 41 and names it.
+    """
     run = bed.install(placebo(3, hop=600, rounds=100, session_seconds=1))
     run.heard("progress", round=1)
     delete(run, run.pod("h1"))
@@ -97,10 +125,14 @@ def test_a_hospital_lost_in_mid_run_ends_it(bed: Bed) -> None:
 
 
 def test_a_hospital_killed_in_mid_run_ends_it(bed: Bed) -> None:
-    """A hospital's process is killed without a word, as when memory is short; the run ends with exit code 41 and its name."""
+    """A hospital's process is killed without a word, as when memory is short; the run ends with
+    exit code 41 and its name.
+    """
     run = bed.install(placebo(3, hop=600, rounds=100, session_seconds=1))
     run.heard("progress", round=1)
-    run.bed.kubectl("delete", "pod", run.pod("h1")["metadata"]["name"], "--force", "--grace-period=0")
+    run.bed.kubectl(
+        "delete", "pod", run.pod("h1")["metadata"]["name"], "--force", "--grace-period=0"
+    )
     assert run.code(seconds=40) == 41
     assert "h1" in run.said()
 
@@ -110,7 +142,12 @@ def claims(bed: Bed) -> Iterator[None]:
     """Make a claim for what each of three hospitals keeps."""
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}}
     for number in range(3):
-        body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": f"kept-h{number}"}, "spec": spec}
+        body = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": f"kept-h{number}"},
+            "spec": spec,
+        }
         bed.kubectl("create", "-f", "-", given=json.dumps(body))
     yield
     bed.kubectl("delete", "pvc", "--all", "--wait=false")
@@ -118,33 +155,53 @@ def claims(bed: Bed) -> Iterator[None]:
 
 @pytest.mark.usefixtures("claims")
 def test_a_hospital_on_a_claim_survives_its_pod(bed: Bed) -> None:
-    """Its pod is deleted in mid-run, then killed; each time the next one goes on, and the run ends well."""
+    """Its pod is deleted in mid-run, then killed; each time the next one goes on, and the run
+    ends well.
+    """
     run = bed.install(PATIENT, defaults=KEPT)
     for round_, force in ((2, ()), (10, ("--force", "--grace-period=0"))):
         run.heard("progress", hospital="h1", round=round_)
         gone = run.pod("h1")["metadata"]["name"]
         bed.kubectl("delete", "pod", gone, "--wait=false", *force)
-        until("next pod of h1", lambda gone=gone: at_work(run.pods("h1"), gone), FIRST_BACKOFF_S + 60)
+        until(
+            "next pod of h1", lambda gone=gone: at_work(run.pods("h1"), gone), FIRST_BACKOFF_S + 60
+        )
     assert run.code(seconds=180) == 0
-    steps = [(line["model"], line["round"], line["hop"]) for line in run.events("progress") if line["hospital"] == "h1"]
+    steps = [
+        (line["model"], line["round"], line["hop"])
+        for line in run.events("progress")
+        if line["hospital"] == "h1"
+    ]
     assert len(set(steps)) == len(steps)
     assert '"event": "went_on"' in bed.kubectl("logs", run.pod("h1")["metadata"]["name"])
 
 
 def went_on(run: Run) -> list[bool]:
     """Tell of every hospital's newest pod whether it has gone on from custody."""
-    pods = sorted((run.pod(f"h{number}") for number in range(3)), key=lambda pod: pod["metadata"]["name"])
-    return ['"event": "went_on"' in run.bed.kubectl("logs", pod["metadata"]["name"]) for pod in pods]
+    pods = sorted(
+        (run.pod(f"h{number}") for number in range(3)), key=lambda pod: pod["metadata"]["name"]
+    )
+    return [
+        '"event": "went_on"' in run.bed.kubectl("logs", pod["metadata"]["name"]) for pod in pods
+    ]
 
 
 @pytest.mark.usefixtures("claims")
 def test_a_run_on_claims_survives_the_loss_of_all_its_pods_and_a_drained_node(bed: Bed) -> None:
-    """Controller and hospitals are deleted at once; later a hospital's node is drained. Each time the run goes on; it ends well."""
+    """Controller and hospitals are deleted at once; later a hospital's node is drained. Each
+    time the run goes on; it ends well.
+    """
     run = bed.install(PATIENT, defaults=KEPT, protection={"disruptionBudget": False})
     run.heard("progress", hospital="h1", round=2)
     old = {pod["metadata"]["name"] for pod in (*run.pods(), *run.controllers())}
     bed.kubectl("delete", "pods", *old, "--wait=false")
-    until("next pods", lambda: len([pod for pod in run.pods() if pod["metadata"]["name"] not in old and running(pod)]) == 3)
+    until(
+        "next pods",
+        lambda: (
+            len([pod for pod in run.pods() if pod["metadata"]["name"] not in old and running(pod)])
+            == 3
+        ),
+    )
     run.heard("progress", hospital="h1", round=10)
     pod = run.pod("h1")
     node = pod["spec"]["nodeName"]
@@ -163,7 +220,9 @@ def running(pod: dict) -> bool:
 
 @pytest.mark.usefixtures("claims")
 def test_a_release_that_is_installed_again_goes_on_from_its_claims(bed: Bed) -> None:
-    """Everything of a run but its claims is removed in mid-run; installed again as it was, it does the rest and nothing twice."""
+    """Everything of a run but its claims is removed in mid-run; installed again as it was, it
+    does the rest and nothing twice.
+    """
     run = bed.install(PATIENT, defaults=KEPT)
     run.heard("progress", hospital="h1", round=3)
     assert bed.helm("uninstall", run.release).returncode == 0
@@ -195,7 +254,9 @@ def admitted(label: str) -> Iterator[None]:
 
 
 def test_a_hospital_lost_before_the_start_comes_back(bed: Bed) -> None:
-    """A registered hospital's pod is deleted before the start; the next one takes its place and name, and the run ends well."""
+    """A registered hospital's pod is deleted before the start; the next one takes its place and
+    name, and the run ends well.
+    """
     run, label = gathering(bed)
     for name in ("h1", "h2"):
         run.heard("registered", hospital=name)
@@ -209,7 +270,9 @@ def test_a_hospital_lost_before_the_start_comes_back(bed: Bed) -> None:
 
 
 def test_the_ring_turns_while_the_api_server_is_away(bed: Bed) -> None:
-    """The API server stands still for 20 s in mid-run; models go on meanwhile, no pod is lost, and the run ends well."""
+    """The API server stands still for 20 s in mid-run; models go on meanwhile, no pod is lost,
+    and the run ends well.
+    """
     run = bed.install(placebo(3, rounds=12, session_seconds=1))
     run.heard("progress", round=1)
     before = time.time()
@@ -217,20 +280,40 @@ def test_the_ring_turns_while_the_api_server_is_away(bed: Bed) -> None:
         time.sleep(AWAY_S)  # the length of what is tested, not a wait for something
     after = time.time()
     assert run.code(seconds=120) == 0
-    assert len([event for event in run.events("progress") if before + 3 < event["time"] < after]) > 10
-    until("end of all pods", lambda: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"}, 20)
+    assert (
+        len([event for event in run.events("progress") if before + 3 < event["time"] < after]) > 10
+    )
+    until(
+        "end of all pods",
+        lambda: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"},
+        20,
+    )
     assert len(run.pods()) == 3
     assert nodes("pods")
 
 
 @pytest.mark.usefixtures("claims")
 def test_a_run_moves_into_the_cluster_and_out_of_it(bed: Bed, tmp_path: Path) -> None:
-    """It begins as processes, goes on in the cluster, and ends as processes; its records are those of an undisturbed run."""
+    """It begins as processes, goes on in the cluster, and ends as processes; its records are
+    those of an undisturbed run.
+    """
     (tmp_path / "scenario.yaml").write_text(PATIENT, encoding="utf-8")
     values, out = tmp_path / "values.json", tmp_path / "out"
     little = {"requests": {"cpu": "10m", "memory": "20Mi"}, **KEPT}
-    values.write_text(json.dumps({"images": {"controller": {"tag": TAG}}, "hospitals": {"defaults": little}}), encoding="utf-8")
-    away_to = ("--on", "kubernetes", "--namespace", bed.namespace, "--name", "moves", "--values", values)
+    values.write_text(
+        json.dumps({"images": {"controller": {"tag": TAG}}, "hospitals": {"defaults": little}}),
+        encoding="utf-8",
+    )
+    away_to = (
+        "--on",
+        "kubernetes",
+        "--namespace",
+        bed.namespace,
+        "--name",
+        "moves",
+        "--values",
+        values,
+    )
     with program("launch", tmp_path / "scenario.yaml", "--out", out) as first:
         until("a round of processes", lambda: len(steps(out)) > 8 or first.poll() is not None)
         os.killpg(first.pid, signal.SIGKILL)
@@ -245,7 +328,9 @@ def test_a_run_moves_into_the_cluster_and_out_of_it(bed: Bed, tmp_path: Path) ->
         said, errors = third.communicate(timeout=180)
     assert third.returncode == 0, errors
     assert "verified: whole: " in said
-    with program("launch", tmp_path / "scenario.yaml", "--on", "memory", "--out", tmp_path / "whole") as whole:
+    with program(
+        "launch", tmp_path / "scenario.yaml", "--on", "memory", "--out", tmp_path / "whole"
+    ) as whole:
         assert whole.wait(180) == 0
     for file in (tmp_path / "whole" / "records").iterdir():
         assert (out / "records" / file.name).read_bytes() == file.read_bytes()
@@ -254,9 +339,15 @@ def test_a_run_moves_into_the_cluster_and_out_of_it(bed: Bed, tmp_path: Path) ->
 def program(*arguments: object) -> subprocess.Popen[str]:
     """Start the program in a group of its own."""
     command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def steps(out: Path) -> list[str]:
     """Read the records so far."""
-    return [line for file in out.glob("records/*.jsonl") for line in file.read_text(encoding="utf-8").splitlines()]
+    return [
+        line
+        for file in out.glob("records/*.jsonl")
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]

@@ -1,4 +1,6 @@
-"""A plain installation: it ends well, tells no secret, uses no right too many, and leaves nothing behind."""
+"""A plain installation: it ends well, tells no secret, uses no right too many, and leaves
+nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ def test_a_run_ends_well_and_helm_test_passes(finished: Run) -> None:
     assert finished.events("end", code=0)
     done = finished.bed.helm("test", finished.release)
     assert done.returncode == 0, done.stderr
-    until("completion of every Job", lambda: all(job["status"].get("succeeded") for job in finished.jobs()))
+    until(
+        "completion of every Job",
+        lambda: all(job["status"].get("succeeded") for job in finished.jobs()),
+    )
     assert len(finished.jobs()) == 1 + 3
 
 
@@ -36,7 +41,9 @@ def test_the_namespace_is_restricted(finished: Run) -> None:
 
 
 def test_no_key_is_told(finished: Run) -> None:
-    """Neither the run secret nor a key derived from it stands in a Job, pod, ConfigMap, event or log."""
+    """Neither the run secret nor a key derived from it stands in a Job, pod, ConfigMap, event or
+    log.
+    """
     names = ("controller", "north", "east", "south")
     secret = finished.run_key()
     keys = [Keys.derived(secret.encode(), finished.run, name, names).secret for name in names]
@@ -49,32 +56,62 @@ def test_no_key_is_told(finished: Run) -> None:
     for key in (secret, *keys):
         assert key not in texts
     for pod in pods:
-        entries = [entry for container in pod["spec"]["containers"] for entry in container.get("env", ())]
+        entries = [
+            entry for container in pod["spec"]["containers"] for entry in container.get("env", ())
+        ]
         assert all("valueFrom" not in entry for entry in entries)
 
 
 def test_only_the_controller_has_a_token(finished: Run) -> None:
-    """No hospital's pod mounts a service account token, and the hospitals' account may do nothing at all."""
+    """No hospital's pod mounts a service account token, and the hospitals' account may do
+    nothing at all.
+    """
     for pod in finished.pods():
         assert not [volume for volume in pod["spec"]["volumes"] if "projected" in volume]
     account = f"system:serviceaccount:{finished.bed.namespace}:{finished.release}-hospital"
-    for verb, kind in (("create", "jobs"), ("list", "pods"), ("get", "secrets"), ("get", "configmaps")):
-        assert call("kubectl", "auth", "can-i", verb, kind, "-n", finished.bed.namespace, "--as", account).stdout.strip() == "no"
+    for verb, kind in (
+        ("create", "jobs"),
+        ("list", "pods"),
+        ("get", "secrets"),
+        ("get", "configmaps"),
+    ):
+        assert (
+            call(
+                "kubectl",
+                "auth",
+                "can-i",
+                verb,
+                kind,
+                "-n",
+                finished.bed.namespace,
+                "--as",
+                account,
+            ).stdout.strip()
+            == "no"
+        )
 
 
 def test_the_role_has_exactly_the_verbs_that_are_used(finished: Run, bed: Bed) -> None:
-    """The calls of a run that ends well and of one whose pods are refused are together what the Role allows."""
+    """The calls of a run that ends well and of one whose pods are refused are together what the
+    Role allows.
+    """
     refused = bed.install(placebo(2), {"data": {"hostPath": "/tmp"}})
     assert refused.code() == 38
     assert "hostPath" in refused.said()
     used = set(finished.calls()) | set(refused.calls())
-    rules = json.loads(bed.kubectl("get", "role", f"{refused.release}-controller", "-o", "json"))["rules"]
-    allowed = {f"{verb} {kind}" for rule in rules for kind in rule["resources"] for verb in rule["verbs"]}
+    rules = json.loads(bed.kubectl("get", "role", f"{refused.release}-controller", "-o", "json"))[
+        "rules"
+    ]
+    allowed = {
+        f"{verb} {kind}" for rule in rules for kind in rule["resources"] for verb in rule["verbs"]
+    }
     assert used == allowed
 
 
 def test_calls_grow_linearly(bed: Bed) -> None:
-    """Per hospital the controller creates one Job and patches it once, and all its other calls are few however large the ring."""
+    """Per hospital the controller creates one Job and patches it once, and all its other calls
+    are few however large the ring.
+    """
     calls = {}
     for size in (3, 9):
         run = bed.install(placebo(size))
@@ -87,26 +124,43 @@ def test_calls_grow_linearly(bed: Bed) -> None:
 
 
 def test_uninstall_in_mid_run_leaves_nothing(bed: Bed) -> None:
-    """After helm uninstall no object of any kind has the instance's label, though its hospitals were at work."""
+    """After helm uninstall no object of any kind has the instance's label, though its hospitals
+    were at work.
+    """
     run = bed.install(placebo(3, rounds=50, session_seconds=1), terminationGracePeriodSeconds=5)
     run.heard("progress", round=1)
     kinds = ",".join(kubectl("api-resources", "--verbs=list", "--namespaced", "-o", "name").split())
     present = bed.kubectl("get", kinds, "-l", run.selector, "-o", "name").split()
-    assert {entry.partition("/")[0] for entry in present} >= {"pod", "job.batch", "configmap", "secret", "service"}
+    assert {entry.partition("/")[0] for entry in present} >= {
+        "pod",
+        "job.batch",
+        "configmap",
+        "secret",
+        "service",
+    }
     done = bed.helm("uninstall", run.release)
     assert done.returncode == 0, done.stderr
-    until("empty namespace", lambda: not bed.kubectl("get", kinds, "-l", run.selector, "-o", "name"), 60)
+    until(
+        "empty namespace",
+        lambda: not bed.kubectl("get", kinds, "-l", run.selector, "-o", "name"),
+        60,
+    )
     assert not bed.items("secrets", f"name={run.release}")
 
 
 def test_a_run_can_be_repeated_in_its_release(bed: Bed) -> None:
-    """An upgrade with another attempt runs the scenario again under the same secret, and removes the first run's objects."""
+    """An upgrade with another attempt runs the scenario again under the same secret, and removes
+    the first run's objects.
+    """
     run = bed.install(placebo(2))
     assert run.code() == 0
     secret, first = run.run_key(), run.run
     done = bed.helm("upgrade", run.release, CHART, "--reuse-values", "--set", "attempt=2")
     assert done.returncode == 0, done.stderr
-    until("end of the first run", lambda: not bed.items("jobs,pods,configmaps", f"fedskd.io/run={first}"))
+    until(
+        "end of the first run",
+        lambda: not bed.items("jobs,pods,configmaps", f"fedskd.io/run={first}"),
+    )
     assert run.code() == 0
     assert run.run != first
     assert run.run_key() == secret

@@ -1,4 +1,6 @@
-"""The launcher in a cluster, as its user meets it: same results as with processes, same progress, clear ends."""
+"""The launcher in a cluster, as its user meets it: same results as with processes, same
+progress, clear ends.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ import pytest
 from bed import INSTANCE, SCENARIOS, Bed, away, call, placebo, until
 
 AWAY_S = 15
-LITTLE = '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, "terminationGracePeriodSeconds": 5}'
+LITTLE = (
+    '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
+    '"terminationGracePeriodSeconds": 5}'
+)
 LESS = ("algorithm.rounds=1", "training.epochs=1", "training.warmup_epochs=1")
 """Changes after which the quickstart takes a fifth of its time."""
 
@@ -25,7 +30,9 @@ def command(*arguments: object) -> list[str]:
 
 
 def cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400, check=False, **options)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=400, check=False, **options
+    )
 
 
 @pytest.fixture
@@ -43,11 +50,17 @@ def slow(tmp_path: Path) -> Path:
 
 
 def leftovers(bed: Bed) -> list[dict[str, Any]]:
-    return [item for kind in ("jobs", "pods", "configmaps", "secrets", "services") for item in bed.items(kind, INSTANCE)]
+    return [
+        item
+        for kind in ("jobs", "pods", "configmaps", "secrets", "services")
+        for item in bed.items(kind, INSTANCE)
+    ]
 
 
 def test_quickstart_learns_the_same_in_a_cluster(bed: Bed, values: Path, tmp_path: Path) -> None:
-    """Records, weights, predictions of a short quickstart are those of the run in processes; nothing is left behind."""
+    """Records, weights, predictions of a short quickstart are those of the run in processes;
+    nothing is left behind.
+    """
     less = [part for change in LESS for part in ("--set", change)]
     place = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
     there = cli("launch", SCENARIOS / "quickstart.yaml", *less, *place, "--out", tmp_path / "a")
@@ -63,16 +76,36 @@ def test_quickstart_learns_the_same_in_a_cluster(bed: Bed, values: Path, tmp_pat
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
     assert "aachen trained with delft" in there.stdout
-    assert there.stdout.split("Test data of")[1].split("report:")[0] == here.stdout.split("Test data of")[1].split("report:")[0]
+    assert (
+        there.stdout.split("Test data of")[1].split("report:")[0]
+        == here.stdout.split("Test data of")[1].split("report:")[0]
+    )
     until("end of everything", lambda: not leftovers(bed))
 
 
-def test_a_detached_run_can_be_seen_read_and_collected(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
-    """After --detach status, logs, report and collect work by folder and by name, and a second run of the name is refused."""
+def test_a_detached_run_can_be_seen_read_and_collected(
+    bed: Bed, values: Path, slow: Path, tmp_path: Path
+) -> None:
+    """After --detach status, logs, report and collect work by folder and by name, and a second
+    run of the name is refused.
+    """
     folder = tmp_path / "run"
     where = ("-n", bed.namespace)
-    slow.write_text(placebo(rounds=9, session_seconds=2.0), encoding="utf-8")  # it must outlast six commands
-    detached = cli("launch", slow, "--on", "kubernetes", *where, "--values", values, "--detach", "--out", folder)
+    slow.write_text(
+        placebo(rounds=9, session_seconds=2.0), encoding="utf-8"
+    )  # it must outlast six commands
+    detached = cli(
+        "launch",
+        slow,
+        "--on",
+        "kubernetes",
+        *where,
+        "--values",
+        values,
+        "--detach",
+        "--out",
+        folder,
+    )
     assert detached.returncode == 0, detached.stderr
     until("progress", lambda: "training with" in cli("status", folder).stdout)
     assert "the run goes on" in cli("status", "placebo", *where).stdout
@@ -97,13 +130,24 @@ def test_a_run_that_helm_has_installed_can_be_collected(bed: Bed, tmp_path: Path
     assert len(list((tmp_path / "run" / "records").iterdir())) == 3
 
 
-@pytest.mark.parametrize(("scenario", "code"), [("placebo-crash.yaml", 41), ("placebo-stall.yaml", 40)])
+@pytest.mark.parametrize(
+    ("scenario", "code"), [("placebo-crash.yaml", 41), ("placebo-stall.yaml", 40)]
+)
 def test_a_failed_run_ends_with_the_code_it_has_in_processes(
     scenario: str, code: int, bed: Bed, values: Path, tmp_path: Path
 ) -> None:
     """The exit code is the same, the error names the hospital, and nothing is left behind."""
     done = cli(
-        "launch", SCENARIOS / scenario, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", tmp_path / "run"
+        "launch",
+        SCENARIOS / scenario,
+        "--on",
+        "kubernetes",
+        "-n",
+        bed.namespace,
+        "--values",
+        values,
+        "--out",
+        tmp_path / "run",
     )
     assert done.returncode == code, done.stderr
     assert "'east'" in done.stderr
@@ -115,7 +159,19 @@ def test_stop_frees_everything(bed: Bed, values: Path, slow: Path, tmp_path: Pat
     """`stop` removes a run in mid-course; what its hospitals had recorded is in the folder."""
     folder = tmp_path / "run"
     assert (
-        cli("launch", slow, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--detach", "--out", folder).returncode
+        cli(
+            "launch",
+            slow,
+            "--on",
+            "kubernetes",
+            "-n",
+            bed.namespace,
+            "--values",
+            values,
+            "--detach",
+            "--out",
+            folder,
+        ).returncode
         == 0
     )
     until("progress", lambda: "training with" in cli("status", folder).stdout)
@@ -125,24 +181,68 @@ def test_stop_frees_everything(bed: Bed, values: Path, slow: Path, tmp_path: Pat
     assert "nothing to stop" in cli("stop", folder).stdout
 
 
-def test_an_interrupted_launcher_without_a_terminal_stops_the_run(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
+def test_an_interrupted_launcher_without_a_terminal_stops_the_run(
+    bed: Bed, values: Path, slow: Path, tmp_path: Path
+) -> None:
     """SIGINT ends the run, with exit code 130 and nothing left in the namespace."""
-    line = command("launch", slow, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", tmp_path / "run")
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
+    line = command(
+        "launch",
+        slow,
+        "--on",
+        "kubernetes",
+        "-n",
+        bed.namespace,
+        "--values",
+        values,
+        "--out",
+        tmp_path / "run",
+    )
+    heard = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job ignores it, and so would its children
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     with subprocess.Popen(line, text=True, **streams) as process:
         signal.signal(signal.SIGINT, heard)
-        until("progress", lambda: '"arrived"' in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl")))
+        until(
+            "progress",
+            lambda: (
+                '"arrived"'
+                in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl"))
+            ),
+        )
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
     assert not [item for item in leftovers(bed) if item["kind"] != "Pod"]
 
 
-def test_the_launcher_waits_for_an_api_server_that_is_away(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
-    """While the API server stands still the ring goes on; afterwards the launcher has all its records and ends with the run."""
-    line = command("launch", slow, "--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", tmp_path / "run")
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until("progress", lambda: '"arrived"' in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl")))
+def test_the_launcher_waits_for_an_api_server_that_is_away(
+    bed: Bed, values: Path, slow: Path, tmp_path: Path
+) -> None:
+    """While the API server stands still the ring goes on; afterwards the launcher has all its
+    records and ends with the run.
+    """
+    line = command(
+        "launch",
+        slow,
+        "--on",
+        "kubernetes",
+        "-n",
+        bed.namespace,
+        "--values",
+        values,
+        "--out",
+        tmp_path / "run",
+    )
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(
+            "progress",
+            lambda: (
+                '"arrived"'
+                in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl"))
+            ),
+        )
         with away():
             time.sleep(AWAY_S)  # the length of what is tested, not a wait for something
         output, errors = process.communicate(timeout=120)
@@ -152,21 +252,34 @@ def test_the_launcher_waits_for_an_api_server_that_is_away(bed: Bed, values: Pat
 
 
 def test_another_scenario_replaces_the_run_in_mid_course(bed: Bed, tmp_path: Path) -> None:
-    """`helm upgrade` with another scenario ends the old run, whose objects go, and the new one ends well."""
+    """`helm upgrade` with another scenario ends the old run, whose objects go, and the new one
+    ends well.
+    """
     run = bed.install(placebo(rounds=9, session_seconds=2.0))
     run.heard("start")
     before = run.run
     file = tmp_path / "next.yaml"
     file.write_text(placebo(size=2), encoding="utf-8")
     upgraded = bed.helm(
-        "upgrade", run.release, SCENARIOS.parent / "helm" / "fedskd-sim", "--reuse-values", "--set-file", f"scenario={file}"
+        "upgrade",
+        run.release,
+        SCENARIOS.parent / "helm" / "fedskd-sim",
+        "--reuse-values",
+        "--set-file",
+        f"scenario={file}",
     )
     assert upgraded.returncode == 0, upgraded.stderr
     until("the new controller", lambda: run.run != before)
     until(
-        "end of the new run", lambda: any(job["status"].get("succeeded") for job in bed.items("jobs", f"fedskd.io/run={run.run}"))
+        "end of the new run",
+        lambda: any(
+            job["status"].get("succeeded") for job in bed.items("jobs", f"fedskd.io/run={run.run}")
+        ),
     )
-    until("end of the old run", lambda: not bed.items("jobs,pods,configmaps", f"fedskd.io/run={before}"))
+    until(
+        "end of the old run",
+        lambda: not bed.items("jobs,pods,configmaps", f"fedskd.io/run={before}"),
+    )
 
 
 def test_a_namespace_without_rights_is_refused(bed: Bed, slow: Path, tmp_path: Path) -> None:
@@ -176,14 +289,26 @@ def test_a_namespace_without_rights_is_refused(bed: Bed, slow: Path, tmp_path: P
     settings["users"][0]["user"] = {"token": bed.kubectl("create", "token", "nobody").strip()}
     file = tmp_path / "kubeconfig.json"
     file.write_text(json.dumps(settings), encoding="utf-8")
-    done = cli("launch", slow, "--on", "kubernetes", "-n", bed.namespace, env={**os.environ, "KUBECONFIG": str(file)})
+    done = cli(
+        "launch",
+        slow,
+        "--on",
+        "kubernetes",
+        "-n",
+        bed.namespace,
+        env={**os.environ, "KUBECONFIG": str(file)},
+    )
     assert done.returncode == 36, done.stderr
     assert "is forbidden" in done.stderr
     assert not leftovers(bed)
 
 
-def test_bad_places_are_refused_before_anything_is_made(bed: Bed, slow: Path, tmp_path: Path) -> None:
-    """A missing namespace, context or helm, and a chart that cannot be installed, have clear errors and codes of their own."""
+def test_bad_places_are_refused_before_anything_is_made(
+    bed: Bed, slow: Path, tmp_path: Path
+) -> None:
+    """A missing namespace, context or helm, and a chart that cannot be installed, have clear
+    errors and codes of their own.
+    """
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("hospitals: {defaults: {requests: {cpu: lots}}}\n", encoding="utf-8")
     without_helm = {**os.environ, "PATH": str(Path(sys.executable).parent)}
@@ -191,8 +316,16 @@ def test_bad_places_are_refused_before_anything_is_made(bed: Bed, slow: Path, tm
     cases = [
         (cli(*base, tmp_path / "1", "-n", "nowhere"), 36, "kubectl create namespace nowhere"),
         (cli(*base, tmp_path / "2", "--context", "nowhere"), 36, "--context"),
-        (cli(*base, tmp_path / "3", "-n", bed.namespace, env=without_helm), 37, "helm is not on the PATH"),
-        (cli(*base, tmp_path / "4", "-n", bed.namespace, "--values", wrong), 37, "/hospitals/defaults/requests/cpu"),
+        (
+            cli(*base, tmp_path / "3", "-n", bed.namespace, env=without_helm),
+            37,
+            "helm is not on the PATH",
+        ),
+        (
+            cli(*base, tmp_path / "4", "-n", bed.namespace, "--values", wrong),
+            37,
+            "/hospitals/defaults/requests/cpu",
+        ),
         (cli("launch", slow, "--name", "x"), 2, "needs --on kubernetes"),
         (cli("status", "nowhere", "-n", bed.namespace), 37, "no run 'nowhere'"),
     ]

@@ -19,7 +19,9 @@ def queue(bed: Bed) -> Iterator[Bed]:
         pytest.skip("Kueue is not installed")
     version = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
     room = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "8Gi"}]
-    groups = [{"coveredResources": ["cpu", "memory"], "flavors": [{"name": NAME, "resources": room}]}]
+    groups = [
+        {"coveredResources": ["cpu", "memory"], "flavors": [{"name": NAME, "resources": room}]}
+    ]
     spec = {"namespaceSelector": {}, "resourceGroups": groups}
     bodies = [
         {**version, "kind": "ResourceFlavor", "metadata": {"name": NAME}},
@@ -29,9 +31,16 @@ def queue(bed: Bed) -> Iterator[Bed]:
             "metadata": {"name": NAME},
             "spec": spec,
         },
-        {**version, "kind": "LocalQueue", "metadata": {"name": NAME, "namespace": bed.namespace}, "spec": {"clusterQueue": NAME}},
+        {
+            **version,
+            "kind": "LocalQueue",
+            "metadata": {"name": NAME, "namespace": bed.namespace},
+            "spec": {"clusterQueue": NAME},
+        },
     ]
-    kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies}))
+    kubectl(
+        "apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})
+    )
     yield bed
     kubectl("delete", "localqueue", NAME, "-n", bed.namespace)
     kubectl("delete", "clusterqueue", NAME, "--wait=false")
@@ -43,7 +52,9 @@ def gated(run: Run) -> list[bool]:
 
 
 def test_a_ring_is_admitted_as_a_whole_and_waiting_is_no_start_up(queue: Bed) -> None:
-    """Of a ring that the quota holds in part no pod runs, longer than it may take to start; with room for one, two run in turn."""
+    """Of a ring that the quota holds in part no pod runs, longer than it may take to start; with
+    room for one, two run in turn.
+    """
     asks = {"requests": {"cpu": "400m", "memory": "20Mi"}}
     run = queue.install(placebo(3), asks, kueue={"queue": NAME}, startupSeconds=10)
     until("three pods that wait", lambda: gated(run) == [True] * 3)
@@ -51,9 +62,20 @@ def test_a_ring_is_admitted_as_a_whole_and_waiting_is_no_start_up(queue: Bed) ->
     later = queue.install(placebo(3), asks, kueue={"queue": NAME}, startupSeconds=60)
     until("another ring that waits", lambda: gated(later) == [True] * 3)
     path = "/spec/resourceGroups/0/flavors/0/resources/0/nominalQuota"
-    until("time to start, twice", lambda: later.events("pod", standing="queued") and _age(queue, run) > 20)
+    until(
+        "time to start, twice",
+        lambda: later.events("pod", standing="queued") and _age(queue, run) > 20,
+    )
     assert gated(run) == [True] * 3
-    kubectl("patch", "clusterqueue", NAME, "--type", "json", "-p", json.dumps([{"op": "replace", "path": path, "value": "2"}]))
+    kubectl(
+        "patch",
+        "clusterqueue",
+        NAME,
+        "--type",
+        "json",
+        "-p",
+        json.dumps([{"op": "replace", "path": path, "value": "2"}]),
+    )
     assert run.code() == 0
     assert run.heard("start")["time"] - began > 20
     assert later.code() == 0
@@ -61,6 +83,13 @@ def test_a_ring_is_admitted_as_a_whole_and_waiting_is_no_start_up(queue: Bed) ->
 
 def _age(bed: Bed, run: Run) -> float:
     """Measure by the cluster's clock how long ago a run's controller was made."""
-    now = bed.kubectl("create", "configmap", "now", "--dry-run=server", "-o", "jsonpath={.metadata.creationTimestamp}")
+    now = bed.kubectl(
+        "create",
+        "configmap",
+        "now",
+        "--dry-run=server",
+        "-o",
+        "jsonpath={.metadata.creationTimestamp}",
+    )
     made = run.controllers()[0]["metadata"]["creationTimestamp"]
     return (datetime.fromisoformat(now) - datetime.fromisoformat(made)).total_seconds()

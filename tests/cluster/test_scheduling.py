@@ -1,4 +1,6 @@
-"""Where pods land, how long they are waited for, and how a run ends that cannot begin. The GPUs are advertised, not real."""
+"""Where pods land, how long they are waited for, and how a run ends that cannot begin. The GPUs
+are advertised, not real.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,20 @@ def places(run: Run) -> dict[str, str]:
 
 
 def waiting(run: Run) -> dict[str, str]:
-    """Tell what the controller has last said of each hospital that is pending, or was when the run ended."""
+    """Tell what the controller has last said of each hospital that is pending, or was when the
+    run ended.
+    """
     ended = min((event["time"] for event in run.events("end")), default=math.inf)
     last = {event["hospital"]: event for event in run.events("pod") if event["time"] < ended}
     return {name: event["text"] for name, event in last.items() if event["standing"] == "pending"}
 
 
-def test_gpu_hospitals_land_on_gpu_nodes_and_the_others_never(bed: Bed, gpu_nodes: dict[str, int]) -> None:
-    """Hospitals that ask for a GPU get one on a node that has them; the others stay off its taint and see no GPU."""
+def test_gpu_hospitals_land_on_gpu_nodes_and_the_others_never(
+    bed: Bed, gpu_nodes: dict[str, int]
+) -> None:
+    """Hospitals that ask for a GPU get one on a node that has them; the others stay off its
+    taint and see no GPU.
+    """
     run = bed.install(placebo(6, gpus=2))
     assert run.code() == 0
     where = places(run)
@@ -44,13 +52,19 @@ def test_gpu_hospitals_land_on_gpu_nodes_and_the_others_never(bed: Bed, gpu_node
         assert container["resources"]["limits"].get(GPU) == (None if hidden else "1")
 
 
-def test_one_more_than_there_are_waits_and_comes_when_there_is_one(bed: Bed, gpu_nodes: dict[str, int]) -> None:
-    """Of two hospitals and one MIG device one waits, is reported, and gets the second device; a shared GPU goes by its own name."""
+def test_one_more_than_there_are_waits_and_comes_when_there_is_one(
+    bed: Bed, gpu_nodes: dict[str, int]
+) -> None:
+    """Of two hospitals and one MIG device one waits, is reported, and gets the second device; a
+    shared GPU goes by its own name.
+    """
     node = next(iter(gpu_nodes))
     with offered(node, MIG) as mig, offered(node, SHARED) as shared:
         mig(1)
         shared(1)
-        run = bed.install(placebo(4, gpus=3), {"gpu": {"resource": MIG}}, {"h2": {"gpu": {"resource": SHARED}}})
+        run = bed.install(
+            placebo(4, gpus=3), {"gpu": {"resource": MIG}}, {"h2": {"gpu": {"resource": SHARED}}}
+        )
         until("registration of all but one", lambda: len(run.events("registered")) == 3)
         (name,) = waiting(run)
         assert name in ("h0", "h1")
@@ -61,8 +75,12 @@ def test_one_more_than_there_are_waits_and_comes_when_there_is_one(bed: Bed, gpu
         assert where["h0"] == where["h1"] == where["h2"] == node != where["h3"]
 
 
-def test_a_hospital_without_gpu_at_the_deadline_is_named(bed: Bed, gpu_nodes: dict[str, int]) -> None:
-    """One more GPU hospital than GPUs ends the run with exit code 44, its name and the scheduler's words."""
+def test_a_hospital_without_gpu_at_the_deadline_is_named(
+    bed: Bed, gpu_nodes: dict[str, int]
+) -> None:
+    """One more GPU hospital than GPUs ends the run with exit code 44, its name and the
+    scheduler's words.
+    """
     size = sum(gpu_nodes.values()) + 1
     run = bed.install(placebo(size, gpus=size), startupSeconds=15)
     assert run.code() == 44
@@ -73,10 +91,18 @@ def test_a_hospital_without_gpu_at_the_deadline_is_named(bed: Bed, gpu_nodes: di
         assert f"{name}: {text}" in run.said()
 
 
-def test_a_gpu_type_that_no_node_has_ends_the_run_early(bed: Bed, gpu_nodes: dict[str, int]) -> None:
-    """A node selector that fits nowhere ends the run with exit code 38 and the scheduler's words, long before the deadline."""
+def test_a_gpu_type_that_no_node_has_ends_the_run_early(
+    bed: Bed, gpu_nodes: dict[str, int]
+) -> None:
+    """A node selector that fits nowhere ends the run with exit code 38 and the scheduler's
+    words, long before the deadline.
+    """
     assert gpu_nodes
-    run = bed.install(placebo(2, gpus=1), {"gpu": {"pod": {"nodeSelector": {f"{GPU}.product": "FAKE-Z9"}}}}, unschedulableSeconds=2)
+    run = bed.install(
+        placebo(2, gpus=1),
+        {"gpu": {"pod": {"nodeSelector": {f"{GPU}.product": "FAKE-Z9"}}}},
+        unschedulableSeconds=2,
+    )
     assert run.code(seconds=40) == 38
     assert "didn't match Pod's node affinity/selector" in run.said()
     assert "h0" in run.said()
@@ -93,7 +119,9 @@ def test_a_resource_that_no_node_has_ends_the_run_early(bed: Bed) -> None:
 def test_an_image_that_does_not_exist_ends_the_run_early(bed: Bed) -> None:
     """Hospitals whose image cannot be pulled end the run with exit code 38 and the image's name."""
     image = f"localhost/fedskd-{token_hex(3)}"
-    run = bed.install(SCENARIOS / "quickstart.yaml", images={"hospital": {"repository": image}}, startupSeconds=30)
+    run = bed.install(
+        SCENARIOS / "quickstart.yaml", images={"hospital": {"repository": image}}, startupSeconds=30
+    )
     assert run.code(seconds=60) == 38
     assert "image cannot be pulled" in run.said()
     assert image in run.said()

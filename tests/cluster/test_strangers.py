@@ -1,4 +1,6 @@
-"""Who reaches a hospital: members of its run, over the links' port; nobody else, and nobody at all without a key."""
+"""Who reaches a hospital: members of its run, over the links' port; nobody else, and nobody at
+all without a key.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def knock(kind, pair):
             seen.add(recv_monitor_message(monitor)["event"])
     answered = socket.poll(1000) if kind != "member" else 0
     print(kind, *(["connected"] if zmq.EVENT_CONNECTED in seen else []),
-          "admitted" if zmq.EVENT_HANDSHAKE_SUCCEEDED in seen else "refused", *(["answered"] if answered else []), flush=True)
+          "admitted" if zmq.EVENT_HANDSHAKE_SUCCEEDED in seen else "refused",
+          *(["answered"] if answered else []), flush=True)
 
 knock("member", (keys.public.encode(), keys.secret.encode()))
 knock("foreign", zmq.curve_keypair())
@@ -60,13 +63,22 @@ def turning(shared_bed: Bed) -> Run:
 
 def members(run: Run) -> dict[str, str]:
     """Give the labels by which the network policies know a member of the run."""
-    return {"app.kubernetes.io/name": "fedskd-sim", "app.kubernetes.io/instance": run.release, "fedskd.io/run": run.run}
+    return {
+        "app.kubernetes.io/name": "fedskd-sim",
+        "app.kubernetes.io/instance": run.release,
+        "fedskd.io/run": run.run,
+    }
 
 
 def reached(run: Run, bed: Bed, labels: dict[str, str], wanted: set[int]) -> set[int]:
-    """Try a hospital's ports from a new pod until those that are wanted are open, or time is over."""
+    """Try a hospital's ports from a new pod until those that are wanted are open, or time is
+    over.
+    """
     address = run.pod("h0")["status"]["podIP"]
-    return {int(port) for port in bed.probe(REACH.format(address=address, wanted=wanted), labels).split()}
+    return {
+        int(port)
+        for port in bed.probe(REACH.format(address=address, wanted=wanted), labels).split()
+    }
 
 
 def test_members_reach_the_link_and_nothing_else(turning: Run) -> None:
@@ -75,7 +87,9 @@ def test_members_reach_the_link_and_nothing_else(turning: Run) -> None:
 
 
 def test_strangers_reach_the_metrics_and_nothing_else(turning: Run) -> None:
-    """A pod of the same namespace without the run's labels reads the metrics, but does not reach the link."""
+    """A pod of the same namespace without the run's labels reads the metrics, but does not reach
+    the link.
+    """
     assert reached(turning, turning.bed, {}, {5555, 9100}) == {9100}
     other = {**members(turning), "fedskd.io/run": "00000000"}
     assert 5555 not in reached(turning, turning.bed, other, {5555})
@@ -87,11 +101,17 @@ def test_other_namespaces_reach_nothing(turning: Run, bed: Bed) -> None:
 
 
 def test_without_a_key_nothing_answers(turning: Run) -> None:
-    """At one address a member's key is admitted, a foreign key and a peer without key get no answer, and the run goes on."""
+    """At one address a member's key is admitted, a foreign key and a peer without key get no
+    answer, and the run goes on.
+    """
     address = f"tcp://h0.{turning.release}-{turning.run}-ring:5555"
     code = KNOCK.format(run=turning.run, names=NAMES, address=address)
     said = turning.bed.probe(code, members(turning), turning.secret).splitlines()
-    assert said == ["member connected admitted", "foreign connected refused", "plain connected refused"]
+    assert said == [
+        "member connected admitted",
+        "foreign connected refused",
+        "plain connected refused",
+    ]
     seen = len(turning.events("progress"))
     until("further hops", lambda: len(turning.events("progress")) > seen + 3, 20)
     assert not turning.events("failed")

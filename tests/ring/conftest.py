@@ -16,26 +16,47 @@ from watching import PLACEBO, events, until
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give the programs a test starts a short temporary folder of their own, so that what they leave behind can be seen."""
+    """Give the programs a test starts a short temporary folder of their own, so that what they
+    leave behind can be seen.
+    """
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield
 
 
 @pytest.fixture
-def begun(tmp_path: Path, scenario_file: Callable) -> Iterator[Callable[..., tuple[subprocess.Popen, Path]]]:
-    """Launch a slow placebo run in a process of its own, which is killed after the test if it still runs."""
+def begun(
+    tmp_path: Path, scenario_file: Callable
+) -> Iterator[Callable[..., tuple[subprocess.Popen, Path]]]:
+    """Launch a slow placebo run in a process of its own, which is killed after the test if it
+    still runs.
+    """
     launched: list[subprocess.Popen] = []
 
-    def begin(custody: str = "{}", acknowledgement: int = 5, **kwargs: object) -> tuple[subprocess.Popen, Path]:
-        given = {"rounds": 4, "seconds": 0.3, "size": 100000, "transport": "ipc", "hop": 30, **kwargs}
+    def begin(
+        custody: str = "{}", acknowledgement: int = 5, **kwargs: object
+    ) -> tuple[subprocess.Popen, Path]:
+        given = {
+            "rounds": 4,
+            "seconds": 0.3,
+            "size": 100000,
+            "transport": "ipc",
+            "hop": 30,
+            **kwargs,
+        }
         hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
-        text = PLACEBO.format(hospitals=hospitals, **given).replace("acknowledgement: 5", f"acknowledgement: {acknowledgement}")
+        text = PLACEBO.format(hospitals=hospitals, **given).replace(
+            "acknowledgement: 5", f"acknowledgement: {acknowledgement}"
+        )
         path, out = scenario_file(text + f"custody: {custody}\n"), tmp_path / "out"
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
         heard = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
-        launched.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a background job ignores it, and so would its children
+        launched.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
         signal.signal(signal.SIGINT, heard)
         return launched[-1], out
 
@@ -53,7 +74,9 @@ def started(begun: Callable) -> Callable[..., tuple[subprocess.Popen, Path]]:
         process, out = begun(**kwargs)
         until(
             lambda: (
-                process.poll() is not None or {event["hospital"] for event in events(out, "h*", "arrived")} == {"h0", "h1", "h2"}
+                process.poll() is not None
+                or {event["hospital"] for event in events(out, "h*", "arrived")}
+                == {"h0", "h1", "h2"}
             )
         )
         assert process.poll() is None, process.communicate()

@@ -1,4 +1,6 @@
-"""Runs in which hospitals meet their fate at named points of their work, in real processes; see `deadly/sitecustomize.py`."""
+"""Runs in which hospitals meet their fate at named points of their work, in real processes; see
+`deadly/sitecustomize.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from fedskd_sim.errors import OutputNotWritable
 DEADLY = Path(__file__).parent / "deadly"
 PATIENCE_S = 200
 POINTS = (
-    "before_registration", "warm_up", "departing", "after_send", "receiving", "received_not_delivered", "after_acknowledgement",
-    "during_visit", "during_training", "homecoming", "reconcile", "reducing", "gathering", "evaluation", "ensemble", "goodbye",
+    "before_registration", "warm_up", "departing", "after_send", "receiving",
+    "received_not_delivered", "after_acknowledgement", "during_visit", "during_training",
+    "homecoming", "reconcile", "reducing", "gathering", "evaluation", "ensemble", "goodbye",
     "before_save", "after_save", "torn_record",
 )  # fmt: skip
 SCENARIO = """
@@ -33,27 +36,40 @@ ALGORITHMS = {
     "ensemble and averaged weights": ("{name: fedskd, rounds: 2}", "{ensemble: true, model: mix}"),
     "two tracks": ("{name: fedskd, rounds: 2, reconcile: two_track}", "{}"),
     "traveller-first, one after the other, shuffled": (
-        "{name: fedskd, preset: traveller-first, rounds: 2, schedule: {mode: sequential, order: shuffled}}", "{model: averaged}",
+        (
+            "{name: fedskd, preset: traveller-first, rounds: 2, "
+            "schedule: {mode: sequential, order: shuffled}}"
+        ),
+        "{model: averaged}",
     ),
     "FedAvg": ("{name: fedavg, rounds: 2, architecture: cnn-plain}", "{}"),
     "FML": ("{name: fml, rounds: 2, architecture: cnn-plain}", "{}"),
     "FedProto": ("{name: fedproto, rounds: 2}", "{}"),
     "cyclic": ("{name: cyclic, rounds: 2}", "{ensemble: true}"),
-}  # fmt: skip
+}
 Death = tuple[str, str, int, str]
-"""A hospital, a point, at the how-manieth time in one life, and what happens there: "kill" or "full" (of its disk)."""
+"""A hospital, a point, at the how-manieth time in one life, and what happens there: "kill" or
+"full" (of its disk)."""
 
 
 def scenario(algorithm: str) -> str:
     """Write the scenario of an algorithm."""
     keys, prediction = ALGORITHMS[algorithm]
-    return SCENARIO.format(algorithm=keys, prediction=prediction, second="cnn-plain" if "architecture" in keys else "cnn-residual")
+    return SCENARIO.format(
+        algorithm=keys,
+        prediction=prediction,
+        second="cnn-plain" if "architecture" in keys else "cnn-residual",
+    )
 
 
 def results(folder: Path) -> dict[str, bytes]:
     """Give everything that must not depend on what happened, by file."""
     kinds = ("records", "weights", "predictions", "samples")
-    return {f"{kind}/{file.name}": file.read_bytes() for kind in kinds for file in sorted((folder / kind).glob("*"))}
+    return {
+        f"{kind}/{file.name}": file.read_bytes()
+        for kind in kinds
+        for file in sorted((folder / kind).glob("*"))
+    }
 
 
 def fated(path: Path, out: Path, deaths: list[Death]) -> list[str]:
@@ -71,11 +87,17 @@ def fated(path: Path, out: Path, deaths: list[Death]) -> list[str]:
         if done.returncode != OutputNotWritable.exit_code:
             break
         done = called(environment, "resume", out)
-    missed = [f"{death} was not met" for index, death in enumerate(deaths) if not Path(f"{plan}.{index}").exists()]
+    missed = [
+        f"{death} was not met"
+        for index, death in enumerate(deaths)
+        if not Path(f"{plan}.{index}").exists()
+    ]
     return [done.stderr] if done.returncode else missed
 
 
 def called(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     """Call the program."""
     command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment
+    )

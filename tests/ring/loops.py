@@ -28,7 +28,9 @@ prediction: {prediction}
 """
 EPOCHS, BATCH = 2, 16
 TRAVELLER_FIRST = "{name: fedskd, preset: traveller-first, rounds: 2}"
-FEDAVG = "{name: fedavg, rounds: 2, architecture: {name: cnn-plain, options: {width: 8, norm: batch}}}"
+FEDAVG = (
+    "{name: fedavg, rounds: 2, architecture: {name: cnn-plain, options: {width: 8, norm: batch}}}"
+)
 Weights = dict[str, torch.Tensor]
 
 
@@ -65,11 +67,24 @@ class Loops:
         model.load_state_dict(weights)
         return model
 
-    def steps(self, host: str, session: int, epochs: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def steps(
+        self, host: str, session: int, epochs: int
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         draw = torch.Generator().manual_seed(session)
-        return [(augmented(b.images, draw), b.labels) for _ in range(epochs) for b in batches(self.data[host].train, BATCH, draw)]
+        return [
+            (augmented(b.images, draw), b.labels)
+            for _ in range(epochs)
+            for b in batches(self.data[host].train, BATCH, draw)
+        ]
 
-    def train(self, model: torch.nn.Module, host: str, session: int, epochs: int, penalty: Callable = lambda: 0.0) -> None:
+    def train(
+        self,
+        model: torch.nn.Module,
+        host: str,
+        session: int,
+        epochs: int,
+        penalty: Callable = lambda: 0.0,
+    ) -> None:
         steps = self.steps(host, session, epochs)
         weights = class_weights(self.data[host].train.labels, 3, "sqrt_inverse")
         optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -87,4 +102,6 @@ def saved(model: torch.nn.Module) -> Weights:
 
 
 def same(found: Weights, wanted: Weights) -> bool:
-    return found.keys() == wanted.keys() and all(torch.equal(found[key], value) for key, value in wanted.items())
+    return found.keys() == wanted.keys() and all(
+        torch.equal(found[key], value) for key, value in wanted.items()
+    )

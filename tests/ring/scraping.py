@@ -22,9 +22,15 @@ def scraped(home: Path, config: str) -> Iterator[Query]:
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         port = chosen.getsockname()[1]
-    command = ["prometheus", f"--config.file={home}/prometheus.yml", f"--storage.tsdb.path={home}/data"]
+    command = [
+        "prometheus",
+        f"--config.file={home}/prometheus.yml",
+        f"--storage.tsdb.path={home}/data",
+    ]
     with (home / "log").open("w") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+        )
 
     def query(text: str) -> list[dict]:
         address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(text)}"

@@ -1,6 +1,8 @@
-"""The chart's alerts in a real Prometheus beside real runs: one that ends well, one that crashes, one that stands still.
+"""The chart's alerts in a real Prometheus beside real runs: one that ends well, one that crashes,
+one that stands still.
 
-Prometheus scrapes every 2 s instead of every 15, and every duration in the rules is shorter by the same factor.
+Prometheus scrapes every 2 s instead of every 15, and every duration in the rules is shorter by the
+same factor.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import yaml
 from scraping import Query, scraped
 from watching import events, hospitals_of, until
 
-RULES = Path(__file__).parent.parent.parent / "helm" / "fedskd-sim" / "files" / "rules" / "fedskd.yaml"
+RULES = (
+    Path(__file__).parent.parent.parent / "helm" / "fedskd-sim" / "files" / "rules" / "fedskd.yaml"
+)
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 USUAL_S, SCRAPE_S = 15, 2
 CONFIG = """
@@ -32,7 +36,10 @@ scrape_configs:
 """
 SCENARIO = """
 name: watched
-hospitals: [{{name: h0, architecture: buffer}}, {{name: h1, architecture: buffer}}, {{name: h2, architecture: buffer}}]
+hospitals:
+  - {{name: h0, architecture: buffer}}
+  - {{name: h1, architecture: buffer}}
+  - {{name: h2, architecture: buffer}}
 algorithm: {{name: placebo, rounds: {rounds}, session_seconds: 1.5, buffer_bytes: 1000{more}}}
 metrics: {{linger: {linger}}}
 timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 5, goodbye: 5, stop: 5}}
@@ -43,7 +50,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("prometheus"), reason="no prome
 
 
 def hurried() -> str:
-    """Write the chart's rules with shorter durations, and one more alert: that a run, whichever way, has ended for long enough."""
+    """Write the chart's rules with shorter durations, and one more alert: that a run, whichever
+    way, has ended for long enough.
+    """
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 
     def shorter(found: re.Match[str]) -> str:
@@ -65,13 +74,17 @@ def prometheus(tmp_path: Path) -> Iterator[Query]:
     """Start Prometheus with our rules on the targets that `tell` writes."""
     (tmp_path / "rules.yaml").write_text(hurried())
     (tmp_path / "targets.json").write_text("[]")
-    config = CONFIG.format(scrape=SCRAPE_S, rules=tmp_path / "rules.yaml", targets=tmp_path / "targets.json")
+    config = CONFIG.format(
+        scrape=SCRAPE_S, rules=tmp_path / "rules.yaml", targets=tmp_path / "targets.json"
+    )
     with scraped(tmp_path / "prometheus", config) as query:
         yield query
 
 
 def tell(tmp_path: Path, hospitals: dict[str, str]) -> None:
-    """Let Prometheus find hospitals as it finds pods: with labels of who they are, and only those that run."""
+    """Let Prometheus find hospitals as it finds pods: with labels of who they are, and only
+    those that run.
+    """
     common = {"namespace": "ns", "run": "r"}
     targets = [
         {"targets": [address], "labels": {**common, "pod": f"r-{name}", "fedskd_io_hospital": name}}
@@ -84,8 +97,18 @@ def tell(tmp_path: Path, hospitals: dict[str, str]) -> None:
 
 def launched(tmp_path: Path, rounds: int = 2, linger: int = 0, more: str = "") -> subprocess.Popen:
     """Launch a placebo and tell Prometheus where its hospitals are."""
-    (tmp_path / "scenario.yaml").write_text(SCENARIO.format(rounds=rounds, linger=linger, more=more))
-    command = [sys.executable, "-m", "fedskd_sim", "launch", str(tmp_path / "scenario.yaml"), "--out", str(tmp_path / "out")]
+    (tmp_path / "scenario.yaml").write_text(
+        SCENARIO.format(rounds=rounds, linger=linger, more=more)
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "fedskd_sim",
+        "launch",
+        str(tmp_path / "scenario.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     found = until(lambda: (heard := events(tmp_path / "out", "h*", "listening"))[2:] and heard)
     tell(tmp_path, {event["hospital"]: event["metrics"] for event in found})
@@ -94,12 +117,20 @@ def launched(tmp_path: Path, rounds: int = 2, linger: int = 0, more: str = "") -
 
 def fired(prometheus: Query) -> set[tuple[str, str]]:
     """Give all alerts that have fired until now, with the hospitals that they name."""
-    found = [series["metric"] for series in prometheus('last_over_time(ALERTS{alertstate="firing"}[10m])')]
-    return {(one["alertname"], one.get("fedskd_io_hospital") or one.get("hospital", "")) for one in found}
+    found = [
+        series["metric"]
+        for series in prometheus('last_over_time(ALERTS{alertstate="firing"}[10m])')
+    ]
+    return {
+        (one["alertname"], one.get("fedskd_io_hospital") or one.get("hospital", ""))
+        for one in found
+    }
 
 
 def test_a_run_that_ends_well_fires_no_alert(prometheus: Query, tmp_path: Path) -> None:
-    """Nothing has fired when a run, whose hospitals stayed for two scrapes, has been over for as long as an alert takes."""
+    """Nothing has fired when a run, whose hospitals stayed for two scrapes, has been over for as
+    long as an alert takes.
+    """
     run = launched(tmp_path, linger=2 * SCRAPE_S + 2)
     assert run.wait(100) == 0
     tell(tmp_path, {})
@@ -108,25 +139,39 @@ def test_a_run_that_ends_well_fires_no_alert(prometheus: Query, tmp_path: Path) 
 
 
 def test_a_run_that_crashes_fires_its_alert(prometheus: Query, tmp_path: Path) -> None:
-    """A run of which a hospital dies has ended early, and nothing else is said of it than who has failed."""
+    """A run of which a hospital dies has ended early, and nothing else is said of it than who
+    has failed.
+    """
     run = launched(tmp_path, more=", behaviour: crash, culprit: h1")
     until(lambda: prometheus("fedskd_ring_size") or run.poll() is not None)
     assert run.wait(100) == 41
     tell(tmp_path, {})
     until(lambda: (ENDED, "") in fired(prometheus))
     assert ("FedskdRunEndedEarly", "") in fired(prometheus)
-    assert {name for name, _ in fired(prometheus)} <= {"FedskdRunEndedEarly", "FedskdHospitalFailed", ENDED}
+    assert {name for name, _ in fired(prometheus)} <= {
+        "FedskdRunEndedEarly",
+        "FedskdHospitalFailed",
+        ENDED,
+    }
 
 
-def test_a_run_that_stands_still_fires_its_alerts_and_is_well_again(prometheus: Query, tmp_path: Path) -> None:
-    """Of a hospital that is stopped it is said that it does not answer; when it goes on, so does the run, and no alert is left."""
+def test_a_run_that_stands_still_fires_its_alerts_and_is_well_again(
+    prometheus: Query, tmp_path: Path
+) -> None:
+    """Of a hospital that is stopped it is said that it does not answer; when it goes on, so does
+    the run, and no alert is left.
+    """
     run = launched(tmp_path, rounds=30)
     try:
         until(lambda: prometheus('fedskd_phase{fedskd_phase="visit"} == 1'))
         stopped = hospitals_of(tmp_path / "out")["h1"]
         os.kill(stopped, signal.SIGSTOP)
         until(lambda: fired(prometheus) >= {("FedskdHospitalDown", "h1")})
-        assert fired(prometheus) <= {("FedskdHospitalDown", "h1"), ("FedskdHospitalMissing", ""), ("FedskdRingStalled", "")}
+        assert fired(prometheus) <= {
+            ("FedskdHospitalDown", "h1"),
+            ("FedskdHospitalMissing", ""),
+            ("FedskdRingStalled", ""),
+        }
         os.kill(stopped, signal.SIGCONT)
         until(lambda: not prometheus('ALERTS{alertstate="firing"}'))
         assert run.poll() is None

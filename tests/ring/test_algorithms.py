@@ -1,4 +1,6 @@
-"""The other algorithms on the same ring: each equals a loop that knows nothing of ring or transport, wherever it runs."""
+"""The other algorithms on the same ring: each equals a loop that knows nothing of ring or
+transport, wherever it runs.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,19 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from loops import BATCH, EPOCHS, FEDAVG, TRAVELLER_FIRST, Loops, Weights, files, final, same, saved, text
+from loops import (
+    BATCH,
+    EPOCHS,
+    FEDAVG,
+    TRAVELLER_FIRST,
+    Loops,
+    Weights,
+    files,
+    final,
+    same,
+    saved,
+    text,
+)
 from safetensors.torch import load_file
 
 from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue
@@ -27,8 +41,12 @@ def stepped(averaged: Weights, current: Weights, count: int, weight: float) -> W
     }
 
 
-def cyclic(loops: Loops, rounds: int, averaging_weight: float) -> tuple[dict[str, Weights], dict[str, Weights]]:
-    """Cyclic weight transfer: each model visits the hospitals in order and trains; last models and averaged weights."""
+def cyclic(
+    loops: Loops, rounds: int, averaging_weight: float
+) -> tuple[dict[str, Weights], dict[str, Weights]]:
+    """Cyclic weight transfer: each model visits the hospitals in order and trains; last models
+    and averaged weights.
+    """
     names, last, averaged = "abc", {}, {}
     for start, name in enumerate(names):
         model = loops.first(name, loops.seed("initial weights", name))
@@ -38,13 +56,19 @@ def cyclic(loops: Loops, rounds: int, averaging_weight: float) -> tuple[dict[str
             for hop in range(1, 4):
                 host = names[(start + hop) % 3]
                 loops.train(model, host, loops.seed("session", host, name, round_, hop), EPOCHS)
-                averaged[name] = stepped(averaged[name], saved(model), 3 * (round_ - 1) + hop, averaging_weight)
+                averaged[name] = stepped(
+                    averaged[name], saved(model), 3 * (round_ - 1) + hop, averaging_weight
+                )
         last[name] = saved(model)
     return last, averaged
 
 
-def test_cyclic_equals_cyclic_weight_transfer_bit_for_bit(scenario_file: Callable, run: Callable) -> None:
-    """A loop in which every model trains alone at each hospital in order ends with the very same weights, averaged ones too."""
+def test_cyclic_equals_cyclic_weight_transfer_bit_for_bit(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """A loop in which every model trains alone at each hospital in order ends with the very same
+    weights, averaged ones too.
+    """
     path = scenario_file(text("{name: cyclic, rounds: 2}"))
     last, averaged = cyclic(Loops(path), 2, 0.3)
     assert all(same(weights, last[name]) for name, weights in final(run(path, "processes")).items())
@@ -53,16 +77,27 @@ def test_cyclic_equals_cyclic_weight_transfer_bit_for_bit(scenario_file: Callabl
     assert not same(last["a"], averaged["a"])
 
 
-def test_traveller_first_with_all_weights_0_is_cyclic_weight_transfer(scenario_file: Callable, run: Callable) -> None:
-    """The control of every claim about similarity: with no weight left a frozen resident changes nothing."""
-    off = TRAVELLER_FIRST.replace("rounds", "self_distillation: {kl: 0}, similarity: {batch: 0, pixel: 0, region: 0}, rounds")
-    found, wanted = run(scenario_file(text(off))), run(scenario_file(text("{name: cyclic, rounds: 2}")))
+def test_traveller_first_with_all_weights_0_is_cyclic_weight_transfer(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """The control of every claim about similarity: with no weight left a frozen resident changes
+    nothing.
+    """
+    off = TRAVELLER_FIRST.replace(
+        "rounds", "self_distillation: {kl: 0}, similarity: {batch: 0, pixel: 0, region: 0}, rounds"
+    )
+    found, wanted = (
+        run(scenario_file(text(off))),
+        run(scenario_file(text("{name: cyclic, rounds: 2}"))),
+    )
     assert files(found) == files(wanted)
     assert files(run(scenario_file(text(TRAVELLER_FIRST)))) != files(wanted)
 
 
 def test_circulation_is_fedskd_with_all_weights_0(scenario_file: Callable, run: Callable) -> None:
-    """The algorithm `circulation` gives the records and weights of `fedskd` without similarity, byte for byte."""
+    """The algorithm `circulation` gives the records and weights of `fedskd` without similarity,
+    byte for byte.
+    """
     off = "{name: fedskd, rounds: 2, similarity: {batch: 0, pixel: 0, region: 0}}"
     plain = files(run(scenario_file(text("{name: circulation, rounds: 2}"))))
     assert plain == files(run(scenario_file(text(off))))
@@ -70,8 +105,12 @@ def test_circulation_is_fedskd_with_all_weights_0(scenario_file: Callable, run: 
     assert plain != files(run(scenario_file(text("{name: mutual, rounds: 2}"))))
 
 
-def test_sequential_circulation_equals_one_tour_after_the_other(scenario_file: Callable, run: Callable) -> None:
-    """A loop in which one model at a time tours the others' homes, where nothing is copied, ends with the very same weights."""
+def test_sequential_circulation_equals_one_tour_after_the_other(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """A loop in which one model at a time tours the others' homes, where nothing is copied, ends
+    with the very same weights.
+    """
     path = scenario_file(text("{name: circulation, rounds: 2, schedule: {mode: sequential}}"))
     loops, names = Loops(path), "abc"
     models = {name: loops.first(name, loops.seed("initial weights", name)) for name in names}
@@ -92,7 +131,9 @@ def test_sequential_circulation_equals_one_tour_after_the_other(scenario_file: C
 
 
 def test_local_is_training_alone(scenario_file: Callable, run: Callable) -> None:
-    """A loop over sessions on the own data ends with the very same weights; nothing travels but to the evaluation."""
+    """A loop over sessions on the own data ends with the very same weights; nothing travels but
+    to the evaluation.
+    """
     path = scenario_file(text("{name: local, rounds: 3}"))
     loops, folder = Loops(path), run(path, "processes")
     for name, weights in final(folder).items():
@@ -102,14 +143,24 @@ def test_local_is_training_alone(scenario_file: Callable, run: Callable) -> None
             loops.train(model, name, loops.seed("session", name, name, round_, 0), EPOCHS)
         assert same(weights, saved(model))
     kinds = [record.kind for record in read_records(folder)]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"warm_up": 3, "alone": 9, "evaluation": 9}
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "warm_up": 3,
+        "alone": 9,
+        "evaluation": 9,
+    }
 
 
-def test_pooled_trains_on_everybodys_data_in_one_process_only(scenario_file: Callable, run: Callable, cli: Callable) -> None:
-    """Every session sees the training samples of all hospitals; between processes it is refused with code, key and fix."""
+def test_pooled_trains_on_everybodys_data_in_one_process_only(
+    scenario_file: Callable, run: Callable, cli: Callable
+) -> None:
+    """Every session sees the training samples of all hospitals; between processes it is refused
+    with code, key and fix.
+    """
     path = scenario_file(text("{name: pooled, rounds: 1}"))
     records = read_records(run(path))
-    assert {record.samples for record in records if record.kind == "alone"} == {EPOCHS * (36 + 30 + 36)}
+    assert {record.samples for record in records if record.kind == "alone"} == {
+        EPOCHS * (36 + 30 + 36)
+    }
     done = cli("launch", path)
     assert done.returncode == InvalidValue.exit_code
     assert "algorithm.name: 'pooled' puts all hospitals' data into one place" in done.stderr
@@ -117,9 +168,15 @@ def test_pooled_trains_on_everybodys_data_in_one_process_only(scenario_file: Cal
         run(path, "processes")
 
 
-@pytest.mark.parametrize("algorithm", [FEDAVG, FEDAVG.replace("fedavg,", "fedprox, mu: 0.5,")], ids=["fedavg", "fedprox"])
-def test_ring_all_reduce_gives_the_servers_mean(algorithm: str, scenario_file: Callable, run: Callable) -> None:
-    """A loop with a server in the middle ends with the same weights to rounding, and all hospitals with the same bytes."""
+@pytest.mark.parametrize(
+    "algorithm", [FEDAVG, FEDAVG.replace("fedavg,", "fedprox, mu: 0.5,")], ids=["fedavg", "fedprox"]
+)
+def test_ring_all_reduce_gives_the_servers_mean(
+    algorithm: str, scenario_file: Callable, run: Callable
+) -> None:
+    """A loop with a server in the middle ends with the same weights to rounding, and all
+    hospitals with the same bytes.
+    """
     path = scenario_file(text(algorithm))
     loops = Loops(path)
     common = saved(loops.first("a", loops.seed("initial weights")))
@@ -130,13 +187,25 @@ def test_ring_all_reduce_gives_the_servers_mean(algorithm: str, scenario_file: C
         for name, model in models.items():
             anchors = [parameter.detach().clone() for parameter in model.parameters()]
             pull = lambda model=model, anchors=anchors: sum(  # noqa: E731 - it is the formula
-                0.25 * (now - then).square().sum() for now, then in zip(model.parameters(), anchors, strict=True)
+                0.25 * (now - then).square().sum()
+                for now, then in zip(model.parameters(), anchors, strict=True)
             )
-            loops.train(model, name, loops.seed("session", name, round_), EPOCHS, pull if "fedprox" in algorithm else lambda: 0.0)
-            counters[name] = counters[name] + sum(1 for _ in batches(loops.data[name].train, BATCH, torch.Generator())) * EPOCHS
+            loops.train(
+                model,
+                name,
+                loops.seed("session", name, round_),
+                EPOCHS,
+                pull if "fedprox" in algorithm else lambda: 0.0,
+            )
+            counters[name] = (
+                counters[name]
+                + sum(1 for _ in batches(loops.data[name].train, BATCH, torch.Generator())) * EPOCHS
+            )
         for key, value in common.items():
             if value.is_floating_point():
-                common[key] = sum(models[name].state_dict()[key] * sizes[name] for name in "abc") / sum(sizes.values())
+                common[key] = sum(
+                    models[name].state_dict()[key] * sizes[name] for name in "abc"
+                ) / sum(sizes.values())
     found = final(run(path, "processes"))
     for name in "abc":
         for key, value in common.items():
@@ -147,9 +216,17 @@ def test_ring_all_reduce_gives_the_servers_mean(algorithm: str, scenario_file: C
                 assert int(found[name][key]) == int(counters[name])
 
 
-def test_an_all_reduce_sends_two_times_k_minus_1_kths_of_the_model(scenario_file: Callable, run: Callable) -> None:
-    """Every hospital sends 2 (K - 1) chunks a round, together 2 (K - 1) / K of the float weights, and no whole model."""
-    records = [record for record in read_records(run(scenario_file(text(FEDAVG)))) if record.kind in ("reduce", "gather")]
+def test_an_all_reduce_sends_two_times_k_minus_1_kths_of_the_model(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """Every hospital sends 2 (K - 1) chunks a round, together 2 (K - 1) / K of the float
+    weights, and no whole model.
+    """
+    records = [
+        record
+        for record in read_records(run(scenario_file(text(FEDAVG))))
+        if record.kind in ("reduce", "gather")
+    ]
     assert len(records) == 3 * 4 * 2
     whole = sum(value.numel() * 4 for value in build_floats())
     assert sum(record.bytes - 8 for record in records) == 2 * (3 - 1) * whole * 2
@@ -157,7 +234,11 @@ def test_an_all_reduce_sends_two_times_k_minus_1_kths_of_the_model(scenario_file
 
 def build_floats() -> list[torch.Tensor]:
     architecture = load_architecture()
-    return [value for value in build(architecture, ImageShape(3, 16, 3), 0).state_dict().values() if value.is_floating_point()]
+    return [
+        value
+        for value in build(architecture, ImageShape(3, 16, 3), 0).state_dict().values()
+        if value.is_floating_point()
+    ]
 
 
 def load_architecture() -> object:
@@ -167,10 +248,15 @@ def load_architecture() -> object:
 
 
 def test_averaging_refuses_different_architectures(scenario_file: Callable, cli: Callable) -> None:
-    """FedAvg without an architecture of its own names the two hospitals that differ, and what to make equal."""
+    """FedAvg without an architecture of its own names the two hospitals that differ, and what to
+    make equal.
+    """
     done = cli("validate", scenario_file(text("{name: fedavg}")))
     assert done.returncode == ArchitecturesDiffer.exit_code
-    assert "hospitals.1.architecture: 'b' has cnn-residual (width 8), 'a' has cnn-plain (width 8, norm none)" in done.stderr
+    assert (
+        "hospitals.1.architecture: 'b' has cnn-residual (width 8), 'a' has cnn-plain (width 8, "
+        "norm none)" in done.stderr
+    )
     assert "make them equal, or set algorithm.architecture" in done.stderr
 
 
@@ -182,10 +268,15 @@ def test_averaging_refuses_different_architectures(scenario_file: Callable, cli:
         ("{name: local, rounds: 2}", "{model: averaged, ensemble: true}"),
         (FEDAVG, "{model: averaged}"),
         (
-            TRAVELLER_FIRST.replace("rounds", "schedule: {mode: sequential, order: shuffled}, rounds"),
+            TRAVELLER_FIRST.replace(
+                "rounds", "schedule: {mode: sequential, order: shuffled}, rounds"
+            ),
             "{model: averaged, ensemble: true}",
         ),
-        ("{name: fedskd, rounds: 1, resident_every: 3, traveller_start: own, stop_work: 1.5}", "{model: last, ensemble: true}"),
+        (
+            "{name: fedskd, rounds: 1, resident_every: 3, traveller_start: own, stop_work: 1.5}",
+            "{model: last, ensemble: true}",
+        ),
     ],
 )
 def test_memory_and_processes_give_identical_records_and_weights(
@@ -196,11 +287,17 @@ def test_memory_and_processes_give_identical_records_and_weights(
     assert files(run(path, "memory")) == files(run(path, "processes"))
 
 
-def test_averaged_weights_double_the_bytes_and_the_budget_holds(scenario_file: Callable, run: Callable) -> None:
-    """A traveller with its averaged weights has twice the bytes; sessions spend what the stops may, to within a batch."""
+def test_averaged_weights_double_the_bytes_and_the_budget_holds(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """A traveller with its averaged weights has twice the bytes; sessions spend what the stops
+    may, to within a batch.
+    """
     plain = read_records(run(scenario_file(text(TRAVELLER_FIRST))))
     averaged = read_records(run(scenario_file(text(TRAVELLER_FIRST, "{model: averaged}"))))
-    assert [2 * record.bytes for record in plain if record.kind == "visit"] == [r.bytes for r in averaged if r.kind == "visit"]
+    assert [2 * record.bytes for record in plain if record.kind == "visit"] == [
+        r.bytes for r in averaged if r.kind == "visit"
+    ]
     for work, every in ((1.0, 0), (1.5, 3), (2.0, 1)):
         algorithm = f"{{name: fedskd, rounds: 2, resident_every: {every}, stop_work: {work}}}"
         spent: dict[str, int] = {}
@@ -215,30 +312,45 @@ def ensemble_of(records: list[Record]) -> list[Record]:
     return [record for record in records if record.kind == "ensemble"]
 
 
-def test_an_ensemble_averages_the_finished_models_of_all(scenario_file: Callable, run: Callable) -> None:
-    """Every hospital keeps all last models; its ensemble is the mean of their probabilities, and its cost is on record."""
+def test_an_ensemble_averages_the_finished_models_of_all(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """Every hospital keeps all last models; its ensemble is the mean of their probabilities, and
+    its cost is on record.
+    """
     folder = run(scenario_file(text(TRAVELLER_FIRST, "{model: averaged, ensemble: true}")))
     loops = Loops(folder / "scenario.yaml")
     last = final(run(scenario_file(text(TRAVELLER_FIRST, "{model: last}"))))
     for record in ensemble_of(read_records(folder)):
-        kept = {name: load_file(folder / "weights" / f"{record.host}.ensemble.{name}.safetensors") for name in "abc"}
+        kept = {
+            name: load_file(folder / "weights" / f"{record.host}.ensemble.{name}.safetensors")
+            for name in "abc"
+        }
         assert all(same(kept[name], last[name]) for name in "abc")
         test = loops.data[record.host].test
         with torch.no_grad():
             models = [loops.copied(name, weights).eval() for name, weights in kept.items()]
-            mean = torch.stack([model(test.images)[0].double().softmax(1) for model in models]).mean(0)
+            mean = torch.stack(
+                [model(test.images)[0].double().softmax(1) for model in models]
+            ).mean(0)
         wanted = measures(mean.log(), test.labels)
         for name in ("accuracy", "balanced_accuracy", "auc"):
             assert record.measures[name].mean == pytest.approx(wanted[name].mean)
         assert record.measures["models"].mean == 3
-        assert record.measures["kept_bytes"].mean == sum(value.nbytes for weights in kept.values() for value in weights.values())
+        assert record.measures["kept_bytes"].mean == sum(
+            value.nbytes for weights in kept.values() for value in weights.values()
+        )
     assert len(ensemble_of(read_records(folder))) == 3
 
 
 def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Callable) -> None:
-    """With all instruments on, weights stay byte for byte what they were; records have churn, drifts and all hospitals' probes."""
+    """With all instruments on, weights stay byte for byte what they were; records have churn,
+    drifts and all hospitals' probes.
+    """
     plain = run(scenario_file(text("{name: fedskd, rounds: 2}")))
-    path = scenario_file(text("{name: fedskd, rounds: 2}") + "instruments: {changes: true, probe: true}\n")
+    path = scenario_file(
+        text("{name: fedskd, rounds: 2}") + "instruments: {changes: true, probe: true}\n"
+    )
     full = run(path)
     assert {name: data for name, data in files(full).items() if "tensors" in name} == {
         name: data for name, data in files(plain).items() if "tensors" in name
@@ -249,16 +361,26 @@ def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Ca
         assert 0 <= record.measures["churn"].mean <= 1
         assert 0 < record.measures["representation_drift"].mean < 2
         assert {f"probe/{name}" for name in "abc"} <= record.measures.keys()
-        assert record.kind == "visit" or {"net_drift", "returned_balanced_accuracy"} <= record.measures.keys()
+        assert (
+            record.kind == "visit"
+            or {"net_drift", "returned_balanced_accuracy"} <= record.measures.keys()
+        )
     assert remembered(records).forgetting is not None
     assert remembered(read_records(plain)).forgetting is None
     assert files(run(path, "processes")) == files(full)
 
 
-def test_a_hospital_that_is_held_out_changes_nothing_and_tests_all_models(scenario_file: Callable, run: Callable) -> None:
-    """With a fourth hospital held out the others learn the very same weights; every finished model is tested there, and told."""
+def test_a_hospital_that_is_held_out_changes_nothing_and_tests_all_models(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """With a fourth hospital held out the others learn the very same weights; every finished
+    model is tested there, and told.
+    """
     plain = text(TRAVELLER_FIRST, "{model: averaged, ensemble: true}")
-    strange = "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: 1.0}}\nalgorithm:"
+    strange = (
+        "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: "
+        "1.0}}\nalgorithm:"
+    )
     path = scenario_file(plain.replace("algorithm:", strange, 1))
     folder = run(path, "processes")
     assert files(folder) == files(run(path))
@@ -272,15 +394,25 @@ def test_a_hospital_that_is_held_out_changes_nothing_and_tests_all_models(scenar
     scenario = load_scenario(path).scenario
     summary = summarise(read_records(folder), scenario.members, scenario.held_out)
     assert summary.complete
-    assert summary.unseen["auc"] == pytest.approx(sum(r.measures["auc"].mean for r in records if r.kind == "evaluation") / 3)
+    assert summary.unseen["auc"] == pytest.approx(
+        sum(r.measures["auc"].mean for r in records if r.kind == "evaluation") / 3
+    )
     assert any("On d, held out, the models score" in note for note in summary.notes)
 
 
 @pytest.mark.parametrize(
     "algorithm",
-    ["{name: local, rounds: 1}", FEDAVG, "{name: fml, rounds: 1}", "{name: fedproto, rounds: 1}", "{name: circulation, rounds: 1}"],
+    [
+        "{name: local, rounds: 1}",
+        FEDAVG,
+        "{name: fml, rounds: 1}",
+        "{name: fedproto, rounds: 1}",
+        "{name: circulation, rounds: 1}",
+    ],
 )
-def test_every_algorithm_can_have_a_hospital_held_out(algorithm: str, scenario_file: Callable, run: Callable) -> None:
+def test_every_algorithm_can_have_a_hospital_held_out(
+    algorithm: str, scenario_file: Callable, run: Callable
+) -> None:
     """Alone, averaged or circulating, the run ends and all models are tested there."""
     strange = "  - {name: d, architecture: cnn-plain, held_out: true}\nalgorithm:"
     records = read_records(run(scenario_file(text(algorithm).replace("algorithm:", strange, 1))))

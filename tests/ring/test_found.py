@@ -21,7 +21,9 @@ def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_run_of_processes_can_be_seen_read_and_stopped(tmp_path: Path) -> None:
-    """From another shell, status shows who trains with whom, logs prints a hospital's log, and stop ends it as Ctrl-C would."""
+    """From another shell, status shows who trains with whom, logs prints a hospital's log, and
+    stop ends it as Ctrl-C would.
+    """
     file, folder = tmp_path / "slow.yaml", tmp_path / "run"
     file.write_text(SLOW, encoding="utf-8")
     command = [sys.executable, "-m", "fedskd_sim", "launch", str(file), "--out", str(folder)]
@@ -36,14 +38,20 @@ def test_a_run_of_processes_can_be_seen_read_and_stopped(tmp_path: Path) -> None
 
 
 def test_a_run_is_watched_and_its_log_followed_to_its_end(tmp_path: Path) -> None:
-    """Both begin with what was there, go on with what comes, and end by themselves when the run has ended."""
+    """Both begin with what was there, go on with what comes, and end by themselves when the run
+    has ended.
+    """
     file, folder = tmp_path / "slow.yaml", tmp_path / "run"
     file.write_text(SLOW.replace("rounds: 40", "rounds: 16"), encoding="utf-8")
     run = [sys.executable, "-m", "fedskd_sim"]
-    with subprocess.Popen([*run, "launch", str(file), "--out", str(folder)], stdout=subprocess.DEVNULL) as launcher:
+    with subprocess.Popen(
+        [*run, "launch", str(file), "--out", str(folder)], stdout=subprocess.DEVNULL
+    ) as launcher:
         until(lambda: '"event": "arrived"' in cli("logs", folder, "north").stdout)
         asked = (("logs", str(folder), "north", "--follow"), ("status", str(folder), "--watch"))
-        log, shown = (subprocess.Popen([*run, *one], stdout=subprocess.PIPE, text=True) for one in asked)
+        log, shown = (
+            subprocess.Popen([*run, *one], stdout=subprocess.PIPE, text=True) for one in asked
+        )
         followed, watched = (one.communicate(timeout=PATIENCE_S)[0] for one in (log, shown))
         assert launcher.wait(PATIENCE_S) == 0
     assert followed == (folder / "logs" / "north.jsonl").read_text(encoding="utf-8")

@@ -1,7 +1,9 @@
-"""Members of a run who lie, with their own right keys: all of it is refused, counted, named, and changes nothing.
+"""Members of a run who lie, with their own right keys: all of it is refused, counted, named, and
+changes nothing.
 
-South lies to east, whose models come from north, and to the controller; where only east's own neighbours could, they do. While it
-does, all hospitals stand still: before any model is on its way, or while every one hosts its first visitor.
+South lies to east, whose models come from north, and to the controller; where only east's own
+neighbours could, they do. While it does, all hospitals stand still: before any model is on its way,
+or while every one hosts its first visitor.
 """
 
 from __future__ import annotations
@@ -23,7 +25,20 @@ import zmq
 from wired import MARK, PATIENCE_S, Ring, parts_of, send_all, senders
 
 from fedskd_sim.member.shell import Task
-from fedskd_sim.messages import CONTROLLER, Ack, Buffer, Done, Failed, HopId, Message, Progress, Ready, Register, Start, Traveller
+from fedskd_sim.messages import (
+    CONTROLLER,
+    Ack,
+    Buffer,
+    Done,
+    Failed,
+    HopId,
+    Message,
+    Progress,
+    Ready,
+    Register,
+    Start,
+    Traveller,
+)
 from fedskd_sim.messages import End as Over
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES
@@ -33,7 +48,8 @@ from fedskd_sim.transport.zeromq.sockets import AT_A_TIME
 NAMES = ("north", "east", "south")
 TEXT = """\
 name: hostile
-hospitals: [{name: north, architecture: buffer}, {name: east, architecture: buffer}, {name: south, architecture: buffer}]
+hospitals: [{name: north, architecture: buffer}, {name: east, architecture: buffer},
+  {name: south, architecture: buffer}]
 algorithm: {name: placebo, rounds: 2, buffer_bytes: 2200000}
 timeouts: {register: 60, hop: 60, acknowledgement: 60, retry: 3, goodbye: 60}
 """
@@ -51,7 +67,9 @@ TRUE, SECOND = hop("north", 1, 1), hop("south", 1, 2)
 
 
 def model(which: HopId, sender: str = "north", value: int = 7, size: int = SIZE) -> Traveller:
-    return Traveller(which, sender, "buffer", "", {"buffer": Buffer("uint8", (size,), bytes([value]) * size)})
+    return Traveller(
+        which, sender, "buffer", "", {"buffer": Buffer("uint8", (size,), bytes([value]) * size)}
+    )
 
 
 def head(values: Any, kind: str = "Traveller") -> list[bytes]:
@@ -72,7 +90,10 @@ TO_EAST: dict[str, Callable[[], Messages]] = {
     "the next hop": lambda: forged(SECOND),
     "a hop that leads elsewhere": lambda: forged(hop("north", 1, 2)),
     "every hop of the run": lambda: chain.from_iterable(
-        parts_of(model(hop(name, round_, number)))[:1] for name in NAMES for round_ in range(5) for number in range(5)
+        parts_of(model(hop(name, round_, number)))[:1]
+        for name in NAMES
+        for round_ in range(5)
+        for number in range(5)
     ),
     "another epoch": lambda: forged(hop("north", 1, 1, epoch=2), hop("north", 1, 1, epoch=0)),
     "another run": lambda: forged(hop("north", 1, 1, run="other")),
@@ -87,7 +108,9 @@ TO_EAST: dict[str, Callable[[], Messages]] = {
     "maps without end": lambda: [head({str(number): number for number in range(50_000)})] * 30,
     "arrays without end": lambda: [[b"\xdd\xff\xff\xff\xff" * 200]] * 30,
     "lists in lists": lambda: [[b"\x91" * CONTROL_LIMIT]] * 30,
-    "a table without end": lambda: [head({"hop": list(TRUE), "tensors": [["t", "uint8", [1]]] * 50_000})] * 30,
+    "a table without end": lambda: (
+        [head({"hop": list(TRUE), "tensors": [["t", "uint8", [1]]] * 50_000})] * 30
+    ),
     "a pickle": lambda: [[b"\x80\x04."]],
     "a flood of rubbish": lambda: [[b"x"]] * FLOOD,
     "a flood of announcements": lambda: parts_of(model(TRUE))[:1] * FLOOD,
@@ -99,16 +122,36 @@ TO_EAST: dict[str, Callable[[], Messages]] = {
 TO_CONTROLLER: dict[str, Callable[[], Messages]] = {
     "another's failure": lambda: [encode(Failed(1, "east", 42, "no"))],
     "a failure with code 0": lambda: [encode(Failed(1, "south", 0, "fine"))],
-    "a failure with code 2^52": lambda: [head({"epoch": 1, "hospital": "south", "code": 1 << 52, "reason": ""}, "Failed")],
+    "a failure with code 2^52": lambda: [
+        head({"epoch": 1, "hospital": "south", "code": 1 << 52, "reason": ""}, "Failed")
+    ],
     "a failure of another epoch": lambda: [encode(Failed(2, "south", 42, "no"))],
     "that all are done": lambda: [encode(Done(1, name)) for name in ("north", "east")],
-    "a registration in another's name": lambda: [encode(Register("run", 1, "east", "ipc:///nowhere", "", ""))] * 2,
-    "a registration for another run": lambda: [encode(Register("other", 1, "south", "ipc:///nowhere", "", ""))],
-    "a registration of nobody": lambda: [encode(Register("run", 1, "west", "ipc:///nowhere", "", ""))],
-    "progress of steps that it does not have": lambda: [encode(Progress(1, "south", "north", 1, 1, 0.5))] * FLOOD,
+    "a registration in another's name": lambda: (
+        [encode(Register("run", 1, "east", "ipc:///nowhere", "", ""))] * 2
+    ),
+    "a registration for another run": lambda: [
+        encode(Register("other", 1, "south", "ipc:///nowhere", "", ""))
+    ],
+    "a registration of nobody": lambda: [
+        encode(Register("run", 1, "west", "ipc:///nowhere", "", ""))
+    ],
+    "progress of steps that it does not have": lambda: (
+        [encode(Progress(1, "south", "north", 1, 1, 0.5))] * FLOOD
+    ),
     "another's progress": lambda: [encode(Progress(1, "east", "north", 1, 1, 0.5))],
     "accuracies that are none": lambda: [
-        head({"epoch": 1, "hospital": "south", "model": "east", "round": 1, "hop": 1, "accuracy": bad}, "Progress")
+        head(
+            {
+                "epoch": 1,
+                "hospital": "south",
+                "model": "east",
+                "round": 1,
+                "hop": 1,
+                "accuracy": bad,
+            },
+            "Progress",
+        )
         for bad in (math.nan, math.inf)
     ],
     "a model": lambda: parts_of(model(TRUE, size=8000)),
@@ -157,7 +200,9 @@ class Moment:
 
 @contextmanager
 def standing(kind: str, folder: Path, index: int) -> Iterator[Ring]:
-    """Let a ring run until every hospital is at a step; afterwards it must end as if nothing had been."""
+    """Let a ring run until every hospital is at a step; afterwards it must end as if nothing had
+    been.
+    """
     moment = Moment(index, {name: Event() for name in NAMES}, Event())
     ring = Ring(kind, folder, scenario(), before=moment.before)
     ring.start()
@@ -187,7 +232,9 @@ BEFORE, DURING = 1, 2
 
 
 def cases(tries: Iterable[str]) -> list[tuple[str, int, str]]:
-    """Try everything at both moments and on both links: forgeries in all four ways, the others in two."""
+    """Try everything at both moments and on both links: forgeries in all four ways, the others
+    in two.
+    """
     return [
         (what, moment, kind)
         for number, what in enumerate(tries)
@@ -199,7 +246,9 @@ def cases(tries: Iterable[str]) -> list[tuple[str, int, str]]:
 
 @pytest.mark.parametrize(("what", "moment", "kind"), cases(TO_EAST))
 def test_a_liar_cannot_harm_a_hospital(what: str, moment: int, kind: str, tmp_path: Path) -> None:
-    """Whatever a member sends that is not its to send is refused in its name, holds no memory, and the run is the same."""
+    """Whatever a member sends that is not its to send is refused in its name, holds no memory,
+    and the run is the same.
+    """
     with standing(kind, tmp_path, moment) as ring, ring.posing("south", "east") as link:
         east = ring.members["east"]
         for frames in TO_EAST[what]():
@@ -213,8 +262,12 @@ def test_a_liar_cannot_harm_a_hospital(what: str, moment: int, kind: str, tmp_pa
 
 
 @pytest.mark.parametrize(("what", "moment", "kind"), cases(TO_CONTROLLER))
-def test_a_liar_cannot_harm_the_controller(what: str, moment: int, kind: str, tmp_path: Path) -> None:
-    """Whatever a member says that is not its to say is refused in its name, fills no log, and the run is the same."""
+def test_a_liar_cannot_harm_the_controller(
+    what: str, moment: int, kind: str, tmp_path: Path
+) -> None:
+    """Whatever a member says that is not its to say is refused in its name, fills no log, and
+    the run is the same.
+    """
     with standing(kind, tmp_path, moment) as ring, ring.posing("south", CONTROLLER) as link:
         for frames in TO_CONTROLLER[what]():
             link.send_multipart(frames)
@@ -223,12 +276,16 @@ def test_a_liar_cannot_harm_the_controller(what: str, moment: int, kind: str, tm
         assert set(senders(ring.events("refused"))) == {"south"}
     assert len(ring.events("refused")) < 60
     assert len(ring.events("registered")) == len(NAMES)
-    assert len(ring.events("progress")) <= sum(len(records) for records, _ in undisturbed().values())
+    assert len(ring.events("progress")) <= sum(
+        len(records) for records, _ in undisturbed().values()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unfinished_models_of_many_connections_hold_no_memory(kind: str, tmp_path: Path) -> None:
-    """A liar's hundred links, each with two thirds of a model, are refused, and nothing of them is kept."""
+    """A liar's hundred links, each with two thirds of a model, are refused, and nothing of them
+    is kept.
+    """
     with standing(kind, tmp_path, BEFORE) as ring, ExitStack() as stack:
         east = ring.members["east"]
         for _ in range(100):
@@ -241,8 +298,12 @@ def test_unfinished_models_of_many_connections_hold_no_memory(kind: str, tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_neighbour_that_never_finishes_its_models_holds_the_memory_of_one(kind: str, tmp_path: Path) -> None:
-    """Of the hospital before, too, only one model is arriving at a time, however many links it opens."""
+def test_a_neighbour_that_never_finishes_its_models_holds_the_memory_of_one(
+    kind: str, tmp_path: Path
+) -> None:
+    """Of the hospital before, too, only one model is arriving at a time, however many links it
+    opens.
+    """
     with standing(kind, tmp_path, BEFORE) as ring, ExitStack() as stack:
         east = ring.members["east"]
         for _ in range(20):
@@ -255,9 +316,15 @@ def test_a_neighbour_that_never_finishes_its_models_holds_the_memory_of_one(kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("other", ["a second model", "many second models", "a hop far ahead", "hops of its own choice"])
-def test_the_hospital_before_cannot_send_what_it_likes(other: str, kind: str, tmp_path: Path) -> None:
-    """Another model under the same hop, or one that cannot have come so far, is refused though its sender is the right one."""
+@pytest.mark.parametrize(
+    "other", ["a second model", "many second models", "a hop far ahead", "hops of its own choice"]
+)
+def test_the_hospital_before_cannot_send_what_it_likes(
+    other: str, kind: str, tmp_path: Path
+) -> None:
+    """Another model under the same hop, or one that cannot have come so far, is refused though
+    its sender is the right one.
+    """
     lies = {
         "a second model": [model(TRUE)],
         "many second models": [model(TRUE, value=value) for value in range(9)],
@@ -275,8 +342,14 @@ def test_the_hospital_before_cannot_send_what_it_likes(other: str, kind: str, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_taken_name_is_heard_under_the_true_one(kind: str, tmp_path: Path) -> None:
-    """Another's name as routing id steals no answers, and what is sent under it is refused in the true name."""
-    with standing(kind, tmp_path, BEFORE) as ring, zmq.Context() as context, context.socket(zmq.DEALER) as thief:
+    """Another's name as routing id steals no answers, and what is sent under it is refused in
+    the true name.
+    """
+    with (
+        standing(kind, tmp_path, BEFORE) as ring,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as thief,
+    ):
         thief.linger, thief.sndtimeo, thief.routing_id = 0, int(PATIENCE_S * 1000), b"north"
         ring.identities["south"].present(thief, "south", "east", "")
         thief.connect(ring.members["east"].mailbox.links.address)
@@ -294,10 +367,21 @@ def answers(to_south: bytes, ring: Ring) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "word", [Ack(hop("north", 1, 1)), Ready(hop("south", 2, 1)), Done(1, "south"), Over(1, 42, "stop"), b"rubbish"]
+    "word",
+    [
+        Ack(hop("north", 1, 1)),
+        Ready(hop("south", 2, 1)),
+        Done(1, "south"),
+        Over(1, 42, "stop"),
+        b"rubbish",
+    ],
 )
-def test_a_receiver_cannot_answer_what_it_likes(word: Message | bytes, kind: str, tmp_path: Path) -> None:
-    """Acknowledgements for models that are not on their way change nothing; anything else than an answer is refused in its name."""
+def test_a_receiver_cannot_answer_what_it_likes(
+    word: Message | bytes, kind: str, tmp_path: Path
+) -> None:
+    """Acknowledgements for models that are not on their way change nothing; anything else than
+    an answer is refused in its name.
+    """
     with standing(kind, tmp_path, DURING) as ring:
         east = ring.members["east"]
         until(lambda: not east.mailbox.shell.state.outbox)

@@ -1,4 +1,6 @@
-"""Nobody can take another's name: real sockets, every kind of link, members with right keys who lie."""
+"""Nobody can take another's name: real sockets, every kind of link, members with right keys who
+lie.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import load
 from fedskd_sim.transport.zeromq import Identity, Keys, Passwords, read
-from fedskd_sim.transport.zeromq.sockets import AT_A_TIME, ENVELOPE, QUEUE, Endpoint, Inbox, Received, take
+from fedskd_sim.transport.zeromq.sockets import (
+    AT_A_TIME,
+    ENVELOPE,
+    QUEUE,
+    Endpoint,
+    Inbox,
+    Received,
+    take,
+)
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("controller", "aa", "bb", "mm")
@@ -31,11 +41,15 @@ class Bed:
     def __init__(self, link: str, kind: type[Keys | Passwords], folder: Path) -> None:
         self.kind, self.identities = kind, kind.for_members(NAMES)
         self.endpoint = Endpoint("bb", self.identities["bb"])
-        self.inbox: Inbox = self.endpoint.listen(f"ipc://{folder}/bb" if link == "ipc" else "tcp://127.0.0.1:*", LARGEST, PARTS)
+        self.inbox: Inbox = self.endpoint.listen(
+            f"ipc://{folder}/bb" if link == "ipc" else "tcp://127.0.0.1:*", LARGEST, PARTS
+        )
         self.context = zmq.Context()
         self.links: list[tuple[zmq.Socket, zmq.Socket]] = []
 
-    def socket(self, identity: Identity | None, name: str, route: bytes = b"") -> tuple[zmq.Socket, zmq.Socket]:
+    def socket(
+        self, identity: Identity | None, name: str, route: bytes = b""
+    ) -> tuple[zmq.Socket, zmq.Socket]:
         """Open a link as a program of its own would; gives it and its monitor."""
         socket = self.context.socket(zmq.DEALER)
         socket.linger, socket.sndtimeo, socket.rcvtimeo = 0, 0, PATIENCE_MS
@@ -55,7 +69,11 @@ class Bed:
             event = recv_monitor_message(monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return True
-            if event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_DISCONNECTED):
+            if event in (
+                zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+                zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+                zmq.EVENT_DISCONNECTED,
+            ):
                 return False
         raise AssertionError("the handshake never ends")
 
@@ -80,7 +98,10 @@ def lies(kind: type[Keys | Passwords], own: Identity) -> dict[str, tuple[Identit
     """Give everything that member mm could show to pass for aa."""
     if isinstance(own, Keys):
         public, secret = (key.decode() for key in zmq.curve_keypair())
-        return {"nothing": (None, "aa"), "a key of no member": (Keys(public, secret, own.members), "aa")}
+        return {
+            "nothing": (None, "aa"),
+            "a key of no member": (Keys(public, secret, own.members), "aa"),
+        }
     assert isinstance(own, Passwords)
     return {
         "nothing": (None, "aa"),
@@ -94,8 +115,12 @@ def lies(kind: type[Keys | Passwords], own: Identity) -> dict[str, tuple[Identit
 
 
 @pytest.mark.parametrize(("link", "kind"), LINKS)
-def test_a_message_is_from_the_owner_of_what_was_shown(link: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """The sender of a message is the member whose key or secret opened the link, and the answer goes to it."""
+def test_a_message_is_from_the_owner_of_what_was_shown(
+    link: str, kind: type[Keys | Passwords], tmp_path: Path
+) -> None:
+    """The sender of a message is the member whose key or secret opened the link, and the answer
+    goes to it.
+    """
     with bed(link, kind, tmp_path) as at:
         for name in ("aa", "mm", "controller"):
             with closing(Endpoint(name, at.identities[name])) as endpoint:
@@ -109,18 +134,26 @@ def test_a_message_is_from_the_owner_of_what_was_shown(link: str, kind: type[Key
 
 @pytest.mark.parametrize(("link", "kind"), LINKS)
 def test_no_lie_opens_a_link(link: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """Without credentials, with another's or with invented ones the handshake ends in a refusal, and no message gets in."""
+    """Without credentials, with another's or with invented ones the handshake ends in a refusal,
+    and no message gets in.
+    """
     with bed(link, kind, tmp_path) as at:
         for what, (identity, name) in lies(kind, at.identities["mm"]).items():
             assert not at.admitted(identity, name), what
         assert at.admitted(at.identities["mm"], "mm")
-        assert at.endpoint.turned_away == len(lies(kind, at.identities["mm"])) - 1  # who shows nothing is not asked
+        assert (
+            at.endpoint.turned_away == len(lies(kind, at.identities["mm"])) - 1
+        )  # who shows nothing is not asked
         assert at.inbox.receive() is None
 
 
 @pytest.mark.parametrize(("link", "kind"), LINKS)
-def test_a_member_cannot_take_anothers_place(link: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """A right key with another's name as routing id is heard under its own name, and what is for the other goes to the other."""
+def test_a_member_cannot_take_anothers_place(
+    link: str, kind: type[Keys | Passwords], tmp_path: Path
+) -> None:
+    """A right key with another's name as routing id is heard under its own name, and what is for
+    the other goes to the other.
+    """
     with bed(link, kind, tmp_path) as at, closing(Endpoint("aa", at.identities["aa"])) as endpoint:
         own = endpoint.connect(at.inbox.address, "bb")
         own.send(b"mine")
@@ -136,8 +169,12 @@ def test_a_member_cannot_take_anothers_place(link: str, kind: type[Keys | Passwo
 
 
 @pytest.mark.parametrize(("link", "kind"), LINKS)
-def test_a_member_that_comes_again_is_answered_where_it_is(link: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """After a restart answers go to the new process; to a member that was never heard, or is gone, they say that they did not."""
+def test_a_member_that_comes_again_is_answered_where_it_is(
+    link: str, kind: type[Keys | Passwords], tmp_path: Path
+) -> None:
+    """After a restart answers go to the new process; to a member that was never heard, or is
+    gone, they say that they did not.
+    """
     with bed(link, kind, tmp_path) as at:
         assert not at.inbox.send("aa", [b"hello"])
         first, _ = at.socket(at.identities["aa"], "aa")
@@ -152,8 +189,12 @@ def test_a_member_that_comes_again_is_answered_where_it_is(link: str, kind: type
 
 
 @pytest.mark.parametrize(("link", "kind"), LINKS)
-def test_a_message_of_many_parts_is_dropped_and_named(link: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """One part too many, or very many, arrive as nothing from their true sender, in bounded steps, and others are heard."""
+def test_a_message_of_many_parts_is_dropped_and_named(
+    link: str, kind: type[Keys | Passwords], tmp_path: Path
+) -> None:
+    """One part too many, or very many, arrive as nothing from their true sender, in bounded
+    steps, and others are heard.
+    """
     with bed(link, kind, tmp_path) as at:
         liar, _ = at.socket(at.identities["mm"], "mm")
         friend, _ = at.socket(at.identities["aa"], "aa")
@@ -171,8 +212,12 @@ def test_a_message_of_many_parts_is_dropped_and_named(link: str, kind: type[Keys
 
 
 @pytest.mark.parametrize(("link", "kind"), LINKS)
-def test_a_frame_that_is_too_large_ends_the_connection(link: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """A frame over the limit never arrives; what its sender says next does, over a connection that begins anew."""
+def test_a_frame_that_is_too_large_ends_the_connection(
+    link: str, kind: type[Keys | Passwords], tmp_path: Path
+) -> None:
+    """A frame over the limit never arrives; what its sender says next does, over a connection
+    that begins anew.
+    """
     with bed(link, kind, tmp_path) as at:
         liar, monitor = at.socket(at.identities["mm"], "mm")
         liar.send(bytes(LARGEST + ENVELOPE + 1))
@@ -185,8 +230,13 @@ def test_a_frame_that_is_too_large_ends_the_connection(link: str, kind: type[Key
 
 
 def test_answers_of_many_parts_are_nothing(tmp_path: Path) -> None:
-    """A link takes one frame; of an answer in very many parts it takes a bounded number at a time, and nothing is left of them."""
-    with bed("ipc", Passwords, tmp_path) as at, closing(Endpoint("aa", at.identities["aa"])) as endpoint:
+    """A link takes one frame; of an answer in very many parts it takes a bounded number at a
+    time, and nothing is left of them.
+    """
+    with (
+        bed("ipc", Passwords, tmp_path) as at,
+        closing(Endpoint("aa", at.identities["aa"])) as endpoint,
+    ):
         own = endpoint.connect(at.inbox.address, "bb")
         own.send(b"hello")
         assert at.heard().sender == "aa"
@@ -200,7 +250,9 @@ def test_answers_of_many_parts_are_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [Keys, Passwords])
 def test_no_socket_waits(kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """Receiving nothing, and sending more than a queue takes to a peer that is not there, says so at once."""
+    """Receiving nothing, and sending more than a queue takes to a peer that is not there, says
+    so at once.
+    """
     identities = kind.for_members(NAMES)
     with closing(Endpoint("aa", identities["aa"])) as endpoint:
         link = endpoint.connect(f"ipc://{tmp_path}/nobody", "bb")
@@ -215,7 +267,9 @@ def test_no_socket_waits(kind: type[Keys | Passwords], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [Keys, Passwords])
 def test_key_files_are_private_and_come_back(kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """Only the owner may read a key file, which holds no other member's secrets; what is read is what was written."""
+    """Only the owner may read a key file, which holds no other member's secrets; what is read is
+    what was written.
+    """
     identities = kind.for_members(NAMES)
     for name, identity in identities.items():
         identity.write(tmp_path / name)
@@ -238,9 +292,13 @@ def test_what_is_no_key_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_secrets_belong_to_pairs() -> None:
-    """Both of a pair have the same secret, no other pair does; derived ones depend on run and secret, which must be long enough."""
+    """Both of a pair have the same secret, no other pair does; derived ones depend on run and
+    secret, which must be long enough.
+    """
     made = Passwords.for_members(NAMES)
-    pairs = {(one, other): made[one].pairs[other] for one in NAMES for other in NAMES if one != other}
+    pairs = {
+        (one, other): made[one].pairs[other] for one in NAMES for other in NAMES if one != other
+    }
     assert all(secret == pairs[other, one] for (one, other), secret in pairs.items())
     assert len(set(pairs.values())) == len(pairs) / 2
     secret = bytes(range(32))
@@ -264,7 +322,9 @@ def test_a_link_to_nobody_we_know_is_refused(kind: type[Keys | Passwords], tmp_p
 
 
 def test_a_flood_of_strangers_keeps_no_member_out(tmp_path: Path) -> None:
-    """After a flood of refused handshakes a member still gets in, and closing leaves the address free."""
+    """After a flood of refused handshakes a member still gets in, and closing leaves the address
+    free.
+    """
     for _ in range(2):
         with bed("ipc", Passwords, tmp_path) as at:
             for _ in range(50):
@@ -274,16 +334,26 @@ def test_a_flood_of_strangers_keeps_no_member_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "kind"), [("ipc", Passwords), ("tcp", Keys), ("tcp, plaintext: true", Passwords)], ids=["ipc", "tcp", "plaintext"]
+    ("network", "kind"),
+    [("ipc", Passwords), ("tcp", Keys), ("tcp, plaintext: true", Passwords)],
+    ids=["ipc", "tcp", "plaintext"],
 )
-def test_the_launcher_gives_every_member_a_file_of_its_own(network: str, kind: type[Keys | Passwords], tmp_path: Path) -> None:
-    """On every kind of link the launcher makes one file per member, with what only it may have, in a folder for its user alone."""
-    text = (ROOT / "scenarios" / "placebo-ok.yaml").read_text() + f"\nnetwork: {{transport: {network}}}\n"
+def test_the_launcher_gives_every_member_a_file_of_its_own(
+    network: str, kind: type[Keys | Passwords], tmp_path: Path
+) -> None:
+    """On every kind of link the launcher makes one file per member, with what only it may have,
+    in a folder for its user alone.
+    """
+    text = (
+        ROOT / "scenarios" / "placebo-ok.yaml"
+    ).read_text() + f"\nnetwork: {{transport: {network}}}\n"
     (tmp_path / "scenario.yaml").write_text(text)
     loaded = load(tmp_path / "scenario.yaml")
     runtime = ProcessRuntime(_sockets=tmp_path)
     runtime._order = Order(loaded, "run", tmp_path)
-    identities = {name: read(runtime._key_file(name)) for name in ("controller", *loaded.scenario.names)}
+    identities = {
+        name: read(runtime._key_file(name)) for name in ("controller", *loaded.scenario.names)
+    }
     assert {type(identity) for identity in identities.values()} == {kind}
     assert len(set(map(repr, map(vars, identities.values())))) == len(identities) > 2
     assert stat.S_IMODE(runtime._key_file("controller").parent.stat().st_mode) == 0o700

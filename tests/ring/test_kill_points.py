@@ -1,4 +1,6 @@
-"""Every named point at which a hospital can die or find its disk full, in real processes: the bytes are the undisturbed run's."""
+"""Every named point at which a hospital can die or find its disk full, in real processes: the
+bytes are the undisturbed run's.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,29 @@ from watching import events
 
 pytestmark = pytest.mark.usefixtures("temporary")
 PLANS = {
-    "ensemble and averaged weights": ("h0 ensemble 1", "h1 torn_record 4", "h2 after_acknowledgement 2"),
-    "two tracks": ("h0 before_registration 1", "h1 reconcile 1", "h1 reconcile 1", "h2 receiving 1"),
-    "traveller-first, one after the other, shuffled": ("h0 during_visit 2", "h1 homecoming 1", "h2 evaluation 2"),
+    "ensemble and averaged weights": (
+        "h0 ensemble 1",
+        "h1 torn_record 4",
+        "h2 after_acknowledgement 2",
+    ),
+    "two tracks": (
+        "h0 before_registration 1",
+        "h1 reconcile 1",
+        "h1 reconcile 1",
+        "h2 receiving 1",
+    ),
+    "traveller-first, one after the other, shuffled": (
+        "h0 during_visit 2",
+        "h1 homecoming 1",
+        "h2 evaluation 2",
+    ),
     "FedAvg": ("h0 reducing 2", "h1 gathering 1", "h2 before_save 3"),
     "FML": ("h0 warm_up 1", "h1 during_training 5", "h2 after_save 4"),
     "FedProto": ("h0 received_not_delivered 1", "h1 after_send 2", "h2 goodbye 1"),
     "cyclic": ("h0 departing 1", "h2 departing 2"),
 }
-"""By algorithm: who dies where, at the how-manieth time in one life; who is named twice at one point dies there twice."""
+"""By algorithm: who dies where, at the how-manieth time in one life; who is named twice at one
+point dies there twice."""
 
 
 def planned(*lines: str, how: str = "kill") -> list[tuple[str, str, int, str]]:
@@ -27,18 +43,37 @@ def planned(*lines: str, how: str = "kill") -> list[tuple[str, str, int, str]]:
 
 
 @pytest.mark.parametrize("algorithm", PLANS)
-def test_wherever_hospitals_die_nothing_changes(algorithm: str, scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
-    """The hospitals of a run die at points of their own; records, weights and predictions are the undisturbed run's."""
-    path, out, deaths = scenario_file(scenario(algorithm)), tmp_path / "out", planned(*PLANS[algorithm])
+def test_wherever_hospitals_die_nothing_changes(
+    algorithm: str, scenario_file: Callable, run: Callable, tmp_path: Path
+) -> None:
+    """The hospitals of a run die at points of their own; records, weights and predictions are
+    the undisturbed run's.
+    """
+    path, out, deaths = (
+        scenario_file(scenario(algorithm)),
+        tmp_path / "out",
+        planned(*PLANS[algorithm]),
+    )
     assert fated(path, out, deaths) == []
     assert len(events(out, name="restarted")) == len(deaths)
     assert results(out) == results(run(path, "memory"))
 
 
-def test_a_disk_that_is_full_now_and_then_changes_nothing(scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
-    """At an arrival, in training, in the middle of a record: each ends the run with words, and each time it is resumed."""
+def test_a_disk_that_is_full_now_and_then_changes_nothing(
+    scenario_file: Callable, run: Callable, tmp_path: Path
+) -> None:
+    """At an arrival, in training, in the middle of a record: each ends the run with words, and
+    each time it is resumed.
+    """
     path, out = scenario_file(scenario("ensemble and averaged weights")), tmp_path / "out"
-    assert fated(path, out, planned("h1 receiving 1", "h0 during_training 3", "h2 torn_record 1", how="full")) == []
+    assert (
+        fated(
+            path,
+            out,
+            planned("h1 receiving 1", "h0 during_training 3", "h2 torn_record 1", how="full"),
+        )
+        == []
+    )
     assert results(out) == results(run(path, "memory"))
 
 

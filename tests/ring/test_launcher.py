@@ -1,4 +1,6 @@
-"""What the launcher of processes leaves to them: it imports no PyTorch, and says all the same what is wrong."""
+"""What the launcher of processes leaves to them: it imports no PyTorch, and says all the same
+what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,23 @@ if __name__ == "__main__":
 
 
 def launched(path: Path) -> tuple[int, list[str], str]:
-    """Launch a scenario; gives the exit code, what the launcher had imported, and what it wrote to standard error."""
+    """Launch a scenario; gives the exit code, what the launcher had imported, and what it wrote
+    to standard error.
+    """
     program = path.parent / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), "launch", str(path), "--out", str(path.parent / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=path.parent)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, cwd=path.parent
+    )
     code, imported = json.loads(done.stdout.splitlines()[-1])
     return code, imported, done.stderr
 
 
 def test_a_launcher_of_processes_imports_no_pytorch(scenario_file: Callable) -> None:
-    """From the checks to the proof of the weights, PyTorch is only where the hospitals are forked from."""
+    """From the checks to the proof of the weights, PyTorch is only where the hospitals are
+    forked from.
+    """
     path = scenario_file(TINY)
     code, imported, said = launched(path)
     assert (code, imported) == (0, []), said
@@ -56,9 +64,13 @@ def test_a_launcher_of_processes_imports_no_pytorch(scenario_file: Callable) -> 
 
 
 def test_what_another_process_finds_is_said_as_by_this_one(scenario_file: Callable) -> None:
-    """What is wrong with models and data has its line, value, fix and exit code, and no run folder is made."""
+    """What is wrong with models and data has its line, value, fix and exit code, and no run
+    folder is made.
+    """
     path = scenario_file(
-        TINY.replace("samples: 40", "samples: 10, classes: 2, label_skew: 1.0, site_shift: 0.1").replace("b,", "c,")
+        TINY.replace(
+            "samples: 40", "samples: 10, classes: 2, label_skew: 1.0, site_shift: 0.1"
+        ).replace("b,", "c,")
     )
     code, imported, said = launched(path)
     lines = [line for line in said.splitlines() if "fix" not in line]
@@ -68,7 +80,9 @@ def test_what_another_process_finds_is_said_as_by_this_one(scenario_file: Callab
 
 
 def test_a_check_that_dies_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The death of the process that checks is an error with its cause, and what it says is said of this folder."""
+    """The death of the process that checks is an error with its cause, and what it says is said
+    of this folder.
+    """
     monkeypatch.chdir(tmp_path)
     assert ask(os.getcwd) == str(tmp_path)
     with pytest.raises(HospitalCrashed, match="died with exit code 9"):

@@ -1,4 +1,6 @@
-"""Learning around the ring: the same answer everywhere, and the plain circulation when similarity is off."""
+"""Learning around the ring: the same answer everywhere, and the plain circulation when
+similarity is off.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ seed: {seed}
 data: {{name: synthetic-skin, samples: 60, image_size: 16, classes: 3}}
 hospitals:
   - {{name: a, architecture: {{name: cnn-plain, options: {{width: 8, norm: batch}}}}}}
-  - {{name: b, architecture: {{name: cnn-residual, options: {{width: 8, norm: group}}}}, data: {{samples: 50}}}}
+  - {{name: b, architecture: {{name: cnn-residual, options: {{width: 8, norm: group}}}},
+     data: {{samples: 50}}}}
   - {{name: c, architecture: {{name: vit-tiny, options: {{width: 16, depth: 2}}}}}}
 algorithm:
   name: fedskd
@@ -41,7 +44,13 @@ training:
 """
 
 
-def text(weight: float = 0.1, reconcile: str = "average", rounds: int = 2, number: int = 3, extra: str = "") -> str:
+def text(
+    weight: float = 0.1,
+    reconcile: str = "average",
+    rounds: int = 2,
+    number: int = 3,
+    extra: str = "",
+) -> str:
     return TEXT.format(weight=weight, reconcile=reconcile, rounds=rounds, seed=number, extra=extra)
 
 
@@ -50,8 +59,12 @@ def lines(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(kept)}
 
 
-def test_memory_and_processes_give_identical_records_and_weights_twice(scenario_file: Callable, run: Callable) -> None:
-    """The same scenario gives the same bytes in memory and as processes, and when it is run again."""
+def test_memory_and_processes_give_identical_records_and_weights_twice(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """The same scenario gives the same bytes in memory and as processes, and when it is run
+    again.
+    """
     path = scenario_file(text())
     first = lines(run(path, "processes"))
     assert len(first) == 6
@@ -68,20 +81,28 @@ def test_another_seed_gives_other_records(scenario_file: Callable, run: Callable
 
 
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
-def test_the_link_does_not_change_the_result(transport: str, scenario_file: Callable, run: Callable) -> None:
+def test_the_link_does_not_change_the_result(
+    transport: str, scenario_file: Callable, run: Callable
+) -> None:
     """Unix sockets and encrypted TCP give the bytes of the memory run."""
     path = scenario_file(text(rounds=1) + f"network: {{transport: {transport}}}\n")
     assert lines(run(path, "processes")) == lines(run(path, "memory"))
 
 
 def circulation(scenario: Scenario) -> dict[str, dict[str, torch.Tensor]]:
-    """Plain circulation, written down directly: no similarity, no ring code, no transport; returns the final weights."""
+    """Plain circulation, written down directly: no similarity, no ring code, no transport;
+    returns the final weights.
+    """
     config, names = scenario.algorithm, scenario.names
     data = {name: load(scenario, name, None, "cpu") for name in names}
 
     def made(name: str) -> torch.nn.Module:
         shape = ImageShape(3, 16, 3)
-        return build(scenario.hospital(name).architecture, shape, seed(scenario.seed, "initial weights", name))
+        return build(
+            scenario.hospital(name).architecture,
+            shape,
+            seed(scenario.seed, "initial weights", name),
+        )
 
     def copied(name: str, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
         model = made(name)
@@ -93,7 +114,9 @@ def circulation(scenario: Scenario) -> dict[str, dict[str, torch.Tensor]]:
 
     def trained(host: str, session: int, epochs: int, *models: torch.nn.Module) -> None:
         draw = torch.Generator().manual_seed(session)
-        optimisers = [torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2) for model in models]
+        optimisers = [
+            torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2) for model in models
+        ]
         steps = [batch for _ in range(epochs) for batch in with_augmentation(host, draw)]
         weights = class_weights(data[host].train.labels, 3, "sqrt_inverse")
         for model, optimiser in zip(models, optimisers, strict=True):
@@ -105,8 +128,13 @@ def circulation(scenario: Scenario) -> dict[str, dict[str, torch.Tensor]]:
                 optimiser.param_groups[0]["lr"] = 2e-3 * min(1.0, (number + 1) / (0.2 * len(steps)))
                 optimiser.step()
 
-    def with_augmentation(host: str, draw: torch.Generator) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return [(augmented(batch.images, draw), batch.labels) for batch in batches(data[host].train, 16, draw)]
+    def with_augmentation(
+        host: str, draw: torch.Generator
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [
+            (augmented(batch.images, draw), batch.labels)
+            for batch in batches(data[host].train, 16, draw)
+        ]
 
     def key(purpose: str, *parts: str | int) -> int:
         return seed(scenario.seed, purpose, *parts)
@@ -119,16 +147,22 @@ def circulation(scenario: Scenario) -> dict[str, dict[str, torch.Tensor]]:
         for hop in range(1, len(names) + 1):
             for index, name in enumerate(names):
                 host = names[(index + hop) % len(names)]
-                trained(host, key("session", host, name, round_, hop), 1, travelling[name], home[host])
+                trained(
+                    host, key("session", host, name, round_, hop), 1, travelling[name], home[host]
+                )
         if config.reconcile == "replace":
             home = travelling
         if config.reconcile == "average":
             for name in names:
-                home[name] = joined(home[name], travelling[name], copied, name, data[name].validation)
+                home[name] = joined(
+                    home[name], travelling[name], copied, name, data[name].validation
+                )
     return {name: saved(model) for name, model in home.items()}
 
 
-def joined(one: torch.nn.Module, other: torch.nn.Module, copied: Callable, name: str, validation: object) -> torch.nn.Module:
+def joined(
+    one: torch.nn.Module, other: torch.nn.Module, copied: Callable, name: str, validation: object
+) -> torch.nn.Module:
     parents, middle = [one.state_dict(), other.state_dict()], {}
     for key, value in parents[0].items():
         middle[key] = (value + parents[1][key]) * 0.5 if value.is_floating_point() else value
@@ -144,7 +178,9 @@ def joined(one: torch.nn.Module, other: torch.nn.Module, copied: Callable, name:
 def test_with_all_similarity_weights_0_the_run_is_plain_circulation_bit_for_bit(
     reconcile: str, scenario_file: Callable, run: Callable
 ) -> None:
-    """A loop that knows nothing of similarity, ring or transport ends with the very same weights."""
+    """A loop that knows nothing of similarity, ring or transport ends with the very same
+    weights.
+    """
     path = scenario_file(text(0, reconcile))
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -157,32 +193,52 @@ def test_with_all_similarity_weights_0_the_run_is_plain_circulation_bit_for_bit(
 
 
 def test_similarity_changes_the_run(scenario_file: Callable, run: Callable) -> None:
-    """The test above can fail: with weights above 0 the weights differ, and the distances are in the records."""
+    """The test above can fail: with weights above 0 the weights differ, and the distances are in
+    the records.
+    """
     with_similarity = run(scenario_file(text(0.1)))
     assert lines(with_similarity) != lines(run(scenario_file(text(0.0))))
-    visits = [record for record in read_records(with_similarity) if record.kind in ("visit", "homecoming")]
+    visits = [
+        record for record in read_records(with_similarity) if record.kind in ("visit", "homecoming")
+    ]
     for record in visits:
         for level in ("batch", "pixel", "region"):
             assert 0 <= record.measures[f"similarity_{level}"].mean <= 2
 
 
 @pytest.mark.parametrize("reconcile", ["average", "two_track", "replace", "select"])
-def test_every_reconciliation_runs_and_leaves_its_models(reconcile: str, scenario_file: Callable, run: Callable) -> None:
-    """All modes run to the end; two_track keeps a traveller beside each home model, and the two differ."""
+def test_every_reconciliation_runs_and_leaves_its_models(
+    reconcile: str, scenario_file: Callable, run: Callable
+) -> None:
+    """All modes run to the end; two_track keeps a traveller beside each home model, and the two
+    differ.
+    """
     folder = run(scenario_file(text(reconcile=reconcile)))
     assert len([record for record in read_records(folder) if record.kind == "evaluation"]) == 9
     files = {path.name for path in (folder / "weights").iterdir()}
-    twins = {f"{name}.traveller.safetensors" for name in "abc"} if reconcile == "two_track" else set()
+    twins = (
+        {f"{name}.traveller.safetensors" for name in "abc"} if reconcile == "two_track" else set()
+    )
     assert files == {f"{name}.safetensors" for name in "abc"} | twins
     for twin in twins:
-        assert (folder / "weights" / twin).read_bytes() != (folder / "weights" / twin.replace(".traveller", "")).read_bytes()
+        assert (folder / "weights" / twin).read_bytes() != (
+            folder / "weights" / twin.replace(".traveller", "")
+        ).read_bytes()
 
 
-def test_replace_takes_the_traveller_as_it_came_out_of_the_homecoming_session(scenario_file: Callable, run: Callable) -> None:
+def test_replace_takes_the_traveller_as_it_came_out_of_the_homecoming_session(
+    scenario_file: Callable, run: Callable
+) -> None:
     """With `replace` the model that sets out next is the one the last homecoming left."""
     records = read_records(run(scenario_file(text(reconcile="replace"))))
-    home = {(record.model, record.round): record.digest_out for record in records if record.kind == "homecoming"}
-    first = {(record.model, record.round): record.digest_in for record in records if record.hop == 1}
+    home = {
+        (record.model, record.round): record.digest_out
+        for record in records
+        if record.kind == "homecoming"
+    }
+    first = {
+        (record.model, record.round): record.digest_in for record in records if record.hop == 1
+    }
     assert {model: home[model, 1] for model in "abc"} == {model: first[model, 2] for model in "abc"}
 
 
@@ -190,27 +246,47 @@ def test_replace_takes_the_traveller_as_it_came_out_of_the_homecoming_session(sc
 def test_sessions_with_a_non_finite_loss_are_rolled_back_and_end_the_run(
     runtime: str, scenario_file: Callable, run: Callable, tmp_path: Path
 ) -> None:
-    """An absurd learning rate: weights stay what they were, the records say so, and after the set number in a row it ends."""
+    """An absurd learning rate: weights stay what they were, the records say so, and after the
+    set number in a row it ends.
+    """
     path = scenario_file(text(extra="optimiser: {learning_rate: 1.0e+30}\n  max_rollbacks: 2"))
     with pytest.raises(NonFiniteLoss, match="rolled back 2 sessions in a row") as caught:
         run(path, runtime)
     assert str(caught.value.where).startswith(f"{path}:")
-    records = [json.loads(line) for line in (tmp_path / "run-0" / "records" / "a.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "run-0" / "records" / "a.jsonl").read_text().splitlines()
+    ]
     assert records[0]["outcome"] == "rolled_back"
-    assert "step" in records[0]["reason"] or "gradient" in records[0]["reason"] or "weight" in records[0]["reason"]
+    assert (
+        "step" in records[0]["reason"]
+        or "gradient" in records[0]["reason"]
+        or "weight" in records[0]["reason"]
+    )
 
 
-def test_a_rolled_back_visitor_travels_on_as_it_came(scenario_file: Callable, run: Callable) -> None:
-    """When every session fails but none ends the run, each model comes home with the weights it left with."""
-    path = scenario_file(text(rounds=1, extra="optimiser: {learning_rate: 1.0e+30}\n  max_rollbacks: 1000"))
+def test_a_rolled_back_visitor_travels_on_as_it_came(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """When every session fails but none ends the run, each model comes home with the weights it
+    left with.
+    """
+    path = scenario_file(
+        text(rounds=1, extra="optimiser: {learning_rate: 1.0e+30}\n  max_rollbacks: 1000")
+    )
     records = read_records(run(path))
     visits = [record for record in records if record.kind == "visit"]
     assert len(visits) == 6
-    assert all(record.outcome == "rolled_back" and record.digest_in == record.digest_out for record in visits)
+    assert all(
+        record.outcome == "rolled_back" and record.digest_in == record.digest_out
+        for record in visits
+    )
 
 
 def test_every_record_has_its_measures(scenario_file: Callable, run: Callable) -> None:
-    """Sessions record accuracy of both models, losses, samples, steps and drift; evaluations record test accuracy."""
+    """Sessions record accuracy of both models, losses, samples, steps and drift; evaluations
+    record test accuracy.
+    """
     for record in read_records(run(scenario_file(text()))):
         assert {"accuracy", "balanced_accuracy", "auc"} <= record.measures.keys()
         if record.kind == "visit":
@@ -227,39 +303,73 @@ def test_the_graph_of_two_hospitals_works(scenario_file: Callable, run: Callable
     assert len(records) == 2 * (1 + 2 * 2 + 2)
 
 
-@pytest.mark.parametrize(("setting", "tolerance"), [("precision: bf16", 0.03), ("memory_format: channels_last", 1e-4)])
-def test_faster_arithmetic_stays_close(setting: str, tolerance: float, scenario_file: Callable, run: Callable) -> None:
-    """What travels is fp32 in the usual order, and losses and similarities of the first sessions are within the tolerance."""
-    algorithm = "algorithm: {name: fedskd, rounds: 1, self_distillation: {batch: 0.1, kl: 0.1}}\ntraining: {%s, epochs: 1}\n"
+@pytest.mark.parametrize(
+    ("setting", "tolerance"), [("precision: bf16", 0.03), ("memory_format: channels_last", 1e-4)]
+)
+def test_faster_arithmetic_stays_close(
+    setting: str, tolerance: float, scenario_file: Callable, run: Callable
+) -> None:
+    """What travels is fp32 in the usual order, and losses and similarities of the first sessions
+    are within the tolerance.
+    """
+    algorithm = (
+        "algorithm: {name: fedskd, rounds: 1, self_distillation: {batch: 0.1, kl: 0.1}}\ntraining: "
+        "{%s, epochs: 1}\n"
+    )
     text = (
         "name: precise\ndata: {name: synthetic-skin, samples: 64, image_size: 16, classes: 2}\n"
-        "hospitals:\n  - {name: a, architecture: cnn-plain}\n  - {name: b, architecture: vit-tiny}\n"
+        "hospitals:\n  - {name: a, architecture: cnn-plain}\n  - {name: b, architecture: "
+        "vit-tiny}\n"
     )
-    exact, rough = (run(scenario_file(text + algorithm % given)) for given in ("precision: fp32", setting))
+    exact, rough = (
+        run(scenario_file(text + algorithm % given)) for given in ("precision: fp32", setting)
+    )
     pairs = [*zip(read_records(exact), read_records(rough), strict=True)]
     assert any(one.digest_out != other.digest_out for one, other in pairs)
     for one, other in pairs:
         if one.kind in ("warm_up", "visit"):
-            shown = [name for name in one.measures if "loss" in name or "similarity" in name or "kl" in name]
+            shown = [
+                name
+                for name in one.measures
+                if "loss" in name or "similarity" in name or "kl" in name
+            ]
             assert one.kind == "warm_up" or len(shown) > 4
             for name in shown:
-                assert other.measures[name].mean == pytest.approx(one.measures[name].mean, rel=tolerance, abs=tolerance / 3), name
+                assert other.measures[name].mean == pytest.approx(
+                    one.measures[name].mean, rel=tolerance, abs=tolerance / 3
+                ), name
     found = load_file(rough / "weights" / "a.safetensors")
-    assert {str(value.dtype) for value in found.values() if value.is_floating_point()} == {"torch.float32"}
+    assert {str(value.dtype) for value in found.values() if value.is_floating_point()} == {
+        "torch.float32"
+    }
 
 
 def at_home(records: list[Record]) -> dict[str, Measures]:
-    return {record.model: record.measures for record in records if record.kind == "evaluation" and record.host == record.model}
+    return {
+        record.model: record.measures
+        for record in records
+        if record.kind == "evaluation" and record.host == record.model
+    }
 
 
-def test_settings_can_be_chosen_without_a_look_at_the_test_data(scenario_file: Callable, run: Callable) -> None:
-    """With evaluate_on: validation the home model's evaluation is what it scored on validation data; nothing else is changed."""
+def test_settings_can_be_chosen_without_a_look_at_the_test_data(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """With evaluate_on: validation the home model's evaluation is what it scored on validation
+    data; nothing else is changed.
+    """
     usual = read_records(run(scenario_file(text())))
     records = read_records(run(scenario_file(text() + "instruments: {evaluate_on: validation}\n")))
-    homecomings = {record.model: record.measures for record in records if record.kind == "homecoming" and record.round == 2}
+    homecomings = {
+        record.model: record.measures
+        for record in records
+        if record.kind == "homecoming" and record.round == 2
+    }
     evaluations = at_home(records)
     for model, measures in evaluations.items():
         assert all(homecomings[model][name] == measure for name, measure in measures.items())
-    assert [record for record in records if record.kind == "visit"] == [record for record in usual if record.kind == "visit"]
+    assert [record for record in records if record.kind == "visit"] == [
+        record for record in usual if record.kind == "visit"
+    ]
     assert evaluations != at_home(usual)
     assert all("validation data" in record.reason for record in records if record.kind == "warm_up")

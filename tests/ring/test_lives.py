@@ -1,4 +1,6 @@
-"""Hospitals that die and come back, and runs of which everything died: they end with the undisturbed run's bytes."""
+"""Hospitals that die and come back, and runs of which everything died: they end with the
+undisturbed run's bytes.
+"""
 
 from __future__ import annotations
 
@@ -60,35 +62,60 @@ def resumed(out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
 @pytest.mark.parametrize("controller", ["alive", "dead"])
-def test_a_killed_hospital_needs_no_controller_to_come_back(transport: str, controller: str, started: Callable) -> None:
-    """On every link, with the controller alive or dead, twice at one place: it is where the others know it, and goes on."""
+def test_a_killed_hospital_needs_no_controller_to_come_back(
+    transport: str, controller: str, started: Callable
+) -> None:
+    """On every link, with the controller alive or dead, twice at one place: it is where the
+    others know it, and goes on.
+    """
     process, out = started(transport=transport, rounds=10, seconds=0.1, acknowledgement=60)
     if controller == "dead":
         os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
     for lives in (1, 2):
         kill(out, "h1")
-        until(lambda lives=lives: len(events(out, "h1", "listening")) > lives or process.poll() is not None)
+        until(
+            lambda lives=lives: (
+                len(events(out, "h1", "listening")) > lives or process.poll() is not None
+            )
+        )
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert len(events(out, "h1", "restarted")) == 2
-    text = [json.loads(line) for line in (out / "records" / "h1.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len({(line["kind"], line["model"], line["round"], line["hop"]) for line in text}) == len(text) == 1 + 3 * 10 + 3
+    text = [
+        json.loads(line)
+        for line in (out / "records" / "h1.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert (
+        len({(line["kind"], line["model"], line["round"], line["hop"]) for line in text})
+        == len(text)
+        == 1 + 3 * 10 + 3
+    )
 
 
 def test_who_dies_over_and_over_ends_the_run(started: Callable) -> None:
-    """After the restarts that the scenario allows, in a row without a record, the death ends the run as it did before."""
+    """After the restarts that the scenario allows, in a row without a record, the death ends the
+    run as it did before.
+    """
     process, out = started(custody="{restarts: 1}", seconds=3, acknowledgement=60)
     for lives in (1, 2):
         kill(out, "h1")
-        until(lambda lives=lives: len(events(out, "h1", "listening")) > lives or process.poll() is not None)
+        until(
+            lambda lives=lives: (
+                len(events(out, "h1", "listening")) > lives or process.poll() is not None
+            )
+        )
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == HospitalCrashed.exit_code
     assert "'h1' died by signal 9" in errors
 
 
 @pytest.mark.parametrize("how", ["interrupt", "power cut"])
-def test_a_run_of_which_everything_died_is_resumed(how: str, scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
-    """After Ctrl-C, and after all its processes were killed at once, even twice: the same bytes as undisturbed."""
+def test_a_run_of_which_everything_died_is_resumed(
+    how: str, scenario_file: Callable, run: Callable, tmp_path: Path
+) -> None:
+    """After Ctrl-C, and after all its processes were killed at once, even twice: the same bytes
+    as undisturbed.
+    """
     path, out = scenario_file(LEARNS.format(rest=ENSEMBLE)), tmp_path / "out"
     process = launched(path, out)
     until(lambda: finished(out, "h0") >= 3 or process.poll() is not None)
@@ -103,26 +130,42 @@ def test_a_run_of_which_everything_died_is_resumed(how: str, scenario_file: Call
     assert done.returncode == 0, done.stderr
     assert results(out) == results(run(path, "memory"))
     again = resumed(out)
-    assert (again.returncode, "has ended well" in again.stderr) == (RunUnreadable.exit_code, True), again.stderr
+    assert (again.returncode, "has ended well" in again.stderr) == (
+        RunUnreadable.exit_code,
+        True,
+    ), again.stderr
 
 
-def test_a_run_is_resumed_at_random_instants(scenario_file: Callable, run: Callable, tmp_path: Path) -> None:
-    """Everything is killed again and again, wherever it is; each life goes on from the last, and nothing is lost or doubled."""
+def test_a_run_is_resumed_at_random_instants(
+    scenario_file: Callable, run: Callable, tmp_path: Path
+) -> None:
+    """Everything is killed again and again, wherever it is; each life goes on from the last, and
+    nothing is lost or doubled.
+    """
     hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
-    text = PLACEBO.format(hospitals=hospitals, rounds=20, seconds=0.02, size=300_000, transport="tcp", hop=60)
+    text = PLACEBO.format(
+        hospitals=hospitals, rounds=20, seconds=0.02, size=300_000, transport="tcp", hop=60
+    )
     text = text.replace("acknowledgement: 5", "acknowledgement: 60")
     path, out, draw = scenario_file(text), tmp_path / "out", random.Random(7)
     process = launched(path, out)
     for _ in range(4):
         before = finished(out, "h1")
         enough = before + draw.randrange(1, 4)
-        until(lambda enough=enough, going=process: finished(out, "h1") >= enough or going.poll() is not None)
+        until(
+            lambda enough=enough, going=process: (
+                finished(out, "h1") >= enough or going.poll() is not None
+            )
+        )
         for pid in (process.pid, *hospitals_of(out).values()):
             os.kill(pid, signal.SIGKILL)
         process.communicate(timeout=PATIENCE_S)
         until(lambda: hospitals_of(out) == {})
         process = subprocess.Popen(
-            [sys.executable, "-m", "fedskd_sim", "resume", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "fedskd_sim", "resume", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
@@ -146,32 +189,51 @@ def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
     place = json.loads((out / "place.json").read_text(encoding="utf-8"))
     (out / "place.json").write_text(json.dumps({**place, "run": ""}), encoding="utf-8")
     nameless = resumed(out)
-    assert (nameless.returncode, "no run of processes" in nameless.stderr) == (RunUnreadable.exit_code, True)
+    assert (nameless.returncode, "no run of processes" in nameless.stderr) == (
+        RunUnreadable.exit_code,
+        True,
+    )
 
 
-def test_data_that_have_changed_since_are_not_gone_on_with(scenario_file: Callable, tmp_path: Path) -> None:
-    """One pixel of one hospital's file is enough: it is named before anything is learned from it, and `--anyway` goes on."""
+def test_data_that_have_changed_since_are_not_gone_on_with(
+    scenario_file: Callable, tmp_path: Path
+) -> None:
+    """One pixel of one hospital's file is enough: it is named before anything is learned from
+    it, and `--anyway` goes on.
+    """
     import numpy as np
 
     draw = np.random.default_rng(1)
-    parts = {f"{split}_images": draw.integers(0, 255, (60, 28, 28), np.uint8) for split in ("train", "val", "test")}
-    parts |= {f"{split}_labels": np.arange(60, dtype=np.uint8)[:, None] % 2 for split in ("train", "val", "test")}
+    parts = {
+        f"{split}_images": draw.integers(0, 255, (60, 28, 28), np.uint8)
+        for split in ("train", "val", "test")
+    }
+    parts |= {
+        f"{split}_labels": np.arange(60, dtype=np.uint8)[:, None] % 2
+        for split in ("train", "val", "test")
+    }
     np.savez(tmp_path / "small.npz", **parts)
     path, out = scenario_file(FROM_A_FILE), tmp_path / "out"
     process = launched(path, out, "--data", str(tmp_path))
     until(lambda: finished(out, "h1") >= 2 or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE_S)
-    parts["test_images"][7, 3, 3] ^= 1  # what is learned stays the same, wherever the run was stopped
+    parts["test_images"][7, 3, 3] ^= (
+        1  # what is learned stays the same, wherever the run was stopped
+    )
     np.savez(tmp_path / "small.npz", **parts)
     refused = resumed(out)
-    assert (refused.returncode, "data was" in refused.stderr) == (CustodyForeign.exit_code, True), refused.stderr
+    assert (refused.returncode, "data was" in refused.stderr) == (CustodyForeign.exit_code, True), (
+        refused.stderr
+    )
     anyway = resumed(out, "--anyway")
     assert anyway.returncode == 0, anyway.stderr
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(started: Callable, run: Callable) -> None:
-    """A hospital that can keep nothing more ends the run with exit code 31 and words; with room again it goes on."""
+    """A hospital that can keep nothing more ends the run with exit code 31 and words; with room
+    again it goes on.
+    """
     import resource
 
     process, out = started(rounds=20, seconds=0.05)

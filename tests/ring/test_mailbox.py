@@ -1,4 +1,6 @@
-"""Mailboxes and machines on real sockets: patience, repeats, restarts, and rings whose controller dies."""
+"""Mailboxes and machines on real sockets: patience, repeats, restarts, and rings whose
+controller dies.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from threading import Thread
 import pytest
 from wired import LINKS, PATIENCE_S, End, RecordList, Ring, address, attend, identities
 
-from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import (
+    AcknowledgementTimeout,
+    HopTimeout,
+    HospitalCrashed,
+    RegistrationTimeout,
+    RunAborted,
+)
 from fedskd_sim.learning.base import NOTHING
 from fedskd_sim.member.keeper import Past
 from fedskd_sim.member.mailbox import Mailbox
@@ -42,11 +50,19 @@ NAMES = ("north", "east", "south")
 WEIGHTS = {"w": Buffer("uint8", (9,), b"123456789")}
 INCOMING = Incoming(dict.fromkeys(NAMES, (spec(WEIGHTS),)), allocate_plain, len(NAMES))
 TERMS = Terms(
-    "run", register=PATIENCE_S, hop=PATIENCE_S, acknowledgement=PATIENCE_S, retry=0.2, goodbye=0.2, inbox=1, max_rollbacks=3
+    "run",
+    register=PATIENCE_S,
+    hop=PATIENCE_S,
+    acknowledgement=PATIENCE_S,
+    retry=0.2,
+    goodbye=0.2,
+    inbox=1,
+    max_rollbacks=3,
 )
 PLACEBO = """\
 name: placebo
-hospitals: [{{name: north, architecture: buffer}}, {{name: east, architecture: buffer}}, {{name: south, architecture: buffer}}]
+hospitals: [{{name: north, architecture: buffer}}, {{name: east, architecture: buffer}},
+  {{name: south, architecture: buffer}}]
 algorithm: {{name: placebo, rounds: {rounds}, buffer_bytes: {size}}}
 timeouts: {{register: 60, hop: 60, acknowledgement: 60, retry: 5, goodbye: {goodbye}}}
 """
@@ -71,11 +87,16 @@ class Bed:
         links = self.links(name)
         register = Register("run", 1, name, links.address, "", "")
         machine = HospitalMachine.of(Topology(NAMES, 2), name, terms)
-        self.mailbox = Mailbox(machine, links, Reporter(QUIET, name, RecordList(), self.events.append), register)
+        self.mailbox = Mailbox(
+            machine, links, Reporter(QUIET, name, RecordList(), self.events.append), register
+        )
         self.ends: dict[str, End] = {}
 
     def links(self, name: str) -> Links:
-        return Links(Place(name, address("ipc", self.folder, name), self.hub.address, self.identities[name]), INCOMING)
+        return Links(
+            Place(name, address("ipc", self.folder, name), self.hub.address, self.identities[name]),
+            INCOMING,
+        )
 
     def neighbour(self, name: str) -> End:
         """Let a neighbour appear, which knows where everybody is."""
@@ -122,7 +143,9 @@ def bed(folder: Path, name: str, terms: Terms = TERMS) -> Iterator[Bed]:
 
 
 def test_models_beyond_the_inbox_stay_with_their_sender(tmp_path: Path) -> None:
-    """A model for which there is no room is answered `Later`, and `Ready` when a step is over; the next one is always taken."""
+    """A model for which there is no room is answered `Later`, and `Ready` when a step is over;
+    the next one is always taken.
+    """
     with bed(tmp_path, "east") as at:
         north = at.neighbour("north")
         at.begun()
@@ -131,7 +154,11 @@ def test_models_beyond_the_inbox_stay_with_their_sender(tmp_path: Path) -> None:
         for model, number in coming:
             north.links.send("east", traveller(model, number, "north"))
         attend(north, until=lambda: len(north.answers) == 3)
-        assert [answer for answer, _ in north.answers] == [Ack(hop("north", 1)), Ack(hop("south", 2)), Later(hop("east", 3))]
+        assert [answer for answer, _ in north.answers] == [
+            Ack(hop("north", 1)),
+            Ack(hop("south", 2)),
+            Later(hop("east", 3)),
+        ]
         task = at.mailbox.next_task()
         assert task is not None
         assert task.weights is not None
@@ -145,7 +172,9 @@ def test_models_beyond_the_inbox_stay_with_their_sender(tmp_path: Path) -> None:
 
 
 def test_a_hop_that_comes_twice_happens_once(tmp_path: Path) -> None:
-    """A repeated hop is acknowledged again, before and after it was hosted, and is no second step."""
+    """A repeated hop is acknowledged again, before and after it was hosted, and is no second
+    step.
+    """
     with bed(tmp_path, "east") as at:
         north = at.neighbour("north")
         at.begun()
@@ -182,11 +211,16 @@ def test_a_model_is_sent_again_until_its_receiver_is_there(tmp_path: Path) -> No
 
 
 def test_a_receiver_that_never_answers_is_an_error(tmp_path: Path) -> None:
-    """The deadline of the scenario ends the wait, the error names receiver and hop, and the controller is told."""
+    """The deadline of the scenario ends the wait, the error names receiver and hop, and the
+    controller is told.
+    """
     with bed(tmp_path, "north", changed(acknowledgement=0.5)) as at:
         at.begun()
         at.departed()
-        with pytest.raises(AcknowledgementTimeout, match="'east' never confirmed the model of 'north', round 1 hop 1"):
+        with pytest.raises(
+            AcknowledgementTimeout,
+            match="'east' never confirmed the model of 'north', round 1 hop 1",
+        ):
             at.mailbox.next_task()
         failed = told(at.hub)
         assert (failed.hospital, failed.code) == ("north", AcknowledgementTimeout.exit_code)
@@ -204,11 +238,24 @@ def told(hub: Hub) -> Failed:
 
 
 @pytest.mark.parametrize(
-    ("what", "error"), [("no start", RegistrationTimeout), ("no model", HopTimeout), ("the controller's word", RunAborted)]
+    ("what", "error"),
+    [
+        ("no start", RegistrationTimeout),
+        ("no model", HopTimeout),
+        ("the controller's word", RunAborted),
+    ],
 )
 def test_what_never_comes_is_an_error(what: str, error: type[Exception], tmp_path: Path) -> None:
-    """A start or a model that does not come in time, and an end with an error, are raised where the steps are taken."""
-    short = changed(register=0.1) if what == "no start" else changed(hop=0.1) if what == "no model" else TERMS
+    """A start or a model that does not come in time, and an end with an error, are raised where
+    the steps are taken.
+    """
+    short = (
+        changed(register=0.1)
+        if what == "no start"
+        else changed(hop=0.1)
+        if what == "no model"
+        else TERMS
+    )
     with bed(tmp_path, "east", short) as at:
         if what == "no start":
             at.mailbox.start()
@@ -229,11 +276,15 @@ def test_words_of_another_epoch_are_refused(tmp_path: Path) -> None:
         for word in (Start(2, at.book.addresses, {}), Over(2, 43, "no"), at.book):
             at.hub.send("east", word)
         at.done(at.mailbox.next_task(), "warm_up")
-        assert [event.sender for event in at.events if type(event).__name__ == "Refused"] == [CONTROLLER] * 2  # type: ignore[attr-defined]
+        assert [event.sender for event in at.events if type(event).__name__ == "Refused"] == [
+            CONTROLLER
+        ] * 2  # type: ignore[attr-defined]
 
 
 def test_links_that_break_end_the_hospital(tmp_path: Path) -> None:
-    """Whatever ends the thread of the links is raised where the steps are taken, as this hospital's error."""
+    """Whatever ends the thread of the links is raised where the steps are taken, as this
+    hospital's error.
+    """
     with bed(tmp_path, "east") as at:
         at.begun()
         at.mailbox.shell.outside = None  # type: ignore[assignment]
@@ -258,13 +309,17 @@ def placebo(scenario_file: Callable[[str], Path]) -> Load:
     """Load a ring of three placebos."""
 
     def loaded(rounds: int = 2, size: int = 1000, goodbye: float = 60) -> Scenario:
-        return load(scenario_file(PLACEBO.format(rounds=rounds, size=size, goodbye=goodbye))).scenario
+        return load(
+            scenario_file(PLACEBO.format(rounds=rounds, size=size, goodbye=goodbye))
+        ).scenario
 
     return loaded
 
 
 @pytest.mark.parametrize("kind", LINKS)
-def test_a_ring_on_sockets_computes_what_one_in_memory_does(kind: str, placebo: Load, run: Runs, tmp_path: Path) -> None:
+def test_a_ring_on_sockets_computes_what_one_in_memory_does(
+    kind: str, placebo: Load, run: Runs, tmp_path: Path
+) -> None:
     """Every hospital's records are the memory runtime's, line by line, and nothing is refused."""
     ring = Ring(kind, tmp_path, placebo())
     ring.start()
@@ -279,14 +334,20 @@ def test_a_ring_on_sockets_computes_what_one_in_memory_does(kind: str, placebo: 
 
 
 @pytest.mark.parametrize("kind", LINKS)
-def test_a_controller_that_dies_after_the_start_changes_nothing(kind: str, placebo: Load, tmp_path: Path) -> None:
-    """With 200 stops per hospital and a controller that is gone after the address book, all finish, with all records."""
+def test_a_controller_that_dies_after_the_start_changes_nothing(
+    kind: str, placebo: Load, tmp_path: Path
+) -> None:
+    """With 200 stops per hospital and a controller that is gone after the address book, all
+    finish, with all records.
+    """
     ring = Ring(kind, tmp_path, placebo(rounds=67, size=10, goodbye=0.1), short_lived=True)
     ring.start()
     ring.join()
     assert ring.errors == []
     assert [len(member.records) for member in ring.members.values()] == [1 + 3 * 67 + 3] * 3
-    assert [member.events("left")[0]["reason"] for member in ring.members.values()] == ["no word from the controller"] * 3
+    assert [member.events("left")[0]["reason"] for member in ring.members.values()] == [
+        "no word from the controller"
+    ] * 3
 
 
 @pytest.mark.parametrize("how", ["fails", "is told to stop"])
@@ -306,11 +367,19 @@ def test_a_mailbox_closes_while_its_thread_waits(how: str, placebo: Load, tmp_pa
 
 
 @pytest.mark.parametrize("key", ["", "k" * 40])
-def test_who_comes_back_uses_its_old_address_book_as_long_as_the_keys_are_the_same(key: str, tmp_path: Path) -> None:
-    """It goes on without a controller's word; with another key of its own it waits for a new book."""
+def test_who_comes_back_uses_its_old_address_book_as_long_as_the_keys_are_the_same(
+    key: str, tmp_path: Path
+) -> None:
+    """It goes on without a controller's word; with another key of its own it waits for a new
+    book.
+    """
     with bed(tmp_path, "east") as at:
         old = replace(at.book, keys=dict.fromkeys(NAMES, key))
-        at.mailbox.past, at.mailbox.rejoins, at.mailbox.again = Past(State(), {}, NOTHING, 0, "", old, {}), True, True
+        at.mailbox.past, at.mailbox.rejoins, at.mailbox.again = (
+            Past(State(), {}, NOTHING, 0, "", old, {}),
+            True,
+            True,
+        )
         at.mailbox.start()
         assert isinstance(at.hub.receive(PATIENCE_S), Register)
         assert at.mailbox.shell.state.joined == (not key)

@@ -1,4 +1,6 @@
-"""Users' own architectures: the manual's example as written, in memory and as processes, and all that can be wrong with one."""
+"""Users' own architectures: the manual's example as written, in memory and as processes, and all
+that can be wrong with one.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def net(channels, image_size, classes, *, {options}):
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, dict[str, str]], Path]]:
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, dict[str, str]], Path]]:
     """Put a tiny distribution on the path of this process and of those it starts."""
     made: list[str] = []
 
@@ -56,11 +60,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         place, info = tmp_path / f"site-{len(made)}", f"{package or module}-1.0.dist-info"
         (place / info).mkdir(parents=True)
         (place / f"{module}.py").write_text(text, encoding="utf-8")
-        (place / info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package or module}\nVersion: 1.0\n")
+        (place / info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package or module}\nVersion: 1.0\n"
+        )
         lines = "\n".join(f"{name} = {value}" for name, value in offers.items())
         (place / info / "entry_points.txt").write_text(f"[{installed.GROUP}]\n{lines}\n")
         monkeypatch.syspath_prepend(place)
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+        monkeypatch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        )
         monkeypatch.delitem(sys.modules, module, raising=False)
         made.append(module)
         return place
@@ -70,16 +79,25 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         sys.modules.pop(module, None)
 
 
-def good(output: str = "self.head(mid.mean((2, 3))), Taps(mid, mid)", options: str = "width=4", body: str = "pass") -> str:
+def good(
+    output: str = "self.head(mid.mean((2, 3))), Taps(mid, mid)",
+    options: str = "width=4",
+    body: str = "pass",
+) -> str:
     return GOOD.format(output=output, options=options, body=body)
 
 
 def example() -> tuple[dict[str, str], str]:
     """Take the package's entry points and its module out of the manual."""
     section = (
-        (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8").partition("## Your own architecture")[2].partition("\n## ")[0]
+        (ROOT / "docs" / "own-code.md")
+        .read_text(encoding="utf-8")
+        .partition("## Your own architecture")[2]
+        .partition("\n## ")[0]
     )
-    toml, module = (re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1] for kind in ("toml", "python"))
+    toml, module = (
+        re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1] for kind in ("toml", "python")
+    )
     return tomllib.loads(toml)["project"]["entry-points"][installed.GROUP], module
 
 
@@ -87,7 +105,9 @@ def example() -> tuple[dict[str, str], str]:
 def test_the_manuals_architecture_trains(
     runtime: str, install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
 ) -> None:
-    """Written as the manual writes it, it is listed, passes the check and travels to the end, in memory and in processes."""
+    """Written as the manual writes it, it is listed, passes the check and travels to the end, in
+    memory and in processes.
+    """
     offers, module = example()
     ((name, value),) = offers.items()
     install(value.partition(":")[0], offers, module)
@@ -105,13 +125,21 @@ BAD = {
     "attribute": (good(), "m:other", "cannot be imported: AttributeError"),
     "raises": ("1 / 0", "m:net", "cannot be imported: ZeroDivisionError"),
     "no function": ("net = 3", "m:net", "is int, not a function"),
-    "signature": ("def net(channels): pass", "m:net", "cannot be called with channels, image_size and classes"),
+    "signature": (
+        "def net(channels): pass",
+        "m:net",
+        "cannot be called with channels, image_size and classes",
+    ),
     "required option": (good(options="width"), "m:net", "cannot be called with"),
     "odd option": (good(options="width=None"), "m:net", "neither a number nor a word"),
     "no tuple": (good("mid"), "m:net", "not Tensor"),
     "no taps": (good("mid, (mid, mid)"), "m:net", "has to give logits (B, 3) and Taps"),
     "logits": (good("mid, Taps(mid, mid)"), "m:net", "not logits (1, 4, "),
-    "axes": (good("self.head(mid.mean((2, 3))), Taps(mid, mid.flatten(2))"), "m:net", "the deep tap has 3 axes"),
+    "axes": (
+        good("self.head(mid.mean((2, 3))), Taps(mid, mid.flatten(2))"),
+        "m:net",
+        "the deep tap has 3 axes",
+    ),
     "no module": ("def net(channels, image_size, classes): return 3", "m:net", "'int' object"),
     "key error": (good(body="{}['x']"), "m:net", "KeyError: 'x'"),
 }
@@ -121,37 +149,64 @@ BAD = {
 def test_a_broken_architecture_is_an_error_where_a_scenario_names_it(
     text: str, value: str, words: str, install: Callable, scenario_file: Callable
 ) -> None:
-    """The check names hospital, cause and fix; the listing shows it; scenarios that do not name it take no notice."""
+    """The check names hospital, cause and fix; the listing shows it; scenarios that do not name
+    it take no notice.
+    """
     install("m", {"mine": value}, text)
-    (error,) = find_problems(load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None)
+    (error,) = find_problems(
+        load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None
+    )
     assert type(error) is InvalidValue
     assert words in error.message
     assert error.fix
     assert error.key == ("hospitals", 0, "architecture")
     assert "cannot be used" in _lines("mine")[0]
     assert words.replace("(B, 3)", "(B, 7)") in _lines("mine")[1]
-    assert not [*find_problems(load(scenario_file(SCENARIO.format(architecture="cnn-residual"))).scenario, None)]
+    assert not [
+        *find_problems(
+            load(scenario_file(SCENARIO.format(architecture="cnn-residual"))).scenario, None
+        )
+    ]
 
 
 def test_one_that_fails_in_mid_run_is_told_with_its_line(
     install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
 ) -> None:
-    """An exception of an architecture's own ends the run with the hospital, the place, the words and the line of code."""
-    fails = "if multiprocessing.parent_process() and len(images) > 8: raise RuntimeError('no such luck')"
-    text = "import multiprocessing\n" + good().replace("        mid =", f"        {fails}\n        mid =")
+    """An exception of an architecture's own ends the run with the hospital, the place, the words
+    and the line of code.
+    """
+    fails = (
+        "if multiprocessing.parent_process() and len(images) > 8: raise RuntimeError('no such "
+        "luck')"
+    )
+    text = "import multiprocessing\n" + good().replace(
+        "        mid =", f"        {fails}\n        mid ="
+    )
     install("m", {"mine": "m:net"}, text)
-    done = cli("launch", scenario_file(SCENARIO.format(architecture="mine")), "--out", tmp_path / "out")
+    done = cli(
+        "launch", scenario_file(SCENARIO.format(architecture="mine")), "--out", tmp_path / "out"
+    )
     assert done.returncode == HospitalCrashed.exit_code
-    assert re.search(r"'a' died in its warm-up: RuntimeError: no such luck \(m\.py:\d+, in forward\)", done.stderr), done.stderr
+    assert re.search(
+        r"'a' died in its warm-up: RuntimeError: no such luck \(m\.py:\d+, in forward\)",
+        done.stderr,
+    ), done.stderr
     assert "Traceback" in (tmp_path / "out" / "logs" / "a.err").read_text()
 
 
 def test_a_name_belongs_to_one(install: Callable, scenario_file: Callable) -> None:
-    """A package that offers a built-in's name, or two that offer the same, are named where a scenario asks for it."""
+    """A package that offers a built-in's name, or two that offer the same, are named where a
+    scenario asks for it.
+    """
     install("m", {"cnn-residual": "m:net", "mine": "m:net"}, good())
     install("n", {"mine": "n:net"}, good())
-    for name, words in (("cnn-residual", "is built in, and m (m:net)"), ("mine", "m (m:net) and n (n:net)")):
-        (error,) = find_problems(load(scenario_file(SCENARIO.format(architecture=name))).scenario, None)
+    for name, words in (
+        ("cnn-residual", "is built in, and m (m:net)"),
+        ("mine", "m (m:net) and n (n:net)"),
+    ):
+        (error,) = find_problems(
+            load(scenario_file(SCENARIO.format(architecture=name))).scenario, None
+        )
         assert type(error) is InvalidValue
         assert words in error.message
         assert "cannot be used" in _lines(name)[0]
@@ -159,7 +214,9 @@ def test_a_name_belongs_to_one(install: Callable, scenario_file: Callable) -> No
     assert names()[: len(REGISTRY)] == list(REGISTRY)
 
 
-def test_options_are_of_the_kind_of_their_defaults(install: Callable, scenario_file: Callable) -> None:
+def test_options_are_of_the_kind_of_their_defaults(
+    install: Callable, scenario_file: Callable
+) -> None:
     """Whole numbers, numbers, words and truths are told apart, and each has its own advice."""
     install("m", {"mine": "m:net"}, good(options="width=4, rate=0.5, deep=False, kind=''"))
     for given, words in (
@@ -172,7 +229,9 @@ def test_options_are_of_the_kind_of_their_defaults(install: Callable, scenario_f
         (error,) = find_problems(load(scenario_file(text)).scenario, None)
         assert type(error) is InvalidValue
         assert words in error.fix
-    text = SCENARIO.format(architecture="{name: mine, options: {rate: -1.5, deep: false, kind: x, width: 9}}")
+    text = SCENARIO.format(
+        architecture="{name: mine, options: {rate: -1.5, deep: false, kind: x, width: 9}}"
+    )
     assert not [*find_problems(load(scenario_file(text)).scenario, None)]
 
 
@@ -183,11 +242,15 @@ def test_what_looks_at_values_is_traced_with_values(install: Callable) -> None:
     assert outline(Architecture(name="mine"), ImageShape(3, 16, 3)).deep == (4, 4, 4)
 
 
-def test_too_small_an_image_is_told_apart_from_a_broken_architecture(install: Callable, scenario_file: Callable) -> None:
+def test_too_small_an_image_is_told_apart_from_a_broken_architecture(
+    install: Callable, scenario_file: Callable
+) -> None:
     """One that fails at 16 pixels and works above is `ImageTooSmall`, with the size that works."""
     body = textwrap.dedent("if image_size < 20: raise ValueError('too coarse')")
     install("m", {"mine": "m:net"}, good(body=body))
-    (error,) = find_problems(load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None)
+    (error,) = find_problems(
+        load(scenario_file(SCENARIO.format(architecture="mine"))).scenario, None
+    )
     assert type(error) is ImageTooSmall
     assert "at least 20 pixels" in error.fix
 

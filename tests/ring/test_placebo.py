@@ -17,7 +17,14 @@ from runpy import run_path
 import pytest
 from watching import PATIENCE_S, PLACEBO, events, hospitals_of, left_behind, until
 
-from fedskd_sim.errors import FedskdError, HopTimeout, HospitalCrashed, PortInUse, RegistrationTimeout, RunAborted
+from fedskd_sim.errors import (
+    FedskdError,
+    HopTimeout,
+    HospitalCrashed,
+    PortInUse,
+    RegistrationTimeout,
+    RunAborted,
+)
 from fedskd_sim.program import Program
 from fedskd_sim.records import read_records, read_timings
 from fedskd_sim.topology import Topology
@@ -27,9 +34,18 @@ ROOT = Path(__file__).parent.parent.parent
 SCENARIOS = ROOT / "scenarios"
 
 
-def text(size: int = 3, rounds: int = 1, seconds: float = 0.0, transport: str = "ipc", hop: float = 5) -> str:
+def text(
+    size: int = 3, rounds: int = 1, seconds: float = 0.0, transport: str = "ipc", hop: float = 5
+) -> str:
     hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(size))
-    return PLACEBO.format(hospitals=hospitals, rounds=rounds, seconds=seconds, size=100000, transport=transport, hop=hop)
+    return PLACEBO.format(
+        hospitals=hospitals,
+        rounds=rounds,
+        seconds=seconds,
+        size=100000,
+        transport=transport,
+        hop=hop,
+    )
 
 
 def lines(folder: Path) -> dict[str, str]:
@@ -38,31 +54,50 @@ def lines(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
 @pytest.mark.parametrize("size", [2, 3, 17])
-def test_rings_of_any_size_run_over_any_link(size: int, transport: str, scenario_file: Callable, run: Callable) -> None:
-    """2, 3 and 17 hospitals circulate; every stop of the ring has one record; memory and processes agree byte for byte."""
+def test_rings_of_any_size_run_over_any_link(
+    size: int, transport: str, scenario_file: Callable, run: Callable
+) -> None:
+    """2, 3 and 17 hospitals circulate; every stop of the ring has one record; memory and
+    processes agree byte for byte.
+    """
     path = scenario_file(text(size, transport=transport, hop=30))
     processes = run(path, "processes")
     records = read_records(processes)
     ring = Topology(tuple(f"h{index}" for index in range(size)), 1)
-    stops = {(stop.host, stop.model, stop.round, stop.hop) for host in ring.hospitals for stop in Program(ring, host).stops()}
-    hosted = [(record.host, record.model, record.round, record.hop) for record in records if record.hop]
+    stops = {
+        (stop.host, stop.model, stop.round, stop.hop)
+        for host in ring.hospitals
+        for stop in Program(ring, host).stops()
+    }
+    hosted = [
+        (record.host, record.model, record.round, record.hop) for record in records if record.hop
+    ]
     assert len(hosted) == len(stops)
     assert set(hosted) == stops
     assert lines(processes) == lines(run(path, "memory"))
 
 
-def test_after_a_hop_the_receivers_weights_are_the_senders(scenario_file: Callable, run: Callable) -> None:
+def test_after_a_hop_the_receivers_weights_are_the_senders(
+    scenario_file: Callable, run: Callable
+) -> None:
     """What arrives at each hop has the digest of what left the hop before."""
     records = read_records(run(scenario_file(text(4, rounds=2)), "processes"))
     place = {(record.model, record.round, record.hop): record for record in records}
     hops = [record for record in records if record.hop > 1]
     assert hops
-    assert all(record.digest_in == place[record.model, record.round, record.hop - 1].digest_out for record in hops)
+    assert all(
+        record.digest_in == place[record.model, record.round, record.hop - 1].digest_out
+        for record in hops
+    )
 
 
 def test_every_departure_is_confirmed_once(scenario_file: Callable, run: Callable) -> None:
     """Each hop has one transfer with its bytes, from the hospital before."""
-    timings = [timing for timing in read_timings(run(scenario_file(text(3, rounds=2)), "processes")) if timing.what == "transfer"]
+    timings = [
+        timing
+        for timing in read_timings(run(scenario_file(text(3, rounds=2)), "processes"))
+        if timing.what == "transfer"
+    ]
     hops = [(timing.model, timing.round, timing.hop) for timing in timings]
     assert len(hops) == len(set(hops)) == 3 * (3 + 3 + 2)
     assert {timing.bytes for timing in timings} == {100000}
@@ -78,22 +113,42 @@ def test_every_departure_is_confirmed_once(scenario_file: Callable, run: Callabl
     ],
 )
 def test_misbehaving_hospitals_end_the_run_with_the_right_error(
-    runtime: str, behaviour: str, error: type[FedskdError], match: str, cli: Callable, tmp_path: Path
+    runtime: str,
+    behaviour: str,
+    error: type[FedskdError],
+    match: str,
+    cli: Callable,
+    tmp_path: Path,
 ) -> None:
-    """Stall, crash and abort end the run, name culprit, exit code and folder in the last line, and leave no process behind."""
-    done = cli("launch", SCENARIOS / f"placebo-{behaviour}.yaml", "--on", runtime, "--out", tmp_path / "out")
+    """Stall, crash and abort end the run, name culprit, exit code and folder in the last line,
+    and leave no process behind.
+    """
+    done = cli(
+        "launch",
+        SCENARIOS / f"placebo-{behaviour}.yaml",
+        "--on",
+        runtime,
+        "--out",
+        tmp_path / "out",
+    )
     assert done.returncode == error.exit_code
     assert match in done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert re.fullmatch(rf"failed after .*: (east|south|north|controller), exit code {error.exit_code}; run folder .*out", last)
+    assert re.fullmatch(
+        rf"failed after .*: (east|south|north|controller), exit code {error.exit_code}; run folder "
+        r".*out",
+        last,
+    )
     assert behaviour == "stall" or ": east, " in last
     assert left_behind() == []
     assert hospitals_of(tmp_path / "out") == {}
 
 
 def test_killing_the_controller_after_the_start_does_not_stop_the_models(started: Callable) -> None:
-    """With the controller gone the run finishes with every record, every hospital's last metrics, and exit code 0."""
+    """With the controller gone the run finishes with every record, every hospital's last
+    metrics, and exit code 0.
+    """
     process, out = started()
     os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
     output, errors = process.communicate(timeout=PATIENCE_S)
@@ -106,7 +161,9 @@ def test_killing_the_controller_after_the_start_does_not_stop_the_models(started
 
 
 def test_a_frozen_hospital_ends_the_run(started: Callable) -> None:
-    """The error names the hospital, whichever neighbour notices first, and no process of the run is left."""
+    """The error names the hospital, whichever neighbour notices first, and no process of the run
+    is left.
+    """
     process, out = started(hop=5)
     os.kill(hospitals_of(out)["h1"], signal.SIGSTOP)
     _, errors = process.communicate(timeout=PATIENCE_S)
@@ -143,8 +200,12 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def test_the_controllers_image_is_enough_for_it_and_for_placebos(tmp_path: Path, scenario_file: Callable, run: Callable) -> None:
-    """Without the libraries that its image leaves out, it and placebo hospitals run to their end, and a run controller starts."""
+def test_the_controllers_image_is_enough_for_it_and_for_placebos(
+    tmp_path: Path, scenario_file: Callable, run: Callable
+) -> None:
+    """Without the libraries that its image leaves out, it and placebo hospitals run to their
+    end, and a run controller starts.
+    """
     left_out = run_path(str(ROOT / "images" / "requirements.py"))["LEFT_OUT"]["controller"]
     absent = {"PIL" if name == "pillow" else name for name in left_out}
     (tmp_path / "sitecustomize.py").write_text(ABSENT.format(absent=absent), encoding="utf-8")
@@ -160,13 +221,22 @@ def test_the_controllers_image_is_enough_for_it_and_for_placebos(tmp_path: Path,
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
     assert lines(out) == lines(run(path, "memory"))
-    run_controller = "import fedskd_sim.runtimes.kubernetes.run_controller, fedskd_sim.cli, sys; sys.exit('numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", run_controller], env=env, check=False).returncode == 0
+    run_controller = (
+        "import fedskd_sim.runtimes.kubernetes.run_controller, fedskd_sim.cli, sys; "
+        "sys.exit('numpy' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", run_controller], env=env, check=False).returncode == 0
+    )
 
 
 @pytest.mark.parametrize("order", [("h0", "h1", "h2"), ("h2", "h0", "h1")])
-def test_the_start_order_does_not_matter(order: tuple[str, ...], tmp_path: Path, scenario_file: Callable, run: Callable) -> None:
-    """Hospitals started by hand, before the controller and in any order, give the records of the memory run."""
+def test_the_start_order_does_not_matter(
+    order: tuple[str, ...], tmp_path: Path, scenario_file: Callable, run: Callable
+) -> None:
+    """Hospitals started by hand, before the controller and in any order, give the records of the
+    memory run.
+    """
     path = scenario_file(text())
     out = tmp_path / "by-hand"
     for name in ("records", "timings", "logs", "weights"):
@@ -174,7 +244,17 @@ def test_the_start_order_does_not_matter(order: tuple[str, ...], tmp_path: Path,
     hub = f"ipc://{tmp_path}/hub"
     common = ["--run", "r", "--out", out]
     hospitals = [
-        member("hospital", path, *common, "--name", name, "--bind", f"ipc://{tmp_path}/{name}", "--controller", hub)
+        member(
+            "hospital",
+            path,
+            *common,
+            "--name",
+            name,
+            "--bind",
+            f"ipc://{tmp_path}/{name}",
+            "--controller",
+            hub,
+        )
         for name in order
     ]
     until(lambda: len(events(out, "h*", "listening")) == len(order))
@@ -190,20 +270,30 @@ def test_a_missing_hospital_is_named(tmp_path: Path, scenario_file: Callable) ->
     path = scenario_file(text().replace("register: 20", "register: 1"))
     for name in ("records", "timings", "logs"):
         (tmp_path / name).mkdir()
-    process = member("controller", path, "--run", "r", "--out", tmp_path, "--bind", f"ipc://{tmp_path}/hub")
+    process = member(
+        "controller", path, "--run", "r", "--out", tmp_path, "--bind", f"ipc://{tmp_path}/hub"
+    )
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == RegistrationTimeout.exit_code
     assert "h0, h1, h2 did not register within 1 s" in errors
 
 
 @pytest.mark.parametrize(("section", "offset"), [("network", 0), ("network", 2), ("metrics", 1)])
-def test_a_port_in_use_is_an_error_with_file_and_line(section: str, offset: int, scenario_file: Callable, run: Callable) -> None:
-    """Whether controller, hospital or metrics port: the error names the port and the scenario's line."""
+def test_a_port_in_use_is_an_error_with_file_and_line(
+    section: str, offset: int, scenario_file: Callable, run: Callable
+) -> None:
+    """Whether controller, hospital or metrics port: the error names the port and the scenario's
+    line.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1] - offset
-        extra = f"network: {{transport: tcp, port: {port}}}" if section == "network" else f"metrics: {{port: {port}}}"
+        extra = (
+            f"network: {{transport: tcp, port: {port}}}"
+            if section == "network"
+            else f"metrics: {{port: {port}}}"
+        )
         path = scenario_file(text().replace("network: {transport: ipc}", extra))
         with pytest.raises(PortInUse, match="in use") as caught:
             run(path, "processes")
@@ -212,38 +302,56 @@ def test_a_port_in_use_is_an_error_with_file_and_line(section: str, offset: int,
 
 def test_no_port_is_held_after_a_run(scenario_file: Callable, run: Callable) -> None:
     """A run on fixed ports can follow another on the same ports at once."""
-    port = next(first for first in range(20000, 30000, 12) if all(is_free(first + more) for more in range(12)))
+    port = next(
+        first
+        for first in range(20000, 30000, 12)
+        if all(is_free(first + more) for more in range(12))
+    )
     fixed = f"network: {{transport: tcp, port: {port}}}\nmetrics: {{port: {port + 8}}}"
     path = scenario_file(text().replace("network: {transport: ipc}", fixed))
     assert lines(run(path, "processes")) == lines(run(path, "processes"))
 
 
 def is_free(port: int) -> bool:
-    """Tell whether nobody listens on a port; 20000 to 30000 are none that the system gives to connections by itself."""
+    """Tell whether nobody listens on a port; 20000 to 30000 are none that the system gives to
+    connections by itself.
+    """
     with socket.socket() as tried, suppress(OSError):
         tried.bind(("127.0.0.1", port))
         return True
     return False
 
 
-def test_a_long_run_folder_is_no_obstacle(tmp_path: Path, scenario_file: Callable, cli: Callable) -> None:
+def test_a_long_run_folder_is_no_obstacle(
+    tmp_path: Path, scenario_file: Callable, cli: Callable
+) -> None:
     """Sockets live elsewhere, so a run folder may have a path longer than a socket's."""
     out = tmp_path / ("x" * 120) / ("y" * 120)
     done = cli("launch", scenario_file(text()), "--out", out)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_temporary_folder_too_long_for_sockets_is_an_error(tmp_path: Path, scenario_file: Callable, cli: Callable) -> None:
+def test_a_temporary_folder_too_long_for_sockets_is_an_error(
+    tmp_path: Path, scenario_file: Callable, cli: Callable
+) -> None:
     """It has its own exit code and says which variable to change."""
     long = tmp_path / ("x" * 120)
     long.mkdir()
-    done = cli("launch", scenario_file(text()), "--out", tmp_path / "out", env={**os.environ, "TMPDIR": str(long)})
+    done = cli(
+        "launch",
+        scenario_file(text()),
+        "--out",
+        tmp_path / "out",
+        env={**os.environ, "TMPDIR": str(long)},
+    )
     assert done.returncode == 33, done.stderr
     assert "TMPDIR" in done.stderr
 
 
 def test_sockets_and_keys_are_in_a_folder_of_their_user_alone(started: Callable) -> None:
-    """The folder of a run's sockets can be entered by nobody else, and key files can be read by nobody else."""
+    """The folder of a run's sockets can be entered by nobody else, and key files can be read by
+    nobody else.
+    """
     process, _ = started(transport="tcp")
     folder = Path(*left_behind())
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -258,7 +366,8 @@ def test_sockets_and_keys_are_in_a_folder_of_their_user_alone(started: Callable)
 def test_the_placebo_and_the_controller_run_without_pytorch() -> None:
     """Importing and running them never imports torch."""
     code = (
-        "import sys, fedskd_sim.member.controller, fedskd_sim.runtimes.member, fedskd_sim.learning.placebo;"
+        "import sys, fedskd_sim.member.controller, fedskd_sim.runtimes.member, "
+        "fedskd_sim.learning.placebo;"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -266,6 +375,8 @@ def test_the_placebo_and_the_controller_run_without_pytorch() -> None:
 
 def test_prometheus_targets_are_written(scenario_file: Callable, run: Callable) -> None:
     """A run in processes writes a file for file_sd_configs with one address per hospital."""
-    targets = json.loads((run(scenario_file(text()), "processes") / "metrics" / "targets.json").read_text())
+    targets = json.loads(
+        (run(scenario_file(text()), "processes") / "metrics" / "targets.json").read_text()
+    )
     assert len(targets[0]["targets"]) == 3
     assert all(target.startswith("127.0.0.1:") for target in targets[0]["targets"])

@@ -1,4 +1,6 @@
-"""Predictions of single patients: they give the records' measures, whatever ran wherever, and stay in the run folder."""
+"""Predictions of single patients: they give the records' measures, whatever ran wherever, and
+stay in the run folder.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from fedskd_sim.report import read_predictions, write
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.world.world import World
 
-HELD_OUT = "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: 1.0}}\nalgorithm:"
+HELD_OUT = (
+    "  - {name: d, architecture: cnn-plain, held_out: true, data: {site_shift: 1.0}}\nalgorithm:"
+)
 ALL = text(TRAVELLER_FIRST, "{model: averaged, ensemble: true}").replace("algorithm:", HELD_OUT, 1)
 TESTS = ("evaluation", "ensemble")
 
@@ -37,23 +41,41 @@ def by_scikit_learn(labels: np.ndarray, given: np.ndarray) -> dict[str, float]:
     present = np.unique(labels)
     return {
         "accuracy": accuracy_score(labels, given.argmax(1)),
-        "balanced_accuracy": recall_score(labels, given.argmax(1), labels=present, average="macro", zero_division=0),
-        "auc": float(np.mean([roc_auc_score(labels == label, given[:, label]) for label in present])),
+        "balanced_accuracy": recall_score(
+            labels, given.argmax(1), labels=present, average="macro", zero_division=0
+        ),
+        "auc": float(
+            np.mean([roc_auc_score(labels == label, given[:, label]) for label in present])
+        ),
     }
 
 
 @pytest.mark.parametrize(
     "scenario",
-    [ALL, text("{name: fedskd, rounds: 1}"), text(FEDAVG), text("{name: local, rounds: 1}"), text("{name: fml, rounds: 1}")],
+    [
+        ALL,
+        text("{name: fedskd, rounds: 1}"),
+        text(FEDAVG),
+        text("{name: local, rounds: 1}"),
+        text("{name: fml, rounds: 1}"),
+    ],
     ids=["averaged weights, ensemble, held out", "fedskd", "fedavg", "local", "fml"],
 )
-def test_every_record_of_a_test_follows_from_the_predictions(scenario: str, scenario_file: Callable, run: Callable) -> None:
-    """For every model at every host, the held-out and the ensemble included, scikit-learn gives the record's measures to 1e-9."""
+def test_every_record_of_a_test_follows_from_the_predictions(
+    scenario: str, scenario_file: Callable, run: Callable
+) -> None:
+    """For every model at every host, the held-out and the ensemble included, scikit-learn gives
+    the record's measures to 1e-9.
+    """
     path = scenario_file(scenario)
     folder, loaded = run(path), load_scenario(path).scenario
     found, records = read_predictions(folder), judged(folder)
     assert {*found} == {*loaded.names}
-    assert sum(len(here.models) for here in found.values()) == len(records) == len(loaded.names) * (3 + (scenario is ALL))
+    assert (
+        sum(len(here.models) for here in found.values())
+        == len(records)
+        == len(loaded.names) * (3 + (scenario is ALL))
+    )
     for record in records:
         here = found[record.host]
         for name, value in by_scikit_learn(here.labels, here.of(record.model, record.kind)).items():
@@ -65,8 +87,12 @@ def test_every_record_of_a_test_follows_from_the_predictions(scenario: str, scen
     assert write(folder, loaded.members, loaded.held_out).patients is not None
 
 
-def test_predictions_are_the_same_bytes_wherever_a_run_happens(scenario_file: Callable, run: Callable) -> None:
-    """Processes and memory write the same files, one for every hospital; records and weights are as without them."""
+def test_predictions_are_the_same_bytes_wherever_a_run_happens(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """Processes and memory write the same files, one for every hospital; records and weights are
+    as without them.
+    """
     path = scenario_file(ALL)
     one, other = run(path), run(path, "processes")
     written = {file.name: file.read_bytes() for file in (one / "predictions").iterdir()}
@@ -79,14 +105,18 @@ def test_predictions_are_the_same_bytes_wherever_a_run_happens(scenario_file: Ca
 
 def test_predictions_of_the_validation_data_say_so(scenario_file: Callable, run: Callable) -> None:
     """With `evaluate_on: validation` they are of the validation samples, under that name."""
-    path = scenario_file(text("{name: local, rounds: 1}") + "instruments: {evaluate_on: validation}\n")
+    path = scenario_file(
+        text("{name: local, rounds: 1}") + "instruments: {evaluate_on: validation}\n"
+    )
     for name, here in read_predictions(run(path)).items():
         assert here.split == "validation"
         assert here.samples == load(load_scenario(path).scenario, name, None, "cpu").validation.ids
 
 
 def test_no_message_can_carry_predictions() -> None:
-    """Messages have names, numbers, address books and, between hospitals, weights: there is no place for anything else."""
+    """Messages have names, numbers, address books and, between hospitals, weights: there is no
+    place for anything else.
+    """
     allowed = {"str", "int", "float", "HopId", "tuple[str, ...]", "Mapping[str, str]"}
 
     def kinds(of: Any) -> set[type]:
@@ -103,25 +133,50 @@ def test_no_message_can_carry_predictions() -> None:
 def test_no_message_of_a_run_holds_a_patients_answer(
     scenario_file: Callable, run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The weights that hospitals send each other in a whole run have no row of any patient's probabilities among their bytes."""
+    """The weights that hospitals send each other in a whole run have no row of any patient's
+    probabilities among their bytes.
+    """
     sent: list[messages.Message] = []
     carry = World.carry
-    monkeypatch.setattr(World, "carry", lambda self, one, to, what, take: (sent.append(what), carry(self, one, to, what, take))[1])
+    monkeypatch.setattr(
+        World,
+        "carry",
+        lambda self, one, to, what, take: (sent.append(what), carry(self, one, to, what, take))[1],
+    )
     found = read_predictions(run(scenario_file(ALL)))
-    buffers = [bytes(buffer.data) for one in sent if isinstance(one, messages.Traveller) for buffer in one.weights.values()]
+    buffers = [
+        bytes(buffer.data)
+        for one in sent
+        if isinstance(one, messages.Traveller)
+        for buffer in one.weights.values()
+    ]
     assert len(buffers) > 100
     for here in found.values():
         for rows in (here.probabilities, here.probabilities.astype(np.float32)):
-            assert not any(row.tobytes() in data for row in rows[:, :3].reshape(-1, rows.shape[2]) for data in buffers)
+            assert not any(
+                row.tobytes() in data
+                for row in rows[:, :3].reshape(-1, rows.shape[2])
+                for data in buffers
+            )
     forms = {name for one in sent if isinstance(one, messages.Traveller) for name in one.weights}
     assert not [name for name in forms if "pred" in name or "prob" in name or "sample" in name]
 
 
 def test_a_cluster_collects_them_as_it_does_weights(scenario_file: Callable, run: Callable) -> None:
-    """What a holding hospital hands out has its predictions beside weights and records, and nothing of logs."""
+    """What a holding hospital hands out has its predictions beside weights and records, and
+    nothing of logs.
+    """
     folder = run(scenario_file(text("{name: local, rounds: 1}")))
     said = CliRunner().invoke(results, [str(folder)]).output.strip()
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(said.removesuffix(".")))) as archive:
         names = {name for name in archive.getnames() if "/" in name}
-    assert {f"predictions/{name}.npz" for name in "abc"} | {f"weights/{name}.safetensors" for name in "abc"} <= names
-    assert {name.partition("/")[0] for name in names} == {"predictions", "weights", "records", "samples", "timings"}
+    assert {f"predictions/{name}.npz" for name in "abc"} | {
+        f"weights/{name}.safetensors" for name in "abc"
+    } <= names
+    assert {name.partition("/")[0] for name in names} == {
+        "predictions",
+        "weights",
+        "records",
+        "samples",
+        "timings",
+    }

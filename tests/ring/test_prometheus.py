@@ -44,11 +44,23 @@ def prometheus(tmp_path: Path) -> Iterator[Query]:
         yield query
 
 
-def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(prometheus: Query, tmp_path: Path) -> None:
-    """Accuracy, drift, hops, bytes and times of every hospital and model can be queried and equal the records."""
+def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
+    prometheus: Query, tmp_path: Path
+) -> None:
+    """Accuracy, drift, hops, bytes and times of every hospital and model can be queried and
+    equal the records.
+    """
     shutil.rmtree(tmp_path / "out" / "metrics")
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
-    command = [sys.executable, "-m", "fedskd_sim", "launch", str(tmp_path / "scenario.yaml"), "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "fedskd_sim",
+        "launch",
+        str(tmp_path / "scenario.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     records = read_records(tmp_path / "out")
@@ -61,29 +73,44 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(promet
         for model in ("north", "south"):
             labels = f'{{scenario="watched",hospital="{host}",model="{model}"}}'
             last = [record for record in own if record.model == model][-1]
-            trained = [record for record in own if record.model == model and record.kind != "evaluation"][-1]
+            trained = [
+                record for record in own if record.model == model and record.kind != "evaluation"
+            ][-1]
             for split, record in (("test", last), ("validation", trained)):
                 found = value(f'fedskd_accuracy_ratio{labels[:-1]},split="{split}"}}')
                 assert found == pytest.approx(record.measures["accuracy"].mean)
-            assert value(f"fedskd_hops_total{labels}") == len([record for record in own if record.model == model])
-            drifts = [record.measures["drift"].mean for record in own if record.model == model and "drift" in record.measures]
+            assert value(f"fedskd_hops_total{labels}") == len(
+                [record for record in own if record.model == model]
+            )
+            drifts = [
+                record.measures["drift"].mean
+                for record in own
+                if record.model == model and "drift" in record.measures
+            ]
             assert value(f"fedskd_drift_ratio{labels}") == pytest.approx(drifts[-1])
             received = sum(record.bytes for record in own if record.model == model)
             assert value(f"fedskd_received_bytes_total{labels}") == received
-            assert value(f"fedskd_samples_total{labels}") == sum(r.samples for r in own if r.model == model)
+            assert value(f"fedskd_samples_total{labels}") == sum(
+                r.samples for r in own if r.model == model
+            )
         place = f'{{scenario="watched",hospital="{host}"}}'
         assert value(f"fedskd_session_seconds_count{place}") == 4
         assert value(f"fedskd_transfer_seconds_count{place}") == 5
         assert value(f"fedskd_ring_position{place}") == ["north", "south"].index(host)
         assert value(f'fedskd_phase{{hospital="{host}",fedskd_phase="done"}}') == 1
-    assert {series["metric"]["hospital"] for series in prometheus("last_over_time(fedskd_ring_size[5m])")} == {
+    assert {
+        series["metric"]["hospital"]
+        for series in prometheus("last_over_time(fedskd_ring_size[5m])")
+    } == {
         "north",
         "south",
     }
 
 
 def test_every_metric_has_the_prefix_and_closed_labels() -> None:
-    """Names start with fedskd_, labels are scenario, hospital, model, split and the phase; none is round or hop."""
+    """Names start with fedskd_, labels are scenario, hospital, model, split and the phase; none
+    is round or hop.
+    """
     from fedskd_sim.observe.metrics import HospitalMetrics
 
     metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
@@ -91,5 +118,12 @@ def test_every_metric_has_the_prefix_and_closed_labels() -> None:
     for family in metrics.registry.collect():
         assert family.name.startswith("fedskd_")
         for sample in family.samples:
-            assert set(sample.labels) <= {"scenario", "hospital", "model", "split", "fedskd_phase", "le"}
+            assert set(sample.labels) <= {
+                "scenario",
+                "hospital",
+                "model",
+                "split",
+                "fedskd_phase",
+                "le",
+            }
     assert len(GAUGES) == 10

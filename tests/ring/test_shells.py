@@ -1,4 +1,6 @@
-"""Shells that close, readers that leave and disks that fill up: the run goes on, or says what ended it, by its own exit code."""
+"""Shells that close, readers that leave and disks that fill up: the run goes on, or says what
+ended it, by its own exit code.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,25 @@ HOSPITALS = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in r
 @pytest.fixture
 def short(scenario_file: Callable) -> Path:
     """Write a short run of three."""
-    return scenario_file(PLACEBO.format(hospitals=HOSPITALS, rounds=1, seconds=0, size=1000, transport="ipc", hop=30))
+    return scenario_file(
+        PLACEBO.format(hospitals=HOSPITALS, rounds=1, seconds=0, size=1000, transport="ipc", hop=30)
+    )
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("runtime", ["processes", "memory"])
-def test_a_run_without_open_streams_ends_well(closed: str, runtime: str, short: Path, tmp_path: Path) -> None:
-    """A closed output, error or input gives its number to no file of the run, and everything is recorded."""
+def test_a_run_without_open_streams_ends_well(
+    closed: str, runtime: str, short: Path, tmp_path: Path
+) -> None:
+    """A closed output, error or input gives its number to no file of the run, and everything is
+    recorded.
+    """
     done = shell(f"{COMMAND} {short} --on {runtime} --out {tmp_path / 'out'} {closed}")
     assert done.returncode == 0, done.stderr
     assert len(events(tmp_path / "out", "h*", "done")) == 3
@@ -41,7 +51,9 @@ def test_a_run_without_open_streams_ends_well(closed: str, runtime: str, short: 
 
 
 @pytest.mark.parametrize("reader", ["head -1", "true"])
-def test_a_reader_that_leaves_does_not_end_the_run(reader: str, short: Path, tmp_path: Path) -> None:
+def test_a_reader_that_leaves_does_not_end_the_run(
+    reader: str, short: Path, tmp_path: Path
+) -> None:
     """The run ends as it would have, with its own exit code."""
     done = shell(f"{COMMAND} {short} --out {tmp_path / 'out'} | {reader}; exit ${{PIPESTATUS[0]}}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -62,14 +74,27 @@ def test_an_interrupt_while_modules_are_read_is_no_traceback(sees: str) -> None:
         "sys.argv = ['fedskd-sim', 'validate', '--schema']\n"
         "run()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "interrupted: nothing was started\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        128 + signal.SIGINT,
+        "interrupted: nothing was started\n",
+    )
 
 
 @pytest.mark.parametrize("runtime", ["processes", "memory"])
 @pytest.mark.parametrize("limit", [0, 1200, 6000])
-def test_a_disk_that_is_full_from_any_byte_on_is_named(limit: int, runtime: str, short: Path, tmp_path: Path) -> None:
-    """Whatever is being written, the exit code is 31, the words are there, and no file is pointed to that is empty."""
+def test_a_disk_that_is_full_from_any_byte_on_is_named(
+    limit: int, runtime: str, short: Path, tmp_path: Path
+) -> None:
+    """Whatever is being written, the exit code is 31, the words are there, and no file is
+    pointed to that is empty.
+    """
 
     def little() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -77,9 +102,19 @@ def test_a_disk_that_is_full_from_any_byte_on_is_named(limit: int, runtime: str,
     out = tmp_path / "out"
     command = [*COMMAND.split(), str(short), "--on", runtime, "--out", str(out)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, preexec_fn=little, env={**os.environ}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        preexec_fn=little,
+        env={**os.environ},
     )
     assert done.returncode == OutputNotWritable.exit_code, done.stderr
     assert "no space left" in done.stderr or "File too large" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
-    assert all(Path(word).stat().st_size for word in done.stderr.split() if word.startswith(str(out / "logs")))
+    assert all(
+        Path(word).stat().st_size
+        for word in done.stderr.split()
+        if word.startswith(str(out / "logs"))
+    )

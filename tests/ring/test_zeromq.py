@@ -1,4 +1,6 @@
-"""Real sockets: what leaves arrives bit for bit, nobody waits for anybody, and what no member would send changes nothing."""
+"""Real sockets: what leaves arrives bit for bit, nobody waits for anybody, and what no member
+would send changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ from fedskd_sim.transport.zeromq.links import AT_A_TIME, WORDS_KEPT
 from fedskd_sim.transport.zeromq.sockets import ENVELOPE
 
 NAMES = ("north", "south", "east")
-WEIGHTS = {"w": Buffer("float32", (750, 1000), bytes(range(250)) * 12_000), "n": Buffer("int64", (), bytes(8))}
+WEIGHTS = {
+    "w": Buffer("float32", (750, 1000), bytes(range(250)) * 12_000),
+    "n": Buffer("int64", (), bytes(8)),
+}
 INCOMING = Incoming(dict.fromkeys(NAMES, (spec(WEIGHTS),)), allocate_plain, len(NAMES), finite)
 
 
@@ -52,7 +57,9 @@ def traveller(hop: int = 1, run: str = "run") -> Traveller:
 
 
 class Bed:
-    """A hub and the ends of three hospitals on one kind of link, which know where the others are."""
+    """A hub and the ends of three hospitals on one kind of link, which know where the others
+    are.
+    """
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.folder, self.identities = kind, folder, identities(kind, NAMES)
@@ -64,7 +71,9 @@ class Bed:
             end.links.open(self.start)
 
     def end(self, name: str) -> End:
-        place = Place(name, address(self.kind, self.folder, name), self.hub.address, self.identities[name])
+        place = Place(
+            name, address(self.kind, self.folder, name), self.hub.address, self.identities[name]
+        )
         return End(Links(place, INCOMING))
 
     def knocking(self, name: str, peer: str = "south") -> closing:
@@ -85,7 +94,9 @@ def bed(kind: str, folder: Path) -> Iterator[Bed]:
 
 @pytest.mark.parametrize("kind", LINKS)
 def test_a_model_arrives_bit_for_bit_and_is_answered(kind: str, tmp_path: Path) -> None:
-    """On every kind of link the receiver's weights are the sender's, and each of the three answers comes back to it alone."""
+    """On every kind of link the receiver's weights are the sender's, and each of the three
+    answers comes back to it alone.
+    """
     with bed(kind, tmp_path) as ring:
         ring.north.links.send("south", traveller())
         attend(ring.south, until=lambda: ring.south.arrivals)
@@ -104,7 +115,9 @@ def test_a_model_arrives_bit_for_bit_and_is_answered(kind: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", LINKS)
 def test_a_call_reaches_the_sender_of_a_model(kind: str, tmp_path: Path) -> None:
-    """Who has sent it nothing yet hears it, under the caller's true name; any other answer that comes unasked is refused."""
+    """Who has sent it nothing yet hears it, under the caller's true name; any other answer that
+    comes unasked is refused.
+    """
     hop = traveller().hop
     with bed(kind, tmp_path) as ring:
         ring.south.links.call("west", Ready(hop))
@@ -114,17 +127,25 @@ def test_a_call_reaches_the_sender_of_a_model(kind: str, tmp_path: Path) -> None
         for answer in (Ack(hop), Later(hop)):
             ring.south.links._link("north").send_multipart(encode(answer))
         attend(ring.north, until=lambda: len(ring.north.refusals) == 2)
-        assert (ring.north.answers, {by for by, _ in ring.north.refusals}) == ([(Ready(hop), "south")], {"south"})
+        assert (ring.north.answers, {by for by, _ in ring.north.refusals}) == (
+            [(Ready(hop), "south")],
+            {"south"},
+        )
 
 
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_model_that_is_not_finite_is_refused_under_its_senders_name(kind: str, value: float, tmp_path: Path) -> None:
+def test_a_model_that_is_not_finite_is_refused_under_its_senders_name(
+    kind: str, value: float, tmp_path: Path
+) -> None:
     """One value among 750,000 is enough; the true model that comes after it is taken."""
     poisoned = bytearray(WEIGHTS["w"].data)
     struct.pack_into("<f", poisoned, 4 * 700_000, value)
     with bed(kind, tmp_path) as ring:
-        ring.north.links.send("south", replace(traveller(), weights={**WEIGHTS, "w": WEIGHTS["w"]._replace(data=poisoned)}))
+        ring.north.links.send(
+            "south",
+            replace(traveller(), weights={**WEIGHTS, "w": WEIGHTS["w"]._replace(data=poisoned)}),
+        )
         ring.north.links.send("south", traveller())
         attend(ring.south, until=lambda: ring.south.arrivals)
         assert [arrived.digest for arrived, _ in ring.south.arrivals] == [digest(WEIGHTS)]
@@ -134,7 +155,9 @@ def test_a_model_that_is_not_finite_is_refused_under_its_senders_name(kind: str,
 
 @pytest.mark.parametrize("kind", LINKS)
 def test_sending_never_waits(kind: str, tmp_path: Path) -> None:
-    """Many more models than a link keeps can be sent to a receiver that takes none; those that it keeps arrive whole, in order."""
+    """Many more models than a link keeps can be sent to a receiver that takes none; those that
+    it keeps arrive whole, in order.
+    """
     with bed(kind, tmp_path) as ring:
         sent = 40
         for hop in range(1, sent + 1):
@@ -154,12 +177,18 @@ def test_sending_never_waits(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_neighbour_that_goes_while_its_models_wait_ends_nobody(tmp_path: Path) -> None:
-    """What it has left behind is taken in afterwards; no heartbeat is due on its broken connection, which would end the process."""
+    """What it has left behind is taken in afterwards; no heartbeat is due on its broken
+    connection, which would end the process.
+    """
     with bed("tcp", tmp_path) as ring:
         for hop in range(1, 21):
             ring.north.links.send("south", traveller(hop))
         attend(ring.south, until=lambda: ring.south.arrivals)
-        sockets = (ring.south.links._inbox.socket, ring.south.links._controller, *ring.north.links._links.values())
+        sockets = (
+            ring.south.links._inbox.socket,
+            ring.south.links._controller,
+            *ring.north.links._links.values(),
+        )
         assert [(socket.heartbeat_ivl, socket.tcp_keepalive) for socket in sockets] == [(0, 1)] * 3
         ring.north.links.close()
         ring.all = [ring.south, ring.east]
@@ -191,7 +220,9 @@ def test_a_model_that_is_not_taken_in_takes_no_memory(tmp_path: Path) -> None:
 
 
 def test_a_model_that_begins_anew_arrives_once(tmp_path: Path) -> None:
-    """A sender that broke off in the middle and sends all of it again is heard; what was half there is forgotten."""
+    """A sender that broke off in the middle and sends all of it again is heard; what was half
+    there is forgotten.
+    """
     with bed("ipc", tmp_path) as ring, ring.knocking("north") as link:
         parts = parts_of(traveller())
         for frames in (*parts[:2], *parts):
@@ -203,17 +234,26 @@ def test_a_model_that_begins_anew_arrives_once(tmp_path: Path) -> None:
 
 def test_models_that_arrive_at_once_do_not_mix(tmp_path: Path) -> None:
     """Chunks of two senders may take turns: each belongs to the model of its sender."""
-    with bed("ipc", tmp_path) as ring, ring.knocking("north") as one, ring.knocking("east") as other:
+    with (
+        bed("ipc", tmp_path) as ring,
+        ring.knocking("north") as one,
+        ring.knocking("east") as other,
+    ):
         for both in zip_longest(parts_of(traveller(1)), parts_of(traveller(2))):
             for link, frames in zip((one, other), both, strict=True):
                 link.send_multipart(frames)
         attend(ring.south, until=lambda: len(ring.south.arrivals) == 2)
-        assert {(arrived.hop.hop, sender) for arrived, sender in ring.south.arrivals} == {(1, "north"), (2, "east")}
+        assert {(arrived.hop.hop, sender) for arrived, sender in ring.south.arrivals} == {
+            (1, "north"),
+            (2, "east"),
+        }
         assert {digest(arrived.weights) for arrived, _ in ring.south.arrivals} == {digest(WEIGHTS)}
         assert ring.south.refusals == []
 
 
-@pytest.mark.parametrize("fault", ["a chunk is missing", "a chunk comes twice", "a bit is wrong", "a frame is short"])
+@pytest.mark.parametrize(
+    "fault", ["a chunk is missing", "a chunk comes twice", "a bit is wrong", "a frame is short"]
+)
 def test_a_model_that_arrives_damaged_does_not_arrive(fault: str, tmp_path: Path) -> None:
     """It is refused with its sender's name, and when it is sent again it arrives."""
     parts = parts_of(traveller())
@@ -247,15 +287,21 @@ def rubbish() -> dict[str, list[list[bytes]]]:
         "the controller's word": [encode(Over(1, 0, ""))],
         "a chunk of no model": [model[1]],
         "a header in two parts": [[*model[0], b""]],
-        "a model of another form": parts_of(Traveller(traveller().hop, "north", "cnn", "", {"w": WEIGHTS["w"]}))[:1],
-        "a model of nobody": parts_of(Traveller(traveller().hop._replace(model="west"), "north", "cnn", "", WEIGHTS))[:1],
+        "a model of another form": parts_of(
+            Traveller(traveller().hop, "north", "cnn", "", {"w": WEIGHTS["w"]})
+        )[:1],
+        "a model of nobody": parts_of(
+            Traveller(traveller().hop._replace(model="west"), "north", "cnn", "", WEIGHTS)
+        )[:1],
         "many parts": [[b"x"] * 5000],
     }
 
 
 @pytest.mark.parametrize("what", rubbish())
 def test_rubbish_does_not_disturb_a_hospital(what: str, tmp_path: Path) -> None:
-    """Whatever no member would send is refused with the name of who sent it, and the next model arrives."""
+    """Whatever no member would send is refused with the name of who sent it, and the next model
+    arrives.
+    """
     with bed("ipc", tmp_path) as ring, ring.knocking("east") as link:
         for frames in rubbish()[what]:
             link.send_multipart(frames)
@@ -266,7 +312,9 @@ def test_rubbish_does_not_disturb_a_hospital(what: str, tmp_path: Path) -> None:
 
 
 def test_answers_and_words_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    """A receiver that answers with anything else, and a controller that says anything else, are named."""
+    """A receiver that answers with anything else, and a controller that says anything else, are
+    named.
+    """
     with bed("ipc", tmp_path) as ring:
         ring.north.links.send("south", traveller())
         attend(ring.south, until=lambda: ring.south.arrivals)
@@ -297,7 +345,9 @@ def heard(hub: Hub, seconds: float = PATIENCE_S) -> Message | None:
 @pytest.mark.parametrize("kind", ["ipc", "curve"])
 @pytest.mark.parametrize("stranger", ["without credentials", "with credentials of its own"])
 def test_a_stranger_gets_nowhere(kind: str, stranger: str, tmp_path: Path) -> None:
-    """Neither a message gets in nor an answer out, even for who knows all public keys; members are heard as before."""
+    """Neither a message gets in nor an answer out, even for who knows all public keys; members
+    are heard as before.
+    """
     with bed(kind, tmp_path) as ring:
         others = identities(kind, NAMES)
         own = None if stranger == "without credentials" else others["north"]
@@ -326,7 +376,9 @@ def test_another_key_than_agreed_is_refused(tmp_path: Path) -> None:
     """The controller cannot slip a foreign key into the address book."""
     with bed("curve", tmp_path) as ring:
         foreign = zmq.curve_keypair()[0].decode()
-        ring.north.links.open(Start(1, {"south": ring.start.addresses["south"]}, {"south": foreign}))
+        ring.north.links.open(
+            Start(1, {"south": ring.start.addresses["south"]}, {"south": foreign})
+        )
         with pytest.raises(InvalidValue, match="not the agreed one"):
             ring.north.links.send("south", traveller())
 
@@ -347,7 +399,9 @@ def test_a_hospital_that_is_elsewhere_now_is_found_there(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", LINKS)
 def test_a_dead_controller_stops_nobody(kind: str, tmp_path: Path) -> None:
-    """Any number of words can be said to it and models go on; words that matter are kept, and heard when it is there again."""
+    """Any number of words can be said to it and models go on; words that matter are kept, and
+    heard when it is there again.
+    """
     with bed(kind, tmp_path) as ring:
         at = ring.hub.address
         ring.hub.close()
@@ -370,7 +424,9 @@ def test_a_dead_controller_stops_nobody(kind: str, tmp_path: Path) -> None:
 
 
 def test_other_duties_are_attended_to_while_something_comes_without_end(tmp_path: Path) -> None:
-    """Of a flood only so many messages are taken before the controller and other links are heard."""
+    """Of a flood only so many messages are taken before the controller and other links are
+    heard.
+    """
     with bed("ipc", tmp_path) as ring, ring.knocking("east") as link:
         link.set_hwm(0)
         for _ in range(3 * AT_A_TIME):
@@ -381,10 +437,19 @@ def test_other_duties_are_attended_to_while_something_comes_without_end(tmp_path
 
 
 @pytest.mark.parametrize("kind", LINKS)
-def test_the_controller_hears_only_small_words_in_the_speakers_own_name(kind: str, tmp_path: Path) -> None:
-    """A frame over its limit, a model, another's name and a word that is not for it are all dropped."""
+def test_the_controller_hears_only_small_words_in_the_speakers_own_name(
+    kind: str, tmp_path: Path
+) -> None:
+    """A frame over its limit, a model, another's name and a word that is not for it are all
+    dropped.
+    """
     with bed(kind, tmp_path) as ring:
-        forged = (Done(1, "south"), Register("run", 1, "south", "ipc:///x", "", ""), Failed(1, "south", 42, "no"), Over(1, 0, ""))
+        forged = (
+            Done(1, "south"),
+            Register("run", 1, "south", "ipc:///x", "", ""),
+            Failed(1, "south", 42, "no"),
+            Over(1, 0, ""),
+        )
         with (
             ring.knocking("north", CONTROLLER) as large,
             ring.knocking("north", CONTROLLER) as model,
@@ -414,7 +479,9 @@ def test_a_port_in_use_and_a_path_too_long_have_their_own_errors(tmp_path: Path)
 
 @pytest.mark.parametrize("kind", LINKS)
 def test_closing_leaves_no_thread_and_no_address(kind: str, tmp_path: Path) -> None:
-    """After closing, the same addresses can be bound again, no thread is left, and waking a closed end does nothing."""
+    """After closing, the same addresses can be bound again, no thread is left, and waking a
+    closed end does nothing.
+    """
     before = threading.active_count()
     for _ in range(2):
         with bed(kind, tmp_path) as ring:

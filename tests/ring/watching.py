@@ -22,7 +22,9 @@ Found = TypeVar("Found")
 
 
 def until(look: Callable[[], Found]) -> Found:
-    """Look until there is something to see, and give it; the patience is that of somebody who has given up."""
+    """Look until there is something to see, and give it; the patience is that of somebody who
+    has given up.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while not (found := look()):
         if time.monotonic() > deadline:
@@ -34,7 +36,12 @@ def until(look: Callable[[], Found]) -> Found:
 def events(out: Path, member: str = "*", name: str = "") -> list[dict[str, Any]]:
     """Read what members have logged so far."""
     texts = [path.read_text(encoding="utf-8") for path in out.glob(f"logs/{member}.jsonl")]
-    found = [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    found = [
+        json.loads(line)
+        for text in texts
+        for line in text.splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
     return [event for event in found if name in ("", event["event"])]
 
 
@@ -52,23 +59,37 @@ def hospitals_of(folder: Path) -> dict[str, int]:
 
 
 def processes() -> dict[int, str]:
-    """Find all processes that this test has started, directly or not, by their folder for temporary files."""
+    """Find all processes that this test has started, directly or not, by their folder for
+    temporary files.
+    """
     mark, found = f"TMPDIR={os.environ['TMPDIR']}".encode(), {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in (process / "environ").read_bytes().split(b"\0") and int(process.name) != os.getpid():
-                found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if (
+                mark in (process / "environ").read_bytes().split(b"\0")
+                and int(process.name) != os.getpid()
+            ):
+                found[int(process.name)] = (
+                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                )
         except OSError:
             continue
     return found
 
 
 def fork_servers() -> list[int]:
-    """Find the fork server that this test has started: the oldest of the processes which have its command line."""
+    """Find the fork server that this test has started: the oldest of the processes which have
+    its command line.
+    """
     found = [pid for pid, line in processes().items() if "multiprocessing.forkserver" in line]
-    return sorted(found, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))[:1]
+    return sorted(
+        found,
+        key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]),
+    )[:1]
 
 
 def left_behind() -> list[str]:
-    """Find what the programs that this test started have put into the folder for temporary files; it must not outlive them."""
+    """Find what the programs that this test started have put into the folder for temporary
+    files; it must not outlive them.
+    """
     return sorted(str(path) for path in Path(os.environ["TMPDIR"]).iterdir())

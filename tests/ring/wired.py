@@ -1,4 +1,6 @@
-"""Members of a run on real sockets inside a test: ends of links that record what comes, and whole rings of placebo hospitals."""
+"""Members of a run on real sockets inside a test: ends of links that record what comes, and
+whole rings of placebo hospitals.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,16 @@ from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Task
 from fedskd_sim.member.work import Worker
-from fedskd_sim.messages import CONTROLLER, Answer, FromController, HopId, Message, Register, Traveller, digest
+from fedskd_sim.messages import (
+    CONTROLLER,
+    Answer,
+    FromController,
+    HopId,
+    Message,
+    Register,
+    Traveller,
+    digest,
+)
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
@@ -94,7 +105,9 @@ def attend(*ends: End, until: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def knocking(identity: Identity | None, name: str, peer: str, at: str, route: bytes = b"") -> Iterator[zmq.Socket]:
+def knocking(
+    identity: Identity | None, name: str, peer: str, at: str, route: bytes = b""
+) -> Iterator[zmq.Socket]:
     """Open a link as a program of its own would, which never waits to send."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger, socket.sndtimeo, socket.rcvtimeo = 0, PATIENCE_MS, PATIENCE_MS
@@ -177,10 +190,11 @@ def watched(inbox: Inbox) -> list[bytes]:
 
 
 class Ring:
-    """A run of placebo hospitals, each with its threads, and a controller in a thread of its own, over one kind of link.
+    """A run of placebo hospitals, each with its threads, and a controller in a thread of its own,
+    over one kind of link.
 
-    ``before`` is called by a hospital's thread before it carries out a step, and may keep it waiting. ``short_lived``: the
-    controller is gone as soon as it has handed out the address book.
+    ``before`` is called by a hospital's thread before it carries out a step, and may keep it
+    waiting. ``short_lived``: the controller is gone as soon as it has handed out the address book.
     """
 
     def __init__(
@@ -192,15 +206,25 @@ class Ring:
         before: Callable[[str, Task], None] = lambda *_: None,
         short_lived: bool = False,
     ) -> None:
-        self.kind, self.scenario, self.before, self.short_lived = kind, scenario, before, short_lived
+        self.kind, self.scenario, self.before, self.short_lived = (
+            kind,
+            scenario,
+            before,
+            short_lived,
+        )
         self.topology, self.terms = Topology.of(scenario), Terms.of(scenario, "run")
         self.identities = identities(kind, scenario.names)
         self.hub = Hub(address(kind, folder, "hub"), self.identities[CONTROLLER])
         self.log, self.seen = io.StringIO(), watched(self.hub._inbox)
         self.controller = Controller(scenario, "run", self.hub, EventLog(self.log))
-        self.members = {name: self._member(name, address(kind, folder, name)) for name in scenario.names}
+        self.members = {
+            name: self._member(name, address(kind, folder, name)) for name in scenario.names
+        }
         self.started = Event()
-        self.threads = [Thread(target=self._controls), *(Thread(target=self._lives, args=(name,)) for name in self.members)]
+        self.threads = [
+            Thread(target=self._controls),
+            *(Thread(target=self._lives, args=(name,)) for name in self.members),
+        ]
 
     def start(self) -> None:
         for thread in self.threads:
@@ -222,42 +246,78 @@ class Ring:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Give lines of the controller's log."""
-        return [line for line in map(json.loads, self.log.getvalue().splitlines()) if line["event"] == kind]
+        return [
+            line
+            for line in map(json.loads, self.log.getvalue().splitlines())
+            if line["event"] == kind
+        ]
 
     def hop(self, model: str, round_: int, hop: int) -> HopId:
         return HopId("run", self.topology.epoch, model, round_, hop)
 
     def forged(self, hop: HopId, sender: str, value: int = 7) -> Traveller:
         """Make a model that has the right form and that nobody has trained."""
-        (form,) = self.members[sender].worker.learner.expected[hop.model] if sender in self.members else ({},)
-        weights = {name: (spec.dtype, spec.shape, bytes([value]) * spec.shape[0]) for name, spec in form.items()}
+        (form,) = (
+            self.members[sender].worker.learner.expected[hop.model]
+            if sender in self.members
+            else ({},)
+        )
+        weights = {
+            name: (spec.dtype, spec.shape, bytes([value]) * spec.shape[0])
+            for name, spec in form.items()
+        }
         from fedskd_sim.messages import Buffer
 
-        return Traveller(hop, sender, "buffer", "", {name: Buffer(*parts) for name, parts in weights.items()})
+        return Traveller(
+            hop, sender, "buffer", "", {name: Buffer(*parts) for name, parts in weights.items()}
+        )
 
     @contextmanager
     def posing(self, liar: str, victim: str) -> Iterator[zmq.Socket]:
-        """Open a link from a member that lies, with its own credentials, to another or to the controller."""
-        at = self.hub.address if victim == CONTROLLER else self.members[victim].mailbox.links.address
+        """Open a link from a member that lies, with its own credentials, to another or to the
+        controller.
+        """
+        at = (
+            self.hub.address if victim == CONTROLLER else self.members[victim].mailbox.links.address
+        )
         with knocking(self.identities[liar], liar, victim, at) as link:
             yield link
 
     def _member(self, name: str, bind: str) -> Member:
         context = LearnerContext(self.scenario, name, given=self.topology)
-        learner, log, metrics = make(context), io.StringIO(), HospitalMetrics(self.scenario.name, name, self.topology)
+        learner, log, metrics = (
+            make(context),
+            io.StringIO(),
+            HospitalMetrics(self.scenario.name, name, self.topology),
+        )
         links = Links(
             Place(name, bind, self.hub.address, self.identities[name]),
-            Incoming(learner.expected, context.receive_buffers.allocate, len(self.topology.names), finite),
+            Incoming(
+                learner.expected, context.receive_buffers.allocate, len(self.topology.names), finite
+            ),
         )
         reporter = Reporter(self.scenario, name, RecordList(), EventLog(log).event, metrics)
-        register = Register("run", self.topology.epoch, name, links.address, self.identities[name].public, "")
-        mailbox = Mailbox(HospitalMachine.of(self.topology, name, self.terms), links, reporter, register)
-        worker = Worker(self.scenario, self.topology, name, learner, reporter.span, context.receive_buffers.prepare)
+        register = Register(
+            "run", self.topology.epoch, name, links.address, self.identities[name].public, ""
+        )
+        mailbox = Mailbox(
+            HospitalMachine.of(self.topology, name, self.terms), links, reporter, register
+        )
+        worker = Worker(
+            self.scenario,
+            self.topology,
+            name,
+            learner,
+            reporter.span,
+            context.receive_buffers.prepare,
+        )
         return Member(mailbox, worker, log, metrics, watched(links._inbox))
 
     def _controls(self) -> None:
         with closing(self.hub):
-            while self.short_lived and not self.controller._registrar.complete(self.controller.state):
+            while self.short_lived and not self.controller._registrar.complete(
+                self.controller.state
+            ):
                 self.controller.step(self.hub.receive(PATIENCE_S))
             self.started.set()
             if not self.short_lived:

@@ -1,4 +1,6 @@
-"""Custody that something has bent: cut, flipped, spliced, or forged with checksums that are right; and whether that does harm."""
+"""Custody that something has bent: cut, flipped, spliced, or forged with checksums that are
+right; and whether that does harm.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.messages import Buffer, Weights, digest
 
-SMALL: Weights = {"a.weight": Buffer("float32", (2, 3), bytes(range(24))), "a.count": Buffer("int64", (), bytes(8))}
+SMALL: Weights = {
+    "a.weight": Buffer("float32", (2, 3), bytes(range(24))),
+    "a.count": Buffer("int64", (), bytes(8)),
+}
 OTHER: Weights = {"b": Buffer("uint8", (5,), b"12345"), "none": Buffer("float32", (0, 4), b"")}
 SECRET = "0" * 32
 """A file of this name lies outside of the custody, where a forged digest may want to lead."""
@@ -23,7 +28,15 @@ def commit(number: int, *weights: Weights) -> tuple[Commit, dict[str, Weights]]:
     """Make a commit that holds weights in both places."""
     marks = {digest(some): some for some in weights}
     named = {f"group{index}": mark for index, mark in enumerate(marks)}
-    made = Commit({"scenario": "s"}, {"cursor": number}, {"unspent": 0.1, "none": None}, named, {"7": digest(weights[0])}, 100, 3)
+    made = Commit(
+        {"scenario": "s"},
+        {"cursor": number},
+        {"unspent": 0.1, "none": None},
+        named,
+        {"7": digest(weights[0])},
+        100,
+        3,
+    )
     return made, marks
 
 
@@ -32,7 +45,11 @@ def kept(folder: Path) -> dict[str, bytes]:
     with closing(Store(folder)) as store:
         store.write(*commit(1, SMALL))
         store.write(*commit(2, SMALL, OTHER))
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def restored(folder: Path, files: dict[str, bytes]) -> None:
@@ -60,7 +77,9 @@ class Bender:
         for _ in range(self.draw.choice((1, 1, 2))):
             name = self.draw.choice([name for name in files if name != ".lock"])
             forge = self._forged if name.startswith("commit") else self._promising
-            bend: Callable[[bytes], bytes] = self.draw.choice((self._cut, self._flipped, self._spliced, forge, forge, forge))
+            bend: Callable[[bytes], bytes] = self.draw.choice(
+                (self._cut, self._flipped, self._spliced, forge, forge, forge)
+            )
             files[name] = bend(files[name])
         return files
 
@@ -76,7 +95,11 @@ class Bender:
 
     def _spliced(self, data: bytes) -> bytes:
         at, to = sorted(self.draw.randrange(len(data) + 1) for _ in range(2))
-        return data[:at] + self.draw.choice((b"", data[at:to] * 2, self.draw.randbytes(9), b"\0" * 9)) + data[to:]
+        return (
+            data[:at]
+            + self.draw.choice((b"", data[at:to] * 2, self.draw.randbytes(9), b"\0" * 9))
+            + data[to:]
+        )
 
     def _promising(self, data: bytes) -> bytes:
         """Forge the head of a file of weights: it promises what it has not."""
@@ -112,7 +135,23 @@ class Bender:
                 break
             at = at[name]
         if isinstance(at, dict) and at:
-            wild = (None, -1, 1.5, True, 1 << 70, float("nan"), "", [], {}, [[]], {"a": 1}, f"../../{SECRET}", SECRET, "../x", "/")
+            wild = (
+                None,
+                -1,
+                1.5,
+                True,
+                1 << 70,
+                float("nan"),
+                "",
+                [],
+                {},
+                [[]],
+                {"a": 1},
+                f"../../{SECRET}",
+                SECRET,
+                "../x",
+                "/",
+            )
             if self.draw.random() < 1 / 5:
                 del at[name]
             else:
@@ -123,7 +162,8 @@ class Bender:
 def judge(folder: Path) -> int:
     """Open a custody and read everything that its last good commit names; gives how much that was.
 
-    Raises whatever it should not, and AssertionError where weights are not those of their digest or a secret was read.
+    Raises whatever it should not, and AssertionError where weights are not those of their digest or
+    a secret was read.
     """
     try:
         with closing(Store(folder)) as store:

@@ -1,8 +1,9 @@
 """Makes inputs for the decoder from seeds, and judges what it does with them.
 
-An input is what comes over a link: a few messages of a few frames. It begins as messages that a member could send, of every kind
-and with all their fields, and is bent: in the tree of its values (other types, numbers and texts without end, lists in lists, keys
-that come twice), in its bytes, and in the frames and their order. The same seed and number make the same input again.
+An input is what comes over a link: a few messages of a few frames. It begins as messages that a
+member could send, of every kind and with all their fields, and is bent: in the tree of its values
+(other types, numbers and texts without end, lists in lists, keys that come twice), in its bytes,
+and in the frames and their order. The same seed and number make the same input again.
 """
 
 from __future__ import annotations
@@ -33,11 +34,23 @@ from fedskd_sim.transport.wire import (
 
 NAMES = ("north", "south", "east")
 TABLES = {
-    "north": {"layer.weight": Buffer("float32", (2, 3), bytes(range(24))), "steps": Buffer("int64", (), bytes(8))},
-    "south": {f"layers.{index}.weight": Buffer("float32", (index % 3, 4), bytes(16 * (index % 3))) for index in range(60)},
-    "east": {"large": Buffer("uint8", (70_000,), bytes(70_000)), "small": Buffer("bool", (2,), b"\0\1")},
+    "north": {
+        "layer.weight": Buffer("float32", (2, 3), bytes(range(24))),
+        "steps": Buffer("int64", (), bytes(8)),
+    },
+    "south": {
+        f"layers.{index}.weight": Buffer("float32", (index % 3, 4), bytes(16 * (index % 3)))
+        for index in range(60)
+    },
+    "east": {
+        "large": Buffer("uint8", (70_000,), bytes(70_000)),
+        "small": Buffer("bool", (2,), b"\0\1"),
+    },
 }
-EXPECTED = {name: (spec(table), spec(table) | spec({"slow": Buffer("int8", (1,), b"1")})) for name, table in TABLES.items()}
+EXPECTED = {
+    name: (spec(table), spec(table) | spec({"slow": Buffer("int8", (1,), b"1")}))
+    for name, table in TABLES.items()
+}
 LIMITS = limit_travellers(EXPECTED)
 BOOK = limit_address_book(len(NAMES))
 
@@ -57,14 +70,25 @@ class Fuzzer:
 
     def __init__(self, seed: int, number: int) -> None:
         self.draw = random.Random(f"{seed}/{number}")
-        honest = [message for _ in range(self.draw.choice((1, 1, 1, 2))) for message in self.honest()]
-        steps: list[Callable[[list[Frames]], None]] = [self.bend_tree, self.bend_bytes, self.bend_frames, self.replace]
-        for step in self.draw.choices(steps, weights=(8, 6, 2, 2), k=self.draw.choice((0, 1, 1, 1, 2, 3))):
+        honest = [
+            message for _ in range(self.draw.choice((1, 1, 1, 2))) for message in self.honest()
+        ]
+        steps: list[Callable[[list[Frames]], None]] = [
+            self.bend_tree,
+            self.bend_bytes,
+            self.bend_frames,
+            self.replace,
+        ]
+        for step in self.draw.choices(
+            steps, weights=(8, 6, 2, 2), k=self.draw.choice((0, 1, 1, 1, 2, 3))
+        ):
             step(honest)
         self.messages = honest
 
     def honest(self) -> list[Frames]:
-        """Write what a member could send: any kind of message, with fields drawn by their annotations."""
+        """Write what a member could send: any kind of message, with fields drawn by their
+        annotations.
+        """
         kind = self.draw.choice(get_args(Message))
         if kind is Chunk:
             kind = Traveller
@@ -81,9 +105,12 @@ class Fuzzer:
             "int": lambda: draw.randrange(200),
             "float": draw.random,
             "HopId": lambda: HopId(
-                **{name: self.value(part) for name, part in _FIELDS[form].items()} | {"model": draw.choice(NAMES)}
+                **{name: self.value(part) for name, part in _FIELDS[form].items()}
+                | {"model": draw.choice(NAMES)}
             ),
-            "Mapping[str, str]": lambda: {name: self.value("str") for name in draw.sample(NAMES, draw.randrange(4))},
+            "Mapping[str, str]": lambda: {
+                name: self.value("str") for name in draw.sample(NAMES, draw.randrange(4))
+            },
             "Weights": dict,
         }
         return makers[form]()
@@ -110,12 +137,16 @@ class Fuzzer:
                 case 1:
                     tree.insert(place, tree[draw.randrange(len(tree))])
                 case 2:
-                    tree.insert(place, ("more", self.evil()) if isinstance(tree, Tree) else self.evil())
+                    tree.insert(
+                        place, ("more", self.evil()) if isinstance(tree, Tree) else self.evil()
+                    )
                 case 3:
                     draw.shuffle(tree)
                 case _ if isinstance(tree, Tree):
                     key, value = tree[place]
-                    tree[place] = (self.evil(), value) if draw.random() < 0.1 else (key, self.bent(value))
+                    tree[place] = (
+                        (self.evil(), value) if draw.random() < 0.1 else (key, self.bent(value))
+                    )
                 case _:
                     tree[place] = self.bent(tree[place])
             return tree
@@ -125,7 +156,18 @@ class Fuzzer:
         """Draw a value that hurts, often of the type of another."""
         draw = self.draw
         tiny = (1 << draw.randrange(1, 9)) - 1
-        texts = ("", "\0", "\x1b[2J", "\n", "\u202e", "\u2028", "é" * tiny, "x" * tiny * 20, "💥" * 2048, *NAMES)
+        texts = (
+            "",
+            "\0",
+            "\x1b[2J",
+            "\n",
+            "\u202e",
+            "\u2028",
+            "é" * tiny,
+            "x" * tiny * 20,
+            "💥" * 2048,
+            *NAMES,
+        )
         alike = {
             int: (-1, 0, 1, 255, 256, (1 << 31) - 1, 1 << 31, 1 << 53, (1 << 64) - 1, -(1 << 63)),
             float: (math.nan, math.inf, -math.inf, 1e308, -0.0, 0.5, 5e-324),
@@ -133,14 +175,38 @@ class Fuzzer:
         }
         if type(like) in alike and draw.random() < 0.6:
             return draw.choice(alike[type(like)])
-        rare = (None, True, False, b"", b"x", bytes(tiny * 40), msgpack.ExtType(5, b""), msgpack.Timestamp(tiny, 0))
+        rare = (
+            None,
+            True,
+            False,
+            b"",
+            b"x",
+            bytes(tiny * 40),
+            msgpack.ExtType(5, b""),
+            msgpack.Timestamp(tiny, 0),
+        )
         makers: list[Callable[[], Any]] = [
             lambda: draw.choice((*rare, *alike[int], *alike[float], *texts)),
-            lambda: [self.evil() if draw.random() < 0.2 else 0 for _ in range(draw.choice((0, 1, 5, tiny)))],
-            lambda: Tree([(draw.choice((*NAMES, 1, b"k", None)), 0) for _ in range(draw.choice((0, 1, 3, tiny)))]),
+            lambda: [
+                self.evil() if draw.random() < 0.2 else 0
+                for _ in range(draw.choice((0, 1, 5, tiny)))
+            ],
+            lambda: Tree(
+                [
+                    (draw.choice((*NAMES, 1, b"k", None)), 0)
+                    for _ in range(draw.choice((0, 1, 3, tiny)))
+                ]
+            ),
             lambda: Tree([(str(number), number) for number in range(draw.choice((3, tiny * 10)))]),
-            lambda: Raw(draw.choice((b"\x91", b"\x81\xa1k", b"\x81\x91", b"\xdc\x00\x10")) * draw.choice((2, 20, 1500)) + b"\x90"),
-            lambda: Raw(draw.choice(OPENERS) + struct.pack(">I", draw.choice((0, 1, 1 << 16, 1 << 30, (1 << 32) - 1)))),
+            lambda: Raw(
+                draw.choice((b"\x91", b"\x81\xa1k", b"\x81\x91", b"\xdc\x00\x10"))
+                * draw.choice((2, 20, 1500))
+                + b"\x90"
+            ),
+            lambda: Raw(
+                draw.choice(OPENERS)
+                + struct.pack(">I", draw.choice((0, 1, 1 << 16, 1 << 30, (1 << 32) - 1)))
+            ),
             lambda: Raw(b"\xa3" + draw.choice((b"\xed\xa0\x80", b"\xff\xfe\xfd", b"\xc0\x80a"))),
         ]
         return draw.choice(makers)()
@@ -166,7 +232,9 @@ class Fuzzer:
                         (b"\0\0\0\1", b"\0\1\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff")
                     )
                 case 4:
-                    data[at : at + 1] = bytes([data[at] ^ 1 << draw.randrange(8)]) if at < len(data) else b""
+                    data[at : at + 1] = (
+                        bytes([data[at] ^ 1 << draw.randrange(8)]) if at < len(data) else b""
+                    )
                 case _:
                     other = draw.choice(messages)
                     data[at:] = draw.choice(other)[at:] if other else b""
@@ -179,7 +247,9 @@ class Fuzzer:
             case 0:
                 frames.clear()
             case 1:
-                frames.extend([draw.choice((b"", b"x", bytes(5000)))] * draw.choice((1, 3, FRAMES, 600)))
+                frames.extend(
+                    [draw.choice((b"", b"x", bytes(5000)))] * draw.choice((1, 3, FRAMES, 600))
+                )
             case 2:
                 draw.shuffle(messages)
             case 3:
@@ -198,9 +268,23 @@ class Fuzzer:
         draw, frames = self.draw, self.draw.choice(messages)
         size = draw.choice((0, 1, 3, 50, LIMITS.size, LIMITS.size + 1, 3 * LIMITS.size))
         several = draw.choice(
-            (b"\x91", b"\x90", b"\x80", b"\xc0", b"\x81\xa1k", b"\xdc\xff\xff", b"\xdc\x00\x40", b"\xdf\0\0\1\0", b"\xc7\0\5")
+            (
+                b"\x91",
+                b"\x90",
+                b"\x80",
+                b"\xc0",
+                b"\x81\xa1k",
+                b"\xdc\xff\xff",
+                b"\xdc\x00\x40",
+                b"\xdf\0\0\1\0",
+                b"\xc7\0\5",
+            )
         )
-        frames[:1] = [draw.choice((draw.randbytes(size), (several * size)[:size], pack(self.evil())[: 1 << 20]))]
+        frames[:1] = [
+            draw.choice(
+                (draw.randbytes(size), (several * size)[:size], pack(self.evil())[: 1 << 20])
+            )
+        ]
 
 
 class Tree(list[Any]):
@@ -217,7 +301,9 @@ def pack(tree: Any, packer: msgpack.Packer = PACKER) -> bytes:
     if isinstance(tree, Raw):
         return tree.data
     if isinstance(tree, Tree):
-        return packer.pack_map_header(len(tree)) + b"".join([pack(part) for pair in tree for part in pair])
+        return packer.pack_map_header(len(tree)) + b"".join(
+            [pack(part) for pair in tree for part in pair]
+        )
     if isinstance(tree, list):
         return packer.pack_array_header(len(tree)) + b"".join([pack(part) for part in tree])
     return packer.pack(tree)
@@ -226,12 +312,12 @@ def pack(tree: Any, packer: msgpack.Packer = PACKER) -> bytes:
 def judge(messages: Sequence[Frames]) -> int:
     """Let every place that decodes have the messages, and count what it took in.
 
-    BadMessage is what they may raise, and DigestMismatch for weights that have changed. Anything else is passed on, and so is an
-    accepted message that is another one when it is sent on.
+    BadMessage is what they may raise, and DigestMismatch for weights that have changed. Anything
+    else is passed on, and so is an accepted message that is another one when it is sent on.
     """
-    return sum(1 for frames in messages for limits in (CONTROL, BOOK) for _ in taken(frames, limits)) + sum(
-        1 for _ in models(messages)
-    )
+    return sum(
+        1 for frames in messages for limits in (CONTROL, BOOK) for _ in taken(frames, limits)
+    ) + sum(1 for _ in models(messages))
 
 
 def taken(frames: Frames, limits: Any) -> Iterator[Message]:
@@ -249,14 +335,23 @@ def sane(value: Any) -> bool:
     """Tell whether a value in an accepted message is one that can be shown and counted with."""
     match value:
         case str():
-            return len(value) <= 2048 and not {unicodedata.category(sign) for sign in value.replace("\n", "")} & {"Cc", "Cf", "Cs"}
+            return len(value) <= 2048 and not {
+                unicodedata.category(sign) for sign in value.replace("\n", "")
+            } & {"Cc", "Cf", "Cs"}
         case int():
             return not isinstance(value, bool) and 0 <= value < 1 << 31
         case float():
             return math.isfinite(value)
         case dict():
             return all(map(sane, (*value.keys(), *value.values())))
-    return all(map(sane, value if isinstance(value, tuple) else (getattr(value, name) for name in _FIELDS["HopId"])))
+    return all(
+        map(
+            sane,
+            value
+            if isinstance(value, tuple)
+            else (getattr(value, name) for name in _FIELDS["HopId"]),
+        )
+    )
 
 
 def models(messages: Sequence[Frames]) -> Iterator[Traveller]:

@@ -19,12 +19,23 @@ from fedskd_sim.observe.outcome import Outcome
 from fedskd_sim.observe.words import duration
 from fedskd_sim.report import Account
 from fedskd_sim.report.account import settings
-from fedskd_sim.scenario import BUILT_IN, Circulation, FedSKD, Placebo, Scenario, Schedule, Similarity
+from fedskd_sim.scenario import (
+    BUILT_IN,
+    Circulation,
+    FedSKD,
+    Placebo,
+    Scenario,
+    Schedule,
+    Similarity,
+)
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 HOW = {  # what must be said of each algorithm, and what must not
     "fedskd": ("travels.*stays there.*teach each other by their similarities", "alone|mean of"),
-    "traveller-first": ("travels.*the visitor trains.*resident, which does not change, teaches it", "teach each other"),
+    "traveller-first": (
+        "travels.*the visitor trains.*resident, which does not change, teaches it",
+        "teach each other",
+    ),
     "circulation": ("travels.*visitor and resident train.*neither teaches", "teach each other"),
     "mutual": ("travels.*teach each other by their predictions", "similarities"),
     "cyclic": ("travels.*trains at every stop.*without a teacher", "stays there|resident"),
@@ -51,7 +62,9 @@ def of_another_process(run: Path) -> None:
 
 @pytest.mark.parametrize("name", [*BUILT_IN, "placebo"])
 def test_every_algorithm_says_what_travels_and_who_trains(name: str) -> None:
-    """The words of an algorithm tell what happens in it, and nothing that happens only in others."""
+    """The words of an algorithm tell what happens in it, and nothing that happens only in
+    others.
+    """
     words = Placebo(name="placebo").words if name == "placebo" else BUILT_IN[name].words
     said, unsaid = HOW[name]
     assert re.search(said, words)
@@ -59,27 +72,53 @@ def test_every_algorithm_says_what_travels_and_who_trains(name: str) -> None:
 
 
 def test_the_words_follow_the_settings() -> None:
-    """One model at a time leaves no copy at home, levels without weight teach nobody, and a factor of 0 makes one side mute."""
-    assert "One model at a time travels" in Circulation(name="circulation", schedule=Schedule(mode="sequential")).words
-    assert "stays there" not in Circulation(name="circulation", schedule=Schedule(mode="sequential")).words
-    assert "neither teaches" in FedSKD(name="fedskd", similarity=Similarity(batch=0, pixel=0, region=0)).words
+    """One model at a time leaves no copy at home, levels without weight teach nobody, and a
+    factor of 0 makes one side mute.
+    """
+    assert (
+        "One model at a time travels"
+        in Circulation(name="circulation", schedule=Schedule(mode="sequential")).words
+    )
+    assert (
+        "stays there"
+        not in Circulation(name="circulation", schedule=Schedule(mode="sequential")).words
+    )
+    assert (
+        "neither teaches"
+        in FedSKD(name="fedskd", similarity=Similarity(batch=0, pixel=0, region=0)).words
+    )
     mute = FedSKD(name="fedskd", similarity=Similarity(to_resident=0)).words
     assert "the resident teaches the visitor by its similarities" in mute
     assert "teaches the resident" not in mute
 
 
 def test_an_outcome_is_read_as_it_was_noted(tmp_path: Path) -> None:
-    """Begun, gone on with and ended: times, commands, culprit, reason and code come back; what is no outcome is refused."""
+    """Begun, gone on with and ended: times, commands, culprit, reason and code come back; what
+    is no outcome is refused.
+    """
     assert outcome.read(tmp_path) is None
     first = outcome.begin(tmp_path, "fedskd-sim launch x.yaml")
     again = outcome.begin(tmp_path, "fedskd-sim resume runs/x")
-    assert again == Outcome("going", first.started, ("fedskd-sim launch x.yaml", "fedskd-sim resume runs/x"))
+    assert again == Outcome(
+        "going", first.started, ("fedskd-sim launch x.yaml", "fedskd-sim resume runs/x")
+    )
     error = HopTimeout("nobody came", fix="wait")
     error.culprit = "east"
     noted = outcome.note(tmp_path, outcome.ended(again, error))
     assert outcome.read(tmp_path) == noted
-    assert (noted.state, noted.code, noted.culprit, noted.reason, noted.fix) == ("failed", 40, "east", "nobody came", "wait")
-    for bad in ("", "{}", json.dumps({"state": "over", "started": 1.0}), '{"state": "going", "started": 1.0, "more": 1}'):
+    assert (noted.state, noted.code, noted.culprit, noted.reason, noted.fix) == (
+        "failed",
+        40,
+        "east",
+        "nobody came",
+        "wait",
+    )
+    for bad in (
+        "",
+        "{}",
+        json.dumps({"state": "over", "started": 1.0}),
+        '{"state": "going", "started": 1.0, "more": 1}',
+    ):
         (tmp_path / outcome.FILE).write_text(bad)
         with pytest.raises(RunUnreadable, match=outcome.FILE):
             outcome.read(tmp_path)
@@ -95,7 +134,9 @@ def test_an_outcome_is_read_as_it_was_noted(tmp_path: Path) -> None:
     ],
 )
 def test_every_end_has_its_words(error: BaseException | None, said: str) -> None:
-    """Ended well, stopped, failed with an error that was foreseen or not: state and exit code are said."""
+    """Ended well, stopped, failed with an error that was foreseen or not: state and exit code
+    are said.
+    """
     assert re.match(said, outcome.ended(Outcome("going", clock.unix()), error).words)
 
 
@@ -113,10 +154,19 @@ def test_settings_are_written_in_one_line_with_their_keys() -> None:
 
 
 def test_an_account_tells_algorithm_command_end_and_memory() -> None:
-    """The largest process is named where each hospital has one, and is that of all where they share one."""
+    """The largest process is named where each hospital has one, and is that of all where they
+    share one.
+    """
     hospitals = [{"name": name, "architecture": "cnn-plain"} for name in ("a", "b")]
-    scenario = Scenario.model_validate({"name": "x", "hospitals": hospitals, "algorithm": {"name": "local"}}, strict=False)
-    account = Account(scenario, Outcome("failed", 1e9, ("fedskd-sim launch x",), 1e9 + 3, 41, "b", "'b' died", "see its log"))
+    scenario = Scenario.model_validate(
+        {"name": "x", "hospitals": hospitals, "algorithm": {"name": "local"}}, strict=False
+    )
+    account = Account(
+        scenario,
+        Outcome(
+            "failed", 1e9, ("fedskd-sim launch x",), 1e9 + 3, 41, "b", "'b' died", "see its log"
+        ),
+    )
     facts = dict(account.rows({"a": 10, "b": 2000}, "processes"))
     assert facts["algorithm"] == "local"
     assert facts["command"] == "fedskd-sim launch x"
@@ -129,14 +179,22 @@ def test_an_account_tells_algorithm_command_end_and_memory() -> None:
     assert "rounds 2" in facts["its settings"]
 
 
-def test_a_run_that_fails_names_its_report_and_ends_with_outcome_culprit_and_folder(tmp_path: Path) -> None:
-    """`launch` says where the report is; its last line, the page and `status` say who failed, why and with which exit code."""
-    done = call("launch", SCENARIOS / "placebo-abort.yaml", "--on", "memory", "--out", tmp_path / "run")
+def test_a_run_that_fails_names_its_report_and_ends_with_outcome_culprit_and_folder(
+    tmp_path: Path,
+) -> None:
+    """`launch` says where the report is; its last line, the page and `status` say who failed,
+    why and with which exit code.
+    """
+    done = call(
+        "launch", SCENARIOS / "placebo-abort.yaml", "--on", "memory", "--out", tmp_path / "run"
+    )
     report, last = done.stderr.splitlines()[-2:]
     assert report.startswith("report: ")
     assert (tmp_path / "run" / "report.html").is_file()
     culprit = json.loads((tmp_path / "run" / outcome.FILE).read_text())["culprit"]
-    assert re.fullmatch(rf"failed after \S+ s: {culprit}, exit code {done.exit_code}; run folder \S+run", last)
+    assert re.fullmatch(
+        rf"failed after \S+ s: {culprit}, exit code {done.exit_code}; run folder \S+run", last
+    )
     page = (tmp_path / "run" / "report.html").read_text()
     of_another_process(tmp_path / "run")
     status = call("status", tmp_path / "run").output
@@ -146,12 +204,20 @@ def test_a_run_that_fails_names_its_report_and_ends_with_outcome_culprit_and_fol
     assert "--on memory" in page
     assert "resume" not in status
     (tmp_path / "run" / "custody").mkdir()
-    assert f"'fedskd-sim resume {tmp_path / 'run'}' goes on with it" in call("status", tmp_path / "run").output
+    assert (
+        f"'fedskd-sim resume {tmp_path / 'run'}' goes on with it"
+        in call("status", tmp_path / "run").output
+    )
 
 
 def test_a_run_that_ended_well_is_not_told_to_be_resumed(tmp_path: Path) -> None:
     """Page and `status` say that it ended well, and no word that something could go on."""
-    assert call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run").exit_code == 0
+    assert (
+        call(
+            "launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run"
+        ).exit_code
+        == 0
+    )
     status = call("status", tmp_path / "run").output
     assert "ended well after" in status
     assert "resume" not in status
@@ -159,7 +225,9 @@ def test_a_run_that_ended_well_is_not_told_to_be_resumed(tmp_path: Path) -> None
 
 
 def test_a_run_whose_launcher_died_is_told_apart_from_one_that_goes_on(tmp_path: Path) -> None:
-    """An outcome that nobody has noted is not made up: `status` says so, and what members have logged."""
+    """An outcome that nobody has noted is not made up: `status` says so, and what members have
+    logged.
+    """
     call("launch", SCENARIOS / "placebo-abort.yaml", "--on", "memory", "--out", tmp_path / "run")
     begun = outcome.read(tmp_path / "run")
     assert begun
@@ -170,10 +238,16 @@ def test_a_run_whose_launcher_died_is_told_apart_from_one_that_goes_on(tmp_path:
     assert f"{begun.culprit} has logged, exit code {begun.code}" in said
 
 
-def test_a_mistyped_run_is_a_missing_folder_and_no_missing_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a cluster the error says that there is no such folder and which is near; one that was asked for is still missed."""
+def test_a_mistyped_run_is_a_missing_folder_and_no_missing_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cluster the error says that there is no such folder and which is near; one that
+    was asked for is still missed.
+    """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))  # read once, at its import
+    monkeypatch.setattr(
+        kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none")
+    )  # read once, at its import
     (tmp_path / "runs" / "skin").mkdir(parents=True)
     (tmp_path / "runs" / "skin" / "scenario.yaml").touch()
     for typed, fix in (("runs/skim", "did you mean 'runs/skin'?"), ("typo", "give the folder")):
@@ -185,16 +259,24 @@ def test_a_mistyped_run_is_a_missing_folder_and_no_missing_cluster(tmp_path: Pat
     assert "no cluster is configured" in call("status", "typo", "--namespace", "x").stderr
 
 
-def test_shells_complete_run_folders_and_hospitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shells_complete_run_folders_and_hospitals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The folder of a run is offered by its first letters, and after it the members of that run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "skin").mkdir(parents=True)
-    (tmp_path / "runs" / "skin" / "scenario.yaml").write_bytes((SCENARIOS / "placebo-ok.yaml").read_bytes())
+    (tmp_path / "runs" / "skin" / "scenario.yaml").write_bytes(
+        (SCENARIOS / "placebo-ok.yaml").read_bytes()
+    )
     (tmp_path / "runs" / "other").mkdir()
 
     def offered(*typed: str) -> list[str]:
         completion = ShellComplete(main, {}, "fedskd-sim", "_FEDSKD_SIM_COMPLETE")
-        return [item.value for item in completion.get_completions(list(typed[:-1]), typed[-1]) if item.type == "plain"]
+        return [
+            item.value
+            for item in completion.get_completions(list(typed[:-1]), typed[-1])
+            if item.type == "plain"
+        ]
 
     for command in ("status", "logs", "stop", "report"):
         assert offered(command, "ru") == ["runs/skin"]

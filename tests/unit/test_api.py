@@ -1,4 +1,6 @@
-"""The program as a library: its names, runs as tables, tables as files, and the program in examples/."""
+"""The program as a library: its names, runs as tables, tables as files, and the program in
+examples/.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from click.testing import CliRunner
 import fedskd_sim
 from fedskd_sim import Run, launch, load, read_run
 from fedskd_sim.cli import main
-from fedskd_sim.errors import FedskdError, InvalidValue, LibraryMissing, OutputNotWritable, RunUnreadable
+from fedskd_sim.errors import (
+    FedskdError,
+    InvalidValue,
+    LibraryMissing,
+    OutputNotWritable,
+    RunUnreadable,
+)
 from fedskd_sim.export import FORMS, write
 from fedskd_sim.records import read_records
 from fedskd_sim.report import read_predictions
@@ -47,7 +55,12 @@ def test_the_public_names_are_pinned() -> None:
     assert fedskd_sim.__all__ == dir(fedskd_sim) == names
     assert all(getattr(fedskd_sim, name) for name in names)
     stub = ast.parse((ROOT / "fedskd_sim" / "__init__.pyi").read_text(encoding="utf-8"))
-    homes = {name.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    homes = {
+        name.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
     assert homes == fedskd_sim._HOMES
     (told,) = (node.value for node in stub.body if isinstance(node, ast.Assign))
     assert ast.literal_eval(told) == names
@@ -58,23 +71,39 @@ def test_the_public_names_are_pinned() -> None:
 def test_importing_the_package_imports_nothing_else() -> None:
     """The package and the reading of a scenario need neither PyTorch nor numpy."""
     code = "import sys, fedskd_sim; few = len(sys.modules); fedskd_sim.load('quickstart');"
-    code += "sys.exit(few > 200 or any(name in sys.modules for name in ('torch', 'numpy', 'zmq', 'pandas')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    code += (
+        "sys.exit(few > 200 or any(name in sys.modules for name in ('torch', 'numpy', 'zmq', "
+        "'pandas')))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )
 
 
 def test_a_run_is_what_the_command_line_leaves(small: Run, tmp_path: Path, cli: Callable) -> None:
     """Records are the same bytes, and the folder has the same files."""
-    done = cli("launch", small.folder.parent / "small.yaml", "--on", "memory", "--out", tmp_path / "run")
+    done = cli(
+        "launch", small.folder.parent / "small.yaml", "--on", "memory", "--out", tmp_path / "run"
+    )
     assert done.returncode == 0, done.stderr
-    files = {file.relative_to(tmp_path / "run") for file in (tmp_path / "run").rglob("*") if file.is_file()}
-    assert files == {file.relative_to(small.folder) for file in small.folder.rglob("*") if file.is_file()}
+    files = {
+        file.relative_to(tmp_path / "run")
+        for file in (tmp_path / "run").rglob("*")
+        if file.is_file()
+    }
+    assert files == {
+        file.relative_to(small.folder) for file in small.folder.rglob("*") if file.is_file()
+    }
     for name in ("a", "b"):
         record = Path("records") / f"{name}.jsonl"
         assert (small.folder / record).read_bytes() == (tmp_path / "run" / record).read_bytes()
 
 
 def test_tables_are_plain_and_say_what_the_records_say(small: Run) -> None:
-    """Every table is JSON, has the same columns in every row, and its numbers are the records' and the predictions' own."""
+    """Every table is JSON, has the same columns in every row, and its numbers are the records'
+    and the predictions' own.
+    """
     run = read_run(str(small.folder))
     for name in TABLES:
         rows = run.table(name)
@@ -82,14 +111,27 @@ def test_tables_are_plain_and_say_what_the_records_say(small: Run) -> None:
         assert len({tuple(row) for row in rows}) == 1
     records = read_records(small.folder)
     assert [row["digest_out"] for row in run.hops] == [record.digest_out for record in records]
-    assert sum(row["sum"] for row in run.measures) == sum(one.sum for record in records for one in record.measures.values())
-    assert [(row["model"], row["host"]) for row in run.matrix] == [("b", "b"), ("b", "a"), ("a", "b"), ("a", "a")]
+    assert sum(row["sum"] for row in run.measures) == sum(
+        one.sum for record in records for one in record.measures.values()
+    )
+    assert [(row["model"], row["host"]) for row in run.matrix] == [
+        ("b", "b"),
+        ("b", "a"),
+        ("a", "b"),
+        ("a", "a"),
+    ]
     report = json.loads((small.folder / "report.json").read_text())["metrics"]["auc"]["matrix"]
     assert [row["auc"] for row in run.matrix] == [value for row in report for value in row]
     assert all(row["seconds"] == row["end"] - row["start"] for row in run.timings)
     found = read_predictions(small.folder)
-    assert len(run.predictions) == sum(len(here.models) * len(here.samples) for here in found.values())
-    right = [row["predicted"] == row["label"] for row in run.predictions if (row["model"], row["host"]) == ("b", "a")]
+    assert len(run.predictions) == sum(
+        len(here.models) * len(here.samples) for here in found.values()
+    )
+    right = [
+        row["predicted"] == row["label"]
+        for row in run.predictions
+        if (row["model"], row["host"]) == ("b", "a")
+    ]
     assert sum(right) / len(right) == pytest.approx(run.matrix[1]["accuracy"])
 
 
@@ -105,7 +147,11 @@ def test_a_table_is_a_frame(small: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "use"), [("pandas", lambda run, _: run.frame("hops")), ("pyarrow", lambda run, to: write(run, "parquet", to))]
+    ("library", "use"),
+    [
+        ("pandas", lambda run, _: run.frame("hops")),
+        ("pyarrow", lambda run, to: write(run, "parquet", to)),
+    ],
 )
 def test_a_missing_library_is_named(
     library: str, use: Callable, small: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,7 +170,10 @@ def test_csv_can_be_read_back(small: Run, tmp_path: Path) -> None:
     for name in TABLES:
         with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
             read = [*csv.DictReader(stream)]
-        assert read == [{key: "" if cell is None else str(cell) for key, cell in row.items()} for row in small.table(name)]
+        assert read == [
+            {key: "" if cell is None else str(cell) for key, cell in row.items()}
+            for row in small.table(name)
+        ]
         assert f"{name}.csv: {len(read)} rows" in done.output
 
 
@@ -133,11 +182,15 @@ def test_parquet_can_be_read_back(small: Run, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     write(small, "parquet", tmp_path / "new")
     for name in TABLES:
-        assert parquet.read_table(tmp_path / "new" / f"{name}.parquet").to_pylist() == small.table(name)
+        assert parquet.read_table(tmp_path / "new" / f"{name}.parquet").to_pylist() == small.table(
+            name
+        )
 
 
 def test_what_cannot_be_exported(small: Run, tmp_path: Path) -> None:
-    """No run folder, and no place to write to, are errors with codes of their own; the command offers every form."""
+    """No run folder, and no place to write to, are errors with codes of their own; the command
+    offers every form.
+    """
     with pytest.raises(RunUnreadable, match="is not a run folder"):
         read_run(tmp_path)
     (tmp_path / "file").write_text("")
@@ -147,7 +200,9 @@ def test_what_cannot_be_exported(small: Run, tmp_path: Path) -> None:
 
 
 def test_a_library_says_what_it_cannot_do(tmp_path: Path) -> None:
-    """Another runtime, a scenario that is not there and a run that fails are the errors of the command line."""
+    """Another runtime, a scenario that is not there and a run that fails are the errors of the
+    command line.
+    """
     with pytest.raises(InvalidValue, match="nothing on 'kubernetes'"):
         launch("placebo-ok", on="kubernetes")
     with pytest.raises(FedskdError, match="cannot read"):
@@ -159,17 +214,35 @@ def test_a_library_says_what_it_cannot_do(tmp_path: Path) -> None:
 
 
 def test_a_program_needs_no_guard(tmp_path: Path) -> None:
-    """A script that launches processes at its top level launches one run, and is itself again afterwards."""
+    """A script that launches processes at its top level launches one run, and is itself again
+    afterwards.
+    """
     program = tmp_path / "program.py"
-    lines = ["import sys", "from fedskd_sim import launch", "me = sys.modules['__main__']", "run = launch('placebo-ok', out='run')"]
-    program.write_text("\n".join([*lines, "print(len(run.hops), sys.modules['__main__'] is me)"]), encoding="utf-8")
-    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    lines = [
+        "import sys",
+        "from fedskd_sim import launch",
+        "me = sys.modules['__main__']",
+        "run = launch('placebo-ok', out='run')",
+    ]
+    program.write_text(
+        "\n".join([*lines, "print(len(run.hops), sys.modules['__main__'] is me)"]), encoding="utf-8"
+    )
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "30 True\n"), done.stderr
 
 
 def test_licences_are_told(small: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a data set's licence asks for is a warning of the library."""
-    monkeypatch.setattr("fedskd_sim.api.licences", lambda scenario: [f"not for sale: {scenario.name}"])
+    monkeypatch.setattr(
+        "fedskd_sim.api.licences", lambda scenario: [f"not for sale: {scenario.name}"]
+    )
     with pytest.warns(UserWarning, match="not for sale: small"):
         launch(small.folder.parent / "small.yaml", on="memory", out=tmp_path / "run")
 
@@ -177,15 +250,23 @@ def test_licences_are_told(small: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_events_are_watched(tmp_path: Path) -> None:
     """Whoever watches a run is told of every event, from processes as well."""
     seen: list[str] = []
-    run = launch("placebo-ok", out=tmp_path / "run", watch=lambda logged: seen.append(type(logged.what).__name__))
+    run = launch(
+        "placebo-ok",
+        out=tmp_path / "run",
+        watch=lambda logged: seen.append(type(logged.what).__name__),
+    )
     assert {"Start", "Arrived", "Done"} <= {*seen}
     assert len(run.hops) == 30
 
 
-@pytest.mark.parametrize("program", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "program", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name
+)
 def test_examples_run(program: Path, tmp_path: Path) -> None:
     """Every program in examples/ ends well and says something."""
     command = [sys.executable, program, tmp_path / "out"]
-    done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "circulation" in done.stdout

@@ -24,11 +24,15 @@ def items(draw, *shape):
 
 
 def test_canonical_grid_from_two_resolutions(draw):
-    """One smooth field seen at 28 and at 14 cells gives the same items on a 7 x 7 grid, to the error of sampling."""
+    """One smooth field seen at 28 and at 14 cells gives the same items on a 7 x 7 grid, to the
+    error of sampling.
+    """
     sides = []
     for size in (28, 14):
         axis = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-        waves = [torch.sin(3 * axis[:, None] + k) + torch.cos((2 + k) * axis[None, :]) for k in range(5)]
+        waves = [
+            torch.sin(3 * axis[:, None] + k) + torch.cos((2 + k) * axis[None, :]) for k in range(5)
+        ]
         sides.append(position_items(torch.stack(waves).unsqueeze(0), (7, 7)))
     torch.testing.assert_close(*sides, rtol=0, atol=1e-2)
     assert float(distance(*sides)) < 1e-4
@@ -47,19 +51,30 @@ def test_pooling_means_equal_the_library_kernels(draw):
 
 
 def test_atlas_pooling_is_the_mean_over_voxels(draw):
-    """Regional means equal those over the voxels of the map repeated to the atlas grid, without the background."""
+    """Regional means equal those over the voxels of the map repeated to the atlas grid, without
+    the background.
+    """
     labels = torch.randint(0, 5, (8, 6, 4), generator=draw)
     features = items(draw, 2, 3, 4, 3, 2)
     pooling = atlas_pooling(labels, (4, 3, 2))
     repeated = torch.nn.functional.interpolate(features, scale_factor=2, mode="nearest")
-    expected = torch.stack([repeated[:, :, labels == region].mean(2) for region in range(1, 5)], dim=1)
+    expected = torch.stack(
+        [repeated[:, :, labels == region].mean(2) for region in range(1, 5)], dim=1
+    )
     torch.testing.assert_close(atlas_items(features, pooling, pooling), expected)
 
 
 def test_small_regions_are_left_out_of_both_models(draw):
-    """A region that is empty, or under half a feature cell in either model, is an item of neither."""
+    """A region that is empty, or under half a feature cell in either model, is an item of
+    neither.
+    """
     labels = torch.zeros(8, 8, dtype=torch.int64)
-    labels[:4], labels[4:, :4], labels[7, 7], labels[4, 4:7] = 1, 2, 5, 4  # 3 is empty, 5 a single input cell
+    labels[:4], labels[4:, :4], labels[7, 7], labels[4, 4:7] = (
+        1,
+        2,
+        5,
+        4,
+    )  # 3 is empty, 5 a single input cell
     fine, coarse = atlas_pooling(labels, (8, 8)), atlas_pooling(labels, (2, 2))
     assert fine.mass.tolist() == [32, 16, 0, 3, 1]
     x = atlas_items(items(draw, 2, 3, 8, 8), fine, coarse)
@@ -87,18 +102,25 @@ def test_same_items_from_any_kind_of_map(name, draw):
 LABELS = torch.ones(4, 4, dtype=torch.int64)
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda maps: batch_items(maps, "max"),
-    lambda maps: position_items(maps[0], (4, 4)),
-    lambda maps: position_items(maps, (10, 4)),
-    lambda maps: position_items(maps, (0, 4)),
-    lambda maps: roi_items(maps[0, 0]),
-    lambda maps: atlas_pooling(LABELS * 0, maps.shape[2:]),
-    lambda maps: atlas_pooling(LABELS, maps.shape[2:]),
-    lambda maps: atlas_items(maps, *[atlas_pooling(LABELS, (2, 2))] * 2),
-    lambda maps: atlas_items(maps[..., :2, :2], atlas_pooling(LABELS, (2, 2)), atlas_pooling(LABELS * 2, (2, 2))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda maps: batch_items(maps, "max"),
+        lambda maps: position_items(maps[0], (4, 4)),
+        lambda maps: position_items(maps, (10, 4)),
+        lambda maps: position_items(maps, (0, 4)),
+        lambda maps: roi_items(maps[0, 0]),
+        lambda maps: atlas_pooling(LABELS * 0, maps.shape[2:]),
+        lambda maps: atlas_pooling(LABELS, maps.shape[2:]),
+        lambda maps: atlas_items(maps, *[atlas_pooling(LABELS, (2, 2))] * 2),
+        lambda maps: atlas_items(
+            maps[..., :2, :2], atlas_pooling(LABELS, (2, 2)), atlas_pooling(LABELS * 2, (2, 2))
+        ),
+    ],
+)
 def test_misuse_is_an_error(wrong, draw):
-    """Unknown reductions, grids that do not fit or are finer than the map, and atlases that do not match are refused."""
+    """Unknown reductions, grids that do not fit or are finer than the map, and atlases that do
+    not match are refused.
+    """
     with pytest.raises(ValueError):  # noqa: PT011 - the kind is the claim
         wrong(items(draw, 1, 3, 9, 7))

@@ -1,4 +1,6 @@
-"""Chunks: both ends cut alike, nothing is copied on the way out, and only the very bytes that left arrive."""
+"""Chunks: both ends cut alike, nothing is copied on the way out, and only the very bytes that
+left arrive.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ from itertools import pairwise
 import pytest
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
-from fedskd_sim.messages import Buffer, Done, HopId, TensorSpec, Traveller, allocate_plain, bytes_of, digest, spec
+from fedskd_sim.messages import (
+    Buffer,
+    Done,
+    HopId,
+    TensorSpec,
+    Traveller,
+    allocate_plain,
+    bytes_of,
+    digest,
+    spec,
+)
 from fedskd_sim.transport.chunks import CHUNK_BYTES, Frame, count, cut, packed, unpacked
 from fedskd_sim.transport.wire import limit_travellers
 
@@ -41,21 +53,46 @@ def test_frames_are_views_of_the_senders_memory() -> None:
     """Nothing large is copied on the way out; small neighbours share a frame."""
     frames = [frame for frames in list(packed(TRAVELLER))[1:] for frame in frames[1:]]
     views = [frame for frame in frames if isinstance(frame, memoryview)]
-    assert {id(view.obj) for view in views} == {id(WEIGHTS["small"].data), id(WEIGHTS["large"].data)}
-    assert [len(frame) for frame in frames if isinstance(frame, bytes)] == [24 + 5 + 8]  # the last of "large", and "steps"
+    assert {id(view.obj) for view in views} == {
+        id(WEIGHTS["small"].data),
+        id(WEIGHTS["large"].data),
+    }
+    assert [len(frame) for frame in frames if isinstance(frame, bytes)] == [
+        24 + 5 + 8
+    ]  # the last of "large", and "steps"
 
 
 @pytest.mark.parametrize(
-    "sizes", [[], [0], [1], [CHUNK_BYTES], [CHUNK_BYTES, 0], [CHUNK_BYTES - 1, 1, 1], [0, 5 * CHUNK_BYTES + 1, 3]]
+    "sizes",
+    [
+        [],
+        [0],
+        [1],
+        [CHUNK_BYTES],
+        [CHUNK_BYTES, 0],
+        [CHUNK_BYTES - 1, 1, 1],
+        [0, 5 * CHUNK_BYTES + 1, 3],
+    ],
 )
 def test_every_byte_is_in_one_chunk_of_bounded_size(sizes: list[int]) -> None:
-    """Pieces follow one another without gap or overlap, every tensor has one, and no chunk is larger than the limit."""
+    """Pieces follow one another without gap or overlap, every tensor has one, and no chunk is
+    larger than the limit.
+    """
     table = {str(index): TensorSpec("uint8", (size,)) for index, size in enumerate(sizes)}
     plan = cut(table)
     assert len(plan) == count(table) - 1 >= 1
-    assert all(sum(end - start for frame in chunk for _, start, end in frame) <= CHUNK_BYTES for chunk in plan)
+    assert all(
+        sum(end - start for frame in chunk for _, start, end in frame) <= CHUNK_BYTES
+        for chunk in plan
+    )
     for name, form in table.items():
-        pieces = [(start, end) for chunk in plan for frame in chunk for tensor, start, end in frame if tensor == name]
+        pieces = [
+            (start, end)
+            for chunk in plan
+            for frame in chunk
+            for tensor, start, end in frame
+            if tensor == name
+        ]
         assert pieces[0][0] == 0
         assert pieces[-1][1] == bytes_of(form)
         assert all(before[1] == after[0] for before, after in pairwise(pieces))
@@ -73,10 +110,12 @@ def test_a_changed_bit_is_found() -> None:
 
 
 def test_a_digest_that_the_sender_knows_is_kept() -> None:
-    """Who passes a model on as it came sends the digest it came with, so that a change in its own memory is found too."""
-    assert unpacked(on_the_link(replace(TRAVELLER, digest=digest(WEIGHTS))), EXPECTED, allocate_plain, LIMITS).digest == digest(
-        WEIGHTS
-    )
+    """Who passes a model on as it came sends the digest it came with, so that a change in its
+    own memory is found too.
+    """
+    assert unpacked(
+        on_the_link(replace(TRAVELLER, digest=digest(WEIGHTS))), EXPECTED, allocate_plain, LIMITS
+    ).digest == digest(WEIGHTS)
     with pytest.raises(DigestMismatch):
         unpacked(on_the_link(replace(TRAVELLER, digest="0" * 32)), EXPECTED, allocate_plain, LIMITS)
 

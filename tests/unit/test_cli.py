@@ -23,13 +23,42 @@ from fedskd_sim.learning.models import REGISTRY
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
 PLACE = ("--namespace", "--context")
-IN_A_POD = {"--secret", "--advertise", "--patience", "--hold", "--linger", "--custody", "--to-stdout"}
+IN_A_POD = {
+    "--secret",
+    "--advertise",
+    "--patience",
+    "--hold",
+    "--linger",
+    "--custody",
+    "--to-stdout",
+}
 FLAGS = {
-    # which methods, and how often: each is described in the scenario, or has the defaults of its algorithm
-    "compare": {"scenario", "--algorithms", "--seeds", "--control", "--out", "--jobs", "--per-hospital", "--data"},
+    # which methods, and how often: each is described in the scenario, or has the defaults of its
+    # algorithm
+    "compare": {
+        "scenario",
+        "--algorithms",
+        "--seeds",
+        "--control",
+        "--out",
+        "--jobs",
+        "--per-hospital",
+        "--data",
+    },
     "validate": {"scenario", "--data", "--schema"},
     "init": {"name", "--from"},
-    "launch": {"scenario", "--on", "--out", "--set", "--data", *PLACE, "--name", "--values", "--detach", "--keep"},
+    "launch": {
+        "scenario",
+        "--on",
+        "--out",
+        "--set",
+        "--data",
+        *PLACE,
+        "--name",
+        "--values",
+        "--detach",
+        "--keep",
+    },
     "status": {"run", "--watch", *PLACE},
     "logs": {"run", "hospital", "--follow", *PLACE},
     "stop": {"run", *PLACE},
@@ -45,12 +74,26 @@ FLAGS = {
     "results": {"folder", "--fetched", "--kept"},
     "place": {"folder"},
 }
-COMMANDS = ("init", "launch", "compare", "status", "logs", "stop", "collect", "report", "export", "resume", "verify", "models")
+COMMANDS = (
+    "init",
+    "launch",
+    "compare",
+    "status",
+    "logs",
+    "stop",
+    "collect",
+    "report",
+    "export",
+    "resume",
+    "verify",
+    "models",
+)
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
 WATCHED = f"""\
 import sys
 from fedskd_sim.cli import main
-sys.addaudithook(lambda event, _: event in {STARTS} and print("STARTED", event, file=sys.__stdout__, flush=True))
+tell = lambda event: print("STARTED", event, file=sys.__stdout__, flush=True)
+sys.addaudithook(lambda event, _: event in {STARTS} and tell(event))
 main(sys.argv[1:])
 """
 
@@ -60,12 +103,17 @@ def call(*arguments: object) -> click.testing.Result:
 
 
 def test_the_command_line_only_says_where_a_scenario_runs() -> None:
-    """Commands and flags are pinned: what is learned stands in the scenario, so a new flag needs a reason here."""
-    found = {name: {parameter.opts[0] for parameter in command.params} for name, command in main.commands.items()}
+    """Commands and flags are pinned: what is learned stands in the scenario, so a new flag needs
+    a reason here.
+    """
+    found = {
+        name: {parameter.opts[0] for parameter in command.params}
+        for name, command in main.commands.items()
+    }
     assert found == FLAGS
     assert {parameter.opts[0] for parameter in main.params} == {"--version"}
     assert {name for name, command in main.commands.items() if command.hidden} == {
-        "controller", "hospital", "conduct", "results",
+        "controller", "hospital", "conduct", "results", "place",
     }  # fmt: skip
 
 
@@ -131,15 +179,24 @@ def test_a_bad_scenario_starts_nothing_and_makes_no_folder(command: str, tmp_pat
 
 
 def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
-    """Python's own audit sees processes started and addresses bound for a good scenario, and none for a bad one."""
+    """Python's own audit sees processes started and addresses bound for a good scenario, and
+    none for a bad one.
+    """
     text = (SCENARIOS / "placebo-ok.yaml").read_text()
     for number, (old, new) in enumerate(
-        (("", ""), ("rounds: 2", "rounds: 0"), ("name: south", "name: north"), ("  rounds", "\trounds"))
+        (
+            ("", ""),
+            ("rounds: 2", "rounds: 0"),
+            ("name: south", "name: north"),
+            ("  rounds", "\trounds"),
+        )
     ):
         path = tmp_path / "scenario.yaml"
         path.write_text(text.replace(old, new) if old else text)
         command = [sys.executable, "-c", WATCHED, "launch", path, "--out", tmp_path / str(number)]
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*map(str, command)], capture_output=True, text=True, timeout=60, check=False
+        )
         assert ("STARTED" in done.stdout) == (done.returncode == 0) == (not old), done.stderr
         assert (tmp_path / str(number)).exists() == (not old)
 
@@ -156,8 +213,12 @@ def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
         (b"#" * (2 << 20), 10),
     ],
 )
-def test_the_program_itself_ends_with_the_code(text: str | bytes, code: int, tmp_path: Path, cli: Callable) -> None:
-    """As a process of its own it ends with the error's number, says where on standard error, and shows no traceback."""
+def test_the_program_itself_ends_with_the_code(
+    text: str | bytes, code: int, tmp_path: Path, cli: Callable
+) -> None:
+    """As a process of its own it ends with the error's number, says where on standard error, and
+    shows no traceback.
+    """
     path = tmp_path / "bad.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     done = cli("launch", path, "--out", tmp_path / "out")
@@ -170,22 +231,36 @@ def test_the_program_itself_ends_with_the_code(text: str | bytes, code: int, tmp
 
 
 def test_a_run_folder_may_be_new_or_empty_and_is_made_with_its_parents(tmp_path: Path) -> None:
-    """An empty folder is used, and a deep new one is made; both hold the scenario and the environment afterwards."""
+    """An empty folder is used, and a deep new one is made; both hold the scenario and the
+    environment afterwards.
+    """
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "empty", tmp_path / "a" / "b" / "c"):
-        assert call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", place).exit_code == 0
-        assert (place / "scenario.yaml").read_bytes() == (SCENARIOS / "placebo-ok.yaml").read_bytes()
+        assert (
+            call(
+                "launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", place
+            ).exit_code
+            == 0
+        )
+        assert (place / "scenario.yaml").read_bytes() == (
+            SCENARIOS / "placebo-ok.yaml"
+        ).read_bytes()
         assert json.loads((place / "environment.json").read_text())["runtime"] == "memory"
 
 
 def test_a_folder_with_only_a_hidden_file_is_not_empty(tmp_path: Path) -> None:
     """What a person does not see is not overwritten either."""
     (tmp_path / ".keep").write_text("")
-    assert call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path).exit_code == 32
+    assert (
+        call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path).exit_code
+        == 32
+    )
 
 
 def test_places_that_cannot_hold_a_run(tmp_path: Path) -> None:
-    """A folder with something in it, a file in the way and a place nobody can write to have their exit codes."""
+    """A folder with something in it, a file in the way and a place nobody can write to have
+    their exit codes.
+    """
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("keep")
     (tmp_path / "file").write_text("")
@@ -204,7 +279,9 @@ def test_places_that_cannot_hold_a_run(tmp_path: Path) -> None:
 
 def test_launch_and_report_agree(tmp_path: Path) -> None:
     """`report` computes from the records what `launch` printed, as text and as JSON."""
-    launched = call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
+    launched = call(
+        "launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run"
+    )
     assert launched.exit_code == 0, launched.output
     again = call("report", tmp_path / "run")
     *told, verified, last = launched.output.splitlines()
@@ -215,7 +292,9 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
 
 
 def test_report_of_something_else_is_an_error(tmp_path: Path) -> None:
-    """A folder that is no run, and damaged records, have exit code 34; the damaged line is named."""
+    """A folder that is no run, and damaged records, have exit code 34; the damaged line is
+    named.
+    """
     for place in (tmp_path, tmp_path / "nowhere", SCENARIOS / "placebo-ok.yaml"):
         nothing = call("report", place)
         assert nothing.exit_code == 34
@@ -237,11 +316,19 @@ def test_shell_completion_works(cli: Callable) -> None:
     """The shells' completion scripts come from the program itself."""
     done = cli(env={**os.environ, "_FEDSKD_SIM_COMPLETE": "bash_source"})
     assert "_FEDSKD_SIM_COMPLETE=bash_complete" in done.stdout
-    typed = {"COMP_WORDS": "fedskd-sim launch --", "COMP_CWORD": "2", "_FEDSKD_SIM_COMPLETE": "bash_complete"}
-    offered = {line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()}
+    typed = {
+        "COMP_WORDS": "fedskd-sim launch --",
+        "COMP_CWORD": "2",
+        "_FEDSKD_SIM_COMPLETE": "bash_complete",
+    }
+    offered = {
+        line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()
+    }
     assert {"--on", "--out", "--data", "--help"} <= offered
     typed |= {"COMP_WORDS": "fedskd-sim ", "COMP_CWORD": "1"}
-    offered = {line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()}
+    offered = {
+        line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()
+    }
     assert offered == {"validate", *COMMANDS}
 
 
@@ -250,4 +337,7 @@ def test_validating_does_not_import_what_it_does_not_need() -> None:
     command = ["validate", str(SCENARIOS / "placebo-ok.yaml")]
     code = f"import sys; from fedskd_sim.cli import main; main({command}, standalone_mode=False);"
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'zmq')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )

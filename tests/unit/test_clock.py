@@ -18,6 +18,8 @@ def test_unix_time_does_not_jump_with_the_systems_clock(monkeypatch: pytest.Monk
 
 
 def test_no_seconds_are_left_after_a_deadline() -> None:
-    """A deadline that has passed leaves 0 seconds, never fewer; one to come leaves at most the distance to it."""
+    """A deadline that has passed leaves 0 seconds, never fewer; one to come leaves at most the
+    distance to it.
+    """
     assert clock.left(clock.now() - 1) == 0.0
     assert 0.0 < clock.left(clock.now() + 3600) <= 3600

@@ -9,7 +9,9 @@ from fedskd_sim.runtimes.kubernetes.cluster import Cluster
 
 
 def test_the_api_server_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that the image or the pod has for the world outside is not asked for an address of the cluster's own."""
+    """A proxy that the image or the pod has for the world outside is not asked for an address of
+    the cluster's own.
+    """
 
     def inside() -> None:
         settings = client.Configuration()

@@ -18,7 +18,13 @@ from click.testing import CliRunner
 from fedskd_sim.cli import main
 from fedskd_sim.compare.plan import PlannedRun, choices, methods, tasks
 from fedskd_sim.compare.work import Workshop
-from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue, OutputNotEmpty, OutputNotWritable, UnknownKey
+from fedskd_sim.errors import (
+    ArchitecturesDiffer,
+    InvalidValue,
+    OutputNotEmpty,
+    OutputNotWritable,
+    UnknownKey,
+)
 from fedskd_sim.exits import INTERRUPTED
 from fedskd_sim.scenario import BUILT_IN, Scenario, load, passes
 
@@ -45,19 +51,28 @@ def scenario() -> Scenario:
 
 
 def test_every_built_in_method_gets_the_same_work() -> None:
-    """Quickstart's 36 passes per hospital are met by every algorithm to within 5 %, warm-up included."""
+    """Quickstart's 36 passes per hospital are met by every algorithm to within 5 %, warm-up
+    included.
+    """
     assert passes(scenario()) == 4 + 2 * 2 * 4 * 2
-    rounds = {method.label: method.scenario.algorithm.rounds for method in methods(scenario(), list(BUILT_IN))}
+    rounds = {
+        method.label: method.scenario.algorithm.rounds
+        for method in methods(scenario(), list(BUILT_IN))
+    }
     assert rounds == {
-        "fedskd": 2, "traveller-first": 4, "circulation": 2, "mutual": 2, "cyclic": 4, "local": 16, "pooled": 4, "fedavg": 18,
-        "fedprox": 18, "fml": 8, "fedproto": 16,
+        "fedskd": 2, "traveller-first": 4, "circulation": 2, "mutual": 2, "cyclic": 4, "local": 16,
+        "pooled": 4, "fedavg": 18, "fedprox": 18, "fml": 8, "fedproto": 16,
     }  # fmt: skip
     for method in methods(scenario(), list(BUILT_IN)):
         assert method.planned.passes == pytest.approx(method.budget, rel=0.05)
 
 
-def test_a_variant_keeps_what_it_does_not_name_and_may_have_a_share_of_the_budget(scenario_file: Callable) -> None:
-    """Training and prediction of a variant are the scenario's unless it has its own; per_model is a Kth of the budget, single K."""
+def test_a_variant_keeps_what_it_does_not_name_and_may_have_a_share_of_the_budget(
+    scenario_file: Callable,
+) -> None:
+    """Training and prediction of a variant are the scenario's unless it has its own; per_model
+    is a Kth of the budget, single K.
+    """
     own = load(scenario_file(TINY)).scenario
     assert choices(own)[:4] == ["averaged", "alone", "broken", "fedskd"]
     averaged, alone, broken = methods(own, ["averaged", "alone", "broken"])
@@ -69,19 +84,33 @@ def test_a_variant_keeps_what_it_does_not_name_and_may_have_a_share_of_the_budge
 
 
 def test_a_name_means_the_scenarios_own_settings_only_where_it_has_that_algorithm() -> None:
-    """Beside a traveller-first scenario `fedskd` is the plain preset; the label of the scenario's own preset has its settings."""
+    """Beside a traveller-first scenario `fedskd` is the plain preset; the label of the
+    scenario's own preset has its settings.
+    """
     own = load(ROOT / "scenarios" / "fedasd-abide.yaml").scenario
     plain, ours, other = methods(own, ["fedskd", "traveller-first", "circulation"])
     assert plain.scenario.algorithm.preset == "plain"
     assert ours.scenario.algorithm == own.algorithm
-    assert (plain.scenario.algorithm.rounds, ours.scenario.algorithm.rounds, other.scenario.algorithm.rounds) == (4, 8, 4)
+    assert (
+        plain.scenario.algorithm.rounds,
+        ours.scenario.algorithm.rounds,
+        other.scenario.algorithm.rounds,
+    ) == (4, 8, 4)
 
 
 def test_folds_move_on_with_the_seed_for_all_methods_alike() -> None:
     """Run i has the scenario's seed plus i, and test and validation fold i further on, modulo 5."""
     chosen = methods(load(SKIN).scenario, ["fedskd", "local"])
-    found = [(task.label, task.scenario.seed, task.scenario.hospitals[0].data) for task in tasks(chosen, 6)]
-    assert [(label, seed) for label, seed, _ in found[:4]] == [("fedskd", 1), ("local", 1), ("fedskd", 2), ("local", 2)]
+    found = [
+        (task.label, task.scenario.seed, task.scenario.hospitals[0].data)
+        for task in tasks(chosen, 6)
+    ]
+    assert [(label, seed) for label, seed, _ in found[:4]] == [
+        ("fedskd", 1),
+        ("local", 1),
+        ("fedskd", 2),
+        ("local", 2),
+    ]
     folds = [(data.test_fold, data.validation_fold) for label, _, data in found if label == "local"]
     assert folds == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 1)]
 
@@ -93,10 +122,16 @@ def test_the_text_of_a_run_is_a_scenario_file_that_says_the_same(scenario_file: 
             assert load(scenario_file(task.text)).scenario == task.scenario
 
 
-def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cli: Callable, tmp_path: Path) -> None:
-    """Two methods over two seeds give a table, a page and numbers; a second call runs only what is missing; failures are told."""
+def test_a_comparison_runs_once_and_says_what_failed(
+    scenario_file: Callable, cli: Callable, tmp_path: Path
+) -> None:
+    """Two methods over two seeds give a table, a page and numbers; a second call runs only what
+    is missing; failures are told.
+    """
     path, out = scenario_file(TINY), tmp_path / "out"
-    first = cli("compare", path, "--algorithms", "local,averaged", "--seeds", 2, "--out", out, timeout=300)
+    first = cli(
+        "compare", path, "--algorithms", "local,averaged", "--seeds", 2, "--out", out, timeout=300
+    )
     assert first.returncode == 0, first.stderr
     assert first.stdout.count(": done") == 4
     found = json.loads((out / "compare.json").read_text())
@@ -112,18 +147,41 @@ def test_a_comparison_runs_once_and_says_what_failed(scenario_file: Callable, cl
     known = json.loads(older.read_text())
     del known["instruments"]
     older.write_text(json.dumps(known))
-    second = cli("compare", path, "--algorithms", "local,averaged,broken", "--seeds", 2, "--out", out, timeout=300)
+    second = cli(
+        "compare",
+        path,
+        "--algorithms",
+        "local,averaged,broken",
+        "--seeds",
+        2,
+        "--out",
+        out,
+        timeout=300,
+    )
     assert second.returncode == 43, second.stderr
-    assert (second.stdout.count(": kept"), second.stdout.count(": done"), second.stdout.count(": failed with 43")) == (3, 1, 2)
+    assert (
+        second.stdout.count(": kept"),
+        second.stdout.count(": done"),
+        second.stdout.count(": failed with 43"),
+    ) == (3, 1, 2)
     assert "2 of 6 runs failed, the first with:" in second.stderr
     assert "rolled back 1 session" in second.stderr
     assert "nothing to compare" in second.stderr
-    again = cli("compare", scenario_file(TINY.replace("samples: 40", "samples: 50")), "--algorithms", "local", "--out", out)
+    again = cli(
+        "compare",
+        scenario_file(TINY.replace("samples: 40", "samples: 50")),
+        "--algorithms",
+        "local",
+        "--out",
+        out,
+    )
     assert again.returncode == OutputNotEmpty.exit_code
     assert "is a run of another scenario" in again.stderr
 
 
-def test_two_comparisons_do_not_share_a_folder(scenario_file: Callable, cli: Callable, tmp_path: Path) -> None:
+def test_two_comparisons_do_not_share_a_folder(
+    scenario_file: Callable, cli: Callable, tmp_path: Path
+) -> None:
     """While one is at work in a folder a second one is refused, and afterwards it is not."""
     path, out = scenario_file(TINY), tmp_path / "out"
     planned = list(tasks(methods(load(path).scenario, ["local"]), 2))
@@ -139,21 +197,43 @@ def test_two_comparisons_do_not_share_a_folder(scenario_file: Callable, cli: Cal
 def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
     sign: signal.Signals, scenario_file: Callable, tmp_path: Path
 ) -> None:
-    """Terminated, it stops its runs; killed, it cannot, and its folder stays closed to others until they have ended."""
+    """Terminated, it stops its runs; killed, it cannot, and its folder stays closed to others
+    until they have ended.
+    """
     path, out = scenario_file(TINY.replace("samples: 40", "samples: 2000")), tmp_path / "out"
-    command = [sys.executable, "-m", "fedskd_sim", "compare", str(path), "--algorithms", "local", "--seeds", "2", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "fedskd_sim",
+        "compare",
+        str(path),
+        "--algorithms",
+        "local",
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+    ]
     planned = list(tasks(methods(load(path).scenario, ["local"]), 2))
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         wait_until(lambda: list(out.glob("runs/local/*/records/*")))
         process.send_signal(sign)
         told = process.communicate(timeout=120)[1]
     if sign == signal.SIGTERM:
-        assert (process.returncode, told) == (INTERRUPTED, "interrupted: everything has been stopped\n")
+        assert (process.returncode, told) == (
+            INTERRUPTED,
+            "interrupted: everything has been stopped\n",
+        )
         assert not at_work(out)
     else:
         left = at_work(out)
         assert left
-        with pytest.raises(OutputNotWritable, match="a run of one"), Workshop(out, None, 1).prepared(planned):
+        with (
+            pytest.raises(OutputNotWritable, match="a run of one"),
+            Workshop(out, None, 1).prepared(planned),
+        ):
             pass
         for number in left:
             os.kill(number, signal.SIGTERM)
@@ -191,15 +271,27 @@ def wait_until(happened: Callable[[], object], seconds: float = 60) -> None:
         (["--algorithms", "fedsk"], InvalidValue.exit_code, "did you mean 'fedskd'?"),
         (["--algorithms", "local", "--seeds", 1], InvalidValue.exit_code, "one seed has no spread"),
         (["--algorithms", "local,local"], InvalidValue.exit_code, "'local' is given twice"),
-        (["--algorithms", "local", "--control", "mutual"], InvalidValue.exit_code, "the control 'mutual' is not among local"),
-        (["--algorithms", "fedavg"], ArchitecturesDiffer.exit_code, "hospitals.1.architecture: fedavg: 'b' has cnn-depthwise"),
+        (
+            ["--algorithms", "local", "--control", "mutual"],
+            InvalidValue.exit_code,
+            "the control 'mutual' is not among local",
+        ),
+        (
+            ["--algorithms", "fedavg"],
+            ArchitecturesDiffer.exit_code,
+            "hospitals.1.architecture: fedavg: 'b' has cnn-depthwise",
+        ),
         (["--algorithms", ","], 2, "--algorithms names nothing"),
     ],
 )
-def test_wrong_comparisons_are_refused(arguments: list, code: int, words: str, scenario_file: Callable) -> None:
+def test_wrong_comparisons_are_refused(
+    arguments: list, code: int, words: str, scenario_file: Callable
+) -> None:
     """Each mistake has its exit code and words that help; nothing is started."""
     path = scenario_file(TINY)
-    done = CliRunner().invoke(main, ["compare", str(path), *map(str, arguments), "--out", str(path.parent / "out")])
+    done = CliRunner().invoke(
+        main, ["compare", str(path), *map(str, arguments), "--out", str(path.parent / "out")]
+    )
     assert (done.exit_code, words in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
     assert not (path.parent / "out").exists()

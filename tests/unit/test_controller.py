@@ -15,7 +15,16 @@ import pytest
 from fedskd_sim.errors import HopTimeout, RegistrationTimeout
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, Start, ToController
+from fedskd_sim.messages import (
+    Done,
+    End,
+    Failed,
+    FromController,
+    Progress,
+    Register,
+    Start,
+    ToController,
+)
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.controller import (
     CONSEQUENCES,
@@ -45,7 +54,9 @@ def register(name: str, **changes: Any) -> Register:
     return replace(Register("run", 1, name, f"at-{name}", f"key-{name}", ""), **changes)
 
 
-def after(*words: ToController, state: RegistrarState | None = None) -> tuple[RegistrarState, list[Effect]]:
+def after(
+    *words: ToController, state: RegistrarState | None = None
+) -> tuple[RegistrarState, list[Effect]]:
     """Let the controller hear some words; gives what the last one led to."""
     state, effects = state or RegistrarState(), []
     for word in words:
@@ -57,7 +68,9 @@ FULL, _ = after(*map(register, NAMES))
 
 
 def test_the_last_registration_starts_the_run() -> None:
-    """Before the last hospital nobody hears anything; with it the address book leaves to all, after the opening."""
+    """Before the last hospital nobody hears anything; with it the address book leaves to all,
+    after the opening.
+    """
     state, effects = after(register("north"), register("east"))
     assert effects == [Noted(register("east"))]
     assert not REGISTRAR.complete(state)
@@ -67,7 +80,9 @@ def test_the_last_registration_starts_the_run() -> None:
 
 
 def test_a_hospital_that_registers_again_gets_the_address_book_again() -> None:
-    """It alone does, without an opening and without a line in the log; if it has moved, all do, for it has a new address."""
+    """It alone does, without an opening and without a line in the log; if it has moved, all do,
+    for it has a new address.
+    """
     _, effects = after(register("south"), state=FULL)
     assert effects == [Say("south", BOOK)]
     moved = register("south", address="elsewhere")
@@ -101,7 +116,9 @@ def test_a_hospital_that_registers_again_gets_the_address_book_again() -> None:
 )
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_no_hospital_of_the_run_would_say_is_refused(word: ToController, begun: bool) -> None:  # noqa: FBT001
-    """Another run, another epoch, a stranger, and a failure whose code is none: nothing changes, and the sender is named."""
+    """Another run, another epoch, a stranger, and a failure whose code is none: nothing changes,
+    and the sender is named.
+    """
     before = FULL if begun else after(register("north"), register("east"))[0]
     state, effects = after(word, state=before)
     assert state == before
@@ -119,18 +136,26 @@ def test_the_run_ends_when_all_are_done() -> None:
 
 @pytest.mark.parametrize("code", sorted({*final_codes()} - {*CONSEQUENCES}))
 def test_the_first_failure_ends_the_run_for_all(code: int) -> None:
-    """The end carries the first failure's code, whichever it is, and names its hospital; what comes later changes nothing."""
+    """The end carries the first failure's code, whichever it is, and names its hospital; what
+    comes later changes nothing.
+    """
     failed = Failed(1, "east", code, "too late")
     state, effects = after(failed, state=FULL)
     end = End(1, code, "'east' failed: too late")
     assert effects == [Noted(failed), Closed(end), *(Say(name, end) for name in NAMES)]
-    for word in (Failed(1, "south", 43, "other"), Done(1, "south"), Progress(1, "south", "north", 1, 1, 0.0)):
+    for word in (
+        Failed(1, "south", 43, "other"),
+        Done(1, "south"),
+        Progress(1, "south", "north", 1, 1, 0.0),
+    ):
         assert after(word, state=state) == (state, [])
 
 
 @pytest.mark.parametrize("code", CONSEQUENCES)
 def test_who_has_waited_in_vain_does_not_end_the_run_at_once(code: int) -> None:
-    """Others may say the same, who are nearer to the culprit, or what the cause was; the first of them stands if nobody does."""
+    """Others may say the same, who are nearer to the culprit, or what the cause was; the first
+    of them stands if nobody does.
+    """
     state, effects = after(Failed(1, "east", code, "late"), state=FULL)
     assert effects == [Noted(Failed(1, "east", code, "late"))]
     assert REGISTRAR.patience(state) < 2
@@ -149,10 +174,14 @@ def test_who_registers_after_the_end_hears_it() -> None:
 
 
 def test_a_controller_that_takes_over_knows_the_hospitals() -> None:
-    """One that was restarted after the start answers a late hospital and ends the run as the first one would."""
+    """One that was restarted after the start answers a late hospital and ends the run as the
+    first one would.
+    """
     state = REGISTRAR.resume(ADDRESSES, KEYS)
     assert REGISTRAR.complete(state)
-    assert [effect for effect in after(register("east"), state=state)[1] if isinstance(effect, Say)] == [Say("east", BOOK)]
+    assert [
+        effect for effect in after(register("east"), state=state)[1] if isinstance(effect, Say)
+    ] == [Say("east", BOOK)]
     assert after(*(Done(1, name) for name in NAMES), state=state)[0].ended == ENOUGH
 
 
@@ -184,17 +213,27 @@ class Room:
 def test_a_run_is_led_from_the_first_word_to_the_end() -> None:
     """`serve` opens once, logs every word that counts, and gives the end that all were told."""
     progress = Progress(1, "east", "north", 1, 1, 0.5)
-    room = Room(*map(register, NAMES), progress, register("east"), *(Done(1, name) for name in NAMES))
+    room = Room(
+        *map(register, NAMES), progress, register("east"), *(Done(1, name) for name in NAMES)
+    )
     assert room.controller.serve() == ENOUGH
     assert room.opened == 1
     assert room.said[-3:] == [(name, ENOUGH) for name in NAMES]
     log = room.log()
     assert [line["event"] for line in log] == ["registered"] * 3 + ["start", "progress", "end"]
-    assert [log[4][key] for key in ("hospital", "model", "round", "hop", "accuracy")] == ["east", "north", 1, 1, 0.5]
+    assert [log[4][key] for key in ("hospital", "model", "round", "hop", "accuracy")] == [
+        "east",
+        "north",
+        1,
+        1,
+        0.5,
+    ]
 
 
 def test_silence_before_and_after_the_start_has_its_own_errors() -> None:
-    """Missing hospitals are a RegistrationTimeout, hospitals that fall silent later a HopTimeout; both end the run."""
+    """Missing hospitals are a RegistrationTimeout, hospitals that fall silent later a
+    HopTimeout; both end the run.
+    """
     early = Room(register("north"))
     with pytest.raises(RegistrationTimeout, match="east, south did not register"):
         early.controller.serve()
@@ -207,23 +246,43 @@ def test_silence_before_and_after_the_start_has_its_own_errors() -> None:
 
 
 def test_a_failed_run_ends_well_for_the_controller() -> None:
-    """A hospital's failure is the run's end, which `serve` gives: who launched the run decides what to make of it."""
-    assert Room(*map(register, NAMES), Failed(1, "east", 43, "nan")).controller.serve() == End(1, 43, "'east' failed: nan")
+    """A hospital's failure is the run's end, which `serve` gives: who launched the run decides
+    what to make of it.
+    """
+    assert Room(*map(register, NAMES), Failed(1, "east", 43, "nan")).controller.serve() == End(
+        1, 43, "'east' failed: nan"
+    )
 
 
 def test_every_step_is_in_the_log_once() -> None:
-    """A step that is said again, or after a later one, is no line; every kind of record that a run has is one."""
-    stops = [("north", 0, 0), ("south", 1, 1), ("east", 1, 2), ("north", 1, 3), ("north", 3, 0), ("south", 3, 1), ("north", 3, 3)]
+    """A step that is said again, or after a later one, is no line; every kind of record that a
+    run has is one.
+    """
+    stops = [
+        ("north", 0, 0),
+        ("south", 1, 1),
+        ("east", 1, 2),
+        ("north", 1, 3),
+        ("north", 3, 0),
+        ("south", 3, 1),
+        ("north", 3, 3),
+    ]
     said = [Progress(1, "north", *stop, 0.5) for stop in stops]
     room = Room(*map(register, NAMES), *said, *said[::-1], *said * 100)
     with pytest.raises(HopTimeout):
         room.controller.serve()
-    logged = [(line["model"], line["round"], line["hop"]) for line in room.log() if line["event"] == "progress"]
+    logged = [
+        (line["model"], line["round"], line["hop"])
+        for line in room.log()
+        if line["event"] == "progress"
+    ]
     assert logged == stops
 
 
 def test_a_flood_is_counted_and_fills_no_log() -> None:
-    """Of what no member would say, and of registrations that change every time, ever fewer lines are written, with their number."""
+    """Of what no member would say, and of registrations that change every time, ever fewer lines
+    are written, with their number.
+    """
     flood = [Unwelcome("south", "rubbish")] * 5000
     moves = [register("east", address=f"at-{number}") for number in range(5000)]
     room = Room(*map(register, NAMES), *flood, *moves, *(Done(1, name) for name in NAMES))
@@ -236,7 +295,11 @@ def test_a_flood_is_counted_and_fills_no_log() -> None:
 
 def test_rubbish_is_no_sign_of_life() -> None:
     """What no member would say does not lengthen the patience with those who should."""
-    room = Room(*map(register, NAMES), *[Unwelcome("south", "rubbish")] * 3, Progress(2, "south", "north", 1, 2, 0.5))
+    room = Room(
+        *map(register, NAMES),
+        *[Unwelcome("south", "rubbish")] * 3,
+        Progress(2, "south", "north", 1, 2, 0.5),
+    )
     with pytest.raises(HopTimeout):
         room.controller.serve()
     after_start = room.patience[3:]

@@ -10,7 +10,12 @@ from kubernetes.client import V1Job, V1Pod, V1PodCondition
 
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import controller_watch as controller_watches
-from fedskd_sim.runtimes.kubernetes.controller_watch import MOST_DEATHS, PATIENCE_S, STARTING_S, ControllerWatch
+from fedskd_sim.runtimes.kubernetes.controller_watch import (
+    MOST_DEATHS,
+    PATIENCE_S,
+    STARTING_S,
+    ControllerWatch,
+)
 from fedskd_sim.runtimes.kubernetes.pods import exit_code
 
 CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}
@@ -19,24 +24,53 @@ LIMITS = 'pods "c" is forbidden: maximum memory usage per Container is 100Mi, bu
 
 
 def job(**status: Any) -> V1Job:
-    body = {"metadata": {"name": "c", "labels": {}, "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status}
-    template = {"metadata": {}, "spec": {"containers": [{"name": "controller"}], "restartPolicy": "Never"}}
+    body = {
+        "metadata": {"name": "c", "labels": {}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": status,
+    }
+    template = {
+        "metadata": {},
+        "spec": {"containers": [{"name": "controller"}], "restartPolicy": "Never"},
+    }
     return V1Job.model_validate({**body, "spec": {"template": template}})
 
 
-def pod(number: int, phase: str, labels: dict[str, str] = CONTROLLER, **states: dict[str, Any]) -> V1Pod:
+def pod(
+    number: int, phase: str, labels: dict[str, str] = CONTROLLER, **states: dict[str, Any]
+) -> V1Pod:
     """Make a pod with the states of its containers by name."""
-    metadata = {"name": f"p{number}", "uid": str(number), "labels": labels, "creationTimestamp": f"2026-01-01T00:00:0{number}Z"}
+    metadata = {
+        "name": f"p{number}",
+        "uid": str(number),
+        "labels": labels,
+        "creationTimestamp": f"2026-01-01T00:00:0{number}Z",
+    }
     containers = [
-        {"name": name, "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+        {
+            "name": name,
+            "image": "i",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
         for name, state in states.items()
     ]
     spec = {"containers": [{"name": "controller"}]}
-    return V1Pod.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": phase, "containerStatuses": containers}})
+    return V1Pod.model_validate(
+        {
+            "metadata": metadata,
+            "spec": spec,
+            "status": {"phase": phase, "containerStatuses": containers},
+        }
+    )
 
 
 def ended(number: int, code: int, **others: int) -> V1Pod:
-    states = {name: {"terminated": {"exitCode": one}} for name, one in {"controller": code, **others}.items()}
+    states = {
+        name: {"terminated": {"exitCode": one}}
+        for name, one in {"controller": code, **others}.items()
+    }
     return pod(number, "Failed", **states)
 
 
@@ -58,7 +92,9 @@ class Reach:
 
 
 @pytest.fixture
-def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[ControllerWatch, float, list[V1Pod]], list[str]]:
+def after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[ControllerWatch, float, list[V1Pod]], list[str]]:
     """Let a controller watch look some seconds later; gives what it says."""
 
     class Clock:
@@ -83,12 +119,19 @@ def seer(words: str = "") -> ControllerWatch:
     return ControllerWatch(Reach(words), "two")  # type: ignore[arg-type]
 
 
-WAITS = pod(1, "Pending", controller={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+WAITS = pod(
+    1, "Pending", controller={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+)
 
 
 def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -> None:
-    """A quota, a registry: the user reads the cluster's words at once, and not again every second."""
-    for controller_watch, pods, words in ((seer(QUOTA), [], "limits.cpu"), (seer(), [WAITS], "no such image")):
+    """A quota, a registry: the user reads the cluster's words at once, and not again every
+    second.
+    """
+    for controller_watch, pods, words in (
+        (seer(QUOTA), [], "limits.cpu"),
+        (seer(), [WAITS], "no such image"),
+    ):
         (told,) = after(controller_watch, 1, pods)
         assert words in told
         controller_watch.reach.words = controller_watch.reach.words.replace('"c"', '"c-next-try"')
@@ -98,9 +141,14 @@ def test_what_may_heal_is_told_once_and_ends_a_run_after_long(after: Callable) -
 
 
 def test_what_cannot_heal_ends_a_run_at_once(after: Callable) -> None:
-    """A limit of the namespace that the controller is over is over it every time; so is a controller that dies again and again."""
+    """A limit of the namespace that the controller is over is over it every time; so is a
+    controller that dies again and again.
+    """
     deaths = [ended(number, 1) for number in range(MOST_DEATHS)]
-    for controller_watch, pods, words in ((seer(LIMITS), [], "maximum memory"), (seer(), deaths, "exit code 1")):
+    for controller_watch, pods, words in (
+        (seer(LIMITS), [], "maximum memory"),
+        (seer(), deaths, "exit code 1"),
+    ):
         with pytest.raises(PodCannotStart, match=words):
             after(controller_watch, 1, pods)
 
@@ -123,23 +171,46 @@ def test_a_controller_at_work_is_left_alone(after: Callable) -> None:
 
 
 def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:
-    """Neither a container beside it nor the pod of `helm test`, which belongs to no run, says how a run has ended."""
-    test = pod(5, "Failed", {"app.kubernetes.io/component": "controller"}, test={"terminated": {"exitCode": 38}})
+    """Neither a container beside it nor the pod of `helm test`, which belongs to no run, says
+    how a run has ended.
+    """
+    test = pod(
+        5,
+        "Failed",
+        {"app.kubernetes.io/component": "controller"},
+        test={"terminated": {"exitCode": 38}},
+    )
     failed = job(conditions=[{"type": "Failed", "status": "True"}])
     assert exit_code([ended(1, 41, proxy=0), test], [failed]) == 41
 
 
-def workload(name: str, minute: int, priority: int = 0, queue: str = "research", **status: str) -> dict[str, Any]:
-    conditions = [{"type": kind, "status": told, "message": "1 more needed"} for kind, told in status.items()]
+def workload(
+    name: str, minute: int, priority: int = 0, queue: str = "research", **status: str
+) -> dict[str, Any]:
+    conditions = [
+        {"type": kind, "status": told, "message": "1 more needed"} for kind, told in status.items()
+    ]
     metadata = {"name": name, "creationTimestamp": f"2026-01-01T00:{minute:02}:00Z"}
-    return {"metadata": metadata, "spec": {"queueName": queue, "priority": priority}, "status": {"conditions": conditions}}
+    return {
+        "metadata": metadata,
+        "spec": {"queueName": queue, "priority": priority},
+        "status": {"conditions": conditions},
+    }
 
 
 def test_a_ring_in_a_queue_is_told_of_with_its_place(after: Callable) -> None:
-    """The place counts those that wait in the same queue, by priority and age; it is told when it changes, with the reason."""
-    labels = {"fedskd.io/hospital": "north", "kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/pod-group-name": "ring"}
+    """The place counts those that wait in the same queue, by priority and age; it is told when
+    it changes, with the reason.
+    """
+    labels = {
+        "fedskd.io/hospital": "north",
+        "kueue.x-k8s.io/queue-name": "research",
+        "kueue.x-k8s.io/pod-group-name": "ring",
+    }
     gated = pod(2, "Pending", labels)
-    gated.status.conditions = [V1PodCondition(type="PodScheduled", status="False", reason="SchedulingGated")]
+    gated.status.conditions = [
+        V1PodCondition(type="PodScheduled", status="False", reason="SchedulingGated")
+    ]
     controller_watch = seer()
     controller_watch.reach.stand = [
         workload("ring", 5, QuotaReserved="False"),
@@ -150,7 +221,9 @@ def test_a_ring_in_a_queue_is_told_of_with_its_place(after: Callable) -> None:
         workload("elsewhere", 0, queue="other"),
     ]
     at_work = pod(1, "Running", controller={"running": {}})
-    assert after(controller_watch, 1, [at_work, gated]) == ["the ring is number 3 of 4 in queue 'research': 1 more needed"]
+    assert after(controller_watch, 1, [at_work, gated]) == [
+        "the ring is number 3 of 4 in queue 'research': 1 more needed"
+    ]
     assert after(controller_watch, 1, [at_work, gated]) == []
     controller_watch.reach.stand = []  # it may not be read
     assert after(controller_watch, 1, [at_work, gated]) == ["the ring waits in queue 'research'"]

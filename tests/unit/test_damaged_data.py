@@ -1,4 +1,6 @@
-"""Damaged data files: each reader reads them or names them, takes little memory, and raises nothing else."""
+"""Damaged data files: each reader reads them or names them, takes little memory, and raises
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +35,41 @@ ARCHIVES: dict[str, dict[str, Any]] = {
     "medmnist": {
         f"{split}_{what}": value
         for split in ("train", "val", "test")
-        for what, value in (("images", np.zeros((ROWS, 4, 4), np.uint8)), ("labels", LABELS[:, None]))
+        for what, value in (
+            ("images", np.zeros((ROWS, 4, 4), np.uint8)),
+            ("labels", LABELS[:, None]),
+        )
     },
     "abide": {
-        "fc_q8": np.random.default_rng(0).integers(-90, 90, (ROWS, 15)).astype(np.int8), "label": LABELS,
-        "label_names": np.array(["no", "yes"]), "site": HALF, "site_names": SITES, "institution": HALF, "institution_names": SITES,
-        "fold": FOLDS, "sub_id": np.arange(ROWS),
+        "fc_q8": np.random.default_rng(0).integers(-90, 90, (ROWS, 15)).astype(np.int8),
+        "label": LABELS,
+        "label_names": np.array(["no", "yes"]),
+        "site": HALF,
+        "site_names": SITES,
+        "institution": HALF,
+        "institution_names": SITES,
+        "fold": FOLDS,
+        "sub_id": np.arange(ROWS),
     },
     "ham10000": {
-        "image": np.zeros((ROWS, 4, 4, 3), np.uint8), "label": LABELS, "label_names": np.array(["no", "yes"]), "site": HALF,
-        "site_names": SITES, "fold": FOLDS, "split_group": np.arange(ROWS),
+        "image": np.zeros((ROWS, 4, 4, 3), np.uint8),
+        "label": LABELS,
+        "label_names": np.array(["no", "yes"]),
+        "site": HALF,
+        "site_names": SITES,
+        "fold": FOLDS,
+        "split_group": np.arange(ROWS),
     },
-}  # fmt: skip
+}
 READERS: dict[str, tuple[Any, Any]] = {
-    "medmnist": (medmnist, MedMnist(name="medmnist", file="x.npz", partition={"parts": 2, "part": 0, "alpha": 100, "least": 2})),
+    "medmnist": (
+        medmnist,
+        MedMnist(
+            name="medmnist",
+            file="x.npz",
+            partition={"parts": 2, "part": 0, "alpha": 100, "least": 2},
+        ),
+    ),
     "abide": (abide, Abide(name="abide", file="x.npz", site="x")),
     "ham10000": (ham10000, Ham10000(name="ham10000", file="x.npz", site="x")),
     "nifti": (nifti, Nifti(name="nifti", file="scans.csv", site="x", atlas="atlas.nii.gz")),
@@ -102,7 +125,9 @@ def bent(data: bytes, draw: random.Random) -> bytes:
             case 0:
                 changed[at] ^= 1 << draw.randrange(8)
             case 1:
-                changed[at : at + 4] = draw.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", draw.randbytes(4)))
+                changed[at : at + 4] = draw.choice(
+                    (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", draw.randbytes(4))
+                )
             case 2:
                 changed[at:at] = draw.randbytes(draw.choice((1, 30)))
             case _:
@@ -119,10 +144,21 @@ def mutated(kind: str) -> Iterator[bytes]:
         for place, header in enumerate(HEADERS):
             if (place + number) % 3 == 0:
                 yield archive({**parts, name: npy(header, b"\1\0" if place % 2 else b"\2\0")})
-        for other in (b"", b"no array", data[:100], data[:-1], data + b"x", npy(HEADERS[0], b"\7\0"), npy(HEADERS[0], b"\3\0")):
+        for other in (
+            b"",
+            b"no array",
+            data[:100],
+            data[:-1],
+            data + b"x",
+            npy(HEADERS[0], b"\7\0"),
+            npy(HEADERS[0], b"\3\0"),
+        ):
             yield archive({**parts, name: other})
         yield archive({one: part for one, part in parts.items() if one != name})
-    yield from (archive(parts, method) for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED))
+    yield from (
+        archive(parts, method)
+        for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED)
+    )
     yield from (
         b"",
         b"PK",
@@ -137,7 +173,9 @@ def mutated(kind: str) -> Iterator[bytes]:
 
 
 def judged(kind: str, folder: Path) -> bool:
-    """Tell whether a reader takes a folder in; whatever it raises besides the errors of data, and much memory, is passed on."""
+    """Tell whether a reader takes a folder in; whatever it raises besides the errors of data,
+    and much memory, is passed on.
+    """
     reader, dataset = READERS[kind]
     tracemalloc.start()
     try:
@@ -154,7 +192,9 @@ def judged(kind: str, folder: Path) -> bool:
 
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_no_archive_is_a_stray_exception(kind: str, tmp_path: Path) -> None:
-    """Headers of a TiB, kinds that are no numbers, other magic, methods of compression: read, or refused by name."""
+    """Headers of a TiB, kinds that are no numbers, other magic, methods of compression: read, or
+    refused by name.
+    """
     (tmp_path / "x.npz").write_bytes(archive(members(ARCHIVES[kind])))
     assert judged(kind, tmp_path)
     outcomes = set()
@@ -174,9 +214,16 @@ def test_no_volume_or_table_is_a_stray_exception(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     names = [f"{site}{number}.nii.gz" for site in "xy" for number in range(10)]
     for name in names:
-        nib.Nifti1Image(draw.normal(5, 1, (5, 5, 5)).astype(np.float32), np.eye(4)).to_filename(tmp_path / name)
-    nib.Nifti1Image((np.arange(125).reshape(5, 5, 5) % 3).astype(np.uint8), np.eye(4)).to_filename(tmp_path / "atlas.nii.gz")
-    lines = ["file,label,site,subject", *(f"{name},{number % 2},{name[0]},{name}" for number, name in enumerate(names))]
+        nib.Nifti1Image(draw.normal(5, 1, (5, 5, 5)).astype(np.float32), np.eye(4)).to_filename(
+            tmp_path / name
+        )
+    nib.Nifti1Image((np.arange(125).reshape(5, 5, 5) % 3).astype(np.uint8), np.eye(4)).to_filename(
+        tmp_path / "atlas.nii.gz"
+    )
+    lines = [
+        "file,label,site,subject",
+        *(f"{name},{number % 2},{name[0]},{name}" for number, name in enumerate(names)),
+    ]
     (tmp_path / "scans.csv").write_text("\n".join(lines), encoding="utf-8")
     assert judged("nifti", tmp_path)
     for file in ("x0.nii.gz", "atlas.nii.gz", "scans.csv"):
@@ -184,7 +231,9 @@ def test_no_volume_or_table_is_a_stray_exception(tmp_path: Path) -> None:
         inner = gzip.decompress(whole) if file.endswith("gz") else whole
         for number in range(VOLUMES):
             changed = bent(inner, random.Random(f"{file}/{number}"))
-            (tmp_path / file).write_bytes(gzip.compress(changed, 1) if file.endswith("gz") and number % 4 else changed)
+            (tmp_path / file).write_bytes(
+                gzip.compress(changed, 1) if file.endswith("gz") and number % 4 else changed
+            )
             try:
                 judged("nifti", tmp_path)
             except BaseException as error:
@@ -196,7 +245,9 @@ def test_no_volume_or_table_is_a_stray_exception(tmp_path: Path) -> None:
 def test_a_table_of_long_or_strange_names_is_named(tmp_path: Path) -> None:
     """A name that no file system takes is an error of the table."""
     for name in ("x" * 5000, "a\0b.nii"):
-        (tmp_path / "scans.csv").write_text(f"file,label,site,subject\n{name},0,x,s\n", encoding="utf-8")
+        (tmp_path / "scans.csv").write_text(
+            f"file,label,site,subject\n{name},0,x,s\n", encoding="utf-8"
+        )
         with pytest.raises(DataCorrupt, match="row 1 has a file that is no word"):
             nifti.facts(READERS["nifti"][1], tmp_path, 1, "a")
 
@@ -209,14 +260,21 @@ def test_a_stray_label_is_refused(stray: int, dtype: type, tmp_path: Path) -> No
         return
     labels = LABELS.astype(dtype)
     labels[3] = stray
-    (tmp_path / "x.npz").write_bytes(archive(members({**ARCHIVES["medmnist"], "val_labels": labels})))
+    (tmp_path / "x.npz").write_bytes(
+        archive(members({**ARCHIVES["medmnist"], "val_labels": labels}))
+    )
     with pytest.raises(DataCorrupt, match=f"val_labels has the label {stray};"):
         medmnist.facts(READERS["medmnist"][1], tmp_path, 1, "a")
 
 
 def test_a_class_that_nobody_has_is_refused_unless_named(tmp_path: Path) -> None:
-    """Labels from 1 would make a class 0 without images: said, and allowed where all classes have names."""
-    found = {name: value + 1 if name.endswith("labels") else value for name, value in ARCHIVES["medmnist"].items()}
+    """Labels from 1 would make a class 0 without images: said, and allowed where all classes
+    have names.
+    """
+    found = {
+        name: value + 1 if name.endswith("labels") else value
+        for name, value in ARCHIVES["medmnist"].items()
+    }
     (tmp_path / "x.npz").write_bytes(archive(members(found)))
     dataset = READERS["medmnist"][1]
     with pytest.raises(InvalidValue, match="has labels from 1 to 2, and no image of class 0"):
@@ -234,22 +292,36 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "data" / "images").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "again").symlink_to(tmp_path / "data")
     found = imagefiles.by_name(tmp_path / "data")
-    assert {name: [str(path.relative_to(tmp_path)) for path in paths] for name, paths in found.items()} == {
+    assert {
+        name: [str(path.relative_to(tmp_path)) for path in paths] for name, paths in found.items()
+    } == {
         "a": ["data/images/a.jpg"],
         "b": ["data/images/b.JPG"],
     }
 
 
 def test_subjects_without_a_file_are_skipped_where_asked(tmp_path: Path) -> None:
-    """Files of those that passed a quality control, behind a link: refused with the word to write, or left out and counted."""
-    rows = ["SITE_ID,SUB_ID,FILE_ID,DX_GROUP", *(f"NYU,{number},NYU_{number},{1 + number % 2}" for number in range(40))]
+    """Files of those that passed a quality control, behind a link: refused with the word to
+    write, or left out and counted.
+    """
+    rows = [
+        "SITE_ID,SUB_ID,FILE_ID,DX_GROUP",
+        *(f"NYU,{number},NYU_{number},{1 + number % 2}" for number in range(40)),
+    ]
     (tmp_path / "data").mkdir()
     (tmp_path / "store").mkdir()
-    (tmp_path / "data" / "Phenotypic_V1_0b_preprocessed1.csv").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "data" / "Phenotypic_V1_0b_preprocessed1.csv").write_text(
+        "\n".join(rows), encoding="utf-8"
+    )
     draw = np.random.default_rng(0)
     for number in range(30):
-        lines = ["#a b c", *(" ".join(f"{value:.3f}" for value in row) for row in draw.normal(size=(9, 3)))]
-        (tmp_path / "store" / f"NYU_{number}_rois_cc200.1D").write_text("\n".join(lines), encoding="utf-8")
+        lines = [
+            "#a b c",
+            *(" ".join(f"{value:.3f}" for value in row) for row in draw.normal(size=(9, 3))),
+        ]
+        (tmp_path / "store" / f"NYU_{number}_rois_cc200.1D").write_text(
+            "\n".join(lines), encoding="utf-8"
+        )
     (tmp_path / "data" / "rois").symlink_to(tmp_path / "store")
     strict = AbideRois(name="abide-rois", site="NYU")
     with pytest.raises(DataCorrupt, match="10 of 40 subjects have no file") as caught:
@@ -269,7 +341,9 @@ def test_semicolons_are_named(tmp_path: Path) -> None:
     assert "commas" in caught.value.fix
 
 
-BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+)
 GOOD = """
 name: t
 description: "{}"
@@ -293,7 +367,9 @@ algorithm: {{name: fedskd, rounds: 1}}
 def test_yaml_that_would_expand_or_holds_no_text_is_refused(
     text: str, words: str, scenario_file: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is composed of it: what is nested or expands without end, and halves of characters, with their line."""
+    """Before anything is composed of it: what is nested or expands without end, and halves of
+    characters, with their line.
+    """
     if "half" not in words:
         monkeypatch.setattr("ruamel.yaml.YAML.compose", None)
     with pytest.raises(ScenarioSyntaxError, match=words) as caught:

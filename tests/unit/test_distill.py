@@ -38,7 +38,9 @@ def _one_thread():
 
 @pytest.fixture
 def images():
-    return torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.randn(
+        6, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
 
 
 @pytest.fixture
@@ -49,11 +51,16 @@ def models():
 def gradients(models, images, loss, **keywords):
     """The gradients of both models' parameters from one backward pass of the term."""
     total = loss(*(model(images) for model in models), **keywords).total
-    return [torch.autograd.grad(total, list(m.parameters()), retain_graph=True, allow_unused=True) for m in models]
+    return [
+        torch.autograd.grad(total, list(m.parameters()), retain_graph=True, allow_unused=True)
+        for m in models
+    ]
 
 
 def test_total_is_the_weighted_sum_of_levels(models, images):
-    """The total is the ramp times the sum of weights times distances, and the log holds the plain distances."""
+    """The total is the ramp times the sum of weights times distances, and the log holds the
+    plain distances.
+    """
     v, r = (model(images) for model in models)
     term = SimilarityLoss(batch=0.1, pixel=0.2, region=0.4, weight_v=2, weight_l=2)(v, r, 0.5)
     expected = {
@@ -61,14 +68,20 @@ def test_total_is_the_weighted_sum_of_levels(models, images):
         "pixel": distance(position_items(v.mid, (8, 8)), position_items(r.mid, (8, 8))),
         "region": distance(position_items(v.deep, (4, 4)), position_items(r.deep, (4, 4))),
     }
-    torch.testing.assert_close(dict(term.levels), {name: value.detach() for name, value in expected.items()})
-    torch.testing.assert_close(term.total, 0.1 * expected["batch"] + 0.2 * expected["pixel"] + 0.4 * expected["region"])
+    torch.testing.assert_close(
+        dict(term.levels), {name: value.detach() for name, value in expected.items()}
+    )
+    torch.testing.assert_close(
+        term.total, 0.1 * expected["batch"] + 0.2 * expected["pixel"] + 0.4 * expected["region"]
+    )
     assert not any(value.requires_grad for value in term.levels.values())
 
 
 @pytest.mark.parametrize("settings", [OFF, {"weight_v": 0, "weight_l": 0}, {"ramp": 0.0}])
 def test_no_weight_means_no_graph(settings, models, images):
-    """With all weights, both directions or the ramp at 0 nothing is computed and there is nothing to add."""
+    """With all weights, both directions or the ramp at 0 nothing is computed and there is
+    nothing to add.
+    """
     strength = settings.get("ramp", 1.0)
     loss = SimilarityLoss(**{key: value for key, value in settings.items() if key != "ramp"})
     assert loss(*(model(images) for model in models), strength) == (None, {})
@@ -85,7 +98,9 @@ def test_levels_of_weight_zero_are_never_touched(level, models, images):
 
 
 def test_shared_path_equals_two_detached_paths(models, images):
-    """One distance with both gradients gives both models the gradients of the two one-sided distances."""
+    """One distance with both gradients gives both models the gradients of the two one-sided
+    distances.
+    """
     shared = gradients(models, images, SimilarityLoss())
     to_visitor = gradients(models, images, SimilarityLoss(weight_l=0))
     to_resident = gradients(models, images, SimilarityLoss(weight_v=0))
@@ -102,7 +117,9 @@ def test_unequal_directions_scale_each_models_gradient(models, images):
 
 
 def test_frozen_resident_teaches(models, images):
-    """A resident without a graph is left alone, and the visitor learns from it as from a training one."""
+    """A resident without a graph is left alone, and the visitor learns from it as from a
+    training one.
+    """
     visitor, resident = models
     with torch.no_grad():
         frozen = resident(images)
@@ -114,7 +131,9 @@ def test_frozen_resident_teaches(models, images):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", ["corr", "mse", "row", "cka"])
 def test_gradient_steps_bring_models_together(level, name, images):
-    """Following the term brings the two models' similarities closer, at every level and for every distance."""
+    """Following the term brings the two models' similarities closer, at every level and for
+    every distance.
+    """
     models = Small(5, 1), Small(8, 2)
     loss = SimilarityLoss(**{**OFF, level: 1.0}, distance=name)
     optimiser = torch.optim.Adam([p for model in models for p in model.parameters()], lr=5e-3)
@@ -166,19 +185,41 @@ def test_each_level_compares_the_map_that_it_is_told(models, images, tap):
 
 def test_settings_of_a_scenario():
     """A scenario's similarity settings arrive in the term one by one."""
-    settings = Similarity(distance="mse", batch=0.1, pixel=0.2, region=0.3, region_grid=2, to_visitor=0.4, to_resident=0.5)
+    settings = Similarity(
+        distance="mse",
+        batch=0.1,
+        pixel=0.2,
+        region=0.3,
+        region_grid=2,
+        to_visitor=0.4,
+        to_resident=0.5,
+    )
     taps = {"batch_tap": "mid", "pixel_tap": "deep", "region_tap": "mid"}
     settings = settings.model_copy(update=taps)
     assert SimilarityLoss.of(settings, (6, 5)) == SimilarityLoss(
-        distance="mse", batch=0.1, pixel=0.2, region=0.3, pixel_grid=(6, 5), region_grid=(2, 2), weight_v=0.4, weight_l=0.5, **taps
+        distance="mse",
+        batch=0.1,
+        pixel=0.2,
+        region=0.3,
+        pixel_grid=(6, 5),
+        region_grid=(2, 2),
+        weight_v=0.4,
+        weight_l=0.5,
+        **taps,
     )
 
 
 def test_the_past_is_held_on_the_same_maps():
-    """What holds a visitor has weights of its own; distance, maps and grids are those of the exchange, and no direction is off."""
+    """What holds a visitor has weights of its own; distance, maps and grids are those of the
+    exchange, and no direction is off.
+    """
     shared = {"distance": "mse", "pixel_grid": 3, "region_grid": 2, "pixel_tap": "deep"}
-    settings = Similarity(batch=0.1, pixel=0.2, region=0.3, to_visitor=0.0, to_resident=0.5, **shared)
-    assert settings.with_weights(SelfDistillation(kl=1, region=0.7)) == Similarity(batch=0.0, pixel=0.0, region=0.7, **shared)
+    settings = Similarity(
+        batch=0.1, pixel=0.2, region=0.3, to_visitor=0.0, to_resident=0.5, **shared
+    )
+    assert settings.with_weights(SelfDistillation(kl=1, region=0.7)) == Similarity(
+        batch=0.0, pixel=0.0, region=0.7, **shared
+    )
 
 
 @pytest.mark.parametrize("weight", ["batch", "pixel", "region", "weight_v", "weight_l"])

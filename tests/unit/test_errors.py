@@ -19,16 +19,22 @@ TABLE = re.findall(r"-- (\w+)(?: +(\d+)  (\S.*))?$", errors.__doc__ or "", re.MU
 
 
 def test_the_table_is_the_tree() -> None:
-    """The tree drawn at the top of the package errors has every class once, in order, with its number, and no other."""
+    """The tree drawn at the top of the package errors has every class once, in order, with its
+    number, and no other.
+    """
     drawn = {name: int(code) for name, code, _ in TABLE if code}
     assert drawn == {error.__name__: error.exit_code for error in LEAVES}
-    assert {name for name, code, _ in TABLE if not code} == {error.__name__ for error in all_errors()[1:] if error.__subclasses__()}
+    assert {name for name, code, _ in TABLE if not code} == {
+        error.__name__ for error in all_errors()[1:] if error.__subclasses__()
+    }
     assert list(drawn.values()) == sorted(drawn.values())
     assert len(TABLE) == len({name for name, *_ in TABLE})
 
 
 def test_exit_codes_are_unique_and_clear_of_the_shells() -> None:
-    """No two kinds of error share a number, and none is one that the shell, click or a signal uses."""
+    """No two kinds of error share a number, and none is one that the shell, click or a signal
+    uses.
+    """
     codes = [error.exit_code for error in LEAVES]
     assert len(set(codes)) == len(codes)
     assert set(codes).isdisjoint({0, 1, 2, exits.INTERRUPTED})
@@ -36,10 +42,16 @@ def test_exit_codes_are_unique_and_clear_of_the_shells() -> None:
 
 
 def test_a_new_error_is_final_in_the_cluster_too() -> None:
-    """A class with a number of its own joins the codes after which no pod is tried again, and the chart has exactly these."""
+    """A class with a number of its own joins the codes after which no pod is tried again, and
+    the chart has exactly these.
+    """
     kept = json.loads((CHART / "files" / "final-codes.json").read_text(encoding="utf-8"))
-    assert kept == list(exits.final_codes()), f"write {json.dumps(exits.final_codes())} into the chart's files/final-codes.json"
-    assert '.Files.Get "files/final-codes.json"' in (CHART / "templates" / "controller.yaml").read_text(encoding="utf-8")
+    assert kept == list(exits.final_codes()), (
+        f"write {json.dumps(exits.final_codes())} into the chart's files/final-codes.json"
+    )
+    assert '.Files.Get "files/final-codes.json"' in (
+        CHART / "templates" / "controller.yaml"
+    ).read_text(encoding="utf-8")
 
     class NewError(FedskdError):
         """An error that nobody has thought of yet."""
@@ -68,7 +80,9 @@ def test_an_unknown_code_is_the_base_of_all_errors(code: int) -> None:
 
 
 def test_errors_read_as_place_key_value_and_fix() -> None:
-    """One line says where, which key and what, the next what to do; editors understand file:line."""
+    """One line says where, which key and what, the next what to do; editors understand
+    file:line.
+    """
     error = InvalidValue("3 is wrong", fix="use 4", key=("a", 1, "b"), where=Where("x.yaml", 7))
     assert str(error) == "x.yaml:7: a.1.b: 3 is wrong\n  fix: use 4"
     assert str(InvalidValue("bare")) == "bare"

@@ -1,4 +1,6 @@
-"""Measures: exact at the edges, additive over splits, and as scikit-learn has them on hard draws."""
+"""Measures: exact at the edges, additive over splits, and as scikit-learn has them on hard
+draws.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,20 @@ def samples(logits: Tensor, labels: Tensor) -> Samples:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_hard_draws_agree_with_scikit_learn(seed: int) -> None:
-    """Few samples, many ties, missing classes and very unequal frequencies: all three measures agree to 1e-12."""
+    """Few samples, many ties, missing classes and very unequal frequencies: all three measures
+    agree to 1e-12.
+    """
     draw = np.random.default_rng(seed)
     classes = int(draw.integers(2, 8))
     present = draw.choice(classes, size=int(draw.integers(2, classes + 1)), replace=False)
-    labels = np.concatenate([present, draw.choice(present, int(draw.integers(0, 60)), p=draw.dirichlet(np.ones(len(present))))])
+    labels = np.concatenate(
+        [
+            present,
+            draw.choice(
+                present, int(draw.integers(0, 60)), p=draw.dirichlet(np.ones(len(present)))
+            ),
+        ]
+    )
     logits = np.round(draw.normal(0, 2, (len(labels), classes)), int(draw.integers(0, 3)))
     found = measures(torch.tensor(logits), torch.tensor(labels))
     scores, decided = torch.tensor(logits).softmax(1).numpy(), logits.argmax(1)
@@ -42,12 +53,20 @@ def test_hard_draws_agree_with_scikit_learn(seed: int) -> None:
 
 
 def test_sums_add_up_over_splits() -> None:
-    """Accuracy pooled over any partition of the samples is the accuracy over all of them, exactly."""
+    """Accuracy pooled over any partition of the samples is the accuracy over all of them,
+    exactly.
+    """
     draw = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(101, 3, generator=draw), torch.randint(0, 3, (101,), generator=draw)
+    logits, labels = (
+        torch.randn(101, 3, generator=draw),
+        torch.randint(0, 3, (101,), generator=draw),
+    )
     whole = measures(logits, labels)["accuracy"]
     for sizes in ([1, 100], [50, 51], [1] * 101):
-        parts = [measures(*pair)["accuracy"] for pair in zip(logits.split(sizes), labels.split(sizes), strict=True)]
+        parts = [
+            measures(*pair)["accuracy"]
+            for pair in zip(logits.split(sizes), labels.split(sizes), strict=True)
+        ]
         pooled = parts[0]
         for part in parts[1:]:
             pooled = pooled.plus(part)
@@ -55,7 +74,9 @@ def test_sums_add_up_over_splits() -> None:
 
 
 def test_the_ends_of_the_scale() -> None:
-    """Perfect is 1, inverted is 0, and a model that says the same of all has area one half and recall of one class."""
+    """Perfect is 1, inverted is 0, and a model that says the same of all has area one half and
+    recall of one class.
+    """
     labels = torch.arange(40) % 4
     right = torch.eye(4)[labels] * 3
     assert [value.mean for value in measures(right, labels).values()] == [1.0, 1.0, 1.0]
@@ -66,15 +87,24 @@ def test_the_ends_of_the_scale() -> None:
 
 
 def test_huge_logits_give_numbers() -> None:
-    """Softmax in double precision neither overflows nor yields NaN for logits of a model gone astray."""
-    found = measures(torch.tensor([[1e30, -1e30], [-1e30, 1e30], [0.0, 0.0]]), torch.tensor([0, 1, 0]))
+    """Softmax in double precision neither overflows nor yields NaN for logits of a model gone
+    astray.
+    """
+    found = measures(
+        torch.tensor([[1e30, -1e30], [-1e30, 1e30], [0.0, 0.0]]), torch.tensor([0, 1, 0])
+    )
     assert all(0 <= value.mean <= 1 for value in found.values())
 
 
 def test_batches_make_no_difference() -> None:
-    """More samples than one batch of evaluation give the measures of all of them together, with the prefix asked for."""
+    """More samples than one batch of evaluation give the measures of all of them together, with
+    the prefix asked for.
+    """
     draw = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(2 * BATCH + 1, 3, generator=draw), torch.randint(0, 3, (2 * BATCH + 1,), generator=draw)
+    logits, labels = (
+        torch.randn(2 * BATCH + 1, 3, generator=draw),
+        torch.randint(0, 3, (2 * BATCH + 1,), generator=draw),
+    )
     found = evaluate(Table(), samples(logits, labels), "resident_")
     assert found == {f"resident_{name}": value for name, value in measures(logits, labels).items()}
 
@@ -88,7 +118,9 @@ def test_nothing_to_measure_is_an_empty_answer_in_any_mode() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_kept_and_no_graph_is_built(training: bool) -> None:  # noqa: FBT001
-    """A model in training or in evaluation comes back as it was, and measuring needs no gradients."""
+    """A model in training or in evaluation comes back as it was, and measuring needs no
+    gradients.
+    """
     model = Table().train(training)
     logits = torch.randn(5, 2, requires_grad=True)
     evaluate(model, samples(logits, torch.arange(5) % 2))

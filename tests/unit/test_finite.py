@@ -31,7 +31,9 @@ def test_one_value_that_is_none_is_found(kind: torch.dtype, value: float, place:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_largest_numbers_are_numbers(kind: torch.dtype) -> None:
-    """Numbers whose squares, or whose sum, overflow are finite all the same; so is a tensor without any."""
+    """Numbers whose squares, or whose sum, overflow are finite all the same; so is a tensor
+    without any.
+    """
     assert taken(torch.full((1001,), torch.finfo(kind).max, dtype=kind))
     assert taken(torch.full((1001,), torch.finfo(kind).min, dtype=kind))
     assert taken(torch.empty(0, dtype=kind))

@@ -1,4 +1,6 @@
-"""Whatever comes over a link, decoding it is quick, needs little memory, and raises BadMessage or nothing."""
+"""Whatever comes over a link, decoding it is quick, needs little memory, and raises BadMessage
+or nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SECONDS = 1.0
 
 
 def test_ten_thousand_inputs_do_no_harm() -> None:
-    """No stray exception, no second of computing and no 4 MiB for any of many bent messages; the honest among them are accepted."""
+    """No stray exception, no second of computing and no 4 MiB for any of many bent messages; the
+    honest among them are accepted.
+    """
     accepted = 0
     for number in range(INPUTS):
         messages = Fuzzer(1, number).messages
@@ -39,10 +43,26 @@ def test_ten_thousand_inputs_do_no_harm() -> None:
 
 @pytest.mark.parametrize("limits", [CONTROL, LIMITS, Limits(1 << 20, 1 << 20)])
 @pytest.mark.parametrize(
-    "opener", [b"\xdd%b", b"\xdf%b", b"\xdc\xff\xff", b"\x91", b"\x81\xa1k", b"\x81\x91", b"\xdb%b", b"\xc9%b", b"\x80", b"\x90"]
+    "opener",
+    [
+        b"\xdd%b",
+        b"\xdf%b",
+        b"\xdc\xff\xff",
+        b"\x91",
+        b"\x81\xa1k",
+        b"\x81\x91",
+        b"\xdb%b",
+        b"\xc9%b",
+        b"\x80",
+        b"\x90",
+    ],
 )
-def test_a_frame_of_lists_and_mappings_without_end_costs_nothing(opener: bytes, limits: Limits) -> None:
-    """Lists in lists that promise thousands of items each are found before memory is taken, even where limits are generous."""
+def test_a_frame_of_lists_and_mappings_without_end_costs_nothing(
+    opener: bytes, limits: Limits
+) -> None:
+    """Lists in lists that promise thousands of items each are found before memory is taken, even
+    where limits are generous.
+    """
     opener = opener.replace(b"%b", limits.items.to_bytes(4, "big"))
     frame = (opener * (limits.size // len(opener)))[: limits.size]
     tracemalloc.start()
@@ -55,7 +75,9 @@ def test_a_frame_of_lists_and_mappings_without_end_costs_nothing(opener: bytes, 
 
 
 def test_the_fuzzer_makes_the_same_input_again() -> None:
-    """A seed and a number are all that is needed to look at an input; every kind of header is among the first few."""
+    """A seed and a number are all that is needed to look at an input; every kind of header is
+    among the first few.
+    """
     assert Fuzzer(1, 7).messages == Fuzzer(1, 7).messages != Fuzzer(2, 7).messages
     seen = set()
     for number in range(500):

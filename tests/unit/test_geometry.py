@@ -1,4 +1,6 @@
-"""Where voxels lie and what numbers they are: brought to one form, or refused with the names of the files."""
+"""Where voxels lie and what numbers they are: brought to one form, or refused with the names of
+the files.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ training: {{batch_size: 8, warmup_epochs: 1, epochs: 1}}
 def moved(by: float = 0.0, scale: float = 1.0, degrees: float = 0.0) -> np.ndarray:
     """Give the affine with another origin, other voxels, or turned about the third axis."""
     angle = np.radians(degrees)
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
     found = AFFINE.copy()
     found[:3, :3] = turn @ AFFINE[:3, :3] * scale
     found[0, 3] += by
@@ -50,25 +54,33 @@ def image(affine: np.ndarray = AFFINE, values: np.ndarray = VALUES) -> nib.Nifti
     return nib.Nifti1Image(values, affine, dtype=values.dtype)
 
 
-def stored(axes: tuple[int, ...], signs: tuple[int, ...], values: np.ndarray = VALUES) -> nib.Nifti1Image:
+def stored(
+    axes: tuple[int, ...], signs: tuple[int, ...], values: np.ndarray = VALUES
+) -> nib.Nifti1Image:
     """Store the same volume with its axes in another order and direction."""
     turn = np.array([*zip(axes, signs, strict=True)], float)
     affine = AFFINE @ nib.orientations.inv_ornt_aff(turn, GRID)
     return image(affine, nib.orientations.apply_orientation(values, turn))
 
 
-def read(file: nib.Nifti1Image, folder: Path, name: str = "x.nii") -> tuple[np.ndarray, niftifiles.Geometry]:
+def read(
+    file: nib.Nifti1Image, folder: Path, name: str = "x.nii"
+) -> tuple[np.ndarray, niftifiles.Geometry]:
     file.to_filename(folder / name)
     opened = niftifiles.opened(folder / name)
     return niftifiles.values(opened), opened.geometry
 
 
 def release(folder: Path, made: Callable[[int], nib.Nifti1Image] = lambda _: image()) -> Path:
-    """Write ten subjects of two sites, the first ten files the north's; ``made`` gives the file of each."""
+    """Write ten subjects of two sites, the first ten files the north's; ``made`` gives the file
+    of each.
+    """
     rows = ["file,label,site,subject"]
     for number in range(20):
         made(number).to_filename(folder / f"v{number}.nii")
-        rows.append(f"v{number}.nii,{'xy'[number % 2]},{'north' if number < 10 else 'south'},s{number}")
+        rows.append(
+            f"v{number}.nii,{'xy'[number % 2]},{'north' if number < 10 else 'south'},s{number}"
+        )
     (folder / "participants.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -88,15 +100,24 @@ def test_any_order_and_direction_of_axes_is_the_same_volume(tmp_path: Path) -> N
 
 
 def test_sites_that_store_otherwise_are_read_alike(tmp_path: Path, scenario_file: Callable) -> None:
-    """A site that stores right to left, with an affine that says so, passes the check and is what it would be left to right."""
+    """A site that stores right to left, with an affine that says so, passes the check and is
+    what it would be left to right.
+    """
     folders = [tmp_path / name for name in ("alike", "otherwise")]
     draw = np.random.default_rng(1)
     volumes = [draw.normal(5, 2, GRID).astype(np.float32) for _ in range(20)]
     for folder, sign in zip(folders, (1, -1), strict=True):
         folder.mkdir()
-        release(folder, lambda number, sign=sign: stored((0, 1, 2), (sign if number > 9 else 1, 1, 1), volumes[number]))
+        release(
+            folder,
+            lambda number, sign=sign: stored(
+                (0, 1, 2), (sign if number > 9 else 1, 1, 1), volumes[number]
+            ),
+        )
         check(scenario_file(TEXT.format(more="")), folder)
-    one, other = (nifti.load(Nifti(name="nifti", site="south"), folder, 1, "b").values for folder in folders)
+    one, other = (
+        nifti.load(Nifti(name="nifti", site="south"), folder, 1, "b").values for folder in folders
+    )
     assert np.array_equal(one, other)
 
 
@@ -114,8 +135,12 @@ APART = {
 
 @pytest.mark.parametrize("what", APART)
 @pytest.mark.parametrize("number", [9, 10, 11])
-def test_volumes_that_lie_elsewhere_are_named(what: str, number: int, tmp_path: Path, scenario_file: Callable) -> None:
-    """What still differs of one volume, or of a whole site, is an error before a run that names two files and says how."""
+def test_volumes_that_lie_elsewhere_are_named(
+    what: str, number: int, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """What still differs of one volume, or of a whole site, is an error before a run that names
+    two files and says how.
+    """
     other, words = APART[what]
     whole_site = number == 10
     release(tmp_path, lambda row: other if row == number or (whole_site and row > 9) else image())
@@ -143,7 +168,9 @@ def in_unit(code: int, size: float) -> nib.Nifti1Image:
 
 
 def test_lengths_have_their_unit(tmp_path: Path) -> None:
-    """Metres, millimetres, micrometres and no unit, which means millimetres, give one place; an unknown code is refused."""
+    """Metres, millimetres, micrometres and no unit, which means millimetres, give one place; an
+    unknown code is refused.
+    """
     for code, size in ((0, 1), (1, 1e-3), (2, 1), (3, 1e3)):
         _, geometry = read(in_unit(code, size), tmp_path)
         assert not apart(geometry.affine, AFFINE, GRID), code
@@ -153,7 +180,9 @@ def test_lengths_have_their_unit(tmp_path: Path) -> None:
         read(in_unit(5, 1), tmp_path)
 
 
-def forms(sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], zooms: float = 0.0) -> nib.Nifti1Image:
+def forms(
+    sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], zooms: float = 0.0
+) -> nib.Nifti1Image:
     found = image()
     found.set_qform(*qform)
     found.set_sform(*sform)
@@ -163,7 +192,9 @@ def forms(sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], zooms: f
 
 
 def test_the_affine_is_the_sform_or_else_the_qform(tmp_path: Path) -> None:
-    """Both alike, one alone, and a qform of another space behind the sform of a template are certain."""
+    """Both alike, one alone, and a qform of another space behind the sform of a template are
+    certain.
+    """
     for file in (
         forms((AFFINE, 1), (AFFINE, 1)),
         forms((AFFINE, 2), (AFFINE, 0)),
@@ -180,7 +211,9 @@ def patched(file: nib.Nifti1Image, **bytes_at: bytes) -> nib.Nifti1Image:
     for place, data in bytes_at.items():
         offset = int(place.removeprefix("at_"))
         whole[offset : offset + len(data)] = data
-    file.to_filename = lambda path: Path(path).write_bytes(gzip.compress(whole) if str(path).endswith("gz") else whole)
+    file.to_filename = lambda path: Path(path).write_bytes(
+        gzip.compress(whole) if str(path).endswith("gz") else whole
+    )
     return file
 
 
@@ -195,30 +228,56 @@ FLIPPED = np.diag([-1, 1, 1, 1]) @ AFFINE
 REFUSED: dict[str, tuple[Callable[[], nib.Nifti1Image], str]] = {
     "two affines of one space": (lambda: forms((AFFINE, 1), (moved(by=4), 1)), "says two things"),
     "two sides": (lambda: forms((AFFINE, 4), (FLIPPED, 1)), "says two things"),
-    "two spacings": (lambda: forms((AFFINE, 2), (AFFINE, 0), 4.0), "4 x 4 x 4 by its pixdim, of 2 x 2.5 x 3 by its sform"),
+    "two spacings": (
+        lambda: forms((AFFINE, 2), (AFFINE, 0), 4.0),
+        "4 x 4 x 4 by its pixdim, of 2 x 2.5 x 3 by its sform",
+    ),
     "no affine": (lambda: forms((AFFINE, 0), (AFFINE, 0)), "says nowhere which side is left"),
     "a plane": (lambda: patched(image(), at_312=bytes(16)), "puts all voxels on a plane"),
-    "no numbers in the affine": (lambda: patched(image(), at_280=np.float32(np.nan).tobytes()), "on a plane, or nowhere"),
-    "no rotation": (lambda: patched(forms((AFFINE, 0), (AFFINE, 1)), at_256=np.full(3, 0.9, "<f4").tobytes()), "w2 should be"),
+    "no numbers in the affine": (
+        lambda: patched(image(), at_280=np.float32(np.nan).tobytes()),
+        "on a plane, or nowhere",
+    ),
+    "no rotation": (
+        lambda: patched(forms((AFFINE, 0), (AFFINE, 1)), at_256=np.full(3, 0.9, "<f4").tobytes()),
+        "w2 should be",
+    ),
     "complex numbers": (lambda: of_kind(np.complex64), "has complex numbers"),
     "colours": (lambda: of_kind([("R", "u1"), ("G", "u1"), ("B", "u1")]), "has colours"),
-    "colours with alpha": (lambda: of_kind([("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")]), "has colours"),
+    "colours with alpha": (
+        lambda: of_kind([("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")]),
+        "has colours",
+    ),
     "an unknown kind of number": (lambda: patched(image(), at_70=b"\x4d\0"), "data code 77"),
     "no kind of number": (lambda: patched(image(), at_70=b"\0\0"), "data code 0"),
     "single bits": (lambda: patched(image(), at_70=b"\1\0"), "data code 1 "),
-    "frames": (lambda: image(values=np.repeat(VALUES[..., None], 3, 3)), "not three axes and one frame"),
-    "vectors": (lambda: image(values=np.repeat(VALUES[..., None, None], 3, 4)), "not three axes and one frame"),
+    "frames": (
+        lambda: image(values=np.repeat(VALUES[..., None], 3, 3)),
+        "not three axes and one frame",
+    ),
+    "vectors": (
+        lambda: image(values=np.repeat(VALUES[..., None, None], 3, 4)),
+        "not three axes and one frame",
+    ),
     "a slice": (lambda: image(values=VALUES[0]), "not three axes and one frame"),
-    "a negative axis": (lambda: patched(image(), at_42=b"\xf4\xff"), "not three axes and one frame"),
-    "a slope without intercept": (lambda: patched(image(), at_112=np.array([2, np.nan], "<f4").tobytes()), "cannot be read"),
-}  # fmt: skip
+    "a negative axis": (
+        lambda: patched(image(), at_42=b"\xf4\xff"),
+        "not three axes and one frame",
+    ),
+    "a slope without intercept": (
+        lambda: patched(image(), at_112=np.array([2, np.nan], "<f4").tobytes()),
+        "cannot be read",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_volume_of_no_certain_place_or_number_is_refused_by_its_header(
     what: str, tmp_path: Path, scenario_file: Callable
 ) -> None:
-    """The check before a run names the file, the reason and a fix for everything that is not one volume of real numbers."""
+    """The check before a run names the file, the reason and a fix for everything that is not one
+    volume of real numbers.
+    """
     make, words = REFUSED[what]
     release(tmp_path, lambda number: make() if number == 13 else image())
     with pytest.raises(DataCorrupt, match=re.escape(words)) as caught:
@@ -228,7 +287,9 @@ def test_a_volume_of_no_certain_place_or_number_is_refused_by_its_header(
 
 
 def test_other_formats_are_refused(tmp_path: Path, scenario_file: Callable) -> None:
-    """A file that nibabel can read but that is no NIfTI file, with axes and units of its own, is named."""
+    """A file that nibabel can read but that is no NIfTI file, with axes and units of its own, is
+    named.
+    """
     release(tmp_path)
     nib.MGHImage(VALUES, AFFINE).to_filename(tmp_path / "v13.mgz")
     table = tmp_path / "participants.csv"
@@ -238,11 +299,15 @@ def test_other_formats_are_refused(tmp_path: Path, scenario_file: Callable) -> N
 
 
 def test_numbers_of_every_real_kind_are_read(tmp_path: Path) -> None:
-    """Whole numbers, scaled ones, both byte orders, large ones and one frame of four axes have their values."""
+    """Whole numbers, scaled ones, both byte orders, large ones and one frame of four axes have
+    their values.
+    """
     whole = np.round(VALUES * 10)
     for kind in ("i1", "u1", "<i2", ">i2", "u2", "i4", "u4", "i8", "u8", "f4", ">f4", "f8"):
         header = nib.Nifti1Header(endianness=">" if kind[0] == ">" else "<")
-        values, _ = read(nib.Nifti1Image(whole.clip(0, 127).astype(kind), AFFINE, header, dtype=kind), tmp_path)
+        values, _ = read(
+            nib.Nifti1Image(whole.clip(0, 127).astype(kind), AFFINE, header, dtype=kind), tmp_path
+        )
         assert np.array_equal(values, whole.clip(0, 127)), kind
     scaled = image()
     scaled.set_data_dtype(np.int16)
@@ -261,10 +326,14 @@ def test_numbers_of_every_real_kind_are_read(tmp_path: Path) -> None:
 
 
 def test_an_atlas_lies_where_the_volumes_lie(tmp_path: Path) -> None:
-    """An atlas stored the other way is turned like volumes, one that lies elsewhere is named, and numbers may have gaps."""
+    """An atlas stored the other way is turned like volumes, one that lies elsewhere is named,
+    and numbers may have gaps.
+    """
     release(tmp_path)
     regions = np.arange(np.prod(GRID)).reshape(GRID) % 4
-    stored((2, 0, 1), (1, -1, 1), (regions * 70_000_001).astype(np.int64)).to_filename(tmp_path / "atlas.nii")
+    stored((2, 0, 1), (1, -1, 1), (regions * 70_000_001).astype(np.int64)).to_filename(
+        tmp_path / "atlas.nii"
+    )
     image(moved(by=0.03), regions.astype(np.int16)).to_filename(tmp_path / "shifted.nii")
     known = nifti.facts(Nifti(name="nifti", site="south", atlas="atlas.nii"), tmp_path, 1, "b")
     assert np.array_equal(known.atlas, regions)
@@ -273,13 +342,17 @@ def test_an_atlas_lies_where_the_volumes_lie(tmp_path: Path) -> None:
 
 
 def test_a_hospital_needs_no_other_hospitals_files(tmp_path: Path, scenario_file: Callable) -> None:
-    """With only its own files, each hospital is compared with the scenario's space, and one that lies elsewhere is named."""
+    """With only its own files, each hospital is compared with the scenario's space, and one that
+    lies elsewhere is named.
+    """
     release(tmp_path, lambda number: image(moved(by=4)) if number > 9 else image())
     for number in range(10):
         (tmp_path / f"v{number}.nii").unlink()
     path = scenario_file(TEXT.format(more=f", {SPACE}"))
     data = load_scenario(path).scenario.hospital("b").data
-    with pytest.raises(DataCorrupt, match=r"v1\d.nii has a grid .*, data.space has a grid") as caught:
+    with pytest.raises(
+        DataCorrupt, match=r"v1\d.nii has a grid .*, data.space has a grid"
+    ) as caught:
         nifti.facts(data, tmp_path, 1, "b")
     assert caught.value.key == ("data", "space")
     release(tmp_path)
@@ -288,24 +361,43 @@ def test_a_hospital_needs_no_other_hospitals_files(tmp_path: Path, scenario_file
     assert nifti.facts(data, tmp_path, 1, "b").grid == GRID
 
 
-def test_hospitals_share_one_space_and_a_cluster_needs_it(scenario_file: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two spaces are a contradiction of the file; without any, a launch into a cluster is refused, and with one it is not."""
+def test_hospitals_share_one_space_and_a_cluster_needs_it(
+    scenario_file: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two spaces are a contradiction of the file; without any, a launch into a cluster is
+    refused, and with one it is not.
+    """
     with pytest.raises(InvalidValue, match="'b' has another space than 'a'"):
-        load_scenario(scenario_file(TEXT.format(more="").replace("site: south", f"site: south, {SPACE}")))
-    assert not [*spaceless(load_scenario(scenario_file(TEXT.format(more=f", {SPACE}"))).scenario.hospitals)]
-    monkeypatch.setattr("fedskd_sim.runtimes.kubernetes.runtime.KubernetesRuntime.prepare", lambda *_: None)
+        load_scenario(
+            scenario_file(TEXT.format(more="").replace("site: south", f"site: south, {SPACE}"))
+        )
+    assert not [
+        *spaceless(load_scenario(scenario_file(TEXT.format(more=f", {SPACE}"))).scenario.hospitals)
+    ]
+    monkeypatch.setattr(
+        "fedskd_sim.runtimes.kubernetes.runtime.KubernetesRuntime.prepare", lambda *_: None
+    )
     monkeypatch.delenv("FEDSKD_DATA", raising=False)
-    done = CliRunner().invoke(main, ["launch", str(scenario_file(TEXT.format(more=""))), "--on", "kubernetes"])
+    done = CliRunner().invoke(
+        main, ["launch", str(scenario_file(TEXT.format(more=""))), "--on", "kubernetes"]
+    )
     assert done.exit_code == InvalidValue.exit_code, done.output
     assert "in a cluster nobody sees the files of two hospitals" in done.stderr
 
 
-def test_files_beside_data_without_a_place_are_refused(tmp_path: Path, scenario_file: Callable) -> None:
-    """Volumes made from a seed say nowhere where they lie, so they do not mix with files that do."""
+def test_files_beside_data_without_a_place_are_refused(
+    tmp_path: Path, scenario_file: Callable
+) -> None:
+    """Volumes made from a seed say nowhere where they lie, so they do not mix with files that
+    do.
+    """
     release(tmp_path)
     table = tmp_path / "participants.csv"
     table.write_text(table.read_text().replace(",x,", ",group-0,").replace(",y,", ",group-1,"))
     made = "{name: synthetic-volumes, size: 16}"
     text = TEXT.format(more="").replace("{site: south}", made)
     wrong = [*find_problems(load_scenario(scenario_file(text)).scenario, tmp_path)]
-    assert any("says where its voxels lie, and the volumes of another hospital do not" in error.message for error in wrong)
+    assert any(
+        "says where its voxels lie, and the volumes of another hospital do not" in error.message
+        for error in wrong
+    )

@@ -23,7 +23,9 @@ def run(tmp_path: Path) -> Path:
     """A run folder with the custody and the records of two hospitals."""
     for name in "ab":
         (tmp_path / "run" / "custody" / name / "models").mkdir(parents=True)
-        (tmp_path / "run" / "custody" / name / "commit-00000007.json").write_text(f"seven of {name}")
+        (tmp_path / "run" / "custody" / name / "commit-00000007.json").write_text(
+            f"seven of {name}"
+        )
         (tmp_path / "run" / "custody" / name / "models" / "d1").write_bytes(b"weights" * 30_000)
         (tmp_path / "run" / "records").mkdir(exist_ok=True)
         (tmp_path / "run" / "records" / f"{name}.jsonl").write_text(f"records of {name}\n")
@@ -31,11 +33,17 @@ def run(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_it_arrives_as_it_was(run: Path, tmp_path: Path) -> None:
-    """Custody and books of one hospital, and nothing of another's; what an older life had kept there is gone."""
+    """Custody and books of one hospital, and nothing of another's; what an older life had kept
+    there is gone.
+    """
     there = tmp_path / "pod"
     (there / "custody" / "a").mkdir(parents=True)
     (there / "custody" / "a" / "commit-00000009.json").write_text("of another life")
@@ -48,7 +56,9 @@ def test_it_arrives_as_it_was(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_comes_in_part_changes_nothing(run: Path, tmp_path: Path) -> None:
-    """However many of its lines have come, without the last one nothing is written; neither is what is no archive."""
+    """However many of its lines have come, without the last one nothing is written; neither is
+    what is no archive.
+    """
     lines = list(handover.packed(handover.kept(run, "a")))
     assert len(lines) > 3
     there = tmp_path / "pod"
@@ -84,21 +94,28 @@ def test_a_hospital_of_which_nothing_was_kept_is_named(run: Path) -> None:
 
 def order(folder: Path, direction: str) -> MemberOrder:
     (folder / "scenario.yaml").write_text(SCENARIO, encoding="utf-8")
-    return MemberOrder(folder / "scenario.yaml", "a", "r", folder, "", "", patience=0.3, custody=direction)  # type: ignore[arg-type]
+    return MemberOrder(
+        folder / "scenario.yaml", "a", "r", folder, "", "", patience=0.3, custody=direction
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("direction", ["in", "out"])
 def test_nobody_waits_for_ever(direction: str, tmp_path: Path) -> None:
     """A hospital says that it waits, and ends with words when nobody comes."""
     said = []
-    log = EventLog(type("Stream", (), {"write": lambda _, text: said.append(text), "flush": lambda _: None})(), {})  # type: ignore[arg-type]
+    log = EventLog(
+        type("Stream", (), {"write": lambda _, text: said.append(text), "flush": lambda _: None})(),
+        {},
+    )  # type: ignore[arg-type]
     with pytest.raises(RegistrationTimeout, match="nobody has"):
         handover.wait(order(tmp_path, direction), log)
     assert "awaits_custody" in said[0]
 
 
 def test_what_is_there_is_not_waited_for(run: Path, tmp_path: Path) -> None:
-    """The next pod of a hospital on a claim finds what was brought to the one before, which is further by now."""
+    """The next pod of a hospital on a claim finds what was brought to the one before, which is
+    further by now.
+    """
     with (tmp_path / "log").open("w") as stream:
         handover.wait(order(run, "in"), EventLog(stream, {}))
     assert (tmp_path / "log").read_text() == ""

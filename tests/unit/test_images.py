@@ -1,4 +1,6 @@
-"""Image files of every kind: scaled by the range of their format and turned as they say, or refused, never cut off."""
+"""Image files of every kind: scaled by the range of their format and turned as they say, or
+refused, never cut off.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,20 @@ def read(path: Path) -> np.ndarray:
 
 
 def png(path: Path, values: np.ndarray, kind: int) -> None:
-    """Write a PNG of 16 bits, which Pillow writes in grey alone; ``kind`` is the format's number for grey, colour and alpha."""
+    """Write a PNG of 16 bits, which Pillow writes in grey alone; ``kind`` is the format's number
+    for grey, colour and alpha.
+    """
     high, wide, _ = values.shape
     rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", wide, high, 16, kind, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
-    written = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", wide, high, 16, kind, 0, 0, 0)),
+        (b"IDAT", rows),
+        (b"IEND", b""),
+    )
+    written = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
 
 
@@ -46,24 +57,35 @@ READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "grey of 8 bits": ("a.png", Image.fromarray(LOW).save),
     "grey of 16 bits": ("a.png", Image.fromarray(RAMP).save),
     "grey of 16 bits in TIFF": ("a.tif", Image.fromarray(RAMP).save),
-    "grey of 16 bits, most significant byte first": ("a.tif", Image.fromarray(RAMP.astype(">u2")).save),
+    "grey of 16 bits, most significant byte first": (
+        "a.tif",
+        Image.fromarray(RAMP.astype(">u2")).save,
+    ),
     "grey of 16 bits, of which the largest is black": (
         "a.tif",
         lambda path: tiff(path, Image.fromarray(65535 - RAMP), PHOTOMETRIC_INTERPRETATION=0),
     ),
     "colour of 16 bits": ("a.png", lambda path: png(path, np.repeat(RAMP[..., None], 3, 2), 2)),
-    "opaque grey of 16 bits": ("a.png", lambda path: png(path, np.stack([RAMP, np.full_like(RAMP, 65535)], 2), 4)),
+    "opaque grey of 16 bits": (
+        "a.png",
+        lambda path: png(path, np.stack([RAMP, np.full_like(RAMP, 65535)], 2), 4),
+    ),
     "opaque colour": ("a.png", Image.fromarray(LOW).convert("RGBA").save),
     "opaque grey": ("a.png", Image.fromarray(LOW).convert("LA").save),
     "a palette": ("a.png", Image.fromarray(LOW).convert("P").save),
-    "a palette with an unused entry": ("a.png", lambda path: Image.fromarray(LOW).convert("P").save(path, transparency=7)),
+    "a palette with an unused entry": (
+        "a.png",
+        lambda path: Image.fromarray(LOW).convert("P").save(path, transparency=7),
+    ),
     "colour": ("a.png", Image.fromarray(LOW).convert("RGB").save),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", READ)
 def test_every_certain_kind_of_image_has_its_levels(kind: str, tmp_path: Path) -> None:
-    """Whatever the number of bits, the byte order and the way of writing colours, the same picture is read."""
+    """Whatever the number of bits, the byte order and the way of writing colours, the same
+    picture is read.
+    """
     name, write = READ[kind]
     write(tmp_path / name)
     assert np.array_equal(read(tmp_path / name), np.repeat(LOW[..., None], 3, 2))
@@ -82,26 +104,64 @@ def anew(path: Path, **saved: object) -> None:
 
 
 REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "fractions": ("a.tif", Image.fromarray((RAMP / 65535).astype(np.float32)).save, "numbers with fractions"),
+    "fractions": (
+        "a.tif",
+        Image.fromarray((RAMP / 65535).astype(np.float32)).save,
+        "numbers with fractions",
+    ),
     "32 bits": ("a.tif", Image.fromarray(RAMP.astype(np.int32)).save, "of 32 bits"),
-    "signed": ("a.tif", lambda path: tiff(path, Image.fromarray(LOW), SAMPLEFORMAT=2), "signed numbers"),
+    "signed": (
+        "a.tif",
+        lambda path: tiff(path, Image.fromarray(LOW), SAMPLEFORMAT=2),
+        "signed numbers",
+    ),
     "12 of 16 bits": ("a.png", Image.fromarray(RAMP // 16).save, "no number much above 3983"),
-    "colour of 12 bits": ("a.png", lambda path: png(path, np.repeat(RAMP[..., None] // 16, 3, 2), 2), "measured with fewer"),
+    "colour of 12 bits": (
+        "a.png",
+        lambda path: png(path, np.repeat(RAMP[..., None] // 16, 3, 2), 2),
+        "measured with fewer",
+    ),
     "a printer's colours": ("a.jpg", Image.new("CMYK", (32, 32)).save, "colours of a printer"),
     "Lab": ("a.tif", Image.new("LAB", (32, 32)).save, "the kind LAB"),
-    "transparency": ("a.png", Image.new("RGBA", (32, 32), (9, 9, 9, 254)).save, "transparent in places"),
+    "transparency": (
+        "a.png",
+        Image.new("RGBA", (32, 32), (9, 9, 9, 254)).save,
+        "transparent in places",
+    ),
     "transparent grey": ("a.png", Image.new("LA", (32, 32), (9, 0)).save, "transparent in places"),
-    "a transparent grey": ("a.png", lambda path: anew(path, transparency=8), "transparent in places"),
-    "a transparent grey of 16 bits": ("a.png", lambda path: Image.fromarray(RAMP).save(path, transparency=2056), "transparent"),
-    "an animation": ("a.png", lambda path: anew(path, save_all=True, append_images=[Image.new("L", (32, 32))]), "2 frames"),
-    "an animated GIF": ("a.gif", lambda path: anew(path, save_all=True, append_images=[Image.new("L", (32, 32))]), "2 frames"),
-    "pages": ("a.tif", lambda path: anew(path, save_all=True, append_images=[Image.new("L", (32, 32))]), "2 frames"),
-}  # fmt: skip
+    "a transparent grey": (
+        "a.png",
+        lambda path: anew(path, transparency=8),
+        "transparent in places",
+    ),
+    "a transparent grey of 16 bits": (
+        "a.png",
+        lambda path: Image.fromarray(RAMP).save(path, transparency=2056),
+        "transparent",
+    ),
+    "an animation": (
+        "a.png",
+        lambda path: anew(path, save_all=True, append_images=[Image.new("L", (32, 32))]),
+        "2 frames",
+    ),
+    "an animated GIF": (
+        "a.gif",
+        lambda path: anew(path, save_all=True, append_images=[Image.new("L", (32, 32))]),
+        "2 frames",
+    ),
+    "pages": (
+        "a.tif",
+        lambda path: anew(path, save_all=True, append_images=[Image.new("L", (32, 32))]),
+        "2 frames",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_an_image_of_no_certain_colours_is_refused(kind: str, tmp_path: Path) -> None:
-    """What does not say which number is white, has holes or several pictures is an error with the file, the reason and a fix."""
+    """What does not say which number is white, has holes or several pictures is an error with
+    the file, the reason and a fix.
+    """
     name, write, words = REFUSED[kind]
     write(tmp_path / name)
     with pytest.raises(DataCorrupt, match=words) as caught:
@@ -112,26 +172,39 @@ def test_an_image_of_no_certain_colours_is_refused(kind: str, tmp_path: Path) ->
 
 def test_a_photograph_with_a_preview_is_the_photograph(tmp_path: Path) -> None:
     """Cameras put smaller images behind the photograph, which comes first."""
-    Image.fromarray(LOW).save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[Image.new("L", (8, 8))], quality=100)
+    Image.fromarray(LOW).save(
+        tmp_path / "a.jpg",
+        format="MPO",
+        save_all=True,
+        append_images=[Image.new("L", (8, 8))],
+        quality=100,
+    )
     assert np.abs(read(tmp_path / "a.jpg")[..., 0].astype(int) - LOW).max() < 4
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_as_they_say(suffix: str, orientation: int, tmp_path: Path) -> None:
-    """The eight EXIF orientations of a picture with a dark upper left quarter bring that quarter where they should."""
+    """The eight EXIF orientations of a picture with a dark upper left quarter bring that quarter
+    where they should.
+    """
     drawn = np.full((16, 16, 3), 250, np.uint8)
     drawn[:8, :8] = 0
     told = Image.Exif()
     told[0x0112] = orientation
     Image.fromarray(drawn).save(tmp_path / f"a.{suffix}", exif=told)
-    corners = imagefiles.pixels([tmp_path / f"a.{suffix}"], 16)[0, [0, 0, 15, 15], [0, 15, 0, 15], 0] < 128
+    corners = (
+        imagefiles.pixels([tmp_path / f"a.{suffix}"], 16)[0, [0, 0, 15, 15], [0, 15, 0, 15], 0]
+        < 128
+    )
     assert corners.argmax() == [0, 1, 3, 2, 0, 1, 3, 2][orientation - 1]
     assert corners.sum() == 1
 
 
 def copy(folder: Path, where: str, colour: int | None) -> None:
-    """Put a second file of the first image below the folder: of another colour, or the same bytes."""
+    """Put a second file of the first image below the folder: of another colour, or the same
+    bytes.
+    """
     first = folder / "HAM10000_images_part_1" / "ISIC_0000000.jpg"
     (folder / where).parent.mkdir(exist_ok=True)
     if colour is None:
@@ -140,9 +213,20 @@ def copy(folder: Path, where: str, colour: int | None) -> None:
         Image.new("RGB", (30, 20), (colour, 0, 0)).save(folder / where)
 
 
-@pytest.mark.parametrize("where", ["256x256/ISIC_0000000.jpg", "HAM10000_images_part_1/ISIC_0000000.png", "more/isic_0000000.JPG"])
-def test_two_images_of_one_name_are_named(where: str, tmp_path: Path, scenario_file: Callable) -> None:
-    """Copies in other folders, forms or letters are an error that names both before a run, unless they are the same bytes."""
+@pytest.mark.parametrize(
+    "where",
+    [
+        "256x256/ISIC_0000000.jpg",
+        "HAM10000_images_part_1/ISIC_0000000.png",
+        "more/isic_0000000.JPG",
+    ],
+)
+def test_two_images_of_one_name_are_named(
+    where: str, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """Copies in other folders, forms or letters are an error that names both before a run,
+    unless they are the same bytes.
+    """
     ham(tmp_path)
     copy(tmp_path, where, None)
     check(scenario_file(HAM), tmp_path)
@@ -159,14 +243,26 @@ def test_another_hospitals_copies_do_not_matter(tmp_path: Path) -> None:
     ham(tmp_path)
     copy(tmp_path, "more/ISIC_0000000.jpg", 200)
     assert (
-        len(ham10000_images.load(Ham10000Images(name="ham10000-images", site="vidir_modern", size=8), tmp_path, 1, "b").ids) == 60
+        len(
+            ham10000_images.load(
+                Ham10000Images(name="ham10000-images", site="vidir_modern", size=8),
+                tmp_path,
+                1,
+                "b",
+            ).ids
+        )
+        == 60
     )
 
 
 def test_an_image_written_otherwise_is_said(tmp_path: Path, scenario_file: Callable) -> None:
-    """A file whose name differs from the table's in capital letters is not there, and the error says what is."""
+    """A file whose name differs from the table's in capital letters is not there, and the error
+    says what is.
+    """
     ham(tmp_path)
     first = tmp_path / "HAM10000_images_part_1" / "ISIC_0000000.jpg"
     first.rename(first.with_name("isic_0000000.jpg"))
-    with pytest.raises(DataCorrupt, match=r"ISIC_0000000.jpg is not there, but .*isic_0000000.jpg is"):
+    with pytest.raises(
+        DataCorrupt, match=r"ISIC_0000000.jpg is not there, but .*isic_0000000.jpg is"
+    ):
         check(scenario_file(HAM), tmp_path)

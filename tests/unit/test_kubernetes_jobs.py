@@ -22,23 +22,45 @@ hospitals:
 algorithm: {name: fedskd}
 """
 TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
-GPU = {"resource": "nvidia.com/gpu", "pod": {"nodeSelector": {"gpu": "yes"}, "tolerations": [TAINT]}}
+GPU = {
+    "resource": "nvidia.com/gpu",
+    "pod": {"nodeSelector": {"gpu": "yes"}, "tolerations": [TAINT]},
+}
 DEFAULTS: dict[str, Any] = {
-    "requests": {"cpu": "250m", "memory": ""},
-    "gpu": GPU, "limits": {"cpu": "", "ephemeral-storage": ""}, "sizeLimit": "20Gi", "pod": {},
-    "jobLabels": {}, "jobAnnotations": {}, "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
+    "requests": {"cpu": "250m", "memory": ""}, "gpu": GPU,
+    "limits": {"cpu": "", "ephemeral-storage": ""}, "sizeLimit": "20Gi", "pod": {}, "jobLabels": {},
+    "jobAnnotations": {}, "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
 }  # fmt: skip
 PLAN: dict[str, Any] = {
-    "release": "rel", "namespace": "ns", "run": "12345678", "owner": "rel-12345678", "controller": "rel-12345678-control",
-    "subdomain": "rel-12345678-ring", "secret": "rel-run-key", "service_account": "rel-hospital",
-    "images": {"hospital": {"image": "h:1", "pullPolicy": "Never"}, "controller": {"image": "c:1", "pullPolicy": "Never"}},
-    "pull_secrets": [], "labels": {"app.kubernetes.io/instance": "rel"}, "startup_seconds": 60, "unschedulable_seconds": 10,
+    "release": "rel",
+    "namespace": "ns",
+    "run": "12345678",
+    "owner": "rel-12345678",
+    "controller": "rel-12345678-control",
+    "subdomain": "rel-12345678-ring",
+    "secret": "rel-run-key",
+    "service_account": "rel-hospital",
+    "images": {
+        "hospital": {"image": "h:1", "pullPolicy": "Never"},
+        "controller": {"image": "c:1", "pullPolicy": "Never"},
+    },
+    "pull_secrets": [],
+    "labels": {"app.kubernetes.io/instance": "rel"},
+    "startup_seconds": 60,
+    "unschedulable_seconds": 10,
     "linger_seconds": 30,
-    "hold_seconds": 5, "ttl_seconds": 60, "backoff_limit": 6, "grace_seconds": 30, "custody_moves": "",
-    "annotations": {}, "user": 10001, "ipv6": False,
+    "hold_seconds": 5,
+    "ttl_seconds": 60,
+    "backoff_limit": 6,
+    "grace_seconds": 30,
+    "custody_moves": "",
+    "annotations": {},
+    "user": 10001,
+    "ipv6": False,
     "queue": "",
-    "defaults": DEFAULTS, "overrides": {},
-}  # fmt: skip
+    "defaults": DEFAULTS,
+    "overrides": {},
+}
 
 
 def read(folder: Path, text: str = RING, **changes: Any) -> tuple[Scenario, Plan]:
@@ -54,7 +76,9 @@ def pod(folder: Path, name: str, text: str = RING, **changes: Any) -> dict[str, 
 
 
 def test_a_gpu_hospital_asks_for_its_devices_and_may_go_where_they_are(tmp_path: Path) -> None:
-    """Number from the scenario, name, selector and toleration from the chart; memory is request and limit."""
+    """Number from the scenario, name, selector and toleration from the chart; memory is request
+    and limit.
+    """
     found = pod(tmp_path, "north")
     box = found["containers"][0]
     assert box["resources"]["limits"] == {"memory": "3Gi", "nvidia.com/gpu": "2"}
@@ -66,7 +90,9 @@ def test_a_gpu_hospital_asks_for_its_devices_and_may_go_where_they_are(tmp_path:
 
 
 def test_a_cpu_hospital_sees_no_gpu(tmp_path: Path) -> None:
-    """It asks for none, tolerates no GPU node, and hides the devices that a runtime may show it all the same."""
+    """It asks for none, tolerates no GPU node, and hides the devices that a runtime may show it
+    all the same.
+    """
     found = pod(tmp_path, "south")
     assert found["containers"][0]["resources"]["limits"] == {"memory": "2Gi"}
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in found["containers"][0]["env"]
@@ -79,14 +105,22 @@ def test_a_cpu_hospital_sees_no_gpu(tmp_path: Path) -> None:
 
 def test_only_what_learns_needs_the_image_with_pytorch(tmp_path: Path) -> None:
     """The placebo's hospitals run in the controller's image."""
-    placebo = "name: p\nhospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer}]\nalgorithm: {name: placebo}\n"
+    placebo = (
+        "name: p\nhospitals: [{name: a, architecture: buffer}, {name: b, architecture: "
+        "buffer}]\nalgorithm: {name: placebo}\n"
+    )
     assert pod(tmp_path, "north")["containers"][0]["image"] == "h:1"
     assert pod(tmp_path, "a", placebo)["containers"][0]["image"] == "c:1"
 
 
 def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
-    """Key by key; of the GPU only what is given, and patches are laid over; other hospitals keep the defaults."""
-    patch = {"runtimeClassName": "nvidia", "containers": [{"name": "hospital", "env": [{"name": "A", "value": "1"}]}]}
+    """Key by key; of the GPU only what is given, and patches are laid over; other hospitals keep
+    the defaults.
+    """
+    patch = {
+        "runtimeClassName": "nvidia",
+        "containers": [{"name": "hospital", "env": [{"name": "A", "value": "1"}]}],
+    }
     own = {"north": {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}, "pod": patch}}
     found = pod(tmp_path, "north", overrides=own)
     assert found["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "2"
@@ -106,35 +140,54 @@ def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
             {"claim": "data-{hospital}", "subPath": "{hospital}/x"},
             {"persistentVolumeClaim": {"claimName": "data-north", "readOnly": True}},
         ),
-        ({"hostPath": "/data/{hospital}"}, {"hostPath": {"path": "/data/north", "type": "Directory"}}),
+        (
+            {"hostPath": "/data/{hospital}"},
+            {"hostPath": {"path": "/data/north", "type": "Directory"}},
+        ),
         ({"fetch": {"command": ["get", "{hospital}"]}}, {"emptyDir": {"sizeLimit": "20Gi"}}),
     ],
 )
-def test_data_is_mounted_read_only_and_named_to_the_hospital(data: dict[str, Any], volume: dict[str, Any], tmp_path: Path) -> None:
-    """Each kind of volume carries the hospital's name, and the hospital is told where its data is."""
+def test_data_is_mounted_read_only_and_named_to_the_hospital(
+    data: dict[str, Any], volume: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each kind of volume carries the hospital's name, and the hospital is told where its data
+    is.
+    """
     found = pod(tmp_path, "north", overrides={"north": {"data": data}})
     assert {"name": "data"} | volume in found["volumes"]
-    mount = next(mount for mount in found["containers"][0]["volumeMounts"] if mount["name"] == "data")
+    mount = next(
+        mount for mount in found["containers"][0]["volumeMounts"] if mount["name"] == "data"
+    )
     assert mount["readOnly"]
     assert mount.get("subPath") == ("north/x" if "subPath" in data else None)
     assert found["containers"][0]["args"][-2:] == ["--data", "/data"]
     if "fetch" in data:
         assert found["initContainers"][0]["command"] == ["get", "north"]
-    assert "--data" not in pod(tmp_path, "south", overrides={"north": {"data": data}})["containers"][0]["args"]
+    assert (
+        "--data"
+        not in pod(tmp_path, "south", overrides={"north": {"data": data}})["containers"][0]["args"]
+    )
 
 
 def test_a_job_tries_again_what_another_try_may_change(tmp_path: Path) -> None:
-    """Our own exit codes fail the Job at once, disruptions do not count, and code 1, a signal or 143 are tried again."""
+    """Our own exit codes fail the Job at once, disruptions do not count, and code 1, a signal or
+    143 are tried again.
+    """
     scenario, plan = read(tmp_path)
     body = job(scenario, plan, "south", "uid")
     ignored, final = body["spec"]["podFailurePolicy"]["rules"]
     assert ignored["action"] == "Ignore"
-    assert [condition["type"] for condition in ignored["onPodConditions"]] == ["DisruptionTarget", "TerminationTarget"]
+    assert [condition["type"] for condition in ignored["onPodConditions"]] == [
+        "DisruptionTarget",
+        "TerminationTarget",
+    ]
     assert final["onExitCodes"]["values"] == list(FINAL_CODES)
     assert {2, 12, 21, 43, 51} <= set(FINAL_CODES)
     assert {0, 1, 130, 137, 143}.isdisjoint(FINAL_CODES)
     assert body["spec"]["suspend"] is True
-    assert body["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "ConfigMap", "name": "rel-12345678", "uid": "uid"}]
+    assert body["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "rel-12345678", "uid": "uid"}
+    ]
 
 
 def test_names_fit_whatever_the_release_is_called(tmp_path: Path) -> None:
@@ -152,7 +205,9 @@ def test_what_is_no_plan_or_no_job_is_refused(tmp_path: Path) -> None:
         pod(tmp_path, "north", surprise=1)
     with pytest.raises(InvalidValue, match="north is no valid pod") as caught:
         pod(tmp_path, "north", overrides={"north": {"pod": {"affinity": {"nodes": 1}}}})
-    assert str(caught.value).startswith("the chart's values: hospitals.overrides.north.pod.affinity.nodes: ")
+    assert str(caught.value).startswith(
+        "the chart's values: hospitals.overrides.north.pod.affinity.nodes: "
+    )
     with pytest.raises(InvalidValue, match="make no valid Job"):
         pod(tmp_path, "north", overrides={"north": {"jobLabels": {"a": 1}}})
 
@@ -162,14 +217,25 @@ LACKING = ["podLabels", "jobLabels", "limits", "sizeLimit", "pod", "data", "cust
 
 @pytest.mark.parametrize("lacking", LACKING)
 def test_what_values_do_not_say_is_as_by_default(lacking: str, tmp_path: Path) -> None:
-    """Values of an older release lack a key, somebody sets one to null: the pod is that of the empty default."""
+    """Values of an older release lack a key, somebody sets one to null: the pod is that of the
+    empty default.
+    """
     whole = pod(tmp_path, "north")
     assert pod(tmp_path, "north", defaults=DEFAULTS | {lacking: None}) == whole
-    assert pod(tmp_path, "north", defaults={key: value for key, value in DEFAULTS.items() if key != lacking}) == whole
+    assert (
+        pod(
+            tmp_path,
+            "north",
+            defaults={key: value for key, value in DEFAULTS.items() if key != lacking},
+        )
+        == whole
+    )
 
 
 def test_requests_that_are_null_are_those_of_the_scenario(tmp_path: Path) -> None:
-    """Without a word of the chart's a pod asks for the threads and the memory that its hospital has."""
+    """Without a word of the chart's a pod asks for the threads and the memory that its hospital
+    has.
+    """
     (container,) = pod(tmp_path, "north", defaults=DEFAULTS | {"requests": None})["containers"]
     assert container["resources"]["requests"] == {"cpu": "4", "memory": "3Gi"}
     (container,) = pod(tmp_path, "north", defaults=DEFAULTS | {"gpu": None})["containers"]
@@ -177,22 +243,34 @@ def test_requests_that_are_null_are_those_of_the_scenario(tmp_path: Path) -> Non
 
 
 def test_limits_reach_every_container_and_every_folder_is_bounded(tmp_path: Path) -> None:
-    """A quota that asks for limits of CPU and of the node's disk gets them from the hospital and from what fetches its data."""
-    own = {"limits": {"cpu": "2", "ephemeral-storage": "30Gi"}, "data": {"fetch": {"command": ["get"]}}, "sizeLimit": "5Gi"}
+    """A quota that asks for limits of CPU and of the node's disk gets them from the hospital and
+    from what fetches its data.
+    """
+    own = {
+        "limits": {"cpu": "2", "ephemeral-storage": "30Gi"},
+        "data": {"fetch": {"command": ["get"]}},
+        "sizeLimit": "5Gi",
+    }
     found = pod(tmp_path, "south", defaults=DEFAULTS | own)
     for container in (*found["containers"], *found["initContainers"]):
-        assert {"cpu": "2", "ephemeral-storage": "30Gi"}.items() <= container["resources"]["limits"].items()
+        assert {"cpu": "2", "ephemeral-storage": "30Gi"}.items() <= container["resources"][
+            "limits"
+        ].items()
     folders = [volume["emptyDir"] for volume in found["volumes"] if "emptyDir" in volume]
     assert folders == [{"sizeLimit": "5Gi"}] * 3
 
 
 def test_gpus_without_a_name_come_by_claims(tmp_path: Path) -> None:
-    """With an empty resource only the patch says what a GPU hospital gets, and its devices are not hidden."""
+    """With an empty resource only the patch says what a GPU hospital gets, and its devices are
+    not hidden.
+    """
     claims = {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one"}]}
     found = pod(tmp_path, "north", defaults=DEFAULTS | {"gpu": {"resource": "", "pod": claims}})
     assert found["containers"][0]["resources"]["limits"] == {"memory": "3Gi"}
     assert found["resourceClaims"] == claims["resourceClaims"]
-    assert "NVIDIA_VISIBLE_DEVICES" not in {entry["name"] for entry in found["containers"][0]["env"]}
+    assert "NVIDIA_VISIBLE_DEVICES" not in {
+        entry["name"] for entry in found["containers"][0]["env"]
+    }
 
 
 def test_ids_are_the_platforms_where_it_assigns_them(tmp_path: Path) -> None:
@@ -213,13 +291,19 @@ def test_members_listen_on_ipv6_where_they_have_it(tmp_path: Path) -> None:
 
 def test_autoscalers_are_told_to_leave_pods_alone(tmp_path: Path) -> None:
     """The plan's annotations are on every hospital's pod, and its own settings win over them."""
-    scenario, plan = read(tmp_path, annotations={"a": "1", "b": "1"}, defaults=DEFAULTS | {"podAnnotations": {"b": "2"}})
+    scenario, plan = read(
+        tmp_path,
+        annotations={"a": "1", "b": "1"},
+        defaults=DEFAULTS | {"podAnnotations": {"b": "2"}},
+    )
     found = job(scenario, plan, "north", "uid")["spec"]["template"]["metadata"]["annotations"]
     assert {"a": "1", "b": "2"}.items() <= found.items()
 
 
 def test_a_queue_gets_the_ring_as_one_group(tmp_path: Path) -> None:
-    """Every hospital's pod names the queue and one group of the ring's size; its Job, which Kueue would queue alone, names none."""
+    """Every hospital's pod names the queue and one group of the ring's size; its Job, which
+    Kueue would queue alone, names none.
+    """
     scenario, plan = read(tmp_path, queue="research")
     for name in scenario.names:
         body = job(scenario, plan, name, "uid")

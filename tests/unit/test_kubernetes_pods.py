@@ -15,7 +15,8 @@ from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
 from fedskd_sim.runtimes.kubernetes.pods import finding, finished, nowhere, refusal
 
 FULL = (
-    "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {nvidia.com/gpu: present}. "
+    "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint "
+    "{nvidia.com/gpu: present}. "
     "preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, "
     "1 Preemption is not helpful for scheduling."
 )
@@ -31,38 +32,77 @@ NOW = datetime.now(UTC)
 STUCK_S = 60.0
 
 
-def pod(phase: str, uid: str = "1", created: datetime = NOW, *, deleted: bool = False, **status: Any) -> V1Pod:
+def pod(
+    phase: str, uid: str = "1", created: datetime = NOW, *, deleted: bool = False, **status: Any
+) -> V1Pod:
     """Make a pod of the hospital 'north' as the API gives it."""
-    metadata: dict[str, Any] = {"name": "p", "uid": uid, "labels": {"fedskd.io/hospital": "north"}, "creationTimestamp": created}
+    metadata: dict[str, Any] = {
+        "name": "p",
+        "uid": uid,
+        "labels": {"fedskd.io/hospital": "north"},
+        "creationTimestamp": created,
+    }
     if deleted:
         metadata["deletionTimestamp"] = NOW
     return V1Pod.model_validate(
-        {"metadata": metadata, "spec": {"containers": [{"name": "hospital"}]}, "status": {"phase": phase, **status}}
+        {
+            "metadata": metadata,
+            "spec": {"containers": [{"name": "hospital"}]},
+            "status": {"phase": phase, **status},
+        }
     )
 
 
 def container(**state: Any) -> list[dict[str, Any]]:
-    return [{"name": "hospital", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}]
+    return [
+        {
+            "name": "hospital",
+            "image": "i",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
+    ]
 
 
 def unscheduled(message: str) -> list[dict[str, Any]]:
-    return [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]
+    return [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    ]
 
 
 CASES = {
     "pending": pod("Pending"),
     "full": pod("Pending", conditions=unscheduled(FULL)),
     "never": pod("Pending", conditions=unscheduled(NEVER)),
-    "no image": pod("Pending", containerStatuses=container(waiting={"reason": "ImagePullBackOff", "message": "not found"})),
-    "no secret": pod("Pending", containerStatuses=container(waiting={"reason": "CreateContainerConfigError", "message": "secret"})),
-    "never an image": pod("Pending", containerStatuses=container(waiting={"reason": "ErrImageNeverPull", "message": "no"})),
+    "no image": pod(
+        "Pending",
+        containerStatuses=container(waiting={"reason": "ImagePullBackOff", "message": "not found"}),
+    ),
+    "no secret": pod(
+        "Pending",
+        containerStatuses=container(
+            waiting={"reason": "CreateContainerConfigError", "message": "secret"}
+        ),
+    ),
+    "never an image": pod(
+        "Pending",
+        containerStatuses=container(waiting={"reason": "ErrImageNeverPull", "message": "no"}),
+    ),
     "cordoned": pod("Pending", conditions=unscheduled(CORDONED)),
-    "starting": pod("Pending", containerStatuses=container(waiting={"reason": "ContainerCreating"})),
+    "starting": pod(
+        "Pending", containerStatuses=container(waiting={"reason": "ContainerCreating"})
+    ),
     "running": pod("Running", containerStatuses=container(running={})),
     "leaving": pod("Running", deleted=True, containerStatuses=container(running={})),
     "done": pod("Succeeded", containerStatuses=container(terminated={"exitCode": 0})),
-    "killed": pod("Failed", containerStatuses=container(terminated={"exitCode": 137, "reason": "OOMKilled"})),
-    "no data": pod("Failed", containerStatuses=container(terminated={"exitCode": 21, "reason": "Error"})),
+    "killed": pod(
+        "Failed", containerStatuses=container(terminated={"exitCode": 137, "reason": "OOMKilled"})
+    ),
+    "no data": pod(
+        "Failed", containerStatuses=container(terminated={"exitCode": 21, "reason": "Error"})
+    ),
 }
 
 
@@ -84,15 +124,21 @@ CASES = {
         ("no data", "failed", "exit code 21"),
     ],
 )
-def test_a_pod_has_one_standing_and_the_clusters_own_words(case: str, standing: str, text: str) -> None:
-    """Waiting for room, never to start, at work or ended: each is told apart, with the reason that the cluster gives."""
+def test_a_pod_has_one_standing_and_the_clusters_own_words(
+    case: str, standing: str, text: str
+) -> None:
+    """Waiting for room, never to start, at work or ended: each is told apart, with the reason
+    that the cluster gives.
+    """
     found = finding(CASES[case])
     assert found.standing == standing
     assert text in found.text
 
 
 def test_a_full_cluster_is_not_an_impossible_one() -> None:
-    """Only a pod for which no node would do even when empty is impossible; a message without that count says nothing."""
+    """Only a pod for which no node would do even when empty is impossible; a message without
+    that count says nothing.
+    """
     assert nowhere(NEVER)
     assert not nowhere(FULL)
     assert not nowhere("0/2 nodes are available: 2 Insufficient cpu.")
@@ -104,9 +150,13 @@ class Watched:
     def __init__(self, *, started: bool = False) -> None:
         self.log = io.StringIO()
         took_part = {"north": "1", "south": "9"} if started else None
-        self.pod_tracker = PodTracker(("north", "south"), EventLog(self.log), 0.0, STUCK_S, took_part=took_part)
+        self.pod_tracker = PodTracker(
+            ("north", "south"), EventLog(self.log), 0.0, STUCK_S, took_part=took_part
+        )
 
-    def concludes(self, case: V1Pod, kind: str = "MODIFIED", after: float = 0.0) -> Failed | Done | None:
+    def concludes(
+        self, case: V1Pod, kind: str = "MODIFIED", after: float = 0.0
+    ) -> Failed | Done | None:
         self.pod_tracker.saw(kind, case)
         for entry in self.pod_tracker._pods.values():
             entry.since -= after
@@ -131,14 +181,20 @@ LATER = OWN_WORD_S + 1
         ("leaving", True, None),
     ],
 )
-def test_the_controller_concludes_what_a_hospital_cannot_say(case: str, *, started: bool, code: int | None) -> None:
-    """A pod that will never run ends the run; a lost one does after the start only, before it the Job makes another."""
+def test_the_controller_concludes_what_a_hospital_cannot_say(
+    case: str, *, started: bool, code: int | None
+) -> None:
+    """A pod that will never run ends the run; a lost one does after the start only, before it
+    the Job makes another.
+    """
     concluded = Watched(started=started).concludes(CASES[case], after=LATER)
     assert (concluded.code if isinstance(concluded, Failed) else None) == code
 
 
 def test_a_hospitals_own_word_goes_before_its_exit_code() -> None:
-    """An exit code that stands for an error is told only after the hospital had time to tell the error itself."""
+    """An exit code that stands for an error is told only after the hospital had time to tell the
+    error itself.
+    """
     watched = Watched(started=True)
     assert watched.concludes(CASES["no data"]) is None
     assert isinstance(watched.concludes(CASES["no data"], after=LATER), Failed)
@@ -153,7 +209,9 @@ def test_a_finished_hospital_is_done_even_if_its_word_was_lost() -> None:
 
 
 def test_a_deleted_or_replaced_pod_ends_a_run_that_has_started() -> None:
-    """What it had learned is lost; before the start both are nothing. It is another pod by its identity, whatever clocks say."""
+    """What it had learned is lost; before the start both are nothing. It is another pod by its
+    identity, whatever clocks say.
+    """
     fresh = pod("Running", uid="2")
     gone = Watched(started=True).concludes(CASES["running"], "DELETED", after=LATER)
     replaced = Watched(started=True).concludes(fresh)
@@ -167,7 +225,9 @@ def test_a_deleted_or_replaced_pod_ends_a_run_that_has_started() -> None:
 
 
 def test_why_no_pod_is_made_is_told() -> None:
-    """A pod that security refuses ends the run with the cluster's words; one over a quota waits; the summary names everybody."""
+    """A pod that security refuses ends the run with the cluster's words; one over a quota waits;
+    the summary names everybody.
+    """
     watched = Watched()
     watched.pod_tracker.refused({"north": 'violates PodSecurity "restricted"'})
     concluded = watched.pod_tracker.conclusion()
@@ -183,14 +243,18 @@ def test_why_no_pod_is_made_is_told() -> None:
     waiting = Watched()
     waiting.pod_tracker.refused({"south": "exceeded quota: gpus"})
     assert waiting.pod_tracker.conclusion() is None
-    assert waiting.pod_tracker.summary() == "south: its pod cannot be created: exceeded quota: gpus; north: no pod"
+    assert (
+        waiting.pod_tracker.summary()
+        == "south: its pod cannot be created: exceeded quota: gpus; north: no pod"
+    )
     assert list(waiting.pod_tracker.without_pod()) == ["north"]
     assert "exceeded quota: gpus" in waiting.log.getvalue()
 
 
 REASONS = {
     'pods "a" is forbidden: violates PodSecurity "restricted:latest"': "hopeless",
-    'pods "a" is forbidden: maximum memory usage per Container is 100Mi, but limit is 256Mi': "hopeless",
+    'pods "a" is forbidden: maximum memory usage per Container is 100Mi, but limit is '
+    "256Mi": "hopeless",
     'pods "a" is forbidden: unable to validate against any security context constraint': "hopeless",
     'Pod "a" is invalid: spec.containers[0].image: Required value': "hopeless",
     'pods "a" is forbidden: exceeded quota: gpus': "pending",

@@ -1,4 +1,6 @@
-"""Reports of runs that are too large to draw and to hold as a whole: what is sampled is said to be, and pages stay small."""
+"""Reports of runs that are too large to draw and to hold as a whole: what is sampled is said to
+be, and pages stay small.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +31,26 @@ def timings(hosts: tuple[str, ...], count: int) -> list[Timing]:
     """Make up sessions of random length."""
     draw = random.Random(0)
     at = [(host, 1e9 + 10 * number) for host in hosts for number in range(count)]
-    return [Timing("session", host, host, 1, 1, start, start + 10 * draw.random(), peak_bytes=int(start)) for host, start in at]
+    return [
+        Timing(
+            "session", host, host, 1, 1, start, start + 10 * draw.random(), peak_bytes=int(start)
+        )
+        for host, start in at
+    ]
 
 
 def way(stops: int, size: int) -> list[GatheredStep]:
     """Make up a way in which every ``size``-th stop is at home and one session is rolled back."""
-    return [GatheredStep(stop, 1, 1, "", stop % size == 0, stop == 777, stop / stops, math.nan) for stop in range(stops + 1)]
+    return [
+        GatheredStep(stop, 1, 1, "", stop % size == 0, stop == 777, stop / stops, math.nan)
+        for stop in range(stops + 1)
+    ]
 
 
 def test_a_report_takes_in_one_record_at_a_time() -> None:
-    """Visits, of which a long run has most, are not kept: an iterator is enough, and gives the summary of the whole list."""
+    """Visits, of which a long run has most, are not kept: an iterator is enough, and gives the
+    summary of the whole list.
+    """
     records = story(FORTY[:5], rounds=3)
     found = Gathered.of(iter(records), FORTY[:5])
     assert not [record for record in found.kept if record.kind == "visit"]
@@ -49,7 +61,9 @@ def test_a_report_takes_in_one_record_at_a_time() -> None:
 
 @pytest.mark.parametrize("rounds", [2, 12])
 def test_pictures_of_forty_hospitals_stay_small(rounds: int) -> None:
-    """However long the run, no picture has more elements and points than can be told apart, and it says which are drawn."""
+    """However long the run, no picture has more elements and points than can be told apart, and
+    it says which are drawn.
+    """
     summary = summarise(story(FORTY, rounds), FORTY)
     ways = accuracy(summary)
     assert len(ways) < 400_000
@@ -70,20 +84,28 @@ def test_a_short_run_is_drawn_whole() -> None:
 
 
 def test_a_long_way_keeps_its_ends_its_homes_and_what_was_rolled_back() -> None:
-    """Of a thousand stops some are drawn: the first, the last, some at home, the one that was rolled back."""
+    """Of a thousand stops some are drawn: the first, the last, some at home, the one that was
+    rolled back.
+    """
     line = _line(way(1000, 50), "accuracy", "stop")
     assert MOST_POINTS <= len(line.stops) <= 1.5 * MOST_POINTS
     assert {0, 777, 1000} <= {*line.stops}
     assert [line.stops[place] for place in line.home] == list(range(0, 1001, 50))
     assert [line.stops[place] for place in line.rolled_back] == [777]
-    assert all(value == pytest.approx(stop / 10) for stop, value in zip(line.stops, line.values, strict=True))
+    assert all(
+        value == pytest.approx(stop / 10)
+        for stop, value in zip(line.stops, line.values, strict=True)
+    )
 
 
 def test_the_grey_band_is_over_all_stops_and_models() -> None:
     """Grouping stops loses no extreme, wherever it lies."""
     ways = {
         "a": way(1000, 50),
-        "b": [GatheredStep(431, 1, 1, "", False, False, 7.0, 0), GatheredStep(433, 1, 1, "", False, False, -7.0, 0)],
+        "b": [
+            GatheredStep(431, 1, 1, "", False, False, 7.0, 0),
+            GatheredStep(433, 1, 1, "", False, False, -7.0, 0),
+        ],
     }
     band = _band(ways, "accuracy", "stop", 50)
     assert len(band.stops) == MOST_POINTS
@@ -93,7 +115,9 @@ def test_the_grey_band_is_over_all_stops_and_models() -> None:
 
 
 def test_busy_is_the_share_of_time_within_spans() -> None:
-    """It agrees with a count over a fine grid, and overlapping spans make no more than all of the time."""
+    """It agrees with a count over a fine grid, and overlapping spans make no more than all of
+    the time.
+    """
     draw = np.random.default_rng(3)
     starts = np.arange(0.0, 100.0, 2.0)
     ends = starts + 2 * draw.random(50)
@@ -118,26 +142,39 @@ def test_a_timeline_of_many_bars_shows_shares_and_says_so() -> None:
     assert many.peaks["site-00"] == int(1e9 + 10 * (MOST_BARS // 40))
 
 
-def test_report_json_lists_some_sessions_of_a_large_run_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a number of sessions it has some of every model, first and last among them, and text and page tell."""
+def test_report_json_lists_some_sessions_of_a_large_run_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a number of sessions it has some of every model, first and last among them, and
+    text and page tell.
+    """
     monkeypatch.setattr("fedskd_sim.report.gathered.MOST_STEPS", 30)
     monkeypatch.setattr("fedskd_sim.report.gathered.LEAST_STEPS", 5)
     names = FORTY[:3]
     write(folder(tmp_path, story(names, rounds=6), names), names)
     ways = json.loads((tmp_path / "report.json").read_text())["ways"]
-    assert {model: (len(steps), steps[0]["stop"], steps[-1]["stop"]) for model, steps in ways.items()} == dict.fromkeys(
-        names, (10, 0, 18)
-    )
+    assert {
+        model: (len(steps), steps[0]["stop"], steps[-1]["stop"]) for model, steps in ways.items()
+    } == dict.fromkeys(names, (10, 0, 18))
     for name in ("report.txt", "report.html"):
-        assert "10 of up to 19 sessions of each model" in re.sub(r"\s+", " ", (tmp_path / name).read_text())
+        assert "10 of up to 19 sessions of each model" in re.sub(
+            r"\s+", " ", (tmp_path / name).read_text()
+        )
 
 
 def test_a_run_without_travel_has_sessions_and_no_stops() -> None:
-    """Where every model stays at home the picture's axis counts its sessions, and nothing speaks of stops elsewhere."""
+    """Where every model stays at home the picture's axis counts its sessions, and nothing speaks
+    of stops elsewhere.
+    """
     names = FORTY[:2]
     records = [record for record in story(names) if record.kind in ("warm_up", "evaluation")]
     alone = [record for record in story(names, 4) if record.kind == "homecoming"]
-    moved = [type(one)(**{**{name: getattr(one, name) for name in one.__slots__}, "kind": "alone", "hop": 0}) for one in alone]
+    moved = [
+        type(one)(
+            **{**{name: getattr(one, name) for name in one.__slots__}, "kind": "alone", "hop": 0}
+        )
+        for one in alone
+    ]
     picture = accuracy(summarise([*records, *moved], names))
     assert "session at home" in picture
     assert "stops a round" not in picture

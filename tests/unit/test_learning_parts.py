@@ -1,4 +1,6 @@
-"""The parts of learning: measures against scikit-learn, reconciliation by hand, data, architectures, weights."""
+"""The parts of learning: measures against scikit-learn, reconciliation by hand, data,
+architectures, weights.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,30 @@ from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, c
 from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.fedavg import flat, install_flat
 from fedskd_sim.learning.learners import make
-from fedskd_sim.learning.models import REGISTRY, SIZES, ImageShape, blueprint, build, fits, minimum_input, outline
+from fedskd_sim.learning.models import (
+    REGISTRY,
+    SIZES,
+    ImageShape,
+    blueprint,
+    build,
+    fits,
+    minimum_input,
+    outline,
+)
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import buffer_of, export, install, save, shown, snapshot, spec_of, tensor_of
+from fedskd_sim.learning.weights import (
+    buffer_of,
+    export,
+    install,
+    save,
+    shown,
+    snapshot,
+    spec_of,
+    tensor_of,
+)
 from fedskd_sim.messages import ITEM_BYTES, digest
 from fedskd_sim.scenario import Architecture, SyntheticSkin, Training, load
 
@@ -32,7 +52,9 @@ SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit-tiny"))]
 
 @pytest.mark.parametrize("seed", range(4))
 def test_measures_are_those_of_scikit_learn(seed: int) -> None:
-    """Accuracy, balanced accuracy and macro one-versus-rest AUC agree, with ties and over the classes present."""
+    """Accuracy, balanced accuracy and macro one-versus-rest AUC agree, with ties and over the
+    classes present.
+    """
     draw = np.random.default_rng(seed)
     labels = draw.choice([0, 2, 3], 90)
     logits = draw.integers(0, 4, (90, 5)).astype(np.float32)
@@ -60,12 +82,16 @@ def test_one_class_has_no_auc_and_no_data_no_measures() -> None:
     one = measures(torch.randn(5, 2), torch.zeros(5, dtype=torch.long))
     assert one["auc"] == (0, 0)
     model = build(Architecture(name="cnn-plain"), ImageShape(3, 16, 2), 0)
-    assert evaluate(model, Samples(torch.zeros(0, 3, 16, 16), torch.zeros(0, dtype=torch.long))) == {}
+    assert (
+        evaluate(model, Samples(torch.zeros(0, 3, 16, 16), torch.zeros(0, dtype=torch.long))) == {}
+    )
 
 
 def test_evaluation_leaves_a_model_as_it_was() -> None:
     """Neither weights nor running statistics nor the mode change."""
-    model = build(Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2), 0).train()
+    model = build(
+        Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2), 0
+    ).train()
     before = digest(snapshot(model))
     evaluate(model, Samples(torch.randn(9, 3, 16, 16), torch.arange(9) % 2))
     assert digest(snapshot(model)) == before
@@ -93,7 +119,9 @@ def scored(scores: dict[float, float]) -> object:
     ],
 )
 def test_reconciliation(mode: str, scores: dict[float, float], home: float) -> None:
-    """Each mode takes what it says; the guard of the average acts beyond 0.5 / sqrt(100) = 0.05 and says so."""
+    """Each mode takes what it says; the guard of the average acts beyond 0.5 / sqrt(100) = 0.05
+    and says so.
+    """
     joined = reconcile(mode, weights(2.0), weights(4.0, 9), scored(scores), 100)
     assert float(tensor_of(joined.home["w"])[0, 0]) == home
     assert (joined.general is not None) == (mode == "two_track")
@@ -107,7 +135,9 @@ def test_the_average_takes_integer_buffers_from_the_resident() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 64, 65])
 def test_an_epoch_has_every_sample_once_but_a_lone_last_one(count: int) -> None:
-    """Batches are disjoint and cover the data; one sample alone is left out unless it is all there is."""
+    """Batches are disjoint and cover the data; one sample alone is left out unless it is all
+    there is.
+    """
     samples = Samples(torch.arange(count).float(), torch.arange(count))
     drawn = [batch.labels for batch in batches(samples, 32, torch.Generator().manual_seed(0))]
     assert [len(labels) for labels in drawn] == batch_sizes(count, 32)
@@ -134,7 +164,9 @@ def test_class_weights_have_mean_one_over_the_samples() -> None:
 
 
 def images(name: str = "a", seed: int = 1, **options: object) -> synthetic.Images:
-    return synthetic.load(SyntheticSkin(name="synthetic-skin", image_size=16, **options), name, seed)
+    return synthetic.load(
+        SyntheticSkin(name="synthetic-skin", image_size=16, **options), name, seed
+    )
 
 
 def test_synthetic_images_depend_on_seed_and_hospital_alone() -> None:
@@ -147,7 +179,9 @@ def test_synthetic_images_depend_on_seed_and_hospital_alone() -> None:
     assert seen.train_labels.tolist() == first.labels[first.splits[0]].tolist()
 
 
-def test_synthetic_images_do_not_depend_on_how_many_are_painted_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_images_do_not_depend_on_how_many_are_painted_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The last group may be smaller; all at once and one by one give the same bytes."""
     usual = images(samples=37)
     for count in (1, 8, 100):
@@ -156,7 +190,9 @@ def test_synthetic_images_do_not_depend_on_how_many_are_painted_at_a_time(monkey
 
 
 def test_site_shift_and_label_skew_do_what_they_say() -> None:
-    """Without them hospitals look alike and have equal classes; with them cameras and patients differ."""
+    """Without them hospitals look alike and have equal classes; with them cameras and patients
+    differ.
+    """
 
     def spread(**options: object) -> tuple[float, float]:
         many = [images(name, samples=300, **options) for name in "abcdef"]
@@ -207,14 +243,23 @@ def test_gradients_reach_every_parameter_that_is_not_masked_by_a_zero_start(name
         logits, _ = model(torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
         logits.square().sum().backward()
         optimiser.step()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0
+        for parameter in model.parameters()
+    )
 
 
 @pytest.mark.parametrize("dtype", ITEM_BYTES)
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
 def test_tensors_of_every_type_travel_bit_for_bit(dtype: str, shape: tuple[int, ...]) -> None:
     """Tensor to buffer to tensor is the identity, and the buffer has the bytes it should."""
-    bits = torch.randint(0, 2, (*shape, ITEM_BYTES[dtype]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    bits = torch.randint(
+        0,
+        2,
+        (*shape, ITEM_BYTES[dtype]),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
+    )
     tensor = bits.view(getattr(torch, dtype)).reshape(shape)
     buffer = buffer_of(tensor)
     assert len(buffer.data) == tensor.numel() * ITEM_BYTES[dtype]
@@ -223,7 +268,10 @@ def test_tensors_of_every_type_travel_bit_for_bit(dtype: str, shape: tuple[int, 
 
 def test_a_model_is_installed_bit_for_bit_with_its_counters() -> None:
     """Weights, running statistics and integer counters arrive as they were."""
-    architecture, shape = Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2)
+    architecture, shape = (
+        Architecture(name="cnn-plain", options={"norm": "batch"}),
+        ImageShape(3, 16, 2),
+    )
     one, other = build(architecture, shape, 1), build(architecture, shape, 2)
     one(torch.randn(4, 3, 16, 16))
     install(other, export(one))
@@ -232,8 +280,12 @@ def test_a_model_is_installed_bit_for_bit_with_its_counters() -> None:
 
 
 def test_what_is_exported_is_the_model_as_it_is_now() -> None:
-    """The views are made once, show every change, and are made anew for tensors that are somewhere else."""
-    model = build(Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2), 1)
+    """The views are made once, show every change, and are made anew for tensors that are
+    somewhere else.
+    """
+    model = build(
+        Architecture(name="cnn-plain", options={"norm": "batch"}), ImageShape(3, 16, 2), 1
+    )
     first = export(model)
     model(torch.randn(4, 3, 16, 16))
     assert all(buffer.data is first[name].data for name, buffer in export(model).items())
@@ -259,7 +311,9 @@ def test_weight_files_are_reproducible_and_say_what_they_are(tmp_path: Path) -> 
 
 
 def test_a_session_finds_no_gradients_of_another_and_leaves_none() -> None:
-    """What a session that was rolled back left behind changes nothing, and between steps gradients take no memory."""
+    """What a session that was rolled back left behind changes nothing, and between steps
+    gradients take no memory.
+    """
     shape = ImageShape(3, 16, 2)
     samples = Samples(torch.randn(8, 3, 16, 16), torch.arange(8) % 2)
     job = TrainingJob(samples, torch.ones(2), Training(batch_size=4), budget=16, seed=1)
@@ -274,15 +328,22 @@ def test_a_session_finds_no_gradients_of_another_and_leaves_none() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "architecture", "layout"),
-    [("skin", "cnn-plain", torch.channels_last), ("volumes", "vol-plain", torch.channels_last_3d), ("roi", "roi-mlp", None)],
+    [
+        ("skin", "cnn-plain", torch.channels_last),
+        ("volumes", "vol-plain", torch.channels_last_3d),
+        ("roi", "roi-mlp", None),
+    ],
 )
 def test_channels_last_is_how_a_model_lies_in_memory_and_not_what_travels(
     kind: str, architecture: str, layout: torch.memory_format | None, scenario_file: Callable
 ) -> None:
-    """New and arrived models have it where they have maps; names, shapes and bytes that travel are those of the usual order."""
+    """New and arrived models have it where they have maps; names, shapes and bytes that travel
+    are those of the usual order.
+    """
     text = (
         f"name: x\ndata: {{name: synthetic-{kind}, samples: 20}}\nalgorithm: {{name: fedskd}}\n"
-        f"hospitals: [{{name: a, architecture: {architecture}}}, {{name: b, architecture: {architecture}}}]\n"
+        f"hospitals: [{{name: a, architecture: {architecture}}}, {{name: b, architecture: "
+        f"{architecture}}}]\n"
     )
     usual, other = (
         Site(LearnerContext(load(scenario_file(text + extra)).scenario, "a", None))
@@ -292,32 +353,51 @@ def test_channels_last_is_how_a_model_lies_in_memory_and_not_what_travels(
     assert digest(export(first)) == digest(export(usual.first(1)))
     arrived = other.made("b", export(first))
     assert digest(export(arrived)) == digest(export(first))
-    kernels = [weight for model in (first, arrived) for weight in model.parameters() if weight.dim() > 3]
+    kernels = [
+        weight for model in (first, arrived) for weight in model.parameters() if weight.dim() > 3
+    ]
     assert bool(kernels) == bool(layout)
     assert all(weight.is_contiguous(memory_format=layout) for weight in kernels)
     assert not layout or not all(weight.is_contiguous() for weight in kernels)
 
 
-def test_the_device_of_auto_is_what_the_process_sees_and_the_record_says_which(scenario_file: Callable) -> None:
+def test_the_device_of_auto_is_what_the_process_sees_and_the_record_says_which(
+    scenario_file: Callable,
+) -> None:
     """Where there is CUDA it is that, else the CPU; a device that is named needs no remark."""
     text = (
         "name: x\ndata: {name: synthetic-skin, samples: 20}\nalgorithm: {name: fedskd}\n"
-        "hospitals: [{name: a, architecture: cnn-plain, device: auto}, {name: b, architecture: cnn-plain, device: cpu}]\n"
+        "hospitals: [{name: a, architecture: cnn-plain, device: auto}, {name: b, architecture: "
+        "cnn-plain, device: cpu}]\n"
     )
     here = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen, named = (Site(LearnerContext(load(scenario_file(text)).scenario, name, None)) for name in "ab")
+    chosen, named = (
+        Site(LearnerContext(load(scenario_file(text)).scenario, name, None)) for name in "ab"
+    )
     assert (chosen.device, next(chosen.first(1).parameters()).device.type) == (here, here)
-    assert (chosen.noted(Session({})).reason, named.noted(Session({})).reason) == (f"device auto is {here}", "")
+    assert (chosen.noted(Session({})).reason, named.noted(Session({})).reason) == (
+        f"device auto is {here}",
+        "",
+    )
 
 
 def test_weights_are_the_same_object_until_somebody_writes_to_the_model() -> None:
-    """Tests leave what is shown of a model as it is; training, running statistics alone, and both ways to install give another."""
-    model = build(Architecture(name="cnn-plain", options={"width": 4, "norm": "batch"}), ImageShape(3, 16, 3), 0)
+    """Tests leave what is shown of a model as it is; training, running statistics alone, and
+    both ways to install give another.
+    """
+    model = build(
+        Architecture(name="cnn-plain", options={"width": 4, "norm": "batch"}),
+        ImageShape(3, 16, 3),
+        0,
+    )
     samples = Samples(torch.randn(12, 3, 16, 16), torch.arange(12) % 3)
     statistics = next(layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
     statistics_alone = lambda: statistics(torch.randn(2, statistics.num_features, 3, 3))  # noqa: E731 - one of several writers
     writers = [
-        lambda: train(SessionModels({"": model}), TrainingJob(samples, torch.ones(3), Training(batch_size=6), 12, 1)),
+        lambda: train(
+            SessionModels({"": model}),
+            TrainingJob(samples, torch.ones(3), Training(batch_size=6), 12, 1),
+        ),
         lambda: (model.train(), statistics_alone()),
         lambda: install(model, snapshot(model)),
         lambda: install_flat(model, flat(model)),
@@ -332,17 +412,27 @@ def test_weights_are_the_same_object_until_somebody_writes_to_the_model() -> Non
 
 
 def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> None:
-    """What a hospital predicts with is the same whenever it is chosen, also of a network that draws in training mode."""
-    text = "{name: a, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}, {name: b, architecture: cnn-plain}"
+    """What a hospital predicts with is the same whenever it is chosen, also of a network that
+    draws in training mode.
+    """
+    text = (
+        "{name: a, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}, {name: b, "
+        "architecture: cnn-plain}"
+    )
     data = "{name: synthetic-skin, samples: 30, image_size: 16, classes: 3}"
-    scenario = f"name: draws\ndata: {data}\nhospitals: [{text}]\nalgorithm: {{name: local}}\nprediction: {{model: averaged}}\n"
+    scenario = (
+        f"name: draws\ndata: {data}\nhospitals: [{text}]\nalgorithm: {{name: local}}\nprediction: "
+        f"{{model: averaged}}\n"
+    )
     learner = make(LearnerContext(load(scenario_file(scenario)).scenario, "a"))
     learner.warm_up()
     made = learner.site.made
 
     def drawing(*about: object) -> torch.nn.Module:
         network = made(*about)
-        network.register_forward_pre_hook(lambda net, given: torch.nn.functional.dropout(given[0], 0.5, net.training))
+        network.register_forward_pre_hook(
+            lambda net, given: torch.nn.functional.dropout(given[0], 0.5, net.training)
+        )
         return network
 
     learner.site.made = drawing

@@ -1,4 +1,6 @@
-"""Whose records a hospital's are when its pod was replaced, and that a run whose records are not whole is not given up."""
+"""Whose records a hospital's are when its pod was replaced, and that a run whose records are not
+whole is not given up.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +44,24 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def pod(uid: str, hospital: str = "north", phase: str = "Running", age: int = 0) -> V1Pod:
     """Make a pod; ``age`` counts the seconds from the first one's making to its own."""
-    labels = {"fedskd.io/hospital": hospital} if hospital else {"app.kubernetes.io/component": "controller"}
-    metadata = {"name": f"pod-{uid}", "uid": uid, "labels": labels, "creationTimestamp": BEGIN + timedelta(seconds=age)}
-    return V1Pod.model_validate({"metadata": metadata, "spec": {"containers": [{"name": "hospital"}]}, "status": {"phase": phase}})
+    labels = (
+        {"fedskd.io/hospital": hospital}
+        if hospital
+        else {"app.kubernetes.io/component": "controller"}
+    )
+    metadata = {
+        "name": f"pod-{uid}",
+        "uid": uid,
+        "labels": labels,
+        "creationTimestamp": BEGIN + timedelta(seconds=age),
+    }
+    return V1Pod.model_validate(
+        {
+            "metadata": metadata,
+            "spec": {"containers": [{"name": "hospital"}]},
+            "status": {"phase": phase},
+        }
+    )
 
 
 def event(name: str, hospital: str = "north", **fields: Any) -> str:
@@ -70,7 +87,9 @@ def whole(host: str) -> list[str]:
 
 
 class Cluster:
-    """A cluster as the launcher reaches it: pods with logs, and the controller's Job, which has ended well."""
+    """A cluster as the launcher reaches it: pods with logs, and the controller's Job, which has
+    ended well.
+    """
 
     def __init__(self, logs: dict[str, list[str]], *pods: V1Pod) -> None:
         self.logs, self.all = logs, list(pods)
@@ -117,11 +136,16 @@ def following(cluster: Cluster, folder: Path) -> KubernetesRuntime:
 
 
 def hops(folder: Path, name: str = "north") -> list[int]:
-    return [json.loads(line)["hop"] for line in (folder / "records" / f"{name}.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["hop"]
+        for line in (folder / "records" / f"{name}.jsonl").read_text().splitlines()
+    ]
 
 
 def test_a_pod_replaced_before_the_start_takes_no_records_with_it(folder: Path) -> None:
-    """The first pod of a hospital has only events to tell; the records of its successor are the hospital's."""
+    """The first pod of a hospital has only events to tell; the records of its successor are the
+    hospital's.
+    """
     collector = LogCollector(Cluster({}), folder)
     for uid in ("1", "2"):
         collector.own(uid, "north")
@@ -134,7 +158,9 @@ def test_a_pod_replaced_before_the_start_takes_no_records_with_it(folder: Path) 
 
 
 def test_in_whatever_order_logs_are_read_the_longest_life_is_the_hospitals(folder: Path) -> None:
-    """Of three lives the longest has the records, however their lines mix; of equal ones the first; every other line is aside."""
+    """Of three lives the longest has the records, however their lines mix; of equal ones the
+    first; every other line is aside.
+    """
     lives = {
         "1": [record(hop) for hop in (0, 1)],
         "2": [record(hop) for hop in (0, 1, 2)],
@@ -165,8 +191,12 @@ def test_a_pod_replaced_in_mid_run_does_not_bury_what_was_done(folder: Path) -> 
 
 
 @pytest.mark.parametrize("names", [("north",), ("north", "south")])
-def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(names: tuple[str, ...], folder: Path, removed: list[str]) -> None:
-    """One hospital's pod, or all of them, begin again before the start: all records are there, and the release is removed."""
+def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(
+    names: tuple[str, ...], folder: Path, removed: list[str]
+) -> None:
+    """One hospital's pod, or all of them, begin again before the start: all records are there,
+    and the release is removed.
+    """
     logs = {"c": [], "north": whole("north"), "south": whole("south")} | {
         f"old-{name}": [event("starting", name)] for name in names
     }
@@ -183,7 +213,10 @@ def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(names: tuple[s
     ("logs", "error"),
     [
         ({"north": whole("north"), "south": [event("holding", "south")]}, ClusterUnavailable),
-        ({"north": whole("north"), "south": [*whole("south")[:-3], event("holding", "south")]}, ClusterUnavailable),
+        (
+            {"north": whole("north"), "south": [*whole("south")[:-3], event("holding", "south")]},
+            ClusterUnavailable,
+        ),
         ({name: [event("holding", name)] for name in ("north", "south")}, RunUnreadable),
     ],
     ids=["one has none", "one lacks its last", "there are none"],
@@ -191,7 +224,9 @@ def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(names: tuple[s
 def test_a_run_without_all_its_records_neither_ends_well_nor_is_removed(
     logs: dict[str, list[str]], error: type[FedskdError], folder: Path, removed: list[str]
 ) -> None:
-    """Whatever became of the logs: what is missing is named, and the release stays, so that it can be collected again."""
+    """Whatever became of the logs: what is missing is named, and the release stays, so that it
+    can be collected again.
+    """
     pods = [pod("c", "", "Succeeded"), pod("north"), pod("south", "south")]
     place = following(Cluster({"c": [], **logs}, *pods), folder)
     with pytest.raises(error, match=r"south|no records"):
@@ -202,10 +237,20 @@ def test_a_run_without_all_its_records_neither_ends_well_nor_is_removed(
 
 
 def test_a_hospital_is_over_when_its_newest_pod_is(folder: Path) -> None:
-    """A pod that failed before its successor was made ends no wait for its successor's last words and holds no results."""
-    pods = [pod("2", age=30), pod("1", phase="Failed"), pod("3", "south", "Succeeded"), pod("0", "south", age=-5)]
+    """A pod that failed before its successor was made ends no wait for its successor's last
+    words and holds no results.
+    """
+    pods = [
+        pod("2", age=30),
+        pod("1", phase="Failed"),
+        pod("3", "south", "Succeeded"),
+        pod("0", "south", age=-5),
+    ]
     place = following(Cluster({name: [] for name in "0123"}, *pods), folder)
-    assert {name: found.metadata.uid for name, found in newest(pods).items()} == {"north": "2", "south": "3"}
+    assert {name: found.metadata.uid for name, found in newest(pods).items()} == {
+        "north": "2",
+        "south": "3",
+    }
     collector = LogCollector(place.reach, folder)
     assert not place._settled(collector)
     place._holding.add("north")
@@ -217,7 +262,9 @@ def test_a_hospital_is_over_when_its_newest_pod_is(folder: Path) -> None:
 
 
 def test_of_two_pods_of_one_second_the_one_at_work_is_the_newest() -> None:
-    """Creation times have whole seconds, and a Job makes the next pod when the last one has ended."""
+    """Creation times have whole seconds, and a Job makes the next pod when the last one has
+    ended.
+    """
     for pods in itertools.permutations([pod("1", phase="Failed"), pod("2")]):
         assert newest(pods)["north"].metadata.uid == "2"
 
@@ -232,9 +279,17 @@ def refreshed(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> Callable[[Path],
     return found.refresh
 
 
-def test_a_report_does_not_touch_what_a_launcher_writes(folder: Path, monkeypatch: pytest.MonkeyPatch, removed: list[str]) -> None:
-    """While launch follows a run, report and stop read its folder as it is, and what launch writes afterwards is in it."""
-    cluster = Cluster({"c": [], "north": whole("north"), "south": whole("south")}, pod("c", "", "Succeeded"), pod("north"))
+def test_a_report_does_not_touch_what_a_launcher_writes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, removed: list[str]
+) -> None:
+    """While launch follows a run, report and stop read its folder as it is, and what launch
+    writes afterwards is in it.
+    """
+    cluster = Cluster(
+        {"c": [], "north": whole("north"), "south": whole("south")},
+        pod("c", "", "Succeeded"),
+        pod("north"),
+    )
     cluster.all.append(pod("south", "south"))
     refresh, seen = refreshed(monkeypatch, cluster), []
 
@@ -250,10 +305,16 @@ def test_a_report_does_not_touch_what_a_launcher_writes(folder: Path, monkeypatc
     assert removed == []
 
 
-def test_a_report_keeps_what_pods_that_are_gone_have_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading anew adds what is new; the records of a pod that is gone, or whose log was cut, stay."""
+def test_a_report_keeps_what_pods_that_are_gone_have_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading anew adds what is new; the records of a pod that is gone, or whose log was cut,
+    stay.
+    """
     cluster = Cluster(
-        {"1": [entry(record(0)), entry(record(1))], "2": [entry(record(0, host="south"))]}, pod("1"), pod("2", "south")
+        {"1": [entry(record(0)), entry(record(1))], "2": [entry(record(0, host="south"))]},
+        pod("1"),
+        pod("2", "south"),
     )
     refresh = refreshed(monkeypatch, cluster)
     refresh(folder)
@@ -267,8 +328,12 @@ def test_a_report_keeps_what_pods_that_are_gone_have_told(folder: Path, monkeypa
     assert not list(folder.glob(".reading-*"))
 
 
-def test_a_reading_that_fails_leaves_everything_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection breaks in the middle: no file is gone or shorter, and whose log it was is told."""
+def test_a_reading_that_fails_leaves_everything_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks in the middle: no file is gone or shorter, and whose log it was is
+    told.
+    """
     cluster = Cluster({"1": [entry(record(0)), entry(record(1))]}, pod("1"))
     refresh = refreshed(monkeypatch, cluster)
     refresh(folder)
@@ -283,8 +348,12 @@ def test_a_reading_that_fails_leaves_everything_as_it_was(folder: Path, monkeypa
     assert hops(folder) == [0, 1]
 
 
-def test_two_do_not_collect_into_one_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, removed: list[str]) -> None:
-    """A second follower is refused before it writes or removes anything, at its beginning as well as at the last moment."""
+def test_two_do_not_collect_into_one_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, removed: list[str]
+) -> None:
+    """A second follower is refused before it writes or removes anything, at its beginning as
+    well as at the last moment.
+    """
     cluster = Cluster({"1": [entry(record(0))]}, pod("1"))
     refreshed(monkeypatch, cluster)
     place = following(cluster, folder)
@@ -309,8 +378,12 @@ def archive(**files: str) -> str:
     return base64.b64encode(packed.getvalue()).decode() + "\n."
 
 
-def test_what_is_fetched_comes_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive cut in its second file changes nothing; a whole one replaces files, which an open reader goes on to see."""
+def test_what_is_fetched_comes_whole_or_not_at_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive cut in its second file changes nothing; a whole one replaces files, which an
+    open reader goes on to see.
+    """
     reach, said = Reach.__new__(Reach), []
     full = archive(north="new\n" * 400, south="new\n" * 9000)
     half = base64.b64encode(base64.b64decode(full[:-2])[:12000]).decode() + "\n."

@@ -13,7 +13,10 @@ from fedskd_sim.report.tables import as_json, summarise
 
 
 def record(kind: Kind, round_: int, hop: int, host: str, **measures: float) -> Record:
-    names = {name: name.replace("_of_", "/").replace("returned", "returned_balanced_accuracy") for name in measures}
+    names = {
+        name: name.replace("_of_", "/").replace("returned", "returned_balanced_accuracy")
+        for name in measures
+    }
     values = {names[name]: Measure(value * 10, 10.0) for name, value in measures.items()}
     return Record("s", 1, kind, round_, hop, host, "a", "net", "trained", measures=values)
 
@@ -22,28 +25,56 @@ TOUR = [
     record("warm_up", 0, 0, "a", balanced_accuracy=0.7),
     record("visit", 1, 1, "b", probe_of_a=0.7, probe_of_b=0.6, probe_of_c=0.5),
     record("visit", 1, 2, "c", probe_of_a=0.6, probe_of_b=0.5, probe_of_c=0.8),
-    record("homecoming", 1, 3, "a", probe_of_a=0.8, probe_of_b=0.4, probe_of_c=0.6, balanced_accuracy=0.8, returned=0.6),
+    record(
+        "homecoming",
+        1,
+        3,
+        "a",
+        probe_of_a=0.8,
+        probe_of_b=0.4,
+        probe_of_c=0.6,
+        balanced_accuracy=0.8,
+        returned=0.6,
+    ),
     record("visit", 2, 1, "b", probe_of_a=0.7, probe_of_b=0.8, probe_of_c=0.5),
     record("visit", 2, 2, "c", probe_of_a=0.6, probe_of_b=0.7, probe_of_c=0.7),
-    record("homecoming", 2, 3, "a", probe_of_a=0.9, probe_of_b=0.5, probe_of_c=0.5, balanced_accuracy=0.9, returned=0.65),
-]  # fmt: skip
+    record(
+        "homecoming",
+        2,
+        3,
+        "a",
+        probe_of_a=0.9,
+        probe_of_b=0.5,
+        probe_of_c=0.5,
+        balanced_accuracy=0.9,
+        returned=0.65,
+    ),
+]
 
 
 def test_memory_is_what_its_formulas_say() -> None:
-    """A tour of two hospitals: drop from the best value so far, retention at home, backward transfer, kept share of a gain."""
+    """A tour of two hospitals: drop from the best value so far, retention at home, backward
+    transfer, kept share of a gain.
+    """
     found = remembered(TOUR)
     assert found.forgetting == pytest.approx(0.8 - 0.7)
     assert found.retention == pytest.approx(((0.6 - 0.7) + (0.65 - 0.8)) / 2)
     assert found.backward == pytest.approx(0.7 - 0.8)
     gain_b, gain_c = 0.8 - 0.4, 0.7 - 0.5
-    assert found.kept == pytest.approx({0: (gain_b / gain_b + gain_c / gain_c) / 2, 1: (0.7 - 0.4) / gain_b})
+    assert found.kept == pytest.approx(
+        {0: (gain_b / gain_b + gain_c / gain_c) / 2, 1: (0.7 - 0.4) / gain_b}
+    )
 
 
 def test_the_report_shows_what_is_remembered_only_where_it_was_measured() -> None:
-    """With probes a note, a picture of dilution and JSON values; without them neither note nor picture."""
+    """With probes a note, a picture of dilution and JSON values; without them neither note nor
+    picture.
+    """
     hospitals = ("a", "b", "c")
     summary = summarise(TOUR, hospitals)
-    assert any("later has 10.0 points" in note and "changes by -10.0" in note for note in summary.notes)
+    assert any(
+        "later has 10.0 points" in note and "changes by -10.0" in note for note in summary.notes
+    )
     assert as_json(summary)["memory"]["kept"] == summary.memory.kept
     drawn = dilution(summary)
     assert "Of what a visit taught a model 75.0 percent is left 1 hops later" in drawn
@@ -53,14 +84,20 @@ def test_the_report_shows_what_is_remembered_only_where_it_was_measured() -> Non
 
 
 def test_without_probes_only_retention_is_known() -> None:
-    """Records of a real federation tell what came home, and nothing of what other hospitals would have seen."""
+    """Records of a real federation tell what came home, and nothing of what other hospitals
+    would have seen.
+    """
     bare = [
         record(
             r.kind,
             r.round,
             r.hop,
             r.host,
-            **{n.removesuffix("_balanced_accuracy"): m.mean for n, m in r.measures.items() if "/" not in n},
+            **{
+                n.removesuffix("_balanced_accuracy"): m.mean
+                for n, m in r.measures.items()
+                if "/" not in n
+            },
         )
         for r in TOUR
     ]
@@ -71,7 +108,9 @@ def test_without_probes_only_retention_is_known() -> None:
 
 
 def slowly(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Unbiased HSIC as the mean over quadruples of distinct samples, the definition it stands for."""
+    """Unbiased HSIC as the mean over quadruples of distinct samples, the definition it stands
+    for.
+    """
     k, l = x @ x.T, y @ y.T  # noqa: E741
     n, total, count = len(x), 0.0, 0
     for i in range(n):
@@ -85,9 +124,14 @@ def slowly(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def test_unbiased_cka_equals_its_definition() -> None:
-    """CKA of features of different width equals the mean over quadruples; equal features give 1, unrelated ones about 0."""
+    """CKA of features of different width equals the mean over quadruples; equal features give 1,
+    unrelated ones about 0.
+    """
     draw = torch.Generator().manual_seed(0)
-    x, y = torch.randn(7, 3, generator=draw, dtype=torch.float64), torch.randn(7, 5, generator=draw, dtype=torch.float64)
+    x, y = (
+        torch.randn(7, 3, generator=draw, dtype=torch.float64),
+        torch.randn(7, 5, generator=draw, dtype=torch.float64),
+    )
     y[:, :3] += x
     wanted = slowly(x, y) / (slowly(x, x) * slowly(y, y)) ** 0.5
     assert cka(x, y) == pytest.approx(wanted, abs=1e-10)

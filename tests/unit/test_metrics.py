@@ -10,25 +10,45 @@ from fedskd_sim.topology import Topology
 
 
 def test_validation_and_test_are_never_one_series() -> None:
-    """A session's accuracy and that of the evaluation round stand side by side, and all models together are no model."""
+    """A session's accuracy and that of the evaluation round stand side by side, and all models
+    together are no model.
+    """
 
     def shares(evaluate_on: str) -> dict[str, float]:
         metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1), evaluate_on)
         for kind, right in (("homecoming", 1.0), ("evaluation", 2.0), ("ensemble", 3.0)):
-            record = Record("s", 1, kind, 1, 1, "north", "north", "net", "trained", measures={"accuracy": Measure(right, 4.0)})
+            record = Record(
+                "s",
+                1,
+                kind,
+                1,
+                1,
+                "north",
+                "north",
+                "net",
+                "trained",
+                measures={"accuracy": Measure(right, 4.0)},
+            )
             metrics.finished(record)
         families = {family.name: family for family in metrics.registry.collect()}
-        return {sample.labels["split"]: sample.value for sample in families["fedskd_accuracy_ratio"].samples}
+        return {
+            sample.labels["split"]: sample.value
+            for sample in families["fedskd_accuracy_ratio"].samples
+        }
 
     assert shares("test") == {"validation": 0.25, "test": 0.5}
     assert shares("validation") == {"validation": 0.5}
 
 
 def test_the_last_exposition_is_what_a_scrape_would_have_seen(tmp_path: Path) -> None:
-    """The file has every sample as Prometheus reads it, is written again as a whole, and no full disk ends a run over it."""
+    """The file has every sample as Prometheus reads it, is written again as a whole, and no full
+    disk ends a run over it.
+    """
     metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
     metrics.write(tmp_path)
-    metrics.finished(Record("s", 1, "visit", 1, 1, "north", "south", "net", "trained", bytes=70, samples=5))
+    metrics.finished(
+        Record("s", 1, "visit", 1, 1, "north", "south", "net", "trained", bytes=70, samples=5)
+    )
     metrics.phase("done")
     metrics.write(tmp_path)
     lines = (tmp_path / "metrics" / "north.prom").read_text().splitlines()

@@ -1,4 +1,6 @@
-"""Architectures: what the check before a run lets through can be built, trained and sent; the rest has an error."""
+"""Architectures: what the check before a run lets through can be built, trained and sent; the
+rest has an error.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ from fedskd_sim.messages import digest, spec
 from fedskd_sim.scenario import Architecture, load
 
 SMALL = [name for name in REGISTRY if name.startswith(("cnn", "vit-tiny"))]
-NORMED = [*(name for name in SMALL if "norm" in options(name)), "resnet18", "mobilenet-v3-small", "shufflenet-v2"]
+NORMED = [
+    *(name for name in SMALL if "norm" in options(name)),
+    "resnet18",
+    "mobilenet-v3-small",
+    "shufflenet-v2",
+]
 VALUES = {
     "width": (1, 3, 15, 16, 33, 48),
     "depth": (1, 2, 5),
@@ -51,14 +58,19 @@ def every_option() -> Iterator[tuple[str, str, object]]:
 def scenario(architecture: str) -> str:
     return (
         "name: x\ndata: {name: synthetic-skin, samples: 20, image_size: 16}\n"
-        f"hospitals:\n  - {{name: a, architecture: {architecture}}}\n  - {{name: b, architecture: cnn-plain}}\n"
+        f"hospitals:\n  - {{name: a, architecture: {architecture}}}\n  - {{name: b, architecture: "
+        f"cnn-plain}}\n"
         "algorithm: {name: fedskd}\n"
     )
 
 
 @pytest.mark.parametrize(("name", "option", "value"), [*every_option()])
-def test_what_passes_the_check_can_be_trained(name: str, option: str, value: object, scenario_file: Callable) -> None:
-    """For each value of each option: either the check names the option or image size, or a training step works and is finite."""
+def test_what_passes_the_check_can_be_trained(
+    name: str, option: str, value: object, scenario_file: Callable
+) -> None:
+    """For each value of each option: either the check names the option or image size, or a
+    training step works and is finite.
+    """
     path: Path = scenario_file(scenario(f"{{name: {name}, options: {{{option}: {value!r}}}}}"))
     loaded = load(path)
     found = [*find_problems(loaded.scenario, None)]
@@ -72,12 +84,18 @@ def test_what_passes_the_check_can_be_trained(name: str, option: str, value: obj
     (logits.square().mean() + taps.mid.square().mean() + taps.deep.square().mean()).backward()
     assert logits.shape == (3, 4)
     assert min(*taps.mid.shape[2:], *taps.deep.shape[2:]) >= SMALLEST_REGIONS
-    assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters() if parameter.grad is not None)
+    assert all(
+        bool(parameter.grad.isfinite().all())
+        for parameter in model.parameters()
+        if parameter.grad is not None
+    )
 
 
 @pytest.mark.parametrize(("name", "norm"), [*product(NORMED, ["none", "group", "batch"])])
 def test_every_normalisation_travels(name: str, norm: str) -> None:
-    """The blueprint's tensors are the model's, weights install bit for bit, and only batch statistics have counters."""
+    """The blueprint's tensors are the model's, weights install bit for bit, and only batch
+    statistics have counters.
+    """
     if norm == "none" and not name.startswith("cnn"):
         norm = "group"
     architecture, shape = Architecture(name=name, options={"norm": norm}), ImageShape(3, 16, 4)
@@ -91,7 +109,9 @@ def test_every_normalisation_travels(name: str, norm: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_minimum_input_is_the_smallest_that_fits(name: str) -> None:
-    """Every usual size below it is too small for the region grid, it and all up to twice its size are not."""
+    """Every usual size below it is too small for the region grid, it and all up to twice its
+    size are not.
+    """
     architecture = Architecture(name=name)
     smallest = minimum_input(architecture)
     assert smallest in SIZES
@@ -100,13 +120,17 @@ def test_the_minimum_input_is_the_smallest_that_fits(name: str) -> None:
 
 
 def test_no_size_may_be_enough() -> None:
-    """An architecture whose taps stay coarse up to 224 pixels has no minimum input, instead of a wrong one."""
+    """An architecture whose taps stay coarse up to 224 pixels has no minimum input, instead of a
+    wrong one.
+    """
     assert minimum_input(Architecture(name="vit-tiny", options={"patch": 64})) is None
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_outline_is_what_the_model_does(name: str) -> None:
-    """Parameters and both taps, counted before the run, are those of a real batch with another number of channels and classes."""
+    """Parameters and both taps, counted before the run, are those of a real batch with another
+    number of channels and classes.
+    """
     architecture, shape = Architecture(name=name), ImageShape(1, 28, 7)
     model, found = build(architecture, shape, 1), outline(architecture, shape)
     logits, taps = model(torch.randn(2, 1, 28, 28))
@@ -116,7 +140,9 @@ def test_an_outline_is_what_the_model_does(name: str) -> None:
 
 
 def test_building_disturbs_no_other_draw() -> None:
-    """Initial weights come from their own seed: the process's random state is the same before and after."""
+    """Initial weights come from their own seed: the process's random state is the same before
+    and after.
+    """
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -127,13 +153,18 @@ def test_building_disturbs_no_other_draw() -> None:
 def test_a_blueprint_takes_no_memory() -> None:
     """All its tensors are on the meta device."""
     assert {
-        tensor.device.type for tensor in blueprint(Architecture(name="resnet18"), ImageShape(3, 32, 2)).state_dict().values()
+        tensor.device.type
+        for tensor in blueprint(Architecture(name="resnet18"), ImageShape(3, 32, 2))
+        .state_dict()
+        .values()
     } == {"meta"}
 
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_model_that_is_let_go_is_gone_at_once(name: str) -> None:
-    """Nothing in a model leads back to it: a visitor's memory is free for the next one, without waiting for the cycle collector."""
+    """Nothing in a model leads back to it: a visitor's memory is free for the next one, without
+    waiting for the cycle collector.
+    """
     shape = ImageShape(1, {"image": 224, "roi": 20, "volume": 48}[kind_of(name)], 2, kind_of(name))
     gc.disable()
     try:
@@ -148,7 +179,9 @@ def test_a_model_that_is_let_go_is_gone_at_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks_learn(name: str) -> None:
-    """A few steps on one batch bring its loss clearly down, for every network that the quickstart uses."""
+    """A few steps on one batch bring its loss clearly down, for every network that the
+    quickstart uses.
+    """
     draw = torch.Generator().manual_seed(0)
     images, labels = torch.randn(16, 3, 16, 16, generator=draw), torch.arange(16) % 4
     model = build(Architecture(name=name, options={"width": 16}), ImageShape(3, 16, 4), 1)
@@ -163,7 +196,9 @@ def test_small_networks_learn(name: str) -> None:
 
 
 def test_the_quickstart_networks_have_clearly_different_sizes() -> None:
-    """Each of the four has at least a third more parameters than the next smaller, and the largest ten times the smallest."""
+    """Each of the four has at least a third more parameters than the next smaller, and the
+    largest ten times the smallest.
+    """
     scenario = load(Path(__file__).parent.parent.parent / "scenarios" / "quickstart.yaml").scenario
     kinds = [hospital.architecture for hospital in scenario.hospitals]
     counts = sorted(outline(kind, ImageShape(3, 32, 4)).parameters for kind in kinds)
@@ -173,12 +208,26 @@ def test_the_quickstart_networks_have_clearly_different_sizes() -> None:
 
 
 def test_the_listing_is_true() -> None:
-    """Each line of the table shows the parameters and the minimum input that the architecture has, and its options."""
-    lines = {line.split()[0]: line for line in listing().splitlines() if line.split()[0] in REGISTRY}
+    """Each line of the table shows the parameters and the minimum input that the architecture
+    has, and its options.
+    """
+    lines = {
+        line.split()[0]: line for line in listing().splitlines() if line.split()[0] in REGISTRY
+    }
     assert lines.keys() == REGISTRY.keys()
-    for name in (*SMALL, "resnet18", "vol-plain", "vol-separable", *(name for name in REGISTRY if kind_of(name) == "roi")):
-        smallest = LISTED_REGIONS if kind_of(name) == "roi" else minimum_input(Architecture(name=name))
+    for name in (
+        *SMALL,
+        "resnet18",
+        "vol-plain",
+        "vol-separable",
+        *(name for name in REGISTRY if kind_of(name) == "roi"),
+    ):
+        smallest = (
+            LISTED_REGIONS if kind_of(name) == "roi" else minimum_input(Architecture(name=name))
+        )
         assert f" {smallest} {UNITS[kind_of(name)]} " in lines[name]
         shape = ImageShape(1 if kind_of(name) == "volume" else 3, smallest, 7, kind_of(name))
         assert f"{outline(Architecture(name=name), shape).parameters:,}" in lines[name]
-        assert all(f"{option}={default}" in lines[name] for option, default in options(name).items())
+        assert all(
+            f"{option}={default}" in lines[name] for option, default in options(name).items()
+        )

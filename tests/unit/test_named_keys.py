@@ -1,4 +1,6 @@
-"""Every key that a text names exists: in alerts, in the chart, in messages of the program and in what people read."""
+"""Every key that a text names exists: in alerts, in the chart, in messages of the program and in
+what people read.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,16 @@ from fedskd_sim.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "fedskd-sim"
-TOP = sorted({field.alias or name for name, field in Scenario.model_fields.items()} - {"name", "description", "seed", "hospitals"})
+TOP = sorted(
+    {field.alias or name for name, field in Scenario.model_fields.items()}
+    - {"name", "description", "seed", "hospitals"}
+)
 NAMED = re.compile(rf"(?<![\w./$-])((?:{'|'.join(TOP)})(?:\.[a-z]\w*)+)(?![\w(/-]|\.\w)")
 FILES = {"py", "yaml", "yml", "json", "jsonl", "npz", "md", "csv", "html", "txt", "safetensors"}
 TEXTS = [
-    *CHART.glob("files/rules/*.yaml"), *CHART.glob("**/*.md"), CHART / "values.yaml", *CHART.glob("templates/*.txt"),
-    *(ROOT / "k8s").rglob("*.md"), *(ROOT / "scenarios").glob("*"), ROOT / "README.md", *(ROOT / "docs").rglob("*.md"),
+    *CHART.glob("files/rules/*.yaml"), *CHART.glob("**/*.md"), CHART / "values.yaml",
+    *CHART.glob("templates/*.txt"), *(ROOT / "k8s").rglob("*.md"), *(ROOT / "scenarios").glob("*"),
+    ROOT / "README.md", *(ROOT / "docs").rglob("*.md"),
     *(ROOT / "tests" / "chart" / "rules").glob("*.yaml"),
 ]  # fmt: skip
 MODULES = sorted((ROOT / "fedskd_sim").rglob("*.py"))
@@ -66,7 +72,9 @@ def unknown(text: str) -> set[str]:
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_texts_name_keys_that_exist(path: Path) -> None:
-    """Rules, chart, scenarios and what people read speak of keys that a scenario or the chart may have."""
+    """Rules, chart, scenarios and what people read speak of keys that a scenario or the chart
+    may have.
+    """
     assert not unknown(path.read_text(encoding="utf-8"))
 
 
@@ -74,12 +82,20 @@ def test_texts_name_keys_that_exist(path: Path) -> None:
 def test_messages_name_keys_that_exist(path: Path) -> None:
     """So do the texts within the program: messages, fixes, help and docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     assert not set.union(set(), *map(unknown, texts))
 
 
 def test_a_key_that_does_not_exist_is_seen() -> None:
     """The check knows a wrong key from a right one, in a sentence and at its end."""
-    assert unknown("Lower algorithm.optimiser.learning_rate.") == {"algorithm.optimiser.learning_rate"}
-    assert unknown("Lower training.optimiser.learning_rate, or algorithm.similarity.batch.") == set()
+    assert unknown("Lower algorithm.optimiser.learning_rate.") == {
+        "algorithm.optimiser.learning_rate"
+    }
+    assert (
+        unknown("Lower training.optimiser.learning_rate, or algorithm.similarity.batch.") == set()
+    )
     assert unknown("Set metrics.podMonitor.enabled, timeouts.register, data.py.") == set()

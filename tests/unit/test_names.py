@@ -37,30 +37,97 @@ def changed(folder: Path, file: str, *changes: tuple[str, str]) -> None:
 
 
 SPELLINGS = {
-    "a collection": (SKIN, ("rosendahl", "Rosendahl"), "a dataset is written in two ways: 'Rosendahl'", "'rosendahl'"),
-    "a lesion": (SKIN, ("HAM_0000000", "ham_0000000"), "a lesion_id is written in two ways", "'HAM_0000000' in row 2"),
-    "an image": (SKIN, ("ISIC_0000001", "isic_0000000"), "an image_id is written in two ways", "'isic_0000000' in row 2"),
-    "a case": (CASES, ("1,clark nevus,X/c0.jpg", "a,clark nevus,X/c0.jpg"), "'a' in row 1", "'A' in row 3"),
-    "an image of a case": (CASES, ("X/d1.jpg", "X/D0.jpg"), "a derm is written in two ways", "'X/D0.jpg' in row 2"),
+    "a collection": (
+        SKIN,
+        ("rosendahl", "Rosendahl"),
+        "a dataset is written in two ways: 'Rosendahl'",
+        "'rosendahl'",
+    ),
+    "a lesion": (
+        SKIN,
+        ("HAM_0000000", "ham_0000000"),
+        "a lesion_id is written in two ways",
+        "'HAM_0000000' in row 2",
+    ),
+    "an image": (
+        SKIN,
+        ("ISIC_0000001", "isic_0000000"),
+        "an image_id is written in two ways",
+        "'isic_0000000' in row 2",
+    ),
+    "a case": (
+        CASES,
+        ("1,clark nevus,X/c0.jpg", "a,clark nevus,X/c0.jpg"),
+        "'a' in row 1",
+        "'A' in row 3",
+    ),
+    "an image of a case": (
+        CASES,
+        ("X/d1.jpg", "X/D0.jpg"),
+        "a derm is written in two ways",
+        "'X/D0.jpg' in row 2",
+    ),
     "a scanner": (BRAINS, ("UM_1,", "um_1,"), "a SITE_ID is written in two ways: 'um_1'", "'UM_1'"),
-    "an institution": (BRAINS, ("UM_1,", "um_9,"), "an institution is written in two ways: 'um'", "'UM'"),
-    "a subject's file": (BRAINS, ("NYU_1,", "nyu_0,"), "a FILE_ID is written in two ways", "'nyu_0' in row 2"),
+    "an institution": (
+        BRAINS,
+        ("UM_1,", "um_9,"),
+        "an institution is written in two ways: 'um'",
+        "'UM'",
+    ),
+    "a subject's file": (
+        BRAINS,
+        ("NYU_1,", "nyu_0,"),
+        "a FILE_ID is written in two ways",
+        "'nyu_0' in row 2",
+    ),
     "a site": (PEOPLE, ("north", "North"), "a site is written in two ways", "'north' in row 2"),
-    "a label": (PEOPLE, (",x,", ",X,"), "a label is written in two ways", "'X' in row 1 and 'x' in row 3"),
-    "a subject": (PEOPLE, (",s1\n", ",S0\n"), "a subject is written in two ways", "'s0' in row 1 and 'S0' in row 2"),
-    "a file": (PEOPLE, ("v1.nii", "./v0.nii"), "a file stands there twice", "in row 1 and 'v0.nii' in row 2"),
-    "a file in capitals": (PEOPLE, ("v1.nii", "V0.nii"), "a file is written in two ways", "'V0.nii' in row 2"),
-    "accents": (PEOPLE, (",x,north,s0", ",x,nörth,s0"), "a site is written in two ways", "in row 3"),
-}  # fmt: skip
+    "a label": (
+        PEOPLE,
+        (",x,", ",X,"),
+        "a label is written in two ways",
+        "'X' in row 1 and 'x' in row 3",
+    ),
+    "a subject": (
+        PEOPLE,
+        (",s1\n", ",S0\n"),
+        "a subject is written in two ways",
+        "'s0' in row 1 and 'S0' in row 2",
+    ),
+    "a file": (
+        PEOPLE,
+        ("v1.nii", "./v0.nii"),
+        "a file stands there twice",
+        "in row 1 and 'v0.nii' in row 2",
+    ),
+    "a file in capitals": (
+        PEOPLE,
+        ("v1.nii", "V0.nii"),
+        "a file is written in two ways",
+        "'V0.nii' in row 2",
+    ),
+    "accents": (
+        PEOPLE,
+        (",x,north,s0", ",x,nörth,s0"),
+        "a site is written in two ways",
+        "in row 3",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", SPELLINGS)
-def test_a_name_in_two_spellings_is_named_with_both(what: str, tmp_path: Path, scenario_file: Callable) -> None:
-    """Sites, classes, groups, subjects, images and files whose names differ in letters only are an error, not two of them."""
+def test_a_name_in_two_spellings_is_named_with_both(
+    what: str, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """Sites, classes, groups, subjects, images and files whose names differ in letters only are
+    an error, not two of them.
+    """
     file, change, *words = SPELLINGS[what]
     text, make = TABLES[file]
     make(tmp_path)
-    more = {"a case": (("3,lentigo", "A,lentigo"),), "accents": ((",x,north,s2", ",x,no\u0308rth,s2"),)}.get(what, ())
+    more = {
+        "a case": (("3,lentigo", "A,lentigo"),),
+        "accents": ((",x,north,s2", ",x,no\u0308rth,s2"),),
+    }.get(what, ())
     changed(tmp_path, file, change, *more)
     with pytest.raises(DataCorrupt) as caught:
         check(scenario_file(text), tmp_path)
@@ -77,41 +144,71 @@ def test_both_halves_of_a_pair_are_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", TABLES)
-def test_two_columns_of_one_name_are_named(file: str, tmp_path: Path, scenario_file: Callable) -> None:
-    """A needed column that is there twice, or again in other letters, is an error; others may be there as often as they like."""
+def test_two_columns_of_one_name_are_named(
+    file: str, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """A needed column that is there twice, or again in other letters, is an error; others may be
+    there as often as they like.
+    """
     text, make = TABLES[file]
     make(tmp_path)
     whole = (tmp_path / file).read_text()
     column = whole.partition("\n")[0].split(",")[1]
     for again in (column, column.swapcase(), f" {column}"):
         (tmp_path / file).write_text(
-            "\n".join(f"{line},{'x' if number else again}" for number, line in enumerate(whole.split("\n")[:-1]))
+            "\n".join(
+                f"{line},{'x' if number else again}"
+                for number, line in enumerate(whole.split("\n")[:-1])
+            )
         )
         with pytest.raises(DataCorrupt) as caught:
             check(scenario_file(text), tmp_path)
-        assert re.search(rf"'{column}' in column 2 and '{again.strip()}' in column \d", caught.value.message)
+        assert re.search(
+            rf"'{column}' in column 2 and '{again.strip()}' in column \d", caught.value.message
+        )
     (tmp_path / file).write_text(
-        "\n".join(f"{line},{'x' if number else 'n'},x" for number, line in enumerate(whole.split("\n")[:-1]))
+        "\n".join(
+            f"{line},{'x' if number else 'n'},x"
+            for number, line in enumerate(whole.split("\n")[:-1])
+        )
     )
     check(scenario_file(text), tmp_path)
 
 
 @pytest.mark.parametrize("written", ["Fold", '"FOLD"', '"fold"'])
-def test_a_column_that_may_be_meant_is_not_passed_over(written: str, tmp_path: Path, scenario_file: Callable) -> None:
-    """Folds in a column of other letters are an error instead of folds that are drawn; quotes are no letters."""
+def test_a_column_that_may_be_meant_is_not_passed_over(
+    written: str, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """Folds in a column of other letters are an error instead of folds that are drawn; quotes
+    are no letters.
+    """
     release(tmp_path)
     path = tmp_path / "participants.csv"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([f"{lines[0]},{written}", *(f"{line},{number // 2 % 5}" for number, line in enumerate(lines[1:]))]))
+    path.write_text(
+        "\n".join(
+            [
+                f"{lines[0]},{written}",
+                *(f"{line},{number // 2 % 5}" for number, line in enumerate(lines[1:])),
+            ]
+        )
+    )
     if written == '"fold"':
-        assert nifti.load(Nifti(name="nifti", site="north"), tmp_path, 1, "a").ids[-2:] == ("v0.nii", "v1.nii")
+        assert nifti.load(Nifti(name="nifti", site="north"), tmp_path, 1, "a").ids[-2:] == (
+            "v0.nii",
+            "v1.nii",
+        )
     else:
         with pytest.raises(DataCorrupt, match="which may be meant as 'fold'"):
             check(scenario_file(SCANS.format(more="")), tmp_path)
 
 
-def test_a_row_with_more_values_than_columns_is_named(tmp_path: Path, scenario_file: Callable) -> None:
-    """A comma too many shifts every value behind it, so it is an error; empty cells at the end are none."""
+def test_a_row_with_more_values_than_columns_is_named(
+    tmp_path: Path, scenario_file: Callable
+) -> None:
+    """A comma too many shifts every value behind it, so it is an error; empty cells at the end
+    are none.
+    """
     ham(tmp_path)
     changed(tmp_path, SKIN, ("histo,,male,back,rosendahl", "histo,,male,back, upper,rosendahl"))
     with pytest.raises(DataCorrupt, match="row 1 has 9 values for 8 columns"):
@@ -141,19 +238,27 @@ def test_names_of_an_archive_stand_once(array: str, tmp_path: Path) -> None:
 
 def test_classes_that_a_scenario_names_stand_once(tmp_path: Path, scenario_file: Callable) -> None:
     """Two classes of one name in the scenario are an error."""
-    with pytest.raises(FedskdError, match="a class is written in two ways: 'w' in row 1 and 'W' in row 2") as caught:
-        check(scenario_file(MED.replace("file: small.npz", "file: small.npz, classes: [w, W, y, z]")), med(tmp_path))
+    with pytest.raises(
+        FedskdError, match="a class is written in two ways: 'w' in row 1 and 'W' in row 2"
+    ) as caught:
+        check(
+            scenario_file(MED.replace("file: small.npz", "file: small.npz, classes: [w, W, y, z]")),
+            med(tmp_path),
+        )
     assert type(caught.value) is InvalidValue
 
 
 def pipeline(folder: Path, case: str) -> None:
-    """Move files of the series to other folders: half of a site to another strategy, or whole sites, subjects, or one file."""
+    """Move files of the series to other folders: half of a site to another strategy, or whole
+    sites, subjects, or one file.
+    """
     subjects = rois(folder)
     for number, row in enumerate(subjects):
         name = f"{row['FILE_ID']}_rois_cc200.1D"
         where = {
             "strategies": f"cpac/{'filt_global' if number % 2 else 'nofilt_noglobal'}",
-            "pipelines by site": f"{'ccs' if row['SITE_ID'] == 'NYU' else 'cpac'}/filt_global/{row['SITE_ID']}",
+            "pipelines by site": f"{'ccs' if row['SITE_ID'] == 'NYU' else 'cpac'}"
+            f"/filt_global/{row['SITE_ID']}",
             "unknown folders": "mine" if number % 2 else "theirs",
             "one elsewhere": "mine" if number else "theirs",
             "by site": f"cpac/filt_global/{row['SITE_ID']}",
@@ -180,8 +285,12 @@ def pipeline(folder: Path, case: str) -> None:
         ("one folder", ""),
     ],
 )
-def test_time_series_of_two_pipelines_are_named(case: str, words: str, tmp_path: Path, scenario_file: Callable) -> None:
-    """Subjects whose files come from different pipelines do not mix; folders for sites or subjects are no pipelines."""
+def test_time_series_of_two_pipelines_are_named(
+    case: str, words: str, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """Subjects whose files come from different pipelines do not mix; folders for sites or
+    subjects are no pipelines.
+    """
     pipeline(tmp_path, case)
     if not words:
         check(scenario_file(ROIS), tmp_path)
@@ -195,4 +304,7 @@ def test_folding_keeps_different_names_apart() -> None:
     """Letters, blanks and accents' coding are folded; signs and digits are not."""
     assert names.folded(" UM  1") == names.folded("um 1")
     assert names.folded("nörth") == names.folded("NO\u0308RTH")
-    assert len({names.folded(name) for name in ("UM_1", "UM_2", "UM-1", "UM 1", "UM1", "1", "01")}) == 7
+    assert (
+        len({names.folded(name) for name in ("UM_1", "UM_2", "UM-1", "UM 1", "UM1", "1", "01")})
+        == 7
+    )

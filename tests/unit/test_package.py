@@ -27,13 +27,20 @@ def test_the_licence_is_told_alike_everywhere() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
     assert (project["license"], project["license-files"]) == (LICENCE, ["LICENSE"])
     assert yaml.safe_load(read("CITATION.cff"))["license"] == LICENCE
-    assert yaml.safe_load(read("helm/fedskd-sim/Chart.yaml"))["annotations"]["artifacthub.io/license"] == LICENCE
+    assert (
+        yaml.safe_load(read("helm/fedskd-sim/Chart.yaml"))["annotations"]["artifacthub.io/license"]
+        == LICENCE
+    )
     for image in ("controller", "hospital"):
-        assert f'org.opencontainers.image.licenses="{LICENCE}"' in read(f"images/{image}/Dockerfile")
+        assert f'org.opencontainers.image.licenses="{LICENCE}"' in read(
+            f"images/{image}/Dockerfile"
+        )
 
 
 def test_extras_are_parts_of_what_is_installed() -> None:
-    """What an extra names is within the same bounds among the dependencies, which only `export` adds to; images get their parts."""
+    """What an extra names is within the same bounds among the dependencies, which only `export`
+    adds to; images get their parts.
+    """
     project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
     assert {*extras["cluster"], *extras["learning"]} < {*project["dependencies"]}

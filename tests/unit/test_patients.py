@@ -1,4 +1,6 @@
-"""Predictions of single patients: read strictly, measured as scikit-learn does, with intervals that hold."""
+"""Predictions of single patients: read strictly, measured as scikit-learn does, with intervals
+that hold.
+"""
 
 from __future__ import annotations
 
@@ -36,28 +38,47 @@ def answers_of(seed: int, labels: np.ndarray, skill: float = 1.5, classes: int =
     return draw.normal(0, 1, (len(labels), classes)) + skill * np.eye(classes)[labels]
 
 
-def recorded(run: Path, names: tuple[str, ...], held_out: tuple[str, ...] = (), patients: int = 40, **others: Any) -> list[Record]:
+def recorded(
+    run: Path,
+    names: tuple[str, ...],
+    held_out: tuple[str, ...] = (),
+    patients: int = 40,
+    **others: Any,
+) -> list[Record]:
     """Write the predictions of a run as a hospital does, and make the records of the same tests."""
     records = []
     for number, host in enumerate(names + held_out):
         labels = np.arange(patients) % 3
         given = {(host, "ensemble"): answers_of(99, labels)} if others.get("ensemble") else {}
-        given |= {(model, "evaluation"): answers_of(10 * number + place, labels) for place, model in enumerate(names)}
+        given |= {
+            (model, "evaluation"): answers_of(10 * number + place, labels)
+            for place, model in enumerate(names)
+        }
         answers, samples = (
             Answers(wanted=True),
-            Samples(torch.zeros(0), torch.tensor(labels), tuple(f"{host}-{i}" for i in range(patients))),
+            Samples(
+                torch.zeros(0), torch.tensor(labels), tuple(f"{host}-{i}" for i in range(patients))
+            ),
         )
         for hop, ((model, kind), logits) in enumerate(given.items()):
             answers.add(kind, model, torch.tensor(logits))
             found = measures(torch.tensor(logits), samples.labels)
-            found |= {"models": Measure(2.0, 1.0), "kept_bytes": Measure(8.0, 1.0)} if kind == "ensemble" else {}
-            records.append(Record("demo", 7, kind, 2, hop, host, model, "net", "evaluated", measures=found))
+            found |= (
+                {"models": Measure(2.0, 1.0), "kept_bytes": Measure(8.0, 1.0)}
+                if kind == "ensemble"
+                else {}
+            )
+            records.append(
+                Record("demo", 7, kind, 2, hop, host, model, "net", "evaluated", measures=found)
+            )
         about = {"scenario": "demo", "seed": 7, "host": host, "split": "test", "classes": CLASSES}
         answers.save(run / "predictions" / f"{host}.npz", samples, about)
     return records
 
 
-def run_of(run: Path, names: tuple[str, ...], held_out: tuple[str, ...] = (), **others: Any) -> Path:
+def run_of(
+    run: Path, names: tuple[str, ...], held_out: tuple[str, ...] = (), **others: Any
+) -> Path:
     return folder(run, recorded(run, names, held_out, **others), names + held_out)
 
 
@@ -70,7 +91,9 @@ def changed(file: Path, **arrays: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_curves_agree_with_scikit_learn(seed: int) -> None:
-    """Confusion, recall, ROC, its area and the calibration bins are scikit-learn's, with ties and with a class that is absent."""
+    """Confusion, recall, ROC, its area and the calibration bins are scikit-learn's, with ties
+    and with a class that is absent.
+    """
     draw = np.random.default_rng(seed)
     labels = draw.choice(4, size=60, p=[0.5, 0.3, 0.2, 0.0])
     logits = np.round(answers_of(seed, labels, classes=4), int(draw.integers(0, 3)))
@@ -88,7 +111,9 @@ def test_curves_agree_with_scikit_learn(seed: int) -> None:
         assert areas[label] == pytest.approx(roc_auc_score(positive, given[:, label]), abs=1e-12)
         curve = curves_.roc(positive, given[:, label])
         false, true, _ = roc_curve(positive, given[:, label])
-        assert np.trapezoid(curve.true_positive, curve.false_positive) == pytest.approx(areas[label], abs=1e-12)
+        assert np.trapezoid(curve.true_positive, curve.false_positive) == pytest.approx(
+            areas[label], abs=1e-12
+        )
         assert {*zip(*curve, strict=True)} <= {*zip(false, true, strict=True)}
     found = curves_.calibration(labels, given)
     right, sure = calibration_curve(given.argmax(1) == labels, given.max(1), n_bins=10)
@@ -98,15 +123,21 @@ def test_curves_agree_with_scikit_learn(seed: int) -> None:
 
 
 def test_the_calibration_error_is_the_weighted_gap() -> None:
-    """Four patients at 0.9 of whom three are right, and one at 0.6 who is wrong, err by (4 |0.75 - 0.9| + |0 - 0.6|) / 5."""
+    """Four patients at 0.9 of whom three are right, and one at 0.6 who is wrong, err by (4 |0.75
+    - 0.9| + |0 - 0.6|) / 5.
+    """
     given = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]])
-    assert curves_.calibration(np.array([0, 0, 0, 1, 1]), given).error == pytest.approx((4 * 0.15 + 0.6) / 5)
+    assert curves_.calibration(np.array([0, 0, 0, 1, 1]), given).error == pytest.approx(
+        (4 * 0.15 + 0.6) / 5
+    )
 
 
 @pytest.mark.parametrize("sizes", [(40, 12), (30, 15, 4), (12, 12), (9, 1)])
 @pytest.mark.parametrize("skill", [0.8, 2.2])
 def test_intervals_hold_what_they_say(sizes: tuple[int, ...], skill: float) -> None:
-    """Over 300 hospitals of few patients 95 % intervals of accuracy, balanced accuracy and AUC hold the truth in 90 to 100 %."""
+    """Over 300 hospitals of few patients 95 % intervals of accuracy, balanced accuracy and AUC
+    hold the truth in 90 to 100 %.
+    """
     classes = len(sizes)
     labels, many = np.repeat(np.arange(classes), sizes), np.repeat(np.arange(classes), 20_000)
     scores = torch.tensor(answers_of(0, many, skill, classes)).softmax(1).numpy()
@@ -139,7 +170,9 @@ def test_intervals_hold_what_they_say(sizes: tuple[int, ...], skill: float) -> N
 
 
 def test_intervals_are_seeded_and_hold_their_value() -> None:
-    """The same seed gives the same limits, another one others; a perfect model has a lower limit below 1 and an upper one of 1."""
+    """The same seed gives the same limits, another one others; a perfect model has a lower limit
+    below 1 and an upper one of 1.
+    """
     labels = np.repeat([0, 1], 5)
     given = np.eye(2)[labels]
     first, again, other = (Resampling.of(labels, seed).areas(given) for seed in (1, 1, 2))
@@ -148,7 +181,9 @@ def test_intervals_are_seeded_and_hold_their_value() -> None:
 
 
 def test_files_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """The reader gives every hospital's ids, labels and probabilities, each model under its name, and its ensemble apart."""
+    """The reader gives every hospital's ids, labels and probabilities, each model under its
+    name, and its ensemble apart.
+    """
     recorded(tmp_path, ("north", "east"), ("away",), ensemble=True)
     found = read_predictions(tmp_path)
     assert [*found] == ["away", "east", "north"]
@@ -192,18 +227,29 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "a model twice": lambda file: changed(file, models=np.asarray(["north"] * 2)),
     "models of another number": lambda file: changed(file, models=np.asarray(["north"])),
     "no sample": lambda file: changed(
-        file, samples=np.asarray([], dtype=str), labels=np.zeros(0, np.int64), probabilities=np.zeros((2, 0, 3))
+        file,
+        samples=np.asarray([], dtype=str),
+        labels=np.zeros(0, np.int64),
+        probabilities=np.zeros((2, 0, 3)),
     ),
     "probabilities turned": lambda file: changed(file, probabilities=np.full((2, 3, 40), 1 / 40)),
     "probabilities of 2": lambda file: changed(file, probabilities=np.full((2, 40, 3), 2 / 3)),
-    "probabilities below 0": lambda file: changed(file, probabilities=np.tile([1.5, -0.25, -0.25], (2, 40, 1))),
-    "half a row is NaN": lambda file: changed(file, probabilities=np.tile([1.0, 0.0, np.nan], (2, 40, 1))),
+    "probabilities below 0": lambda file: changed(
+        file, probabilities=np.tile([1.5, -0.25, -0.25], (2, 40, 1))
+    ),
+    "half a row is NaN": lambda file: changed(
+        file, probabilities=np.tile([1.0, 0.0, np.nan], (2, 40, 1))
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_what_is_no_file_of_predictions_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
-    """Damaged, foreign or of wrong shapes: the error has the file and a fix, and no report is written."""
+def test_what_is_no_file_of_predictions_is_named(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Damaged, foreign or of wrong shapes: the error has the file and a fix, and no report is
+    written.
+    """
     run = run_of(tmp_path, ("north", "east"))
     file = run / "predictions" / "north.npz"
     damage(file)
@@ -213,7 +259,9 @@ def test_what_is_no_file_of_predictions_is_named(damage: Callable[[Path], None],
     assert "remove this file" in caught.value.fix
     assert not (run / "report.txt").exists()
     file.unlink()
-    assert "2 tests of this run have no predictions" in " ".join(write(run, ("north", "east")).notes)
+    assert "2 tests of this run have no predictions" in " ".join(
+        write(run, ("north", "east")).notes
+    )
 
 
 FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
@@ -229,8 +277,12 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("arrays", "text"), FOREIGN.values(), ids=FOREIGN.keys())
-def test_predictions_of_another_run_are_refused(arrays: dict[str, Any], text: str, tmp_path: Path) -> None:
-    """A whole file that does not belong to the other files, the scenario or the records is an error with its name."""
+def test_predictions_of_another_run_are_refused(
+    arrays: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    """A whole file that does not belong to the other files, the scenario or the records is an
+    error with its name.
+    """
     run = run_of(tmp_path, ("north", "east"))
     file = run / "predictions" / "north.npz"
     changed(file, **arrays)
@@ -251,21 +303,31 @@ def test_a_file_of_a_hospital_that_is_not_in_the_scenario_is_refused(tmp_path: P
 
 def test_a_run_without_predictions_is_reported_as_before(tmp_path: Path) -> None:
     """Old runs, and those with the key off, have all three reports without the section."""
-    records = recorded(tmp_path / "other", ("north", "east")) if (tmp_path / "other").mkdir() is None else []
+    records = (
+        recorded(tmp_path / "other", ("north", "east"))
+        if (tmp_path / "other").mkdir() is None
+        else []
+    )
     summary = write(folder(tmp_path, records, ("north", "east")), ("north", "east"))
     assert summary.patients is None
     assert as_json(summary)["single_patients"] is None
-    assert "Single patients" not in (tmp_path / "report.html").read_text(encoding="utf-8") + as_text(summary)
+    assert "Single patients" not in (tmp_path / "report.html").read_text(
+        encoding="utf-8"
+    ) + as_text(summary)
 
 
 def test_the_report_tells_of_single_patients(tmp_path: Path) -> None:
-    """Own model, others, ensemble and held-out hospitals have their rows in JSON, text and page, with the values of the records."""
+    """Own model, others, ensemble and held-out hospitals have their rows in JSON, text and page,
+    with the values of the records.
+    """
     run = run_of(tmp_path, ("north", "east"), ("away",), ensemble=True)
     summary = write(run, ("north", "east"), ("away",))
     found = json.loads((run / "report.json").read_text(encoding="utf-8"))["single_patients"]
     assert [host["name"] for host in found["hosts"]] == ["north", "east", "away"]
     rows = [[row["who"] for row in host["rows"]] for host in found["hosts"]]
-    assert rows == [["ensemble", "own", "others", "visitor"]] * 2 + [["ensemble", "others", "visitor", "visitor"]]
+    assert rows == [["ensemble", "own", "others", "visitor"]] * 2 + [
+        ["ensemble", "others", "visitor", "visitor"]
+    ]
     labels = np.arange(40) % 3
     given = torch.tensor(answers_of(0, labels)).softmax(1).numpy()
     own = found["hosts"][0]["rows"][1]
@@ -282,17 +344,31 @@ def test_the_report_tells_of_single_patients(tmp_path: Path) -> None:
     assert sum(map(sum, others["confusion"])) == 80
     text = as_text(summary)
     assert max(map(len, text.splitlines())) <= 100
-    row = next(line.split() for line in text.splitlines() if line.startswith("north") and line.split()[1] == "40")
+    row = next(
+        line.split()
+        for line in text.splitlines()
+        if line.startswith("north") and line.split()[1] == "40"
+    )
     assert row[2] == "13"
     assert row[3] == f"{100 * own['balanced_accuracy'][0]:.1f}"
     page = Outline((run / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert any("every hospital" in words for words in page.words)
-    assert sum(value is not None and value.startswith("Confusion matrix") for _, value in page.attributes) == 1
+    assert (
+        sum(
+            value is not None and value.startswith("Confusion matrix")
+            for _, value in page.attributes
+        )
+        == 1
+    )
 
 
-def test_many_hospitals_are_sampled_and_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures, lines and rows of visitors have limits; the text, the page and a note say what is left out."""
+def test_many_hospitals_are_sampled_and_the_report_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures, lines and rows of visitors have limits; the text, the page and a note say what
+    is left out.
+    """
     monkeypatch.setattr(patients_, "MOST_CELLS", 100)
     names = tuple(f"site-{number}" for number in range(30))
     run = run_of(tmp_path, names, patients=12)
@@ -316,19 +392,39 @@ def test_answers_that_are_no_numbers_are_counted_and_left_out(tmp_path: Path) ->
     given[1, 3] = np.nan
     changed(file, probabilities=given)
     summary = write(folder(tmp_path, records, ("north", "east")), ("north", "east"))
-    assert any("At north answers were not finite, and are left out: those of east" in note for note in summary.notes)
+    assert any(
+        "At north answers were not finite, and are left out: those of east" in note
+        for note in summary.notes
+    )
     assert [row.who for row in summary.patients.hosts[0].rows] == ["own"]
 
 
 def test_a_hospital_of_one_class_has_no_auc(tmp_path: Path) -> None:
-    """Test data of a single class is reported with what can be measured; nothing is made up for the rest."""
+    """Test data of a single class is reported with what can be measured; nothing is made up for
+    the rest.
+    """
     labels = torch.zeros(8, dtype=torch.long)
     logits = torch.tensor(answers_of(0, labels.numpy()))
     answers = Answers(wanted=True)
     answers.add("evaluation", "north", logits)
     about = {"scenario": "demo", "seed": 7, "host": "north", "split": "test", "classes": CLASSES}
-    answers.save(tmp_path / "predictions" / "north.npz", Samples(torch.zeros(0), labels, tuple("abcdefgh")), about)
-    record = Record("demo", 7, "evaluation", 2, 0, "north", "north", "net", "evaluated", measures=measures(logits, labels))
+    answers.save(
+        tmp_path / "predictions" / "north.npz",
+        Samples(torch.zeros(0), labels, tuple("abcdefgh")),
+        about,
+    )
+    record = Record(
+        "demo",
+        7,
+        "evaluation",
+        2,
+        0,
+        "north",
+        "north",
+        "net",
+        "evaluated",
+        measures=measures(logits, labels),
+    )
     records = [record, replace(record, host="east", model="east", measures={})]
     summary = write(folder(tmp_path, records, ("north", "east")), ("north", "east"))
     row = as_json(summary)["single_patients"]["hosts"][0]["rows"][0]
@@ -340,14 +436,29 @@ def test_a_hospital_of_one_class_has_no_auc(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("answered", "said"), [([1] * 40, True), ([1] * 39 + [2], False)])
 def test_a_model_that_always_answers_one_class_is_named(answered: list[int], said: bool) -> None:  # noqa: FBT001 - a column
-    """Its accuracy is that class's share and its balanced accuracy is chance; one other answer, and nothing is said."""
+    """Its accuracy is that class's share and its balanced accuracy is chance; one other answer,
+    and nothing is said.
+    """
     labels = np.array([0] * 2 + [1] * 36 + [2] * 2)
     probabilities = np.eye(3)[answered]
     here = patients_.Predictions(
-        "demo", 1, "north", "test", CLASSES, tuple(map(str, range(40))), labels, ("north",), ("evaluation",), probabilities[None]
+        "demo",
+        1,
+        "north",
+        "test",
+        CLASSES,
+        tuple(map(str, range(40))),
+        labels,
+        ("north",),
+        ("evaluation",),
+        probabilities[None],
     )
     host = patients_._host(here, [patients_._judged(here, probabilities)], visitors=False)
     assert host.chance == pytest.approx(1 / 3)
-    told = [note for note in patients_._notes([host], CLASSES, 0, visitors=True) if "answers" in note]
+    told = [
+        note for note in patients_._notes([host], CLASSES, 0, visitors=True) if "answers" in note
+    ]
     share = "its accuracy of 90.0% is that class's share, its balanced accuracy chance (33.3%)."
-    assert told == said * [f"The model of north answers {CLASSES[1]!r} for each of its 40 patients: {share}"]
+    assert told == said * [
+        f"The model of north answers {CLASSES[1]!r} for each of its 40 patients: {share}"
+    ]

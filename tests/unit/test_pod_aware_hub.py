@@ -27,7 +27,9 @@ class Clock:
 
 @dataclass
 class Words:
-    """A hub that has some words waiting, or a pod tracker that comes to its conclusions after a while."""
+    """A hub that has some words waiting, or a pod tracker that comes to its conclusions after a
+    while.
+    """
 
     waiting: list[Message]
     clock: Clock = field(default_factory=Clock)
@@ -61,14 +63,18 @@ def hear(clock: Clock) -> Any:
     """Say something to the controller while a conclusion is on its way."""
 
     def attend(said: Message, concluded: list[Message]) -> Message:
-        return run_controller.PodAwareHub(Words([said]), Words(concluded, clock, delay=clock.now() + 1)).receive(5)
+        return run_controller.PodAwareHub(
+            Words([said]), Words(concluded, clock, delay=clock.now() + 1)
+        ).receive(5)
 
     return attend
 
 
 @pytest.mark.parametrize("code", [40, 45])
 def test_a_dead_pod_is_the_cause_of_a_time_out(code: int, hear: Any) -> None:
-    """A hospital that waited in vain is told of first; the crash that its pod's state shows a moment later is what counts."""
+    """A hospital that waited in vain is told of first; the crash that its pod's state shows a
+    moment later is what counts.
+    """
     crash = Failed(1, "east", 41, "its container ended with exit code 70")
     assert hear(Failed(1, "south", code, "waited"), [crash]) == crash
 
@@ -77,7 +83,9 @@ def test_a_time_out_alone_stands(hear: Any, clock: Clock) -> None:
     """Where no pod has died, the time-out is passed on after a moment."""
     late = Failed(1, "south", 40, "waited")
     assert hear(late, []) == late
-    assert run_controller.OWN_WORD_S <= clock.now() < run_controller.OWN_WORD_S + run_controller.LOOK_S
+    assert (
+        run_controller.OWN_WORD_S <= clock.now() < run_controller.OWN_WORD_S + run_controller.LOOK_S
+    )
     assert hear(late, [Done(1, "east")]) == late
 
 
@@ -90,7 +98,9 @@ def test_other_words_are_passed_on_at_once(hear: Any, clock: Clock) -> None:
 
 @pytest.mark.parametrize("started", [False, True])
 def test_waiting_in_a_queue_is_no_part_of_a_time_out(clock: Clock, started: bool) -> None:  # noqa: FBT001
-    """Patience is over as long after the queue's word as without a queue, also where it began before words that came meanwhile."""
+    """Patience is over as long after the queue's word as without a queue, also where it began
+    before words that came meanwhile.
+    """
     pod_tracker = Words([], clock, released=100.0, took_part={} if started else None)
     attentive = run_controller.PodAwareHub(Words([], clock), pod_tracker)
     with pytest.raises(NothingReceived):

@@ -68,8 +68,20 @@ def check(path: Path, folder: Path | None = None) -> None:
 
 
 CASES = {
-    "unknown architecture": ("cnn-plain}", "cnn-plane}", UnknownArchitecture, 4, "did you mean 'cnn-plain'?"),
-    "an architecture like no other": ("cnn-plain}", "qqq}", UnknownArchitecture, 4, "there are cnn-plain, cnn-residual"),
+    "unknown architecture": (
+        "cnn-plain}",
+        "cnn-plane}",
+        UnknownArchitecture,
+        4,
+        "did you mean 'cnn-plain'?",
+    ),
+    "an architecture like no other": (
+        "cnn-plain}",
+        "qqq}",
+        UnknownArchitecture,
+        4,
+        "there are cnn-plain, cnn-residual",
+    ),
     "unknown option": (
         "cnn-plain}",
         "{name: cnn-plain, options: {widht: 8}}}",
@@ -78,7 +90,13 @@ CASES = {
         "'width'? cnn-plain has the options",
     ),
     **{
-        f"{name} {value}": ("cnn-plain}", f"{{name: {kind}, options: {{{name}: {value}}}}}}}", InvalidValue, 4, words)
+        f"{name} {value}": (
+            "cnn-plain}",
+            f"{{name: {kind}, options: {{{name}: {value}}}}}}}",
+            InvalidValue,
+            4,
+            words,
+        )
         for kind, name, value, words in (
             ("cnn-plain", "norm", "foo", "none, group or batch"),
             ("cnn-plain", "norm", "3", "norm is 3"),
@@ -95,10 +113,34 @@ CASES = {
         )
     },
     "image too small": ("cnn-plain}", "resnet18}", ImageTooSmall, 4, "at least 128 pixels"),
-    "image too small for a patch": ("cnn-plain}", "{name: vit-tiny, options: {patch: 8}}}", ImageTooSmall, 4, "at least 32 pixels"),
-    "region grid too large": ("{batch: 0.1}", "{region_grid: 5}", RegionGridTooLarge, 4, "region_grid 5"),
-    "pixel grid too large": ("{batch: 0.1}", "{pixel_grid: 9}", RegionGridTooLarge, 4, "pixel_grid 9 is finer than the middle map"),
-    "label spaces": ("cnn-residual}", "cnn-residual, data: {classes: 3}}", LabelSpacesDiffer, 5, "lesion-2 (3), 'a' has"),
+    "image too small for a patch": (
+        "cnn-plain}",
+        "{name: vit-tiny, options: {patch: 8}}}",
+        ImageTooSmall,
+        4,
+        "at least 32 pixels",
+    ),
+    "region grid too large": (
+        "{batch: 0.1}",
+        "{region_grid: 5}",
+        RegionGridTooLarge,
+        4,
+        "region_grid 5",
+    ),
+    "pixel grid too large": (
+        "{batch: 0.1}",
+        "{pixel_grid: 9}",
+        RegionGridTooLarge,
+        4,
+        "pixel_grid 9 is finer than the middle map",
+    ),
+    "label spaces": (
+        "cnn-residual}",
+        "cnn-residual, data: {classes: 3}}",
+        LabelSpacesDiffer,
+        5,
+        "lesion-2 (3), 'a' has",
+    ),
     "image sizes": (
         "cnn-residual}",
         "cnn-residual, data: {image_size: 32}}",
@@ -106,9 +148,27 @@ CASES = {
         5,
         "32 pixels, 'a' has images of 16",
     ),
-    "no data": ("data: {name: synthetic-skin, samples: 50, image_size: 16}\n", "", DataMissing, 3, "has no data"),
-    "data that are none": ("synthetic-skin, samples: 50, image_size: 16", "none", DataMissing, 4, "'a' has no data"),
-    "no such device": ("cnn-residual}", "cnn-residual, device: 'cuda:63'}", DeviceUnavailable, 5, "is not here"),
+    "no data": (
+        "data: {name: synthetic-skin, samples: 50, image_size: 16}\n",
+        "",
+        DataMissing,
+        3,
+        "has no data",
+    ),
+    "data that are none": (
+        "synthetic-skin, samples: 50, image_size: 16",
+        "none",
+        DataMissing,
+        4,
+        "'a' has no data",
+    ),
+    "no such device": (
+        "cnn-residual}",
+        "cnn-residual, device: 'cuda:63'}",
+        DeviceUnavailable,
+        5,
+        "is not here",
+    ),
 }
 
 
@@ -141,11 +201,16 @@ def test_every_hospital_is_checked(scenario_file: Callable) -> None:
     """One run of the check shows what is wrong at each hospital, in the order of the file."""
     with pytest.raises(UnknownArchitecture) as caught:
         check(scenario_file(GOOD.replace("cnn-plain}", "x}").replace("cnn-residual}", "resnet18}")))
-    assert [type(error) for error in (caught.value, *caught.value.others)] == [UnknownArchitecture, ImageTooSmall]
+    assert [type(error) for error in (caught.value, *caught.value.others)] == [
+        UnknownArchitecture,
+        ImageTooSmall,
+    ]
 
 
 def test_synthetic_patients_of_one_class_are_found(scenario_file: Callable) -> None:
-    """A skew so strong that a small hospital trains on one class only is an error that names the class."""
+    """A skew so strong that a small hospital trains on one class only is an error that names the
+    class.
+    """
     text = GOOD.replace("samples: 50", "samples: 10, classes: 2, label_skew: 1.0")
     kinds = set()
     for number in range(30):
@@ -166,13 +231,19 @@ def test_a_grid_of_a_level_that_is_off_does_not_matter(scenario_file: Callable) 
     [
         ("{pixel_grid: 8}", "{pixel_grid: 8, pixel_tap: deep}", "pixel_grid 8 is finer"),
         ("{region_grid: 8, region_tap: mid}", "{region_grid: 8}", "region_grid 8 is finer"),
-        ("{region: 0, region_grid: 8}", "{region: 0, region_grid: 8}\n  self_distillation: {region: 1}", "region_grid 8 is finer"),
+        (
+            "{region: 0, region_grid: 8}",
+            "{region: 0, region_grid: 8}\n  self_distillation: {region: 1}",
+            "region_grid 8 is finer",
+        ),
     ],
 )
 def test_a_grid_has_to_fit_the_map_that_its_level_compares(
     fits: str, not_any_more: str, words: str, scenario_file: Callable
 ) -> None:
-    """The middle map is 8 x 8 and the deep one 4 x 4; a level that only holds the past counts as well."""
+    """The middle map is 8 x 8 and the deep one 4 x 4; a level that only holds the past counts as
+    well.
+    """
     residual = GOOD.replace("cnn-plain", "cnn-residual")
     check(scenario_file(residual.replace("{batch: 0.1}", fits)))
     with pytest.raises(RegionGridTooLarge, match=words):
@@ -184,47 +255,107 @@ def ham(folder: Path, **changes: object) -> Path:
     return folder
 
 
-def test_a_good_file_passes_and_its_splits_never_share_a_group(tmp_path: Path, scenario_file: Callable) -> None:
+def test_a_good_file_passes_and_its_splits_never_share_a_group(
+    tmp_path: Path, scenario_file: Callable
+) -> None:
     """Train, validation and test of a site are disjoint in lesions and cover the site."""
     check(scenario_file(HAM), ham(tmp_path))
     seen = []
     for site in ("first", "second"):
-        images = ham10000.load(Ham10000(name="ham10000", file="small.npz", site=site), tmp_path, 1, "a")
+        images = ham10000.load(
+            Ham10000(name="ham10000", file="small.npz", site=site), tmp_path, 1, "a"
+        )
         assert [len(split) for split in images.splits] == [60, 20, 20]
         seen.append(images.pixels)
-    assert np.array_equal(np.sort(np.concatenate(seen).sum((1, 2, 3))), np.sort(arrays()["image"].sum((1, 2, 3))))
+    assert np.array_equal(
+        np.sort(np.concatenate(seen).sum((1, 2, 3))), np.sort(arrays()["image"].sum((1, 2, 3)))
+    )
 
 
 def test_the_limit_draws_training_images_by_seed(tmp_path: Path) -> None:
     """At most the given number, the same for the same seed, another choice for another."""
     dataset = Ham10000(name="ham10000", file="small.npz", site="first", limit=10)
-    first, again, other = (ham10000.load(dataset, ham(tmp_path), number, "a") for number in (1, 1, 2))
+    first, again, other = (
+        ham10000.load(dataset, ham(tmp_path), number, "a") for number in (1, 1, 2)
+    )
     assert [len(split) for split in first.splits] == [10, 20, 20]
     assert np.array_equal(first.pixels, again.pixels)
     assert not np.array_equal(first.pixels, other.pixels)
 
 
 HAM_CASES = {
-    "no training samples": ({"site": np.zeros(200, np.uint8)}, NoTrainingSamples, 5, "no training samples"),
-    "one class": ({"label": np.repeat([1, 0], [100, 100]).astype(np.uint8)}, OneClassOnly, 4, "are 'y'"),
-    "no such site": ({"site_names": np.array(["first", "third"])}, InvalidValue, 5, "no site 'second'"),
+    "no training samples": (
+        {"site": np.zeros(200, np.uint8)},
+        NoTrainingSamples,
+        5,
+        "no training samples",
+    ),
+    "one class": (
+        {"label": np.repeat([1, 0], [100, 100]).astype(np.uint8)},
+        OneClassOnly,
+        4,
+        "are 'y'",
+    ),
+    "no such site": (
+        {"site_names": np.array(["first", "third"])},
+        InvalidValue,
+        5,
+        "no site 'second'",
+    ),
     "missing array": ({"fold": None}, DataCorrupt, 2, "lacks fold"),
-    "images of a wrong shape": ({"image": np.zeros((200, 16, 8, 3), np.uint8)}, DataCorrupt, 2, "(200, 16, 8, 3)"),
-    "images that are no bytes": ({"image": np.zeros((200, 16, 16, 3), np.float32)}, DataCorrupt, 2, "float32"),
-    "fewer images than labels": ({"image": np.zeros((199, 16, 16, 3), np.uint8)}, DataCorrupt, 2, "(199,)"),
+    "images of a wrong shape": (
+        {"image": np.zeros((200, 16, 8, 3), np.uint8)},
+        DataCorrupt,
+        2,
+        "(200, 16, 8, 3)",
+    ),
+    "images that are no bytes": (
+        {"image": np.zeros((200, 16, 16, 3), np.float32)},
+        DataCorrupt,
+        2,
+        "float32",
+    ),
+    "fewer images than labels": (
+        {"image": np.zeros((199, 16, 16, 3), np.uint8)},
+        DataCorrupt,
+        2,
+        "(199,)",
+    ),
     "labels in a table": ({"label": np.zeros((200, 2), np.uint8)}, DataCorrupt, 2, "(200, 2)"),
     "labels that are no numbers": ({"label": np.zeros(200)}, DataCorrupt, 2, "float64"),
-    "a label without a name": ({"label": np.arange(200) % 4}, DataCorrupt, 2, "0 to 3, but label_names has 3"),
+    "a label without a name": (
+        {"label": np.arange(200) % 4},
+        DataCorrupt,
+        2,
+        "0 to 3, but label_names has 3",
+    ),
     "a site without a name": ({"site": np.arange(200) % 3}, DataCorrupt, 2, "site_names has 2"),
     "a negative label": ({"label": np.arange(200) % 3 - 1}, DataCorrupt, 2, "-1"),
-    "an array that would be unpickled": ({"label_names": np.array(["x", "y", None], object)}, DataCorrupt, 2, "label_names"),
-    "a lesion in two folds": ({"split_group": np.arange(200) // 20}, DataCorrupt, 2, "more than one fold"),
+    "an array that would be unpickled": (
+        {"label_names": np.array(["x", "y", None], object)},
+        DataCorrupt,
+        2,
+        "label_names",
+    ),
+    "a lesion in two folds": (
+        {"split_group": np.arange(200) // 20},
+        DataCorrupt,
+        2,
+        "more than one fold",
+    ),
 }
 
 
-@pytest.mark.parametrize(("changes", "kind", "line", "words"), HAM_CASES.values(), ids=HAM_CASES.keys())
+@pytest.mark.parametrize(
+    ("changes", "kind", "line", "words"), HAM_CASES.values(), ids=HAM_CASES.keys()
+)
 def test_impossible_data_is_found(
-    changes: dict, kind: type[FedskdError], line: int, words: str, tmp_path: Path, scenario_file: Callable
+    changes: dict,
+    kind: type[FedskdError],
+    line: int,
+    words: str,
+    tmp_path: Path,
+    scenario_file: Callable,
 ) -> None:
     """Each has its own error at the line of the key it belongs to."""
     path = scenario_file(HAM)
@@ -249,7 +380,9 @@ def test_impossible_data_is_found(
 def test_wrong_words_about_good_data_are_found(
     old: str, new: str, line: int, words: str, tmp_path: Path, scenario_file: Callable
 ) -> None:
-    """A site that does not exist, none at all, and folds that overlap are errors at the line where they stand."""
+    """A site that does not exist, none at all, and folds that overlap are errors at the line
+    where they stand.
+    """
     path = scenario_file(HAM.replace(old, new))
     with pytest.raises(InvalidValue) as caught:
         check(path, ham(tmp_path))
@@ -259,10 +392,17 @@ def test_wrong_words_about_good_data_are_found(
 
 def test_a_hospital_may_hold_out_other_folds(tmp_path: Path) -> None:
     """Folds of the file become validation and test as the scenario says, and never train."""
-    dataset = Ham10000(name="ham10000", file="small.npz", site="first", test_fold=4, validation_fold=2)
+    dataset = Ham10000(
+        name="ham10000", file="small.npz", site="first", test_fold=4, validation_fold=2
+    )
     images = ham10000.load(dataset, ham(tmp_path), 1, "a")
-    folds = {pixels.tobytes(): fold for pixels, fold in zip(arrays()["image"], arrays()["fold"], strict=True)}
-    assert [{int(folds[images.pixels[row].tobytes()]) for row in split} for split in images.splits] == [{0, 1, 3}, {2}, {4}]
+    folds = {
+        pixels.tobytes(): fold
+        for pixels, fold in zip(arrays()["image"], arrays()["fold"], strict=True)
+    }
+    assert [
+        {int(folds[images.pixels[row].tobytes()]) for row in split} for split in images.splits
+    ] == [{0, 1, 3}, {2}, {4}]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -275,7 +415,9 @@ def test_a_truncated_file_is_corrupt(share: float, tmp_path: Path, scenario_file
 
 
 def test_damaged_images_are_corrupt_when_they_are_read(tmp_path: Path) -> None:
-    """A file whose directory is whole but whose images are not fails at loading, not with wrong pixels."""
+    """A file whose directory is whole but whose images are not fails at loading, not with wrong
+    pixels.
+    """
     path = ham(tmp_path) / "small.npz"
     raw = bytearray(path.read_bytes())
     middle = raw.find(b"image.npy") + 5000
@@ -288,7 +430,9 @@ def test_damaged_images_are_corrupt_when_they_are_read(tmp_path: Path) -> None:
 def test_a_missing_file_says_where_it_was_looked_for(
     tmp_path: Path, scenario_file: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a folder, and with one that lacks the file, the fix names --data and the variable; the variable works."""
+    """Without a folder, and with one that lacks the file, the fix names --data and the variable;
+    the variable works.
+    """
     monkeypatch.delenv("FEDSKD_DATA", raising=False)
     for folder in (None, tmp_path):
         with pytest.raises(DataMissing, match=r"small\.npz") as caught:
@@ -301,13 +445,22 @@ def test_a_missing_file_says_where_it_was_looked_for(
     check(scenario_file(HAM))
 
 
-@pytest.mark.skipif(not os.environ.get("FEDSKD_DATA"), reason="FEDSKD_DATA names no folder with real data")
+@pytest.mark.skipif(
+    not os.environ.get("FEDSKD_DATA"), reason="FEDSKD_DATA names no folder with real data"
+)
 def test_the_real_file_has_four_sites_and_no_shared_lesions() -> None:
-    """The real HAM10000 file passes the check and has the published number of images per collection."""
+    """The real HAM10000 file passes the check and has the published number of images per
+    collection.
+    """
     scenario = Path(__file__).parent.parent.parent / "scenarios" / "fedskin-ham10000.yaml"
     check(scenario)
     sizes = {}
     for site in ("rosendahl", "vidir_modern", "vidir_molemax", "vienna_dias"):
         images = ham10000.load(Ham10000(name="ham10000", site=site), None, 1, site)
         sizes[site] = sum(len(split) for split in images.splits)
-    assert sizes == {"rosendahl": 2259, "vidir_modern": 3363, "vidir_molemax": 3954, "vienna_dias": 439}
+    assert sizes == {
+        "rosendahl": 2259,
+        "vidir_modern": 3363,
+        "vidir_molemax": 3954,
+        "vienna_dias": 439,
+    }

@@ -39,7 +39,9 @@ def shown(*, terminal: bool) -> tuple[str, LiveView]:
 
 
 def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
-    """No control characters; each line says where, who hosts whom, accuracy, and the time left once it is known."""
+    """No control characters; each line says where, who hosts whom, accuracy, and the time left
+    once it is known.
+    """
     text, _ = shown(terminal=False)
     lines = text.splitlines()
     assert "\x1b" not in text
@@ -50,15 +52,27 @@ def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
 
 
 def test_on_a_terminal_there_is_a_row_per_hospital() -> None:
-    """The table shows round, hop, what a hospital does, whose accuracy was the last and how many stops are done."""
+    """The table shows round, hop, what a hospital does, whose accuracy was the last and how many
+    stops are done.
+    """
     text, _ = shown(terminal=True)
-    for piece in ("north", "south", "round 1/1 hop 1/2", "75.0% south", "50.0% north", "2/5", "1/5"):
+    for piece in (
+        "north",
+        "south",
+        "round 1/1 hop 1/2",
+        "75.0% south",
+        "50.0% north",
+        "2/5",
+        "1/5",
+    ):
         assert piece in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
-    """Thirty hospitals with long names that differ at the end are told apart, and every number is whole, in any width."""
+    """Thirty hospitals with long names that differ at the end are told apart, and every number
+    is whole, in any width.
+    """
     names = tuple(f"university-hospital-number-{number:02}" for number in range(30))
     stream = io.StringIO()
     progress = LiveView(Topology(names, 12), Console(file=stream, width=width), quiet=True)
@@ -66,7 +80,9 @@ def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
         progress(Logged(0.0, name, Arrived(12, 29, names[3], "visit")))
         progress(Logged(0.0, name, Finished(12, 29, names[3], "visit", "trained", 0.123)))
     progress.show()
-    rows = [line.rstrip() for line in stream.getvalue().splitlines() if line.rstrip().endswith(" 1/391")]
+    rows = [
+        line.rstrip() for line in stream.getvalue().splitlines() if line.rstrip().endswith(" 1/391")
+    ]
     assert len({row.split()[0] for row in rows}) == 30
     assert all(("round 12/12 hop 29/30" if width >= 100 else "r12 h29") in row for row in rows)
     assert width < 80 or all(re.search(r"12\.3% univ\S*-03 ", row) for row in rows)
@@ -74,7 +90,9 @@ def test_no_terminal_cuts_a_place_an_accuracy_or_a_count(width: int) -> None:
 
 
 def test_a_dumb_terminal_gets_lines_as_they_come() -> None:
-    """Where no cursor can be moved there are plain lines instead of a table that would only show at the end."""
+    """Where no cursor can be moved there are plain lines instead of a table that would only show
+    at the end.
+    """
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, _environ={"TERM": "dumb"})
     with LiveView(RING, console) as progress:
@@ -99,7 +117,9 @@ def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero(
 
 
 def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow hospital's sessions count for what they take there, and evaluations for the little that they take."""
+    """A slow hospital's sessions count for what they take there, and evaluations for the little
+    that they take.
+    """
     now = [0.0]
     monkeypatch.setattr(clock, "now", lambda: now[0])
     ring = Topology(("slow", "fast"), 4)
@@ -132,16 +152,25 @@ def test_the_time_left_knows_what_an_average_costs() -> None:
 
 
 def test_forty_hospitals_fit_a_terminal_of_24_lines() -> None:
-    """A live table shows those that are furthest behind and counts the others; the last one, which may scroll, has all."""
+    """A live table shows those that are furthest behind and counts the others; the last one,
+    which may scroll, has all.
+    """
     names = tuple(f"hospital-{number:02}" for number in range(40))
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=80, height=24, _environ={"TERM": "xterm"})
+    console = Console(
+        file=stream, force_terminal=True, width=80, height=24, _environ={"TERM": "xterm"}
+    )
     with LiveView(Topology(names, 1), console) as progress:
         for name in names[:30]:
             progress(Logged(0.0, name, Finished(0, 0, name, "warm_up", "trained", 0.5)))
-        lines = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(progress._table())]
+        lines = [
+            "".join(segment.text for segment in line).rstrip()
+            for line in console.render_lines(progress._table())
+        ]
         assert len(lines) < 24
-        assert {name for name in names if any(line.split()[:1] == [name] for line in lines)} >= {*names[30:]}
+        assert {name for name in names if any(line.split()[:1] == [name] for line in lines)} >= {
+            *names[30:]
+        }
         assert "and 23 more, none behind these" in "".join(lines)
         before = len(stream.getvalue())
     assert all(name in stream.getvalue()[before:] for name in names)
@@ -149,7 +178,9 @@ def test_forty_hospitals_fit_a_terminal_of_24_lines() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_a_run_waits_for_is_said_with_and_without_a_terminal(terminal: bool) -> None:  # noqa: FBT001
-    """The cluster's words on a controller that does not run, or a queue's, belong to no hospital and are shown all the same."""
+    """The cluster's words on a controller that does not run, or a queue's, belong to no hospital
+    and are shown all the same.
+    """
     stream = io.StringIO()
     with LiveView(RING, Console(file=stream, force_terminal=terminal, width=100)) as progress:
         progress(Logged(0.0, "", Waiting("the controller does not run: exceeded quota")))
@@ -157,7 +188,9 @@ def test_what_a_run_waits_for_is_said_with_and_without_a_terminal(terminal: bool
 
 
 def test_what_holds_a_pod_up_is_said() -> None:
-    """Without a table a hospital whose image cannot be pulled for the moment is told of, one that only starts is not."""
+    """Without a table a hospital whose image cannot be pulled for the moment is told of, one
+    that only starts is not.
+    """
     stream = io.StringIO()
     with LiveView(RING, Console(file=stream, width=100)) as progress:
         progress(Logged(0.0, "north", Pod("north", "stuck", "its image cannot be pulled", "")))

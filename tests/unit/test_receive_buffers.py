@@ -1,5 +1,5 @@
-"""Receive buffers: what arrives as expected is written into a waiting network; anything else finds plain memory and is no less
-right.
+"""Receive buffers: what arrives as expected is written into a waiting network; anything else finds
+plain memory and is no less right.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def arriving(at: ReceiveBuffers, weights: Weights, model: str = "north") -> Weig
 
 
 def test_a_model_that_is_expected_arrives_in_its_network() -> None:
-    """The network that waited has the weights bit for bit, without another copy: they share their memory."""
+    """The network that waited has the weights bit for bit, without another copy: they share
+    their memory.
+    """
     at = receive_buffers()
     at.prepare("north")
     weights = export(network(1))
@@ -65,7 +67,10 @@ def test_a_receive_buffer_serves_once() -> None:
     assert at.take("north", first) is None
 
 
-@pytest.mark.parametrize("what", ["nothing was prepared", "another model was", "other tensors arrived", "fewer tensors arrived"])
+@pytest.mark.parametrize(
+    "what",
+    ["nothing was prepared", "another model was", "other tensors arrived", "fewer tensors arrived"],
+)
 def test_what_is_not_expected_is_built_as_usual(what: str) -> None:
     """Without a fitting receive buffer there is no network to take, and the weights are right."""
     at = receive_buffers()
@@ -85,9 +90,15 @@ def test_what_travels_beside_a_model_has_memory_of_its_own() -> None:
     """A averaged weights on board do not keep the model from its network."""
     at = receive_buffers()
     at.prepare("north")
-    current, averaged = export(network(1)), {f"slow/{name}": buffer for name, buffer in export(network(2)).items()}
+    current, averaged = (
+        export(network(1)),
+        {f"slow/{name}": buffer for name, buffer in export(network(2)).items()},
+    )
     arrived = arriving(at, {**current, **averaged})
-    assert at.take("north", {name: buffer for name, buffer in arrived.items() if name in current}) is not None
+    assert (
+        at.take("north", {name: buffer for name, buffer in arrived.items() if name in current})
+        is not None
+    )
     assert digest({name: arrived[name] for name in averaged}) == digest(averaged)
 
 
@@ -101,7 +112,9 @@ def test_without_anybody_who_builds_nothing_is_prepared() -> None:
 
 
 def test_a_receive_buffer_that_was_used_is_made_anew() -> None:
-    """The next visit of the same model finds a network again, whether the last one was taken or not."""
+    """The next visit of the same model finds a network again, whether the last one was taken or
+    not.
+    """
     at = receive_buffers()
     for seed in (1, 2):
         at.prepare("north")
@@ -113,14 +126,17 @@ def test_a_receive_buffer_that_was_used_is_made_anew() -> None:
 SCENARIO = """\
 name: receive-buffers
 data: {name: synthetic-skin, samples: 40, image_size: 32, classes: 2}
-hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: {name: cnn-residual, options: {norm: batch}}}]
+hospitals: [{name: a, architecture: cnn-plain},
+  {name: b, architecture: {name: cnn-residual, options: {norm: batch}}}]
 algorithm: {name: fedskd}
 """
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_a_hospital_finds_its_visitor_in_its_network(layout: str, tmp_path: Path) -> None:
-    """The visitor lives where it arrived and can be put back from a copy; with another layout in memory it is built as usual."""
+    """The visitor lives where it arrived and can be put back from a copy; with another layout in
+    memory it is built as usual.
+    """
     file = tmp_path / "receive-buffers.yaml"
     file.write_text(SCENARIO + f"training: {{memory_format: {layout}}}\n", encoding="utf-8")
     site = Site(LearnerContext(load(file).scenario, "a", own_process=True))

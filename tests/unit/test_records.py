@@ -15,7 +15,9 @@ from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.records import SCHEMA, Measure, Record, Timing, read_records, read_timings, to_line
 
-RECORD = Record("s", 1, "visit", 1, 2, "a", "b", "cnn", "trained", measures={"accuracy": Measure(3.0, 4.0)})
+RECORD = Record(
+    "s", 1, "visit", 1, 2, "a", "b", "cnn", "trained", measures={"accuracy": Measure(3.0, 4.0)}
+)
 TIMING = Timing("session", "a", "b", 1, 2, 10.0, 11.5)
 
 
@@ -45,7 +47,9 @@ def test_entries_after_the_end_are_dropped(tmp_path: Path) -> None:
 
 
 def test_a_ledger_never_overwrites(tmp_path: Path) -> None:
-    """A second ledger of the same hospital in the same run is refused, and the first's records stay."""
+    """A second ledger of the same hospital in the same run is refused, and the first's records
+    stay.
+    """
     ledger(tmp_path, "a", RECORD, TIMING).close()
     with pytest.raises(FileExistsError):
         Ledger(tmp_path, "a")
@@ -68,22 +72,39 @@ def test_two_threads_write_whole_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     kept.close()
-    assert sorted(read_records(tmp_path), key=lambda record: record.hop) == [replace(long, hop=hop) for hop in range(800)]
-    assert sorted(read_timings(tmp_path), key=lambda timing: timing.hop) == [replace(TIMING, hop=hop) for hop in range(800)]
+    assert sorted(read_records(tmp_path), key=lambda record: record.hop) == [
+        replace(long, hop=hop) for hop in range(800)
+    ]
+    assert sorted(read_timings(tmp_path), key=lambda timing: timing.hop) == [
+        replace(TIMING, hop=hop) for hop in range(800)
+    ]
 
 
 def test_records_come_hospital_by_hospital_in_the_order_written(tmp_path: Path) -> None:
     """Reading does not depend on when which hospital wrote."""
     for host in ("c", "a", "b"):
         ledger(tmp_path, host, *(replace(RECORD, host=host, hop=hop) for hop in (2, 1))).close()
-    assert [(record.host, record.hop) for record in read_records(tmp_path)] == [(h, n) for h in "abc" for n in (2, 1)]
+    assert [(record.host, record.hop) for record in read_records(tmp_path)] == [
+        (h, n) for h in "abc" for n in (2, 1)
+    ]
 
 
 def test_floats_round_trip_bit_for_bit(tmp_path: Path) -> None:
     """Any float of any size comes back as the same 64 bits."""
     draw = random.Random(0)
-    values = [draw.uniform(-1, 1) * 10.0 ** draw.randint(-300, 300) for _ in range(500)] + [0.0, -0.0, 5e-324, math.inf, 0.1 + 0.2]
-    ledger(tmp_path, "a", replace(RECORD, measures={str(n): Measure(value, 1.0) for n, value in enumerate(values)}), TIMING).close()
+    values = [draw.uniform(-1, 1) * 10.0 ** draw.randint(-300, 300) for _ in range(500)] + [
+        0.0,
+        -0.0,
+        5e-324,
+        math.inf,
+        0.1 + 0.2,
+    ]
+    ledger(
+        tmp_path,
+        "a",
+        replace(RECORD, measures={str(n): Measure(value, 1.0) for n, value in enumerate(values)}),
+        TIMING,
+    ).close()
     found = [measure.sum.hex() for measure in read_records(tmp_path)[0].measures.values()]
     assert found == [value.hex() for value in values]
 
@@ -124,7 +145,9 @@ DAMAGED = {
 
 @pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED.keys())
 def test_damaged_lines_are_named(line: str, tmp_path: Path) -> None:
-    """A line that is no record is an error with its file and line, never a wrong number in a table."""
+    """A line that is no record is an error with its file and line, never a wrong number in a
+    table.
+    """
     ledger(tmp_path, "a", RECORD, TIMING).close()
     file = tmp_path / "records" / "a.jsonl"
     file.write_text(f"{GOOD_LINE}\n{line}\n{to_line(replace(RECORD, hop=3))}\n")
@@ -134,34 +157,50 @@ def test_damaged_lines_are_named(line: str, tmp_path: Path) -> None:
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("second", [RECORD, replace(RECORD, outcome="rolled_back", measures={}), replace(RECORD, seed=2)])
+@pytest.mark.parametrize(
+    "second", [RECORD, replace(RECORD, outcome="rolled_back", measures={}), replace(RECORD, seed=2)]
+)
 @pytest.mark.parametrize("file", ["a.jsonl", "a copy.jsonl"])
 def test_a_stop_has_one_record(second: Record, file: str, tmp_path: Path) -> None:
-    """A second record of a stop, the same line or another one, in the same file or a copy of it, is refused, and both are named."""
+    """A second record of a stop, the same line or another one, in the same file or a copy of it,
+    is refused, and both are named.
+    """
     ledger(tmp_path, "a", replace(RECORD, hop=1), RECORD, TIMING).close()
     with (tmp_path / "records" / file).open("a", encoding="utf-8") as stream:
         stream.write(to_line(second) + "\n")
-    with pytest.raises(RunUnreadable, match=r"record \(visit\) of the model of 'b' at 'a', round 1, hop 2, stands twice") as caught:
+    with pytest.raises(
+        RunUnreadable,
+        match=r"record \(visit\) of the model of 'b' at 'a', round 1, hop 2, stands twice",
+    ) as caught:
         read_records(tmp_path)
-    places = {f"{tmp_path / 'records' / 'a.jsonl'}:2", f"{tmp_path / 'records' / file}:{3 if file == 'a.jsonl' else 1}"}
+    places = {
+        f"{tmp_path / 'records' / 'a.jsonl'}:2",
+        f"{tmp_path / 'records' / file}:{3 if file == 'a.jsonl' else 1}",
+    }
     assert {str(caught.value.where), caught.value.message.rpartition("first in ")[2]} == places
     assert "remove the line" in caught.value.fix
 
 
 def test_stops_that_differ_in_anything_that_names_them_are_apart(tmp_path: Path) -> None:
-    """Kind, host, model, round and hop together name a record: those that differ in one of them are all read."""
+    """Kind, host, model, round and hop together name a record: those that differ in one of them
+    are all read.
+    """
     others = [{"kind": "evaluation"}, {"host": "c"}, {"model": "c"}, {"round": 2}, {"hop": 3}]
     ledger(tmp_path, "a", RECORD, *(replace(RECORD, **other) for other in others)).close()
     assert len(read_records(tmp_path)) == 6
 
 
 def test_a_stop_may_be_timed_again_but_no_timing_stands_twice(tmp_path: Path) -> None:
-    """Two evaluations of one stop are two timings; the same line twice would count its seconds twice and is refused."""
+    """Two evaluations of one stop are two timings; the same line twice would count its seconds
+    twice and is refused.
+    """
     again = replace(TIMING, start=12.0, end=12.5)
     ledger(tmp_path, "a", RECORD, TIMING, again).close()
     assert read_timings(tmp_path) == [TIMING, again]
     ledger(tmp_path, "b", RECORD, TIMING).close()
-    with pytest.raises(RunUnreadable, match=r"same timing \(session\) .* stands twice, first in .*a\.jsonl:1"):
+    with pytest.raises(
+        RunUnreadable, match=r"same timing \(session\) .* stands twice, first in .*a\.jsonl:1"
+    ):
         read_timings(tmp_path)
 
 

@@ -12,7 +12,7 @@ from fedskd_sim.scenario.renamed import KEYS
 
 SCENARIO = """name: old
 data: {name: synthetic-skin}
-hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-plain}, {name: c, architecture: cnn-plain}]
+hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-plain}]
 algorithm: {name: fedskd}
 """
 OLD = {
@@ -32,11 +32,17 @@ def refused(text: str, scenario_file: Callable, kind: type[Exception]) -> str:
 @pytest.mark.parametrize("key", OLD)
 def test_an_old_key_names_the_new_one(key: str, scenario_file: Callable) -> None:
     """A key that has been renamed is unknown, and the fix says its new name."""
-    assert f"it is called {KEYS[key]} now" in refused(SCENARIO + OLD[key], scenario_file, UnknownKey)
+    assert f"it is called {KEYS[key]} now" in refused(
+        SCENARIO + OLD[key], scenario_file, UnknownKey
+    )
 
 
-@pytest.mark.parametrize(("key", "algorithm"), [("lock", "fedskd, lock: {kl: 1}"), ("lock_kl", "cyclic, lock_kl: 1")])
-def test_an_old_key_of_an_algorithm_names_the_new_one(key: str, algorithm: str, scenario_file: Callable) -> None:
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [("lock", "fedskd, lock: {kl: 1}"), ("lock_kl", "cyclic, lock_kl: 1")]
+)
+def test_an_old_key_of_an_algorithm_names_the_new_one(
+    key: str, algorithm: str, scenario_file: Callable
+) -> None:
     """The same holds for the keys of one algorithm."""
     text = SCENARIO.replace("name: fedskd", f"name: {algorithm}")
     assert f"it is called {KEYS[key]} now" in refused(text, scenario_file, UnknownKey)
@@ -55,4 +61,6 @@ def test_an_old_word_for_the_averaged_weights_names_the_new_one(scenario_file: C
 
 def test_a_key_that_was_never_called_so_here_is_not_sent_elsewhere(scenario_file: Callable) -> None:
     """An old word at a place where the new one is no key gets the usual advice."""
-    assert "is called" not in refused(SCENARIO + "training: {council: true}", scenario_file, UnknownKey)
+    assert "is called" not in refused(
+        SCENARIO + "training: {council: true}", scenario_file, UnknownKey
+    )

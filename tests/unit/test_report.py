@@ -69,7 +69,19 @@ def evaluation(model: str, host: str, right: tuple[int, int], **measures: Measur
     """Make the record of one evaluation of three hospitals."""
     hop = (THREE.index(host) - THREE.index(model)) % 3
     found = {"accuracy": Measure(*right), **measures}
-    return Record("demo", 7, "evaluation", 2, hop, host, model, f"net-{model}", "evaluated", bytes=100 * hop, measures=found)
+    return Record(
+        "demo",
+        7,
+        "evaluation",
+        2,
+        hop,
+        host,
+        model,
+        f"net-{model}",
+        "evaluated",
+        bytes=100 * hop,
+        measures=found,
+    )
 
 
 def evaluations(**measures: Measure) -> list[Record]:
@@ -85,19 +97,34 @@ def story(hospitals: tuple[str, ...], rounds: int = 1) -> list[Record]:
 
     def measures(stop: int) -> dict[str, Measure]:
         share = (stop + 1) / (size * (rounds + 1) + 1)
-        return {name: Measure(share, 1) for name in ("accuracy", "balanced_accuracy", "auc", "drift")}
+        return {
+            name: Measure(share, 1) for name in ("accuracy", "balanced_accuracy", "auc", "drift")
+        }
 
     found = [replace(base, host=name, model=name, measures=measures(0)) for name in hospitals]
     for stop in stops:
-        place = {"kind": stop.kind, "round": stop.round, "hop": stop.hop, "host": stop.host, "model": stop.model}
+        place = {
+            "kind": stop.kind,
+            "round": stop.round,
+            "hop": stop.hop,
+            "host": stop.host,
+            "model": stop.model,
+        }
         outcome = "evaluated" if stop.kind == "evaluation" else "trained"
         number = size * (stop.round - 1) + stop.hop
         found.append(replace(base, **place, outcome=outcome, bytes=8, measures=measures(number)))
-    last = {"kind": "evaluation", "round": rounds + 1, "outcome": "evaluated", "measures": measures(size * rounds)}
+    last = {
+        "kind": "evaluation",
+        "round": rounds + 1,
+        "outcome": "evaluated",
+        "measures": measures(size * rounds),
+    }
     return found + [replace(base, **last, samples=0, host=name, model=name) for name in hospitals]
 
 
-def folder(run: Path, records: list[Record], hospitals: tuple[str, ...], scenario: str = "name: demo\n") -> Path:
+def folder(
+    run: Path, records: list[Record], hospitals: tuple[str, ...], scenario: str = "name: demo\n"
+) -> Path:
     """Write a run folder with a timing of every kind."""
     for name in hospitals:
         ledger = Ledger(run, name)
@@ -108,13 +135,17 @@ def folder(run: Path, records: list[Record], hospitals: tuple[str, ...], scenari
             ledger.add(Timing(what, name, name, 1, 1, 1e9 + at, 1e9 + at + 0.5))
         ledger.close()
     (run / "scenario.yaml").write_text(scenario, encoding="utf-8")
-    (run / "environment.json").write_text(json.dumps({"python": "3.11", "cores": "<2>"}), encoding="utf-8")
+    (run / "environment.json").write_text(
+        json.dumps({"python": "3.11", "cores": "<2>"}), encoding="utf-8"
+    )
     return run
 
 
 def test_personalization_is_the_mean_over_models_at_home() -> None:
     """P gives every hospital the same weight, whatever the size of its test data."""
-    assert summarise(evaluations(), THREE).matrices["accuracy"].personalization == pytest.approx((0.9 + 0.8 + 1.0) / 3)
+    assert summarise(evaluations(), THREE).matrices["accuracy"].personalization == pytest.approx(
+        (0.9 + 0.8 + 1.0) / 3
+    )
 
 
 def test_generalization_is_the_mean_over_models_of_the_mean_elsewhere() -> None:
@@ -146,11 +177,16 @@ def test_a_missing_auc_is_left_out_of_the_means_and_noted() -> None:
 def test_without_balanced_accuracy_the_headline_is_accuracy() -> None:
     """A run that measured accuracy only shows its accuracy matrix."""
     assert summarise(evaluations(), THREE).headline == "accuracy"
-    assert summarise(evaluations(balanced_accuracy=Measure(1, 2)), THREE).headline == "balanced_accuracy"
+    assert (
+        summarise(evaluations(balanced_accuracy=Measure(1, 2)), THREE).headline
+        == "balanced_accuracy"
+    )
 
 
 def test_counts_add_up() -> None:
-    """Hops are arrivals of models; sessions include the warm-up; bytes and samples are sums over all records."""
+    """Hops are arrivals of models; sessions include the warm-up; bytes and samples are sums over
+    all records.
+    """
     records = story(THREE)
     records[3] = replace(records[3], outcome="rolled_back")
     counts = summarise(records, THREE).counts
@@ -159,10 +195,20 @@ def test_counts_add_up() -> None:
 
 
 def test_a_way_has_one_step_per_session_in_the_order_of_the_run() -> None:
-    """Stops count through the rounds, from the warm-up as 0, and the last of each round is at home."""
+    """Stops count through the rounds, from the warm-up as 0, and the last of each round is at
+    home.
+    """
     steps = summarise(story(THREE, rounds=2)[::-1], THREE).ways["east"]
     assert [step.stop for step in steps] == [0, 1, 2, 3, 4, 5, 6]
-    assert [step.host for step in steps] == ["east", "south", "north", "east", "south", "north", "east"]
+    assert [step.host for step in steps] == [
+        "east",
+        "south",
+        "north",
+        "east",
+        "south",
+        "north",
+        "east",
+    ]
     assert [step.home for step in steps] == [True, False, False, True, False, False, True]
     assert steps[3].accuracy == pytest.approx(4 / 10)
 
@@ -188,16 +234,33 @@ def test_a_record_of_an_unknown_hospital_is_refused() -> None:
 def test_the_text_has_percentages_with_one_decimal() -> None:
     """A terminal shows the table of own and others, and the matrix with numbered columns."""
     lines = as_text(summarise(evaluations(), THREE)).splitlines()
-    assert next(line for line in lines if line.startswith("mean")).split() == ["mean", "90.0", "42.5", "35", "35"]
-    assert next(line for line in lines if line.startswith(" 2 east")).split() == ["2", "east", "70.0", "80.0", "40.0"]
+    assert next(line for line in lines if line.startswith("mean")).split() == [
+        "mean",
+        "90.0",
+        "42.5",
+        "35",
+        "35",
+    ]
+    assert next(line for line in lines if line.startswith(" 2 east")).split() == [
+        "2",
+        "east",
+        "70.0",
+        "80.0",
+        "40.0",
+    ]
 
 
 @pytest.mark.parametrize("size", [2, 4, 17])
 def test_the_text_fits_a_terminal(size: int) -> None:
-    """No line is longer than 100 columns, with the longest names, many samples and seventeen hospitals too."""
+    """No line is longer than 100 columns, with the longest names, many samples and seventeen
+    hospitals too.
+    """
     names = tuple(f"{'hospital-' * 4}{number:04}" for number in range(size))
     found = [replace(record, architecture="net-" * 10) for record in story(names)]
-    found = [replace(record, measures=dict(record.measures) | {"accuracy": Measure(9999, 99999)}) for record in found]
+    found = [
+        replace(record, measures=dict(record.measures) | {"accuracy": Measure(9999, 99999)})
+        for record in found
+    ]
     text = as_text(summarise(found, names, rarest=dict.fromkeys(names, 9999)))
     assert max(map(len, text.splitlines())) <= 100
     assert all(name[-4:] in text for name in names)
@@ -230,30 +293,57 @@ def test_the_rarest_class_is_counted_from_the_labels_of_predictions(tmp_path: Pa
     assert rarest_classes(tmp_path) == {"north": 4, "east": 3, "south": 5}
 
 
-def test_beside_each_mean_stands_what_it_rests_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text, page and JSON show the test samples of own, others and all and, where known, the fewest of a class at a hospital."""
-    monkeypatch.setattr("fedskd_sim.report.rarest_classes", lambda _: {"north": 4, "east": 3, "south": 5})
+def test_beside_each_mean_stands_what_it_rests_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text, page and JSON show the test samples of own, others and all and, where known, the
+    fewest of a class at a hospital.
+    """
+    monkeypatch.setattr(
+        "fedskd_sim.report.rarest_classes", lambda _: {"north": 4, "east": 3, "south": 5}
+    )
     run = folder(tmp_path, evaluations(), THREE)
     write(run, THREE)
     lines = (run / "report.txt").read_text(encoding="utf-8").splitlines()
     heads = ("north", "east", "south", "mean")
-    found = [re.split(r"  +", next(line for line in lines if line.startswith(head)))[-2:] for head in heads]
-    assert found == [["10 (4)", "25 (3)"], ["20 (3)", "15 (4)"], ["5 (5)", "30 (3)"], ["35 (3)", "35 (3)"]]
-    assert [line.split() for line in lines[-2:]] == [["samples", "10", "20", "5"], ["rarest", "class", "4", "3", "5"]]
+    found = [
+        re.split(r"  +", next(line for line in lines if line.startswith(head)))[-2:]
+        for head in heads
+    ]
+    assert found == [
+        ["10 (4)", "25 (3)"],
+        ["20 (3)", "15 (4)"],
+        ["5 (5)", "30 (3)"],
+        ["35 (3)", "35 (3)"],
+    ]
+    assert [line.split() for line in lines[-2:]] == [
+        ["samples", "10", "20", "5"],
+        ["rarest", "class", "4", "3", "5"],
+    ]
     told = json.loads((run / "report.json").read_text(encoding="utf-8"))["tested"]
-    assert told == [{"samples": 10, "rarest": 4}, {"samples": 20, "rarest": 3}, {"samples": 5, "rarest": 5}]
+    assert told == [
+        {"samples": 10, "rarest": 4},
+        {"samples": 20, "rarest": 3},
+        {"samples": 5, "rarest": 5},
+    ]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert '<td class="part">20 (3)</td><td>15 (4)</td>' in page
     assert "<td>10 (4)</td><td>20 (3)</td><td>5 (5)</td>" in page
 
 
 def test_a_rarest_class_that_is_not_known_everywhere_is_not_told_of_all(tmp_path: Path) -> None:
-    """Hospitals without labels show their samples only, as does every mean over one of them; one never tested has none."""
+    """Hospitals without labels show their samples only, as does every mean over one of them; one
+    never tested has none.
+    """
     records = [record for record in evaluations() if record.host != "south"]
     labelled(tmp_path, north=[2] * 4 + [0] * 6)
     summary = summarise(records, THREE, rarest=rarest_classes(tmp_path))
     assert [str(basis) for basis in summary.bases] == ["10 (4)", "20", "0"]
-    assert [tuple(map(str, pair)) for pair in summary.rests] == [("10 (4)", "20"), ("20", "10 (4)"), ("0", "30")]
+    assert [tuple(map(str, pair)) for pair in summary.rests] == [
+        ("10 (4)", "20"),
+        ("20", "10 (4)"),
+        ("0", "30"),
+    ]
 
 
 def test_damaged_predictions_are_unreadable(tmp_path: Path) -> None:
@@ -276,7 +366,9 @@ def test_the_json_report_depends_on_records_alone(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         run = folder(tmp_path / name, story(THREE)[:-1], THREE)
         write(run, THREE)
-        texts.append([(run / file).read_bytes() for file in ("report.json", "report.txt", "report.html")])
+        texts.append(
+            [(run / file).read_bytes() for file in ("report.json", "report.txt", "report.html")]
+        )
     assert texts[0] == texts[1]
     found = json.loads(texts[0][0], parse_constant=pytest.fail)
     assert found["metrics"]["accuracy"]["own"][2] is None
@@ -286,7 +378,9 @@ def test_the_json_report_depends_on_records_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [2, 4, 17])
 def test_the_page_is_one_well_formed_file_that_asks_for_nothing(tmp_path: Path, size: int) -> None:
-    """Tags nest, ids are unique, no script and no address except XML namespaces, four pictures with a label."""
+    """Tags nest, ids are unique, no script and no address except XML namespaces, four pictures
+    with a label.
+    """
     names = tuple(f"site-{number}" for number in range(size))
     write(folder(tmp_path, story(names), names), names)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -306,9 +400,13 @@ def test_the_page_is_one_well_formed_file_that_asks_for_nothing(tmp_path: Path, 
 
 @pytest.mark.parametrize("size", [3, 7])
 def test_nothing_measured_gives_a_page_without_pictures_of_it(tmp_path: Path, size: int) -> None:
-    """A placebo run, and a long one that is drawn in panels, have the pictures for which there are values."""
+    """A placebo run, and a long one that is drawn in panels, have the pictures for which there
+    are values.
+    """
     names = tuple(f"site-{number}" for number in range(size))
-    records = [replace(record, measures={"accuracy": Measure(0, 1)}) for record in story(names, rounds=21)]
+    records = [
+        replace(record, measures={"accuracy": Measure(0, 1)}) for record in story(names, rounds=21)
+    ]
     summary = write(folder(tmp_path, records, names), names)
     page = Outline((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert summary.headline == "accuracy"
@@ -326,7 +424,9 @@ def test_the_page_shows_scenario_and_environment_as_text(tmp_path: Path) -> None
 
 
 def test_a_damaged_record_is_named_by_file_and_line(tmp_path: Path) -> None:
-    """A truncated line, its newline apart, gives RunUnreadable with its place, and no report is written."""
+    """A truncated line, its newline apart, gives RunUnreadable with its place, and no report is
+    written.
+    """
     run = folder(tmp_path, story(THREE), THREE)
     file = run / "records" / "east.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
@@ -364,8 +464,12 @@ def test_a_report_that_cannot_be_written_is_an_error_of_the_place(tmp_path: Path
     assert not list(run.glob(".*"))
 
 
-def test_two_reports_at_once_do_not_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole report is written while another one is between its draft and its end: both succeed, and no draft stays behind."""
+def test_two_reports_at_once_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole report is written while another one is between its draft and its end: both
+    succeed, and no draft stays behind.
+    """
     run, write_text = folder(tmp_path, story(THREE), THREE), Path.write_text
     summaries = []
 

@@ -1,4 +1,6 @@
-"""Run folders as deaths, full disks and editors leave them: every command reads them, or says what is wrong and where."""
+"""Run folders as deaths, full disks and editors leave them: every command reads them, or says
+what is wrong and where.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,12 @@ algorithm: {name: fedskd, rounds: 1}
 training: {epochs: 1, warmup_epochs: 1, batch_size: 16}
 """
 EVIL = (
-    None, True, -1, 0, 7, 1 << 31, 1 << 64, 0.5, float("nan"), float("inf"), 1e308, "", "x", "\ud800", "\0\x1b[2J", "../..",
-    [], [[]], [0, 0], {}, {"x": 1}, "9" * 5000,
+    None, True, -1, 0, 7, 1 << 31, 1 << 64, 0.5, float("nan"), float("inf"), 1e308, "", "x",
+    "\ud800", "\0\x1b[2J", "../..", [], [[]], [0, 0], {}, {"x": 1}, "9" * 5000,
 )  # fmt: skip
 LINES = (
-    b"",
-    b"\n", b"{}\n", b"[]\n", b"3\n", b"null\n", b"\xff\xfe\n", b"\0" * 80 + b"\n", b"[" * 100_000 + b"\n", b'{"time": 1e999}\n',
-    b"9" * 5000 + b"\n", b'{"a": "\\ud800"}\n',
+    b"", b"\n", b"{}\n", b"[]\n", b"3\n", b"null\n", b"\xff\xfe\n", b"\0" * 80 + b"\n",
+    b"[" * 100_000 + b"\n", b'{"time": 1e999}\n', b"9" * 5000 + b"\n", b'{"a": "\\ud800"}\n',
 )  # fmt: skip
 FILES = {
     "records/north.jsonl": 110,
@@ -86,7 +87,9 @@ def command(name: str, folder: Path, says: str = "") -> int:
 def places_in(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """List the ways to all values in a JSON value."""
     yield way
-    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+    for key in (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    ):
         yield from places_in(value[key], (*way, key))
 
 
@@ -101,7 +104,9 @@ def bent(text: bytes, draw: random.Random) -> bytes:
             return text[: draw.randrange(len(text))]
         case 2:
             where = draw.randrange(len(lines[at]))
-            lines[at] = lines[at][:where] + draw.randbytes(1) + lines[at][where + draw.randrange(2) :]
+            lines[at] = (
+                lines[at][:where] + draw.randbytes(1) + lines[at][where + draw.randrange(2) :]
+            )
         case 3:
             lines.insert(at, draw.choice(lines))
         case _:
@@ -126,8 +131,12 @@ def rewritten(line: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_mutation_of_a_file_ends_in_a_traceback(file: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a line of it says, or wherever it ends, each command shows the run or names the file; some bends do no harm."""
+def test_no_mutation_of_a_file_ends_in_a_traceback(
+    file: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a line of it says, or wherever it ends, each command shows the run or names the
+    file; some bends do no harm.
+    """
     drawn: list[int] = []
     page = "fedskd_sim.report.page.as_html"
     whole_page = sys.modules["fedskd_sim.report.page"].as_html
@@ -139,10 +148,19 @@ def test_no_mutation_of_a_file_ends_in_a_traceback(file: str, run: Path, monkeyp
 
     monkeypatch.setattr(page, sometimes)
     for number in range(FILES[file]):
-        text = json.dumps(json.loads(original)).encode() + b"\n" if file.endswith(".json") else original
+        text = (
+            json.dumps(json.loads(original)).encode() + b"\n"
+            if file.endswith(".json")
+            else original
+        )
         (run / file).write_bytes(bent(text, random.Random(f"{file}/{number}")))
         try:
-            outcomes += [command(name, run) for name in (("status", "logs") if file.startswith("logs/") else ("report", "status"))]
+            outcomes += [
+                command(name, run)
+                for name in (
+                    ("status", "logs") if file.startswith("logs/") else ("report", "status")
+                )
+            ]
             scored(run)
         except Exception as error:
             error.add_note(f"{file}, mutation {number}: {(run / file).read_bytes()[:300]!r}")
@@ -161,9 +179,14 @@ def scored(run: Path) -> None:
         return
 
 
-@pytest.mark.parametrize("file", ["records/north.jsonl", "timings/south.jsonl", "samples/north.jsonl", "logs/north.jsonl"])
+@pytest.mark.parametrize(
+    "file",
+    ["records/north.jsonl", "timings/south.jsonl", "samples/north.jsonl", "logs/north.jsonl"],
+)
 def test_a_torn_last_line_is_absent_and_said(file: str, run: Path) -> None:
-    """A line that was cut in the middle of its writing leaves the rest of the folder readable, and both commands tell of it."""
+    """A line that was cut in the middle of its writing leaves the rest of the folder readable,
+    and both commands tell of it.
+    """
     text = (run / file).read_bytes()
     (run / file).write_bytes(text[:-20])
     assert command("report", run, f"The last line of {file} has no end") == 0
@@ -179,9 +202,17 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_stop_signals_only_the_process_that_launched(run: Path, stranger: subprocess.Popen[bytes]) -> None:
-    """Of all that place.json may say only number, birth and machine of a process together let it be asked to end."""
-    own = places.Here(stranger.pid, psutil.Process(stranger.pid).create_time(), places.Here.of_this_process().machine)
+def test_stop_signals_only_the_process_that_launched(
+    run: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    """Of all that place.json may say only number, birth and machine of a process together let it
+    be asked to end.
+    """
+    own = places.Here(
+        stranger.pid,
+        psutil.Process(stranger.pid).create_time(),
+        places.Here.of_this_process().machine,
+    )
     places.note(run, own)
     text = (run / places.FILE).read_bytes()
     good = {key: value for key, value in json.loads(text).items() if key not in ("run", "data")}
@@ -203,16 +234,24 @@ def test_stop_signals_only_the_process_that_launched(run: Path, stranger: subpro
 
 
 def same(text: bytes, good: dict[str, Any]) -> bool:
-    """Tell whether a change has left number, machine and, to a second or two, birth, by which the launcher is known."""
+    """Tell whether a change has left number, machine and, to a second or two, birth, by which
+    the launcher is known.
+    """
     try:
         found = json.loads(text)
-        return {"runtime": "processes", **found, "born": 0} == {**good, "born": 0} and abs(found["born"] - good["born"]) < 3
+        return {"runtime": "processes", **found, "born": 0} == {**good, "born": 0} and abs(
+            found["born"] - good["born"]
+        ) < 3
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 
 def test_without_births_nothing_is_signalled(run: Path, stranger: subprocess.Popen[bytes]) -> None:
-    """The notes of an older version, which say of no machine or have an empty birth, stop nobody."""
-    (run / places.FILE).write_text(json.dumps({"runtime": "processes", "pid": stranger.pid, "born": ""}), encoding="utf-8")
+    """The notes of an older version, which say of no machine or have an empty birth, stop
+    nobody.
+    """
+    (run / places.FILE).write_text(
+        json.dumps({"runtime": "processes", "pid": stranger.pid, "born": ""}), encoding="utf-8"
+    )
     assert command("stop", run, "place.json") == 34
     assert stranger.poll() is None

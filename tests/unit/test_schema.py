@@ -19,7 +19,8 @@ name: good
 data: {name: synthetic-skin}
 hospitals:
   - {name: a, architecture: cnn-plain}
-  - {name: b, architecture: {name: cnn-plain, options: {width: 8}}, data: {samples: 60}, device: cpu}
+  - {name: b, architecture: {name: cnn-plain, options: {width: 8}}, data: {samples: 60},
+     device: cpu}
 algorithm: {name: fedskd, rounds: 3, similarity: {batch: 0.5}}
 timeouts: {register: 60}
 """
@@ -49,14 +50,20 @@ def printed() -> Draft202012Validator:
 
 
 def messages(text: str) -> list[str]:
-    return [error.message for error in printed().iter_errors(YAML(typ="safe", pure=True).load(text))]
+    return [
+        error.message for error in printed().iter_errors(YAML(typ="safe", pure=True).load(text))
+    ]
 
 
 def test_the_json_schema_knows_every_key() -> None:
-    """Editors get the same keys the program takes, each with a sentence, and unknown ones are marked."""
+    """Editors get the same keys the program takes, each with a sentence, and unknown ones are
+    marked.
+    """
     schema = Scenario.model_json_schema(by_alias=True)
     assert schema["additionalProperties"] is False
-    assert set(schema["properties"]) == {field.alias or name for name, field in Scenario.model_fields.items()}
+    assert set(schema["properties"]) == {
+        field.alias or name for name, field in Scenario.model_fields.items()
+    }
     for part in (schema, *schema["$defs"].values()):
         for name, entry in part.get("properties", {}).items():
             assert entry.get("description") or "$ref" in entry, name
@@ -72,7 +79,9 @@ def test_the_scenarios_of_the_project_have_no_errors_in_an_editor(path: Path) ->
 
 @pytest.mark.parametrize(("old", "new"), CHANGES.values(), ids=CHANGES.keys())
 def test_an_editor_marks_what_the_program_refuses(old: str, new: str) -> None:
-    """Unknown keys at every depth, wrong types and values out of range are errors of the schema, too."""
+    """Unknown keys at every depth, wrong types and values out of range are errors of the schema,
+    too.
+    """
     assert messages(GOOD) == []
     assert GOOD.count(old) == 1
     assert messages(GOOD.replace(old, new))

@@ -48,7 +48,9 @@ def test_a_run_that_ends_well_is_sealed(run: Path) -> None:
     sealed = seal.read(run)
     assert sealed
     results = {
-        f"{kind}/{file.name}" for kind in ("records", "weights", "samples", "predictions") for file in (run / kind).glob("*")
+        f"{kind}/{file.name}"
+        for kind in ("records", "weights", "samples", "predictions")
+        for file in (run / kind).glob("*")
     }
     assert set(sealed.files) == {"scenario.yaml", "environment.json"} | results
     found = verified(run, load(run / "scenario.yaml").scenario, None)[0]
@@ -57,7 +59,9 @@ def test_a_run_that_ends_well_is_sealed(run: Path) -> None:
 
 
 def test_a_measure_that_was_altered_is_named(run: Path) -> None:
-    """What no digest of a model covers cannot be changed either: each value of a record, by its file."""
+    """What no digest of a model covers cannot be changed either: each value of a record, by its
+    file.
+    """
     file = run / "records" / "b.jsonl"
     whole = file.read_text(encoding="utf-8")
     first = json.loads(whole.splitlines()[0])
@@ -70,7 +74,10 @@ def test_a_measure_that_was_altered_is_named(run: Path) -> None:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         found = broken(run)
         assert found, name
-        assert (found.message.partition(":")[0], found.where and found.where.file) == ("altered", str(file))
+        assert (found.message.partition(":")[0], found.where and found.where.file) == (
+            "altered",
+            str(file),
+        )
 
 
 @pytest.mark.parametrize(
@@ -82,15 +89,23 @@ def test_a_measure_that_was_altered_is_named(run: Path) -> None:
     ],
     ids=["altered", "missing", "foreign"],
 )
-def test_what_is_not_as_it_was_sealed_is_named(run: Path, change: Callable[[Path], object], kind: str, name: str) -> None:
+def test_what_is_not_as_it_was_sealed_is_named(
+    run: Path, change: Callable[[Path], object], kind: str, name: str
+) -> None:
     """A file that is another one, one that is gone, one that came later."""
     change(run)
     found = broken(run)
     assert found
-    assert (found.message.partition(":")[0], found.where and found.where.file) == (kind, str(run / name))
+    assert (found.message.partition(":")[0], found.where and found.where.file) == (
+        kind,
+        str(run / name),
+    )
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"version": 2, "files": {}}', '{"version": 1, "files": {"a": 1}}', "[" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", '{"version": 2, "files": {}}', '{"version": 1, "files": {"a": 1}}', "[" * 5000],
+)
 def test_a_damaged_seal_is_named(run: Path, text: str) -> None:
     """It is neither taken for whole nor for none."""
     (run / seal.FILE).write_text(text, encoding="utf-8")
@@ -116,17 +131,27 @@ def test_a_folder_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> None
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 def test_a_seal_is_signed_and_checked_with_a_key_of_ones_own(run: Path, tmp_path: Path) -> None:
-    """The commands of the manual hold: a signature of the seal is good, and that of an altered seal is not."""
-    manual = (Path(__file__).parent.parent.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    """The commands of the manual hold: a signature of the seal is good, and that of an altered
+    seal is not.
+    """
+    manual = (Path(__file__).parent.parent.parent / "docs" / "reliability.md").read_text(
+        encoding="utf-8"
+    )
     commands = [line for line in manual.splitlines() if line.startswith("ssh-keygen ")]
     assert len(commands) == 2
     key = tmp_path / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    (tmp_path / "allowed_signers").write_text(f"me@clinic.example {key.with_suffix('.pub').read_text()}", encoding="utf-8")
-    sign, check = (line.replace("runs/skin", str(run)).replace("~/.ssh/", f"{tmp_path}/") for line in commands)
+    (tmp_path / "allowed_signers").write_text(
+        f"me@clinic.example {key.with_suffix('.pub').read_text()}", encoding="utf-8"
+    )
+    sign, check = (
+        line.replace("runs/skin", str(run)).replace("~/.ssh/", f"{tmp_path}/") for line in commands
+    )
 
     def done(line: str) -> int:
-        return subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, check=False).returncode
+        return subprocess.run(
+            line, shell=True, cwd=tmp_path, capture_output=True, check=False
+        ).returncode
 
     assert (done(sign), done(check)) == (0, 0)
     (run / "records" / "a.jsonl").write_bytes(b"")

@@ -1,4 +1,6 @@
-"""Scenarios that come with the program: found by name, begun from, and there where the program is installed."""
+"""Scenarios that come with the program: found by name, begun from, and there where the program
+is installed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def test_every_scenario_of_the_project_is_found_by_its_name() -> None:
 
 
 def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is there is meant; a folder of a scenario's name is none, and a path is never a name."""
+    """A file that is there is meant; a folder of a scenario's name is none, and a path is never
+    a name.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quickstart").mkdir()
     assert find(Path("quickstart")) == ROOT / "scenarios" / "quickstart.yaml"
@@ -40,7 +44,9 @@ def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("command", ["validate", "launch", "compare --algorithms local"])
 def test_an_unknown_name_lists_what_there_is(command: str) -> None:
-    """A mistyped name has a suggestion, the list of all names and the code of a file that is not there."""
+    """A mistyped name has a suggestion, the list of all names and the code of a file that is not
+    there.
+    """
     first, *more = command.split()
     done = CliRunner().invoke(main, [first, "quikstart", *more])
     assert done.exit_code == ScenarioSyntaxError.exit_code
@@ -51,7 +57,9 @@ def test_an_unknown_name_lists_what_there_is(command: str) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_scenario_can_be_begun_from_any(file: Path, tmp_path: Path) -> None:
-    """The new file says what to do next, has its own name, and is otherwise the scenario that it was made from."""
+    """The new file says what to do next, has its own name, and is otherwise the scenario that it
+    was made from.
+    """
     made = begin("mine", file.stem, tmp_path)
     assert "fedskd-sim validate mine.yaml" in made.read_text()
     begun, source = load(made).scenario, load(file).scenario
@@ -70,9 +78,13 @@ def test_init_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "mine.yaml").read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["", "Mine", "mine.yaml", "../mine", "a/b", "-mine", "m" * 41, "mine\n", "zwölf"])
+@pytest.mark.parametrize(
+    "name", ["", "Mine", "mine.yaml", "../mine", "a/b", "-mine", "m" * 41, "mine\n", "zwölf"]
+)
 def test_a_bad_name_is_refused(name: str, tmp_path: Path) -> None:
-    """Only what may be the name of a scenario is written, in the folder that was meant; the error says what may be."""
+    """Only what may be the name of a scenario is written, in the folder that was meant; the
+    error says what may be.
+    """
     with pytest.raises(InvalidValue, match="is no name for a scenario") as caught:
         begin(name, "quickstart", tmp_path)
     assert "lower-case letters" in caught.value.fix
@@ -89,8 +101,11 @@ def test_init_where_nothing_can_be_written_and_from_nothing(tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Build the wheel, install it into an environment of its own, and call its command away from the checkout.
+def installed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Build the wheel, install it into an environment of its own, and call its command away from
+    the checkout.
 
     The libraries are those of the environment that runs the tests: nothing is fetched.
     """
@@ -100,10 +115,23 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subproc
     (wheel,) = place.glob("*.whl")
     venv.create(place / "venv", symlinks=True)
     (library,) = (place / "venv" / "lib").glob("python*/site-packages")
-    run([*pip, "--python", place / "venv" / "bin" / "python", "install", "--no-deps", "--no-index", wheel], place)
+    run(
+        [
+            *pip,
+            "--python",
+            place / "venv" / "bin" / "python",
+            "install",
+            "--no-deps",
+            "--no-index",
+            wheel,
+        ],
+        place,
+    )
     others = [path for path in sys.path if path.endswith("site-packages")]
     (library / "others.pth").write_text("\n".join([*others, *site.getsitepackages()]))
-    (library / "fedskd_sim" / "scenarios" / "only-here.yaml").write_text((ROOT / "scenarios" / "placebo-ok.yaml").read_text())
+    (library / "fedskd_sim" / "scenarios" / "only-here.yaml").write_text(
+        (ROOT / "scenarios" / "placebo-ok.yaml").read_text()
+    )
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -113,13 +141,23 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subproc
 
 
 def run(command: list[object], folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, check=False, timeout=300, **options)
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        **options,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def test_the_wheel_is_enough(installed: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """Installed from its wheel and away from the checkout, the program begins, checks and runs scenarios."""
+    """Installed from its wheel and away from the checkout, the program begins, checks and runs
+    scenarios.
+    """
     assert "only-here is a good scenario" in installed("validate", "only-here").stdout
     assert "mine.yaml is written" in installed("init", "mine", "--from", "placebo-ok").stdout
     assert "mine.yaml is a good scenario" in installed("validate", "mine.yaml").stdout

@@ -44,7 +44,9 @@ def test_direct_and_factored_agree(name, shape, draw):
     x, y = (items(draw, count, number, c).requires_grad_() for c in channels)
     values = [distance(x, y, name, form=form) for form in FORMS]
     torch.testing.assert_close(*values, rtol=0, atol=1e-10)
-    for direct, factored in zip(*(torch.autograd.grad(value, (x, y)) for value in values), strict=True):
+    for direct, factored in zip(
+        *(torch.autograd.grad(value, (x, y)) for value in values), strict=True
+    ):
         torch.testing.assert_close(direct, factored, rtol=1e-8, atol=1e-10)
 
 
@@ -56,7 +58,9 @@ def test_channel_permutation_and_rotation_change_nothing(name, form, draw):
     value = distance(x, y, name, form=form)
     rotation = torch.linalg.qr(torch.randn(7, 7, generator=draw, dtype=torch.float64))[0]
     for changed in (x.flip(2), x @ rotation):
-        torch.testing.assert_close(distance(changed, y, name, form=form), value, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            distance(changed, y, name, form=form), value, rtol=1e-10, atol=1e-12
+        )
 
 
 @every_form
@@ -65,7 +69,9 @@ def test_zero_channels_change_nothing(name, form, draw):
     """Channels that are always 0 are invisible."""
     x, y = pair(draw)
     padded = torch.nn.functional.pad(x, (0, 5))
-    torch.testing.assert_close(distance(padded, y, name, form=form), distance(x, y, name, form=form))
+    torch.testing.assert_close(
+        distance(padded, y, name, form=form), distance(x, y, name, form=form)
+    )
 
 
 @every_form
@@ -73,7 +79,9 @@ def test_zero_channels_change_nothing(name, form, draw):
 def test_symmetry(name, form, draw):
     """It does not matter which model comes first."""
     x, y = pair(draw)
-    torch.testing.assert_close(distance(x, y, name, form=form), distance(y, x, name, form=form), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        distance(x, y, name, form=form), distance(y, x, name, form=form), rtol=1e-12, atol=0
+    )
 
 
 @every_form
@@ -94,7 +102,9 @@ def test_item_order_matters_only_on_one_side(name, form, draw):
     x, y = pair(draw)
     order = torch.randperm(9, generator=draw)
     value = distance(x, y, name, form=form)
-    torch.testing.assert_close(distance(x[:, order], y[:, order], name, form=form), value, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        distance(x[:, order], y[:, order], name, form=form), value, rtol=1e-10, atol=0
+    )
     assert float((distance(x[:, order], y, name, form=form) - value).abs()) > 1e-4
 
 
@@ -109,10 +119,15 @@ def test_any_channel_counts_go_together(name, channels, draw):
 @every_form
 @every_name
 def test_gradient_reaches_only_the_attached_side(name, form, draw):
-    """A detached side gets no gradient, and the other side gets the same as when both are attached."""
+    """A detached side gets no gradient, and the other side gets the same as when both are
+    attached.
+    """
     x, y = (side.requires_grad_() for side in pair(draw))
     both = torch.autograd.grad(distance(x, y, name, form=form), (x, y))
-    for side, alone in ((0, distance(x, y.detach(), name, form=form)), (1, distance(x.detach(), y, name, form=form))):
+    for side, alone in (
+        (0, distance(x, y.detach(), name, form=form)),
+        (1, distance(x.detach(), y, name, form=form)),
+    ):
         got = torch.autograd.grad(alone, (x, y), allow_unused=True)
         assert got[1 - side] is None
         torch.testing.assert_close(got[side], both[side], rtol=0, atol=1e-15)
@@ -135,7 +150,9 @@ def test_all_zero_item_has_a_bounded_gradient(name, form, dtype, draw):
 @every_name
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_few_items_stay_connected(name, form, number, draw):
-    """Too few items to compare give 0, and any number gives a finite value with finite gradients."""
+    """Too few items to compare give 0, and any number gives a finite value with finite
+    gradients.
+    """
     x, y = (side.requires_grad_() for side in pair(draw, items_=number))
     value = distance(x, y, name, form=form)
     if number < (3 if name == "corr" else 2):
@@ -159,20 +176,29 @@ def test_no_leading_entries_give_zero(name, form, draw):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("constant", [0.0, 1.0, 1e-20])
 def test_constant_features_are_finite(name, form, dtype, constant, draw):
-    """Items that are all alike, or all 0, in one model or both give a finite value and finite gradients."""
+    """Items that are all alike, or all 0, in one model or both give a finite value and finite
+    gradients.
+    """
     _, y = pair(draw)
     flat = torch.full((3, 9, 7), constant, dtype=dtype, requires_grad=True)
-    for other in (y.to(dtype).requires_grad_(), torch.ones(3, 9, 4, dtype=dtype, requires_grad=True)):
+    for other in (
+        y.to(dtype).requires_grad_(),
+        torch.ones(3, 9, 4, dtype=dtype, requires_grad=True),
+    ):
         value = distance(flat, other, name, form=form)
         assert value.isfinite()
-        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(value, (flat, other)))
+        assert all(
+            gradient.isfinite().all() for gradient in torch.autograd.grad(value, (flat, other))
+        )
 
 
 @every_form
 @every_name
 @pytest.mark.parametrize("transposed", [False, True])
 def test_gradcheck(name, form, transposed, draw):
-    """Gradients equal finite differences, for both memory layouts of items, where no item is close to 0."""
+    """Gradients equal finite differences, for both memory layouts of items, where no item is
+    close to 0.
+    """
     x, y = ((items(draw, 2, 6, c) + 0.2).requires_grad_() for c in (5, 3))
 
     def value(x, y):
@@ -186,21 +212,35 @@ def test_gradcheck(name, form, transposed, draw):
 @every_form
 @every_name
 def test_autocast_computes_in_single_precision(name, form, draw):
-    """Half-precision features under autocast give the single-precision value and gradients of the same features."""
-    half = [side.to(torch.bfloat16).requires_grad_() for side in pair(draw, items_=20, channels=(16, 12))]
+    """Half-precision features under autocast give the single-precision value and gradients of
+    the same features.
+    """
+    half = [
+        side.to(torch.bfloat16).requires_grad_()
+        for side in pair(draw, items_=20, channels=(16, 12))
+    ]
     full = [side.detach().float().requires_grad_() for side in half]
     expected = distance(*full, name, form=form)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = distance(*half, name, form=form)
         gradients = torch.autograd.grad(value, half) if (name, form) == ("corr", "direct") else None
     torch.testing.assert_close(value, expected)
-    for got, wanted in zip(gradients or torch.autograd.grad(value, half), torch.autograd.grad(expected, full), strict=True):
+    for got, wanted in zip(
+        gradients or torch.autograd.grad(value, half),
+        torch.autograd.grad(expected, full),
+        strict=True,
+    ):
         torch.testing.assert_close(got, wanted.to(torch.bfloat16))
 
 
 def test_forms_agree_on_the_gradient_below_the_variance_floor(draw):
-    """Where similarities hardly spread, the written-out gradient is still that of the floored formula."""
-    x, y = ((1 + 0.01 * torch.randn(4, 9, c, generator=draw, dtype=torch.float64)).requires_grad_() for c in (6, 5))
+    """Where similarities hardly spread, the written-out gradient is still that of the floored
+    formula.
+    """
+    x, y = (
+        (1 + 0.01 * torch.randn(4, 9, c, generator=draw, dtype=torch.float64)).requires_grad_()
+        for c in (6, 5)
+    )
     gradients = [torch.autograd.grad(distance(x, y, form=form), (x, y)) for form in FORMS]
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
 
@@ -208,8 +248,12 @@ def test_forms_agree_on_the_gradient_below_the_variance_floor(draw):
 @every_form
 @pytest.mark.parametrize("spread", [1e-1, 1e-2, 1e-3, 1e-4])
 def test_nearly_equal_similarities_keep_corr_in_range(form, spread, draw):
-    """Where all items are nearly alike, single precision still gives the double-precision value, and 0 for equal inputs."""
-    x, y = (1 + spread * torch.randn(4, 40, c, generator=draw, dtype=torch.float64) for c in (12, 8))
+    """Where all items are nearly alike, single precision still gives the double-precision value,
+    and 0 for equal inputs.
+    """
+    x, y = (
+        1 + spread * torch.randn(4, 40, c, generator=draw, dtype=torch.float64) for c in (12, 8)
+    )
     exact = float(distance(x, y, form="direct"))
     value = float(distance(x.float(), y.float(), form=form))
     assert -1e-6 < value < 2
@@ -236,7 +280,9 @@ def saved_bytes(number, name, form):
 
 @every_name
 def test_factored_memory_grows_linearly(name):
-    """Four times the items take four times the memory in the factored form, sixteen times in the direct form."""
+    """Four times the items take four times the memory in the factored form, sixteen times in the
+    direct form.
+    """
     assert saved_bytes(1024, name, "factored") < 4.1 * saved_bytes(256, name, "factored")
     assert saved_bytes(1024, name, "direct") > 12 * saved_bytes(256, name, "direct")
 
@@ -249,9 +295,13 @@ def test_factored_memory_grows_linearly(name):
     (16, (80, 60), 2**10, "direct"),
 ])  # fmt: skip
 def test_automatic_form(number, channels, budget, form, draw):
-    """The factored form is taken where it needs less arithmetic, or less memory than a direct form over budget."""
+    """The factored form is taken where it needs less arithmetic, or less memory than a direct
+    form over budget.
+    """
     x, y = (items(draw, 2, number, c) for c in channels)
-    chosen, other = (float(distance(x, y, "mse", form=f)) for f in sorted(FORMS, key=lambda f: f != form))
+    chosen, other = (
+        float(distance(x, y, "mse", form=f)) for f in sorted(FORMS, key=lambda f: f != form)
+    )
     assert chosen != other
     assert float(distance(x, y, "mse", budget_bytes=budget)) == chosen
 
@@ -268,7 +318,9 @@ def test_batch_is_the_mean_over_patients(name, form, draw):
 @every_form
 @every_name
 def test_across_swaps_patients_and_places(name, form, draw):
-    """Across, the distance is the mean over places of the distance between patients at that place."""
+    """Across, the distance is the mean over places of the distance between patients at that
+    place.
+    """
     x, y = (items(draw, 8, 3, c) for c in (5, 4))
     alone = torch.stack([distance(x[:, i], y[:, i], name, form=form) for i in range(3)])
     torch.testing.assert_close(distance(x, y, name, form=form, across=True), alone.mean())

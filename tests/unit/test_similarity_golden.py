@@ -1,7 +1,9 @@
-"""Similarity distances equal values computed independently, in plain NumPy with direct N x N matrices in fp64.
+"""Similarity distances equal values computed independently, in plain NumPy with direct N x N
+matrices in fp64.
 
-``image_*`` (6, C, H, W), ``volume_*``, ``atlas`` and ``roi_*`` hold two models' maps of the same patients. Pixel, voxel and
-region values are means over patients; ``row`` has no per-item norm and counts a row of zeros as zero.
+``image_*`` (6, C, H, W), ``volume_*``, ``atlas`` and ``roi_*`` hold two models' maps of the same
+patients. Pixel, voxel and region values are means over patients; ``row`` has no per-item norm and
+counts a row of zeros as zero.
 """
 
 import json
@@ -37,7 +39,10 @@ def golden_items():
         "region, grid 2x2": [region_items(f, (2, 2)) for f in images],
         "pixel, grid 3x3 (uneven cells)": [position_items(f, (3, 3)) for f in images],
         "voxel, canonical grid 3x3x3": [position_items(f, (3, 3, 3)) for f in volumes],
-        "region, atlas with labels 1-4, background 0": [atlas_items(volumes[0], u, v), atlas_items(volumes[1], v, u)],
+        "region, atlas with labels 1-4, background 0": [
+            atlas_items(volumes[0], u, v),
+            atlas_items(volumes[1], v, u),
+        ],
         "region, ROI vectors": [roi_items(a["roi_u"]), roi_items(a["roi_v"])],
     }
 
@@ -60,4 +65,6 @@ def test_cka_identity(form):
     centring = torch.eye(9, dtype=torch.float64) - 1 / 9
     g, h = (centring @ side @ side.transpose(1, 2) @ centring for side in (x, y))
     cka = (g * h).sum((1, 2)) / (g.square().sum((1, 2)) * h.square().sum((1, 2))).sqrt()
-    torch.testing.assert_close(distance(x, y, "cka", form=form), (2 - 2 * cka).mean(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        distance(x, y, "cka", form=form), (2 - 2 * cka).mean(), rtol=1e-5, atol=0
+    )

@@ -36,7 +36,9 @@ def cursor(folder: Path) -> int | None:
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder in memory, where thousands of custodies are opened in seconds; the usual one where there is none."""
+    """Give a folder in memory, where thousands of custodies are opened in seconds; the usual one
+    where there is none.
+    """
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path
@@ -46,9 +48,18 @@ def quick(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_commit_comes_back_as_it_was(tmp_path: Path) -> None:
-    """Numbers, digests and weights are read as they were written, the last bit of every float and None included."""
+    """Numbers, digests and weights are read as they were written, the last bit of every float
+    and None included.
+    """
     made, weights = commit(1, SMALL, OTHER, {})
-    numbers = {"unspent": 0.1 + 0.2, "tiny": 5e-324, "endless": math.inf, "none": None, "list": [1, {"a": True}], "text": "ä\n"}
+    numbers = {
+        "unspent": 0.1 + 0.2,
+        "tiny": 5e-324,
+        "endless": math.inf,
+        "none": None,
+        "list": [1, {"a": True}],
+        "text": "ä\n",
+    }
     made = made._replace(numbers=numbers)
     with closing(Store(tmp_path / "a")) as store:
         assert store.latest() is None
@@ -56,12 +67,18 @@ def test_a_commit_comes_back_as_it_was(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "a")) as store:
         assert store.latest() == made
         assert {mark: store.weights(mark) for mark in weights} == weights
-        assert all(type(buffer.data) is bytes for some in weights for buffer in store.weights(some).values())
+        assert all(
+            type(buffer.data) is bytes
+            for some in weights
+            for buffer in store.weights(some).values()
+        )
 
 
 @pytest.mark.parametrize("which", ["commit-00000002.json", "models/" + digest(OTHER)])
 def test_a_file_cut_at_any_byte_leaves_the_commit_before(quick: Path, which: str) -> None:
-    """Every cut of the last commit, or of weights that only it names, is noticed, said, and the one before it is used."""
+    """Every cut of the last commit, or of weights that only it names, is noticed, said, and the
+    one before it is used.
+    """
     whole = kept(quick / "a")
     assert cursor(quick / "a") == 2
     for cut in range(len(whole[which])):
@@ -92,13 +109,19 @@ def test_large_weights_cut_anywhere_leave_the_commit_before(quick: Path) -> None
 
 
 def test_where_no_commit_is_whole_nothing_begins_anew_in_silence(tmp_path: Path) -> None:
-    """Commits of which none is good are an error, not an empty custody, and what is there stays for whoever wants to look."""
+    """Commits of which none is good are an error, not an empty custody, and what is there stays
+    for whoever wants to look.
+    """
     whole = kept(tmp_path / "a")
     bad = {name: data[:-1] if name.startswith("commit") else data for name, data in whole.items()}
     restored(tmp_path / "a", bad)
     with closing(Store(tmp_path / "a")) as store, pytest.raises(RunUnreadable, match="checksum"):
         store.latest()
-    assert {str(file.relative_to(tmp_path / "a")) for file in (tmp_path / "a").rglob("*") if file.is_file()} == set(whole)
+    assert {
+        str(file.relative_to(tmp_path / "a"))
+        for file in (tmp_path / "a").rglob("*")
+        if file.is_file()
+    } == set(whole)
 
 
 def test_another_version_is_named(tmp_path: Path) -> None:
@@ -111,7 +134,9 @@ def test_another_version_is_named(tmp_path: Path) -> None:
 
 
 def test_thousands_of_bent_custodies_do_no_harm(quick: Path) -> None:
-    """Whatever bends a commit or weights, forged checksums included: only our errors, no 64 MiB, and nothing read from outside."""
+    """Whatever bends a commit or weights, forged checksums included: only our errors, no 64 MiB,
+    and nothing read from outside.
+    """
     whole = kept(quick / "c" / "a")
     (quick / SECRET).write_bytes(b"secret")
     accepted = 0
@@ -132,10 +157,14 @@ def test_thousands_of_bent_custodies_do_no_harm(quick: Path) -> None:
 
 @pytest.mark.parametrize("body", [b'{"":0},', b"[0],"])
 def test_the_largest_commit_costs_less_than_64_mib(quick: Path, body: bytes) -> None:
-    """What fits into a commit's limit, however many things it promises, is read and refused in less than 64 MiB."""
+    """What fits into a commit's limit, however many things it promises, is read and refused in
+    less than 64 MiB.
+    """
     whole = kept(quick / "a")
     many = b"[" + body * (files.COMMIT_LIMIT // len(body) - 1)
-    restored(quick / "a", {**whole, "commit-00000002.json": forged((many + b"0]")[: files.COMMIT_LIMIT])})
+    restored(
+        quick / "a", {**whole, "commit-00000002.json": forged((many + b"0]")[: files.COMMIT_LIMIT])}
+    )
     tracemalloc.start()
     try:
         assert judge(quick / "a") == 2
@@ -147,7 +176,9 @@ def test_the_largest_commit_costs_less_than_64_mib(quick: Path, body: bytes) -> 
 @pytest.mark.parametrize("row", [b"\n", b"%d|bool|(0,)\n", b"|"])
 def test_the_largest_table_costs_less_than_64_mib(tmp_path: Path, row: bytes) -> None:
     """A table of tensors as long as it may be is read, or refused, in less than 64 MiB."""
-    rows = [row.replace(b"%d", str(number).encode()) for number in range(files.TABLE_LIMIT // len(row))]
+    rows = [
+        row.replace(b"%d", str(number).encode()) for number in range(files.TABLE_LIMIT // len(row))
+    ]
     table = b"".join(rows)[: files.TABLE_LIMIT]
     file = tmp_path / "w"
     file.write_bytes(files.MAGIC + len(table).to_bytes(4, "little") + table)
@@ -161,12 +192,24 @@ def test_the_largest_table_costs_less_than_64_mib(tmp_path: Path, row: bytes) ->
 
 
 @pytest.mark.parametrize(
-    "forged", [f"../../{SECRET}", "../" * 9 + "etc/passwd", "", ".", SECRET[:-1], SECRET.upper() + "G", "g" * 32]
+    "forged",
+    [
+        f"../../{SECRET}",
+        "../" * 9 + "etc/passwd",
+        "",
+        ".",
+        SECRET[:-1],
+        SECRET.upper() + "G",
+        "g" * 32,
+    ],
 )
 def test_a_forged_digest_leads_nowhere(tmp_path: Path, forged: str) -> None:
     """Only 32 hexadecimal digits are a digest: nothing else becomes a path."""
     (tmp_path / SECRET).write_bytes(b"secret")
-    with closing(Store(tmp_path / "a" / "b")) as store, pytest.raises(RunUnreadable, match="no digest"):
+    with (
+        closing(Store(tmp_path / "a" / "b")) as store,
+        pytest.raises(RunUnreadable, match="no digest"),
+    ):
         store.weights(forged)
 
 
@@ -195,7 +238,9 @@ def test_weights_are_checked_when_they_are_read(tmp_path: Path) -> None:
 
 
 def test_only_what_kept_commits_name_stays(tmp_path: Path) -> None:
-    """After ten commits two are there, with the weights that they name, each once whatever it is called; nothing else."""
+    """After ten commits two are there, with the weights that they name, each once whatever it is
+    called; nothing else.
+    """
     folder = tmp_path / "a"
     with closing(Store(folder)) as store:
         for number in range(1, 11):
@@ -203,21 +248,35 @@ def test_only_what_kept_commits_name_stays(tmp_path: Path) -> None:
             store.write(*commit(number, mine, SMALL))
             store.remove(store.doomed())
             assert len(list((folder / "models").iterdir())) == min(number, 2) + 1
-        assert {file.name for file in folder.iterdir()} == {".lock", "models", "commit-00000009.json", "commit-00000010.json"}
+        assert {file.name for file in folder.iterdir()} == {
+            ".lock",
+            "models",
+            "commit-00000009.json",
+            "commit-00000010.json",
+        }
 
 
 def test_what_a_dead_writer_left_is_collected(tmp_path: Path) -> None:
-    """Drafts, and weights whose commit never came, are gone when the custody is opened again; the good commits stay."""
+    """Drafts, and weights whose commit never came, are gone when the custody is opened again;
+    the good commits stay.
+    """
     whole = kept(tmp_path / "a")
     for name in ("commit-00000003.json.draft", "models/abc.draft", "models/" + "1" * 32):
         (tmp_path / "a" / name).write_bytes(b"half")
     assert cursor(tmp_path / "a") == 2
-    assert {str(file.relative_to(tmp_path / "a")) for file in (tmp_path / "a").rglob("*") if file.is_file()} == set(whole)
+    assert {
+        str(file.relative_to(tmp_path / "a"))
+        for file in (tmp_path / "a").rglob("*")
+        if file.is_file()
+    } == set(whole)
 
 
 def test_one_process_has_a_custody(tmp_path: Path) -> None:
     """A second process is refused while the first lives, however that one ends."""
-    code = "from fedskd_sim.custody.store import *; import sys; s = Store(Path(sys.argv[1])); print(1, flush=True); input()"
+    code = (
+        "from fedskd_sim.custody.store import *; import sys; s = Store(Path(sys.argv[1])); "
+        "print(1, flush=True); input()"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / "a")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout
@@ -235,7 +294,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     if (
         not shutil.which("mount")
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", place], check=False).returncode
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "none", place], check=False
+        ).returncode
     ):
         pytest.skip("nothing can be mounted here")
     yield place
@@ -252,7 +313,9 @@ def filled(place: Path) -> Path:
 
 
 def test_a_full_disk_loses_nothing(disk: Path) -> None:
-    """Without room the error is that of a full disk (31); the last commit stands and is read, and with room it goes on."""
+    """Without room the error is that of a full disk (31); the last commit stands and is read,
+    and with room it goes on.
+    """
     with closing(Store(disk / "a")) as store:
         store.write(*commit(1, SMALL))
         filler = filled(disk)
@@ -269,10 +332,16 @@ def test_a_full_disk_loses_nothing(disk: Path) -> None:
 
 
 def test_a_disk_that_is_full_at_any_byte_loses_nothing(quick: Path) -> None:
-    """Wherever a write is cut short (here by the largest size a file may have), the commit before stands."""
+    """Wherever a write is cut short (here by the largest size a file may have), the commit
+    before stands.
+    """
     made, weights = commit(2, {**SMALL, "more": Buffer("uint8", (300,), bytes(300))}, OTHER)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    whole = {name: data for name, data in kept(quick / "a").items() if "0002" not in name and digest(OTHER) not in name}
+    whole = {
+        name: data
+        for name, data in kept(quick / "a").items()
+        if "0002" not in name and digest(OTHER) not in name
+    }
     refused = 0
     for limit in range(0, 1200, 7):
         restored(quick / "a", whole)
@@ -290,7 +359,9 @@ def test_a_disk_that_is_full_at_any_byte_loses_nothing(quick: Path) -> None:
 
 
 def test_what_cannot_be_read_again_is_not_written(tmp_path: Path) -> None:
-    """Names that would break a table and numbers that would break the limit are refused before anything is there."""
+    """Names that would break a table and numbers that would break the limit are refused before
+    anything is there.
+    """
     with closing(Store(tmp_path / "a")) as store:
         odd: Weights = {"a\nb|int8|(1,)": Buffer("uint8", (0,), b"")}
         with pytest.raises(ValueError, match="names"):

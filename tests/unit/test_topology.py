@@ -70,9 +70,14 @@ def test_a_model_comes_from_its_last_host() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("schedule", [Schedule(order="shuffled"), Schedule(visits=1), Schedule(visits=2, order="shuffled")])
+@pytest.mark.parametrize(
+    "schedule",
+    [Schedule(order="shuffled"), Schedule(visits=1), Schedule(visits=2, order="shuffled")],
+)
 def test_other_schedules_keep_the_rules(size: int, schedule: Schedule) -> None:
-    """Shuffled and partial rounds are permutations too, with nobody at home before the last hop, and hosts agree with models."""
+    """Shuffled and partial rounds are permutations too, with nobody at home before the last hop,
+    and hosts agree with models.
+    """
     ring = Topology(tuple(f"h{index}" for index in range(size)), 6, schedule=schedule, seed=3)
     for round_ in range(1, 7):
         for hop in ring.hops(round_):
@@ -83,26 +88,39 @@ def test_other_schedules_keep_the_rules(size: int, schedule: Schedule) -> None:
             assert {stop.kind for stop in stops} == {"homecoming" if home else "visit"}
     expected = {stop for host in ring.hospitals for stop in Program(ring, host).stops()}
     assert expected == {
-        ring.stop(model, round_, hop) for model in ring.hospitals for round_ in range(1, 8) for hop in ring.hops(round_)
+        ring.stop(model, round_, hop)
+        for model in ring.hospitals
+        for round_ in range(1, 8)
+        for hop in ring.hops(round_)
     }
 
 
 def test_partial_rounds_reach_every_hospital_in_turn_and_shuffled_ones_differ() -> None:
-    """With two visits a round, three rounds of seven hospitals see all six others once; orders come from seed and round."""
+    """With two visits a round, three rounds of seven hospitals see all six others once; orders
+    come from seed and round.
+    """
     ring = Topology(tuple("abcdefg"), 3, schedule=Schedule(visits=2))
     hosts = [ring.stop("c", round_, hop).host for round_ in (1, 2, 3) for hop in (1, 2)]
     assert sorted(hosts) == list("abdefg")
     shuffled = Topology(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=1)
     assert len({shuffled.order(round_) for round_ in (1, 2, 3)}) == 3
-    assert shuffled.order(1) == Topology(tuple("abcdefg"), 9, schedule=Schedule(order="shuffled"), seed=1).order(1)
-    assert shuffled.order(1) != Topology(tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=2).order(1)
+    assert shuffled.order(1) == Topology(
+        tuple("abcdefg"), 9, schedule=Schedule(order="shuffled"), seed=1
+    ).order(1)
+    assert shuffled.order(1) != Topology(
+        tuple("abcdefg"), 3, schedule=Schedule(order="shuffled"), seed=2
+    ).order(1)
     assert shuffled.order(4) == shuffled.hospitals
 
 
 def test_a_hospital_that_is_held_out_only_hosts_the_evaluation() -> None:
     """It has no stop before, hosts every model once at the end, and none of its own travels."""
     ring = Topology(("a", "b", "c"), 2, held_out=("x", "y"))
-    assert [(stop.round, stop.model) for stop in Program(ring, "x").stops()] == [(3, "c"), (3, "b"), (3, "a")]
+    assert [(stop.round, stop.model) for stop in Program(ring, "x").stops()] == [
+        (3, "c"),
+        (3, "b"),
+        (3, "a"),
+    ]
     for name in ("a", "b", "c"):
         walked = [ring.stop(name, 3, hop).host for hop in ring.hops(3)]
         assert sorted([*walked, name]) == ["a", "b", "c", "x", "y"]
@@ -110,24 +128,38 @@ def test_a_hospital_that_is_held_out_only_hosts_the_evaluation() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("schedule", [Schedule(mode="sequential"), Schedule(mode="sequential", visits=2, order="shuffled")])
+@pytest.mark.parametrize(
+    "schedule",
+    [Schedule(mode="sequential"), Schedule(mode="sequential", visits=2, order="shuffled")],
+)
 def test_a_sequential_round_is_one_tour_after_the_other(size: int, schedule: Schedule) -> None:
-    """Every host hosts in its own order what a single queue of whole tours gives, its own model's way home included."""
+    """Every host hosts in its own order what a single queue of whole tours gives, its own
+    model's way home included.
+    """
     ring = Topology(tuple(f"h{index}" for index in range(size)), 3, schedule=schedule, seed=3)
-    queue = [ring.stop(model, round_, hop) for round_ in (1, 2, 3) for model in ring.order(round_) for hop in ring.hops(round_)]
+    queue = [
+        ring.stop(model, round_, hop)
+        for round_ in (1, 2, 3)
+        for model in ring.order(round_)
+        for hop in ring.hops(round_)
+    ]
     for host in ring.hospitals:
         hosted = [stop for stop in Program(ring, host).stops() if stop.round <= ring.rounds]
         assert hosted == [stop for stop in queue if stop.host == host]
         steps = [Program(ring, host).at(index) for index in range(len(Program(ring, host)))]
         behind = [(step, after) for step, after in pairwise(steps) if step.action == "depart"]
-        assert [(after.stop.model, after.stop.kind) for _, after in behind[:-1]] == [(host, "homecoming")] * 3
+        assert [(after.stop.model, after.stop.kind) for _, after in behind[:-1]] == [
+            (host, "homecoming")
+        ] * 3
         assert [(step.round, after.action) for step, after in behind[-1:]] == [(4, "home")]
 
 
 PATTERNS = [
     Topology(tuple("abcd"), 3),
     Topology(tuple("abcde"), 3, schedule=Schedule(visits=2, order="shuffled"), seed=3),
-    Topology(tuple("abcde"), 3, schedule=Schedule(mode="sequential", visits=3, order="shuffled"), seed=3),
+    Topology(
+        tuple("abcde"), 3, schedule=Schedule(mode="sequential", visits=3, order="shuffled"), seed=3
+    ),
     Topology(tuple("abcd"), 2, "all_reduce"),
     Topology(tuple("abcd"), 2, "none", held_out=("x", "y")),
 ]
@@ -135,14 +167,24 @@ PATTERNS = [
 
 @pytest.mark.parametrize("ring", PATTERNS)
 def test_a_programs_positions_are_its_steps(ring: Topology) -> None:
-    """Every stop is found at the index of its step and at no other, in ascending order; any other hop leads nowhere."""
-    hops = [(round_, hop) for round_ in range(ring.rounds + 3) for hop in range(2 * len(ring.names) + 3)]
+    """Every stop is found at the index of its step and at no other, in ascending order; any
+    other hop leads nowhere.
+    """
+    hops = [
+        (round_, hop) for round_ in range(ring.rounds + 3) for hop in range(2 * len(ring.names) + 3)
+    ]
     for host in ring.names:
         program = Program(ring, host)
         steps = [program.at(index) for index in range(len(program))]
-        wanted = {(step.stop.model, step.round, step.stop.hop): index for index, step in enumerate(steps) if step.stop}
+        wanted = {
+            (step.stop.model, step.round, step.stop.hop): index
+            for index, step in enumerate(steps)
+            if step.stop
+        }
         keys = [(model, *hop) for model in (*ring.names, "stranger") for hop in hops]
-        assert {key: place for key in keys if (place := program.position(*key)) is not None} == wanted
+        assert {
+            key: place for key in keys if (place := program.position(*key)) is not None
+        } == wanted
         assert all(step.stop.host == host for step in steps if step.stop)
         assert program.at(len(program)) is None
         stops = list(program.stops())

@@ -46,8 +46,16 @@ RUNS = {
     "two tracks, last": ("{name: fedskd, rounds: 1, reconcile: two_track}", "{model: last}", ""),
     "traveller first": ("{name: fedskd, preset: traveller-first, rounds: 2}", "{}", ""),
     "own": ("{name: fedskd, traveller_start: own, rounds: 2}", "{}", ""),
-    "sequential": ("{name: circulation, rounds: 2, schedule: {mode: sequential, order: shuffled}}", "{}", ""),
-    "shuffled, partial": ("{name: circulation, rounds: 3, schedule: {order: shuffled, visits: 1}}", "{}", ""),
+    "sequential": (
+        "{name: circulation, rounds: 2, schedule: {mode: sequential, order: shuffled}}",
+        "{}",
+        "",
+    ),
+    "shuffled, partial": (
+        "{name: circulation, rounds: 3, schedule: {order: shuffled, visits: 1}}",
+        "{}",
+        "",
+    ),
     "cyclic": ("{name: cyclic, rounds: 1}", "{model: averaged}", ""),
     "fedavg": (f"{{name: fedavg, rounds: 2, {COMMON}}}", "{}", HELD_OUT),
     "fedprox": (f"{{name: fedprox, rounds: 1, mu: 0.1, {COMMON}}}", "{model: averaged}", ""),
@@ -58,7 +66,8 @@ RUNS = {
     "placebo": ("{name: placebo, rounds: 2, session_seconds: 0, buffer_bytes: 9}", "{}", ""),
 }
 SILENT = {"fedskd": 0, "sequential": 7, "fedavg": 15, "placebo": 0}
-"""Runs in which everything is done to every line, and of how many digests no other record says anything."""
+"""Runs in which everything is done to every line, and of how many digests no other record says
+anything."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             file = place / f"{name}.yaml"
             text = TEXT.format(algorithm=algorithm, prediction=prediction, more=more)
             file.write_text(
-                text.replace("synthetic-skin, samples: 48, image_size: 16, classes: 3", "none") if name == "placebo" else text
+                text.replace("synthetic-skin, samples: 48, image_size: 16, classes: 3", "none")
+                if name == "placebo"
+                else text
             )
             loaded = load(file)
             done[name] = folder.make(loaded, place / name, "memory")
@@ -114,7 +125,11 @@ def place(found: Verdict) -> tuple[str, str, int | None]:
     """Give what was found: the kind of break, the file and the line."""
     assert found.broken
     assert found.broken.where
-    return found.broken.message.partition(":")[0], Path(found.broken.where.file).stem, found.broken.where.line
+    return (
+        found.broken.message.partition(":")[0],
+        Path(found.broken.where.file).stem,
+        found.broken.where.line,
+    )
 
 
 def lines(run: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -133,18 +148,35 @@ def edited(number: int, **fields: object) -> Callable[[list[str]], list[str]]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_of_every_algorithm_is_whole(runs: Callable, name: str) -> None:
-    """Every record is due, every link holds, and every file of weights is compared, but those of which no record says anything."""
+    """Every record is due, every link holds, and every file of weights is compared, but those of
+    which no record says anything.
+    """
     found = proven(runs(name))
     assert found.broken is None
     assert found.records == found.due > 0
     kept = len(list((runs(name) / "weights").iterdir()))
-    assert (found.weights, found.unchecked) == (kept - 3, 3) if name == "two tracks, last" else (kept, 0)
-    assert found.links + found.begins == sum(entry["hop"] > 0 and entry["kind"] != "ensemble" for *_, entry in lines(runs(name)))
-    assert found.begins == 0 or name not in ("fedskd", "traveller first", "shuffled, partial", "local", "pooled", "placebo")
+    assert (
+        (found.weights, found.unchecked) == (kept - 3, 3)
+        if name == "two tracks, last"
+        else (kept, 0)
+    )
+    assert found.links + found.begins == sum(
+        entry["hop"] > 0 and entry["kind"] != "ensemble" for *_, entry in lines(runs(name))
+    )
+    assert found.begins == 0 or name not in (
+        "fedskd",
+        "traveller first",
+        "shuffled, partial",
+        "local",
+        "pooled",
+        "placebo",
+    )
 
 
 @pytest.mark.parametrize("name", SILENT)
-def test_every_line_that_is_removed_doubled_or_swapped_is_named(copied: Callable, name: str) -> None:
+def test_every_line_that_is_removed_doubled_or_swapped_is_named(
+    copied: Callable, name: str
+) -> None:
     """Whatever line it is, the first break is there, by name, file and line."""
     run = copied(name)
     for host, number, _ in lines(run):
@@ -154,15 +186,21 @@ def test_every_line_that_is_removed_doubled_or_swapped_is_named(copied: Callable
         doubled = changed(run, lambda found, at=number: found[: at + 1] + found[at:], host)
         assert place(doubled) == ("doubled", host, number + 2)
         if number + 1 < total:
-            swapped = changed(run, lambda found, at=number: [*found[:at], found[at + 1], found[at], *found[at + 2 :]], host)
+            swapped = changed(
+                run,
+                lambda found, at=number: [*found[:at], found[at + 1], found[at], *found[at + 2 :]],
+                host,
+            )
             assert place(swapped) == ("swapped", host, number + 1)
 
 
 @pytest.mark.parametrize("name", SILENT)
 def test_every_digest_that_is_altered_is_named(copied: Callable, name: str) -> None:
-    """A digest with which something arrived breaks its own line; one with which it left, the line of its arrival, which names it.
+    """A digest with which something arrived breaks its own line; one with which it left, the line
+    of its arrival, which names it.
 
-    Not where no record says with which digest a way begins or, of a home model that others are trained beside, how it ended.
+    Not where no record says with which digest a way begins or, of a home model that others are
+    trained beside, how it ended.
     """
     run, silent = copied(name), 0
     for host, number, entry in lines(run):
@@ -203,13 +241,17 @@ def test_every_digest_that_is_altered_is_named(copied: Callable, name: str) -> N
         ({"digest_out": ""}, "altered"),
     ],
 )
-def test_every_other_field_that_is_altered_is_named(copied: Callable, fields: dict[str, object], kind: str) -> None:
+def test_every_other_field_that_is_altered_is_named(
+    copied: Callable, fields: dict[str, object], kind: str
+) -> None:
     """What the scenario fixes of a record cannot be changed."""
     assert place(changed(copied("fedskd"), edited(2, **fields), "a")) == (kind, "a", 3)
 
 
 def test_a_foreign_line_is_named(copied: Callable) -> None:
-    """A record that no step of this hospital leaves is foreign wherever it stands, and so is a file of no hospital."""
+    """A record that no step of this hospital leaves is foreign wherever it stands, and so is a
+    file of no hospital.
+    """
     run = copied("fedskd")
     other = (run / "records" / "b.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[1]
     for number in range(11):
@@ -219,18 +261,24 @@ def test_a_foreign_line_is_named(copied: Callable) -> None:
     assert place(verify(run)) == ("foreign", "z", None)
 
 
-@pytest.mark.parametrize("garbage", ["", "{}", "[]", "null", "[" * 5000, '{"a":', "\udcff", '{"schema": 1}', "1e999"])
+@pytest.mark.parametrize(
+    "garbage", ["", "{}", "[]", "null", "[" * 5000, '{"a":', "\udcff", '{"schema": 1}', "1e999"]
+)
 def test_a_line_that_is_no_record_is_named(copied: Callable, garbage: str) -> None:
     """Whatever stands in its place, the line is altered, and nothing but that is raised."""
     run = copied("placebo")
     file = run / "records" / "a.jsonl"
     found = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join([found[0], garbage.encode(errors="surrogateescape") + b"\n", *found[2:]]))
+    file.write_bytes(
+        b"".join([found[0], garbage.encode(errors="surrogateescape") + b"\n", *found[2:]])
+    )
     assert place(verify(run)) == ("altered", "a", 2)
 
 
 def test_a_torn_last_line_is_named(copied: Callable) -> None:
-    """A file cut anywhere within its last line is torn there; one cut at a line's end is missing the next, if the run went on."""
+    """A file cut anywhere within its last line is torn there; one cut at a line's end is missing
+    the next, if the run went on.
+    """
     run = copied("placebo")
     file = run / "records" / "b.jsonl"
     whole = file.read_bytes()
@@ -241,18 +289,29 @@ def test_a_torn_last_line_is_named(copied: Callable) -> None:
 
 
 def test_the_first_break_is_named(copied: Callable) -> None:
-    """Of several breaks that one is named which lies first in the run, in whichever file it stands."""
+    """Of several breaks that one is named which lies first in the run, in whichever file it
+    stands.
+    """
     run = copied("fedskd")
     late, early = run / "records" / "a.jsonl", run / "records" / "c.jsonl"
-    late.write_text("".join(late.read_text(encoding="utf-8").splitlines(keepends=True)[:-2]), encoding="utf-8")
+    late.write_text(
+        "".join(late.read_text(encoding="utf-8").splitlines(keepends=True)[:-2]), encoding="utf-8"
+    )
     early.write_text(
-        "".join(edited(4, digest_in="1" * 32)(early.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8"
+        "".join(
+            edited(4, digest_in="1" * 32)(
+                early.read_text(encoding="utf-8").splitlines(keepends=True)
+            )
+        ),
+        encoding="utf-8",
     )
     assert place(proven(run)) == ("altered", "c", 5)
 
 
 def test_a_run_that_ended_early_is_whole_as_far_as_it_got(copied: Callable) -> None:
-    """Where the ends of files are missing as a death leaves them, nothing is broken; where what came later is there, it is."""
+    """Where the ends of files are missing as a death leaves them, nothing is broken; where what
+    came later is there, it is.
+    """
     run = copied("fedskd")
     shutil.rmtree(run / "weights")
     shutil.rmtree(run / "logs")
@@ -268,20 +327,27 @@ def test_a_run_that_ended_early_is_whole_as_far_as_it_got(copied: Callable) -> N
 
 
 def beside(file: Path) -> list[str]:
-    """List the files that hold what travelled together with the model in a file: of these the first is named."""
+    """List the files that hold what travelled together with the model in a file: of these the
+    first is named.
+    """
     whose = file.stem.split(".")[-1] if ".ensemble." in file.name else file.stem.split(".")[0]
     return [str(one) for one in file.parent.glob(f"*.ensemble.{whose}.safetensors")]
 
 
 @pytest.mark.parametrize("name", ["fedskd", "two tracks", "mix", "fedavg", "local"])
 def test_weights_that_are_altered_are_named(copied: Callable, name: str) -> None:
-    """One bit of any file, a file in the place of another, one cut or one too many: each is named."""
+    """One bit of any file, a file in the place of another, one cut or one too many: each is
+    named.
+    """
     run = copied(name)
     tables = specs_of(scenario(run), image_shape(scenario(run), "a", None))
     for file in sorted((run / "weights").iterdir()):
         whole = file.read_bytes()
         first = file.name == "a.safetensors"
-        for bad in (whole[:-1] + bytes([whole[-1] ^ 1]), *((whole[:-1], b"", whole + b"x") if first else ())):
+        for bad in (
+            whole[:-1] + bytes([whole[-1] ^ 1]),
+            *((whole[:-1], b"", whole + b"x") if first else ()),
+        ):
             file.write_bytes(bad)
             found = verify(run, scenario(run), tables)
             assert found.broken
@@ -292,14 +358,18 @@ def test_weights_that_are_altered_are_named(copied: Callable, name: str) -> None
     assert place(proven(run))[0] == "foreign"
 
 
-def test_the_command_says_it_in_a_line_and_by_its_exit_code(copied: Callable, tmp_path: Path) -> None:
+def test_the_command_says_it_in_a_line_and_by_its_exit_code(
+    copied: Callable, tmp_path: Path
+) -> None:
     """0 and what was proven; 60 with file, line and what is wrong; 34 where there is no run."""
     run = copied("fedskd")
     done = CliRunner().invoke(main, ["verify", str(run)])
     assert (done.exit_code, done.output.count("\n")) == (0, 1), done.output
     assert "is whole: 30 of 30 records, 24 links of digests, 3 files of weights" in done.output
     file = run / "records" / "b.jsonl"
-    file.write_text(file.read_text(encoding="utf-8").replace('"seed":3', '"seed":4', 1), encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace('"seed":3', '"seed":4', 1), encoding="utf-8"
+    )
     done = CliRunner().invoke(main, ["verify", str(run)])
     assert done.exit_code == ChainBroken.exit_code == 60
     assert f"error: {file}:1: foreign" in done.output

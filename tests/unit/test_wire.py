@@ -28,7 +28,16 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
-from fedskd_sim.transport.wire import CONTROL_LIMIT, NAME_LIMIT, VERSION, announced, chunk, decode, encode, header
+from fedskd_sim.transport.wire import (
+    CONTROL_LIMIT,
+    NAME_LIMIT,
+    VERSION,
+    announced,
+    chunk,
+    decode,
+    encode,
+    header,
+)
 
 WEIGHTS = {
     "layer.weight": Buffer("float32", (2, 3), bytes(range(24))),
@@ -89,7 +98,11 @@ def test_a_traveller_announces_its_tensors_and_a_chunk_its_number() -> None:
         [msgpack.packb([VERSION, "Done", {"epoch": 1, "hospital": b"north"}])],
         [msgpack.packb([VERSION, "Done", {"epoch": 1, "hospital": "n" * 5000}])],
         [msgpack.packb([VERSION, "Done", {"epoch": 1, "hospital": "north"}]), b"weights"],
-        [msgpack.packb([VERSION, "Failed", {"epoch": 1, "hospital": "north", "code": True, "reason": ""}])],
+        [
+            msgpack.packb(
+                [VERSION, "Failed", {"epoch": 1, "hospital": "north", "code": True, "reason": ""}]
+            )
+        ],
         [msgpack.packb([VERSION, "Done", {"hospital": "north"}])],
         [msgpack.packb([VERSION, "Done", {"epoch": -1, "hospital": "north"}])],
         [msgpack.packb([VERSION, "Ack", {"hop": ["r", 1, "north", 1]}])],
@@ -99,7 +112,9 @@ def test_a_traveller_announces_its_tensors_and_a_chunk_its_number() -> None:
     ],
 )
 def test_anything_a_member_would_not_send_is_refused(frames: list[bytes]) -> None:
-    """Wrong versions, kinds, fields, types, sizes and pickles raise BadMessage and nothing else; so do weights out of place."""
+    """Wrong versions, kinds, fields, types, sizes and pickles raise BadMessage and nothing else;
+    so do weights out of place.
+    """
     with pytest.raises(BadMessage):
         decode(frames)
 
@@ -111,15 +126,29 @@ def test_anything_a_member_would_not_send_is_refused(frames: list[bytes]) -> Non
         tampered(tensors=None),
         tampered(tensors=[["layer.weight", "float32", [2, 3]]] * 3),
         tampered(hop=["r", 1, "stranger", 1, 2]),
-        tampered(tensors=[["layer.weight", "object", [2, 3]], ["steps", "int64", []], ["empty", "float32", [0, 4]]]),
-        tampered(tensors=[["layer.weight", "float32", [3, 2]], ["steps", "int64", []], ["empty", "float32", [0, 4]]]),
+        tampered(
+            tensors=[
+                ["layer.weight", "object", [2, 3]],
+                ["steps", "int64", []],
+                ["empty", "float32", [0, 4]],
+            ]
+        ),
+        tampered(
+            tensors=[
+                ["layer.weight", "float32", [3, 2]],
+                ["steps", "int64", []],
+                ["empty", "float32", [0, 4]],
+            ]
+        ),
         tampered(tensors=["layer.weight", 7, None]),
         tampered(extra=1),
         tampered(trail=["north", "south"]),
     ],
 )
 def test_a_model_that_does_not_belong_here_is_refused(values: dict[str, object]) -> None:
-    """Other tensors than the architecture's, other models than the run's, other fields: BadMessage, before any memory is taken."""
+    """Other tensors than the architecture's, other models than the run's, other fields:
+    BadMessage, before any memory is taken.
+    """
     with pytest.raises(BadMessage):
         announced(values, EXPECTED)
 
@@ -132,12 +161,16 @@ def test_a_tensor_of_another_architecture_is_refused() -> None:
 
 
 def test_no_message_to_the_controller_can_carry_weights() -> None:
-    """Its messages have only short texts and numbers: no field could hold a buffer, and all fit the controller's limit."""
+    """Its messages have only short texts and numbers: no field could hold a buffer, and all fit
+    the controller's limit.
+    """
     for kind in get_args(ToController):
         hints = get_type_hints(kind)
         assert set(hints.values()) <= {str, int, float}, kind
         longest = {
-            name: "\U00020000" * (9999 if name == "reason" else NAME_LIMIT) if hint is str else hint(1)
+            name: "\U00020000" * (9999 if name == "reason" else NAME_LIMIT)
+            if hint is str
+            else hint(1)
             for name, hint in hints.items()
         }
         assert 1 < sum(map(len, encode(kind(**longest)))) < CONTROL_LIMIT
@@ -145,7 +178,9 @@ def test_no_message_to_the_controller_can_carry_weights() -> None:
         with pytest.raises(BadMessage):
             decode([msgpack.packb([VERSION, kind.__name__, dict.fromkeys(hints, b"\x00" * 64)])])
     assert not any(
-        isinstance(getattr(message, field.name), Mapping) for message in CONTROL[:4] for field in dataclasses.fields(message)
+        isinstance(getattr(message, field.name), Mapping)
+        for message in CONTROL[:4]
+        for field in dataclasses.fields(message)
     )
 
 

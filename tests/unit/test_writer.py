@@ -1,4 +1,6 @@
-"""Commits beside the work: what is called safe is on the disk, many become few, and what has not changed is left alone."""
+"""Commits beside the work: what is called safe is on the disk, many become few, and what has not
+changed is left alone.
+"""
 
 from __future__ import annotations
 
@@ -44,20 +46,27 @@ class Slow(Store):
 
 @contextmanager
 def writing(
-    store: Store, records: Path, failed: Callable[[FedskdError], None] = lambda error: pytest.fail(str(error))
+    store: Store,
+    records: Path,
+    failed: Callable[[FedskdError], None] = lambda error: pytest.fail(str(error)),
 ) -> Iterator[Writer]:
     with closing(store), closing(Writer(store, records, failed)) as made:
         yield made
 
 
 def test_many_commits_on_a_slow_disk_are_few_writes(tmp_path: Path) -> None:
-    """A hundred commits that come while one is written are one more write, and all hundred are told, in order."""
+    """A hundred commits that come while one is written are one more write, and all hundred are
+    told, in order.
+    """
     store, told = Slow(tmp_path / "a"), []
     with writing(store, tmp_path / "r") as made:
         made.commit(snapshot(0, {}), lambda: told.append(0))
         store.begun.wait()
         for cursor in range(1, 101):
-            made.commit(snapshot(cursor, {"home": weights(cursor)}), lambda cursor=cursor: told.append(cursor))
+            made.commit(
+                snapshot(cursor, {"home": weights(cursor)}),
+                lambda cursor=cursor: told.append(cursor),
+            )
         assert told == []
         store.leave.set()
     assert store.written == [0, 100]
@@ -66,7 +75,9 @@ def test_many_commits_on_a_slow_disk_are_few_writes(tmp_path: Path) -> None:
 
 
 def test_what_is_told_is_on_the_disk(tmp_path: Path) -> None:
-    """When `then` is called, another process that opens the folder, were this one dead, would find that very commit."""
+    """When `then` is called, another process that opens the folder, were this one dead, would
+    find that very commit.
+    """
     seen = []
 
     def look(cursor: int) -> None:
@@ -74,11 +85,15 @@ def test_what_is_told_is_on_the_disk(tmp_path: Path) -> None:
         with closing(Store(tmp_path / f"copy-{cursor}")) as copy:
             found = copy.latest()
             assert found
-            seen.append((cursor, found.machine["cursor"], copy.weights(found.learner["home"])["x"].data[0]))
+            seen.append(
+                (cursor, found.machine["cursor"], copy.weights(found.learner["home"])["x"].data[0])
+            )
 
     with writing(Store(tmp_path / "a"), tmp_path / "r") as made:
         for cursor in range(5):
-            made.commit(snapshot(cursor, {"home": weights(cursor)}), lambda cursor=cursor: look(cursor))
+            made.commit(
+                snapshot(cursor, {"home": weights(cursor)}), lambda cursor=cursor: look(cursor)
+            )
     assert [cursor for cursor, _, _ in seen] == list(range(5))
     assert all(found == value >= cursor for cursor, found, value in seen)
 
@@ -94,15 +109,27 @@ run = Path(sys.argv[1])
 (run / "h.jsonl").write_text("{}" + chr(10))
 with closing(Store(run / "a")) as store, closing(Writer(store, run / "h.jsonl", print)) as writer:
     (run / "begin").touch()
-    writer.commit(Snapshot({}, {}, {}, {"home": {"x": Buffer("uint8", (1,), b"x")}}, {}, 3, 1), (run / "told").touch)
+    home = {"x": Buffer("uint8", (1,), b"x")}
+    writer.commit(Snapshot({}, {}, {}, {"home": home}, {}, 3, 1), (run / "told").touch)
 """
 
 
 def test_the_system_is_asked_in_the_right_order(tmp_path: Path) -> None:
-    """Records, weights and their folder are on the disk before the commit has its name, and its folder before it is told."""
+    """Records, weights and their folder are on the disk before the commit has its name, and its
+    folder before it is told.
+    """
     if not shutil.which("strace"):
         pytest.skip("no strace here")
-    asked = ["strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2,openat", "-o", tmp_path / "trace", sys.executable]
+    asked = [
+        "strace",
+        "-f",
+        "-y",
+        "-e",
+        "trace=fsync,rename,renameat,renameat2,openat",
+        "-o",
+        tmp_path / "trace",
+        sys.executable,
+    ]
     subprocess.run([*asked, "-c", SCRIPT, tmp_path], check=True, capture_output=True)
     lines = (tmp_path / "trace").read_text(encoding="utf-8").splitlines()
     begin, told = ([f"/{name}" in line for line in lines].index(True) for name in ("begin", "told"))
@@ -125,10 +152,16 @@ def test_the_system_is_asked_in_the_right_order(tmp_path: Path) -> None:
     ]
 
 
-def test_what_has_not_changed_is_neither_hashed_nor_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same object of bytes costs nothing again; what may change is hashed each time, and written when it has changed."""
+def test_what_has_not_changed_is_neither_hashed_nor_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same object of bytes costs nothing again; what may change is hashed each time, and
+    written when it has changed.
+    """
     hashed, told = [], []
-    monkeypatch.setattr(writers, "digest", lambda some: hashed.append(some["x"].data[0]) or digest(some))
+    monkeypatch.setattr(
+        writers, "digest", lambda some: hashed.append(some["x"].data[0]) or digest(some)
+    )
     same, live = weights(1), weights(2, bytearray)
     inodes = set()
     with writing(Store(tmp_path / "a"), tmp_path / "r") as made:
@@ -152,7 +185,9 @@ def test_what_has_not_changed_is_neither_hashed_nor_written(tmp_path: Path, monk
 
 
 def test_a_model_that_waits_is_kept_as_it_came(tmp_path: Path) -> None:
-    """Its memory may be trained in before the disk has it, and a newer commit may replace the one that it came with."""
+    """Its memory may be trained in before the disk has it, and a newer commit may replace the
+    one that it came with.
+    """
     store = Slow(tmp_path / "a")
     arrived = weights(7, bytearray)
     held = Held(arrived, digest(arrived))
@@ -170,7 +205,9 @@ def test_a_model_that_waits_is_kept_as_it_came(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_is_told_and_the_next_one_covers_it(tmp_path: Path) -> None:
-    """What could not be written is an error for whoever asked to be told; nobody hears of safety until a commit is safe."""
+    """What could not be written is an error for whoever asked to be told; nobody hears of safety
+    until a commit is safe.
+    """
     errors, told = [], []
     failed, held = Event(), weights(3, bytearray)
     mark = digest(held)
@@ -198,7 +235,9 @@ def test_a_failed_write_is_told_and_the_next_one_covers_it(tmp_path: Path) -> No
 
 
 def test_a_folder_that_vanishes_is_told(tmp_path: Path) -> None:
-    """Whatever removes the folder under a hospital, its thread says so instead of dying in silence, and ends when asked to."""
+    """Whatever removes the folder under a hospital, its thread says so instead of dying in
+    silence, and ends when asked to.
+    """
     errors, failed = [], Event()
 
     def fail(error: FedskdError) -> None:
@@ -237,7 +276,9 @@ def test_an_error_that_nobody_foresaw_is_told_too(tmp_path: Path) -> None:
 
 def test_closing_waits_for_what_was_queued(tmp_path: Path) -> None:
     """The last commit is safe when `close` returns, and one that comes later is not written."""
-    made = Writer(store := Store(tmp_path / "a"), tmp_path / "r", lambda error: pytest.fail(str(error)))
+    made = Writer(
+        store := Store(tmp_path / "a"), tmp_path / "r", lambda error: pytest.fail(str(error))
+    )
     made.commit(snapshot(1, {}), lambda: None)
     made.close()
     made.commit(snapshot(2, {}), lambda: pytest.fail("told"))

@@ -1,4 +1,6 @@
-"""``python -m tests.world SEED``: replay a storm, draw who got what from whom when, and say whether it ended undisturbed."""
+"""``python -m tests.world SEED``: replay a storm, draw who got what from whom when, and say
+whether it ended undisturbed.
+"""
 
 import sys
 import tempfile
@@ -34,7 +36,10 @@ def main(seed: int) -> int:
     run.world.run()
     deaths = ", ".join(f"{name} {node.life}" for name, node in run.world.nodes.items() if node.life)
     alike = run.world.over and not run.world.errors and run.result == undisturbed.result
-    print(f"deaths: {deaths or 'none'}; {'ended as if undisturbed' if alike else f'ENDED OTHERWISE {run.world.errors}'}")
+    print(
+        f"deaths: {deaths or 'none'}; "
+        f"{'ended as if undisturbed' if alike else f'ENDED OTHERWISE {run.world.errors}'}"
+    )
     return 0 if alike else 1
 
 

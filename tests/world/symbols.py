@@ -1,4 +1,6 @@
-"""Whole runs of every algorithm's shape in simulated time, with models whose weights are hashes of everything that made them."""
+"""Whole runs of every algorithm's shape in simulated time, with models whose weights are hashes
+of everything that made them.
+"""
 
 from __future__ import annotations
 
@@ -53,18 +55,31 @@ SHAPES: Mapping[str, tuple[str, str]] = {
 """Algorithm and prediction of a scenario, by what it is about."""
 
 
-def scenario_of(folder: Path, shape: str, *, size: int = 3, held_out: int = 0, seed: int = 1) -> Scenario:
-    """Load a scenario of a shape with so many hospitals that train, and so many that are held out."""
+def scenario_of(
+    folder: Path, shape: str, *, size: int = 3, held_out: int = 0, seed: int = 1
+) -> Scenario:
+    """Load a scenario of a shape with so many hospitals that train, and so many that are held
+    out.
+    """
     algorithm, prediction = SHAPES[shape]
     names = [(f"h{number}", number >= size) for number in range(size + held_out)]
-    lines = [f"  - {{name: {name}, {ARCHITECTURE}{', held_out: true' if held else ''}}}" for name, held in names]
+    lines = [
+        f"  - {{name: {name}, {ARCHITECTURE}{', held_out: true' if held else ''}}}"
+        for name, held in names
+    ]
     path = folder / f"{shape}.yaml"
-    path.write_text(TEXT.format(seed=seed, hospitals="\n".join(lines), algorithm=algorithm, prediction=prediction))
+    path.write_text(
+        TEXT.format(
+            seed=seed, hospitals="\n".join(lines), algorithm=algorithm, prediction=prediction
+        )
+    )
     return load(path).scenario
 
 
 def storm_of(seed: int) -> tuple[str, int, int]:
-    """Say what the storm of a seed meets: a shape, how many hospitals train, and how many are held out."""
+    """Say what the storm of a seed meets: a shape, how many hospitals train, and how many are
+    held out.
+    """
     names = list(SHAPES)
     return names[seed % len(names)], 2 + seed // len(names) % 6, seed % 2
 
@@ -149,13 +164,22 @@ class Symbols:
         return {"": weights(self.home)}
 
     def state(self) -> LearnerState:
-        sums, kept = ({name: value.hex() for name, value in part.items()} for part in (self.sums, self.kept))
-        numbers = {"visitor": self.visitor.hex(), "share": self.share.hex(), "sums": sums, "kept": kept}
+        sums, kept = (
+            {name: value.hex() for name, value in part.items()} for part in (self.sums, self.kept)
+        )
+        numbers = {
+            "visitor": self.visitor.hex(),
+            "share": self.share.hex(),
+            "sums": sums,
+            "kept": kept,
+        }
         return LearnerState(numbers, {"home": weights(self.home)})
 
     def restore(self, state: LearnerState) -> None:
         self.home = bytes(state.weights["home"]["hash"].data)
-        self.visitor, self.share = (bytes.fromhex(state.numbers[name]) for name in ("visitor", "share"))
+        self.visitor, self.share = (
+            bytes.fromhex(state.numbers[name]) for name in ("visitor", "share")
+        )
         self.sums = {name: bytes.fromhex(value) for name, value in state.numbers["sums"].items()}
         self.kept = {name: bytes.fromhex(value) for name, value in state.numbers["kept"].items()}
 
@@ -193,7 +217,10 @@ class Run:
     def result(self) -> dict[str, tuple[tuple[Record, ...], Any]]:
         """Give records and the final model of every hospital, from its custody."""
         kept = {name: node.custody for name, node in self.world.nodes.items()}
-        return {name: (custody.records, custody.learner.weights["home"]["hash"].data) for name, custody in kept.items()}
+        return {
+            name: (custody.records, custody.learner.weights["home"]["hash"].data)
+            for name, custody in kept.items()
+        }
 
     @property
     def refusals(self) -> list[Event]:
@@ -203,7 +230,12 @@ class Run:
 Fresh = Callable[[Scenario, str, Topology], Learner]
 
 
-def prepared(scenario: Scenario, weather: Any, machine: type[HospitalMachine] = HospitalMachine, learner: Fresh = Symbols) -> Run:
+def prepared(
+    scenario: Scenario,
+    weather: Any,
+    machine: type[HospitalMachine] = HospitalMachine,
+    learner: Fresh = Symbols,
+) -> Run:
     """Put a world together."""
     world = World(weather)
     topology, terms = Topology.of(scenario), Terms.of(scenario, "run")
@@ -217,7 +249,9 @@ def prepared(scenario: Scenario, weather: Any, machine: type[HospitalMachine] = 
     return Run(world, logs)
 
 
-def lived(scenario: Scenario, weather: Any, machine: type[HospitalMachine] = HospitalMachine) -> Run:
+def lived(
+    scenario: Scenario, weather: Any, machine: type[HospitalMachine] = HospitalMachine
+) -> Run:
     """Let a world run to its end."""
     run = prepared(scenario, weather, machine)
     run.world.run()

@@ -1,4 +1,6 @@
-"""Whatever happens in whatever order, a run ends as if it had not: Hypothesis chooses, and shrinks what it finds."""
+"""Whatever happens in whatever order, a run ends as if it had not: Hypothesis chooses, and
+shrinks what it finds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from symbols import SHAPES, Run, lived, prepared, scenario_of
 
 from fedskd_sim.protocol.effects import Effect, Persist, Reply
@@ -26,7 +34,8 @@ Item = tuple[float, int, Any]
 HURRIED = 10
 """How many retries may come before their time; each makes the next one wait twice as long."""
 TOGETHER = 20
-"""How many things that are about to happen a rule may choose from, and how many it lets happen at most."""
+"""How many things that are about to happen a rule may choose from, and how many it lets happen at
+most."""
 
 
 @cache
@@ -58,12 +67,20 @@ class Fate:
 
 
 def kind_of(happen: Any) -> str:
-    """Tell what an entry of the agenda is: a message, a timer that ends something, one that sends again, or anything else."""
+    """Tell what an entry of the agenda is: a message, a timer that ends something, one that
+    sends again, or anything else.
+    """
     if happen.func.__name__ == "_arrives":
         return "message"
     inner = happen.args[-1] if happen.func.__name__ == "_lives" else None
     event = inner.args[0] if isinstance(inner, partial) and inner.args else None
-    return "last" if isinstance(event, Overdue | TooLate | Goodbye) else "retry" if isinstance(event, Unanswered) else "other"
+    return (
+        "last"
+        if isinstance(event, Overdue | TooLate | Goodbye)
+        else "retry"
+        if isinstance(event, Unanswered)
+        else "other"
+    )
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -76,7 +93,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.run: Run | None = None
         self.hurried = 0
 
-    @initialize(shape=st.sampled_from(sorted(SHAPES)), size=st.integers(2, 4), held_out=st.integers(0, 1))
+    @initialize(
+        shape=st.sampled_from(sorted(SHAPES)), size=st.integers(2, 4), held_out=st.integers(0, 1)
+    )
     def begin(self, shape: str, size: int, held_out: int) -> None:
         self.scenario, self.undisturbed = undisturbed(shape, size, held_out)
         self.fate = Fate()
@@ -84,7 +103,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.world = self.run.world
 
     def items(self, *kinds: str) -> list[Item]:
-        """List what may happen now: messages in any order, of what a hospital hands itself only the first."""
+        """List what may happen now: messages in any order, of what a hospital hands itself only
+        the first.
+        """
         found: list[Item] = []
         busy = set()
         for item in sorted(self.world._agenda):
@@ -149,12 +170,19 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 BOUNDS = settings(
-    deadline=None, max_examples=60, stateful_step_count=30, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    deadline=None,
+    max_examples=60,
+    stateful_step_count=30,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 
 def test_any_order_ends_alike() -> None:
-    """Chosen orders, losses, repeats and deaths of every algorithm's runs end with the undisturbed run's records and weights."""
+    """Chosen orders, losses, repeats and deaths of every algorithm's runs end with the
+    undisturbed run's records and weights.
+    """
     run_state_machine_as_test(AnyOrder, settings=BOUNDS)
 
 
@@ -164,7 +192,9 @@ class Forgetful(HospitalMachine):
     def step(self, state: State, event: Event) -> Turn:
         state, effects = super().step(state, event)
         if any(isinstance(effect, Reply) for effect in effects):
-            effects = [effect for effect in effects if not isinstance(effect, Persist) or effect.record]
+            effects = [
+                effect for effect in effects if not isinstance(effect, Persist) or effect.record
+            ]
         return state, effects
 
 
@@ -175,4 +205,6 @@ class ForgetfulOrder(AnyOrder):
 def test_a_machine_that_forgets_is_caught() -> None:
     """The choices are bad enough to find a machine that acknowledges what it will not remember."""
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(ForgetfulOrder, settings=settings(BOUNDS, max_examples=1000, phases=[Phase.generate]))
+        run_state_machine_as_test(
+            ForgetfulOrder, settings=settings(BOUNDS, max_examples=1000, phases=[Phase.generate])
+        )

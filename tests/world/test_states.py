@@ -1,4 +1,6 @@
-"""What learners remember of their work: real ones that die at every step end with the undisturbed run's bytes."""
+"""What learners remember of their work: real ones that die at every step end with the
+undisturbed run's bytes.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ seed: 5
 data: {{name: synthetic-skin, samples: 20, image_size: 8, classes: 3}}
 hospitals:
   - {{name: a, architecture: {{name: cnn-plain, options: {{width: 4, norm: batch}}}}}}
-  - {{name: b, architecture: {{name: cnn-residual, options: {{width: 4, norm: batch}}}}, data: {{samples: 23}}}}
+  - {{name: b, architecture: {{name: cnn-residual, options: {{width: 4, norm: batch}}}},
+     data: {{samples: 23}}}}
   - {{name: c, architecture: {{name: cnn-plain, options: {{width: 8}}}}}}
 {held_out}
 algorithm: {{{algorithm}}}
@@ -43,23 +46,42 @@ timeouts: {{register: 1000000, hop: 1000000, acknowledgement: 1000000, goodbye: 
 HELD_OUT = "  - {name: out, architecture: cnn-plain, held_out: true}"
 COMMON = "architecture: {name: cnn-plain, options: {width: 4, norm: batch}}"
 RUNS = {
-    "averaged": ("name: fedskd, similarity: {region_grid: 2}, rounds: 2", "model: mix, ensemble: true, logit_adjustment: 0.5", ""),
-    "two_track": ("name: fedskd, similarity: {region_grid: 2}, rounds: 2, reconcile: two_track", "", "changes: true, probe: true"),
+    "averaged": (
+        "name: fedskd, similarity: {region_grid: 2}, rounds: 2",
+        "model: mix, ensemble: true, logit_adjustment: 0.5",
+        "",
+    ),
+    "two_track": (
+        "name: fedskd, similarity: {region_grid: 2}, rounds: 2, reconcile: two_track",
+        "",
+        "changes: true, probe: true",
+    ),
     "traveller_first": (
         "name: fedskd, similarity: {region_grid: 2}, preset: traveller-first, rounds: 2",
         "model: averaged, ensemble: true",
         "",
     ),
     "own_start": (
-        "name: fedskd, similarity: {region_grid: 2}, rounds: 2, resident_every: 3, traveller_start: own, stop_work: 1.5",
+        (
+            "name: fedskd, similarity: {region_grid: 2}, rounds: 2, resident_every: 3, "
+            "traveller_start: own, stop_work: 1.5"
+        ),
         "model: last",
         "",
     ),
     "circulation": ("name: circulation, rounds: 2", "", "predictions: false"),
     "mutual": ("name: mutual, rounds: 2", "model: last", "evaluate_on: validation"),
     "cyclic": ("name: cyclic, rounds: 2", "model: averaged", ""),
-    "sequential": ("name: cyclic, rounds: 2, schedule: {mode: sequential}", "model: averaged", "changes: true"),
-    "shuffled": ("name: circulation, rounds: 3, schedule: {order: shuffled, visits: 1}", "model: mix", ""),
+    "sequential": (
+        "name: cyclic, rounds: 2, schedule: {mode: sequential}",
+        "model: averaged",
+        "changes: true",
+    ),
+    "shuffled": (
+        "name: circulation, rounds: 3, schedule: {order: shuffled, visits: 1}",
+        "model: mix",
+        "",
+    ),
     "fedavg": (f"name: fedavg, rounds: 2, {COMMON}", "model: averaged", ""),
     "fedprox": (f"name: fedprox, rounds: 2, mu: 0.1, {COMMON}", "", ""),
     "fml": ("name: fml, rounds: 2", "", ""),
@@ -77,17 +99,27 @@ def scenario_of(name: str) -> Scenario:
     held_out = HELD_OUT if name == "traveller_first" else ""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "scenario.yaml"
-        path.write_text(TEXT.format(algorithm=algorithm, prediction=prediction, instruments=instruments, held_out=held_out))
+        path.write_text(
+            TEXT.format(
+                algorithm=algorithm,
+                prediction=prediction,
+                instruments=instruments,
+                held_out=held_out,
+            )
+        )
         return load(path).scenario
 
 
 STEPS = (Work, Leave)
 WITHIN = (Persist, Send, Reply, Tell)
-"""Effects before which hospitals die: a step's beginning, or the end of all, and what comes in between."""
+"""Effects before which hospitals die: a step's beginning, or the end of all, and what comes in
+between."""
 
 
 class Deaths:
-    """Weather in which hospitals die once before every step, and before each of ``sampled`` effects of the kinds in between."""
+    """Weather in which hospitals die once before every step, and before each of ``sampled``
+    effects of the kinds in between.
+    """
 
     persists = True
 
@@ -103,7 +135,9 @@ class Deaths:
         return 0.0
 
     def kills(self, name: str, effect: Effect) -> bool:
-        if name not in self.names or not isinstance(effect, STEPS + (WITHIN if self.sampled else ())):
+        if name not in self.names or not isinstance(
+            effect, STEPS + (WITHIN if self.sampled else ())
+        ):
             return False
         mark = (name, type(effect).__name__, *told_apart(effect))
         if mark in self._survived:
@@ -112,7 +146,9 @@ class Deaths:
             self._between += 1
             if self._between % self.sampled:
                 return False
-        if not isinstance(effect, Persist) or effect.record:  # a commit without one cannot be told from others
+        if (
+            not isinstance(effect, Persist) or effect.record
+        ):  # a commit without one cannot be told from others
             self._survived.add(mark)
         self.count += 1
         return True
@@ -136,7 +172,9 @@ def told_apart(effect: Effect) -> tuple[object, ...]:
 
 @pytest.fixture(autouse=True)
 def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what every life asks of all architectures: PyTorch takes long to draw values and to trace shapes where nothing is."""
+    """Keep what every life asks of all architectures: PyTorch takes long to draw values and to
+    trace shapes where nothing is.
+    """
     specs, blueprint, kept = Site.specs, models.blueprint, {}
 
     def once(key: object, make_it: Callable[[], Any]) -> Any:
@@ -145,12 +183,18 @@ def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
         return kept[key]
 
     def outlined(chosen: Architecture, shape: models.ImageShape) -> models.Outline:
-        return once(("outline", chosen.model_dump_json(), shape), lambda: models.outline(chosen, shape))
+        return once(
+            ("outline", chosen.model_dump_json(), shape), lambda: models.outline(chosen, shape)
+        )
 
     def copied(chosen: Architecture, shape: models.ImageShape) -> nn.Module:
-        return deepcopy(once(("blueprint", chosen.model_dump_json(), shape), lambda: blueprint(chosen, shape)))
+        return deepcopy(
+            once(("blueprint", chosen.model_dump_json(), shape), lambda: blueprint(chosen, shape))
+        )
 
-    monkeypatch.setattr(Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self)))
+    monkeypatch.setattr(
+        Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self))
+    )
     monkeypatch.setattr(preflight, "outline", outlined)
     for module in (site, fml):
         monkeypatch.setattr(module, "blueprint", copied)
@@ -165,7 +209,9 @@ def entries(state: LearnerState) -> set[str]:
     return {name.partition("/")[0] for name in (*state.numbers, *state.weights)}
 
 
-def lived(name: str, weather: object, fresh: Callable[[Scenario, str, Topology], Learner] = learner) -> Run:
+def lived(
+    name: str, weather: object, fresh: Callable[[Scenario, str, Topology], Learner] = learner
+) -> Run:
     run = prepared(scenario_of(name), weather, learner=fresh)
     run.world.run()
     assert run.world.over
@@ -175,7 +221,9 @@ def lived(name: str, weather: object, fresh: Callable[[Scenario, str, Topology],
 
 
 def outcome(run: Run) -> dict[str, bytes]:
-    """Give all records of a run and all files written at its end, once by the learners that are left, once by their heirs."""
+    """Give all records of a run and all files written at its end, once by the learners that are
+    left, once by their heirs.
+    """
     found = {}
     for name, node in run.world.nodes.items():
         found[f"records/{name}"] = "\n".join(map(to_line, node.custody.records)).encode()
@@ -191,7 +239,9 @@ def outcome(run: Run) -> dict[str, bytes]:
 
 def differing(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
     """Name the files that are not in both, or not the same."""
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    return sorted(
+        name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
+    )
 
 
 @cache
@@ -216,20 +266,24 @@ def undisturbed(name: str) -> tuple[dict[str, bytes], set[str]]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_learners_that_die_at_every_step_end_alike(name: str) -> None:
-    """Killed before every step and in between, hospitals go on from their state to the same records, weights and predictions."""
+    """Killed before every step and in between, hospitals go on from their state to the same
+    records, weights and predictions.
+    """
     weather = Deaths(sampled=8)
     found, (wanted, _) = outcome(lived(name, weather)), undisturbed(name)
     assert weather.count > 3 * 8
     assert differing(found, wanted) == []
     assert {file: data for file, data in found.items() if file.startswith("left/")} == {
-        file.replace("heir", "left", 1): data for file, data in found.items() if file.startswith("heir/")
+        file.replace("heir", "left", 1): data
+        for file, data in found.items()
+        if file.startswith("heir/")
     }
 
 
 FORGOTTEN = {
-    "home": "local", "general": "two_track", "departed": "two_track", "unspent": "own_start", "averaged": "fedavg",
-    "last": "mutual", "ensemble": "local", "answers": "local", "share": "fedavg", "sum": "fedavg", "common": "fml",
-    "prototypes": "fedproto",
+    "home": "local", "general": "two_track", "departed": "two_track", "unspent": "own_start",
+    "averaged": "fedavg", "last": "mutual", "ensemble": "local", "answers": "local",
+    "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""
 FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": []}
@@ -237,15 +291,29 @@ FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": []}
 
 @pytest.mark.parametrize("entry", FORGOTTEN)
 def test_a_learner_that_forgets_is_caught(entry: str) -> None:
-    """Whichever entry of its state a restored learner lacks, its run ends otherwise: each is needed."""
+    """Whichever entry of its state a restored learner lacks, its run ends otherwise: each is
+    needed.
+    """
 
     def forgetful(*about: Any) -> Learner:
         made = learner(*about)
         take = made.restore
 
         def restore(state: LearnerState) -> None:
-            numbers = {name: FRESH[name] if name == entry else value for name, value in state.numbers.items()}
-            take(LearnerState(numbers, {name: group for name, group in state.weights.items() if name.partition("/")[0] != entry}))
+            numbers = {
+                name: FRESH[name] if name == entry else value
+                for name, value in state.numbers.items()
+            }
+            take(
+                LearnerState(
+                    numbers,
+                    {
+                        name: group
+                        for name, group in state.weights.items()
+                        if name.partition("/")[0] != entry
+                    },
+                )
+            )
 
         made.restore = restore  # type: ignore[method-assign]
         return made
@@ -258,5 +326,7 @@ def test_a_learner_that_forgets_is_caught(entry: str) -> None:
 
 
 def test_all_that_learners_remember_is_known_to_be_needed() -> None:
-    """The states of all algorithms hold exactly the entries of which the test above shows that they are needed."""
+    """The states of all algorithms hold exactly the entries of which the test above shows that
+    they are needed.
+    """
     assert set().union(*(undisturbed(name)[1] for name in RUNS)) == set(FORGOTTEN)

@@ -28,10 +28,14 @@ def ended_alike(run: Run, undisturbed: Run) -> bool:
 def killed_everywhere(
     scenario: Scenario, machine: type[HospitalMachine] = HospitalMachine, disk_s: float = 0.0
 ) -> Iterator[tuple[str, int]]:
-    """Kill every hospital before every of its effects, one death a run; yields the deaths after which the run ends otherwise."""
+    """Kill every hospital before every of its effects, one death a run; yields the deaths after
+    which the run ends otherwise.
+    """
     counted = OneDeath(disk_s=disk_s)
     undisturbed = lived(scenario, counted)
-    deaths = [(name, number) for name, most in counted.effects.items() for number in range(1, most + 1)]
+    deaths = [
+        (name, number) for name, most in counted.effects.items() for number in range(1, most + 1)
+    ]
     assert len(deaths) > 100
     for death in deaths:
         if not ended_alike(lived(scenario, OneDeath(*death, disk_s), machine), undisturbed):
@@ -40,7 +44,9 @@ def killed_everywhere(
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_death_at_any_instant_changes_nothing(shape: str, tmp_path: Path) -> None:
-    """A kill before every effect of every hospital, for every algorithm: restarted from custody, all end with the same bytes."""
+    """A kill before every effect of every hospital, for every algorithm: restarted from custody,
+    all end with the same bytes.
+    """
     assert list(killed_everywhere(scenario_of(tmp_path, shape))) == []
 
 
@@ -70,18 +76,26 @@ SLOW_DISK_S = 0.5
 
 @pytest.mark.parametrize("shape", ["circulation", "fedavg"])
 def test_a_death_while_the_disk_is_slow_changes_nothing(shape: str, tmp_path: Path) -> None:
-    """The same where a disk takes longer than a step: work goes on meanwhile, and what others rely on waits."""
+    """The same where a disk takes longer than a step: work goes on meanwhile, and what others
+    rely on waits.
+    """
     assert list(killed_everywhere(scenario_of(tmp_path, shape), disk_s=SLOW_DISK_S)) == []
 
 
-def test_a_promise_before_the_disk_has_it_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness can fail here too: with acknowledgements that do not wait for the disk, a death loses a model."""
+def test_a_promise_before_the_disk_has_it_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness can fail here too: with acknowledgements that do not wait for the disk, a
+    death loses a model.
+    """
     monkeypatch.setattr(Shell, "_promises", lambda _, __: False)
     assert any(killed_everywhere(scenario_of(tmp_path, "circulation"), disk_s=SLOW_DISK_S))
 
 
 def test_storms_change_nothing(tmp_path: Path) -> None:
-    """Loss, repeats, delays, overtaking and deaths, from many seeds: every run ends, with the undisturbed run's bytes."""
+    """Loss, repeats, delays, overtaking and deaths, from many seeds: every run ends, with the
+    undisturbed run's bytes.
+    """
     known: dict[tuple[str, int, int], tuple[Scenario, Run]] = {}
     killed = 0
     for seed in range(STORMS):

@@ -1,4 +1,6 @@
-"""Pretrained weights from a safetensors file that the user has: a state dict with torchvision's names."""
+"""Pretrained weights from a safetensors file that the user has: a state dict with torchvision's
+names.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def load(model: nn.Module, name: str) -> None:
     """Copy a file's tensors into a model; on the meta device only names and shapes are compared.
 
-    The classifier, which is the last linear layer, stays as it is where the numbers of classes differ. A model with GroupNorm takes
-    the scales and shifts of BatchNorm and leaves its running statistics.
+    The classifier, which is the last linear layer, stays as it is where the numbers of classes
+    differ. A model with GroupNorm takes the scales and shifts of BatchNorm and leaves its running
+    statistics.
 
     Args:
         model: a model with torchvision's names.
@@ -33,7 +36,11 @@ def load(model: nn.Module, name: str) -> None:
     """
     file = Path(name).expanduser()
     if not file.is_file():
-        raise DataMissing(f"there is no file {name!r} in {Path.cwd()}", key=KEY, fix="give the path of a safetensors file")
+        raise DataMissing(
+            f"there is no file {name!r} in {Path.cwd()}",
+            key=KEY,
+            fix="give the path of a safetensors file",
+        )
     wanted = model.state_dict()
     head = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
     try:
@@ -45,11 +52,17 @@ def load(model: nn.Module, name: str) -> None:
                     tensor.copy_(kept.get_tensor(key))
     except (SafetensorError, OSError) as error:
         text = f"{name!r} is no safetensors file: {error}"
-        raise DataCorrupt(text, key=KEY, fix="save a state dict with safetensors.torch.save_file") from error
+        raise DataCorrupt(
+            text, key=KEY, fix="save a state dict with safetensors.torch.save_file"
+        ) from error
 
 
-def _compare(wanted: dict[str, torch.Tensor], shapes: dict[str, tuple[int, ...]], head: str, name: str) -> None:
-    """Refuse a file that lacks a tensor, has a foreign one, or one of another shape outside the head."""
+def _compare(
+    wanted: dict[str, torch.Tensor], shapes: dict[str, tuple[int, ...]], head: str, name: str
+) -> None:
+    """Refuse a file that lacks a tensor, has a foreign one, or one of another shape outside the
+    head.
+    """
     fix = "name a file of this architecture's weights, for this number of channels and image size"
     for key, tensor in wanted.items():
         if key not in shapes:
@@ -59,4 +72,6 @@ def _compare(wanted: dict[str, torch.Tensor], shapes: dict[str, tuple[int, ...]]
             raise InvalidValue(text, key=KEY, fix=fix)
     for key in shapes:
         if key not in wanted and not key.endswith(STATISTICS):
-            raise InvalidValue(f"{name!r} has a tensor {key!r}, which the model does not have", key=KEY, fix=fix)
+            raise InvalidValue(
+                f"{name!r} has a tensor {key!r}, which the model does not have", key=KEY, fix=fix
+            )

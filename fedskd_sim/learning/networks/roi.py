@@ -1,7 +1,9 @@
-"""Networks for brain connectivity, of clearly different kind: perceptron, edge convolution, graph convolution, transformer.
+"""Networks for brain connectivity, of clearly different kind: perceptron, edge convolution, graph
+convolution, transformer.
 
-Each takes matrices (B, R, R) of connectivity between R regions and returns logits and two maps (B, C, R) that are by region
-already. Normalisation is over the channels of each region, so that nothing of the hospital's patients stays in a travelling model.
+Each takes matrices (B, R, R) of connectivity between R regions and returns logits and two maps (B,
+C, R) that are by region already. Normalisation is over the channels of each region, so that nothing
+of the hospital's patients stays in a travelling model.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from fedskd_sim.learning.distill import Taps
 from fedskd_sim.learning.networks.small import Block
 
 DROPPED = 0.3
-"""Share of a readout's inputs that training leaves out: hospitals have some hundred patients at most."""
+"""Share of a readout's inputs that training leaves out: hospitals have some hundred patients at
+most."""
 
 
 class Readout(nn.Module):
-    """From the deep map to logits: few channels per region, then a linear map of all regions and channels."""
+    """From the deep map to logits: few channels per region, then a linear map of all regions and
+    channels.
+    """
 
     def __init__(self, width: int, regions: int, classes: int, *, channels: int = 4) -> None:
         """Squeeze ``width`` channels of each region into ``channels``."""
@@ -33,7 +38,9 @@ class Readout(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """The same perceptron for the connectivity profile of every region, then a linear map over regions."""
+    """The same perceptron for the connectivity profile of every region, then a linear map over
+    regions.
+    """
 
     def __init__(self, regions: int, classes: int, width: int, norm: str) -> None:
         """Make two layers per region."""
@@ -51,7 +58,8 @@ class Perceptron(nn.Module):
 class EdgeConvolution(nn.Module):
     """Edge to edge, edge to node, node to graph, after BrainNetCNN (Kawahara et al. 2017).
 
-    With one input channel a cross-shaped filter is the sum of one value per row and one per column of an edge.
+    With one input channel a cross-shaped filter is the sum of one value per row and one per column
+    of an edge.
     """
 
     def __init__(self, regions: int, classes: int, width: int, norm: str) -> None:
@@ -74,9 +82,13 @@ class EdgeConvolution(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """Profiles as features on the graph of each subject's strongest absolute connections (Kipf & Welling 2017)."""
+    """Profiles as features on the graph of each subject's strongest absolute connections (Kipf &
+    Welling 2017).
+    """
 
-    def __init__(self, regions: int, classes: int, *, width: int, neighbours: int, norm: str) -> None:
+    def __init__(
+        self, regions: int, classes: int, *, width: int, neighbours: int, norm: str
+    ) -> None:
         """Keep ``neighbours`` connections per region, at most all others."""
         super().__init__()
         self.neighbours = min(neighbours, regions)
@@ -93,11 +105,15 @@ class GraphConvolution(nn.Module):
         return self.readout(deep), taps(mid, deep)
 
     def _graph(self, profiles: Tensor) -> Tensor:
-        """Weigh neighbours by their absolute connectivity; symmetric, with a loop of 1, degrees normalised."""
+        """Weigh neighbours by their absolute connectivity; symmetric, with a loop of 1, degrees
+        normalised.
+        """
         strength = profiles.abs()
         least = strength.topk(self.neighbours, dim=2).values[..., -1:]
         kept = torch.where(strength >= least, strength, 0.0)
-        graph = torch.maximum(kept, kept.transpose(1, 2)) + torch.eye(profiles.shape[1], device=profiles.device)
+        graph = torch.maximum(kept, kept.transpose(1, 2)) + torch.eye(
+            profiles.shape[1], device=profiles.device
+        )
         scale = graph.sum(2).rsqrt()
         return graph * scale.unsqueeze(2) * scale.unsqueeze(1)
 
@@ -109,7 +125,9 @@ class Transformer(nn.Module):
         """Make ``depth`` blocks."""
         super().__init__()
         self.embed = nn.Linear(regions, width)
-        self.positions = nn.Parameter(nn.init.trunc_normal_(self.embed.weight.new_empty(1, regions, width), std=0.02))
+        self.positions = nn.Parameter(
+            nn.init.trunc_normal_(self.embed.weight.new_empty(1, regions, width), std=0.02)
+        )
         self.blocks = nn.ModuleList(Block(width, heads=max(1, width // 16)) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.readout = Readout(width, regions, classes)
@@ -149,21 +167,50 @@ def normalisation(norm: str, channels: int) -> nn.Module:
     return nn.LayerNorm(channels) if norm == "layer" else nn.Identity()
 
 
-def mlp(channels: int, regions: int, classes: int, *, width: int = 64, norm: str = "layer") -> nn.Module:  # noqa: ARG001 - all builders are called alike
+def mlp(
+    channels: int,  # noqa: ARG001 - all builders are called alike
+    regions: int,
+    classes: int,
+    *,
+    width: int = 64,
+    norm: str = "layer",
+) -> nn.Module:
     """A perceptron shared by all regions on their connectivity profiles, then one over regions."""
     return Perceptron(regions, classes, width, norm)
 
 
-def brainnet(channels: int, regions: int, classes: int, *, width: int = 8, norm: str = "layer") -> nn.Module:  # noqa: ARG001 - all builders are called alike
+def brainnet(
+    channels: int,  # noqa: ARG001 - all builders are called alike
+    regions: int,
+    classes: int,
+    *,
+    width: int = 8,
+    norm: str = "layer",
+) -> nn.Module:
     """Edge-to-edge, edge-to-node and node-to-graph layers, as BrainNetCNN has them."""
     return EdgeConvolution(regions, classes, width, norm)
 
 
-def gcn(channels: int, regions: int, classes: int, *, width: int = 48, neighbours: int = 10, norm: str = "layer") -> nn.Module:  # noqa: ARG001 - all builders are called alike
+def gcn(
+    channels: int,  # noqa: ARG001 - all builders are called alike
+    regions: int,
+    classes: int,
+    *,
+    width: int = 48,
+    neighbours: int = 10,
+    norm: str = "layer",
+) -> nn.Module:
     """Two graph convolutions over each subject's strongest connections."""
     return GraphConvolution(regions, classes, width=width, neighbours=neighbours, norm=norm)
 
 
-def transformer(channels: int, regions: int, classes: int, *, width: int = 48, depth: int = 2) -> nn.Module:  # noqa: ARG001 - all builders are called alike
+def transformer(
+    channels: int,  # noqa: ARG001 - all builders are called alike
+    regions: int,
+    classes: int,
+    *,
+    width: int = 48,
+    depth: int = 2,
+) -> nn.Module:
     """A small transformer whose tokens are regions."""
     return Transformer(regions, classes, width=width, depth=depth)

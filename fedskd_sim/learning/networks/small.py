@@ -1,6 +1,8 @@
-"""Networks of our own for images of 28 to 64 pixels, of clearly different kind: plain, residual, depthwise, transformer.
+"""Networks of our own for images of 28 to 64 pixels, of clearly different kind: plain, residual,
+depthwise, transformer.
 
-Each returns logits and the two maps that similarity distillation compares: ``mid`` from the middle stage, ``deep`` from the last.
+Each returns logits and the two maps that similarity distillation compares: ``mid`` from the middle
+stage, ``deep`` from the last.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from fedskd_sim.learning.distill import Taps
 class Staged(nn.Module):
     """Stages in a row, the last two tapped, then global average pooling and a linear head."""
 
-    def __init__(self, stem: nn.Module, middle: nn.Module, last: nn.Module, features: int, classes: int) -> None:
+    def __init__(
+        self, stem: nn.Module, middle: nn.Module, last: nn.Module, features: int, classes: int
+    ) -> None:
         """Join the stages; ``features`` is the channel count of the last one."""
         super().__init__()
         self.stem, self.middle, self.last = stem, middle, last
@@ -27,7 +31,9 @@ class Staged(nn.Module):
 
 
 class Residual(nn.Module):
-    """A block added to its input; the last scale starts at 0 so that depth does not hurt without normalisation."""
+    """A block added to its input; the last scale starts at 0 so that depth does not hurt without
+    normalisation.
+    """
 
     def __init__(self, body: nn.Module, skip: nn.Module | None = None) -> None:
         """Wrap a body; ``skip`` adapts the input where shapes differ."""
@@ -49,7 +55,9 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mix tokens, then channels."""
@@ -62,12 +70,16 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Patch tokens with learned positions; the taps are tokens brought back to their grid."""
 
-    def __init__(self, channels: int, image_size: int, classes: int, *, width: int, depth: int, patch: int) -> None:
+    def __init__(
+        self, channels: int, image_size: int, classes: int, *, width: int, depth: int, patch: int
+    ) -> None:
         """Make ``depth`` blocks; ``patch`` must not exceed the image."""
         super().__init__()
         self.grid = image_size // patch
         self.embed = nn.Conv2d(channels, width, patch, patch)
-        self.positions = nn.Parameter(nn.init.trunc_normal_(self.embed.weight.new_empty(1, self.grid**2, width), std=0.02))
+        self.positions = nn.Parameter(
+            nn.init.trunc_normal_(self.embed.weight.new_empty(1, self.grid**2, width), std=0.02)
+        )
         self.blocks = nn.ModuleList(Block(width, heads=max(1, width // 16)) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
@@ -87,7 +99,14 @@ class VisionTransformer(nn.Module):
         return tokens.transpose(1, 2).reshape(len(tokens), -1, self.grid, self.grid)
 
 
-def plain(channels: int, image_size: int, classes: int, *, width: int = 24, norm: str = "none") -> nn.Module:  # noqa: ARG001
+def plain(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    width: int = 24,
+    norm: str = "none",
+) -> nn.Module:
     """Three convolution layers with max pooling between them."""
     return Staged(
         nn.Sequential(*_conv(channels, width, norm), nn.MaxPool2d(2)),
@@ -98,7 +117,14 @@ def plain(channels: int, image_size: int, classes: int, *, width: int = 24, norm
     )
 
 
-def residual(channels: int, image_size: int, classes: int, *, width: int = 16, norm: str = "none") -> nn.Module:  # noqa: ARG001
+def residual(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    width: int = 16,
+    norm: str = "none",
+) -> nn.Module:
     """A residual network of three stages with one block each."""
     return Staged(
         nn.Sequential(*_conv(channels, width, norm), _residual(width, width, 1, norm)),
@@ -109,18 +135,29 @@ def residual(channels: int, image_size: int, classes: int, *, width: int = 16, n
     )
 
 
-def depthwise(channels: int, image_size: int, classes: int, *, width: int = 24, norm: str = "none") -> nn.Module:  # noqa: ARG001
+def depthwise(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    width: int = 24,
+    norm: str = "none",
+) -> nn.Module:
     """Inverted residual blocks with depthwise convolutions, as mobile networks have them."""
     return Staged(
         nn.Sequential(*_conv(channels, width, norm, stride=2)),
         nn.Sequential(_inverted(width, width, 1, norm), _inverted(width, 2 * width, 2, norm)),
-        nn.Sequential(_inverted(2 * width, 2 * width, 1, norm), _inverted(2 * width, 3 * width, 1, norm)),
+        nn.Sequential(
+            _inverted(2 * width, 2 * width, 1, norm), _inverted(2 * width, 3 * width, 1, norm)
+        ),
         3 * width,
         classes,
     )
 
 
-def transformer(channels: int, image_size: int, classes: int, *, width: int = 64, depth: int = 4, patch: int = 4) -> nn.Module:
+def transformer(
+    channels: int, image_size: int, classes: int, *, width: int = 64, depth: int = 4, patch: int = 4
+) -> nn.Module:
     """A small vision transformer."""
     return VisionTransformer(channels, image_size, classes, width=width, depth=depth, patch=patch)
 
@@ -136,15 +173,23 @@ def normalisation(norm: str, channels: int) -> list[nn.Module]:
         case "none":
             return []
         case "group":
-            return [nn.GroupNorm(next(groups for groups in (8, 4, 2, 1) if channels % groups == 0), channels)]
+            return [
+                nn.GroupNorm(
+                    next(groups for groups in (8, 4, 2, 1) if channels % groups == 0), channels
+                )
+            ]
         case "batch":
             return [nn.BatchNorm2d(channels)]
     message = f"norm is none, group or batch, not {norm!r}"
     raise ValueError(message)
 
 
-def _conv(inputs: int, outputs: int, norm: str, stride: int = 1, *, groups: int = 1, size: int = 3) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=norm == "none")
+def _conv(
+    inputs: int, outputs: int, norm: str, stride: int = 1, *, groups: int = 1, size: int = 3
+) -> list[nn.Module]:
+    conv = nn.Conv2d(
+        inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=norm == "none"
+    )
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return [conv, *normalisation(norm, outputs), nn.ReLU(inplace=True)]
 
@@ -160,7 +205,9 @@ def _residual(inputs: int, outputs: int, stride: int, norm: str) -> nn.Module:
 def _inverted(inputs: int, outputs: int, stride: int, norm: str) -> nn.Module:
     wide = 3 * inputs
     project = _conv(wide, outputs, norm, size=1)[:-1]
-    body = nn.Sequential(*_conv(inputs, wide, norm, size=1), *_conv(wide, wide, norm, stride, groups=wide), *project)
+    body = nn.Sequential(
+        *_conv(inputs, wide, norm, size=1), *_conv(wide, wide, norm, stride, groups=wide), *project
+    )
     if stride == 1 and inputs == outputs:
         _start_at_zero(project)
         return Residual(body)

@@ -1,10 +1,13 @@
-"""torchvision's architectures with named taps, ``mid`` near stride 8 and ``deep`` at the last stage; never downloads weights.
+"""torchvision's architectures with named taps, ``mid`` near stride 8 and ``deep`` at the last
+stage; never downloads weights.
 
-All are made for images of one channel as well as three, and without dropout and stochastic depth, whose draws would come from the
-process's random state. Where torchvision has BatchNorm, ``norm`` says what stands in its place; ``weights`` names a file of
-pretrained weights, see `fedskd_sim.learning.networks.pretrained`.
+All are made for images of one channel as well as three, and without dropout and stochastic depth,
+whose draws would come from the process's random state. Where torchvision has BatchNorm, ``norm``
+says what stands in its place; ``weights`` names a file of pretrained weights, see
+`fedskd_sim.learning.networks.pretrained`.
 
-torchvision is imported when one of them is built: its import takes over a second and 100 MB that other hospitals need not spend.
+torchvision is imported when one of them is built: its import takes over a second and 100 MB that
+other hospitals need not spend.
 """
 
 from __future__ import annotations
@@ -23,23 +26,36 @@ from fedskd_sim.learning.networks.small import normalisation
 class Tapped(nn.Module):
     """A backbone whose outputs at two named modules are kept during a forward pass."""
 
-    def __init__(self, backbone: nn.Module, taps: tuple[str, str], as_map: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Hook the modules ``mid`` and ``deep``; ``as_map`` brings their outputs to (B, C, H, W) where they are something else."""
+    def __init__(
+        self,
+        backbone: nn.Module,
+        taps: tuple[str, str],
+        as_map: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Hook the modules ``mid`` and ``deep``; ``as_map`` brings their outputs to (B, C, H, W)
+        where they are something else.
+        """
         super().__init__()
         self.backbone = backbone
         self._as_map = as_map
         self._maps: dict[str, Tensor] = {}
         for tap, name in zip(("mid", "deep"), taps, strict=True):
-            backbone.get_submodule(name).register_forward_hook(partial(_keep, self._maps, tap))  # no way back to self: no cycle
+            backbone.get_submodule(name).register_forward_hook(
+                partial(_keep, self._maps, tap)
+            )  # no way back to self: no cycle
 
     def forward(self, images: Tensor) -> tuple[Tensor, Taps]:
         """Map images (B, C, H, W) to logits (B, classes) and taps (B, C', H', W')."""
         logits = self.backbone(images)
         mid, deep = self._maps.pop("mid"), self._maps.pop("deep")
-        return logits, Taps(self._as_map(mid), self._as_map(deep)) if self._as_map else Taps(mid, deep)
+        return logits, Taps(self._as_map(mid), self._as_map(deep)) if self._as_map else Taps(
+            mid, deep
+        )
 
 
-def _keep(maps: dict[str, Tensor], tap: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+def _keep(
+    maps: dict[str, Tensor], tap: str, _module: nn.Module, _inputs: Any, output: Tensor
+) -> None:
     maps[tap] = output
 
 
@@ -54,49 +70,123 @@ class _Plan(NamedTuple):
     weights: str
 
 
-def resnet18(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def resnet18(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """ResNet-18 (He et al. 2016); taps: layer2 and layer4."""
     return _tapped(_Plan("resnet18", "layer2", "layer4", channels, classes, weights), norm)
 
 
-def resnet34(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def resnet34(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """ResNet-34 (He et al. 2016); taps: layer2 and layer4."""
     return _tapped(_Plan("resnet34", "layer2", "layer4", channels, classes, weights), norm)
 
 
-def resnet50(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def resnet50(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """ResNet-50 (He et al. 2016); taps: layer2 and layer4."""
     return _tapped(_Plan("resnet50", "layer2", "layer4", channels, classes, weights), norm)
 
 
-def mobilenet_v3_small(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def mobilenet_v3_small(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """MobileNetV3-Small (Howard et al. 2019); taps: after strides 8 and 32."""
-    return _tapped(_Plan("mobilenet_v3_small", "features.3", "features.12", channels, classes, weights), norm)
+    return _tapped(
+        _Plan("mobilenet_v3_small", "features.3", "features.12", channels, classes, weights), norm
+    )
 
 
-def mobilenet_v3_large(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def mobilenet_v3_large(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """MobileNetV3-Large (Howard et al. 2019); taps: after strides 8 and 32."""
-    return _tapped(_Plan("mobilenet_v3_large", "features.6", "features.16", channels, classes, weights), norm)
+    return _tapped(
+        _Plan("mobilenet_v3_large", "features.6", "features.16", channels, classes, weights), norm
+    )
 
 
-def efficientnet_b0(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def efficientnet_b0(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """EfficientNet-B0 (Tan and Le 2019); taps: after strides 8 and 32."""
-    return _tapped(_Plan("efficientnet_b0", "features.3", "features.8", channels, classes, weights), norm)
+    return _tapped(
+        _Plan("efficientnet_b0", "features.3", "features.8", channels, classes, weights), norm
+    )
 
 
-def densenet121(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def densenet121(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """DenseNet-121 (Huang et al. 2017); taps: the second and the fourth dense block."""
     # the last normalisation would be the wrong tap: torchvision rectifies its output in place
-    return _tapped(_Plan("densenet121", "features.denseblock2", "features.denseblock4", channels, classes, weights), norm)
+    return _tapped(
+        _Plan(
+            "densenet121",
+            "features.denseblock2",
+            "features.denseblock4",
+            channels,
+            classes,
+            weights,
+        ),
+        norm,
+    )
 
 
-def shufflenet_v2(channels: int, image_size: int, classes: int, *, norm: str = "group", weights: str = "") -> nn.Module:  # noqa: ARG001
+def shufflenet_v2(
+    channels: int,
+    image_size: int,  # noqa: ARG001
+    classes: int,
+    *,
+    norm: str = "group",
+    weights: str = "",
+) -> nn.Module:
     """ShuffleNetV2 x1.0 (Ma et al. 2018); taps: stage2 and conv5."""
     return _tapped(_Plan("shufflenet_v2_x1_0", "stage2", "conv5", channels, classes, weights), norm)
 
 
 def vgg11(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001
-    """VGG-11 without normalisation (Simonyan and Zisserman 2015); taps: after the third pooling and before the last."""
+    """VGG-11 without normalisation (Simonyan and Zisserman 2015); taps: after the third pooling
+    and before the last.
+    """
     return _tapped(_Plan("vgg11", "features.10", "features.19", channels, classes, weights))
 
 
@@ -112,19 +202,30 @@ def swin_t(channels: int, image_size: int, classes: int, *, weights: str = "") -
 
 
 def vit_b_16(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:
-    """ViT-B/16 (Dosovitskiy et al. 2021); taps: tokens after layers 6 and 12, without the class token."""
+    """ViT-B/16 (Dosovitskiy et al. 2021); taps: tokens after layers 6 and 12, without the class
+    token.
+    """
     layers = "encoder.layers.encoder_layer_5", "encoder.layers.encoder_layer_11"
     plan = _Plan("vit_b_16", *layers, channels, classes, weights)
     return _tapped(plan, as_map=partial(_token_map, grid=image_size // 16), image_size=image_size)
 
 
 def _token_map(tokens: Tensor, grid: int) -> Tensor:
-    """Lay tokens (B, 1 + grid * grid, C), the class token first, out as a map (B, C, grid, grid)."""
+    """Lay tokens (B, 1 + grid * grid, C), the class token first, out as a map (B, C, grid,
+    grid).
+    """
     return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, grid, grid)
 
 
-def _tapped(plan: _Plan, norm: str = "batch", as_map: Callable[[Tensor], Tensor] | None = None, **settings: int) -> nn.Module:
-    """Build torchvision's model, fit it to channels and normalisation, and load weights if a file is named."""
+def _tapped(
+    plan: _Plan,
+    norm: str = "batch",
+    as_map: Callable[[Tensor], Tensor] | None = None,
+    **settings: int,
+) -> nn.Module:
+    """Build torchvision's model, fit it to channels and normalisation, and load weights if a
+    file is named.
+    """
     from torchvision import models  # noqa: PLC0415 - see the module's docstring
 
     backbone = models.get_model(plan.name, weights=None, num_classes=plan.classes, **settings)
@@ -148,6 +249,13 @@ def _tapped(plan: _Plan, norm: str = "batch", as_map: Callable[[Tensor], Tensor]
 def _widened(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
     """Make the first convolution anew for another number of channels."""
     across, down = conv.kernel_size[0], conv.kernel_size[1]
-    made = nn.Conv2d(channels, conv.out_channels, (across, down), conv.stride, conv.padding, bias=conv.bias is not None)  # type: ignore[arg-type]
+    made = nn.Conv2d(
+        channels,
+        conv.out_channels,
+        (across, down),
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        bias=conv.bias is not None,
+    )
     nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
     return made

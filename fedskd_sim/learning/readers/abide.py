@@ -1,11 +1,14 @@
-"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0): functional connectivity from one ``.npz``; imaging sites act as hospitals.
+"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0): functional connectivity from one ``.npz``;
+imaging sites act as hospitals.
 
-Expected arrays, N rows each: ``fc_q8`` int8 (N, n (n - 1) / 2), the upper triangle of the Pearson matrix of n regions in the order
-of ``np.triu_indices(n, 1)``, r = q / 127; ``label`` (N,) into ``label_names``; ``site`` and ``institution`` (N,) into
-``site_names`` and ``institution_names``; ``fold`` (N,) in 0..4; ``sub_id`` (N,), and no subject may stand in two folds.
+Expected arrays, N rows each: ``fc_q8`` int8 (N, n (n - 1) / 2), the upper triangle of the Pearson
+matrix of n regions in the order of ``np.triu_indices(n, 1)``, r = q / 127; ``label`` (N,) into
+``label_names``; ``site`` and ``institution`` (N,) into ``site_names`` and ``institution_names``;
+``fold`` (N,) in 0..4; ``sub_id`` (N,), and no subject may stand in two folds.
 
-A region without signal has r = 0 to all others in a subject. Regions for which that is so in more than `MOST_SILENT` of the file's
-subjects are left out for everybody, which keeps the regions of all hospitals the same.
+A region without signal has r = 0 to all others in a subject. Regions for which that is so in more
+than `MOST_SILENT` of the file's subjects are left out for everybody, which keeps the regions of all
+hospitals the same.
 """
 
 from __future__ import annotations
@@ -21,7 +24,17 @@ from fedskd_sim.learning.readers import cut, npz, splits
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import Abide
 
-NEEDED = ("fc_q8", "label", "label_names", "site", "site_names", "institution", "institution_names", "fold", "sub_id")
+NEEDED = (
+    "fc_q8",
+    "label",
+    "label_names",
+    "site",
+    "site_names",
+    "institution",
+    "institution_names",
+    "fold",
+    "sub_id",
+)
 SCALE = 127
 LARGEST_R = 0.99
 """Correlations are cut here before Fisher's transform, which is infinite at 1."""
@@ -55,9 +68,20 @@ def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> 
         first, second = np.triu_indices(regions, 1)
         z[:, first, second] = np.arctanh(upper.clip(-LARGEST_R, LARGEST_R))
         z = (z + z.transpose(0, 2, 1))[:, kept][:, :, kept]
-        remark = f"{regions - len(kept)} of {regions} regions are left out, silent in many subjects" if len(kept) < regions else ""
+        remark = (
+            f"{regions - len(kept)} of {regions} regions are left out, silent in many subjects"
+            if len(kept) < regions
+            else ""
+        )
         ids = cut.distinct([str(subject) for subject in npz.array(arrays, "sub_id")], rows)
-        return Arrays(z, npz.array(arrays, "label")[rows], chosen.places, npz.names(arrays, "label"), ids, remark)
+        return Arrays(
+            z,
+            npz.array(arrays, "label")[rows],
+            chosen.places,
+            npz.names(arrays, "label"),
+            ids,
+            remark,
+        )
 
 
 def _regions(arrays: Any) -> int:
@@ -77,7 +101,12 @@ def _kept(arrays: Any) -> NDArray[np.int64]:
     first, second = np.triu_indices(regions, 1)
     pairs[first, second] = pairs[second, first] = np.arange(len(first))
     others = ~np.eye(regions, dtype=bool)
-    silent = np.array([(values[:, pairs[region][others[region]]] == 0).all(axis=1).mean() for region in range(regions)])
+    silent = np.array(
+        [
+            (values[:, pairs[region][others[region]]] == 0).all(axis=1).mean()
+            for region in range(regions)
+        ]
+    )
     return np.flatnonzero(silent <= MOST_SILENT)
 
 
@@ -86,8 +115,12 @@ def _splits(dataset: Abide, arrays: Any, scenario_seed: int, name: str) -> split
     rows = npz.shape(arrays, "fc_q8")[0][0]
     for numbered in ("label", "site", "institution"):
         npz.numbers(arrays, numbered, rows, "fc_q8")
-    fold, subject = (npz.numbers(arrays, numbered, rows, "fc_q8") for numbered in ("fold", "sub_id"))
+    fold, subject = (
+        npz.numbers(arrays, numbered, rows, "fc_q8") for numbered in ("fold", "sub_id")
+    )
     if len(np.unique(np.stack([subject, fold]), axis=1).T) != len(np.unique(subject)):
         raise npz.corrupt("a subject stands in more than one fold")
     where = npz.chosen(dataset.site, npz.names(arrays, dataset.by), dataset.by)
-    return splits.by_fold(dataset, npz.array(arrays, dataset.by) == where, fold, scenario_seed, name)
+    return splits.by_fold(
+        dataset, npz.array(arrays, dataset.by) == where, fold, scenario_seed, name
+    )

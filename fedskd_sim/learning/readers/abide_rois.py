@@ -1,13 +1,16 @@
-"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0) from time series of regions; imaging sites act as hospitals.
+"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0) from time series of regions; imaging sites act
+as hospitals.
 
-Expected, as the Preprocessed Connectomes Project gives them: a table with the columns ``SITE_ID``, ``SUB_ID``, ``FILE_ID`` and
-``DX_GROUP`` (1 autism, 2 control), and for every row a file ``FILE_ID_rois_ATLAS.1D`` in any folders below that of the table: one
-line that begins with #, then T lines of R numbers, the signal of each region. Rows whose FILE_ID is no_filename have no recording
+Expected, as the Preprocessed Connectomes Project gives them: a table with the columns ``SITE_ID``,
+``SUB_ID``, ``FILE_ID`` and ``DX_GROUP`` (1 autism, 2 control), and for every row a file
+``FILE_ID_rois_ATLAS.1D`` in any folders below that of the table: one line that begins with #, then
+T lines of R numbers, the signal of each region. Rows whose FILE_ID is no_filename have no recording
 and are skipped; with ``missing: skip`` so are those whose file is not there, and both are counted.
 
-Connectivity is Pearson's r over time, cut and transformed as in `abide` beside it. A region whose signal is constant or
-not a number is silent: its z is 0 in that subject, and it is left out for everybody if it is silent in more than `MOST_SILENT` of
-all subjects. Five folds are drawn here, always the same: diagnoses of every site are spread evenly.
+Connectivity is Pearson's r over time, cut and transformed as in `abide` beside it. A region whose
+signal is constant or not a number is silent: its z is 0 in that subject, and it is left out for
+everybody if it is silent in more than `MOST_SILENT` of all subjects. Five folds are drawn here,
+always the same: diagnoses of every site are spread evenly.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt
 from fedskd_sim.learning.readers import csvfile, cut, names, npz, splits, tree
-from fedskd_sim.learning.readers.abide import LARGEST_R, MOST_SILENT
+from fedskd_sim.learning.readers.abide import MOST_SILENT
 from fedskd_sim.learning.readers.csvfile import Row
+from fedskd_sim.learning.readers.timeseries import connectivity, quiet, series, silent
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import AbideRois
 
@@ -33,18 +37,30 @@ LABELS = {"1": 1, "2": 0}
 NO_FILE = "no_filename"
 ABSENT = "without a file here"
 NEEDED = ("SITE_ID", "SUB_ID", "FILE_ID", "DX_GROUP")
-FEWEST_POINTS = 3
-_PIPELINES = frozenset({"ccs", "cpac", "dparsf", "niak", "filt_global", "filt_noglobal", "nofilt_global", "nofilt_noglobal"})
+_PIPELINES = frozenset(
+    {
+        "ccs",
+        "cpac",
+        "dparsf",
+        "niak",
+        "filt_global",
+        "filt_noglobal",
+        "nofilt_global",
+        "nofilt_noglobal",
+    }
+)
 """What the project calls its pipelines and their strategies, in the names of folders."""
 FEWEST_REGIONS = 2
 
 
 def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-    """Read what can be checked before anything starts: the table, the hospital's files, and which regions are silent in whom.
+    """Read what can be checked before anything starts: the table, the hospital's files, and which
+    regions are silent in whom.
 
     Raises:
         DataMissing: no folder given, or the table is not in it.
-        DataCorrupt: the table is damaged, a subject's file is missing, there twice, or no table of numbers of one width.
+        DataCorrupt: the table is damaged, a subject's file is missing, there twice, or no table of
+            numbers of one width.
         InvalidValue: no such site, or validation and test are the same fold.
 
     """
@@ -56,7 +72,9 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
     for row in chosen.rows:
         series(files[row])
     source = splits.Source(dataset.file, CLASSES, labels, _besides(dataset, path, table, skipped))
-    return Facts(CLASSES, len(regions), 1, labels[chosen.train], splits.counts(name, source, chosen), "roi")
+    return Facts(
+        CLASSES, len(regions), 1, labels[chosen.train], splits.counts(name, source, chosen), "roi"
+    )
 
 
 def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
@@ -77,77 +95,21 @@ def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> s
     """Count the regions that are left out for everybody, and the silent ones among the others."""
     count = signals[0].shape[1]
     masked = sum(int(silent(signal)[regions].sum()) for signal in signals)
-    parts = [f"{count - len(regions)} of {count} regions are left out, silent in many subjects"] if len(regions) < count else []
-    parts += [f"{masked} signals of {len(signals)} subjects are silent and masked"] if masked else []
+    parts = (
+        [f"{count - len(regions)} of {count} regions are left out, silent in many subjects"]
+        if len(regions) < count
+        else []
+    )
+    parts += (
+        [f"{masked} signals of {len(signals)} subjects are silent and masked"] if masked else []
+    )
     return "; ".join(parts)
-
-
-def connectivity(signals: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Compute z = arctanh r of all pairs of regions (R, R) from their signals (T, R); 0 on the diagonal and for silent regions."""
-    heard = np.flatnonzero(~silent(signals))
-    z = np.zeros((signals.shape[1], signals.shape[1]), np.float32)
-    r = np.atleast_2d(np.corrcoef(signals[:, heard], rowvar=False)) if len(heard) else np.zeros((0, 0))
-    z[np.ix_(heard, heard)] = np.arctanh(((r + r.T) / 2).clip(-LARGEST_R, LARGEST_R))
-    np.fill_diagonal(z, 0)
-    return z
-
-
-def silent(signals: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which regions (R,) have no signal: constant, or not finite somewhere."""
-    with np.errstate(all="ignore"):
-        spread = signals.std(axis=0)
-    found: NDArray[np.bool_] = ~np.isfinite(spread) | (spread == 0) | (signals == signals[:1]).all(axis=0)
-    return found
-
-
-def series(path: Path) -> NDArray[np.float64]:
-    """Read the signals (T, R) of one subject.
-
-    Raises:
-        DataCorrupt: unreadable, no table of numbers, or too short.
-
-    """
-    return _numbers(path, _lines(path))
-
-
-def quiet(path: Path) -> NDArray[np.bool_]:
-    """Tell which regions (R,) are silent in one subject; all numbers are read only where the beginning makes it possible.
-
-    Raises:
-        DataCorrupt: as for `series`, of which a file without silence is checked at its beginning alone.
-
-    """
-    lines = _lines(path)
-    begin = _numbers(path, lines[:FEWEST_POINTS])
-    possible = (begin == begin[:1]).any() or any(word in line for line in lines for word in ("n", "N"))
-    return silent(_numbers(path, lines)) if possible else np.zeros(begin.shape[1], bool)
-
-
-def _lines(path: Path) -> list[str]:
-    """Read the lines of numbers."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise npz.corrupt(f"{path} cannot be read: {error}") from error
-    if not lines or not lines[0].startswith("#"):
-        raise npz.corrupt(f"{path} does not begin with a line of #")
-    found = [line for line in lines[1:] if line.strip()]
-    if len(found) < FEWEST_POINTS:
-        raise npz.corrupt(f"{path} has {len(found)} points in time, too few for a correlation")
-    return found
-
-
-def _numbers(path: Path, lines: list[str]) -> NDArray[np.float64]:
-    """Turn lines into numbers (T, R)."""
-    try:
-        return np.stack([np.array(line.split(), np.float64) for line in lines])
-    except ValueError as error:
-        raise npz.corrupt(f"{path} is no table of numbers: {error}") from error
 
 
 @lru_cache(maxsize=2)
 def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
-    """Find the regions that are silent in few of the subjects; looks into all files, once for all hospitals of a process.
+    """Find the regions that are silent in few of the subjects; looks into all files, once for all
+    hospitals of a process.
 
     Raises:
         DataCorrupt: files differ in their regions, or fewer than two regions are left.
@@ -162,34 +124,60 @@ def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
         counts += found
     regions = np.flatnonzero(counts <= MOST_SILENT * len(files))
     if len(regions) < FEWEST_REGIONS:
-        text = f"{len(counts) - len(regions)} of {len(counts)} regions are silent in more than {MOST_SILENT:.0%} of the subjects"
+        text = (
+            f"{len(counts) - len(regions)} of {len(counts)} regions are silent in more than "
+            f"{MOST_SILENT:.0%} of the subjects"
+        )
         raise npz.corrupt(f"{text}, which leaves {len(regions)}")
     return regions
 
 
-def _table(dataset: AbideRois, path: Path) -> tuple[list[Row], NDArray[np.int64], dict[str, list[Row]]]:
-    """Read the subjects that have a recording, their labels, and by reason the subjects that are skipped."""
+def _table(
+    dataset: AbideRois, path: Path
+) -> tuple[list[Row], NDArray[np.int64], dict[str, list[Row]]]:
+    """Read the subjects that have a recording, their labels, and by reason the subjects that are
+    skipped.
+    """
     whole = csvfile.rows(path, NEEDED)
-    table, none = ([row for row in whole if (row["FILE_ID"] == NO_FILE) == without] for without in (False, True))
+    table, none = (
+        [row for row in whole if (row["FILE_ID"] == NO_FILE) == without]
+        for without in (False, True)
+    )
     skipped = {"without a recording": none}
     if dataset.missing == "skip":
-        there = {file.name.casefold() for file in tree.ending(path.parent, f"_rois_{dataset.atlas}.1D")}
-        kept = [row for row in table if f"{row['FILE_ID']}_rois_{dataset.atlas}.1D".casefold() in there]
+        there = {
+            file.name.casefold() for file in tree.ending(path.parent, f"_rois_{dataset.atlas}.1D")
+        }
+        kept = [
+            row for row in table if f"{row['FILE_ID']}_rois_{dataset.atlas}.1D".casefold() in there
+        ]
         table, skipped[ABSENT] = kept, [row for row in table if row not in kept]
     wrong = [row for row in table if row["DX_GROUP"] not in LABELS]
     if wrong:
-        raise npz.corrupt(f"{path}: {wrong[0]['FILE_ID']} has DX_GROUP {wrong[0]['DX_GROUP']!r}, not 1 or 2")
+        raise npz.corrupt(
+            f"{path}: {wrong[0]['FILE_ID']} has DX_GROUP {wrong[0]['DX_GROUP']!r}, not 1 or 2"
+        )
     if not table:
-        raise npz.corrupt(f"{path} has no subject with a FILE_ID" + (" whose file is there" if skipped.get(ABSENT) else ""))
+        raise npz.corrupt(
+            f"{path} has no subject with a FILE_ID"
+            + (" whose file is there" if skipped.get(ABSENT) else "")
+        )
     names.check_once(path, table, "SUB_ID", "FILE_ID")
     names.check_spelling(path, table, "SITE_ID")
-    names.check_spelling(path, [{"institution": _institution(row["SITE_ID"])} for row in table], "institution")
+    names.check_spelling(
+        path, [{"institution": _institution(row["SITE_ID"])} for row in table], "institution"
+    )
     return table, np.array([LABELS[row["DX_GROUP"]] for row in table]), skipped
 
 
-def _besides(dataset: AbideRois, path: Path, table: list[Row], skipped: Mapping[str, list[Row]]) -> dict[str, Counter[str]]:
+def _besides(
+    dataset: AbideRois, path: Path, table: list[Row], skipped: Mapping[str, list[Row]]
+) -> dict[str, Counter[str]]:
     """Count the subjects that are skipped, and the recordings of nobody in the table."""
-    found: dict[str, Counter[str]] = {**{reason: Counter() for reason in skipped}, splits.others_of(dataset): Counter()}
+    found: dict[str, Counter[str]] = {
+        **{reason: Counter() for reason in skipped},
+        splits.others_of(dataset): Counter(),
+    }
     for why, row in [(why, row) for why, rows in skipped.items() for row in rows]:
         site = row["SITE_ID"] if dataset.by == "site" else _institution(row["SITE_ID"])
         label = LABELS.get(row["DX_GROUP"])
@@ -197,16 +185,25 @@ def _besides(dataset: AbideRois, path: Path, table: list[Row], skipped: Mapping[
         found[reason][splits.UNLABELLED if label is None else CLASSES[label]] += 1
     known, end = {row["FILE_ID"].casefold() for row in table}, f"_rois_{dataset.atlas}.1D"
     files = {file.name.removesuffix(end).casefold() for file in tree.ending(path.parent, end)}
-    return {**found, "recordings that the table does not name": Counter({splits.UNLABELLED: len(files - known)})}
+    return {
+        **found,
+        "recordings that the table does not name": Counter({splits.UNLABELLED: len(files - known)}),
+    }
 
 
-def _splits(dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> splits.Splits:
+def _splits(
+    dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]
+) -> splits.Splits:
     scanners = np.array([row["SITE_ID"] for row in table])
     _, scanner = np.unique(scanners, return_inverse=True)
     folds = cut.drawn_folds(np.arange(len(table)), scanner * len(CLASSES) + labels)
-    sites = scanners if dataset.by == "site" else np.array([_institution(site) for site in scanners])
+    sites = (
+        scanners if dataset.by == "site" else np.array([_institution(site) for site in scanners])
+    )
     known = tuple(str(site) for site in np.unique(sites))
-    return cut.by_fold(dataset, cut.Columns(labels, np.arange(len(table)), folds, sites, known), *draw)
+    return cut.by_fold(
+        dataset, cut.Columns(labels, np.arange(len(table)), folds, sites, known), *draw
+    )
 
 
 def _institution(site: str) -> str:
@@ -220,14 +217,27 @@ def _files(path: Path, table: list[Row], atlas: str) -> tuple[Path, ...]:
         places.setdefault(file.name.casefold(), []).append(file)
     wanted = [f"{row['FILE_ID']}_rois_{atlas}.1D" for row in table]
     found = [places.get(file.casefold(), []) for file in wanted]
-    missing = [file for file, known in zip(wanted, found, strict=True) if file not in {place.name for place in known}]
+    missing = [
+        file
+        for file, known in zip(wanted, found, strict=True)
+        if file not in {place.name for place in known}
+    ]
     if missing:
-        text = f"{missing[0]} is not below {path.parent}; {len(missing)} of {len(wanted)} subjects have no file"
-        fix = "fetch them too, or leave these subjects out, as after a quality control, with 'missing: skip'"
+        text = (
+            f"{missing[0]} is not below {path.parent}; {len(missing)} of {len(wanted)} subjects "
+            "have no file"
+        )
+        fix = (
+            "fetch them too, or leave these subjects out, as after a quality control, with "
+            "'missing: skip'"
+        )
         raise DataCorrupt(text, fix=fix, key=("data", "file"))
     twice = [known for known in found if len(known) > 1]
     if twice:
-        raise npz.corrupt(f"{twice[0][0]} and {twice[0][1]} are both there: keep the files of one pipeline below {path.parent}")
+        raise npz.corrupt(
+            f"{twice[0][0]} and {twice[0][1]} are both there: keep the files of one pipeline below "
+            f"{path.parent}"
+        )
     files = tuple(known[0] for known in found)
     _check_one_pipeline(path.parent, table, files)
     return files
@@ -236,13 +246,19 @@ def _files(path: Path, table: list[Row], atlas: str) -> tuple[Path, ...]:
 def _check_one_pipeline(folder: Path, table: list[Row], files: tuple[Path, ...]) -> None:
     """Refuse files of two pipelines, which folders tell.
 
-    They do by their names, and where files of one site lie in several folders, of which one holds several of them.
+    They do by their names, and where files of one site lie in several folders, of which one holds
+    several of them.
     """
-    words = [_PIPELINES.intersection(part.casefold() for part in file.relative_to(folder).parts[:-1]) for file in files]
+    words = [
+        _PIPELINES.intersection(part.casefold() for part in file.relative_to(folder).parts[:-1])
+        for file in files
+    ]
     sites: dict[str, dict[Path, list[Path]]] = {}
     for row, file in zip(table, files, strict=True):
         sites.setdefault(row["SITE_ID"], {}).setdefault(file.parent, []).append(file)
-    pairs = [(files[0], file) for file, named in zip(files, words, strict=True) if named != words[0]]
+    pairs = [
+        (files[0], file) for file, named in zip(files, words, strict=True) if named != words[0]
+    ]
     for by_folder in sites.values():
         if len(by_folder) > 1 and max(map(len, by_folder.values())) > 1:
             first, second, *_ = by_folder.values()
@@ -250,5 +266,8 @@ def _check_one_pipeline(folder: Path, table: list[Row], files: tuple[Path, ...])
     if pairs:
         one, other = pairs[0]
         text = f"{one} and {other} lie in folders of two pipelines"
-        fix = f"keep the files of one pipeline below {folder}, in one folder, or in one for every site or for every subject"
+        fix = (
+            f"keep the files of one pipeline below {folder}, in one folder, or in one for every "
+            "site or for every subject"
+        )
         raise DataCorrupt(text, fix=fix, key=("data", "file"))

@@ -1,4 +1,6 @@
-"""Tables as data sets are released with: every way in which one can be wrong is an error that names it."""
+"""Tables as data sets are released with: every way in which one can be wrong is an error that
+names it.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> lis
     It is separated by commas or, where the header has one, by tabs.
 
     Raises:
-        DataCorrupt: unreadable, without rows, without a needed column or with two of its name, or a row without a value in one or
-            with more values than there are columns.
+        DataCorrupt: unreadable, without rows, without a needed column or with two of its name, or a
+            row without a value in one or with more values than there are columns.
 
     """
     try:
@@ -35,17 +37,32 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> lis
     except csv.Error as error:
         raise corrupt(f"{path} cannot be read: {error}") from error
     if ";" in lines[0] and not any(name in header for name in needed):
-        text, fix = f"{path} is separated by semicolons", "save it with commas or tabs between the values"
+        text, fix = (
+            f"{path} is separated by semicolons",
+            "save it with commas or tabs between the values",
+        )
         raise DataCorrupt(text, fix=fix, key=("data", "file"))
     places = _places(path, [name.strip() for name in header], needed, optional)
     found: list[Row] = []
     for number, cells in enumerate(filter(None, table), 1):
         if any(cell.strip() for cell in cells[len(header) :]):
             raise corrupt(f"{path}: row {number} has {len(cells)} values for {len(header)} columns")
-        found.append({name: cells[place].strip() if place < len(cells) else "" for name, place in places.items()})
-        strange = [name for name, value in found[-1].items() if len(value) > LONGEST or not value.replace("\n", "").isprintable()]
+        found.append(
+            {
+                name: cells[place].strip() if place < len(cells) else ""
+                for name, place in places.items()
+            }
+        )
+        strange = [
+            name
+            for name, value in found[-1].items()
+            if len(value) > LONGEST or not value.replace("\n", "").isprintable()
+        ]
         if strange:
-            raise corrupt(f"{path}: row {number} has a {strange[0]} that is no word: {found[-1][strange[0]][:40]!r}")
+            raise corrupt(
+                f"{path}: row {number} has a {strange[0]} that is no word: "
+                f"{found[-1][strange[0]][:40]!r}"
+            )
         empty = [name for name, value in found[-1].items() if not value]
         if empty:
             raise corrupt(f"{path}: row {number} has no {empty[0]}")
@@ -62,7 +79,9 @@ def whole(path: Path, row: Row, name: str) -> int:
         raise corrupt(f"{path}: {name} {row[name]!r} is not a whole number") from error
 
 
-def _places(path: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+def _places(
+    path: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]
+) -> dict[str, int]:
     """Find the columns, each once."""
     missing = [name for name in needed if name not in header]
     if missing:
@@ -72,10 +91,14 @@ def _places(path: Path, header: Sequence[str], needed: Sequence[str], optional: 
         alike = [place for place, other in enumerate(header) if folded(other) == folded(name)]
         if len(alike) > 1:
             both = " and ".join(f"{header[place]!r} in column {place + 1}" for place in alike[:2])
-            raise DataCorrupt(f"{path} has {both}", fix="keep the one that is meant", key=("data", "file"))
+            raise DataCorrupt(
+                f"{path} has {both}", fix="keep the one that is meant", key=("data", "file")
+            )
         if alike and header[alike[0]] != name:
             text = f"{path} has the column {header[alike[0]]!r}, which may be meant as {name!r}"
-            raise DataCorrupt(text, fix="rename it, to that or to something else", key=("data", "file"))
+            raise DataCorrupt(
+                text, fix="rename it, to that or to something else", key=("data", "file")
+            )
         if alike:
             found[name] = alike[0]
     return found

@@ -20,13 +20,19 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 def distinct(names: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
-    """Give the ids of some rows of a source: what names them there, with the row's number behind a name that several rows have."""
+    """Give the ids of some rows of a source: what names them there, with the row's number behind
+    a name that several rows have.
+    """
     counts = Counter(names)
-    return tuple(names[row] if counts[names[row]] == 1 else f"{names[row]} (row {row})" for row in rows)
+    return tuple(
+        names[row] if counts[names[row]] == 1 else f"{names[row]} (row {row})" for row in rows
+    )
 
 
 class Columns(NamedTuple):
-    """What is known of every sample (N,): class, group that stays together, fold or official split, name of the site; all sites."""
+    """What is known of every sample (N,): class, group that stays together, fold or official
+    split, name of the site; all sites.
+    """
 
     labels: Column
     groups: Column
@@ -36,7 +42,10 @@ class Columns(NamedTuple):
 
 
 def by_fold(
-    dataset: Ham10000 | Ham10000Images | AbideRois | Nifti, columns: Columns, scenario_seed: int, name: str
+    dataset: Ham10000 | Ham10000Images | AbideRois | Nifti,
+    columns: Columns,
+    scenario_seed: int,
+    name: str,
 ) -> splits.Splits:
     """Cut the hospital's site, or part, by folds.
 
@@ -56,25 +65,41 @@ def by_fold(
         mine = partition.own(dataset.partition, *columns[:3], trains)
     else:
         what = dataset.by if isinstance(dataset, AbideRois) else "site"
-        mine = np.asarray(columns.sites) == columns.known[npz.chosen(dataset.site, columns.known, what)]
+        mine = (
+            np.asarray(columns.sites)
+            == columns.known[npz.chosen(dataset.site, columns.known, what)]
+        )
     return splits.by_fold(dataset, mine, columns.strata, scenario_seed, name)
 
 
-def by_split(dataset: MedMnist | Derm7pt, columns: Columns, scenario_seed: int, name: str) -> splits.Splits:
-    """Take the official splits of the whole set, or of the hospital's part; arguments and errors as `by_fold`."""
+def by_split(
+    dataset: MedMnist | Derm7pt, columns: Columns, scenario_seed: int, name: str
+) -> splits.Splits:
+    """Take the official splits of the whole set, or of the hospital's part; arguments and errors
+    as `by_fold`.
+    """
     mine: NDArray[np.bool_] = np.ones(len(columns.labels), bool)
     if dataset.partition:
         mine = partition.own(dataset.partition, *columns[:3], columns.strata == TRAIN)
-    left_out = {splits.others_of(dataset): np.flatnonzero(~mine), "in no split": np.flatnonzero(mine & (columns.strata < TRAIN))}
-    train, validation, test = (mine & (columns.strata == split) for split in (TRAIN, VALIDATION, TEST))
-    return splits.limited((train, validation, test), left_out, dataset.limit, seed(scenario_seed, "limit", name))
+    left_out = {
+        splits.others_of(dataset): np.flatnonzero(~mine),
+        "in no split": np.flatnonzero(mine & (columns.strata < TRAIN)),
+    }
+    train, validation, test = (
+        mine & (columns.strata == split) for split in (TRAIN, VALIDATION, TEST)
+    )
+    return splits.limited(
+        (train, validation, test), left_out, dataset.limit, seed(scenario_seed, "limit", name)
+    )
 
 
 def drawn_folds(groups: Column, strata: Column) -> NDArray[np.int64]:
-    """Draw five folds, always the same ones: groups stay whole, and every stratum is spread over the folds evenly.
+    """Draw five folds, always the same ones: groups stay whole, and every stratum is spread over
+    the folds evenly.
 
-    The groups of a stratum are taken in random order, large ones first; each goes to the fold that has the fewest samples of the
-    stratum, and among equals to the one with the fewest samples of all.
+    The groups of a stratum are taken in random order, large ones first; each goes to the fold that
+    has the fewest samples of the stratum, and among equals to the one with the fewest samples of
+    all.
 
     Args:
         groups: samples that stay together have one group (N,).
@@ -84,8 +109,14 @@ def drawn_folds(groups: Column, strata: Column) -> NDArray[np.int64]:
         The fold of each sample (N,), from 0 to 4.
 
     """
-    _, first, members, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    draw, folds, totals = np.random.default_rng(seed(0, "folds")), np.zeros(len(first), np.int64), np.zeros(FOLDS, np.int64)
+    _, first, members, sizes = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    draw, folds, totals = (
+        np.random.default_rng(seed(0, "folds")),
+        np.zeros(len(first), np.int64),
+        np.zeros(FOLDS, np.int64),
+    )
     for stratum in np.unique(strata[first]):
         own = draw.permutation(np.flatnonzero(strata[first] == stratum))
         counts = np.zeros(FOLDS, np.int64)

@@ -1,9 +1,11 @@
-"""Derm7pt (Kawahara et al. 2019) as it was released: dermoscopic or clinical images of about a thousand cases.
+"""Derm7pt (Kawahara et al. 2019) as it was released: dermoscopic or clinical images of about a
+thousand cases.
 
-Expected: the folder ``meta`` with ``meta.csv`` (columns ``case_num``, ``diagnosis``, and ``derm`` and ``clinic``, the paths of the
-images) and with ``train_indexes.csv``, ``valid_indexes.csv`` and ``test_indexes.csv`` (column ``indexes``, places in meta.csv from
-0); beside it the folder ``images``. Diagnoses are grouped into five as the data's authors do. Nothing says where a case is from, so
-hospitals share the set by ``partition``.
+Expected: the folder ``meta`` with ``meta.csv`` (columns ``case_num``, ``diagnosis``, and ``derm``
+and ``clinic``, the paths of the images) and with ``train_indexes.csv``, ``valid_indexes.csv`` and
+``test_indexes.csv`` (column ``indexes``, places in meta.csv from 0); beside it the folder
+``images``. Diagnoses are grouped into five as the data's authors do. Nothing says where a case is
+from, so hospitals share the set by ``partition``.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def facts(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) 
 
     Raises:
         DataMissing: no folder given, or a table is not there.
-        DataCorrupt: a table is damaged, a diagnosis unknown, an index out of range, a case in two splits, or an image is missing.
+        DataCorrupt: a table is damaged, a diagnosis unknown, an index out of range, a case in two
+            splits, or an image is missing.
         InvalidValue: too small a part.
         NoTrainingSamples: nothing of the part trains.
 
@@ -44,13 +47,21 @@ def facts(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) 
 
 
 def load(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) -> Images:
-    """Read the hospital's images; raises as `facts`, and DataCorrupt for an image that cannot be read."""
+    """Read the hospital's images; raises as `facts`, and DataCorrupt for an image that cannot be
+    read.
+    """
     path = npz.find(dataset.file, folder)
     table, columns = _columns(path, dataset.view)
     chosen = cut.by_split(dataset, columns, scenario_seed, name)
     rows = chosen.rows
     pixels = imagefiles.pixels(_paths(path, dataset.view, table, rows), dataset.size)
-    return Images(pixels, columns.labels[rows], chosen.places, CLASSES, cut.distinct([row["case_num"] for row in table], rows))
+    return Images(
+        pixels,
+        columns.labels[rows],
+        chosen.places,
+        CLASSES,
+        cut.distinct([row["case_num"] for row in table], rows),
+    )
 
 
 def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
@@ -67,7 +78,9 @@ def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
         before = first.setdefault(place, row)
         if (labels[before], split[before]) != (labels[row], split[row]):
             both = f"case {table[before]['case_num']} and case {table[row]['case_num']}"
-            raise npz.corrupt(f"{path}: {place} is the image of {both}, which differ in diagnosis or split")
+            raise npz.corrupt(
+                f"{path}: {place} is the image of {both}, which differ in diagnosis or split"
+            )
     return table, cut.Columns(labels, cases, split)
 
 
@@ -93,9 +106,14 @@ def _split(path: Path, rows: int) -> NDArray[np.int64]:
         if not place.is_file():
             fix = "put the release's folder there as it was downloaded (see docs/data.md)"
             raise DataMissing(f"{place} is not there", fix=fix, key=("data", "file"))
-        places = np.array([csvfile.whole(place, row, "indexes") for row in csvfile.rows(place, ("indexes",))])
+        places = np.array(
+            [csvfile.whole(place, row, "indexes") for row in csvfile.rows(place, ("indexes",))]
+        )
         if not 0 <= places.min() <= places.max() < rows:
-            raise npz.corrupt(f"{place} goes from {places.min()} to {places.max()}, but {path.name} has {rows} rows")
+            raise npz.corrupt(
+                f"{place} goes from {places.min()} to {places.max()}, but {path.name} has {rows} "
+                "rows"
+            )
         if len(np.unique(places)) < len(places) or (split[places] >= 0).any():
             raise npz.corrupt(f"{place} has a row that stands there twice, or in another split")
         split[places] = number

@@ -1,8 +1,10 @@
-"""HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) from one ``.npz``: four source collections act as four hospitals.
+"""HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) from one ``.npz``: four source collections act as
+four hospitals.
 
-Expected arrays, N rows each: ``image`` uint8 (N, S, S, 3), ``label`` (N,) into ``label_names``, ``site`` (N,) into
-``site_names``, ``fold`` (N,) in 0..4, and ``split_group`` (N,): images of one lesion or near-duplicates share it, and no group may
-stand in two folds. A hospital owns a site, or with ``partition`` a part of all sites; split groups are never cut.
+Expected arrays, N rows each: ``image`` uint8 (N, S, S, 3), ``label`` (N,) into ``label_names``,
+``site`` (N,) into ``site_names``, ``fold`` (N,) in 0..4, and ``split_group`` (N,): images of one
+lesion or near-duplicates share it, and no group may stand in two folds. A hospital owns a site, or
+with ``partition`` a part of all sites; split groups are never cut.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def load(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) 
         chosen = _splits(dataset, arrays, scenario_seed, name)
         rows = chosen.rows
         pixels, labels = npz.array(arrays, "image")[rows], npz.array(arrays, "label")[rows]
-        return Images(pixels, labels, chosen.places, npz.names(arrays, "label"), tuple(map(str, rows)))
+        return Images(
+            pixels, labels, chosen.places, npz.names(arrays, "label"), tuple(map(str, rows))
+        )
 
 
 def _image_shape(arrays: Any) -> tuple[int, int]:
@@ -55,11 +59,15 @@ def _image_shape(arrays: Any) -> tuple[int, int]:
 
 def _splits(dataset: Ham10000, arrays: Any, scenario_seed: int, name: str) -> splits.Splits:
     rows, _ = _image_shape(arrays)
-    label, site, fold = (npz.numbers(arrays, numbered, rows, "image") for numbered in ("label", "site", "fold"))
+    label, site, fold = (
+        npz.numbers(arrays, numbered, rows, "image") for numbered in ("label", "site", "fold")
+    )
     group = npz.array(arrays, "split_group")
     if group.shape != (rows,):
         raise npz.corrupt(f"split_group has shape {group.shape}, not ({rows},) as image asks for")
     if len(np.unique(np.stack([group, fold]), axis=1).T) != len(np.unique(group)):
         raise npz.corrupt("a split_group stands in more than one fold")
     known = npz.names(arrays, "site")
-    return cut.by_fold(dataset, cut.Columns(label, group, fold, np.array(known)[site], known), scenario_seed, name)
+    return cut.by_fold(
+        dataset, cut.Columns(label, group, fold, np.array(known)[site], known), scenario_seed, name
+    )

@@ -1,10 +1,13 @@
-"""HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) as it was released: four source collections act as four hospitals.
+"""HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) as it was released: four source collections act as
+four hospitals.
 
-Expected: a table with the columns ``lesion_id``, ``image_id``, ``dx`` and ``dataset`` (the collection), and an image
-``IMAGE_ID.jpg`` for every row in any folders below that of the table, such as HAM10000_images_part_1 and _part_2.
+Expected: a table with the columns ``lesion_id``, ``image_id``, ``dx`` and ``dataset`` (the
+collection), and an image ``IMAGE_ID.jpg`` for every row in any folders below that of the table,
+such as HAM10000_images_part_1 and _part_2.
 
-Five folds are drawn here, always the same: images of one lesion share a fold, and diagnoses of every collection are spread evenly.
-Nine lesions of the release have images in two collections, and so at two hospitals, but never in two folds.
+Five folds are drawn here, always the same: images of one lesion share a fold, and diagnoses of
+every collection are spread evenly. Nine lesions of the release have images in two collections, and
+so at two hospitals, but never in two folds.
 """
 
 from __future__ import annotations
@@ -28,14 +31,18 @@ def facts(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name
 
     Raises:
         DataMissing: no folder given, or the table is not in it.
-        DataCorrupt: the table is damaged or names an unknown diagnosis or an image twice, or an image is missing or there twice.
+        DataCorrupt: the table is damaged or names an unknown diagnosis or an image twice, or an
+            image is missing or there twice.
         InvalidValue: no such site, validation and test are the same fold, or too small a part.
         NoTrainingSamples: nothing of the part trains.
 
     """
     path = npz.find(dataset.file, folder)
     table, labels = _table(path)
-    chosen, images = _splits(dataset, table, labels, (scenario_seed, name)), imagefiles.by_name(path.parent)
+    chosen, images = (
+        _splits(dataset, table, labels, (scenario_seed, name)),
+        imagefiles.by_name(path.parent),
+    )
     imagefiles.all_there(_paths(path, table, chosen.rows, images))
     unknown = len(images.keys() - {row["image_id"].casefold() for row in table})
     besides = {"images that the table does not name": {splits.UNLABELLED: unknown}}
@@ -44,13 +51,19 @@ def facts(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name
 
 
 def load(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name: str) -> Images:
-    """Read the hospital's images; raises as `facts`, and DataCorrupt for an image that cannot be read."""
+    """Read the hospital's images; raises as `facts`, and DataCorrupt for an image that cannot be
+    read.
+    """
     path = npz.find(dataset.file, folder)
     table, labels = _table(path)
     chosen = _splits(dataset, table, labels, (scenario_seed, name))
     rows = chosen.rows
-    pixels = imagefiles.pixels(_paths(path, table, rows, imagefiles.by_name(path.parent)), dataset.size)
-    return Images(pixels, labels[rows], chosen.places, CLASSES, tuple(table[row]["image_id"] for row in rows))
+    pixels = imagefiles.pixels(
+        _paths(path, table, rows, imagefiles.by_name(path.parent)), dataset.size
+    )
+    return Images(
+        pixels, labels[rows], chosen.places, CLASSES, tuple(table[row]["image_id"] for row in rows)
+    )
 
 
 def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
@@ -58,18 +71,25 @@ def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
     table = csvfile.rows(path, NEEDED)
     unknown = [row for row in table if row["dx"] not in CLASSES]
     if unknown:
-        text = f"{path}: {unknown[0]['image_id']} has dx {unknown[0]['dx']!r}, which is none of {', '.join(CLASSES)}"
+        text = (
+            f"{path}: {unknown[0]['image_id']} has dx {unknown[0]['dx']!r}, which is none of "
+            f"{', '.join(CLASSES)}"
+        )
         raise npz.corrupt(text)
     names.check_once(path, table, "image_id")
     names.check_spelling(path, table, "lesion_id", "dataset")
     return table, np.array([CLASSES.index(row["dx"]) for row in table])
 
 
-def _splits(dataset: Ham10000Images, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]) -> splits.Splits:
+def _splits(
+    dataset: Ham10000Images, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]
+) -> splits.Splits:
     sites, groups = (np.array([row[key] for row in table]) for key in ("dataset", "lesion_id"))
     known, site = np.unique(sites, return_inverse=True)
     folds = cut.drawn_folds(groups, site * len(CLASSES) + labels)
-    return cut.by_fold(dataset, cut.Columns(labels, groups, folds, sites, tuple(map(str, known))), *draw)
+    return cut.by_fold(
+        dataset, cut.Columns(labels, groups, folds, sites, tuple(map(str, known))), *draw
+    )
 
 
 def _paths(path: Path, table: list[Row], rows: splits.Rows, images: imagefiles.Names) -> list[Path]:

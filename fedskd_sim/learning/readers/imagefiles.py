@@ -1,7 +1,8 @@
-"""Image files of a data set as it was released: found by name, read, cut to a square and brought to one size.
+"""Image files of a data set as it was released: found by name, read, cut to a square and brought to
+one size.
 
-Whatever a file holds is brought to 8 bits per colour by the range that its format gives its numbers, or refused; nothing is cut off
-or made up. What the EXIF orientation says is done.
+Whatever a file holds is brought to 8 bits per colour by the range that its format gives its
+numbers, or refused; nothing is cut off or made up. What the EXIF orientation says is done.
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ from fedskd_sim.learning.readers import tree
 from fedskd_sim.learning.readers.npz import corrupt
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 PLAIN = ("1", "L", "P", "RGB", "YCbCr", "LA", "PA", "RGBA")
 """Pillow's modes that are 8-bit colours, if nothing in them is transparent."""
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 DEEP_BITS = 16
 LEAST_WHITE = 1 / 16
-"""If nothing in an image of 16 bits reaches this share of their range, it was measured with fewer bits."""
+"""If nothing in an image of 16 bits reaches this share of their range, it was measured with fewer
+bits."""
 PHOTOGRAPHS = ("JPEG", "MPO")
 """Formats whose first image is the photograph, whatever previews follow it."""
 OPAQUE = 255
@@ -44,7 +53,9 @@ Names = Mapping[str, Sequence[Path]]
 
 
 def by_name(folder: Path) -> dict[str, list[Path]]:
-    """Find all images below a folder, hidden ones apart, by their name without its suffix, folded in case."""
+    """Find all images below a folder, hidden ones apart, by their name without its suffix,
+    folded in case.
+    """
     found: dict[str, list[Path]] = {}
     for place, files in tree.below(folder):
         for file in files:
@@ -58,7 +69,8 @@ def of_name(names: Names, image: str, folder: Path) -> Path:
     """Give the file of an image; for one that is missing, where it could be.
 
     Raises:
-        DataCorrupt: several files have that name, or one that differs in case only, and they are not the same bytes.
+        DataCorrupt: several files have that name, or one that differs in case only, and they are
+            not the same bytes.
 
     """
     alike = names.get(image.casefold(), ())
@@ -66,8 +78,16 @@ def of_name(names: Names, image: str, folder: Path) -> Path:
     first = (exact or [folder / f"{image}.jpg"])[0]
     for other in alike:
         if other != first and not (exact and _same(first, other)):
-            text = f"{first} and {other} differ" if exact else f"the image {first} is not there, but {other} is"
-            raise DataCorrupt(text, fix="keep one of each name below the table's folder, written as there", key=("data", "file"))
+            text = (
+                f"{first} and {other} differ"
+                if exact
+                else f"the image {first} is not there, but {other} is"
+            )
+            raise DataCorrupt(
+                text,
+                fix="keep one of each name below the table's folder, written as there",
+                key=("data", "file"),
+            )
     return first
 
 
@@ -83,7 +103,8 @@ def pixels(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     """Read images as (N, size, size, 3): the middle square of each, scaled with antialiasing.
 
     Raises:
-        DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain colours; names the file.
+        DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain
+            colours; names the file.
 
     """
     found = np.empty((len(paths), size, size, 3), np.uint8)
@@ -94,7 +115,10 @@ def pixels(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
         except UNREADABLE as error:
             raise corrupt(f"the image {path} cannot be read: {error}") from error
         if isinstance(seen, str):
-            fix = "save one opaque image in it, of 8 bits in grey or colour, or of 16 bits of which 0 is black and 65535 white"
+            fix = (
+                "save one opaque image in it, of 8 bits in grey or colour, or of 16 bits of which "
+                "0 is black and 65535 white"
+            )
             raise DataCorrupt(f"the image {path} {seen}", fix=fix, key=("data", "file"))
         found[row] = np.asarray(ImageOps.fit(seen, (size, size), Image.Resampling.BICUBIC))
     return found
@@ -108,22 +132,33 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _doubt(image: Image.Image) -> str:
-    """Say what about the form of an image leaves open which colours it has; empty if nothing does."""
+    """Say what about the form of an image leaves open which colours it has; empty if nothing
+    does.
+    """
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format not in PHOTOGRAPHS:
         return f"has {frames} frames"
     if image.mode not in (*PLAIN, *DEEP):
-        return UNCERTAIN.get(image.mode, f"has pixels of the kind {image.mode}, which is no certain colour")
+        return UNCERTAIN.get(
+            image.mode, f"has pixels of the kind {image.mode}, which is no certain colour"
+        )
     return UNCERTAIN["I"] if any(form != UNSIGNED for form in _numbers(image, SAMPLEFORMAT)) else ""
 
 
 def _colours(image: Image.Image) -> Image.Image | str:
     """Give an image in 8-bit colours, the right way up, or say what keeps it from being one."""
-    bits, dark = next(iter(_numbers(image, BITSPERSAMPLE)), DEEP_BITS), _numbers(image, PHOTOMETRIC_INTERPRETATION) == (0,)
+    bits, dark = (
+        next(iter(_numbers(image, BITSPERSAMPLE)), DEEP_BITS),
+        _numbers(image, PHOTOMETRIC_INTERPRETATION) == (0,),
+    )
     deep = f";{DEEP_BITS}" in str(getattr(image, "tile", ""))
     upright = ImageOps.exif_transpose(image)
     if upright.mode in DEEP:
-        return "has a transparent colour" if "transparency" in upright.info else _scaled(np.asarray(upright), bits, dark=dark)
+        return (
+            "has a transparent colour"
+            if "transparency" in upright.info
+            else _scaled(np.asarray(upright), bits, dark=dark)
+        )
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
         if np.asarray(upright)[..., -1].min() < OPAQUE:
@@ -144,7 +179,10 @@ def _scaled(values: NDArray[Any], bits: int, *, dark: bool) -> Image.Image | str
 
 
 def _faint(largest: int) -> str:
-    return f"has {DEEP_BITS} bits but no number much above {largest}: it was measured with fewer, and nothing says how many"
+    return (
+        f"has {DEEP_BITS} bits but no number much above {largest}: it was measured with fewer, and "
+        "nothing says how many"
+    )
 
 
 def _numbers(image: Image.Image, tag: int) -> tuple[int, ...]:

@@ -16,17 +16,23 @@ def folded(name: str) -> str:
 
 
 def check_once(source: object, table: Sequence[Mapping[str, str]], *columns: str) -> None:
-    """Refuse a value that stands twice in one of the columns, in whatever letters; raises DataCorrupt, naming both."""
+    """Refuse a value that stands twice in one of the columns, in whatever letters; raises
+    DataCorrupt, naming both.
+    """
     _check(source, table, columns, once=True)
 
 
 def check_spelling(source: object, table: Sequence[Mapping[str, str]], *columns: str) -> None:
-    """Refuse values that differ in letters only, as `folded` tells; raises DataCorrupt, naming both."""
+    """Refuse values that differ in letters only, as `folded` tells; raises DataCorrupt, naming
+    both.
+    """
     _check(source, table, columns, once=False)
 
 
 def problem(source: object, what: str, values: Sequence[str], *, once: bool) -> str:
-    """Say which two values are one, in different letters or, if each may stand there once only, in the same; else empty."""
+    """Say which two values are one, in different letters or, if each may stand there once only,
+    in the same; else empty.
+    """
     first: dict[str, int] = {}
     for number, value in enumerate(values):
         before = first.setdefault(folded(value), number)
@@ -37,7 +43,9 @@ def problem(source: object, what: str, values: Sequence[str], *, once: bool) -> 
     return ""
 
 
-def _check(source: object, table: Sequence[Mapping[str, str]], columns: Sequence[str], *, once: bool) -> None:
+def _check(
+    source: object, table: Sequence[Mapping[str, str]], columns: Sequence[str], *, once: bool
+) -> None:
     for column in columns:
         if wrong := problem(source, column, [row[column] for row in table], once=once):
             raise DataCorrupt(wrong, fix=FIX, key=("data", "file"))

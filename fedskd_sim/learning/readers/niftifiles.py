@@ -1,7 +1,9 @@
-"""One NIfTI file: what its header says is checked, and its voxels are read on axes to the right, the front and the top (RAS+).
+"""One NIfTI file: what its header says is checked, and its voxels are read on axes to the right,
+the front and the top (RAS+).
 
-Axes are only swapped and flipped (`nibabel.as_closest_canonical`); nothing is resampled. A file is refused if it has no affine, or
-two that contradict each other, more than one volume, or numbers that are not real.
+Axes are only swapped and flipped (`nibabel.as_closest_canonical`); nothing is resampled. A file is
+refused if it has no affine, or two that contradict each other, more than one volume, or numbers
+that are not real.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ DENSEST = 1100
 
 
 class Volume(NamedTuple):
-    """A file whose header has been read: where its voxels lie on canonical axes, and how they are turned to lie so."""
+    """A file whose header has been read: where its voxels lie on canonical axes, and how they
+    are turned to lie so.
+    """
 
     path: Path
     image: Any
@@ -44,7 +48,11 @@ def opened(path: Path) -> Volume:
     import nibabel as nib  # noqa: PLC0415 - hospitals with other data need not import it
 
     if not path.is_file():
-        raise DataMissing(f"{path} is not there", fix="put it there, or take its row out of the table", key=("data", "file"))
+        raise DataMissing(
+            f"{path} is not there",
+            fix="put it there, or take its row out of the table",
+            key=("data", "file"),
+        )
     try:
         image: Any = nib.load(path)
     except Exception as error:  # a damaged header may raise anything
@@ -68,14 +76,18 @@ def values(volume: Volume) -> NDArray[np.float64]:
 
     try:
         with np.errstate(all="ignore"):
-            found = np.asarray(volume.image.dataobj, dtype=np.float64).reshape(volume.image.shape[:AXES])
+            found = np.asarray(volume.image.dataobj, dtype=np.float64).reshape(
+                volume.image.shape[:AXES]
+            )
     except Exception as error:  # a damaged file may raise anything
         raise bad(f"{volume.path} cannot be read: {error}") from error
     turned: NDArray[np.float64] = nib.orientations.apply_orientation(found, volume.turn)
     return turned
 
 
-def bad(text: str, fix: str = "repair or convert the file", key: tuple[str, ...] = ("data", "file")) -> DataCorrupt:
+def bad(
+    text: str, fix: str = "repair or convert the file", key: tuple[str, ...] = ("data", "file")
+) -> DataCorrupt:
     """Say what is wrong with a file."""
     return DataCorrupt(text, fix=fix, key=key)
 
@@ -87,24 +99,43 @@ def _check_numbers(path: Path, image: Any) -> None:
         fix = "give one volume per file, for example the mean over time"
         raise bad(f"{path} has the shape {shape}, not three axes and one frame", fix)
     if kind.kind not in "iuf":
-        name = "colours" if kind.names else "complex numbers" if kind.kind == "c" else f"numbers of the kind {kind}"
-        raise bad(f"{path} has {name}, not one real number per voxel", "save the channel or the magnitude that is meant")
+        name = (
+            "colours"
+            if kind.names
+            else "complex numbers"
+            if kind.kind == "c"
+            else f"numbers of the kind {kind}"
+        )
+        raise bad(
+            f"{path} has {name}, not one real number per voxel",
+            "save the channel or the magnitude that is meant",
+        )
 
 
 def _check_size(path: Path, image: Any) -> None:
-    """Refuse a header that promises more voxels than the file can hold, before there is room made for them."""
+    """Refuse a header that promises more voxels than the file can hold, before there is room
+    made for them.
+    """
     told = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
     file = Path(image.file_map["image"].filename or path)
     size = file.stat().st_size if file.is_file() else 0
     if told > size * (DENSEST if file.suffix in (".gz", ".bz2", ".zst") else 1):
-        raise bad(f"{path} says that it has {told} bytes of voxels, and {file.name} has {size} bytes")
+        raise bad(
+            f"{path} says that it has {told} bytes of voxels, and {file.name} has {size} bytes"
+        )
 
 
 def _affine(path: Path, header: Any, grid: tuple[int, ...]) -> NDArray[np.float64]:
-    """Give the affine (4, 4) in mm: the sform, or without one the qform, unless they contradict each other."""
+    """Give the affine (4, 4) in mm: the sform, or without one the qform, unless they contradict
+    each other.
+    """
     codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
     try:
-        found = {name: np.asarray(getattr(header, f"get_{name}")(), np.float64) for name, code in codes.items() if code > 0}
+        found = {
+            name: np.asarray(getattr(header, f"get_{name}")(), np.float64)
+            for name, code in codes.items()
+            if code > 0
+        }
     except ValueError as error:
         raise bad(f"{path} has a qform that is no rotation: {error}") from error
     if not found:
@@ -126,17 +157,27 @@ def _affine(path: Path, header: Any, grid: tuple[int, ...]) -> NDArray[np.float6
     return np.diag([MILLIMETRES[unit]] * AXES + [1.0]) @ first
 
 
-def _check_agreement(path: Path, found: dict[str, Any], codes: dict[str, int], grid: tuple[int, ...]) -> None:
-    """Refuse two affines of one space that differ, and of two spaces in which left and right, or axes, are others."""
+def _check_agreement(
+    path: Path, found: dict[str, Any], codes: dict[str, int], grid: tuple[int, ...]
+) -> None:
+    """Refuse two affines of one space that differ, and of two spaces in which left and right, or
+    axes, are others.
+    """
     import nibabel as nib  # noqa: PLC0415 - as above
 
     if len(found) > 1:
         turns = [nib.orientations.io_orientation(affine) for affine in found.values()]
         same_space = codes["sform"] == codes["qform"]
-        if not np.array_equal(*turns) or (same_space and apart(found["sform"], found["qform"], grid)):
+        if not np.array_equal(*turns) or (
+            same_space and apart(found["sform"], found["qform"], grid)
+        ):
             said = " and ".join(str(Geometry("", grid, affine)) for affine in found.values())
-            text = f"{path} says two things about where its voxels lie, by sform and by qform: {said}"
-            raise bad(text, "find out which is right, and save it as both (nibabel: set_sform, set_qform)")
+            text = (
+                f"{path} says two things about where its voxels lie, by sform and by qform: {said}"
+            )
+            raise bad(
+                text, "find out which is right, and save it as both (nibabel: set_sform, set_qform)"
+            )
 
 
 def _times(edges: NDArray[np.float64]) -> str:

@@ -1,4 +1,6 @@
-"""Reading real data from one ``.npz``: every way in which such a file can be wrong is an error that names it."""
+"""Reading real data from one ``.npz``: every way in which such a file can be wrong is an error
+that names it.
+"""
 
 from __future__ import annotations
 
@@ -65,17 +67,23 @@ def array(arrays: Any, name: str) -> NDArray[Any]:
 
 
 def shape(arrays: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read an array's shape and type from its header alone, which must promise no more than the file can hold.
+    """Read an array's shape and type from its header alone, which must promise no more than the
+    file can hold.
 
     Raises:
-        DataCorrupt: it cannot be read, holds no plain numbers or texts, or is longer or shorter than it says.
+        DataCorrupt: it cannot be read, holds no plain numbers or texts, or is longer or shorter
+            than it says.
 
     """
     try:
         member = arrays.zip.getinfo(f"{name}.npy")
         with arrays.zip.open(member) as stream:
             version = np.lib.format.read_magic(stream)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             found, _, dtype = header(stream)
             begin = stream.tell()
         size = begin + math.prod(found) * dtype.itemsize
@@ -89,19 +97,29 @@ def shape(arrays: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def numbers(arrays: Any, name: str, rows: int, asks: str) -> NDArray[Any]:
-    """Read one whole number per row, which must be an index into ``NAME_names`` where there is such an array."""
+    """Read one whole number per row, which must be an index into ``NAME_names`` where there is
+    such an array.
+    """
     found = array(arrays, name)
     if found.shape != (rows,) or found.dtype.kind not in "iu":
-        raise corrupt(f"{name} has shape {found.shape} of {found.dtype}, not ({rows},) of whole numbers as {asks} asks for")
+        raise corrupt(
+            f"{name} has shape {found.shape} of {found.dtype}, not ({rows},) of whole numbers as "
+            f"{asks} asks for"
+        )
     if f"{name}_names" in arrays:
         count = len(array(arrays, f"{name}_names"))
         if found.size and not 0 <= found.min() <= found.max() < count:
-            raise corrupt(f"{name} goes from {found.min()} to {found.max()}, but {name}_names has {count} names")
+            raise corrupt(
+                f"{name} goes from {found.min()} to {found.max()}, but {name}_names has {count} "
+                "names"
+            )
     return found
 
 
 def names(arrays: Any, name: str) -> tuple[str, ...]:
-    """Read the names of a numbered thing; raises DataCorrupt if two are one, in whatever letters."""
+    """Read the names of a numbered thing; raises DataCorrupt if two are one, in whatever
+    letters.
+    """
     found = tuple(str(entry) for entry in array(arrays, f"{name}_names"))
     check_once(f"{name}_names", [{"name": entry} for entry in found], "name")
     return found
@@ -118,4 +136,6 @@ def chosen(given: str, known: Sequence[str], what: str) -> int:
 
 def corrupt(text: str) -> DataCorrupt:
     """Say what is wrong with a file."""
-    return DataCorrupt(text, fix="fetch or convert the file again (see docs/data.md)", key=("data", "file"))
+    return DataCorrupt(
+        text, fix="fetch or convert the file again (see docs/data.md)", key=("data", "file")
+    )

@@ -1,9 +1,10 @@
 """Cutting one data set into parts for several hospitals, by Dirichlet draws; pure.
 
-Label skew follows Hsu, Qi and Brown 2019 in the form common since: for every class, the shares of the parts are drawn from
-Dir(alpha, ..., alpha). Quantity skew draws the shares once, for all classes together. The shares are drawn once and then applied
-to every stratum (official split, or fold) by itself: a hospital's training and test samples have the same expected class
-frequencies, and a hospital keeps its samples when another fold is tested on.
+Label skew follows Hsu, Qi and Brown 2019 in the form common since: for every class, the shares of
+the parts are drawn from Dir(alpha, ..., alpha). Quantity skew draws the shares once, for all
+classes together. The shares are drawn once and then applied to every stratum (official split, or
+fold) by itself: a hospital's training and test samples have the same expected class frequencies,
+and a hospital keeps its samples when another fold is tested on.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ def cut(partition: Partition, labels: Column, groups: Column, strata: Column) ->
     Args:
         partition: how to cut.
         labels: the class of each sample (N,).
-        groups: samples that stay together have one group (N,); label and stratum of a group are those of its first sample.
+        groups: samples that stay together have one group (N,); label and stratum of a group are
+            those of its first sample.
         strata: what is cut by itself (N,).
 
     Returns:
         The part of each sample (N,), from 0 to ``partition.parts`` - 1.
 
     """
-    _, first, members, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    _, first, members, sizes = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
     draw = np.random.default_rng(seed(partition.seed, "partition", partition.by))
     kinds = labels[first] if partition.by == "dirichlet" else np.zeros(len(first), np.int64)
     found = np.zeros(len(first), np.int64)
@@ -45,7 +49,9 @@ def cut(partition: Partition, labels: Column, groups: Column, strata: Column) ->
     return found[members.reshape(-1)]
 
 
-def own(partition: Partition, labels: Column, groups: Column, strata: Column, trains: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def own(
+    partition: Partition, labels: Column, groups: Column, strata: Column, trains: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Tell which samples are in this hospital's part.
 
     Args:
@@ -63,15 +69,24 @@ def own(partition: Partition, labels: Column, groups: Column, strata: Column, tr
     mine: NDArray[np.bool_] = cut(partition, labels, groups, strata) == partition.part
     count = int((mine & trains).sum())
     if count < partition.least:
-        text = f"part {partition.part} of {partition.parts} has {count or 'no'} training samples, less than {partition.least}"
+        text = (
+            f"part {partition.part} of {partition.parts} has {count or 'no'} training samples, "
+            f"less than {partition.least}"
+        )
         fix = f"choose a larger alpha than {partition.alpha:g}, another seed, fewer parts"
         error = InvalidValue if count else NoTrainingSamples
-        raise error(text, fix=fix + (", or a smaller 'least'" if count else ""), key=("data", "partition"))
+        raise error(
+            text, fix=fix + (", or a smaller 'least'" if count else ""), key=("data", "partition")
+        )
     return mine
 
 
-def _dealt(sizes: NDArray[np.int64], shares: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.int64]:
-    """Lay groups side by side and give each to the part in whose share its middle lies; the parts lie in random order."""
+def _dealt(
+    sizes: NDArray[np.int64], shares: NDArray[np.float64], draw: np.random.Generator
+) -> NDArray[np.int64]:
+    """Lay groups side by side and give each to the part in whose share its middle lies; the
+    parts lie in random order.
+    """
     order = draw.permutation(len(shares))
     middles = (np.cumsum(sizes) - sizes / 2) / max(1, sizes.sum())
     dealt: NDArray[np.int64] = order[np.searchsorted(np.cumsum(shares[order])[:-1], middles)]

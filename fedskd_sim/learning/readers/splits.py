@@ -1,4 +1,6 @@
-"""Which rows of a source train, validate and test at a hospital, which it leaves out and why, and how many these are by class."""
+"""Which rows of a source train, validate and test at a hospital, which it leaves out and why,
+and how many these are by class.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Splits(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What is counted: the file, the names of its classes, the class of each row (N,), and what it has besides rows, by reason."""
+    """What is counted: the file, the names of its classes, the class of each row (N,), and what
+    it has besides rows, by reason.
+    """
 
     name: str
     classes: Sequence[str]
@@ -53,10 +57,22 @@ def counts(host: str, source: Source, splits: Splits) -> SampleCounts:
     """Count what a hospital found, uses and leaves out."""
 
     def by_class(rows: Rows) -> Counter[str]:
-        numbers = np.bincount(np.asarray(source.labels)[rows].astype(np.int64), minlength=len(source.classes))
-        return Counter({name: int(number) for name, number in zip(source.classes, numbers, strict=True) if number})
+        numbers = np.bincount(
+            np.asarray(source.labels)[rows].astype(np.int64), minlength=len(source.classes)
+        )
+        return Counter(
+            {
+                name: int(number)
+                for name, number in zip(source.classes, numbers, strict=True)
+                if number
+            }
+        )
 
-    used = {"train": by_class(splits.train), "validation": by_class(splits.validation), "test": by_class(splits.test)}
+    used = {
+        "train": by_class(splits.train),
+        "validation": by_class(splits.validation),
+        "test": by_class(splits.test),
+    }
     left_out = {reason: by_class(rows) for reason, rows in splits.left_out.items()}
     for reason, numbers in source.besides.items():
         left_out[reason] = left_out.get(reason, Counter()) + Counter(numbers)
@@ -71,11 +87,14 @@ def counts(host: str, source: Source, splits: Splits) -> SampleCounts:
     )
 
 
-def by_fold(dataset: Any, mine: NDArray[np.bool_], fold: NDArray[Any], scenario_seed: int, name: str) -> Splits:
+def by_fold(
+    dataset: Any, mine: NDArray[np.bool_], fold: NDArray[Any], scenario_seed: int, name: str
+) -> Splits:
     """Cut a hospital's rows by fold.
 
     Args:
-        dataset: with ``test_fold``, ``validation_fold`` and ``limit`` (training rows at most, drawn from the seed).
+        dataset: with ``test_fold``, ``validation_fold`` and ``limit`` (training rows at most, drawn
+            from the seed).
         mine: which rows are the hospital's (N,).
         fold: the fold of each row (N,).
         scenario_seed: decides which training rows a limit leaves.
@@ -91,8 +110,11 @@ def by_fold(dataset: Any, mine: NDArray[np.bool_], fold: NDArray[Any], scenario_
         raise InvalidValue(text, fix="choose two different folds", key=("data", given))
     trains = mine & ~np.isin(fold, [dataset.test_fold, dataset.validation_fold])
     others = {others_of(dataset): np.flatnonzero(~mine)}
-    return limited((trains, mine & (fold == dataset.validation_fold), mine & (fold == dataset.test_fold)), others, dataset.limit,
-                   seed(scenario_seed, "limit", name))  # fmt: skip
+    validates, tests = (
+        mine & (fold == number) for number in (dataset.validation_fold, dataset.test_fold)
+    )
+    draw = seed(scenario_seed, "limit", name)
+    return limited((trains, validates, tests), others, dataset.limit, draw)
 
 
 def others_of(dataset: Any) -> str:

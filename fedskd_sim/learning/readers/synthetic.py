@@ -1,8 +1,9 @@
 """Images that look like pigmented skin lesions, made from a seed.
 
-A lesion is a disc with a wavy border on skin. The class decides, with overlap, how irregular the border is, how dark the
-middle, how strong the texture and where in colour space it lies. The hospital's camera then adds its own colour cast,
-lighting gradient, contrast and blur (site shift), and its patients have their own class frequencies (label skew).
+A lesion is a disc with a wavy border on skin. The class decides, with overlap, how irregular the
+border is, how dark the middle, how strong the texture and where in colour space it lies. The
+hospital's camera then adds its own colour cast, lighting gradient, contrast and blur (site shift),
+and its patients have their own class frequencies (label skew).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
     """Tell a hospital's classes and training labels without drawing an image."""
     labels = drawn_labels(dataset, name, scenario_seed)
     train = labels[shares(len(labels))[0]]
-    return Facts(_classes(dataset), dataset.image_size, 3, train, counted(name, _classes(dataset), labels))
+    return Facts(
+        _classes(dataset), dataset.image_size, 3, train, counted(name, _classes(dataset), labels)
+    )
 
 
 def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
@@ -39,11 +42,17 @@ def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
     draw = np.random.default_rng(seed(scenario_seed, "synthetic images", name))
     labels = drawn_labels(dataset, name, scenario_seed)
     lesions = _lesions(labels / max(1, dataset.classes - 1), draw)
-    camera = _camera(dataset.site_shift, np.random.default_rng(seed(scenario_seed, "synthetic camera", name)))
+    camera = _camera(
+        dataset.site_shift, np.random.default_rng(seed(scenario_seed, "synthetic camera", name))
+    )
     pixels = np.empty((len(labels), dataset.image_size, dataset.image_size, 3), np.uint8)
     for start in range(0, len(labels), AT_A_TIME):
         rows = slice(start, start + AT_A_TIME)
-        seen = _photographed(_painted(_Lesions._make(values[rows] for values in lesions), dataset.image_size), camera, draw)
+        seen = _photographed(
+            _painted(_Lesions._make(values[rows] for values in lesions), dataset.image_size),
+            camera,
+            draw,
+        )
         pixels[rows] = np.round(seen.clip(0, 1) * 255)
     return Images(pixels, labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
 
@@ -52,7 +61,9 @@ def _classes(dataset: SyntheticSkin) -> tuple[str, ...]:
     return tuple(f"lesion-{index}" for index in range(dataset.classes))
 
 
-def drawn_labels(dataset: SyntheticSkin | SyntheticRoi | SyntheticVolumes, name: str, scenario_seed: int) -> NDArray[np.int64]:
+def drawn_labels(
+    dataset: SyntheticSkin | SyntheticRoi | SyntheticVolumes, name: str, scenario_seed: int
+) -> NDArray[np.int64]:
     """Draw class frequencies between uniform and a flat Dirichlet, then labels."""
     draw = np.random.default_rng(seed(scenario_seed, "synthetic labels", name))
     own = draw.dirichlet(np.ones(dataset.classes))
@@ -69,7 +80,9 @@ def shares(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np
 
 def counted(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> SampleCounts:
     """Count samples that were made here, of which none is left out."""
-    return counts(name, Source("the scenario's seed", classes, labels), Splits(*shares(len(labels)), {}))
+    return counts(
+        name, Source("the scenario's seed", classes, labels), Splits(*shares(len(labels)), {})
+    )
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -95,7 +108,9 @@ class _Lesions(NamedTuple):
 
 
 class _Camera(NamedTuple):
-    """What is a hospital's own: colour cast (3,), contrast, slope of the light down and to the right, and blur."""
+    """What is a hospital's own: colour cast (3,), contrast, slope of the light down and to the
+    right, and blur.
+    """
 
     cast: Values
     contrast: float
@@ -112,11 +127,24 @@ def _lesions(kind: Values, draw: np.random.Generator) -> _Lesions:
     border = draw.normal(0.58, 0.1, (count, 1, 1))
     phase, grain_x, grain_y = (draw.uniform(0, 2 * np.pi, (count, 1, 1)) for _ in range(3))
     dark = (0.45 + 0.12 * np.sin(5 * kind) + draw.normal(0, 0.07, count))[:, None, None]
-    tint = np.stack([0.55 + 0.25 * np.cos(2.5 * kind), 0.9 + 0 * kind, 1.0 - 0.3 * np.sin(2.5 * kind)], axis=-1)
+    tint = np.stack(
+        [0.55 + 0.25 * np.cos(2.5 * kind), 0.9 + 0 * kind, 1.0 - 0.3 * np.sin(2.5 * kind)], axis=-1
+    )
     tint = tint + draw.normal(0, 0.08, tint.shape)
     skin = np.array([0.86, 0.68, 0.60]) + draw.normal(0, 0.04, (count, 1, 1, 3))
     return _Lesions(
-        kind[:, None, None], down, right, waves, wobble, border, phase, grain_x, grain_y, dark, tint[:, None, None, :], skin
+        kind[:, None, None],
+        down,
+        right,
+        waves,
+        wobble,
+        border,
+        phase,
+        grain_x,
+        grain_y,
+        dark,
+        tint[:, None, None, :],
+        skin,
     )
 
 
@@ -145,7 +173,12 @@ def _photographed(lesions: Floats, camera: _Camera, draw: np.random.Generator) -
     """Apply a camera, and sensor noise."""
     axis = np.linspace(-1, 1, lesions.shape[1])
     light = camera.slope[0] * axis[:, None, None] + camera.slope[1] * axis[None, :, None]
-    soft = (np.roll(lesions, 1, 1) + np.roll(lesions, -1, 1) + np.roll(lesions, 1, 2) + np.roll(lesions, -1, 2)) / 4
+    soft = (
+        np.roll(lesions, 1, 1)
+        + np.roll(lesions, -1, 1)
+        + np.roll(lesions, 1, 2)
+        + np.roll(lesions, -1, 2)
+    ) / 4
     mixed = (lesions + camera.blur * soft) / (1 + camera.blur)
     seen = ((mixed - 0.6) * camera.contrast + 0.6) * camera.cast + light
     noisy: Floats = (seen + draw.normal(0, 0.05, seen.shape)).astype(np.float32)

@@ -1,8 +1,9 @@
 """Connectivity of brain regions, made from a seed.
 
-Regions belong to networks. In Fisher z, regions of one network are coupled, and the coupling of some pairs of networks depends on
-the class; every subject has couplings of its own, every hospital's scanner a pattern of its own (site shift), and its patients
-their own class frequencies (label skew).
+Regions belong to networks. In Fisher z, regions of one network are coupled, and the coupling of
+some pairs of networks depends on the class; every subject has couplings of its own, every
+hospital's scanner a pattern of its own (site shift), and its patients their own class frequencies
+(label skew).
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ def facts(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Facts:
     """Tell a hospital's classes and training labels without drawing a subject."""
     labels = drawn_labels(dataset, name, scenario_seed)
     return Facts(
-        _classes(dataset), dataset.regions, 1, labels[shares(len(labels))[0]], counted(name, _classes(dataset), labels), "roi"
+        _classes(dataset),
+        dataset.regions,
+        1,
+        labels[shares(len(labels))[0]],
+        counted(name, _classes(dataset), labels),
+        "roi",
     )
 
 
@@ -40,11 +46,24 @@ def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Arrays:
     coupling *= _symmetric(common, (1, NETWORKS, NETWORKS)) > np.sqrt(2) * (0.5 - AFFECTED)
     usual = WITHIN * (network[:, None] == network[None, :])
     effect = dataset.effect * BETWEEN_SUBJECTS * coupling[:, network[:, None], network[None, :]]
-    pattern = dataset.site_shift * PATTERN * _symmetric(scanner, (1, dataset.regions, dataset.regions))
-    own = BETWEEN_SUBJECTS * _symmetric(draw, (len(labels), NETWORKS, NETWORKS))[:, network[:, None], network[None, :]]
-    z = usual + effect[labels] + pattern + own + NOISE * _symmetric(draw, (len(labels), dataset.regions, dataset.regions))
+    pattern = (
+        dataset.site_shift * PATTERN * _symmetric(scanner, (1, dataset.regions, dataset.regions))
+    )
+    own = (
+        BETWEEN_SUBJECTS
+        * _symmetric(draw, (len(labels), NETWORKS, NETWORKS))[:, network[:, None], network[None, :]]
+    )
+    z = (
+        usual
+        + effect[labels]
+        + pattern
+        + own
+        + NOISE * _symmetric(draw, (len(labels), dataset.regions, dataset.regions))
+    )
     z *= 1 - np.eye(dataset.regions)
-    return Arrays(z.astype(np.float32), labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
+    return Arrays(
+        z.astype(np.float32), labels, shares(len(labels)), _classes(dataset), numbered(len(labels))
+    )
 
 
 def _classes(dataset: SyntheticRoi) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """Volumes of a brain-like ball with an atlas, made from a seed.
 
-The ball is cut into regions around random centres, the same for every hospital (the atlas). Each class has a pattern over the
-regions, up in some and down in others, which a subject follows with a strength of its own; every region has activity of its own
-besides. Smooth noise lies over all of it. The hospital's scanner then adds gain, shading along an axis and blur (site shift), and
-its patients have their own class frequencies (label skew).
+The ball is cut into regions around random centres, the same for every hospital (the atlas). Each
+class has a pattern over the regions, up in some and down in others, which a subject follows with a
+strength of its own; every region has activity of its own besides. Smooth noise lies over all of it.
+The hospital's scanner then adds gain, shading along an axis and blur (site shift), and its patients
+have their own class frequencies (label skew).
 """
 
 from __future__ import annotations
@@ -26,23 +27,42 @@ def facts(dataset: SyntheticVolumes, name: str, scenario_seed: int) -> Facts:
     labels = drawn_labels(dataset, name, scenario_seed)
     train = labels[shares(len(labels))[0]]
     counts, grid = counted(name, _classes(dataset), labels), (dataset.size,) * 3
-    return Facts(_classes(dataset), dataset.size, 1, train, counts, "volume", grid, atlas(dataset, scenario_seed))
+    return Facts(
+        _classes(dataset),
+        dataset.size,
+        1,
+        train,
+        counts,
+        "volume",
+        grid,
+        atlas(dataset, scenario_seed),
+    )
 
 
 def load(dataset: SyntheticVolumes, name: str, scenario_seed: int) -> Arrays:
-    """Draw a hospital's volumes (N, 1, S, S, S); the same scenario seed and hospital name give the same bytes."""
+    """Draw a hospital's volumes (N, 1, S, S, S); the same scenario seed and hospital name give
+    the same bytes.
+    """
     labels = drawn_labels(dataset, name, scenario_seed)
     common = np.random.default_rng(seed(scenario_seed, "synthetic patterns"))
     draw = np.random.default_rng(seed(scenario_seed, "synthetic volumes", name))
     scanner = np.random.default_rng(seed(scenario_seed, "synthetic scanner", name))
     patterns = common.choice([-1.0, 1.0], (dataset.classes, dataset.regions))
     strength = 1 + 0.5 * draw.normal(0, 1, (len(labels), 1))
-    activity = dataset.effect * strength * patterns[labels] + draw.normal(0, 1, (len(labels), dataset.regions))
+    activity = dataset.effect * strength * patterns[labels] + draw.normal(
+        0, 1, (len(labels), dataset.regions)
+    )
     levels = np.concatenate([np.zeros((len(labels), 1)), activity], axis=1)
     volumes = levels[:, atlas(dataset, scenario_seed)]
     volumes += NOISE * 3 * _blurred(draw.normal(0, 1, volumes.shape), 1.0)
     seen = _scanned(volumes, dataset.site_shift, scanner)
-    return Arrays(seen[:, None].astype(np.float32), labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
+    return Arrays(
+        seen[:, None].astype(np.float32),
+        labels,
+        shares(len(labels)),
+        _classes(dataset),
+        numbered(len(labels)),
+    )
 
 
 def atlas(dataset: SyntheticVolumes, scenario_seed: int) -> NDArray[np.int64]:
@@ -73,8 +93,12 @@ def _scanned(volumes: Floats, shift: float, draw: np.random.Generator) -> Floats
 
 
 def _blurred(volumes: Floats, share: float) -> Floats:
-    """Mix every voxel of (N, S, S, S) with its neighbours along each axis; ``share`` 0 does nothing, 1 is an even mean of three."""
+    """Mix every voxel of (N, S, S, S) with its neighbours along each axis; ``share`` 0 does
+    nothing, 1 is an even mean of three.
+    """
     side = min(share, 1.0) / 3
     for axis in (1, 2, 3):
-        volumes = (1 - 2 * side) * volumes + side * (np.roll(volumes, 1, axis) + np.roll(volumes, -1, axis))
+        volumes = (1 - 2 * side) * volumes + side * (
+            np.roll(volumes, 1, axis) + np.roll(volumes, -1, axis)
+        )
     return volumes

@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def below(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield every folder below one, itself first, with the names of its files in order; each once, whatever links there are."""
+    """Yield every folder below one, itself first, with the names of its files in order; each
+    once, whatever links there are.
+    """
     seen: set[str] = set()
     for place, inner, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -23,5 +25,8 @@ def below(folder: Path) -> Iterator[tuple[str, list[str]]]:
 def ending(folder: Path, *ends: str) -> list[Path]:
     """List the files below a folder whose names end so, in order; hidden ones apart."""
     return sorted(
-        Path(place, file) for place, files in below(folder) for file in files if file.endswith(ends) and not file.startswith(".")
+        Path(place, file)
+        for place, files in below(folder)
+        for file in files
+        if file.endswith(ends) and not file.startswith(".")
     )

@@ -1,1 +1,3 @@
-"""Every hospital its own pod: the controller's side in the cluster, and the launcher's side on the user's machine."""
+"""Every hospital its own pod: the controller's side in the cluster, and the launcher's side on
+the user's machine.
+"""

@@ -1,4 +1,6 @@
-"""The calls that the controller makes in its cluster: few, counted, repeated while the API server is away."""
+"""The calls that the controller makes in its cluster: few, counted, repeated while the API
+server is away.
+"""
 
 from __future__ import annotations
 
@@ -44,19 +46,26 @@ class Cluster:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
         settings = client.Configuration.get_default_copy()
         settings.connection_pool_maxsize = AT_ONCE + 4
-        settings.proxy = None  # one that the image or the pod knows leads out of the cluster, and the API server is inside
+        # one that the image or the pod knows leads out of the cluster, and the API server is inside
+        settings.proxy = None
         api = client.ApiClient(settings)
         self._core, self._batch = client.CoreV1Api(api), client.BatchV1Api(api)
 
     def owner_uid(self, name: str) -> str:
         """Read the identity of the run's ConfigMap."""
-        found = self._call("get configmaps", lambda: self._core.read_namespaced_config_map(name, self.namespace))
+        found = self._call(
+            "get configmaps", lambda: self._core.read_namespaced_config_map(name, self.namespace)
+        )
         return str(found.metadata.uid)
 
     def create(self, body: dict[str, Any]) -> None:
-        """Create a Job; one that exists already was made by this controller before it was restarted."""
+        """Create a Job; one that exists already was made by this controller before it was
+        restarted.
+        """
         try:
-            self._call("create jobs", lambda: self._batch.create_namespaced_job(self.namespace, body))
+            self._call(
+                "create jobs", lambda: self._batch.create_namespaced_job(self.namespace, body)
+            )
         except ApiException as error:
             if error.status != CONFLICT:
                 raise
@@ -70,29 +79,52 @@ class Cluster:
         self._patch(job, {"spec": {"suspend": True}})
 
     def mark_started(self, job: str) -> Mapping[str, str]:
-        """Note on the controller's Job that the run has started, and with which pods, for a controller that may come later.
+        """Note on the controller's Job that the run has started, and with which pods, for a
+        controller that may come later.
 
         Returns:
-            The beginning of the identity of every hospital's pod. No two machines' clocks are compared to know a later one.
+            The beginning of the identity of every hospital's pod. No two machines' clocks are
+            compared to know a later one.
 
         """
-        pods = {name: pod.metadata.uid[:UID] for name, pod in newest(self.pods_of(self.selector)).items()}
-        self._patch(job, {"metadata": {"annotations": {STARTED: str(clock.unix()), TOOK_PART: json.dumps(pods)}}})
+        pods = {
+            name: pod.metadata.uid[:UID]
+            for name, pod in newest(self.pods_of(self.selector)).items()
+        }
+        self._patch(
+            job,
+            {
+                "metadata": {
+                    "annotations": {STARTED: str(clock.unix()), TOOK_PART: json.dumps(pods)}
+                }
+            },
+        )
         return pods
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""
-        found = self._call("list jobs", lambda: self._batch.list_namespaced_job(self.namespace, label_selector=self.selector))
+        found = self._call(
+            "list jobs",
+            lambda: self._batch.list_namespaced_job(self.namespace, label_selector=self.selector),
+        )
         return list(found.items)
 
     def pods_of(self, selector: str) -> list[Any]:
         """List pods once."""
-        return list(self._call("list pods", lambda: self._core.list_namespaced_pod(self.namespace, label_selector=selector)).items)
+        return list(
+            self._call(
+                "list pods",
+                lambda: self._core.list_namespaced_pod(self.namespace, label_selector=selector),
+            ).items
+        )
 
     def complaints(self) -> dict[str, str]:
         """Collect why pods of Jobs could not even be created, by Job."""
         wanted = "reason=FailedCreate,involvedObject.kind=Job"
-        found = self._call("list events", lambda: self._core.list_namespaced_event(self.namespace, field_selector=wanted))
+        found = self._call(
+            "list events",
+            lambda: self._core.list_namespaced_event(self.namespace, field_selector=wanted),
+        )
         return {event.involved_object.name: event.message for event in found.items}
 
     def pods(self) -> Iterator[tuple[str, Any]]:
@@ -123,8 +155,8 @@ class Cluster:
         self._count("watch pods")
         watcher: Any = watch.Watch  # untyped
         stream = watcher().stream(
-            self._core.list_namespaced_pod, self.namespace, label_selector=self.selector, resource_version=version,
-            timeout_seconds=WATCH_S, _request_timeout=(5, WATCH_S + 30),
+            self._core.list_namespaced_pod, self.namespace, label_selector=self.selector,
+            resource_version=version, timeout_seconds=WATCH_S, _request_timeout=(5, WATCH_S + 30),
         )  # fmt: skip
         try:
             for event in stream:
@@ -135,13 +167,17 @@ class Cluster:
             clock.sleep(1)
 
     def _patch(self, job: str, body: dict[str, Any]) -> None:
-        self._call("patch jobs", lambda: self._batch.patch_namespaced_job(job, self.namespace, body))
+        self._call(
+            "patch jobs", lambda: self._batch.patch_namespaced_job(job, self.namespace, body)
+        )
 
     def _count(self, verb: str) -> None:
         with self._lock:
             self.calls[verb] += 1
 
-    def _call(self, verb: str, function: Callable[[], Result], patience: float = PATIENCE_S) -> Result:
+    def _call(
+        self, verb: str, function: Callable[[], Result], patience: float = PATIENCE_S
+    ) -> Result:
         """Call the API; repeat what is refused for the moment, until patience is over."""
         deadline, pause = clock.now() + patience, 0.2
         while True:
@@ -155,8 +191,13 @@ class Cluster:
                     raise refusal(verb, error) from error
             except (HTTPError, OSError) as error:
                 if clock.now() > deadline:
-                    fix = "look at the cluster's API server, and at the network policy of the namespace"
-                    raise ClusterUnavailable(f"the API server does not answer: {error}", fix=fix) from error
+                    fix = (
+                        "look at the cluster's API server, and at the network policy of the "
+                        "namespace"
+                    )
+                    raise ClusterUnavailable(
+                        f"the API server does not answer: {error}", fix=fix
+                    ) from error
             clock.sleep(pause)
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
@@ -169,14 +210,20 @@ def refusal(verb: str, error: ApiException) -> FedskdError:
         reason = error.reason
     text = f"the API server refused to {verb}: {reason}"
     if error.status in INVALID:
-        return InvalidValue(text, fix="correct the chart's values, or the hospital's resources in the scenario")
+        return InvalidValue(
+            text, fix="correct the chart's values, or the hospital's resources in the scenario"
+        )
     return ClusterUnavailable(
-        text, fix="install the chart with rbac.create, or give the controller's account the rights of its Role"
+        text,
+        fix="install the chart with rbac.create, or give the controller's account the rights of "
+        "its Role",
     )
 
 
 class Started(NamedTuple):
-    """When an earlier controller started a run (UNIX seconds), and with which pods (hospital: beginning of the identity)."""
+    """When an earlier controller started a run (UNIX seconds), and with which pods (hospital:
+    beginning of the identity).
+    """
 
     time: float
     pods: Mapping[str, str]
@@ -187,7 +234,11 @@ def started_before(jobs: list[Any], controller: str) -> Started | None:
     for job in jobs:
         if job.metadata.name == controller:
             notes = job.metadata.annotations or {}
-            return Started(float(notes[STARTED]), json.loads(notes.get(TOOK_PART, "{}"))) if STARTED in notes else None
+            return (
+                Started(float(notes[STARTED]), json.loads(notes.get(TOOK_PART, "{}")))
+                if STARTED in notes
+                else None
+            )
     return None
 
 

@@ -1,4 +1,6 @@
-"""Who judges the controller: the launcher looks at its Job and pod as the controller looks at those of the hospitals."""
+"""Who judges the controller: the launcher looks at its Job and pod as the controller looks at
+those of the hospitals.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.pods import STARTING, Finding, finding, finished, of_controller, refusal
+from fedskd_sim.runtimes.kubernetes.pods import (
+    STARTING,
+    Finding,
+    finding,
+    finished,
+    of_controller,
+    refusal,
+)
 from fedskd_sim.runtimes.kubernetes.queues import group_of, place
 from fedskd_sim.runtimes.kubernetes.reach import Reach
 
@@ -53,11 +62,17 @@ class ControllerWatch:
             return
         self._since = clock.now() if self._since is None else self._since
         words = re.sub(POD, "pods", found.text)
-        if words not in self._told and (found.text != STARTING or clock.now() - self._since > STARTING_S):
+        if words not in self._told and (
+            found.text != STARTING or clock.now() - self._since > STARTING_S
+        ):
             self._told.add(words)
-            yield Logged(clock.unix(), "", events.Waiting(f"the controller does not run: {found.text}"))
+            yield Logged(
+                clock.unix(), "", events.Waiting(f"the controller does not run: {found.text}")
+            )
         if found.standing == "hopeless" or clock.now() - self._since > PATIENCE_S:
-            fix = f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
+            fix = (
+                f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
+            )
             raise PodCannotStart(f"the controller cannot run: {found.text}", fix=fix)
 
     def place(self, pods: list[Any]) -> str:
@@ -74,9 +89,14 @@ class ControllerWatch:
         if not mine:
             complaint = self.reach.complaint(own[-1].metadata.name)
             return refusal(complaint) if complaint else None
-        now, dead = finding(mine[-1]), [one for one in map(finding, mine) if one.standing == "failed"]
+        now, dead = (
+            finding(mine[-1]),
+            [one for one in map(finding, mine) if one.standing == "failed"],
+        )
         if dead and len(dead) >= MOST_DEATHS:
-            return Finding("hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}")
+            return Finding(
+                "hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}"
+            )
         if now.standing in ("running", "succeeded", "leaving"):
             return None
         return now if now.text else None

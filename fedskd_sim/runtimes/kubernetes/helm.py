@@ -18,7 +18,8 @@ Settings = Mapping[str, str]
 NO_SETTINGS: Settings = MappingProxyType({})
 PATIENCE_S = 120
 FIXES = {
-    "forbidden": "ask for the rights that the chart's README lists, or let an administrator make the accounts (rbac.create: false)",
+    "forbidden": "ask for the rights that the chart's README lists, or let an administrator make "
+    "the accounts (rbac.create: false)",
     "the release name": "give another --name",
     "": "correct the values file; 'helm template' with the same files shows what is rendered",
 }
@@ -26,7 +27,8 @@ FIXES = {
 
 
 def chart() -> Path:
-    """Find the chart: beside the package where it is installed, in the project's folder where it is developed.
+    """Find the chart: beside the package where it is installed, in the project's folder where it is
+    developed.
 
     Raises:
         ChartNotInstallable: it is in neither.
@@ -36,7 +38,9 @@ def chart() -> Path:
     for folder in (here.parent / "chart", here.parents[3] / "helm" / "fedskd-sim"):
         if (folder / "Chart.yaml").is_file():
             return folder
-    raise ChartNotInstallable("the chart is not part of this installation", fix="install fedskd_sim anew")
+    raise ChartNotInstallable(
+        "the chart is not part of this installation", fix="install fedskd_sim anew"
+    )
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Helm:
     namespace: str
     context: str = ""
 
-    def install(self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS) -> None:
+    def install(
+        self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS
+    ) -> None:
         """Install the chart with a scenario, and settings beside those of the values files.
 
         Raises:
@@ -57,15 +63,27 @@ class Helm:
         self.check_free(release)
         self._chart("install", release, scenario, values, *_set(more))
 
-    def rendered(self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS) -> list[str]:
-        """Render the run's ConfigMap and the controller's Job, as YAML, without asking the cluster; raises ChartNotInstallable."""
-        shown = [part for name in ("run", "controller") for part in ("--show-only", f"templates/{name}.yaml")]
+    def rendered(
+        self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS
+    ) -> list[str]:
+        """Render the run's ConfigMap and the controller's Job, as YAML, without asking the
+        cluster; raises ChartNotInstallable.
+        """
+        shown = [
+            part
+            for name in ("run", "controller")
+            for part in ("--show-only", f"templates/{name}.yaml")
+        ]
         text = self._chart("template", release, scenario, values, *_set(more), *shown)
         return [part for part in re.split(r"^---$", text, flags=re.MULTILINE) if part.strip()]
 
-    def _chart(self, verb: str, release: str, scenario: Path, values: tuple[Path, ...], *more: str) -> str:
+    def _chart(
+        self, verb: str, release: str, scenario: Path, values: tuple[Path, ...], *more: str
+    ) -> str:
         files = [part for file in values for part in ("--values", str(file))]
-        done = self._call(verb, release, str(chart()), "--set-file", f"scenario={scenario}", *files, *more)
+        done = self._call(
+            verb, release, str(chart()), "--set-file", f"scenario={scenario}", *files, *more
+        )
         if done.returncode:
             reason = done.stderr.strip().removeprefix("Error: ") or done.stdout.strip()
             fix = next(fix for words, fix in FIXES.items() if words in reason)
@@ -75,15 +93,22 @@ class Helm:
     def check_free(self, release: str) -> None:
         """Refuse a name that is taken; raises RunExists, and ChartNotInstallable without helm."""
         if self.exists(release):
-            fix = f"choose another --name, follow it with 'fedskd-sim collect {release}', or 'fedskd-sim stop {release}'"
+            fix = (
+                f"choose another --name, follow it with 'fedskd-sim collect {release}', or "
+                f"'fedskd-sim stop {release}'"
+            )
             raise RunExists(f"a run {release!r} is in namespace {self.namespace!r}", fix=fix)
 
     def exists(self, release: str) -> bool:
-        """Tell whether a release of this name is in the namespace; raises ClusterUnavailable where nobody can tell."""
+        """Tell whether a release of this name is in the namespace; raises ClusterUnavailable
+        where nobody can tell.
+        """
         return bool(self._status(release))
 
     def remove_failed(self, release: str) -> None:
-        """Remove what an installation that was refused has left, running pods among it; never a release that stands."""
+        """Remove what an installation that was refused has left, running pods among it; never a
+        release that stands.
+        """
         if self._status(release) == "failed":
             self.uninstall(release)
 
@@ -111,22 +136,37 @@ class Helm:
         return str(json.loads(done.stdout).get("scenario", ""))
 
     def uninstall(self, release: str) -> None:
-        """Remove a release and, through its ConfigMap, every hospital; one that is gone already is no error."""
-        done = self._call("uninstall", release, "--ignore-not-found", "--wait", "--timeout", f"{PATIENCE_S}s")
+        """Remove a release and, through its ConfigMap, every hospital; one that is gone already
+        is no error.
+        """
+        done = self._call(
+            "uninstall", release, "--ignore-not-found", "--wait", "--timeout", f"{PATIENCE_S}s"
+        )
         if done.returncode:
             fix = f"helm uninstall {release} -n {self.namespace}"
-            raise ChartNotInstallable(f"helm could not remove the release: {done.stderr.strip()}", fix=fix)
+            raise ChartNotInstallable(
+                f"helm could not remove the release: {done.stderr.strip()}", fix=fix
+            )
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         program = shutil.which("helm")
         if not program:
             raise ChartNotInstallable(
-                "the program helm is not on the PATH", fix="install helm 3.14 or newer, or use --on processes"
+                "the program helm is not on the PATH",
+                fix="install helm 3.14 or newer, or use --on processes",
             )
-        place = ["--namespace", self.namespace, *(["--kube-context", self.context] if self.context else [])]
+        place = [
+            "--namespace",
+            self.namespace,
+            *(["--kube-context", self.context] if self.context else []),
+        ]
         try:
             return subprocess.run(  # noqa: S603 - the user's own helm
-                [program, *arguments, *place], capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False
+                [program, *arguments, *place],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S * 2,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             text = f"helm {arguments[0]} did not end within {PATIENCE_S * 2} s"
@@ -138,7 +178,11 @@ def _set(settings: Settings) -> list[str]:
 
 
 def _answered(told: str) -> None:
-    """Take helm's words for an error of the cluster, unless they say that there is no such release."""
+    """Take helm's words for an error of the cluster, unless they say that there is no such
+    release.
+    """
     if "not found" not in told:
         text = f"the cluster does not answer: {told.strip().removeprefix('Error: ')}"
-        raise ClusterUnavailable(text, fix="check KUBECONFIG, --context and the network, and try again")
+        raise ClusterUnavailable(
+            text, fix="check KUBECONFIG, --context and the network, and try again"
+        )

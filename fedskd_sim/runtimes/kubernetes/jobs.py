@@ -13,7 +13,13 @@ from fedskd_sim.runtimes.kubernetes.overlay import Locate, Patch, anywhere, patc
 from fedskd_sim.runtimes.kubernetes.plan import METRICS_PORT, PORT, Plan
 from fedskd_sim.scenario import Hospital, Scenario
 
-CONFIG, KEY, RUN, DATA, TEMPORARY = "/etc/fedskd/run", "/etc/fedskd/key", "/run/fedskd", "/data", "/tmp"  # noqa: S108 - in a pod
+CONFIG, KEY, RUN, DATA, TEMPORARY = (
+    "/etc/fedskd/run",
+    "/etc/fedskd/key",
+    "/run/fedskd",
+    "/data",
+    "/tmp",  # noqa: S108 - in a pod
+)
 HOSPITAL = "fedskd.io/hospital"
 FINAL_CODES = final_codes()
 FETCHING = {"cpu": "50m", "memory": "64Mi"}
@@ -21,11 +27,18 @@ Objects = list[dict[str, Any]]
 KUEUE = "kueue.x-k8s.io"
 TAKEN = ("DisruptionTarget", "TerminationTarget")
 """Conditions of a pod that the cluster, or a queue, takes away."""
-SCRAPING = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
+SCRAPING = {
+    "prometheus.io/scrape": "true",
+    "prometheus.io/port": str(METRICS_PORT),
+    "prometheus.io/path": "/metrics",
+}
 
 
-def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locate = anywhere) -> dict[str, Any]:
-    """Write the suspended Job of one hospital, owned by the run's ConfigMap; ``locate`` finds a key of the chart's values.
+def job(
+    scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locate = anywhere
+) -> dict[str, Any]:
+    """Write the suspended Job of one hospital, owned by the run's ConfigMap; ``locate`` finds a key
+    of the chart's values.
 
     Raises:
         InvalidValue: the chart's settings make no valid Job.
@@ -51,20 +64,26 @@ def job(scenario: Scenario, plan: Plan, name: str, owner_uid: str, locate: Locat
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": plan.ttl_seconds,
             "podFailurePolicy": _failures(),
-            "template": {"metadata": _metadata(scenario, plan, name), "spec": _patched(scenario, plan, name, locate)},
+            "template": {
+                "metadata": _metadata(scenario, plan, name),
+                "spec": _patched(scenario, plan, name, locate),
+            },
         },
     }
     try:
         V1Job.model_validate(body)
     except ValueError as error:  # pydantic's, which this module need not know
         raise InvalidValue(
-            f"the settings of {name!r} make no valid Job: {error}", fix="see hospitals in the chart's values"
+            f"the settings of {name!r} make no valid Job: {error}",
+            fix="see hospitals in the chart's values",
         ) from None
     return body
 
 
 def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
-    """Write labels and annotations of a hospital's pod; its own settings win, but over the labels by which it is known."""
+    """Write labels and annotations of a hospital's pod; its own settings win, but over the
+    labels by which it is known.
+    """
     settings, (queued, notes) = plan.settings(name), kueue(scenario, plan)
     return {
         "labels": {**queued, **settings["podLabels"], **_labels(scenario, plan, name)},
@@ -74,15 +93,22 @@ def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
 
 def _patched(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
     hospital = scenario.hospital(name)
-    pod, patches = _pod(scenario, plan, hospital), plan.patches(name, gpu=bool(hospital.resources.gpu))
+    pod, patches = (
+        _pod(scenario, plan, hospital),
+        plan.patches(name, gpu=bool(hospital.resources.gpu)),
+    )
     for patch in patches:
         pod = patched(pod, patch.body)
     checked(name, pod, patches, locate)
     return pod
 
 
-def checked(member: str, pod: dict[str, Any], patches: Sequence[Patch], locate: Locate = anywhere) -> None:
-    """Refuse a pod's spec that the client's models do not know; raises InvalidValue with the place in the values."""
+def checked(
+    member: str, pod: dict[str, Any], patches: Sequence[Patch], locate: Locate = anywhere
+) -> None:
+    """Refuse a pod's spec that the client's models do not know; raises InvalidValue with the
+    place in the values.
+    """
     try:
         V1PodSpec.model_validate(pod)
     except ValueError as error:
@@ -102,17 +128,26 @@ def _labels(scenario: Scenario, plan: Plan, name: str) -> dict[str, str]:
 
 
 def _failures() -> dict[str, Any]:
-    """Try again after a disruption without counting it; do not try again what another try would not change."""
+    """Try again after a disruption without counting it; do not try again what another try would
+    not change.
+    """
     exits = {"containerName": "hospital", "operator": "In", "values": list(FINAL_CODES)}
     disrupted = [{"type": kind, "status": "True"} for kind in TAKEN]
-    return {"rules": [{"action": "Ignore", "onPodConditions": disrupted}, {"action": "FailJob", "onExitCodes": exits}]}
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": disrupted},
+            {"action": "FailJob", "onExitCodes": exits},
+        ]
+    }
 
 
 def kueue(scenario: Scenario, plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are admitted, or none.
+    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are
+    admitted, or none.
 
-    A group with a pod that is marked as not retriable ends with its last pod and frees its quota, whatever became of it. A ring on
-    claims is not marked: it waits in the queue again after it was preempted.
+    A group with a pod that is marked as not retriable ends with its last pod and frees its quota,
+    whatever became of it. A ring on claims is not marked: it waits in the queue again after it was
+    preempted.
     """
     if not plan.queue:
         return {}, {}
@@ -120,7 +155,9 @@ def kueue(scenario: Scenario, plan: Plan) -> tuple[dict[str, str], dict[str, str
     notes = {"pod-group-total-count": str(len(scenario.names))}
     if not (scenario.custody.enabled and all(map(plan.custody, scenario.names))):
         notes["retriable-in-group"] = "false"
-    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {f"{KUEUE}/{key}": value for key, value in notes.items()}
+    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {
+        f"{KUEUE}/{key}": value for key, value in notes.items()
+    }
 
 
 def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
@@ -145,24 +182,39 @@ def _pod(scenario: Scenario, plan: Plan, hospital: Hospital) -> dict[str, Any]:
     return {key: value for key, value in pod.items() if value not in ([], {})}
 
 
-def _container(scenario: Scenario, plan: Plan, hospital: Hospital, data_mount: list[dict[str, Any]]) -> dict[str, Any]:
+def _container(
+    scenario: Scenario, plan: Plan, hospital: Hospital, data_mount: list[dict[str, Any]]
+) -> dict[str, Any]:
     settings = plan.settings(hospital.name)
     learns = scenario.algorithm.name != "placebo"
     image = plan.images["hospital" if learns else "controller"]
     environment = {"HOME": TEMPORARY, "OMP_NUM_THREADS": str(hospital.resources.cpu)}
     if not hospital.resources.gpu:
         environment["NVIDIA_VISIBLE_DEVICES"] = "void"
-    mounts = [("run", CONFIG, True), ("key", KEY, True), ("results", RUN, False), ("temporary", TEMPORARY, False)]
+    mounts = [
+        ("run", CONFIG, True),
+        ("key", KEY, True),
+        ("results", RUN, False),
+        ("temporary", TEMPORARY, False),
+    ]
     return {
         "name": "hospital",
         "image": image["image"],
         "imagePullPolicy": image["pullPolicy"],
         "args": _arguments(plan, hospital.name, with_data=bool(data_mount)),
         "env": [{"name": key, "value": value} for key, value in environment.items()],
-        "ports": [{"name": "ring", "containerPort": PORT}, {"name": "metrics", "containerPort": METRICS_PORT}],
+        "ports": [
+            {"name": "ring", "containerPort": PORT},
+            {"name": "metrics", "containerPort": METRICS_PORT},
+        ],
         "resources": _resources(hospital, settings),
         "securityContext": container_security(),
-        "livenessProbe": {"tcpSocket": {"port": "metrics"}, "initialDelaySeconds": 60, "periodSeconds": 20, "failureThreshold": 6},
+        "livenessProbe": {
+            "tcpSocket": {"port": "metrics"},
+            "initialDelaySeconds": 60,
+            "periodSeconds": 20,
+            "failureThreshold": 6,
+        },
         "volumeMounts": [_mount(plan, hospital.name, *mount) for mount in mounts] + data_mount,
     }
 
@@ -175,24 +227,33 @@ def _mount(plan: Plan, name: str, volume: str, path: str, only: bool) -> dict[st
 
 def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
     flags = {
-        "--name": name, "--run": plan.run, "--out": RUN, "--bind": plan.bind, "--advertise": plan.address(name),
-        "--controller": plan.hub, "--secret": f"{KEY}/run-key", "--metrics": plan.metrics,
-        "--patience": f"{plan.startup_seconds:g}", "--hold": f"{plan.hold_seconds:g}",
-        "--linger": f"{plan.linger_seconds:g}",
+        "--name": name, "--run": plan.run, "--out": RUN, "--bind": plan.bind,
+        "--advertise": plan.address(name), "--controller": plan.hub, "--secret": f"{KEY}/run-key",
+        "--metrics": plan.metrics, "--patience": f"{plan.startup_seconds:g}",
+        "--hold": f"{plan.hold_seconds:g}", "--linger": f"{plan.linger_seconds:g}",
     }  # fmt: skip
     if with_data:
         flags["--data"] = DATA
     if plan.custody_moves:
         flags["--custody"] = plan.custody_moves
-    return ["hospital", f"{CONFIG}/scenario.yaml", "--to-stdout", *(part for flag in flags.items() for part in flag)]
+    return [
+        "hospital",
+        f"{CONFIG}/scenario.yaml",
+        "--to-stdout",
+        *(part for flag in flags.items() for part in flag),
+    ]
 
 
 def _resources(hospital: Hospital, settings: dict[str, Any]) -> dict[str, Any]:
-    """Ask for memory and whole GPUs as the scenario says; for CPU what the chart says, since threads are no need of their own."""
+    """Ask for memory and whole GPUs as the scenario says; for CPU what the chart says, since
+    threads are no need of their own.
+    """
     memory = hospital.resources.memory
     requests = {"cpu": str(hospital.resources.cpu), "memory": memory} | _asked(settings["requests"])
     devices = settings["gpu"]["resource"] if hospital.resources.gpu else ""
-    gpus = {devices: str(hospital.resources.gpu)} if devices else {}  # without a name they come by claims in the pod's patch
+    gpus = (
+        {devices: str(hospital.resources.gpu)} if devices else {}
+    )  # without a name they come by claims in the pod's patch
     return {"requests": requests, "limits": {"memory": memory} | gpus | _asked(settings["limits"])}
 
 
@@ -213,7 +274,9 @@ def _volumes(plan: Plan, name: str) -> list[dict[str, Any]]:
 
 
 def _scratch(settings: dict[str, Any]) -> dict[str, Any]:
-    """Make a folder that lives as long as the pod, and is bounded: a pod over it is evicted before its node is full."""
+    """Make a folder that lives as long as the pod, and is bounded: a pod over it is evicted
+    before its node is full.
+    """
     size = settings["sizeLimit"]
     return {"emptyDir": {"sizeLimit": str(size)} if size else {}}
 
@@ -221,7 +284,9 @@ def _scratch(settings: dict[str, Any]) -> dict[str, Any]:
 def _data(
     settings: dict[str, Any], name: str, plan: Plan
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Make the volume, its mount and the init container of a hospital's data; ``{hospital}`` in texts is its name."""
+    """Make the volume, its mount and the init container of a hospital's data; ``{hospital}`` in
+    texts is its name.
+    """
     data = settings["data"]
     mount: dict[str, Any] = {"name": "data", "mountPath": DATA, "readOnly": True}
     if data.get("claim"):
@@ -246,24 +311,39 @@ def _fetch(settings: dict[str, Any], name: str, plan: Plan) -> dict[str, Any]:
         "command": [part.replace("{hospital}", name) for part in fetch["command"]],
         "env": fetch.get("env", []),
         "envFrom": fetch.get("envFrom", []),
-        "resources": {"requests": FETCHING, "limits": {"memory": "512Mi"} | _asked(settings["limits"])},
+        "resources": {
+            "requests": FETCHING,
+            "limits": {"memory": "512Mi"} | _asked(settings["limits"]),
+        },
         "securityContext": container_security(),
-        "volumeMounts": [{"name": "data", "mountPath": DATA}, {"name": "temporary", "mountPath": TEMPORARY}],
+        "volumeMounts": [
+            {"name": "data", "mountPath": DATA},
+            {"name": "temporary", "mountPath": TEMPORARY},
+        ],
     }
 
 
 def _node_loss() -> list[dict[str, Any]]:
     """Leave a lost node after a minute instead of five."""
     reasons = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")
-    return [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60} for key in reasons]
+    return [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
+        for key in reasons
+    ]
 
 
 def pod_security(user: int | str) -> dict[str, Any]:
-    """Give the pod-level settings of the restricted standard; without a user the platform has to assign one."""
+    """Give the pod-level settings of the restricted standard; without a user the platform has to
+    assign one.
+    """
     ids = {"runAsUser": user, "runAsGroup": user, "fsGroup": user} if user else {}
     return {"runAsNonRoot": True, **ids, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def container_security() -> dict[str, Any]:
     """Give the container-level settings of the restricted standard."""
-    return {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }

@@ -1,8 +1,10 @@
-"""The logs of a run's pods, followed and sorted into a run folder: events to logs, records to records, the rest aside.
+"""The logs of a run's pods, followed and sorted into a run folder: events to logs, records to
+records, the rest aside.
 
-A hospital whose pod is replaced begins again, and the entries of two lives must not mix. Before the start no pod writes any, so
-that it does not matter how many there were; after it the life that has written most is the one that took part. Its entries are the
-hospital's, whichever log is read first; those of the others are in ``logs/NAME.aside``.
+A hospital whose pod is replaced begins again, and the entries of two lives must not mix. Before the
+start no pod writes any, so that it does not matter how many there were; after it the life that has
+written most is the one that took part. Its entries are the hospital's, whichever log is read first;
+those of the others are in ``logs/NAME.aside``.
 """
 
 from __future__ import annotations
@@ -34,13 +36,15 @@ ENTRIES = ("records", "samples", "timings")
 class LogCollector:
     """Follows every pod it is shown, once; `events` hands out what was read since the last call.
 
-    A file that an earlier reading has left is written anew as soon as there is something to write to it, and not before.
+    A file that an earlier reading has left is written anew as soon as there is something to write
+    to it, and not before.
     """
 
     reach: Reach
     folder: Path
     goes_on: bool = False
-    """The folder has what the run left before it came here: the entries in its pods' logs are not all, and are left out."""
+    """The folder has what the run left before it came here: the entries in its pods' logs are not
+    all, and are left out."""
     _followed: dict[str, str] = field(default_factory=dict)
     _phases: dict[str, str] = field(default_factory=dict)
     _finished: set[str] = field(default_factory=set)
@@ -67,7 +71,9 @@ class LogCollector:
         self._followed.setdefault(uid, name)
 
     def events(self, patience: float) -> Iterator[Logged]:
-        """Yield new events, and write everything that was read; waits up to ``patience`` seconds for the first."""
+        """Yield new events, and write everything that was read; waits up to ``patience`` seconds
+        for the first.
+        """
         while True:
             try:
                 uid, name, line = self._lines.get(timeout=patience)
@@ -94,7 +100,9 @@ class LogCollector:
             self._files.popitem()[1].close()
 
     def _read(self, uid: str, name: str, pod: str) -> None:
-        """Follow one pod to its end; after a broken connection the log is read anew, without what is known."""
+        """Follow one pod to its end; after a broken connection the log is read anew, without
+        what is known.
+        """
         known = 0
         while not self._closed.is_set():
             try:
@@ -126,7 +134,9 @@ class LogCollector:
         return logged
 
     def _enter(self, uid: str, name: str, entry: tuple[str, str]) -> None:
-        """Write an entry if it is of the life that has written most so far (of equal ones, of the first), else put it aside."""
+        """Write an entry if it is of the life that has written most so far (of equal ones, of
+        the first), else put it aside.
+        """
         kept = self._kept.setdefault(name, uid)
         if kept == uid:
             self._append(entry[0], f"{name}.jsonl", entry[1])
@@ -136,7 +146,9 @@ class LogCollector:
         self._counts[uid] += 1
         age = list(self._followed).index
         if (self._counts[uid], -age(uid)) > (self._counts[kept], -age(kept)):
-            self._aside[kept] = [(kind, line) for kind in ENTRIES for line in self._taken(kind, name)]
+            self._aside[kept] = [
+                (kind, line) for kind in ENTRIES for line in self._taken(kind, name)
+            ]
             self._kept[name] = uid
             for kind, line in self._aside.pop(uid):
                 self._append(kind, f"{name}.jsonl", line)
@@ -161,7 +173,8 @@ def once(reach: Reach, release: str, folder: Path, *, goes_on: bool = False) -> 
     """Sort what all pods have logged so far into a folder, without following them.
 
     Returns:
-        For people, of which pods the log could not be read, on a lost node, say; those of all others are there.
+        For people, of which pods the log could not be read, on a lost node, say; those of all
+        others are there.
 
     Raises:
         Unreachable, ApiException: the pods cannot even be listed.
@@ -180,5 +193,8 @@ def _read_all(reach: Reach, release: str, collector: LogCollector) -> Iterator[s
             try:
                 for line in reach.lines(pod.metadata.name, name, follow=False):
                     collector.sort(pod.metadata.uid, name, line)
-            except (Unreachable, ApiException) as error:  # one log of a lost node must not hide all others
+            except (
+                Unreachable,
+                ApiException,
+            ) as error:  # one log of a lost node must not hide all others
                 yield f"{name}: its log cannot be read now: {error}"

@@ -1,4 +1,6 @@
-"""What hospitals go on from, on its way between a run folder and the pods of a release that waits for it."""
+"""What hospitals go on from, on its way between a run folder and the pods of a release that
+waits for it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def pod_of(reach: Reach, release: str, name: str) -> str:
 
 
 def tried(action: Callable[[], None]) -> str:
-    """Do something with a pod, again after a broken connection; gives what was in the way at last, or nothing."""
+    """Do something with a pod, again after a broken connection; gives what was in the way at
+    last, or nothing.
+    """
     for attempt in range(TRIES):
         try:
             action()
@@ -58,13 +62,17 @@ def check_kept(plan: Plan, names: Iterable[str]) -> None:
     """Refuse to take custody out of pods that would find none; raises InvalidValue."""
     without = [name for name in names if not plan.custody(name)]
     if without:
-        text = f"without claims the pods of {', '.join(without)} have nothing from which they could go on"
+        text = (
+            f"without claims the pods of {', '.join(without)} have nothing from which they could "
+            "go on"
+        )
         fix = "give the --values with which the run was launched: hospitals.defaults.custody.claim"
         raise InvalidValue(text, fix=fix)
 
 
 def take(reach: Reach, folder: Path, pods: list[Any], wanted: set[str]) -> set[str]:
-    """Take what the wanted hospitals go on from out of those of their pods that run, into a run folder.
+    """Take what the wanted hospitals go on from out of those of their pods that run, into a run
+    folder.
 
     Returns:
         Whose is in the folder.

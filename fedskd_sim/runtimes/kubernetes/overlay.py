@@ -1,7 +1,8 @@
-"""Patches of a pod's spec: laid over it as ``kubectl patch --type strategic`` does; faults are told by their place in the values.
+"""Patches of a pod's spec: laid over it as ``kubectl patch --type strategic`` does; faults are told
+by their place in the values.
 
-One thing is not as there: tolerations are added to those that are there instead of replacing them. The chart does the same to the
-controller's pod, with the same `KEYS`.
+One thing is not as there: tolerations are added to those that are there instead of replacing them.
+The chart does the same to the controller's pod, with the same `KEYS`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from fedskd_sim.errors import InvalidValue, Key, Where
 
 KEYS: Mapping[str, str] = MappingProxyType(
     {
-        "containers": "name", "env": "name", "hostAliases": "ip", "imagePullSecrets": "name", "initContainers": "name",
-        "ports": "containerPort", "resourceClaims": "name", "schedulingGates": "name", "tolerations": "",
-        "topologySpreadConstraints": "topologyKey", "volumeDevices": "devicePath", "volumeMounts": "mountPath", "volumes": "name",
+        "containers": "name", "env": "name", "hostAliases": "ip", "imagePullSecrets": "name",
+        "initContainers": "name", "ports": "containerPort", "resourceClaims": "name",
+        "schedulingGates": "name", "tolerations": "", "topologySpreadConstraints": "topologyKey",
+        "volumeDevices": "devicePath", "volumeMounts": "mountPath", "volumes": "name",
     }
 )  # fmt: skip
-"""Lists whose entries are merged by a key of theirs, or only added (no key); any other list is replaced as a whole.
+"""Lists whose entries are merged by a key of theirs, or only added (no key); any other list is
+replaced as a whole.
 
 Source: ``patchMergeKey`` of PodSpec and Container in the Kubernetes API.
 """
@@ -36,7 +39,9 @@ class Patch(NamedTuple):
 
 
 def patched(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a patch over a spec: null removes a key, ``$patch: replace`` replaces a mapping, ``$patch: delete`` removes an entry."""
+    """Lay a patch over a spec: null removes a key, ``$patch: replace`` replaces a mapping,
+    ``$patch: delete`` removes an entry.
+    """
     result = {} if patch.get("$patch") == "replace" else dict(spec)
     for key, value in patch.items():
         there = result.get(key)
@@ -56,7 +61,11 @@ def _entries(there: Sequence[Any], patches: Sequence[Any], key: str) -> list[Any
     for patch in patches:
         index = _same(result, patch, key)
         deleted = isinstance(patch, Mapping) and patch.get("$patch") == "delete"
-        entry = patched({} if index is None else result[index], patch) if isinstance(patch, Mapping) else patch
+        entry = (
+            patched({} if index is None else result[index], patch)
+            if isinstance(patch, Mapping)
+            else patch
+        )
         place = slice(len(result), None) if index is None else slice(index, index + 1)
         result[place] = [] if deleted else [entry]
     return result
@@ -66,7 +75,14 @@ def _same(entries: Sequence[Any], wanted: Any, key: str) -> int | None:
     """Find the entry that a patch's entry is about."""
     if not key or not isinstance(wanted, Mapping) or key not in wanted:
         return None
-    return next((place for place, one in enumerate(entries) if isinstance(one, Mapping) and one.get(key) == wanted[key]), None)
+    return next(
+        (
+            place
+            for place, one in enumerate(entries)
+            if isinstance(one, Mapping) and one.get(key) == wanted[key]
+        ),
+        None,
+    )
 
 
 def anywhere(_key: tuple[Key, ...]) -> Where:
@@ -74,8 +90,11 @@ def anywhere(_key: tuple[Key, ...]) -> Where:
     return Where("the chart's values")
 
 
-def refusal(what: str, problems: Any, spec: Any, patches: Sequence[Patch], locate: Locate = anywhere) -> InvalidValue:
-    """Say what the API's models refuse in a spec, by the key of the values where it stands, as far as it stands in one.
+def refusal(
+    what: str, problems: Any, spec: Any, patches: Sequence[Patch], locate: Locate = anywhere
+) -> InvalidValue:
+    """Say what the API's models refuse in a spec, by the key of the values where it stands, as far
+    as it stands in one.
 
     Args:
         what: whose pod it is.
@@ -88,16 +107,28 @@ def refusal(what: str, problems: Any, spec: Any, patches: Sequence[Patch], locat
     found = []
     for problem in problems:
         place = tuple(problem["loc"])
-        keys = (patch.place + inside for patch in reversed(patches) if (inside := _inside(patch.body, spec, place)) is not None)
+        keys = (
+            patch.place + inside
+            for patch in reversed(patches)
+            if (inside := _inside(patch.body, spec, place)) is not None
+        )
         key = next(keys, ())
         text = f"{'.'.join(map(str, key or place))}: {what} is no valid pod: {problem['msg']}"
-        found.append(InvalidValue(text, fix="see 'kubectl explain pod.spec' for what may stand there", where=locate(key)))
+        found.append(
+            InvalidValue(
+                text,
+                fix="see 'kubectl explain pod.spec' for what may stand there",
+                where=locate(key),
+            )
+        )
     found[0].others = tuple(found[1:])
     return found[0]
 
 
 def _inside(patch: Any, spec: Any, place: tuple[Key, ...]) -> tuple[Key, ...] | None:
-    """Find a place of the spec in a patch: entries of lists may have other numbers there; None if the patch does not have it."""
+    """Find a place of the spec in a patch: entries of lists may have other numbers there; None
+    if the patch does not have it.
+    """
     done: list[Key] = []
     name = ""
     for part in place:

@@ -1,7 +1,8 @@
-"""What the chart tells the controller about the place of a run: images, names, time-outs, and how pods of hospitals look.
+"""What the chart tells the controller about the place of a run: images, names, time-outs, and how
+pods of hospitals look.
 
-The chart writes it as JSON (``plan.json``, beside the scenario, in one ConfigMap); its values schema checks the contents, and the
-Kubernetes client's models check what is made of them.
+The chart writes it as JSON (``plan.json``, beside the scenario, in one ConfigMap); its values
+schema checks the contents, and the Kubernetes client's models check what is made of them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ METRICS_PORT = 9100
 NESTED = ("gpu", "requests", "limits")
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
-        "requests": {}, "limits": {}, "sizeLimit": "20Gi", "gpu": {"resource": "nvidia.com/gpu"}, "jobLabels": {},
-        "jobAnnotations": {}, "podLabels": {}, "podAnnotations": {}, "data": {}, "custody": {},
+        "requests": {}, "limits": {}, "sizeLimit": "20Gi", "gpu": {"resource": "nvidia.com/gpu"},
+        "jobLabels": {}, "jobAnnotations": {}, "podLabels": {}, "podAnnotations": {}, "data": {},
+        "custody": {},
     }
 )  # fmt: skip
 """How hospitals' pods look where the chart's values do not say."""
@@ -60,7 +62,8 @@ class Plan:
     backoff_limit: int
     grace_seconds: int
     custody_moves: str
-    """``in``: hospitals wait until what they kept elsewhere has been brought; ``out``: until it has been taken; empty: neither."""
+    """``in``: hospitals wait until what they kept elsewhere has been brought; ``out``: until it has
+    been taken; empty: neither."""
     annotations: Mapping[str, str]
     """Of every hospital's pod, against autoscalers."""
     user: int | str
@@ -92,7 +95,10 @@ class Plan:
             values["pull_secrets"] = tuple(values["pull_secrets"] or ())
             missing = [name for name, value in values.items() if value is None]
             if missing:
-                fix = "give the chart's values that it has by default: helm upgrade --reset-then-reuse-values"
+                fix = (
+                    "give the chart's values that it has by default: helm upgrade "
+                    "--reset-then-reuse-values"
+                )
                 raise InvalidValue(f"{file} has no {', '.join(missing)}", fix=fix)
             return cls(**{field.name: values.pop(field.name) for field in fields(cls)}, **values)
         except (ValueError, KeyError, TypeError) as error:
@@ -107,18 +113,31 @@ class Plan:
         return self
 
     def settings(self, name: str) -> dict[str, Any]:
-        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and requests only what is given.
+        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and
+        requests only what is given.
 
         What the values of an older release lack, or somebody has set to null, is as in `SETTINGS`.
         """
         layers = [_given(one) for one in (SETTINGS, self.defaults, self.overrides.get(name, {}))]
-        nested = {key: {part: value for layer in layers for part, value in _given(layer.get(key, {})).items()} for key in NESTED}
+        nested = {
+            key: {
+                part: value
+                for layer in layers
+                for part, value in _given(layer.get(key, {})).items()
+            }
+            for key in NESTED
+        }
         return {key: value for layer in (*layers, nested) for key, value in layer.items()}
 
     def patches(self, name: str, *, gpu: bool) -> list[Patch]:
-        """List what is laid over a hospital's pod, in this order: the default's, that of GPU hospitals, the hospital's own."""
+        """List what is laid over a hospital's pod, in this order: the default's, that of GPU
+        hospitals, the hospital's own.
+        """
         found = []
-        for place, layer in ((("defaults",), self.defaults), (("overrides", name), self.overrides.get(name, {}))):
+        for place, layer in (
+            (("defaults",), self.defaults),
+            (("overrides", name), self.overrides.get(name, {})),
+        ):
             for key in (("pod",), ("gpu", "pod"))[: 1 + gpu]:
                 inner = layer if len(key) == 1 else layer.get(key[0]) or {}
                 found.append(Patch(("hospitals", *place, *key), inner.get(key[-1]) or {}))

@@ -42,7 +42,8 @@ class PodTracker:
     stuck_seconds: float = 0.0
     """How long what the cluster tries again may fail."""
     survivors: Mapping[str, float] = field(default_factory=dict)
-    """Hospitals that outlive their pods, on claims, and the seconds within which their next pod must run."""
+    """Hospitals that outlive their pods, on claims, and the seconds within which their next pod
+    must run."""
     took_part: Mapping[str, str] | None = None
     """The beginning of the identity of every hospital's pod at the start, once there was one."""
     _pods: dict[str, TrackedPod] = field(default_factory=dict)
@@ -60,7 +61,12 @@ class PodTracker:
             if entry and entry.uid != pod.metadata.uid and created < entry.created:
                 return
             gone = kind == "DELETED"
-            same = entry and entry.uid == pod.metadata.uid and entry.finding.standing == found.standing and entry.gone == gone
+            same = (
+                entry
+                and entry.uid == pod.metadata.uid
+                and entry.finding.standing == found.standing
+                and entry.gone == gone
+            )
             since = entry.since if entry and same else clock.now()
             self._pods[name] = TrackedPod(pod.metadata.uid, found, since, created, gone)
         if not same or (entry and entry.finding.text != found.text):
@@ -70,8 +76,12 @@ class PodTracker:
     def refused(self, complaints: Mapping[str, str]) -> None:
         """Take in why hospitals have no pod at all, by hospital."""
         with self._lock:
-            new = {name: refusal(text) for name, text in complaints.items() if name not in self._pods}
-            self._pods |= {name: TrackedPod("", found, clock.now(), 0.0) for name, found in new.items()}
+            new = {
+                name: refusal(text) for name, text in complaints.items() if name not in self._pods
+            }
+            self._pods |= {
+                name: TrackedPod("", found, clock.now(), 0.0) for name, found in new.items()
+            }
         for name, found in new.items():
             self.log.event(events.Pod(name, found.standing, found.text, ""))
 
@@ -95,17 +105,27 @@ class PodTracker:
     def queued(self) -> bool:
         """Tell whether a queue holds any pod back: that is no time of the run."""
         with self._lock:
-            return any(entry.finding.standing == "queued" and not entry.gone for entry in self._pods.values())
+            return any(
+                entry.finding.standing == "queued" and not entry.gone
+                for entry in self._pods.values()
+            )
 
     def running(self) -> bool:
         """Tell whether any pod still runs."""
         with self._lock:
-            return any(entry.finding.standing in ("running", "leaving") and not entry.gone for entry in self._pods.values())
+            return any(
+                entry.finding.standing in ("running", "leaving") and not entry.gone
+                for entry in self._pods.values()
+            )
 
     def summary(self) -> str:
         """Tell of every pod that does not run."""
         with self._lock:
-            waiting = {name: entry.finding for name, entry in self._pods.items() if entry.finding.standing != "running"}
+            waiting = {
+                name: entry.finding
+                for name, entry in self._pods.items()
+                if entry.finding.standing != "running"
+            }
             missing = [name for name in self.names if name not in self._pods]
         told = [f"{name}: {found.text or found.standing}" for name, found in waiting.items()]
         return "; ".join(told + [f"{name}: no pod" for name in missing])
@@ -114,20 +134,34 @@ class PodTracker:
         found, waited = entry.finding, clock.now() - entry.since
         if found.standing == "succeeded":
             return Done(FIRST_EPOCH, name)
-        patience = {"hopeless": 0.0, "stuck": self.stuck_seconds, "unschedulable": self.unschedulable_seconds}
+        patience = {
+            "hopeless": 0.0,
+            "stuck": self.stuck_seconds,
+            "unschedulable": self.unschedulable_seconds,
+        }
         if found.standing in patience and waited >= patience[found.standing]:
             return Failed(FIRST_EPOCH, name, PodCannotStart.exit_code, found.text)
         final, started = found.code in FINAL_CODES, self.took_part is not None
-        wait = OWN_WORD_S if final else self.survivors.get(name, 0.0)  # a crash has no word of its own
+        wait = (
+            OWN_WORD_S if final else self.survivors.get(name, 0.0)
+        )  # a crash has no word of its own
         if found.standing == "failed" and waited >= wait and (started or final):
             return _told(name, found)
         if started and entry.gone and waited > self.survivors.get(name, OWN_WORD_S):
             text = found.text.replace("is being deleted", "was deleted") or "its pod was deleted"
             return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, text)
         first = (self.took_part or {}).get(name)
-        if first is not None and entry.uid and entry.uid[:UID] != first and name not in self.survivors:
+        if (
+            first is not None
+            and entry.uid
+            and entry.uid[:UID] != first
+            and name not in self.survivors
+        ):
             return Failed(
-                FIRST_EPOCH, name, HospitalCrashed.exit_code, "its pod was replaced in mid-run, and what it had learned is lost"
+                FIRST_EPOCH,
+                name,
+                HospitalCrashed.exit_code,
+                "its pod was replaced in mid-run, and what it had learned is lost",
             )
         return None
 

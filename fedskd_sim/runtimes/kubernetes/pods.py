@@ -1,4 +1,6 @@
-"""What a pod's state means for the run: it comes, it may come, it will never come, it works, it has ended; pure."""
+"""What a pod's state means for the run: it comes, it may come, it will never come, it works, it
+has ended; pure.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, TAKEN
 
-Standing = Literal["pending", "queued", "stuck", "hopeless", "unschedulable", "running", "succeeded", "failed", "leaving"]
+Standing = Literal[
+    "pending",
+    "queued",
+    "stuck",
+    "hopeless",
+    "unschedulable",
+    "running",
+    "succeeded",
+    "failed",
+    "leaving",
+]
 ENDED = ("Succeeded", "Failed")
 STARTING = "its containers are being made"
 UID = 8
@@ -28,20 +40,28 @@ STUCK = {
     "CreateContainerError": "its container cannot be made",
     "RunContainerError": "its container cannot be started",
 }
-"""Why one waits that the cluster tries to run again: a registry may be slow, an object may still be made."""
-FORBIDDEN = ("violates PodSecurity", "security context constraint", "is invalid", "forbidden: maximum", "forbidden: minimum")
+"""Why one waits that the cluster tries to run again: a registry may be slow, an object may still be
+made."""
+FORBIDDEN = (
+    "violates PodSecurity",
+    "security context constraint",
+    "is invalid",
+    "forbidden: maximum",
+    "forbidden: minimum",
+)
 """What a refusal to make a pod says that will be said again every time."""
 FOR_A_WHILE = ("were unschedulable", "untolerated taint {node.kubernetes.io/")
-"""What a scheduler says of nodes that are cordoned, lost or short of something: they may come back."""
+"""What a scheduler says of nodes that are cordoned, lost or short of something: they may come
+back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A pod's standing, in words and with the exit code of its container where there is one.
 
-    ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may still bring one. ``stuck`` is one
-    that cannot begin as things are, which the cluster tries again; ``hopeless`` one that never will; ``queued`` one that a queue
-    holds back.
+    ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may
+    still bring one. ``stuck`` is one that cannot begin as things are, which the cluster tries
+    again; ``hopeless`` one that never will; ``queued`` one that a queue holds back.
     """
 
     standing: Standing
@@ -61,7 +81,9 @@ def finding(pod: Any) -> Finding:
             return Finding(standing, f"{text}: {state.waiting.message or state.waiting.reason}")
     if status.phase in ("Succeeded", "Failed"):
         text = status.message or status.reason or "its pod failed"
-        return Finding("succeeded", code=0) if status.phase == "Succeeded" else Finding("failed", text)
+        return (
+            Finding("succeeded", code=0) if status.phase == "Succeeded" else Finding("failed", text)
+        )
     if pod.metadata.deletion_timestamp:
         return Finding("leaving", "its pod is being deleted" + _disruption(status))
     if status.phase == "Running":
@@ -70,7 +92,9 @@ def finding(pod: Any) -> Finding:
 
 
 def refusal(text: str) -> Finding:
-    """Judge why a pod could not even be made, in the cluster's words: a quota may become free, a webhook may come back."""
+    """Judge why a pod could not even be made, in the cluster's words: a quota may become free, a
+    webhook may come back.
+    """
     told = f"its pod cannot be created: {text}"
     if any(words in text for words in FORBIDDEN):
         return Finding("hopeless", told)
@@ -79,17 +103,28 @@ def refusal(text: str) -> Finding:
 
 def finished(job: Any) -> bool:
     """Tell whether a Job (V1Job) has ended, well or not; other conditions say nothing of that."""
-    return any(one.type in ("Complete", "Failed") and one.status == "True" for one in job.status.conditions or ())
+    return any(
+        one.type in ("Complete", "Failed") and one.status == "True"
+        for one in job.status.conditions or ()
+    )
 
 
 def of_controller(pods: Iterable[Any]) -> list[Any]:
-    """Choose the pods (V1Pod) of a run's controller; that of `helm test`, which has no run, is none."""
+    """Choose the pods (V1Pod) of a run's controller; that of `helm test`, which has no run, is
+    none.
+    """
     labels = ((pod, pod.metadata.labels or {}) for pod in pods)
-    return [pod for pod, worn in labels if worn.get("app.kubernetes.io/component") == CONTROLLER and "fedskd.io/run" in worn]
+    return [
+        pod
+        for pod, worn in labels
+        if worn.get("app.kubernetes.io/component") == CONTROLLER and "fedskd.io/run" in worn
+    ]
 
 
 def exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
-    """Read a run's exit code from its controller; None while it goes on; raises ClusterUnavailable if it is there no more."""
+    """Read a run's exit code from its controller; None while it goes on; raises
+    ClusterUnavailable if it is there no more.
+    """
     controllers = [job for job in jobs if HOSPITAL not in job.metadata.labels]
     if jobs and not controllers:
         return None
@@ -98,7 +133,9 @@ def exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
     last = max(controllers, key=lambda job: job.metadata.creation_timestamp)
     if last.status.succeeded:
         return 0
-    if not any(one.type == "Failed" and one.status == "True" for one in last.status.conditions or ()):
+    if not any(
+        one.type == "Failed" and one.status == "True" for one in last.status.conditions or ()
+    ):
         return None
     codes = [
         status.state.terminated.exit_code
@@ -110,9 +147,13 @@ def exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
 
 
 def newest(pods: Iterable[Any]) -> dict[str, Any]:
-    """Give the pod (V1Pod) that stands for each hospital now, by name: the last one made, of two of one second one at work."""
+    """Give the pod (V1Pod) that stands for each hospital now, by name: the last one made, of two
+    of one second one at work.
+    """
     of_hospitals = [pod for pod in pods if HOSPITAL in (pod.metadata.labels or {})]
-    of_hospitals.sort(key=lambda pod: (pod.metadata.creation_timestamp, pod.status.phase not in ENDED))
+    of_hospitals.sort(
+        key=lambda pod: (pod.metadata.creation_timestamp, pod.status.phase not in ENDED)
+    )
     return {pod.metadata.labels[HOSPITAL]: pod for pod in of_hospitals}
 
 
@@ -129,8 +170,8 @@ def _waiting(status: Any) -> Finding:
 def nowhere(message: str) -> bool:
     """Read from the scheduler's message whether every node is ruled out for good, not only full.
 
-    The scheduler also says for how many nodes making room would not help; with "preemption: 0/2 nodes are available: 2 Preemption
-    is not helpful for scheduling." these are all of them.
+    The scheduler also says for how many nodes making room would not help; with "preemption: 0/2
+    nodes are available: 2 Preemption is not helpful for scheduling." these are all of them.
     """
     nodes = re.search(r"preemption: 0/(\d+) nodes are available", message)
     beyond = re.search(r"(\d+) Preemption is not helpful for scheduling", message)
@@ -139,8 +180,13 @@ def nowhere(message: str) -> bool:
 
 
 def _states(pod: Any) -> Iterator[Any]:
-    for status in [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]:
-        if status.state and not (status.state.terminated and status.state.terminated.exit_code == 0):
+    for status in [
+        *(pod.status.init_container_statuses or ()),
+        *(pod.status.container_statuses or ()),
+    ]:
+        if status.state and not (
+            status.state.terminated and status.state.terminated.exit_code == 0
+        ):
             yield status.state
 
 

@@ -1,4 +1,6 @@
-"""What an installation would send to the cluster, checked before anything is: pods that the API does not know are told by line."""
+"""What an installation would send to the cluster, checked before anything is: pods that the API
+does not know are told by line.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,21 @@ def check(scenario: Scenario, rendered: Iterable[str], values: Iterable[Path]) -
     documents = list(_read(values))
 
     def locate(key: tuple[Key, ...]) -> Where:
-        return next((Where(one.file, one.lines[key]) for one in reversed(documents) if key in one.lines), anywhere(key))
+        return next(
+            (Where(one.file, one.lines[key]) for one in reversed(documents) if key in one.lines),
+            anywhere(key),
+        )
 
-    objects: dict[str, Any] = {body["kind"]: body for body in (parse("the chart", text).data for text in rendered)}
-    plan = Plan.parse("plan.json", objects["ConfigMap"]["data"]["plan.json"]).checked(scenario.names)
-    patches = [Patch(CONTROLLER_POD, (one.data.get("controller") or {}).get("pod") or {}) for one in documents]
+    objects: dict[str, Any] = {
+        body["kind"]: body for body in (parse("the chart", text).data for text in rendered)
+    }
+    plan = Plan.parse("plan.json", objects["ConfigMap"]["data"]["plan.json"]).checked(
+        scenario.names
+    )
+    patches = [
+        Patch(CONTROLLER_POD, (one.data.get("controller") or {}).get("pod") or {})
+        for one in documents
+    ]
     checked("the controller", objects["Job"]["spec"]["template"]["spec"], patches, locate)
     for name in scenario.names:
         job(scenario, plan, name, "", locate)
@@ -46,7 +58,9 @@ def check(scenario: Scenario, rendered: Iterable[str], values: Iterable[Path]) -
 
 
 def _read(values: Iterable[Path]) -> Iterable[Document]:
-    """Read files for the sake of their lines; what helm reads and this program does not has no lines."""
+    """Read files for the sake of their lines; what helm reads and this program does not has no
+    lines.
+    """
     for file in values:
         try:
             yield read(file)

@@ -22,16 +22,30 @@ def group_of(pods: Iterable[Any]) -> tuple[str, str] | None:
 
 
 def place(queue: str, group: str, workloads: Iterable[dict[str, Any]]) -> str:
-    """Say at which place of its queue a group is, and why it is not admitted, from the namespace's Workloads; none: not known.
+    """Say at which place of its queue a group is, and why it is not admitted, from the namespace's
+    Workloads; none: not known.
 
-    A queue goes by priority, then by age; queues of other namespaces may share its quota, so being first is no promise.
+    A queue goes by priority, then by age; queues of other namespaces may share its quota, so being
+    first is no promise.
     """
-    waiting = [one for one in workloads if one["spec"].get("queueName") == queue and not _is(one, "QuotaReserved", "Finished")]
-    waiting.sort(key=lambda one: (-one["spec"].get("priority", 0), one["metadata"]["creationTimestamp"]))
+    waiting = [
+        one
+        for one in workloads
+        if one["spec"].get("queueName") == queue and not _is(one, "QuotaReserved", "Finished")
+    ]
+    waiting.sort(
+        key=lambda one: (-one["spec"].get("priority", 0), one["metadata"]["creationTimestamp"])
+    )
     for number, one in enumerate(waiting, 1):
         if one["metadata"]["name"] == group:
-            reasons = [condition["message"] for condition in _conditions(one) if condition["type"] == "QuotaReserved"]
-            return f"the ring is number {number} of {len(waiting)} in queue {queue!r}" + "".join(f": {text}" for text in reasons)
+            reasons = [
+                condition["message"]
+                for condition in _conditions(one)
+                if condition["type"] == "QuotaReserved"
+            ]
+            return f"the ring is number {number} of {len(waiting)} in queue {queue!r}" + "".join(
+                f": {text}" for text in reasons
+            )
     return f"the ring waits in queue {queue!r}"
 
 

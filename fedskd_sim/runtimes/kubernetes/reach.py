@@ -1,4 +1,6 @@
-"""What the launcher does in a cluster with the rights of its user: look at a release's pods, follow logs, fetch results."""
+"""What the launcher does in a cluster with the rights of its user: look at a release's pods,
+follow logs, fetch results.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Unreachable(Exception):
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Turn what the API server does not answer, or refuses, into the user's error; raises ClusterUnavailable."""
+    """Turn what the API server does not answer, or refuses, into the user's error; raises
+    ClusterUnavailable.
+    """
     try:
         yield
     except (Unreachable, ApiException) as error:
@@ -47,7 +51,9 @@ def answered() -> Iterator[None]:
 
 @dataclass
 class Reach:
-    """The API with the user's configuration; an empty namespace or context means the configuration's own."""
+    """The API with the user's configuration; an empty namespace or context means the
+    configuration's own.
+    """
 
     namespace: str = ""
     context: str = ""
@@ -56,14 +62,20 @@ class Reach:
     _batch: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read the configuration; raises ClusterUnavailable if there is none, or not this context."""
+        """Read the configuration; raises ClusterUnavailable if there is none, or not this
+        context.
+        """
         self._settings = client.Configuration()
         loader: Any = config  # untyped
         try:
-            loader.load_kube_config(context=self.context or None, client_configuration=self._settings)
+            loader.load_kube_config(
+                context=self.context or None, client_configuration=self._settings
+            )
             contexts, active = loader.list_kube_config_contexts()
         except (ConfigException, OSError) as error:
-            raise ClusterUnavailable(f"no cluster is configured: {error}", fix="set KUBECONFIG, or --context") from error
+            raise ClusterUnavailable(
+                f"no cluster is configured: {error}", fix="set KUBECONFIG, or --context"
+            ) from error
         chosen = next((one for one in contexts if one["name"] == self.context), active)
         self.namespace = self.namespace or chosen["context"].get("namespace") or "default"
         self._settings.connection_pool_maxsize = CONNECTIONS
@@ -78,16 +90,21 @@ class Reach:
         except ApiException as error:
             if error.status == MISSING:
                 fix = f"kubectl create namespace {self.namespace}"
-                raise ClusterUnavailable(f"there is no namespace {self.namespace!r}", fix=fix) from None
+                raise ClusterUnavailable(
+                    f"there is no namespace {self.namespace!r}", fix=fix
+                ) from None
         except Unreachable as error:
             raise ClusterUnavailable(
-                f"the cluster does not answer: {error}", fix="check KUBECONFIG, --context and the network"
+                f"the cluster does not answer: {error}",
+                fix="check KUBECONFIG, --context and the network",
             ) from None
         try:
             self.jobs("none")
         except ApiException as error:
             text = f"the namespace {self.namespace!r} is forbidden: {error.reason}"
-            raise ClusterUnavailable(text, fix="ask for the right to use it, or choose another --namespace") from None
+            raise ClusterUnavailable(
+                text, fix="ask for the right to use it, or choose another --namespace"
+            ) from None
 
     def jobs(self, release: str) -> list[Any]:
         """List a release's Jobs; raises Unreachable, ApiException."""
@@ -98,7 +115,9 @@ class Reach:
         return self._list(self._core.list_namespaced_pod, release)
 
     def complaint(self, job: str) -> str:
-        """Read why a Job's pod cannot be made, in the cluster's words; empty where nothing is said, or may not be read."""
+        """Read why a Job's pod cannot be made, in the cluster's words; empty where nothing is
+        said, or may not be read.
+        """
         wanted = f"reason=FailedCreate,involvedObject.kind=Job,involvedObject.name={job}"
         asked = {"field_selector": wanted, "_request_timeout": ASK_S}
         try:
@@ -108,16 +127,21 @@ class Reach:
         return str(found.items[-1].message) if found.items else ""
 
     def workloads(self) -> list[dict[str, Any]]:
-        """List what stands in the namespace's queues of Kueue; empty where that may not be read or is not there."""
+        """List what stands in the namespace's queues of Kueue; empty where that may not be read
+        or is not there.
+        """
         api: Any = client.CustomObjectsApi(client.ApiClient(self._settings))
         for version in VERSIONS:
-            wanted = partial(api.list_namespaced_custom_object, KUEUE, version, self.namespace, "workloads")
+            wanted = partial(
+                api.list_namespaced_custom_object, KUEUE, version, self.namespace, "workloads"
+            )
             with suppress(ApiException, Unreachable):
                 return list(self._ask(partial(wanted, _request_timeout=ASK_S))["items"])
         return []
 
     def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
-        """Yield the lines of a member's log from its beginning, while they come; not of what runs beside it in its pod.
+        """Yield the lines of a member's log from its beginning, while they come; not of what runs
+        beside it in its pod.
 
         Raises:
             Unreachable: the connection broke.
@@ -126,7 +150,12 @@ class Reach:
         container = CONTROLLER if member == CONTROLLER else "hospital"
         asked = self._ask(
             lambda: self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=container, follow=follow, _preload_content=False, _request_timeout=FOLLOW_S
+                pod,
+                self.namespace,
+                container=container,
+                follow=follow,
+                _preload_content=False,
+                _request_timeout=FOLLOW_S,
             )
         )
         rest = b""
@@ -141,9 +170,11 @@ class Reach:
             yield rest.decode(errors="replace")
 
     def fetch(self, pod: str, folder: Path) -> None:
-        """Bring a holding hospital's final weights and predictions, and the whole of its records, into a folder, then let it go.
+        """Bring a holding hospital's final weights and predictions, and the whole of its records,
+        into a folder, then let it go.
 
-        Nothing is there in part: files that a reader may have open, or that were read from logs, are replaced as wholes.
+        Nothing is there in part: files that a reader may have open, or that were read from logs,
+        are replaced as wholes.
 
         Raises:
             Unreachable: the connection broke, or what came was not whole; the hospital still holds.
@@ -153,7 +184,8 @@ class Reach:
         self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
 
     def take(self, pod: str, hospital: str, folder: Path) -> None:
-        """Bring what a hospital goes on from out of its pod into a run folder, in place of what is there.
+        """Bring what a hospital goes on from out of its pod into a run folder, in place of what is
+        there.
 
         Raises:
             Unreachable: the connection broke, or what came was not whole.
@@ -163,22 +195,41 @@ class Reach:
         text = self._run(pod, ["fedskd-sim", "results", RUN, "--kept", hospital])
         if not text.strip():
             fix = "give --values with the claims on which the run kept it"
-            raise RunUnreadable(f"the pod of {hospital!r} has nothing from which it could go on", fix=fix)
+            raise RunUnreadable(
+                f"the pod of {hospital!r} has nothing from which it could go on", fix=fix
+            )
         _unpack(text, pod, folder)
 
     def bring(self, pod: str, lines: Iterable[str]) -> None:
-        """Bring what a hospital goes on from (`fedskd_sim.runtimes.handover.packed`) into its pod; raises Unreachable."""
+        """Bring what a hospital goes on from (`fedskd_sim.runtimes.handover.packed`) into its
+        pod; raises Unreachable.
+        """
         if PLACED not in self._run(pod, ["fedskd-sim", "place", RUN], lines):
             raise Unreachable(f"what was brought to {pod} did not arrive")
 
     def _run(self, pod: str, command: list[str], given: Iterable[str] = ()) -> str:
         """Carry out a command in a hospital's pod; gives what it prints."""
-        api: Any = client.CoreV1Api(client.ApiClient(self._settings))  # one of its own: a stream changes its client
+        api: Any = client.CoreV1Api(
+            client.ApiClient(self._settings)
+        )  # one of its own: a stream changes its client
         opened: Any = stream
-        asked = {"container": "hospital", "command": command, "stdout": True, "stderr": False, "stdin": bool(given), "tty": False}
+        asked = {
+            "container": "hospital",
+            "command": command,
+            "stdout": True,
+            "stderr": False,
+            "stdin": bool(given),
+            "tty": False,
+        }
 
         def whole() -> str:
-            connection = opened(api.connect_get_namespaced_pod_exec, pod, self.namespace, _preload_content=False, **asked)
+            connection = opened(
+                api.connect_get_namespaced_pod_exec,
+                pod,
+                self.namespace,
+                _preload_content=False,
+                **asked,
+            )
             with closing(connection):
                 for line in given:
                     connection.write_stdin(line + "\n")
@@ -189,7 +240,9 @@ class Reach:
 
     def _list(self, function: Callable[..., Any], release: str) -> list[Any]:
         selector = f"app.kubernetes.io/name=fedskd-sim,app.kubernetes.io/instance={release}"
-        found = self._ask(lambda: function(self.namespace, label_selector=selector, _request_timeout=ASK_S))
+        found = self._ask(
+            lambda: function(self.namespace, label_selector=selector, _request_timeout=ASK_S)
+        )
         return list(found.items)
 
     def _ask(self, function: Callable[[], Result]) -> Result:

@@ -1,6 +1,8 @@
-"""The controller in a cluster: one Job per hospital, made suspended, released together, watched until the run has ended.
+"""The controller in a cluster: one Job per hospital, made suspended, released together, watched
+until the run has ended.
 
-It survives its own restart: Jobs that exist are not made again, and a run that has been started is taken over.
+It survives its own restart: Jobs that exist are not made again, and a run that has been started is
+taken over.
 """
 
 from __future__ import annotations
@@ -13,7 +15,13 @@ from threading import Thread
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HopTimeout, PodCannotStart, RegistrationTimeout
+from fedskd_sim.errors import (
+    AcknowledgementTimeout,
+    FedskdError,
+    HopTimeout,
+    PodCannotStart,
+    RegistrationTimeout,
+)
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
@@ -70,16 +78,22 @@ class PodAwareHub:
                     raise
 
     def _queued(self, before: float) -> float:
-        """Measure the waiting in a queue, which no time-out counts: before the start all of it, later what is over ``before``."""
+        """Measure the waiting in a queue, which no time-out counts: before the start all of it,
+        later what is over ``before``.
+        """
         now = clock.now()
         self.queued_s += now - self._looked if self.pod_tracker.queued() else 0.0
         self._looked = now
         return self.queued_s - (before if self.pod_tracker.took_part is not None else 0.0)
 
     def _cause(self, message: ToController | Unwelcome) -> ToController | Unwelcome:
-        """Give a hospital that has waited in vain for another a moment until its pod's end is known: that is the cause."""
+        """Give a hospital that has waited in vain for another a moment until its pod's end is
+        known: that is the cause.
+        """
         deadline = clock.now() + OWN_WORD_S
-        while isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline:
+        while (
+            isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline
+        ):
             concluded = self.pod_tracker.conclusion()
             if isinstance(concluded, Failed):
                 return concluded
@@ -106,7 +120,9 @@ class RunController:
         started = started_before(self.cluster.jobs(), self.plan.controller)
         with closing(PodAwareHub(Hub(self.plan.bind, keys), self.pod_tracker)) as transport:
             self.log.event(events.Listening(self.plan.hub))
-            controller = Controller(self.loaded.scenario, self.plan.run, transport, self.log, self._mark)
+            controller = Controller(
+                self.loaded.scenario, self.plan.run, transport, self.log, self._mark
+            )
             if started is None:
                 self._await_earlier_runs()
                 self._make_hospitals()
@@ -143,7 +159,9 @@ class RunController:
         self.log.event(events.Released(len(bodies)))
 
     def _sweep(self) -> None:
-        """Leave no hospital behind that would wait for a run which has failed: a Job whose pod crashed makes another one."""
+        """Leave no hospital behind that would wait for a run which has failed: a Job whose pod
+        crashed makes another one.
+        """
         deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
         while clock.now() < deadline and self.pod_tracker.running():
             clock.sleep(LOOK_S)
@@ -155,8 +173,11 @@ class RunController:
         self.pod_tracker.took_part = self.cluster.mark_started(self.plan.controller)
 
     def _await_earlier_runs(self) -> None:
-        """Wait, bounded, until hospitals of an earlier run of this release have gone: they hold their GPUs until then."""
-        instance = f"{COMPONENT},app.kubernetes.io/instance={self.plan.release},fedskd.io/run!={self.plan.run}"
+        """Wait, bounded, until hospitals of an earlier run of this release have gone: they hold
+        their GPUs until then.
+        """
+        release = f"app.kubernetes.io/instance={self.plan.release}"
+        instance = f"{COMPONENT},{release},fedskd.io/run!={self.plan.run}"
         deadline = clock.now() + self.plan.startup_seconds
         while (left := self.cluster.pods_of(instance)) and clock.now() < deadline:
             self.log.event(events.Waiting(f"{len(left)} pods of an earlier run have not gone yet"))
@@ -174,7 +195,11 @@ class RunController:
         by_job = {self.plan.job(name): name for name in self.loaded.scenario.names}
         clock.sleep(COMPLAINTS_S)
         while missing := set(self.pod_tracker.without_pod()):
-            found = {by_job[name]: text for name, text in self.cluster.complaints().items() if by_job.get(name) in missing}
+            found = {
+                by_job[name]: text
+                for name, text in self.cluster.complaints().items()
+                if by_job.get(name) in missing
+            }
             self.pod_tracker.refused(found)
             clock.sleep(COMPLAINTS_S)
 
@@ -202,10 +227,18 @@ def control(folder: Path, secret: Path) -> None:
             plan.checked(names)
             raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
             selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
-            kept = {name: plan.startup_seconds for name in names if loaded.scenario.custody.enabled and plan.custody(name)}
-            pod_tracker = PodTracker(names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept)
+            kept = {
+                name: plan.startup_seconds
+                for name in names
+                if loaded.scenario.custody.enabled and plan.custody(name)
+            }
+            pod_tracker = PodTracker(
+                names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept
+            )
             keys: Any = order.read_keys(loaded.scenario)
-            RunController(plan, loaded, log, Cluster(plan.namespace, selector), pod_tracker).control(keys)
+            RunController(
+                plan, loaded, log, Cluster(plan.namespace, selector), pod_tracker
+            ).control(keys)
         except FedskdError as error:
             log_error(log, loaded.placed(error))
             raise
@@ -219,16 +252,31 @@ def check(folder: Path) -> str:
 
     """
     plan = Plan.read(folder / "plan.json")
-    cluster = Cluster(plan.namespace, f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}")
+    cluster = Cluster(
+        plan.namespace, f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
+    )
     deadline = clock.now() + plan.startup_seconds
     while True:
         found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in cluster.jobs()}
-        failed = sorted(name or "controller" for name, status in found.items() if status.failed and not status.succeeded)
+        failed = sorted(
+            name or "controller"
+            for name, status in found.items()
+            if status.failed and not status.succeeded
+        )
         if failed:
-            raise PodCannotStart(f"failed: {', '.join(failed)}", fix=f"kubectl logs -n {plan.namespace} -l {HOSPITAL}={failed[0]}")
-        waiting = sorted(name or "controller" for name, status in found.items() if not (status.ready or status.succeeded))
+            raise PodCannotStart(
+                f"failed: {', '.join(failed)}",
+                fix=f"kubectl logs -n {plan.namespace} -l {HOSPITAL}={failed[0]}",
+            )
+        waiting = sorted(
+            name or "controller"
+            for name, status in found.items()
+            if not (status.ready or status.succeeded)
+        )
         if len(found) > 1 and not waiting:
             return f"{len(found) - 1} hospitals and the controller are up or done"
         if clock.now() > deadline:
-            raise PodCannotStart(f"not up: {', '.join(waiting)}", fix=f"kubectl get pods -n {plan.namespace}")
+            raise PodCannotStart(
+                f"not up: {', '.join(waiting)}", fix=f"kubectl get pods -n {plan.namespace}"
+            )
         clock.sleep(LOOK_S * 2)

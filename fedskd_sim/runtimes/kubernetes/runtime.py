@@ -1,4 +1,6 @@
-"""The launcher's side: install the chart, show the pods' progress, bring the results home, remove what is not needed any more."""
+"""The launcher's side: install the chart, show the pods' progress, bring the results home,
+remove what is not needed any more.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ class KubernetesRuntime:
     run: str = ""
     """The run that goes on here; empty for a new one."""
     custody: Literal["", "in", "out"] = ""
-    """Hospitals wait until what they go on from has been brought from the run folder, or taken out into it."""
+    """Hospitals wait until what they go on from has been brought from the run folder, or taken out
+    into it."""
     reach: Reach = field(init=False)
     _installed: bool = False
     _errors: list[Told] = field(default_factory=list)
@@ -67,7 +70,9 @@ class KubernetesRuntime:
     _order: Order = field(init=False)
 
     def prepare(self, loaded: Loaded) -> None:
-        """Find the cluster, the namespace and helm; raises ClusterUnavailable, ChartNotInstallable, RunExists."""
+        """Find the cluster, the namespace and helm; raises ClusterUnavailable,
+        ChartNotInstallable, RunExists.
+        """
         self.release = self.release or loaded.scenario.name
         self.connect()
         self.reach.check()
@@ -82,7 +87,12 @@ class KubernetesRuntime:
         """Install the chart; raises RunExists, ChartNotInstallable, InvalidValue."""
         self._order = order
         more = {"resume.run": self.run, "resume.custody": self.custody}
-        asked = self.release, order.folder / "scenario.yaml", self.values, {key: value for key, value in more.items() if value}
+        asked = (
+            self.release,
+            order.folder / "scenario.yaml",
+            self.values,
+            {key: value for key, value in more.items() if value},
+        )
         plan = preview.check(order.loaded.scenario, self._helm.rendered(*asked), self.values)
         if self.custody == "out":
             moving.check_kept(plan, order.loaded.scenario.names)
@@ -111,51 +121,86 @@ class KubernetesRuntime:
         return self._helm.scenario(self.release)
 
     def goes_on(self) -> bool:
-        """Tell whether the run is there and its controller has not ended; raises ClusterUnavailable."""
+        """Tell whether the run is there and its controller has not ended; raises
+        ClusterUnavailable.
+        """
         with answered():
             jobs = self.reach.jobs(self.release)
             return bool(jobs) and exit_code(self.reach.pods(self.release), jobs) is None
 
     def log_of(self, member: str, *, follow: bool = False) -> Iterator[str]:
-        """Yield the lines of a member's pods, oldest first, of the newest also those that come; raises ClusterUnavailable."""
+        """Yield the lines of a member's pods, oldest first, of the newest also those that come;
+        raises ClusterUnavailable.
+        """
         try:
-            pods = [pod for pod in self.reach.pods(self.release) if pod.metadata.labels.get(HOSPITAL, CONTROLLER) == member]
-            begun = [pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp) if pod.status.phase != "Pending"]
+            pods = [
+                pod
+                for pod in self.reach.pods(self.release)
+                if pod.metadata.labels.get(HOSPITAL, CONTROLLER) == member
+            ]
+            begun = [
+                pod
+                for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)
+                if pod.status.phase != "Pending"
+            ]
             for pod in begun:
-                yield from self.reach.lines(pod.metadata.name, member, follow=follow and pod is begun[-1])
+                yield from self.reach.lines(
+                    pod.metadata.name, member, follow=follow and pod is begun[-1]
+                )
         except Unreachable as error:
-            raise ClusterUnavailable(f"the API server does not answer: {error}", fix="try again") from None
+            raise ClusterUnavailable(
+                f"the API server does not answer: {error}", fix="try again"
+            ) from None
 
     def remarks(self) -> Iterator[str]:
-        """Yield lines for people on pods that do not run and on Jobs that wait before another try."""
+        """Yield lines for people on pods that do not run and on Jobs that wait before another
+        try.
+        """
         with answered():
             pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
         for pod in pods:
             found = finding(pod)
             if found.standing != "running":
-                yield f"{pod.metadata.name}: {found.standing}" + (f", {found.text}" if found.text else "")
-        active = {pod.metadata.labels.get(HOSPITAL, CONTROLLER) for pod in pods if pod.status.phase in ("Pending", "Running")}
+                yield f"{pod.metadata.name}: {found.standing}" + (
+                    f", {found.text}" if found.text else ""
+                )
+        active = {
+            pod.metadata.labels.get(HOSPITAL, CONTROLLER)
+            for pod in pods
+            if pod.status.phase in ("Pending", "Running")
+        }
         for job in jobs:
             name = job.metadata.labels.get(HOSPITAL, CONTROLLER)
             if job.status.failed and name not in active and not finished(job):
                 pause = min(BACKOFF_S * 2 ** (job.status.failed - 1), LONGEST_BACKOFF_S)
-                yield f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s after the last was lost"
+                yield (
+                    f"{name}: lost {job.status.failed} pods; the cluster makes the next {pause} s "
+                    "after the last was lost"
+                )
         place = ControllerWatch(self.reach, self.release).place(pods)
         yield from [place] if place else []
         code = exit_code(pods, jobs) if jobs else None
-        yield {None: "the run goes on" if jobs else "there is no such run", 0: "the run has ended well"}.get(
-            code, f"the run has ended with exit code {code}"
-        )
+        yield {
+            None: "the run goes on" if jobs else "there is no such run",
+            0: "the run has ended well",
+        }.get(code, f"the run has ended with exit code {code}")
 
     @property
     def place(self) -> InCluster:
         """Say where the run is, for the run folder."""
-        return InCluster(self.release, self.namespace, self.context, run=self.run, resumed=self._order.resumed)
+        return InCluster(
+            self.release, self.namespace, self.context, run=self.run, resumed=self._order.resumed
+        )
 
     def take_out(self, order: Order) -> None:
-        """Install the chart only to bring what hospitals go on from into the folder; raises FedskdError, and the claims keep it."""
+        """Install the chart only to bring what hospitals go on from into the folder; raises
+        FedskdError, and the claims keep it.
+        """
         self.launch(order)
-        left, controller_watch = set(order.loaded.scenario.names), ControllerWatch(self.reach, self.release)
+        left, controller_watch = (
+            set(order.loaded.scenario.names),
+            ControllerWatch(self.reach, self.release),
+        )
         try:
             with closing(LogCollector(self.reach, order.folder, goes_on=True)) as collector:
                 while left:
@@ -175,7 +220,8 @@ class KubernetesRuntime:
         """Follow the run to its end and fetch its results; raises the error that ended it.
 
         Raises:
-            OutputNotWritable: another process follows this run into the same folder; the run is left to it.
+            OutputNotWritable: another process follows this run into the same folder; the run is
+                left to it.
 
         """
         with ExitStack() as stack:
@@ -184,7 +230,9 @@ class KubernetesRuntime:
             except OutputNotWritable:
                 self.detach()
                 raise
-            collector = stack.enter_context(closing(LogCollector(self.reach, self._order.folder, self._order.resumed)))
+            collector = stack.enter_context(
+                closing(LogCollector(self.reach, self._order.folder, self._order.resumed))
+            )
             ended = self._followed(collector, watch)
             self._drain(collector, watch)
             if ended == 0:
@@ -210,7 +258,11 @@ class KubernetesRuntime:
 
     def _followed(self, collector: LogCollector, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
-        answered, next_look, controller_watch = clock.now(), 0.0, ControllerWatch(self.reach, self.release)
+        answered, next_look, controller_watch = (
+            clock.now(),
+            0.0,
+            ControllerWatch(self.reach, self.release),
+        )
         while True:
             if clock.now() >= next_look:
                 try:
@@ -232,8 +284,13 @@ class KubernetesRuntime:
         """Leave the run to itself when the API server has not answered for long."""
         if clock.now() - answered > AWAY_S:
             self.detach()
-            text = f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on without being watched"
-            raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release} when it is back") from None
+            text = (
+                f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on "
+                "without being watched"
+            )
+            raise ClusterUnavailable(
+                text, fix=f"fedskd-sim collect {self.release} when it is back"
+            ) from None
 
     def _drain(self, collector: LogCollector, watch: Watch) -> None:
         """Read the logs to their end, or until the hospitals hold."""
@@ -247,7 +304,11 @@ class KubernetesRuntime:
         except Unreachable:
             return False
         collector.follow(pods)
-        speaking = {name for name, pod in newest(pods).items() if pod.status.phase not in (*ENDED, "Pending")}
+        speaking = {
+            name
+            for name, pod in newest(pods).items()
+            if pod.status.phase not in (*ENDED, "Pending")
+        }
         return speaking <= self._holding
 
     def _show(self, collector: LogCollector, watch: Watch, patience: float) -> None:
@@ -260,7 +321,9 @@ class KubernetesRuntime:
             watch(logged)
 
     def _fetch(self) -> None:
-        """Bring the final weights home from every hospital, with its records, of which a cluster keeps only so much log."""
+        """Bring the final weights home from every hospital, with its records, of which a cluster
+        keeps only so much log.
+        """
         if self._order.loaded.scenario.algorithm.name == "placebo" and not self._order.resumed:
             return
         missing: dict[str, str] = {}
@@ -269,14 +332,23 @@ class KubernetesRuntime:
             missing |= {name: trouble} if trouble else {}
         if missing:
             self.keep = True
-            text = f"the run ended well, but the final weights of {', '.join(missing)} could not be fetched: {missing.popitem()[1]}"
-            raise ClusterUnavailable(text, fix=f"raise holdSeconds in the chart's values; the release {self.release!r} was left")
+            text = (
+                f"the run ended well, but the final weights of {', '.join(missing)} could not be "
+                f"fetched: {missing.popitem()[1]}"
+            )
+            raise ClusterUnavailable(
+                text,
+                fix=f"raise holdSeconds in the chart's values; the release {self.release!r} was "
+                "left",
+            )
 
     def _fetch_from(self, name: str) -> None:
         self.reach.fetch(moving.pod_of(self.reach, self.release, name), self._order.folder)
 
     def _check_whole(self) -> None:
-        """Neither end well nor remove the release while records are missing, whatever became of the logs that they were in."""
+        """Neither end well nor remove the release while records are missing, whatever became of
+        the logs that they were in.
+        """
         scenario = self._order.loaded.scenario
         try:
             records = read_records(self._order.folder)
@@ -284,18 +356,33 @@ class KubernetesRuntime:
             self.detach()
             raise
         tested = {(record.host, record.model) for record in records if record.kind == "evaluation"}
-        missing = [name for name in scenario.names if any((name, model) not in tested for model in scenario.members)]
+        missing = [
+            name
+            for name in scenario.names
+            if any((name, model) not in tested for model in scenario.members)
+        ]
         if missing:
             self.detach()
-            text = f"the run ended well, but not all records of {', '.join(missing)} could be read from the logs of their pods"
-            raise ClusterUnavailable(text, fix=f"fedskd-sim collect {self.release}; the release was left")
+            text = (
+                f"the run ended well, but not all records of {', '.join(missing)} could be read "
+                "from the logs of their pods"
+            )
+            raise ClusterUnavailable(
+                text, fix=f"fedskd-sim collect {self.release}; the release was left"
+            )
 
     def _verdict(self, code: int) -> FedskdError:
-        """Choose the error that ended the run: a hospital's own, else what the controller has concluded."""
+        """Choose the error that ended the run: a hospital's own, else what the controller has
+        concluded.
+        """
         own = [one for one in self._errors if one.member != CONTROLLER and one.error.own]
         concluded = [one for one in self._errors if one.member == CONTROLLER]
         chosen = concluded if code in CONCLUDED or not own else own
         found = verdict(chosen)
         if found:
             return self._order.loaded.placed(found)
-        return rebuilt(code, f"the controller ended with exit code {code}", fix=folder.look_at(self._order.folder, CONTROLLER))
+        return rebuilt(
+            code,
+            f"the controller ended with exit code {code}",
+            fix=folder.look_at(self._order.folder, CONTROLLER),
+        )

@@ -1,4 +1,6 @@
-"""Links between members that are processes: a hospital's inbox and its links, and the controller's hub."""
+"""Links between members that are processes: a hospital's inbox and its links, and the
+controller's hub.
+"""
 
 from fedskd_sim.transport.zeromq.hub import Hub
 from fedskd_sim.transport.zeromq.identity import Identity, Keys, Passwords, read

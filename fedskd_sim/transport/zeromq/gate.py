@@ -1,7 +1,8 @@
-"""The gatekeeper of a ZeroMQ context: tells it who its peers are (ZAP, https://rfc.zeromq.org/spec/27).
+"""The gatekeeper of a ZeroMQ context: tells it who its peers are (ZAP,
+https://rfc.zeromq.org/spec/27).
 
-What pyzmq has for this brings asyncio along, a seventh of a second at every start, and its thread ends at the first exception: then
-nobody gets in any more.
+What pyzmq has for this brings asyncio along, a seventh of a second at every start, and its thread
+ends at the first exception: then nobody gets in any more.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class Gate:
     """Answers in a thread of its own; when it has been closed nobody gets in any more."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], identity: Identity) -> None:
-        """Take the place of the one gatekeeper that a context may have, before any of its sockets listens."""
+        """Take the place of the one gatekeeper that a context may have, before any of its
+        sockets listens.
+        """
         self.turned_away = 0
         """How many peers have shown credentials that are no member's."""
         self._context, self._identity = context, identity

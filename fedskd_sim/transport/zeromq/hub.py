@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from fedskd_sim.errors import FedskdError, WireError
-from fedskd_sim.messages import CONTROLLER, Done, Failed, FromController, Progress, Register, ToController
+from fedskd_sim.messages import (
+    CONTROLLER,
+    Done,
+    Failed,
+    FromController,
+    Progress,
+    Register,
+    ToController,
+)
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import decode, encode
 from fedskd_sim.transport.zeromq.identity import Identity
@@ -24,11 +32,14 @@ class Hub:
         self.address = self._inbox.address
 
     def send(self, to: str, message: FromController) -> None:
-        """Send a word to a hospital that has registered; it is lost if nobody takes it, and never waited for."""
+        """Send a word to a hospital that has registered; it is lost if nobody takes it, and
+        never waited for.
+        """
         self._inbox.send(to, encode(message))
 
     def receive(self, timeout: float) -> ToController | Unwelcome:
-        """Wait up to ``timeout`` seconds, none if negative, for a hospital's word; of anything else only who has sent it is told.
+        """Wait up to ``timeout`` seconds, none if negative, for a hospital's word; of anything else
+        only who has sent it is told.
 
         Raises:
             NothingReceived: nothing came in time.
@@ -44,7 +55,9 @@ class Hub:
         if not isinstance(message, Register | Progress | Failed | Done):
             return Unwelcome(arrival.sender, f"{type(message).__name__} to the controller")
         if message.hospital != arrival.sender:
-            return Unwelcome(arrival.sender, f"{type(message).__name__} in the name of {message.hospital!r}")
+            return Unwelcome(
+                arrival.sender, f"{type(message).__name__} in the name of {message.hospital!r}"
+            )
         return message
 
     def close(self) -> None:

@@ -1,8 +1,10 @@
-"""Who a member of a run is on its links, so that nobody, not even another member, can take its name.
+"""Who a member of a run is on its links, so that nobody, not even another member, can take its
+name.
 
-Over TCP a member proves itself by its CURVE key pair, which also hides what is said. Where nothing needs to be hidden, on Unix
-sockets and on TCP that was asked to be plain, it shows a secret that only it and the member it speaks to have (PLAIN in ZeroMQ): it
-costs nothing after the handshake. Who listens proves itself by CURVE; a plain listener is as trustworthy as its folder or its port.
+Over TCP a member proves itself by its CURVE key pair, which also hides what is said. Where nothing
+needs to be hidden, on Unix sockets and on TCP that was asked to be plain, it shows a secret that
+only it and the member it speaks to have (PLAIN in ZeroMQ): it costs nothing after the handshake.
+Who listens proves itself by CURVE; a plain listener is as trustworthy as its folder or its port.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ SECRET_BYTES = 32
 
 @dataclass(frozen=True, repr=False)
 class Keys:
-    """CURVE keys of one member (Z85 text): its own pair and the public keys of everybody in the run, by name."""
+    """CURVE keys of one member (Z85 text): its own pair and the public keys of everybody in the
+    run, by name.
+    """
 
     public: str
     secret: str
@@ -42,14 +46,18 @@ class Keys:
 
     @classmethod
     def derived(cls, secret: bytes, run: str, name: str, members: tuple[str, ...]) -> Self:
-        """Derive a member's keys, and everybody's public ones, from a secret that all members of a run have (BLAKE2b, keyed).
+        """Derive a member's keys, and everybody's public ones, from a secret that all members of a
+        run have (BLAKE2b, keyed).
 
         Raises:
             InvalidValue: the secret has less than 32 bytes.
 
         """
         key = _long(secret)
-        own = {one: z85.encode(blake2b(f"{run}/{one}".encode(), key=key, digest_size=32).digest()) for one in members}
+        own = {
+            one: z85.encode(blake2b(f"{run}/{one}".encode(), key=key, digest_size=32).digest())
+            for one in members
+        }
         public = {one: zmq.curve_public(private).decode() for one, private in own.items()}
         return cls(public[name], own[name].decode(), public)
 
@@ -63,13 +71,16 @@ class Keys:
         socket.curve_publickey, socket.curve_secretkey = self.public.encode(), self.secret.encode()
 
     def present(self, socket: zmq.Socket[bytes], name: str, peer: str, public_key: str) -> None:  # noqa: ARG002 - as Passwords'
-        """Make a socket that is about to connect prove who it is, and accept nobody but the peer; ``public_key`` if it was told.
+        """Make a socket that is about to connect prove who it is, and accept nobody but the peer;
+        ``public_key`` if it was told.
 
         Raises:
             InvalidValue: no key of this peer is known, or another one than was told.
 
         """
-        socket.curve_serverkey = _agreed(self.members, peer, public_key, self.members.get(peer, "")).encode()
+        socket.curve_serverkey = _agreed(
+            self.members, peer, public_key, self.members.get(peer, "")
+        ).encode()
         socket.curve_publickey, socket.curve_secretkey = self.public.encode(), self.secret.encode()
 
     def owner(self, mechanism: bytes, credentials: Sequence[bytes]) -> str | None:
@@ -82,7 +93,9 @@ class Keys:
 
 @dataclass(frozen=True, repr=False)
 class Passwords:
-    """The secrets of one member: one for every other member, which has the same one for it, and nobody else."""
+    """The secrets of one member: one for every other member, which has the same one for it, and
+    nobody else.
+    """
 
     pairs: Mapping[str, str]
     public: ClassVar[str] = ""
@@ -103,8 +116,15 @@ class Passwords:
 
         """
         key = _long(secret)
-        pairs = {other: "/".join((run, *sorted((name, other)))) for other in members if other != name}
-        return cls({other: blake2b(pair.encode(), key=key, digest_size=32).hexdigest() for other, pair in pairs.items()})
+        pairs = {
+            other: "/".join((run, *sorted((name, other)))) for other in members if other != name
+        }
+        return cls(
+            {
+                other: blake2b(pair.encode(), key=key, digest_size=32).hexdigest()
+                for other, pair in pairs.items()
+            }
+        )
 
     def write(self, path: Path) -> None:
         """Write a new key file that only its owner may read."""
@@ -121,7 +141,10 @@ class Passwords:
             InvalidValue: there is no secret with this peer, or it was told to have a public key.
 
         """
-        socket.plain_username, socket.plain_password = name.encode(), _agreed(self.pairs, peer, public_key, "").encode()
+        socket.plain_username, socket.plain_password = (
+            name.encode(),
+            _agreed(self.pairs, peer, public_key, "").encode(),
+        )
 
     def owner(self, mechanism: bytes, credentials: Sequence[bytes]) -> str | None:
         """Tell whose credentials a peer has shown in ZeroMQ's handshake; None: no member's."""
@@ -129,7 +152,9 @@ class Passwords:
             return None
         name = credentials[0].decode(errors="replace")
         secret = self.pairs.get(name)
-        return name if secret is not None and compare_digest(credentials[1], secret.encode()) else None
+        return (
+            name if secret is not None and compare_digest(credentials[1], secret.encode()) else None
+        )
 
 
 Identity = Keys | Passwords
@@ -146,17 +171,23 @@ def read(path: Path) -> Identity:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Passwords(**values) if "pairs" in values else Keys(**values)
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidValue(f"{path} is not a key file", fix="use the file the launcher made") from error
+        raise InvalidValue(
+            f"{path} is not a key file", fix="use the file the launcher made"
+        ) from error
 
 
 def _write(path: Path, values: Mapping[str, object]) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as stream:
         json.dump(values, stream)
 
 
 def _long(secret: bytes) -> bytes:
     if len(secret) < SECRET_BYTES:
-        raise InvalidValue(f"a run secret of {len(secret)} bytes", fix=f"give it at least {SECRET_BYTES}")
+        raise InvalidValue(
+            f"a run secret of {len(secret)} bytes", fix=f"give it at least {SECRET_BYTES}"
+        )
     return blake2b(secret).digest()
 
 

@@ -1,4 +1,6 @@
-"""A hospital's inbox and its links; one thread owns them, and no call here ever waits for a peer."""
+"""A hospital's inbox and its links; one thread owns them, and no call here ever waits for a
+peer.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,26 @@ from fedskd_sim.messages import (
     ToController,
     Traveller,
 )
-from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, Assembly, Sound, count, packed, taken_as_it_is
-from fedskd_sim.transport.wire import Limits, announced, bad, chunk, decode, encode, header, limit_address_book, limit_travellers
+from fedskd_sim.transport.chunks import (
+    CHUNK_BYTES,
+    FRAMES,
+    Assembly,
+    Sound,
+    count,
+    packed,
+    taken_as_it_is,
+)
+from fedskd_sim.transport.wire import (
+    Limits,
+    announced,
+    bad,
+    chunk,
+    decode,
+    encode,
+    header,
+    limit_address_book,
+    limit_travellers,
+)
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.sockets import Endpoint, take
 
@@ -40,7 +60,8 @@ STREAM_MS = 2
 AT_A_TIME = 64
 """... and after how many messages that happens anyway."""
 MODELS_QUEUED = 4
-"""How many of the largest models a link keeps for a receiver that does not take them; a further one is tried again later."""
+"""How many of the largest models a link keeps for a receiver that does not take them; a further one
+is tried again later."""
 WORDS_KEPT = 16
 """How many words that matter wait for a controller which does not take them."""
 
@@ -57,7 +78,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Incoming:
-    """What may arrive, by the name of the model, the memory it arrives in, the number of hospitals, and what its numbers may be."""
+    """What may arrive, by the name of the model, the memory it arrives in, the number of
+    hospitals, and what its numbers may be.
+    """
 
     expected: Mapping[str, Forms]
     allocate: Allocate
@@ -77,7 +100,9 @@ class Incoming:
     @property
     def queue(self) -> int:
         """Count the messages that a link may keep."""
-        return MODELS_QUEUED * max((count(form) for forms in self.expected.values() for form in forms), default=1)
+        return MODELS_QUEUED * max(
+            (count(form) for forms in self.expected.values() for form in forms), default=1
+        )
 
 
 class Receiver(Protocol):
@@ -90,7 +115,9 @@ class Receiver(Protocol):
         """Take a model that has arrived whole, its digest proved."""
 
     def repeated(self, hop: HopId, sender: str, digest: str) -> None:
-        """Hear of the end of a model whose weights were not taken in, with the digest it was sent with."""
+        """Hear of the end of a model whose weights were not taken in, with the digest it was
+        sent with.
+        """
 
     def answered(self, answer: Answer, by: str) -> None:
         """Hear what the receiver of a departed model says."""
@@ -103,7 +130,9 @@ class Receiver(Protocol):
 
 
 class Links:
-    """A hospital's sockets. `address` is where its inbox really listens; `wake` may be called from other threads."""
+    """A hospital's sockets. `address` is where its inbox really listens; `wake` may be called
+    from other threads.
+    """
 
     def __init__(self, place: Place, incoming: Incoming) -> None:
         """Bind the inbox and connect to the controller.
@@ -116,8 +145,12 @@ class Links:
         self._lock, self._closed = Lock(), False
         self._endpoint = Endpoint(place.name, place.keys)
         try:
-            self._inbox = self._endpoint.listen(place.bind, max(CHUNK_BYTES, incoming.limits.size), FRAMES)
-            self._controller = self._endpoint.connect(place.controller, CONTROLLER, largest=incoming.words.size)
+            self._inbox = self._endpoint.listen(
+                place.bind, max(CHUNK_BYTES, incoming.limits.size), FRAMES
+            )
+            self._controller = self._endpoint.connect(
+                place.controller, CONTROLLER, largest=incoming.words.size
+            )
         except FedskdError:
             self._endpoint.close()
             raise
@@ -141,22 +174,30 @@ class Links:
                 self._bell.send(b"")
 
     def open(self, start: Start) -> None:
-        """Learn where the others are; a link to one that is elsewhere now is opened anew when it is used."""
+        """Learn where the others are; a link to one that is elsewhere now is opened anew when it
+        is used.
+        """
         for name, address in start.addresses.items():
             entry = (address, start.keys.get(name, ""))
             if name in self._links and self._book.get(name) != entry:
                 self._links.pop(name).close()
-            self._book = {**self._book, name: entry} if self._book.get(name) != entry else self._book
+            self._book = (
+                {**self._book, name: entry} if self._book.get(name) != entry else self._book
+            )
 
     def send(self, to: str, traveller: Traveller) -> None:
-        """Hand a model to the link; what does not fit its queue is dropped, and the receiver will not confirm it."""
+        """Hand a model to the link; what does not fit its queue is dropped, and the receiver
+        will not confirm it.
+        """
         if link := self._link(to):
             with suppress(zmq.Again):
                 for frames in packed(traveller):
                     link.send_multipart(frames, copy=False)
 
     def call(self, to: str, word: Ready) -> None:
-        """Tell the sender of a model, over a link of this hospital's, that it is waited for here; lost if the sender is gone."""
+        """Tell the sender of a model, over a link of this hospital's, that it is waited for
+        here; lost if the sender is gone.
+        """
         if link := self._link(to):
             with suppress(zmq.Again):
                 link.send_multipart(encode(word))
@@ -166,7 +207,9 @@ class Links:
         self._inbox.send(to, encode(answer))
 
     def tell(self, word: ToController) -> None:
-        """Say something to the controller. Progress is dropped if it does not listen; other words are kept and tried again."""
+        """Say something to the controller. Progress is dropped if it does not listen; other
+        words are kept and tried again.
+        """
         if isinstance(word, Progress):
             with suppress(zmq.Again):
                 self._controller.send_multipart(encode(word))
@@ -192,18 +235,24 @@ class Links:
         self._speak()
 
     def close(self) -> None:
-        """Close every socket; to be called by the thread that attends to them, or when it has ended."""
+        """Close every socket; to be called by the thread that attends to them, or when it has
+        ended.
+        """
         with self._lock:
             self._closed = True
             self._endpoint.close()
 
     def _link(self, to: str) -> zmq.Socket[bytes] | None:
-        """Give the link to a hospital, opened if it was not; None as long as nobody knows where it is."""
+        """Give the link to a hospital, opened if it was not; None as long as nobody knows where
+        it is.
+        """
         if to not in self._book:
             return None
         if to not in self._links:
             address, public_key = self._book[to]
-            self._links[to] = self._endpoint.connect(address, to, public_key, queue=self._incoming.queue)
+            self._links[to] = self._endpoint.connect(
+                address, to, public_key, queue=self._incoming.queue
+            )
         return self._links[to]
 
     def _speak(self) -> None:
@@ -213,7 +262,9 @@ class Links:
                 self._words.popleft()
 
     def _arrivals(self, receiver: Receiver) -> None:
-        """Take what comes until a model is complete, the link is silent, or other duties have waited for long enough."""
+        """Take what comes until a model is complete, the link is silent, or other duties have
+        waited for long enough.
+        """
         for _ in range(AT_A_TIME):
             came = self._inbox.receive(STREAM_MS if self._arriving else 0)
             if came is None:
@@ -229,8 +280,12 @@ class Links:
                 receiver.arrived(traveller, came.sender)
                 return
 
-    def _arrival(self, sender: str, frames: list[memoryview], receiver: Receiver) -> Traveller | None:
-        """Take a header, a chunk or a call; gives the model that it completes. Raises WireError for what no member would send."""
+    def _arrival(
+        self, sender: str, frames: list[memoryview], receiver: Receiver
+    ) -> Traveller | None:
+        """Take a header, a chunk or a call; gives the model that it completes. Raises WireError
+        for what no member would send.
+        """
         kind, values = header(frames, self._incoming.limits)
         if kind is Traveller:
             if len(frames) > 1:
@@ -239,7 +294,9 @@ class Links:
             self._arriving.pop(sender, None)  # it begins anew
             if receiver.announced(traveller.hop, sender):
                 self._passing.pop(sender, None)
-                self._arriving[sender] = Assembly(traveller, table, self._incoming.allocate, self._incoming.sound)
+                self._arriving[sender] = Assembly(
+                    traveller, table, self._incoming.allocate, self._incoming.sound
+                )
             else:
                 self._passing[sender] = traveller.hop
             return None

@@ -1,10 +1,13 @@
-"""Sockets with manners: a name that can be trusted for every message, limits, signs of life and errors a person can read.
+"""Sockets with manners: a name that can be trusted for every message, limits, signs of life and
+errors a person can read.
 
-No socket here ever waits: sending to a peer that takes nothing, and receiving when nothing is there, raises `zmq.Again` at once.
+No socket here ever waits: sending to a peer that takes nothing, and receiving when nothing is
+there, raises `zmq.Again` at once.
 
-ZeroMQ limits the size of a frame and the number of messages that wait, but it puts a message of many frames together before anybody
-sees it, with no limit of its own: while a member sends one, memory grows by what it sends. All of it is given back when the message
-ends, whose sender is known then. Where that is too much, the operating system must limit the process.
+ZeroMQ limits the size of a frame and the number of messages that wait, but it puts a message of
+many frames together before anybody sees it, with no limit of its own: while a member sends one,
+memory grows by what it sends. All of it is given back when the message ends, whose sender is known
+then. Where that is too much, the operating system must limit the process.
 """
 
 from __future__ import annotations
@@ -25,14 +28,16 @@ LINGER_MS = 2000
 HANDSHAKE_MS = 30_000
 KEEPALIVE_S = 2
 KEEPALIVES = 7
-"""After so many unanswered ones a TCP connection is taken for broken. ZeroMQ's own heartbeats end the process (an assertion in
-libzmq 4.3) if a peer is gone while more of its messages wait than are taken in, and the next heartbeat is due."""
+"""After so many unanswered ones a TCP connection is taken for broken. ZeroMQ's own heartbeats end
+the process (an assertion in libzmq 4.3) if a peer is gone while more of its messages wait than are
+taken in, and the next heartbeat is due."""
 SILENCE_MS = (KEEPALIVES + 1) * KEEPALIVE_S * 1000
 """How long what was sent over TCP may stay unacknowledged."""
 RECONNECT_MS = 50
 RECONNECT_MOST_MS = 2000
 CONNECT_MS = 3000
-"""A member that was restarted elsewhere has another address: without an end to connecting its name is never looked up again."""
+"""A member that was restarted elsewhere has another address: without an end to connecting its name
+is never looked up again."""
 QUEUE = 64
 UNREAD = 8
 """How many messages of one peer wait unread; the rest stays with it."""
@@ -45,7 +50,9 @@ AT_A_TIME = 4096
 
 
 class Received(NamedTuple):
-    """A message and who sent it; of one with too many parts, some of which ``dropped`` counts, ``frames`` has none."""
+    """A message and who sent it; of one with too many parts, some of which ``dropped`` counts,
+    ``frames`` has none.
+    """
 
     sender: str
     frames: list[memoryview]
@@ -53,14 +60,18 @@ class Received(NamedTuple):
 
 
 class Inbox:
-    """A socket that listens, and knows who speaks: the owner of the key or secret that was shown, whatever the message says.
+    """A socket that listens, and knows who speaks: the owner of the key or secret that was shown,
+    whatever the message says.
 
-    Answers go where the last message of that member came from. What a connection calls itself (its routing id) is no name: links of
-    ours draw it at random, so nobody can take the place of another's connection.
+    Answers go where the last message of that member came from. What a connection calls itself (its
+    routing id) is no name: links of ours draw it at random, so nobody can take the place of
+    another's connection.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], parts: int, *, guarded: bool) -> None:
-        """Take over a socket that is bound; a message may have so many parts, and names can be trusted only if it is guarded."""
+        """Take over a socket that is bound; a message may have so many parts, and names can be
+        trusted only if it is guarded.
+        """
         self.socket, self._parts, self._guarded = socket, parts, guarded
         self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         """Where it really listens, with the real port."""
@@ -100,7 +111,9 @@ class Inbox:
         return self._drop(sender, len(frames)) if more else Received(sender, frames)
 
     def _drop(self, sender: str, dropped: int) -> Received:
-        """Drop some parts; the rest is an arrival of its own, so that other duties are attended to in between."""
+        """Drop some parts; the rest is an arrival of its own, so that other duties are attended
+        to in between.
+        """
         more, most = True, dropped + AT_A_TIME
         while more and dropped < most:
             more = self.socket.recv(copy=False).more
@@ -117,7 +130,8 @@ class Inbox:
 
 
 def take(link: zmq.Socket[bytes]) -> list[memoryview]:
-    """Take what the peer of a link says, which is one frame; [] if it is more. What is left of very many is the next message.
+    """Take what the peer of a link says, which is one frame; [] if it is more. What is left of very
+    many is the next message.
 
     Raises:
         zmq.Again: nothing has come.
@@ -150,9 +164,11 @@ class Endpoint:
         return self._gate.turned_away if self._gate else 0
 
     def listen(self, address: str, largest: int = CONTROL_LIMIT, parts: int = 1) -> Inbox:
-        """Bind an inbox for messages of up to ``parts`` frames of ``largest`` bytes; port 0 or ``*`` takes a free port.
+        """Bind an inbox for messages of up to ``parts`` frames of ``largest`` bytes; port 0 or
+        ``*`` takes a free port.
 
-        An address with brackets (``tcp://[::]:5555``) is one of IPv6: links that are made later look for such addresses, too.
+        An address with brackets (``tcp://[::]:5555``) is one of IPv6: links that are made later
+        look for such addresses, too.
 
         Raises:
             PortInUse: the address is taken.
@@ -174,9 +190,16 @@ class Endpoint:
         return Inbox(socket, parts, guarded=self._identity is not None)
 
     def connect(
-        self, address: str, peer: str, public_key: str = "", *, queue: int = QUEUE, largest: int = CONTROL_LIMIT
+        self,
+        address: str,
+        peer: str,
+        public_key: str = "",
+        *,
+        queue: int = QUEUE,
+        largest: int = CONTROL_LIMIT,
     ) -> zmq.Socket[bytes]:
-        """Open a link to a member's inbox that keeps ``queue`` messages; it connects in the background and reconnects by itself.
+        """Open a link to a member's inbox that keeps ``queue`` messages; it connects in the
+        background and reconnects by itself.
 
         Answers come in frames of at most ``largest`` bytes (see `take`).
 
@@ -190,7 +213,9 @@ class Endpoint:
         try:
             if self._identity:
                 self._identity.present(socket, self.name, peer, public_key)
-                socket.routing_id = b"." + token_bytes(ROUTE_BYTES)  # an empty one, or one that begins with 0, is ZeroMQ's own
+                socket.routing_id = b"." + token_bytes(
+                    ROUTE_BYTES
+                )  # an empty one, or one that begins with 0, is ZeroMQ's own
             socket.connect(address)
         except zmq.ZMQError as error:
             socket.close()
@@ -223,7 +248,11 @@ class Endpoint:
         socket.maxmsgsize = largest + ENVELOPE
         socket.sndhwm, socket.rcvhwm = QUEUE, UNREAD
         socket.handshake_ivl = HANDSHAKE_MS
-        socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl = 1, KEEPALIVE_S, KEEPALIVE_S
+        socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl = (
+            1,
+            KEEPALIVE_S,
+            KEEPALIVE_S,
+        )
         socket.tcp_keepalive_cnt, socket.tcp_maxrt = KEEPALIVES, SILENCE_MS
         socket.connect_timeout = CONNECT_MS
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_MS, RECONNECT_MOST_MS
@@ -235,5 +264,10 @@ def _translated(error: zmq.ZMQError, address: str) -> FedskdError:
         fix = "choose another network.port, 0 for any free ones, or stop the program that holds it"
         return PortInUse(f"{address} is in use", fix=fix, key=("network", "port"))
     if error.errno == errno.ENAMETOOLONG:
-        return SocketPathTooLong(f"{address} is longer than {SOCKET_PATH_LIMIT} bytes", fix="set TMPDIR to a shorter path")
-    return InvalidValue(f"cannot use the address {address}: {error}", fix="check the address and its permissions")
+        return SocketPathTooLong(
+            f"{address} is longer than {SOCKET_PATH_LIMIT} bytes",
+            fix="set TMPDIR to a shorter path",
+        )
+    return InvalidValue(
+        f"cannot use the address {address}: {error}", fix="check the address and its permissions"
+    )

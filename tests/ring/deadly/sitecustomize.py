@@ -1,9 +1,11 @@
-"""Deaths by appointment. With this folder on PYTHONPATH a hospital is killed, or finds its disk full, at a named point of its work.
+"""Deaths by appointment. With this folder on PYTHONPATH a hospital is killed, or finds its disk
+full, at a named point of its work.
 
-``DEATHS`` names a JSON file: a list of ``[hospital, point, number, how]``. The hospital meets its fate when it comes to the point
-for the ``number``-th time in one life; ``how`` is "kill" or "full". Each entry is met once in a run: then the empty file
-``DEATHS.INDEX`` stands beside the list. A full disk ends the launch, wherever the others are: full disks are met in
-the order of the list, each in a launch of its own, at its number or later.
+``DEATHS`` names a JSON file: a list of ``[hospital, point, number, how]``. The hospital meets its
+fate when it comes to the point for the ``number``-th time in one life; ``how`` is "kill" or "full".
+Each entry is met once in a run: then the empty file ``DEATHS.INDEX`` stands beside the list. A full
+disk ends the launch, wherever the others are: full disks are met in the order of the list, each in
+a launch of its own, at its number or later.
 """
 
 from __future__ import annotations
@@ -96,15 +98,30 @@ def in_mailbox(module: Any) -> None:
 
 def in_work(module: Any) -> None:
     """Stop at the steps of a program."""
-    early = {"depart": "departing", "home": "evaluation", "ensemble": "ensemble", "evaluation": "evaluation", "gather": "gathering"}
+    early = {
+        "depart": "departing",
+        "home": "evaluation",
+        "ensemble": "ensemble",
+        "evaluation": "evaluation",
+        "gather": "gathering",
+    }
     early |= {"homecoming": "homecoming", "reduce": "reducing"}
 
     def begins(_: Any, step: Any, *__: Any) -> tuple[str, ...]:
         name = step.stop.kind if step.stop else step.action
         return (early[name],) if name in early else ()
 
-    wrap(module.Worker, "carry_out", begins, lambda _, step, *__: ("warm_up",) if step.action == "warm_up" else ())
-    wrap(module.Worker, "_record", lambda _, stop, *__: ("reconcile",) if stop.kind == "homecoming" and stop.round else ())
+    wrap(
+        module.Worker,
+        "carry_out",
+        begins,
+        lambda _, step, *__: ("warm_up",) if step.action == "warm_up" else (),
+    )
+    wrap(
+        module.Worker,
+        "_record",
+        lambda _, stop, *__: ("reconcile",) if stop.kind == "homecoming" and stop.round else (),
+    )
 
 
 def in_session(module: Any) -> None:
