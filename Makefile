@@ -43,6 +43,14 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: check
+check: lint  ## Lint, types and the quick tests, before a commit
+	$(BIN)/python -m pytest tests/unit tests/chart tests/test_house.py -m "not slow"
+
+.PHONY: coverage
+coverage: install  ## Which lines the unit tests reach
+	$(BIN)/python -m pytest tests/unit --cov=fedskd_sim --cov-report=term:skip-covered
+
 .PHONY: test
 test: lint $(VENV)/checkov/.installed  ## Lint, types and all tests
 	$(BIN)/python -m pytest

@@ -36,7 +36,10 @@ def room_of(path: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say in which order tests begin."""
+    """Say in which order tests begin, and which need a cluster."""
+    for item in items:
+        if room_of(item.nodeid) == "cluster":
+            item.add_marker(pytest.mark.cluster)
     items.sort(
         key=lambda item: (
             ORDER.index(room) if (room := room_of(item.nodeid)) in ORDER else len(ORDER)

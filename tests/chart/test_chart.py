@@ -187,6 +187,7 @@ def checkov(file: Path) -> subprocess.CompletedProcess[str]:
     return run(program, "--config-file", Path(__file__).parent / "checkov.yaml", "-f", file)
 
 
+@pytest.mark.slow
 def test_checkov_has_nothing_to_say(manifests: Path) -> None:
     """Checkov passes; what is skipped has its reason in checkov.yaml."""
     done = checkov(manifests)

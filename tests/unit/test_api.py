@@ -81,6 +81,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_what_the_command_line_leaves(small: Run, tmp_path: Path, cli: Callable) -> None:
     """Records are the same bytes, and the folder has the same files."""
     done = cli(
@@ -259,6 +260,7 @@ def test_events_are_watched(tmp_path: Path) -> None:
     assert len(run.hops) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name
 )

@@ -134,6 +134,7 @@ def test_the_help_lists_every_exit_code() -> None:
             assert re.search(rf"^\s*{error.exit_code}  \S", done, re.MULTILINE), error
 
 
+@pytest.mark.slow
 def test_version_schema_and_models() -> None:
     """Three commands that only print."""
     assert __version__ in call("--version").output
@@ -178,6 +179,7 @@ def test_a_bad_scenario_starts_nothing_and_makes_no_folder(command: str, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
     """Python's own audit sees processes started and addresses bound for a good scenario, and
     none for a bad one.
@@ -201,6 +203,7 @@ def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
         assert (tmp_path / str(number)).exists() == (not old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "code"),
     [

@@ -122,6 +122,7 @@ def test_the_text_of_a_run_is_a_scenario_file_that_says_the_same(scenario_file: 
             assert load(scenario_file(task.text)).scenario == task.scenario
 
 
+@pytest.mark.slow
 def test_a_comparison_runs_once_and_says_what_failed(
     scenario_file: Callable, cli: Callable, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
     assert "is a run of another scenario" in again.stderr
 
 
+@pytest.mark.slow
 def test_two_comparisons_do_not_share_a_folder(
     scenario_file: Callable, cli: Callable, tmp_path: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_two_comparisons_do_not_share_a_folder(
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
     sign: signal.Signals, scenario_file: Callable, tmp_path: Path

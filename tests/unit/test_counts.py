@@ -167,6 +167,7 @@ def test_validate_shows_the_space_of_volumes(tmp_path: Path, scenario_file: Call
     ), done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["memory", "processes"])
 def test_a_run_keeps_and_shows_what_was_read(
     runtime: str, tmp_path: Path, scenario_file: Callable, run: Callable

@@ -190,6 +190,7 @@ def judged(kind: str, folder: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_no_archive_is_a_stray_exception(kind: str, tmp_path: Path) -> None:
     """Headers of a TiB, kinds that are no numbers, other magic, methods of compression: read, or
@@ -208,6 +209,7 @@ def test_no_archive_is_a_stray_exception(kind: str, tmp_path: Path) -> None:
     assert outcomes == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_no_volume_or_table_is_a_stray_exception(tmp_path: Path) -> None:
     """A bent volume, atlas or table is read, or refused by name."""

@@ -741,6 +741,7 @@ def test_folds_are_even_and_whole_and_always_the_same() -> None:
     assert totals.max() - totals.min() <= 6
 
 
+@pytest.mark.slow
 def test_a_licence_is_said_once_and_only_where_it_binds(
     tmp_path: Path, scenario_file: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_every_block_says_how_it_is_tested() -> None:
                 assert (ROOT / test).exists(), test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(block.mark == "run" for block in blocks(page))], ids=name
 )

@@ -19,6 +19,7 @@ MEMORY = 4 << 20
 SECONDS = 1.0
 
 
+@pytest.mark.slow
 def test_ten_thousand_inputs_do_no_harm() -> None:
     """No stray exception, no second of computing and no 4 MiB for any of many bent messages; the
     honest among them are accepted.

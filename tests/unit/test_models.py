@@ -207,6 +207,7 @@ def test_the_quickstart_networks_have_clearly_different_sizes() -> None:
     assert len({kind.name for kind in kinds}) == 4
 
 
+@pytest.mark.slow
 def test_the_listing_is_true() -> None:
     """Each line of the table shows the parameters and the minimum input that the architecture
     has, and its options.

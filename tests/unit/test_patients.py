@@ -132,6 +132,7 @@ def test_the_calibration_error_is_the_weighted_gap() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(40, 12), (30, 15, 4), (12, 12), (9, 1)])
 @pytest.mark.parametrize("skill", [0.8, 2.2])
 def test_intervals_hold_what_they_say(sizes: tuple[int, ...], skill: float) -> None:
@@ -243,6 +244,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_what_is_no_file_of_predictions_is_named(
     damage: Callable[[Path], None], tmp_path: Path

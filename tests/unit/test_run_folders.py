@@ -130,6 +130,7 @@ def rewritten(line: bytes, draw: random.Random) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_no_mutation_of_a_file_ends_in_a_traceback(
     file: str, run: Path, monkeypatch: pytest.MonkeyPatch

@@ -154,6 +154,7 @@ def run(command: list[object], folder: Path, **options: object) -> subprocess.Co
     return done
 
 
+@pytest.mark.slow
 def test_the_wheel_is_enough(installed: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """Installed from its wheel and away from the checkout, the program begins, checks and runs
     scenarios.

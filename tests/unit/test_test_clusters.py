@@ -95,6 +95,7 @@ def recorded(tmp_path: Path) -> tuple[dict[str, str], Path]:
     }, calls
 
 
+@pytest.mark.slow
 def test_no_cluster_is_touched_unasked(recorded: tuple[dict[str, str], Path]) -> None:
     """Without the switch every cluster test is skipped and says how to run it, and neither
     kubectl nor helm is called.

@@ -146,6 +146,7 @@ def edited(number: int, **fields: object) -> Callable[[list[str]], list[str]]:
     return edit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_of_every_algorithm_is_whole(runs: Callable, name: str) -> None:
     """Every record is due, every link holds, and every file of weights is compared, but those of

@@ -136,6 +136,7 @@ def test_regions_of_an_atlas_take_the_place_of_a_grid() -> None:
     assert abs(float(by_atlas(one, other).total) - float(by_grid(one, other).total)) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_federation_of_volumes_learns_by_its_atlas(
     scenario_file: Callable, run: Callable
 ) -> None:
@@ -358,6 +359,7 @@ def test_folds_of_a_table_are_kept_and_checked(release: Path) -> None:
         nifti.facts(north(), release, 1, "a")
 
 
+@pytest.mark.slow
 def test_nifti_files_train_a_federation(
     release: Path, scenario_file: Callable, cli: Callable
 ) -> None:
