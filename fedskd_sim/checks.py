@@ -12,7 +12,6 @@ from fedskd_sim.scenario import (
     Examined,
     Loaded,
     NoData,
-    Placebo,
     Scenario,
     Sound,
     examine,
@@ -74,9 +73,7 @@ def _learns(rest: Sound) -> bool:
     """Tell whether a scenario learns, as far as anybody can tell."""
     scenario = rest.scenario
     nothing_to_learn = all(isinstance(hospital.data, NoData) for hospital in scenario.hospitals)
-    return not isinstance(scenario.algorithm, Placebo) and not (
-        rest.lacks("algorithm", "name") and nothing_to_learn
-    )
+    return scenario.learns and not (rest.lacks("algorithm", "name") and nothing_to_learn)
 
 
 def of_learning(
@@ -95,7 +92,7 @@ def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
     whether they lie alike.
     """
     scenario = rest.scenario
-    if scenario.algorithm.name == "pooled" and runtime != "memory":
+    if scenario.pools and runtime != "memory":
         text = (
             f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
         )
@@ -140,7 +137,7 @@ def verified(
 
     tables: Mapping[str, Any]
     tables, remark = {}, ""
-    if not isinstance(scenario.algorithm, Placebo):
+    if scenario.learns:
         tables, remark = (models or of_models)(scenario, data)
     return verify(run, scenario, tables, [*_ended(run)]), remark
 

@@ -151,7 +151,7 @@ def _unfit(rest: Sound, method: Method, data: Path | None) -> Iterator[FedskdErr
             else problem.key
         )
         problem.message = f"{method.label}: {problem.message}"
-        if method.scenario.algorithm.name in ("fedavg", "fedprox"):
+        if method.scenario.averages:
             problem.fix += (
                 f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, "
                 f"architecture: ...}}}}"

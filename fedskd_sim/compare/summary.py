@@ -65,15 +65,11 @@ def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
                 f"Every model of {method.label} has the work of all by itself: {method.share:g} "
                 "times the work of the others."
             )
-    shared = [
-        method.label
-        for method in methods
-        if method.scenario.algorithm.name in ("fedavg", "fedprox")
-    ]
+    shared = [method.label for method in methods if method.scenario.averages]
     if shared and any(method.scenario.prediction.ensemble for method in methods):
         yield (
             f"All hospitals end with one model under {', '.join(shared)}: their ensemble is that "
             "model alone."
         )
-    if any(method.scenario.algorithm.name == "pooled" for method in methods):
+    if any(method.scenario.pools for method in methods):
         yield "pooled is not federated: it trains on everybody's data in one place."

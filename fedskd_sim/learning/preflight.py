@@ -37,11 +37,9 @@ from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import (
     FML,
     Architecture,
-    Averaging,
     Circulating,
     Hospital,
     NoData,
-    Placebo,
     Scenario,
     Similarity,
 )
@@ -68,7 +66,7 @@ def find_problems(
         Errors with the scenario key they belong to.
 
     """
-    if isinstance(scenario.algorithm, Placebo):
+    if not scenario.learns:
         return
     known: list[tuple[str, Facts]] = []
     for index, hospital in enumerate(scenario.hospitals):
@@ -263,7 +261,7 @@ def _listed(found: Facts) -> str:
 
 def _common(scenario: Scenario) -> Iterator[FedskdError]:
     """Refuse different architectures where models are averaged."""
-    if not isinstance(scenario.algorithm, Averaging) or scenario.algorithm.architecture:
+    if not scenario.averages or scenario.common_architecture:
         return
     first = scenario.hospitals[0]
     for index, hospital in enumerate(scenario.hospitals):
@@ -288,7 +286,7 @@ def _chosen(scenario: Scenario, index: int) -> tuple[Architecture, tuple[Key, ..
     """Give the architecture of a hospital's model and say where it is written; two hospitals may
     still have one name.
     """
-    common = scenario.algorithm.architecture if isinstance(scenario.algorithm, Averaging) else None
+    common = scenario.common_architecture
     return (
         (common, COMMON)
         if common

@@ -88,7 +88,7 @@ class Site:
                 if part
             )
             own = replace(own, test=own.validation, remark=remark)
-        if self.scenario.algorithm.name != "pooled":
+        if not self.scenario.pools:
             return own
         everyone = {
             name: load(self.scenario, name, self.context.data_folder, self.device)

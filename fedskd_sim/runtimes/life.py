@@ -148,7 +148,7 @@ def _identity(order: MemberOrder, loaded: Loaded) -> Mapping[str, str]:
         "scenario": scenario,
         "fedskd_sim": __version__,
     }
-    if loaded.scenario.algorithm.name == "placebo":
+    if not loaded.scenario.learns:
         return found
     from fedskd_sim.learning.arithmetic import arithmetic  # noqa: PLC0415 - the placebo runs without PyTorch
 
@@ -181,7 +181,7 @@ def _sound(scenario: Scenario) -> Sound:
     """Give what looks at the numbers that arrive; those of a placebo mean nothing, and it runs
     without numpy.
     """
-    if scenario.algorithm.name == "placebo":
+    if not scenario.learns:
         return taken_as_it_is
     from fedskd_sim.learning.finite import finite  # noqa: PLC0415 - the controller's image has no numpy
 
@@ -197,7 +197,7 @@ def save_results(context: LearnerContext, learner: Learner, folder: Path) -> Non
     """Write what was predicted at a hospital and, if it has trained, its final weights; nothing
     where nothing is learned.
     """
-    if context.scenario.algorithm.name == "placebo":
+    if not context.scenario.learns:
         return
     from fedskd_sim.learning.site import Sited  # noqa: PLC0415 - the placebo runs without PyTorch
     from fedskd_sim.learning.weights import save  # noqa: PLC0415

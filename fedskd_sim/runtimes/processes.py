@@ -73,7 +73,7 @@ class ProcessRuntime:
 
         """
         check_temporary_folder()
-        learns = loaded.scenario.algorithm.name != "placebo"
+        learns = loaded.scenario.learns
         self._server = ForkServer.running(
             f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path
         )

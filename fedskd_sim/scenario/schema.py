@@ -12,6 +12,7 @@ from fedskd_sim.scenario.algorithms import Algorithm
 from fedskd_sim.scenario.averaging import FedAvg, FedProx
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
+from fedskd_sim.scenario.references import Placebo, Pooled
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
@@ -181,15 +182,33 @@ class Scenario(Part):
         """Give the architecture of a hospital's model: its own, or the one that the algorithm
         asks of all.
         """
-        common = (
-            self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
-        )
+        common = self.common_architecture
         return common or self._by_name[name].architecture
 
     @cached_property
     def members(self) -> tuple[str, ...]:
         """The names of the hospitals that train, in ring order."""
         return tuple(hospital.name for hospital in self.hospitals if not hospital.held_out)
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is learned: a placebo needs neither data nor PyTorch."""
+        return not isinstance(self.algorithm, Placebo)
+
+    @property
+    def pools(self) -> bool:
+        """Whether one process has the data of all hospitals, as a reference."""
+        return isinstance(self.algorithm, Pooled)
+
+    @property
+    def averages(self) -> bool:
+        """Whether all hospitals train one model, whose weights are averaged."""
+        return isinstance(self.algorithm, FedAvg | FedProx)
+
+    @property
+    def common_architecture(self) -> Architecture | None:
+        """The one of the model that all train, where the algorithm names it."""
+        return self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
 
     @cached_property
     def held_out(self) -> tuple[str, ...]:

@@ -186,7 +186,7 @@ def _container(
     scenario: Scenario, plan: Plan, hospital: Hospital, data_mount: list[dict[str, Any]]
 ) -> dict[str, Any]:
     settings = plan.settings(hospital.name)
-    learns = scenario.algorithm.name != "placebo"
+    learns = scenario.learns
     image = plan.images["hospital" if learns else "controller"]
     environment = {"HOME": TEMPORARY, "OMP_NUM_THREADS": str(hospital.resources.cpu)}
     if not hospital.resources.gpu:

@@ -324,7 +324,7 @@ class KubernetesRuntime:
         """Bring the final weights home from every hospital, with its records, of which a cluster
         keeps only so much log.
         """
-        if self._order.loaded.scenario.algorithm.name == "placebo" and not self._order.resumed:
+        if not self._order.loaded.scenario.learns and not self._order.resumed:
             return
         missing: dict[str, str] = {}
         for name in self._order.loaded.scenario.names:
