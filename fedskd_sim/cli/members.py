@@ -79,7 +79,7 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 @click.option(
     "--custody",
     type=click.Choice(["in", "out"]),
-    default="",
+    default=None,
     help="Wait until it has been brought, or taken.",
 )
 @click.option(
@@ -98,6 +98,7 @@ def hospital(**given: Any) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     given["folder"], given["controller"] = given.pop("out"), given.pop("controller_at")
+    given["custody"] = given["custody"] or ""
     order = MemberOrder(**given)
     with own_words(
         order,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 @click.option(
     "--on",
     type=click.Choice(["processes", "kubernetes"]),
-    default="",
     help="Where to go on. Default: where it was.",
 )
 @DATA
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
 @shown
-def resume(run: Path, on: str, data: Path | None, *, anyway: bool, **cluster: Any) -> None:
+def resume(run: Path, on: str | None, data: Path | None, *, anyway: bool, **cluster: Any) -> None:
     """Go on with a RUN folder of which nothing runs any more: a power cut, Ctrl-C, a full disk, a
     release that was removed.
 
@@ -75,6 +74,6 @@ def resume(run: Path, on: str, data: Path | None, *, anyway: bool, **cluster: An
         )
         return KubernetesRuntime(*chosen, cluster["values"], cluster["keep"])
 
-    with to_resume(run, release, on=on, data=data, anyway=anyway) as (place, order):
+    with to_resume(run, release, on=on or "", data=data, anyway=anyway) as (place, order):
         click.echo(f"{order.loaded.scenario.name}: going on in {short(order.folder)}")
         follow(place, order, launch=True)

@@ -189,7 +189,7 @@ def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
     place = json.loads((out / "place.json").read_text(encoding="utf-8"))
     (out / "place.json").write_text(json.dumps({**place, "run": ""}), encoding="utf-8")
     nameless = resumed(out)
-    assert (nameless.returncode, "no run of processes" in nameless.stderr) == (
+    assert (nameless.returncode, "no run that was launched from it" in nameless.stderr) == (
         RunUnreadable.exit_code,
         True,
     )
