@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
     default=None,
     help="Wait until it has been brought, or taken.",
 )
+@click.option("--anyway", is_flag=True, help="Go on from custody of other circumstances.")
 @click.option(
     "--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output."
 )
@@ -134,16 +136,21 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
     "--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave."
 )
 @click.option("--kept", default="", help="Write what this hospital goes on from, instead.")
+@click.option("--taken", default="", help="Say that this has arrived elsewhere: it is removed.")
 @shown
-def results(folder: Path, kept: str, *, fetched: bool) -> None:
+def results(folder: Path, kept: str, taken: str, *, fetched: bool) -> None:
     """Write all results but logs to standard output: a tar archive in lines of base64, and a
     full stop when it is whole.
     """
     from fedskd_sim.runtimes import handover  # noqa: PLC0415
-    from fedskd_sim.runtimes.member import FETCHED  # noqa: PLC0415
+    from fedskd_sim.runtimes.member import CUSTODY, FETCHED  # noqa: PLC0415
 
     if fetched:
         (folder / FETCHED).touch()
+        return
+    if taken:
+        (folder / handover.PLACED).unlink(missing_ok=True)
+        shutil.rmtree(folder / CUSTODY / taken, ignore_errors=True)
         return
     names = ("weights", "predictions", "records", "samples", "timings", "metrics")
     whole = [(folder / name, name) for name in names if (folder / name).is_dir()]
@@ -159,6 +166,7 @@ def place(folder: Path) -> None:
     """
     from fedskd_sim.runtimes import handover  # noqa: PLC0415
 
-    handover.unpack(sys.stdin, folder)
-    (folder / handover.PLACED).touch()
+    if not (folder / handover.PLACED).exists():  # a second time, the hospital is at work with it
+        handover.unpack(sys.stdin, folder)
+        (folder / handover.PLACED).touch()
     click.echo(handover.PLACED)

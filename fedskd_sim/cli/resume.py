@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, short, shown
+from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, short, shown, stop_when_terminated
 from fedskd_sim.cli.launch import follow
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def resume(run: Path, on: str | None, data: Path | None, *, anyway: bool, **clus
         )
         return KubernetesRuntime(*chosen, cluster["values"], cluster["keep"])
 
+    stop_when_terminated()
     with to_resume(run, release, on=on or "", data=data, anyway=anyway) as (place, order):
         click.echo(f"{order.loaded.scenario.name}: going on in {short(order.folder)}")
         follow(place, order, launch=True)

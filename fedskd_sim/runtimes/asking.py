@@ -53,14 +53,15 @@ def ask(question: Callable[..., Result], *arguments: Any) -> Result:
             found = ours.recv()
         except EOFError:
             found = None
-    process.join()
+        except BaseException:
+            process.terminate()  # nobody waits for the answer any more
+            raise
+        finally:
+            process.join()
     if found is None:
         text = f"the process that checks models and data died {cause(process.exitcode or 0)}"
-        raise HospitalCrashed(
-            text,
-            fix="see what it has written above; give this machine more memory, or use fewer "
-            "samples",
-        )
+        fix = "see what it has written above; give it more memory, or use fewer samples"
+        raise HospitalCrashed(text, fix=fix)
     answer, error = found
     if error is not None:
         raise error

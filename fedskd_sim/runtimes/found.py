@@ -111,7 +111,7 @@ class LocalRun:
             for file in torn(self.folder):
                 yield f"the last line of {file} has no end, and is left out"
             run = self.place.run if self.place else ""
-            if custody_of(self.loaded.scenario, run, self.folder).is_dir():
+            if run and custody_of(self.loaded.scenario, run, self.folder).is_dir():
                 yield f"'fedskd-sim resume {self.folder}' goes on with it"
 
     def stop(self) -> str:
@@ -221,7 +221,9 @@ def to_collect(
         folder = folders.make(seen.loaded, out, "kubernetes")
         places.note(folder, seen.runtime.place)
     place = places.read(folder)
-    order = Order(seen.loaded, "", folder, resumed=isinstance(place, InCluster) and place.resumed)
+    if isinstance(place, InCluster):
+        seen.runtime.run, seen.runtime.resumed = place.run, place.resumed
+    order = Order(seen.loaded, "", folder, resumed=seen.runtime.resumed)
     seen.runtime.attach(order)
     return seen.runtime, order
 

@@ -12,7 +12,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
 from fedskd_sim import clock
@@ -22,6 +22,7 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.member import CUSTODY, MemberOrder
 
 BOOKS = ("records", "samples", "timings")
+RESULTS = (*BOOKS, "weights", "predictions", "metrics")
 PLACED = "placed"
 """The file that says that everything has been brought."""
 END = "."
@@ -59,15 +60,20 @@ def packed(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
     yield END
 
 
-def unpack(lines: Iterable[str], folder: Path) -> list[Path]:
+def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
     """Write what came into a folder, nothing of it in part: files that are there are replaced as
     wholes, custody as a whole.
+
+    Args:
+        lines: what `packed` gave.
+        folder: a run folder.
+        owner: whose files these may be; a hospital writes no other's, nor any other file of a run.
 
     Returns:
         The files' names in the folder.
 
     Raises:
-        ValueError: it ends too early, or is no archive.
+        ValueError: it ends too early, is no archive, or has a file that is not the owner's.
 
     """
     data = io.BytesIO()
@@ -84,13 +90,13 @@ def unpack(lines: Iterable[str], folder: Path) -> list[Path]:
             TemporaryDirectory(prefix=".brought-", dir=folder) as place,
         ):
             for member in archive:
-                _extract(archive, member, Path(place))
+                _extract(archive, member, Path(place), owner)
             return _moved(Path(place), folder)
     except (binascii.Error, tarfile.TarError) as error:
         raise ValueError(f"it cannot be read: {error}") from error
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path, owner: str) -> None:
     """Write a file of an archive; what could lead out of the place is refused. Python 3.11.2,
     which images have, has no filters.
     """
@@ -99,10 +105,19 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> 
         raise ValueError(f"{member.name!r} is no file")
     if not target.resolve().is_relative_to(place.resolve()):
         raise ValueError(f"{member.name!r} leads elsewhere")
+    if owner and source is not None and not _owned(PurePath(member.name).parts, owner):
+        raise ValueError(f"{member.name!r} is not a file of {owner!r}")
     if source is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with source, target.open("wb") as stream:
             shutil.copyfileobj(source, stream)
+
+
+def _owned(parts: tuple[str, ...], owner: str) -> bool:
+    """Tell whether a file is a hospital's: of its custody, or named after it."""
+    if parts[:1] == (CUSTODY,):
+        return parts[1:2] == (owner,)
+    return len(parts) == 2 and parts[0] in RESULTS and parts[1].split(".")[0] == owner  # noqa: PLR2004
 
 
 def _moved(source: Path, target: Path) -> list[Path]:
@@ -120,7 +135,8 @@ def _moved(source: Path, target: Path) -> list[Path]:
 def wait(order: MemberOrder, log: EventLog) -> None:
     """Wait until what a hospital goes on from has been brought into its folder, or taken out of it.
 
-    What is there already, on a claim, has been brought to an earlier pod, and has gone on since.
+    What is there already, on a claim, has been brought to an earlier pod, and has gone on since:
+    whoever takes it out of a cluster leaves nothing behind.
 
     Raises:
         RegistrationTimeout: nobody came.

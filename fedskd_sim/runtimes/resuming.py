@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedskd_sim.errors import RunUnreadable
-from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.observe import events
+from fedskd_sim.errors import RunExists, RunUnreadable
+from fedskd_sim.observe import outcome
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order, Runtime
-from fedskd_sim.runtimes.folder import Tail
+from fedskd_sim.runtimes.member import CUSTODY
 from fedskd_sim.runtimes.place import Here, InCluster
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Loaded, load
@@ -58,6 +57,8 @@ def to_resume(
     there, on = place if isinstance(place, InCluster) else None, on or place.runtime
     with folders.held(folder):
         _check(folder, place, loaded, moves=on != place.runtime)
+        if there:
+            _check_gone(there, folder)
         if on == "processes":
             if there:
                 _taken_out(release(there), order)
@@ -66,9 +67,23 @@ def to_resume(
             yield runtime, order
             return
         cluster = release(there)
-        cluster.run, cluster.custody = place.run, "" if there else "in"
+        names, kept = loaded.scenario.names, folder / CUSTODY
+        here = all(any((kept / name).glob("commit-*")) for name in names)
+        brought = there is None or (there.resumed and here)  # again, where it did not arrive
+        cluster.run, cluster.custody = place.run, "in" if brought else ""
         cluster.prepare(loaded)
     yield cluster, order  # which holds the folder itself
+
+
+def _check_gone(there: InCluster, folder: Path) -> None:
+    """Refuse a run that is still in its cluster, under whichever name it is to go on."""
+    from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - the client takes its time
+
+    was = KubernetesRuntime(there.release, there.namespace, there.context)
+    was.connect()
+    if was.exists():
+        fix = f"fedskd-sim collect {folder} waits for its end, fedskd-sim stop {folder} removes it"
+        raise RunExists(f"the run is still in its cluster, as {there.release!r}", fix=fix)
 
 
 def _taken_out(cluster: KubernetesRuntime, order: Order) -> None:
@@ -86,8 +101,8 @@ def _check(folder: Path, place: Here | InCluster, loaded: Loaded, *, moves: bool
         raise RunUnreadable(
             f"the run in {folder} still goes on", fix=f"see 'fedskd-sim status {folder}'"
         )
-    told = Tail(folder / "logs" / f"{CONTROLLER}.jsonl").events()
-    if any(isinstance(logged.what, events.End) and logged.what.code == 0 for logged in told):
+    ended = outcome.read(folder)
+    if ended and ended.state == "ended well":
         raise RunUnreadable(
             f"the run in {folder} has ended well", fix=f"see 'fedskd-sim report {folder}'"
         )

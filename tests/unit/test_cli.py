@@ -71,7 +71,7 @@ FLAGS = {
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
     "conduct": {"folder", "--secret", "--check"},
-    "results": {"folder", "--fetched", "--kept"},
+    "results": {"folder", "--fetched", "--kept", "--taken"},
     "place": {"folder"},
 }
 COMMANDS = (

@@ -86,6 +86,22 @@ def test_nothing_is_written_outside_of_the_folder(run: Path, tmp_path: Path) -> 
     assert list(there.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["place.json", "records/b.jsonl", "custody/b/commit-1.json", "a/b", "logs/a.jsonl"]
+)
+def test_a_hospital_writes_its_own_files_only(run: Path, tmp_path: Path, name: str) -> None:
+    """What comes out of its pod is refused whole if a file of it is another's, or the run's."""
+    there = tmp_path / "there"
+    there.mkdir()
+    good = handover.kept(run, "a")
+    assert len(handover.unpack(handover.packed(good), there, "a")) == 3
+    before = files(there)
+    bad = [*good, (run / "records" / "a.jsonl", name)]
+    with pytest.raises(ValueError, match="is not a file of 'a'"):
+        handover.unpack(handover.packed(bad), there, "a")
+    assert files(there) == before
+
+
 def test_a_hospital_of_which_nothing_was_kept_is_named(run: Path) -> None:
     """Words instead of an empty archive."""
     with pytest.raises(RunUnreadable, match="'c' could go on"):

@@ -53,6 +53,7 @@ PLAN: dict[str, Any] = {
     "ttl_seconds": 60,
     "backoff_limit": 6,
     "grace_seconds": 30,
+    "custody_anyway": "",
     "custody_moves": "",
     "annotations": {},
     "user": 10001,

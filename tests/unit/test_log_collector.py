@@ -372,7 +372,7 @@ def archive(**files: str) -> str:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as made:
         for name, text in files.items():
-            about = tarfile.TarInfo(f"records/{name}.jsonl")
+            about = tarfile.TarInfo(f"{name}/north.jsonl")
             about.size = len(text)
             made.addfile(about, io.BytesIO(text.encode()))
     return base64.b64encode(packed.getvalue()).decode() + "\n."
@@ -385,17 +385,17 @@ def test_what_is_fetched_comes_whole_or_not_at_all(
     open reader goes on to see.
     """
     reach, said = Reach.__new__(Reach), []
-    full = archive(north="new\n" * 400, south="new\n" * 9000)
+    full = archive(records="new\n" * 400, timings="new\n" * 9000)
     half = base64.b64encode(base64.b64decode(full[:-2])[:12000]).decode() + "\n."
     file = folder / "records" / "north.jsonl"
     file.write_text("old\n")
     monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or half)
     with pytest.raises(Unreachable, match="cannot be read"):
-        reach.fetch("pod-1", folder)
+        reach.fetch("pod-1", "north", folder)
     assert file.read_text() == "old\n"
     monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or full)
     with file.open() as reader:
-        reach.fetch("pod-1", folder)
+        reach.fetch("pod-1", "north", folder)
         assert reader.read() == "old\n"
     assert file.read_text() == "new\n" * 400
     assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd", "--fetched"]

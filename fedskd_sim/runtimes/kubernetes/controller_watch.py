@@ -93,10 +93,10 @@ class ControllerWatch:
             finding(mine[-1]),
             [one for one in map(finding, mine) if one.standing == "failed"],
         )
+        if now.standing in ("running", "succeeded", "leaving"):
+            return None
         if dead and len(dead) >= MOST_DEATHS:
             return Finding(
                 "hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}"
             )
-        if now.standing in ("running", "succeeded", "leaving"):
-            return None
         return now if now.text else None

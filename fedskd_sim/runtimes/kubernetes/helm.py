@@ -17,6 +17,8 @@ Settings = Mapping[str, str]
 """Values of the chart, by key."""
 NO_SETTINGS: Settings = MappingProxyType({})
 PATIENCE_S = 120
+LOWEST = "1.31.0"
+"""The oldest Kubernetes for which the chart is (``kubeVersion`` in Chart.yaml)."""
 FIXES = {
     "forbidden": "ask for the rights that the chart's README lists, or let an administrator make "
     "the accounts (rbac.create: false)",
@@ -74,7 +76,8 @@ class Helm:
             for name in ("run", "controller")
             for part in ("--show-only", f"templates/{name}.yaml")
         ]
-        text = self._chart("template", release, scenario, values, *_set(more), *shown)
+        lowest = ("--kube-version", LOWEST)  # or helm takes the one that it was built with
+        text = self._chart("template", release, scenario, values, *_set(more), *shown, *lowest)
         return [part for part in re.split(r"^---$", text, flags=re.MULTILINE) if part.strip()]
 
     def _chart(

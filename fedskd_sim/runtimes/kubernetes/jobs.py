@@ -153,7 +153,8 @@ def kueue(scenario: Scenario, plan: Plan) -> tuple[dict[str, str], dict[str, str
         return {}, {}
     labels = {"queue-name": plan.queue, "pod-group-name": plan.owner}
     notes = {"pod-group-total-count": str(len(scenario.names))}
-    if not (scenario.custody.enabled and all(map(plan.custody, scenario.names))):
+    keeps = scenario.custody.enabled and all(map(plan.custody, scenario.names))
+    if not keeps or plan.custody_moves == "out":
         notes["retriable-in-group"] = "false"
     return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {
         f"{KUEUE}/{key}": value for key, value in notes.items()
@@ -241,6 +242,7 @@ def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
         f"{CONFIG}/scenario.yaml",
         "--to-stdout",
         *(part for flag in flags.items() for part in flag),
+        *(["--anyway"] if plan.custody_anyway else []),
     ]
 
 

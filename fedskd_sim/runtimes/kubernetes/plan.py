@@ -61,6 +61,8 @@ class Plan:
     ttl_seconds: int
     backoff_limit: int
     grace_seconds: int
+    custody_anyway: str
+    """Not empty: hospitals go on even where what they kept was kept under other circumstances."""
     custody_moves: str
     """``in``: hospitals wait until what they kept elsewhere has been brought; ``out``: until it has
     been taken; empty: neither."""

@@ -50,6 +50,8 @@ FORBIDDEN = (
     "forbidden: minimum",
 )
 """What a refusal to make a pod says that will be said again every time."""
+OWN = ("hospital", CONTROLLER, "fetch")
+"""Containers whose end is that of the member; a sidecar's says nothing."""
 FOR_A_WHILE = ("were unschedulable", "untolerated taint {node.kubernetes.io/")
 """What a scheduler says of nodes that are cordoned, lost or short of something: they may come
 back."""
@@ -72,8 +74,8 @@ class Finding:
 def finding(pod: Any) -> Finding:
     """Judge one pod (V1Pod)."""
     status = pod.status
-    for state in _states(pod):
-        if state.terminated and status.phase == "Failed":
+    for name, state in _states(pod):
+        if state.terminated and status.phase == "Failed" and name in OWN:
             return Finding("failed", _ending(state.terminated, status), state.terminated.exit_code)
         if state.waiting and state.waiting.reason in HOPELESS | STUCK:
             standing: Standing = "hopeless" if state.waiting.reason in HOPELESS else "stuck"
@@ -179,7 +181,7 @@ def nowhere(message: str) -> bool:
     return bool(lasting and nodes and beyond and nodes.group(1) == beyond.group(1))
 
 
-def _states(pod: Any) -> Iterator[Any]:
+def _states(pod: Any) -> Iterator[tuple[str, Any]]:
     for status in [
         *(pod.status.init_container_statuses or ()),
         *(pod.status.container_statuses or ()),
@@ -187,7 +189,7 @@ def _states(pod: Any) -> Iterator[Any]:
         if status.state and not (
             status.state.terminated and status.state.terminated.exit_code == 0
         ):
-            yield status.state
+            yield status.name, status.state
 
 
 def _ending(state: Any, status: Any) -> str:

@@ -16,12 +16,14 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
+from websocket import WebSocketException
 
 from fedskd_sim.errors import ClusterUnavailable, RunUnreadable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.handover import PLACED, unpack
 from fedskd_sim.runtimes.kubernetes.jobs import KUEUE, RUN
 from fedskd_sim.runtimes.kubernetes.queues import VERSIONS
+from fedskd_sim.runtimes.member import CUSTODY
 
 CONNECTIONS = 160
 ASK_S = (5, 30)
@@ -169,7 +171,7 @@ class Reach:
         if rest:
             yield rest.decode(errors="replace")
 
-    def fetch(self, pod: str, folder: Path) -> None:
+    def fetch(self, pod: str, hospital: str, folder: Path) -> None:
         """Bring a holding hospital's final weights and predictions, and the whole of its records,
         into a folder, then let it go.
 
@@ -180,12 +182,12 @@ class Reach:
             Unreachable: the connection broke, or what came was not whole; the hospital still holds.
 
         """
-        _unpack(self._run(pod, ["fedskd-sim", "results", RUN]), pod, folder)
+        _unpack(self._run(pod, ["fedskd-sim", "results", RUN]), pod, hospital, folder)
         self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
 
     def take(self, pod: str, hospital: str, folder: Path) -> None:
         """Bring what a hospital goes on from out of its pod into a run folder, in place of what is
-        there.
+        there; then it is nowhere else.
 
         Raises:
             Unreachable: the connection broke, or what came was not whole.
@@ -193,12 +195,15 @@ class Reach:
 
         """
         text = self._run(pod, ["fedskd-sim", "results", RUN, "--kept", hospital])
+        if not text.strip() and any((folder / CUSTODY / hospital).glob("commit-*")):
+            return  # taken before, and removed there
         if not text.strip():
             fix = "give --values with the claims on which the run kept it"
             raise RunUnreadable(
                 f"the pod of {hospital!r} has nothing from which it could go on", fix=fix
             )
-        _unpack(text, pod, folder)
+        _unpack(text, pod, hospital, folder)
+        self._run(pod, ["fedskd-sim", "results", RUN, "--taken", hospital])
 
     def bring(self, pod: str, lines: Iterable[str]) -> None:
         """Bring what a hospital goes on from (`fedskd_sim.runtimes.handover.packed`) into its
@@ -252,12 +257,12 @@ class Reach:
             if error.status in (0, None) or error.status >= 500:  # noqa: PLR2004 - the server's own trouble
                 raise Unreachable(str(error.reason)) from error
             raise
-        except (HTTPError, OSError) as error:
+        except (HTTPError, OSError, WebSocketException) as error:
             raise Unreachable(str(error)) from error
 
 
-def _unpack(text: str, pod: str, folder: Path) -> None:
+def _unpack(text: str, pod: str, hospital: str, folder: Path) -> None:
     try:
-        unpack(text.splitlines(), folder)
+        unpack(text.splitlines(), folder, hospital)
     except ValueError as error:
         raise Unreachable(f"what came from {pod}: {error}") from error

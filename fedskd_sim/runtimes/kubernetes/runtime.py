@@ -60,6 +60,8 @@ class KubernetesRuntime:
     """Leave the release in the cluster when the run has ended."""
     run: str = ""
     """The run that goes on here; empty for a new one."""
+    resumed: bool = False
+    """It goes on with what it has left earlier, which is in the run folder."""
     custody: Literal["", "in", "out"] = ""
     """Hospitals wait until what they go on from has been brought from the run folder, or taken out
     into it."""
@@ -86,7 +88,12 @@ class KubernetesRuntime:
     def launch(self, order: Order) -> None:
         """Install the chart; raises RunExists, ChartNotInstallable, InvalidValue."""
         self._order = order
-        more = {"resume.run": self.run, "resume.custody": self.custody}
+        anyway = "yes" if order.anyway else ""
+        more = {
+            "resume.run": self.run,
+            "resume.custody": self.custody,
+            "resume.anyway": anyway,
+        }
         asked = (
             self.release,
             order.folder / "scenario.yaml",
@@ -94,9 +101,9 @@ class KubernetesRuntime:
             {key: value for key, value in more.items() if value},
         )
         plan = preview.check(order.loaded.scenario, self._helm.rendered(*asked), self.values)
-        if self.custody == "out":
+        if order.resumed and self.custody != "in":
             moving.check_kept(plan, order.loaded.scenario.names)
-        self.run = plan.run
+        self.run, self.resumed = plan.run, order.resumed
         if order.resumed:
             folder.set_logs_aside(order.folder)
         try:
@@ -189,7 +196,7 @@ class KubernetesRuntime:
     def place(self) -> InCluster:
         """Say where the run is, for the run folder."""
         return InCluster(
-            self.release, self.namespace, self.context, run=self.run, resumed=self._order.resumed
+            self.release, self.namespace, self.context, run=self.run, resumed=self.resumed
         )
 
     def take_out(self, order: Order) -> None:
@@ -327,11 +334,11 @@ class KubernetesRuntime:
         if not self._order.loaded.scenario.learns and not self._order.resumed:
             return
         missing: dict[str, str] = {}
+        kept, self.keep = self.keep, True  # whatever goes wrong now, the release has the results
         for name in self._order.loaded.scenario.names:
             trouble = moving.tried(partial(self._fetch_from, name))
             missing |= {name: trouble} if trouble else {}
         if missing:
-            self.keep = True
             text = (
                 f"the run ended well, but the final weights of {', '.join(missing)} could not be "
                 f"fetched: {missing.popitem()[1]}"
@@ -341,9 +348,11 @@ class KubernetesRuntime:
                 fix=f"raise holdSeconds in the chart's values; the release {self.release!r} was "
                 "left",
             )
+        self.keep = kept
 
     def _fetch_from(self, name: str) -> None:
-        self.reach.fetch(moving.pod_of(self.reach, self.release, name), self._order.folder)
+        pod = moving.pod_of(self.reach, self.release, name)
+        self.reach.fetch(pod, name, self._order.folder)
 
     def _check_whole(self) -> None:
         """Neither end well nor remove the release while records are missing, whatever became of
