@@ -30,6 +30,7 @@ IN_A_POD = {
     "--hold",
     "--linger",
     "--custody",
+    "--anyway",
     "--to-stdout",
 }
 FLAGS = {
