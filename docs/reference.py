@@ -1,8 +1,8 @@
 """Fills pages of the manual with what the program says of itself, when the manual is built; so they
 cannot be out of date.
 
-A line ``<!-- fill: NAME -->`` of a page is replaced by what the function of that name in `FILLINGS`
-gives.
+A line ``<!-- fill: NAME -->`` of a page, and the sentence in italics under it, which is for whoever
+reads the page in a checkout, are replaced by what the function of that name in `FILLINGS` gives.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedskd_sim import errors
 from fedskd_sim.cli import main
 from fedskd_sim.scenario import Scenario, load, scenarios
 
-MARK = re.compile(r"^<!-- fill: ([a-z-]+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- fill: ([a-z-]+) -->\n(?:\*[^*]+\*$)?", re.MULTILINE)
 LIMITS = {
     "minimum": "at least",
     "exclusiveMinimum": "more than",
@@ -159,7 +159,7 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill a page; mkdocs calls it for each. Raises KeyError for a filling that there is not."""
-    return MARK.sub(lambda mark: FILLINGS[mark.group(1)](), markdown)
+    return MARK.sub(lambda mark: FILLINGS[mark.group(1)]() + "\n", markdown)
 
 
 def markers(markdown: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.errors import ChainBroken, FedskdError, InvalidValue, Where
 from fedskd_sim.scenario import (
     Examined,
     Loaded,
@@ -133,13 +133,23 @@ def verified(
         RunUnreadable: it is no run folder, or has no records.
 
     """
-    from fedskd_sim.custody.verify import verify  # noqa: PLC0415 - only who looks at a run pays for it
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
+    from fedskd_sim.custody.verify import verify  # noqa: PLC0415
+    from fedskd_sim.observe import outcome  # noqa: PLC0415
 
     tables: Mapping[str, Any]
     tables, remark = {}, ""
     if scenario.learns:
         tables, remark = (models or of_models)(scenario, data)
-    return verify(run, scenario, tables, [*_ended(run)]), remark
+    found = verify(run, scenario, tables, [*_ended(run)])
+    how = outcome.read(run)
+    if not (found.broken or found.sealed) and how and how.state == "ended well":
+        where = Where(str(run / seal.FILE))
+        broken = ChainBroken(
+            "missing: the run ended well and was sealed", fix=seal.FIX, where=where
+        )
+        return found._replace(broken=broken), remark
+    return found, remark
 
 
 def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str:

@@ -42,3 +42,8 @@ def rebuilt(code: int, message: str, *, fix: str = "", key: tuple[Key, ...] = ()
         error for error in all_errors() if error.exit_code == code and not error.__subclasses__()
     ]
     return (kinds[0] if kinds else FedskdError)(message, fix=fix, key=key)
+
+
+def meaning(error: type[FedskdError]) -> str:
+    """Say in one line what an error means: the first paragraph of its docstring."""
+    return " ".join((error.__doc__ or "").partition("\n\n")[0].split())

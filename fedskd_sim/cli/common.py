@@ -15,7 +15,7 @@ import click
 
 from fedskd_sim.checks import licences
 from fedskd_sim.errors import FedskdError, OutputNotWritable
-from fedskd_sim.exits import INTERRUPTED, all_errors, out_of_space
+from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, out_of_space
 from fedskd_sim.scenario import Scenario
 
 Args = ParamSpec("Args")
@@ -70,7 +70,7 @@ def stop_when_terminated() -> None:
 def exit_codes() -> str:
     """Write the table of exit codes for the help text."""
     leaves = [error for error in all_errors() if not error.__subclasses__()]
-    rows = [f"{error.exit_code:>3}  {(error.__doc__ or '').splitlines()[0]}" for error in leaves]
+    rows = [f"{error.exit_code:>3}  {meaning(error)}" for error in leaves]
     rows = [
         "  0  Success.",
         "  1  An error nobody foresaw: please report it.",

@@ -2,7 +2,7 @@
 
 FedskdError                         exit code
 +-- ScenarioError
-|   +-- ScenarioSyntaxError         10  not YAML, duplicate key, tab, looping anchor, or unreadabl
+|   +-- ScenarioSyntaxError         10  not YAML, doubled key, tab, looping anchor, unreadable
 |   +-- UnknownKey                  11  a key the schema does not have
 |   +-- InvalidValue                12  wrong type, missing key, or a value out of range
 |   +-- DuplicateHospital           13  two hospitals of one name

@@ -41,7 +41,7 @@ def listing() -> str:
     """
     head = (
         f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  "
-        f"{'mid tap':<16}{'deep tap':<16}options"
+        f"{'mid tap':<18}{'deep tap':<17}options"
     )
     lines = [head, *(line for name in names() for line in _lines(name))]
     lines.append(
@@ -74,12 +74,13 @@ def _lines(name: str) -> tuple[str, str]:
     unit = UNITS[kind]
     pixels = f"{size} {unit}" if size else f"{SIZES[-1]} {unit} *"
     about = inspect.getdoc(builder_of(name)) or "an architecture of an installed package"
+    about = " ".join(about.partition("\n\n")[0].split())
     return (
         (
             f"{name:<20}{found.parameters:>12,}{pixels:>12}{operations / 1e6:>10,.1f}  "
-            f"{taps[0]:<16}{taps[1]:<16}{given}"
+            f"{taps[0]:<18}{taps[1]:<17}{given}"
         ),
-        f"{'':<20}{about.splitlines()[0]}",
+        f"{'':<20}{about}",
     )
 
 

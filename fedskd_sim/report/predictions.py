@@ -66,7 +66,7 @@ class Predictions:
         raise KeyError(f"{kind} of {model}")
 
 
-def read_predictions(run: Path) -> dict[str, Predictions]:
+def read_predictions(run: str | Path) -> dict[str, Predictions]:
     """Read the predictions of all hospitals of a run folder, by hospital; empty where there are
     none.
 
@@ -74,7 +74,7 @@ def read_predictions(run: Path) -> dict[str, Predictions]:
         RunUnreadable: a file is damaged or another hospital's; it is named.
 
     """
-    return {file.stem: read_file(file) for file in files(run)}
+    return {file.stem: read_file(file) for file in files(Path(run))}
 
 
 def files(run: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.exits import all_errors
+from fedskd_sim.exits import all_errors, meaning
 from fedskd_sim.member.crash import crash
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
@@ -52,9 +52,7 @@ def cause(code: int) -> str:
         names = {sign.value: f" ({sign.name})" for sign in signal.Signals}
         return f"by signal {-code}{names.get(-code, '')}"
     meanings = {
-        error.exit_code: (error.__doc__ or "").splitlines()[0]
-        for error in all_errors()
-        if not error.__subclasses__()
+        error.exit_code: meaning(error) for error in all_errors() if not error.__subclasses__()
     }
     return f"with exit code {code}" + (
         f" ({meanings[code].rstrip('.')})" if code in meanings else ""

@@ -11,7 +11,7 @@ import pytest
 
 from fedskd_sim import errors, exits
 from fedskd_sim.errors import FedskdError, InvalidValue, ScenarioError, UnknownKey, Where
-from fedskd_sim.exits import all_errors, rebuilt
+from fedskd_sim.exits import all_errors, meaning, rebuilt
 
 LEAVES = [error for error in all_errors() if not error.__subclasses__()]
 CHART = Path(__file__).parent.parent.parent / "helm" / "fedskd-sim"
@@ -105,4 +105,4 @@ def test_parents_catch_their_children() -> None:
 def test_every_class_says_in_one_sentence_what_happened() -> None:
     """The help's table of exit codes is made of these sentences."""
     for error in all_errors():
-        assert re.fullmatch(r"[A-Z`].*\.", (error.__doc__ or "").splitlines()[0]), error
+        assert re.fullmatch(r"[A-Z`].*\.", meaning(error)), error

@@ -115,6 +115,17 @@ def test_a_damaged_seal_is_named(run: Path, text: str) -> None:
     assert caught.value.where.file == str(run / seal.FILE)
 
 
+def test_a_seal_that_is_gone_is_named(run: Path) -> None:
+    """A run that ended well was sealed; without the seal nothing says its measures are whole."""
+    (run / seal.FILE).unlink()
+    found = broken(run)
+    assert found
+    assert (found.message.partition(":")[0], found.where and found.where.file) == (
+        "missing",
+        str(run / seal.FILE),
+    )
+
+
 def test_what_is_broken_is_not_sealed(run: Path) -> None:
     """A run whose chain is broken has no seal afterwards, not even an earlier one."""
     (run / "records" / "a.jsonl").write_text("{}\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedskd_sim import clock
 from fedskd_sim.errors import HospitalCrashed, PodCannotStart
-from fedskd_sim.exits import rebuilt
+from fedskd_sim.exits import meaning, rebuilt
 from fedskd_sim.messages import Done, Failed
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
@@ -169,5 +169,5 @@ class PodTracker:
 def _told(name: str, found: Finding) -> Failed:
     if found.code not in FINAL_CODES:
         return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, found.text)
-    meaning = (type(rebuilt(found.code or 0, "")).__doc__ or "").splitlines()[0]
-    return Failed(FIRST_EPOCH, name, found.code or 0, f"{found.text}: {meaning}")
+    words = meaning(type(rebuilt(found.code or 0, "")))
+    return Failed(FIRST_EPOCH, name, found.code or 0, f"{found.text}: {words}")
