@@ -49,6 +49,8 @@ class HospitalRow:
     accuracy: str = ""
     """The last one that was measured here, and of whose model."""
     finished: int = 0
+    before: int = 0
+    """Steps of an earlier life that were not seen here."""
     total: int = 1
     light: int = 0
     """How many of all its steps only test or add up."""
@@ -57,6 +59,11 @@ class HospitalRow:
     took: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
     """Seconds of the steps whose begin was logged, by whether they are light."""
     began: float | None = None
+
+    @property
+    def behind_it(self) -> int:
+        """How many of its steps are done, here and in earlier lives."""
+        return min(self.total, self.before + self.finished)
 
     def ended(self, at: float, *, light: bool) -> None:
         """Note that a step has ended at a UNIX time."""
@@ -120,6 +127,8 @@ class LiveView:
             case events.Pod(hospital, standing, text) if standing != "running" and not row.finished:
                 row.doing = text or standing
                 self._remark(hospital, standing, text)
+            case events.WentOn(steps, of):
+                row.before = max(0, round(row.total * steps / of) - row.finished)
             case events.WarmUp():
                 row.doing, row.began = "warming up", logged.time
             case events.Arrived(round_, hop, model, kind):
@@ -127,17 +136,18 @@ class LiveView:
                 row.place = (round_, hop)
             case events.Finished() as finished:
                 row.ended(logged.time, light=finished.kind in LIGHT)
-                row.doing = "waiting"
-                if finished.accuracy is not None:
-                    row.accuracy = (
-                        f"{finished.accuracy:.1%} "
-                        f"{'all' if finished.kind == 'ensemble' else finished.model}"
-                    )
-                    self._line(logged.hospital, finished, finished.accuracy)
+                self._measured(logged.hospital, row, finished)
             case events.Done():
                 row.doing = "done"
             case events.Error(_, own):
                 row.doing = "failed" if own else "stopped"
+
+    def _measured(self, hospital: str, row: HospitalRow, finished: events.Finished) -> None:
+        row.doing = "waiting"
+        if finished.accuracy is not None:
+            whose = "all" if finished.kind == "ensemble" else finished.model
+            row.accuracy = f"{finished.accuracy:.1%} {whose}"
+            self._line(hospital, finished, finished.accuracy)
 
     def show(self) -> None:
         """Print the table once, without a time."""
@@ -164,7 +174,8 @@ class LiveView:
             own = _mean(row.took[False]) or session
             light = _mean(row.took[True]) or usual[True] or OF_A_SESSION * own
             done += row.done[False] * own + row.done[True] * light
-            total += (row.total - row.light) * own + row.light * light
+            whole = (row.total - row.light) * own + row.light * light
+            total += whole * (1 - row.before / row.total)
         return (clock.now() - self._started) * max(0.0, total - done) / done
 
     def _line(self, hospital: str, finished: events.Finished, accuracy: float) -> None:
@@ -243,7 +254,7 @@ class LiveView:
             accuracy, _, model = row.accuracy.partition(" ")
             more = () if narrow else (row.doing, f"{accuracy} {short(model, room)}")
             table.add_row(
-                *map(Text, (short(name, room), where, *more, f"{row.finished}/{row.total}"))
+                *map(Text, (short(name, room), where, *more, f"{row.behind_it}/{row.total}"))
             )
         return table
 
@@ -255,7 +266,7 @@ class LiveView:
         if not self._live_now or len(self._rows) <= room:
             return self._rows
         behind = sorted(
-            self._rows, key=lambda name: self._rows[name].finished / self._rows[name].total
+            self._rows, key=lambda name: self._rows[name].behind_it / self._rows[name].total
         )[:room]
         return {name: row for name, row in self._rows.items() if name in behind}
 

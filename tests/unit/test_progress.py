@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fedskd_sim import clock
-from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp
+from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp, WentOn
 from fedskd_sim.observe.progress import LiveView
 from fedskd_sim.topology import Topology
 
@@ -114,6 +114,28 @@ def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero(
             progress(Logged(0.0, name, done))
     assert progress.left() is not None
     assert progress.left() == 0
+
+
+def test_what_was_done_before_a_resumption_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on at nine of ten steps is shown there, and what is left is the tenth."""
+    now = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    stream = io.StringIO()
+    ring = Topology(("one", "two"), 20)
+    progress = LiveView(ring, Console(file=stream, width=80), quiet=True)
+    for name in ring.names:
+        progress(Logged(0.0, name, WentOn(90, 100)))
+    for name, other in (("one", "two"), ("two", "one")):
+        progress(Logged(now[0], name, Arrived(19, 1, other, "visit")))
+        now[0] += 5.0
+        progress(Logged(now[0], name, Finished(19, 1, other, "visit", "trained", 0.5)))
+    steps = progress._rows["one"].total
+    left = progress.left()
+    assert left is not None
+    assert left < 5.0 * 2 * (0.1 * steps)
+    progress.show()
+    done = round(0.9 * steps) + 1
+    assert stream.getvalue().count(f"{done}/{steps}") == 2
 
 
 def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.MonkeyPatch) -> None:
