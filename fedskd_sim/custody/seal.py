@@ -45,6 +45,8 @@ class Seal:
     version: Literal[1] = 1
 
 
+Found = tuple[tuple[int, int], ChainBroken]
+"""A break, and when in the run it lies: round and hop."""
 _FORM: TypeAdapter[Seal] = TypeAdapter(Seal)
 
 
@@ -91,6 +93,16 @@ def breaks(run: Path, sealed: Seal) -> Iterator[ChainBroken]:
             yield ChainBroken(
                 "altered: the run was sealed with other bytes in it", fix=FIX, where=where
             )
+
+
+def told_first(breaks: list[Found], unlike: list[ChainBroken]) -> list[Found]:
+    """Keep to the files that are not as they were sealed.
+
+    Where two records contradict each other, the seal knows which of them was changed.
+    """
+    files = {error.where.file for error in unlike if error.where}
+    kept = [one for one in breaks if one[1].where and one[1].where.file in files]
+    return kept or [((0, 0), error) for error in unlike] or breaks
 
 
 def _files(run: Path) -> list[Path]:

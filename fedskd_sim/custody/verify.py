@@ -20,6 +20,7 @@ from typing import NamedTuple
 from fedskd_sim.custody import seal
 from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
 from fedskd_sim.custody.finals import Finals
+from fedskd_sim.custody.seal import Found
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Spec
 from fedskd_sim.records import Record, parse_record
@@ -102,8 +103,7 @@ def verify(
     if not breaks:
         breaks = [((proof.topology.behind, 0), error) for error in finals.breaks(proof.entries())]
     sealed = seal.read(run)
-    if sealed and not breaks:
-        breaks = [((proof.topology.behind, 1), error) for error in seal.breaks(run, sealed)]
+    breaks = seal.told_first(breaks, [*seal.breaks(run, sealed)]) if sealed else breaks
     first = min(breaks, key=lambda one: one[0])[1] if breaks else None
     counts = sum(map(len, proof.found.values())), sum(len(due.steps) for due in proof.due.values())
     return Verdict(
@@ -115,10 +115,6 @@ def verify(
         finals.unknown,
         len(sealed.files) if sealed else 0,
     )
-
-
-Found = tuple[tuple[int, int], ChainBroken]
-"""A break, and when in the run it lies: round and hop."""
 
 
 class _Proof:

@@ -115,6 +115,20 @@ def test_a_damaged_seal_is_named(run: Path, text: str) -> None:
     assert caught.value.where.file == str(run / seal.FILE)
 
 
+def test_of_two_records_that_contradict_the_changed_one_is_named(run: Path) -> None:
+    """A digest that was altered where a model left is not laid to the record of where it came."""
+    file = run / "records" / "a.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    number = next(place for place, line in enumerate(lines) if json.loads(line)["digest_out"])
+    changed = json.loads(lines[number]) | {"digest_out": "1" * 32}
+    lines[number] = json.dumps(changed, separators=(",", ":"))
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = broken(run)
+    assert found
+    assert found.where
+    assert found.where.file == str(file)
+
+
 def test_a_seal_that_is_gone_is_named(run: Path) -> None:
     """A run that ended well was sealed; without the seal nothing says its measures are whole."""
     (run / seal.FILE).unlink()
