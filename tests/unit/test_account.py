@@ -204,6 +204,9 @@ def test_a_run_that_fails_names_its_report_and_ends_with_outcome_culprit_and_fol
     assert "--on memory" in page
     assert "resume" not in status
     (tmp_path / "run" / "custody").mkdir()
+    assert "resume" not in call("status", tmp_path / "run").output
+    place = json.loads((tmp_path / "run" / "place.json").read_text())
+    (tmp_path / "run" / "place.json").write_text(json.dumps(place | {"run": "1a2b3c4d"}))
     assert (
         f"'fedskd-sim resume {tmp_path / 'run'}' goes on with it"
         in call("status", tmp_path / "run").output

@@ -120,10 +120,13 @@ def test_what_is_left_out_is_blamed_for_nothing(
     assert (len(lines), said.count("fix:")) == (1, 1), said
 
 
-def test_missing_files_and_parts_are_found_beside_wrong_values(scenario_file: Callable) -> None:
+def test_missing_files_and_parts_are_found_beside_wrong_values(
+    scenario_file: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that is not there and a part that two hospitals have are told although another
     value is wrong.
     """
+    monkeypatch.delenv("FEDSKD_DATA", raising=False)
     text = GOOD.replace(
         "synthetic-skin, samples: 50, image_size: 16", "ham10000, partition: {parts: 3}"
     ).replace("epochs: 1", "epochs: 0")
