@@ -45,7 +45,7 @@ from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport.chunks import packed
 from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Keys, Links, Passwords, Place
-from fedskd_sim.transport.zeromq.sockets import Arrival, Inbox
+from fedskd_sim.transport.zeromq.sockets import Inbox, Received
 
 LINKS = ("ipc", "tcp", "curve")
 """Unix sockets and plain TCP with secrets, and TCP with keys."""
@@ -179,7 +179,7 @@ def watched(inbox: Inbox) -> list[bytes]:
     seen: list[bytes] = []
     receive = inbox.receive
 
-    def watching(patience_ms: int = 0) -> Arrival | None:
+    def watching(patience_ms: int = 0) -> Received | None:
         came = receive(patience_ms)
         if came and [len(frame) for frame in came.frames] == [len(MARK)]:
             seen.append(bytes(came.frames[0]))
