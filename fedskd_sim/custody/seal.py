@@ -76,8 +76,8 @@ def read(run: Path) -> Seal | None:
     try:
         return _FORM.validate_json(file.read_bytes(), strict=True) if file.exists() else None
     except (OSError, ValidationError) as error:
-        fix = "restore it from a copy; remove it to verify what records tell of themselves"
-        raise RunUnreadable("this is no seal of a run", fix=fix, where=Where(str(file))) from error
+        where = Where(str(file))
+        raise RunUnreadable("this is no seal of a run", fix=FIX, where=where) from error
 
 
 def breaks(run: Path, sealed: Seal) -> Iterator[ChainBroken]:
