@@ -40,7 +40,7 @@ hospitals:
   - {{name: h0, architecture: buffer}}
   - {{name: h1, architecture: buffer}}
   - {{name: h2, architecture: buffer}}
-algorithm: {{name: placebo, rounds: {rounds}, session_seconds: 1.5, buffer_bytes: 1000{more}}}
+algorithm: {{name: placebo, rounds: {rounds}, session_seconds: 1.5, buffer_bytes: 1000}}
 metrics: {{linger: {linger}}}
 timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 5, goodbye: 5, stop: 5}}
 """
@@ -95,11 +95,9 @@ def tell(tmp_path: Path, hospitals: dict[str, str]) -> None:
     draft.rename(tmp_path / "targets.json")
 
 
-def launched(tmp_path: Path, rounds: int = 2, linger: int = 0, more: str = "") -> subprocess.Popen:
+def launched(tmp_path: Path, rounds: int = 2, linger: int = 0) -> subprocess.Popen:
     """Launch a placebo and tell Prometheus where its hospitals are."""
-    (tmp_path / "scenario.yaml").write_text(
-        SCENARIO.format(rounds=rounds, linger=linger, more=more)
-    )
+    (tmp_path / "scenario.yaml").write_text(SCENARIO.format(rounds=rounds, linger=linger))
     command = [
         sys.executable,
         "-m",
@@ -139,12 +137,14 @@ def test_a_run_that_ends_well_fires_no_alert(prometheus: Query, tmp_path: Path) 
 
 
 def test_a_run_that_crashes_fires_its_alert(prometheus: Query, tmp_path: Path) -> None:
-    """A run of which a hospital dies has ended early, and nothing else is said of it than who
-    has failed.
+    """A run whose processes are all killed at once has ended early, and nothing else is said of
+    it than who has failed.
     """
-    run = launched(tmp_path, more=", behaviour: crash, culprit: h1")
-    until(lambda: prometheus("fedskd_ring_size") or run.poll() is not None)
-    assert run.wait(100) == 41
+    run = launched(tmp_path, rounds=30)
+    until(lambda: prometheus("fedskd_ring_size"))
+    for process in (run.pid, *hospitals_of(tmp_path / "out").values()):
+        os.kill(process, signal.SIGKILL)
+    assert run.wait(100) == -signal.SIGKILL
     tell(tmp_path, {})
     until(lambda: (ENDED, "") in fired(prometheus))
     assert ("FedskdRunEndedEarly", "") in fired(prometheus)
