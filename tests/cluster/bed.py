@@ -67,15 +67,15 @@ def until(what: str, look: Callable[[], Result], seconds: float = PATIENCE_S) ->
 
 
 @contextmanager
-def away() -> Iterator[None]:
-    """Let the API server stand still; skips where its process is not known (it is listed beside
-    the test cluster's KUBECONFIG).
+def away(program: str = "kube-apiserver") -> Iterator[None]:
+    """Let the API server, or another program of the cluster, stand still; skips where its process
+    is not known (it is listed beside the test cluster's KUBECONFIG).
     """
     listed = Path(os.environ.get("KUBECONFIG", "")).parent / "pids"
     if not listed.is_file():
-        pytest.skip("the API server's process is not known here")
+        pytest.skip(f"the process of {program} is not known here")
     found = dict(line.split()[::-1] for line in listed.read_text(encoding="utf-8").splitlines())
-    process = int(found["kube-apiserver"])
+    process = int(found[program])
     os.kill(process, signal.SIGSTOP)
     try:
         yield

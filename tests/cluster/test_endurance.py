@@ -218,6 +218,45 @@ def running(pod: dict) -> bool:
     return pod["status"]["phase"] == "Running"
 
 
+def process_of(pod: dict) -> int:
+    """Find the hospital's process of a pod on this machine, by the host name that it was given."""
+    mark = f"HOSTNAME={pod['spec']['hostname']}\0".encode()
+    uid = pod["metadata"]["uid"]
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = mark in (entry / "environ").read_bytes()
+            if inside and uid in (entry / "cgroup").read_text(encoding="utf-8").replace("_", "-"):
+                return int(entry.name)
+        except OSError:
+            continue
+    pytest.skip("the processes of pods cannot be seen from here")
+
+
+def ready(node: str) -> bool:
+    """Tell whether the cluster thinks that a node is there."""
+    conditions = json.loads(kubectl("get", "node", node, "-o", "json"))["status"]["conditions"]
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+@pytest.mark.skipif(not os.environ.get("FEDSKD_TEST_LONG"), reason="FEDSKD_TEST_LONG is not set")
+@pytest.mark.usefixtures("claims")
+def test_a_run_on_claims_survives_the_loss_of_a_node(bed: Bed) -> None:
+    """A hospital dies with its node; when the cluster has noticed and the node is back, the next
+    pod goes on, and the run ends well.
+    """
+    run = bed.install(PATIENT, defaults=KEPT)
+    run.heard("progress", hospital="h1", round=2)
+    pod = run.pod("h1")
+    node = pod["spec"]["nodeName"]
+    with away(f"kubelet-{node}"):
+        os.kill(process_of(pod), signal.SIGKILL)
+        until("node that is not ready", lambda: not ready(node))
+        assert not run.events("end")
+    until("node that is ready", lambda: ready(node))
+    assert run.code(seconds=300) == 0
+    assert went_on(run)[1]
+
+
 @pytest.mark.usefixtures("claims")
 def test_a_release_that_is_installed_again_goes_on_from_its_claims(bed: Bed) -> None:
     """Everything of a run but its claims is removed in mid-run; installed again as it was, it
