@@ -84,7 +84,7 @@ class HospitalMachine:
         """Give the state after an event, and what it asks for; an event that no longer matters
         changes nothing.
         """
-        if state.over or (isinstance(event, Overdue) and event.cursor != state.cursor):
+        if state.over or (isinstance(event, Overdue) and state.is_past(event)):
             return state, []
         match event:
             case ModelArrived() | Knocked() | Repeated():

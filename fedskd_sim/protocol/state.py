@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.messages import HopId
-from fedskd_sim.protocol.events import Model
+from fedskd_sim.protocol.events import Model, Overdue, Timer, Unanswered
 from fedskd_sim.scenario import Scenario
 
 REGISTER_AGAIN_S = 5.0
@@ -95,6 +95,16 @@ class State(NamedTuple):
     """The controller has ended the run well."""
     over: bool = False
     """It has left or failed: nothing more happens."""
+
+    def is_past(self, timer: Timer) -> bool:
+        """Tell whether what a timer was set for is over, so that it changes nothing."""
+        match timer:
+            case Overdue(cursor):
+                return cursor != self.cursor
+            case Unanswered(hop, attempt):
+                departure = self.outbox.get(hop)
+                return departure is None or departure.attempt != attempt
+        return False
 
 
 def without(items: Mapping[Key, Value], key: Key) -> dict[Key, Value]:

@@ -41,7 +41,6 @@ from fedskd_sim.protocol.events import (
     Broke,
     Deferred,
     Ended,
-    Event,
     Joined,
     StepFinished,
     Timer,
@@ -57,10 +56,16 @@ class Killed(Exception):
     """The hospital dies here, before it carries out its next effect."""
 
 
+Past = Callable[[], bool]
+"""Tells whether what a timer was set for is over."""
+
+
 class Surroundings(Protocol):
     """What a node needs of its world; see `fedskd_sim.world.world.World`."""
 
-    def later(self, node: Node, delay: float, happen: Callable[[], None]) -> None:
+    def later(
+        self, node: Node, delay: float, happen: Callable[[], None], past: Past | None = None
+    ) -> None:
         """Let something happen to a hospital if it has not died by then."""
 
     def carry(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
@@ -184,7 +189,7 @@ class Node:
                 task.step, arrival, lambda weights, mark: left.append((weights, mark))
             )
         except FedskdError as error:
-            self._soon(Broke(error))
+            self.world.later(self, 0.0, partial(self.shell.handle, Broke(error)))
             return
         if self.world.persists:
             self._finished = self._kept(self.worker.learner.state())
@@ -202,9 +207,6 @@ class Node:
         for weights, mark in left:
             self.shell.release(index, weights, mark)
         self.shell.handle(StepFinished(index, record))
-
-    def _soon(self, event: Event, seconds: float = 0.0) -> None:
-        self.world.later(self, seconds, partial(self.shell.handle, event))
 
     # what the shell asks for
 
@@ -244,7 +246,8 @@ class Node:
 
     def wait(self, seconds: float, timer: Timer) -> None:
         """Set a timer."""
-        self._soon(timer, seconds)
+        happen = partial(self.shell.handle, timer)
+        self.world.later(self, seconds, happen, lambda: self.shell.state.is_past(timer))
 
     def persist(self, state: State, record: Record | None, ticket: int) -> None:
         """Put a state into custody: with its models, the learner as of the last finished step,

@@ -19,9 +19,12 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, FromController, ToController
 from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect
-from fedskd_sim.world.node import Killed, Node
+from fedskd_sim.world.node import Killed, Node, Past
 
 RESTART_S = 5.0
+ROOM = 1000
+Item = tuple[float, int, Callable[[], Any], Past | None]
+"""When something will happen, the how manieth it is, what, and whether it is past."""
 
 
 class Weather:
@@ -57,8 +60,10 @@ class World:
     """Is told of every message that arrives: when, from whom, to whom, what."""
     controller: Controller | None = None
     """It must speak through `send`."""
-    _agenda: list[tuple[float, int, Callable[[], Any]]] = field(default_factory=list)
+    _agenda: list[Item] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
+    _room: int = ROOM
+    """Length of the agenda at which it is looked through for what nobody needs any more."""
     _lasting: int = 0
 
     def add(self, node: Node) -> None:
@@ -74,7 +79,7 @@ class World:
 
         """
         while self._agenda and not self.over:
-            self.seconds, _, happen = heapq.heappop(self._agenda)
+            self.seconds, _, happen, _ = heapq.heappop(self._agenda)
             happen()
 
     @property
@@ -82,9 +87,13 @@ class World:
         """Tell whether all hospitals have ended."""
         return self._lasting >= len(self.nodes)
 
-    def later(self, node: Node, delay: float, happen: Callable[[], None]) -> None:
-        """Let something happen to a hospital if it has not died by then."""
-        self._at(delay, partial(self._lives, node, node.life, happen))
+    def later(
+        self, node: Node, delay: float, happen: Callable[[], None], past: Past | None = None
+    ) -> None:
+        """Let something happen to a hospital if it has not died by then; it may be forgotten
+        from when on ``past`` says so.
+        """
+        self._at(delay, partial(self._lives, node, node.life, happen), past)
 
     def carry(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
         """Carry a message to a hospital: as often and as late as the weather says."""
@@ -120,8 +129,18 @@ class World:
         """Give the seconds that a disk takes."""
         return self.weather.disk()
 
-    def _at(self, delay: float, happen: Callable[[], Any]) -> None:
-        heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen))
+    def _at(self, delay: float, happen: Callable[[], Any], past: Past | None = None) -> None:
+        heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen, past))
+        if len(self._agenda) > self._room:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop what nobody needs any more: each stop sets two timers that are long, and rarely
+        needed. What is left keeps its order.
+        """
+        self._agenda = [item for item in self._agenda if not (item[3] and item[3]())]
+        heapq.heapify(self._agenda)
+        self._room = ROOM + 2 * len(self._agenda)
 
     def _told(self, message: ToController) -> None:
         if self.controller:

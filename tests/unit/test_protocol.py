@@ -159,6 +159,8 @@ def test_what_departs_is_sent_before_it_is_recorded() -> None:
     state, effects = after(StepFinished(1, None), state=state)
     assert effects == [Persist(), Wait(100, Overdue(2))]
     assert (state.cursor, state.working) == (2, False)
+    timers = Overdue(2), Overdue(1), Unanswered(OUT, 1), Unanswered(NEXT, 1)
+    assert [state.is_past(timer) for timer in timers] == [False, True, False, True]
 
 
 def test_a_model_is_safe_before_it_is_acknowledged_and_acknowledged_before_it_is_hosted() -> None:
@@ -391,6 +393,8 @@ def test_silence_is_answered_with_retries_and_ends_in_time() -> None:
         assert wait.timer == Unanswered(OUT, attempt)
         waits.append(wait.seconds)
         assert after(Unanswered(OUT, attempt - 1), state=state) == (state, [])
+        past = [state.is_past(Unanswered(OUT, number)) for number in (attempt - 1, attempt)]
+        assert past == [True, False]
     assert 1 + sum(waits) == TERMS.acknowledgement
     assert sorted(waits[:-1]) == waits[:-1]
     error = effects[-1].error

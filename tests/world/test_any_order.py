@@ -30,7 +30,7 @@ from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.world.storm import OneDeath
 
-Item = tuple[float, int, Any]
+Item = tuple[float, int, Any, Any]
 HURRIED = 10
 """How many retries may come before their time; each makes the next one wait twice as long."""
 TOGETHER = 20

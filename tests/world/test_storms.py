@@ -16,6 +16,7 @@ from fedskd_sim.protocol.machine import HospitalMachine, Turn
 from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.world.storm import OneDeath, Storm
+from fedskd_sim.world.world import ROOM, Weather
 
 STORMS = int(os.environ.get("FEDSKD_STORMS", "200"))
 """Of these a thousand have been run once; the suite runs the first of them."""
@@ -69,6 +70,14 @@ class AcknowledgesFirst(HospitalMachine):
 def test_a_machine_that_acknowledges_before_it_persists_is_caught(tmp_path: Path) -> None:
     """The harness can fail: with the order turned round, a kill between the two loses a model."""
     assert any(killed_everywhere(scenario_of(tmp_path, "circulation"), AcknowledgesFirst))
+
+
+def test_timers_that_nobody_needs_are_forgotten(tmp_path: Path) -> None:
+    """Each of 2,700 stops sets two timers of a million seconds; what is to happen stays short."""
+    run = lived(scenario_of(tmp_path, "circulation", size=30), Weather())
+    assert run.world.over
+    left = len(run.world._agenda)
+    assert left < 2 * ROOM
 
 
 SLOW_DISK_S = 0.5
