@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import apart, asked, checked, licences, of_learning, prove
+from fedskd_sim.checks import apart, asker, licences, load_and_check, of_learning, prove
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
@@ -86,8 +86,8 @@ def launch(
     runtime, where = _runtime(on), Path(data) if data is not None else None
     given = scenario if isinstance(scenario, Loaded) else Path(scenario)
     with _apart_from_the_program():
-        fits, learning = partial(apart, runtime=on), asked(runtime, of_learning)
-        loaded = checked(given, where, runtime.prepare, also=fits, learning=learning)
+        fits, learning = partial(apart, runtime=on), asker(runtime, of_learning)
+        loaded = load_and_check(given, where, runtime.prepare, also=fits, learning=learning)
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out) if out is not None else None, on)
@@ -111,11 +111,11 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
             prove(order.folder, order.loaded.scenario, order.data, runtime)
     except BaseException as error:
         with suppress(FedskdError):  # a report must not hide the error that ended the run
-            _report(order, outcome.note(order.folder, outcome.ended(begun, error)))
+            _report(order, outcome.note(order.folder, outcome.finish(begun, error)))
         raise
     finally:
         runtime.stop()
-    _report(order, outcome.note(order.folder, outcome.ended(begun)))
+    _report(order, outcome.note(order.folder, outcome.finish(begun)))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 Models = Callable[[Scenario, Path | None], tuple[Mapping[str, Any], str]]
 
 
-def checked(
+def load_and_check(
     scenario: Path | Loaded,
     data: Path | None,
     meanwhile: Callable[[Loaded], None] = lambda _: None,
@@ -110,14 +110,14 @@ def licences(scenario: Scenario) -> list[str]:
     return [licence for licence in asked if licence]
 
 
-def asked(runtime: Any, question: Callable[..., Result]) -> Callable[..., Result] | None:
+def asker(runtime: Any, question: Callable[..., Result]) -> Callable[..., Result] | None:
     """Let a runtime's own process answer a question that takes PyTorch, if it has one
     (`ProcessRuntime.ask`).
     """
     return partial(runtime.ask, question) if hasattr(runtime, "ask") else None
 
 
-def verified(
+def verify_run(
     run: Path, scenario: Scenario, data: Path | None, models: Models | None = None
 ) -> tuple[Verdict, str]:
     """Verify the folder of a scenario's run; gives what was found and, if weights could not be
@@ -141,7 +141,7 @@ def verified(
     tables, remark = {}, ""
     if scenario.learns:
         tables, remark = (models or of_models)(scenario, data)
-    found = verify(run, scenario, tables, [*_ended(run)])
+    found = verify(run, scenario, tables, [*_finished_hospitals(run)])
     how = outcome.read(run)
     if not (found.broken or found.sealed) and how and how.state == "ended well":
         where = Where(str(run / seal.FILE))
@@ -170,7 +170,7 @@ def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only who has run something pays for it
 
     (run / seal.FILE).unlink(missing_ok=True)  # of an earlier end, before the run went on
-    verdict, remark = verified(run, scenario, data, asked(runtime, of_models))
+    verdict, remark = verify_run(run, scenario, data, asker(runtime, of_models))
     if verdict.broken:
         raise verdict.broken
     seal.seal(run)
@@ -188,7 +188,7 @@ def of_models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any],
         return {}, f"weights were not compared: {error}"
 
 
-def _ended(run: Path) -> Iterator[str]:
+def _finished_hospitals(run: Path) -> Iterator[str]:
     """List the hospitals whose log says that they have finished."""
     from fedskd_sim.observe import events  # noqa: PLC0415 - only who looks at a run pays for it
     from fedskd_sim.runtimes.folder import Tail  # noqa: PLC0415

@@ -26,7 +26,7 @@ def unix() -> float:
     return _BEGIN + time.monotonic()
 
 
-def left(deadline: float) -> float:
+def seconds_left(deadline: float) -> float:
     """Give the seconds until a deadline on the monotonic clock; 0 when it has passed."""
     return max(0.0, deadline - time.monotonic())
 

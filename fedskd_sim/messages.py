@@ -199,7 +199,7 @@ def allocate_plain(model: str, tensor: str, size: int) -> memoryview:  # noqa: A
     return memoryview(bytearray(size))
 
 
-def written(table: Spec) -> bytes:
+def write_table(table: Spec) -> bytes:
     """Write a table of tensors as digests and files begin with it: a line ``name|type|shape``
     each.
     """
@@ -216,7 +216,7 @@ class Fingerprint:
 
     def __init__(self, table: Spec) -> None:
         """Begin with the table; the bytes of its tensors follow in its order."""
-        self._state = xxhash.xxh3_128(written(table))
+        self._state = xxhash.xxh3_128(write_table(table))
 
     def add(self, data: memoryview | bytearray | bytes) -> None:
         """Add the next bytes, however they are cut."""
@@ -240,7 +240,7 @@ def lasting(weights: Weights) -> bool:
     return all(type(buffer.data) is bytes for buffer in weights.values())
 
 
-def fixed(weights: Weights) -> Weights:
+def freeze(weights: Weights) -> Weights:
     """Give weights that nobody can change: these themselves if they are `lasting`, or else a
     copy.
     """

@@ -110,7 +110,7 @@ class Program:
         rank, home = visitors.rank(order.places[model]), visitors.rank(order.places[self.host])
         return start + rank + (rank >= home)
 
-    def recorded_at(self, model: str, round_: int, hop: int) -> int | None:
+    def index_of_record(self, model: str, round_: int, hop: int) -> int | None:
         """Give the index of the step that leaves a record with these marks, if it leaves one;
         None where no step could.
         """
@@ -221,9 +221,7 @@ class Program:
         spans = [(first, min(first + ring.visits, others)), (0, first + ring.visits - others)]
         arcs = [(own - high, own - low) for low, high in spans if high > low] + [(own, own + 1)]
         straight = [
-            part
-            for low, high in arcs
-            for part in _unwrapped(low % ring.size, high - low, ring.size)
+            part for low, high in arcs for part in _unwrap(low % ring.size, high - low, ring.size)
         ]
         return _Places(tuple(sorted(straight, key=lambda part: part.start)))
 
@@ -246,7 +244,7 @@ class _Places(NamedTuple):
         return sum(min(len(part), max(0, place - part.start)) for part in self.parts)
 
 
-def _unwrapped(start: int, length: int, size: int) -> list[range]:
+def _unwrap(start: int, length: int, size: int) -> list[range]:
     """Cut an arc of a ring of ``size`` places where it passes the end."""
     end = start + length
     return [range(start, end)] if end <= size else [range(start, size), range(end - size)]

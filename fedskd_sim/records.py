@@ -171,7 +171,7 @@ def own_records(run: Path, host: str) -> list[Record]:
     """Read one hospital's records; raises RunUnreadable as `read_records` does."""
     file = run / FOLDERS[Record] / f"{host}.jsonl"
     with file.open("rb") as stream:
-        return list(_parsed(stream, Record, file))
+        return list(_parse(stream, Record, file))
 
 
 def read_timings(run: Path) -> list[Timing]:
@@ -246,7 +246,7 @@ def _entries(file: Path, kind: type[Line]) -> Iterator[tuple[int, Line]]:
     """Yield a file's entries with the numbers of their lines."""
     try:
         with file.open("rb") as stream:
-            yield from enumerate(_parsed(stream, kind, file), 1)
+            yield from enumerate(_parse(stream, kind, file), 1)
     except OSError as error:
         raise RunUnreadable(
             f"cannot be read: {error.strerror}", fix=AGAIN, where=Where(str(file))
@@ -265,14 +265,14 @@ def _check_apart(files: list[Path], kind: type[Line]) -> None:
 
 def _twice(entry: Record | Timing | SampleCounts, first: Where, second: Where) -> RunUnreadable:
     fix = f"remove the line that is not of this run, or {AGAIN}"
-    return RunUnreadable(f"{_named(entry)} stands twice, first in {first}", fix=fix, where=second)
+    return RunUnreadable(f"{_what(entry)} stands twice, first in {first}", fix=fix, where=second)
 
 
-def _parsed(stream: BinaryIO, kind: type[Line], file: Path) -> Iterator[Line]:
+def _parse(stream: BinaryIO, kind: type[Line], file: Path) -> Iterator[Line]:
     form: TypeAdapter[Line] = _forms()[kind]
     for number, line in enumerate(whole_lines(stream), 1):
         try:
-            yield _checked(form.validate_json(line, strict=True))
+            yield _check(form.validate_json(line, strict=True))
         except ValueError as error:
             raise RunUnreadable(
                 f"damaged line: {_first(error)}", fix=AGAIN, where=Where(str(file), number)
@@ -298,10 +298,10 @@ def _first(error: ValueError) -> str:
 def parse_record(line: str | bytes) -> Record:
     """Read one line of a hospital's records; raises ValueError for what is none."""
     record: Record = _forms()[Record].validate_json(line, strict=True)
-    return _checked(record)
+    return _check(record)
 
 
-def _checked(entry: Line) -> Line:
+def _check(entry: Line) -> Line:
     """Refuse shares that are none, and counts without all splits; raises ValueError."""
     if isinstance(entry, Timing):
         return entry
@@ -325,7 +325,7 @@ def _identity(entry: Record | Timing | SampleCounts) -> Hashable:
     return entry.kind, entry.host, entry.model, entry.round, entry.hop
 
 
-def _named(entry: Record | Timing | SampleCounts) -> str:
+def _what(entry: Record | Timing | SampleCounts) -> str:
     if isinstance(entry, SampleCounts):
         return f"what {entry.host!r} has read of {entry.source}"
     what = (

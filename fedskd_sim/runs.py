@@ -63,7 +63,7 @@ class Run:
                 "measure": name,
                 "sum": total,
                 "weight": weight,
-                "value": _known(total / weight if weight else math.nan),
+                "value": _finite_or_none(total / weight if weight else math.nan),
             }
             for one in self._records
             for name, (total, weight) in one.measures.items()
@@ -160,7 +160,7 @@ def _stop(record: Record) -> dict[str, Cell]:
 
 def _cell(record: Record) -> Row:
     means = {
-        metric: _known(record.measures[metric].mean) if metric in record.measures else None
+        metric: _finite_or_none(record.measures[metric].mean) if metric in record.measures else None
         for metric in METRICS
     }
     samples = int(record.measures["accuracy"].weight) if "accuracy" in record.measures else 0
@@ -181,7 +181,7 @@ def _answers(here: Any) -> list[Row]:
     ):
         about = {"host": here.host, "split": here.split, "model": model, "kind": kind}
         for sample, label, shares in zip(here.samples, here.labels.tolist(), answers, strict=True):
-            known = [_known(share) for share in shares]
+            known = [_finite_or_none(share) for share in shares]
             best = None if None in known else here.classes[shares.index(max(shares))]
             each = {
                 f"probability_{name}": share
@@ -193,5 +193,5 @@ def _answers(here: Any) -> list[Row]:
     return rows
 
 
-def _known(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -16,7 +16,7 @@ def seed(scenario_seed: int, purpose: str, *names: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def shuffled(names: tuple[str, ...], number: int) -> tuple[str, ...]:
+def shuffle(names: tuple[str, ...], number: int) -> tuple[str, ...]:
     """Put names into the order that a seed gives."""
     drawn = list(names)
     Random(number).shuffle(drawn)  # noqa: S311 - no secret

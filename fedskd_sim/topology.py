@@ -31,7 +31,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
 from fedskd_sim.scenario import Circulating, CommunicationPattern, Scenario, Schedule
-from fedskd_sim.seeds import seed, shuffled
+from fedskd_sim.seeds import seed, shuffle
 
 Kind = Literal["visit", "homecoming", "reduce", "gather", "evaluation"]
 
@@ -192,7 +192,7 @@ class Topology:
         if key not in self._orders:
             names = self.hospitals + (self.held_out if round_ > self.rounds else ())
             if drawn:
-                names = shuffled(names, seed(self.seed, "order", round_))
+                names = shuffle(names, seed(self.seed, "order", round_))
             self._orders[key] = Seating(names, {name: place for place, name in enumerate(names)})
         return self._orders[key]
 

@@ -51,7 +51,7 @@ HOMES = {
     "datetime": ["clock.py"],
 }
 LARGER = {
-    "checks.py:checked": 40,
+    "checks.py:load_and_check": 40,
     "cli/launch.py:launch": 53,
     "compare/page.py:levels": 44,
     "custody/verify.py": 306,
@@ -83,7 +83,7 @@ LARGER = {
     "runtimes/processes.py": 346,
     "runtimes/resuming.py:to_resume": 47,
     "scenario/document.py": 343,
-    "scenario/edit.py:edited": 44,
+    "scenario/edit.py:apply_changes": 44,
     "scenario/explain.py:_one": 46,
     "transport/zeromq/links.py": 337,
 }

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from fedskd_sim import __version__
-from fedskd_sim.checks import checked, of_learning
+from fedskd_sim.checks import load_and_check, of_learning
 from fedskd_sim.cli import members, streams
-from fedskd_sim.cli.common import DATA, Spoken, exit_codes, shown
+from fedskd_sim.cli.common import DATA, Spoken, exit_codes, with_exit_code
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.export import export
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
@@ -53,7 +53,7 @@ def main() -> None:
 @click.option(
     "--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop."
 )
-@shown
+@with_exit_code
 def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
     """Check SCENARIO, a file or a name as for launch, without starting anything, and show what is
     read of its data.
@@ -71,7 +71,7 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
     known: list[Any] = []
-    loaded = checked(scenario, data, learning=partial(of_learning, seen=known.append))
+    loaded = load_and_check(scenario, data, learning=partial(of_learning, seen=known.append))
     names = ", ".join(
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )
@@ -85,7 +85,7 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
 
 
 @main.command()
-@shown
+@with_exit_code
 def models() -> None:
     """List architectures: parameters, operations, taps, minimum input and options.
 

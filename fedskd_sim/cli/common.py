@@ -80,7 +80,7 @@ def exit_codes() -> str:
     return "\b\nExit codes:\n" + "\n".join([*rows, f"{INTERRUPTED}  Interrupted."])
 
 
-def shown(function: Callable[Args, Result]) -> Callable[Args, Result]:
+def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
     """Turn errors into a message on standard error and their exit code."""
 
     @wraps(function)

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim import clock
-from fedskd_sim.checks import checked
-from fedskd_sim.cli.common import DATA, SCENARIO, say_licences, short, shown, stop_when_terminated
+from fedskd_sim.checks import load_and_check
+from fedskd_sim.cli.common import (
+    DATA,
+    SCENARIO,
+    say_licences,
+    short,
+    stop_when_terminated,
+    with_exit_code,
+)
 from fedskd_sim.errors import FedskdError, InvalidValue, Where
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.scenario import Sound, nearest
@@ -54,7 +61,7 @@ CONTROL = "circulation"
 )
 @click.option("--per-hospital", is_flag=True, help="Show every hospital's values too.")
 @DATA
-@shown
+@with_exit_code
 def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: Any) -> None:
     """Compare algorithms at equal work, paired by seed.
 
@@ -74,8 +81,8 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     if not labels:
         raise click.UsageError("--algorithms names nothing")
     control = control or (CONTROL if CONTROL in labels else labels[0])
-    loaded = checked(
-        scenario, data, also=lambda found: _refused(found, labels, control, seeds, data)
+    loaded = load_and_check(
+        scenario, data, also=lambda found: _find_problems(found, labels, control, seeds, data)
     )
     chosen = methods(loaded.scenario, labels)
     planned = list(tasks(chosen, seeds))
@@ -83,12 +90,12 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
     shop = Workshop(out, data, rest["jobs"] or cores(planned[0]))
     stop_when_terminated()
-    with shop.prepared(planned):
+    with shop.prepare(planned):
         click.echo(
             f"{loaded.scenario.name}: {len(chosen)} methods, {seeds} seeds, {shop.jobs} at once; "
             f"folder {short(out)}"
         )
-        outcomes = _carried_out(shop, planned)
+        outcomes = _carry_out(shop, planned)
         _report(shop, chosen, control, outcomes, per_hospital=rest["per_hospital"])
     _raise_first([outcome for outcome in outcomes if outcome.code], len(planned))
 
@@ -108,14 +115,14 @@ def _raise_first(failed: list[RunResult], total: int) -> None:
         )
 
 
-def _refused(
+def _find_problems(
     rest: Sound, labels: list[str], control: str, seeds: int, data: Path | None
 ) -> Iterator[FedskdError]:
     """Find what is wrong with a comparison and with each of its methods, before anything starts."""
-    from fedskd_sim.compare.plan import choices, methods, refused, too_few  # noqa: PLC0415 - as above
+    from fedskd_sim.compare.plan import choices, find_bad_labels, methods, too_few  # noqa: PLC0415 - as above
 
     scenario = rest.scenario
-    yield from (error for error in refused(scenario, labels) if not rest.lacks("variants"))
+    yield from (error for error in find_bad_labels(scenario, labels) if not rest.lacks("variants"))
     yield from too_few(seeds)
     if control not in labels:
         text = f"the control {control!r} is not among {', '.join(labels)}"
@@ -159,7 +166,7 @@ def _unfit(rest: Sound, method: Method, data: Path | None) -> Iterator[FedskdErr
         yield problem
 
 
-def _carried_out(shop: Workshop, planned: list[PlannedRun]) -> list[RunResult]:
+def _carry_out(shop: Workshop, planned: list[PlannedRun]) -> list[RunResult]:
     start, done = clock.now(), 0
     fresh = 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fedskd_sim.cli.common import short, shown
+from fedskd_sim.cli.common import short, with_exit_code
 
 
 @click.command()
@@ -24,7 +24,7 @@ from fedskd_sim.cli.common import short, shown
     type=click.Path(path_type=Path),
     help="Folder for the files. Default: export/ in the run folder.",
 )
-@shown
+@with_exit_code
 def export(run: Path, form: str, out: Path | None) -> None:
     """Write the tables of a RUN folder: hops, measures, matrix, timings and predictions.
 

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fedskd_sim import clock
-from fedskd_sim.cli.common import CONTEXT, NAMESPACE, short, shown
+from fedskd_sim.cli.common import CONTEXT, NAMESPACE, short, with_exit_code
 from fedskd_sim.cli.launch import follow as followed
 from fedskd_sim.errors import FedskdError, RunUnreadable
 from fedskd_sim.scenario import load
@@ -53,7 +53,7 @@ RUN = click.argument("run", shell_complete=_folders)
 @click.option(
     "--watch", "-w", is_flag=True, help="Show it again every few seconds, until the run has ended."
 )
-@shown
+@with_exit_code
 def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
     """Show how far a RUN is: a run folder, or the name of a run in a cluster.
 
@@ -95,7 +95,7 @@ def _show(seen: Found) -> None:
 @click.option(
     "--follow", "-f", is_flag=True, help="Go on with what is logged, until the run has ended."
 )
-@shown
+@with_exit_code
 def logs(run: str, hospital: str, namespace: str, context: str, *, follow: bool) -> None:
     """Print the log of a HOSPITAL, or of the controller, of a RUN (folder or name in a cluster).
 
@@ -121,7 +121,7 @@ def logs(run: str, hospital: str, namespace: str, context: str, *, follow: bool)
 @RUN
 @NAMESPACE
 @CONTEXT
-@shown
+@with_exit_code
 def stop(run: str, namespace: str, context: str) -> None:
     """End a RUN (folder or name in a cluster) and free everything it holds; its records so far stay
     in its folder.
@@ -148,7 +148,7 @@ def stop(run: str, namespace: str, context: str) -> None:
 @click.option(
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
-@shown
+@with_exit_code
 def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: bool) -> None:
     """Join a RUN in a cluster: show its progress, wait for its end, fetch its results, report.
 
@@ -175,7 +175,7 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
     show_default=True,
     help="What to print.",
 )
-@shown
+@with_exit_code
 def report(run: Path, form: str) -> None:
     """Compute the tables and the HTML page of a RUN folder again, from its records.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fedskd_sim.cli.common import short, shown
+from fedskd_sim.cli.common import short, with_exit_code
 from fedskd_sim.scenario import begin
 
 
@@ -17,7 +17,7 @@ from fedskd_sim.scenario import begin
     show_default=True,
     help="Name of the scenario to begin with.",
 )
-@shown
+@with_exit_code
 def init(name: str, source: str) -> None:
     """Write NAME.yaml, a scenario to change, from one that comes with the program.
 

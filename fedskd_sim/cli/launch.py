@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.checks import apart, asked, checked, of_learning, prove
+from fedskd_sim.checks import apart, asker, load_and_check, of_learning, prove
 from fedskd_sim.cli.common import (
     CONTEXT,
     DATA,
@@ -19,8 +19,8 @@ from fedskd_sim.cli.common import (
     command,
     say_licences,
     short,
-    shown,
     stop_when_terminated,
+    with_exit_code,
 )
 from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError
 
@@ -70,7 +70,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 @click.option(
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
-@shown
+@with_exit_code
 def launch(
     scenario: Path,
     runtime: str,
@@ -101,8 +101,8 @@ def launch(
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     place = _runtime(runtime, cluster)
     elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
-    fits, learning = partial(apart, runtime=runtime), asked(place, of_learning)
-    loaded = checked(
+    fits, learning = partial(apart, runtime=runtime), asker(place, of_learning)
+    loaded = load_and_check(
         scenario,
         data,
         place.prepare,
@@ -155,7 +155,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
         raise
     finally:
         _stop(place)
-    _report(order, outcomes.note(order.folder, outcomes.ended(begun)), proof)
+    _report(order, outcomes.note(order.folder, outcomes.finish(begun)), proof)
 
 
 def _report(order: Order, ended: Outcome, proof: str) -> None:
@@ -197,7 +197,7 @@ def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
     from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
     from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
 
-    ended = outcomes.ended(begun, error)
+    ended = outcomes.finish(begun, error)
     try:
         outcomes.note(order.folder, ended)
         report.write(order.folder, *_roles(order), report.Account(order.loaded.scenario, ended))

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fedskd_sim.cli.common import DATA, SCENARIO, shown
+from fedskd_sim.cli.common import DATA, SCENARIO, with_exit_code
 
 
 @click.command(hidden=True)
@@ -25,7 +25,7 @@ from fedskd_sim.cli.common import DATA, SCENARIO, shown
 @click.option(
     "--keys", type=click.Path(path_type=Path, exists=True), help="This member's key file."
 )
-@shown
+@with_exit_code
 def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None) -> None:
     """Be the controller of a run; runtimes start it. Prints the address it listens at."""
     from fedskd_sim.runtimes.member import MemberOrder, run_controller  # noqa: PLC0415
@@ -88,7 +88,7 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
     "--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output."
 )
 @DATA
-@shown
+@with_exit_code
 def hospital(**given: Any) -> None:
     """Be one hospital of a run; runtimes start it."""
     from fedskd_sim.runtimes.deaths import Terminated, own_words  # noqa: PLC0415
@@ -116,7 +116,7 @@ def hospital(**given: Any) -> None:
     "--secret", type=click.Path(path_type=Path, exists=True), help="File with the run secret."
 )
 @click.option("--check", is_flag=True, help="Only say how the run is, for 'helm test'.")
-@shown
+@with_exit_code
 def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
     """Be the controller of a run in a cluster; FOLDER is what the chart mounts."""
     from fedskd_sim.runtimes.kubernetes import run_controller  # noqa: PLC0415
@@ -137,7 +137,7 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
 )
 @click.option("--kept", default="", help="Write what this hospital goes on from, instead.")
 @click.option("--taken", default="", help="Say that this has arrived elsewhere: it is removed.")
-@shown
+@with_exit_code
 def results(folder: Path, kept: str, taken: str, *, fetched: bool) -> None:
     """Write all results but logs to standard output: a tar archive in lines of base64, and a
     full stop when it is whole.
@@ -154,7 +154,7 @@ def results(folder: Path, kept: str, taken: str, *, fetched: bool) -> None:
         return
     names = ("weights", "predictions", "records", "samples", "timings", "metrics")
     whole = [(folder / name, name) for name in names if (folder / name).is_dir()]
-    for line in handover.packed(handover.kept(folder, kept) if kept else whole):
+    for line in handover.pack(handover.list_kept(folder, kept) if kept else whole):
         click.echo(line)
 
 

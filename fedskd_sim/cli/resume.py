@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.cli.common import CONTEXT, DATA, NAMESPACE, short, shown, stop_when_terminated
+from fedskd_sim.cli.common import (
+    CONTEXT,
+    DATA,
+    NAMESPACE,
+    short,
+    stop_when_terminated,
+    with_exit_code,
+)
 from fedskd_sim.cli.launch import follow
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
-@shown
+@with_exit_code
 def resume(run: Path, on: str | None, data: Path | None, *, anyway: bool, **cluster: Any) -> None:
     """Go on with a RUN folder of which nothing runs any more: a power cut, Ctrl-C, a full disk, a
     release that was removed.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from fedskd_sim.checks import verified
-from fedskd_sim.cli.common import DATA, short, shown
+from fedskd_sim.checks import verify_run
+from fedskd_sim.cli.common import DATA, short, with_exit_code
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.scenario import load
 
@@ -15,7 +15,7 @@ from fedskd_sim.scenario import load
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @DATA
-@shown
+@with_exit_code
 def verify(run: Path, data: Path | None) -> None:
     """Prove that the records and weights of a RUN folder are whole, or name the first break by file
     and line.
@@ -32,7 +32,7 @@ def verify(run: Path, data: Path | None) -> None:
         raise RunUnreadable(
             f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
         )
-    verdict, remark = verified(run, load(run / "scenario.yaml").scenario, data)
+    verdict, remark = verify_run(run, load(run / "scenario.yaml").scenario, data)
     if verdict.broken:
         raise verdict.broken
     click.echo(f"{short(run)} is {verdict}")

@@ -64,13 +64,13 @@ def methods(scenario: Scenario, labels: Sequence[str]) -> list[Method]:
         InvalidValue: an unknown label, or one that is given twice.
 
     """
-    for error in refused(scenario, labels):
+    for error in find_bad_labels(scenario, labels):
         raise error
     budget = passes(scenario)
     return [_method(scenario, label, budget) for label in labels]
 
 
-def refused(scenario: Scenario, labels: Sequence[str]) -> Iterator[InvalidValue]:
+def find_bad_labels(scenario: Scenario, labels: Sequence[str]) -> Iterator[InvalidValue]:
     """Find labels that nothing has, or that are given twice."""
     known, where = choices(scenario), Where("--algorithms")
     for place, label in enumerate(labels):
@@ -103,7 +103,7 @@ def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
         raise error
     for index in range(seeds):
         for method in methods_:
-            yield PlannedRun(method.label, index, _seeded(method.scenario, index))
+            yield PlannedRun(method.label, index, _with_seed(method.scenario, index))
 
 
 def too_few(seeds: int) -> Iterator[InvalidValue]:
@@ -135,27 +135,27 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
     return Method(label, planned, share * budget, share)
 
 
-def _seeded(scenario: Scenario, index: int) -> Scenario:
+def _with_seed(scenario: Scenario, index: int) -> Scenario:
     hospitals = tuple(
-        hospital.model_copy(update={"data": _rotated(hospital.data, index)})
+        hospital.model_copy(update={"data": _with_fold(hospital.data, index)})
         for hospital in scenario.hospitals
     )
     changed = {
         "seed": scenario.seed + index,
         "hospitals": hospitals,
-        "data": _rotated(scenario.data, index),
+        "data": _with_fold(scenario.data, index),
     }
     return scenario.model_copy(update=changed)
 
 
-def _rotated(dataset: Dataset, index: int) -> Dataset:
+def _with_fold(dataset: Dataset, index: int) -> Dataset:
     folds = {
         key: (getattr(dataset, key) + index) % FOLDS for key in FOLD_KEYS if hasattr(dataset, key)
     }
     return dataset.model_copy(update=folds)
 
 
-def described(algorithm: Algorithm) -> str:
+def describe(algorithm: Algorithm) -> str:
     """Write an algorithm's settings in one line: its name and what differs from the defaults."""
     given = algorithm.model_dump(mode="json", exclude_defaults=True)
     name = str(given.pop("name"))
@@ -167,9 +167,9 @@ __all__ = [
     "PlannedRun",
     "Variant",
     "choices",
-    "described",
+    "describe",
+    "find_bad_labels",
     "methods",
-    "refused",
     "tasks",
     "too_few",
 ]

@@ -110,7 +110,7 @@ def student(differences: Values) -> Student:
     )
 
 
-def paired(values: Sequence[float], control: Sequence[float]) -> Difference:
+def compare_paired(values: Sequence[float], control: Sequence[float]) -> Difference:
     """Compare two methods seed by seed.
 
     Args:
@@ -129,7 +129,7 @@ def paired(values: Sequence[float], control: Sequence[float]) -> Difference:
     return Difference(mean, error, seeds, math.nan, math.nan, math.nan)
 
 
-def corrected(table: Iterable[Difference]) -> list[Difference]:
+def correct(table: Iterable[Difference]) -> list[Difference]:
     """Correct all differences of a table together, in their order; those that cannot be tested
     count too.
     """
@@ -171,5 +171,7 @@ def best(scores: Mapping[str, Sequence[float]]) -> str:
     if len(known) <= 1:
         return ""
     first = max(known, key=lambda name: float(np.nanmean(known[name])))
-    leads = [paired(known[first], values) for name, values in known.items() if name != first]
+    leads = [
+        compare_paired(known[first], values) for name, values in known.items() if name != first
+    ]
     return first if all(lead.mean > 0 and lead.p * len(leads) <= LEVEL for lead in leads) else ""

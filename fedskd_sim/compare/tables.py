@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedskd_sim.compare.plan import Method
-from fedskd_sim.compare.statistics import Difference, best, corrected, paired
+from fedskd_sim.compare.statistics import Difference, best, compare_paired, correct
 from fedskd_sim.records import Record, read_records, read_timings
 from fedskd_sim.report.basis import Basis, bases, rarest_classes, together
-from fedskd_sim.report.memory import remembered
+from fedskd_sim.report.memory import assess_memory
 from fedskd_sim.report.notes import ADJUSTED, mean
 from fedskd_sim.report.tables import summarise
 
@@ -78,7 +78,7 @@ class Comparison:
         """
         control = next(row for row in self.rows if row.method.label == self.control)
         found = {
-            (row.method.label, place): paired(
+            (row.method.label, place): compare_paired(
                 row.series(metric, place), control.series(metric, place)
             )
             for place in COMPARED
@@ -86,7 +86,7 @@ class Comparison:
             if row is not control
         }
         shown = {key: difference for key, difference in found.items() if difference.seeds}
-        return dict(zip(shown, corrected(shown.values()), strict=True))
+        return dict(zip(shown, correct(shown.values()), strict=True))
 
     def basis(self, metric: str, names: Collection[str]) -> list[Basis]:
         """Tell on what a mean over some hospitals rests, for every seed; it is the same for all
@@ -136,7 +136,7 @@ def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Sc
         values[metric, "mean"] = (values[metric, "own"] + values[metric, "others"]) / 2
         values[metric, "ensemble"] = summary.ensemble.get(metric, math.nan)
         values[metric, "unseen"] = summary.unseen.get(metric, math.nan)
-    memory = remembered(records)
+    memory = assess_memory(records)
     for name in MEMORY:
         found = getattr(memory, name)
         values[name, "mean"] = math.nan if found is None else found

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
-from fedskd_sim.compare.plan import described
+from fedskd_sim.compare.plan import describe
 from fedskd_sim.compare.statistics import MOST_SEEDS, Difference
 from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, MethodRow
 from fedskd_sim.report.basis import Basis
@@ -79,7 +79,7 @@ def conclusion(comparison: Comparison, metric: str, place: str) -> str:
     return f"{NAMES[metric]}, {'own and others' if place == 'mean' else place}: {'; '.join(parts)}."
 
 
-def shown(difference: Difference | None) -> tuple[str, str, str]:
+def format_difference(difference: Difference | None) -> tuple[str, str, str]:
     """Write a difference in points with its interval, the corrected p and the seeds that a claim
     takes; blank what is unknown.
     """
@@ -174,7 +174,7 @@ def _table(comparison: Comparison, metric: str) -> Iterator[str]:
             found = (
                 ("control", "", "")
                 if label == comparison.control
-                else shown(differences.get((label, place)))
+                else format_difference(differences.get((label, place)))
             )
             cells += [percent(row.mean(metric, place)), *found]
         yield f"{label:<{width}}" + "".join(
@@ -234,7 +234,7 @@ def _costs(comparison: Comparison) -> Iterator[str]:
     yield ""
     for row in comparison.rows:
         yield from wrap(
-            f"{row.method.label}: {described(row.method.scenario.algorithm)}",
+            f"{row.method.label}: {describe(row.method.scenario.algorithm)}",
             WIDTH,
             subsequent_indent="    ",
         )

@@ -59,7 +59,7 @@ class Workshop:
     leaves is waited for."""
 
     @contextmanager
-    def prepared(self, tasks: Sequence[PlannedRun]) -> Iterator[None]:
+    def prepare(self, tasks: Sequence[PlannedRun]) -> Iterator[None]:
         """Make the folder, or check that what is in it is this comparison's, and keep other
         comparisons from it meanwhile.
 
@@ -168,14 +168,14 @@ class Workshop:
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **threads}, start_new_session=True, pass_fds=self._lock,
         ) as process:  # fmt: skip
-            words = self._awaited(process)
+            words = self._wait_for(process)
         if not process.returncode:
             draft.unlink()
         return RunResult(
             task, folder, process.returncode, "\n".join(words.splitlines()[-LAST_WORDS:])
         )
 
-    def _awaited(self, process: subprocess.Popen[str]) -> str:
+    def _wait_for(self, process: subprocess.Popen[str]) -> str:
         while True:
             try:
                 return process.communicate(timeout=LOOK_S)[1]

@@ -2,7 +2,7 @@
 commit look like.
 
 A file of weights is ``MAGIC``, the length of its table (4 bytes, little-endian), the table of
-names, types and shapes as `fedskd_sim.messages.written` gives it, and the tensors' bytes in the
+names, types and shapes as `fedskd_sim.messages.write_table` gives it, and the tensors' bytes in the
 table's order: from the table on exactly the bytes whose digest is its name. A commit is one line
 ``fedskd-sim commit 1 SHA256`` and JSON, of which that is the checksum. Both are limited before
 anything is made from them, and what is read is never executed.
@@ -30,7 +30,7 @@ from fedskd_sim.messages import (
     Weights,
     bytes_of,
     spec,
-    written,
+    write_table,
 )
 
 MAGIC = b"fedskdW1"
@@ -101,11 +101,11 @@ def length(file: Path) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
 
-def packed(weights: Weights) -> list[Part]:
+def pack_weights(weights: Weights) -> list[Part]:
     """Give the parts of a file of weights; raises ValueError for a table that could not be read
     again.
     """
-    table = written(spec(weights))
+    table = write_table(spec(weights))
     if len(table) > TABLE_LIMIT or _table(table) != spec(weights):
         raise ValueError("tensors whose names no file can hold")
     return [
@@ -116,7 +116,7 @@ def packed(weights: Weights) -> list[Part]:
     ]
 
 
-def unpacked(file: Path, digest: str) -> Weights:
+def read_weights(file: Path, digest: str) -> Weights:
     """Read a file of weights; every tensor has memory of its own that nobody changes (``bytes``).
 
     Raises:
@@ -127,22 +127,22 @@ def unpacked(file: Path, digest: str) -> Weights:
     """
     size = length(file)
     if size < 0:
-        raise _damaged(file, "it is not there")
+        raise _damage_error(file, "it is not there")
     try:
         with file.open("rb") as stream:
-            table = _opened(stream.read(len(MAGIC) + _LENGTH), size, file)
+            table = _table_length(stream.read(len(MAGIC) + _LENGTH), size, file)
             text = stream.read(table)
             form = _table(text)
             rest = size - len(MAGIC) - _LENGTH - table
             if form is None or len(text) != table or sum(map(bytes_of, form.values())) != rest:
-                raise _damaged(file, "its table does not fit the rest of it")
+                raise _damage_error(file, "its table does not fit the rest of it")
             found, mark = {}, Fingerprint(form)
             for name, entry in form.items():
                 data = stream.read(bytes_of(entry))
                 mark.add(data)
                 found[name] = Buffer(entry.dtype, entry.shape, data)
     except OSError as error:
-        raise _damaged(file, error.strerror or str(error)) from error
+        raise _damage_error(file, error.strerror or str(error)) from error
     if mark.text() != digest:
         raise DigestMismatch(
             f"{file} holds weights with the digest {mark.text()}", fix=_FIX, where=Where(str(file))
@@ -150,7 +150,7 @@ def unpacked(file: Path, digest: str) -> Weights:
     return found
 
 
-def sealed(values: Any) -> list[Part]:
+def pack_commit(values: Any) -> list[Part]:
     """Give the parts of a commit; raises ValueError for one that is too large: what grows
     belongs into weights.
     """
@@ -160,27 +160,29 @@ def sealed(values: Any) -> list[Part]:
     return [f"fedskd-sim commit 1 {sha256(body).hexdigest()}\n".encode(), body]
 
 
-def unsealed(file: Path) -> Any:
-    """Read the values of a commit; raises RunUnreadable for anything but what `sealed` gives."""
+def read_commit(file: Path) -> Any:
+    """Read the values of a commit; raises RunUnreadable for anything but what `pack_commit`
+    gives.
+    """
     if not 0 <= length(file) <= COMMIT_LIMIT + _HEAD:
-        raise _damaged(file, "it is not there, or too large")
+        raise _damage_error(file, "it is not there, or too large")
     try:
         raw = file.read_bytes()
     except OSError as error:
-        raise _damaged(file, error.strerror or str(error)) from error
+        raise _damage_error(file, error.strerror or str(error)) from error
     head = _COMMIT.match(raw)
     if head is None:
-        raise _damaged(file, "it is no commit of this version of fedskd_sim")
+        raise _damage_error(file, "it is no commit of this version of fedskd_sim")
     body = memoryview(raw)[head.end() :]
     if sha256(body).hexdigest().encode() != head[1]:
-        raise _damaged(file, "its checksum is another")
+        raise _damage_error(file, "its checksum is another")
     try:
         return json.loads(bytes(body))
     except (ValueError, RecursionError) as error:
-        raise _damaged(file, "it is no JSON") from error
+        raise _damage_error(file, "it is no JSON") from error
 
 
-def _opened(head: bytes, size: int, file: Path) -> int:
+def _table_length(head: bytes, size: int, file: Path) -> int:
     """Give the length of the table that a file promises, if it may have it."""
     promised = int.from_bytes(head[len(MAGIC) :], "little")
     if (
@@ -188,12 +190,12 @@ def _opened(head: bytes, size: int, file: Path) -> int:
         or not head.startswith(MAGIC)
         or promised > min(TABLE_LIMIT, size - len(head))
     ):
-        raise _damaged(file, "it does not begin as a file of weights")
+        raise _damage_error(file, "it does not begin as a file of weights")
     return promised
 
 
 def _table(text: bytes) -> Spec | None:
-    """Read a table of tensors; None for what `written` does not give."""
+    """Read a table of tensors; None for what `write_table` does not give."""
     found: dict[str, TensorSpec] = {}
     try:
         for row in text.decode().split("\n")[:-1]:
@@ -206,8 +208,8 @@ def _table(text: bytes) -> Spec | None:
             found[name] = TensorSpec(dtype, sizes)
     except ValueError:
         return None
-    return found if written(found) == text else None
+    return found if write_table(found) == text else None
 
 
-def _damaged(file: Path, why: str) -> RunUnreadable:
+def _damage_error(file: Path, why: str) -> RunUnreadable:
     return RunUnreadable(f"this cannot be read: {why}", fix=_FIX, where=Where(str(file)))

@@ -47,11 +47,11 @@ class Finals:
 
     def breaks(self, records: Iterable[Record]) -> Iterator[ChainBroken]:
         """Compare all files with what the records of a run say of their models, file by file."""
-        claims = {claim.file: claim for claim in self._claims(*_said(records))}
+        claims = {claim.file: claim for claim in self._claims(*_digests_in(records))}
         for file in sorted(self._folder.glob("*")):
             claim = claims.get(file.name)
             if claim is None:
-                yield _broken("foreign: no model of this run is called so", file)
+                yield _error("foreign: no model of this run is called so", file)
                 continue
             there = all((self._folder / name).is_file() for name, _ in claim.parts)
             if not (claim.digest and self._tables and there):
@@ -59,14 +59,14 @@ class Finals:
                 continue
             wrong = self._wrong(claim)
             if wrong:
-                yield _broken(f"altered: these are not the weights of the run's end: {wrong}", file)
+                yield _error(f"altered: these are not the weights of the run's end: {wrong}", file)
             else:
                 self.equal += 1
 
     def _wrong(self, claim: Claim) -> str:
         """Say how a file is not what records say; empty if it is."""
         try:
-            found = digest(self._joined(claim))
+            found = digest(self._read_parts(claim))
         except (ValueError, KeyError, safetensors.SafetensorError) as error:
             return str(error)
         return (
@@ -94,7 +94,7 @@ class Finals:
                 file = f"{host}.ensemble.{name}.safetensors"
                 yield Claim(file, mark, (shown, (file, name)))
 
-    def _joined(self, claim: Claim) -> Weights:
+    def _read_parts(self, claim: Claim) -> Weights:
         found: dict[str, Buffer] = {}
         for (file, model), prefix in zip(claim.parts, ("", LAST), strict=False):
             found |= {
@@ -120,7 +120,7 @@ class Finals:
         }
 
 
-def _said(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
+def _digests_in(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
     """Give the digest under which each model was evaluated, and that of its home model after the
     last homecoming.
     """
@@ -136,7 +136,7 @@ def _said(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
     return said, {name: mark for name, (_, mark) in homes.items()}
 
 
-def _broken(text: str, file: Path) -> ChainBroken:
+def _error(text: str, file: Path) -> ChainBroken:
     return ChainBroken(
         text, fix="restore the file from a copy, or run the scenario again", where=Where(str(file))
     )

@@ -95,7 +95,7 @@ def breaks(run: Path, sealed: Seal) -> Iterator[ChainBroken]:
             )
 
 
-def told_first(breaks: list[Found], unlike: list[ChainBroken]) -> list[Found]:
+def keep_changed(breaks: list[Found], unlike: list[ChainBroken]) -> list[Found]:
     """Keep to the files that are not as they were sealed.
 
     Where two records contradict each other, the seal knows which of them was changed.

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from fedskd_sim.custody.files import (
     DRAFT,
     length,
-    packed,
-    sealed,
+    pack_commit,
+    pack_weights,
+    read_commit,
+    read_weights,
     settle,
-    unpacked,
-    unsealed,
     unwritable,
     write,
 )
@@ -125,11 +125,11 @@ class Store:
             DigestMismatch: they are other weights than their name says.
 
         """
-        return unpacked(self._place(digest), digest)
+        return read_weights(self._place(digest), digest)
 
     def write(self, commit: Commit, weights: Mapping[str, Weights]) -> None:
         """Make a commit safe; when this returns, it survives a power cut. What it replaces stays
-        until `doomed` is removed.
+        until `release_unneeded` is removed.
 
         Args:
             commit: names its weights by digest.
@@ -143,7 +143,7 @@ class Store:
         """
         fresh = sorted(commit.named - self.safe)
         for digest in fresh:
-            write(self._place(digest), packed(weights[digest]))
+            write(self._place(digest), pack_weights(weights[digest]))
         if fresh:
             settle(self.folder / MODELS)
             self.safe.update(fresh)
@@ -154,11 +154,11 @@ class Store:
                 fix="leave a run's custody alone",
             )
         number, self._next = self._next, self._next + 1
-        write(self._file(number), sealed({"commit": commit._asdict(), "sizes": sizes}))
+        write(self._file(number), pack_commit({"commit": commit._asdict(), "sizes": sizes}))
         settle(self.folder)
         self._good[number] = commit
 
-    def doomed(self, spared: Collection[str] = ()) -> list[Path]:
+    def release_unneeded(self, spared: Collection[str] = ()) -> list[Path]:
         """Say which files no commit that is kept needs, nor ``spared`` names; from now on they do
         not count as safe.
 
@@ -221,7 +221,7 @@ class Store:
 
     def _read(self, file: Path) -> Commit:
         """Read a commit; raises RunUnreadable if it, or any weights that it names, is not whole."""
-        values = unsealed(file)
+        values = read_commit(file)
         try:
             commit, sizes = _commit(**values["commit"]), values["sizes"]
             wrong = [
@@ -251,7 +251,7 @@ class Store:
             self.folder.parent.parent,
         ):
             settle(folder)
-        self.remove(self._drafts() if self.damaged else self.doomed())
+        self.remove(self._drafts() if self.damaged else self.release_unneeded())
 
 
 def _commit(**values: Any) -> Commit:

@@ -103,7 +103,7 @@ def verify(
     if not breaks:
         breaks = [((proof.topology.behind, 0), error) for error in finals.breaks(proof.entries())]
     sealed = seal.read(run)
-    breaks = seal.told_first(breaks, [*seal.breaks(run, sealed)]) if sealed else breaks
+    breaks = seal.keep_changed(breaks, [*seal.breaks(run, sealed)]) if sealed else breaks
     first = min(breaks, key=lambda one: one[0])[1] if breaks else None
     counts = sum(map(len, proof.found.values())), sum(len(due.steps) for due in proof.due.values())
     return Verdict(
@@ -142,7 +142,7 @@ class _Proof:
             if file.suffix != ".jsonl" or file.stem not in self.due:
                 yield (
                     (0, 0),
-                    _broken("foreign: the scenario has no such hospital", Where(str(file))),
+                    _error("foreign: the scenario has no such hospital", Where(str(file))),
                 )
 
     def lines(self) -> Iterator[Found]:
@@ -156,14 +156,14 @@ class _Proof:
                 when = expected[:2] if expected else when
                 try:
                     if not line.endswith(b"\n"):
-                        raise _broken("torn: the last line has no end", where)
+                        raise _error("torn: the last line has no end", where)
                     record = parse_record(line)
                     self._compare(FoundRecord(record, where), expected, due, raw[number:])
                 except ChainBroken as error:
                     yield when, error
                     break
                 except ValueError as error:
-                    yield when, _broken(f"altered: no record can be read: {error}", where)
+                    yield when, _error(f"altered: no record can be read: {error}", where)
                     break
                 self.found[name][mark(record)] = FoundRecord(record, where)
 
@@ -177,15 +177,15 @@ class _Proof:
         if found != expected:
             before = self.found[due.host].get(found)
             if before:
-                raise _broken(
+                raise _error(
                     f"doubled: {found} stands in line {before.where.line} already", entry.where
                 )
             if found not in due.steps:
-                raise _broken(
+                raise _error(
                     f"foreign: the run has no {str(found).removeprefix('the ')}", entry.where
                 )
-            later = any(_marked(line) == expected for line in rest)
-            raise _broken(
+            later = any(_mark_of(line) == expected for line in rest)
+            raise _error(
                 f"{'swapped' if later else 'missing'}: {expected} should stand before {found}",
                 entry.where,
             )
@@ -196,7 +196,7 @@ class _Proof:
             self.scenario.architecture(record.model).name,
         )
         if given != wanted:
-            raise _broken(
+            raise _error(
                 f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)",
                 entry.where,
             )
@@ -204,16 +204,16 @@ class _Proof:
         if bool(record.digest_in) == at_home or bool(record.digest_out) == (
             at_home and record.outcome == "evaluated"
         ):
-            raise _broken(
+            raise _error(
                 f"altered: {found} has digests where there are none, or none where there are",
                 entry.where,
             )
         if not all(
             _DIGEST.fullmatch(text) for text in (record.digest_in, record.digest_out) if text
         ):
-            raise _broken("altered: a digest that is none", entry.where)
+            raise _error("altered: a digest that is none", entry.where)
         if record.outcome not in OUTCOMES.get(record.kind, TRAINING):
-            raise _broken(f"altered: {found} was not {record.outcome}", entry.where)
+            raise _error(f"altered: {found} was not {record.outcome}", entry.where)
         taken = (
             record.outcome == "passed"
             and record.kind == "homecoming"
@@ -221,7 +221,7 @@ class _Proof:
         )
         same = taken or record.kind in ("evaluation", "gather")
         if same and record.digest_in != record.digest_out:
-            raise _broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
+            raise _error(f"altered: {found} changes nothing, and its digests differ", entry.where)
 
     def gaps(self) -> Iterator[Found]:
         """Find records that must be there, since others are that came after them."""
@@ -248,7 +248,7 @@ class _Proof:
                     where = Where(str(self.run / "records" / f"{name}.jsonl"), number)
                     yield (
                         wanted[:2],
-                        _broken(
+                        _error(
                             f"missing: {wanted} is not here, though what came later is ({since})",
                             where,
                         ),
@@ -273,7 +273,7 @@ class _Proof:
                     )
                     yield (
                         found[:2],
-                        _broken(f"altered: {found} arrived with the digest {digests}", entry.where),
+                        _error(f"altered: {found} arrived with the digest {digests}", entry.where),
                     )
 
     def _before(self, found: Mark) -> FoundRecord | None:
@@ -291,12 +291,12 @@ def _stop(record: Record) -> Stop:
     return Stop(record.round, record.hop, record.host, record.model, record.kind)  # type: ignore[arg-type]
 
 
-def _marked(line: bytes) -> Mark | None:
+def _mark_of(line: bytes) -> Mark | None:
     try:
         return mark(parse_record(line))
     except ValueError:
         return None
 
 
-def _broken(text: str, where: Where) -> ChainBroken:
+def _error(text: str, where: Where) -> ChainBroken:
     return ChainBroken(text, fix=FIX, where=where)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fedskd_sim.custody.files import settle
 from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.errors import FedskdError, HospitalCrashed
-from fedskd_sim.messages import Weights, digest, fixed, lasting
+from fedskd_sim.messages import Weights, digest, freeze, lasting
 
 
 class Held(NamedTuple):
@@ -84,10 +84,9 @@ class Writer:
         with self._turn:
             known: dict[int, Held] = {}
             learner = {
-                name: self._taken(Held(weights), known)
-                for name, weights in snapshot.learner.items()
+                name: self._hold(Held(weights), known) for name, weights in snapshot.learner.items()
             }
-            models = {number: self._taken(held, known) for number, held in snapshot.models.items()}
+            models = {number: self._hold(held, known) for number, held in snapshot.models.items()}
             self._known = {place: held for place, held in known.items() if lasting(held.weights)}
             self._newest = commit = Commit(
                 **{**snapshot._asdict(), "learner": learner, "models": models}
@@ -104,7 +103,7 @@ class Writer:
             self._turn.notify()
         self._thread.join()
 
-    def _taken(self, held: Held, known: dict[int, Held]) -> str:
+    def _hold(self, held: Held, known: dict[int, Held]) -> str:
         """Give the digest of weights, which are kept until the disk has them; ``known`` is of
         this snapshot.
         """
@@ -112,7 +111,7 @@ class Writer:
         mark = held.digest or (before.digest if before else digest(held.weights))
         known[id(held.weights)] = Held(held.weights, mark)
         if mark not in self._store.safe and mark not in self._copies:
-            self._copies[mark] = fixed(held.weights)
+            self._copies[mark] = freeze(held.weights)
         return mark
 
     def _forget(self) -> None:
@@ -169,7 +168,7 @@ class Writer:
         """
         with self._turn:
             self._forget()
-            doomed = self._store.doomed(
+            doomed = self._store.release_unneeded(
                 self._needed | (self._newest.named if self._newest else frozenset())
             )
         self._store.remove(doomed)

@@ -51,8 +51,8 @@ class RingSum:
         """Start a sum with the own share, a vector (length,); gives the own chunk, which sets
         out.
         """
-        self._own, self._done = _packed(vector.float().cpu(), weight), {}
-        return _packed(self._share(self._host), weight)
+        self._own, self._done = _pack(vector.float().cpu(), weight), {}
+        return _pack(self._share(self._host), weight)
 
     def visit(self, stop: Stop, arriving: Weights) -> Weights:
         """Add the own share to a chunk on its way, or keep one that is finished; gives what goes
@@ -60,7 +60,7 @@ class RingSum:
         """
         if stop.kind == "reduce":
             total = tensor_of(arriving[SUM]) + self._share(stop.model)
-            arriving = _packed(
+            arriving = _pack(
                 total, float(tensor_of(arriving[WEIGHT])) + float(tensor_of(self._own[WEIGHT]))
             )
         if stop.kind == "gather" or stop.hop == self._topology.size - 1:
@@ -99,5 +99,5 @@ class RingSum:
         return tensor_of(self._own[SUM])[low:high]
 
 
-def _packed(total: Tensor, weight: float) -> Weights:
+def _pack(total: Tensor, weight: float) -> Weights:
     return {SUM: buffer_of(total), WEIGHT: buffer_of(torch.tensor([weight], dtype=torch.float64))}

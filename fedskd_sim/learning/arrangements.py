@@ -58,7 +58,7 @@ def position_items(features: Tensor, grid: Sequence[int]) -> Tensor:
         ValueError: the grid has other axes than the map, or is finer than it along one of them.
 
     """
-    return _pooled(features, tuple(grid)).flatten(2).transpose(1, 2)
+    return _pool(features, tuple(grid)).flatten(2).transpose(1, 2)
 
 
 def region_items(features: Tensor, grid: Sequence[int]) -> Tensor:
@@ -106,7 +106,7 @@ def atlas_pooling(labels: Tensor, feature_grid: Sequence[int]) -> AtlasPooling:
     for place, row in enumerate(
         shares, 1
     ):  # one region's voxels at a time: those of all at once are hundreds of volumes
-        row.copy_(_pooled((labels == place).to(torch.float64)[None, None], grid).flatten())
+        row.copy_(_pool((labels == place).to(torch.float64)[None, None], grid).flatten())
     return AtlasPooling(shares, shares.sum(1))
 
 
@@ -160,7 +160,7 @@ class Atlas:
         )
 
 
-def _pooled(features: Tensor, grid: tuple[int, ...]) -> Tensor:
+def _pool(features: Tensor, grid: tuple[int, ...]) -> Tensor:
     space = tuple(features.shape[2:])
     if len(space) != len(grid) or len(grid) not in (2, 3):
         raise ValueError(

@@ -15,7 +15,7 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning.installed import UNBUILDABLE, guarded
+from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
 from fedskd_sim.learning.models import (
     SMALLEST_REGIONS,
     ImageShape,
@@ -62,7 +62,7 @@ def check_architecture(
     """Build an architecture that `itself` finds right; raises what its file of weights has
     wrong, with a key inside its own.
     """
-    seen = _outlined(chosen, shape)
+    seen = _try_outline(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
     elif isinstance(algorithm, Circulating) and shape.kind != "roi":
@@ -84,10 +84,12 @@ def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError
             type(value) is int and not 1 <= value <= LARGEST_OPTION
         ):
             shown = str(value).lower() if isinstance(value, bool) else repr(value)
-            yield InvalidValue(f"{name} is {shown}", key=place, fix=f"give {_wanted(known[name])}")
+            yield InvalidValue(
+                f"{name} is {shown}", key=place, fix=f"give {_expectation(known[name])}"
+            )
 
 
-def _wanted(default: object) -> str:
+def _expectation(default: object) -> str:
     """Say what an option with such a default may be."""
     match default:
         case bool():
@@ -108,7 +110,7 @@ def _unbuildable(
     the image.
     """
     plain = Architecture(name=chosen.name)
-    if shape.kind != "roi" and isinstance(_outlined(plain, shape), str):
+    if shape.kind != "roi" and isinstance(_try_outline(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
         if smallest is None:
             text = f"{chosen.name} cannot be built for {shape.size} x {shape.size} pixels: {reason}"
@@ -120,7 +122,7 @@ def _unbuildable(
         )
         return
     alone = {
-        name: _outlined(Architecture(name=chosen.name, options={name: value}), shape)
+        name: _try_outline(Architecture(name=chosen.name, options={name: value}), shape)
         for name, value in chosen.options.items()
     }
     culprits = {name: why for name, why in alone.items() if isinstance(why, str)}
@@ -133,10 +135,10 @@ def _unbuildable(
         yield InvalidValue(text, key=(*key, "options"), fix="change one of them")
 
 
-def _outlined(chosen: Architecture, shape: ImageShape) -> Outline | str:
+def _try_outline(chosen: Architecture, shape: ImageShape) -> Outline | str:
     """Outline an architecture for images of a shape, or say why it cannot be built."""
     try:
-        with guarded():
+        with translate_errors():
             count = parameter_count(blueprint(chosen, shape))
         if count > MOST_PARAMETERS:
             return f"the model would have {count:,} parameters, the most is {MOST_PARAMETERS:,}"

@@ -141,7 +141,7 @@ def fingerprint(data: HospitalData) -> str:
     return digest(parts)
 
 
-def pooled(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalData:
+def pool(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalData:
     """Give a hospital everybody's training data, ids behind the names of their hospitals; it
     validates and tests on its own.
     """
@@ -166,7 +166,7 @@ def batch_sizes(samples: int, size: int) -> list[int]:
     return [size] * (samples // size) + ([rest] if rest > 1 or samples == 1 else [])
 
 
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must
     equal W. Others stay as they are.
     """

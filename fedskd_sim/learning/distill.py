@@ -178,17 +178,17 @@ class SimilarityLoss:
     def _level(self, level: _Level, v: Tensor, l: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741 - as in weight_l
         """Give the distance for the log and its share of the total before the level's weight."""
 
-        def measured(x: Tensor, y: Tensor) -> Tensor:
+        def measure(x: Tensor, y: Tensor) -> Tensor:
             return distance(x, y, self.distance, across=level.across)
 
         if self.weight_v == self.weight_l:
-            value = measured(v, l)
+            value = measure(v, l)
             return value, value * self.weight_v
         parts = []
         if self.weight_v > 0:
-            parts.append((measured(v, l.detach()), self.weight_v))
+            parts.append((measure(v, l.detach()), self.weight_v))
         if self.weight_l > 0:
-            parts.append((measured(v.detach(), l), self.weight_l))
+            parts.append((measure(v.detach(), l), self.weight_l))
         return parts[0][0], torch.stack([value * weight for value, weight in parts]).sum()
 
 

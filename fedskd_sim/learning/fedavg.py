@@ -18,7 +18,7 @@ from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Ses
 from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.session import AddedLoss, SessionModels
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import FLOATS, export, shown, snapshot
+from fedskd_sim.learning.weights import FLOATS, export, snapshot, view
 from fedskd_sim.messages import Forms, Spec, Weights
 from fedskd_sim.scenario import Averaging, FedProx
 from fedskd_sim.seeds import seed
@@ -46,7 +46,7 @@ class AveragingLearner:
         self.site.settle()
         self._model = self.site.first(seed(self.site.scenario.seed, "initial weights"))
         self._assessed = True
-        return self.site.noted(Session(snapshot(self._model)))
+        return self.site.note_remarks(Session(snapshot(self._model)))
 
     def alone(self, round_: int) -> Session | None:
         """Train the common model on the own data for a session."""
@@ -91,13 +91,13 @@ class AveragingLearner:
             return {}
         self.site.settle()
         measures, self._measures, self._assessed = self._measures, {}, False
-        return {**self.site.validated(self._model), **measures}
+        return {**self.site.validate(self._model), **measures}
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own one, on the host's test data."""
         self.site.settle()
-        return self.site.tested(
-            model, self._model if arriving is None else self.site.arrived(model, arriving)
+        return self.site.test(
+            model, self._model if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
@@ -110,7 +110,7 @@ class AveragingLearner:
     def state(self) -> LearnerState:
         """Give the common model, and a sum that is under way."""
         return self.site.state().plus(
-            {}, {"home": shown(getattr(self, "_model", None)), **self._sum.groups()}
+            {}, {"home": view(getattr(self, "_model", None)), **self._sum.groups()}
         )
 
     def restore(self, state: LearnerState) -> None:
@@ -118,7 +118,7 @@ class AveragingLearner:
         self.site.restore(state)
         self._sum.restore(state.weights)
         if "home" in state.weights:
-            self._model = self.site.made(self.site.name, state.weights["home"])
+            self._model = self.site.build(self.site.name, state.weights["home"])
 
     @property
     def _samples(self) -> float:

@@ -61,10 +61,10 @@ class PrototypeLearner(LocalLearner):
             if self._prototypes
             else None
         )
-        return self.trained(
+        return self.run_session(
             round_,
             SessionModels({"": self.model}),
-            None if known is None else partial(self._drawn, known),
+            None if known is None else partial(self._prototype_loss, known),
         )
 
     def depart(self, round_: int) -> Weights:
@@ -100,7 +100,7 @@ class PrototypeLearner(LocalLearner):
         self._sum.restore(state.weights)
         self._prototypes = state.weights.get(PROTOTYPES, {})
 
-    def _drawn(self, prototypes: Tensor, step: TrainingStep) -> AddedLoss:
+    def _prototype_loss(self, prototypes: Tensor, step: TrainingStep) -> AddedLoss:
         """Give the mean squared distance of the batch's features to their prototypes; a class
         nobody has has none (0 / 0).
         """

@@ -20,7 +20,7 @@ from fedskd_sim.learning.reconcile import reconcile
 from fedskd_sim.learning.session import SessionModels
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.teaching import Exchange
-from fedskd_sim.learning.weights import export, install, shown, snapshot
+from fedskd_sim.learning.weights import export, install, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import Circulating, FedSKD
 from fedskd_sim.topology import Stop
@@ -54,7 +54,7 @@ class CirculatingLearner:
         job = self.site.plan_job(
             self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
         )
-        return self.site.noted(self.site.session(SessionModels({"": self._home}), job))
+        return self.site.note_remarks(self.site.session(SessionModels({"": self._home}), job))
 
     def alone(self, round_: int) -> Session | None:
         """Do nothing: a round begins with the departures."""
@@ -95,12 +95,12 @@ class CirculatingLearner:
         the only copy, just take it back.
         """
         if self._config.schedule.mode == "sequential":
-            return self._taken_back(stop, arriving)
+            return self._take_back(stop, arriving)
         session = self.visit(stop, arriving)
         if self._visitor is None or self._arrived is None:
             raise RuntimeError(stop.model)
         returned = snapshot(self._visitor)
-        came = self.site.validated(self.site.made(stop.model, self._arrived), "returned_")
+        came = self.site.validate(self.site.build(stop.model, self._arrived), "returned_")
         net = drift(self._departed, returned, "net_drift") if self._departed else {}
         self._drift = {**self._changes(), **net, **came}
         validation = len(self.site.data.validation.labels)
@@ -114,13 +114,13 @@ class CirculatingLearner:
         reason = "; ".join(part for part in (session.reason, joined.note) if part)
         return replace(session, weights=export(self._home), reason=reason, returned=returned)
 
-    def _taken_back(self, stop: Stop, arriving: Weights) -> Session:
+    def _take_back(self, stop: Stop, arriving: Weights) -> Session:
         """Let the traveller be the home model."""
         self.site.settle()
         install(self._home, arriving)
         self.site.context.receive_buffers.drop(stop.model)
         net = drift(self._departed, arriving, "net_drift") if self._departed else {}
-        self._drift = {**net, **self.site.validated(self._home, "returned_")}
+        self._drift = {**net, **self.site.validate(self._home, "returned_")}
         self._visitor = self._arrived = self._departed = None
         return Session(arriving, "passed")
 
@@ -131,11 +131,11 @@ class CirculatingLearner:
         self.site.settle()
         if self._visitor is None or self._arrived is None:
             moved, self._drift = self._drift, {}
-            return {**self.site.validated(self._home), **moved}
+            return {**self.site.validate(self._home), **moved}
         resident = (
-            self.site.validated(self._home, "resident_") if self._config.resident_every else {}
+            self.site.validate(self._home, "resident_") if self._config.resident_every else {}
         )
-        measures = {**self.site.validated(self._visitor), **resident, **self._changes()}
+        measures = {**self.site.validate(self._visitor), **resident, **self._changes()}
         self._visitor = self._arrived = None
         return measures
 
@@ -145,14 +145,14 @@ class CirculatingLearner:
             return {}
         return {
             **drift(self._arrived, export(self._visitor)),
-            **instruments.measured(self.site, self._model, self._arrived, self._visitor),
+            **instruments.measure(self.site, self._model, self._arrived, self._visitor),
         }
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""
         self.site.settle()
-        return self.site.tested(
-            model, self._home if arriving is None else self.site.arrived(model, arriving)
+        return self.site.test(
+            model, self._home if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
@@ -170,7 +170,7 @@ class CirculatingLearner:
         left over from sessions.
         """
         models = {
-            "home": shown(getattr(self, "_home", None)),
+            "home": view(getattr(self, "_home", None)),
             "general": self._general,
             "departed": self._departed,
         }
@@ -180,13 +180,13 @@ class CirculatingLearner:
         """Take them back."""
         self.site.restore(state)
         if "home" in state.weights:
-            self._home = self.site.made(self.site.name, state.weights["home"])
+            self._home = self.site.build(self.site.name, state.weights["home"])
         self._general, self._departed = state.weights.get("general"), state.weights.get("departed")
         self._unspent = state.numbers["unspent"]
 
     def _exchange(self, model: str, arriving: Weights) -> Exchange:
         held = self._self_similarity is not None or self._config.self_distillation.kl > 0
-        past = self.site.made(model, arriving).eval() if held else None
+        past = self.site.build(model, arriving).eval() if held else None
         settings = self._config.similarity
         return Exchange(
             self._similarity,

@@ -25,7 +25,7 @@ from fedskd_sim.learning.models import blueprint, build, parameter_count
 from fedskd_sim.learning.session import AddedLoss, SessionModels, TrainingStep
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.teaching import divergence
-from fedskd_sim.learning.weights import shown, spec_of
+from fedskd_sim.learning.weights import spec_of, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import FML, Architecture
 from fedskd_sim.seeds import seed
@@ -55,14 +55,14 @@ class MutualLearner(LocalLearner):
         """Train the own model alone, and draw the common one."""
         session = super().warm_up()
         common = seed(self.site.scenario.seed, "initial weights")
-        self._common = self.site.placed(build(self._architecture, self.site.shape, common))
+        self._common = self.site.to_device(build(self._architecture, self.site.shape, common))
         return session
 
     def alone(self, round_: int) -> Session | None:
         """Train both models for a session."""
         self.site.settle()
-        return self.trained(
-            round_, SessionModels({"": self.model, COMMON: self._common}), self._taught
+        return self.run_session(
+            round_, SessionModels({"": self.model, COMMON: self._common}), self._mutual_loss
         )
 
     def depart(self, round_: int) -> Weights:
@@ -86,7 +86,7 @@ class MutualLearner(LocalLearner):
         return (
             super()
             .state()
-            .plus({}, {"common": shown(getattr(self, "_common", None)), **self._sum.groups()})
+            .plus({}, {"common": view(getattr(self, "_common", None)), **self._sum.groups()})
         )
 
     def restore(self, state: LearnerState) -> None:
@@ -94,9 +94,9 @@ class MutualLearner(LocalLearner):
         super().restore(state)
         self._sum.restore(state.weights)
         if "common" in state.weights:
-            self._common = self.site.filled(self._architecture, state.weights["common"])
+            self._common = self.site.build_around(self._architecture, state.weights["common"])
 
-    def _taught(self, step: TrainingStep) -> AddedLoss:
+    def _mutual_loss(self, step: TrainingStep) -> AddedLoss:
         own, common = step.outputs[""], step.outputs[COMMON]
         from_common, from_own = divergence(common, own), divergence(own, common)
         parts: dict[str, Tensor] = {

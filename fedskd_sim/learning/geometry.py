@@ -44,7 +44,7 @@ class Geometry(NamedTuple):
         told = (
             ""
             if np.allclose(tilt, np.eye(3), atol=TOLERANCE / max(self.grid))
-            else f", axes along {_listed(tilt.T, 3)}"
+            else f", axes along {_format_rows(tilt.T, 3)}"
         )
         return f"a grid of {cells} voxels of {edges} mm, the first at ({origin}) mm{told}"
 
@@ -52,7 +52,7 @@ class Geometry(NamedTuple):
         """Write it as the scenario's ``data.space``."""
         return (
             f"space: {{grid: [{', '.join(map(str, self.grid))}], affine: "
-            f"{_listed(self.affine[:3], 9)}}}"
+            f"{_format_rows(self.affine[:3], 9)}}}"
         )
 
 
@@ -78,7 +78,7 @@ def apart(one: NDArray[np.float64], other: NDArray[np.float64], grid: tuple[int,
     return not distances.max() <= TOLERANCE * edge
 
 
-def _listed(rows: NDArray[np.float64], digits: int) -> str:
+def _format_rows(rows: NDArray[np.float64], digits: int) -> str:
     return (
         "["
         + ", ".join(

@@ -71,7 +71,7 @@ def load(name: str, taken: Collection[str]) -> Builder:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn whatever a stranger's code raises into what PyTorch raises, so that it is reported as an
     architecture's failure.
 

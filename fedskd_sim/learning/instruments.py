@@ -19,7 +19,7 @@ FEWEST = 4
 PROBE = "probe/"
 
 
-def measured(site: Site, model: str, before: Weights, after: nn.Module) -> Measures:
+def measure(site: Site, model: str, before: Weights, after: nn.Module) -> Measures:
     """Measure what the scenario's ``instruments`` ask for.
 
     Args:
@@ -36,7 +36,7 @@ def measured(site: Site, model: str, before: Weights, after: nn.Module) -> Measu
     """
     found: dict[str, Measure] = {}
     if site.scenario.instruments.changes and len(site.data.validation.labels) >= FEWEST:
-        found |= _changed(site.made(model, before), after, site.data.validation)
+        found |= _measure_change(site.build(model, before), after, site.data.validation)
     if site.scenario.instruments.probe:
         for name in site.scenario.names:
             measures = evaluate(after, site.validation_of(name))
@@ -73,10 +73,10 @@ def _hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741 - as in the literature
 
 
 @torch.no_grad()
-def _changed(before: nn.Module, after: nn.Module, samples: Samples) -> dict[str, Measure]:
+def _measure_change(before: nn.Module, after: nn.Module, samples: Samples) -> dict[str, Measure]:
     (features, decisions), (new_features, new_decisions) = (
-        _asked(before, samples),
-        _asked(after, samples),
+        _features_and_decisions(before, samples),
+        _features_and_decisions(after, samples),
     )
     moved = float((decisions != new_decisions).sum())
     return {
@@ -85,7 +85,7 @@ def _changed(before: nn.Module, after: nn.Module, samples: Samples) -> dict[str,
     }
 
 
-def _asked(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
+def _features_and_decisions(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
     """Give the means of the deep maps (n, C) and the decisions (n,)."""
     training = model.training
     model.eval()

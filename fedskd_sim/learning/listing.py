@@ -18,14 +18,14 @@ from fedskd_sim.learning.models import (
     SMALLEST_REGIONS,
     ImageShape,
     Outline,
+    act_on_blank,
     builder_of,
     examine,
     kind_of,
     minimum_input,
     names,
     options,
-    seen,
-    tried,
+    outline_of,
 )
 from fedskd_sim.learning.samples import Kind
 from fedskd_sim.scenario import Architecture
@@ -91,9 +91,9 @@ def cost(architecture: Architecture, shape: ImageShape) -> tuple[Outline, int]:
     count, as PyTorch's counter knows them. Raises as `fedskd_sim.learning.models.outline`.
     """
 
-    def counted(model: nn.Module, blank: Tensor) -> tuple[Outline, int]:
+    def count_flops(model: nn.Module, blank: Tensor) -> tuple[Outline, int]:
         with FlopCounterMode(display=False) as counter:
-            found = seen(model, blank, shape)
+            found = outline_of(model, blank, shape)
         return found, int(counter.get_total_flops())
 
-    return tried(architecture, shape, counted)
+    return act_on_blank(architecture, shape, count_flops)

@@ -13,7 +13,7 @@ from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Ses
 from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.session import SessionModels, Teaching
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import export, shown, snapshot
+from fedskd_sim.learning.weights import export, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import Local, Pooled
 from fedskd_sim.topology import Stop
@@ -37,14 +37,14 @@ class LocalLearner:
         job = self.site.plan_job(
             self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
         )
-        return self.site.noted(self.site.session(SessionModels({"": self.model}), job))
+        return self.site.note_remarks(self.site.session(SessionModels({"": self.model}), job))
 
     def alone(self, round_: int) -> Session | None:
         """Train for a session."""
         self.site.settle()
-        return self.trained(round_, SessionModels({"": self.model}))
+        return self.run_session(round_, SessionModels({"": self.model}))
 
-    def trained(
+    def run_session(
         self, round_: int, models: SessionModels, teaching: Teaching | None = None
     ) -> Session:
         """Train the own model, and whoever is beside it, for ``training.epochs`` passes each;
@@ -75,13 +75,13 @@ class LocalLearner:
         if self._assessed:
             return {}
         self._assessed = True
-        return {**self.site.validated(self.model), **self._drift}
+        return {**self.site.validate(self.model), **self._drift}
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own one, on the host's test data."""
         self.site.settle()
-        return self.site.tested(
-            model, self.model if arriving is None else self.site.arrived(model, arriving)
+        return self.site.test(
+            model, self.model if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
@@ -93,13 +93,16 @@ class LocalLearner:
 
     def state(self) -> LearnerState:
         """Give the model, which has been assessed between steps."""
-        return self.site.state().plus({}, {"home": shown(getattr(self, "model", None))})
+        return self.site.state().plus({}, {"home": view(getattr(self, "model", None))})
 
     def restore(self, state: LearnerState) -> None:
         """Take it back."""
         self.site.restore(state)
         if "home" in state.weights:
-            self.model, self._assessed = self.site.made(self.site.name, state.weights["home"]), True
+            self.model, self._assessed = (
+                self.site.build(self.site.name, state.weights["home"]),
+                True,
+            )
 
 
 def make(context: LearnerContext) -> LocalLearner:

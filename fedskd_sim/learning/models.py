@@ -126,13 +126,13 @@ def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _made(architecture, shape)
+        return _build(architecture, shape)
 
 
 def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
     """Build a model without memory or values (meta device), to know its tensors."""
     with torch.device("meta"), without_values():
-        return _made(architecture, shape)
+        return _build(architecture, shape)
 
 
 def outline(architecture: Architecture, shape: ImageShape) -> Outline:
@@ -144,10 +144,10 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
             something else than logits and taps.
 
     """
-    return tried(architecture, shape, lambda model, blank: seen(model, blank, shape))
+    return act_on_blank(architecture, shape, lambda model, blank: outline_of(model, blank, shape))
 
 
-def seen(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
+def outline_of(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
     """Pass a blank sample through a model and tell what came out; TypeError if that is not
     logits and taps of the right shapes.
     """
@@ -155,13 +155,13 @@ def seen(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
     return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
 
 
-def tried(
+def act_on_blank(
     architecture: Architecture, shape: ImageShape, act: Callable[[nn.Module, Tensor], Result]
 ) -> Result:
     """Act on a model and a blank sample without values, or with them where the architecture
     looks at values.
     """
-    with installed.guarded(), torch.no_grad():
+    with installed.translate_errors(), torch.no_grad():
         if architecture.name in REGISTRY:  # values would make no difference
             with shapes_only():
                 return act(blueprint(architecture, shape).eval(), shape.blank().to("meta"))
@@ -227,7 +227,7 @@ def builder_of(name: str) -> Builder:
     return REGISTRY[name] if name in REGISTRY else installed.load(name, REGISTRY)
 
 
-def _made(architecture: Architecture, shape: ImageShape) -> nn.Module:
+def _build(architecture: Architecture, shape: ImageShape) -> nn.Module:
     return builder_of(architecture.name)(
         shape.channels, shape.size, shape.classes, **architecture.options
     )

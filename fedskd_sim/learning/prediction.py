@@ -59,14 +59,14 @@ class Predicting:
         """Let the other warm up; its model is the first snapshot."""
         session = self._inner.warm_up()
         if self._settings.keeps_averaged:
-            self._averaged = owned(session.weights)
+            self._averaged = copy_of(session.weights)
         return session
 
     def alone(self, round_: int) -> Session | None:
         """Let the other train alone."""
         session = self._inner.alone(round_)
         if session is not None and self._topology.pattern == "none":
-            self._snapped(session.weights, round_)
+            self._on_snapshot(session.weights, round_)
         return session
 
     def depart(self, round_: int) -> Weights:
@@ -76,16 +76,16 @@ class Predicting:
         if round_ <= self._topology.rounds:
             weights = self._inner.depart(round_)
             return (
-                joined(weights, AVERAGED, self._averaged)
+                join(weights, AVERAGED, self._averaged)
                 if self._averaged and self._topology.pattern == "circulation"
                 else weights
             )
         self.site.settle()
-        chosen = self._decided()
+        chosen = self._decide()
         shown = self._inner.depart(round_) if self._settings.model == "reconciled" else chosen
         if self._settings.ensemble:
             self._ensemble[self.site.name] = self._last or self._inner.results()[""]
-            return joined(shown, LAST, self._ensemble[self.site.name])
+            return join(shown, LAST, self._ensemble[self.site.name])
         return shown
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
@@ -95,14 +95,14 @@ class Predicting:
         if averaged:
             return replace(
                 session,
-                weights=joined(
+                weights=join(
                     session.weights,
                     AVERAGED,
-                    self._followed(averaged, session.weights, self._count(stop)),
+                    self._follow(averaged, session.weights, self._count(stop)),
                 ),
             )
         if stop.kind == "gather" and stop.hop == self._topology.hops(stop.round)[-1]:
-            self._snapped(self._inner.results()[""], stop.round)
+            self._on_snapshot(self._inner.results()[""], stop.round)
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
@@ -112,9 +112,9 @@ class Predicting:
         self._last = session.returned if self._keeps_last else None
         if averaged:
             self._averaged = (
-                self._followed(averaged, session.returned, self._count(stop))
+                self._follow(averaged, session.returned, self._count(stop))
                 if session.returned
-                else owned(averaged)
+                else copy_of(averaged)
             )
         return session
 
@@ -127,15 +127,15 @@ class Predicting:
         model for the ensemble.
         """
         self.site.settle()
-        weights, finished = split(arriving, LAST) if arriving is not None else (self._decided(), {})
+        weights, finished = split(arriving, LAST) if arriving is not None else (self._decide(), {})
         if arriving is not None and self._settings.ensemble:
-            self._ensemble[model] = owned(finished)
+            self._ensemble[model] = copy_of(finished)
         network = (
-            self.site.made(model, weights)
+            self.site.build(model, weights)
             if arriving is None
-            else self.site.arrived(model, weights)
+            else self.site.receive(model, weights)
         )
-        return self._measured(
+        return self._measure(
             ("evaluation", model), logits_of(network, self.site.data.test.images), [network]
         )
 
@@ -145,7 +145,7 @@ class Predicting:
             return None
         self.site.settle()
         networks = [
-            self.site.made(name, self._ensemble[name]) for name in self.site.scenario.members
+            self.site.build(name, self._ensemble[name]) for name in self.site.scenario.members
         ]
         kept = sum(size(weights) for weights in self._ensemble.values())
         cost = {
@@ -153,13 +153,13 @@ class Predicting:
             "kept_bytes": Measure(float(kept), 1.0),
         }
         logits = together(networks, self.site.data.test)
-        return {**self._measured(("ensemble", self.site.name), logits, networks), **cost}
+        return {**self._measure(("ensemble", self.site.name), logits, networks), **cost}
 
     def results(self) -> Mapping[str, Weights]:
         """Give what the hospital predicts with, and the ensemble's models as ``ensemble.NAME``."""
         rest = {name: weights for name, weights in self._inner.results().items() if name}
         kept = {f"ensemble.{name}": weights for name, weights in self._ensemble.items()}
-        return {"": self._decided(), **rest, **kept}
+        return {"": self._decide(), **rest, **kept}
 
     def state(self) -> LearnerState:
         """Add averaged weights, traveller and the ensemble's models to the other's; what the
@@ -190,15 +190,15 @@ class Predicting:
             len(self._topology.hops(1)) - (self._topology.schedule.mode == "sequential")
         ) + stop.hop
 
-    def _followed(self, averaged: Weights, current: Weights, count: int) -> Weights:
+    def _follow(self, averaged: Weights, current: Weights, count: int) -> Weights:
         weight = max(self._settings.averaging_weight, 1 / (count + 1))
-        return {name: _moved(averaged[name], buffer, weight) for name, buffer in current.items()}
+        return {name: _move(averaged[name], buffer, weight) for name, buffer in current.items()}
 
-    def _snapped(self, weights: Weights, count: int) -> None:
+    def _on_snapshot(self, weights: Weights, count: int) -> None:
         if self._averaged:
-            self._averaged = self._followed(self._averaged, weights, count)
+            self._averaged = self._follow(self._averaged, weights, count)
 
-    def _decided(self) -> Weights:
+    def _decide(self) -> Weights:
         """Give the weights that the hospital predicts with, chosen once its last round is over,
         and again after a restart.
         """
@@ -211,9 +211,9 @@ class Predicting:
         last = self._last or home
         match self._settings.model:
             case "reconciled":
-                return owned(home)
+                return copy_of(home)
             case "last":
-                return owned(last)
+                return copy_of(last)
             case "averaged":
                 chosen = self._averaged
             case "mix":
@@ -221,9 +221,9 @@ class Predicting:
         torch.manual_seed(
             self.site.seed("running statistics")
         )  # of a user's architecture that draws in training mode
-        return snapshot(refreshed(self.site.made(self.site.name, chosen), self.site.data.train))
+        return snapshot(refresh(self.site.build(self.site.name, chosen), self.site.data.train))
 
-    def _measured(
+    def _measure(
         self, whose: tuple[Tested, str], logits: Tensor, networks: list[nn.Module]
     ) -> Measures:
         """Measure test predictions, the adjustment taken from predictions on the validation
@@ -232,7 +232,7 @@ class Predicting:
         labels = self.site.data.test.labels
         if not len(labels):
             return {}
-        found = {**self.site.judged(*whose, logits)}
+        found = {**self.site.assess(*whose, logits)}
         if self._settings.logit_adjustment and len(self.site.data.validation.labels):
             usual = together(networks, self.site.data.validation).softmax(dim=1).mean(dim=0)
             found["balanced_accuracy_adjusted"] = measure_adjusted(
@@ -241,13 +241,13 @@ class Predicting:
         return found
 
 
-def joined(weights: Weights, prefix: str, other: Weights) -> Weights:
+def join(weights: Weights, prefix: str, other: Weights) -> Weights:
     """Put a second set of weights behind the first, its names prefixed."""
     return {**weights, **{prefix + name: buffer for name, buffer in other.items()}}
 
 
 def split(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
-    """Undo `joined`; the second set is empty where there is none."""
+    """Undo `join`; the second set is empty where there is none."""
     first = {name: buffer for name, buffer in weights.items() if not name.startswith(prefix)}
     return first, {
         name.removeprefix(prefix): buffer
@@ -256,7 +256,7 @@ def split(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
     }
 
 
-def owned(weights: Weights) -> Weights:
+def copy_of(weights: Weights) -> Weights:
     """Copy weights that live in a model or in a received message."""
     return {name: buffer._replace(data=bytearray(buffer.data)) for name, buffer in weights.items()}
 
@@ -270,7 +270,7 @@ def together(networks: list[nn.Module], samples: Samples) -> Tensor:
 
 
 @torch.no_grad()
-def refreshed(network: nn.Module, train: Samples) -> nn.Module:
+def refresh(network: nn.Module, train: Samples) -> nn.Module:
     """Take the running statistics of batch normalisation anew from the training data: a mean of
     weights has none of its own.
     """
@@ -287,7 +287,7 @@ def refreshed(network: nn.Module, train: Samples) -> nn.Module:
     return network.eval()
 
 
-def _moved(averaged: Buffer, current: Buffer, weight: float) -> Buffer:
+def _move(averaged: Buffer, current: Buffer, weight: float) -> Buffer:
     if current.dtype not in FLOATS:
         return current._replace(data=bytearray(current.data))
     before = tensor_of(averaged)

@@ -70,7 +70,7 @@ def find_problems(
         return
     known: list[tuple[str, Facts]] = []
     for index, hospital in enumerate(scenario.hospitals):
-        chosen, place = _chosen(scenario, index)
+        chosen, place = _architecture_of(scenario, index)
         wrong = [*itself(chosen, place)]
         yield from wrong
         found = _facts(scenario, index, folder)
@@ -84,7 +84,7 @@ def find_problems(
             seen(found)
             yield from _samples(index, hospital, found)
             yield from () if wrong else _architecture(scenario, chosen, place, found)
-            yield from () if doubtful else _compared(index, hospital, found, known[0])
+            yield from () if doubtful else _compare(index, hospital, found, known[0])
     yield from _algorithm(scenario, known[0][1] if known else None)
     yield from () if doubtful else _common(scenario)
     yield from _devices(scenario)
@@ -128,10 +128,10 @@ def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShap
     """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and
     DataMissing without data.
     """
-    return shape_of(known_facts(scenario, name, folder))
+    return shape_of(require_facts(scenario, name, folder))
 
 
-def known_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
+def require_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
     """Tell what is known of a hospital's data; raises as `image_shape`."""
     found = facts(scenario.hospital(name).data, name, scenario.seed, folder)
     if found is None:
@@ -174,15 +174,15 @@ def _no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
     )
 
 
-def _compared(
+def _compare(
     index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]
 ) -> Iterator[FedskdError]:
     """Compare a hospital's data with that of the first."""
     key = ("hospitals", index, "data")
     if found.classes != first[1].classes:
         text = (
-            f"{hospital.name!r} has the classes {_listed(found)}, {first[0]!r} has "
-            f"{_listed(first[1])}"
+            f"{hospital.name!r} has the classes {_list_classes(found)}, {first[0]!r} has "
+            f"{_list_classes(first[1])}"
         )
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
     elif apart := _apart(found, first[1]):
@@ -255,7 +255,7 @@ def _inputs(found: Facts) -> str:
     )
 
 
-def _listed(found: Facts) -> str:
+def _list_classes(found: Facts) -> str:
     return f"{', '.join(found.classes)} ({len(found.classes)})"
 
 
@@ -267,8 +267,8 @@ def _common(scenario: Scenario) -> Iterator[FedskdError]:
     for index, hospital in enumerate(scenario.hospitals):
         if hospital.architecture != first.architecture:
             text = (
-                f"{hospital.name!r} has {_described(hospital.architecture)}, {first.name!r} has "
-                f"{_described(first.architecture)}"
+                f"{hospital.name!r} has {_describe(hospital.architecture)}, {first.name!r} has "
+                f"{_describe(first.architecture)}"
             )
             fix = (
                 f"{scenario.algorithm.name} averages models of one architecture: make them equal, "
@@ -277,12 +277,12 @@ def _common(scenario: Scenario) -> Iterator[FedskdError]:
             yield ArchitecturesDiffer(text, key=("hospitals", index, "architecture"), fix=fix)
 
 
-def _described(architecture: Architecture) -> str:
+def _describe(architecture: Architecture) -> str:
     chosen = ", ".join(f"{name} {value}" for name, value in architecture.options.items())
     return architecture.name + (f" ({chosen})" if chosen else "")
 
 
-def _chosen(scenario: Scenario, index: int) -> tuple[Architecture, tuple[Key, ...]]:
+def _architecture_of(scenario: Scenario, index: int) -> tuple[Architecture, tuple[Key, ...]]:
     """Give the architecture of a hospital's model and say where it is written; two hospitals may
     still have one name.
     """

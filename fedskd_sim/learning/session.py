@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches
+from fedskd_sim.learning.data import Samples, augment, batch_sizes, batches
 from fedskd_sim.learning.distill import Taps
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Training
@@ -132,7 +132,7 @@ def train(models: SessionModels, job: TrainingJob, teaching: Teaching | None = N
     sums = RunningSums()
     for batch in _endless(job, draw, total):
         roles = models.at(sums.steps)
-        images = augmented(batch.images, draw) if job.training.augment else batch.images
+        images = augment(batch.images, draw) if job.training.augment else batch.images
         precision = job.training.precision
         outputs = {
             name: _output(models.by_role[name], images, precision, trains=trains)

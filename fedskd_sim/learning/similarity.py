@@ -99,11 +99,11 @@ def _values(pair: Pair, name: Distance, *, direct: bool) -> Tensor:
     if name == "corr" and direct:
         return cast("Tensor", _Corr.apply(*pair))
     items = pair[0].shape[1]
-    x, y = _normalised(pair[0]), _normalised(pair[1])
+    x, y = _normalise(pair[0]), _normalise(pair[1])
     if name == "mse":
         return (_mse_direct if direct else _mse_factored)(x, y) / (items * (items - 1))
-    x, mean_x = _centred(x)
-    y, mean_y = _centred(y)
+    x, mean_x = _centre(x)
+    y, mean_y = _centre(y)
     if name == "corr":
         return _corr_factored((x, y), (x @ mean_x, y @ mean_y))
     return _cka((x, y), direct=direct)
@@ -118,7 +118,7 @@ def _prefers_factored(x: Tensor, y: Tensor, budget_bytes: int) -> bool:
     return items * (a + b) > FACTORED_OVERHEAD * factors or (over_budget and factors < storage)
 
 
-def _normalised(x: Tensor) -> Tensor:
+def _normalise(x: Tensor) -> Tensor:
     """Scale items (L, N, C) to unit length, softened so that an all-zero item has a bounded
     gradient.
     """
@@ -126,7 +126,7 @@ def _normalised(x: Tensor) -> Tensor:
     return x * (squares + NORM_EPS2 * squares.detach().mean(1, keepdim=True) + TINY).rsqrt()
 
 
-def _centred(x: Tensor) -> Pair:
+def _centre(x: Tensor) -> Pair:
     """Subtract the mean item; give it as well, (L, C, 1)."""
     mean = x.mean(1, keepdim=True)
     return x - mean, mean.transpose(1, 2)
@@ -155,14 +155,14 @@ def _mse_factored(x: Tensor, y: Tensor) -> Tensor:
 
 def _row_direct(x: Tensor, y: Tensor) -> Tensor:
     rows = []
-    for side in (_rescaled(x), _rescaled(y)):
+    for side in (_rescale(x), _rescale(y)):
         gram = side @ side.transpose(1, 2)
         rows.append(gram * _reciprocal_norm(gram.square().sum(2, keepdim=True)))
     return (rows[0] - rows[1]).square().sum((1, 2)) / x.shape[1] ** 2
 
 
 def _row_factored(x: Tensor, y: Tensor) -> Tensor:
-    x, y = _rescaled(x), _rescaled(y)
+    x, y = _rescale(x), _rescale(y)
     xx, yy, xy = (
         ((a @ (a.transpose(1, 2) @ b)) * b).sum(2, dtype=torch.float64)
         for a, b in ((x, x), (y, y), (x, y))
@@ -171,7 +171,7 @@ def _row_factored(x: Tensor, y: Tensor) -> Tensor:
     return (xx * r * r + yy * s * s - 2 * xy * r * s).sum(1) / x.shape[1] ** 2
 
 
-def _rescaled(x: Tensor) -> Tensor:
+def _rescale(x: Tensor) -> Tensor:
     """Divide items (L, N, C) by their root mean square norm; no item is normalised by itself."""
     return x * (x.detach().square().sum(2, keepdim=True).mean(1, keepdim=True) + TINY).rsqrt()
 

@@ -23,13 +23,13 @@ from fedskd_sim.learning.data import (
     class_weights,
     fingerprint,
     load,
-    pooled,
+    pool,
 )
 from fedskd_sim.learning.devices import device
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build
-from fedskd_sim.learning.preflight import known_facts, pixel_grid, shape_of
+from fedskd_sim.learning.preflight import pixel_grid, require_facts, shape_of
 from fedskd_sim.learning.session import NonFinite, SessionModels, Teaching, TrainingJob, train
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Spec, Weights
@@ -58,7 +58,7 @@ class Site:
         self.device = device(self.me.device)
         self.answers = Answers(context.scenario.instruments.predictions)
         self._others: dict[str, Samples] = {}
-        self._known = known_facts(context.scenario, context.host, context.data_folder)
+        self._known = require_facts(context.scenario, context.host, context.data_folder)
         self.shape = shape_of(self._known)
         context.counted(self._known.counts)
         if context.own_process:
@@ -94,7 +94,7 @@ class Site:
             name: load(self.scenario, name, self.context.data_folder, self.device)
             for name in self.scenario.members
         }
-        return pooled(own, everyone)
+        return pool(own, everyone)
 
     def validation_of(self, name: str) -> Samples:
         """Give the validation data of any hospital: an instrument of the simulation, which no
@@ -136,9 +136,9 @@ class Site:
 
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""
-        return self.placed(build(self.scenario.architecture(self.name), self.shape, seed_))
+        return self.to_device(build(self.scenario.architecture(self.name), self.shape, seed_))
 
-    def placed(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
+    def to_device(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
         """Bring a network to the hospital's device in the scenario's memory format; ``empty``:
         it has no values yet.
         """
@@ -149,20 +149,20 @@ class Site:
             )
         return network.to_empty(device=self.device) if empty else network.to(self.device)
 
-    def made(self, model: str, weights: Weights) -> nn.Module:
+    def build(self, model: str, weights: Weights) -> nn.Module:
         """Build a hospital's architecture around its weights; no initial values are drawn."""
-        return self.filled(self.scenario.architecture(model), weights)
+        return self.build_around(self.scenario.architecture(model), weights)
 
-    def filled(self, architecture: Architecture, weights: Weights) -> nn.Module:
+    def build_around(self, architecture: Architecture, weights: Weights) -> nn.Module:
         """Build an architecture around weights."""
-        network = self.placed(blueprint(architecture, self.shape), empty=True)
+        network = self.to_device(blueprint(architecture, self.shape), empty=True)
         install(network, weights)
         return network
 
-    def arrived(self, model: str, weights: Weights) -> nn.Module:
+    def receive(self, model: str, weights: Weights) -> nn.Module:
         """Give the network in whose memory a model has arrived, or build one around its weights."""
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
-        return self.made(model, weights) if network is None else network
+        return self.build(model, weights) if network is None else network
 
     def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
         """Give a model that has arrived and is going to train, and the weights to which it can
@@ -170,7 +170,7 @@ class Site:
         """
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
         return (
-            (self.made(model, weights), weights)
+            (self.build(model, weights), weights)
             if network is None
             else (network, snapshot(network))
         )
@@ -181,7 +181,9 @@ class Site:
         """
         if self.device != "cpu" or self.training.memory_format != "contiguous":
             return None, {}
-        network = self.placed(blueprint(self.scenario.architecture(model), self.shape), empty=True)
+        network = self.to_device(
+            blueprint(self.scenario.architecture(model), self.shape), empty=True
+        )
         if not all(tensor.is_contiguous() for tensor in network.state_dict().values()):
             return None, {}
         return network, export(network)
@@ -236,7 +238,7 @@ class Site:
             measures={**sums.measures, **work},
         )
 
-    def noted(self, session: Session) -> Session:
+    def note_remarks(self, session: Session) -> Session:
         """Let the record of the warm-up say what of the data was masked or left out, and which
         device ``auto`` is.
         """
@@ -246,17 +248,17 @@ class Site:
             reason="; ".join(part for part in (found, self.data.remark, session.reason) if part),
         )
 
-    def validated(self, model: nn.Module, prefix: str = "") -> Measures:
+    def validate(self, model: nn.Module, prefix: str = "") -> Measures:
         """Measure a model on the validation data."""
         return evaluate(model, self.data.validation, prefix)
 
-    def tested(self, model: str, network: nn.Module) -> Measures:
+    def test(self, model: str, network: nn.Module) -> Measures:
         """Measure a hospital's model on the test data."""
         if not len(self.data.test.labels):
             return {}
-        return self.judged("evaluation", model, logits_of(network, self.data.test.images))
+        return self.assess("evaluation", model, logits_of(network, self.data.test.images))
 
-    def judged(self, kind: Tested, model: str, logits: Tensor) -> Measures:
+    def assess(self, kind: Tested, model: str, logits: Tensor) -> Measures:
         """Measure a model by its logits (N, classes) on the test data, and keep what it says of
         every patient.
         """
@@ -282,7 +284,7 @@ class Site:
 
     def score(self, weights: Weights) -> float:
         """Give the balanced accuracy of own weights on the validation data; 0 without any."""
-        measures = self.validated(self.made(self.name, weights))
+        measures = self.validate(self.build(self.name, weights))
         return measures["balanced_accuracy"].mean if measures else 0.0
 
 

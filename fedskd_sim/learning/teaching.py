@@ -37,10 +37,10 @@ class Exchange:
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute the terms of a step."""
         parts: dict[str, Tensor] = {}
-        total = [*self._exchanged(step, parts), *self._self_distilled(step, parts)]
+        total = [*self._exchange(step, parts), *self._self_distilled(step, parts)]
         return AddedLoss(torch.stack(total).sum() if total else None, parts)
 
-    def _exchanged(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
+    def _exchange(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
         visitor, resident = step.outputs[""], step.outputs.get("resident_")
         factor = ramp(step.number, step.total, self.rise)
         if resident is None or factor <= 0:

@@ -37,7 +37,7 @@ _VIEWS: WeakKeyDictionary[nn.Module, tuple[list[int], Weights]] = WeakKeyDiction
 """The views of models whose tensors are views, not copies, and where those tensors lie (their
 memory cannot be anybody else's)."""
 _SHOWN: WeakKeyDictionary[nn.Module, tuple[list[int], Weights]] = WeakKeyDictionary()
-"""The views of models that `shown` gave last, and how often each of their tensors had been written
+"""The views of models that `view` gave last, and how often each of their tensors had been written
 to by then."""
 
 
@@ -59,7 +59,7 @@ def export(model: nn.Module) -> Weights:
     return views
 
 
-def shown(model: nn.Module | None) -> Weights | None:
+def view(model: nn.Module | None) -> Weights | None:
     """View a model's weights like `export`; what is the same object as before has not changed
     since, as PyTorch counts writes.
     """

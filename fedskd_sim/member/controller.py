@@ -84,7 +84,7 @@ class Controller:
             except NothingReceived:
                 if self.conclude():
                     break
-                raise self._told(self._registrar.late(self.state)) from None
+                raise self._end_with(self._registrar.late(self.state)) from None
             suspected = self.state.suspected
             if self.step(message) and self._registrar.complete(self.state) and not suspected:
                 deadline = clock.now() + self._registrar.patience(self.state)
@@ -146,7 +146,7 @@ class Controller:
         self._reached[progress.hospital] = place
         return True
 
-    def _told(self, error: FedskdError) -> FedskdError:
+    def _end_with(self, error: FedskdError) -> FedskdError:
         self._take(
             self._registrar.end(self.state, End(FIRST_EPOCH, error.exit_code, error.message))
         )

@@ -14,7 +14,7 @@ from fedskd_sim.custody.writer import Held, Snapshot, Writer
 from fedskd_sim.errors import CustodyForeign, FedskdError, RunUnreadable, Where
 from fedskd_sim.learning.base import NOTHING, LearnerState
 from fedskd_sim.ledger import Ledger
-from fedskd_sim.messages import Start, Weights, fixed
+from fedskd_sim.messages import Start, Weights, freeze
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
 
@@ -50,7 +50,7 @@ class Freezer:
         self._given = {
             name: before[name]
             if name in before and before[name][0] is group
-            else (group, fixed(group))
+            else (group, freeze(group))
             for name, group in state.weights.items()
         }
         return LearnerState(
@@ -169,7 +169,7 @@ class Keeper:
             Snapshot(self.identity, machine, numbers, groups, held, *self.ledger.mark), then
         )
 
-    def loaded(self, data: str) -> None:
+    def check_data(self, data: str) -> None:
         """Hear the digest of the hospital's data, which all its lives must have in common.
 
         Raises:

@@ -150,7 +150,7 @@ class Mailbox:
         if (
             book and book.keys.get(self.machine.name, "") == self.register_as.public_key
         ):  # else the others have new keys too
-            self.said(book)
+            self.on_word(book)
 
     def _run(self) -> None:
         try:
@@ -160,7 +160,7 @@ class Mailbox:
                 self._take_results()
                 self._ring_timers()
         except Exception as error:  # noqa: BLE001 - whatever ends this thread must end the hospital, and be said
-            self._tasks.put(_crashed(error))
+            self._tasks.put(_as_crash(error))
         finally:
             self._over = True
             if self.keeper:
@@ -168,7 +168,7 @@ class Mailbox:
             self.links.close()
 
     def _idle(self) -> float:
-        return min(IDLE_S, clock.left(self._timers[0][0])) if self._timers else IDLE_S
+        return min(IDLE_S, clock.seconds_left(self._timers[0][0])) if self._timers else IDLE_S
 
     def _take_results(self) -> None:
         while not self._over:
@@ -214,10 +214,10 @@ class Mailbox:
     def persist(self, state: State, record: Record | None, ticket: int) -> None:  # noqa: ARG002 - the reporter has written the record
         """Keep the state beside the work; where nothing is kept, memory has to do."""
         if self.keeper is None:
-            self.shell.persisted(ticket)
+            self.shell.on_persisted(ticket)
             return
         self.keeper.keep(
-            state, self.shell.models, lambda: self._hand_in(lambda: self.shell.persisted(ticket))
+            state, self.shell.models, lambda: self._hand_in(lambda: self.shell.on_persisted(ticket))
         )
 
     def over(self, error: FedskdError | None) -> None:
@@ -241,26 +241,28 @@ class Mailbox:
             return False
         return verdict.take
 
-    def arrived(self, traveller: Traveller, sender: str) -> None:
+    def on_model(self, traveller: Traveller, sender: str) -> None:
         """Take a model in."""
         self.shell.arrive(traveller, sender)
 
-    def repeated(self, hop: HopId, sender: str, digest: str) -> None:
+    def on_repeat(self, hop: HopId, sender: str, digest: str) -> None:
         """Compare a model that has come again with the one that came first."""
         if self.machine.judge(self.shell.state, hop, sender).repeat:
             self.shell.handle(Repeated(hop, sender, digest))
 
-    def answered(self, answer: Answer, by: str) -> None:
+    def on_answer(self, answer: Answer, by: str) -> None:
         """Hand an answer to the machine."""
         kind = (
             Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
         )
         self.shell.handle(kind(answer.hop, by))
 
-    def said(self, word: FromController) -> None:
+    def on_word(self, word: FromController) -> None:
         """Hand the controller's word to the machine."""
         if word.epoch != self.machine.topology.epoch:
-            self.reporter.refused("controller", f"{type(word).__name__} of epoch {word.epoch}")
+            self.reporter.report_refusal(
+                "controller", f"{type(word).__name__} of epoch {word.epoch}"
+            )
         elif isinstance(word, Start):
             if self.keeper:
                 self.keeper.book = word
@@ -269,12 +271,12 @@ class Mailbox:
         elif isinstance(word, End):
             self.shell.handle(Ended(word.code, word.reason))
 
-    def refused(self, sender: str, reason: str) -> None:
+    def on_refusal(self, sender: str, reason: str) -> None:
         """Count and log what no member would send."""
-        self.reporter.refused(sender, reason)
+        self.reporter.report_refusal(sender, reason)
 
 
-def _crashed(error: Exception) -> FedskdError:
+def _as_crash(error: Exception) -> FedskdError:
     if isinstance(error, FedskdError):
         return error
     return HospitalCrashed(

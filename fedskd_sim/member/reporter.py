@@ -61,11 +61,11 @@ class Reporter:
             self.phase("averaging" if stop.kind in ("reduce", "gather") else stop.kind, stop.round)
             self.log(events.Arrived(stop.round, stop.hop, stop.model, stop.kind))
 
-    def finished(self, record: Record) -> None:
+    def report_step(self, record: Record) -> None:
         """Note that a step has ended, with its record."""
         self.ledger.add(record)
         if self.metrics:
-            self.metrics.finished(record)
+            self.metrics.count_step(record)
         accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else None
         self.log(
             events.Finished(
@@ -82,7 +82,7 @@ class Reporter:
         if self.metrics:
             self.metrics.took(what, end - start)
 
-    def resumed(self, start: float) -> None:
+    def report_resumption(self, start: float) -> None:
         """Note that this life goes on from an earlier one, and since when (UNIX seconds) it has
         got ready for that.
         """
@@ -92,21 +92,21 @@ class Reporter:
             )
         )
 
-    def transferred(self, transfer: Transfer) -> None:
+    def report_transfer(self, transfer: Transfer) -> None:
         """Note a confirmed departure."""
         place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)
         self.ledger.add(
             Timing("transfer", *place, transfer.start, transfer.end, transfer.bytes, to=transfer.to)
         )
         if self.metrics:
-            self.metrics.transferred(transfer)
+            self.metrics.count_transfer(transfer)
 
-    def refused(self, sender: str, reason: str) -> None:
+    def report_refusal(self, sender: str, reason: str) -> None:
         """Count something that no member of the run should send, and log it; of a flood only
         some lines.
         """
         if self.metrics:
-            self.metrics.refused()
+            self.metrics.count_refusal()
         line = self.refusals.line(sender, reason)
         if line is not None:
             self.log(events.Refused(sender, line))

@@ -90,7 +90,7 @@ class Outside(Protocol):
         """Give a timer's event back after some seconds."""
 
     def persist(self, state: State, record: Record | None, ticket: int) -> None:
-        """Make a state safe, and the weights it speaks of, and a record; `Shell.persisted` is
+        """Make a state safe, and the weights it speaks of, and a record; `Shell.on_persisted` is
         then called with the ticket.
         """
 
@@ -133,7 +133,7 @@ class Shell:
                 number: weights for number, weights in self.models.items() if number in kept
             }
 
-    def persisted(self, ticket: int) -> None:
+    def on_persisted(self, ticket: int) -> None:
         """Hear that a state is safe, and all before it: what was promised on it can be said now."""
         self._safe = max(self._safe, ticket)
         while self._held and self._held[0][0] <= self._safe:
@@ -170,7 +170,7 @@ class Shell:
         match effect:
             case Persist(record):
                 if record:
-                    self.reporter.finished(record)
+                    self.reporter.report_step(record)
                 self._asked += 1
                 self.outside.persist(self.state, record, self._asked)
             case Send(to, hop, model, _):
@@ -188,7 +188,7 @@ class Shell:
                 )
             case Delivered(to, hop, model, attempts):
                 start = self._left.pop(hop, clock.unix())
-                self.reporter.transferred(
+                self.reporter.report_transfer(
                     Transfer(
                         hop, to, start, clock.unix(), size(self.models[model.number]), attempts
                     )
@@ -212,7 +212,7 @@ class Shell:
             case Join():
                 self.outside.register()
             case Refuse(sender, hop, reason):
-                self.reporter.refused(sender, f"{hop}: {reason}")
+                self.reporter.report_refusal(sender, f"{hop}: {reason}")
             case Leave(reason):
                 self.reporter.leaves(reason)
                 self.outside.over(None)

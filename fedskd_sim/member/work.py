@@ -54,10 +54,10 @@ class Worker:
                 return self._alone(
                     step,
                     "warm_up",
-                    self._timed("warm_up", self._at_home(step), self.learner.warm_up),
+                    self._time("warm_up", self._at_home(step), self.learner.warm_up),
                 )
             case "alone":
-                session = self._timed(
+                session = self._time(
                     "session", self._at_home(step), lambda: self.learner.alone(step.round)
                 )
                 return self._alone(step, "alone", session)
@@ -65,23 +65,23 @@ class Worker:
                 release(self.learner.depart(step.round), "")
                 return None
             case "home":
-                return self._tested(
+                return self._test(
                     step, 0, "evaluation", lambda: self.learner.evaluate(self.name, None)
                 )
             case "ensemble":
-                return self._tested(step, self.topology.behind, "ensemble", self.learner.ensemble)
+                return self._test(step, self.topology.behind, "ensemble", self.learner.ensemble)
         if step.stop is None or arrival is None:
             raise RuntimeError(step)
-        return self._hosted(step.stop, arrival, release)
+        return self._host(step.stop, arrival, release)
 
     def make_ready(self, stop: Stop | None) -> None:
         """Make ready for the model of the next stop: it may arrive while this one trains."""
         if stop is not None and stop.kind not in ("reduce", "gather"):
             self.expect(stop.model)
 
-    def _hosted(self, stop: Stop, arrival: Arrival, release: Release) -> Record:
+    def _host(self, stop: Stop, arrival: Arrival, release: Release) -> Record:
         if stop.kind == "evaluation":
-            measures = self._timed(
+            measures = self._time(
                 "evaluation", stop, lambda: self.learner.evaluate(stop.model, arrival.weights)
             )
             return self._record(
@@ -91,19 +91,17 @@ class Worker:
                 measures,
             )
         if stop.kind == "homecoming":
-            session = self._timed(
+            session = self._time(
                 "session", stop, lambda: self.learner.homecome(stop, arrival.weights)
             )
             mark = ""
         else:
-            session = self._timed(
-                "session", stop, lambda: self.learner.visit(stop, arrival.weights)
-            )
+            session = self._time("session", stop, lambda: self.learner.visit(stop, arrival.weights))
             mark = arrival.digest if session.weights is arrival.weights else ""
             release(session.weights, mark)
         marks = arrival.digest, mark or digest(session.weights)
         return self._record(
-            stop, session, marks, self._timed("evaluation", stop, self.learner.assess)
+            stop, session, marks, self._time("evaluation", stop, self.learner.assess)
         )
 
     def _alone(self, step: Step, kind: str, session: Session | None) -> Record | None:
@@ -111,10 +109,10 @@ class Worker:
             return None
         stop = self._at_home(step)
         marks = "", digest(session.weights)
-        measures = self._timed("evaluation", stop, self.learner.assess)
+        measures = self._time("evaluation", stop, self.learner.assess)
         return replace(self._record(stop, session, marks, measures), kind=kind)  # type: ignore[arg-type]
 
-    def _tested(
+    def _test(
         self, step: Step, hop: int, kind: str, test: Callable[[], Measures | None]
     ) -> Record | None:
         """Test the own model (hop 0: the diagonal of the K x K matrix), or all finished models
@@ -131,7 +129,7 @@ class Worker:
     def _at_home(self, step: Step) -> Stop:
         return Stop(step.round, 0, self.name, self.name, "homecoming")
 
-    def _timed(self, what: str, stop: Stop, work: Callable[[], Result]) -> Result:
+    def _time(self, what: str, stop: Stop, work: Callable[[], Result]) -> Result:
         start = clock.unix()
         result = work()
         if result is not None:

@@ -162,11 +162,11 @@ class HospitalMetrics:
         if round_ is not None:
             self._round.labels(**self._own).set(round_)
 
-    def refused(self) -> None:
+    def count_refusal(self) -> None:
         """Count something that no member of the run should send."""
         self._refused.labels(**self._own).inc()
 
-    def finished(self, record: Record) -> None:
+    def count_step(self, record: Record) -> None:
         """Record a finished stop."""
         labels = {**self._own, "model": record.model}
         self._counters["hops"].labels(**labels).inc()
@@ -186,7 +186,7 @@ class HospitalMetrics:
         if what in self._seconds:
             self._seconds[what].labels(**self._own).observe(seconds)
 
-    def transferred(self, transfer: Transfer) -> None:
+    def count_transfer(self, transfer: Transfer) -> None:
         """Record a confirmed departure."""
         self._counters["sent_bytes"].labels(**self._own, model=transfer.hop.model).inc(
             transfer.bytes

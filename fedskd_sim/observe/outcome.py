@@ -64,7 +64,7 @@ def begin(folder: Path, command: str) -> Outcome:
     return note(folder, Outcome("going", before.started if before else clock.unix(), commands))
 
 
-def ended(begun: Outcome, error: BaseException | None = None) -> Outcome:
+def finish(begun: Outcome, error: BaseException | None = None) -> Outcome:
     """Say how a run ended: well, by an error, or by an interrupt."""
     found = replace(begun, ended=clock.unix(), state="ended well")
     if isinstance(error, KeyboardInterrupt):

@@ -65,7 +65,7 @@ class HospitalRow:
         """How many of its steps are done, here and in earlier lives."""
         return min(self.total, self.before + self.finished)
 
-    def ended(self, at: float, *, light: bool) -> None:
+    def end_step(self, at: float, *, light: bool) -> None:
         """Note that a step has ended at a UNIX time."""
         self.finished += 1
         self.done[light] += 1
@@ -135,14 +135,14 @@ class LiveView:
                 row.doing, row.began = _doing(kind, model), logged.time
                 row.place = (round_, hop)
             case events.Finished() as finished:
-                row.ended(logged.time, light=finished.kind in LIGHT)
-                self._measured(logged.hospital, row, finished)
+                row.end_step(logged.time, light=finished.kind in LIGHT)
+                self._note_finished(logged.hospital, row, finished)
             case events.Done():
                 row.doing = "done"
             case events.Error(_, own):
                 row.doing = "failed" if own else "stopped"
 
-    def _measured(self, hospital: str, row: HospitalRow, finished: events.Finished) -> None:
+    def _note_finished(self, hospital: str, row: HospitalRow, finished: events.Finished) -> None:
         row.doing = "waiting"
         if finished.accuracy is not None:
             whose = "all" if finished.kind == "ensemble" else finished.model
@@ -155,7 +155,7 @@ class LiveView:
         table.title = None
         self._console.print(table)
 
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Estimate the seconds left; None before there is anything to go by.
 
         Steps are weighed by what they have taken so far at each hospital, sessions and light steps
@@ -181,7 +181,7 @@ class LiveView:
     def _line(self, hospital: str, finished: events.Finished, accuracy: float) -> None:
         if self._interactive or self._quiet:
             return
-        left = self.left()
+        left = self.seconds_left()
         what = WHAT.get(finished.kind, "tested")
         whom = (
             f" {finished.model}" if finished.kind in ("visit", "homecoming", "evaluation") else ""
@@ -221,7 +221,7 @@ class LiveView:
         """Draw one row per hospital; narrow terminals get fewer columns and shorter words, never
         half a number.
         """
-        left, width = self.left(), self._console.width
+        left, width = self.seconds_left(), self._console.width
         title = f"{clock.now() - self._started:.0f} s" + (
             "" if left is None else f", about {left:.0f} s left"
         )
@@ -240,7 +240,7 @@ class LiveView:
         ):
             table.add_column(column, no_wrap=True, ratio=1 if column == "now" else None)
         room = max(LEAST_NAME, width // 6)
-        shown = self._shown()
+        shown = self._visible_rows()
         if len(shown) < len(self._rows):
             table.caption = f"and {len(self._rows) - len(shown)} more, none behind these"
         for name, row in shown.items():
@@ -258,7 +258,7 @@ class LiveView:
             )
         return table
 
-    def _shown(self) -> dict[str, HospitalRow]:
+    def _visible_rows(self) -> dict[str, HospitalRow]:
         """Give the rows that fit a live table, in ring order: those that are furthest behind,
         whom the others wait for.
         """

@@ -107,7 +107,7 @@ class Registrar:
                     return state, [
                         Rejected(hospital, f"it wants to join run {run!r}, epoch {epoch}")
                     ]
-                return self._registered(state, message)
+                return self._register(state, message)
             case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if (
                 not self._ours(epoch, hospital)
             ):
@@ -148,7 +148,7 @@ class Registrar:
 
     def place(self, progress: Progress) -> int | None:
         """Give the index of the step that a hospital has finished; None if it has no such step."""
-        return self._programs[progress.hospital].recorded_at(
+        return self._programs[progress.hospital].index_of_record(
             progress.model, progress.round, progress.hop
         )
 
@@ -196,7 +196,7 @@ class Registrar:
         fix = "see the logs of these hospitals, or raise timeouts.hop"
         return HopTimeout(f"no word from {', '.join(waiting)}", fix=fix, key=("timeouts", "hop"))
 
-    def _registered(self, state: RegistrarState, message: Register) -> Turn:
+    def _register(self, state: RegistrarState, message: Register) -> Turn:
         """Take a hospital in; the last one starts the run, one that comes again gets the address
         book again.
 

@@ -88,22 +88,22 @@ class HospitalMachine:
             return state, []
         match event:
             case ModelArrived() | Knocked() | Repeated():
-                return self._visited(state, event)
+                return self._on_visit(state, event)
             case ModelReleased(index, model):
-                return self._released(state, index, model)
+                return self._on_release(state, index, model)
             case StepFinished(index, record):
-                return self._finished(state, index, record)
+                return self._on_finish(state, index, record)
             case Acked() | Deferred() | Wanted() | Unanswered():
                 if event.hop not in state.outbox:
                     return state, []
                 state, effects = delivery.step(state, event, self.terms)
                 return self._leaving(*self._failing(state, effects))
             case Begun(again):
-                return self._begun(state._replace(again=again))
+                return self._on_begin(state._replace(again=again))
             case Joined():
-                return self._joined(state)
+                return self._on_joined(state)
             case _:
-                return self._interrupted(state, event)
+                return self._on_interruption(state, event)
 
     def judge(self, state: State, hop: HopId, sender: str) -> Judgement:
         """Say what is to be done with a model that is announced, before its weights are taken
@@ -117,14 +117,14 @@ class HospitalMachine:
 
     def needs(self, state: State, hop: HopId) -> bool:
         """Tell whether a model is the next one that is hosted here."""
-        stop = self.awaited(state)
+        stop = self.next_stop(state)
         return stop is not None and self.hop_id(stop) == hop
 
-    def awaited(self, state: State) -> Stop | None:
+    def next_stop(self, state: State) -> Stop | None:
         """Give the next stop here that is not over."""
         return self.program.following(state.cursor - 1)
 
-    def _begun(self, state: State) -> Turn:
+    def _on_begin(self, state: State) -> Turn:
         state = state._replace(
             joined=False, working=False, released=False, parting=None, deferred={}, done=False,
             ended=False
@@ -135,7 +135,7 @@ class HospitalMachine:
             Wait(self.terms.register, TooLate()),
         ]
 
-    def _joined(self, state: State) -> Turn:
+    def _on_joined(self, state: State) -> Turn:
         if state.joined:
             return state, []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
@@ -146,12 +146,12 @@ class HospitalMachine:
         """Call for the model that a later life waits for: its sender would wait for an answer,
         twice as long each time.
         """
-        stop = self.awaited(state) if state.again else None
+        stop = self.next_stop(state) if state.again else None
         if stop is None or self.hop_id(stop) in state.waiting:
             return []
         return [Call(self.topology.sender(stop), self.hop_id(stop))]
 
-    def _visited(self, state: State, event: ModelArrived | Knocked | Repeated) -> Turn:
+    def _on_visit(self, state: State, event: ModelArrived | Knocked | Repeated) -> Turn:
         """Judge a model: keep it and say so, in this order; or ask for patience, say again that
         it is here, or refuse it.
         """
@@ -193,7 +193,7 @@ class HospitalMachine:
             return Refuse(event.sender, event.hop, text)
         return Reply(event.sender, Ack(event.hop))
 
-    def _released(self, state: State, index: int, model: Model) -> Turn:
+    def _on_release(self, state: State, index: int, model: Model) -> Turn:
         step = self.program.at(index)
         if not state.working or state.released or index != state.cursor or step is None:
             return state, []
@@ -209,19 +209,19 @@ class HospitalMachine:
             return delivery.send(state, onward.host, self.hop_id(onward), model, self.terms)
         return state._replace(parting=(onward.host, self.hop_id(onward), model)), []
 
-    def _finished(self, state: State, index: int, record: Record | None) -> Turn:
+    def _on_finish(self, state: State, index: int, record: Record | None) -> Turn:
         step = self.program.at(index)
         if not state.working or index != state.cursor or step is None:
             return state, []
         state = state._replace(working=False, released=False, cursor=index + 1)
         if step.stop:
-            state = self._hosted(state, self.hop_id(step.stop))
+            state = self._forget_hosted(state, self.hop_id(step.stop))
         sent: list[Effect] = []
         if state.parting:
             state, sent = delivery.send(state._replace(parting=None), *state.parting, self.terms)
         effects: list[Effect] = []
         if record:
-            state, error = self._counted(state, record)
+            state, error = self._count_rollbacks(state, record)
             accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else 0.0
             told = Progress(
                 self.topology.epoch, self.name, record.model, record.round, record.hop, accuracy
@@ -233,12 +233,12 @@ class HospitalMachine:
             effects = [Persist(), *sent]
         return self._call_waiting(*self._advance(state, effects))
 
-    def _hosted(self, state: State, hop: HopId) -> State:
+    def _forget_hosted(self, state: State, hop: HopId) -> State:
         """Forget a model that was hosted, but for its digest."""
         recent = dict(list(state.recent.items())[1 - RECENT :]) | {hop: state.waiting[hop].digest}
         return state._replace(waiting=without(state.waiting, hop), recent=recent)
 
-    def _counted(self, state: State, record: Record) -> tuple[State, FedskdError | None]:
+    def _count_rollbacks(self, state: State, record: Record) -> tuple[State, FedskdError | None]:
         """Count sessions in a row that were undone; too many are an error."""
         if record.outcome in ("evaluated", "passed"):
             return state, None
@@ -278,7 +278,7 @@ class HospitalMachine:
                 return state, [*effects, Wait(self._patience, Overdue(state.cursor))]
         state = state._replace(working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
-            state, sent = self._released(state, state.cursor, model)
+            state, sent = self._on_release(state, state.cursor, model)
             effects = effects + sent
         return state, [
             *effects,
@@ -309,7 +309,7 @@ class HospitalMachine:
         """Give the seconds to wait for a model."""
         return self.terms.hop * self.topology.patience(self.name)
 
-    def _interrupted(self, state: State, event: Event) -> Turn:
+    def _on_interruption(self, state: State, event: Event) -> Turn:
         """Handle the controller's word, an error, or a wait that is over."""
         match event:
             case Ended(code, reason) if code:
@@ -338,7 +338,7 @@ class HospitalMachine:
 
     def missing(self, state: State) -> HopTimeout:
         """Say what this hospital has waited for in vain."""
-        stop = self.awaited(state)
+        stop = self.next_stop(state)
         if stop is None:
             return HopTimeout(f"{self.name!r} waits for nothing")
         text = (

@@ -50,7 +50,7 @@ class Account:
         )
         yield "training", settings(self.scenario.training.model_dump(mode="json", by_alias=True))
         if self.outcome:
-            yield from _told(self.outcome)
+            yield from _facts(self.outcome)
         if known := {name: peak for name, peak in peaks.items() if peak}:
             largest = max(known, key=lambda name: known[name])
             whose = (
@@ -61,7 +61,7 @@ class Account:
             yield "peak memory", f"{size(known[largest])} in {whose}"
 
 
-def _told(outcome: Outcome) -> Iterator[tuple[str, str]]:
+def _facts(outcome: Outcome) -> Iterator[tuple[str, str]]:
     for command in outcome.commands:
         yield "command", command
     yield "outcome", outcome.words

@@ -36,16 +36,16 @@ class Remembered:
     kept: Mapping[int, float]
 
 
-def remembered(records: Sequence[Record]) -> Remembered:
+def assess_memory(records: Sequence[Record]) -> Remembered:
     """Compute what models remember."""
     tours = list(_tours(records))
     forgotten = [value for tour in tours for value in _forgotten(tour)]
     backward = [value for tour in tours for value in _backward(tour)]
     kept: dict[int, list[float]] = {}
     for tour in tours:
-        for after, share in _kept(tour):
+        for after, share in _gains_kept(tour):
             kept.setdefault(after, []).append(share)
-    retained = list(_retained(records))
+    retained = list(_retention(records))
     return Remembered(
         fmean(forgotten) if forgotten else None,
         fmean(retained) if retained else None,
@@ -103,7 +103,7 @@ def _backward(tour: _Tour) -> Iterator[float]:
             yield tour.probes[-1][host] - tour.probes[hop][host]
 
 
-def _kept(tour: _Tour) -> Iterator[tuple[int, float]]:
+def _gains_kept(tour: _Tour) -> Iterator[tuple[int, float]]:
     for hop, host in enumerate(tour.hosts, 1):
         if host not in tour.probes[hop]:
             continue
@@ -113,7 +113,7 @@ def _kept(tour: _Tour) -> Iterator[tuple[int, float]]:
                 yield later - hop, (tour.probes[later][host] - tour.probes[hop - 1][host]) / gain
 
 
-def _retained(records: Sequence[Record]) -> Iterator[float]:
+def _retention(records: Sequence[Record]) -> Iterator[float]:
     """Compare a traveller as it comes home with its home's model when it set out, in the
     homecoming or warm-up before.
     """

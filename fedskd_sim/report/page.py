@@ -8,7 +8,7 @@ from typing import Any
 from fedskd_sim.report import patientpictures, pictures, samples, timeline, waypictures
 from fedskd_sim.report.account import Account
 from fedskd_sim.report.basis import together
-from fedskd_sim.report.patientviews import written
+from fedskd_sim.report.patientviews import format_share
 from fedskd_sim.report.spans import Spans
 from fedskd_sim.report.svg import PALETTE
 from fedskd_sim.report.tables import Summary
@@ -37,8 +37,8 @@ def as_html(
     from markupsafe import Markup  # noqa: PLC0415
 
     home = _home()
-    drawn = _drawn(summary, spans)
-    drawn_hosts = len(patientpictures.shown(summary.patients)) if summary.patients else 0
+    drawn = _draw_pictures(summary, spans)
+    drawn_hosts = len(patientpictures.choose_hosts(summary.patients)) if summary.patients else 0
     text: str = home.get_template(TEMPLATE).render(
         summary=summary,
         travels=waypictures.travels(summary),
@@ -55,7 +55,7 @@ def as_html(
         account=account,
         facts=list(account.rows(spans.peaks, environment.get("runtime", ""))) if account else [],
         rows_of=samples.rows,
-        used_of=samples.used,
+        used_of=samples.count_used,
         sum_of=samples.total,
         pictures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 - made here, labels escaped
     )
@@ -73,11 +73,11 @@ def _home() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    home.filters.update(percent=percent, size=size, written=written)
+    home.filters.update(percent=percent, size=size, written=format_share)
     return home
 
 
-def _drawn(summary: Summary, spans: Spans) -> dict[str, str]:
+def _draw_pictures(summary: Summary, spans: Spans) -> dict[str, str]:
     return {
         "matrix": pictures.matrix(summary),
         "accuracy": waypictures.accuracy(summary),

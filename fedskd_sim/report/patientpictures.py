@@ -12,7 +12,7 @@ import numpy as np
 from fedskd_sim.observe.words import short
 from fedskd_sim.report.curves import BINS
 from fedskd_sim.report.patients import HostRows, PatientRow, Patients
-from fedskd_sim.report.patientviews import sampled
+from fedskd_sim.report.patientviews import thin
 from fedskd_sim.report.svg import (
     DASHES,
     EQUAL_CONTRAST,
@@ -34,19 +34,19 @@ MOST_NUMBERS = 10
 HEIGHT = 3.1
 
 
-def shown(patients: Patients) -> list[tuple[HostRows, PatientRow]]:
+def choose_hosts(patients: Patients) -> list[tuple[HostRows, PatientRow]]:
     """Choose the hospitals that are drawn, each with its own model or, where it has none, with
     all models together.
     """
     drawable = [
         (host, row) for host in patients.hosts if (row := host.row("own") or host.row("ensemble"))
     ]
-    return sampled(drawable, MOST_HOSTS)
+    return thin(drawable, MOST_HOSTS)
 
 
 def panels(patients: Patients) -> str:
     """Draw one row of three panels for each of some hospitals."""
-    chosen = shown(patients)
+    chosen = choose_hosts(patients)
     if not chosen:
         return ""
 

@@ -123,7 +123,7 @@ def assess(
         here = read_file(file)
         if f"records/{file.stem}.jsonl" in cut:
             here = _on_record(here, tested)
-        first, judged = first or here, [_judged(here, answers) for answers in here.probabilities]
+        first, judged = first or here, [_judge(here, answers) for answers in here.probabilities]
         try:
             _check(here, first, hospitals + held_out)
             _compare(here, judged, tested)
@@ -164,7 +164,7 @@ class _Judged(NamedTuple):
     measures: Mapping[str, float]
 
 
-def _judged(here: Predictions, answers: curves.Floats) -> _Judged:
+def _judge(here: Predictions, answers: curves.Floats) -> _Judged:
     matrix, areas = curves.confusion(here.labels, answers), curves.areas(here.labels, answers)[:, 0]
     shares = {
         "accuracy": float(np.diag(matrix).sum() / matrix.sum()),

@@ -22,14 +22,14 @@ COLUMNS = (
 Item = TypeVar("Item")
 
 
-def sampled(items: Sequence[Item], most: int) -> list[Item]:
+def thin(items: Sequence[Item], most: int) -> list[Item]:
     """Choose at most so many, evenly from first to last."""
     if len(items) <= most:
         return list(items)
     return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
 
 
-def written(found: Interval) -> str:
+def format_share(found: Interval) -> str:
     """Write a share with its interval in percent: ``71.8 (64.1-78.9)``; nothing for a missing
     value.
     """
@@ -41,7 +41,7 @@ def written(found: Interval) -> str:
 
 def as_lines(patients: Patients) -> Iterator[str]:
     """Write hospitals and classes as two tables of at most 100 columns."""
-    shown = sampled(patients.hosts, MOST_LINES)
+    shown = thin(patients.hosts, MOST_LINES)
     part = (
         ""
         if len(shown) == len(patients.hosts)
@@ -59,7 +59,7 @@ def as_lines(patients: Patients) -> Iterator[str]:
     for host in shown:
         cells = "".join(f"{_cell(host, who, name):>{CELL}}" for _, who, name in COLUMNS)
         yield f"{short(host.name, NAME):<{NAME}}{host.patients:>10}{host.rarest:>10}{cells}"
-    classes = sampled(range(len(patients.classes)), MOST_LINES)
+    classes = thin(range(len(patients.classes)), MOST_LINES)
     part = (
         ""
         if len(classes) == len(patients.classes)
@@ -71,16 +71,16 @@ def as_lines(patients: Patients) -> Iterator[str]:
     yield f"{'class':<{NAME}}  patients       own    others"
     for label in classes:
         count = sum(host.counts[label] for host in patients.hosts)
-        shares = "".join(f"{_pooled(patients, who, label):>10}" for who in ("own", "others"))
+        shares = "".join(f"{_recall_of(patients, who, label):>10}" for who in ("own", "others"))
         yield f"{short(patients.classes[label], NAME):<{NAME}}{count:>10}{shares}"
 
 
 def _cell(host: HostRows, who: str, name: str) -> str:
     row = host.row(who)
-    return written(row.measures[name]) if row else ""
+    return format_share(row.measures[name]) if row else ""
 
 
-def _pooled(patients: Patients, who: str, label: int) -> str:
+def _recall_of(patients: Patients, who: str, label: int) -> str:
     rows = [row for host in patients.hosts if (row := host.row(who))]
     total = sum(int(row.confusion[label].sum()) for row in rows)
     return (

@@ -87,7 +87,7 @@ def read_file(file: Path) -> Predictions:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        return _checked(arrays, file.stem)
+        return _check(arrays, file.stem)
     except Exception as error:  # a damaged archive raises errors of a dozen kinds
         fix = "run the scenario again, or remove this file to report without it"
         where = Where(str(file))
@@ -96,7 +96,7 @@ def read_file(file: Path) -> Predictions:
         ) from error
 
 
-def _checked(arrays: Mapping[str, NDArray[Any]], host: str) -> Predictions:
+def _check(arrays: Mapping[str, NDArray[Any]], host: str) -> Predictions:
     """Refuse what no run writes; raises ValueError."""
     wanted = {"schema", *(field.name for field in fields(Predictions))}
     if set(arrays) != wanted:

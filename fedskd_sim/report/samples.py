@@ -18,7 +18,7 @@ def lines(counts: Sequence[SampleCounts]) -> Iterator[str]:
         yield "Samples read, by class: training + validation + test of all that were found."
         for one in counts:
             yield (
-                f"{one.host}: read {used(one):,} of {total(one.found):,} from {one.source}: "
+                f"{one.host}: read {count_used(one):,} of {total(one.found):,} from {one.source}: "
                 f"{_by_split(one)}"
             )
             classes = (
@@ -27,10 +27,10 @@ def lines(counts: Sequence[SampleCounts]) -> Iterator[str]:
             )
             yield f"  {', '.join(classes)}"
             for reason, numbers in one.left_out.items():
-                yield f"  left out: {total(numbers):,} {reason} ({_listed(numbers)})"
+                yield f"  left out: {total(numbers):,} {reason} ({_list_numbers(numbers)})"
 
 
-def used(counts: SampleCounts) -> int:
+def count_used(counts: SampleCounts) -> int:
     """Give how many samples are used."""
     return sum(map(total, counts.used.values()))
 
@@ -64,5 +64,5 @@ def _shares(counts: SampleCounts, name: str) -> str:
     return " + ".join(f"{numbers.get(name, 0):,}" for numbers in _splits(counts))
 
 
-def _listed(numbers: Mapping[str, int]) -> str:
+def _list_numbers(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name or WITHOUT} {number:,}" for name, number in numbers.items())

@@ -64,9 +64,9 @@ def busy(starts: Floats, ends: Floats, edges: Floats) -> Floats:
     The time that spans have taken until t is sum_i max(0, t - start_i) - sum_i max(0, t - end_i).
     """
 
-    def passed(moments: Floats) -> Any:
+    def elapsed(moments: Floats) -> Any:
         ordered = np.sort(moments)
         count = np.searchsorted(ordered, edges)
         return count * edges - np.concatenate([[0.0], np.cumsum(ordered)])[count]
 
-    return np.asarray(np.clip(np.diff(passed(starts) - passed(ends)) / np.diff(edges), 0.0, 1.0))
+    return np.asarray(np.clip(np.diff(elapsed(starts) - elapsed(ends)) / np.diff(edges), 0.0, 1.0))

@@ -100,10 +100,10 @@ def picture(
         figure = Figure(figsize=inches, layout="constrained", facecolor="none")
         draw(figure)
         figure.savefig(out, format="svg", metadata=nothing)
-    return _embedded(out.getvalue(), inches[0], label)
+    return _embed(out.getvalue(), inches[0], label)
 
 
-def _embedded(text: str, inches: float, label: str) -> str:
+def _embed(text: str, inches: float, label: str) -> str:
     """Cut what a page does not need (prologue, comments, repeated ids, digits); name the
     picture; apply the palette.
     """

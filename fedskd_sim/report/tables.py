@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
 from fedskd_sim.report.gathered import Counts, Gathered, GatheredStep, most_steps
-from fedskd_sim.report.memory import Remembered, remembered
+from fedskd_sim.report.memory import Remembered, assess_memory
 from fedskd_sim.report.notes import ensemble, mean, notes, unseen
 from fedskd_sim.report.patients import Patients
-from fedskd_sim.report.patientviews import as_plain, sampled
+from fedskd_sim.report.patientviews import as_plain, thin
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
 T = TypeVar("T")
@@ -132,7 +132,7 @@ def summary_of(found: Gathered, rarest: Mapping[str, int]) -> Summary:
     cells = {
         (record.model, record.host): record for record in found.kept if record.kind == "evaluation"
     }
-    counts, memory = bases(found.kept, rarest, "accuracy"), remembered(found.kept)
+    counts, memory = bases(found.kept, rarest, "accuracy"), assess_memory(found.kept)
     return Summary(
         scenario=first.scenario if first else "",
         seed=first.seed if first else None,
@@ -190,14 +190,14 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
         "single_patients": as_plain(summary.patients) if summary.patients else None,
-        "ways": {model: _listed(steps, len(summary.ways)) for model, steps in summary.ways.items()},
+        "ways": {model: _list(steps, len(summary.ways)) for model, steps in summary.ways.items()},
     }
 
 
-def _listed(steps: Sequence[GatheredStep], models: int) -> list[dict[str, Any]]:
+def _list(steps: Sequence[GatheredStep], models: int) -> list[dict[str, Any]]:
     return [
         {name: _value(value) for name, value in step._asdict().items()}
-        for step in sampled(steps, most_steps(models))
+        for step in thin(steps, most_steps(models))
     ]
 
 

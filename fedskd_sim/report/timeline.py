@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.report.patientviews import sampled
+from fedskd_sim.report.patientviews import thin
 from fedskd_sim.report.spans import Spans, busy
 from fedskd_sim.report.svg import MUTED, NAME, SERIES, WIDTH, Colour, picture
 from fedskd_sim.report.tables import Summary
@@ -49,7 +49,7 @@ BARS = (
 
 def timeline(summary: Summary, spans: Spans) -> str:
     """Draw what every hospital did when, in seconds from the first start."""
-    rows = sampled(summary.hospitals, MOST_ROWS)
+    rows = thin(summary.hospitals, MOST_ROWS)
     if not len(spans):
         return ""
     zero, last = spans.range

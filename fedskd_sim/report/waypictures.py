@@ -21,7 +21,7 @@ from fedskd_sim.report.panels import (
     mark_rollbacks,
     set_scale,
 )
-from fedskd_sim.report.patientviews import sampled
+from fedskd_sim.report.patientviews import thin
 from fedskd_sim.report.svg import (
     DASHES,
     MARKERS,
@@ -87,7 +87,7 @@ def _ways(summary: Summary, field: str, title: str, label: str) -> str:
     band = _band(summary.ways, field, where, size)
     if not len(band.stops):
         return ""
-    chosen = sampled(summary.hospitals, MOST_PANELS)
+    chosen = thin(summary.hospitals, MOST_PANELS)
     lines = {model: _line(summary.ways[model], field, where) for model in chosen}
     together = len(lines) <= MOST_OVERLAID and band.stops[-1] <= MOST_OVERLAID_STOPS
     columns = 4 if len(lines) > MOST_OVERLAID else 2
@@ -124,9 +124,7 @@ def _line(steps: Sequence[GatheredStep], field: str, where: str) -> Line:
             for kind in ("home", "rolled_back")
         )
         places = sorted(
-            {*sampled(places, MOST_POINTS)}.union(
-                *(sampled(kind, MOST_POINTS // 4) for kind in kinds)
-            )
+            {*thin(places, MOST_POINTS)}.union(*(thin(kind, MOST_POINTS // 4) for kind in kinds))
         )
     some = [steps[place] for place in places]
     values = (100 * getattr(step, field) for step in some)

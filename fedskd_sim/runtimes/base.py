@@ -75,7 +75,7 @@ class Told(NamedTuple):
     error: Error
 
 
-def told(logged: Logged) -> Told | None:
+def error_of(logged: Logged) -> Told | None:
     """Give the error that a line of a log tells of; None for any other line."""
     return (
         Told(logged.time, logged.hospital or CONTROLLER, logged.what)

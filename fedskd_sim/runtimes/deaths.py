@@ -107,7 +107,7 @@ def own_words(
 
     def end(failed: threading.ExceptHookArgs) -> None:
         if failed.exc_value is not None:
-            os._exit(_told(order, failed.exc_value, fix).exit_code)
+            os._exit(_describe_death(order, failed.exc_value, fix).exit_code)
 
     before, threading.excepthook = threading.excepthook, end
     try:
@@ -115,12 +115,14 @@ def own_words(
     except BaseException as error:
         if isinstance(error, (FedskdError, *let)):
             raise
-        raise _told(order, error, fix) from error
+        raise _describe_death(order, error, fix) from error
     finally:
         threading.excepthook = before
 
 
-def _told(order: MemberOrder, error: BaseException, fix: Callable[[], str]) -> FedskdError:
+def _describe_death(
+    order: MemberOrder, error: BaseException, fix: Callable[[], str]
+) -> FedskdError:
     with suppress(OSError):
         traceback.print_exception(error)
     known = [

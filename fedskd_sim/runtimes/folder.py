@@ -106,7 +106,7 @@ def set_logs_aside(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path, tries: int = 1) -> Iterator[None]:
+def hold_lock(folder: Path, tries: int = 1) -> Iterator[None]:
     """Be the only process that brings what a cluster has into a run folder; the lock ends with the
     process, however it ends.
 
@@ -177,7 +177,7 @@ def look_at(folder: Path, member: str) -> str:
     return next((f"see {file}" for file in files if file.is_file() and file.stat().st_size), "")
 
 
-def followed(file: Path, going: Callable[[], bool]) -> Iterator[str]:
+def follow_lines(file: Path, going: Callable[[], bool]) -> Iterator[str]:
     """Yield the whole lines of a file, and those that are added, until there can be no more."""
     rest = ""
     while not file.is_file() and going():

@@ -18,7 +18,7 @@ from fedskd_sim.observe.events import Logged
 from fedskd_sim.records import torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
-from fedskd_sim.runtimes.base import Order, told, verdict
+from fedskd_sim.runtimes.base import Order, error_of, verdict
 from fedskd_sim.runtimes.member import custody_of
 from fedskd_sim.runtimes.place import Here, InCluster
 from fedskd_sim.scenario import Loaded, load, nearest
@@ -64,7 +64,7 @@ class LocalRun:
 
     def events(self) -> Iterator[Logged]:
         """Read the logs of all members."""
-        yield from _logged(self.folder)
+        yield from _read_logs(self.folder)
 
     @property
     def going(self) -> bool:
@@ -79,7 +79,7 @@ class LocalRun:
         """Read a member's log, and what its process has printed."""
         log = self.folder / "logs" / f"{member}.jsonl"
         if follow:
-            yield from folders.followed(log, lambda: self.going)
+            yield from folders.follow_lines(log, lambda: self.going)
         elif log.is_file():
             yield from log.read_text(encoding="utf-8", errors="replace").splitlines()
         printed = log.with_suffix(".err")
@@ -91,7 +91,7 @@ class LocalRun:
         ended = outcomes.read(self.folder)
         match self.place:
             case _ if ended and ended.state != "going":
-                yield from _told(ended)
+                yield from _describe_end(ended)
                 if isinstance(self.place, InCluster):
                     yield f"it was in the cluster as {self.place.release!r}; its results are here"
             case InCluster(release):
@@ -102,7 +102,7 @@ class LocalRun:
                 yield f"running, process {pid}"
             case _:
                 yield "not running any more, and nobody has noted how it ended"
-                error = verdict(one for logged in self.events() if (one := told(logged)))
+                error = verdict(one for logged in self.events() if (one := error_of(logged)))
                 if error:
                     yield f"{error.culprit} has logged, exit code {error.exit_code}: {error}"
         if self.place is None or (
@@ -136,12 +136,12 @@ class ClusterRun:
     def events(self) -> Iterator[Logged]:
         """Read the logs of all pods; raises ClusterUnavailable."""
         from fedskd_sim.runtimes.kubernetes.log_collector import once  # noqa: PLC0415 - only runs in clusters need the client
-        from fedskd_sim.runtimes.kubernetes.reach import answered  # noqa: PLC0415
+        from fedskd_sim.runtimes.kubernetes.reach import translate_errors  # noqa: PLC0415
 
-        with tempfile.TemporaryDirectory() as place, answered():
+        with tempfile.TemporaryDirectory() as place, translate_errors():
             folders.subfolders(Path(place))
             self.unread[:] = once(self.runtime.reach, self.runtime.release, Path(place))
-            found = _logged(Path(place))
+            found = _read_logs(Path(place))
         yield from found
 
     @property
@@ -192,7 +192,7 @@ def run(name: str, namespace: str, context: str) -> Found:
                 _runtime(place.release, place.namespace, place.context), loaded, folder
             )
         return LocalRun(folder, loaded, place)
-    runtime = _released(name, namespace, context)
+    runtime = _find_release(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
 
 
@@ -215,7 +215,7 @@ def to_collect(
         )
     if seen.folder:
         folder = seen.folder.resolve()
-        with folders.held(folder):
+        with folders.hold_lock(folder):
             folders.subfolders(folder)
     else:
         folder = folders.make(seen.loaded, out, "kubernetes")
@@ -246,7 +246,7 @@ def refresh(folder: Path) -> list[str]:
     if not isinstance(place, InCluster) or place.collected:
         return []
     try:
-        with folders.held(folder):
+        with folders.hold_lock(folder):
             pass
     except OutputNotWritable:
         return []
@@ -258,20 +258,20 @@ def refresh(folder: Path) -> list[str]:
 
 def _read(folder: Path, place: InCluster) -> list[str]:
     from fedskd_sim.runtimes.kubernetes.log_collector import once  # noqa: PLC0415 - only runs in clusters need the client
-    from fedskd_sim.runtimes.kubernetes.reach import answered  # noqa: PLC0415
+    from fedskd_sim.runtimes.kubernetes.reach import translate_errors  # noqa: PLC0415
 
     runtime = _runtime(place.release, place.namespace, place.context)
     with tempfile.TemporaryDirectory(prefix=".reading-", dir=folder) as made:
         draft = Path(made)
         folders.subfolders(draft)
-        with answered():
+        with translate_errors():
             unread = once(runtime.reach, runtime.release, draft, goes_on=place.resumed)
-        with suppress(OutputNotWritable), folders.held(folder):
-            _replaced(folder, draft)
+        with suppress(OutputNotWritable), folders.hold_lock(folder):
+            _replace_older(folder, draft)
     return unread
 
 
-def _released(name: str, namespace: str, context: str) -> KubernetesRuntime:
+def _find_release(name: str, namespace: str, context: str) -> KubernetesRuntime:
     """Find a cluster that may have a run of a name; without one, the name can only have been
     meant for a folder.
     """
@@ -308,7 +308,7 @@ def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
         return load(file)
 
 
-def _told(ended: outcomes.Outcome) -> Iterator[str]:
+def _describe_end(ended: outcomes.Outcome) -> Iterator[str]:
     """Say how a run ended, as its launcher has noted it."""
     yield f"{ended.words}, at {clock.stamp(ended.ended)}" + (
         f": {ended.reason}" if ended.reason else ""
@@ -317,7 +317,7 @@ def _told(ended: outcomes.Outcome) -> Iterator[str]:
         yield f"  fix: {ended.fix}"
 
 
-def _logged(folder: Path) -> list[Logged]:
+def _read_logs(folder: Path) -> list[Logged]:
     """Read the logs of all members, in the order of time."""
     found = (
         logged for file in folder.glob("logs/*.jsonl") for logged in folders.Tail(file).events()
@@ -325,7 +325,7 @@ def _logged(folder: Path) -> list[Logged]:
     return sorted(found, key=lambda logged: logged.time)
 
 
-def _replaced(folder: Path, draft: Path) -> None:
+def _replace_older(folder: Path, draft: Path) -> None:
     """Put every file that was read in the place of an older one that does not have more."""
     folders.subfolders(folder)
     for kind in READ:

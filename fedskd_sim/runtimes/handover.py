@@ -30,7 +30,7 @@ LINE_BYTES = 48 << 10
 LOOK_S = 0.2
 
 
-def kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
+def list_kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
     """List what a hospital goes on from: its custody and its books, each with its name on the way.
 
     Raises:
@@ -48,7 +48,7 @@ def kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
     ]
 
 
-def packed(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
+def pack(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
     """Yield files and folders as lines, without line ends."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -65,7 +65,7 @@ def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
     wholes, custody as a whole.
 
     Args:
-        lines: what `packed` gave.
+        lines: what `pack` gave.
         folder: a run folder.
         owner: whose files these may be; a hospital writes no other's, nor any other file of a run.
 
@@ -91,7 +91,7 @@ def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
         ):
             for member in archive:
                 _extract(archive, member, Path(place), owner)
-            return _moved(Path(place), folder)
+            return _move(Path(place), folder)
     except (binascii.Error, tarfile.TarError) as error:
         raise ValueError(f"it cannot be read: {error}") from error
 
@@ -120,7 +120,7 @@ def _owned(parts: tuple[str, ...], owner: str) -> bool:
     return len(parts) == 2 and parts[0] in RESULTS and parts[1].split(".")[0] == owner  # noqa: PLR2004
 
 
-def _moved(source: Path, target: Path) -> list[Path]:
+def _move(source: Path, target: Path) -> list[Path]:
     for before in (target / CUSTODY / new.name for new in source.glob(f"{CUSTODY}/*")):
         shutil.rmtree(
             before, ignore_errors=True

@@ -58,7 +58,7 @@ def run_hospital(order: MemberOrder) -> None:
             with ExitStack() as held:
                 _take_part(order, loaded, log, held)
         except FedskdError as error:
-            log_error(log, loaded.placed(error))
+            log_error(log, loaded.place_error(error))
             raise
 
 
@@ -78,7 +78,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     held.callback(metrics.write, order.folder)
     exporter = held.enter_context(closing(_exporter(order, metrics)))
     keeper = Keeper(store, identity, ledger, before, order.anyway) if store else None
-    told = keeper.loaded if keeper else None
+    told = keeper.check_data if keeper else None
     context = LearnerContext(
         scenario,
         order.name,
@@ -92,11 +92,11 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     if before:
         log.event(events.WentOn(before.state.cursor, len(machine.program)))
         _recall(order, metrics, learner, before)
-        reporter.resumed(began)
+        reporter.report_resumption(began)
     incoming = Incoming(
         learner.expected, context.receive_buffers.allocate, len(topology.names), _sound(scenario)
     )
-    links, register = _linked(order, scenario, incoming, before)
+    links, register = _open_links(order, scenario, incoming, before)
     register = replace(register, metrics=exporter.address)
     log.event(events.Listening(register.address, exporter.address))
     if keeper:
@@ -158,11 +158,11 @@ def _identity(order: MemberOrder, loaded: Loaded) -> Mapping[str, str]:
 def _recall(order: MemberOrder, metrics: HospitalMetrics, learner: Learner, before: Past) -> None:
     """Be what the earlier life was: the learner, and the metrics, which its records hold."""
     for record in own_records(order.folder, order.name):
-        metrics.finished(record)
+        metrics.count_step(record)
     learner.restore(before.learner)
 
 
-def _linked(
+def _open_links(
     order: MemberOrder, scenario: Scenario, incoming: Incoming, before: Past | None
 ) -> tuple[Links, Register]:
     """Open the links, where the run went on meanwhile at the address that the others know; and

@@ -77,7 +77,7 @@ class MemberOrder:
     def read_keys(self, scenario: Scenario) -> Identity | None:
         """Read or derive this member's keys; None for a run without."""
         if self.secret:
-            return Keys.derived(
+            return Keys.derive(
                 self.secret.read_bytes().strip(), self.run, self.name, (CONTROLLER, *scenario.names)
             )
         return read(self.keys) if self.keys else None
@@ -133,5 +133,5 @@ def run_controller(order: MemberOrder, announce: Callable[[str], object]) -> Non
                 log.event(events.Listening(hub.address))
                 Controller(loaded.scenario, order.run, hub, log).serve()
         except FedskdError as error:
-            log_error(log, loaded.placed(error))
+            log_error(log, loaded.place_error(error))
             raise

@@ -96,7 +96,7 @@ class MemoryRuntime:
         own = [(name, error) for name, error in self._world.errors if not error.second_hand]
         for name, error in own:
             error.culprit = name
-            log_error(self._log(name, hospital=name), self._order.loaded.placed(error))
+            log_error(self._log(name, hospital=name), self._order.loaded.place_error(error))
         if own:
             raise min(own, key=lambda entry: entry[1].stop)[1]
         late = [node for node in self._world.nodes.values() if not node.ended]

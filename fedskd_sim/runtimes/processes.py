@@ -25,7 +25,7 @@ from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.asking import ask
-from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
+from fedskd_sim.runtimes.base import Order, Told, Watch, error_of, verdict
 from fedskd_sim.runtimes.deaths import DONE, cause, place
 from fedskd_sim.runtimes.endings import Endings, check_temporary_folder
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
@@ -106,7 +106,7 @@ class ProcessRuntime:
         self._endings = Endings(order.folder)
         self._sockets = Path(tempfile.mkdtemp(prefix="", dir=private_folder().path))
         try:
-            controller = self._announced()
+            controller = self._start_controller()
             for number, name in enumerate(order.loaded.scenario.names, 1):
                 self._orders[name] = replace(self._member(name, number), controller=controller)
                 self._start(name, be_hospital, self._orders[name], private_folder().lease)
@@ -120,13 +120,13 @@ class ProcessRuntime:
         """
         end: float | None = None
         try:
-            while (end is None or clock.now() < end) and (left := self._left()):
+            while (end is None or clock.now() < end) and (left := self._processes_left()):
                 wait([process.sentinel for process in left], timeout=LOOK_S)
                 self._note_ends()
                 self._look(watch)
                 if end is None:
                     self._start_again()
-                if end is None and self._failed():
+                if end is None and self._fatal_exits():
                     end = clock.now() + (0 if self._leaderless else self._grace)
         finally:
             self.stop()
@@ -152,7 +152,7 @@ class ProcessRuntime:
                     os.kill(process.pid or 0, sign)
             deadline = clock.now() + patience
             for process in alive:
-                process.join(clock.left(deadline))
+                process.join(clock.seconds_left(deadline))
         if self._sockets:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
@@ -185,7 +185,7 @@ class ProcessRuntime:
             if name == CONTROLLER or spoke or not self._restarts.allow(name, code):
                 continue
             with self._orders[name].log(hospital=name) as log:
-                log.event(events.Restarted(self._restarts.tried(name), cause(code)))
+                log.event(events.Restarted(self._restarts.attempts(name), cause(code)))
             del self._exits[name]
             self._start(
                 name,
@@ -199,7 +199,7 @@ class ProcessRuntime:
         if self._server_exit is not None:
             raise self._endings.server(self._server_exit)
 
-    def _announced(self) -> str:
+    def _start_controller(self) -> str:
         """Start the controller and wait until it says where it listens."""
         ours, theirs = multiprocessing.Pipe()
         process = self._start(
@@ -269,9 +269,9 @@ class ProcessRuntime:
                 name = logged.hospital or CONTROLLER
                 self._places[name] = place(logged.what) or self._places.get(name, "")
                 self._started = self._started or isinstance(logged.what, SIGNS_OF_THE_START)
-                self._errors += [error] if (error := told(logged)) else []
+                self._errors += [error] if (error := error_of(logged)) else []
                 if isinstance(logged.what, events.Finished):
-                    self._restarts.progressed(name)
+                    self._restarts.note_progress(name)
                 if isinstance(logged.what, events.Listening) and logged.hospital:
                     self._metrics[logged.hospital] = logged.what.metrics
                     self._write_targets()
@@ -288,7 +288,7 @@ class ProcessRuntime:
             draft.write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
             draft.replace(file)
 
-    def _left(self) -> list[ForkServerProcess]:
+    def _processes_left(self) -> list[ForkServerProcess]:
         """List the processes to wait for: those whose end is not known, and none if it never
         will be.
         """
@@ -317,7 +317,7 @@ class ProcessRuntime:
         told = any(error.member == CONTROLLER for error in self._errors)
         return bool(self._exits.get(CONTROLLER)) and not self._started and not told
 
-    def _failed(self) -> dict[str, int]:
+    def _fatal_exits(self) -> dict[str, int]:
         """Give those whose end ends the run: a hospital, with a code or before it was done, or
         the controller before the start.
         """
@@ -337,10 +337,10 @@ class ProcessRuntime:
         """
         if self._server_exit is not None:
             return self._endings.server(self._server_exit)
-        failed = self._failed()
+        failed = self._fatal_exits()
         told = {error.member for error in self._errors}
         for name, code in failed.items():
             if name not in told:
                 return self._endings.crash(name, code, self._places.get(name, ""))
         error = verdict(self._errors) if failed else None
-        return self._order.loaded.placed(error) if error else None
+        return self._order.loaded.place_error(error) if error else None

@@ -33,10 +33,10 @@ class Restarts:
         self._tried[name] = self._tried.get(name, 0) + 1
         return True
 
-    def progressed(self, name: str) -> None:
+    def note_progress(self, name: str) -> None:
         """Note that a hospital has left a record."""
         self._tried.pop(name, None)
 
-    def tried(self, name: str) -> int:
+    def attempts(self, name: str) -> int:
         """Count the restarts in a row."""
         return self._tried.get(name, 0)

@@ -55,13 +55,13 @@ def to_resume(
         data = Path(place.data)
     order = Order(loaded, place.run, folder.resolve(), data, resumed=True, anyway=anyway)
     there, on = place if isinstance(place, InCluster) else None, on or place.runtime
-    with folders.held(folder):
+    with folders.hold_lock(folder):
         _check(folder, place, loaded, moves=on != place.runtime)
         if there:
             _check_gone(there, folder)
         if on == "processes":
             if there:
-                _taken_out(release(there), order)
+                _take_out(release(there), order)
             runtime = ProcessRuntime()
             runtime.prepare(loaded)
             yield runtime, order
@@ -86,7 +86,7 @@ def _check_gone(there: InCluster, folder: Path) -> None:
         raise RunExists(f"the run is still in its cluster, as {there.release!r}", fix=fix)
 
 
-def _taken_out(cluster: KubernetesRuntime, order: Order) -> None:
+def _take_out(cluster: KubernetesRuntime, order: Order) -> None:
     cluster.run, cluster.custody, cluster.keep = order.run, "out", False
     cluster.prepare(order.loaded)
     cluster.take_out(order)

@@ -252,16 +252,16 @@ def _partial(schema: dict[str, Any]) -> dict[str, Any]:
         for name, part in schema.get("$defs", {}).items()
     }
 
-    def written(entry: Any) -> Any:
+    def resolve(entry: Any) -> Any:
         if isinstance(entry, dict):
             return (
                 inner[entry["$ref"]]
                 if "$ref" in entry
-                else {key: written(value) for key, value in entry.items()}
+                else {key: resolve(value) for key, value in entry.items()}
             )
-        return [written(one) for one in entry] if isinstance(entry, list) else entry
+        return [resolve(one) for one in entry] if isinstance(entry, list) else entry
 
-    return {"properties": written(schema["properties"])}
+    return {"properties": resolve(schema["properties"])}
 
 
 def _any_of(entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Document:
     """What is wrong with single keys and values; ``data`` has none of them, or null where a value
     was."""
 
-    def written(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
+    def key_in_file(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
         """Give the key as it stands in the file: a hospital may have inherited it from the top
         level's ``data``.
         """
@@ -61,7 +61,7 @@ class Document:
         """Find the line of a key; for one that is not in the file, the line of what should hold
         it.
         """
-        written = self.written(key)
+        written = self.key_in_file(key)
         for size in range(len(written), 0, -1):
             if written[:size] in self.places:
                 return Where(self.places[written[:size]])
@@ -108,7 +108,7 @@ def parse(file: str, text: str) -> Document:
     return Document(file, text, data, builder.lines, faults=tuple(builder.faults))
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Cut a text that is too long to be read in an error."""
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
@@ -130,7 +130,7 @@ def _compose(path: Path, text: str) -> Node:
         check_extent(str(path), text)
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        raise _explained(error, path, text) from error
+        raise _explain(error, path, text) from error
     except ReaderError as error:
         where = Where(str(path), text.count("\n", 0, error.position) + 1)
         found = (
@@ -195,7 +195,7 @@ def check_extent(file: str, text: str) -> None:
             raise ScenarioSyntaxError(text, fix="write the values out", where=Where(file, line))
 
 
-def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxError:
+def _explain(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxError:
     """Say what the parser met in words, at the line where a person has to look."""
     mark, begin = error.problem_mark or error.context_mark, error.context_mark
     line = mark.line + 1 if mark else 1
@@ -219,7 +219,7 @@ def _explained(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxE
     elif begin and opened and "simple key" in str(error.context):
         line = begin.line + 1
         problem, fix = (
-            f"not YAML: {shortened(text.splitlines()[begin.line].strip())!r} has no ':'",
+            f"not YAML: {shorten(text.splitlines()[begin.line].strip())!r} has no ':'",
             "write 'key: value'",
         )
     elif begin and opened and ("flow" in str(error.context) or "quoted" in str(error.context)):
@@ -255,9 +255,9 @@ class _Builder:
                 if id(node) in self.open
                 else f"too many values (over {MOST_NODES}): anchors may expand"
             )
-            raise self._refused(problem, "write the values out", path, line)
+            raise self._refusal(problem, "write the values out", path, line)
         if len(path) > MOST_LEVELS:
-            raise self._refused(TOO_DEEP, "a scenario needs five levels at most", path[:3], line)
+            raise self._refusal(TOO_DEEP, "a scenario needs five levels at most", path[:3], line)
         if str(node.tag).removeprefix(YAMLS_OWN) not in KNOWN_TAGS:
             tag = str(node.tag).replace(YAMLS_OWN, "!!")
             self._note(
@@ -312,7 +312,7 @@ class _Builder:
             return YAML(typ="safe", pure=True).load(node.value)
         except (YAMLError, ValueError):
             self._note(
-                f"{shortened(node.value)!r} cannot be read as {kind}",
+                f"{shorten(node.value)!r} cannot be read as {kind}",
                 "quote it if it is text",
                 path,
                 line,
@@ -335,9 +335,9 @@ class _Builder:
         return None
 
     def _note(self, problem: str, fix: str, path: tuple[Key, ...], line: int) -> None:
-        self.faults.append(self._refused(problem, fix, path, line))
+        self.faults.append(self._refusal(problem, fix, path, line))
 
-    def _refused(
+    def _refusal(
         self, problem: str, fix: str, path: tuple[Key, ...], line: int
     ) -> ScenarioSyntaxError:
         return ScenarioSyntaxError(problem, fix=fix, key=path, where=Where(self.file, line))

@@ -14,13 +14,13 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from fedskd_sim.errors import InvalidValue, Key, ScenarioError, UnknownKey, Where
-from fedskd_sim.scenario.document import TOO_DEEP, Document, check_extent, parse, shortened
+from fedskd_sim.scenario.document import TOO_DEEP, Document, check_extent, parse, shorten
 
 WIDEST = 1 << 16
 """Columns; no line is broken that was not."""
 
 
-def edited(document: Document, changes: Iterable[str]) -> Document:
+def apply_changes(document: Document, changes: Iterable[str]) -> Document:
     """Change a document's values and give the document of the new text; what is wrong with a new
     value is placed at its change.
 
@@ -47,7 +47,7 @@ def edited(document: Document, changes: Iterable[str]) -> Document:
     faults: list[ScenarioError] = []
     for change in changes:
         try:
-            path = _changed(form, root, change)
+            path = _apply(form, root, change)
         except ScenarioError as error:
             faults.append(error)
             continue
@@ -67,8 +67,8 @@ def edited(document: Document, changes: Iterable[str]) -> Document:
     return result
 
 
-def _changed(form: YAML, root: Any, change: str) -> tuple[Key, ...]:
-    """Make a change; gives the keys of its place, raises as `edited` says."""
+def _apply(form: YAML, root: Any, change: str) -> tuple[Key, ...]:
+    """Make a change; gives the keys of its place, raises as `apply_changes` says."""
     written, equals, value = change.partition("=")
     if not equals or not all(written.split(".")):
         text = f"{change!r} names no key and value"
@@ -98,7 +98,7 @@ def _value(form: YAML, text: str, word: str) -> Any:
     except (YAMLError, ValueError) as error:
         what = TOO_DEEP if getattr(error, "problem", "") == TOO_DEEP else "not YAML"
         raise InvalidValue(
-            f"{shortened(text)!r} is {what}", fix="quote it if it is text", where=Where(word)
+            f"{shorten(text)!r} is {what}", fix="quote it if it is text", where=Where(word)
         ) from error
 
 

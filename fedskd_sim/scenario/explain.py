@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
-from fedskd_sim.scenario.document import Document, shortened
+from fedskd_sim.scenario.document import Document, shorten
 from fedskd_sim.scenario.renamed import KEYS, VALUES
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
 from fedskd_sim.scenario.training import Training
@@ -46,7 +46,7 @@ WANTED = {
 """What to give, by pydantic's type of error."""
 
 
-def translated(document: Document, error: ValidationError) -> list[FedskdError]:
+def translate(document: Document, error: ValidationError) -> list[FedskdError]:
     """Turn pydantic's errors into ours; what hospitals inherit is reported once, where it
     stands, and so is a misspelt key.
     """
@@ -74,7 +74,7 @@ def nearest(name: str, known: Sequence[str], otherwise: str) -> str:
 
 
 def _one(document: Document, problem: Any) -> FedskdError:
-    key, value = _known_keys(document, problem["loc"]), problem["input"]
+    key, value = _drop_members(document, problem["loc"]), problem["input"]
     match problem["type"]:
         case "extra_forbidden":
             known = _fields(key[:-1], document)
@@ -92,7 +92,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
                     f"write it under training: {{{key[-1]}: ...}}, which is the same for every "
                     "algorithm"
                 )
-            return UnknownKey(f"unknown key (value {_shown(value)})", key=key, fix=fix)
+            return UnknownKey(f"unknown key (value {_show(value)})", key=key, fix=fix)
         case "missing":
             return InvalidValue(
                 "this key is missing",
@@ -100,10 +100,10 @@ def _one(document: Document, problem: Any) -> FedskdError:
                 fix=f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}",
             )
         case "union_tag_invalid":
-            choices = _quoted(problem["ctx"]["expected_tags"])
-            fix = _chosen(value.get("name"), choices)
+            choices = _find_quoted(problem["ctx"]["expected_tags"])
+            fix = _suggest_choice(value.get("name"), choices)
             return InvalidValue(
-                f"there is no {key[-1]} {_shown(value.get('name'))}", key=(*key, "name"), fix=fix
+                f"there is no {key[-1]} {_show(value.get('name'))}", key=(*key, "name"), fix=fix
             )
         case "union_tag_not_found":
             return InvalidValue(
@@ -115,7 +115,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
             text = (
                 "null (nothing) cannot be used"
                 if value is None
-                else f"{_shown(value)} cannot be used"
+                else f"{_show(value)} cannot be used"
             )
             optional = value is None and isinstance(key[-1], str) and key[-1] not in REQUIRED
             fix = _fix(kind, problem, key, document) + (", or remove the key" if optional else "")
@@ -128,7 +128,7 @@ def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> s
     if problem["loc"][-1] in CHOICES and problem["loc"] != key:
         return "give a number, a word, true or false"
     if kind == "literal_error":
-        return _chosen(value, _quoted(limits["expected"]))
+        return _suggest_choice(value, _find_quoted(limits["expected"]))
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(limits["pattern"], str(problem["msg"]))
     if kind in STRUCTURES:
@@ -143,7 +143,7 @@ def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> s
     elif kind == "int_type" and isinstance(value, float) and value.is_integer():
         wanted += f": write {value:.0f}"
     elif kind == "string_type" and isinstance(value, int | float):
-        wanted += f': put it in quotes, "{_shown(value)}"'
+        wanted += f': put it in quotes, "{_show(value)}"'
     return wanted
 
 
@@ -159,21 +159,21 @@ def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:
     return f"give a mapping of some of these keys: {', '.join(_fields(key, document))}"
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     """Show a value nearly as it stands in the file, but short."""
     text = json.dumps(value, ensure_ascii=False)
-    return {"NaN": ".nan", "Infinity": ".inf", "-Infinity": "-.inf"}.get(text, shortened(text))
+    return {"NaN": ".nan", "Infinity": ".inf", "-Infinity": "-.inf"}.get(text, shorten(text))
 
 
 def _how(key: Key, between: str) -> str:
     return f"{between}{HOW[str(key)]}" if key in HOW else ""
 
 
-def _quoted(text: str) -> list[str]:
+def _find_quoted(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", text)
 
 
-def _chosen(value: Any, known: Sequence[str]) -> str:
+def _suggest_choice(value: Any, known: Sequence[str]) -> str:
     """Suggest the nearest of a few words, or the one that a word has become, and list them all."""
     if isinstance(value, str) and VALUES.get(value) in known:
         return f"it is called {VALUES[value]} now; choose one of {', '.join(known)}"
@@ -198,7 +198,7 @@ def _inherited(document: Document, loc: tuple[Key, ...]) -> bool:
     return False
 
 
-def _known_keys(document: Document, loc: tuple[Key, ...]) -> tuple[Key, ...]:
+def _drop_members(document: Document, loc: tuple[Key, ...]) -> tuple[Key, ...]:
     """Drop the names of union members, which pydantic puts into locations and which are not in
     the file.
     """

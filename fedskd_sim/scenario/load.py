@@ -20,8 +20,8 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.scenario.datasets import NoData
 from fedskd_sim.scenario.document import Document, read
-from fedskd_sim.scenario.edit import edited
-from fedskd_sim.scenario.explain import nearest, translated
+from fedskd_sim.scenario.edit import apply_changes
+from fedskd_sim.scenario.explain import nearest, translate
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.references import Placebo
 from fedskd_sim.scenario.schema import Scenario
@@ -38,12 +38,12 @@ class Loaded:
     scenario: Scenario
     document: Document
 
-    def placed(self, error: FedskdError) -> FedskdError:
+    def place_error(self, error: FedskdError) -> FedskdError:
         """Give an error that names a scenario key the file and line of that key."""
         if error.where is None and error.key:
             error.where, error.key = (
                 self.document.locate(error.key),
-                self.document.written(error.key),
+                self.document.key_in_file(error.key),
             )
         return error
 
@@ -94,9 +94,9 @@ def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
         ScenarioSyntaxError: so little of it can be read that nothing else can be said.
 
     """
-    document = edited(read(path), changes)
+    document = apply_changes(read(path), changes)
     values, faults = (
-        _filled_in(document.data),
+        _fill_in(document.data),
         {fault.key for fault in document.faults if fault.key},
     )
     problems: list[FedskdError] = [*document.faults]
@@ -106,7 +106,7 @@ def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
         rest = sound(values, faults)
         problems += [
             found
-            for found in translated(document, error)
+            for found in translate(document, error)
             if not any(found.key[: len(key)] == key for key in faults)
         ]
     return Examined(document, rest, (*problems, *(_contradictions(rest, document) if rest else ())))
@@ -123,7 +123,10 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
     found: dict[tuple[bool, int, bool, str, str], FedskdError] = {}
     for problem in problems:
         if problem.where is None:
-            problem.where, problem.key = document.locate(problem.key), document.written(problem.key)
+            problem.where, problem.key = (
+                document.locate(problem.key),
+                document.key_in_file(problem.key),
+            )
         known = not isinstance(
             problem, UnknownKey
         )  # a misspelt key first: it may be why another is missing
@@ -137,15 +140,15 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
         raise ordered[0]
 
 
-def _filled_in(values: dict[str, Any]) -> dict[str, Any]:
+def _fill_in(values: dict[str, Any]) -> dict[str, Any]:
     """Give every hospital the top level's data under its own keys."""
     if not isinstance(values.get("hospitals"), list):
         return values
     shared = values.get("data", {"name": "none"})
-    return {**values, "hospitals": [_filled(hospital, shared) for hospital in values["hospitals"]]}
+    return {**values, "hospitals": [_fill(hospital, shared) for hospital in values["hospitals"]]}
 
 
-def _filled(hospital: Any, shared: Any) -> Any:
+def _fill(hospital: Any, shared: Any) -> Any:
     if not isinstance(hospital, dict):
         return hospital
     own = hospital.get("data", {})
@@ -154,10 +157,10 @@ def _filled(hospital: Any, shared: Any) -> Any:
         and isinstance(shared, dict)
         and own.get("name", shared.get("name")) == shared.get("name")
     )
-    return {**hospital, "data": _merged(shared, own) if same else own}
+    return {**hospital, "data": _merge(shared, own) if same else own}
 
 
-def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def _merge(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Put a hospital's keys over the shared ones; a partition is merged key by key, so that a
     hospital need only name its part.
     """

@@ -44,10 +44,10 @@ def find(given: Path) -> Path:
 
     """
     bare = given.name == str(given) and not given.suffix
-    return given if not bare or given.is_file() else named(str(given))
+    return given if not bare or given.is_file() else path_of(str(given))
 
 
-def named(name: str) -> Path:
+def path_of(name: str) -> Path:
     """Give the file of a scenario that comes with the program.
 
     Raises:
@@ -84,7 +84,7 @@ def begin(name: str, source: str, folder: Path = Path()) -> Path:
         raise InvalidValue(
             f"{name!r} is no name for a scenario", fix=f"{PATTERNS[NAME]}; '.yaml' is added"
         )
-    text = OWN_NAME.sub(f"name: {name}", named(source).read_text(encoding="utf-8"), count=1)
+    text = OWN_NAME.sub(f"name: {name}", path_of(source).read_text(encoding="utf-8"), count=1)
     file = folder / f"{name}.yaml"
     try:
         with file.open("x", encoding="utf-8") as stream:

@@ -28,7 +28,16 @@ from fedskd_sim.messages import (
     bytes_of,
     spec,
 )
-from fedskd_sim.transport.wire import Frame, Limits, announced, bad, chunk, decode, encode, header
+from fedskd_sim.transport.wire import (
+    Frame,
+    Limits,
+    bad,
+    chunk,
+    decode,
+    encode,
+    header,
+    read_announcement,
+)
 
 CHUNK_BYTES = 2 << 20
 """Of 1 to 8 MiB, 1 and 2 were fastest, and 2 need fewer messages; less than 1 was slower in a
@@ -84,7 +93,7 @@ def count(table: Spec) -> int:
     return 1 + len(cut(table))
 
 
-def packed(message: Message) -> Iterator[list[Frame]]:
+def pack_message(message: Message) -> Iterator[list[Frame]]:
     """Write a message as it goes over a link, a traveller in chunks; only small pieces are
     copied from the sender's memory.
     """
@@ -100,7 +109,7 @@ def _chunks(traveller: Traveller) -> Iterator[list[Frame]]:
     plan = cut(table)
     for number, parts in enumerate(plan, 1):
         frames: list[Frame] = [
-            _joined([data[name][start:end] for name, start, end in pieces]) for pieces in parts
+            _join([data[name][start:end] for name, start, end in pieces]) for pieces in parts
         ]
         if mark:
             for frame in frames:
@@ -109,7 +118,7 @@ def _chunks(traveller: Traveller) -> Iterator[list[Frame]]:
         yield [*encode(Chunk(traveller.hop, number, last)), *frames]
 
 
-def _joined(views: list[memoryview]) -> Frame:
+def _join(views: list[memoryview]) -> Frame:
     return views[0] if len(views) == 1 else b"".join(views)
 
 
@@ -128,8 +137,8 @@ class Assembly:
     def __init__(
         self, traveller: Traveller, table: Spec, allocate: Allocate, sound: Sound = taken_as_it_is
     ) -> None:
-        """Wait for the first chunk; see `announced` for the arguments. Memory is asked for as
-        tensors begin.
+        """Wait for the first chunk; see `read_announcement` for the arguments. Memory is asked for
+        as tensors begin.
         """
         self._traveller, self._table, self._allocate, self._sound = (
             traveller,
@@ -173,7 +182,7 @@ class Assembly:
             self._mark.add(frame)
             self._keep(pieces, memoryview(frame))
         self._taken += 1
-        return self._finished(label) if self._taken == len(self._plan) else None
+        return self._finish(label) if self._taken == len(self._plan) else None
 
     def _keep(self, pieces: Sequence[Piece], frame: memoryview) -> None:
         place = 0
@@ -190,7 +199,7 @@ class Assembly:
             ):  # while it is still in the cache
                 self._unsound = self._unsound or name
 
-    def _finished(self, label: Chunk) -> Traveller:
+    def _finish(self, label: Chunk) -> Traveller:
         traveller = self._traveller
         if self._mark.text() != label.digest:
             text = (
@@ -209,17 +218,17 @@ class Assembly:
         return replace(traveller, digest=label.digest, weights=weights)
 
 
-def unpacked(
+def unpack_message(
     messages: Sequence[Sequence[Frame]],
     expected: Mapping[str, Forms],
     allocate: Allocate,
     limits: Limits,
 ) -> Message:
-    """Undo `packed`; raises as `decode`, `announced` and `Assembly.add`."""
+    """Undo `pack_message`; raises as `decode`, `read_announcement` and `Assembly.add`."""
     kind, values = header(messages[0], limits)
     if kind is not Traveller:
         return decode(messages[0], limits)
-    assembly = Assembly(*announced(values, expected), allocate)
+    assembly = Assembly(*read_announcement(values, expected), allocate)
     for label, *frames in messages[1:]:
         kind, values = header([label])
         if kind is not Chunk:

@@ -107,7 +107,7 @@ def decode(frames: Sequence[Frame], limits: Limits = CONTROL) -> Message:
     kind, values = header(frames, limits)
     if kind in (Traveller, Chunk):
         raise bad(f"a {kind.__name__} where no model may come")
-    return kind(**_checked(kind, values))
+    return kind(**_check_fields(kind, values))
 
 
 def header(
@@ -116,13 +116,15 @@ def header(
     """Read the kind of a message and its fields as they came; raises BadMessage."""
     if not frames or len(frames[0]) > limits.size:
         raise bad("no header, or one that is too large")
-    match _unpacked(frames[0], limits):
+    match _unpack(frames[0], limits):
         case [int(version), str(name), dict(values)] if version == VERSION and name in _KINDS:
             return _KINDS[name], values
     raise bad("unknown version or kind of message")
 
 
-def announced(values: dict[str, Any], expected: Mapping[str, Forms]) -> tuple[Traveller, Spec]:
+def read_announcement(
+    values: dict[str, Any], expected: Mapping[str, Forms]
+) -> tuple[Traveller, Spec]:
     """Read a traveller that is about to arrive, still without weights, and what its tensors are, in
     the order they come in.
 
@@ -136,7 +138,7 @@ def announced(values: dict[str, Any], expected: Mapping[str, Forms]) -> tuple[Tr
 
     """
     tensors = values.pop("tensors", None)
-    parts = _checked(Traveller, values, given={"weights": {}})
+    parts = _check_fields(Traveller, values, given={"weights": {}})
     forms = expected.get(parts["hop"].model)
     if forms is None:
         raise bad(f"no model {parts['hop'].model!r} belongs to this run")
@@ -147,7 +149,7 @@ def announced(values: dict[str, Any], expected: Mapping[str, Forms]) -> tuple[Tr
 
 def chunk(values: dict[str, Any]) -> Chunk:
     """Read what goes ahead of a part of a traveller; raises BadMessage."""
-    return Chunk(**_checked(Chunk, values))
+    return Chunk(**_check_fields(Chunk, values))
 
 
 def bad(text: str) -> BadMessage:
@@ -190,7 +192,7 @@ def _table(tensors: list[Any], spec: Spec) -> Spec:
     return found
 
 
-def _unpacked(frame: Frame, limits: Limits) -> Any:
+def _unpack(frame: Frame, limits: Limits) -> Any:
     """Read msgpack; what is not short is first read without making anything: lists in lists may
     promise many items and then end.
     """
@@ -241,7 +243,7 @@ def _readable(text: str) -> str:
     return shown if len(shown) <= TEXT_LIMIT else f"{shown[: TEXT_LIMIT - 1]}…"
 
 
-def _checked(
+def _check_fields(
     kind: type[Message], values: dict[str, Any], *, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Check all header fields of a kind but those that are given."""

@@ -32,7 +32,7 @@ from fedskd_sim.messages import (
     Traveller,
     Weights,
     digest,
-    fixed,
+    freeze,
 )
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.events import (
@@ -192,10 +192,10 @@ class Node:
             self.world.later(self, 0.0, partial(self.shell.handle, Broke(error)))
             return
         if self.world.persists:
-            self._finished = self._kept(self.worker.learner.state())
+            self._finished = self._round_trip(self.worker.learner.state())
         self.world.later(self, self.cost, partial(self._hand_in, task.index, left, record))
 
-    def _kept(self, state: LearnerState) -> LearnerState:
+    def _round_trip(self, state: LearnerState) -> LearnerState:
         """Keep a learner's state as a disk would: text, bytes, no order."""
         numbers, groups = self._freeze(state)
         return LearnerState(
@@ -254,7 +254,7 @@ class Node:
         and a record.
         """
         if not self.world.persists:
-            self.shell.persisted(ticket)
+            self.shell.on_persisted(ticket)
             return
         before = self._asked or self.custody
         learner = (
@@ -262,7 +262,7 @@ class Node:
             if state.cursor != before.state.cursor and self._finished
             else before.learner
         )
-        models = {number: fixed(self.shell.models[number]) for number in handles(state)}
+        models = {number: freeze(self.shell.models[number]) for number in handles(state)}
         records = (*before.records, record) if record else before.records
         self._asked = InMemoryCustody(
             parse(json.loads(json.dumps(dump(state)))), learner, models, records, ticket
@@ -277,7 +277,7 @@ class Node:
         """Have a snapshot on the disk, unless a newer one is: that one has all that is in it."""
         if kept.ticket > self.custody.ticket:
             self.custody = kept
-            self.shell.persisted(kept.ticket)
+            self.shell.on_persisted(kept.ticket)
 
     def over(self, error: FedskdError | None) -> None:
         """End."""

@@ -102,7 +102,7 @@ class World:
 
     def tell(self, message: ToController) -> None:
         """Carry a word to the controller."""
-        self._at(0.0, partial(self._told, message))
+        self._at(0.0, partial(self._tell_controller, message))
 
     def send(self, to: str, message: FromController) -> None:
         """Carry the controller's word to a hospital."""
@@ -142,7 +142,7 @@ class World:
         heapq.heapify(self._agenda)
         self._room = ROOM + 2 * len(self._agenda)
 
-    def _told(self, message: ToController) -> None:
+    def _tell_controller(self, message: ToController) -> None:
         if self.controller:
             suspected = self.controller.state.suspected
             self.controller.step(message)
@@ -166,9 +166,9 @@ class World:
                 death.culprit = node.name
                 raise death from None
             node.die()
-            self._at(RESTART_S, partial(self._revived, node))
+            self._at(RESTART_S, partial(self._revive, node))
         self._lasting += node.ended
 
-    def _revived(self, node: Node) -> None:
+    def _revive(self, node: Node) -> None:
         node.revive()
         self._lives(node, node.life, node.begin)

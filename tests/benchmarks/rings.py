@@ -122,22 +122,22 @@ class Post:
     def announced(self, hop: HopId, sender: str) -> bool:  # noqa: ARG002 - as a receiver has it
         return True
 
-    def arrived(self, traveller: Traveller, sender: str) -> None:
+    def on_model(self, traveller: Traveller, sender: str) -> None:
         self.links.reply(sender, Ack(traveller.hop))
         self.arrivals.put(traveller)
 
-    def answered(self, answer: Answer, by: str) -> None:  # noqa: ARG002 - as a receiver has it
+    def on_answer(self, answer: Answer, by: str) -> None:  # noqa: ARG002 - as a receiver has it
         self.acknowledgements.put(answer)
 
-    def said(self, word: FromController) -> None:
+    def on_word(self, word: FromController) -> None:
         if isinstance(word, Start):
             self.links.open(word)
             self.started.put(word)
 
-    def repeated(self, hop: HopId, sender: str, digest: str) -> None:
+    def on_repeat(self, hop: HopId, sender: str, digest: str) -> None:
         raise RuntimeError(hop, sender, digest)
 
-    def refused(self, sender: str, reason: str) -> None:
+    def on_refusal(self, sender: str, reason: str) -> None:
         raise RuntimeError(sender, reason)
 
 

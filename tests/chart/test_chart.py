@@ -97,7 +97,7 @@ def jobs_of(text: str, folder: Path) -> list[dict[str, Any]]:
     for name, content in run_map["data"].items():
         (folder / name).write_text(content, encoding="utf-8")
     read, plan = load(folder / "scenario.yaml").scenario, Plan.read(folder / "plan.json")
-    return [job(read, plan.checked(read.names), name, "uid") for name in read.names]
+    return [job(read, plan.check_names(read.names), name, "uid") for name in read.names]
 
 
 @pytest.fixture(params=VALUES, scope="module")

@@ -17,7 +17,7 @@ from test_chart import CHART, RING, jobs_of, rendered
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.runtimes.kubernetes import preview
 from fedskd_sim.runtimes.kubernetes.helm import Helm
-from fedskd_sim.runtimes.kubernetes.overlay import KEYS, patched
+from fedskd_sim.runtimes.kubernetes.overlay import KEYS, apply_patch
 from fedskd_sim.scenario import load
 
 SPEC: dict[str, Any] = {
@@ -166,7 +166,7 @@ def test_kubectl_lays_a_patch_over_a_pod_in_the_same_way(name: str, tmp_path: Pa
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert ordered(json.loads(done.stdout)["spec"]) == ordered(patched(SPEC, PATCHES[name]))
+    assert ordered(json.loads(done.stdout)["spec"]) == ordered(apply_patch(SPEC, PATCHES[name]))
 
 
 Pods = dict[str, dict[str, Any]]
@@ -203,7 +203,7 @@ def test_the_chart_lays_a_patch_over_its_pods_in_the_same_way(
     makes of hospitals' pods.
     """
     found = of_controller(tmp_path, {"controller": {"pod": PATCHES[name]}})
-    assert found == {pod: patched(spec, PATCHES[name]) for pod, spec in plain.items()}
+    assert found == {pod: apply_patch(spec, PATCHES[name]) for pod, spec in plain.items()}
 
 
 def test_every_list_with_a_key_is_tried() -> None:
@@ -315,7 +315,7 @@ def test_a_launcher_tells_file_and_line_before_it_installs(member: str, scenario
     last.write_text("attempt: 2\n", encoding="utf-8")
     files, read = (good, bad, last), load(scenario).scenario
     with pytest.raises(InvalidValue) as caught:
-        preview.check(read, Helm("ns").rendered("r", scenario, files), files)
+        preview.check(read, Helm("ns").render("r", scenario, files), files)
     line = 1 + bad.read_text(encoding="utf-8").splitlines().index("      hostPID: maybe")
     assert str(caught.value).startswith(f"{bad}:{line}: {member}")
-    preview.check(read, Helm("ns").rendered("r", scenario, (good, last)), (good, last))
+    preview.check(read, Helm("ns").render("r", scenario, (good, last)), (good, last))

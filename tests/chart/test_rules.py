@@ -90,10 +90,10 @@ def exported() -> dict[str, set[str]]:
         "s", 1, "visit", 1, 1, "north", "south", "buffer", "trained",
         reason="", samples=1, steps=1, bytes=1, digest_in="", digest_out="", measures=measures,
     )  # fmt: skip
-    metrics.finished(record)
+    metrics.count_step(record)
     metrics.took("session", 1.0)
     metrics.took("evaluation", 1.0)
-    metrics.transferred(Transfer(HopId("r", 1, "south", 1, 1), "south", 0.0, 1.0, 1, 1))
+    metrics.count_transfer(Transfer(HopId("r", 1, "south", 1, 1), "south", 0.0, 1.0, 1, 1))
     return {
         family.name: {sample.name for sample in family.samples}
         for family in metrics.registry.collect()

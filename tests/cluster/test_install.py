@@ -46,7 +46,7 @@ def test_no_key_is_told(finished: Run) -> None:
     """
     names = ("controller", "north", "east", "south")
     secret = finished.run_key()
-    keys = [Keys.derived(secret.encode(), finished.run, name, names).secret for name in names]
+    keys = [Keys.derive(secret.encode(), finished.run, name, names).secret for name in names]
     texts = finished.bed.kubectl("get", "jobs,pods,configmaps,services,events", "-o", "yaml")
     pods = [*finished.pods(), *finished.controllers()]
     texts += "".join(finished.bed.kubectl("logs", pod["metadata"]["name"]) for pod in pods)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from fedskd_sim.learning.data import augmented, batches, class_weights, load
+from fedskd_sim.learning.data import augment, batches, class_weights, load
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.seeds import seed
@@ -72,7 +72,7 @@ class Loops:
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         draw = torch.Generator().manual_seed(session)
         return [
-            (augmented(b.images, draw), b.labels)
+            (augment(b.images, draw), b.labels)
             for _ in range(epochs)
             for b in batches(self.data[host].train, BATCH, draw)
         ]

@@ -28,7 +28,7 @@ from fedskd_sim.learning.data import batches
 from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.records import Record, read_records
-from fedskd_sim.report.memory import remembered
+from fedskd_sim.report.memory import assess_memory
 from fedskd_sim.report.tables import summarise
 from fedskd_sim.scenario import load as load_scenario
 
@@ -365,8 +365,8 @@ def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Ca
             record.kind == "visit"
             or {"net_drift", "returned_balanced_accuracy"} <= record.measures.keys()
         )
-    assert remembered(records).forgetting is not None
-    assert remembered(read_records(plain)).forgetting is None
+    assert assess_memory(records).forgetting is not None
+    assert assess_memory(read_records(plain)).forgetting is None
     assert files(run(path, "processes")) == files(full)
 
 

@@ -127,14 +127,14 @@ class Launch:
         self, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Do something when the controller listens and no hospital has been started."""
-        announced = self.runtime._announced
+        announced = self.runtime._start_controller
 
         def then() -> str:
             address = announced()
             act()
             return address
 
-        monkeypatch.setattr(self.runtime, "_announced", then)
+        monkeypatch.setattr(self.runtime, "_start_controller", then)
 
 
 @pytest.fixture

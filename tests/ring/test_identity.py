@@ -302,14 +302,14 @@ def test_secrets_belong_to_pairs() -> None:
     assert all(secret == pairs[other, one] for (one, other), secret in pairs.items())
     assert len(set(pairs.values())) == len(pairs) / 2
     secret = bytes(range(32))
-    derived = Passwords.derived(secret, "run", "aa", NAMES)
-    assert derived == Passwords.derived(secret, "run", "aa", NAMES)
-    assert derived.pairs["bb"] == Passwords.derived(secret, "run", "bb", NAMES).pairs["aa"]
-    assert derived.pairs["bb"] != Passwords.derived(secret, "other", "aa", NAMES).pairs["bb"]
-    assert derived.pairs["bb"] != Passwords.derived(secret[::-1], "run", "aa", NAMES).pairs["bb"]
+    derived = Passwords.derive(secret, "run", "aa", NAMES)
+    assert derived == Passwords.derive(secret, "run", "aa", NAMES)
+    assert derived.pairs["bb"] == Passwords.derive(secret, "run", "bb", NAMES).pairs["aa"]
+    assert derived.pairs["bb"] != Passwords.derive(secret, "other", "aa", NAMES).pairs["bb"]
+    assert derived.pairs["bb"] != Passwords.derive(secret[::-1], "run", "aa", NAMES).pairs["bb"]
     for kind in (Keys, Passwords):
         with pytest.raises(InvalidValue, match="31 bytes"):
-            kind.derived(secret[1:], "run", "aa", NAMES)
+            kind.derive(secret[1:], "run", "aa", NAMES)
 
 
 @pytest.mark.parametrize("kind", [Keys, Passwords])

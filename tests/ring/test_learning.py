@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from fedskd_sim.errors import NonFiniteLoss
 from fedskd_sim.learning.base import Measures
-from fedskd_sim.learning.data import augmented, batches, class_weights, load
+from fedskd_sim.learning.data import augment, batches, class_weights, load
 from fedskd_sim.learning.evaluate import evaluate
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.records import Record, read_records
@@ -132,7 +132,7 @@ def circulation(scenario: Scenario) -> dict[str, dict[str, torch.Tensor]]:
         host: str, draw: torch.Generator
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [
-            (augmented(batch.images, draw), batch.labels)
+            (augment(batch.images, draw), batch.labels)
             for batch in batches(data[host].train, 16, draw)
         ]
 

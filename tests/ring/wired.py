@@ -43,7 +43,7 @@ from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, Timing, to_line
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
-from fedskd_sim.transport.chunks import packed
+from fedskd_sim.transport.chunks import pack_message
 from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Keys, Links, Passwords, Place
 from fedskd_sim.transport.zeromq.sockets import Inbox, Received
 
@@ -78,19 +78,19 @@ class End:
     def announced(self, hop: HopId, sender: str) -> bool:  # noqa: ARG002 - as a receiver has it
         return self.takes(hop)
 
-    def arrived(self, traveller: Traveller, sender: str) -> None:
+    def on_model(self, traveller: Traveller, sender: str) -> None:
         self.arrivals.append((traveller, sender))
 
-    def repeated(self, hop: HopId, sender: str, digest: str) -> None:
+    def on_repeat(self, hop: HopId, sender: str, digest: str) -> None:
         self.repeats.append((hop, sender, digest))
 
-    def answered(self, answer: Answer, by: str) -> None:
+    def on_answer(self, answer: Answer, by: str) -> None:
         self.answers.append((answer, by))
 
-    def said(self, word: FromController) -> None:
+    def on_word(self, word: FromController) -> None:
         self.words.append(word)
 
-    def refused(self, sender: str, reason: str) -> None:
+    def on_refusal(self, sender: str, reason: str) -> None:
         self.refusals.append((sender, reason))
 
 
@@ -121,7 +121,7 @@ def knocking(
 
 def parts_of(message: Message) -> list[list[bytes]]:
     """Write a message as its frames."""
-    return [[bytes(frame) for frame in frames] for frames in packed(message)]
+    return [[bytes(frame) for frame in frames] for frames in pack_message(message)]
 
 
 def send_all(link: zmq.Socket, message: Message) -> int:

@@ -19,17 +19,17 @@ import msgpack
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
 from fedskd_sim.messages import Buffer, Chunk, HopId, Message, Traveller, allocate_plain, spec
-from fedskd_sim.transport.chunks import FRAMES, Assembly, packed
+from fedskd_sim.transport.chunks import FRAMES, Assembly, pack_message
 from fedskd_sim.transport.wire import (
     _FIELDS,
     CONTROL,
-    announced,
     chunk,
     decode,
     encode,
     header,
     limit_address_book,
     limit_travellers,
+    read_announcement,
 )
 
 NAMES = ("north", "south", "east")
@@ -95,7 +95,7 @@ class Fuzzer:
         values = {name: self.value(form) for name, form in _FIELDS[kind.__name__].items()}
         if kind is Traveller:
             values["weights"] = TABLES[values["hop"].model]
-        return [[bytes(frame) for frame in frames] for frames in packed(kind(**values))]
+        return [[bytes(frame) for frame in frames] for frames in pack_message(kind(**values))]
 
     def value(self, form: str) -> Any:
         """Draw a value of a field."""
@@ -362,7 +362,7 @@ def models(messages: Sequence[Frames]) -> Iterator[Traveller]:
             kind, values = header(frames, LIMITS)
             if kind is Traveller:
                 assembly = None
-                traveller, table = announced(values, EXPECTED)
+                traveller, table = read_announcement(values, EXPECTED)
                 assembly = Assembly(traveller, table, allocate_plain)
             elif kind is Chunk:
                 label = chunk(values)

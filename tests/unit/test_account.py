@@ -104,7 +104,7 @@ def test_an_outcome_is_read_as_it_was_noted(tmp_path: Path) -> None:
     )
     error = HopTimeout("nobody came", fix="wait")
     error.culprit = "east"
-    noted = outcome.note(tmp_path, outcome.ended(again, error))
+    noted = outcome.note(tmp_path, outcome.finish(again, error))
     assert outcome.read(tmp_path) == noted
     assert (noted.state, noted.code, noted.culprit, noted.reason, noted.fix) == (
         "failed",
@@ -137,7 +137,7 @@ def test_every_end_has_its_words(error: BaseException | None, said: str) -> None
     """Ended well, stopped, failed with an error that was foreseen or not: state and exit code
     are said.
     """
-    assert re.match(said, outcome.ended(Outcome("going", clock.unix()), error).words)
+    assert re.match(said, outcome.finish(Outcome("going", clock.unix()), error).words)
 
 
 def test_durations_have_their_two_largest_units() -> None:

@@ -22,7 +22,7 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
-from fedskd_sim.transport.chunks import CHUNK_BYTES, Frame, count, cut, packed, unpacked
+from fedskd_sim.transport.chunks import CHUNK_BYTES, Frame, count, cut, pack_message, unpack_message
 from fedskd_sim.transport.wire import limit_travellers
 
 DRAW = random.Random(1)
@@ -38,12 +38,12 @@ TRAVELLER = Traveller(HopId("r", 1, "north", 1, 2), "south", "cnn", "", WEIGHTS)
 
 
 def on_the_link(traveller: Traveller = TRAVELLER) -> list[list[Frame]]:
-    return [[bytes(frame) for frame in frames] for frames in packed(traveller)]
+    return [[bytes(frame) for frame in frames] for frames in pack_message(traveller)]
 
 
 def test_a_model_arrives_bit_for_bit_with_its_digest() -> None:
     """What was packed without a digest is unpacked with the digest of all its bytes."""
-    arrived = unpacked(on_the_link(), EXPECTED, allocate_plain, LIMITS)
+    arrived = unpack_message(on_the_link(), EXPECTED, allocate_plain, LIMITS)
     assert arrived == replace(TRAVELLER, digest=digest(WEIGHTS))
     assert list(arrived.weights) == list(WEIGHTS)
     assert digest(arrived.weights) == digest(WEIGHTS)
@@ -51,7 +51,7 @@ def test_a_model_arrives_bit_for_bit_with_its_digest() -> None:
 
 def test_frames_are_views_of_the_senders_memory() -> None:
     """Nothing large is copied on the way out; small neighbours share a frame."""
-    frames = [frame for frames in list(packed(TRAVELLER))[1:] for frame in frames[1:]]
+    frames = [frame for frames in list(pack_message(TRAVELLER))[1:] for frame in frames[1:]]
     views = [frame for frame in frames if isinstance(frame, memoryview)]
     assert {id(view.obj) for view in views} == {
         id(WEIGHTS["small"].data),
@@ -106,18 +106,20 @@ def test_a_changed_bit_is_found() -> None:
         if last:
             messages[number][-1] = bytes([last[0] ^ 1]) + last[1:]
             with pytest.raises(DigestMismatch):
-                unpacked(messages, EXPECTED, allocate_plain, LIMITS)
+                unpack_message(messages, EXPECTED, allocate_plain, LIMITS)
 
 
 def test_a_digest_that_the_sender_knows_is_kept() -> None:
     """Who passes a model on as it came sends the digest it came with, so that a change in its
     own memory is found too.
     """
-    assert unpacked(
+    assert unpack_message(
         on_the_link(replace(TRAVELLER, digest=digest(WEIGHTS))), EXPECTED, allocate_plain, LIMITS
     ).digest == digest(WEIGHTS)
     with pytest.raises(DigestMismatch):
-        unpacked(on_the_link(replace(TRAVELLER, digest="0" * 32)), EXPECTED, allocate_plain, LIMITS)
+        unpack_message(
+            on_the_link(replace(TRAVELLER, digest="0" * 32)), EXPECTED, allocate_plain, LIMITS
+        )
 
 
 def broken() -> dict[str, list[list[Frame]]]:
@@ -140,11 +142,11 @@ def broken() -> dict[str, list[list[Frame]]]:
 def test_chunks_that_do_not_fit_are_refused(how: str) -> None:
     """Missing, repeated, foreign or misshapen chunks raise BadMessage."""
     with pytest.raises(BadMessage):
-        unpacked(broken()[how], EXPECTED, allocate_plain, LIMITS)
+        unpack_message(broken()[how], EXPECTED, allocate_plain, LIMITS)
 
 
 def test_other_messages_are_their_header() -> None:
     """What has no weights goes and comes as one frame."""
-    messages = list(packed(Done(1, "north")))
+    messages = list(pack_message(Done(1, "north")))
     assert [len(frames) for frames in messages] == [1]
-    assert unpacked(messages, {}, allocate_plain, LIMITS) == Done(1, "north")
+    assert unpack_message(messages, {}, allocate_plain, LIMITS) == Done(1, "north")

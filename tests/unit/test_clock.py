@@ -21,5 +21,5 @@ def test_no_seconds_are_left_after_a_deadline() -> None:
     """A deadline that has passed leaves 0 seconds, never fewer; one to come leaves at most the
     distance to it.
     """
-    assert clock.left(clock.now() - 1) == 0.0
-    assert 0.0 < clock.left(clock.now() + 3600) <= 3600
+    assert clock.seconds_left(clock.now() - 1) == 0.0
+    assert 0.0 < clock.seconds_left(clock.now() + 3600) <= 3600

@@ -187,11 +187,11 @@ def test_two_comparisons_do_not_share_a_folder(
     """While one is at work in a folder a second one is refused, and afterwards it is not."""
     path, out = scenario_file(TINY), tmp_path / "out"
     planned = list(tasks(methods(load(path).scenario, ["local"]), 2))
-    with Workshop(out, None, 1).prepared(planned):
+    with Workshop(out, None, 1).prepare(planned):
         second = cli("compare", path, "--algorithms", "local", "--seeds", 2, "--out", out)
         assert second.returncode == OutputNotWritable.exit_code
         assert f"is at work in {out}" in second.stderr
-    with Workshop(out, None, 1).prepared(planned):
+    with Workshop(out, None, 1).prepare(planned):
         pass
 
 
@@ -235,7 +235,7 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
         assert left
         with (
             pytest.raises(OutputNotWritable, match="a run of one"),
-            Workshop(out, None, 1).prepared(planned),
+            Workshop(out, None, 1).prepare(planned),
         ):
             pass
         for number in left:
@@ -245,7 +245,7 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
 
 def is_free(shop: Workshop, planned: list[PlannedRun]) -> bool:
     """Tell whether a comparison can begin."""
-    with suppress(OutputNotWritable), shop.prepared(planned):
+    with suppress(OutputNotWritable), shop.prepare(planned):
         return True
     return False
 

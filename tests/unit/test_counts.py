@@ -178,8 +178,8 @@ def test_a_run_keeps_and_shows_what_was_read(
     ham(tmp_path / "data")
     folder = run(scenario_file(HAM), runtime, tmp_path / "data")
     first, second = read_counts(folder)
-    assert (first.host, samples.used(first), samples.total(first.found)) == ("a", 44, 120)
-    assert (second.host, samples.used(second)) == ("b", 60)
+    assert (first.host, samples.count_used(first), samples.total(first.found)) == ("a", 44, 120)
+    assert (second.host, samples.count_used(second)) == ("b", 60)
     report.write(folder, ("a", "b"))
     text, page = ((folder / f"report.{kind}").read_text() for kind in ("txt", "html"))
     assert "a: read 44 of 120 from HAM10000_metadata.csv" in text

@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch.nn import functional
 
 from fedskd_sim.learning import data
-from fedskd_sim.learning.data import Samples, augmented, batches, class_weights
+from fedskd_sim.learning.data import Samples, augment, batches, class_weights
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.scenario import SyntheticSkin, load
 
@@ -179,7 +179,7 @@ def test_augmentation_draws_all_eight_symmetries_and_leaves_its_input() -> None:
     """
     image = torch.arange(9.0).reshape(1, 1, 3, 3)
     images = image.repeat(4000, 1, 1, 1)
-    moved = augmented(images, torch.Generator().manual_seed(0))
+    moved = augment(images, torch.Generator().manual_seed(0))
     kinds, counts = moved.flatten(1).unique(dim=0, return_counts=True)
     assert len(kinds) == 8
     assert counts.min() > 400
@@ -191,9 +191,9 @@ def test_both_models_see_the_same_augmentation() -> None:
     process.
     """
     images = torch.randn(20, 3, 8, 8)
-    first = augmented(images, torch.Generator().manual_seed(3))
+    first = augment(images, torch.Generator().manual_seed(3))
     torch.rand(7)
-    assert torch.equal(augmented(images, torch.Generator().manual_seed(3)), first)
+    assert torch.equal(augment(images, torch.Generator().manual_seed(3)), first)
 
 
 @pytest.mark.parametrize("counts", [(5,), (1, 99), (10, 0, 10), (3, 5, 7, 11)])

@@ -731,12 +731,12 @@ def test_folds_are_even_and_whole_and_always_the_same() -> None:
     draw = np.random.default_rng(1)
     groups = np.repeat(np.arange(300), draw.integers(1, 4, 300))
     strata = draw.integers(0, 6, 300)[groups]
-    folds = cut.drawn_folds(groups, strata)
+    folds = cut.draw_folds(groups, strata)
     assert len({*zip(groups, folds, strict=True)}) == 300
     for stratum in range(6):
         counts = np.bincount(folds[strata == stratum], minlength=5)
         assert counts.max() - counts.min() <= 3
-    assert np.array_equal(folds, cut.drawn_folds(groups, strata))
+    assert np.array_equal(folds, cut.draw_folds(groups, strata))
     totals = np.bincount(folds)
     assert totals.max() - totals.min() <= 6
 

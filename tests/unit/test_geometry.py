@@ -67,7 +67,7 @@ def read(
     file: nib.Nifti1Image, folder: Path, name: str = "x.nii"
 ) -> tuple[np.ndarray, niftifiles.Geometry]:
     file.to_filename(folder / name)
-    opened = niftifiles.opened(folder / name)
+    opened = niftifiles.open_volume(folder / name)
     return niftifiles.values(opened), opened.geometry
 
 
@@ -319,10 +319,10 @@ def test_numbers_of_every_real_kind_are_read(tmp_path: Path) -> None:
     exact = 2.0**24 + np.arange(np.prod(GRID)).reshape(GRID)
     values, _ = read(image(values=exact.astype(np.int64)), tmp_path)
     assert np.array_equal(values, exact)
-    huge = nifti.standardised(VALUES.astype(float) * 1e100, None, Path("x"))
-    assert np.allclose(huge, nifti.standardised(VALUES, None, Path("x")), atol=1e-5)
+    huge = nifti.standardise(VALUES.astype(float) * 1e100, None, Path("x"))
+    assert np.allclose(huge, nifti.standardise(VALUES, None, Path("x")), atol=1e-5)
     with pytest.raises(DataCorrupt, match="too large to compute with"):
-        nifti.standardised(VALUES.astype(float) * 1e300, None, Path("x"))
+        nifti.standardise(VALUES.astype(float) * 1e300, None, Path("x"))
 
 
 def test_an_atlas_lies_where_the_volumes_lie(tmp_path: Path) -> None:

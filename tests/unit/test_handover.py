@@ -49,7 +49,7 @@ def test_it_arrives_as_it_was(run: Path, tmp_path: Path) -> None:
     (there / "custody" / "a" / "commit-00000009.json").write_text("of another life")
     (there / "custody" / "c").mkdir()
     (there / "custody" / "c" / "commit-00000001.json").write_text("of somebody else")
-    handover.unpack(handover.packed(handover.kept(run, "a")), there)
+    handover.unpack(handover.pack(handover.list_kept(run, "a")), there)
     mine = {name: data for name, data in files(run).items() if "/a" in name}
     assert len(mine) == 3
     assert files(there) == mine | {"custody/c/commit-00000001.json": b"of somebody else"}
@@ -59,7 +59,7 @@ def test_what_comes_in_part_changes_nothing(run: Path, tmp_path: Path) -> None:
     """However many of its lines have come, without the last one nothing is written; neither is
     what is no archive.
     """
-    lines = list(handover.packed(handover.kept(run, "a")))
+    lines = list(handover.pack(handover.list_kept(run, "a")))
     assert len(lines) > 3
     there = tmp_path / "pod"
     there.mkdir()
@@ -76,12 +76,12 @@ def test_nothing_is_written_outside_of_the_folder(run: Path, tmp_path: Path) -> 
     """An archive with a way out of its folder is refused whole."""
     there = tmp_path / "pod"
     there.mkdir()
-    lines = list(handover.packed([(run / "records" / "a.jsonl", "../outside")]))
+    lines = list(handover.pack([(run / "records" / "a.jsonl", "../outside")]))
     with pytest.raises(ValueError, match="leads elsewhere"):
         handover.unpack(lines, there)
     (run / "link").symlink_to("/etc")
     with pytest.raises(ValueError, match="is no file"):
-        handover.unpack(handover.packed([(run / "link", "records")]), there)
+        handover.unpack(handover.pack([(run / "link", "records")]), there)
     assert not (tmp_path / "outside").exists()
     assert list(there.iterdir()) == []
 
@@ -93,19 +93,19 @@ def test_a_hospital_writes_its_own_files_only(run: Path, tmp_path: Path, name: s
     """What comes out of its pod is refused whole if a file of it is another's, or the run's."""
     there = tmp_path / "there"
     there.mkdir()
-    good = handover.kept(run, "a")
-    assert len(handover.unpack(handover.packed(good), there, "a")) == 3
+    good = handover.list_kept(run, "a")
+    assert len(handover.unpack(handover.pack(good), there, "a")) == 3
     before = files(there)
     bad = [*good, (run / "records" / "a.jsonl", name)]
     with pytest.raises(ValueError, match="is not a file of 'a'"):
-        handover.unpack(handover.packed(bad), there, "a")
+        handover.unpack(handover.pack(bad), there, "a")
     assert files(there) == before
 
 
 def test_a_hospital_of_which_nothing_was_kept_is_named(run: Path) -> None:
     """Words instead of an empty archive."""
     with pytest.raises(RunUnreadable, match="'c' could go on"):
-        handover.kept(run, "c")
+        handover.list_kept(run, "c")
 
 
 def order(folder: Path, direction: str) -> MemberOrder:

@@ -131,7 +131,7 @@ def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
     assert "runtimeClassName" not in pod(tmp_path, "south", overrides=own)
     scenario, plan = read(tmp_path, overrides={"west": {}})
     with pytest.raises(InvalidValue, match="'west', which is no hospital"):
-        plan.checked(scenario.names)
+        plan.check_names(scenario.names)
 
 
 @pytest.mark.parametrize(

@@ -229,19 +229,19 @@ def test_why_no_pod_is_made_is_told() -> None:
     the summary names everybody.
     """
     watched = Watched()
-    watched.pod_tracker.refused({"north": 'violates PodSecurity "restricted"'})
+    watched.pod_tracker.note_refusals({"north": 'violates PodSecurity "restricted"'})
     concluded = watched.pod_tracker.conclusion()
     assert isinstance(concluded, Failed)
     assert "violates PodSecurity" in concluded.reason
     away = Watched()
-    away.pod_tracker.refused({"north": 'failed calling webhook "w": connection refused'})
+    away.pod_tracker.note_refusals({"north": 'failed calling webhook "w": connection refused'})
     assert away.pod_tracker.conclusion() is None
     away.pod_tracker._pods["north"].since -= STUCK_S
     ended = away.pod_tracker.conclusion()
     assert isinstance(ended, Failed)
     assert (ended.code, "connection refused" in ended.reason) == (38, True)
     waiting = Watched()
-    waiting.pod_tracker.refused({"south": "exceeded quota: gpus"})
+    waiting.pod_tracker.note_refusals({"south": "exceeded quota: gpus"})
     assert waiting.pod_tracker.conclusion() is None
     assert (
         waiting.pod_tracker.summary()

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from fedskd_sim.learning.base import LearnerContext, Session
-from fedskd_sim.learning.data import Samples, augmented, batch_sizes, batches, class_weights
+from fedskd_sim.learning.data import Samples, augment, batch_sizes, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.fedavg import flat, install_flat
 from fedskd_sim.learning.learners import make
@@ -39,10 +39,10 @@ from fedskd_sim.learning.weights import (
     export,
     install,
     save,
-    shown,
     snapshot,
     spec_of,
     tensor_of,
+    view,
 )
 from fedskd_sim.messages import ITEM_BYTES, digest
 from fedskd_sim.scenario import Architecture, SyntheticSkin, Training, load
@@ -148,7 +148,7 @@ def test_an_epoch_has_every_sample_once_but_a_lone_last_one(count: int) -> None:
 def test_augmentation_moves_pixels_and_changes_none() -> None:
     """Each image keeps its multiset of pixels, channels stay together, and most images move."""
     images = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    moved = augmented(images, torch.Generator().manual_seed(1))
+    moved = augment(images, torch.Generator().manual_seed(1))
     assert torch.equal(moved.flatten(2).sort(2).values, images.flatten(2).sort(2).values)
     assert (moved != images).flatten(1).any(1).sum() > 30
 
@@ -351,7 +351,7 @@ def test_channels_last_is_how_a_model_lies_in_memory_and_not_what_travels(
     )
     first = other.first(1)
     assert digest(export(first)) == digest(export(usual.first(1)))
-    arrived = other.made("b", export(first))
+    arrived = other.build("b", export(first))
     assert digest(export(arrived)) == digest(export(first))
     kernels = [
         weight for model in (first, arrived) for weight in model.parameters() if weight.dim() > 3
@@ -375,7 +375,7 @@ def test_the_device_of_auto_is_what_the_process_sees_and_the_record_says_which(
         Site(LearnerContext(load(scenario_file(text)).scenario, name, None)) for name in "ab"
     )
     assert (chosen.device, next(chosen.first(1).parameters()).device.type) == (here, here)
-    assert (chosen.noted(Session({})).reason, named.noted(Session({})).reason) == (
+    assert (chosen.note_remarks(Session({})).reason, named.note_remarks(Session({})).reason) == (
         f"device auto is {here}",
         "",
     )
@@ -403,12 +403,12 @@ def test_weights_are_the_same_object_until_somebody_writes_to_the_model() -> Non
         lambda: install_flat(model, flat(model)),
     ]
     for write in writers:
-        first = shown(model)
+        first = view(model)
         evaluate(model, samples)
-        assert shown(model) is first
+        assert view(model) is first
         write()
-        assert shown(model) is not first
-        assert digest(shown(model)) == digest(export(model))
+        assert view(model) is not first
+        assert digest(view(model)) == digest(export(model))
 
 
 def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> None:
@@ -426,7 +426,7 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
     )
     learner = make(LearnerContext(load(scenario_file(scenario)).scenario, "a"))
     learner.warm_up()
-    made = learner.site.made
+    made = learner.site.build
 
     def drawing(*about: object) -> torch.nn.Module:
         network = made(*about)
@@ -435,7 +435,7 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
         )
         return network
 
-    learner.site.made = drawing
+    learner.site.build = drawing
     found = set()
     for elsewhere in range(3):
         torch.manual_seed(elsewhere)

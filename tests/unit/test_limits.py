@@ -23,7 +23,7 @@ from fedskd_sim.messages import (
     spec,
 )
 from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, SMALL_BYTES, Assembly, cut
-from fedskd_sim.transport.chunks import packed as chunks
+from fedskd_sim.transport.chunks import pack_message as chunks
 from fedskd_sim.transport.wire import (
     _FIELDS,
     CODE_LIMIT,

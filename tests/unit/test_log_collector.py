@@ -358,7 +358,7 @@ def test_two_do_not_collect_into_one_folder(
     refreshed(monkeypatch, cluster)
     place = following(cluster, folder)
     monkeypatch.setattr(runtimes, "HELD_TRIES", 2)
-    with folders.held(folder):
+    with folders.hold_lock(folder):
         with pytest.raises(OutputNotWritable, match="another process follows"):
             found.to_collect(str(folder), None, "n", "c")
         with pytest.raises(OutputNotWritable, match="another process follows"):

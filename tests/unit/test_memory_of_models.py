@@ -7,7 +7,7 @@ import torch
 
 from fedskd_sim.learning.instruments import cka
 from fedskd_sim.records import Kind, Measure, Record
-from fedskd_sim.report.memory import remembered
+from fedskd_sim.report.memory import assess_memory
 from fedskd_sim.report.pictures import dilution
 from fedskd_sim.report.tables import as_json, summarise
 
@@ -56,7 +56,7 @@ def test_memory_is_what_its_formulas_say() -> None:
     """A tour of two hospitals: drop from the best value so far, retention at home, backward
     transfer, kept share of a gain.
     """
-    found = remembered(TOUR)
+    found = assess_memory(TOUR)
     assert found.forgetting == pytest.approx(0.8 - 0.7)
     assert found.retention == pytest.approx(((0.6 - 0.7) + (0.65 - 0.8)) / 2)
     assert found.backward == pytest.approx(0.7 - 0.8)
@@ -101,10 +101,10 @@ def test_without_probes_only_retention_is_known() -> None:
         )
         for r in TOUR
     ]
-    found = remembered(bare)
+    found = assess_memory(bare)
     assert (found.forgetting, found.backward, found.kept) == (None, None, {})
     assert found.retention == pytest.approx(-0.125)
-    assert remembered([]).retention is None
+    assert assess_memory([]).retention is None
 
 
 def slowly(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -29,7 +29,7 @@ def test_validation_and_test_are_never_one_series() -> None:
                 "trained",
                 measures={"accuracy": Measure(right, 4.0)},
             )
-            metrics.finished(record)
+            metrics.count_step(record)
         families = {family.name: family for family in metrics.registry.collect()}
         return {
             sample.labels["split"]: sample.value
@@ -46,7 +46,7 @@ def test_the_last_exposition_is_what_a_scrape_would_have_seen(tmp_path: Path) ->
     """
     metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
     metrics.write(tmp_path)
-    metrics.finished(
+    metrics.count_step(
         Record("s", 1, "visit", 1, 1, "north", "south", "net", "trained", bytes=70, samples=5)
     )
     metrics.phase("done")

@@ -302,9 +302,11 @@ def test_time_series_of_two_pipelines_are_named(
 
 def test_folding_keeps_different_names_apart() -> None:
     """Letters, blanks and accents' coding are folded; signs and digits are not."""
-    assert names.folded(" UM  1") == names.folded("um 1")
-    assert names.folded("nörth") == names.folded("NO\u0308RTH")
+    assert names.normal_form(" UM  1") == names.normal_form("um 1")
+    assert names.normal_form("nörth") == names.normal_form("NO\u0308RTH")
     assert (
-        len({names.folded(name) for name in ("UM_1", "UM_2", "UM-1", "UM 1", "UM1", "1", "01")})
+        len(
+            {names.normal_form(name) for name in ("UM_1", "UM_2", "UM-1", "UM 1", "UM1", "1", "01")}
+        )
         == 7
     )

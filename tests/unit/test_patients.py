@@ -26,7 +26,7 @@ from fedskd_sim.records import Measure, Record
 from fedskd_sim.report import as_json, as_text, read_predictions, write
 from fedskd_sim.report import curves as curves_
 from fedskd_sim.report import patients as patients_
-from fedskd_sim.report.patientviews import sampled
+from fedskd_sim.report.patientviews import thin
 from fedskd_sim.report.resampling import Resampling, interval
 
 CLASSES = ("benign", "malign", "other")
@@ -383,7 +383,7 @@ def test_many_hospitals_are_sampled_and_the_report_says_so(
     assert [row["who"] for row in rows] == ["own", "others"]
     assert rows[1]["auc"][1] is None
     assert rows[1]["balanced_accuracy"][1] is not None
-    assert sampled(range(30), 6) == [0, 6, 12, 17, 23, 29]
+    assert thin(range(30), 6) == [0, 6, 12, 17, 23, 29]
 
 
 def test_answers_that_are_no_numbers_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_a_model_that_always_answers_one_class_is_named(answered: list[int], sai
         ("evaluation",),
         probabilities[None],
     )
-    host = patients_._host(here, [patients_._judged(here, probabilities)], visitors=False)
+    host = patients_._host(here, [patients_._judge(here, probabilities)], visitors=False)
     assert host.chance == pytest.approx(1 / 3)
     told = [
         note for note in patients_._notes([host], CLASSES, 0, visitors=True) if "answers" in note

@@ -104,16 +104,16 @@ def test_a_dumb_terminal_gets_lines_as_they_come() -> None:
 def test_the_time_left_is_unknown_until_everyone_has_warmed_up_and_ends_at_zero() -> None:
     """Before anything is known nothing is promised; with all stops done nothing is left."""
     progress = LiveView(RING, Console(file=io.StringIO()))
-    assert progress.left() is None
+    assert progress.seconds_left() is None
     for event in events()[:2]:
         progress(event)
-    assert progress.left() is None
+    assert progress.seconds_left() is None
     done = Finished(1, 1, "x", "visit", "trained", 1.0)
     for name in RING.hospitals:
         for _ in range(5 - (name == "north")):
             progress(Logged(0.0, name, done))
-    assert progress.left() is not None
-    assert progress.left() == 0
+    assert progress.seconds_left() is not None
+    assert progress.seconds_left() == 0
 
 
 def test_what_was_done_before_a_resumption_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_what_was_done_before_a_resumption_is_not_left(monkeypatch: pytest.Monke
         now[0] += 5.0
         progress(Logged(now[0], name, Finished(19, 1, other, "visit", "trained", 0.5)))
     steps = progress._rows["one"].total
-    left = progress.left()
+    left = progress.seconds_left()
     assert left is not None
     assert left < 5.0 * 2 * (0.1 * steps)
     progress.show()
@@ -158,12 +158,12 @@ def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.Mon
     step("warm_up", 0, 0)
     step("visit", 1, 1)
     sessions = 10.0 * (ring.rounds * 2 - 1)
-    assert progress.left() == pytest.approx(sessions + 2 * 10.0 / 18)
+    assert progress.seconds_left() == pytest.approx(sessions + 2 * 10.0 / 18)
     for hop in range(1, 2 * ring.rounds):
         step("visit", 1 + hop // 2, 1 + hop % 2)
-    assert progress.left() == pytest.approx(2 * 10.0 / 18, rel=1e-6)
+    assert progress.seconds_left() == pytest.approx(2 * 10.0 / 18, rel=1e-6)
     step("evaluation", 5, 1, 0.1)
-    assert progress.left() == pytest.approx(1.0, rel=0.05)
+    assert progress.seconds_left() == pytest.approx(1.0, rel=0.05)
 
 
 def test_the_time_left_knows_what_an_average_costs() -> None:

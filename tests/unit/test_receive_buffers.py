@@ -16,7 +16,7 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, export, snapshot, tensor_of
 from fedskd_sim.messages import HopId, Traveller, Weights, digest, spec
 from fedskd_sim.scenario import load
-from fedskd_sim.transport.chunks import packed, unpacked
+from fedskd_sim.transport.chunks import pack_message, unpack_message
 from fedskd_sim.transport.wire import limit_travellers
 
 
@@ -34,7 +34,9 @@ def receive_buffers() -> ReceiveBuffers:
 def arriving(at: ReceiveBuffers, weights: Weights, model: str = "north") -> Weights:
     traveller = Traveller(HopId("r", 1, model, 1, 1), "south", "cnn", "", weights)
     expected = {model: (spec(weights),)}
-    arrived = unpacked(list(packed(traveller)), expected, at.allocate, limit_travellers(expected))
+    arrived = unpack_message(
+        list(pack_message(traveller)), expected, at.allocate, limit_travellers(expected)
+    )
     assert isinstance(arrived, Traveller)
     return arrived.weights
 

@@ -16,7 +16,7 @@ from fedskd_sim.errors import (
     LabelSpacesDiffer,
     NoTrainingSamples,
 )
-from fedskd_sim.learning.data import augmented, load
+from fedskd_sim.learning.data import augment, load
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.models import ImageShape, blueprint, build, outline
 from fedskd_sim.learning.preflight import find_problems, pixel_grid
@@ -214,7 +214,7 @@ def test_a_network_gives_logits_and_maps_by_region(name: str) -> None:
 def test_what_is_not_an_image_is_not_flipped() -> None:
     """Augmentation leaves connectivity as it is."""
     values = torch.randn(4, REGIONS, REGIONS)
-    assert augmented(values, torch.Generator().manual_seed(0)) is values
+    assert augment(values, torch.Generator().manual_seed(0)) is values
 
 
 def test_synthetic_subjects_depend_on_seed_hospital_and_class() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedskd_sim import launch
-from fedskd_sim.checks import prove, verified
+from fedskd_sim.checks import prove, verify_run
 from fedskd_sim.custody import seal
 from fedskd_sim.errors import ChainBroken, OutputNotWritable, RunUnreadable
 from fedskd_sim.scenario import load
@@ -40,7 +40,7 @@ def run(ended: Path, tmp_path: Path) -> Path:
 
 
 def broken(run: Path) -> ChainBroken | None:
-    return verified(run, load(run / "scenario.yaml").scenario, None)[0].broken
+    return verify_run(run, load(run / "scenario.yaml").scenario, None)[0].broken
 
 
 def test_a_run_that_ends_well_is_sealed(run: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_run_that_ends_well_is_sealed(run: Path) -> None:
         for file in (run / kind).glob("*")
     }
     assert set(sealed.files) == {"scenario.yaml", "environment.json"} | results
-    found = verified(run, load(run / "scenario.yaml").scenario, None)[0]
+    found = verify_run(run, load(run / "scenario.yaml").scenario, None)[0]
     assert found.broken is None
     assert str(found).endswith(f", {len(sealed.files)} files as they were sealed")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedskd_sim.compare.statistics import Difference, best, corrected, holm, paired, student
+from fedskd_sim.compare.statistics import Difference, best, compare_paired, correct, holm, student
 
 METHODS = 9
 
@@ -150,7 +150,7 @@ def test_a_paired_difference_is_students() -> None:
     t-test.
     """
     values, control = [0.81, 0.79, 0.84, 0.80], [0.78, 0.77, 0.79, 0.80]
-    found, test = paired(values, control), stats.ttest_rel(values, control)
+    found, test = compare_paired(values, control), stats.ttest_rel(values, control)
     assert found.mean == pytest.approx(0.025)
     assert found.error == pytest.approx(np.std([0.03, 0.02, 0.05, 0.0], ddof=1) / 2)
     assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
@@ -163,8 +163,8 @@ def test_seeds_without_a_value_are_left_out_and_counted() -> None:
     """A seed counts where both have a value; what is left over is compared as if there were no
     others.
     """
-    found = paired([3.0, 5.0, math.nan, 4.0, 1.0], [1.0, 2.0, 0.0, 3.0, math.nan])
-    assert found == paired([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])
+    found = compare_paired([3.0, 5.0, math.nan, 4.0, 1.0], [1.0, 2.0, 0.0, 3.0, math.nan])
+    assert found == compare_paired([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])
     assert found.seeds == 3
 
 
@@ -195,7 +195,7 @@ def test_where_nothing_can_be_tested_nothing_is_claimed(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (found,) = corrected([paired(values, control)])
+        (found,) = correct([compare_paired(values, control)])
     assert found.seeds == seeds
     assert found.mean == pytest.approx(mean, nan_ok=True)
     assert all(
@@ -207,7 +207,7 @@ def test_where_nothing_can_be_tested_nothing_is_claimed(
 
 def test_two_seeds_have_an_interval_and_it_is_wide() -> None:
     """On one degree of freedom the interval reaches 12.7 standard errors to each side."""
-    found = paired([0.8, 0.9], [0.7, 0.7])
+    found = compare_paired([0.8, 0.9], [0.7, 0.7])
     assert (found.low, found.high) == pytest.approx(
         (0.15 - 12.706 * 0.05, 0.15 + 12.706 * 0.05), abs=1e-4
     )
@@ -220,7 +220,7 @@ def test_holm_steps_down() -> None:
     """
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([[0.4, 0.9], [0.9, 0.8]])) == pytest.approx(np.array([[0.8, 0.9], [1, 1]]))
-    assert corrected([]) == []
+    assert correct([]) == []
 
 
 def test_what_cannot_be_tested_counts_in_the_correction() -> None:

@@ -104,7 +104,7 @@ def test_large_weights_cut_anywhere_leave_the_commit_before(quick: Path) -> None
             assert (found.machine["cursor"], len(store.damaged)) == (1, 1), cut
     with closing(Store(quick / "a")) as store:
         store.write(*commit(3, SMALL))
-        store.remove(store.doomed())
+        store.remove(store.release_unneeded())
     assert not file.exists()
 
 
@@ -185,7 +185,7 @@ def test_the_largest_table_costs_less_than_64_mib(tmp_path: Path, row: bytes) ->
     tracemalloc.start()
     try:
         with pytest.raises((RunUnreadable, DigestMismatch)):
-            files.unpacked(file, SECRET)
+            files.read_weights(file, SECRET)
         assert tracemalloc.get_traced_memory()[1] < MEMORY
     finally:
         tracemalloc.stop()
@@ -246,7 +246,7 @@ def test_only_what_kept_commits_name_stays(tmp_path: Path) -> None:
         for number in range(1, 11):
             mine: Weights = {"x": Buffer("uint8", (1,), bytes([number]))}
             store.write(*commit(number, mine, SMALL))
-            store.remove(store.doomed())
+            store.remove(store.release_unneeded())
             assert len(list((folder / "models").iterdir())) == min(number, 2) + 1
         assert {file.name for file in folder.iterdir()} == {
             ".lock",

@@ -242,14 +242,14 @@ def test_missing_voxels_are_masked_and_too_many_are_refused(release: Path) -> No
     """
     values = np.random.default_rng(1).normal(0, 1, (8, 9, 10)).astype(np.float32)
     values[4, 4, 4] = np.nan
-    found = nifti.standardised(values, None, Path("x"))
+    found = nifti.standardise(values, None, Path("x"))
     assert found[4, 4, 4] == 0
     assert np.isfinite(found).all()
     values[:2] = np.inf
     with pytest.raises(DataCorrupt, match="voxels are not finite"):
-        nifti.standardised(values, None, Path("x"))
+        nifti.standardise(values, None, Path("x"))
     with pytest.raises(DataCorrupt, match="same value everywhere"):
-        nifti.standardised(np.ones((4, 4, 4), np.float32), None, release / "x")
+        nifti.standardise(np.ones((4, 4, 4), np.float32), None, release / "x")
 
 
 def rewrite(folder: Path, before: str, after: str) -> None:

@@ -32,11 +32,11 @@ from fedskd_sim.transport.wire import (
     CONTROL_LIMIT,
     NAME_LIMIT,
     VERSION,
-    announced,
     chunk,
     decode,
     encode,
     header,
+    read_announcement,
 )
 
 WEIGHTS = {
@@ -74,7 +74,7 @@ def test_decoding_inverts_encoding(message: object) -> None:
 def test_a_traveller_announces_its_tensors_and_a_chunk_its_number() -> None:
     """Their headers come back equal, a traveller's with a table in place of its weights."""
     kind, values = header(encode(TRAVELLER))
-    traveller, table = announced(values, EXPECTED)
+    traveller, table = read_announcement(values, EXPECTED)
     assert kind is Traveller
     assert traveller == dataclasses.replace(TRAVELLER, weights={})
     assert list(table.items()) == list(EXPECTED["north"][0].items())
@@ -150,14 +150,14 @@ def test_a_model_that_does_not_belong_here_is_refused(values: dict[str, object])
     BadMessage, before any memory is taken.
     """
     with pytest.raises(BadMessage):
-        announced(values, EXPECTED)
+        read_announcement(values, EXPECTED)
 
 
 def test_a_tensor_of_another_architecture_is_refused() -> None:
     """A traveller must have exactly the tensors its model is registered with."""
     expected = {"north": ({**EXPECTED["north"][0], "more": TensorSpec("float32", (1,))},)}
     with pytest.raises(BadMessage, match="missing"):
-        announced(tampered(), expected)
+        read_announcement(tampered(), expected)
 
 
 def test_no_message_to_the_controller_can_carry_weights() -> None:

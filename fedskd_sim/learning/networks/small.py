@@ -146,9 +146,12 @@ def depthwise(
     """Inverted residual blocks with depthwise convolutions, as mobile networks have them."""
     return Staged(
         nn.Sequential(*_conv(channels, width, norm, stride=2)),
-        nn.Sequential(_inverted(width, width, 1, norm), _inverted(width, 2 * width, 2, norm)),
         nn.Sequential(
-            _inverted(2 * width, 2 * width, 1, norm), _inverted(2 * width, 3 * width, 1, norm)
+            _inverted_residual(width, width, 1, norm), _inverted_residual(width, 2 * width, 2, norm)
+        ),
+        nn.Sequential(
+            _inverted_residual(2 * width, 2 * width, 1, norm),
+            _inverted_residual(2 * width, 3 * width, 1, norm),
         ),
         3 * width,
         classes,
@@ -202,7 +205,7 @@ def _residual(inputs: int, outputs: int, stride: int, norm: str) -> nn.Module:
     return nn.Sequential(Residual(nn.Sequential(*first, *second), skip), nn.ReLU(inplace=True))
 
 
-def _inverted(inputs: int, outputs: int, stride: int, norm: str) -> nn.Module:
+def _inverted_residual(inputs: int, outputs: int, stride: int, norm: str) -> nn.Module:
     wide = 3 * inputs
     project = _conv(wide, outputs, norm, size=1)[:-1]
     body = nn.Sequential(

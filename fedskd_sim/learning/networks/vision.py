@@ -79,7 +79,7 @@ def resnet18(
     weights: str = "",
 ) -> nn.Module:
     """ResNet-18 (He et al. 2016); taps: layer2 and layer4."""
-    return _tapped(_Plan("resnet18", "layer2", "layer4", channels, classes, weights), norm)
+    return _with_taps(_Plan("resnet18", "layer2", "layer4", channels, classes, weights), norm)
 
 
 def resnet34(
@@ -91,7 +91,7 @@ def resnet34(
     weights: str = "",
 ) -> nn.Module:
     """ResNet-34 (He et al. 2016); taps: layer2 and layer4."""
-    return _tapped(_Plan("resnet34", "layer2", "layer4", channels, classes, weights), norm)
+    return _with_taps(_Plan("resnet34", "layer2", "layer4", channels, classes, weights), norm)
 
 
 def resnet50(
@@ -103,7 +103,7 @@ def resnet50(
     weights: str = "",
 ) -> nn.Module:
     """ResNet-50 (He et al. 2016); taps: layer2 and layer4."""
-    return _tapped(_Plan("resnet50", "layer2", "layer4", channels, classes, weights), norm)
+    return _with_taps(_Plan("resnet50", "layer2", "layer4", channels, classes, weights), norm)
 
 
 def mobilenet_v3_small(
@@ -115,7 +115,7 @@ def mobilenet_v3_small(
     weights: str = "",
 ) -> nn.Module:
     """MobileNetV3-Small (Howard et al. 2019); taps: after strides 8 and 32."""
-    return _tapped(
+    return _with_taps(
         _Plan("mobilenet_v3_small", "features.3", "features.12", channels, classes, weights), norm
     )
 
@@ -129,7 +129,7 @@ def mobilenet_v3_large(
     weights: str = "",
 ) -> nn.Module:
     """MobileNetV3-Large (Howard et al. 2019); taps: after strides 8 and 32."""
-    return _tapped(
+    return _with_taps(
         _Plan("mobilenet_v3_large", "features.6", "features.16", channels, classes, weights), norm
     )
 
@@ -143,7 +143,7 @@ def efficientnet_b0(
     weights: str = "",
 ) -> nn.Module:
     """EfficientNet-B0 (Tan and Le 2019); taps: after strides 8 and 32."""
-    return _tapped(
+    return _with_taps(
         _Plan("efficientnet_b0", "features.3", "features.8", channels, classes, weights), norm
     )
 
@@ -158,7 +158,7 @@ def densenet121(
 ) -> nn.Module:
     """DenseNet-121 (Huang et al. 2017); taps: the second and the fourth dense block."""
     # the last normalisation would be the wrong tap: torchvision rectifies its output in place
-    return _tapped(
+    return _with_taps(
         _Plan(
             "densenet121",
             "features.denseblock2",
@@ -180,25 +180,29 @@ def shufflenet_v2(
     weights: str = "",
 ) -> nn.Module:
     """ShuffleNetV2 x1.0 (Ma et al. 2018); taps: stage2 and conv5."""
-    return _tapped(_Plan("shufflenet_v2_x1_0", "stage2", "conv5", channels, classes, weights), norm)
+    return _with_taps(
+        _Plan("shufflenet_v2_x1_0", "stage2", "conv5", channels, classes, weights), norm
+    )
 
 
 def vgg11(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001
     """VGG-11 without normalisation (Simonyan and Zisserman 2015); taps: after the third pooling
     and before the last.
     """
-    return _tapped(_Plan("vgg11", "features.10", "features.19", channels, classes, weights))
+    return _with_taps(_Plan("vgg11", "features.10", "features.19", channels, classes, weights))
 
 
 def convnext_tiny(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001
     """ConvNeXt-Tiny (Liu et al. 2022); taps: the second and the last stage."""
-    return _tapped(_Plan("convnext_tiny", "features.3", "features.7", channels, classes, weights))
+    return _with_taps(
+        _Plan("convnext_tiny", "features.3", "features.7", channels, classes, weights)
+    )
 
 
 def swin_t(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001
     """Swin-T (Liu et al. 2021); taps: the second and the last stage."""
     plan = _Plan("swin_t", "features.3", "features.7", channels, classes, weights)
-    return _tapped(plan, as_map=lambda places: places.permute(0, 3, 1, 2))
+    return _with_taps(plan, as_map=lambda places: places.permute(0, 3, 1, 2))
 
 
 def vit_b_16(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:
@@ -207,7 +211,9 @@ def vit_b_16(channels: int, image_size: int, classes: int, *, weights: str = "")
     """
     layers = "encoder.layers.encoder_layer_5", "encoder.layers.encoder_layer_11"
     plan = _Plan("vit_b_16", *layers, channels, classes, weights)
-    return _tapped(plan, as_map=partial(_token_map, grid=image_size // 16), image_size=image_size)
+    return _with_taps(
+        plan, as_map=partial(_token_map, grid=image_size // 16), image_size=image_size
+    )
 
 
 def _token_map(tokens: Tensor, grid: int) -> Tensor:
@@ -217,7 +223,7 @@ def _token_map(tokens: Tensor, grid: int) -> Tensor:
     return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, grid, grid)
 
 
-def _tapped(
+def _with_taps(
     plan: _Plan,
     norm: str = "batch",
     as_map: Callable[[Tensor], Tensor] | None = None,
@@ -238,7 +244,7 @@ def _tapped(
         elif isinstance(module, nn.Conv2d) and first:
             first = False
             if plan.channels != module.in_channels:
-                backbone.set_submodule(name, _widened(module, plan.channels))
+                backbone.set_submodule(name, _widen(module, plan.channels))
         elif hasattr(module, "p"):  # dropout and stochastic depth
             module.p = 0.0
     if plan.weights:
@@ -246,7 +252,7 @@ def _tapped(
     return Tapped(backbone, (plan.mid, plan.deep), as_map)
 
 
-def _widened(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
+def _widen(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
     """Make the first convolution anew for another number of channels."""
     across, down = conv.kernel_size[0], conv.kernel_size[1]
     made = nn.Conv2d(

@@ -50,19 +50,21 @@ def facts(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) ->
         InvalidValue: no such site, or validation and test are the same fold.
 
     """
-    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+    with npz.open_archive(npz.find(dataset.file, folder), NEEDED) as arrays:
         found = _splits(dataset, arrays, scenario_seed, name)
         labels, classes = npz.array(arrays, "label"), npz.names(arrays, "label")
         counts = splits.counts(name, splits.Source(dataset.file, classes, labels), found)
-        return Facts(classes, len(_kept(arrays)), 1, labels[found.train], counts, "roi")
+        return Facts(
+            classes, len(_regions_with_signal(arrays)), 1, labels[found.train], counts, "roi"
+        )
 
 
 def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
     """Read the connectivity of one site: Fisher z = arctanh r, diagonal 0; raises as `facts`."""
-    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+    with npz.open_archive(npz.find(dataset.file, folder), NEEDED) as arrays:
         chosen = _splits(dataset, arrays, scenario_seed, name)
         rows = chosen.rows
-        kept, regions = _kept(arrays), _regions(arrays)
+        kept, regions = _regions_with_signal(arrays), _regions(arrays)
         upper = npz.array(arrays, "fc_q8")[rows].astype(np.float32) / SCALE
         z = np.zeros((len(rows), regions, regions), np.float32)
         first, second = np.triu_indices(regions, 1)
@@ -94,7 +96,7 @@ def _regions(arrays: Any) -> int:
     return regions
 
 
-def _kept(arrays: Any) -> NDArray[np.int64]:
+def _regions_with_signal(arrays: Any) -> NDArray[np.int64]:
     """Find the regions that have a signal in nearly all subjects."""
     regions, values = _regions(arrays), npz.array(arrays, "fc_q8")
     pairs = np.zeros((regions, regions), np.int64)
@@ -120,7 +122,7 @@ def _splits(dataset: Abide, arrays: Any, scenario_seed: int, name: str) -> split
     )
     if len(np.unique(np.stack([subject, fold]), axis=1).T) != len(np.unique(subject)):
         raise npz.corrupt("a subject stands in more than one fold")
-    where = npz.chosen(dataset.site, npz.names(arrays, dataset.by), dataset.by)
+    where = npz.find_site(dataset.site, npz.names(arrays, dataset.by), dataset.by)
     return splits.by_fold(
         dataset, npz.array(arrays, dataset.by) == where, fold, scenario_seed, name
     )

@@ -68,7 +68,7 @@ def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str
     table, labels, skipped = _table(dataset, path)
     chosen = _splits(dataset, table, labels, (scenario_seed, name))
     files = _files(path, table, dataset.atlas)
-    regions = kept(files)
+    regions = regions_with_signal(files)
     for row in chosen.rows:
         series(files[row])
     source = splits.Source(dataset.file, CLASSES, labels, _besides(dataset, path, table, skipped))
@@ -84,7 +84,7 @@ def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str)
     chosen = _splits(dataset, table, labels, (scenario_seed, name))
     rows = chosen.rows
     files = _files(path, table, dataset.atlas)
-    regions = kept(files)
+    regions = regions_with_signal(files)
     signals = [series(files[row]) for row in rows]
     z = np.stack([connectivity(signal)[np.ix_(regions, regions)] for signal in signals])
     ids = tuple(table[row]["FILE_ID"] for row in rows)
@@ -107,7 +107,7 @@ def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> s
 
 
 @lru_cache(maxsize=2)
-def kept(files: tuple[Path, ...]) -> NDArray[np.int64]:
+def regions_with_signal(files: tuple[Path, ...]) -> NDArray[np.int64]:
     """Find the regions that are silent in few of the subjects; looks into all files, once for all
     hospitals of a process.
 
@@ -196,7 +196,7 @@ def _splits(
 ) -> splits.Splits:
     scanners = np.array([row["SITE_ID"] for row in table])
     _, scanner = np.unique(scanners, return_inverse=True)
-    folds = cut.drawn_folds(np.arange(len(table)), scanner * len(CLASSES) + labels)
+    folds = cut.draw_folds(np.arange(len(table)), scanner * len(CLASSES) + labels)
     sites = (
         scanners if dataset.by == "site" else np.array([_institution(site) for site in scanners])
     )

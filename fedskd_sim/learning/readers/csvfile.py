@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers.names import folded
+from fedskd_sim.learning.readers.names import normal_form
 from fedskd_sim.learning.readers.npz import corrupt
 
 Row = dict[str, str]
@@ -88,7 +88,9 @@ def _places(
         raise corrupt(f"{path} lacks the columns {', '.join(missing)}")
     found: dict[str, int] = {}
     for name in (*needed, *optional):
-        alike = [place for place, other in enumerate(header) if folded(other) == folded(name)]
+        alike = [
+            place for place, other in enumerate(header) if normal_form(other) == normal_form(name)
+        ]
         if len(alike) > 1:
             both = " and ".join(f"{header[place]!r} in column {place + 1}" for place in alike[:2])
             raise DataCorrupt(

@@ -67,7 +67,7 @@ def by_fold(
         what = dataset.by if isinstance(dataset, AbideRois) else "site"
         mine = (
             np.asarray(columns.sites)
-            == columns.known[npz.chosen(dataset.site, columns.known, what)]
+            == columns.known[npz.find_site(dataset.site, columns.known, what)]
         )
     return splits.by_fold(dataset, mine, columns.strata, scenario_seed, name)
 
@@ -88,12 +88,12 @@ def by_split(
     train, validation, test = (
         mine & (columns.strata == split) for split in (TRAIN, VALIDATION, TEST)
     )
-    return splits.limited(
+    return splits.make_splits(
         (train, validation, test), left_out, dataset.limit, seed(scenario_seed, "limit", name)
     )
 
 
-def drawn_folds(groups: Column, strata: Column) -> NDArray[np.int64]:
+def draw_folds(groups: Column, strata: Column) -> NDArray[np.int64]:
     """Draw five folds, always the same ones: groups stay whole, and every stratum is spread over
     the folds evenly.
 

@@ -67,7 +67,7 @@ def load(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) -
 def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
     """Read the table, and each row's label, case and split."""
     table = csvfile.rows(path, ("case_num", "diagnosis", view))
-    labels = np.array([CLASSES.index(_grouped(path, row)) for row in table])
+    labels = np.array([CLASSES.index(_class_of(path, row)) for row in table])
     names.check_spelling(path, table, "case_num", view)
     cases, split = np.array([row["case_num"] for row in table]), _split(path, len(table))
     used = split >= 0
@@ -84,7 +84,7 @@ def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
     return table, cut.Columns(labels, cases, split)
 
 
-def _grouped(path: Path, row: Row) -> str:
+def _class_of(path: Path, row: Row) -> str:
     """Give the class of a diagnosis."""
     named = row["diagnosis"]
     if named.split()[-1] == "nevus":

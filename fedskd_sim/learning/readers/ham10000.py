@@ -30,7 +30,7 @@ def facts(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str)
         InvalidValue: no such site, validation and test are the same fold, or too small a part.
 
     """
-    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+    with npz.open_archive(npz.find(dataset.file, folder), NEEDED) as arrays:
         found = _splits(dataset, arrays, scenario_seed, name)
         labels, classes = npz.array(arrays, "label"), npz.names(arrays, "label")
         counts = splits.counts(name, splits.Source(dataset.file, classes, labels), found)
@@ -39,7 +39,7 @@ def facts(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str)
 
 def load(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) -> Images:
     """Read the images of one site; raises as `facts`."""
-    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+    with npz.open_archive(npz.find(dataset.file, folder), NEEDED) as arrays:
         chosen = _splits(dataset, arrays, scenario_seed, name)
         rows = chosen.rows
         pixels, labels = npz.array(arrays, "image")[rows], npz.array(arrays, "label")[rows]

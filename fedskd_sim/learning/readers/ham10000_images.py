@@ -86,7 +86,7 @@ def _splits(
 ) -> splits.Splits:
     sites, groups = (np.array([row[key] for row in table]) for key in ("dataset", "lesion_id"))
     known, site = np.unique(sites, return_inverse=True)
-    folds = cut.drawn_folds(groups, site * len(CLASSES) + labels)
+    folds = cut.draw_folds(groups, site * len(CLASSES) + labels)
     return cut.by_fold(
         dataset, cut.Columns(labels, groups, folds, sites, tuple(map(str, known))), *draw
     )

@@ -157,7 +157,7 @@ def _colours(image: Image.Image) -> Image.Image | str:
         return (
             "has a transparent colour"
             if "transparency" in upright.info
-            else _scaled(np.asarray(upright), bits, dark=dark)
+            else _to_8_bits(np.asarray(upright), bits, dark=dark)
         )
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
@@ -168,7 +168,7 @@ def _colours(image: Image.Image) -> Image.Image | str:
     return _faint(largest) if 0 < largest < (1 << DEEP_BITS) * LEAST_WHITE else colours
 
 
-def _scaled(values: NDArray[Any], bits: int, *, dark: bool) -> Image.Image | str:
+def _to_8_bits(values: NDArray[Any], bits: int, *, dark: bool) -> Image.Image | str:
     """Bring grey values of a number of bits to 8; ``dark``: the largest is black."""
     white = (1 << bits) - 1
     largest = int(values.max(initial=0))

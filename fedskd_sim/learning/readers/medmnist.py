@@ -39,7 +39,7 @@ def facts(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str)
         NoTrainingSamples: nothing of the part trains.
 
     """
-    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+    with npz.open_archive(npz.find(dataset.file, folder), NEEDED) as arrays:
         labels, split = _labels(arrays)
         chosen, classes = (
             cut.by_split(dataset, _columns(labels, split), scenario_seed, name),
@@ -61,7 +61,7 @@ def facts(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str)
 
 def load(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str) -> Images | Arrays:
     """Read the hospital's images or volumes; raises as `facts`."""
-    with npz.opened(npz.find(dataset.file, folder), NEEDED) as arrays:
+    with npz.open_archive(npz.find(dataset.file, folder), NEEDED) as arrays:
         labels, split = _labels(arrays)
         chosen = cut.by_split(dataset, _columns(labels, split), scenario_seed, name)
         rows = chosen.rows

@@ -10,7 +10,7 @@ from fedskd_sim.errors import DataCorrupt
 FIX = "write one name in one way, and two so that they differ"
 
 
-def folded(name: str) -> str:
+def normal_form(name: str) -> str:
     """Write a name as it is apart from capital letters, blanks and the coding of accents."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
@@ -23,7 +23,7 @@ def check_once(source: object, table: Sequence[Mapping[str, str]], *columns: str
 
 
 def check_spelling(source: object, table: Sequence[Mapping[str, str]], *columns: str) -> None:
-    """Refuse values that differ in letters only, as `folded` tells; raises DataCorrupt, naming
+    """Refuse values that differ in letters only, as `normal_form` tells; raises DataCorrupt, naming
     both.
     """
     _check(source, table, columns, once=False)
@@ -35,7 +35,7 @@ def problem(source: object, what: str, values: Sequence[str], *, once: bool) -> 
     """
     first: dict[str, int] = {}
     for number, value in enumerate(values):
-        before = first.setdefault(folded(value), number)
+        before = first.setdefault(normal_form(value), number)
         if before != number and (once or values[before] != value):
             how = "stands there twice" if values[before] == value else "is written in two ways"
             both = f"{values[before]!r} in row {before + 1} and {value!r} in row {number + 1}"

@@ -47,7 +47,9 @@ def facts(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) ->
     table, classes, labels = _table(path)
     chosen = _splits(dataset, (path, table), labels, (scenario_seed, name))
     besides = {
-        "volumes that the table does not name": {splits.UNLABELLED: _unnamed(dataset, path, table)}
+        "volumes that the table does not name": {
+            splits.UNLABELLED: _count_unnamed(dataset, path, table)
+        }
     }
     counts = splits.counts(name, splits.Source(dataset.file, classes, labels, besides), chosen)
     geometry = _geometry(dataset, [path.parent / table[row]["file"] for row in chosen.rows])
@@ -84,9 +86,9 @@ def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> 
         [],
     )
     for row, file in enumerate(files):
-        values = niftifiles.values(niftifiles.opened(file))
+        values = niftifiles.values(niftifiles.open_volume(file))
         missing.append(int((~np.isfinite(values)).sum()))
-        volumes[row, 0] = standardised(values, counts, file)
+        volumes[row, 0] = standardise(values, counts, file)
     remark = (
         f"{sum(missing)} voxels of {sum(map(bool, missing))} volumes are not finite and masked"
         if sum(missing)
@@ -102,7 +104,7 @@ def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> 
     )
 
 
-def standardised(
+def standardise(
     values: NDArray[np.floating], counts: NDArray[np.bool_] | None, file: Path
 ) -> NDArray[np.float32]:
     """Bring a volume (D, H, W) to mean 0 and spread 1 over the voxels that count; all others and
@@ -146,7 +148,7 @@ def _splits(
     known, site = np.unique(sites, return_inverse=True)
     folds = _folds(path, table)
     if folds is None:
-        folds = cut.drawn_folds(subjects, site * (labels.max() + 1) + labels)
+        folds = cut.draw_folds(subjects, site * (labels.max() + 1) + labels)
     elif len({*zip(subjects, folds, strict=True)}) > len({*subjects}):
         raise npz.corrupt(f"{path}: a subject stands in more than one fold")
     return cut.by_fold(
@@ -160,7 +162,7 @@ def _normal(file: str) -> str:
     return str(path.with_suffix(".hdr") if path.suffix == ".img" else path)
 
 
-def _unnamed(dataset: Nifti, path: Path, table: list[Row]) -> int:
+def _count_unnamed(dataset: Nifti, path: Path, table: list[Row]) -> int:
     """Count the volumes below the table's folder that neither it nor the scenario names."""
     known = {_normal(row["file"]) for row in table} | {_normal(dataset.atlas)}
     files = tree.ending(path.parent, ".nii", ".nii.gz", ".hdr")
@@ -188,7 +190,7 @@ def _geometry(dataset: Nifti, files: Sequence[Path]) -> Geometry | None:
         else Geometry("data.space", space.grid, np.array([*space.affine, (0, 0, 0, 1)], np.float64))
     )
     for file in files:
-        found = niftifiles.opened(file).geometry
+        found = niftifiles.open_volume(file).geometry
         first = first or found
         if apart := difference(found, first):
             where = ("data", "space" if space else "file")
@@ -206,7 +208,7 @@ def _atlas(dataset: Nifti, folder: Path, geometry: Geometry) -> NDArray[np.int64
     """
     if not dataset.atlas:
         return None
-    volume, where = niftifiles.opened(folder / dataset.atlas), ("data", "atlas")
+    volume, where = niftifiles.open_volume(folder / dataset.atlas), ("data", "atlas")
     if apart := difference(volume.geometry, geometry):
         raise bad(apart, "resample the atlas to the volumes' space with nearest neighbours", where)
     found = niftifiles.values(volume)

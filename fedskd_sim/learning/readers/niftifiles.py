@@ -37,7 +37,7 @@ class Volume(NamedTuple):
     geometry: Geometry
 
 
-def opened(path: Path) -> Volume:
+def open_volume(path: Path) -> Volume:
     """Read a header.
 
     Raises:

@@ -36,7 +36,7 @@ def find(file: str, folder: Path | None) -> Path:
 
 
 @contextmanager
-def opened(path: Path, needed: Sequence[str]) -> Iterator[Any]:
+def open_archive(path: Path, needed: Sequence[str]) -> Iterator[Any]:
     """Open an archive that must have some arrays; raises DataCorrupt."""
     try:
         stream = path.open("rb")
@@ -125,7 +125,7 @@ def names(arrays: Any, name: str) -> tuple[str, ...]:
     return found
 
 
-def chosen(given: str, known: Sequence[str], what: str) -> int:
+def find_site(given: str, known: Sequence[str], what: str) -> int:
     """Find a site by name; InvalidValue with the nearest name."""
     if given not in known:
         text = f"there is no {what} {given!r}" if given else f"it does not say which {what}"

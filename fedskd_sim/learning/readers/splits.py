@@ -81,9 +81,9 @@ def counts(host: str, source: Source, splits: Splits) -> SampleCounts:
     return SampleCounts(
         host,
         source.name,
-        _ordered(found, order),
-        {name: _ordered(numbers, order) for name, numbers in used.items()},
-        {reason: _ordered(numbers, order) for reason, numbers in left_out.items() if numbers},
+        _in_order(found, order),
+        {name: _in_order(numbers, order) for name, numbers in used.items()},
+        {reason: _in_order(numbers, order) for reason, numbers in left_out.items() if numbers},
     )
 
 
@@ -114,7 +114,7 @@ def by_fold(
         mine & (fold == number) for number in (dataset.validation_fold, dataset.test_fold)
     )
     draw = seed(scenario_seed, "limit", name)
-    return limited((trains, validates, tests), others, dataset.limit, draw)
+    return make_splits((trains, validates, tests), others, dataset.limit, draw)
 
 
 def others_of(dataset: Any) -> str:
@@ -124,7 +124,7 @@ def others_of(dataset: Any) -> str:
     return f"of another {getattr(dataset, 'by', 'site')}"
 
 
-def limited(
+def make_splits(
     parts: tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]],
     left_out: Mapping[str, Rows],
     limit: int | None,
@@ -146,5 +146,5 @@ def limited(
     return Splits(kept, validation, test, {**left_out, OVER_LIMIT: np.setdiff1d(train, kept)})
 
 
-def _ordered(numbers: Mapping[str, int], order: Sequence[str]) -> dict[str, int]:
+def _in_order(numbers: Mapping[str, int], order: Sequence[str]) -> dict[str, int]:
     return {name: numbers[name] for name in order if numbers.get(name)}

@@ -27,10 +27,14 @@ Values = NDArray[Any]
 
 def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
     """Tell a hospital's classes and training labels without drawing an image."""
-    labels = drawn_labels(dataset, name, scenario_seed)
+    labels = draw_labels(dataset, name, scenario_seed)
     train = labels[shares(len(labels))[0]]
     return Facts(
-        _classes(dataset), dataset.image_size, 3, train, counted(name, _classes(dataset), labels)
+        _classes(dataset),
+        dataset.image_size,
+        3,
+        train,
+        count_samples(name, _classes(dataset), labels),
     )
 
 
@@ -40,7 +44,7 @@ def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
     A few are painted at a time: the numbers behind an image take fifty times its memory.
     """
     draw = np.random.default_rng(seed(scenario_seed, "synthetic images", name))
-    labels = drawn_labels(dataset, name, scenario_seed)
+    labels = draw_labels(dataset, name, scenario_seed)
     lesions = _lesions(labels / max(1, dataset.classes - 1), draw)
     camera = _camera(
         dataset.site_shift, np.random.default_rng(seed(scenario_seed, "synthetic camera", name))
@@ -48,20 +52,20 @@ def load(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Images:
     pixels = np.empty((len(labels), dataset.image_size, dataset.image_size, 3), np.uint8)
     for start in range(0, len(labels), AT_A_TIME):
         rows = slice(start, start + AT_A_TIME)
-        seen = _photographed(
-            _painted(_Lesions._make(values[rows] for values in lesions), dataset.image_size),
+        seen = _photograph(
+            _paint(_Lesions._make(values[rows] for values in lesions), dataset.image_size),
             camera,
             draw,
         )
         pixels[rows] = np.round(seen.clip(0, 1) * 255)
-    return Images(pixels, labels, shares(len(labels)), _classes(dataset), numbered(len(labels)))
+    return Images(pixels, labels, shares(len(labels)), _classes(dataset), number_ids(len(labels)))
 
 
 def _classes(dataset: SyntheticSkin) -> tuple[str, ...]:
     return tuple(f"lesion-{index}" for index in range(dataset.classes))
 
 
-def drawn_labels(
+def draw_labels(
     dataset: SyntheticSkin | SyntheticRoi | SyntheticVolumes, name: str, scenario_seed: int
 ) -> NDArray[np.int64]:
     """Draw class frequencies between uniform and a flat Dirichlet, then labels."""
@@ -78,14 +82,14 @@ def shares(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np
     return rows[: ends[0]], rows[ends[0] : ends[1]], rows[ends[1] :]
 
 
-def counted(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> SampleCounts:
+def count_samples(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> SampleCounts:
     """Count samples that were made here, of which none is left out."""
     return counts(
         name, Source("the scenario's seed", classes, labels), Splits(*shares(len(labels)), {})
     )
 
 
-def numbered(count: int) -> tuple[str, ...]:
+def number_ids(count: int) -> tuple[str, ...]:
     """Give samples that were made here their numbers as ids."""
     return tuple(map(str, range(count)))
 
@@ -148,7 +152,7 @@ def _lesions(kind: Values, draw: np.random.Generator) -> _Lesions:
     )
 
 
-def _painted(lesion: _Lesions, size: int) -> Floats:
+def _paint(lesion: _Lesions, size: int) -> Floats:
     """Paint lesions (N, S, S, 3) in [0, 1] before any camera."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     y, x = axis[None, :, None] - lesion.down, axis[None, None, :] - lesion.right
@@ -169,7 +173,7 @@ def _camera(shift: float, draw: np.random.Generator) -> _Camera:
     return _Camera(cast, contrast, shift * draw.normal(0, 0.12, 2), shift * draw.uniform(0, 0.8))
 
 
-def _photographed(lesions: Floats, camera: _Camera, draw: np.random.Generator) -> Floats:
+def _photograph(lesions: Floats, camera: _Camera, draw: np.random.Generator) -> Floats:
     """Apply a camera, and sensor noise."""
     axis = np.linspace(-1, 1, lesions.shape[1])
     light = camera.slope[0] * axis[:, None, None] + camera.slope[1] * axis[None, :, None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers.synthetic import counted, drawn_labels, numbered, shares
+from fedskd_sim.learning.readers.synthetic import count_samples, draw_labels, number_ids, shares
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import SyntheticRoi
 from fedskd_sim.seeds import seed
@@ -24,20 +24,20 @@ Floats = NDArray[np.float64]
 
 def facts(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Facts:
     """Tell a hospital's classes and training labels without drawing a subject."""
-    labels = drawn_labels(dataset, name, scenario_seed)
+    labels = draw_labels(dataset, name, scenario_seed)
     return Facts(
         _classes(dataset),
         dataset.regions,
         1,
         labels[shares(len(labels))[0]],
-        counted(name, _classes(dataset), labels),
+        count_samples(name, _classes(dataset), labels),
         "roi",
     )
 
 
 def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Arrays:
     """Draw a hospital's subjects; the same scenario seed and hospital name give the same bytes."""
-    labels = drawn_labels(dataset, name, scenario_seed)
+    labels = draw_labels(dataset, name, scenario_seed)
     common = np.random.default_rng(seed(scenario_seed, "synthetic networks"))
     scanner = np.random.default_rng(seed(scenario_seed, "synthetic scanner", name))
     draw = np.random.default_rng(seed(scenario_seed, "synthetic subjects", name))
@@ -62,7 +62,11 @@ def load(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Arrays:
     )
     z *= 1 - np.eye(dataset.regions)
     return Arrays(
-        z.astype(np.float32), labels, shares(len(labels)), _classes(dataset), numbered(len(labels))
+        z.astype(np.float32),
+        labels,
+        shares(len(labels)),
+        _classes(dataset),
+        number_ids(len(labels)),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers.synthetic import counted, drawn_labels, numbered, shares
+from fedskd_sim.learning.readers.synthetic import count_samples, draw_labels, number_ids, shares
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import SyntheticVolumes
 from fedskd_sim.seeds import seed
@@ -24,9 +24,9 @@ Floats = NDArray[np.float64]
 
 def facts(dataset: SyntheticVolumes, name: str, scenario_seed: int) -> Facts:
     """Tell a hospital's classes, training labels and atlas without drawing a volume."""
-    labels = drawn_labels(dataset, name, scenario_seed)
+    labels = draw_labels(dataset, name, scenario_seed)
     train = labels[shares(len(labels))[0]]
-    counts, grid = counted(name, _classes(dataset), labels), (dataset.size,) * 3
+    counts, grid = count_samples(name, _classes(dataset), labels), (dataset.size,) * 3
     return Facts(
         _classes(dataset),
         dataset.size,
@@ -43,7 +43,7 @@ def load(dataset: SyntheticVolumes, name: str, scenario_seed: int) -> Arrays:
     """Draw a hospital's volumes (N, 1, S, S, S); the same scenario seed and hospital name give
     the same bytes.
     """
-    labels = drawn_labels(dataset, name, scenario_seed)
+    labels = draw_labels(dataset, name, scenario_seed)
     common = np.random.default_rng(seed(scenario_seed, "synthetic patterns"))
     draw = np.random.default_rng(seed(scenario_seed, "synthetic volumes", name))
     scanner = np.random.default_rng(seed(scenario_seed, "synthetic scanner", name))
@@ -54,14 +54,14 @@ def load(dataset: SyntheticVolumes, name: str, scenario_seed: int) -> Arrays:
     )
     levels = np.concatenate([np.zeros((len(labels), 1)), activity], axis=1)
     volumes = levels[:, atlas(dataset, scenario_seed)]
-    volumes += NOISE * 3 * _blurred(draw.normal(0, 1, volumes.shape), 1.0)
-    seen = _scanned(volumes, dataset.site_shift, scanner)
+    volumes += NOISE * 3 * _blur(draw.normal(0, 1, volumes.shape), 1.0)
+    seen = _scan(volumes, dataset.site_shift, scanner)
     return Arrays(
         seen[:, None].astype(np.float32),
         labels,
         shares(len(labels)),
         _classes(dataset),
-        numbered(len(labels)),
+        number_ids(len(labels)),
     )
 
 
@@ -82,17 +82,17 @@ def _classes(dataset: SyntheticVolumes) -> tuple[str, ...]:
     return tuple(f"group-{index}" for index in range(dataset.classes))
 
 
-def _scanned(volumes: Floats, shift: float, draw: np.random.Generator) -> Floats:
+def _scan(volumes: Floats, shift: float, draw: np.random.Generator) -> Floats:
     """Pass volumes (N, S, S, S) through a scanner: blur, shading along an axis, gain and offset."""
     gain, offset, shade, blur = draw.normal(0, 1, 4)
     ramp = np.linspace(-1, 1, volumes.shape[1])
     shading: Floats = np.moveaxis(ramp.reshape(-1, 1, 1), 0, draw.integers(3))
-    shaded: Floats = _blurred(volumes, shift * abs(blur) / 3) + 0.5 * shift * shade * shading
+    shaded: Floats = _blur(volumes, shift * abs(blur) / 3) + 0.5 * shift * shade * shading
     seen: Floats = np.exp(0.4 * shift * gain) * shaded + 0.5 * shift * offset
     return seen
 
 
-def _blurred(volumes: Floats, share: float) -> Floats:
+def _blur(volumes: Floats, share: float) -> Floats:
     """Mix every voxel of (N, S, S, S) with its neighbours along each axis; ``share`` 0 does
     nothing, 1 is an even mean of three.
     """

@@ -141,7 +141,7 @@ class Cluster:
             known = present
             for pod in present.values():
                 yield "MODIFIED", pod
-            for kind, pod in self._watched(str(listing.metadata.resource_version)):
+            for kind, pod in self._watch(str(listing.metadata.resource_version)):
                 known[pod.metadata.uid] = pod
                 if kind == "DELETED":
                     del known[pod.metadata.uid]
@@ -150,7 +150,7 @@ class Cluster:
     def _listing(self) -> Any:
         return self._core.list_namespaced_pod(self.namespace, label_selector=self.selector)
 
-    def _watched(self, version: str) -> Iterator[tuple[str, Any]]:
+    def _watch(self, version: str) -> Iterator[tuple[str, Any]]:
         """Watch until the server ends it, forgets the version, or is away."""
         self._count("watch pods")
         watcher: Any = watch.Watch  # untyped
@@ -229,7 +229,7 @@ class Started(NamedTuple):
     pods: Mapping[str, str]
 
 
-def started_before(jobs: list[Any], controller: str) -> Started | None:
+def earlier_start(jobs: list[Any], controller: str) -> Started | None:
     """Read whether an earlier controller has started this run."""
     for job in jobs:
         if job.metadata.name == controller:

@@ -56,7 +56,7 @@ class ControllerWatch:
         if place != self._place and place:
             yield Logged(clock.unix(), "", events.Waiting(place))
         self._place = place
-        found = self.found(pods, jobs)
+        found = self.diagnose(pods, jobs)
         if found is None:
             self._told, self._since = set(), None
             return
@@ -80,7 +80,7 @@ class ControllerWatch:
         group = group_of(pods)
         return place(*group, self.reach.workloads()) if group else ""
 
-    def found(self, pods: list[Any], jobs: list[Any]) -> Finding | None:
+    def diagnose(self, pods: list[Any], jobs: list[Any]) -> Finding | None:
         """Say why the controller does not run; None if it does, or has ended."""
         own = [job for job in jobs if HOSPITAL not in (job.metadata.labels or {})]
         if not own or finished(own[-1]) or own[-1].spec.suspend:

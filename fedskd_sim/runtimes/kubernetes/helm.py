@@ -65,7 +65,7 @@ class Helm:
         self.check_free(release)
         self._chart("install", release, scenario, values, *_set(more))
 
-    def rendered(
+    def render(
         self, release: str, scenario: Path, values: tuple[Path, ...], more: Settings = NO_SETTINGS
     ) -> list[str]:
         """Render the run's ConfigMap and the controller's Job, as YAML, without asking the
@@ -120,7 +120,7 @@ class Helm:
         done = self._call("status", release, "-o", "json")
         if done.returncode == 0:
             return str(json.loads(done.stdout)["info"]["status"])
-        _answered(done.stderr)
+        _check_answer(done.stderr)
         return ""
 
     def scenario(self, release: str) -> str:
@@ -133,7 +133,7 @@ class Helm:
         """
         done = self._call("get", "values", release, "-o", "json")
         if done.returncode:
-            _answered(done.stderr)
+            _check_answer(done.stderr)
             text = f"no run {release!r} in namespace {self.namespace!r}: {done.stderr.strip()}"
             raise ChartNotInstallable(text, fix="see 'helm list', and give its --namespace")
         return str(json.loads(done.stdout).get("scenario", ""))
@@ -180,7 +180,7 @@ def _set(settings: Settings) -> list[str]:
     return [part for key, value in settings.items() for part in ("--set-string", f"{key}={value}")]
 
 
-def _answered(told: str) -> None:
+def _check_answer(told: str) -> None:
     """Take helm's words for an error of the cluster, unless they say that there is no such
     release.
     """

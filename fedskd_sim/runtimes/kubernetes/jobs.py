@@ -9,7 +9,7 @@ from kubernetes.client import V1Job, V1PodSpec
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import final_codes
-from fedskd_sim.runtimes.kubernetes.overlay import Locate, Patch, anywhere, patched, refusal
+from fedskd_sim.runtimes.kubernetes.overlay import Locate, Patch, anywhere, apply_patch, refusal
 from fedskd_sim.runtimes.kubernetes.plan import METRICS_PORT, PORT, Plan
 from fedskd_sim.scenario import Hospital, Scenario
 
@@ -66,7 +66,7 @@ def job(
             "podFailurePolicy": _failures(),
             "template": {
                 "metadata": _metadata(scenario, plan, name),
-                "spec": _patched(scenario, plan, name, locate),
+                "spec": _patch_pod(scenario, plan, name, locate),
             },
         },
     }
@@ -91,19 +91,19 @@ def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def _patched(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
+def _patch_pod(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
     hospital = scenario.hospital(name)
     pod, patches = (
         _pod(scenario, plan, hospital),
         plan.patches(name, gpu=bool(hospital.resources.gpu)),
     )
     for patch in patches:
-        pod = patched(pod, patch.body)
-    checked(name, pod, patches, locate)
+        pod = apply_patch(pod, patch.body)
+    check_pod(name, pod, patches, locate)
     return pod
 
 
-def checked(
+def check_pod(
     member: str, pod: dict[str, Any], patches: Sequence[Patch], locate: Locate = anywhere
 ) -> None:
     """Refuse a pod's spec that the client's models do not know; raises InvalidValue with the
@@ -251,15 +251,15 @@ def _resources(hospital: Hospital, settings: dict[str, Any]) -> dict[str, Any]:
     threads are no need of their own.
     """
     memory = hospital.resources.memory
-    requests = {"cpu": str(hospital.resources.cpu), "memory": memory} | _asked(settings["requests"])
+    requests = {"cpu": str(hospital.resources.cpu), "memory": memory} | _clean(settings["requests"])
     devices = settings["gpu"]["resource"] if hospital.resources.gpu else ""
     gpus = (
         {devices: str(hospital.resources.gpu)} if devices else {}
     )  # without a name they come by claims in the pod's patch
-    return {"requests": requests, "limits": {"memory": memory} | gpus | _asked(settings["limits"])}
+    return {"requests": requests, "limits": {"memory": memory} | gpus | _clean(settings["limits"])}
 
 
-def _asked(given: dict[str, Any]) -> dict[str, str]:
+def _clean(given: dict[str, Any]) -> dict[str, str]:
     """Leave out the quantities that are empty."""
     return {name: str(quantity) for name, quantity in given.items() if quantity not in ("", None)}
 
@@ -315,7 +315,7 @@ def _fetch(settings: dict[str, Any], name: str, plan: Plan) -> dict[str, Any]:
         "envFrom": fetch.get("envFrom", []),
         "resources": {
             "requests": FETCHING,
-            "limits": {"memory": "512Mi"} | _asked(settings["limits"]),
+            "limits": {"memory": "512Mi"} | _clean(settings["limits"]),
         },
         "securityContext": container_security(),
         "volumeMounts": [

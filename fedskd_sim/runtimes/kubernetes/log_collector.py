@@ -147,13 +147,13 @@ class LogCollector:
         age = list(self._followed).index
         if (self._counts[uid], -age(uid)) > (self._counts[kept], -age(kept)):
             self._aside[kept] = [
-                (kind, line) for kind in ENTRIES for line in self._taken(kind, name)
+                (kind, line) for kind in ENTRIES for line in self._take_back(kind, name)
             ]
             self._kept[name] = uid
             for kind, line in self._aside.pop(uid):
                 self._append(kind, f"{name}.jsonl", line)
 
-    def _taken(self, kind: str, name: str) -> list[str]:
+    def _take_back(self, kind: str, name: str) -> list[str]:
         """Take back what was written to a hospital's file."""
         path = self.folder / kind / f"{name}.jsonl"
         file = self._files.pop(path, None)

@@ -28,7 +28,7 @@ def pod_of(reach: Reach, release: str, name: str) -> str:
     return str(pod.metadata.name)
 
 
-def tried(action: Callable[[], None]) -> str:
+def retry(action: Callable[[], None]) -> str:
     """Do something with a pod, again after a broken connection; gives what was in the way at
     last, or nothing.
     """
@@ -51,8 +51,8 @@ def bring(reach: Reach, release: str, folder: Path, name: str) -> None:
         ClusterUnavailable: it did not arrive.
 
     """
-    lines = list(handover.packed(handover.kept(folder, name)))
-    trouble = tried(lambda: reach.bring(pod_of(reach, release, name), lines))
+    lines = list(handover.pack(handover.list_kept(folder, name)))
+    trouble = retry(lambda: reach.bring(pod_of(reach, release, name), lines))
     if trouble:
         text = f"what {name!r} goes on from could not be brought into its pod: {trouble}"
         raise ClusterUnavailable(text, fix="fedskd-sim resume RUN once more")

@@ -38,7 +38,7 @@ class Patch(NamedTuple):
     body: Mapping[str, Any]
 
 
-def patched(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def apply_patch(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """Lay a patch over a spec: null removes a key, ``$patch: replace`` replaces a mapping,
     ``$patch: delete`` removes an entry.
     """
@@ -48,7 +48,7 @@ def patched(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping):
-            result[key] = patched(there if isinstance(there, Mapping) else {}, value)
+            result[key] = apply_patch(there if isinstance(there, Mapping) else {}, value)
         elif isinstance(value, list) and key in KEYS:
             result[key] = _entries(there or [], value, KEYS[key])
         elif key != "$patch":
@@ -62,7 +62,7 @@ def _entries(there: Sequence[Any], patches: Sequence[Any], key: str) -> list[Any
         index = _same(result, patch, key)
         deleted = isinstance(patch, Mapping) and patch.get("$patch") == "delete"
         entry = (
-            patched({} if index is None else result[index], patch)
+            apply_patch({} if index is None else result[index], patch)
             if isinstance(patch, Mapping)
             else patch
         )

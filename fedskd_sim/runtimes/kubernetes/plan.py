@@ -106,7 +106,7 @@ class Plan:
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidValue(f"{file} is no plan: {error!r}", fix=ONE_VERSION) from error
 
-    def checked(self, names: tuple[str, ...]) -> Self:
+    def check_names(self, names: tuple[str, ...]) -> Self:
         """Refuse settings for hospitals that do not exist; raises InvalidValue."""
         for name in self.overrides:
             if name not in names:
@@ -120,12 +120,14 @@ class Plan:
 
         What the values of an older release lack, or somebody has set to null, is as in `SETTINGS`.
         """
-        layers = [_given(one) for one in (SETTINGS, self.defaults, self.overrides.get(name, {}))]
+        layers = [
+            _without_nulls(one) for one in (SETTINGS, self.defaults, self.overrides.get(name, {}))
+        ]
         nested = {
             key: {
                 part: value
                 for layer in layers
-                for part, value in _given(layer.get(key, {})).items()
+                for part, value in _without_nulls(layer.get(key, {})).items()
             }
             for key in NESTED
         }
@@ -178,6 +180,6 @@ class Plan:
         return self.address(CONTROLLER)
 
 
-def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
+def _without_nulls(values: Mapping[str, Any] | None) -> dict[str, Any]:
     """Leave out what is null."""
     return {key: value for key, value in (values or {}).items() if value is not None}

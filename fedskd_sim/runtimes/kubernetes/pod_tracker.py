@@ -73,7 +73,7 @@ class PodTracker:
             standing = "gone" if gone else found.standing
             self.log.event(events.Pod(name, standing, found.text, pod.spec.node_name or ""))
 
-    def refused(self, complaints: Mapping[str, str]) -> None:
+    def note_refusals(self, complaints: Mapping[str, str]) -> None:
         """Take in why hospitals have no pod at all, by hospital."""
         with self._lock:
             new = {
@@ -146,7 +146,7 @@ class PodTracker:
             OWN_WORD_S if final else self.survivors.get(name, 0.0)
         )  # a crash has no word of its own
         if found.standing == "failed" and waited >= wait and (started or final):
-            return _told(name, found)
+            return _failure(name, found)
         if started and entry.gone and waited > self.survivors.get(name, OWN_WORD_S):
             text = found.text.replace("is being deleted", "was deleted") or "its pod was deleted"
             return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, text)
@@ -166,7 +166,7 @@ class PodTracker:
         return None
 
 
-def _told(name: str, found: Finding) -> Failed:
+def _failure(name: str, found: Finding) -> Failed:
     if found.code not in FINAL_CODES:
         return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, found.text)
     words = meaning(type(rebuilt(found.code or 0, "")))

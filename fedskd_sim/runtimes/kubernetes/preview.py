@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedskd_sim.errors import Key, ScenarioError, Where
-from fedskd_sim.runtimes.kubernetes.jobs import checked, job
+from fedskd_sim.runtimes.kubernetes.jobs import check_pod, job
 from fedskd_sim.runtimes.kubernetes.overlay import Patch, anywhere
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.scenario import Scenario
@@ -44,14 +44,14 @@ def check(scenario: Scenario, rendered: Iterable[str], values: Iterable[Path]) -
     objects: dict[str, Any] = {
         body["kind"]: body for body in (parse("the chart", text).data for text in rendered)
     }
-    plan = Plan.parse("plan.json", objects["ConfigMap"]["data"]["plan.json"]).checked(
+    plan = Plan.parse("plan.json", objects["ConfigMap"]["data"]["plan.json"]).check_names(
         scenario.names
     )
     patches = [
         Patch(CONTROLLER_POD, (one.data.get("controller") or {}).get("pod") or {})
         for one in documents
     ]
-    checked("the controller", objects["Job"]["spec"]["template"]["spec"], patches, locate)
+    check_pod("the controller", objects["Job"]["spec"]["template"]["spec"], patches, locate)
     for name in scenario.names:
         job(scenario, plan, name, "", locate)
     return plan

@@ -39,7 +39,7 @@ class Unreachable(Exception):
 
 
 @contextmanager
-def answered() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what the API server does not answer, or refuses, into the user's error; raises
     ClusterUnavailable.
     """
@@ -206,7 +206,7 @@ class Reach:
         self._run(pod, ["fedskd-sim", "results", RUN, "--taken", hospital])
 
     def bring(self, pod: str, lines: Iterable[str]) -> None:
-        """Bring what a hospital goes on from (`fedskd_sim.runtimes.handover.packed`) into its
+        """Bring what a hospital goes on from (`fedskd_sim.runtimes.handover.pack`) into its
         pod; raises Unreachable.
         """
         if PLACED not in self._run(pod, ["fedskd-sim", "place", RUN], lines):

@@ -27,7 +27,7 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, started_before
+from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, earlier_start
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
@@ -70,14 +70,14 @@ class PodAwareHub:
             concluded = self.pod_tracker.conclusion()
             if concluded:
                 return concluded
-            left = begun + timeout + self._queued(before) - clock.now()
+            left = begun + timeout + self._measure_queue(before) - clock.now()
             try:
                 return self._cause(self.hub.receive(min(LOOK_S, max(0.0, left))))
             except NothingReceived:
                 if left <= 0:
                     raise
 
-    def _queued(self, before: float) -> float:
+    def _measure_queue(self, before: float) -> float:
         """Measure the waiting in a queue, which no time-out counts: before the start all of it,
         later what is over ``before``.
         """
@@ -117,7 +117,7 @@ class RunController:
 
     def control(self, keys: Keys) -> None:
         """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
-        started = started_before(self.cluster.jobs(), self.plan.controller)
+        started = earlier_start(self.cluster.jobs(), self.plan.controller)
         with closing(PodAwareHub(Hub(self.plan.bind, keys), self.pod_tracker)) as transport:
             self.log.event(events.Listening(self.plan.hub))
             controller = Controller(
@@ -200,7 +200,7 @@ class RunController:
                 for name, text in self.cluster.complaints().items()
                 if by_job.get(name) in missing
             }
-            self.pod_tracker.refused(found)
+            self.pod_tracker.note_refusals(found)
             clock.sleep(COMPLAINTS_S)
 
 
@@ -224,7 +224,7 @@ def control(folder: Path, secret: Path) -> None:
         loaded = order.read()
         try:
             names = loaded.scenario.names
-            plan.checked(names)
+            plan.check_names(names)
             raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
             selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
             kept = {
@@ -240,7 +240,7 @@ def control(folder: Path, secret: Path) -> None:
                 plan, loaded, log, Cluster(plan.namespace, selector), pod_tracker
             ).control(keys)
         except FedskdError as error:
-            log_error(log, loaded.placed(error))
+            log_error(log, loaded.place_error(error))
             raise
 
 

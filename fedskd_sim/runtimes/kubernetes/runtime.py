@@ -28,14 +28,14 @@ from fedskd_sim.observe import events
 from fedskd_sim.records import read_records
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes import place as places
-from fedskd_sim.runtimes.base import Order, Told, Watch, told, verdict
+from fedskd_sim.runtimes.base import Order, Told, Watch, error_of, verdict
 from fedskd_sim.runtimes.kubernetes import moving, preview
 from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
 from fedskd_sim.runtimes.kubernetes.pods import ENDED, exit_code, finding, finished, newest
-from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, answered
+from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, translate_errors
 from fedskd_sim.runtimes.place import InCluster
 from fedskd_sim.scenario import Loaded
 
@@ -100,7 +100,7 @@ class KubernetesRuntime:
             self.values,
             {key: value for key, value in more.items() if value},
         )
-        plan = preview.check(order.loaded.scenario, self._helm.rendered(*asked), self.values)
+        plan = preview.check(order.loaded.scenario, self._helm.render(*asked), self.values)
         if order.resumed and self.custody != "in":
             moving.check_kept(plan, order.loaded.scenario.names)
         self.run, self.resumed = plan.run, order.resumed
@@ -131,7 +131,7 @@ class KubernetesRuntime:
         """Tell whether the run is there and its controller has not ended; raises
         ClusterUnavailable.
         """
-        with answered():
+        with translate_errors():
             jobs = self.reach.jobs(self.release)
             return bool(jobs) and exit_code(self.reach.pods(self.release), jobs) is None
 
@@ -163,7 +163,7 @@ class KubernetesRuntime:
         """Yield lines for people on pods that do not run and on Jobs that wait before another
         try.
         """
-        with answered():
+        with translate_errors():
             pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
         for pod in pods:
             found = finding(pod)
@@ -211,7 +211,7 @@ class KubernetesRuntime:
         try:
             with closing(LogCollector(self.reach, order.folder, goes_on=True)) as collector:
                 while left:
-                    with answered():
+                    with translate_errors():
                         pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
                     collector.follow(pods)
                     self._show(collector, lambda _: None, LOOK_S)
@@ -233,14 +233,14 @@ class KubernetesRuntime:
         """
         with ExitStack() as stack:
             try:
-                stack.enter_context(folder.held(self._order.folder, tries=HELD_TRIES))
+                stack.enter_context(folder.hold_lock(self._order.folder, tries=HELD_TRIES))
             except OutputNotWritable:
                 self.detach()
                 raise
             collector = stack.enter_context(
                 closing(LogCollector(self.reach, self._order.folder, self._order.resumed))
             )
-            ended = self._followed(collector, watch)
+            ended = self._follow(collector, watch)
             self._drain(collector, watch)
             if ended == 0:
                 self._fetch()
@@ -263,7 +263,7 @@ class KubernetesRuntime:
     def _helm(self) -> Helm:
         return Helm(self.namespace, self.context)
 
-    def _followed(self, collector: LogCollector, watch: Watch) -> int:
+    def _follow(self, collector: LogCollector, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
         answered, next_look, controller_watch = (
             clock.now(),
@@ -320,7 +320,7 @@ class KubernetesRuntime:
 
     def _show(self, collector: LogCollector, watch: Watch, patience: float) -> None:
         for logged in collector.events(patience):
-            self._errors += [error] if (error := told(logged)) else []
+            self._errors += [error] if (error := error_of(logged)) else []
             if isinstance(logged.what, events.AwaitsCustody) and self.custody == "in":
                 moving.bring(self.reach, self.release, self._order.folder, logged.hospital)
             if isinstance(logged.what, events.Holding):
@@ -336,7 +336,7 @@ class KubernetesRuntime:
         missing: dict[str, str] = {}
         kept, self.keep = self.keep, True  # whatever goes wrong now, the release has the results
         for name in self._order.loaded.scenario.names:
-            trouble = moving.tried(partial(self._fetch_from, name))
+            trouble = moving.retry(partial(self._fetch_from, name))
             missing |= {name: trouble} if trouble else {}
         if missing:
             text = (
@@ -389,7 +389,7 @@ class KubernetesRuntime:
         chosen = concluded if code in CONCLUDED or not own else own
         found = verdict(chosen)
         if found:
-            return self._order.loaded.placed(found)
+            return self._order.loaded.place_error(found)
         return rebuilt(
             code,
             f"the controller ended with exit code {code}",

@@ -45,7 +45,7 @@ class Keys:
         return {name: cls(public, secret, members) for name, (public, secret) in pairs.items()}
 
     @classmethod
-    def derived(cls, secret: bytes, run: str, name: str, members: tuple[str, ...]) -> Self:
+    def derive(cls, secret: bytes, run: str, name: str, members: tuple[str, ...]) -> Self:
         """Derive a member's keys, and everybody's public ones, from a secret that all members of a
         run have (BLAKE2b, keyed).
 
@@ -78,7 +78,7 @@ class Keys:
             InvalidValue: no key of this peer is known, or another one than was told.
 
         """
-        socket.curve_serverkey = _agreed(
+        socket.curve_serverkey = _check_key(
             self.members, peer, public_key, self.members.get(peer, "")
         ).encode()
         socket.curve_publickey, socket.curve_secretkey = self.public.encode(), self.secret.encode()
@@ -105,10 +105,10 @@ class Passwords:
     def for_members(cls, names: tuple[str, ...]) -> dict[str, Passwords]:
         """Draw secrets for every pair of members of a run."""
         master = token_bytes(SECRET_BYTES)
-        return {name: cls.derived(master, "", name, names) for name in names}
+        return {name: cls.derive(master, "", name, names) for name in names}
 
     @classmethod
-    def derived(cls, secret: bytes, run: str, name: str, members: tuple[str, ...]) -> Self:
+    def derive(cls, secret: bytes, run: str, name: str, members: tuple[str, ...]) -> Self:
         """Derive a member's secrets from the run's (BLAKE2b, keyed, over the two names in order).
 
         Raises:
@@ -143,7 +143,7 @@ class Passwords:
         """
         socket.plain_username, socket.plain_password = (
             name.encode(),
-            _agreed(self.pairs, peer, public_key, "").encode(),
+            _check_key(self.pairs, peer, public_key, "").encode(),
         )
 
     def owner(self, mechanism: bytes, credentials: Sequence[bytes]) -> str | None:
@@ -191,7 +191,7 @@ def _long(secret: bytes) -> bytes:
     return blake2b(secret).digest()
 
 
-def _agreed(known: Mapping[str, str], peer: str, told: str, public: str) -> str:
+def _check_key(known: Mapping[str, str], peer: str, told: str, public: str) -> str:
     """Give what is known of a peer whose public key, if one was told, is the right one."""
     if peer not in known or told not in ("", public):
         raise InvalidValue(f"the key of {peer!r} is not the agreed one", fix="start the run anew")

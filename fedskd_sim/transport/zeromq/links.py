@@ -38,12 +38,11 @@ from fedskd_sim.transport.chunks import (
     Assembly,
     Sound,
     count,
-    packed,
+    pack_message,
     taken_as_it_is,
 )
 from fedskd_sim.transport.wire import (
     Limits,
-    announced,
     bad,
     chunk,
     decode,
@@ -51,6 +50,7 @@ from fedskd_sim.transport.wire import (
     header,
     limit_address_book,
     limit_travellers,
+    read_announcement,
 )
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.sockets import Endpoint, take
@@ -111,21 +111,21 @@ class Receiver(Protocol):
     def announced(self, hop: HopId, sender: str) -> bool:
         """Tell whether to take in the weights of a model that is about to arrive."""
 
-    def arrived(self, traveller: Traveller, sender: str) -> None:
+    def on_model(self, traveller: Traveller, sender: str) -> None:
         """Take a model that has arrived whole, its digest proved."""
 
-    def repeated(self, hop: HopId, sender: str, digest: str) -> None:
+    def on_repeat(self, hop: HopId, sender: str, digest: str) -> None:
         """Hear of the end of a model whose weights were not taken in, with the digest it was
         sent with.
         """
 
-    def answered(self, answer: Answer, by: str) -> None:
+    def on_answer(self, answer: Answer, by: str) -> None:
         """Hear what the receiver of a departed model says."""
 
-    def said(self, word: FromController) -> None:
+    def on_word(self, word: FromController) -> None:
         """Hear the controller's word."""
 
-    def refused(self, sender: str, reason: str) -> None:
+    def on_refusal(self, sender: str, reason: str) -> None:
         """Hear of something that no member of the run would send."""
 
 
@@ -191,7 +191,7 @@ class Links:
         """
         if link := self._link(to):
             with suppress(zmq.Again):
-                for frames in packed(traveller):
+                for frames in pack_message(traveller):
                     link.send_multipart(frames, copy=False)
 
     def call(self, to: str, word: Ready) -> None:
@@ -273,11 +273,11 @@ class Links:
                 traveller = self._arrival(came.sender, came.frames, receiver)
             except WireError as error:
                 self._arriving.pop(came.sender, None)
-                receiver.refused(came.sender, error.message)
+                receiver.on_refusal(came.sender, error.message)
                 continue
             if traveller:
                 del self._arriving[came.sender]
-                receiver.arrived(traveller, came.sender)
+                receiver.on_model(traveller, came.sender)
                 return
 
     def _arrival(
@@ -290,7 +290,7 @@ class Links:
         if kind is Traveller:
             if len(frames) > 1:
                 raise bad("a model with its header in parts")
-            traveller, table = announced(values, self._incoming.expected)
+            traveller, table = read_announcement(values, self._incoming.expected)
             self._arriving.pop(sender, None)  # it begins anew
             if receiver.announced(traveller.hop, sender):
                 self._passing.pop(sender, None)
@@ -311,27 +311,27 @@ class Links:
         if self._passing.get(sender) != label.hop:
             raise bad("a part of a model from nowhere")
         if label.digest:
-            receiver.repeated(self._passing.pop(sender), sender, label.digest)
+            receiver.on_repeat(self._passing.pop(sender), sender, label.digest)
         return None
 
     def _word(self, frames: list[memoryview], receiver: Receiver) -> None:
         try:
             message = decode(frames, self._incoming.words)
         except WireError as error:
-            receiver.refused(CONTROLLER, error.message)
+            receiver.on_refusal(CONTROLLER, error.message)
             return
         if isinstance(message, Start | End):
-            receiver.said(message)
+            receiver.on_word(message)
         else:
-            receiver.refused(CONTROLLER, f"{type(message).__name__} from the controller")
+            receiver.on_refusal(CONTROLLER, f"{type(message).__name__} from the controller")
 
     def _answer(self, by: str, frames: list[memoryview], receiver: Receiver) -> None:
         try:
             message = decode(frames)
         except WireError as error:
-            receiver.refused(by, error.message)
+            receiver.on_refusal(by, error.message)
             return
         if isinstance(message, Ack | Later | Ready):
-            receiver.answered(message, by)
+            receiver.on_answer(message, by)
         else:
-            receiver.refused(by, f"{type(message).__name__} in answer to a model")
+            receiver.on_refusal(by, f"{type(message).__name__} in answer to a model")

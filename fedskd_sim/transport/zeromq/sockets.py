@@ -186,7 +186,7 @@ class Endpoint:
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
-            raise _translated(error, address) from error
+            raise _translate(error, address) from error
         return Inbox(socket, parts, guarded=self._identity is not None)
 
     def connect(
@@ -219,7 +219,7 @@ class Endpoint:
             socket.connect(address)
         except zmq.ZMQError as error:
             socket.close()
-            raise _translated(error, address) from error
+            raise _translate(error, address) from error
         except InvalidValue:
             socket.close()
             raise
@@ -259,7 +259,7 @@ class Endpoint:
         return socket
 
 
-def _translated(error: zmq.ZMQError, address: str) -> FedskdError:
+def _translate(error: zmq.ZMQError, address: str) -> FedskdError:
     if error.errno == errno.EADDRINUSE:
         fix = "choose another network.port, 0 for any free ones, or stop the program that holds it"
         return PortInUse(f"{address} is in use", fix=fix, key=("network", "port"))

@@ -92,7 +92,7 @@ def in_shell(module: Any) -> None:
 def in_mailbox(module: Any) -> None:
     """Stop at what arrives and what leaves."""
     wrap(module.Mailbox, "announced", after=lambda *_: ("receiving",))
-    wrap(module.Mailbox, "arrived", before=lambda *_: ("received_not_delivered",))
+    wrap(module.Mailbox, "on_model", before=lambda *_: ("received_not_delivered",))
     wrap(module.Mailbox, "release", before=lambda *_: ("during_visit",))
 
 
