@@ -25,9 +25,10 @@ from fedskd_sim.scenario import load
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm" / "fedskd-sim"
-VALUES = {"default": None} | {
-    path.stem.removesuffix("-values"): path for path in sorted(CHART.glob("ci/*-values.yaml"))
-}
+CI = {path.stem: path for path in sorted(CHART.glob("ci/*-values.yaml"))}
+VALUES = (
+    {"default": None} | CI | {path.stem: path for path in sorted(CHART.glob("examples/*.yaml"))}
+)
 CUSTOM = ("PodMonitor", "PrometheusRule")
 RING = """
 name: ring
@@ -372,7 +373,9 @@ def test_a_budget_keeps_the_whole_ring_from_eviction(scenario: Path, tmp_path: P
         assert budget["spec"]["selector"]["matchLabels"].items() <= metadata["labels"].items()
         assert metadata["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
         assert metadata["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
-    off = ("--set", "protection.disruptionBudget=false", "--set", "protection.annotations=null")
+    notes = ("cluster-autoscaler\\.kubernetes\\.io/safe-to-evict", "karpenter\\.sh/do-not-disrupt")
+    gone = ",".join(f"protection.annotations.{note}=null" for note in notes)
+    off = ("--set", "protection.disruptionBudget=false", "--set", gone)
     assert not bodies_of(rendered(scenario, *off), "PodDisruptionBudget")
     assert (
         "annotations"
@@ -387,7 +390,7 @@ def test_every_container_has_limits_and_every_folder_a_size_where_they_are_asked
     """With the values for hardened platforms no container lacks a limit of CPU, memory and disk,
     and no pod has ids of its own.
     """
-    text = rendered(scenario, "--values", CHART / "ci" / "openshift-values.yaml")
+    text = rendered(scenario, "--values", CHART / "examples" / "openshift.yaml")
     pods = [
         pod
         for body in [*yaml.safe_load_all(text), *jobs_of(text, tmp_path)]
@@ -416,7 +419,7 @@ def test_every_folder_has_a_size_by_default(manifests: Path) -> None:
 
 def test_policies_let_out_what_the_values_say(scenario: Path) -> None:
     """DNS on other ports is for every member, an egress of the controller's for it alone."""
-    text = rendered(scenario, "--values", CHART / "ci" / "openshift-values.yaml")
+    text = rendered(scenario, "--values", CHART / "examples" / "openshift.yaml")
     members, controller = (body["spec"]["egress"] for body in bodies_of(text, "NetworkPolicy"))
     assert [port["port"] for port in members[1]["ports"]] == [53, 53, 5353, 5353]
     assert controller[1]["ports"] == [{"port": 3128, "protocol": "TCP"}]

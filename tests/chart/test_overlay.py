@@ -5,19 +5,21 @@ spec in one and the same way.
 from __future__ import annotations
 
 import json
+import random
+import re
 import shutil
-import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from test_chart import CHART, RING, jobs_of, rendered
+from test_chart import CHART, RING, jobs_of, refused, rendered, run
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.runtimes.kubernetes import preview
 from fedskd_sim.runtimes.kubernetes.helm import Helm
-from fedskd_sim.runtimes.kubernetes.overlay import KEYS, apply_patch
+from fedskd_sim.runtimes.kubernetes.overlay import KEYS, Patch, anywhere, apply_patch, check
 from fedskd_sim.scenario import load
 
 SPEC: dict[str, Any] = {
@@ -68,6 +70,12 @@ PATCHES: dict[str, dict[str, Any]] = {
     "scheduler": {"schedulerName": "volcano", "priorityClassName": "research"},
     "selector": {"nodeSelector": {"zone": None, "gpu": "yes"}},
     "selector replaced": {"nodeSelector": {"$patch": "replace", "gpu": "yes"}},
+    "selector emptied": {"nodeSelector": {"$patch": "delete"}},
+    "what is not there emptied": {"affinity": {"$patch": "delete"}},
+    "a list replaced": {"volumes": [{"name": "run", "emptyDir": {}}, {"$patch": "replace"}]},
+    "a list that is not there": {"ephemeralContainers": [{"name": "a"}, {"name": "a"}]},
+    "one name twice": {"volumes": [{"name": "a"}, {"name": "run"}, {"name": "a", "emptyDir": {}}]},
+    "order": {"volumes": [{"name": "temporary"}, {"name": "new"}, {"name": "run"}]},
     "affinity": {
         "affinity": {
             "podAntiAffinity": {
@@ -129,44 +137,203 @@ PATCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def ordered(value: Any) -> Any:
-    """Bring lists of objects into an order of their own: kubectl puts what is new first, which
-    means nothing.
-    """
+def by_kubectl(spec: dict[str, Any], patch: dict[str, Any], folder: Path) -> Any:
+    """Let kubectl lay a patch over a spec, without a cluster; nulls in it mean nothing."""
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}
+    (folder / "pod.json").write_text(json.dumps(body), encoding="utf-8")
+    (folder / "patch.json").write_text(json.dumps({"spec": patch}), encoding="utf-8")
+    what = ("-f", folder / "pod.json", "--patch-file", folder / "patch.json", "-o", "json")
+    done = run("kubectl", "patch", "--local", "--type", "strategic", *what)
+    assert done.returncode == 0, done.stderr
+    return without_nulls(json.loads(done.stdout)["spec"])
+
+
+def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: ordered(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return sorted(
-            (ordered(inner) for inner in value), key=lambda one: json.dumps(one, sort_keys=True)
-        )
-    return value
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not on the PATH")
+def by_the_chart(cases: list[tuple[dict[str, Any], dict[str, Any]]], folder: Path) -> list[Any]:
+    """Let the chart's templates lay patches over specs, all in one render."""
+    (folder / "templates").mkdir()
+    (folder / "files").mkdir()
+    shutil.copy(CHART / "templates" / "_overlay.tpl", folder / "templates")
+    shutil.copy(CHART / "files" / "merge-keys.json", folder / "files")
+    (folder / "Chart.yaml").write_text("{apiVersion: v2, name: c, version: 1.0.0}")
+    each = '(dict "base" .base "patch" .patch "keys" $keys)'
+    (folder / "templates" / "cases.yaml").write_text(
+        '{{- $keys := .Files.Get "files/merge-keys.json" | fromJson }}\n'
+        "cases:\n{{- range .Values.cases }}\n"
+        f'- {{{{ include "fedskd-sim.patched" {each} }}}}\n'
+        "{{- end }}\n"
+    )
+    bodies = [{"base": spec, "patch": patch} for spec, patch in cases]
+    (folder / "values.yaml").write_text(json.dumps({"cases": bodies}), encoding="utf-8")
+    done = run("helm", "template", "r", folder)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load(done.stdout)["cases"])
+
+
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not there")
+needs_helm = pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on the PATH")
+
+
+@needs_kubectl
 @pytest.mark.parametrize("name", PATCHES)
 def test_kubectl_lays_a_patch_over_a_pod_in_the_same_way(name: str, tmp_path: Path) -> None:
-    """Of one spec and one patch kubectl's strategic merge makes what ours does."""
-    body, patch = tmp_path / "pod.json", json.dumps({"spec": PATCHES[name]})
-    body.write_text(
-        json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": SPEC}),
-        encoding="utf-8",
-    )
-    command = [
-        "kubectl",
-        "patch",
-        "--local",
-        "--type",
-        "strategic",
-        "-f",
-        str(body),
-        "-p",
-        patch,
-        "-o",
-        "json",
+    """Of one spec and one patch kubectl's strategic merge makes what ours does, in its order."""
+    assert by_kubectl(SPEC, PATCHES[name], tmp_path) == apply_patch(SPEC, PATCHES[name])
+
+
+def arbitrary(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draw a pod of many containers, and a patch that meets, adds, deletes and repeats entries of
+    all their lists.
+    """
+    draw = random.Random(seed)
+    names = [f"c{number}" for number in range(20)]
+    chosen = draw.sample(names, 12)
+    spec = {"containers": [{"name": name, "image": "i", **lists(draw)} for name in chosen]}
+    patches: list[dict[str, Any]] = []
+    for name in draw.choices(names, k=15):
+        if name not in chosen:
+            patches.append({"name": name, **lists(draw)})
+        elif draw.random() < 0.1:
+            patches.append({"name": name, "$patch": "delete"})
+        else:
+            met = next(one for one in spec["containers"] if one["name"] == name)
+            patches.append({"name": name, "tty": True, **patches_of(met, draw)})
+    deleted = {one["name"] for one in patches if "$patch" in one}
+    return spec, {
+        "containers": [one for one in patches if "$patch" in one or one["name"] not in deleted]
+    }
+
+
+def lists(draw: random.Random) -> dict[str, Any]:
+    """Draw lists whose entries may have one key twice, as ports of two protocols have."""
+    drawn = [
+        {"containerPort": draw.randrange(4), "protocol": draw.choice(["TCP", "UDP"])}
+        for _ in range(draw.randrange(6))
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert ordered(json.loads(done.stdout)["spec"]) == ordered(apply_patch(SPEC, PATCHES[name]))
+    env = [{"name": name, "value": name} for name in draw.sample("abcdef", draw.randrange(6))]
+    found = {"ports": drawn, "env": env, "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}
+    return {key: found[key] for key in draw.sample(sorted(found), 2)}
+
+
+def patches_of(container: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    found = lists(draw)
+    for name, entries in found.items():
+        key = {"ports": "containerPort", "env": "name"}.get(name)
+        if key and name in container and draw.random() < 0.4:
+            # of a list that is replaced kubectl brings doubles together: no use to do so
+            entries[:] = {one[key]: one for one in entries}.values()
+            entries.insert(draw.randrange(len(entries) + 1), {"$patch": "replace"})
+        elif key and name in container and container[name] and draw.random() < 0.6:
+            gone = draw.choice(container[name])[key]
+            entries.insert(draw.randrange(len(entries) + 1), {key: gone, "$patch": "delete"})
+    if "resources" in found and "resources" in container:
+        found["resources"]["limits"] = draw.choice(
+            [{"cpu": None}, {"$patch": "replace", "cpu": "2"}, {"$patch": "delete"}, {"x/y": "1"}]
+        )
+    return found
+
+
+@needs_kubectl
+@needs_helm
+def test_kubectl_chart_and_controller_agree_on_any_patch(tmp_path: Path) -> None:
+    """Whatever lists hold, doubles among it, the three make the same of it, in the same order."""
+    cases = [arbitrary(seed) for seed in range(12)]
+    for (spec, patch), by_chart in zip(cases, by_the_chart(cases, tmp_path), strict=True):
+        assert by_chart == apply_patch(spec, patch)
+        assert by_chart == by_kubectl(spec, patch, tmp_path)
+
+
+@needs_kubectl
+@needs_helm
+def test_what_kubectl_would_lose_is_kept(tmp_path: Path) -> None:
+    """A mapping that replaces one that is not there is as it was given; tolerations are added,
+    and replaced only where that was said.
+    """
+    new = {"affinity": {"$patch": "replace", "nodeAffinity": {"x": 1}}}
+    more = {"tolerations": [{"key": "b"}]}
+    other = {"tolerations": [{"$patch": "replace"}, {"key": "b"}]}
+    found = by_the_chart([(SPEC, one) for one in (new, more, other)], tmp_path)
+    assert found == [apply_patch(SPEC, one) for one in (new, more, other)]
+    assert found[0]["affinity"] == {"nodeAffinity": {"x": 1}}
+    assert "affinity" not in by_kubectl(SPEC, new, tmp_path)
+    assert [one["key"] for one in found[1]["tolerations"]] == ["a", "b"]
+    assert found[2]["tolerations"] == more["tolerations"]
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a misspelt directive": (
+        {"nodeSelector": {"$ptach": "delete"}},
+        "nodeSelector.$ptach",
+        "is no directive: there is only $patch",
+    ),
+    "one of kubectl apply": (
+        {"$setElementOrder/containers": [{"name": "a"}]},
+        "$setElementOrder/containers",
+        "is no directive: there is only $patch",
+    ),
+    "an unknown value of it": (
+        {"containers": [{"name": "a", "$patch": "remove"}]},
+        "containers.0.$patch",
+        "and may be replace or delete",
+    ),
+    "an entry that cannot be found": (
+        {"containers": [{"name": "a", "env": [{"name": "b"}, {"value": "c"}]}]},
+        "containers.0.env.1",
+        "by which it is found",
+    ),
+    "no entry at all": ({"volumes": ["a"]}, "volumes.0", "is no mapping"),
+    "a list replaced by an entry that says more": (
+        {"containers": [{"name": "a", "$patch": "replace"}]},
+        "containers.0",
+        "may have no other key than $patch",
+    ),
+    "a toleration less": (
+        {"tolerations": [{"key": "a", "$patch": "delete"}]},
+        "tolerations.0",
+        "cannot be deleted",
+    ),
+    "an entry less of a list that is replaced": (
+        {"dnsConfig": {"options": [{"name": "ndots", "$patch": "delete"}]}},
+        "dnsConfig.options.0",
+        "replaced as a whole",
+    ),
+}
+
+
+@needs_helm
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistaken_patch_is_refused_by_its_place(name: str, scenario: Path) -> None:
+    """What kubectl ignores or refuses is refused by the chart, for every member, and by the
+    controller; the launcher adds file and line.
+    """
+    patch, place, words = MISTAKES[name]
+    for start in ("controller", "hospitals.defaults", "hospitals.overrides.north.gpu"):
+        values: dict[str, Any] = {"pod": patch}
+        for key in reversed(start.split(".")):
+            values = {key: values}
+        file = scenario.parent / "values.json"
+        file.write_text(json.dumps(values), encoding="utf-8")
+        told = refused(scenario, "--values", file)
+        assert f"{start}.pod.{place} " in told
+        assert words in told
+        with pytest.raises(InvalidValue, match=re.escape(words)) as caught:
+            preview.check(load(scenario).scenario, list, [file])
+        assert str(caught.value).startswith(f"{file}:1: {start}.pod.{place}: ")
+
+
+def test_every_mistake_of_a_patch_is_told() -> None:
+    """The controller, which knows no file, names all of them at once."""
+    patch = Patch(("hospitals", "defaults", "pod"), {"$a": 1, "env": [{}], "x": {"$b": 2}})
+    with pytest.raises(InvalidValue) as caught:
+        check(patch, anywhere)
+    assert [str(one).split(": ")[1].split()[0] for one in (caught.value, *caught.value.others)] == [
+        f"hospitals.defaults.pod.{place}" for place in ("$a", "env.0", "x.$b")
+    ]
 
 
 Pods = dict[str, dict[str, Any]]
@@ -189,21 +356,23 @@ def scenario(tmp_path: Path) -> Path:
     return tmp_path / "scenario.yaml"
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Pods:
-    return of_controller(tmp_path_factory.mktemp("plain"), {})
+@needs_helm
+def test_the_chart_lays_a_patch_over_a_pod_in_the_same_way(tmp_path: Path) -> None:
+    """Its templates make the same of every patch of the table."""
+    found = by_the_chart([(SPEC, patch) for patch in PATCHES.values()], tmp_path)
+    wanted = {name: apply_patch(SPEC, patch) for name, patch in PATCHES.items()}
+    assert dict(zip(PATCHES, found, strict=True)) == wanted
 
 
-@pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on the PATH")
-@pytest.mark.parametrize("name", PATCHES)
-def test_the_chart_lays_a_patch_over_its_pods_in_the_same_way(
-    name: str, plain: Pods, tmp_path: Path
-) -> None:
-    """Of the controller's pod, and of that of helm test, the chart makes what the controller
-    makes of hospitals' pods.
+@needs_helm
+@pytest.mark.parametrize("name", ["ids left to the platform", "env", "a list replaced"])
+def test_a_patch_of_the_controller_is_laid_over_its_pods(name: str, tmp_path: Path) -> None:
+    """Both pods of the controller, its own and that of helm test, are patched: nulls and
+    directives come through the values.
     """
+    pods = of_controller(tmp_path, {})
     found = of_controller(tmp_path, {"controller": {"pod": PATCHES[name]}})
-    assert found == {pod: apply_patch(spec, PATCHES[name]) for pod, spec in plain.items()}
+    assert found == {pod: apply_patch(spec, PATCHES[name]) for pod, spec in pods.items()}
 
 
 def test_every_list_with_a_key_is_tried() -> None:
@@ -218,7 +387,7 @@ def test_every_list_with_a_key_is_tried() -> None:
     )
 
 
-@pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on the PATH")
+@needs_helm
 def test_patches_reach_the_pods_they_are_for(scenario: Path) -> None:
     """The default's patch is in every hospital, that of GPUs in those that have some, a
     hospital's own last; tolerations add up.
@@ -275,14 +444,14 @@ BAD = {
         {"defaults": {"gpu": {"pod": {"tolerations": [{"keys": "a"}]}}}},
         ("defaults", "gpu", "pod", "tolerations", 0, "keys"),
     ),
-    "a sidecar without a name": (
-        {"defaults": {"pod": {"containers": [{"image": "i"}]}}},
-        ("defaults", "pod", "containers", 0),
+    "a sidecar's missing mount path": (
+        {"defaults": {"pod": {"initContainers": [{"name": "x", "resizePolicy": [{}]}]}}},
+        ("defaults", "pod", "initContainers", 0, "resizePolicy", 0),
     ),
 }
 
 
-@pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on the PATH")
+@needs_helm
 @pytest.mark.parametrize("name", BAD)
 def test_a_patch_that_makes_no_pod_is_refused_by_its_key(name: str, scenario: Path) -> None:
     """What the API's models do not know is told by the key of the values where it stands."""
@@ -297,7 +466,7 @@ def test_a_patch_that_makes_no_pod_is_refused_by_its_key(name: str, scenario: Pa
     )
 
 
-@pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on the PATH")
+@needs_helm
 @pytest.mark.parametrize("member", ["controller", "hospitals"])
 def test_a_launcher_tells_file_and_line_before_it_installs(member: str, scenario: Path) -> None:
     """Of several files of values the one that has the wrong key is named with its line, for
@@ -315,7 +484,7 @@ def test_a_launcher_tells_file_and_line_before_it_installs(member: str, scenario
     last.write_text("attempt: 2\n", encoding="utf-8")
     files, read = (good, bad, last), load(scenario).scenario
     with pytest.raises(InvalidValue) as caught:
-        preview.check(read, Helm("ns").render("r", scenario, files), files)
+        preview.check(read, partial(Helm("ns").render, "r", scenario, files), files)
     line = 1 + bad.read_text(encoding="utf-8").splitlines().index("      hostPID: maybe")
     assert str(caught.value).startswith(f"{bad}:{line}: {member}")
-    preview.check(read, Helm("ns").render("r", scenario, (good, last)), (good, last))
+    preview.check(read, partial(Helm("ns").render, "r", scenario, (good, last)), (good, last))

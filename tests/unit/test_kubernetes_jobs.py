@@ -46,6 +46,7 @@ PLAN: dict[str, Any] = {
     },
     "pull_secrets": [],
     "labels": {"app.kubernetes.io/instance": "rel"},
+    "common_labels": {},
     "startup_seconds": 60,
     "unschedulable_seconds": 10,
     "linger_seconds": 30,
@@ -299,6 +300,27 @@ def test_autoscalers_are_told_to_leave_pods_alone(tmp_path: Path) -> None:
     )
     found = job(scenario, plan, "north", "uid")["spec"]["template"]["metadata"]["annotations"]
     assert {"a": "1", "b": "2"}.items() <= found.items()
+
+
+def test_the_most_specific_label_wins(tmp_path: Path) -> None:
+    """A hospital's own labels win over those of all objects, and the ones by which the run's
+    objects are known over both.
+    """
+    known = "app.kubernetes.io/instance"
+    scenario, plan = read(
+        tmp_path,
+        common_labels={"team": "all", "site": "all", known: "x", "fedskd.io/run": "x"},
+        defaults=DEFAULTS
+        | {"podLabels": {"team": "pod", known: "y"}, "jobLabels": {"team": "job"}},
+    )
+    body = job(scenario, plan, "north", "uid")
+    for kind, metadata in (
+        ("job", body["metadata"]),
+        ("pod", body["spec"]["template"]["metadata"]),
+    ):
+        found = metadata["labels"]
+        assert (found["team"], found["site"]) == (kind, "all")
+        assert (found[known], found["fedskd.io/run"]) == ("rel", plan.run)
 
 
 def test_a_queue_gets_the_ring_as_one_group(tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ from kubernetes.client import V1Job, V1PodSpec
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import final_codes
-from fedskd_sim.runtimes.kubernetes.overlay import Locate, Patch, anywhere, apply_patch, refusal
+from fedskd_sim.runtimes.kubernetes import pod_group
+from fedskd_sim.runtimes.kubernetes.overlay import (
+    Locate,
+    Patch,
+    anywhere,
+    apply_patch,
+    check,
+    refusal,
+)
 from fedskd_sim.runtimes.kubernetes.plan import METRICS_PORT, PORT, Plan
 from fedskd_sim.scenario import Hospital, Scenario
 
@@ -24,7 +32,6 @@ HOSPITAL = "fedskd.io/hospital"
 FINAL_CODES = final_codes()
 FETCHING = {"cpu": "50m", "memory": "64Mi"}
 Objects = list[dict[str, Any]]
-KUEUE = "kueue.x-k8s.io"
 TAKEN = ("DisruptionTarget", "TerminationTarget")
 """Conditions of a pod that the cluster, or a queue, takes away."""
 SCRAPING = {
@@ -52,7 +59,7 @@ def job(
         "metadata": {
             "name": plan.job(name),
             "namespace": plan.namespace,
-            "labels": settings["jobLabels"] | labels,
+            "labels": plan.common_labels | settings["jobLabels"] | labels,
             "annotations": settings["jobAnnotations"],
             "ownerReferences": [owner],
         },
@@ -81,23 +88,25 @@ def job(
 
 
 def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
-    """Write labels and annotations of a hospital's pod; its own settings win, but over the
-    labels by which it is known.
+    """Write labels and annotations of a hospital's pod: its own settings win over what all have in
+    common, and the labels by which it is known over both.
     """
-    settings, (queued, notes) = plan.settings(name), kueue(scenario, plan)
+    settings, (queued, notes) = plan.settings(name), pod_group.marks(scenario, plan)
     return {
-        "labels": {**queued, **settings["podLabels"], **_labels(scenario, plan, name)},
+        "labels": plan.common_labels
+        | queued
+        | settings["podLabels"]
+        | _labels(scenario, plan, name),
         "annotations": {**SCRAPING, **plan.annotations, **notes, **settings["podAnnotations"]},
     }
 
 
 def _patch_pod(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
     hospital = scenario.hospital(name)
-    pod, patches = (
-        _pod(scenario, plan, hospital),
-        plan.patches(name, gpu=bool(hospital.resources.gpu)),
-    )
+    pod = _pod(scenario, plan, hospital)
+    patches = plan.patches(name, gpu=bool(hospital.resources.gpu))
     for patch in patches:
+        check(patch, locate)
         pod = apply_patch(pod, patch.body)
     check_pod(name, pod, patches, locate)
     return pod
@@ -138,26 +147,6 @@ def _failures() -> dict[str, Any]:
             {"action": "Ignore", "onPodConditions": disrupted},
             {"action": "FailJob", "onExitCodes": exits},
         ]
-    }
-
-
-def kueue(scenario: Scenario, plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are
-    admitted, or none.
-
-    A group with a pod that is marked as not retriable ends with its last pod and frees its quota,
-    whatever became of it. A ring on claims is not marked: it waits in the queue again after it was
-    preempted.
-    """
-    if not plan.queue:
-        return {}, {}
-    labels = {"queue-name": plan.queue, "pod-group-name": plan.owner}
-    notes = {"pod-group-total-count": str(len(scenario.names))}
-    keeps = scenario.custody.enabled and all(map(plan.custody, scenario.names))
-    if not keeps or plan.custody_moves == "out":
-        notes["retriable-in-group"] = "false"
-    return {f"{KUEUE}/{key}": value for key, value in labels.items()}, {
-        f"{KUEUE}/{key}": value for key, value in notes.items()
     }
 
 

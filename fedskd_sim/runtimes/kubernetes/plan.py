@@ -54,6 +54,9 @@ class Plan:
     """``hospital`` (with PyTorch) and ``controller`` (without): image and pull policy."""
     pull_secrets: tuple[Mapping[str, str], ...]
     labels: Mapping[str, str]
+    """By which the run's objects are known."""
+    common_labels: dict[str, str]
+    """Of all objects where nothing more specific says otherwise."""
     startup_seconds: float
     unschedulable_seconds: float
     hold_seconds: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fedskd_sim.runtimes.kubernetes.jobs import KUEUE
+from fedskd_sim.runtimes.kubernetes.pod_group import KUEUE
 from fedskd_sim.runtimes.kubernetes.pods import finding
 
 VERSIONS = ("v1beta2", "v1beta1")

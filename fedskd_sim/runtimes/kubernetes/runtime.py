@@ -100,7 +100,8 @@ class KubernetesRuntime:
             self.values,
             {key: value for key, value in more.items() if value},
         )
-        plan = preview.check(order.loaded.scenario, self._helm.render(*asked), self.values)
+        render = partial(self._helm.render, *asked)
+        plan = preview.check(order.loaded.scenario, render, self.values)
         if order.resumed and self.custody != "in":
             moving.check_kept(plan, order.loaded.scenario.names)
         self.run, self.resumed = plan.run, order.resumed
@@ -204,10 +205,8 @@ class KubernetesRuntime:
         FedskdError, and the claims keep it.
         """
         self.launch(order)
-        left, controller_watch = (
-            set(order.loaded.scenario.names),
-            ControllerWatch(self.reach, self.release),
-        )
+        left = set(order.loaded.scenario.names)
+        controller_watch = ControllerWatch(self.reach, self.release)
         try:
             with closing(LogCollector(self.reach, order.folder, goes_on=True)) as collector:
                 while left:
@@ -265,11 +264,8 @@ class KubernetesRuntime:
 
     def _follow(self, collector: LogCollector, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
-        answered, next_look, controller_watch = (
-            clock.now(),
-            0.0,
-            ControllerWatch(self.reach, self.release),
-        )
+        answered, next_look = clock.now(), 0.0
+        controller_watch = ControllerWatch(self.reach, self.release)
         while True:
             if clock.now() >= next_look:
                 try:

@@ -8,14 +8,56 @@ app.kubernetes.io/name: fedskd-sim
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Labels of an object; takes the root. */}}
 {{- define "fedskd-sim.labels" -}}
-{{ include "fedskd-sim.selectorLabels" . }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "fedskd-sim.labelsWith" (dict "root" . "more" dict "own" dict) -}}
+{{- end -}}
+
+{{/* Labels of an object: its own settings win over what all have in common, and the labels by which it is known over both;
+     takes a dict of root, more (its settings) and own (more by which it is known). */}}
+{{- define "fedskd-sim.labelsWith" -}}
+{{- with .root -}}
+{{- $known := include "fedskd-sim.selectorLabels" . | fromYaml -}}
+{{- $_ := set $known "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $known "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $known "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{- include "fedskd-sim.layered" (list .Values.commonLabels $.more $known $.own) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels of the controller's pod, or of the self test's; takes a dict of root and own. */}}
+{{- define "fedskd-sim.podLabels" -}}
+{{- $known := include "fedskd-sim.selectorLabels" .root | fromYaml -}}
+{{- include "fedskd-sim.layered" (list .root.Values.commonLabels .root.Values.controller.podLabels $known .own) -}}
+{{- end -}}
+
+{{/* One map of a list of maps, as YAML; the last that has a key wins. */}}
+{{- define "fedskd-sim.layered" -}}
+{{- $result := dict -}}
+{{- range . -}}
+{{- range $key, $value := . -}}
+{{- $_ := set $result $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $result -}}
+{{- end -}}
+
+{{/* What is null in the values is as by default: files/defaults.json has the defaults by place, made from values.yaml. Every
+     template begins with this. */}}
+{{- define "fedskd-sim.defaults" -}}
+{{- range $name, $default := .Files.Get "files/defaults.json" | fromJson -}}
+{{- $part := $.Values -}}
+{{- $place := splitList "." $name -}}
+{{- range initial $place -}}
+{{- if kindIs "invalid" (index $part .) -}}
+{{- $_ := set $part . dict -}}
+{{- end -}}
+{{- $part = index $part . -}}
+{{- end -}}
+{{- if kindIs "invalid" (index $part (last $place)) -}}
+{{- $_ := set $part (last $place) $default -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* repository:tag or repository@digest of an image; takes a dict of root and image. */}}
@@ -83,53 +125,13 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* A patch laid over a map, as JSON: what overlay.py does, with the same keys of lists; takes a dict of base, patch and keys. */}}
-{{- define "fedskd-sim.patched" -}}
-{{- $result := ternary (dict) (deepCopy .base) (eq (toString (index .patch "$patch")) "replace") -}}
-{{- range $key, $value := .patch -}}
-{{- $there := index $result $key -}}
-{{- if kindIs "invalid" $value -}}
-{{- $_ := unset $result $key -}}
-{{- else if kindIs "map" $value -}}
-{{- $base := ternary $there (dict) (kindIs "map" $there) -}}
-{{- $_ := set $result $key (include "fedskd-sim.patched" (dict "base" $base "patch" $value "keys" $.keys) | fromJson) -}}
-{{- else if and (kindIs "slice" $value) (hasKey $.keys $key) -}}
-{{- $entries := dict "base" ($there | default list) "patch" $value "key" (index $.keys $key) "keys" $.keys -}}
-{{- $_ := set $result $key (include "fedskd-sim.patchedList" $entries | fromJsonArray) -}}
-{{- else if ne $key "$patch" -}}
-{{- $_ := set $result $key $value -}}
-{{- end -}}
-{{- end -}}
-{{- toJson $result -}}
-{{- end -}}
-
-{{- define "fedskd-sim.patchedList" -}}
-{{- $result := list -}}
-{{- $met := dict -}}
-{{- range $entry := .base -}}
-{{- $kept := list $entry -}}
-{{- range $place, $patch := $.patch -}}
-{{- if and $.key (hasKey $patch $.key) (eq (toString (index $patch $.key)) (toString (index $entry $.key))) -}}
-{{- $_ := set $met (toString $place) true -}}
-{{- $kept = list (include "fedskd-sim.patched" (dict "base" $entry "patch" $patch "keys" $.keys) | fromJson) -}}
-{{- if eq (toString (index $patch "$patch")) "delete" -}}{{- $kept = list -}}{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- $result = concat $result $kept -}}
-{{- end -}}
-{{- range $place, $patch := .patch -}}
-{{- if not (or (hasKey $met (toString $place)) (eq (toString (index $patch "$patch")) "delete")) -}}
-{{- $result = append $result (include "fedskd-sim.patched" (dict "base" (dict) "patch" $patch "keys" $.keys) | fromJson) -}}
-{{- end -}}
-{{- end -}}
-{{- toJson $result -}}
-{{- end -}}
-
 {{/* The spec of the controller's pod, and of the self test's; takes a dict of root and test. */}}
 {{- define "fedskd-sim.controllerPod" -}}
 {{- $base := include "fedskd-sim.controllerBase" . | fromYaml -}}
 {{- $keys := .root.Files.Get "files/merge-keys.json" | fromJson -}}
-{{- include "fedskd-sim.patched" (dict "base" $base "patch" (.root.Values.controller.pod | default dict) "keys" $keys) | fromJson | toYaml -}}
+{{- $patch := .root.Values.controller.pod -}}
+{{- include "fedskd-sim.checkPatch" (dict "patch" $patch "place" "controller.pod" "name" "" "keys" $keys) -}}
+{{- include "fedskd-sim.patched" (dict "base" $base "patch" $patch "keys" $keys) | fromJson | toYaml -}}
 {{- end -}}
 
 {{- define "fedskd-sim.controllerBase" -}}
@@ -224,6 +226,24 @@ volumes:
 {{- range $name, $_ := .Values.hospitals.overrides -}}
 {{- if not (has $name $names) -}}
 {{- fail (printf "hospitals.overrides has %q, which is no hospital of the scenario; it has %s" $name (join ", " $names)) -}}
+{{- end -}}
+{{- end -}}
+{{- include "fedskd-sim.checkPatches" . -}}
+{{- end -}}
+
+{{/* Refuses mistaken patches of hospitals' pods. */}}
+{{- define "fedskd-sim.checkPatches" -}}
+{{- $keys := .Files.Get "files/merge-keys.json" | fromJson -}}
+{{- $members := dict "hospitals.defaults" .Values.hospitals.defaults -}}
+{{- range $name, $settings := .Values.hospitals.overrides -}}
+{{- $_ := set $members (printf "hospitals.overrides.%s" $name) $settings -}}
+{{- end -}}
+{{- range $place, $settings := $members -}}
+{{- with $settings -}}
+{{- include "fedskd-sim.checkPatch" (dict "patch" .pod "place" (printf "%s.pod" $place) "name" "" "keys" $keys) -}}
+{{- with .gpu -}}
+{{- include "fedskd-sim.checkPatch" (dict "patch" .pod "place" (printf "%s.gpu.pod" $place) "name" "" "keys" $keys) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
