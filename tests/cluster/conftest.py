@@ -4,6 +4,7 @@ the restricted standard.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -56,3 +57,19 @@ def shared_bed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     made = Bed.made(tmp_path_factory.mktemp("bed"))
     yield made
     made.remove()
+
+
+@pytest.fixture
+def claims(bed: Bed) -> Iterator[None]:
+    """Make a claim for what each of three hospitals keeps."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}}
+    for number in range(3):
+        body = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": f"kept-h{number}"},
+            "spec": spec,
+        }
+        bed.kubectl("create", "-f", "-", given=json.dumps(body))
+    yield
+    bed.kubectl("delete", "pvc", "--all", "--wait=false")

@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
-from bed import INSTANCE, TAG, Bed, Run, away, kubectl, nodes, placebo, until
+from bed import INSTANCE, KEPT, TAG, Bed, Run, away, kubectl, nodes, placebo, until
 
 AWAY_S = 20
 FIRST_BACKOFF_S = 10
@@ -22,7 +22,6 @@ ROUNDS = 20
 PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace(
     '"acknowledgement": 20', '"acknowledgement": 300'
 )
-KEPT = {"custody": {"claim": "kept-{hospital}"}}
 
 
 def delete(run: Run, pod: dict) -> str:
@@ -137,22 +136,6 @@ def test_a_hospital_killed_in_mid_run_ends_it(bed: Bed) -> None:
     assert "h1" in run.said()
 
 
-@pytest.fixture
-def claims(bed: Bed) -> Iterator[None]:
-    """Make a claim for what each of three hospitals keeps."""
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}}
-    for number in range(3):
-        body = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": f"kept-h{number}"},
-            "spec": spec,
-        }
-        bed.kubectl("create", "-f", "-", given=json.dumps(body))
-    yield
-    bed.kubectl("delete", "pvc", "--all", "--wait=false")
-
-
 @pytest.mark.usefixtures("claims")
 def test_a_hospital_on_a_claim_survives_its_pod(bed: Bed) -> None:
     """Its pod is deleted in mid-run, then killed; each time the next one goes on, and the run
@@ -255,6 +238,34 @@ def test_a_run_on_claims_survives_the_loss_of_a_node(bed: Bed) -> None:
     until("node that is ready", lambda: ready(node))
     assert run.code(seconds=300) == 0
     assert went_on(run)[1]
+
+
+def test_a_run_that_is_installed_again_waits_for_jobs_that_are_still_there(bed: Bed) -> None:
+    """A Job of the same name that is still being deleted is told of and waited for, not taken for
+    one of its own.
+    """
+
+    def install() -> Run:
+        return bed.install(placebo(3, rounds=9, session_seconds=0.5), release="again")
+
+    run = install()
+    run.heard("progress", round=1)
+    job = run.pod("h0")["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+
+    def hold(*finalizers: str) -> None:
+        body = json.dumps({"metadata": {"finalizers": finalizers}})
+        bed.kubectl("patch", "job", job, "--type", "merge", "-p", body)
+
+    hold("fedskd.io/test")
+    done = bed.helm("uninstall", run.release)
+    assert done.returncode == 0, done.stderr
+    leaving = ("get", "job", job, "-o", "jsonpath={.metadata.deletionTimestamp}")
+    until("a Job that is being deleted", lambda: bed.kubectl(*leaving))
+    again = install()
+    assert "1 Jobs of an earlier run" in again.heard("waiting")["reason"]
+    assert not again.events("created")
+    hold()
+    assert again.code(seconds=120) == 0
 
 
 @pytest.mark.usefixtures("claims")

@@ -5,9 +5,10 @@ nothing behind.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-from bed import CHART, SCENARIOS, Bed, Run, call, kubectl, placebo, until
+from bed import CHART, SCENARIOS, TAG, Bed, Run, call, kubectl, placebo, until
 
 from fedskd_sim.transport.zeromq import Keys
 
@@ -164,3 +165,15 @@ def test_a_run_can_be_repeated_in_its_release(bed: Bed) -> None:
     assert run.code() == 0
     assert run.run != first
     assert run.run_key() == secret
+
+
+@pytest.mark.parametrize("file", sorted(CHART.glob("ci/*-values.yaml")), ids=lambda file: file.stem)
+def test_values_for_chart_testing_are_installed_as_they_are(file: Path, bed: Bed) -> None:
+    """Each file under ci/ is installed and tested by itself, as `ct lint-and-install` does."""
+    run = Run(bed, file.stem.removesuffix("-values"))
+    built = ("--set", f"images.controller.tag={TAG}")
+    done = bed.helm("install", run.release, CHART, "--values", file, *built, "--wait")
+    assert done.returncode == 0, done.stderr
+    done = bed.helm("test", run.release)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run.code() == 0

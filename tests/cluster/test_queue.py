@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-from bed import Bed, Run, call, kubectl, placebo, until
+from bed import KEPT, Bed, Run, call, kubectl, placebo, until
 
 NAME = "fedskd-test"
 
@@ -93,3 +93,21 @@ def _age(bed: Bed, run: Run) -> float:
     )
     made = run.controllers()[0]["metadata"]["creationTimestamp"]
     return (datetime.fromisoformat(now) - datetime.fromisoformat(made)).total_seconds()
+
+
+@pytest.mark.usefixtures("claims")
+def test_a_failed_ring_on_claims_gives_its_room_back(queue: Bed) -> None:
+    """What may wait in the queue again after it was preempted holds nothing there once it has
+    failed.
+    """
+    asks = {"requests": {"cpu": "100m", "memory": "20Mi"}, **KEPT}
+    scenario = placebo(3, hop=60, rounds=3, session_seconds=1, behaviour="abort", culprit="h1")
+    run = queue.install(scenario, asks, kueue={"queue": NAME})
+
+    def reserving() -> str:
+        count = "jsonpath={.status.reservingWorkloads}"
+        return queue.kubectl("get", "localqueue", NAME, "-o", count)
+
+    until("a ring with room in the queue", lambda: reserving() == "1")
+    assert run.code() == 42
+    until("an empty queue", lambda: reserving() == "0")

@@ -10,12 +10,14 @@ from kubernetes.client import V1Job, V1Pod, V1PodCondition
 
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import controller_watch as controller_watches
+from fedskd_sim.runtimes.kubernetes.cluster import STARTED
 from fedskd_sim.runtimes.kubernetes.controller_watch import (
     MOST_DEATHS,
     PATIENCE_S,
     STARTING_S,
     ControllerWatch,
 )
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import exit_code
 
 CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}
@@ -108,9 +110,13 @@ def after(
     clock = Clock()
     monkeypatch.setattr(controller_watches, "clock", clock)
 
-    def look(seer: ControllerWatch, seconds: float, pods: list[V1Pod]) -> list[str]:
+    def look(
+        seer: ControllerWatch, seconds: float, pods: list[V1Pod], *, started: bool = False
+    ) -> list[str]:
         clock.time += seconds
-        return [logged.what.reason for logged in seer.look(pods, [job()])]
+        found = job()
+        found.metadata.annotations = {STARTED: "1"} if started else None
+        return [logged.what.reason for logged in seer.look(pods, [found])]
 
     return look
 
@@ -168,6 +174,25 @@ def test_a_controller_at_work_is_left_alone(after: Callable) -> None:
     assert len(after(controller_watch, PATIENCE_S - 1, [WAITS])) == 1
     assert after(controller_watch, PATIENCE_S - 1, [at_work]) == []
     assert len(after(controller_watch, PATIENCE_S - 1, [WAITS])) == 1
+
+
+@pytest.mark.parametrize("what", ["a pod that waits", "no pod", "pods that die"])
+def test_a_ring_at_work_is_not_ended_for_its_lost_controller(after: Callable, what: str) -> None:
+    """Once the run has started, that its controller does not run is told, and no more, as long as
+    a hospital is at work; when none is, patience begins.
+    """
+    deaths = [ended(number, 1) for number in range(MOST_DEATHS)]
+    lost = {"a pod that waits": [WAITS], "no pod": [], "pods that die": deaths}[what]
+    hospital = pod(2, "Running", {HOSPITAL: "north"}, hospital={"running": {}})
+    controller_watch = seer(QUOTA)
+    (told,) = after(controller_watch, 1, [*lost, hospital], started=True)
+    assert told.endswith("; the hospitals go on without it")
+    assert after(controller_watch, PATIENCE_S * 9, [*lost, hospital], started=True) == []
+    with pytest.raises(PodCannotStart):
+        after(controller_watch, PATIENCE_S + 1, lost, started=True)
+    before, never = seer(QUOTA), [*deaths, hospital]
+    with pytest.raises(PodCannotStart):
+        after(before, 1, never)
 
 
 def test_an_exit_code_is_that_of_the_controllers_own_container() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import UID, newest
 
 AT_ONCE = 20
@@ -58,10 +61,8 @@ class Cluster:
         )
         return str(found.metadata.uid)
 
-    def create(self, body: dict[str, Any]) -> None:
-        """Create a Job; one that exists already was made by this controller before it was
-        restarted.
-        """
+    def create(self, body: dict[str, Any]) -> bool:
+        """Create a Job; gives whether it was made, and not there already."""
         try:
             self._call(
                 "create jobs", lambda: self._batch.create_namespaced_job(self.namespace, body)
@@ -69,6 +70,21 @@ class Cluster:
         except ApiException as error:
             if error.status != CONFLICT:
                 raise
+            return False
+        return True
+
+    def annotate_pods(self, key: str, value: str) -> None:
+        """Put an annotation on every pod of the run's hospitals that lacks it; what goes
+        meanwhile, or may not be changed, stays as it is.
+        """
+        body = {"metadata": {"annotations": {key: value}}}
+        for pod in self.pods_of(f"{self.selector},{HOSPITAL}"):
+            if (pod.metadata.annotations or {}).get(key) != value:
+                patch = partial(
+                    self._core.patch_namespaced_pod, pod.metadata.name, self.namespace, body
+                )
+                with suppress(FedskdError, ApiException):
+                    self._call("patch pods", patch, LONGEST_PAUSE_S)
 
     def release(self, job: str) -> None:
         """Let a suspended Job's pod be made."""

@@ -13,12 +13,14 @@ from fedskd_sim import clock
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
+from fedskd_sim.runtimes.kubernetes.cluster import STARTED
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import (
     STARTING,
     Finding,
     finding,
     finished,
+    newest,
     of_controller,
     refusal,
 )
@@ -44,9 +46,14 @@ class ControllerWatch:
     _told: set[str] = field(default_factory=set)
     _place: str = ""
     _since: float | None = None
+    _alone: float = 0.0
+    """When hospitals were last seen at work without their controller."""
 
     def look(self, pods: list[Any], jobs: list[Any]) -> Iterator[Logged]:
         """Yield what has changed, for people.
+
+        A ring that has been started goes on without its controller, whose next pod takes it over:
+        while any hospital is at work, nothing ends the run from here.
 
         Raises:
             PodCannotStart: the controller will never run, or has not for long.
@@ -61,15 +68,18 @@ class ControllerWatch:
             self._told, self._since = set(), None
             return
         self._since = clock.now() if self._since is None else self._since
+        alone = started(jobs) and at_work(pods)
         words = re.sub(POD, "pods", found.text)
         if words not in self._told and (
             found.text != STARTING or clock.now() - self._since > STARTING_S
         ):
             self._told.add(words)
-            yield Logged(
-                clock.unix(), "", events.Waiting(f"the controller does not run: {found.text}")
-            )
-        if found.standing == "hopeless" or clock.now() - self._since > PATIENCE_S:
+            text = f"the controller does not run: {found.text}"
+            text += "; the hospitals go on without it" if alone else ""
+            yield Logged(clock.unix(), "", events.Waiting(text))
+        self._alone = clock.now() if alone else self._alone
+        waited = clock.now() - max(self._since, self._alone)
+        if not alone and (found.standing == "hopeless" or waited > PATIENCE_S):
             fix = (
                 f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
             )
@@ -100,3 +110,13 @@ class ControllerWatch:
                 "hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}"
             )
         return now if now.text else None
+
+
+def started(jobs: list[Any]) -> bool:
+    """Tell whether a controller has noted on its Job (V1Job) that the run has started."""
+    return any(STARTED in (job.metadata.annotations or {}) for job in jobs)
+
+
+def at_work(pods: list[Any]) -> bool:
+    """Tell whether any hospital's pod (V1Pod) runs."""
+    return any(finding(pod).standing == "running" for pod in newest(pods).values())

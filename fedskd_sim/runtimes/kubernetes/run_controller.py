@@ -27,9 +27,11 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
+from fedskd_sim.runtimes.kubernetes import earlier_runs
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, earlier_start
-from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
+from fedskd_sim.runtimes.kubernetes.jobs import job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.runtimes.kubernetes.pod_group import FINISHING
 from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
 from fedskd_sim.runtimes.kubernetes.pods import finished
 from fedskd_sim.runtimes.member import MemberOrder, log_error
@@ -41,7 +43,6 @@ LOOK_S = 0.5
 STUCK = 0.5
 """What the cluster tries again may fail for this part of the time until all must be up."""
 COMPLAINTS_S = 3.0
-COMPONENT = "app.kubernetes.io/component=hospital"
 CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
 
 
@@ -124,8 +125,9 @@ class RunController:
                 self.loaded.scenario, self.plan.run, transport, self.log, self._mark
             )
             if started is None:
-                self._await_earlier_runs()
-                self._make_hospitals()
+                owner = self.cluster.owner_uid(self.plan.owner)
+                earlier_runs.await_gone(self.cluster, self.plan, owner, self.log)
+                self._make_hospitals(owner)
             else:
                 self.pod_tracker.took_part = started.pods
                 self.log.event(events.Resumed(started.time))
@@ -148,20 +150,22 @@ class RunController:
             ended.second_hand = end.code != PodCannotStart.exit_code
             raise ended
 
-    def _make_hospitals(self) -> None:
-        owner = self.cluster.owner_uid(self.plan.owner)
+    def _make_hospitals(self, owner: str) -> None:
         names = self.loaded.scenario.names
         bodies = [job(self.loaded.scenario, self.plan, name, owner) for name in names]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(self.cluster.create, bodies))
+            if not all(list(pool.map(self.cluster.create, bodies))):
+                earlier_runs.check_own(self.cluster, self.plan, names, owner)
             self.log.event(events.Created(len(bodies)))
             list(pool.map(self.cluster.release, [self.plan.job(name) for name in names]))
         self.log.event(events.Released(len(bodies)))
 
     def _sweep(self) -> None:
         """Leave no hospital behind that would wait for a run which has failed: a Job whose pod
-        crashed makes another one.
+        crashed makes another one, for which a queue would keep its room.
         """
+        if self.plan.queue:
+            self.cluster.annotate_pods(*FINISHING)
         deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
         while clock.now() < deadline and self.pod_tracker.running():
             clock.sleep(LOOK_S)
@@ -171,17 +175,6 @@ class RunController:
 
     def _mark(self) -> None:
         self.pod_tracker.took_part = self.cluster.mark_started(self.plan.controller)
-
-    def _await_earlier_runs(self) -> None:
-        """Wait, bounded, until hospitals of an earlier run of this release have gone: they hold
-        their GPUs until then.
-        """
-        release = f"app.kubernetes.io/instance={self.plan.release}"
-        instance = f"{COMPONENT},{release},fedskd.io/run!={self.plan.run}"
-        deadline = clock.now() + self.plan.startup_seconds
-        while (left := self.cluster.pods_of(instance)) and clock.now() < deadline:
-            self.log.event(events.Waiting(f"{len(left)} pods of an earlier run have not gone yet"))
-            clock.sleep(LOOK_S * 4)
 
     def _watch(self) -> None:
         try:
@@ -242,41 +235,3 @@ def control(folder: Path, secret: Path) -> None:
         except FedskdError as error:
             log_error(log, loaded.place_error(error))
             raise
-
-
-def check(folder: Path) -> str:
-    """Say in one line how the run's Jobs are, for `helm test`.
-
-    Raises:
-        PodCannotStart: hospitals are missing or have failed.
-
-    """
-    plan = Plan.read(folder / "plan.json")
-    cluster = Cluster(
-        plan.namespace, f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
-    )
-    deadline = clock.now() + plan.startup_seconds
-    while True:
-        found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in cluster.jobs()}
-        failed = sorted(
-            name or "controller"
-            for name, status in found.items()
-            if status.failed and not status.succeeded
-        )
-        if failed:
-            raise PodCannotStart(
-                f"failed: {', '.join(failed)}",
-                fix=f"kubectl logs -n {plan.namespace} -l {HOSPITAL}={failed[0]}",
-            )
-        waiting = sorted(
-            name or "controller"
-            for name, status in found.items()
-            if not (status.ready or status.succeeded)
-        )
-        if len(found) > 1 and not waiting:
-            return f"{len(found) - 1} hospitals and the controller are up or done"
-        if clock.now() > deadline:
-            raise PodCannotStart(
-                f"not up: {', '.join(waiting)}", fix=f"kubectl get pods -n {plan.namespace}"
-            )
-        clock.sleep(LOOK_S * 2)

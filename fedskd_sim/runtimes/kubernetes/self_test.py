@@ -1,0 +1,64 @@
+"""What `helm test` asks: whether every member of a run is up or done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedskd_sim import clock
+from fedskd_sim.errors import PodCannotStart
+from fedskd_sim.runtimes.kubernetes.cluster import Cluster
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.runtimes.kubernetes.pods import finding
+
+LOOK_S = 1.0
+
+
+def check(folder: Path) -> str:
+    """Say in one line how the run's Jobs are, once all are up or done; waiting in a queue counts
+    as no time.
+
+    Args:
+        folder: the ConfigMap as mounted.
+
+    Raises:
+        PodCannotStart: hospitals are missing or have failed.
+
+    """
+    plan = Plan.read(folder / "plan.json")
+    selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
+    return wait_until_up(Cluster(plan.namespace, selector), plan)
+
+
+def wait_until_up(cluster: Cluster, plan: Plan) -> str:
+    """Wait for all Jobs of a run; returns and raises as `check` does."""
+    left, looked = plan.startup_seconds, clock.now()
+    while True:
+        found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in cluster.jobs()}
+        failed = [name for name, status in found.items() if status.failed and not status.succeeded]
+        if failed:
+            raise PodCannotStart(
+                f"failed: {_list(failed)}",
+                fix=f"kubectl logs -n {plan.namespace} -l {HOSPITAL}={min(failed)}",
+            )
+        waiting = [name for name, status in found.items() if not (status.ready or status.succeeded)]
+        if len(found) > 1 and not waiting:
+            return f"{len(found) - 1} hospitals and the controller are up or done"
+        now = clock.now()
+        left -= 0.0 if _queued(cluster) else now - looked
+        looked = now
+        if left < 0:
+            raise PodCannotStart(
+                f"not up: {_list(waiting)}", fix=f"kubectl get pods -n {plan.namespace}"
+            )
+        clock.sleep(LOOK_S)
+
+
+def _queued(cluster: Cluster) -> bool:
+    pods: list[Any] = cluster.pods_of(cluster.selector)
+    return any(finding(pod).standing == "queued" for pod in pods)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(sorted(name or "controller" for name in names))

@@ -1,0 +1,158 @@
+"""What a run waits for before its hospitals are made, and what `helm test` waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from kubernetes.client import V1Job, V1Pod
+from test_kubernetes_jobs import PLAN
+
+from fedskd_sim.errors import PodCannotStart
+from fedskd_sim.runtimes.kubernetes import earlier_runs, self_test
+from fedskd_sim.runtimes.kubernetes.plan import Plan
+
+OWNER = "uid-of-this-runs-map"
+PLACE = Plan(**PLAN)
+TEMPLATE = {
+    "metadata": {},
+    "spec": {"containers": [{"name": "hospital"}], "restartPolicy": "Never"},
+}
+
+
+def metadata(name: str, owner: str, uid: str, *, leaving: bool = False) -> dict[str, Any]:
+    reference = {"apiVersion": "v1", "kind": "X", "name": "x", "uid": owner}
+    gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if leaving else {}
+    labels = {} if name == PLACE.controller else {"fedskd.io/hospital": name[-5:]}
+    return {"name": name, "uid": uid, "ownerReferences": [reference], "labels": labels, **gone}
+
+
+def job(hospital: str, owner: str = OWNER, *, leaving: bool = False, **status: Any) -> V1Job:
+    name = PLACE.job(hospital) if hospital else PLACE.controller
+    body = {"metadata": metadata(name, owner, f"job-{owner}-{hospital}", leaving=leaving)}
+    return V1Job.model_validate({**body, "status": status, "spec": {"template": TEMPLATE}})
+
+
+def pod(hospital: str, owner: str = OWNER, *, gated: bool = False) -> V1Pod:
+    waits = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+    return V1Pod.model_validate(
+        {
+            "metadata": metadata(f"p-{hospital}", f"job-{owner}-{hospital}", "p"),
+            "spec": TEMPLATE["spec"],
+            "status": {
+                "phase": "Pending" if gated else "Running",
+                "conditions": [waits] if gated else [],
+            },
+        }
+    )
+
+
+@dataclass
+class Cluster:
+    """A cluster that changes while somebody waits; its last state stays."""
+
+    states: list[tuple[list[V1Job], list[V1Pod]]]
+    selector: str = "run"
+    time: float = 0.0
+    told: list[str] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        self.states = self.states[1:] or self.states
+
+    def jobs(self) -> list[V1Job]:
+        return self.states[0][0]
+
+    def pods_of(self, _selector: str) -> list[V1Pod]:
+        return self.states[0][1]
+
+    def event(self, event: Any) -> None:
+        self.told.append(event.reason)
+
+
+@pytest.fixture
+def during(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make a cluster whose states follow each other with every look."""
+
+    def made(*states: tuple[list[V1Job], list[V1Pod]]) -> Cluster:
+        cluster = Cluster([*states])
+        for module in (earlier_runs, self_test):
+            monkeypatch.setattr(module, "clock", cluster)
+        return cluster
+
+    return made
+
+
+def wait(cluster: Cluster) -> None:
+    earlier_runs.await_gone(cluster, PLACE, OWNER, cluster)  # type: ignore[arg-type]
+
+
+def test_a_run_that_goes_on_waits_for_jobs_of_its_own_names(during: Any) -> None:
+    """Jobs of the same names that the run's last installation left, and those that are being
+    deleted, are waited for; then their pods are.
+    """
+    left, leaving = job("north", "old"), job("south", "old", leaving=True)
+    cluster = during(
+        ([job(""), left, leaving], [pod("north", "old")]),
+        ([job(""), leaving], [pod("north", "old")]),
+        ([job("")], [pod("north", "old")]),
+        ([job("")], []),
+    )
+    wait(cluster)
+    assert cluster.time == 3 * earlier_runs.LOOK_S
+    assert cluster.told == [
+        f"1 pods and {count} Jobs of an earlier run have not gone yet" for count in (2, 1, 0)
+    ]
+
+
+def test_what_this_controller_made_before_its_restart_is_its_own(during: Any) -> None:
+    """Neither its Jobs nor their pods are waited for."""
+    cluster = during(([job(""), job("north"), job("south")], [pod("north"), pod("south")]))
+    wait(cluster)
+    assert cluster.told == []
+
+
+def test_jobs_that_do_not_go_are_named(during: Any) -> None:
+    """After the time until all must be up the run ends with their names; pods alone are left."""
+    with pytest.raises(PodCannotStart, match="rel-12345678-north, rel-12345678-south") as caught:
+        wait(during(([job("south", "old", leaving=True), job("north", "old")], [])))
+    assert "kubectl delete job -n ns rel-12345678-north rel-12345678-south" in str(caught.value)
+    cluster = during(([], [pod("north", "old")]))
+    wait(cluster)
+    assert cluster.time == pytest.approx(PLACE.startup_seconds, abs=2 * earlier_runs.LOOK_S)
+
+
+def test_jobs_of_somebody_else_are_not_taken_for_own_ones(during: Any) -> None:
+    """A name that is taken by a Job without the run's labels is told of."""
+    cluster = during(([job("north")], []))
+    earlier_runs.check_own(cluster, PLACE, ("north",), OWNER)
+    with pytest.raises(PodCannotStart, match="rel-12345678-south"):
+        earlier_runs.check_own(cluster, PLACE, ("north", "south"), OWNER)
+
+
+def test_helm_test_does_not_count_the_waiting_in_a_queue(during: Any) -> None:
+    """A ring in a queue may wait for longer than it may take to start; then its time begins."""
+    plan = replace(PLACE, startup_seconds=10)
+    queued = ([job("", ready=1), job("north")], [pod("north", gated=True)])
+    up = ([job("", ready=1), job("north", ready=1)], [pod("north")])
+    slow = ([job("", ready=1), job("north")], [pod("north")])
+    cluster = during(*[queued] * 50, up)
+    assert self_test.wait_until_up(cluster, plan) == (
+        "1 hospitals and the controller are up or done"
+    )
+    assert cluster.time == 50
+    cluster = during(*[queued] * 50, slow)
+    with pytest.raises(PodCannotStart, match="not up: north"):
+        self_test.wait_until_up(cluster, plan)
+    assert cluster.time == pytest.approx(60, abs=2 * self_test.LOOK_S)
+
+
+def test_helm_test_names_who_has_failed(during: Any) -> None:
+    """A failed controller is called so, a failed hospital by its name."""
+    cluster = during(([job("", failed=1), job("north", failed=2), job("south", ready=1)], []))
+    with pytest.raises(PodCannotStart, match="failed: controller, north"):
+        self_test.wait_until_up(cluster, PLACE)
