@@ -88,6 +88,14 @@ def refused(scenario: Path, *arguments: object, release: str = "r") -> str:
     return done.stderr
 
 
+def of_schema(told: str) -> str:
+    """Give what helm says of values that the schema refuses; helm 4 writes places with slashes,
+    helm 3 with dots.
+    """
+    assert "meet the specifications of the schema" in told
+    return told.replace("/", ".")
+
+
 def jobs_of(text: str, folder: Path) -> list[dict[str, Any]]:
     """Build the Jobs that the controller would make from what the chart has rendered."""
     run_map = next(
@@ -321,16 +329,13 @@ def test_bad_values_have_words_of_their_own(scenario: Path, tmp_path: Path) -> N
     assert "which is no hospital of the scenario; it has north" in refused(
         scenario, "--set", "hospitals.overrides.west.sizeLimit=1Gi"
     )
-    assert "'gpus' not allowed" in refused(scenario, "--set", "hospitals.defaults.gpus=1")
-    assert "/hospitals/defaults/requests/cpu" in refused(
-        scenario, "--set", "hospitals.defaults.requests.cpu=lots"
-    )
-    assert "/hospitals/defaults/data" in refused(
-        scenario, "--set", "hospitals.defaults.data.claim=a,hospitals.defaults.data.hostPath=/a"
-    )
-    assert "/hospitals/defaults/pod/hostname" in refused(
-        scenario, "--set", "hospitals.defaults.pod.hostname=other"
-    )
+    for setting, place in {
+        "gpus=1": "gpus",
+        "requests.cpu=lots": "hospitals.defaults.requests.cpu",
+        "data.claim=a,hospitals.defaults.data.hostPath=/a": "hospitals.defaults.data",
+        "pod.hostname=other": "hospitals.defaults.pod.hostname",
+    }.items():
+        assert place in of_schema(refused(scenario, "--set", f"hospitals.defaults.{setting}"))
     assert "41 characters" in refused(scenario, release="r" * 41)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_chart import CHART, CI, RING, ROOT, bodies_of, jobs_of, refused, rendered, run
+from test_chart import CHART, CI, RING, ROOT, bodies_of, jobs_of, of_schema, refused, rendered, run
 
 REFERENCE = run_path(str(ROOT / "docs" / "chart_reference.py"))
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
@@ -120,9 +120,10 @@ def test_a_hospitals_null_is_told_by_its_key(depth: int, scenario: Path) -> None
     keys = [place[2:] for place in PLACES if place[:2] == ("hospitals", "defaults")]
     chosen = [("hospitals", "overrides", "north", *key) for key in keys if len(key) == depth]
     assert chosen
-    told = refused(scenario, *given(scenario.parent, nested(chosen)))
+    told = of_schema(refused(scenario, *given(scenario.parent, nested(chosen))))
+    assert "null" in told
     for place in chosen:
-        assert f"at '/{'/'.join(place)}': got null" in told.replace("'anyOf' failed", "got null")
+        assert re.search(rf"{re.escape('.'.join(place))}\W", told)
 
 
 @needs_helm
@@ -200,4 +201,5 @@ def test_ct_can_install_it(name: str) -> None:
 def test_values_under_ci_are_held_against_the_schema(scenario: Path) -> None:
     """What the schema does not know is refused in such a file as anywhere."""
     values = yaml.safe_load(next(iter(CI.values())).read_text(encoding="utf-8"))
-    assert "'gpus' not allowed" in refused(scenario, *given(scenario.parent, {**values, "gpus": 1}))
+    told = of_schema(refused(scenario, *given(scenario.parent, {**values, "gpus": 1})))
+    assert re.search(r"gpus'? (is )?not allowed", told)
