@@ -218,6 +218,28 @@ def test_checkov_would_say_it(scenario: Path, tmp_path: Path) -> None:
     assert "CKV_K8S_16" in checkov(file).stdout
 
 
+ACCEPTED = {
+    "CPU limit is not set": "it slows training down without protecting anybody; a value has it",
+    "Ephemeral Storage limit is not set": "a queue would have to cover it; folders have a size",
+    "Ephemeral Storage request is not set": "as its limit; a value has both",
+    "ImagePullPolicy is not set to Always": "images of test clusters are loaded, not pulled",
+}
+ASSIGNED = {
+    "The container is running with a low user ID": "the platform assigns a high one",
+    "The container running with a low group ID": "the platform assigns a high one",
+}
+
+
+@pytest.mark.skipif(not shutil.which("kube-score"), reason="kube-score is not on the PATH")
+def test_kube_score_finds_nothing_critical_without_a_reason(manifests: Path) -> None:
+    """What it finds is in the table above, or comes of ids that the platform assigns."""
+    told = run("kube-score", "score", manifests, "--output-format", "ci").stdout
+    found = set(re.findall(r"^\[CRITICAL\].*\) (.*)$", told, re.MULTILINE))
+    assert "[OK]" in told
+    ids_given = "runAsUser" in manifests.read_text(encoding="utf-8")
+    assert found <= {*ACCEPTED} | (set() if ids_given else {*ASSIGNED})
+
+
 def test_dockerfiles_and_plain_manifests_are_clean() -> None:
     """Hadolint has nothing to say about the images, yamllint nothing about what is applied
     without Helm.
