@@ -52,7 +52,7 @@ HOMES = {
 }
 LARGER = {
     "checks.py:load_and_check": 40,
-    "cli/launch.py:launch": 53,
+    "cli/launch.py:launch": 51,
     "compare/page.py:levels": 44,
     "custody/verify.py": 306,
     "custody/verify.py:_compare": 54,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim.checks import apart, asker, load_and_check, of_learning, prove
+from fedskd_sim.cli.canary import ShortRun, check_short_run
 from fedskd_sim.cli.common import (
     CONTEXT,
     DATA,
@@ -68,6 +69,13 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
     "--detach", is_flag=True, help="Install the run in the cluster and do not wait for it."
 )
 @click.option(
+    "--canary",
+    is_flag=True,
+    help="First a short run: a few batches with every model at every hospital, and a forecast; go "
+    "on if it is good.",
+)
+@click.option("--canary-only", is_flag=True, help="The short run alone; exit code 0 if it is good.")
+@click.option(
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
 @with_exit_code
@@ -88,17 +96,15 @@ def launch(
       fedskd-sim launch quickstart
       fedskd-sim launch mine.yaml --on memory --out runs/try
       fedskd-sim launch quickstart --set training.epochs=3 --set hospitals.aachen.device=auto
+      fedskd-sim launch quickstart --canary-only
       fedskd-sim launch quickstart --on kubernetes --namespace fedskd
     """
-    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415 - only commands that run something pay for it
-    from fedskd_sim.runtimes import folder  # noqa: PLC0415
-    from fedskd_sim.runtimes import place as places  # noqa: PLC0415
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
     in_cluster = runtime == "kubernetes"
-    given = [flag for flag, value in cluster.items() if value]
-    if given and not in_cluster:
-        raise click.UsageError(f"--{given[0]} needs --on kubernetes")
+    canary, only = cluster.pop("canary"), cluster.pop("canary_only")
+    _check_flags(cluster, in_cluster=in_cluster, canary=canary or only)
     place = _runtime(runtime, cluster)
     elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
     fits, learning = partial(apart, runtime=runtime), asker(place, of_learning)
@@ -112,19 +118,46 @@ def launch(
         learning=learning,
     )
     say_licences(loaded.scenario)
-    order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
-    size, rounds = len(loaded.scenario.hospitals), loaded.scenario.algorithm.rounds
-    click.echo(
-        f"{loaded.scenario.name}: {size} hospitals, {rounds} rounds, {runtime}; run folder "
-        f"{short(order.folder)}"
-    )
-    if in_cluster and cluster["detach"]:
-        outcomes.begin(order.folder, command())
-        place.launch(order)
-        places.note(order.folder, place.place)
-        _say_detached(order.folder)
+    tried = ShortRun(scenario, loaded.scenario, changes, data)
+    if only:
+        check_short_run(runtime, place, tried, out)
         return
-    follow(place, order, launch=True)
+    order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
+    _say_begun(order, runtime)
+    if canary:
+        check_short_run(runtime, _runtime(runtime, {}), tried, order.folder / "canary")
+    if in_cluster and cluster["detach"]:
+        _leave_to_itself(place, order)
+    else:
+        follow(place, order, launch=True)
+
+
+def _check_flags(cluster: dict[str, Any], *, in_cluster: bool, canary: bool) -> None:
+    """Refuse what has no meaning where the run is to be."""
+    given = [flag for flag, value in cluster.items() if value]
+    if given and not in_cluster:
+        raise click.UsageError(f"--{given[0]} needs --on kubernetes")
+    if canary and in_cluster:
+        raise click.UsageError("--canary needs --on processes or --on memory")
+
+
+def _say_begun(order: Order, runtime: str) -> None:
+    scenario = order.loaded.scenario
+    click.echo(
+        f"{scenario.name}: {len(scenario.hospitals)} hospitals, {scenario.algorithm.rounds} "
+        f"rounds, {runtime}; run folder {short(order.folder)}"
+    )
+
+
+def _leave_to_itself(place: Any, order: Order) -> None:
+    """Launch a run in a cluster and do not wait for it."""
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.runtimes import place as places  # noqa: PLC0415
+
+    outcomes.begin(order.folder, command())
+    place.launch(order)
+    places.note(order.folder, place.place)
+    _say_detached(order.folder)
 
 
 def follow(place: Any, order: Order, *, launch: bool) -> None:

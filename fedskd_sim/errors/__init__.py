@@ -34,7 +34,8 @@ FedskdError                         exit code
 |   +-- NonFiniteLoss               43  too many sessions in a row had to be rolled back
 |   +-- RegistrationTimeout         44  hospitals or the controller did not appear
 |   +-- AcknowledgementTimeout      45  the next hospital never confirmed a hop
-|   `-- ForkServerDied              46  the process that starts hospitals died
+|   +-- ForkServerDied              46  the process that starts hospitals died
+|   `-- CanaryFailed                47  a short run says that the whole one would not end well
 +-- WireError
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way
@@ -68,6 +69,7 @@ from fedskd_sim.errors.place import (
 from fedskd_sim.errors.run import (
     AcknowledgementTimeout,
     BadMessage,
+    CanaryFailed,
     ChainBroken,
     CustodyForeign,
     DigestMismatch,
@@ -103,6 +105,7 @@ __all__ = [
     "AcknowledgementTimeout",
     "ArchitecturesDiffer",
     "BadMessage",
+    "CanaryFailed",
     "ChainBroken",
     "ChartNotInstallable",
     "ClusterUnavailable",

@@ -53,6 +53,12 @@ class ForkServerDied(RunError):
     exit_code = 46
 
 
+class CanaryFailed(RunError):
+    """A short run before the run says that this one would not end well."""
+
+    exit_code = 47
+
+
 class WireError(FedskdError):
     """Something arrived that no member of the run would send."""
 

@@ -190,7 +190,8 @@ class Site:
 
     def passes(self, count: float) -> float:
         """Give the sample-gradients of passes over the training data, as batched."""
-        return count * sum(batch_sizes(len(self.data.train.labels), self.training.batch_size))
+        sizes = batch_sizes(len(self.data.train.labels), self.training.batch_size)
+        return count * sum(sizes[: self.training.batches])
 
     def plan_job(self, budget: float, session_seed: int) -> TrainingJob:
         """Prepare a session on the training data with ``budget`` sample-gradients."""

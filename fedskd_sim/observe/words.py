@@ -1,6 +1,8 @@
-"""How names and durations are written wherever a run is shown."""
+"""How names, durations and sizes are written wherever a run is shown."""
 
 from __future__ import annotations
+
+UNITS = ("bytes", "kB", "MB", "GB")
 
 
 def short(name: str, length: int) -> str:
@@ -22,3 +24,11 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {name} {whole % size // below} {under}"
     return f"{max(0.0, seconds):.1f} s"
+
+
+def amount(size: int) -> str:
+    """Write a number of bytes in the largest unit, of thousands, that it has."""
+    value, unit = float(size), 0
+    while value >= 1000 and unit < len(UNITS) - 1:  # noqa: PLR2004 - as disks count
+        value, unit = value / 1000, unit + 1
+    return f"{value:.{min(unit, 1)}f} {UNITS[unit]}"

@@ -135,3 +135,19 @@ def read(folder: Path) -> Place | None:
         )
         fix = "stop the run where it runs; remove this file to read what is in the folder"
         raise RunUnreadable(text, fix=fix, where=Where(str(file))) from error
+
+
+def memory() -> tuple[int, int]:
+    """Give the bytes of memory that this process and its children may use, and how many of them are
+    free: the machine's, or those of the control group (version 2) that it is in, where that has
+    fewer.
+    """
+    found = psutil.virtual_memory()
+    total, free = found.total, found.available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text(encoding="utf-8"))
+        used = int((group / "memory.current").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return total, free
+    return min(total, limit), max(0, min(free, limit - used))

@@ -33,6 +33,8 @@ class Training(Part):
     """Passes over the own training data before the first round."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Samples in a mini-batch; all models of a session see the identical tensor."""
+    batches: Count | None = None
+    """Mini-batches that count as a pass, at most: a session is then shorter. null: all of them."""
     optimiser: Optimiser = Optimiser()
     """Settings of the gradient steps."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -58,6 +58,8 @@ FLAGS = {
         "--name",
         "--values",
         "--detach",
+        "--canary",
+        "--canary-only",
         "--keep",
     },
     "status": {"run", "--watch", *PLACE},
