@@ -29,6 +29,7 @@ def changes(scenario: Scenario) -> list[str]:
         f"training.batches={batches}",
         "training.epochs=1",
         "training.warmup_epochs=1",
+        *(["faults=[]"] if scenario.faults else []),
     ]
     algorithm = scenario.algorithm
     if isinstance(algorithm, Circulating) and algorithm.schedule.visits:

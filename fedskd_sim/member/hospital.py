@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import traceback
 
+from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.crash import crash
-from fedskd_sim.member.faults import fate, suffer
+from fedskd_sim.member.faults import FaultInjector
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.shell import Task
 from fedskd_sim.member.work import Arrival, Worker
 
 
-def take_part(mailbox: Mailbox, worker: Worker) -> None:
+def take_part(mailbox: Mailbox, worker: Worker, faults: FaultInjector | None = None) -> None:
     """Take part in a run from registration to the end.
 
     Whoever stops this hospital before knows whether another life follows: nobody is told that it
@@ -29,21 +30,31 @@ def take_part(mailbox: Mailbox, worker: Worker) -> None:
     freeze = Freezer() if mailbox.keeper else None
     try:
         while (task := mailbox.next_task()) is not None:
-            carry_out(mailbox, worker, task, freeze)
+            carry_out(mailbox, worker, task, freeze, faults)
     except SystemExit:
         mailbox.leave()
         raise
 
 
-def carry_out(mailbox: Mailbox, worker: Worker, task: Task, freeze: Freezer | None = None) -> None:
+def carry_out(
+    mailbox: Mailbox,
+    worker: Worker,
+    task: Task,
+    freeze: Freezer | None = None,
+    faults: FaultInjector | None = None,
+) -> None:
     """Carry out one step; an error is the hospital's own word, whatever its class."""
     try:
         arrival = None if task.weights is None else Arrival(task.weights, task.digest)
         worker.make_ready(task.following if task.step.action in ("depart", "host") else None)
-        suffer(fate(worker.scenario, worker.name, task.step.stop))
+        if faults:
+            faults.before(task.step)
+        began = clock.now()
         record = worker.carry_out(
             task.step, arrival, lambda weights, mark: mailbox.release(task.index, weights, mark)
         )
+        if faults:
+            faults.after(clock.now() - began)
     except FedskdError as error:
         mailbox.fail(error)
     except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it

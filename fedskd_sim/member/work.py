@@ -46,6 +46,8 @@ class Worker:
     learner: Learner
     span: Callable[[str, Stop, float], None]
     expect: Callable[[str], None]
+    spoil: Callable[[Weights], Weights] = lambda weights: weights
+    """Gives what goes on in place of weights that would."""
 
     def carry_out(self, step: Step, arrival: Arrival | None, release: Release) -> Record | None:
         """Carry out a step; gives its record, or None where it leaves none."""
@@ -62,7 +64,7 @@ class Worker:
                 )
                 return self._alone(step, "alone", session)
             case "depart":
-                release(self.learner.depart(step.round), "")
+                release(self.spoil(self.learner.depart(step.round)), "")
                 return None
             case "home":
                 return self._test(
@@ -97,6 +99,7 @@ class Worker:
             mark = ""
         else:
             session = self._time("session", stop, lambda: self.learner.visit(stop, arrival.weights))
+            session = replace(session, weights=self.spoil(session.weights))
             mark = arrival.digest if session.weights is arrival.weights else ""
             release(session.weights, mark)
         marks = arrival.digest, mark or digest(session.weights)

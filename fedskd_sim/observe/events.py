@@ -35,9 +35,7 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class AwaitsCustody:
-    """A hospital waits until what it goes on from has been brought into its pod, or taken out of
-    it ("in", "out").
-    """
+    """A hospital waits for its custody to be brought into its pod ("in"), or out of it ("out")."""
 
     direction: str
 
@@ -56,6 +54,13 @@ class Listening:
 
     address: str
     metrics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something goes wrong as the scenario wants it."""
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +247,7 @@ class Blind:
 Event = (
     Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left
     | Lingering | Holding | Error | Entry | Registered | Start | Progress | Failed | End | Pod
-    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody
+    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody | Fault
 )  # fmt: skip
 
 
@@ -264,10 +269,8 @@ def name_of(kind: type) -> str:
 @cache
 def _forms() -> Mapping[str | None, TypeAdapter[Any]]:
     """Give the readers of all events by name, and under None that of what every line has."""
-    return {
-        None: TypeAdapter(_Head),
-        **{name_of(kind): TypeAdapter(kind) for kind in Event.__args__},
-    }
+    kinds: dict[str | None, Any] = {name_of(kind): TypeAdapter(kind) for kind in Event.__args__}
+    return kinds | {None: TypeAdapter(_Head)}
 
 
 def fields_of(what: Event) -> dict[str, Any]:
@@ -282,13 +285,10 @@ def read(line: str | bytes) -> Logged | None:
     try:
         head: _Head = _forms()[None].validate_json(line, strict=True)
         form = _forms().get(head.event)
-        return (
-            Logged(head.time, head.hospital, form.validate_json(line, strict=True))
-            if form
-            else None
-        )
+        what = form.validate_json(line, strict=True) if form else None
     except ValidationError:
         return None
+    return None if what is None else Logged(head.time, head.hospital, what)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.learning.learners import make
 from fedskd_sim.ledger import Ledger
+from fedskd_sim.member.faults import FaultInjector, Poison, Schedule, harmless
 from fedskd_sim.member.hospital import take_part
 from fedskd_sim.member.keeper import Keeper, Past, past
 from fedskd_sim.member.mailbox import Mailbox
@@ -64,6 +65,8 @@ def run_hospital(order: MemberOrder) -> None:
 
 def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStack) -> None:
     began, scenario, topology = clock.unix(), loaded.scenario, Topology.of(loaded.scenario)
+    faults = _faults(order, scenario, topology, log)
+    faults.come_up()
     machine = HospitalMachine.of(topology, order.name, Terms.of(scenario, order.run))
     store = _store(order, scenario, held)
     identity = _identity(order, loaded)
@@ -94,7 +97,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
         _recall(order, metrics, learner, before)
         reporter.report_resumption(began)
     incoming = Incoming(
-        learner.expected, context.receive_buffers.allocate, len(topology.names), _sound(scenario)
+        learner.expected, context.receive_buffers.allocate, len(topology.names), sound_of(scenario)
     )
     links, register = _open_links(order, scenario, incoming, before)
     register = replace(register, metrics=exporter.address)
@@ -106,20 +109,31 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     with closing(
         Mailbox(machine, links, reporter, register, keeper, before, again, rejoins)
     ) as mailbox:
-        take_part(
-            mailbox,
-            Worker(
-                scenario,
-                topology,
-                order.name,
-                learner,
-                reporter.span,
-                context.receive_buffers.prepare,
-            ),
-        )
+        prepare = context.receive_buffers.prepare
+        worker = Worker(scenario, topology, order.name, learner, reporter.span, prepare)
+        take_part(mailbox, replace(worker, spoil=faults.schedule.spoiled), faults)
     save_results(context, learner, order.folder)
     metrics.write(order.folder)
     _stay(order, scenario, log)
+
+
+def _faults(
+    order: MemberOrder, scenario: Scenario, topology: Topology, log: EventLog
+) -> FaultInjector:
+    """Make what lets the scenario's faults happen here; what has happened is noted in custody."""
+    custody = custody_of(scenario, order.run, order.folder)
+    schedule = Schedule.of(scenario, topology, order.name, poison_of(scenario))
+    marks = custody / f"{order.name}.faults" if scenario.custody.enabled else None
+    return FaultInjector(schedule, log.event, marks)
+
+
+def poison_of(scenario: Scenario) -> Poison:
+    """Say how weights are poisoned: not at all where nothing is learned."""
+    if not scenario.learns:
+        return harmless
+    from fedskd_sim.learning.poison import poisoned  # noqa: PLC0415 - the placebo runs without numpy
+
+    return poisoned
 
 
 def _store(order: MemberOrder, scenario: Scenario, held: ExitStack) -> Store | None:
@@ -177,7 +191,7 @@ def _open_links(
     )
 
 
-def _sound(scenario: Scenario) -> Sound:
+def sound_of(scenario: Scenario) -> Sound:
     """Give what looks at the numbers that arrive; those of a placebo mean nothing, and it runs
     without numpy.
     """

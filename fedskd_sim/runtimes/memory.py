@@ -21,10 +21,10 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.runtimes.base import Order, Watch
-from fedskd_sim.runtimes.life import save_results
+from fedskd_sim.runtimes.life import poison_of, save_results, sound_of
 from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.runtimes.place import Here
-from fedskd_sim.scenario import Loaded
+from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import Node
 from fedskd_sim.world.world import World
@@ -72,6 +72,11 @@ class MemoryRuntime:
         self._world.controller = Controller(
             scenario, order.run, self._world, self._log("controller")
         )
+        self._world.weather.persists = scenario.custody.enabled and any(
+            fault.what in COMES_BACK for fault in scenario.faults
+        )
+        if any(fault.what == "poison" for fault in scenario.faults):
+            self._world.sound = sound_of(scenario)
         topology, terms = Topology.of(scenario), Terms.of(scenario, order.run)
         for name in scenario.names:
             self._add(name, topology, terms)
@@ -120,7 +125,9 @@ class MemoryRuntime:
         worker = Worker(
             scenario, topology, name, fresh(), reporter.span, context.receive_buffers.prepare
         )
-        world.add(Node(HospitalMachine.of(topology, name, terms), worker, reporter, world, fresh))
+        machine = HospitalMachine.of(topology, name, terms)
+        poison = poison_of(scenario)
+        world.add(Node(machine, worker, reporter, world, fresh, poison=poison))
 
     def _log(self, file: str, **bound: str) -> EventLog:
         path = self._order.folder / "logs" / f"{file}.jsonl"

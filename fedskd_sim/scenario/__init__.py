@@ -32,6 +32,7 @@ from fedskd_sim.scenario.datasets import (
     SyntheticSkin,
 )
 from fedskd_sim.scenario.explain import nearest
+from fedskd_sim.scenario.faults import COMES_BACK, Fault
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
 from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
@@ -44,6 +45,7 @@ from fedskd_sim.scenario.volumes import Nifti, Space, SyntheticVolumes, spaceles
 
 __all__ = [
     "BUILT_IN",
+    "COMES_BACK",
     "FML",
     "Abide",
     "AbideRois",
@@ -57,6 +59,7 @@ __all__ = [
     "Dataset",
     "Derm7pt",
     "Examined",
+    "Fault",
     "FedAvg",
     "FedProto",
     "FedProx",

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
 from fedskd_sim.scenario.document import Document, shorten
-from fedskd_sim.scenario.renamed import KEYS, VALUES
+from fedskd_sim.scenario.renamed import KEYS, MOVED, VALUES
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
 from fedskd_sim.scenario.training import Training
 
-REQUIRED = ("name", "hospitals", "algorithm", "architecture")
+REQUIRED = ("name", "hospitals", "algorithm", "architecture", "hospital", "what")
 NUMBER = r"[-+]?[0-9.]+(e[-+]?[0-9]+)?"
 STRUCTURES = ("model_type", "dict_type", "model_attributes_type", "tuple_type", "list_type")
 CHOICES = ("int", "float", "str", "bool")
@@ -26,6 +26,7 @@ HOW = {
     "hospitals": "a list with one '- {name: ..., architecture: ...}' per hospital",
     "architecture": "a name that 'fedskd-sim models' lists, or {name: ..., options: {...}}",
     "options": "a mapping such as {width: 32}",
+    "faults": "a list with one '- {hospital: ..., what: ...}' per fault",
     "data": "a mapping such as {name: synthetic-skin}",
     "algorithm": "a mapping such as {name: fedskd}",
 }
@@ -78,12 +79,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
     match problem["type"]:
         case "extra_forbidden":
             known = _fields(key[:-1], document)
-            now = KEYS.get(str(key[-1]))
-            fix = (
-                f"it is called {now} now"
-                if now in known
-                else nearest(str(key[-1]), known, "remove it")
-            )
+            fix = _instead(str(key[-1]), known)
             fix += f"; known here: {', '.join(known)}" if known else ""
             if key[-2:-1] == ("architecture",):
                 fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
@@ -122,6 +118,14 @@ def _one(document: Document, problem: Any) -> FedskdError:
             return InvalidValue(text, key=key, fix=fix)
 
 
+def _instead(name: str, known: Sequence[str]) -> str:
+    """Say what to write in place of an unknown key: its new name or form, or one that is near."""
+    now = KEYS.get(name)
+    if now in known:
+        return f"it is called {now} now"
+    return MOVED.get(name) or nearest(name, known, "remove it")
+
+
 def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> str:
     """Say what to write instead of a value of the wrong type or out of range."""
     value, limits = problem["input"], problem.get("ctx", {})
@@ -153,7 +157,11 @@ def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:
     if isinstance(value, str) and last in ("data", "algorithm"):
         return f"write '{last}: {{name: {value}}}'"
     if isinstance(last, int):
-        return "a hospital is a mapping such as {name: north, architecture: cnn-plain}"
+        return (
+            "a fault is a mapping such as {hospital: north, what: kill, round: 1, hop: 1}"
+            if key[0] == "faults"
+            else "a hospital is a mapping such as {name: north, architecture: cnn-plain}"
+        )
     if last in HOW:
         return f"give {HOW[last]}"
     return f"give a mapping of some of these keys: {', '.join(_fields(key, document))}"

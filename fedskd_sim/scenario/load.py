@@ -21,9 +21,9 @@ from fedskd_sim.errors import (
 from fedskd_sim.scenario.datasets import NoData
 from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import apply_changes
-from fedskd_sim.scenario.explain import nearest, translate
+from fedskd_sim.scenario.explain import translate
+from fedskd_sim.scenario.faultchecks import faulty
 from fedskd_sim.scenario.partition import contradictions
-from fedskd_sim.scenario.references import Placebo
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.sound import Sound, sound
 from fedskd_sim.scenario.volumes import spaces_differ
@@ -186,9 +186,8 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
         yield TooFewHospitals(
             message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
         )
-    algorithm = scenario.algorithm
-    if isinstance(algorithm, Placebo) and not rest.lacks("algorithm", "culprit"):
-        yield from _culprit(algorithm, scenario, document)
+    if not rest.lacks("faults"):
+        yield from faulty(scenario, _written_names(scenario, document))
     if (
         scenario.network.plaintext
         and scenario.network.transport != "tcp"
@@ -237,20 +236,10 @@ def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
             )
 
 
-def _culprit(algorithm: Placebo, scenario: Scenario, document: Document) -> Iterator[FedskdError]:
-    """Check that who misbehaves is a hospital; one whose own entry is wrong counts by the name
-    that it has in the file.
+def _written_names(scenario: Scenario, document: Document) -> list[str]:
+    """List the hospitals; one whose own entry is wrong counts by the name that it has in the
+    file.
     """
     listed = document.data.get("hospitals") or []
-    names = [
-        str(entry["name"]) for entry in listed if isinstance(entry, dict) and "name" in entry
-    ] or list(scenario.names)
-    if algorithm.behaviour != "ok" and algorithm.culprit not in names:
-        given = (
-            f"{algorithm.culprit!r} is not a hospital of this scenario"
-            if algorithm.culprit
-            else "this key is missing"
-        )
-        message = given + f", and behaviour {algorithm.behaviour!r} needs one"
-        fix = nearest(algorithm.culprit, names, f"choose one of {', '.join(names)}")
-        yield InvalidValue(message, key=("algorithm", "culprit"), fix=fix)
+    names = [str(one["name"]) for one in listed if isinstance(one, dict) and "name" in one]
+    return names or list(scenario.names)

@@ -73,11 +73,6 @@ class Placebo(Part):
     """Size of each travelling model in bytes."""
     session_seconds: NonNegative = 0.0
     """How long a session pretends to work."""
-    behaviour: Literal["ok", "stall", "crash", "abort"] = "ok"
-    """What ``culprit`` does at its first hop: nothing special, keep the visitor for ever, die, or
-    end the run with an error."""
-    culprit: str = ""
-    """The hospital that misbehaves."""
 
     @property
     def words(self) -> str:

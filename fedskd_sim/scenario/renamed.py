@@ -18,3 +18,10 @@ KEYS: Mapping[str, str] = MappingProxyType(
     }
 )
 VALUES: Mapping[str, str] = MappingProxyType({"slow": "averaged"})
+MOVED: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(
+        ("behaviour", "culprit"),
+        "write 'faults: [{hospital: ..., what: ...}]' at the top level, for every algorithm",
+    )
+)
+"""What has another form now, in words."""

@@ -11,6 +11,7 @@ from pydantic import Field, WithJsonSchema
 from fedskd_sim.scenario.algorithms import Algorithm
 from fedskd_sim.scenario.averaging import FedAvg, FedProx
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
+from fedskd_sim.scenario.faults import Fault
 from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
 from fedskd_sim.scenario.references import Placebo, Pooled
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
@@ -166,6 +167,8 @@ class Scenario(Part):
     """How long anything may take."""
     custody: Custody = Custody()
     """How they survive."""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong on purpose."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the scenario, without what was looked up in the one that is copied."""

@@ -155,7 +155,7 @@ def forecast(scenario: Scenario, cost: Cost, delay: float = 0.0) -> Forecast:
 
 def _played(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Forecast:
     algorithm = scenario.algorithm.model_copy(update={"rounds": rounds})
-    scenario = scenario.model_copy(update={"algorithm": algorithm})
+    scenario = scenario.model_copy(update={"algorithm": algorithm, "faults": ()})
     world, topology, terms = World(_Late(delay)), Topology.of(scenario), Terms.of(scenario, RUN)
     spent: list[float] = []
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerState
-from fedskd_sim.member.faults import abort, fate
+from fedskd_sim.member.crash import crash
+from fedskd_sim.member.faults import Poison, Schedule, harmless
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Shell, Task
@@ -50,11 +51,7 @@ from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record
-
-
-class Killed(Exception):
-    """The hospital dies here, before it carries out its next effect."""
-
+from fedskd_sim.world.faults import Faults, Killed, Stalled
 
 Past = Callable[[], bool]
 """Tells whether what a timer was set for is over."""
@@ -83,6 +80,10 @@ class Surroundings(Protocol):
     @property
     def persists(self) -> bool:
         """Whether hospitals keep custody."""
+
+    @property
+    def seconds(self) -> float:
+        """The present moment."""
 
     def disk(self) -> float:
         """Give the seconds that a disk takes for what is to be kept."""
@@ -117,6 +118,10 @@ class Node:
     ended: bool = False
     cost: float = 0.0
     """Seconds that the step under way takes, as its learner has asked to let pass."""
+    poison: Poison = harmless
+    asleep: float = 0.0
+    """Until when it stands still."""
+    faults: Faults = field(init=False)
     shell: Shell = field(init=False)
     custody: InMemoryCustody = field(init=False)
     _finished: LearnerState | None = None
@@ -126,6 +131,9 @@ class Node:
 
     def __post_init__(self) -> None:
         """Put everything that there is at the beginning into custody."""
+        ring, scenario = self.machine.topology, self.worker.scenario
+        self.faults = Faults(Schedule.of(scenario, ring, self.name, self.poison))
+        self.worker = replace(self.worker, spoil=self.faults.schedule.spoiled)
         self.custody = InMemoryCustody(State(), self.worker.learner.state())
         self.shell = self._shell(State(), {})
 
@@ -136,6 +144,7 @@ class Node:
 
     def begin(self) -> None:
         """Come up."""
+        self.faults.come_up(self)
         self.shell.handle(Begun(self.life > 0))
 
     def die(self) -> None:
@@ -175,22 +184,25 @@ class Node:
     def _carry_out(self, task: Task) -> None:
         """Carry a step out at once; its consequences come when its time is over."""
         arrival = None if task.weights is None else Arrival(task.weights, task.digest)
-        what = fate(self.worker.scenario, self.name, task.step.stop)
-        if what == "stall":
-            return
-        if what == "crash":
-            raise Killed
         left: list[tuple[Weights, str]] = []
         self.cost = 0.0
         try:
-            if what == "abort":
-                abort()
+            if not self.faults.before(self, task.step):
+                self.world.later(self, 0.0, partial(self._carry_out, task))
+                return
             record = self.worker.carry_out(
                 task.step, arrival, lambda weights, mark: left.append((weights, mark))
             )
+        except Stalled:
+            return
         except FedskdError as error:
             self.world.later(self, 0.0, partial(self.shell.handle, Broke(error)))
             return
+        except OSError as error:
+            broke = Broke(crash(self.name, "", error, "make room on its disk"))
+            self.world.later(self, 0.0, partial(self.shell.handle, broke))
+            return
+        self.cost *= self.faults.slowness(self)
         if self.world.persists:
             self._finished = self._round_trip(self.worker.learner.state())
         self.world.later(self, self.cost, partial(self._hand_in, task.index, left, record))

@@ -16,10 +16,12 @@ from typing import Any
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.messages import CONTROLLER, FromController, ToController
+from fedskd_sim.member.faults import FOR_EVER
+from fedskd_sim.messages import CONTROLLER, FromController, ToController, Traveller
 from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect
-from fedskd_sim.world.node import Killed, Node, Past
+from fedskd_sim.world.faults import Killed
+from fedskd_sim.world.node import Node, Past
 
 RESTART_S = 5.0
 ROOM = 1000
@@ -60,6 +62,8 @@ class World:
     """Is told of every message that arrives: when, from whom, to whom, what."""
     controller: Controller | None = None
     """It must speak through `send`."""
+    sound: Callable[[str, memoryview], bool] | None = None
+    """Tells whether a tensor's numbers may arrive; None: all may."""
     _agenda: list[Item] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _room: int = ROOM
@@ -69,7 +73,7 @@ class World:
     def add(self, node: Node) -> None:
         """Let a hospital live from now on."""
         self.nodes[node.name] = node
-        self.later(node, 0.0, node.begin)
+        self.later(node, node.faults.schedule.late, node.begin)
 
     def run(self) -> None:
         """Let everything happen until all have ended or nothing is left to happen.
@@ -153,21 +157,37 @@ class World:
         node = self.nodes[to]
         if self.story:
             self.story(self.seconds, sender, to, what)
+        if isinstance(what, Traveller) and not self._sound(what):
+            node.reporter.report_refusal(sender, f"{what.hop}: numbers that are not finite")
+            return
         self._lives(node, node.life, partial(take, node))
+
+    def _sound(self, model: Traveller) -> bool:
+        return self.sound is None or all(
+            self.sound(buffer.dtype, memoryview(buffer.data)) for buffer in model.weights.values()
+        )
 
     def _lives(self, node: Node, life: int, happen: Callable[[], None]) -> None:
         if not node.up or node.life != life or node.ended:
             return
+        if node.asleep > self.seconds:
+            if node.asleep != FOR_EVER:
+                again = partial(self._lives, node, life, happen)
+                self._at(node.asleep - self.seconds, again)
+            return
         try:
             happen()
-        except Killed:
-            if not self.persists:
-                death = HospitalCrashed(f"{node.name!r} died", fix="see its log")
-                death.culprit = node.name
-                raise death from None
-            node.die()
-            self._at(RESTART_S, partial(self._revive, node))
+        except Killed as death:
+            self._dies(node, death.away)
         self._lasting += node.ended
+
+    def _dies(self, node: Node, away: float | None) -> None:
+        if not self.persists or away == FOR_EVER:
+            death = HospitalCrashed(f"{node.name!r} died", fix="see its log")
+            death.culprit = node.name
+            raise death from None
+        node.die()
+        self._at(RESTART_S if away is None else away, partial(self._revive, node))
 
     def _revive(self, node: Node) -> None:
         node.revive()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,13 @@ def away(program: str = "kube-apiserver") -> Iterator[None]:
         os.kill(process, signal.SIGCONT)
 
 
-def placebo(size: int = 3, gpus: int = 0, hop: float = 30, **algorithm: object) -> str:
+def placebo(
+    size: int = 3,
+    gpus: int = 0,
+    hop: float = 30,
+    faults: Sequence[Mapping[str, object]] = (),
+    **algorithm: object,
+) -> str:
     """Write a scenario of ``size`` hospitals h0, h1, ... of which the first ``gpus`` ask for a
     GPU.
     """
@@ -111,6 +117,7 @@ def placebo(size: int = 3, gpus: int = 0, hop: float = 30, **algorithm: object) 
             "hospitals": hospitals,
             "algorithm": {"name": "placebo", **algorithm},
             "timeouts": timeouts,
+            "faults": list(faults),
         }
     )
 

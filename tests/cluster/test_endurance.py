@@ -31,16 +31,18 @@ def delete(run: Run, pod: dict) -> str:
 
 
 def test_misbehaving_hospitals_end_their_runs(bed: Bed) -> None:
-    """Crash, stall and abort end a run with the exit code that they have between processes, and
-    name the culprit.
+    """Leaving, stalling and aborting end a run with the exit code that they have between
+    processes, and name the culprit.
     """
-    codes = {"crash": 41, "stall": 40, "abort": 42}
+    codes = {"leave": 41, "stall": 40, "abort": 42}
     runs = {
-        behaviour: bed.install(placebo(hop=8, behaviour=behaviour, culprit="h1"))
-        for behaviour in codes
+        what: bed.install(
+            placebo(hop=8, faults=[{"hospital": "h1", "what": what, "round": 1, "hop": 1}])
+        )
+        for what in codes
     }
-    ends = {behaviour: (run.code(), run.said()) for behaviour, run in runs.items()}
-    assert {behaviour: code for behaviour, (code, _) in ends.items()} == codes, ends
+    ends = {what: (run.code(), run.said()) for what, run in runs.items()}
+    assert {what: code for what, (code, _) in ends.items()} == codes, ends
     assert all("h1" in said for _, said in ends.values()), ends
 
 

@@ -109,7 +109,7 @@ def test_every_departure_is_confirmed_once(scenario_file: Callable, run: Callabl
     [
         ("stall", HopTimeout, "which 'east' should have sent"),
         ("crash", HospitalCrashed, "'east' died"),
-        ("abort", RunAborted, "the placebo asked for the run to end"),
+        ("abort", RunAborted, "wants this hospital to end the run"),
     ],
 )
 def test_misbehaving_hospitals_end_the_run_with_the_right_error(

@@ -394,14 +394,14 @@ BAD = {
         4,
         "only one hospital that trains",
     ),
-    "a missing culprit": (
+    "a key that faults replace": (
         (
             "name: n\nhospitals: [{name: a, architecture: m},{name: c, architecture: m}]\n"
             "algorithm: {behaviour: abort, name: placebo}"
         ),
-        InvalidValue,
+        UnknownKey,
         3,
-        "choose one of a, c",
+        "write 'faults: [{hospital: ..., what: ...}]' at the top level",
     ),
     "a date": (broken("seed: 7", "seed: 2026-01-01"), InvalidValue, 2, "2026-01-01"),
 }

@@ -1,0 +1,129 @@
+"""What of a scenario's faults cannot be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.scenario.explain import nearest
+from fedskd_sim.scenario.faults import COMES_BACK, Fault
+from fedskd_sim.scenario.schema import Scenario
+
+TAKES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "restart": ("lasts",),
+        "stop": ("lasts",),
+        "late": ("lasts",),
+        "slow": ("factor", "lasts"),
+        "poison": ("factor",),
+    }
+)
+"""The keys, besides when and where, that a kind of fault has."""
+NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"restart": ("lasts",), "late": ("lasts",), "slow": ("factor",)}
+)
+Problem = tuple[str, str, str]
+"""The key of a fault, what is wrong with it, and the fix."""
+
+
+def faulty(scenario: Scenario, names: Sequence[str]) -> Iterator[FedskdError]:
+    """Find what is wrong with the faults of a scenario.
+
+    Args:
+        scenario: the scenario.
+        names: the hospitals as they stand in the file, also those that are wrong otherwise.
+
+    Yields:
+        Errors with their keys.
+
+    """
+    for index, fault in enumerate(scenario.faults):
+        for key, text, fix in (
+            *_unknown(fault, scenario, names),
+            *_keys(fault),
+            *_impossible(fault, scenario),
+            *_impatient(fault, scenario),
+        ):
+            yield InvalidValue(text, key=("faults", index, key), fix=fix)
+    yield from _too_often(scenario)
+    lost = {fault.hospital for fault in scenario.faults if fault.for_ever}
+    if scenario.members and lost.issuperset(scenario.members):
+        yield InvalidValue(
+            "all hospitals that train are stopped for good",
+            key=("faults",),
+            fix="leave one of them going, or say how long a stop lasts",
+        )
+
+
+def _unknown(fault: Fault, scenario: Scenario, names: Collection[str]) -> Iterator[Problem]:
+    """Find hospitals, rounds and hops that are not in the scenario."""
+    if fault.hospital not in names:
+        text = f"{fault.hospital!r} is not a hospital of this scenario"
+        yield (
+            "hospital",
+            text,
+            nearest(fault.hospital, [*names], f"choose one of {', '.join(names)}"),
+        )
+    last = scenario.algorithm.rounds + 1
+    if fault.round and fault.round > last:
+        text = f"there is no round {fault.round}: the evaluation is round {last}"
+        yield "round", text, f"give {last} or less"
+    most = max(2 * len(scenario.members) - 2, len(scenario.hospitals))
+    if fault.hop and fault.hop > most:
+        yield "hop", f"no round has a hop {fault.hop}", f"give {most} or less"
+
+
+def _keys(fault: Fault) -> Iterator[Problem]:
+    """Find keys that are missing, or that this kind of fault does not have."""
+    given = [key for key in ("lasts", "factor") if getattr(fault, key) is not None]
+    for key in given:
+        if key not in TAKES.get(fault.what, ()):
+            yield key, f"{fault.what!r} has no {key}", "remove it"
+    for key in NEEDS.get(fault.what, ()):
+        if key not in given:
+            yield "what", f"{fault.what!r} without {key}", f"add '{key}: ...' here"
+    if fault.hop and not fault.round:
+        yield "hop", f"hop {fault.hop} of no round", "add 'round: ...' here"
+    if fault.after is not None and fault.round:
+        yield "after", "both a round and a time", "give one of the two"
+    if fault.what == "late" and (fault.round or fault.after is not None):
+        yield "what", "'late' is about the beginning", "remove round, hop and after"
+
+
+def _impossible(fault: Fault, scenario: Scenario) -> Iterator[Problem]:
+    """Find what cannot happen in this scenario."""
+    if fault.what in (*COMES_BACK, "full_disk") and not scenario.custody.enabled:
+        text = f"{fault.what!r} without custody ends the run"
+        yield "what", text, "say leave, or remove 'enabled: false' from custody"
+    if fault.what == "poison" and not scenario.learns:
+        yield "what", "the placebo's models have no weights", "choose another fault or algorithm"
+
+
+def _impatient(fault: Fault, scenario: Scenario) -> Iterator[Problem]:
+    """Find what lasts longer than the others wait."""
+    waits = scenario.timeouts
+    limits = {
+        "late": {"register": waits.register_},
+        "stop": {"acknowledgement": waits.acknowledgement, "hop": waits.hop},
+        "restart": {"acknowledgement": waits.acknowledgement, "hop": waits.hop},
+    }
+    for name, seconds in limits.get(fault.what, {}).items():
+        if fault.lasts is not None and fault.lasts >= seconds:
+            text = f"{fault.lasts:g} s, and timeouts.{name} is {seconds:g}"
+            yield "lasts", text, f"raise timeouts.{name} above {fault.lasts:g}, or say less"
+
+
+def _too_often(scenario: Scenario) -> Iterator[FedskdError]:
+    """Find deaths at one place that are more than the launcher starts a hospital again from."""
+    most, deaths = scenario.custody.restarts, Counter[tuple[str, int | None, int | None]]()
+    for index, fault in enumerate(scenario.faults):
+        if fault.what in COMES_BACK and scenario.custody.enabled:
+            place = fault.hospital, fault.round, fault.hop
+            deaths[place] += fault.after is None and fault.round is not None
+            if deaths[place] > most or not most:
+                text = f"{fault.hospital!r} dies there more often than it is started again ({most})"
+                yield InvalidValue(
+                    text, key=("faults", index, "what"), fix="raise custody.restarts, or say leave"
+                )

@@ -1,0 +1,110 @@
+"""What the faults of a scenario do to a hospital in simulated time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from fedskd_sim.member.faults import FOR_EVER, Schedule, abort, fill_disk
+from fedskd_sim.observe import events
+from fedskd_sim.program import Step
+from fedskd_sim.scenario import Fault
+
+
+class Killed(Exception):
+    """The hospital dies here, before it carries out its next effect; it is away for so many
+    seconds, for as long as a restart takes, or for ever.
+    """
+
+    def __init__(self, away: float | None = None) -> None:
+        """Keep the seconds; None: as long as a restart takes."""
+        super().__init__()
+        self.away = away
+
+
+class Stalled(Exception):
+    """The hospital never ends the step that it is at."""
+
+
+class Clock(Protocol):
+    """What a fault needs of the world; see `fedskd_sim.world.world.World`."""
+
+    @property
+    def seconds(self) -> float:
+        """The present moment."""
+
+    def later(self, node: Any, delay: float, happen: Callable[[], None]) -> None:
+        """Let something happen to a hospital if it has not died by then."""
+
+
+class Sufferer(Protocol):
+    """The hospital; see `fedskd_sim.world.node.Node`."""
+
+    asleep: float
+
+    @property
+    def world(self) -> Clock:
+        """Where it is."""
+
+    @property
+    def reporter(self) -> Any:
+        """Whom it tells what happens."""
+
+
+@dataclass
+class Faults:
+    """Lets the faults of one hospital happen, each once in all its lives."""
+
+    schedule: Schedule
+    _began: float = 0.0
+
+    def come_up(self, node: Sufferer) -> None:
+        """Begin to count seconds, and wait for what has a time."""
+        self._began = node.world.seconds
+        for index, fault in self.schedule.timed.items():
+            strike = partial(self._strike, node, index, fault)
+            node.world.later(node, fault.after or 0.0, strike)
+
+    def before(self, node: Sufferer, step: Step) -> bool:
+        """Let happen what is to happen before a step; tells whether the step can begin now.
+
+        Raises:
+            Killed: the hospital dies.
+            Stalled: it keeps its visitor.
+            RunAborted: it ends the run.
+            OSError: its disk is full.
+
+        """
+        for _, fault in self.schedule.meet(step, self._seconds(node)):
+            self._happens(node, fault)
+        return node.asleep <= node.world.seconds
+
+    def slowness(self, node: Sufferer) -> float:
+        """Say how many times as long a step takes."""
+        return self.schedule.slowness(self._seconds(node))
+
+    def _seconds(self, node: Sufferer) -> float:
+        return node.world.seconds - self._began
+
+    def _strike(self, node: Sufferer, index: int, fault: Fault) -> None:
+        if index in self.schedule.left:
+            self.schedule.strike(index, self._seconds(node))
+            self._happens(node, fault)
+
+    def _happens(self, node: Sufferer, fault: Fault) -> None:
+        node.reporter.log(events.Fault(fault.what))
+        match fault.what:
+            case "kill" | "restart":
+                raise Killed(fault.lasts)
+            case "leave":
+                raise Killed(FOR_EVER)
+            case "stop":
+                node.asleep = node.world.seconds + (fault.lasts or FOR_EVER)
+            case "stall":
+                raise Stalled
+            case "abort":
+                abort()
+            case "full_disk":
+                fill_disk()

@@ -1,0 +1,82 @@
+"""Faults that cannot be, in words: where they stand, what is wrong, and what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.scenario import load
+
+TEXT = """name: n
+hospitals: [{{name: north, architecture: buffer}}, {{name: south, architecture: buffer}}]
+algorithm: {{name: placebo, rounds: 2}}
+timeouts: {{register: 20, hop: 10, acknowledgement: 10}}
+{more}
+faults:
+  - {fault}
+"""
+BAD = {
+    "a hospital": ("{hospital: nort, what: kill, round: 1}", "hospital", "did you mean 'north'?"),
+    "a round": ("{hospital: north, what: kill, round: 4}", "round", "the evaluation is round 3"),
+    "a hop": ("{hospital: north, what: kill, round: 1, hop: 9}", "hop", "no round has a hop 9"),
+    "a hop of no round": ("{hospital: north, what: kill, hop: 1}", "hop", "add 'round: ...'"),
+    "two times": ("{hospital: north, what: kill, round: 1, after: 2}", "after", "one of the two"),
+    "a key of another fault": (
+        "{hospital: north, what: kill, round: 1, factor: 2}", "factor", "'kill' has no factor",
+    ),
+    "a missing key": ("{hospital: north, what: slow, round: 1}", "what", "add 'factor: ...'"),
+    "late in a round": (
+        "{hospital: north, what: late, lasts: 2, round: 1}", "what", "about the beginning",
+    ),
+    "later than the others wait": (
+        "{hospital: north, what: late, lasts: 25}", "lasts", "raise timeouts.register above 25",
+    ),
+    "a stop longer than patience": (
+        "{hospital: north, what: stop, round: 1, lasts: 12}", "lasts", "raise timeouts.acknow",
+    ),
+    "poison for a placebo": (
+        "{hospital: north, what: poison, round: 1}", "what", "models have no weights",
+    ),
+}  # fmt: skip
+
+
+def problems(text: str, scenario_file: Callable) -> FedskdError:
+    with pytest.raises(FedskdError) as caught:
+        load(scenario_file(text))
+    assert type(caught.value) is InvalidValue
+    assert caught.value.fix
+    return caught.value
+
+
+@pytest.mark.parametrize(("fault", "key", "words"), BAD.values(), ids=BAD.keys())
+def test_a_fault_that_cannot_be_is_refused_in_its_line(
+    fault: str, key: str, words: str, scenario_file: Callable
+) -> None:
+    """Each has its own words and names the key of the fault and the line of the file."""
+    error = problems(TEXT.format(fault=fault, more=""), scenario_file)
+    assert error.where.line == 7
+    assert error.key[:1] + error.key[2:] in (("faults", key), ("faults",))
+    assert words in str(error)
+
+
+def test_somebody_must_go_on(scenario_file: Callable) -> None:
+    """A schedule that stops all of them for good is refused."""
+    two = "{hospital: north, what: leave, round: 1}\n  - {hospital: south, what: stop, round: 1}"
+    error = problems(TEXT.format(fault=two, more=""), scenario_file)
+    assert "all hospitals that train are stopped" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("custody: {enabled: false}", "without custody ends the run"),
+        ("custody: {restarts: 0}", "raise custody.restarts"),
+    ],
+)
+def test_who_dies_must_be_able_to_come_back(more: str, words: str, scenario_file: Callable) -> None:
+    """A death that nobody comes back from is called leaving."""
+    fault = "{hospital: north, what: kill, round: 1, hop: 1}"
+    assert words in str(problems(TEXT.format(fault=fault, more=more), scenario_file))
+    assert load(scenario_file(TEXT.format(fault=fault, more=""))).scenario.faults
