@@ -124,7 +124,7 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
         return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
     given = {
         name: part
-        for name in ("prediction", "training")
+        for name in ("prediction", "training", "faults")
         if (part := getattr(variant, name)) is not None
     }
     size = len(scenario.members)

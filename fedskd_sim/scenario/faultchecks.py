@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.errors import FedskdError, InvalidValue, Key
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Fault
 from fedskd_sim.scenario.schema import Scenario
@@ -28,12 +28,15 @@ Problem = tuple[str, str, str]
 """The key of a fault, what is wrong with it, and the fix."""
 
 
-def faulty(scenario: Scenario, names: Sequence[str]) -> Iterator[FedskdError]:
+def faulty(
+    scenario: Scenario, names: Sequence[str], under: tuple[Key, ...] = ()
+) -> Iterator[FedskdError]:
     """Find what is wrong with the faults of a scenario.
 
     Args:
         scenario: the scenario.
         names: the hospitals as they stand in the file, also those that are wrong otherwise.
+        under: the key under which the faults stand, where it is not the top level.
 
     Yields:
         Errors with their keys.
@@ -46,13 +49,13 @@ def faulty(scenario: Scenario, names: Sequence[str]) -> Iterator[FedskdError]:
             *_impossible(fault, scenario),
             *_impatient(fault, scenario),
         ):
-            yield InvalidValue(text, key=("faults", index, key), fix=fix)
-    yield from _too_often(scenario)
+            yield InvalidValue(text, key=(*under, "faults", index, key), fix=fix)
+    yield from _too_often(scenario, under)
     lost = {fault.hospital for fault in scenario.faults if fault.for_ever}
     if scenario.members and lost.issuperset(scenario.members):
         yield InvalidValue(
             "all hospitals that train are stopped for good",
-            key=("faults",),
+            key=(*under, "faults"),
             fix="leave one of them going, or say how long a stop lasts",
         )
 
@@ -115,7 +118,7 @@ def _impatient(fault: Fault, scenario: Scenario) -> Iterator[Problem]:
             yield "lasts", text, f"raise timeouts.{name} above {fault.lasts:g}, or say less"
 
 
-def _too_often(scenario: Scenario) -> Iterator[FedskdError]:
+def _too_often(scenario: Scenario, under: tuple[Key, ...]) -> Iterator[FedskdError]:
     """Find deaths at one place that are more than the launcher starts a hospital again from."""
     most, deaths = scenario.custody.restarts, Counter[tuple[str, int | None, int | None]]()
     for index, fault in enumerate(scenario.faults):
@@ -124,6 +127,5 @@ def _too_often(scenario: Scenario) -> Iterator[FedskdError]:
             deaths[place] += fault.after is None and fault.round is not None
             if deaths[place] > most or not most:
                 text = f"{fault.hospital!r} dies there more often than it is started again ({most})"
-                yield InvalidValue(
-                    text, key=("faults", index, "what"), fix="raise custody.restarts, or say leave"
-                )
+                key = (*under, "faults", index, "what")
+                yield InvalidValue(text, key=key, fix="raise custody.restarts, or say leave")

@@ -186,8 +186,7 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
         yield TooFewHospitals(
             message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
         )
-    if not rest.lacks("faults"):
-        yield from faulty(scenario, _written_names(scenario, document))
+    yield from _faulty(rest, document)
     if (
         scenario.network.plaintext
         and scenario.network.transport != "tcp"
@@ -234,6 +233,18 @@ def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
                 key=("hospitals", index, "name"),
                 fix="choose another name",
             )
+
+
+def _faulty(rest: Sound, document: Document) -> Iterator[FedskdError]:
+    """Find what is wrong with the faults of the scenario and of its variants."""
+    scenario = rest.scenario
+    names = _written_names(scenario, document)
+    if not rest.lacks("faults"):
+        yield from faulty(scenario, names)
+    for label, variant in scenario.variants.items():
+        if variant.faults and not rest.lacks("variants", label):
+            with_faults = scenario.model_copy(update={"faults": variant.faults})
+            yield from faulty(with_faults, names, ("variants", label))
 
 
 def _written_names(scenario: Scenario, document: Document) -> list[str]:

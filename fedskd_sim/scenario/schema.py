@@ -130,6 +130,8 @@ class Variant(Part):
     """Replaces the scenario's as a whole."""
     prediction: Prediction | None = None
     """Replaces the scenario's as a whole."""
+    faults: tuple[Fault, ...] | None = None
+    """Replaces the scenario's as a whole; []: undisturbed."""
     budget: Literal["total", "per_model", "single"] = "total"
     """total: the work of all hospitals' models together; per_model: that divided by the number of
     hospitals; single: every model gets all of it by itself, as if no other travelled, which is the

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fedskd_sim.compare.plan import methods
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.scenario import load
 
@@ -80,3 +81,25 @@ def test_who_dies_must_be_able_to_come_back(more: str, words: str, scenario_file
     fault = "{hospital: north, what: kill, round: 1, hop: 1}"
     assert words in str(problems(TEXT.format(fault=fault, more=more), scenario_file))
     assert load(scenario_file(TEXT.format(fault=fault, more=""))).scenario.faults
+
+
+COMPARED = """name: n
+data: {{name: synthetic-skin, samples: 60, image_size: 16, classes: 3}}
+hospitals: [{{name: north, architecture: cnn-plain}}, {{name: south, architecture: cnn-plain}}]
+algorithm: {{name: fedskd, rounds: 2}}
+variants:
+  dark: {{faults: [{fault}]}}
+"""
+
+
+def test_a_variant_has_faults_of_its_own(scenario_file: Callable) -> None:
+    """A comparison runs a variant with its faults and others with the scenario's, and what is
+    wrong with them is said before.
+    """
+    wrong = COMPARED.format(fault="{hospital: nort, what: kill}")
+    assert "did you mean 'north'?" in str(error := problems(wrong, scenario_file))
+    assert error.key == ("variants", "dark", "faults", 0, "hospital")
+    good = COMPARED.format(fault="{hospital: north, what: stop, round: 1, lasts: 1}")
+    dark, same = methods(load(scenario_file(good)).scenario, ["dark", "fedskd"])
+    assert [fault.what for fault in dark.scenario.faults] == ["stop"]
+    assert same.scenario.faults == ()
