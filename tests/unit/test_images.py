@@ -4,6 +4,7 @@ refused, never cut off.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -266,3 +267,23 @@ def test_an_image_written_otherwise_is_said(tmp_path: Path, scenario_file: Calla
         DataCorrupt, match=r"ISIC_0000000.jpg is not there, but .*isic_0000000.jpg is"
     ):
         check(scenario_file(HAM), tmp_path)
+
+
+def test_images_keep_their_order_however_many_threads_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread and many give the same bytes; of several bad images the first is named."""
+    paths = [tmp_path / f"{number}.png" for number in range(40)]
+    for number, path in enumerate(paths):
+        edge = 600 if number % 8 == 0 else 32  # some take longer than those after them
+        Image.new("RGB", (edge, edge), (number, 2 * number, 3 * number)).save(path)
+    found = []
+    for threads in (1, 7):
+        monkeypatch.setattr(imagefiles, "cores", lambda threads=threads: threads)
+        found.append(imagefiles.pixels(paths, 32))
+    assert found[0].tobytes() == found[1].tobytes()
+    assert found[0][:, 0, 0, 1].tolist() == [2 * number for number in range(40)]
+    for number in (17, 9, 33):
+        paths[number].write_bytes(b"no image")
+    with pytest.raises(DataCorrupt, match=re.escape(str(paths[9]))):
+        imagefiles.pixels(paths, 32)

@@ -11,6 +11,8 @@ import filecmp
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from fedskd_sim.learning.readers import tree
 from fedskd_sim.learning.readers.npz import corrupt
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+MOST_THREADS = 16
+"""Where a container may use fewer cores than its machine has, more would only take memory."""
 UNREADABLE = (
     OSError,
     ValueError,
@@ -102,26 +106,45 @@ def all_there(paths: Sequence[Path]) -> None:
 def pixels(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     """Read images as (N, size, size, 3): the middle square of each, scaled with antialiasing.
 
+    A pool of threads decodes them, as many as this process may use cores: Pillow lets others go on
+    meanwhile.
+
     Raises:
         DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain
-            colours; names the file.
+            colours; names the file, of several the first.
 
     """
     found = np.empty((len(paths), size, size, 3), np.uint8)
-    for row, path in enumerate(paths):
-        try:
-            with Image.open(path) as image:
-                seen = _doubt(image) or _colours(image)
-        except UNREADABLE as error:
-            raise corrupt(f"the image {path} cannot be read: {error}") from error
-        if isinstance(seen, str):
-            fix = (
-                "save one opaque image in it, of 8 bits in grey or colour, or of 16 bits of which "
-                "0 is black and 65535 white"
-            )
-            raise DataCorrupt(f"the image {path} {seen}", fix=fix, key=("data", "file"))
-        found[row] = np.asarray(ImageOps.fit(seen, (size, size), Image.Resampling.BICUBIC))
+    Image.preinit()  # before threads could do it at the same time
+    pool = ThreadPoolExecutor(min(MOST_THREADS, cores()))
+    try:
+        for row, image in enumerate(pool.map(partial(_read, size=size), paths)):
+            found[row] = image
+    finally:
+        pool.shutdown(cancel_futures=True)
     return found
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _read(path: Path, size: int) -> NDArray[np.uint8]:
+    """Read one image as (size, size, 3)."""
+    try:
+        with Image.open(path) as image:
+            seen = _doubt(image) or _colours(image)
+    except UNREADABLE as error:
+        raise corrupt(f"the image {path} cannot be read: {error}") from error
+    if isinstance(seen, str):
+        fix = (
+            "save one opaque image in it, of 8 bits in grey or colour, or of 16 bits of which "
+            "0 is black and 65535 white"
+        )
+        raise DataCorrupt(f"the image {path} {seen}", fix=fix, key=("data", "file"))
+    return np.asarray(ImageOps.fit(seen, (size, size), Image.Resampling.BICUBIC))
 
 
 def _same(one: Path, other: Path) -> bool:
