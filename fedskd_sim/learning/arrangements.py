@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from fedskd_sim.learning.pooling import average
 
 LEAST_MASS = 0.5
 """Regions with less than this many feature cells are left out."""
@@ -123,17 +124,21 @@ def atlas_items(features: Tensor, pooling: AtlasPooling, other: AtlasPooling) ->
             atlases.
 
     """
-    flat = features.flatten(2)
-    if flat.shape[2] != pooling.shares.shape[1]:
-        raise ValueError(
-            f"a map of {flat.shape[2]} cells does not fit an atlas pooling of "
-            f"{pooling.shares.shape[1]}"
-        )
+    return _take_means(features, find_region_means(pooling, other))
+
+
+def find_region_means(pooling: AtlasPooling, other: AtlasPooling) -> Tensor:
+    """Give the matrix (R', S) that takes the mean over each region that is large enough in both
+    poolings; its size depends on their values, so finding it waits for the device.
+
+    Raises:
+        ValueError: the two poolings are of different atlases.
+
+    """
     if pooling.mass.shape != other.mass.shape:
         raise ValueError(f"atlases of {len(pooling.mass)} and {len(other.mass)} regions")
     kept = (pooling.mass >= LEAST_MASS) & (other.mass >= LEAST_MASS)
-    means = (pooling.shares[kept] / pooling.mass[kept].unsqueeze(1)).to(flat.dtype)
-    return means @ flat.transpose(1, 2)
+    return pooling.shares[kept] / pooling.mass[kept].unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ class Atlas:
     labels: Tensor
     """Integers (D, H, W) or (H, W); 1..R are regions, 0 is background."""
     _poolings: dict[tuple[int, ...], AtlasPooling] = field(default_factory=dict)
+    _means: dict[tuple[tuple[int, ...], tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     def pooling(self, feature_grid: Sequence[int]) -> AtlasPooling:
         """Give `atlas_pooling` for maps of a size, on the labels' device."""
@@ -155,9 +161,19 @@ class Atlas:
 
     def items(self, features: Tensor, others: Tensor) -> Tensor:
         """Give `atlas_items` of a map (B, C, *space) that is compared with another model's map."""
-        return atlas_items(
-            features, self.pooling(features.shape[2:]), self.pooling(others.shape[2:])
+        own, other = tuple(features.shape[2:]), tuple(others.shape[2:])
+        if (own, other) not in self._means:
+            self._means[own, other] = find_region_means(self.pooling(own), self.pooling(other))
+        return _take_means(features, self._means[own, other])
+
+
+def _take_means(features: Tensor, means: Tensor) -> Tensor:
+    flat = features.flatten(2)
+    if flat.shape[2] != means.shape[1]:
+        raise ValueError(
+            f"a map of {flat.shape[2]} cells does not fit an atlas pooling of {means.shape[1]}"
         )
+    return means.to(flat.dtype) @ flat.transpose(1, 2)
 
 
 def _pool(features: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -172,9 +188,7 @@ def _pool(features: Tensor, grid: tuple[int, ...]) -> Tensor:
         )
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     if any(size % cells for cells, size in zip(grid, space, strict=True)):
-        if len(grid) == 2:  # noqa: PLR2004 - images
-            return functional.adaptive_avg_pool2d(features, (grid[0], grid[1]))
-        return functional.adaptive_avg_pool3d(features, (grid[0], grid[1], grid[2]))
+        return average(features, grid)
     for axis, cells in enumerate(
         grid, start=2
     ):  # even cells: sums of slices, a third of the time of the pooling kernels

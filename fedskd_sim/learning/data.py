@@ -63,7 +63,8 @@ READERS: Mapping[str, Reader] = MappingProxyType(
 
 class Samples(NamedTuple):
     """Images (N, C, H, W), float32 with spread near 1, connectivity (N, R, R) or volumes (N, C,
-    D, H, W); and int64 labels (N,).
+    D, H, W); and int64 labels (N,). Images that wait on a device may be pixels (N, H, W, C), uint8:
+    `as_input` makes of them what models take.
     """
 
     images: Tensor
@@ -157,7 +158,16 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
     order = torch.randperm(len(samples.labels), generator=generator).to(samples.labels.device)
     for rows in order.split(size):
         if len(rows) > 1 or len(order) == 1:
-            yield Samples(samples.images[rows], samples.labels[rows])
+            yield Samples(as_input(samples.images[rows]), samples.labels[rows])
+
+
+def as_input(images: Tensor) -> Tensor:
+    """Make what models take of a few samples: pixels become float32 images, others stay as they
+    are.
+    """
+    if images.dtype is not torch.uint8:
+        return images
+    return ((images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25).contiguous()
 
 
 def batch_sizes(samples: int, size: int) -> list[int]:
@@ -206,5 +216,5 @@ def _samples(found: Images | Arrays, rows: NDArray[np.integer[Any]], device: str
     if isinstance(found, Arrays):
         return Samples(torch.as_tensor(found.values[rows]).to(device), labels, ids)
     pixels = torch.as_tensor(found.pixels[rows]).to(device)
-    standard = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
-    return Samples(standard.contiguous(), labels, ids)
+    # a card has little memory and time to spare for arithmetic, a CPU the other way round
+    return Samples(as_input(pixels) if device == "cpu" else pixels, labels, ids)

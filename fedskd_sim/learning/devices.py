@@ -1,8 +1,21 @@
-"""Which device a hospital computes on."""
+"""Which device a hospital computes on, and what makes it compute the same bytes twice."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
+from torch import nn
+
+from fedskd_sim.errors import DeviceUnavailable, FedskdError
+from fedskd_sim.learning.workspace import FIXED, REPEATABLE, WORKSPACE
+from fedskd_sim.scenario import Scenario, Training
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Where Linux tells the version of NVIDIA's driver, in containers too."""
 
 
 def device(asked: str) -> str:
@@ -12,3 +25,94 @@ def device(asked: str) -> str:
     if asked != "auto":
         return asked
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def settle(threads: int, device_: str, training: Training) -> None:
+    """Fix what a result may depend on besides seeds: threads, kernels, and the arithmetic of
+    CUDA's products.
+
+    The settings are the process's: hospitals of one process settle before each of their steps.
+    PyTorch's own default has TF32 in convolutions and not in products of matrices; here it is on
+    for both or for neither, as ``training.precision`` says.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(device_ == "cpu" or training.deterministic)
+    rough = training.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rough
+    torch.backends.cudnn.benchmark = False
+    if device_ != "cpu":  # nothing reads memory that was never written to: filling it costs kernels
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def lay_out(network: nn.Module, asked: str, device_: str) -> nn.Module:
+    """Lay a network of images or volumes out in memory, contiguous or channels_last: as asked, or
+    for ``auto`` by what its layers have kernels for.
+    """
+    layers = [*network.modules()]
+    without_kernel = any(isinstance(layer, nn.GroupNorm) for layer in layers)
+    if asked == "contiguous" or (asked == "auto" and (device_ == "cpu" or without_kernel)):
+        return network
+    volume = any(isinstance(layer, nn.Conv3d) for layer in layers)
+    return network.to(memory_format=torch.channels_last_3d if volume else torch.channels_last)
+
+
+def library_versions(device_: str, driver: Path = DRIVER) -> dict[str, str]:
+    """Name the libraries that compute on a CUDA device, and its driver; nothing for a CPU."""
+    if not device_.startswith("cuda"):
+        return {}
+    return {
+        "driver": driver_version(driver),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+
+
+def describe_card(where: str) -> str:
+    """Say for the records on which card, with which driver and libraries a hospital computes;
+    empty for a CPU.
+    """
+    if not where.startswith("cuda"):
+        return ""
+    versions = library_versions(where)
+    return (
+        f"computes on {torch.cuda.get_device_name(where)} with driver {versions['driver']}, CUDA "
+        f"{versions['cuda']}, cuDNN {versions['cudnn']}, PyTorch {torch.__version__}"
+    )
+
+
+def driver_version(file: Path = DRIVER) -> str:
+    """Read the version of NVIDIA's driver; ``unknown`` where the system does not tell it."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d[\d.]*)", text)
+    return found[1] if found else "unknown"
+
+
+def find_missing_devices(scenario: Scenario) -> Iterator[FedskdError]:
+    """Find hospitals whose device is not on this machine, or could not compute the same twice."""
+    for index, hospital in enumerate(scenario.hospitals):
+        if not hospital.device.startswith("cuda"):
+            continue
+        number = int(hospital.device.partition(":")[2] or 0)
+        key = ("hospitals", index, "device")
+        if number >= torch.cuda.device_count():
+            text = (
+                f"{hospital.device!r} is not here: this machine has "
+                f"{torch.cuda.device_count()} CUDA devices"
+            )
+            yield DeviceUnavailable(text, key=key, fix="use 'cpu', or a machine with it")
+        elif scenario.training.deterministic and (text := find_workspace_problem()):
+            fix = f"unset it, set it to {FIXED}, or say training: {{deterministic: false}}"
+            yield DeviceUnavailable(text, key=key, fix=fix)
+
+
+def find_workspace_problem() -> str:
+    """Say what is wrong with the workspace that the environment asks for; empty if nothing is."""
+    given = os.environ.get(WORKSPACE, FIXED)
+    return (
+        ""
+        if given in REPEATABLE
+        else f"{WORKSPACE}={given} in the environment lets products differ from run to run"
+    )

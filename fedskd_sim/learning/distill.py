@@ -118,7 +118,7 @@ class SimilarityLoss:
             weight_l=settings.to_resident,
         )
 
-    def __call__(self, visitor: Taps, resident: Taps, ramp: float = 1.0) -> Term:
+    def __call__(self, visitor: Taps, resident: Taps, ramp: float | Tensor = 1.0) -> Term:
         """Compare two models' maps of the identical input.
 
         With equal factors one distance with both gradients serves both directions, and counts once
@@ -128,7 +128,7 @@ class SimilarityLoss:
         Args:
             visitor: the visitor's maps.
             resident: the resident's maps; without a graph it is a frozen teacher.
-            ramp: factor on all weights, 0..1; at 0 nothing is computed.
+            ramp: factor on all weights, 0..1; at the number 0 nothing is computed.
 
         Raises:
             ValueError: maps that do not fit the grids or each other.
@@ -136,14 +136,15 @@ class SimilarityLoss:
         """
         total: Tensor | None = None
         log: dict[str, Tensor] = {}
-        if ramp <= 0 or (self.weight_v == 0 and self.weight_l == 0):
+        still = not isinstance(ramp, Tensor) and ramp <= 0
+        if still or (self.weight_v == 0 and self.weight_l == 0):
             return Term(None, log)
         for level in self._levels():
             value, gained = self._level(
                 level, level.items(visitor, resident), level.items(resident, visitor)
             )
             log[level.name] = value.detach()
-            part = gained * (ramp * level.weight)
+            part = scale(gained, ramp * level.weight)
             total = part if total is None else total + part
         return Term(total, log)
 
@@ -190,6 +191,11 @@ class SimilarityLoss:
         if self.weight_l > 0:
             parts.append((measure(v.detach(), l), self.weight_l))
         return parts[0][0], torch.stack([value * weight for value, weight in parts]).sum()
+
+
+def scale(value: Tensor, factor: float | Tensor) -> Tensor:
+    """Multiply by a number, or by a float64 scalar on the device, which rounds as a number does."""
+    return value * (factor.to(value.dtype) if isinstance(factor, Tensor) else factor)
 
 
 def ramp(step: int, total: int, share: float = 0.3) -> float:

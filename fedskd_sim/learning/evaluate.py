@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim.learning.base import Measures
-from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.records import Measure
 
 BATCH = 64
@@ -19,13 +19,13 @@ ADJUSTMENT_FLOOR = 1e-3
 
 @torch.no_grad()
 def logits_of(model: nn.Module, images: Tensor, *, training: bool = False) -> Tensor:
-    """Give a model's logits (N, classes), asked in evaluation mode (or in training mode); it is
-    left in the mode it was in.
+    """Give a model's logits (N, classes) for images as `Samples` has them, asked in evaluation
+    mode (or in training mode); it is left in the mode it was in.
     """
     before = model.training
     model.train(training)
     logits = torch.cat(
-        [model(part)[0] for part in images.split(STATISTICS_BATCH if training else BATCH)]
+        [model(as_input(part))[0] for part in images.split(STATISTICS_BATCH if training else BATCH)]
     )
     model.train(before)
     return logits

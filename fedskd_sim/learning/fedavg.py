@@ -7,7 +7,8 @@ the sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from fedskd_sim.learning.allreduce import RingSum
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.drift import drift
-from fedskd_sim.learning.session import AddedLoss, SessionModels
+from fedskd_sim.learning.session import SessionModels
 from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.weights import FLOATS, export, snapshot, view
 from fedskd_sim.messages import Forms, Spec, Weights
 from fedskd_sim.scenario import Averaging, FedProx
@@ -55,12 +57,7 @@ class AveragingLearner:
         job = self.site.plan_job(
             self.site.passes(self.site.training.epochs), self.site.seed("session", round_)
         )
-        anchors = (
-            [parameter.detach().clone() for parameter in self._model.parameters()]
-            if self._mu
-            else []
-        )
-        teaching = (lambda _: self._proximal(anchors)) if self._mu else None
+        teaching = ProximalTeaching.of(self._mu, self._model) if self._mu else None
         session = self.site.session(SessionModels({"": self._model}), job, teaching)
         self._measures, self._assessed = drift(before, session.weights), True
         return session
@@ -124,13 +121,38 @@ class AveragingLearner:
     def _samples(self) -> float:
         return float(len(self.site.data.train.labels))
 
-    def _proximal(self, anchors: list[Tensor]) -> AddedLoss:
-        """Hold all parameters close to the common model: mu / 2 times the squared distance (Li
-        et al. 2020).
-        """
-        pairs = zip(self._model.parameters(), anchors, strict=True)
+
+@dataclass(frozen=True, slots=True)
+class ProximalTeaching:
+    """All parameters are held close to the common model: mu / 2 times the squared distance (Li
+    et al. 2020).
+    """
+
+    mu: float
+    anchors: Sequence[Tensor]
+    """The common model's parameters before the session."""
+
+    @classmethod
+    def of(cls, mu: float, model: nn.Module) -> ProximalTeaching:
+        """Hold a model where it is now."""
+        return cls(mu, [parameter.detach().clone() for parameter in model.parameters()])
+
+    def __call__(self, step: TrainingStep) -> AddedLoss:
+        """Compute the distance in a step."""
+        pairs = zip(step.models[""].parameters(), self.anchors, strict=True)
         value = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
-        return AddedLoss(self._mu / 2 * value, {"proximal": value.detach()})
+        return AddedLoss(self.mu / 2 * value, {"proximal": value.detach()})
+
+    def kind(self, moment: Moment) -> None:
+        """Tell that all steps are alike."""
+
+    def tensors(self) -> Sequence[Tensor]:
+        """List the anchors."""
+        return self.anchors
+
+    def apart(self) -> ProximalTeaching:
+        """Copy the anchors."""
+        return replace(self, anchors=[anchor.clone() for anchor in self.anchors])
 
 
 def floats_in(spec: Spec) -> int:

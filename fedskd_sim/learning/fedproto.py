@@ -14,20 +14,21 @@ model's own classifier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool1d
 
 from fedskd_sim.learning.allreduce import RingSum
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
-from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import BATCH
 from fedskd_sim.learning.local import LocalLearner
-from fedskd_sim.learning.session import AddedLoss, SessionModels, TrainingStep
+from fedskd_sim.learning.pooling import average
+from fedskd_sim.learning.session import SessionModels
 from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.weights import buffer_of, tensor_of
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import FedProto
@@ -64,7 +65,9 @@ class PrototypeLearner(LocalLearner):
         return self.run_session(
             round_,
             SessionModels({"": self.model}),
-            None if known is None else partial(self._prototype_loss, known),
+            None
+            if known is None or not bool(known.isfinite().all(dim=1).any())
+            else PrototypeTeaching(known, self._config),
         )
 
     def depart(self, round_: int) -> Weights:
@@ -100,24 +103,42 @@ class PrototypeLearner(LocalLearner):
         self._sum.restore(state.weights)
         self._prototypes = state.weights.get(PROTOTYPES, {})
 
-    def _prototype_loss(self, prototypes: Tensor, step: TrainingStep) -> AddedLoss:
-        """Give the mean squared distance of the batch's features to their prototypes; a class
-        nobody has has none (0 / 0).
-        """
-        wanted = prototypes[step.batch.labels]
+
+@dataclass(frozen=True, slots=True)
+class PrototypeTeaching:
+    """Features are drawn to the prototypes (classes, length) of their classes; a class nobody has
+    has none (0 / 0).
+    """
+
+    prototypes: Tensor
+    config: FedProto
+
+    def __call__(self, step: TrainingStep) -> AddedLoss:
+        """Compute the mean squared distance over the batch's samples that have a prototype."""
+        wanted = self.prototypes[step.batch.labels]
         known = wanted.isfinite().all(dim=1)
-        if not known.any():
-            return AddedLoss(None, {})
-        found = features_of(step.outputs[""].taps.deep, self._config.features)
-        value = (found[known] - wanted[known]).square().mean()
-        return AddedLoss(self._config.weight * value, {"prototype": value.detach()})
+        found = features_of(step.outputs[""].taps.deep, self.config.features)
+        gap = torch.where(known[:, None], found - wanted, 0.0).square()
+        value = gap.sum() / (known.sum() * self.config.features).clamp(min=1)
+        return AddedLoss(self.config.weight * value, {"prototype": value.detach()})
+
+    def kind(self, moment: Moment) -> None:
+        """Tell that all steps are alike."""
+
+    def tensors(self) -> Sequence[Tensor]:
+        """List the prototypes."""
+        return [self.prototypes]
+
+    def apart(self) -> PrototypeTeaching:
+        """Copy the prototypes."""
+        return replace(self, prototypes=self.prototypes.clone())
 
 
 def features_of(deep: Tensor, length: int) -> Tensor:
     """Give the features (B, length) of deep maps (B, C, ...): channel means over space,
     neighbouring channels pooled.
     """
-    return adaptive_avg_pool1d(deep.flatten(2).mean(dim=2), length)
+    return average(deep.flatten(2).mean(dim=2).unsqueeze(1), (length,)).squeeze(1)
 
 
 @torch.no_grad()
@@ -142,7 +163,7 @@ def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tup
         samples.images.split(BATCH), samples.labels.split(BATCH), strict=True
     ):
         one_hot = torch.nn.functional.one_hot(labels, classes).float()
-        sums += one_hot.T @ features_of(model(images)[1].deep, length)
+        sums += one_hot.T @ features_of(model(as_input(images))[1].deep, length)
     model.train(before)
     return sums, torch.bincount(samples.labels, minlength=classes).float()
 

@@ -13,7 +13,8 @@ samples. The own model never leaves home before the evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -21,9 +22,10 @@ from fedskd_sim.learning.allreduce import RingSum
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
 from fedskd_sim.learning.fedavg import flat, floats_in, install_flat
 from fedskd_sim.learning.local import LocalLearner
-from fedskd_sim.learning.models import blueprint, build, parameter_count
-from fedskd_sim.learning.session import AddedLoss, SessionModels, TrainingStep
+from fedskd_sim.learning.models import blueprint, parameter_count
+from fedskd_sim.learning.session import SessionModels
 from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.teaching import divergence
 from fedskd_sim.learning.weights import spec_of, view
 from fedskd_sim.messages import Forms, Weights
@@ -55,14 +57,16 @@ class MutualLearner(LocalLearner):
         """Train the own model alone, and draw the common one."""
         session = super().warm_up()
         common = seed(self.site.scenario.seed, "initial weights")
-        self._common = self.site.to_device(build(self._architecture, self.site.shape, common))
+        self._common = self.site.drawn(self._architecture, common)
         return session
 
     def alone(self, round_: int) -> Session | None:
         """Train both models for a session."""
         self.site.settle()
         return self.run_session(
-            round_, SessionModels({"": self.model, COMMON: self._common}), self._mutual_loss
+            round_,
+            SessionModels({"": self.model, COMMON: self._common}),
+            MutualTeaching(self._config.weight),
         )
 
     def depart(self, round_: int) -> Weights:
@@ -96,14 +100,33 @@ class MutualLearner(LocalLearner):
         if "common" in state.weights:
             self._common = self.site.build_around(self._architecture, state.weights["common"])
 
-    def _mutual_loss(self, step: TrainingStep) -> AddedLoss:
+
+@dataclass(frozen=True, slots=True)
+class MutualTeaching:
+    """What own and common model learn from each other."""
+
+    weight: float
+
+    def __call__(self, step: TrainingStep) -> AddedLoss:
+        """Compute both divergences of a step."""
         own, common = step.outputs[""], step.outputs[COMMON]
         from_common, from_own = divergence(common, own), divergence(own, common)
         parts: dict[str, Tensor] = {
             "mutual_kl": from_common.detach(),
             f"{COMMON}mutual_kl": from_own.detach(),
         }
-        return AddedLoss(self._config.weight * (from_common + from_own), parts)
+        return AddedLoss(self.weight * (from_common + from_own), parts)
+
+    def kind(self, moment: Moment) -> None:
+        """Tell that all steps are alike."""
+
+    def tensors(self) -> Sequence[Tensor]:
+        """List nothing: a step reads only what the models made of the batch."""
+        return []
+
+    def apart(self) -> MutualTeaching:
+        """Give itself: it has no memory."""
+        return self
 
 
 def _smallest(site: Site) -> Architecture:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim.learning.base import Measures
-from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import BATCH, evaluate
 from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Weights
@@ -89,7 +89,7 @@ def _features_and_decisions(model: nn.Module, samples: Samples) -> tuple[Tensor,
     """Give the means of the deep maps (n, C) and the decisions (n,)."""
     training = model.training
     model.eval()
-    answers = [model(part) for part in samples.images.split(BATCH)]
+    answers = [model(as_input(part)) for part in samples.images.split(BATCH)]
     model.train(training)
     return torch.cat([taps.deep.flatten(2).mean(2) for _, taps in answers]), torch.cat(
         [logits.argmax(1) for logits, _ in answers]

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fedskd_sim.errors import (
     ArchitecturesDiffer,
     DataMissing,
-    DeviceUnavailable,
     FedskdError,
     InvalidValue,
     Key,
@@ -25,6 +23,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.learning.buildable import check_architecture, itself
 from fedskd_sim.learning.data import facts
+from fedskd_sim.learning.devices import find_missing_devices
 from fedskd_sim.learning.geometry import difference
 from fedskd_sim.learning.models import (
     AXES,
@@ -87,7 +86,7 @@ def find_problems(
             yield from () if doubtful else _compare(index, hospital, found, known[0])
     yield from _algorithm(scenario, known[0][1] if known else None)
     yield from () if doubtful else _common(scenario)
-    yield from _devices(scenario)
+    yield from find_missing_devices(scenario)
 
 
 def _facts(scenario: Scenario, index: int, folder: Path | None) -> Facts | ScenarioError:
@@ -310,17 +309,3 @@ def _architecture(
     except FedskdError as error:
         error.key = (*key, *error.key)
         yield error
-
-
-def _devices(scenario: Scenario) -> Iterator[FedskdError]:
-    for index, hospital in enumerate(scenario.hospitals):
-        if hospital.device.startswith("cuda"):
-            number = int(hospital.device.partition(":")[2] or 0)
-            if number >= torch.cuda.device_count():
-                text = (
-                    f"{hospital.device!r} is not here: this machine has "
-                    f"{torch.cuda.device_count()} CUDA devices"
-                )
-                yield DeviceUnavailable(
-                    text, key=("hospitals", index, "device"), fix="use 'cpu', or a machine with it"
-                )

@@ -1,28 +1,34 @@
 """The inner loop: models train on one hospital's data, step by step, on identical batches.
 
 A session spends a budget of sample-gradients: a step costs the samples of its batch once for every
-model that trains in it.
+model that trains in it. What the steps saw is read from the device once, at the end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Literal, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fedskd_sim.learning.data import Samples, augment, batch_sizes, batches
-from fedskd_sim.learning.distill import Taps
+from fedskd_sim.learning.steps import (
+    Moment,
+    Seen,
+    Setting,
+    Teaching,
+    make_optimiser,
+    set_rate,
+    take,
+)
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Training
 
 ROUNDING = 1e-6
-Precision = Literal["fp32", "bf16"]
 
 
 class NonFinite(Exception):
@@ -39,37 +45,6 @@ class TrainingJob(NamedTuple):
     training: Training
     budget: float
     seed: int
-
-
-class Output(NamedTuple):
-    """What a model made of a batch: logits (B, classes) and its maps."""
-
-    logits: Tensor
-    taps: Taps
-
-
-class TrainingStep(NamedTuple):
-    """One step of a session's ``total``: the batch as all models see it, what each made of it,
-    and in which precision.
-    """
-
-    batch: Samples
-    outputs: Mapping[str, Output]
-    number: int
-    total: int
-    precision: Precision = "fp32"
-
-
-class AddedLoss(NamedTuple):
-    """What is added to the cross-entropies, a scalar (None: nothing), and what the log shows of
-    it.
-    """
-
-    total: Tensor | None
-    parts: Mapping[str, Tensor]
-
-
-Teaching = Callable[[TrainingStep], AddedLoss]
 
 
 class SessionModels(NamedTuple):
@@ -90,17 +65,23 @@ class SessionModels(NamedTuple):
             name: not name or trains for name in self.by_role if not name or trains or self.teaches
         }
 
+    @property
+    def learners(self) -> dict[str, nn.Module]:
+        """Those who train in some step."""
+        return {name: model for name, model in self.by_role.items() if not name or self.every}
+
 
 @dataclass
 class RunningSums:
     """What a session has seen, as sums that add up; ``samples`` are sample-gradients,
-    ``forwards`` passes of teachers.
+    ``forwards`` passes of teachers, ``remark`` says how its steps were taken if not as usual.
     """
 
     samples: int = 0
     forwards: int = 0
     steps: int = 0
     measures: dict[str, Measure] = field(default_factory=dict)
+    remark: str = ""
 
     def add(self, name: str, value: float, weight: float) -> None:
         """Add ``value`` per unit of ``weight`` to a measurement."""
@@ -109,7 +90,63 @@ class RunningSums:
         )
 
 
-def train(models: SessionModels, job: TrainingJob, teaching: Teaching | None = None) -> RunningSums:
+class Steps(Protocol):
+    """How the steps of one session are taken."""
+
+    remark: str
+
+    def take(self, batch: Samples, moment: Moment) -> Seen:
+        """Take a step; nothing is read back to the host."""
+
+    def leave(self) -> None:
+        """Leave what was learned in the models that were given."""
+
+
+class Launched:
+    """Steps whose operations are launched one by one, on the given models themselves."""
+
+    def __init__(
+        self,
+        models: SessionModels,
+        job: TrainingJob,
+        teaching: Teaching | None,
+        remark: str = "",
+        *,
+        on_device: bool | None = None,
+    ) -> None:
+        """Make the optimisers anew, of the kind that ``on_device`` says; None: as the device has
+        them.
+        """
+        self.remark, self._training = remark, job.training
+        if on_device is None:
+            on_device = job.class_weights.device.type != "cpu"
+        optimisers = {
+            name: make_optimiser(model, job.training, on_device=on_device)
+            for name, model in models.learners.items()
+        }
+        self._setting = Setting(
+            models.by_role, optimisers, job.class_weights, job.training, teaching
+        )
+
+    def take(self, batch: Samples, moment: Moment) -> Seen:
+        """Take a step at once."""
+        for optimiser in self._setting.optimisers.values():
+            set_rate(optimiser, self._training, moment)
+        return take(self._setting, batch, moment)
+
+    def leave(self) -> None:
+        """Do nothing: it is there already."""
+
+
+Begin = Callable[[SessionModels, TrainingJob, Teaching | None], Steps]
+
+
+def train(
+    models: SessionModels,
+    job: TrainingJob,
+    teaching: Teaching | None = None,
+    begin: Begin = Launched,
+) -> RunningSums:
     """Train one model, or a visitor beside a resident, until the next step would overdraw the
     budget.
 
@@ -118,47 +155,36 @@ def train(models: SessionModels, job: TrainingJob, teaching: Teaching | None = N
         job: data, settings, budget and seed; the same seed gives the same batches and
             augmentations.
         teaching: what is added to the cross-entropies; None is plain training.
+        begin: says how steps are taken.
 
     Raises:
         NonFinite: a loss, a gradient or a weight; the models are then of no use.
 
     """
+    total = count_steps(models, job)
+    steps = begin(models, job, teaching)
     torch.manual_seed(job.seed)
     draw = torch.Generator().manual_seed(job.seed)
-    learners = {name: model for name, model in models.by_role.items() if not name or models.every}
-    optimisers = {name: _optimiser(model, job.training) for name, model in learners.items()}
-    sizes = batch_sizes(len(job.samples.labels), job.training.batch_size)
-    total = steps_within(job.budget, sizes, models)
-    sums = RunningSums()
+    sums, seen = RunningSums(remark=steps.remark), list[tuple[Seen, int]]()
     for batch in _endless(job, draw, total):
         roles = models.at(sums.steps)
         images = augment(batch.images, draw) if job.training.augment else batch.images
-        precision = job.training.precision
-        outputs = {
-            name: _output(models.by_role[name], images, precision, trains=trains)
-            for name, trains in roles.items()
-        }
-        trained = [name for name, trains in roles.items() if trains]
-        step = TrainingStep(Samples(images, batch.labels), outputs, sums.steps, total, precision)
-        loss = _loss(step, trained, (job, teaching, sums))
-        rate = _rate(job.training, sums.steps, total)
-        _step(
-            [models.by_role[name] for name in trained],
-            [optimisers[name] for name in trained],
-            loss,
-            rate,
-        )
-        sums.samples += len(batch.labels) * len(trained)
-        sums.forwards += len(batch.labels) * (len(roles) - len(trained))
+        moment = Moment(sums.steps, total, roles)
+        seen.append((steps.take(Samples(images, batch.labels), moment), len(batch.labels)))
+        trained = sum(roles.values())
+        sums.samples += len(batch.labels) * trained
+        sums.forwards += len(batch.labels) * (len(roles) - trained)
         sums.steps += 1
-    if not all(
-        bool(parameter.isfinite().all())
-        for model in learners.values()
-        for parameter in model.parameters()
-    ):
-        message = "a weight is not finite after the last step"
-        raise NonFinite(message)
+    steps.leave()
+    _read(seen, models.learners.values(), sums)
     return sums
+
+
+def count_steps(models: SessionModels, job: TrainingJob) -> int:
+    """Count the steps of a session."""
+    return steps_within(
+        job.budget, batch_sizes(len(job.samples.labels), job.training.batch_size), models
+    )
 
 
 def steps_within(budget: float, sizes: Sequence[int], models: SessionModels) -> int:
@@ -185,82 +211,30 @@ def _endless(job: TrainingJob, draw: torch.Generator, count: int) -> Iterator[Sa
             yield batch
 
 
-def answer(model: nn.Module, images: Tensor, precision: Precision) -> Output:
-    """Ask a model; its maps may be bfloat16, its logits are fp32."""
-    if precision == "fp32":
-        return Output(*model(images))
-    with torch.autocast(images.device.type, dtype=torch.bfloat16):
-        logits, taps = model(images)
-    return Output(logits.float(), taps)
-
-
-def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: bool) -> Output:
-    if model.training != trains:
-        model.train(trains)
-    with torch.set_grad_enabled(trains):
-        return answer(model, images, precision)
-
-
-def _loss(
-    step: TrainingStep,
-    trained: Sequence[str],
-    rest: tuple[TrainingJob, Teaching | None, RunningSums],
-) -> Tensor:
-    """Sum the cross-entropies of those who train and what teaching adds."""
-    job, teaching, sums = rest
-    labels = step.batch.labels
-    losses = {
-        name: cross_entropy(step.outputs[name].logits, labels, job.class_weights)
-        for name in trained
-    }
-    loss = (
-        torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
-    )
-    if teaching is not None:
-        total, parts = teaching(step)
-        loss = loss if total is None else loss + total
-        for name, value in parts.items():
-            sums.add(name, float(value), 1)
-    for name, value in losses.items():
-        sums.add(f"{name}loss", float(value.detach()), len(labels))
-    if not math.isfinite(float(loss.detach())):
-        message = f"loss {float(loss.detach())} in step {sums.steps + 1}"
-        raise NonFinite(message)
-    return loss
-
-
-def _step(
-    models: Sequence[nn.Module],
-    optimisers: Sequence[torch.optim.Optimizer],
-    loss: Tensor,
-    rate: float,
+def _read(
+    seen: Sequence[tuple[Seen, int]], learners: Iterable[nn.Module], sums: RunningSums
 ) -> None:
-    loss.backward()
-    for model, optimiser in zip(models, optimisers, strict=True):
-        norm = nn.utils.clip_grad_norm_(model.parameters(), optimiser.defaults["clip"])
-        if not math.isfinite(float(norm)):
-            message = f"gradient norm {float(norm)}"
-            raise NonFinite(message)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.step()
-        optimiser.zero_grad()  # now, not before the next step: its activations need the memory
-
-
-def _optimiser(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    settings = training.optimiser
-    model.zero_grad()  # a session that was rolled back may have left some
-    made = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    made.defaults["clip"] = settings.clip
-    return made
-
-
-def _rate(training: Training, step: int, total: int) -> float:
-    """Give the learning rate of a step: a linear rise over the first share of the session, then
-    level.
+    """Read what all steps saw, with their samples, and add it up; raises NonFinite for the first
+    that was not finite.
     """
-    settings = training.optimiser
-    rise = settings.ramp * total
-    return settings.learning_rate * min(1.0, (step + 1) / rise if rise else 1.0)
+    sound = torch.stack(
+        [part.isfinite().all() for model in learners for part in model.parameters()]
+    )
+    rows = [one.values for one, _ in seen]
+    values = iter(torch.cat([*rows, sound.all().reshape(1).to(torch.float32)]).tolist())
+    for number, (one, samples) in enumerate(seen, 1):
+        for name in one.parts:
+            sums.add(name, next(values), 1)
+        for name in one.trained:
+            sums.add(f"{name}loss", next(values), samples)
+        _check(next(values), f"loss %s in step {number}")
+        for _ in one.trained:
+            _check(next(values), "gradient norm %s")
+    if not next(values):
+        message = "a weight is not finite after the last step"
+        raise NonFinite(message)
+
+
+def _check(value: float, words: str) -> None:
+    if not math.isfinite(value):
+        raise NonFinite(words % value)

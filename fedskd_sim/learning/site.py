@@ -25,12 +25,14 @@ from fedskd_sim.learning.data import (
     load,
     pool,
 )
-from fedskd_sim.learning.devices import device
+from fedskd_sim.learning.devices import describe_card, device, lay_out, settle
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build
 from fedskd_sim.learning.preflight import pixel_grid, require_facts, shape_of
-from fedskd_sim.learning.session import NonFinite, SessionModels, Teaching, TrainingJob, train
+from fedskd_sim.learning.recorded import Recordings
+from fedskd_sim.learning.session import NonFinite, SessionModels, TrainingJob, train
+from fedskd_sim.learning.steps import Teaching
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
@@ -56,6 +58,7 @@ class Site:
         self.me = context.scenario.hospital(context.host)
         self.training = context.scenario.training
         self.device = device(self.me.device)
+        self.recordings = Recordings.of(self.device, self.training)
         self.answers = Answers(context.scenario.instruments.predictions)
         self._others: dict[str, Samples] = {}
         self._known = require_facts(context.scenario, context.host, context.data_folder)
@@ -117,11 +120,8 @@ class Site:
         return seed(self.scenario.seed, purpose, self.name, *names)
 
     def settle(self) -> None:
-        """Fix what the result may depend on besides seeds: the number of threads and
-        deterministic kernels.
-        """
-        torch.set_num_threads(self.me.resources.cpu)
-        torch.use_deterministic_algorithms(self.device == "cpu")
+        """Fix what the result may depend on besides seeds."""
+        settle(self.me.resources.cpu, self.device, self.training)
 
     def state(self) -> LearnerState:
         """Give what must outlive a death: what was predicted here."""
@@ -136,17 +136,19 @@ class Site:
 
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""
-        return self.to_device(build(self.scenario.architecture(self.name), self.shape, seed_))
+        return self.drawn(self.scenario.architecture(self.name), seed_)
+
+    def drawn(self, architecture: Architecture, seed_: int) -> nn.Module:
+        """Build a network with initial weights from a seed."""
+        network = self.to_device(build(architecture, self.shape, seed_))
+        return self.recordings.know(network, architecture)
 
     def to_device(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
         """Bring a network to the hospital's device in the scenario's memory format; ``empty``:
         it has no values yet.
         """
-        if self.training.memory_format == "channels_last" and self.shape.kind != "roi":
-            volume = self.shape.kind == "volume"
-            network = network.to(
-                memory_format=torch.channels_last_3d if volume else torch.channels_last
-            )
+        if self.shape.kind != "roi":
+            network = lay_out(network, self.training.memory_format, self.device)
         return network.to_empty(device=self.device) if empty else network.to(self.device)
 
     def build(self, model: str, weights: Weights) -> nn.Module:
@@ -157,7 +159,7 @@ class Site:
         """Build an architecture around weights."""
         network = self.to_device(blueprint(architecture, self.shape), empty=True)
         install(network, weights)
-        return network
+        return self.recordings.know(network, architecture)
 
     def receive(self, model: str, weights: Weights) -> nn.Module:
         """Give the network in whose memory a model has arrived, or build one around its weights."""
@@ -179,7 +181,7 @@ class Site:
         """Build a network whose memory travelling bytes can be written to; None where a copy has
         to be made of them anyway.
         """
-        if self.device != "cpu" or self.training.memory_format != "contiguous":
+        if self.device != "cpu" or self.training.memory_format == "channels_last":
             return None, {}
         network = self.to_device(
             blueprint(self.scenario.architecture(model), self.shape), empty=True
@@ -226,7 +228,7 @@ class Site:
             name: snapshot(other) for name, other in models.by_role.items() if name and models.every
         }
         try:
-            sums = train(models, job, teaching)
+            sums = train(models, job, teaching, self.recordings.begin)
         except NonFinite as problem:
             for name, weights in before.items():
                 install(models.by_role[name], weights)
@@ -234,20 +236,19 @@ class Site:
         work = {"forwards": Measure(float(sums.forwards), 1.0)} if sums.forwards else {}
         return Session(
             export(model),
+            reason=sums.remark,
             samples=sums.samples,
             steps=sums.steps,
             measures={**sums.measures, **work},
         )
 
     def note_remarks(self, session: Session) -> Session:
-        """Let the record of the warm-up say what of the data was masked or left out, and which
-        device ``auto`` is.
+        """Let the record of the warm-up say what of the data was masked or left out, which device
+        ``auto`` is, and which card with which driver and libraries computes.
         """
         found = f"device auto is {self.device}" if self.me.device == "auto" else ""
-        return replace(
-            session,
-            reason="; ".join(part for part in (found, self.data.remark, session.reason) if part),
-        )
+        parts = (found, describe_card(self.device), self.data.remark, session.reason)
+        return replace(session, reason="; ".join(part for part in parts if part))
 
     def validate(self, model: nn.Module, prefix: str = "") -> Measures:
         """Measure a model on the validation data."""

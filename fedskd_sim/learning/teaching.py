@@ -11,14 +11,16 @@ the distances of `fedskd_sim.learning.distill` and KL(q || p) the mean over the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from fedskd_sim.learning.distill import SimilarityLoss, ramp
-from fedskd_sim.learning.session import AddedLoss, Output, TrainingStep, answer
+from fedskd_sim.learning.distill import SimilarityLoss, ramp, scale
+from fedskd_sim.learning.steps import AddedLoss, Moment, Output, TrainingStep, answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +42,32 @@ class Exchange:
         total = [*self._exchange(step, parts), *self._self_distilled(step, parts)]
         return AddedLoss(torch.stack(total).sum() if total else None, parts)
 
+    def kind(self, moment: Moment) -> bool:
+        """Tell whether anything is exchanged yet."""
+        return ramp(moment.number, moment.total, self.rise) > 0
+
+    def tensors(self) -> Sequence[Tensor]:
+        """List the tensors of the visitor as it arrived."""
+        return [] if self.past is None else [*self.past.state_dict().values()]
+
+    def apart(self) -> Exchange:
+        """Copy the visitor as it arrived."""
+        return replace(self, past=deepcopy(self.past))
+
     def _exchange(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
         visitor, resident = step.outputs[""], step.outputs.get("resident_")
-        factor = ramp(step.number, step.total, self.rise)
-        if resident is None or factor <= 0:
+        if resident is None or not self.kind(step.moment):
             return []
+        factor = step.rise(self.rise)
         found, levels = self.similarity(visitor.taps, resident.taps, factor)
         parts.update({f"similarity_{level}": value for level, value in levels.items()})
         total = [] if found is None else [found]
         if self.mutual_kl:
             value = divergence(resident, visitor)
             parts["mutual_kl"] = value.detach()
-            total.append(factor * self.mutual_kl * value)
+            total.append(scale(value, factor * self.mutual_kl))
             if resident.logits.requires_grad:
-                total.append(factor * self.mutual_kl * divergence(visitor, resident))
+                total.append(scale(divergence(visitor, resident), factor * self.mutual_kl))
         return total
 
     def _self_distilled(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:

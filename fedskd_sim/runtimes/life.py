@@ -16,6 +16,7 @@ from fedskd_sim.custody.store import Store
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.learning.learners import make
+from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.faults import FaultInjector, Poison, Schedule, harmless
 from fedskd_sim.member.hospital import take_part
@@ -50,6 +51,7 @@ def run_hospital(order: MemberOrder) -> None:
 
     """
     keep_freed_memory()
+    fix_workspace()
     loaded = order.read()
     with order.log(hospital=order.name) as log:
         log.event(events.Starting())

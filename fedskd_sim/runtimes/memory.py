@@ -13,6 +13,7 @@ from typing import TextIO
 from fedskd_sim import clock
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.learners import make
+from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.work import Worker
@@ -66,6 +67,7 @@ class MemoryRuntime:
 
     def launch(self, order: Order) -> None:
         """Make the controller and all hospitals."""
+        fix_workspace()
         scenario = order.loaded.scenario
         self._order = order
         _allow_files(4 * len(scenario.names))

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fedskd_sim import clock
-from fedskd_sim.errors import (
-    FedskdError,
-    RegistrationTimeout,
-)
+from fedskd_sim.errors import FedskdError, RegistrationTimeout
+from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.runtimes import folder
@@ -73,6 +71,7 @@ class ProcessRuntime:
 
         """
         check_temporary_folder()
+        fix_workspace()  # before the fork server inherits the environment
         learns = loaded.scenario.learns
         self._server = ForkServer.running(
             f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path

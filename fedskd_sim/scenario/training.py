@@ -37,13 +37,24 @@ class Training(Part):
     """Mini-batches that count as a pass, at most: a session is then shorter. null: all of them."""
     optimiser: Optimiser = Optimiser()
     """Settings of the gradient steps."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of forward and backward passes in sessions; bf16: bfloat16 where PyTorch's
-    autocast allows it, weights, losses and everything that travels or is measured stay fp32. For
-    GPUs, and CPUs with instructions for it."""
-    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
-    """How models of images and volumes lie in memory; channels_last has faster kernels for large
-    images. What travels is the same either way."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Arithmetic of forward and backward passes in sessions; tf32: on CUDA, products and
+    convolutions take 10 bits of their factors' mantissas, on a CPU the same as fp32; bf16:
+    bfloat16 where PyTorch's autocast allows it, weights, losses and everything that travels or is
+    measured stay fp32. For GPUs, and CPUs with instructions for it."""
+    deterministic: bool = True
+    """On CUDA, only kernels that give the same bytes each time on one type of card; false: faster
+    ones where there are some. A CPU always computes so."""
+    memory_format: Literal["contiguous", "channels_last", "auto"] = "contiguous"
+    """How models of images and volumes lie in memory. On a CPU channels_last was faster for large
+    images, on a GPU slower for networks with GroupNorm, which has no kernel for it; auto: on CUDA
+    channels_last for networks without GroupNorm, everything else contiguous. What travels is the
+    same."""
+    recorded_steps: bool = True
+    """On CUDA, the steps of a session are recorded once for a pair of architectures, as CUDA
+    graphs, and replayed; where that cannot be, the record says why. A CPU takes no notice."""
+    recorded_gib: Positive = 8.0
+    """GiB that recorded steps of a hospital may keep on its device; those used least give way."""
     class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"
     """Weights of the host's cross-entropy: one over the square root of the class frequency, or
     none."""

@@ -88,6 +88,7 @@ def test_a_gpu_hospital_asks_for_its_devices_and_may_go_where_they_are(tmp_path:
     assert found["nodeSelector"] == {"gpu": "yes"}
     assert TAINT in found["tolerations"]
     assert {"name": "OMP_NUM_THREADS", "value": "4"} in box["env"]
+    assert {"name": "CUBLAS_WORKSPACE_CONFIG", "value": ":4096:8"} in box["env"]
     assert "NVIDIA_VISIBLE_DEVICES" not in {entry["name"] for entry in box["env"]}
 
 
@@ -98,6 +99,9 @@ def test_a_cpu_hospital_sees_no_gpu(tmp_path: Path) -> None:
     found = pod(tmp_path, "south")
     assert found["containers"][0]["resources"]["limits"] == {"memory": "2Gi"}
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in found["containers"][0]["env"]
+    assert "CUBLAS_WORKSPACE_CONFIG" not in {
+        entry["name"] for entry in found["containers"][0]["env"]
+    }
     assert "nodeSelector" not in found
     assert {toleration["key"] for toleration in found["tolerations"]} == {
         "node.kubernetes.io/unreachable",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedskd_sim.learning.distill import Taps
 from fedskd_sim.learning.networks import pretrained
 from fedskd_sim.learning.networks.small import normalisation
+from fedskd_sim.learning.pooling import AdaptiveAverage
 
 
 class Tapped(nn.Module):
@@ -245,11 +246,24 @@ def _with_taps(
             first = False
             if plan.channels != module.in_channels:
                 backbone.set_submodule(name, _widen(module, plan.channels))
+        elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
+            backbone.set_submodule(name, AdaptiveAverage(_grid(module)))
         elif hasattr(module, "p"):  # dropout and stochastic depth
             module.p = 0.0
     if plan.weights:
         pretrained.load(backbone, plan.weights)
     return Tapped(backbone, (plan.mid, plan.deep), as_map)
+
+
+def _grid(pooling: nn.AdaptiveAvgPool2d) -> tuple[int, int]:
+    rows, columns = (
+        pooling.output_size
+        if isinstance(pooling.output_size, tuple)
+        else (pooling.output_size, pooling.output_size)
+    )
+    if rows is None or columns is None:
+        raise TypeError("pooling that keeps an axis has no fixed grid")
+    return rows, columns
 
 
 def _widen(conv: nn.Conv2d, channels: int) -> nn.Conv2d:

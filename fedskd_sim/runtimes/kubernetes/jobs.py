@@ -9,6 +9,7 @@ from kubernetes.client import V1Job, V1PodSpec
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import final_codes
+from fedskd_sim.learning.workspace import FIXED, WORKSPACE
 from fedskd_sim.runtimes.kubernetes import pod_group
 from fedskd_sim.runtimes.kubernetes.overlay import (
     Locate,
@@ -178,9 +179,8 @@ def _container(
     settings = plan.settings(hospital.name)
     learns = scenario.learns
     image = plan.images["hospital" if learns else "controller"]
-    environment = {"HOME": TEMPORARY, "OMP_NUM_THREADS": str(hospital.resources.cpu)}
-    if not hospital.resources.gpu:
-        environment["NVIDIA_VISIBLE_DEVICES"] = "void"
+    own = {WORKSPACE: FIXED} if hospital.resources.gpu else {"NVIDIA_VISIBLE_DEVICES": "void"}
+    environment = {"HOME": TEMPORARY, "OMP_NUM_THREADS": str(hospital.resources.cpu)} | own
     mounts = [
         ("run", CONFIG, True),
         ("key", KEY, True),

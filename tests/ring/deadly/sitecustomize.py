@@ -126,7 +126,7 @@ def in_work(module: Any) -> None:
 
 def in_session(module: Any) -> None:
     """Stop between two gradient steps."""
-    wrap(module, "_step", after=lambda *_: ("during_training",))
+    wrap(module, "take", after=lambda *_: ("during_training",))
 
 
 def in_store(module: Any) -> None:
@@ -157,7 +157,7 @@ CHANGED = {
     "fedskd_sim.member.shell": in_shell,
     "fedskd_sim.member.mailbox": in_mailbox,
     "fedskd_sim.member.work": in_work,
-    "fedskd_sim.learning.session": in_session,
+    "fedskd_sim.learning.steps": in_session,
     "fedskd_sim.custody.store": in_store,
     "fedskd_sim.ledger": in_ledger,
 }

@@ -1,0 +1,84 @@
+"""Work that is recorded once and replayed: as a CUDA graph on a card, as itself elsewhere.
+
+This is all of captured steps that differs on CUDA. `Again` is its twin for a CPU: what calls it
+takes the same way through the same memory, and nothing is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+WARM_UPS = 3
+"""How often work runs before it is recorded, as PyTorch's notes on CUDA graphs ask: libraries
+choose their kernels and make their workspaces meanwhile."""
+Result = TypeVar("Result")
+
+
+class Recorder(Protocol):
+    """Records work whose operations, memory and shapes never change."""
+
+    def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
+        """Run work, and give what runs it again; its results lie where they lay, and are lost when
+        anything recorded here runs again.
+
+        Raises:
+            RuntimeError: it cannot be recorded.
+
+        """
+
+    def reserved(self) -> int:
+        """Count the bytes in use on the device; waits for it."""
+
+
+class Again:
+    """Runs work again each time."""
+
+    def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
+        """Run work once, and give it."""
+        act()
+        return act
+
+    def reserved(self) -> int:
+        """Count nothing: memory is not a device's."""
+        return 0
+
+
+class CudaGraphs:
+    """Graphs on one CUDA device that share one pool of memory: they never run at the same time."""
+
+    def __init__(self, device: str) -> None:
+        """Take a device; nothing happens on it yet."""
+        self._device = torch.device(device)
+        self._pool: Any = None
+
+    def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
+        """Warm up on another stream, capture the work there, and give what launches the graph.
+
+        The host's other threads may go on using the device meanwhile.
+        """
+        with torch.cuda.device(self._device):
+            aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UPS):
+                    act()
+            here.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            mode = "thread_local"
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode):
+                result = act()
+        self._pool = graph.pool()
+
+        def replay() -> Result:
+            graph.replay()
+            return result
+
+        return replay
+
+    def reserved(self) -> int:
+        """Count what PyTorch's allocator has taken from the device for this process and uses."""
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved(self._device)

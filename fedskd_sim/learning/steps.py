@@ -1,0 +1,203 @@
+"""One step of a session: forward passes, losses, backward passes, clipping, AdamW.
+
+Nothing of a step is read back to the host: what it saw stays on the device as one tensor, and
+nothing that changes from step to step need be a Python number. So the same code can be launched
+operation by operation, or recorded once and replayed (`fedskd_sim.learning.recorded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.distill import Taps, ramp
+from fedskd_sim.scenario import Training
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+class Output(NamedTuple):
+    """What a model made of a batch: logits (B, classes) and its maps."""
+
+    logits: Tensor
+    taps: Taps
+
+
+class Moment(NamedTuple):
+    """Which of a session's ``total`` steps is taken, counted from 0, and who takes part in it:
+    roles, and whether each trains.
+    """
+
+    number: int
+    total: int
+    roles: Mapping[str, bool]
+    clock: Tensor | None = None
+    """Number and total as float64 (2,) on the device, where a step is recorded and replayed."""
+
+
+class TrainingStep(NamedTuple):
+    """A step as what is taught sees it: the batch as all models see it, what each made of it, in
+    which precision, and the models themselves.
+    """
+
+    batch: Samples
+    outputs: Mapping[str, Output]
+    moment: Moment
+    precision: Precision = "fp32"
+    models: Mapping[str, nn.Module] = MappingProxyType({})
+
+    def rise(self, share: float) -> float | Tensor:
+        """Give the factor that rises from 0 to 1 over the first ``share`` of the session: a
+        number, or a float64 scalar where steps are replayed.
+        """
+        number, total, _, clock = self.moment
+        factor = ramp(number, total, share)
+        if clock is None or not share:
+            return factor
+        return (clock[0] / (share * clock[1])).clamp(max=1.0)
+
+
+class AddedLoss(NamedTuple):
+    """What is added to the cross-entropies, a scalar (None: nothing), and what the log shows of
+    it.
+    """
+
+    total: Tensor | None
+    parts: Mapping[str, Tensor]
+
+
+Teaching = Callable[[TrainingStep], AddedLoss]
+
+
+@runtime_checkable
+class Recordable(Protocol):
+    """A teaching whose steps can be recorded: it tells what memory they read besides the batch."""
+
+    def __call__(self, step: TrainingStep) -> AddedLoss:
+        """Compute what is added in a step."""
+
+    def kind(self, moment: Moment) -> Hashable:
+        """Give what decides which operations a step has."""
+
+    def tensors(self) -> Sequence[Tensor]:
+        """List the tensors that are others in another session."""
+
+    def apart(self) -> Self:
+        """Copy it, with memory of its own for these tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all steps of a session have in common: models and optimisers by role, class weights
+    (classes,), settings, and what is taught.
+    """
+
+    models: Mapping[str, nn.Module]
+    optimisers: Mapping[str, torch.optim.Optimizer]
+    class_weights: Tensor
+    training: Training
+    teaching: Teaching | None
+
+
+class Seen(NamedTuple):
+    """What a step saw: the names of what was taught, who trained, and all values in a row."""
+
+    parts: tuple[str, ...]
+    trained: tuple[str, ...]
+    values: Tensor
+    """Parts, cross-entropies of those who trained, the whole loss, their gradients' norms."""
+
+
+def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
+    """Take one step: every model that trains is changed."""
+    precision = given.training.precision
+    outputs = {
+        name: _output(given.models[name], batch.images, precision, trains=trains)
+        for name, trains in moment.roles.items()
+    }
+    trained = [name for name, trains in moment.roles.items() if trains]
+    step = TrainingStep(batch, outputs, moment, precision, given.models)
+    losses = {
+        name: cross_entropy(outputs[name].logits, batch.labels, given.class_weights)
+        for name in trained
+    }
+    added = given.teaching(step) if given.teaching is not None else AddedLoss(None, {})
+    loss = _sum(list(losses.values()))
+    loss = loss if added.total is None else loss + added.total
+    loss.backward()
+    norms = [_descend(given.models[name], given.optimisers[name]) for name in trained]
+    seen = [*added.parts.values(), *losses.values(), loss, *norms]
+    values = torch.stack([value.detach() for value in seen])
+    return Seen(tuple(added.parts), tuple(trained), values)
+
+
+def answer(model: nn.Module, images: Tensor, precision: Precision) -> Output:
+    """Ask a model; its maps may be bfloat16, its logits are fp32."""
+    if precision != "bf16":
+        return Output(*model(images))
+    with torch.autocast(images.device.type, dtype=torch.bfloat16):
+        logits, taps = model(images)
+    return Output(logits.float(), taps)
+
+
+def make_optimiser(
+    model: nn.Module, training: Training, *, on_device: bool
+) -> torch.optim.Optimizer:
+    """Make AdamW for a session; ``on_device``: in one kernel, its learning rate a tensor, so that
+    its steps can be recorded.
+    """
+    settings = training.optimiser
+    model.zero_grad()  # a session that was rolled back may have left some
+    where = next(model.parameters()).device
+    made = torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True if on_device else None,
+        capturable=on_device and where.type == "cuda",
+    )
+    made.defaults["clip"] = settings.clip
+    if on_device:  # not before: a tensor would be read back, to see whether it is positive
+        for group in made.param_groups:
+            group["lr"] = torch.tensor(settings.learning_rate, device=where)
+    return made
+
+
+def set_rate(optimiser: torch.optim.Optimizer, training: Training, moment: Moment) -> None:
+    """Set the learning rate of a step: a linear rise over the first share of the session, then
+    level.
+    """
+    settings = training.optimiser
+    rise = settings.ramp * moment.total
+    rate = settings.learning_rate * min(1.0, (moment.number + 1) / rise if rise else 1.0)
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: bool) -> Output:
+    if model.training != trains:
+        model.train(trains)
+    with torch.set_grad_enabled(trains):
+        return answer(model, images, precision)
+
+
+def _sum(losses: Sequence[Tensor]) -> Tensor:
+    return torch.stack([*losses]).sum() if len(losses) > 1 else losses[0]
+
+
+def _descend(model: nn.Module, optimiser: torch.optim.Optimizer) -> Tensor:
+    """Clip a model's gradients and let its optimiser step; gives their norm before."""
+    norm = nn.utils.clip_grad_norm_(model.parameters(), optimiser.defaults["clip"])
+    optimiser.step()
+    optimiser.zero_grad()  # now, not before the next step: its activations need the memory
+    return norm

@@ -1,0 +1,119 @@
+"""What makes a hospital compute the same bytes twice, and what its records say of its device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedskd_sim.learning.devices import (
+    describe_card,
+    driver_version,
+    find_workspace_problem,
+    lay_out,
+    library_versions,
+    settle,
+)
+from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.workspace import FIXED, WORKSPACE, fix_workspace
+from fedskd_sim.runtimes.processes import ProcessRuntime
+from fedskd_sim.scenario import Architecture, Training, load
+
+SMALL = (
+    "name: x\ndata: {name: synthetic-skin, samples: 20}\nalgorithm: {name: local, rounds: 1}\n"
+    "hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-plain}]\n"
+)
+
+
+def test_kernels_and_arithmetic_are_those_the_scenario_asks_for() -> None:
+    """A CPU is always deterministic, a card unless switched off; TF32 is on in products and
+    convolutions, or in neither.
+    """
+    cases = [
+        ("cpu", Training(deterministic=False), True, False),
+        ("cuda", Training(), True, False),
+        ("cuda", Training(deterministic=False, precision="tf32"), False, True),
+        ("cuda:1", Training(precision="bf16"), True, False),
+        ("cpu", Training(), True, False),
+    ]
+    for device, training, deterministic, rough in cases:
+        settle(1, device, training)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert torch.backends.cuda.matmul.allow_tf32 == rough
+        assert torch.backends.cudnn.allow_tf32 == rough
+        assert not torch.backends.cudnn.benchmark
+
+
+def test_the_workspace_of_cublas_is_fixed_unless_somebody_has_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is set where it was not, kept where it was, and one that is not repeatable is named."""
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    assert find_workspace_problem() == ""
+    fix_workspace()
+    assert os.environ[WORKSPACE] == FIXED
+    for chosen, wrong in ((":16:8", False), (":0:0", True)):
+        monkeypatch.setenv(WORKSPACE, chosen)
+        fix_workspace()
+        assert os.environ[WORKSPACE] == chosen
+        assert (chosen in find_workspace_problem()) == wrong
+
+
+def test_hospitals_in_memory_and_as_processes_have_it(
+    scenario_file: Callable, run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory it is set before the first hospital is made; what a fork server forks has it from
+    the beginning.
+    """
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    path = scenario_file(SMALL)
+    run(path)
+    assert os.environ[WORKSPACE] == FIXED
+    monkeypatch.delenv(WORKSPACE)
+    runtime = ProcessRuntime()
+    runtime.prepare(load(path))
+    assert runtime.ask(os.getenv, WORKSPACE) == FIXED
+
+
+def test_the_driver_is_read_from_what_the_system_tells(tmp_path: Path) -> None:
+    """Of the open and of the closed kernel module; where nothing tells it, it is unknown."""
+    file = tmp_path / "version"
+    for line in (
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 2024\n",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.183.01  Release Build\n",
+    ):
+        file.write_text(line, encoding="utf-8")
+        assert driver_version(file) == "535.183.01"
+    assert library_versions("cuda:1", file)["driver"] == "535.183.01"
+    assert library_versions("cuda:1", file).keys() == {"driver", "cuda", "cudnn"}
+    file.write_text("something else\n", encoding="utf-8")
+    assert driver_version(file) == driver_version(tmp_path / "none") == "unknown"
+
+
+def test_a_cpu_has_neither_card_nor_driver() -> None:
+    """Its records and its identity are what they were."""
+    assert describe_card("cpu") == ""
+    assert library_versions("cpu") == {}
+
+
+@pytest.mark.parametrize(
+    ("norm", "device", "expected"),
+    [("group", "cuda", "usual"), ("batch", "cuda", "last"), ("none", "cuda", "last"),
+     ("batch", "cpu", "usual")],
+)  # fmt: skip
+def test_auto_is_channels_last_where_every_layer_has_a_kernel(
+    norm: str, device: str, expected: str
+) -> None:
+    """Not with GroupNorm and not on a CPU, for images and volumes."""
+    shapes = {"cnn-plain": ImageShape(3, 16, 2), "vol-plain": ImageShape(1, 16, 2, "volume")}
+    for name, shape in shapes.items():
+        made = build(Architecture(name=name, options={"norm": norm}), shape, 1)
+        network: nn.Module = lay_out(made, "auto", device)
+        layout = torch.channels_last_3d if name == "vol-plain" else torch.channels_last
+        kernels = [weight for weight in network.parameters() if weight.dim() > 3]
+        found = all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
+        assert found == (expected == "last")
