@@ -7,7 +7,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("hop", "step", "losses", "memory", "start")
+NAMES = ("hop", "step", "losses", "memory", "start", "card")
 ON_DEMAND = ("cluster", "custody", "deaths", "fuzz", "kept", "report", "soak", "world")
 
 if __name__ == "__main__":

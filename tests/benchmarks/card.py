@@ -1,0 +1,140 @@
+"""On a CUDA device: a step of two models with similarity off and on and traveller first, launched
+and recorded; how much of the time the device is busy; whether a session gives the same bytes twice.
+
+Without a device nothing is measured, and that is said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.devices import settle
+from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.recorded import Recordings
+from fedskd_sim.learning.session import Begin, Launched, SessionModels, TrainingJob, train
+from fedskd_sim.learning.teaching import Exchange
+from fedskd_sim.learning.weights import snapshot
+from fedskd_sim.learning.workspace import fix_workspace
+from fedskd_sim.messages import digest
+from fedskd_sim.scenario import Architecture, Similarity, Training
+from tests.benchmarks.table import Table
+
+BATCHES = 10
+REPEATS = 4
+CLASSES = 7
+OFF = Similarity(batch=0.0, pixel=0.0, region=0.0)
+
+
+class Case(NamedTuple):
+    """Two architectures, the edge of their images in pixels, images in a batch, and cells along an
+    axis of the pixel level.
+    """
+
+    visitor: str
+    resident: str
+    size: int
+    batch: int
+    grid: int
+
+    def __str__(self) -> str:
+        """Name it."""
+        return f"{self.visitor} + {self.resident}, {self.batch} images of {self.size} pixels"
+
+
+CASES = (
+    Case("cnn-plain", "vit-tiny", 32, 32, 8),
+    Case("vit-tiny", "cnn-residual", 32, 32, 8),
+    Case("resnet18", "mobilenet-v3-large", 224, 64, 14),
+    Case("efficientnet-b0", "resnet18", 224, 64, 14),
+)
+WAYS = ("off", "all three", "traveller first")
+
+
+class Bench:
+    """The data and the models of one case on a device, sessions of which are timed."""
+
+    def __init__(self, case: Case, device: str) -> None:
+        """Draw pixels and build both networks."""
+        self.case, self.device, self.training = case, device, Training(batch_size=case.batch)
+        settle(1, device, self.training)
+        count = case.batch * BATCHES
+        pixels = torch.randint(0, 256, (count, case.size, case.size, 3), dtype=torch.uint8)
+        labels = torch.arange(count) % CLASSES
+        self.samples = Samples(pixels.to(device), labels.to(device))
+        self.recordings = Recordings.of(device, self.training)
+
+    def session(self, way: str, begin: Begin, seed: int = 1) -> str:
+        """Train for a session of all batches, and give the digest of what came of the visitor."""
+        shape = ImageShape(3, self.case.size, CLASSES)
+        models = {}
+        for role, name in (("", self.case.visitor), ("resident_", self.case.resident)):
+            architecture = Architecture(name=name)
+            model = build(architecture, shape, seed).to(self.device)
+            models[role] = self.recordings.know(model, architecture)
+        first = way == "traveller first"
+        similarity = SimilarityLoss.of(OFF if way == "off" else Similarity(), (self.case.grid,) * 2)
+        past = deepcopy(models[""]).eval() if first else None
+        exchange = Exchange(similarity, 0.0, 0.0, past, None, 1.0 if first else 0.0)
+        budget = len(self.samples.labels) * (1 if first else 2)
+        weights = torch.ones(CLASSES, device=self.device)
+        job = TrainingJob(self.samples, weights, self.training, budget, 0)
+        self._wait()
+        self.began = time.perf_counter()
+        train(SessionModels(models, 0 if first else 1, teaches=True), job, exchange, begin)
+        self._wait()
+        self.milliseconds = (time.perf_counter() - self.began) * 1000 / BATCHES
+        return digest(snapshot(models[""]))
+
+    def busy(self, way: str, begin: Begin) -> float:
+        """Give the share of a session's time in which the device computes, in percent."""
+        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
+            self.session(way, begin)
+        spent = sum(entry.self_device_time_total for entry in seen.key_averages())
+        return 100 * spent / (self.milliseconds * BATCHES * 1000)
+
+    def _wait(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
+
+def measure(case: Case, device: str, repeats: int = REPEATS) -> Iterator[Table]:
+    """Measure one case: time of a step, share of it in which the device is busy, equal bytes."""
+    bench = Bench(case, device)
+    begins: dict[str, Begin] = {
+        "launched": partial(Launched, on_device=True),
+        "recorded": bench.recordings.begin,
+    }
+    rows = [(f"{way}, {name}", way, begin) for way in WAYS for name, begin in begins.items()]
+    times: dict[str, list[float]] = {row: [] for row, _, _ in rows}
+    for _ in range(repeats + 1):
+        for row, way, begin in rows:
+            bench.session(way, begin)
+            times[row].append(bench.milliseconds)
+    shown = {row: found[1:] for row, found in times.items()}
+    yield Table(f"step of {case}", "ms", shown, "off, launched")
+    shares = {row: [bench.busy(way, begin)] for row, way, begin in rows}
+    yield Table(f"device busy, {case}", "%", shares)
+    alike = {
+        row: [float(len({bench.session(way, begin) for _ in range(3)}) == 1)]
+        for row, way, begin in rows
+    }
+    yield Table(f"three sessions give the same bytes, {case}", "1: yes", alike)
+
+
+def main() -> list[Table]:
+    """Measure all cases on the first CUDA device."""
+    if not torch.cuda.is_available():
+        print("card: no CUDA device here, nothing measured")
+        return []
+    fix_workspace()
+    print(f"card: {torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+    return [table for case in CASES for table in measure(case, "cuda")]
