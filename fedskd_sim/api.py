@@ -6,6 +6,9 @@
     [row for row in run.matrix if row["own"]]
     read_run("runs/try").frame("hops")            # where pandas is installed
 
+Threads may launch runs at the same time; until the last run has ended ``sys.modules["__main__"]``
+is an empty module, because `multiprocessing` imports the main module into every process of a run.
+
 The names are re-exported by `fedskd_sim` itself, which imports this module when one of them is
 first used.
 """
@@ -15,10 +18,11 @@ from __future__ import annotations
 import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +42,10 @@ __all__ = ["Loaded", "Run", "launch", "load", "read_run"]
 
 def load(scenario: str | Path, *changes: str) -> Loaded:
     """Read and check a scenario; nothing is started and no data is read.
+
+    Architectures and options are not looked into, because that takes PyTorch: a scenario that
+    loads may still be refused by `launch`, which builds every model first, and by `fedskd-sim
+    validate`, which tells everything that is wrong in one go.
 
     Args:
         scenario: a file, or the name of a scenario that comes with the program, such as
@@ -85,7 +93,7 @@ def launch(
 
     runtime, where = _runtime(on), Path(data) if data is not None else None
     given = scenario if isinstance(scenario, Loaded) else Path(scenario)
-    with _apart_from_the_program():
+    with _APART:
         fits, learning = partial(apart, runtime=on), asker(runtime, of_learning)
         loaded = load_and_check(given, where, runtime.prepare, also=fits, learning=learning)
     for licence in licences(loaded.scenario):
@@ -104,7 +112,7 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
 
     begun = outcome.begin(order.folder, called)
     try:
-        with _apart_from_the_program():
+        with _APART:
             runtime.launch(order)
             place.note(order.folder, runtime.place)
             runtime.wait(watch)
@@ -118,19 +126,35 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
     _report(order, outcome.note(order.folder, outcome.finish(begun)))
 
 
-@contextmanager
-def _apart_from_the_program() -> Iterator[None]:
-    """Let members start without the caller's program.
+class _Apart:
+    """Keeps the caller's program from the members that are started meanwhile.
 
     They need nothing of it, but multiprocessing imports the main module into every process that it
     starts: a script that launches a run at its top level would launch another one in each member.
+    There is one main module, whatever the number of threads that launch: the first of them sets it
+    aside, and the last one puts it back.
     """
-    program = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = program
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._program = sys.modules["__main__"]
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._program = sys.modules["__main__"]
+                sys.modules["__main__"] = ModuleType("__main__")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                sys.modules["__main__"] = self._program
+
+
+_APART = _Apart()
 
 
 def _runtime(name: str) -> Any:
