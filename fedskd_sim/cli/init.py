@@ -15,16 +15,17 @@ from fedskd_sim.scenario import begin
     "source",
     default="quickstart",
     show_default=True,
-    help="Name of the scenario to begin with.",
+    help="Scenario to begin with: a name, or a file.",
 )
 @with_exit_code
 def init(name: str, source: str) -> None:
-    """Write NAME.yaml, a scenario to change, from one that comes with the program.
+    """Write NAME.yaml, a scenario to change, from one that comes with the program or another file.
 
     \b
     Examples:
       fedskd-sim init mine
       fedskd-sim init skin --from fedskin-ham10000
+      fedskd-sim init again --from mine.yaml
     """
     file = begin(name, source)
     click.echo(f"{short(file)} is written; 'fedskd-sim launch {short(file)}' runs it")

@@ -18,6 +18,7 @@ from fedskd_sim.scenario.schema import NAME, PATTERNS
 
 PACKAGE = Path(__file__).resolve().parent.parent
 OWN_NAME = re.compile(r"^name: .*$", re.MULTILINE)
+OWN_HEADER = re.compile(r"\A# A scenario of your own, made from .*\n(?:#   fedskd-sim .*\n)*")
 HEADER = """\
 # A scenario of your own, made from '{source}'. What next:
 #   fedskd-sim validate {name}.yaml     every problem with its fix, and what is read of the data
@@ -65,17 +66,16 @@ def path_of(name: str) -> Path:
 
 
 def begin(name: str, source: str, folder: Path = Path()) -> Path:
-    """Write ``NAME.yaml`` with the text of a scenario that comes with the program, under its own
-    name.
+    """Write ``NAME.yaml`` with the text of another scenario, under its own name.
 
     Args:
         name: of the new scenario.
-        source: name of the scenario to begin with.
+        source: the scenario to begin with: the name of one that comes with the program, or a file.
         folder: where to put it.
 
     Raises:
         InvalidValue: the name is none for a scenario.
-        ScenarioSyntaxError: no scenario of the name ``source`` comes with the program.
+        ScenarioSyntaxError: ``source`` is neither, or cannot be read as text.
         OutputNotEmpty: the file is there already.
         OutputNotWritable: it cannot be written.
 
@@ -84,7 +84,7 @@ def begin(name: str, source: str, folder: Path = Path()) -> Path:
         raise InvalidValue(
             f"{name!r} is no name for a scenario", fix=f"{PATTERNS[NAME]}; '.yaml' is added"
         )
-    text = OWN_NAME.sub(f"name: {name}", path_of(source).read_text(encoding="utf-8"), count=1)
+    text = _with_name(find(Path(source)), name)
     file = folder / f"{name}.yaml"
     try:
         with file.open("x", encoding="utf-8") as stream:
@@ -97,3 +97,20 @@ def begin(name: str, source: str, folder: Path = Path()) -> Path:
         fix = "go to a folder that you may write to"
         raise OutputNotWritable(f"{file} cannot be written: {error.strerror}", fix=fix) from error
     return file
+
+
+def _with_name(file: Path, name: str) -> str:
+    """Read a scenario and give its text under another name, without what `begin` has written over
+    it.
+    """
+    fix = "give --from a scenario's file, or the name of one that comes with the program"
+    try:
+        text = OWN_HEADER.sub("", file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioSyntaxError(
+            f"it cannot be read: {error}", fix=fix, where=Where(str(file))
+        ) from error
+    text, found = OWN_NAME.subn(f"name: {name}", text, count=1)
+    if not found:
+        raise ScenarioSyntaxError("it has no line 'name: ...'", fix=fix, where=Where(str(file)))
+    return text

@@ -91,6 +91,28 @@ def test_a_bad_name_is_refused(name: str, tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
+def test_init_begins_from_a_file_too(tmp_path: Path) -> None:
+    """A scenario of one's own can be begun from, as often as one likes; what is no scenario cannot,
+    and nothing is written then.
+    """
+    first = begin("mine", "placebo-ok", tmp_path)
+    second = begin("again", str(first), tmp_path)
+    assert load(second).scenario.name == "again"
+    assert (
+        second.read_text().replace("again", "mine").splitlines()[5:]
+        == (first.read_text().splitlines()[5:])
+    )
+    assert f"made from '{first}'" in second.read_text().splitlines()[0]
+    (tmp_path / "none.yaml").write_text("hospitals: []\n")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
+    for bad in ("none.yaml", "bytes.yaml", "missing.yaml"):
+        with pytest.raises(ScenarioSyntaxError) as caught:
+            begin("third", str(tmp_path / bad), tmp_path)
+        assert caught.value.where is not None
+        assert caught.value.where.file == str(tmp_path / bad)
+    assert not (tmp_path / "third.yaml").exists()
+
+
 def test_init_where_nothing_can_be_written_and_from_nothing(tmp_path: Path) -> None:
     """A folder that is not there, and a scenario that is not known, are errors with a fix."""
     with pytest.raises(OutputNotWritable, match="cannot be written"):
