@@ -19,6 +19,7 @@ HOMES = {
     "click": ["cli/"],
     "pandas": ["runs.py"],
     "pyarrow": ["export.py"],
+    "tensorboard": ["export.py"],
     "psutil": ["runtimes/place.py"],
     "pydantic": [
         "scenario/",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from fedskd_sim.errors import (
     FedskdError,
     InvalidValue,
     LibraryMissing,
+    OutputNotEmpty,
     OutputNotWritable,
     RunUnreadable,
 )
@@ -148,20 +150,26 @@ def test_a_table_is_a_frame(small: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "use"),
+    ("library", "extra", "use"),
     [
-        ("pandas", lambda run, _: run.frame("hops")),
-        ("pyarrow", lambda run, to: write(run, "parquet", to)),
+        ("pandas", "export", lambda run, _: run.frame("hops")),
+        ("pyarrow", "export", lambda run, to: write(run, "parquet", to)),
+        ("tensorboard", "tensorboard", lambda run, to: write(run, "tensorboard", to)),
     ],
 )
 def test_a_missing_library_is_named(
-    library: str, use: Callable, small: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: str,
+    extra: str,
+    use: Callable,
+    small: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without an optional library the error names it and the extra that has it."""
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(LibraryMissing, match=f"{library} is not installed") as caught:
         use(small, tmp_path)
-    assert "fedskd-sim[export]" in caught.value.fix
+    assert f"fedskd-sim[{extra}]" in caught.value.fix
 
 
 def test_csv_can_be_read_back(small: Run, tmp_path: Path) -> None:
@@ -186,6 +194,40 @@ def test_parquet_can_be_read_back(small: Run, tmp_path: Path) -> None:
         assert parquet.read_table(tmp_path / "new" / f"{name}.parquet").to_pylist() == small.table(
             name
         )
+
+
+def test_tensorboard_reads_every_measure(small: Run, tmp_path: Path) -> None:
+    """TensorBoard's own reader finds each model's measures at its stops; nothing is written twice
+    into one folder.
+    """
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import (
+        EventAccumulator,
+    )
+
+    write(small, "tensorboard", tmp_path)
+    size, found = len(small.scenario.members), set()
+    for model in small.scenario.members:
+        events = EventAccumulator(
+            str(tmp_path / "tensorboard" / model), {"tensors": 0, "scalars": 0}
+        )
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
+            for one in events.Tensors(tag):
+                found.add((model, tag, one.step, one.tensor_proto.float_val[0]))
+    assert found == {
+        (
+            row["model"],
+            f"{row['kind']}/{row['measure']}"
+            + (f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""),
+            int(row["round"] or 0) * size + int(row["hop"] or 0),
+            struct.unpack("f", struct.pack("f", row["value"]))[0],
+        )
+        for row in small.measures
+        if row["value"] is not None
+    }
+    with pytest.raises(OutputNotEmpty):
+        write(small, "tensorboard", tmp_path)
 
 
 def test_what_cannot_be_exported(small: Run, tmp_path: Path) -> None:
@@ -237,6 +279,49 @@ def test_a_program_needs_no_guard(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "30 True\n"), done.stderr
+
+
+def test_two_threads_may_launch_at_the_same_time(tmp_path: Path) -> None:
+    """Whichever of two runs of one program ends first, the program is set aside for both, and is
+    itself again afterwards.
+    """
+    program = tmp_path / "program.py"
+    lines = [
+        "import sys",
+        "from threading import Event, Thread",
+        "from fedskd_sim import launch",
+        "me, began, inside, over = sys.modules['__main__'], Event(), Event(), Event()",
+        "aside = lambda: sys.modules['__main__'] is not me",
+        "def one(_):",
+        "    began.set()",
+        "    assert inside.wait(60)",
+        "def two(_):",
+        "    inside.set()",
+        "    assert over.wait(60)",
+        "    seen.append(aside())",
+        "seen = []",
+        "first = Thread(target=launch, args=['placebo-ok'], kwargs={",
+        "    'on': 'memory', 'out': 'one', 'watch': one})",
+        "second = Thread(target=launch, args=['placebo-ok'], kwargs={",
+        "    'on': 'memory', 'out': 'two', 'watch': two})",
+        "first.start()",
+        "assert began.wait(60)",
+        "second.start()",
+        "first.join()",
+        "over.set()",
+        "second.join()",
+        "print(len(seen) > 0, all(seen), aside())",
+    ]
+    program.write_text("\n".join(lines), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "True True False\n"), done.stderr
 
 
 def test_licences_are_told(small: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
