@@ -38,7 +38,6 @@ def as_html(
 
     home = _home()
     drawn = _draw_pictures(summary, spans)
-    drawn_hosts = len(patientpictures.choose_hosts(summary.patients)) if summary.patients else 0
     text: str = home.get_template(TEMPLATE).render(
         summary=summary,
         travels=waypictures.travels(summary),
@@ -48,7 +47,8 @@ def as_html(
         whole=together(summary.bases),
         rests=RESTS,
         titles=TITLES,
-        drawn_hosts=drawn_hosts,
+        drawn_hosts=len(patientpictures.choose_hosts(summary.patients)) if summary.patients else 0,
+        restarts=spans.restarts,
         palette=PALETTE,
         scenario=scenario,
         environment=environment,

@@ -15,6 +15,7 @@ from fedskd_sim.report.resampling import Interval
 NAME = 18
 CELL = 20
 MOST_LINES = 24
+TITLES = {"own": "own model", "others": "visitors"}
 COLUMNS = (
     ("balanced accuracy", "own", "balanced_accuracy"),
     ("balanced accuracy", "others", "balanced_accuracy"), ("AUC", "own", "auc"),
@@ -51,10 +52,11 @@ def as_lines(patients: Patients) -> Iterator[str]:
         f"Single patients ({patients.split} data) in percent, with 95 % intervals over the "
         f"patients of each hospital{part}."
     )
+    yield "Visitors: the mean over the models of the other hospitals, on the patients of this one."
     yield ""
     yield " " * (NAME + 20) + "".join(f"{title:>{CELL}}" for title, _, _ in COLUMNS)
     yield f"{'hospital':<{NAME}}  patients    rarest" + "".join(
-        f"{who:>{CELL}}" for _, who, _ in COLUMNS
+        f"{TITLES[who]:>{CELL}}" for _, who, _ in COLUMNS
     )
     for host in shown:
         cells = "".join(f"{_cell(host, who, name):>{CELL}}" for _, who, name in COLUMNS)
@@ -68,7 +70,7 @@ def as_lines(patients: Patients) -> Iterator[str]:
     yield ""
     yield f"Recall of each class over the patients of all hospitals in percent{part}."
     yield ""
-    yield f"{'class':<{NAME}}  patients       own    others"
+    yield f"{'class':<{NAME}}  patients own model  visitors"
     for label in classes:
         count = sum(host.counts[label] for host in patients.hosts)
         shares = "".join(f"{_recall_of(patients, who, label):>10}" for who in ("own", "others"))

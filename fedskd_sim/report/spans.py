@@ -44,6 +44,15 @@ class Spans:
         return sum(map(len, self._times.values())) // 2
 
     @property
+    def restarts(self) -> dict[str, int]:
+        """Count how often each hospital was started again and went on; only those that were."""
+        return {
+            host: len(times) // 2
+            for (host, what), times in sorted(self._times.items())
+            if what == "resumed"
+        }
+
+    @property
     def range(self) -> tuple[float, float]:
         """Give the first start and the last end, UNIX seconds."""
         ends = [np.array(times) for times in self._times.values()]

@@ -141,6 +141,25 @@ def folder(
     return run
 
 
+def test_the_page_says_who_was_started_again(tmp_path: Path) -> None:
+    """Hospitals that went on after a death are named with how often; without any nothing is
+    said.
+    """
+    records = evaluations()
+    run = folder(tmp_path, records, THREE)
+    write(run, THREE)
+    assert "Started again" not in (run / "report.html").read_text(encoding="utf-8")
+    for name, times in (("south", 2), ("east", 1)):
+        size = (run / "records" / f"{name}.jsonl").stat().st_size
+        ledger = Ledger(run, name, kept=size)
+        for at in range(times):
+            ledger.add(Timing("resumed", name, name, 0, 0, 1e9 + at, 1e9 + at + 0.5))
+        ledger.close()
+    write(run, THREE)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Started again, and went on where they were: east 1 time, south 2 times." in page
+
+
 def test_personalization_is_the_mean_over_models_at_home() -> None:
     """P gives every hospital the same weight, whatever the size of its test data."""
     assert summarise(evaluations(), THREE).matrices["accuracy"].personalization == pytest.approx(
