@@ -48,7 +48,9 @@ def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
 
 
 class Site:
-    """One hospital, as its learner works with it."""
+    """What a learner has of its hospital: data, device, seeds, and how to build and measure a model
+    on them; of the ring it knows nothing.
+    """
 
     def __init__(self, context: LearnerContext) -> None:
         """Look up what its inputs look like, and tell how many there are; nothing is loaded or

@@ -130,7 +130,11 @@ FIXED = ("run", "hospital", "scenario")
 
 @dataclass
 class Keeper:
-    """Keeps one hospital; it belongs to the thread of its links."""
+    """Puts what a hospital would need after its death on disk: commits of its state with models and
+    record, and who it is; a later life of the hospital goes on from them (``before``).
+
+    It belongs to the thread of the links, which acknowledges a model only when it is safe here.
+    """
 
     store: Store
     identity: Mapping[str, str]

@@ -60,8 +60,11 @@ CLOSE_S = 10.0
 
 @dataclass
 class Mailbox:
-    """The links of one hospital, attended to; see `Outside` and `Receiver` for what it does to
-    whom.
+    """A real hospital's way to the others: it hands what its links receive to the `Shell`, and
+    sends what the shell's machine decides.
+
+    It is what the shell finds outside (`Outside`) and what the links report to (`Receiver`); in
+    simulated time `fedskd_sim.world.node.Node` stands here.
     """
 
     machine: HospitalMachine

@@ -32,8 +32,9 @@ class RecordSink(Protocol):
 
 @dataclass(frozen=True)
 class Reporter:
-    """What one hospital reports; without ``metrics`` nothing is counted, ``log`` takes events,
-    ``peak`` tells memory in bytes.
+    """The one place where what happens to a hospital becomes record, timing, metric and log line.
+
+    Without ``metrics`` nothing is counted; ``log`` takes events, ``peak`` tells memory in bytes.
     """
 
     scenario: Scenario

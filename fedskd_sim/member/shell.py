@@ -100,7 +100,13 @@ class Outside(Protocol):
 
 @dataclass
 class Shell:
-    """One hospital."""
+    """A hospital while it runs: keeps the state, hands events to the pure `HospitalMachine`, and
+    carries out the effects that come back.
+
+    What an effect needs is elsewhere: `Worker` trains and measures, ``outside`` (a `Mailbox`, or a
+    `Node` in simulated time) sends and keeps, `Reporter` notes. Real and simulated hospitals have
+    the same shell, so they do the same.
+    """
 
     machine: HospitalMachine
     outside: Outside

@@ -34,10 +34,12 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A hospital as its steps see it.
+    """Carries out the steps of a hospital's program: each one calls the learner and gives the
+    record that belongs to it.
 
-    ``span`` notes what took how long (what, at which stop, since which UNIX second), ``expect``
-    makes ready for a model.
+    It knows no links, no custody and no protocol; the `Shell` says which step is next. ``span``
+    notes what took how long (what, at which stop, since which UNIX second), ``expect`` makes ready
+    for a model.
     """
 
     scenario: Scenario

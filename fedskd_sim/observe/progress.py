@@ -41,7 +41,7 @@ each) over three fifths."""
 
 @dataclass
 class HospitalRow:
-    """What one hospital is at."""
+    """A hospital's line in the live table: what it does, where, and how far it is."""
 
     doing: str = "starting"
     place: tuple[int, int] | None = None

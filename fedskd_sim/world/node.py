@@ -104,8 +104,10 @@ class InMemoryCustody:
 
 @dataclass
 class Node:
-    """One hospital; it is what its shell finds outside. ``fresh`` makes the learner of another
-    life.
+    """A hospital in simulated time: what its `Shell` finds outside instead of a mailbox, links
+    and a disk, and what dies and comes back as the scenario says.
+
+    ``fresh`` makes the learner of another life.
     """
 
     machine: HospitalMachine
