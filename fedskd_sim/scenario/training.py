@@ -32,7 +32,8 @@ class Training(Part):
     warmup_epochs: Count = 2
     """Passes over the own training data before the first round."""
     batch_size: Annotated[int, Field(ge=2)] = 32
-    """Samples in a mini-batch; all models of a session see the identical tensor."""
+    """Samples in a mini-batch; all models of a session see the identical tensor. A hospital with
+    fewer training samples has one mini-batch of them all in an epoch, so one gradient step."""
     batches: Count | None = None
     """Mini-batches that count as a pass, at most: a session is then shorter. null: all of them."""
     optimiser: Optimiser = Optimiser()
