@@ -57,7 +57,7 @@ class MutualLearner(LocalLearner):
         """Train the own model alone, and draw the common one."""
         session = super().warm_up()
         common = seed(self.site.scenario.seed, "initial weights")
-        self._common = self.site.drawn(self._architecture, common)
+        self._common = self.site.initialise(self._architecture, common)
         return session
 
     def alone(self, round_: int) -> Session | None:

@@ -19,9 +19,7 @@ def average(maps: Tensor, grid: Sequence[int]) -> Tensor:
 
     Cell i of G along an axis of S covers the places floor(i S / G) to ceil((i + 1) S / G).
     """
-    return (
-        average_by_kernel(maps, grid) if maps.device.type == "cpu" else average_by_axis(maps, grid)
-    )
+    return average_by_axis(maps, grid) if maps.is_cuda else average_by_kernel(maps, grid)
 
 
 def average_by_kernel(maps: Tensor, grid: Sequence[int]) -> Tensor:

@@ -138,9 +138,9 @@ class Site:
 
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""
-        return self.drawn(self.scenario.architecture(self.name), seed_)
+        return self.initialise(self.scenario.architecture(self.name), seed_)
 
-    def drawn(self, architecture: Architecture, seed_: int) -> nn.Module:
+    def initialise(self, architecture: Architecture, seed_: int) -> nn.Module:
         """Build a network with initial weights from a seed."""
         network = self.to_device(build(architecture, self.shape, seed_))
         return self.recordings.know(network, architecture)
@@ -173,11 +173,9 @@ class Site:
         be put back.
         """
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
-        return (
-            (self.build(model, weights), weights)
-            if network is None
-            else (network, snapshot(network))
-        )
+        if network is None:
+            return self.build(model, weights), weights
+        return network, snapshot(network)
 
     def _build_receive_buffer(self, model: str) -> tuple[nn.Module | None, Weights]:
         """Build a network whose memory travelling bytes can be written to; None where a copy has
@@ -185,9 +183,8 @@ class Site:
         """
         if self.device != "cpu" or self.training.memory_format == "channels_last":
             return None, {}
-        network = self.to_device(
-            blueprint(self.scenario.architecture(model), self.shape), empty=True
-        )
+        architecture = self.scenario.architecture(model)
+        network = self.to_device(blueprint(architecture, self.shape), empty=True)
         if not all(tensor.is_contiguous() for tensor in network.state_dict().values()):
             return None, {}
         return network, export(network)

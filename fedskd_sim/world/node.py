@@ -81,9 +81,8 @@ class Surroundings(Protocol):
     def persists(self) -> bool:
         """Whether hospitals keep custody."""
 
-    @property
-    def seconds(self) -> float:
-        """The present moment."""
+    seconds: float
+    """The present moment."""
 
     def disk(self) -> float:
         """Give the seconds that a disk takes for what is to be kept."""

@@ -39,13 +39,13 @@ def test_the_licence_is_told_alike_everywhere() -> None:
 
 def test_extras_are_parts_of_what_is_installed() -> None:
     """What an extra names is within the same bounds among the dependencies, which only `export`
-    adds to; images get their parts.
+    and `tensorboard` add to; images get their parts.
     """
     project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
     assert {*extras["cluster"], *extras["learning"]} < {*project["dependencies"]}
     assert {*extras["cluster"]}.isdisjoint(extras["learning"])
-    assert extras["all"] == ["fedskd-sim[export]"]
+    assert extras["all"] == ["fedskd-sim[export,tensorboard]"]
     before = {
         "controller": {
             "jinja2",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fedskd_sim.checks import verify_run
 from fedskd_sim.cli import main
-from fedskd_sim.cli.verify import verified
 from fedskd_sim.custody.verify import Verdict, verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
 from fedskd_sim.learning.preflight import image_shape
@@ -107,7 +107,7 @@ def scenario(run: Path) -> Scenario:
 
 
 def proven(run: Path) -> Verdict:
-    return verified(run, scenario(run), None)[0]
+    return verify_run(run, scenario(run), None)[0]
 
 
 def changed(run: Path, change: Callable[[list[str]], list[str]], name: str) -> Verdict:
