@@ -51,9 +51,10 @@ class Training(Part):
     images, on a GPU slower for networks with GroupNorm, which has no kernel for it; auto: on CUDA
     channels_last for networks without GroupNorm, everything else contiguous. What travels is the
     same."""
-    recorded_steps: bool = True
+    recorded_steps: bool = False
     """On CUDA, the steps of a session are recorded once for a pair of architectures, as CUDA
-    graphs, and replayed; where that cannot be, the record says why. A CPU takes no notice."""
+    graphs, and replayed; where that cannot be, the record says why. A CPU takes no notice. Off
+    until a card has shown it."""
     recorded_gib: Positive = 8.0
     """GiB that recorded steps of a hospital may keep on its device; those used least give way."""
     class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"

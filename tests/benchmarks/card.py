@@ -64,7 +64,11 @@ class Bench:
 
     def __init__(self, case: Case, device: str) -> None:
         """Draw pixels and build both networks."""
-        self.case, self.device, self.training = case, device, Training(batch_size=case.batch)
+        self.case, self.device, self.training = (
+            case,
+            device,
+            Training(batch_size=case.batch, recorded_steps=True),
+        )
         settle(1, device, self.training)
         count = case.batch * BATCHES
         pixels = torch.randint(0, 256, (count, case.size, case.size, 3), dtype=torch.uint8)

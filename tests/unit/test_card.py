@@ -41,13 +41,17 @@ def test_a_graph_computes_what_launched_steps_compute() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("recorded", ["false", "true"])
 def test_quickstart_on_a_card_is_the_same_in_memory_and_as_processes(
-    scenario_file: Callable, run: Callable
+    recorded: str, scenario_file: Callable, run: Callable
 ) -> None:
     """Records and weights are equal byte for byte, run after run."""
     text = (ROOT / "scenarios" / "quickstart.yaml").read_text(encoding="utf-8")
+    text = text.replace("training:\n", f"training:\n  recorded_steps: {recorded}\n")
     path = scenario_file(text.replace("- {name:", "- {device: cuda, name:"))
-    assert "device: cuda" in path.read_text(encoding="utf-8")
+    written = path.read_text(encoding="utf-8")
+    assert "device: cuda" in written
+    assert "recorded_steps" in written
     found = []
     for runtime in ("memory", "memory", "processes"):
         where = run(path, runtime)
