@@ -30,6 +30,7 @@ def changes(scenario: Scenario) -> list[str]:
         "training.epochs=1",
         "training.warmup_epochs=1",
         *(["faults=[]"] if scenario.faults else []),
+        *(["variants={}"] if scenario.variants else []),
     ]
     algorithm = scenario.algorithm
     if isinstance(algorithm, Circulating) and algorithm.schedule.visits:

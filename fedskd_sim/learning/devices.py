@@ -93,9 +93,10 @@ def driver_version(file: Path = DRIVER) -> str:
 def find_missing_devices(scenario: Scenario) -> Iterator[FedskdError]:
     """Find hospitals whose device is not on this machine, or could not compute the same twice."""
     for index, hospital in enumerate(scenario.hospitals):
-        if not hospital.device.startswith("cuda"):
+        where = device(hospital.device)
+        if not where.startswith("cuda"):
             continue
-        number = int(hospital.device.partition(":")[2] or 0)
+        number = int(where.partition(":")[2] or 0)
         key = ("hospitals", index, "device")
         if number >= torch.cuda.device_count():
             text = (

@@ -17,7 +17,7 @@ from threading import Timer
 from typing import NoReturn, Self
 
 from fedskd_sim import clock
-from fedskd_sim.errors import RunAborted
+from fedskd_sim.errors import HospitalCrashed, RunAborted
 from fedskd_sim.messages import Weights
 from fedskd_sim.observe import events
 from fedskd_sim.program import Program, Step
@@ -25,11 +25,15 @@ from fedskd_sim.scenario import Fault, Scenario
 from fedskd_sim.seeds import seed
 from fedskd_sim.topology import Topology
 
-CRASHED = 70
+KILLED = 128 + signal.SIGKILL
 AT_ONCE = ("kill", "restart", "stop", "leave")
 """What strikes a hospital whatever it does; of the others those with a time wait for its next
 step."""
 FOR_EVER = float("inf")
+FIRST = 1
+"""The number of a container's first process, which the system lets neither kill nor stop itself."""
+BACK = " back"
+"""Behind the mark of a restart: the hospital has stayed away, and is back."""
 Poison = Callable[[Weights, float | None], Weights]
 """Gives weights times a factor, or without one weights that are no numbers."""
 
@@ -92,9 +96,13 @@ class Schedule:
         """Let a fault strike: it will not come again."""
         fault = self.left.pop(index)
         if fault.what == "slow":
-            self._slow = fault.factor or 1.0, seconds + (fault.lasts or FOR_EVER)
+            self.slow_down(fault.factor or 1.0, seconds + (fault.lasts or FOR_EVER))
         if fault.what == "poison":
             self._poisons.append(fault.factor)
+
+    def slow_down(self, factor: float, until: float = FOR_EVER) -> None:
+        """Let steps take so many times as long, until so many seconds after it came up."""
+        self._slow = factor, until
 
     def slowness(self, seconds: float) -> float:
         """Say how many times as long a step takes."""
@@ -114,7 +122,7 @@ def _placed(fault: Fault, index: int, number: int, program: Program) -> Fault:
         return fault
     draw = Random(seed(number, "fault", index, fault.seed))  # noqa: S311 - no secret
     rounds = program.topology.rounds
-    stops = [stop for stop in program.stops() if stop.round <= rounds]
+    stops = [stop for stop in program.stops() if stop.round <= rounds or not program.member]
     if not stops:
         return fault.model_copy(update={"round": draw.randint(1, rounds)})
     chosen = draw.choice(stops)
@@ -154,19 +162,22 @@ class FaultInjector:
     log: Callable[[events.Event], object] = lambda _: None
     marks: Path | None = None
     _began: float = field(default_factory=clock.now)
+    _still: float = 0.0
+    """Until when the work stands still where the process cannot."""
+    _step_began: float = 0.0
+    _dragged: float = 0.0
+    """Seconds by which the step under way has been made longer."""
 
     def come_up(self) -> None:
-        """Forget what has happened in earlier lives, come up late where that is wanted, and wait
-        for what has a time.
+        """Forget what has happened in earlier lives but for what lasts, stay away or come up late
+        where that is wanted, and wait for what has a time.
         """
-        met = self._met()
-        last = self.schedule.left.get(met[-1]) if met else None
-        for index in met:
-            self.schedule.left.pop(index, None)
-        if last is not None and last.what == "restart":
-            clock.sleep(last.lasts or 0.0)
-        if not met:
-            clock.sleep(self.schedule.late)
+        self._remember()
+        late = self.schedule.late
+        for index in [number for number, one in self.schedule.left.items() if one.what == "late"]:
+            self._mark(index)
+            self.schedule.left.pop(index)
+        clock.sleep(late)
         self._began = clock.now()
         for index, fault in self.schedule.timed.items():
             timer = Timer(fault.after or 0.0, self._strike, (index, fault))
@@ -183,10 +194,17 @@ class FaultInjector:
         """
         for index, fault in self.schedule.meet(step, self._seconds):
             self._happens(index, fault)
+        while (left := self._still - clock.now()) > 0:
+            Flag().wait(None if left == FOR_EVER else left)
+        self._step_began, self._dragged = clock.now(), 0.0
 
-    def after(self, seconds: float) -> None:
-        """Let a slow hospital take longer over a step that took so many seconds."""
-        clock.sleep((self.schedule.slowness(self._seconds) - 1.0) * seconds)
+    def drag(self) -> None:
+        """Let a slow hospital have taken longer over what it has done of its step until now."""
+        worked = clock.now() - self._step_began - self._dragged
+        owed = (self.schedule.slowness(self._seconds) - 1.0) * worked - self._dragged
+        if owed > 0:
+            clock.sleep(owed)
+            self._dragged += owed
 
     @property
     def _seconds(self) -> float:
@@ -202,9 +220,11 @@ class FaultInjector:
         self.log(events.Fault(fault.what))
         match fault.what:
             case "kill" | "restart":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "leave":
-                os._exit(CRASHED)
+                die()
+            case "leave":  # with a code after which nobody tries again
+                os._exit(HospitalCrashed.exit_code)
+            case "stop" if os.getpid() == FIRST:
+                self._still = clock.now() + (fault.lasts or FOR_EVER)
             case "stop":
                 stop(fault.lasts)
             case "stall":
@@ -214,17 +234,29 @@ class FaultInjector:
             case "full_disk":
                 fill_disk()
 
-    def _met(self) -> list[int]:
-        if self.marks is None or not self.marks.exists():
-            return []
-        return [int(line) for line in self.marks.read_text(encoding="utf-8").split()]
+    def _remember(self) -> None:
+        """Read the marks: what was met does not come again; who was slow still is; who was to stay
+        away does so once.
+        """
+        there = self.marks is not None and self.marks.exists()
+        lines = self.marks.read_text(encoding="utf-8").splitlines() if self.marks and there else []
+        for index in [int(line) for line in lines if not line.endswith(BACK)]:
+            fault = self.schedule.left.get(index)
+            if fault is None:
+                continue
+            self.schedule.left.pop(index)
+            if fault.what == "slow" and fault.lasts is None:
+                self.schedule.slow_down(fault.factor or 1.0)
+            if fault.what == "restart" and f"{index}{BACK}" not in lines:
+                clock.sleep(fault.lasts or 0.0)
+                self._mark(index, BACK)
 
-    def _mark(self, index: int) -> None:
+    def _mark(self, index: int, what: str = "") -> None:
         if self.marks is None:
             return
         self.marks.parent.mkdir(parents=True, exist_ok=True)
         with self.marks.open("a", encoding="utf-8") as stream:
-            stream.write(f"{index}\n")
+            stream.write(f"{index}{what}\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -232,16 +264,25 @@ class FaultInjector:
 def stop(seconds: float | None) -> None:
     """Let this process stand still for so many seconds, or until somebody else lets it go on.
 
-    A process that stands still cannot count seconds: another one does. The first process of a
-    container cannot stop itself; there only the work stands still.
+    A process that stands still cannot count seconds: another one does, which also kills it when
+    whoever has started it is gone, for it could not notice that.
     """
-    own = os.getpid()
-    if own == 1:
-        clock.sleep(seconds) if seconds is not None else Flag().wait()
-        return
-    if seconds is None:
-        os.kill(own, signal.SIGSTOP)
-        return
-    command = ["/bin/sh", "-c", f"sleep {seconds}; kill -CONT {own}"]
-    with subprocess.Popen(command, start_new_session=True):  # noqa: S603 - a number and a number
-        os.kill(own, signal.SIGSTOP)
+    own, parent = os.getpid(), os.getppid()
+    there = f"kill -0 {own} && kill -0 {parent}"
+    words = (
+        f"while {there}; do sleep 1; done; kill -KILL {own}"
+        if seconds is None
+        else f"kill -STOP {own}; sleep {seconds}; kill -CONT {own}"
+    )
+    command, quiet = ["/bin/sh", "-c", words], subprocess.DEVNULL
+    with subprocess.Popen(command, start_new_session=True, stderr=quiet) as helper:  # noqa: S603 - made of numbers
+        if seconds is None:
+            os.kill(own, signal.SIGSTOP)
+            helper.kill()
+
+
+def die() -> NoReturn:
+    """Die as by SIGKILL, of which the first process of a container takes no notice."""
+    if os.getpid() != FIRST:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(KILLED)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import traceback
 
-from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.crash import crash
 from fedskd_sim.member.faults import FaultInjector
@@ -14,6 +13,7 @@ from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.shell import Task
 from fedskd_sim.member.work import Arrival, Worker
+from fedskd_sim.messages import Weights
 
 
 def take_part(mailbox: Mailbox, worker: Worker, faults: FaultInjector | None = None) -> None:
@@ -49,12 +49,15 @@ def carry_out(
         worker.make_ready(task.following if task.step.action in ("depart", "host") else None)
         if faults:
             faults.before(task.step)
-        began = clock.now()
-        record = worker.carry_out(
-            task.step, arrival, lambda weights, mark: mailbox.release(task.index, weights, mark)
-        )
+
+        def release(weights: Weights, mark: str) -> None:
+            if faults:
+                faults.drag()
+            mailbox.release(task.index, weights, mark)
+
+        record = worker.carry_out(task.step, arrival, release)
         if faults:
-            faults.after(clock.now() - began)
+            faults.drag()
     except FedskdError as error:
         mailbox.fail(error)
     except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it

@@ -31,7 +31,14 @@ from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import own_records
 from fedskd_sim.runtimes import handover
-from fedskd_sim.runtimes.member import FETCHED, MemberOrder, custody_of, log_error, make_reporter
+from fedskd_sim.runtimes.member import (
+    FETCHED,
+    MARKS,
+    MemberOrder,
+    custody_of,
+    log_error,
+    make_reporter,
+)
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport.chunks import Sound, taken_as_it_is
@@ -125,7 +132,7 @@ def _faults(
     """Make what lets the scenario's faults happen here; what has happened is noted in custody."""
     custody = custody_of(scenario, order.run, order.folder)
     schedule = Schedule.of(scenario, topology, order.name, poison_of(scenario))
-    marks = custody / f"{order.name}.faults" if scenario.custody.enabled else None
+    marks = custody / f"{order.name}{MARKS}" if scenario.custody.enabled else None
     return FaultInjector(schedule, log.event, marks)
 
 

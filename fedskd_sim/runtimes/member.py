@@ -25,6 +25,8 @@ from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 
 FETCHED = "fetched"
 CUSTODY = "custody"
+MARKS = ".faults"
+"""Behind a hospital's name, beside its custody: which faults of the scenario it has met."""
 Life = Literal["first", "restarted", "resumed"]
 """A hospital's first life, one after its own death while the run goes on, or one after that of the
 whole run."""

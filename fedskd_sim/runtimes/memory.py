@@ -21,6 +21,7 @@ from fedskd_sim.observe.events import Event, Logged
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
+from fedskd_sim.records import SampleCounts
 from fedskd_sim.runtimes.base import Order, Watch
 from fedskd_sim.runtimes.life import poison_of, save_results, sound_of
 from fedskd_sim.runtimes.member import log_error, make_reporter
@@ -120,7 +121,7 @@ class MemoryRuntime:
             self._order.data,
             given=topology,
             pause=partial(_pass, world, name),
-            counted=ledger.add,
+            counted=partial(_add_once, ledger, []),
         )
         self._contexts[name] = context
         fresh = partial(make, context)
@@ -136,6 +137,13 @@ class MemoryRuntime:
         opened = partial(path.open, "a", encoding="utf-8")
         stream: TextIO = self._stack.enter_context(opened())
         return WatchedLog(stream, {"run": self._order.run, **bound}, self._watchers)
+
+
+def _add_once(ledger: Ledger, told: list[SampleCounts], counts: SampleCounts) -> None:
+    """Note what a hospital counts, which another life of it counts again."""
+    if counts not in told:
+        told.append(counts)
+        ledger.add(counts)
 
 
 def _pass(world: World, name: str, seconds: float) -> None:

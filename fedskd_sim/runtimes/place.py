@@ -148,6 +148,10 @@ def memory() -> tuple[int, int]:
     try:
         limit = int((group / "memory.max").read_text(encoding="utf-8"))
         used = int((group / "memory.current").read_text(encoding="utf-8"))
+        kinds = dict(
+            line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines()
+        )
+        used -= int(kinds.get("inactive_file", 0))  # given back when something else needs it
     except (OSError, ValueError):
         return total, free
     return min(total, limit), max(0, min(free, limit - used))

@@ -24,6 +24,7 @@ TAKES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"restart": ("lasts",), "late": ("lasts",), "slow": ("factor",)}
 )
+SLOWEST = 10_000
 Problem = tuple[str, str, str]
 """The key of a fault, what is wrong with it, and the fix."""
 
@@ -50,6 +51,7 @@ def faulty(
             *_impatient(fault, scenario),
         ):
             yield InvalidValue(text, key=(*under, "faults", index, key), fix=fix)
+    yield from _late_twice(scenario, under)
     yield from _too_often(scenario, under)
     lost = {fault.hospital for fault in scenario.faults if fault.for_ever}
     if scenario.members and lost.issuperset(scenario.members):
@@ -73,6 +75,9 @@ def _unknown(fault: Fault, scenario: Scenario, names: Collection[str]) -> Iterat
     if fault.round and fault.round > last:
         text = f"there is no round {fault.round}: the evaluation is round {last}"
         yield "round", text, f"give {last} or less"
+    training = fault.round and fault.round < last
+    if training and any(one.name == fault.hospital and one.held_out for one in scenario.hospitals):
+        yield "round", f"{fault.hospital!r} is held out and hosts nothing then", f"say {last}"
     most = max(2 * len(scenario.members) - 2, len(scenario.hospitals))
     if fault.hop and fault.hop > most:
         yield "hop", f"no round has a hop {fault.hop}", f"give {most} or less"
@@ -84,6 +89,8 @@ def _keys(fault: Fault) -> Iterator[Problem]:
     for key in given:
         if key not in TAKES.get(fault.what, ()):
             yield key, f"{fault.what!r} has no {key}", "remove it"
+    if fault.what == "slow" and fault.factor and not 1 <= fault.factor <= SLOWEST:
+        yield "factor", f"steps cannot take {fault.factor:g} times as long", f"say 1 to {SLOWEST}"
     for key in NEEDS.get(fault.what, ()):
         if key not in given:
             yield "what", f"{fault.what!r} without {key}", f"add '{key}: ...' here"
@@ -116,6 +123,18 @@ def _impatient(fault: Fault, scenario: Scenario) -> Iterator[Problem]:
         if fault.lasts is not None and fault.lasts >= seconds:
             text = f"{fault.lasts:g} s, and timeouts.{name} is {seconds:g}"
             yield "lasts", text, f"raise timeouts.{name} above {fault.lasts:g}, or say less"
+
+
+def _late_twice(scenario: Scenario, under: tuple[Key, ...]) -> Iterator[FedskdError]:
+    """Find hospitals that come up late more than once."""
+    late = set()
+    for index, fault in enumerate(scenario.faults):
+        if fault.what == "late" and fault.hospital in late:
+            key = (*under, "faults", index, "what")
+            yield InvalidValue(
+                f"{fault.hospital!r} is late already", key=key, fix="say it once, with one 'lasts'"
+            )
+        late |= {fault.hospital} if fault.what == "late" else set()
 
 
 def _too_often(scenario: Scenario, under: tuple[Key, ...]) -> Iterator[FedskdError]:

@@ -13,6 +13,7 @@ FaultKind = Literal[
 ]
 COMES_BACK = ("kill", "restart")
 """What a hospital comes back from, with what it has in custody."""
+LONGEST_S = 1e9
 FOR_EVER = ("leave", "stall", "abort")
 
 
@@ -35,9 +36,9 @@ class Fault(Part):
     """The round, from 1; the one behind the last is the evaluation."""
     hop: Count | None = None
     """The hop of that round which it hosts; null: its first step of the round."""
-    after: Annotated[float, Field(ge=0)] | None = None
+    after: Annotated[float, Field(ge=0, le=LONGEST_S)] | None = None
     """Seconds since it came up, in place of round and hop."""
-    lasts: Positive | None = None
+    lasts: Annotated[float, Field(gt=0, le=LONGEST_S)] | None = None
     """How many seconds it lasts."""
     factor: Positive | None = None
     """How many times as slow, or as large."""

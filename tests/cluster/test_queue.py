@@ -101,7 +101,8 @@ def test_a_failed_ring_on_claims_gives_its_room_back(queue: Bed) -> None:
     failed.
     """
     asks = {"requests": {"cpu": "100m", "memory": "20Mi"}, **KEPT}
-    scenario = placebo(3, hop=60, rounds=3, session_seconds=1, behaviour="abort", culprit="h1")
+    ends = [{"hospital": "h1", "what": "abort", "round": 1, "hop": 1}]
+    scenario = placebo(3, hop=60, faults=ends, rounds=3, session_seconds=1)
     run = queue.install(scenario, asks, kueue={"queue": NAME})
 
     def reserving() -> str:

@@ -28,6 +28,12 @@ BAD = {
         "{hospital: north, what: kill, round: 1, factor: 2}", "factor", "'kill' has no factor",
     ),
     "a missing key": ("{hospital: north, what: slow, round: 1}", "what", "add 'factor: ...'"),
+    "faster than it can": (
+        "{hospital: north, what: slow, round: 1, factor: 0.5}", "factor", "say 1 to 10000",
+    ),
+    "a time without end": (
+        "{hospital: north, what: kill, after: 1.0e+300}", "after", "give 1e+09 or less",
+    ),
     "late in a round": (
         "{hospital: north, what: late, lasts: 2, round: 1}", "what", "about the beginning",
     ),

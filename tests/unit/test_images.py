@@ -279,7 +279,7 @@ def test_images_keep_their_order_however_many_threads_read_them(
         Image.new("RGB", (edge, edge), (number, 2 * number, 3 * number)).save(path)
     found = []
     for threads in (1, 7):
-        monkeypatch.setattr(imagefiles, "cores", lambda threads=threads: threads)
+        monkeypatch.setattr(imagefiles.torch, "get_num_threads", lambda threads=threads: threads)
         found.append(imagefiles.pixels(paths, 32))
     assert found[0].tobytes() == found[1].tobytes()
     assert found[0][:, 0, 0, 1].tolist() == [2 * number for number in range(40)]

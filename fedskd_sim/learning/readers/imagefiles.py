@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
@@ -27,7 +28,7 @@ from fedskd_sim.learning.readers.npz import corrupt
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MOST_THREADS = 16
-"""Where a container may use fewer cores than its machine has, more would only take memory."""
+"""More would only take memory."""
 UNREADABLE = (
     OSError,
     ValueError,
@@ -106,8 +107,8 @@ def all_there(paths: Sequence[Path]) -> None:
 def pixels(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     """Read images as (N, size, size, 3): the middle square of each, scaled with antialiasing.
 
-    A pool of threads decodes them, as many as this process may use cores: Pillow lets others go on
-    meanwhile.
+    A pool of threads decodes them, as many as PyTorch may use, which is the hospital's
+    ``resources.cpu``: Pillow lets others go on meanwhile.
 
     Raises:
         DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain
@@ -115,20 +116,14 @@ def pixels(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 
     """
     found = np.empty((len(paths), size, size, 3), np.uint8)
-    Image.preinit()  # before threads could do it at the same time
-    pool = ThreadPoolExecutor(min(MOST_THREADS, cores()))
+    Image.init()  # before threads could do it at the same time
+    pool = ThreadPoolExecutor(min(MOST_THREADS, torch.get_num_threads()))
     try:
         for row, image in enumerate(pool.map(partial(_read, size=size), paths)):
             found[row] = image
     finally:
         pool.shutdown(cancel_futures=True)
     return found
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def _read(path: Path, size: int) -> NDArray[np.uint8]:

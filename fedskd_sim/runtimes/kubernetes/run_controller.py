@@ -8,7 +8,7 @@ taken over.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -165,7 +165,8 @@ class RunController:
         crashed makes another one, for which a queue would keep its room.
         """
         if self.plan.queue:
-            self.cluster.annotate_pods(*FINISHING)
+            with suppress(FedskdError):  # what ended the run is what is to be told
+                self.cluster.annotate_pods(*FINISHING)
         deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
         while clock.now() < deadline and self.pod_tracker.running():
             clock.sleep(LOOK_S)
