@@ -17,7 +17,7 @@ from threading import Timer
 from typing import NoReturn, Self
 
 from fedskd_sim import clock
-from fedskd_sim.errors import HospitalCrashed, RunAborted
+from fedskd_sim.errors import RunAborted
 from fedskd_sim.messages import Weights
 from fedskd_sim.observe import events
 from fedskd_sim.program import Program, Step
@@ -25,6 +25,7 @@ from fedskd_sim.scenario import Fault, Scenario
 from fedskd_sim.seeds import seed
 from fedskd_sim.topology import Topology
 
+CRASHED = 70
 KILLED = 128 + signal.SIGKILL
 AT_ONCE = ("kill", "restart", "stop", "leave")
 """What strikes a hospital whatever it does; of the others those with a time wait for its next
@@ -221,8 +222,8 @@ class FaultInjector:
         match fault.what:
             case "kill" | "restart":
                 die()
-            case "leave":  # with a code after which nobody tries again
-                os._exit(HospitalCrashed.exit_code)
+            case "leave":
+                os._exit(CRASHED)
             case "stop" if os.getpid() == FIRST:
                 self._still = clock.now() + (fault.lasts or FOR_EVER)
             case "stop":
