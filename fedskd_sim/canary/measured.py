@@ -85,7 +85,7 @@ class Measured:
             return found
         for counts in read_counts(self.folder):
             used = sum(counts.used["train"].values())
-            sizes = _sizes(used, training.batch_size)[: training.batches]
+            sizes = training.batch_sizes(used)[: training.batches]
             few = sum(sizes[:BATCHES])
             found[counts.host] = sum(sizes) / few if few else 1.0
         return found
@@ -196,9 +196,3 @@ class Measured:
         lines = sum(size_of(self.folder / name) for name in ("records", "timings", "logs"))
         rest = sum(size_of(self.folder / name) for name in ("weights", "predictions", "samples"))
         return round(lines * self.steps / max(1, len(self._records))) + rest + custody
-
-
-def _sizes(samples: int, size: int) -> list[int]:
-    """Give the sizes of a pass's mini-batches, as `fedskd_sim.learning.data` cuts them."""
-    rest = samples % size
-    return [size] * (samples // size) + ([rest] if rest > 1 or samples == 1 else [])

@@ -170,12 +170,6 @@ def as_input(images: Tensor) -> Tensor:
     return ((images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25).contiguous()
 
 
-def batch_sizes(samples: int, size: int) -> list[int]:
-    """Give the sizes of an epoch's mini-batches, as `batches` cuts them."""
-    rest = samples % size
-    return [size] * (samples // size) + ([rest] if rest > 1 or samples == 1 else [])
-
-
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must
     equal W. Others stay as they are.

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from fedskd_sim.learning.data import Samples, as_input, batch_sizes
+from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.graphs import CudaGraphs, Recorder
 from fedskd_sim.learning.session import Launched, SessionModels, Steps, TrainingJob, count_steps
 from fedskd_sim.learning.steps import (
@@ -134,7 +134,7 @@ class Pair:
     def _full(self, models: SessionModels, job: TrainingJob) -> Iterator[Moment]:
         """List the steps of a session whose batches are whole."""
         total = count_steps(models, job)
-        sizes = batch_sizes(len(job.samples.labels), job.training.batch_size)
+        sizes = job.training.batch_sizes(len(job.samples.labels))
         for number, size in enumerate(islice(cycle(sizes), total)):
             if size == self._size:
                 yield Moment(number, total, models.at(number))

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedskd_sim.learning.data import Samples, augment, batch_sizes, batches
+from fedskd_sim.learning.data import Samples, augment, batches
 from fedskd_sim.learning.steps import (
     Moment,
     Seen,
@@ -182,9 +182,7 @@ def train(
 
 def count_steps(models: SessionModels, job: TrainingJob) -> int:
     """Count the steps of a session."""
-    return steps_within(
-        job.budget, batch_sizes(len(job.samples.labels), job.training.batch_size), models
-    )
+    return steps_within(job.budget, job.training.batch_sizes(len(job.samples.labels)), models)
 
 
 def steps_within(budget: float, sizes: Sequence[int], models: SessionModels) -> int:

@@ -19,7 +19,6 @@ from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Ses
 from fedskd_sim.learning.data import (
     HospitalData,
     Samples,
-    batch_sizes,
     class_weights,
     fingerprint,
     load,
@@ -191,7 +190,7 @@ class Site:
 
     def passes(self, count: float) -> float:
         """Give the sample-gradients of passes over the training data, as batched."""
-        sizes = batch_sizes(len(self.data.train.labels), self.training.batch_size)
+        sizes = self.training.batch_sizes(len(self.data.train.labels))
         return count * sum(sizes[: self.training.batches])
 
     def plan_job(self, budget: float, session_seed: int) -> TrainingJob:

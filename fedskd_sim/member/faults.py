@@ -239,8 +239,8 @@ class FaultInjector:
         """Read the marks: what was met does not come again; who was slow still is; who was to stay
         away does so once.
         """
-        there = self.marks is not None and self.marks.exists()
-        lines = self.marks.read_text(encoding="utf-8").splitlines() if self.marks and there else []
+        marks = self.marks
+        lines = marks.read_text("utf-8").splitlines() if marks and marks.exists() else []
         for index in [int(line) for line in lines if not line.endswith(BACK)]:
             fault = self.schedule.left.get(index)
             if fault is None:

@@ -65,6 +65,14 @@ class Training(Part):
     max_rollbacks: Count = 3
     """Sessions in a row that a hospital may roll back for a non-finite loss before the run ends."""
 
+    def batch_sizes(self, samples: int) -> list[int]:
+        """Give the sizes of the mini-batches of a pass over so many samples, as
+        `fedskd_sim.learning.data.batches` cuts them; ``batches`` is not applied.
+        """
+        rest = samples % self.batch_size
+        whole = [self.batch_size] * (samples // self.batch_size)
+        return whole + ([rest] if rest > 1 or samples == 1 else [])
+
 
 class Instruments(Part):
     """What is measured beyond accuracy and parameter drift; it costs time and changes nothing

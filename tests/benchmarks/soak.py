@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from fedskd_sim import launch, load
+from fedskd_sim.canary.measured import size_of
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from tests.benchmarks.table import Table
@@ -33,8 +34,8 @@ def main() -> list[Table]:
         def look(logged: Logged) -> None:
             what = logged.what
             if isinstance(what, events.Finished) and what.kind == "homecoming":
-                held.setdefault(logged.hospital, {})[what.round] = kept(
-                    out / "custody" / logged.hospital
+                held.setdefault(logged.hospital, {})[what.round] = (
+                    size_of(out / "custody" / logged.hospital) / 1e3
                 )
 
         run = launch(load(path, f"algorithm.rounds={ROUNDS}"), out=out, watch=look)
@@ -62,17 +63,6 @@ def main() -> list[Table]:
             {name: list(of.values()) for name, of in sorted(held.items())},
         ),
     ]
-
-
-def kept(folder: Path) -> float:
-    """Add up the files of a custody, in kB; one that is collected meanwhile counts nothing."""
-    found = 0
-    for file in folder.rglob("*"):
-        try:
-            found += file.stat().st_size if file.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return found / 1e3
 
 
 def grown(peaks: dict[str, dict[int, float]]) -> dict[str, list[float]]:

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from fedskd_sim.learning.base import LearnerContext, Session
-from fedskd_sim.learning.data import Samples, augment, batch_sizes, batches, class_weights
+from fedskd_sim.learning.data import Samples, augment, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
 from fedskd_sim.learning.fedavg import flat, install_flat
 from fedskd_sim.learning.learners import make
@@ -140,7 +140,7 @@ def test_an_epoch_has_every_sample_once_but_a_lone_last_one(count: int) -> None:
     """
     samples = Samples(torch.arange(count).float(), torch.arange(count))
     drawn = [batch.labels for batch in batches(samples, 32, torch.Generator().manual_seed(0))]
-    assert [len(labels) for labels in drawn] == batch_sizes(count, 32)
+    assert [len(labels) for labels in drawn] == Training(batch_size=32).batch_sizes(count)
     together = torch.cat(drawn)
     assert len(together.unique()) == len(together) == count - (count % 32 == 1 and count > 1)
 
