@@ -26,7 +26,7 @@ from pathlib import Path
 from zmq.utils.monitor import recv_monitor_message
 from fedskd_sim.transport.zeromq import Keys
 
-keys = Keys.derived(Path("/key/run-key").read_bytes().strip(), {run!r}, "h1", {names!r})
+keys = Keys.derive(Path("/key/run-key").read_bytes().strip(), {run!r}, "h1", {names!r})
 
 def knock(kind, pair):
     socket = zmq.Context().socket(zmq.DEALER)
