@@ -27,7 +27,7 @@ def take_part(mailbox: Mailbox, worker: Worker, faults: FaultInjector | None = N
 
     """
     mailbox.start()
-    freeze = Freezer() if mailbox.keeper else None
+    freeze = mailbox.keeper.freeze if mailbox.keeper else None
     try:
         while (task := mailbox.next_task()) is not None:
             carry_out(mailbox, worker, task, freeze, faults)

@@ -14,7 +14,7 @@ from fedskd_sim.custody.writer import Held, Snapshot, Writer
 from fedskd_sim.errors import CustodyForeign, FedskdError, RunUnreadable, Where
 from fedskd_sim.learning.base import NOTHING, LearnerState
 from fedskd_sim.ledger import Ledger
-from fedskd_sim.messages import Start, Weights, freeze
+from fedskd_sim.messages import Start, Weights, freeze, lasting
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
 
@@ -145,7 +145,10 @@ class Keeper:
     """... even with other data."""
     address: str = ""
     learner: LearnerState = NOTHING
+    """The learner as of the last step; only what ``freeze`` gave."""
     book: Start | None = None
+    freeze: Freezer = field(default_factory=Freezer, init=False)
+    """Belongs to the thread that trains, between two steps."""
     _writer: Writer | None = field(default=None, init=False)
 
     def begin(self, failed: Callable[[FedskdError], None]) -> None:
@@ -169,6 +172,8 @@ class Keeper:
         }
         machine: dict[str, Any] = {"state": dump(state), "address": self.address, "book": book}
         numbers, groups = self.learner
+        if not all(map(lasting, groups.values())):
+            raise RuntimeError("a learner that is in training cannot be kept")
         self._writer.commit(
             Snapshot(self.identity, machine, numbers, groups, held, *self.ledger.mark), then
         )

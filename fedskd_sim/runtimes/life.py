@@ -112,7 +112,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     register = replace(register, metrics=exporter.address)
     log.event(events.Listening(register.address, exporter.address))
     if keeper:
-        keeper.address, keeper.learner = links.address, learner.state()
+        keeper.address, keeper.learner = links.address, keeper.freeze(learner.state())
     rejoins = order.life == "restarted" or bool(order.advertise)
     again = order.life != "first" or before is not None
     with closing(

@@ -4,7 +4,7 @@ bytes are the undisturbed run's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,12 @@ PLANS = {
         "h2 evaluation 2",
     ),
     "FedAvg": ("h0 reducing 2", "h1 gathering 1", "h2 before_save 3"),
-    "FML": ("h0 warm_up 1", "h1 during_training 5", "h2 after_save 4"),
+    "FML": (
+        "h0 warm_up 1",
+        "h1 during_training 5",
+        "h1 during_training 1",
+        "h2 after_save 4",
+    ),
     "FedProto": ("h0 received_not_delivered 1", "h1 after_send 2", "h2 goodbye 1"),
     "cyclic": ("h0 departing 1", "h2 departing 2"),
 }
@@ -60,23 +65,16 @@ def test_wherever_hospitals_die_nothing_changes(
 
 
 FULL = ("h1 receiving 1", "h0 during_training 3", "h2 torn_record 1")
-OFTEN = pytest.mark.xfail(
-    strict=False,
-    reason="a session that is repeated after several such ends sometimes has other bytes",
-)
 
 
-@pytest.mark.parametrize(
-    "points", [*([point] for point in FULL), pytest.param(FULL, marks=OFTEN, id="all of them")]
-)
 def test_a_disk_that_is_full_now_and_then_changes_nothing(
-    points: Sequence[str], scenario_file: Callable, run: Callable, tmp_path: Path
+    scenario_file: Callable, run: Callable, tmp_path: Path
 ) -> None:
     """At an arrival, in training, in the middle of a record: each ends the run with words, and
     each time it is resumed.
     """
     path, out = scenario_file(scenario("ensemble and averaged weights")), tmp_path / "out"
-    assert fated(path, out, planned(*points, how="full")) == []
+    assert fated(path, out, planned(*FULL, how="full")) == []
     assert results(out) == results(run(path, "memory"))
 
 

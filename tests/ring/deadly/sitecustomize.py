@@ -3,6 +3,7 @@ full, at a named point of its work.
 
 ``DEATHS`` names a JSON file: a list of ``[hospital, point, number, how]``. The hospital meets its
 fate when it comes to the point for the ``number``-th time in one life; ``how`` is "kill" or "full".
+Who is killed in training has a commit made just before, as an arrival may.
 Each entry is met once in a run: then the empty file ``DEATHS.INDEX`` stands beside the list. A full
 disk ends the launch, wherever the others are: full disks are met in the order of the list, each in
 a launch of its own, at its number or later.
@@ -18,12 +19,13 @@ import sys
 from collections import Counter
 from importlib.machinery import PathFinder
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 ROOM = 50_000
 """Bytes to which a file can grow on a disk that is full: enough for words, not for a model."""
-life = SimpleNamespace(name="", came=Counter())
+life = SimpleNamespace(name="", came=Counter(), mailbox=None)
 
 
 def due(plan: Path, index: int, how: str, beyond: int) -> bool:
@@ -48,7 +50,18 @@ def reached(*points: str) -> None:
                 if how == "full":
                     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
                 else:
+                    if point == "during_training":
+                        commit()
                     os.kill(os.getpid(), signal.SIGKILL)
+            break  # who is named twice at one point has a life for each
+
+
+def commit() -> None:
+    """Let the hospital keep what it is now, as any arrival would; return when it is on the disk."""
+    safe, mailbox = Event(), life.mailbox
+    keep, shell = mailbox.keeper.keep, mailbox.shell
+    mailbox._hand_in(lambda: keep(shell.state, shell.models, safe.set))
+    safe.wait()
 
 
 def wrap(owner: Any, method: str, before: Any = lambda *_: (), after: Any = lambda *_: ()) -> None:
@@ -91,6 +104,13 @@ def in_shell(module: Any) -> None:
 
 def in_mailbox(module: Any) -> None:
     """Stop at what arrives and what leaves."""
+    start = module.Mailbox.start
+
+    def started(self: Any) -> None:
+        life.mailbox = self
+        start(self)
+
+    module.Mailbox.start = started
     wrap(module.Mailbox, "announced", after=lambda *_: ("receiving",))
     wrap(module.Mailbox, "on_model", before=lambda *_: ("received_not_delivered",))
     wrap(module.Mailbox, "release", before=lambda *_: ("during_visit",))
