@@ -251,6 +251,7 @@ def _written_names(scenario: Scenario, document: Document) -> list[str]:
     """List the hospitals; one whose own entry is wrong counts by the name that it has in the
     file.
     """
-    listed = document.data.get("hospitals") or []
+    listed = document.data.get("hospitals")
+    listed = listed if isinstance(listed, list) else []
     names = [str(one["name"]) for one in listed if isinstance(one, dict) and "name" in one]
     return names or list(scenario.names)

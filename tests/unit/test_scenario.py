@@ -542,3 +542,13 @@ def test_the_scenarios_of_the_project_load_and_fit_on_a_screen(path: Path) -> No
     assert scenario.name == path.stem
     assert scenario.description
     assert path.read_text().count("\n") < 40
+
+
+@pytest.mark.parametrize("hospitals", ["3", "true", "{a: 1}", "north"])
+def test_hospitals_that_are_no_list_are_named(hospitals: str, tmp_path: Path) -> None:
+    """Whatever stands where the list of hospitals should, file, line and key are named."""
+    path = tmp_path / "x.yaml"
+    path.write_text(f"name: x\nhospitals: {hospitals}\n", encoding="utf-8")
+    result = CliRunner().invoke(main, ["validate", str(path)])
+    assert isinstance(result.exception, SystemExit)
+    assert f"{path}:2: hospitals" in result.output
