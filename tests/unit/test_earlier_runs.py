@@ -151,6 +151,15 @@ def test_helm_test_does_not_count_the_waiting_in_a_queue(during: Any) -> None:
     assert cluster.time == pytest.approx(60, abs=2 * self_test.LOOK_S)
 
 
+def test_helm_test_does_not_wait_for_days(during: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a day in a queue its pod, which nobody may wait for any more, ends."""
+    monkeypatch.setattr(self_test, "QUEUED_S", 100.0)
+    cluster = during(([job("", ready=1), job("north")], [pod("north", gated=True)]))
+    with pytest.raises(PodCannotStart, match="not up: north"):
+        self_test.wait_until_up(cluster, PLACE)
+    assert cluster.time == pytest.approx(100, abs=2 * self_test.LOOK_S)
+
+
 def test_helm_test_names_who_has_failed(during: Any) -> None:
     """A failed controller is called so, a failed hospital by its name."""
     cluster = during(([job("", failed=1), job("north", failed=2), job("south", ready=1)], []))
