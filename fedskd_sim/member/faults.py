@@ -1,6 +1,4 @@
-"""What goes wrong on purpose at a hospital, as its scenario says: the schedule, which is the same
-in real and in simulated time, and what each fault does to a real process.
-"""
+"""What the faults that a scenario wants do to a real process."""
 
 from __future__ import annotations
 
@@ -8,135 +6,28 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from threading import Event as Flag
 from threading import Timer
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from fedskd_sim import clock
 from fedskd_sim.errors import RunAborted
-from fedskd_sim.messages import Weights
+from fedskd_sim.member.schedule import FOR_EVER, Schedule
 from fedskd_sim.observe import events
-from fedskd_sim.program import Program, Step
-from fedskd_sim.scenario import Fault, Scenario
-from fedskd_sim.seeds import seed
-from fedskd_sim.topology import Topology
+from fedskd_sim.program import Step
+from fedskd_sim.scenario import Fault
 
 CRASHED = 70
 KILLED = 128 + signal.SIGKILL
-AT_ONCE = ("kill", "restart", "stop", "leave")
-"""What strikes a hospital whatever it does; of the others those with a time wait for its next
-step."""
-FOR_EVER = float("inf")
 FIRST = 1
 """The number of a container's first process, which the system lets neither kill nor stop itself."""
-BACK = " back"
+BACK = "back"
 """Behind the mark of a restart: the hospital has stayed away, and is back."""
-Poison = Callable[[Weights, float | None], Weights]
-"""Gives weights times a factor, or without one weights that are no numbers."""
-
-
-def harmless(weights: Weights, factor: float | None) -> Weights:  # noqa: ARG001 - the signature of `Poison`
-    """Leave weights as they are: those of a placebo are none."""
-    return weights
-
-
-@dataclass
-class Schedule:
-    """The faults of one hospital that are still to come, by their number in the scenario, each with
-    its round where it has one; and those that last.
-    """
-
-    left: dict[int, Fault]
-    poison: Poison = harmless
-    _slow: tuple[float, float] = (1.0, 0.0)
-    """How many times as long steps take, and until when (seconds since the hospital came up)."""
-    _poisons: list[float | None] = field(default_factory=list)
-
-    @classmethod
-    def of(
-        cls, scenario: Scenario, topology: Topology, name: str, poison: Poison = harmless
-    ) -> Self:
-        """Take a hospital's faults from the scenario, and draw where those strike that do not say
-        it.
-        """
-        return cls(
-            {
-                index: _placed(fault, index, scenario.seed, Program(topology, name))
-                for index, fault in enumerate(scenario.faults)
-                if fault.hospital == name
-            },
-            poison,
-        )
-
-    @property
-    def late(self) -> float:
-        """Seconds after which the hospital comes up."""
-        return sum(fault.lasts or 0.0 for fault in self.left.values() if fault.what == "late")
-
-    @property
-    def timed(self) -> Mapping[int, Fault]:
-        """Those that strike after a time, whatever the hospital does then."""
-        return {
-            index: fault
-            for index, fault in self.left.items()
-            if fault.after is not None and fault.what in AT_ONCE
-        }
-
-    def meet(self, step: Step, seconds: float) -> Iterator[tuple[int, Fault]]:
-        """Give what strikes before a step, so many seconds after it came up; each once."""
-        for index, fault in list(self.left.items()):
-            if _strikes(fault, step, seconds):
-                self.strike(index, seconds)
-                yield index, fault
-
-    def strike(self, index: int, seconds: float) -> None:
-        """Let a fault strike: it will not come again."""
-        fault = self.left.pop(index)
-        if fault.what == "slow":
-            self.slow_down(fault.factor or 1.0, seconds + (fault.lasts or FOR_EVER))
-        if fault.what == "poison":
-            self._poisons.append(fault.factor)
-
-    def slow_down(self, factor: float, until: float = FOR_EVER) -> None:
-        """Let steps take so many times as long, until so many seconds after it came up."""
-        self._slow = factor, until
-
-    def slowness(self, seconds: float) -> float:
-        """Say how many times as long a step takes."""
-        factor, until = self._slow
-        return factor if seconds < until else 1.0
-
-    def spoiled(self, weights: Weights) -> Weights:
-        """Give what really leaves the hospital in place of these weights."""
-        while self._poisons:
-            weights = self.poison(weights, self._poisons.pop(0))
-        return weights
-
-
-def _placed(fault: Fault, index: int, number: int, program: Program) -> Fault:
-    """Draw the round and hop of a fault that has neither those nor a time."""
-    if fault.what == "late" or fault.round or fault.after is not None:
-        return fault
-    draw = Random(seed(number, "fault", index, fault.seed))  # noqa: S311 - no secret
-    rounds = program.topology.rounds
-    stops = [stop for stop in program.stops() if stop.round <= rounds or not program.member]
-    if not stops:
-        return fault.model_copy(update={"round": draw.randint(1, rounds)})
-    chosen = draw.choice(stops)
-    return fault.model_copy(update={"round": chosen.round, "hop": chosen.hop})
-
-
-def _strikes(fault: Fault, step: Step, seconds: float) -> bool:
-    if fault.what == "late":
-        return False
-    if fault.after is not None:
-        return fault.what not in AT_ONCE and seconds >= fault.after
-    hop = step.stop.hop if step.stop else None
-    return step.round == fault.round and fault.hop in (None, hop)
+AT = "at"
+"""Behind the mark of a poison: after which round and hop it left."""
 
 
 def abort() -> NoReturn:
@@ -174,6 +65,7 @@ class FaultInjector:
         where that is wanted, and wait for what has a time.
         """
         self._remember()
+        self.schedule.note = lambda index, place: self._mark(index, AT, *place)
         late = self.schedule.late
         for index in [number for number, one in self.schedule.left.items() if one.what == "late"]:
             self._mark(index)
@@ -236,28 +128,32 @@ class FaultInjector:
                 fill_disk()
 
     def _remember(self) -> None:
-        """Read the marks: what was met does not come again; who was slow still is; who was to stay
-        away does so once.
+        """Read the marks: what was met does not come again; who was slow still is; a poison leaves
+        with the model it met, or with the next; who was to stay away does so once.
         """
-        marks = self.marks
-        lines = marks.read_text("utf-8").splitlines() if marks and marks.exists() else []
-        for index in [int(line) for line in lines if not line.endswith(BACK)]:
-            fault = self.schedule.left.get(index)
-            if fault is None:
-                continue
-            self.schedule.left.pop(index)
+        marks, schedule = self.marks, self.schedule
+        text = marks.read_text("utf-8") if marks and marks.exists() else ""
+        lines = [line.split() for line in text.splitlines()]
+        struck = {int(index) for index, *more in lines if not more} & schedule.left.keys()
+        back = {int(index) for index, *more in lines if more == [BACK]}
+        for index in sorted(struck):
+            fault = schedule.left.pop(index)
             if fault.what == "slow" and fault.lasts is None:
-                self.schedule.slow_down(fault.factor or 1.0)
-            if fault.what == "restart" and f"{index}{BACK}" not in lines:
+                schedule.slow_down(fault.factor or 1.0)
+            if fault.what == "poison":
+                schedule.poisons[index] = fault.factor
+            if fault.what == "restart" and index not in back:
                 clock.sleep(fault.lasts or 0.0)
                 self._mark(index, BACK)
+        for index, round_, hop in [map(int, (one[0], *one[2:])) for one in lines if AT in one]:
+            schedule.departures.setdefault((round_, hop), {})[index] = schedule.poisons.pop(index)
 
-    def _mark(self, index: int, what: str = "") -> None:
+    def _mark(self, index: int, *more: object) -> None:
         if self.marks is None:
             return
         self.marks.parent.mkdir(parents=True, exist_ok=True)
         with self.marks.open("a", encoding="utf-8") as stream:
-            stream.write(f"{index}{what}\n")
+            stream.write(" ".join(map(str, (index, *more))) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
 

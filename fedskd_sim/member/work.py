@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from fedskd_sim import clock
 from fedskd_sim.learning.base import Learner, Measures, Session
+from fedskd_sim.member.schedule import Place
 from fedskd_sim.messages import Weights, digest, size
 from fedskd_sim.program import Step
 from fedskd_sim.records import Record
@@ -48,8 +49,8 @@ class Worker:
     learner: Learner
     span: Callable[[str, Stop, float], None]
     expect: Callable[[str], None]
-    spoil: Callable[[Weights], Weights] = lambda weights: weights
-    """Gives what goes on in place of weights that would."""
+    spoil: Callable[[Place, Weights], Weights] = lambda _, weights: weights
+    """Gives what goes on, after a round and hop, in place of weights that would."""
 
     def carry_out(self, step: Step, arrival: Arrival | None, release: Release) -> Record | None:
         """Carry out a step; gives its record, or None where it leaves none."""
@@ -66,7 +67,7 @@ class Worker:
                 )
                 return self._alone(step, "alone", session)
             case "depart":
-                release(self.spoil(self.learner.depart(step.round)), "")
+                release(self.spoil((step.round, 0), self.learner.depart(step.round)), "")
                 return None
             case "home":
                 return self._test(
@@ -101,7 +102,8 @@ class Worker:
             mark = ""
         else:
             session = self._time("session", stop, lambda: self.learner.visit(stop, arrival.weights))
-            session = replace(session, weights=self.spoil(session.weights))
+            spoiled = self.spoil((stop.round, stop.hop), session.weights)
+            session = replace(session, weights=spoiled)
             mark = arrival.digest if session.weights is arrival.weights else ""
             release(session.weights, mark)
         marks = arrival.digest, mark or digest(session.weights)

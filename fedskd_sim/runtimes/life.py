@@ -18,10 +18,11 @@ from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.ledger import Ledger
-from fedskd_sim.member.faults import FaultInjector, Poison, Schedule, harmless
+from fedskd_sim.member.faults import FaultInjector
 from fedskd_sim.member.hospital import take_part
 from fedskd_sim.member.keeper import Keeper, Past, past
 from fedskd_sim.member.mailbox import Mailbox
+from fedskd_sim.member.schedule import Poison, Schedule, harmless
 from fedskd_sim.member.work import Worker
 from fedskd_sim.messages import Register
 from fedskd_sim.observe import events

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from fedskd_sim.member.faults import FOR_EVER, Schedule, abort, fill_disk
+from fedskd_sim.member.faults import abort, fill_disk
+from fedskd_sim.member.schedule import FOR_EVER, Schedule
 from fedskd_sim.observe import events
 from fedskd_sim.program import Step
 from fedskd_sim.scenario import Fault

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerState
 from fedskd_sim.member.crash import crash
-from fedskd_sim.member.faults import Poison, Schedule, harmless
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.reporter import Reporter
+from fedskd_sim.member.schedule import Poison, Schedule, harmless
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.member.work import Arrival, Worker
 from fedskd_sim.messages import (

@@ -16,7 +16,7 @@ from typing import Any
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.member.faults import FOR_EVER
+from fedskd_sim.member.schedule import FOR_EVER
 from fedskd_sim.messages import CONTROLLER, FromController, ToController, Traveller
 from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect

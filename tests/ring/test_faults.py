@@ -11,7 +11,7 @@ from watching import events, left_behind
 
 from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, OutputNotWritable
 from fedskd_sim.learning.poison import poisoned
-from fedskd_sim.member.faults import Schedule
+from fedskd_sim.member.schedule import Schedule
 from fedskd_sim.messages import Buffer
 from fedskd_sim.records import read_records
 from fedskd_sim.scenario import load
@@ -153,6 +153,21 @@ def test_a_poisoned_model_arrives_as_it_was_sent(scenario_file: Callable, run: C
     arrived = {(one.kind, one.model, one.host): one.digest_in for one in read_records(folders[0])}
     assert found["visit", "a", "b"].digest_in != arrived["visit", "a", "b"]
     assert found["visit", "b", "a"].digest_in == arrived["visit", "b", "a"]
+
+
+@pytest.mark.parametrize("place", ["round: 1", "round: 1, hop: 1"])
+def test_a_poison_outlives_the_hospital(place: str, scenario_file: Callable, run: Callable) -> None:
+    """It dies before the poisoned model has left, or just after; the records are those of a run in
+    which it lives.
+    """
+    text = skin(", factor: 50")
+    wanted = records(run(scenario_file(text)))
+    dies = f"factor: 50}}, {{hospital: a, what: kill, {place}}}]"
+    path = scenario_file(text.replace("factor: 50}]", dies), "deadly.yaml")
+    for runtime in ("memory", "processes"):
+        folder = run(path, runtime)
+        assert records(folder) == wanted
+        assert [event["what"] for event in events(folder, "a", "fault")] == ["poison", "kill"]
 
 
 @pytest.mark.parametrize("runtime", ["memory", "processes"])

@@ -1,0 +1,135 @@
+"""The faults of a hospital as its scenario has them: which strikes when, the same in real and in
+simulated time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Self
+
+from fedskd_sim.messages import Weights
+from fedskd_sim.program import Program, Step
+from fedskd_sim.scenario import Fault, Scenario
+from fedskd_sim.seeds import seed
+from fedskd_sim.topology import Topology
+
+AT_ONCE = ("kill", "restart", "stop", "leave")
+"""What strikes a hospital whatever it does; of the others those with a time wait for its next
+step."""
+FOR_EVER = float("inf")
+Place = tuple[int, int]
+"""A round and a hop; hop 0 is the departure from home."""
+Poison = Callable[[Weights, float | None], Weights]
+"""Gives weights times a factor, or without one weights that are no numbers."""
+
+
+def harmless(weights: Weights, factor: float | None) -> Weights:  # noqa: ARG001 - the signature of `Poison`
+    """Leave weights as they are: those of a placebo are none."""
+    return weights
+
+
+@dataclass
+class Schedule:
+    """The faults of one hospital that are still to come, by their number in the scenario, each with
+    its round where it has one; and those that last.
+    """
+
+    left: dict[int, Fault]
+    poison: Poison = harmless
+    _slow: tuple[float, float] = (1.0, 0.0)
+    """How many times as long steps take, and until when (seconds since the hospital came up)."""
+    poisons: dict[int, float | None] = field(default_factory=dict)
+    """Factors of those poisons that wait for the next departure."""
+    departures: dict[Place, dict[int, float | None]] = field(default_factory=dict)
+    """... and of those that have met it. It is spoiled in the same way if it is made again."""
+    note: Callable[[int, Place], object] = lambda _index, _place: None
+    """Told when a poison meets its departure."""
+
+    @classmethod
+    def of(
+        cls, scenario: Scenario, topology: Topology, name: str, poison: Poison = harmless
+    ) -> Self:
+        """Take a hospital's faults from the scenario, and draw where those strike that do not say
+        it.
+        """
+        return cls(
+            {
+                index: _placed(fault, index, scenario.seed, Program(topology, name))
+                for index, fault in enumerate(scenario.faults)
+                if fault.hospital == name
+            },
+            poison,
+        )
+
+    @property
+    def late(self) -> float:
+        """Seconds after which the hospital comes up."""
+        return sum(fault.lasts or 0.0 for fault in self.left.values() if fault.what == "late")
+
+    @property
+    def timed(self) -> Mapping[int, Fault]:
+        """Those that strike after a time, whatever the hospital does then."""
+        return {
+            index: fault
+            for index, fault in self.left.items()
+            if fault.after is not None and fault.what in AT_ONCE
+        }
+
+    def meet(self, step: Step, seconds: float) -> Iterator[tuple[int, Fault]]:
+        """Give what strikes before a step, so many seconds after it came up; each once."""
+        for index, fault in list(self.left.items()):
+            if _strikes(fault, step, seconds):
+                self.strike(index, seconds)
+                yield index, fault
+
+    def strike(self, index: int, seconds: float) -> None:
+        """Let a fault strike: it will not come again."""
+        fault = self.left.pop(index)
+        if fault.what == "slow":
+            self.slow_down(fault.factor or 1.0, seconds + (fault.lasts or FOR_EVER))
+        if fault.what == "poison":
+            self.poisons[index] = fault.factor
+
+    def slow_down(self, factor: float, until: float = FOR_EVER) -> None:
+        """Let steps take so many times as long, until so many seconds after it came up."""
+        self._slow = factor, until
+
+    def slowness(self, seconds: float) -> float:
+        """Say how many times as long a step takes."""
+        factor, until = self._slow
+        return factor if seconds < until else 1.0
+
+    def spoiled(self, place: Place, weights: Weights) -> Weights:
+        """Give what leaves the hospital after a round and hop in place of these weights."""
+        for index in self.poisons:
+            self.note(index, place)
+        met = self.departures.setdefault(place, {})
+        met |= self.poisons
+        self.poisons.clear()
+        for factor in met.values():
+            weights = self.poison(weights, factor)
+        return weights
+
+
+def _placed(fault: Fault, index: int, number: int, program: Program) -> Fault:
+    """Draw the round and hop of a fault that has neither those nor a time."""
+    if fault.what == "late" or fault.round or fault.after is not None:
+        return fault
+    draw = Random(seed(number, "fault", index, fault.seed))  # noqa: S311 - no secret
+    rounds = program.topology.rounds
+    stops = [stop for stop in program.stops() if stop.round <= rounds or not program.member]
+    if not stops:
+        return fault.model_copy(update={"round": draw.randint(1, rounds)})
+    chosen = draw.choice(stops)
+    return fault.model_copy(update={"round": chosen.round, "hop": chosen.hop})
+
+
+def _strikes(fault: Fault, step: Step, seconds: float) -> bool:
+    if fault.what == "late":
+        return False
+    if fault.after is not None:
+        return fault.what not in AT_ONCE and seconds >= fault.after
+    hop = step.stop.hop if step.stop else None
+    return step.round == fault.round and fault.hop in (None, hop)
