@@ -4,6 +4,7 @@ something, and waits with deadlines.
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
 import os
@@ -14,9 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 
@@ -33,6 +38,8 @@ KEPT = {"custody": {"claim": "kept-{hospital}"}}
 """Settings of three hospitals on the claims of the fixture."""
 PATIENCE_S = 90
 LOOK_S = 0.3
+GROUPS = {"jobs": "/apis/batch/v1"}
+"""Where the API server has kinds that are not of its core."""
 Object = dict[str, Any]
 Result = TypeVar("Result")
 
@@ -56,6 +63,39 @@ def kubectl(*arguments: object, given: str = "", timeout: float = PATIENCE_S) ->
     done = call("kubectl", *arguments, given=given, timeout=timeout)
     assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"
     return done.stdout
+
+
+@cache
+def api() -> str:
+    """Start a proxy to the API server, which ends with the tests, and give its address. Waits
+    look through it many times a second, which would each be a kubectl otherwise.
+    """
+    proxy = subprocess.Popen(
+        ["kubectl", "proxy", "--port=0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    atexit.register(proxy.kill)
+    assert proxy.stdout
+    return "http://" + proxy.stdout.readline().split()[-1]
+
+
+def read(path: str, **query: str) -> str:
+    """Read what the API server has at a path; empty if there is nothing yet. What it cannot
+    answer now is asked again.
+    """
+
+    def look() -> list[str]:
+        try:
+            with urlopen(f"{api()}{path}?{urlencode(query)}", timeout=PATIENCE_S) as answer:
+                return [answer.read().decode()]
+        except HTTPError as error:
+            return [""] if error.code in (400, 404) else []
+        except (URLError, ConnectionError, TimeoutError):
+            return []
+
+    return until(f"answer to {path}", look)[0]
 
 
 def until(what: str, look: Callable[[], Result], seconds: float = PATIENCE_S) -> Result:
@@ -171,11 +211,14 @@ class Bed:
         return kubectl("-n", self.namespace, *arguments, **options)
 
     def items(self, kind: str, selector: str = "") -> list[Object]:
-        """List objects, oldest first."""
-        text = self.kubectl(
-            "get", kind, "-l", selector, "--sort-by=.metadata.creationTimestamp", "-o", "json"
-        )
-        return list(json.loads(text)["items"])
+        """List objects, oldest first; ``kind`` may be several, with commas."""
+        found = []
+        for name in kind.split(","):
+            path = f"{GROUPS.get(name, '/api/v1')}/namespaces/{self.namespace}/{name}"
+            told = json.loads(read(path, labelSelector=selector))
+            of = {"kind": told["kind"].removesuffix("List")}
+            found += [of | item for item in told["items"] or ()]
+        return sorted(found, key=lambda item: item["metadata"]["creationTimestamp"])
 
     def helm(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Call helm in this namespace."""
@@ -259,7 +302,8 @@ class Bed:
         return output
 
     def _ended(self, pod: str) -> str:
-        phase = self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}"
+        phase = str(json.loads(read(path))["status"]["phase"])
         return phase if phase in ("Succeeded", "Failed") else ""
 
     def remove(self) -> None:
@@ -317,9 +361,8 @@ class Run:
         """Read the events that the controllers have logged."""
         text = ""
         for pod in self.controllers():
-            text += call(
-                "kubectl", "-n", self.bed.namespace, "logs", pod["metadata"]["name"]
-            ).stdout
+            name = pod["metadata"]["name"]
+            text += read(f"/api/v1/namespaces/{self.bed.namespace}/pods/{name}/log")
         return [
             json.loads(line)
             for line in text.splitlines()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bed import INSTANCE, SCENARIOS, Bed, away, call, placebo, until
+from bed import INSTANCE, SCENARIOS, Bed, Run, away, call, placebo, until
 
 AWAY_S = 15
 QUICKSTART = SCENARIOS / "quickstart.yaml"
@@ -112,7 +112,8 @@ def test_a_detached_run_can_be_seen_read_and_collected(
         folder,
     )
     assert detached.returncode == 0, detached.stderr
-    until("progress", lambda: "training with" in cli("status", folder).stdout)
+    Run(bed, "placebo").heard("progress")
+    until("a hospital at work", lambda: "training with" in cli("status", folder).stdout)
     assert "the run goes on" in cli("status", "placebo", *where).stdout
     assert '"event": "arrived"' in cli("logs", folder, "h1").stdout
     again = cli("launch", slow, "--on", "kubernetes", *where, "--out", tmp_path / "again")
@@ -179,7 +180,8 @@ def test_stop_frees_everything(bed: Bed, values: Path, slow: Path, tmp_path: Pat
         ).returncode
         == 0
     )
-    until("progress", lambda: "training with" in cli("status", folder).stdout)
+    Run(bed, "placebo").heard("progress")
+    until("a hospital at work", lambda: "training with" in cli("status", folder).stdout)
     assert "removed 'placebo'" in cli("stop", folder).stdout
     until("end of everything", lambda: not leftovers(bed))
     assert list((folder / "records").glob("*.jsonl"))

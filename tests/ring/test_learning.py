@@ -70,7 +70,6 @@ def test_memory_and_processes_give_identical_records_and_weights_twice(
     assert len(first) == 6
     assert lines(run(path, "memory")) == first
     assert lines(run(path, "processes")) == first
-    assert lines(run(path, "memory")) == first
 
 
 def test_another_seed_gives_other_records(scenario_file: Callable, run: Callable) -> None:

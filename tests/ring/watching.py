@@ -17,7 +17,7 @@ network: {{transport: {transport}}}
 timeouts: {{register: 20, hop: {hop}, acknowledgement: 5, retry: 1, goodbye: 1, stop: 2}}
 """
 PATIENCE_S = 100
-LOOK_S = 0.02
+LOOK_S = 0.05
 Found = TypeVar("Found")
 
 

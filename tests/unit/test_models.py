@@ -12,10 +12,12 @@ from weakref import ref
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
+from fedskd_sim.cli import main
 from fedskd_sim.errors import ImageTooSmall, InvalidValue
-from fedskd_sim.learning.listing import LISTED_REGIONS, UNITS, listing
+from fedskd_sim.learning.listing import LISTED_REGIONS, UNITS
 from fedskd_sim.learning.models import (
     REGISTRY,
     SIZES,
@@ -209,12 +211,11 @@ def test_the_quickstart_networks_have_clearly_different_sizes() -> None:
 
 @pytest.mark.slow
 def test_the_listing_is_true() -> None:
-    """Each line of the table shows the parameters and the minimum input that the architecture
-    has, and its options.
+    """Each line of `fedskd-sim models` shows the parameters and minimum input of an architecture,
+    and its options.
     """
-    lines = {
-        line.split()[0]: line for line in listing().splitlines() if line.split()[0] in REGISTRY
-    }
+    shown = CliRunner().invoke(main, ["models"]).output
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.split()[0] in REGISTRY}
     assert lines.keys() == REGISTRY.keys()
     for name in (
         *SMALL,
