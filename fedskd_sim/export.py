@@ -1,17 +1,22 @@
-"""The tables of a run as files that other programs read: CSV; Parquet and TensorBoard's event
-files where the library for it is installed.
+"""The tables of a run as other programs read them: CSV; Parquet, TensorBoard's event files and
+MLflow's runs where the library for it is installed.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from fedskd_sim.errors import LibraryMissing, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.runs import TABLES, Row, Run
+
+MOST_METRICS = 1000
+"""MLflow takes no more at once."""
 
 
 def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
@@ -20,8 +25,9 @@ def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
     Args:
         run: what to write.
         form: one of `FORMS`: every table that has rows as ``TABLE.csv`` or ``TABLE.parquet``, which
-            replace files of those names; or ``tensorboard``, a folder of event files for each
-            model.
+            replace files of those names; ``tensorboard``, a folder of event files for each model;
+            or ``mlflow``, a run for each model, on the server that ``MLFLOW_TRACKING_URI`` names or
+            else in ``mlflow.db``.
         folder: where to; it is made if it is not there.
 
     Returns:
@@ -30,8 +36,8 @@ def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
     Raises:
         RunUnreadable: something of the run folder is damaged.
         LibraryMissing: the form needs a library that is not installed.
-        OutputNotEmpty: there are event files already, to which the same would be added again.
-        OutputNotWritable: the files cannot be written there.
+        OutputNotEmpty: the same is there already, and would be added again.
+        OutputNotWritable: it cannot be written there.
 
     """
     try:
@@ -74,34 +80,88 @@ def _parquet(file: Path, rows: Sequence[Row]) -> None:
 
 
 def _tensorboard(run: Run, folder: Path) -> dict[Path, int]:
-    """Write the measures of each model as a run of TensorBoard, ``tensorboard/MODEL``.
-
-    A step is a stop of the model, K a round as in the report (0 is the warm-up), so that curves of
-    all models lie over each other. What is measured at several hospitals, ``evaluation`` and
-    ``ensemble``, has the hospital in its name: as a curve it would say nothing.
+    """Write the measures of each model as a run of TensorBoard, ``tensorboard/MODEL``; names and
+    steps are those of `_curves`.
     """
     try:
         from tensorboard.summary import Writer  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise LibraryMissing.of("tensorboard", "tensorboard") from error
-    size, written = len(run.scenario.members), dict[Path, int]()
-    for model in run.scenario.members:
-        rows = [row for row in run.measures if row["model"] == model and row["value"] is not None]
-        if not rows:
-            continue
+    written = dict[Path, int]()
+    for model, curves in _curves(run):
         place = folder / "tensorboard" / model
         if place.is_dir() and any(place.iterdir()):
             fix = "remove it, or give another --out"
             raise OutputNotEmpty(f"{place} has event files already", fix=fix)
         place.mkdir(parents=True, exist_ok=True)
         writer = Writer(str(place))
-        for row in rows:
-            hospital = f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""
-            stop = int(row["round"] or 0) * size + int(row["hop"] or 0)
-            writer.add_scalar(f"{row['kind']}/{row['measure']}{hospital}", row["value"], stop)
+        for point in curves:
+            writer.add_scalar(*point)
         writer.close()
-        written[place] = len(rows)
+        written[place] = len(curves)
     return written
+
+
+def _mlflow(run: Run, folder: Path) -> dict[Path, int]:
+    """Log the measures of each model as a run of MLflow, in an experiment of the scenario's name;
+    names and steps are those of `_curves`.
+    """
+    try:
+        from mlflow import MlflowClient, MlflowException  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise LibraryMissing.of("mlflow", "mlflow") from error
+    place = os.environ.get("MLFLOW_TRACKING_URI")
+    if not place:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+    try:
+        return _log(run, MlflowClient(place), place)
+    except MlflowException as error:
+        fix = "see MLFLOW_TRACKING_URI, and that MLflow answers there"
+        raise OutputNotWritable(f"{place}: {error}", fix=fix) from error
+
+
+def _log(run: Run, client: Any, place: str) -> dict[Path, int]:
+    from mlflow.entities import Metric  # noqa: PLC0415 - an extra
+
+    name, written = run.scenario.name, dict[Path, int]()
+    known = client.get_experiment_by_name(name)
+    experiment = known.experiment_id if known else client.create_experiment(name)
+    of = str(run.folder.resolve())
+    if client.search_runs([experiment], f"tags.`fedskd_sim.run` = '{of}'", max_results=1):
+        fix = "delete them there, or name another place with MLFLOW_TRACKING_URI"
+        raise OutputNotEmpty(f"{place} has the runs of {of} already", fix=fix)
+    for model, curves in _curves(run):
+        tags = {"fedskd_sim.run": of, "fedskd_sim.model": model}
+        made = client.create_run(experiment, tags=tags, run_name=f"{run.folder.name}/{model}")
+        client.log_param(made.info.run_id, "seed", run.scenario.seed)
+        client.log_param(made.info.run_id, "algorithm", run.scenario.algorithm.name)
+        points = [Metric(key, value, made.info.start_time, step) for key, value, step in curves]
+        for first in range(0, len(points), MOST_METRICS):
+            client.log_batch(made.info.run_id, points[first : first + MOST_METRICS])
+        client.set_terminated(made.info.run_id)
+        written[Path(name, model)] = len(curves)
+    return written
+
+
+def _curves(run: Run) -> Iterator[tuple[str, list[tuple[str, float, int]]]]:
+    """Give the measures of each model as name, value and step.
+
+    A step is a stop of the model, K a round as in the report (0 is the warm-up), so that curves of
+    all models lie over each other. What is measured at several hospitals, ``evaluation`` and
+    ``ensemble``, has the hospital in its name: as a curve it would say nothing.
+    """
+    size = len(run.scenario.members)
+    for model in run.scenario.members:
+        points = []
+        for row in run.measures:
+            if row["model"] != model or row["value"] is None:
+                continue
+            hospital = f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""
+            step = int(row["round"] or 0) * size + int(row["hop"] or 0)
+            points.append((f"{row['kind']}/{row['measure']}{hospital}", float(row["value"]), step))
+        if points:
+            yield model, points
 
 
 FORMS: Mapping[str, Callable[[Run, Path], dict[Path, int]]] = MappingProxyType(
@@ -109,5 +169,6 @@ FORMS: Mapping[str, Callable[[Run, Path], dict[Path, int]]] = MappingProxyType(
         "csv": partial(_tables, "csv", _csv),
         "parquet": partial(_tables, "parquet", _parquet),
         "tensorboard": _tensorboard,
+        "mlflow": _mlflow,
     }
 )

@@ -20,6 +20,7 @@ HOMES = {
     "pandas": ["runs.py"],
     "pyarrow": ["export.py"],
     "tensorboard": ["export.py"],
+    "mlflow": ["export.py"],
     "psutil": ["runtimes/place.py"],
     "pydantic": [
         "scenario/",

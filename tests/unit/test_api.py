@@ -10,7 +10,7 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ from fedskd_sim.errors import (
 from fedskd_sim.export import FORMS, write
 from fedskd_sim.records import read_records
 from fedskd_sim.report import read_predictions
-from fedskd_sim.runs import TABLES
+from fedskd_sim.runs import TABLES, Row
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = """\
@@ -155,6 +155,7 @@ def test_a_table_is_a_frame(small: Run) -> None:
         ("pandas", "export", lambda run, _: run.frame("hops")),
         ("pyarrow", "export", lambda run, to: write(run, "parquet", to)),
         ("tensorboard", "tensorboard", lambda run, to: write(run, "tensorboard", to)),
+        ("mlflow", "mlflow", lambda run, to: write(run, "mlflow", to)),
     ],
 )
 def test_a_missing_library_is_named(
@@ -196,6 +197,15 @@ def test_parquet_can_be_read_back(small: Run, tmp_path: Path) -> None:
         )
 
 
+def curves(run: Run) -> Iterator[tuple[tuple[str, str, int], Row]]:
+    """Give model, name and step of every measure, and its row."""
+    for row in run.measures:
+        if row["value"] is not None:
+            hospital = f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""
+            stop = int(row["round"] or 0) * len(run.scenario.members) + int(row["hop"] or 0)
+            yield (row["model"], f"{row['kind']}/{row['measure']}{hospital}", stop), row
+
+
 def test_tensorboard_reads_every_measure(small: Run, tmp_path: Path) -> None:
     """TensorBoard's own reader finds each model's measures at its stops; nothing is written twice
     into one folder.
@@ -206,7 +216,7 @@ def test_tensorboard_reads_every_measure(small: Run, tmp_path: Path) -> None:
     )
 
     write(small, "tensorboard", tmp_path)
-    size, found = len(small.scenario.members), set()
+    found = set()
     for model in small.scenario.members:
         events = EventAccumulator(
             str(tmp_path / "tensorboard" / model), {"tensors": 0, "scalars": 0}
@@ -216,18 +226,34 @@ def test_tensorboard_reads_every_measure(small: Run, tmp_path: Path) -> None:
             for one in events.Tensors(tag):
                 found.add((model, tag, one.step, one.tensor_proto.float_val[0]))
     assert found == {
-        (
-            row["model"],
-            f"{row['kind']}/{row['measure']}"
-            + (f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""),
-            int(row["round"] or 0) * size + int(row["hop"] or 0),
-            struct.unpack("f", struct.pack("f", row["value"]))[0],
-        )
-        for row in small.measures
-        if row["value"] is not None
+        (*where, struct.unpack("f", struct.pack("f", row["value"]))[0])
+        for where, row in curves(small)
     }
     with pytest.raises(OutputNotEmpty):
         write(small, "tensorboard", tmp_path)
+
+
+@pytest.mark.filterwarnings("default")  # MLflow uses what its libraries have deprecated
+def test_mlflow_has_every_measure(
+    small: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of MLflow for each model has its measures at its stops; nothing is logged twice. Runs
+    only where MLflow is installed.
+    """
+    client = pytest.importorskip("mlflow").MlflowClient
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write(small, "mlflow", tmp_path)
+    there = client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = there.get_experiment_by_name(small.scenario.name).experiment_id
+    found = {
+        (one.data.tags["fedskd_sim.model"], name, metric.step, metric.value)
+        for one in there.search_runs([experiment])
+        for name in one.data.metrics
+        for metric in there.get_metric_history(one.info.run_id, name)
+    }
+    assert found == {(*where, row["value"]) for where, row in curves(small)}
+    with pytest.raises(OutputNotEmpty):
+        write(small, "mlflow", tmp_path)
 
 
 def test_what_cannot_be_exported(small: Run, tmp_path: Path) -> None:

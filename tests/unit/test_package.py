@@ -38,8 +38,8 @@ def test_the_licence_is_told_alike_everywhere() -> None:
 
 
 def test_extras_are_parts_of_what_is_installed() -> None:
-    """What an extra names is within the same bounds among the dependencies, which only `export`
-    and `tensorboard` add to; images get their parts.
+    """What an extra names is within the same bounds among the dependencies, which only `export`,
+    `tensorboard` and `mlflow` add to; images get their parts.
     """
     project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
