@@ -80,7 +80,6 @@ LARGER = {
     "runtimes/kubernetes/jobs.py:job": 43,
     "runtimes/kubernetes/runtime.py": 397,
     "runtimes/life.py:_take_part": 57,
-    "runtimes/processes.py": 345,
     "runtimes/resuming.py:to_resume": 47,
     "scenario/document.py": 343,
     "scenario/edit.py:apply_changes": 44,
