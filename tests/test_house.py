@@ -75,7 +75,6 @@ LARGER = {
     "report/patients.py": 344,
     "report/patients.py:assess": 50,
     "report/tables.py:as_json": 41,
-    "runtimes/found.py": 335,
     "runtimes/kubernetes/jobs.py": 351,
     "runtimes/kubernetes/jobs.py:job": 43,
     "runtimes/kubernetes/runtime.py": 397,
