@@ -72,8 +72,6 @@ LARGER = {
     "report/__init__.py:write": 48,
     "report/notes.py:notes": 60,
     "report/page.py:as_html": 42,
-    "report/patients.py": 344,
-    "report/patients.py:assess": 50,
     "report/tables.py:as_json": 41,
     "runtimes/kubernetes/jobs.py": 351,
     "runtimes/kubernetes/jobs.py:job": 43,
