@@ -78,7 +78,6 @@ LARGER = {
     "runtimes/kubernetes/runtime.py": 397,
     "runtimes/life.py:_take_part": 57,
     "runtimes/resuming.py:to_resume": 47,
-    "scenario/document.py": 343,
     "scenario/edit.py:apply_changes": 44,
     "scenario/explain.py:_one": 46,
 }
