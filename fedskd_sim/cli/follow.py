@@ -189,13 +189,13 @@ def report(run: Path, form: str) -> None:
     """
     from fedskd_sim import report as reports  # noqa: PLC0415 - only this command pays for it
     from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
-    from fedskd_sim.runtimes import found  # noqa: PLC0415
+    from fedskd_sim.runtimes import refreshing  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
         raise RunUnreadable(
             f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
         )
-    for line in found.refresh(run):
+    for line in refreshing.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
     account = reports.Account(loaded.scenario, outcomes.read(run))

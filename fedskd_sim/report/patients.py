@@ -7,24 +7,29 @@ the others (``others``), one for all finished models together (``ensemble``), an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.errors import RunUnreadable, Where
-from fedskd_sim.records import Measure, Record
+from fedskd_sim.records import Record
 from fedskd_sim.report import curves
+from fedskd_sim.report.patientchecks import (
+    Judged,
+    check,
+    compare,
+    judge,
+    mean,
+    on_record,
+    tests_of,
+)
 from fedskd_sim.report.predictions import Predictions, files, read_file
 from fedskd_sim.report.resampling import DRAWS, LEVEL, Interval, Resampling, interval
 from fedskd_sim.seeds import seed
 
 MOST_CELLS = 400
-AGREEMENT = 1e-9
 MEASURES = ("accuracy", "balanced_accuracy", "auc")
 
 
@@ -113,104 +118,25 @@ def assess(
 
     """
     found, first, cells = {}, None, 0
-    tested = {
-        (one.kind, one.model, one.host): one
-        for one in records
-        if one.kind in ("evaluation", "ensemble")
-    }
+    tested = tests_of(records)
     visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
     for file in files(run):
         here = read_file(file)
         if f"records/{file.stem}.jsonl" in cut:
-            here = _on_record(here, tested)
-        first, judged = first or here, [_judge(here, answers) for answers in here.probabilities]
-        try:
-            _check(here, first, hospitals + held_out)
-            _compare(here, judged, tested)
-        except ValueError as error:
-            fix = "report a run with its own files, or remove this one to report without it"
-            raise RunUnreadable(str(error), fix=fix, where=Where(str(file))) from error
+            here = on_record(here, tested)
+        first, judged = first or here, [judge(here, answers) for answers in here.probabilities]
+        check(file, here, first, hospitals + held_out)
+        compare(file, here, judged, tested)
         found[here.host] = _host(here, judged, visitors=visitors)
         cells += len(here.models)
     if first is None:
         return None
     hosts = tuple(found[name] for name in hospitals + held_out if name in found)
-    return Patients(
-        first.split,
-        first.classes,
-        hosts,
-        tuple(_notes(hosts, first.classes, len(tested) - cells, visitors=visitors)),
-    )
+    notes = _notes(hosts, first.classes, len(tested) - cells, visitors=visitors)
+    return Patients(first.split, first.classes, hosts, tuple(notes))
 
 
-def _on_record(here: Predictions, tested: Mapping[Any, Record]) -> Predictions:
-    """Keep the models of whose tests there are records."""
-    known = [
-        place
-        for place, test in enumerate(zip(here.kinds, here.models, strict=True))
-        if (*test, here.host) in tested
-    ]
-    models, kinds = (tuple(names[place] for place in known) for names in (here.models, here.kinds))
-    return replace(here, models=models, kinds=kinds, probabilities=here.probabilities[known])
-
-
-class _Judged(NamedTuple):
-    """The answers of one model: what they confuse (C, C), areas under the ROC curves (C,), and
-    the record's measures.
-    """
-
-    matrix: NDArray[np.int64]
-    areas: curves.Floats
-    measures: Mapping[str, float]
-
-
-def _judge(here: Predictions, answers: curves.Floats) -> _Judged:
-    matrix, areas = curves.confusion(here.labels, answers), curves.areas(here.labels, answers)[:, 0]
-    shares = {
-        "accuracy": float(np.diag(matrix).sum() / matrix.sum()),
-        "balanced_accuracy": _mean(curves.recalls(matrix)),
-    }
-    return _Judged(matrix, areas, {**shares, "auc": _mean(areas)})
-
-
-def _check(here: Predictions, first: Predictions, names: tuple[str, ...]) -> None:
-    """Refuse predictions that do not belong to the scenario or to the other files; raises
-    ValueError.
-    """
-    strange = {here.host, *here.models} - {*names}
-    if strange:
-        raise ValueError(
-            f"predictions name {', '.join(sorted(strange))}, which the scenario does not have"
-        )
-    for field in ("scenario", "seed", "split", "classes"):
-        if getattr(here, field) != getattr(first, field):
-            raise ValueError(
-                f"{field} is {getattr(here, field)!r}, and {getattr(first, field)!r} at "
-                f"{first.host!r}"
-            )
-
-
-def _compare(here: Predictions, judged: Sequence[_Judged], tested: Mapping[Any, Record]) -> None:
-    """Refuse predictions that do not give the measures on record; raises ValueError."""
-    for model, kind, answers, found in zip(
-        here.models, here.kinds, here.probabilities, judged, strict=True
-    ):
-        record = tested.get((kind, model, here.host))
-        if record is None or (record.scenario, record.seed) != (here.scenario, here.seed):
-            raise ValueError(
-                f"no record of this run tells of the test ({kind}) of the model of {model!r} at "
-                f"{here.host!r}"
-            )
-        for name, value in found.measures.items() if np.isfinite(answers).all() else ():
-            said = record.measures.get(name, Measure(0.0, 0.0)).mean
-            if not (abs(value - said) <= AGREEMENT or (math.isnan(value) and math.isnan(said))):
-                raise ValueError(
-                    f"{name} of the model of {model!r} is {value:.9g} by them, and {said:.9g} by "
-                    "the record"
-                )
-
-
-def _host(here: Predictions, judged: Sequence[_Judged], *, visitors: bool) -> HostRows:
+def _host(here: Predictions, judged: Sequence[Judged], *, visitors: bool) -> HostRows:
     """Work out the rows of one hospital; without ``visitors`` only the shares of others have
     intervals.
     """
@@ -267,7 +193,7 @@ def _draw(
 
 
 def _row(
-    here: Predictions, judged: Sequence[_Judged], whose: tuple[str, list[int]], drawn: Draws
+    here: Predictions, judged: Sequence[Judged], whose: tuple[str, list[int]], drawn: Draws
 ) -> PatientRow:
     who, places = whose
     answers, found = (
@@ -286,7 +212,7 @@ def _row(
         )
     measures = {
         name: interval(
-            _mean([one.measures[name] for one in found]),
+            mean([one.measures[name] for one in found]),
             np.mean([drawn[place][name] for place in places], axis=0),
         )
         for name in MEASURES
@@ -304,11 +230,6 @@ def _row(
             int(label): curves.roc(here.labels == label, answers[0][:, label]) for label in drawable
         },
     )
-
-
-def _mean(values: Any) -> float:
-    present = np.asarray(values)[np.isfinite(values)]
-    return float(present.mean()) if len(present) else math.nan
 
 
 def _notes(

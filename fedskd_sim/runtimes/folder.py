@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -204,3 +204,12 @@ def run_folders() -> list[Path]:
     return sorted(
         file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml")
     )
+
+
+def write_targets(folder: Path, run: str, addresses: Iterable[str]) -> None:
+    """Write a file for Prometheus' file_sd_configs: one target per hospital."""
+    targets = [{"targets": sorted(addresses), "labels": {"run": run}}]
+    file = folder / "metrics" / "targets.json"
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
+    draft.replace(file)

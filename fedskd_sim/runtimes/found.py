@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.errors import ClusterUnavailable, OutputNotWritable, RunUnreadable
+from fedskd_sim.errors import ClusterUnavailable, RunUnreadable
 from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records import torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
+from fedskd_sim.runtimes import refreshing
 from fedskd_sim.runtimes.base import Order, error_of, verdict
 from fedskd_sim.runtimes.member import custody_of
 from fedskd_sim.runtimes.place import Here, InCluster
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
 
 STOP_S = 30.0
-READ = ("records", "samples", "timings", "logs")
 
 
 class Found(Protocol):
@@ -169,7 +169,7 @@ class ClusterRun:
             with suppress(
                 Exception
             ):  # what it holds must be freed whether or not its records can be read
-                refresh(self.folder)
+                refreshing.refresh(self.folder)
         self.runtime.attach(None)
         self.runtime.stop()
         return f"removed {self.runtime.release!r} from namespace {self.runtime.namespace!r}"
@@ -189,7 +189,7 @@ def run(name: str, namespace: str, context: str) -> Found:
         loaded = load(folder / "scenario.yaml")
         if isinstance(place, InCluster) and not place.collected:
             return ClusterRun(
-                _runtime(place.release, place.namespace, place.context), loaded, folder
+                refreshing.connect(place.release, place.namespace, place.context), loaded, folder
             )
         return LocalRun(folder, loaded, place)
     runtime = _find_release(name, namespace, context)
@@ -228,49 +228,6 @@ def to_collect(
     return seen.runtime, order
 
 
-def refresh(folder: Path) -> list[str]:
-    """Read what a run in a cluster has logged so far, unless it was collected, or another process
-    keeps the folder up to date.
-
-    What was read before stays until there is more of it: pods, and their logs with them, do not
-    last.
-
-    Returns:
-        For people, what could not be read.
-
-    """
-    try:
-        place = places.read(folder)
-    except RunUnreadable:  # what is in the folder can be reported without knowing where the run was
-        return []
-    if not isinstance(place, InCluster) or place.collected:
-        return []
-    try:
-        with folders.hold_lock(folder):
-            pass
-    except OutputNotWritable:
-        return []
-    try:
-        return _read(folder, place)
-    except ClusterUnavailable as error:
-        return [f"{error.message}; what was read before is shown"]
-
-
-def _read(folder: Path, place: InCluster) -> list[str]:
-    from fedskd_sim.runtimes.kubernetes.log_collector import once  # noqa: PLC0415 - only runs in clusters need the client
-    from fedskd_sim.runtimes.kubernetes.reach import translate_errors  # noqa: PLC0415
-
-    runtime = _runtime(place.release, place.namespace, place.context)
-    with tempfile.TemporaryDirectory(prefix=".reading-", dir=folder) as made:
-        draft = Path(made)
-        folders.subfolders(draft)
-        with translate_errors():
-            unread = once(runtime.reach, runtime.release, draft, goes_on=place.resumed)
-        with suppress(OutputNotWritable), folders.hold_lock(folder):
-            _replace_older(folder, draft)
-    return unread
-
-
 def _find_release(name: str, namespace: str, context: str) -> KubernetesRuntime:
     """Find a cluster that may have a run of a name; without one, the name can only have been
     meant for a folder.
@@ -278,7 +235,7 @@ def _find_release(name: str, namespace: str, context: str) -> KubernetesRuntime:
     why = "a name there has only letters, digits and hyphens"
     if name.replace("-", "").isalnum():
         try:
-            return _runtime(name, namespace, context)
+            return refreshing.connect(name, namespace, context)
         except ClusterUnavailable as error:
             if namespace or context:
                 raise
@@ -291,14 +248,6 @@ def _find_release(name: str, namespace: str, context: str) -> KubernetesRuntime:
     raise RunUnreadable(
         f"there is no run folder {name!r}, and no run of that name in a cluster: {why}", fix=near
     )
-
-
-def _runtime(release: str, namespace: str, context: str) -> KubernetesRuntime:
-    from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - only runs in clusters need the client
-
-    runtime = KubernetesRuntime(release, namespace, context)
-    runtime.connect()
-    return runtime
 
 
 def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
@@ -323,13 +272,3 @@ def _read_logs(folder: Path) -> list[Logged]:
         logged for file in folder.glob("logs/*.jsonl") for logged in folders.Tail(file).events()
     )
     return sorted(found, key=lambda logged: logged.time)
-
-
-def _replace_older(folder: Path, draft: Path) -> None:
-    """Put every file that was read in the place of an older one that does not have more."""
-    folders.subfolders(folder)
-    for kind in READ:
-        for file in (draft / kind).iterdir():
-            older = folder / kind / file.name
-            if not older.exists() or older.stat().st_size <= file.stat().st_size:
-                file.replace(older)

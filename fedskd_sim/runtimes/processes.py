@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -29,16 +28,15 @@ from fedskd_sim.runtimes.endings import Endings, check_temporary_folder
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer
-from fedskd_sim.runtimes.member import Life, MemberOrder, custody_of
+from fedskd_sim.runtimes.member import MemberOrder, custody_of
+from fedskd_sim.runtimes.member_orders import member_order
 from fedskd_sim.runtimes.place import Here
 from fedskd_sim.runtimes.private import private_folder
 from fedskd_sim.runtimes.restarts import Restarts
 from fedskd_sim.scenario import Loaded
-from fedskd_sim.transport.zeromq import Keys, Passwords
 
 LOOK_S = 0.1
 SIGNS_OF_THE_START = (events.Start, events.WarmUp, events.Arrived)
-LONGEST_FOLDER = 70
 
 
 @dataclass
@@ -107,7 +105,9 @@ class ProcessRuntime:
         try:
             controller = self._start_controller()
             for number, name in enumerate(order.loaded.scenario.names, 1):
-                self._orders[name] = replace(self._member(name, number), controller=controller)
+                self._orders[name] = replace(
+                    member_order(order, self._sockets, name, number), controller=controller
+                )
                 self._start(name, be_hospital, self._orders[name], private_folder().lease)
         except BaseException:
             self.stop()
@@ -202,7 +202,11 @@ class ProcessRuntime:
         """Start the controller and wait until it says where it listens."""
         ours, theirs = multiprocessing.Pipe()
         process = self._start(
-            CONTROLLER, be_controller, self._member(CONTROLLER, 0), private_folder().lease, theirs
+            CONTROLLER,
+            be_controller,
+            member_order(self._order, self._sockets or Path(), CONTROLLER, 0),
+            private_folder().lease,
+            theirs,
         )
         theirs.close()
         seconds = self._order.loaded.scenario.timeouts.register_
@@ -216,48 +220,6 @@ class ProcessRuntime:
             f"the controller did not come up within {seconds:g} s",
             fix=folder.look_at(self._order.folder, CONTROLLER),
         )
-
-    def _member(self, name: str, number: int) -> MemberOrder:
-        """Say where a member listens, and give it its key file."""
-        scenario = self._order.loaded.scenario
-        sockets = self._sockets or Path()
-        if scenario.network.transport == "ipc":
-            bind = f"ipc://{sockets / str(number)}"
-        else:
-            port = scenario.network.port + number if scenario.network.port else "*"
-            bind = f"tcp://127.0.0.1:{port}"
-        port = scenario.metrics.port + number if scenario.metrics.port else 0
-        file = self._order.folder / "scenario.yaml"
-        keys = self._key_file(name)
-        order = self._order
-        life: Life = "resumed" if order.resumed else "first"
-        return MemberOrder(
-            file,
-            name,
-            order.run,
-            order.folder,
-            bind,
-            "",
-            keys,
-            order.data,
-            f"127.0.0.1:{port}",
-            life=life,
-            anyway=order.anyway,
-        )
-
-    def _key_file(self, name: str) -> Path:
-        """Give a member's file of keys, or of secrets where nothing is encrypted, after making
-        everybody's.
-        """
-        network = self._order.loaded.scenario.network
-        kind = Keys if network.transport == "tcp" and not network.plaintext else Passwords
-        home = (self._sockets or Path()) / "keys"
-        if not home.exists():
-            home.mkdir(mode=0o700)
-            names = (CONTROLLER, *self._order.loaded.scenario.names)
-            for member, keys in kind.for_members(names).items():
-                keys.write(home / member)
-        return home / name
 
     def _look(self, watch: Watch) -> None:
         """Read new events, keep the errors among them, and write the Prometheus targets when all
@@ -273,19 +235,11 @@ class ProcessRuntime:
                     self._restarts.note_progress(name)
                 if isinstance(logged.what, events.Listening) and logged.hospital:
                     self._metrics[logged.hospital] = logged.what.metrics
-                    self._write_targets()
+                    if len(self._metrics) == len(self._order.loaded.scenario.hospitals):
+                        folder.write_targets(
+                            self._order.folder, self._order.run, self._metrics.values()
+                        )
                 watch(logged)
-
-    def _write_targets(self) -> None:
-        """Write a file for Prometheus' file_sd_configs: one target per hospital."""
-        if len(self._metrics) == len(self._order.loaded.scenario.hospitals):
-            targets = [
-                {"targets": sorted(self._metrics.values()), "labels": {"run": self._order.run}}
-            ]
-            file = self._order.folder / "metrics" / "targets.json"
-            draft = file.with_suffix(".draft")
-            draft.write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
-            draft.replace(file)
 
     def _processes_left(self) -> list[ForkServerProcess]:
         """List the processes to wait for: those whose end is not known, and none if it never

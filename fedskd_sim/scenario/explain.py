@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
-from fedskd_sim.scenario.document import Document, shorten
+from fedskd_sim.scenario.document import Document
 from fedskd_sim.scenario.renamed import KEYS, MOVED, VALUES
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
+from fedskd_sim.scenario.syntax import shorten
 from fedskd_sim.scenario.training import Training
 
 REQUIRED = ("name", "hospitals", "algorithm", "architecture", "hospital", "what")

@@ -15,7 +15,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.runtimes.base import Order
-from fedskd_sim.runtimes.processes import ProcessRuntime
+from fedskd_sim.runtimes.member_orders import member_order
 from fedskd_sim.scenario import load
 from fedskd_sim.transport.zeromq import Identity, Keys, Passwords, read
 from fedskd_sim.transport.zeromq.sockets import (
@@ -349,11 +349,13 @@ def test_the_launcher_gives_every_member_a_file_of_its_own(
     ).read_text() + f"\nnetwork: {{transport: {network}}}\n"
     (tmp_path / "scenario.yaml").write_text(text)
     loaded = load(tmp_path / "scenario.yaml")
-    runtime = ProcessRuntime(_sockets=tmp_path)
-    runtime._order = Order(loaded, "run", tmp_path)
-    identities = {
-        name: read(runtime._key_file(name)) for name in ("controller", *loaded.scenario.names)
+    order = Order(loaded, "run", tmp_path)
+    files = {
+        name: member_order(order, tmp_path, name, number).keys
+        for number, name in enumerate(("controller", *loaded.scenario.names))
     }
+    identities = {name: read(file) for name, file in files.items() if file}
     assert {type(identity) for identity in identities.values()} == {kind}
     assert len(set(map(repr, map(vars, identities.values())))) == len(identities) > 2
-    assert stat.S_IMODE(runtime._key_file("controller").parent.stat().st_mode) == 0o700
+    assert {*identities} == {*files}
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700

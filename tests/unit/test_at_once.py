@@ -14,7 +14,8 @@ from ruamel.yaml.scanner import Scanner
 from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, InvalidValue, ScenarioSyntaxError, UnknownArchitecture
 from fedskd_sim.scenario import load
-from fedskd_sim.scenario.document import MOST_LEVELS, parse
+from fedskd_sim.scenario.document import parse
+from fedskd_sim.scenario.syntax import MOST_LEVELS
 
 GOOD = """\
 name: good

@@ -22,7 +22,7 @@ from fedskd_sim.errors import ClusterUnavailable, FedskdError, OutputNotWritable
 from fedskd_sim.observe.events import Logged, Starting
 from fedskd_sim.records import Record, read_records, to_line
 from fedskd_sim.runtimes import folder as folders
-from fedskd_sim.runtimes import found
+from fedskd_sim.runtimes import found, refreshing
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
@@ -275,8 +275,8 @@ def refreshed(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> Callable[[Path],
         place.reach = cluster
         return place
 
-    monkeypatch.setattr(found, "_runtime", runtime)
-    return found.refresh
+    monkeypatch.setattr(refreshing, "connect", runtime)
+    return refreshing.refresh
 
 
 def test_a_report_does_not_touch_what_a_launcher_writes(

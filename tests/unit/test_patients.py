@@ -23,7 +23,7 @@ from fedskd_sim.learning.answers import Answers
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.records import Measure, Record
-from fedskd_sim.report import as_json, as_text, read_predictions, write
+from fedskd_sim.report import as_json, as_text, patientchecks, read_predictions, write
 from fedskd_sim.report import curves as curves_
 from fedskd_sim.report import patients as patients_
 from fedskd_sim.report.patientviews import thin
@@ -455,7 +455,7 @@ def test_a_model_that_always_answers_one_class_is_named(answered: list[int], sai
         ("evaluation",),
         probabilities[None],
     )
-    host = patients_._host(here, [patients_._judge(here, probabilities)], visitors=False)
+    host = patients_._host(here, [patientchecks.judge(here, probabilities)], visitors=False)
     assert host.chance == pytest.approx(1 / 3)
     told = [
         note for note in patients_._notes([host], CLASSES, 0, visitors=True) if "answers" in note

@@ -4,6 +4,7 @@ controller's hub.
 
 from fedskd_sim.transport.zeromq.hub import Hub
 from fedskd_sim.transport.zeromq.identity import Identity, Keys, Passwords, read
-from fedskd_sim.transport.zeromq.links import Incoming, Links, Place, Receiver
+from fedskd_sim.transport.zeromq.incoming import Incoming, Receiver
+from fedskd_sim.transport.zeromq.links import Links, Place
 
 __all__ = ["Hub", "Identity", "Incoming", "Keys", "Links", "Passwords", "Place", "Receiver", "read"]
