@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedskd_sim.errors import ChainBroken, FedskdError, InvalidValue, Where
+from fedskd_sim.errors import ChainBroken, FedskdError, InvalidValue, Key, Where
+from fedskd_sim.member.schedule import never
 from fedskd_sim.scenario import (
     Examined,
     Loaded,
@@ -18,6 +19,7 @@ from fedskd_sim.scenario import (
     find,
     spaceless,
 )
+from fedskd_sim.topology import Topology
 
 if TYPE_CHECKING:
     from fedskd_sim.custody.verify import Verdict
@@ -60,13 +62,20 @@ def load_and_check(
         found = examine(find(scenario), changes)
     rest, more = found.rest, list[FedskdError]()
     if rest:
-        more = [*also(rest)]
+        more = [*also(rest), *(() if found.problems else never_met(rest.scenario))]
         if ready := not found.problems and not more:
             meanwhile(found.good())
         if _learns(rest):
             slow = (learning if ready else None) or of_learning
             more += [error for error in slow(rest, data) if not isinstance(error, elsewhere)]
     return found.good(more)
+
+
+def never_met(scenario: Scenario, *under: Key) -> Iterator[FedskdError]:
+    """Find faults that never come, at a place of the scenario's text."""
+    if scenario.faults:
+        for index, key, text, fix in never(scenario, Topology.of(scenario)):
+            yield InvalidValue(text, key=(*under, "faults", index, key), fix=fix)
 
 
 def _learns(rest: Sound) -> bool:

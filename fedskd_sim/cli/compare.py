@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim import clock
-from fedskd_sim.checks import load_and_check
+from fedskd_sim.checks import load_and_check, never_met
 from fedskd_sim.cli.common import (
     DATA,
     SCENARIO,
@@ -139,6 +139,13 @@ def _unfit(rest: Sound, method: Method, data: Path | None) -> Iterator[FedskdErr
     """Find what keeps a method from running, besides what is wrong with the scenario itself."""
     from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
+    variant = rest.scenario.variants.get(method.label)
+    under = ("variants", method.label) if variant and variant.faults else ()
+    for fault in never_met(method.scenario, *under):
+        fault.message = (
+            f"{method.label}, in its {method.scenario.algorithm.rounds} rounds: {fault.message}"
+        )
+        yield fault
     found = [*find_problems(method.scenario, data, doubtful=rest.doubtful)]
     before = (
         {

@@ -4,7 +4,7 @@ simulated time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Self
@@ -111,6 +111,39 @@ class Schedule:
         for factor in met.values():
             weights = self.poison(weights, factor)
         return weights
+
+
+def never(scenario: Scenario, topology: Topology) -> Iterator[tuple[int, str, str, str]]:
+    """Find the faults of rounds and hops that never come, or with nothing left to poison: number,
+    key, what is wrong, and the fix.
+    """
+    for index, fault in enumerate(scenario.faults):
+        if fault.round is None or fault.hospital not in topology.names:
+            continue
+        program = Program(topology, fault.hospital)
+        steps = [step for number in range(len(program)) if (step := program.at(number))]
+        met = [number for number, step in enumerate(steps) if _strikes(fault, step, 0.0)]
+        if not met:
+            yield index, *_none_of(fault, [step for step in steps if step.round == fault.round])
+        elif fault.what == "poison" and not any(map(_sends, steps[met[0] :])):
+            text = f"no model leaves {fault.hospital!r} any more from there on"
+            yield index, "round", text, "give an earlier round or hop"
+
+
+def _none_of(fault: Fault, steps: Sequence[Step]) -> tuple[str, str, str]:
+    """Say that a fault is at none of the steps of its round."""
+    hops = sorted({step.stop.hop for step in steps if step.stop})
+    if not steps:
+        text = f"{fault.hospital!r} does nothing in round {fault.round}"
+        return "round", text, "give another round, or 'after: ...' in place of it"
+    text = f"{fault.hospital!r} hosts nothing at hop {fault.hop} of round {fault.round}"
+    known = f"choose one of {', '.join(map(str, hops))}, or " if hops else ""
+    return "hop", text, f"{known}leave it out: then it is the first step of the round"
+
+
+def _sends(step: Step) -> bool:
+    kind = step.stop.kind if step.stop else None
+    return step.action == "depart" or kind not in (None, "homecoming", "evaluation")
 
 
 def _placed(fault: Fault, index: int, number: int, program: Program) -> Fault:

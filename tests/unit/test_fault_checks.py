@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 
+from fedskd_sim.checks import load_and_check, never_met
+from fedskd_sim.cli import main
 from fedskd_sim.compare.plan import methods
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.scenario import load
@@ -109,3 +112,72 @@ def test_a_variant_has_faults_of_its_own(scenario_file: Callable) -> None:
     dark, same = methods(load(scenario_file(good)).scenario, ["dark", "fedskd"])
     assert [fault.what for fault in dark.scenario.faults] == ["stop"]
     assert same.scenario.faults == ()
+
+
+LEARNED = """name: n
+data: {{name: synthetic-skin, samples: 60, image_size: 16, classes: 3}}
+hospitals:
+  - {{name: a, architecture: cnn-plain}}
+  - {{name: b, architecture: cnn-plain}}
+  - {{name: c, architecture: cnn-plain}}
+algorithm: {algorithm}
+faults:
+  - {{hospital: b, {fault}}}
+"""
+ONE_VISIT = "{name: circulation, rounds: 2, schedule: {visits: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "fault", "key", "words"),
+    [
+        (ONE_VISIT, "what: kill, round: 1, hop: 3", "hop", "choose one of 1, 2"),
+        ("{name: local, rounds: 2}", "what: stall, round: 1, hop: 1", "hop", "leave it out"),
+        ("{name: fedavg, rounds: 2}", "what: poison, round: 3, hop: 1", "round", "no model leaves"),
+        ("{name: local, rounds: 2}", "what: poison, round: 3, hop: 2", "round", "no model leaves"),
+    ],
+)
+def test_a_fault_at_a_hop_that_never_comes_is_refused(
+    algorithm: str, fault: str, key: str, words: str, scenario_file: Callable
+) -> None:
+    """Its line, the hops that there are, and what to write instead."""
+    path = scenario_file(LEARNED.format(algorithm=algorithm, fault=fault))
+    with pytest.raises(InvalidValue) as caught:
+        load_and_check(path, None)
+    assert caught.value.key == ("faults", 0, key)
+    assert caught.value.where.line == 9
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "fault"),
+    [
+        (ONE_VISIT, "what: kill, round: 1, hop: 2"),
+        ("{name: local, rounds: 2}", "what: stall, round: 1"),
+        ("{name: local, rounds: 2}", "what: poison, round: 1"),
+        ("{name: fedavg, rounds: 2}", "what: poison, round: 1, hop: 3"),
+        ("{name: circulation, rounds: 2}", "what: full_disk, round: 3, hop: 2"),
+    ],
+)
+def test_a_fault_at_a_hop_that_comes_is_accepted(
+    algorithm: str, fault: str, scenario_file: Callable
+) -> None:
+    """Hops of visits, of sums, of the evaluation, and rounds without hops."""
+    scenario = load(scenario_file(LEARNED.format(algorithm=algorithm, fault=fault))).scenario
+    assert [*never_met(scenario)] == []
+
+
+def test_a_comparison_looks_at_the_rounds_that_a_method_gets(scenario_file: Callable) -> None:
+    """At equal work a method has other rounds than the scenario: a fault behind them is refused,
+    one within them that the scenario has not is accepted.
+    """
+
+    def compared(algorithm: str, label: str, round_: int) -> str:
+        text = COMPARED.format(fault=f"{{hospital: north, what: kill, round: {round_}}}")
+        path = scenario_file(text.replace("fedskd, rounds: 2", algorithm))
+        arguments = ["compare", str(path), "--algorithms", f"{label},local", "--seeds", "1"]
+        return CliRunner().invoke(main, arguments).stderr
+
+    text = compared("fedskd, preset: traveller-first, rounds: 8", "dark", 12)
+    assert "variants.dark.faults.0.round" in text
+    assert "dark, in its 8 rounds: 'north' does nothing in round 12" in text
+    assert "faults" not in compared("fedskd, preset: traveller-first, rounds: 8", "dark", 8)
