@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fedskd_sim.errors import InvalidValue, Where
 from fedskd_sim.scenario import (
     BUILT_IN,
-    Algorithm,
     Dataset,
     FedSKD,
     Planned,
@@ -155,11 +154,18 @@ def _with_fold(dataset: Dataset, index: int) -> Dataset:
     return dataset.model_copy(update=folds)
 
 
-def describe(algorithm: Algorithm) -> str:
-    """Write an algorithm's settings in one line: its name and what differs from the defaults."""
-    given = algorithm.model_dump(mode="json", exclude_defaults=True)
+def describe(scenario: Scenario) -> str:
+    """Write what a method is in one line: its algorithm, what of its settings differs from the
+    defaults, and its faults.
+    """
+    given = scenario.algorithm.model_dump(mode="json", exclude_defaults=True)
     name = str(given.pop("name"))
-    return name + (f" {json.dumps(given)}" if given else "")
+    faults = "; ".join(fault.words for fault in scenario.faults)
+    return (
+        name
+        + (f" {json.dumps(given)}" if given else "")
+        + (f"; faults: {faults}" if faults else "")
+    )
 
 
 __all__ = [

@@ -234,7 +234,7 @@ def _costs(comparison: Comparison) -> Iterator[str]:
     yield ""
     for row in comparison.rows:
         yield from wrap(
-            f"{row.method.label}: {describe(row.method.scenario.algorithm)}",
+            f"{row.method.label}: {describe(row.method.scenario)}",
             WIDTH,
             subsequent_indent="    ",
         )

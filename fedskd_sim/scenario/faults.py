@@ -46,6 +46,19 @@ class Fault(Part):
     """Another one draws another hop, where neither round nor time is said."""
 
     @property
+    def words(self) -> str:
+        """Say it in a few words: ``north: slow, factor 10, round 2 hop 1, for 30 s``."""
+        place = f"round {self.round}" + (f" hop {self.hop}" if self.hop else "")
+        if self.round is None:
+            place = "" if self.after is None else f"{self.after:g} s after it came up"
+        if self.what != "late":
+            place = place or f"at a hop drawn from seed {self.seed}"
+        factor = "" if self.factor is None else f"factor {self.factor:g}"
+        lasts = "" if self.lasts is None else f"for {self.lasts:g} s"
+        said = (self.what.replace("_", " "), factor, place, lasts)
+        return f"{self.hospital}: {', '.join(word for word in said if word)}"
+
+    @property
     def for_ever(self) -> bool:
         """Tell whether the hospital never goes on from it."""
         return self.what in FOR_EVER or (self.what == "stop" and self.lasts is None)

@@ -177,6 +177,32 @@ def test_an_account_tells_algorithm_command_end_and_memory() -> None:
     assert "of all hospitals" in dict(account.rows({"a": 10}, "memory"))["peak memory"]
     assert "peak memory" not in dict(account.rows({}, "memory"))
     assert "rounds 2" in facts["its settings"]
+    assert "faults on purpose" not in facts
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"what": "kill", "round": 1, "hop": 2}, "a: kill, round 1 hop 2"),
+        ({"what": "full_disk", "after": 3.5}, "a: full disk, 3.5 s after it came up"),
+        ({"what": "leave", "seed": 4}, "a: leave, at a hop drawn from seed 4"),
+        ({"what": "late", "lasts": 2}, "a: late, for 2 s"),
+        (
+            {"what": "slow", "factor": 10, "round": 2, "lasts": 30},
+            "a: slow, factor 10, round 2, for 30 s",
+        ),
+    ],
+)
+def test_an_account_tells_the_faults_that_were_wanted(given: dict[str, object], words: str) -> None:
+    """Who, what, how much, where and for how long."""
+    text = {
+        "name": "x",
+        "hospitals": [{"name": name, "architecture": "buffer"} for name in ("a", "b")],
+        "algorithm": {"name": "placebo"},
+        "faults": [{"hospital": "a", **given}],
+    }
+    scenario = Scenario.model_validate(text, strict=False)
+    assert dict(Account(scenario, None).rows({}, "memory"))["faults on purpose"] == words
 
 
 def test_a_run_that_fails_names_its_report_and_ends_with_outcome_culprit_and_folder(

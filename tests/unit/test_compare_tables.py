@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,19 @@ def compared(
         ]
         rows.append(MethodRow(method, runs))
     return Comparison(tuple(rows), next(iter(scores)), tuple(range(1, count + 1)), ())
+
+
+def test_a_methods_faults_stand_beside_its_name(scenario_file: Callable) -> None:
+    """In the text and on the page, so that nobody takes their effect for the algorithm's."""
+    dark = "\nvariants: {dark: {faults: [{hospital: cork, what: slow, round: 1, factor: 2}]}}\n"
+    scenario = load(scenario_file(QUICKSTART.read_text("utf-8") + dark)).scenario
+    of_both = [*methods(scenario, ["fedskd", "dark"])]
+    found = compared({"fedskd": {"own": [0.5, 0.6]}, "circulation": {"own": [0.5, 0.6]}})
+    told = [replace(row, method=method) for method, row in zip(of_both, found.rows, strict=True)]
+    found = replace(found, rows=tuple(told))
+    words = "cork: slow, factor 2, round 1"
+    assert f"dark: fedskd; faults: {words}\n" in as_text(found)
+    assert f"dark (faults: {words}):" in as_html(found)
 
 
 def rows(comparison: Comparison) -> list[str]:
