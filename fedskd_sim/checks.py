@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedskd_sim.errors import ChainBroken, FedskdError, InvalidValue, Key, Where
-from fedskd_sim.member.schedule import never
+from fedskd_sim.member.schedule import unmet
 from fedskd_sim.scenario import (
     Examined,
     Loaded,
@@ -74,7 +74,7 @@ def load_and_check(
 def never_met(scenario: Scenario, *under: Key) -> Iterator[FedskdError]:
     """Find faults that never come, at a place of the scenario's text."""
     if scenario.faults:
-        for index, key, text, fix in never(scenario, Topology.of(scenario)):
+        for index, key, text, fix in unmet(scenario, Topology.of(scenario)):
             yield InvalidValue(text, key=(*under, "faults", index, key), fix=fix)
 
 

@@ -31,7 +31,8 @@ def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
         folder: where to; it is made if it is not there.
 
     Returns:
-        The files or folders, with the number of their rows or values.
+        The files or folders, or MLflow's runs as ``EXPERIMENT/MODEL``, with the number of their
+        rows or values.
 
     Raises:
         RunUnreadable: something of the run folder is damaged.

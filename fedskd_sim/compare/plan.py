@@ -160,12 +160,9 @@ def describe(scenario: Scenario) -> str:
     """
     given = scenario.algorithm.model_dump(mode="json", exclude_defaults=True)
     name = str(given.pop("name"))
-    faults = "; ".join(fault.words for fault in scenario.faults)
-    return (
-        name
-        + (f" {json.dumps(given)}" if given else "")
-        + (f"; faults: {faults}" if faults else "")
-    )
+    faults = scenario.faults_in_words
+    told = name + (f" {json.dumps(given)}" if given else "")
+    return told + (f"; faults: {faults}" if faults else "")
 
 
 __all__ = [

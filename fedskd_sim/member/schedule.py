@@ -105,15 +105,15 @@ class Schedule:
         """Give what leaves the hospital after a round and hop in place of these weights."""
         for index in self.poisons:
             self.note(index, place)
-        met = self.departures.setdefault(place, {})
-        met |= self.poisons
-        self.poisons.clear()
-        for factor in met.values():
+        if self.poisons:  # most departures meet none, and nothing is kept of them
+            self.departures[place] = self.departures.get(place, {}) | self.poisons
+            self.poisons.clear()
+        for factor in self.departures.get(place, {}).values():
             weights = self.poison(weights, factor)
         return weights
 
 
-def never(scenario: Scenario, topology: Topology) -> Iterator[tuple[int, str, str, str]]:
+def unmet(scenario: Scenario, topology: Topology) -> Iterator[tuple[int, str, str, str]]:
     """Find the faults of rounds and hops that never come, or with nothing left to poison: number,
     key, what is wrong, and the fix.
     """

@@ -50,7 +50,7 @@ class Account:
         )
         yield "training", settings(self.scenario.training.model_dump(mode="json", by_alias=True))
         if self.scenario.faults:
-            yield "faults on purpose", "; ".join(fault.words for fault in self.scenario.faults)
+            yield "faults on purpose", self.scenario.faults_in_words
         if self.outcome:
             yield from _facts(self.outcome)
         if known := {name: peak for name, peak in peaks.items() if peak}:

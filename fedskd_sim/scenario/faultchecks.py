@@ -73,9 +73,9 @@ def _unknown(
             text,
             nearest(fault.hospital, [*names], f"choose one of {', '.join(names)}"),
         )
-    last = scenario.algorithm.rounds + 1
     if variant:  # a comparison gives its method the rounds that equal work takes, and looks then
         return
+    last = scenario.algorithm.rounds + 1
     if fault.round and fault.round > last:
         text = f"there is no round {fault.round}: the evaluation is round {last}"
         yield "round", text, f"give {last} or less"

@@ -215,6 +215,11 @@ class Scenario(Part):
         """The one of the model that all train, where the algorithm names it."""
         return self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
 
+    @property
+    def faults_in_words(self) -> str:
+        """All faults in one line; nothing where there are none."""
+        return "; ".join(fault.words for fault in self.faults)
+
     @cached_property
     def held_out(self) -> tuple[str, ...]:
         """The names of the others."""

@@ -167,8 +167,8 @@ def test_a_fault_at_a_hop_that_comes_is_accepted(
 
 
 def test_a_comparison_looks_at_the_rounds_that_a_method_gets(scenario_file: Callable) -> None:
-    """At equal work a method has other rounds than the scenario: a fault behind them is refused,
-    one within them that the scenario has not is accepted.
+    """A fault of a variant behind the method's rounds is refused in its line, one within them is
+    accepted.
     """
 
     def compared(algorithm: str, label: str, round_: int) -> str:
