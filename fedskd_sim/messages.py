@@ -172,9 +172,44 @@ class End:
     reason: str
 
 
-ToController = Register | Progress | Failed | Done
-FromController = Start | End
-Answer = Ack | Later | Ready
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """This hop's model is safe one host further: whoever sent it here need not keep it any more."""
+
+    hop: HopId
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A hospital lives, and those are lost whom it knows to be: by name, the first round in which
+    their model does not travel, ``0`` if it does to the end.
+    """
+
+    epoch: int
+    hospital: str
+    lost: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The model of a lost hospital is nowhere: it never set out."""
+
+    epoch: int
+    hospital: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The ring goes on without these; see `Alive`."""
+
+    epoch: int
+    lost: Mapping[str, str]
+
+
+ToController = Register | Progress | Failed | Done | Alive | Gone
+FromController = Start | End | Epoch
+Answer = Ack | Later | Ready | Passed
 Message = Traveller | Chunk | Answer | ToController | FromController
 
 

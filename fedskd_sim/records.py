@@ -105,6 +105,9 @@ class Record:
     digest_out: str = ""
     measures: Mapping[str, Measure] = field(default_factory=dict)
     schema: Literal[1] = SCHEMA
+    without: Mapping[str, Place] = field(default_factory=dict)
+    """Hospitals without which the ring went on by then, each with the first round in which its
+    model did not travel (0: it did to the end); left out of the line where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,10 @@ Line = TypeVar("Line", Record, Timing, SampleCounts)
 
 def to_line(entry: Record | Timing | SampleCounts) -> str:
     """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
-    return json.dumps(asdict(entry), separators=(",", ":"))
+    values = asdict(entry)
+    if not values.get("without"):
+        values.pop("without", None)
+    return json.dumps(values, separators=(",", ":"))
 
 
 def read_records(run: Path) -> list[Record]:

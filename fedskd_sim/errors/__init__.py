@@ -35,7 +35,9 @@ FedskdError                         exit code
 |   +-- RegistrationTimeout         44  hospitals or the controller did not appear
 |   +-- AcknowledgementTimeout      45  the next hospital never confirmed a hop
 |   +-- ForkServerDied              46  the process that starts hospitals died
-|   `-- CanaryFailed                47  a short run says that the whole one would not end well
+|   |-- CanaryFailed                47  a short run says that the whole one would not end well
+|   |-- HospitalLost                48  a hospital gave no sign of life for too long
+|   `-- LeftBehind                  49  the run has gone on without this hospital
 +-- WireError
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way
@@ -76,6 +78,8 @@ from fedskd_sim.errors.run import (
     ForkServerDied,
     HopTimeout,
     HospitalCrashed,
+    HospitalLost,
+    LeftBehind,
     LibraryMissing,
     NonFiniteLoss,
     RegistrationTimeout,
@@ -119,10 +123,12 @@ __all__ = [
     "ForkServerDied",
     "HopTimeout",
     "HospitalCrashed",
+    "HospitalLost",
     "ImageTooSmall",
     "InvalidValue",
     "Key",
     "LabelSpacesDiffer",
+    "LeftBehind",
     "LibraryMissing",
     "NoTrainingSamples",
     "NonFiniteLoss",

@@ -59,6 +59,18 @@ class CanaryFailed(RunError):
     exit_code = 47
 
 
+class HospitalLost(RunError):
+    """A hospital gave no sign of life for too long, or too few are left to go on without it."""
+
+    exit_code = 48
+
+
+class LeftBehind(RunError):
+    """The run has gone on without this hospital."""
+
+    exit_code = 49
+
+
 class WireError(FedskdError):
     """Something arrived that no member of the run would send."""
 

@@ -10,25 +10,27 @@ from typing import Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import final_codes
+from fedskd_sim.member.heartbeats import Heartbeats
 from fedskd_sim.member.throttle import Throttle
 from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import (
+from fedskd_sim.protocol.controller import Registrar, RegistrarState, Turn
+from fedskd_sim.protocol.controller_effects import (
     Closed,
+    Declared,
     Effect,
     Noted,
     Opened,
     Opening,
-    Registrar,
-    RegistrarState,
     Rejected,
     Say,
-    Turn,
 )
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
+
+LOOK_S = 1.0
 
 
 class Wire(Protocol):
@@ -44,7 +46,9 @@ class Wire(Protocol):
 
 
 class Controller:
-    """The registrar of one run; ``opening`` is called when the first `Start` is about to leave."""
+    """The registrar of one run; ``opening`` is called when the first `Start` is about to leave,
+    ``now`` tells the time in seconds.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,8 @@ class Controller:
         wire: Wire,
         log: EventLog,
         opening: Callable[[], None] = lambda: None,
+        *,
+        now: Callable[[], float] = clock.now,
     ) -> None:
         """Know the scenario; nobody has registered yet."""
         self._registrar = Registrar(
@@ -61,6 +67,10 @@ class Controller:
         self._wire, self._log, self._opening = wire, log, opening
         self._refusals, self._registrations = Throttle(), Throttle()
         self._reached: dict[str, int] = {}
+        self._now, self._began, self._looked = now, now(), now()
+        self._heartbeats = Heartbeats(scenario.on_loss.after, now)
+        self.watches = scenario.on_loss.beat > 0
+        """Whether hospitals give signs of life, so that `look` is worth calling now and then."""
         self.state = RegistrarState()
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
@@ -68,6 +78,7 @@ class Controller:
         mappings are by name.
         """
         self.state = self._registrar.resume(addresses, keys)
+        self._heartbeats.hear(*addresses)
 
     def serve(self) -> End:
         """Lead one run from the first registration to its end, and return that end.
@@ -80,8 +91,10 @@ class Controller:
         deadline = clock.now() + self._registrar.patience(self.state)
         while self.state.ended is None:
             try:
-                message = self._wire.receive(deadline - clock.now())
+                message = self._wire.receive(self._wait(deadline))
             except NothingReceived:
+                if self.look() or clock.now() < deadline:
+                    continue
                 if self.conclude():
                     break
                 raise self._end_with(self._registrar.late(self.state)) from None
@@ -89,6 +102,27 @@ class Controller:
             if self.step(message) and self._registrar.complete(self.state) and not suspected:
                 deadline = clock.now() + self._registrar.patience(self.state)
         return self.state.ended or End(FIRST_EPOCH, 0, "")
+
+    def _wait(self, deadline: float) -> float:
+        """Say how long to listen before the next look at who is silent."""
+        left = deadline - clock.now()
+        return min(left, max(0.0, self._looked + LOOK_S - self._now())) if self.watches else left
+
+    def look(self) -> bool:
+        """Declare lost whoever has not registered in time, or given no sign of life for too long;
+        tells whether there was anybody.
+        """
+        self._looked, before = self._now(), self.state
+        if not self.watches or before.ended:
+            return False
+        if not before.opened:
+            late = self._now() - self._began > self._registrar.patience(before)
+            turn = self._registrar.begin_without(before) if late else (before, [])
+        else:
+            silent = self._heartbeats.silent(before.lost)
+            turn = self._registrar.lose(before, silent) if silent else (before, [])
+        self._take(turn)
+        return self.state is not before
 
     def conclude(self) -> bool:
         """End the run as it was suspected to end, if it was; tell whether it has."""
@@ -105,7 +139,10 @@ class Controller:
             turn: Turn = self.state, [Rejected(*message)]
         else:
             turn = self._registrar.step(self.state, message)
+            self._heartbeats.hear(message.hospital)
         self._take(turn)
+        if self.watches and self._now() >= self._looked + LOOK_S:
+            self.look()
         return not any(isinstance(effect, Rejected) for effect in turn[1])
 
     def _take(self, turn: Turn) -> None:
@@ -121,6 +158,8 @@ class Controller:
                 self._opening()
             case Opened(hospitals):
                 self._log.event(events.Start(hospitals))
+            case Declared(epoch, lost):
+                self._log.event(events.Lost(epoch, dict(lost)))
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
             case Rejected(hospital, reason):

@@ -21,33 +21,26 @@ from fedskd_sim.member.keeper import Keeper, Past
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.messages import (
-    Ack,
     Answer,
-    Done,
-    End,
-    Failed,
+    Epoch,
     FromController,
     HopId,
-    Later,
-    Progress,
     Ready,
     Register,
     Start,
+    ToController,
     Traveller,
     Weights,
 )
 from fedskd_sim.protocol.events import (
-    Acked,
     Begun,
     Broke,
-    Deferred,
-    Ended,
-    Joined,
     Knocked,
     Repeated,
     StepFinished,
     Timer,
-    Wanted,
+    answered,
+    heard,
 )
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State
@@ -190,7 +183,7 @@ class Mailbox:
         """Tell the controller that this hospital is up."""
         self.links.tell(self.register_as)
 
-    def tell(self, word: Progress | Failed | Done) -> None:
+    def tell(self, word: ToController) -> None:
         """Say something to the controller."""
         self.links.tell(word)
 
@@ -255,24 +248,20 @@ class Mailbox:
 
     def on_answer(self, answer: Answer, by: str) -> None:
         """Hand an answer to the machine."""
-        kind = (
-            Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
-        )
-        self.shell.handle(kind(answer.hop, by))
+        self.shell.handle(answered(answer, by))
 
     def on_word(self, word: FromController) -> None:
         """Hand the controller's word to the machine."""
-        if word.epoch != self.machine.topology.epoch:
+        if not isinstance(word, Epoch) and word.epoch != self.machine.topology.epoch:
             self.reporter.report_refusal(
                 "controller", f"{type(word).__name__} of epoch {word.epoch}"
             )
-        elif isinstance(word, Start):
+            return
+        if isinstance(word, Start):
             if self.keeper:
                 self.keeper.book = word
             self.links.open(word)
-            self.shell.handle(Joined())
-        elif isinstance(word, End):
-            self.shell.handle(Ended(word.code, word.reason))
+        self.shell.handle(heard(word))
 
     def on_refusal(self, sender: str, reason: str) -> None:
         """Count and log what no member would send."""

@@ -19,10 +19,9 @@ from fedskd_sim.messages import (
     Ack,
     Answer,
     Done,
-    Failed,
     HopId,
-    Progress,
     Ready,
+    ToController,
     Transfer,
     Traveller,
     Weights,
@@ -71,7 +70,7 @@ class Outside(Protocol):
     def register(self) -> None:
         """Tell the controller that this hospital is up."""
 
-    def tell(self, word: Progress | Failed | Done) -> None:
+    def tell(self, word: ToController) -> None:
         """Say something to the controller; progress may be dropped."""
 
     def reply(self, to: str, answer: Answer) -> None:

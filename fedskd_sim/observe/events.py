@@ -158,6 +158,16 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """The ring goes on without these hospitals: the epoch, and by name the first round in which
+    their model does not travel (0: it does to the end).
+    """
+
+    epoch: int
+    hospitals: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """The address book has left."""
 
@@ -247,7 +257,7 @@ class Blind:
 Event = (
     Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left
     | Lingering | Holding | Error | Entry | Registered | Start | Progress | Failed | End | Pod
-    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody | Fault
+    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody | Fault | Lost
 )  # fmt: skip
 
 

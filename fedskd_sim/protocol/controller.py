@@ -9,65 +9,48 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
-from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HopTimeout, RegistrationTimeout
+from fedskd_sim.errors import (
+    AcknowledgementTimeout,
+    FedskdError,
+    HopTimeout,
+    HospitalLost,
+    RegistrationTimeout,
+    RunAborted,
+)
 from fedskd_sim.messages import (
+    Alive,
     Done,
     End,
+    Epoch,
     Failed,
-    FromController,
+    Gone,
     Progress,
     Register,
     Start,
     ToController,
 )
 from fedskd_sim.program import Program
+from fedskd_sim.protocol.controller_effects import (
+    Closed,
+    Declared,
+    Effect,
+    Noted,
+    Opened,
+    Opening,
+    Rejected,
+    Say,
+)
+from fedskd_sim.routes import NOBODY, Lost, epoch, merged
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
-
-
-class Say(NamedTuple):
-    """Send a word to a hospital."""
-
-    to: str
-    message: FromController
-
-
-class Opening(NamedTuple):
-    """The first `Start` is about to leave."""
-
-
-class Noted(NamedTuple):
-    """A hospital's word that is worth a line in the log."""
-
-    message: ToController
-
-
-class Opened(NamedTuple):
-    """The address book has left, to so many."""
-
-    hospitals: int
-
-
-class Rejected(NamedTuple):
-    """A word that no member of the run would say."""
-
-    hospital: str
-    reason: str
-
-
-class Closed(NamedTuple):
-    """The run is over."""
-
-    end: End
-
 
 OTHERS_SPEAK_S = 1.0
 """After a hospital's word that it has waited in vain, how long others may say the same, or what the
 cause was."""
+FEWEST = 2
+"""Fewer hospitals that train are no ring."""
 CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
-Effect = Say | Opening | Noted | Opened | Rejected | Closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +63,12 @@ class RegistrarState:
     """How the run will end unless a better cause is told soon: others wait in vain for the same
     culprit, some nearer to it."""
     ended: End | None = None
+    lost: Lost = field(default_factory=lambda: NOBODY)
+    """Hospitals without which the ring goes on; see `fedskd_sim.routes`."""
+    opened: bool = False
+    """The address book has left."""
+    round: int = 0
+    """The last round of which a hospital has told."""
 
 
 Turn = tuple[RegistrarState, list[Effect]]
@@ -99,9 +88,16 @@ class Registrar:
     def step(self, state: RegistrarState, message: ToController) -> Turn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
         if state.ended is not None:
-            again = isinstance(message, Register) and message.hospital in self.scenario.names
+            again = isinstance(message, Register | Alive)
+            again &= message.hospital in self.scenario.names
             return state, [Say(message.hospital, state.ended)] if again else []
+        if message.hospital in state.lost:
+            return state, [Say(message.hospital, self._word(state.lost))]
         match message:
+            case Alive(_, hospital, lost) if hospital in state.registered:
+                return self._on_alive(state, hospital, lost)
+            case Gone(_, hospital, model) if hospital in state.registered:
+                return self.lose(state, [], {model: 1} if model in state.lost else {})
             case Register(run, epoch, hospital):
                 if run != self.run or not self._ours(epoch, hospital):
                     return state, [
@@ -119,25 +115,83 @@ class Registrar:
                             hospital, f"it has no step for round {round_} hop {hop} of {model!r}"
                         )
                     ]
-                return state, [Noted(message)]
-            case Failed(_, hospital, code, reason):
-                if code not in self.codes:
-                    return state, [
-                        Rejected(
-                            hospital,
-                            f"it failed with code {code}, which is no failure of a hospital",
-                        )
-                    ]
-                end = End(self.epoch, code, f"{hospital!r} failed: {reason}")
-                if code in CONSEQUENCES:
-                    return replace(state, suspected=state.suspected or end), [Noted(message)]
-                state, effects = self.end(state, end)
-                return state, [Noted(message), *effects]
+                return replace(state, round=max(state.round, round_)), [Noted(message)]
+            case Failed():
+                return self._on_failure(state, message)
             case Done(_, hospital):
-                state = replace(state, done=state.done | {hospital})
-                if len(state.done) == len(self.scenario.hospitals):
-                    return self.end(state, End(self.epoch, 0, "all hospitals are done"))
+                return self._ending(replace(state, done=state.done | {hospital}))
         return state, []
+
+    def _on_failure(self, state: RegistrarState, message: Failed) -> Turn:
+        """End the run, or go on without the hospital that failed."""
+        hospital, code, reason = message.hospital, message.code, message.reason
+        if code not in self.codes:
+            text = f"it failed with code {code}, which is no failure of a hospital"
+            return state, [Rejected(hospital, text)]
+        end = End(self.epoch, code, f"{hospital!r} failed: {reason}")
+        if code in CONSEQUENCES:
+            return replace(state, suspected=state.suspected or end), [Noted(message)]
+        if self.scenario.on_loss.heals and code != RunAborted.exit_code:
+            state, effects = self.lose(state, [hospital])
+        else:
+            state, effects = self.end(state, end)
+        return state, [Noted(message), *effects]
+
+    def _ending(self, state: RegistrarState) -> Turn:
+        """End the run if all are done that are left."""
+        if state.done.union(state.lost) >= {*self.scenario.names}:
+            return self.end(state, End(self.epoch, 0, "all hospitals are done"))
+        return state, []
+
+    def _on_alive(self, state: RegistrarState, hospital: str, lost: Mapping[str, str]) -> Turn:
+        """Learn of losses that a controller before this one has declared, and say again what a
+        hospital does not know.
+        """
+        known = {name: int(round_) for name, round_ in lost.items()}
+        if merged(state.lost, known) != state.lost:
+            return self.lose(state, [], known)
+        return state, [Say(hospital, self._word(state.lost))] if known != state.lost else []
+
+    def lose(self, state: RegistrarState, names: Collection[str], also: Lost = NOBODY) -> Turn:
+        """Declare hospitals lost: the ring goes on without them, or the run ends.
+
+        Args:
+            state: what the controller knows.
+            names: who has given no sign of life for too long.
+            also: who is known to be lost, with the rounds in which their models retire.
+
+        """
+        policy = self.scenario.on_loss
+        retire = state.round + 1 if policy.model == "retires" else 0
+        fresh = {name: retire for name in names if name not in state.done}
+        lost = merged(merged(state.lost, fresh), also)
+        if lost == state.lost:
+            return state, []
+        left = [name for name in self.scenario.members if name not in lost]
+        if not policy.heals or len(left) < FEWEST:
+            gone = ", ".join(repr(name) for name in lost)
+            text = f"nothing was heard of {gone} for {policy.after:g} s"
+            if policy.heals:
+                text += f", and fewer than {FEWEST} hospitals that train are left"
+            return self.end(state, End(self.epoch, HospitalLost.exit_code, text))
+        state, word = replace(state, lost=lost), self._word(lost)
+        said = [Say(name, word) for name in state.registered]
+        opening: list[Effect] = []
+        if not state.opened and self.complete(state):
+            state, opening = self._open(state)
+        state, ending = self._ending(state)
+        return state, [Declared(word.epoch, lost), *opening, *said, *ending]
+
+    def begin_without(self, state: RegistrarState) -> Turn:
+        """Begin without those that did not register; their models never set out."""
+        if not self.scenario.on_loss.heals:
+            return state, []
+        return self.lose(
+            state, [], {name: 1 for name in self.scenario.names if name not in state.registered}
+        )
+
+    def _word(self, lost: Lost) -> Epoch:
+        return Epoch(epoch(lost), {name: str(round_) for name, round_ in lost.items()})
 
     def _ours(self, epoch: int, hospital: str) -> bool:
         return epoch == self.epoch and hospital in self.scenario.names
@@ -154,7 +208,7 @@ class Registrar:
 
     def complete(self, state: RegistrarState) -> bool:
         """Tell whether every hospital has registered."""
-        return len(state.registered) == len(self.scenario.hospitals)
+        return {*state.registered, *state.lost} >= {*self.scenario.names}
 
     def patience(self, state: RegistrarState) -> float:
         """Give the seconds that may pass: until all have registered, then between two words of
@@ -174,7 +228,8 @@ class Registrar:
             {
                 name: Register(self.run, self.epoch, name, addresses[name], keys[name], "")
                 for name in names
-            }
+            },
+            opened=True,
         )
 
     def end(self, state: RegistrarState, end: End) -> Turn:
@@ -192,7 +247,7 @@ class Registrar:
             )
             fix = "see the logs of these hospitals, or raise timeouts.register"
             return RegistrationTimeout(text, fix=fix, key=("timeouts", "register"))
-        waiting = [name for name in self.scenario.names if name not in state.done]
+        waiting = [name for name in self.scenario.names if name not in {*state.done, *state.lost}]
         fix = "see the logs of these hospitals, or raise timeouts.hop"
         return HopTimeout(f"no word from {', '.join(waiting)}", fix=fix, key=("timeouts", "hop"))
 
@@ -202,7 +257,7 @@ class Registrar:
 
         If it comes again from elsewhere, all get the new one.
         """
-        late, known = self.complete(state), state.registered.get(message.hospital)
+        known = state.registered.get(message.hospital)
         effects: list[Effect] = [] if known == message else [Noted(message)]
         moved = known is None or (known.address, known.public_key) != (
             message.address,
@@ -211,10 +266,20 @@ class Registrar:
         state = replace(state, registered={**state.registered, message.hospital: message})
         if not self.complete(state):
             return state, effects
+        if not state.opened:
+            state, opening = self._open(state)
+            return state, [*effects, *opening]
+        to = state.registered if moved else [message.hospital]
+        start = self._start(state)
+        return state, [*effects, *(Say(name, start) for name in to)]
+
+    def _open(self, state: RegistrarState) -> Turn:
+        """Hand out the address book to all."""
+        start = self._start(state)
+        said = [Say(name, start) for name in self.scenario.names if name in state.registered]
+        return replace(state, opened=True), [Opening(), *said, Opened(len(said))]
+
+    def _start(self, state: RegistrarState) -> Start:
         addresses = {name: entry.address for name, entry in state.registered.items()}
         keys = {name: entry.public_key for name, entry in state.registered.items()}
-        start = Start(self.epoch, addresses, keys)
-        opening: list[Effect] = [] if late else [Opening()]
-        opened: list[Effect] = [] if late else [Opened(len(addresses))]
-        said = [Say(name, start) for name in (self.scenario.names if moved else [message.hospital])]
-        return state, [*effects, *opening, *said, *opened]
+        return Start(self.epoch, addresses, keys)

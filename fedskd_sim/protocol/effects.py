@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.messages import Answer, Done, Failed, HopId, Progress
+from fedskd_sim.messages import Alive, Answer, Done, Failed, Gone, HopId, Progress
 from fedskd_sim.program import Step
 from fedskd_sim.protocol.events import Model, Timer
 from fedskd_sim.records import Record
@@ -25,9 +25,9 @@ class Persist(NamedTuple):
 
 
 class Tell(NamedTuple):
-    """Say something to the controller; `Progress` is advice and may be dropped."""
+    """Say something to the controller; `Progress` and `Alive` are advice and may be dropped."""
 
-    message: Progress | Failed | Done
+    message: Progress | Failed | Done | Alive | Gone
 
 
 class Reply(NamedTuple):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.messages import HopId
+from fedskd_sim.messages import (
+    Ack,
+    Answer,
+    End,
+    Epoch,
+    FromController,
+    HopId,
+    Later,
+    Passed,
+    Ready,
+)
 from fedskd_sim.records import Record
+from fedskd_sim.routes import Lost
 
 
 class Model(NamedTuple):
@@ -77,6 +89,29 @@ class Wanted(NamedTuple):
     by: str
 
 
+class PassedOn(NamedTuple):
+    """The receiver of a departed model has it safe one host further."""
+
+    hop: HopId
+    by: str
+
+
+class Healed(NamedTuple):
+    """The controller says who is lost: the ring goes on without them."""
+
+    lost: Lost
+
+
+ANSWERS: Mapping[type[Answer], Callable[[HopId, str], Acked | Deferred | Wanted | PassedOn]] = {
+    Ack: Acked, Later: Deferred, Ready: Wanted, Passed: PassedOn
+}  # fmt: skip
+
+
+def answered(answer: Answer, by: str) -> Acked | Deferred | Wanted | PassedOn:
+    """Give what it means to a sender that a receiver has answered."""
+    return ANSWERS[type(answer)](answer.hop, by)
+
+
 class ModelReleased(NamedTuple):
     """The step at ``cursor`` has made what goes on from here; it is still being measured."""
 
@@ -104,12 +139,26 @@ class Ended(NamedTuple):
     reason: str
 
 
+def heard(word: FromController) -> Ended | Joined | Healed:
+    """Give what the controller's word means to a hospital."""
+    match word:
+        case End(_, code, reason):
+            return Ended(code, reason)
+        case Epoch(_, lost):
+            return Healed({name: int(round_) for name, round_ in lost.items()})
+    return Joined()
+
+
 class Again(NamedTuple):
     """Timer: register again."""
 
 
 class TooLate(NamedTuple):
     """Timer: the controller has not started the run in time."""
+
+
+class Beat(NamedTuple):
+    """Timer: say that this hospital lives."""
 
 
 class Overdue(NamedTuple):
@@ -129,7 +178,7 @@ class Goodbye(NamedTuple):
     """Timer: the controller has said nothing since everything here was done."""
 
 
-Timer = Again | TooLate | Overdue | Unanswered | Goodbye
+Timer = Again | TooLate | Beat | Overdue | Unanswered | Goodbye
 Event = (
     Begun
     | Joined
@@ -139,6 +188,8 @@ Event = (
     | Acked
     | Deferred
     | Wanted
+    | PassedOn
+    | Healed
     | ModelReleased
     | StepFinished
     | Broke

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from fedskd_sim.messages import HopId
 from fedskd_sim.program import Program
 from fedskd_sim.protocol.state import State, Terms
+from fedskd_sim.routes import Routes
+from fedskd_sim.topology import Stop
 
 
 class Judgement(NamedTuple):
@@ -25,28 +27,41 @@ class Judgement(NamedTuple):
 TAKE, LATER, REPEAT = Judgement(take=True), Judgement(later=True), Judgement(repeat=True)
 
 
+def following(program: Program, routes: Routes, cursor: int) -> Stop | None:
+    """Give the next stop at a hospital that is not over, and at which something happens."""
+    stop = program.following(cursor - 1)
+    while stop is not None and routes.void(stop):
+        position = program.position(stop.model, stop.round, stop.hop)
+        stop = program.following(position or 0)
+    return stop
+
+
 def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str) -> Judgement:
     """Judge a model by its hop and by who really sent it.
 
     The model that is needed next is always taken in; of others, as many may wait as the scenario's
     ``network.inbox`` says.
     """
-    ring = program.topology
+    ring, routes = program.topology, Routes(program.topology, state.lost)
     if (hop.run, hop.epoch) != (terms.run, ring.epoch):
         return Judgement(reason=f"it belongs to run {hop.run!r}, epoch {hop.epoch}")
     position = program.position(hop.model, hop.round, hop.hop)
     if position is None:
         return Judgement(reason="that hop does not lead here")
     stop = ring.stop(hop.model, hop.round, hop.hop)
-    if sender != (wanted := ring.sender(stop)):
+    if sender in state.lost:
+        return Judgement(reason="the run goes on without its sender")
+    if sender != (wanted := routes.sender(stop)):
+        if terms.heals and sender in ring.names and not routes.void(stop):
+            return LATER  # it may have heard of a loss before this hospital
         return Judgement(reason=f"{wanted!r} should have sent it")
-    if position < state.cursor or hop in state.waiting:
+    if position < state.cursor or hop in state.waiting or routes.void(stop):
         return REPEAT
-    awaited = program.following(state.cursor - 1)
+    awaited = following(program, routes, state.cursor)
     if awaited is None or awaited == stop:
         return TAKE
     if ring.far_ahead(stop, awaited):
-        if state.again:
+        if state.again or terms.heals:
             return LATER
         return Judgement(
             reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has "

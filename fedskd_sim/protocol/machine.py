@@ -8,18 +8,16 @@ The way of a model: `ModelArrived` -> it is judged, persisted, acknowledged -> w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedskd_sim.errors import (
-    FedskdError,
     HopTimeout,
-    NonFiniteLoss,
     RegistrationTimeout,
     RunAborted,
 )
-from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
+from fedskd_sim.messages import Ack, Alive, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
-from fedskd_sim.protocol import delivery
+from fedskd_sim.protocol import delivery, losses, troubles, visits
 from fedskd_sim.protocol.effects import (
     Call,
     Effect,
@@ -36,27 +34,31 @@ from fedskd_sim.protocol.effects import (
 from fedskd_sim.protocol.events import (
     Acked,
     Again,
+    Beat,
     Begun,
     Broke,
     Deferred,
     Ended,
     Event,
     Goodbye,
+    Healed,
     Joined,
     Knocked,
     Model,
     ModelArrived,
     ModelReleased,
     Overdue,
+    PassedOn,
     Repeated,
     StepFinished,
     TooLate,
     Unanswered,
     Wanted,
 )
-from fedskd_sim.protocol.judge import Judgement, judge
+from fedskd_sim.protocol.judge import Judgement, following, judge
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, without
 from fedskd_sim.records import Record
+from fedskd_sim.routes import Lost, Routes, epoch
 from fedskd_sim.topology import Stop, Topology
 
 Turn = tuple[State, list[Effect]]
@@ -94,10 +96,13 @@ class HospitalMachine:
             case StepFinished(index, record):
                 return self._on_finish(state, index, record)
             case Acked() | Deferred() | Wanted() | Unanswered():
-                if event.hop not in state.outbox:
-                    return state, []
-                state, effects = delivery.step(state, event, self.terms)
-                return self._leaving(*self._failing(state, effects))
+                return self._on_answer(state, event)
+            case PassedOn(hop, by):
+                kept = state.kept.get(hop)
+                gone = kept is not None and kept.to == by
+                return (state._replace(kept=without(state.kept, hop)) if gone else state), []
+            case Healed(lost):
+                return self._on_loss(state, lost)
             case Begun(again):
                 return self._on_begin(state._replace(again=again))
             case Joined():
@@ -122,7 +127,11 @@ class HospitalMachine:
 
     def next_stop(self, state: State) -> Stop | None:
         """Give the next stop here that is not over."""
-        return self.program.following(state.cursor - 1)
+        return following(self.program, self._routes(state), state.cursor)
+
+    def _routes(self, state: State) -> Routes:
+        """Give the ways that models take now."""
+        return Routes(self.topology, state.lost)
 
     def _on_begin(self, state: State) -> Turn:
         state = state._replace(
@@ -139,7 +148,7 @@ class HospitalMachine:
         if state.joined:
             return state, []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
-        state, effects = self._advance(state, effects)
+        state, effects = self._advance(state, [*effects, *self._beat(state)])
         return state, [*effects, *self._calls(state)]
 
     def _calls(self, state: State) -> list[Effect]:
@@ -149,7 +158,28 @@ class HospitalMachine:
         stop = self.next_stop(state) if state.again else None
         if stop is None or self.hop_id(stop) in state.waiting:
             return []
-        return [Call(self.topology.sender(stop), self.hop_id(stop))]
+        return [Call(self._routes(state).sender(stop), self.hop_id(stop))]
+
+    def _on_answer(self, state: State, event: Acked | Deferred | Wanted | Unanswered) -> Turn:
+        """Handle an answer about a model that has left, or that there was none."""
+        departure = state.outbox.get(event.hop)
+        if departure is None:
+            return state, []
+        state, effects = delivery.step(state, event, self.terms)
+        if self.terms.heals and event.hop not in state.outbox:
+            routes = self._routes(state)
+            state, told = losses.keep(state, event.hop, departure, self.program, routes)
+            effects = [*effects, *told]
+        return self._leaving(*self._failing(state, effects))
+
+    def _on_loss(self, state: State, lost: Lost) -> Turn:
+        """Go on without hospitals that the controller has declared lost."""
+        if self.name in lost:
+            return self._failing(state, [Fail(troubles.left_behind(self.name))])
+        healed, effects = losses.heal(state, lost, self.program, self.terms)
+        if healed is state:
+            return state, []
+        return self._call_waiting(*self._advance(healed, effects))
 
     def _on_visit(self, state: State, event: ModelArrived | Knocked | Repeated) -> Turn:
         """Judge a model: keep it and say so, in this order; or ask for patience, say again that
@@ -170,44 +200,33 @@ class HospitalMachine:
             ]
         if verdict.take:
             return state, [Reply(sender, Ready(hop))]
-        return state, [self._again(state, event)]
-
-    def _again(self, state: State, event: ModelArrived | Knocked | Repeated) -> Effect:
-        """Say again that a model is here; if it is not the same as the one that came first,
-        refuse it.
-        """
-        digest = (
-            event.model.digest
-            if isinstance(event, ModelArrived)
-            else event.digest
-            if isinstance(event, Repeated)
-            else ""
-        )
-        known = (
-            state.waiting[event.hop].digest
-            if event.hop in state.waiting
-            else state.recent.get(event.hop, "")
-        )
-        if digest and known and digest != known:
-            text = f"another model (digest {digest}) than the one that came first (digest {known})"
-            return Refuse(event.sender, event.hop, text)
-        return Reply(event.sender, Ack(event.hop))
+        stop = self.topology.stop(hop.model, hop.round, hop.hop)
+        relayed = self._routes(state).sender(stop) != self.topology.sender(stop)
+        return state, [visits.again(state, event, relayed=relayed)]
 
     def _on_release(self, state: State, index: int, model: Model) -> Turn:
         step = self.program.at(index)
         if not state.working or state.released or index != state.cursor or step is None:
             return state, []
+        routes = self._routes(state)
         if step.action == "depart":
-            onward: Stop | None = self.topology.stop(self.name, step.round, 1)
+            onward = routes.departure(self.name, step.round)
         else:
-            onward = self.topology.onward(step.stop) if step.stop else None
+            onward = routes.onward(step.stop) if step.stop else None
         state = state._replace(released=True)
         if onward is None:
             return state, []
         arrived = step.stop and state.waiting.get(self.hop_id(step.stop))
         if self.terms.repeatable or model == arrived:
-            return delivery.send(state, onward.host, self.hop_id(onward), model, self.terms)
-        return state._replace(parting=(onward.host, self.hop_id(onward), model)), []
+            return self._depart(state, onward, model)
+        return state._replace(parting=(onward, model)), []
+
+    def _depart(self, state: State, onward: Stop, model: Model) -> Turn:
+        """Let a model go to its next stop."""
+        stop = self._routes(state).next_living(onward) if state.lost else onward
+        if stop is None:
+            return state, []
+        return losses.depart(state, stop, self.hop_id(stop), model, self.terms, self.name)
 
     def _on_finish(self, state: State, index: int, record: Record | None) -> Turn:
         step = self.program.at(index)
@@ -218,10 +237,13 @@ class HospitalMachine:
             state = self._forget_hosted(state, self.hop_id(step.stop))
         sent: list[Effect] = []
         if state.parting:
-            state, sent = delivery.send(state._replace(parting=None), *state.parting, self.terms)
+            state, sent = self._depart(state._replace(parting=None), *state.parting)
         effects: list[Effect] = []
+        if record and state.lost:
+            record = replace(record, without=state.lost)
         if record:
-            state, error = self._count_rollbacks(state, record)
+            most = self.terms.max_rollbacks
+            state, error = troubles.count_rollbacks(self.name, most, state, record)
             accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else 0.0
             told = Progress(
                 self.topology.epoch, self.name, record.model, record.round, record.hop, accuracy
@@ -238,36 +260,18 @@ class HospitalMachine:
         recent = dict(list(state.recent.items())[1 - RECENT :]) | {hop: state.waiting[hop].digest}
         return state._replace(waiting=without(state.waiting, hop), recent=recent)
 
-    def _count_rollbacks(self, state: State, record: Record) -> tuple[State, FedskdError | None]:
-        """Count sessions in a row that were undone; too many are an error."""
-        if record.outcome in ("evaluated", "passed"):
-            return state, None
-        state = state._replace(
-            rollbacks=state.rollbacks + 1 if record.outcome == "rolled_back" else 0
-        )
-        if state.rollbacks < self.terms.max_rollbacks:
-            return state, None
-        text = f"{self.name!r} rolled back {state.rollbacks} sessions in a row: {record.reason}"
-        fix = "lower training.optimiser.learning_rate, or look at the data"
-        return state, NonFiniteLoss(text, fix=fix, key=("training", "max_rollbacks"))
-
     def _call_waiting(self, state: State, effects: list[Effect]) -> Turn:
-        """Ask for a model that was told to wait, the one that is needed first, if there is room
-        now: a step has begun, say.
-        """
-        positions = {
-            hop: self.program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred
-        }
-        for hop in sorted(positions, key=lambda one: positions[one])[:1]:
-            if self.judge(state, hop, state.deferred[hop]).take:
-                return state, [*effects, Reply(state.deferred[hop], Ready(hop))]
-        return state, effects
+        """Ask for a model that was told to wait, if there is room now."""
+        return state, [*effects, *visits.call_waiting(state, self.program, self.terms)]
 
     def _advance(self, state: State, effects: list[Effect]) -> Turn:
         """Begin the step at the cursor if it can begin."""
         if state.working or not state.joined:
             return state, effects
-        step = self.program.at(state.cursor)
+        step, routes = self.program.at(state.cursor), self._routes(state)
+        while step and step.stop and routes.void(step.stop):
+            state = state._replace(cursor=state.cursor + 1)
+            step = self.program.at(state.cursor)
         if step is None:
             return self._leaving(state, effects)
         model = None
@@ -282,7 +286,7 @@ class HospitalMachine:
             effects = effects + sent
         return state, [
             *effects,
-            Work(state.cursor, step, model, self.program.following(state.cursor)),
+            Work(state.cursor, step, model, following(self.program, routes, state.cursor + 1)),
         ]
 
     def _leaving(self, state: State, effects: list[Effect]) -> Turn:
@@ -300,7 +304,7 @@ class HospitalMachine:
         told: list[Effect] = [
             Persist(),
             Tell(Done(self.topology.epoch, self.name)),
-            Wait(self.terms.goodbye, Goodbye()),
+            Wait(max(self.terms.goodbye, self.terms.hop * self.terms.heals), Goodbye()),
         ]
         return state._replace(done=True), effects + told
 
@@ -322,6 +326,8 @@ class HospitalMachine:
                 return state._replace(ended=True), []
             case Broke(error):
                 return self._failing(state, [Fail(error)])
+            case Beat():
+                return state, self._beat(state)
             case Again() if not state.joined:
                 return state, [Join(), Wait(REGISTER_AGAIN_S, Again())]
             case TooLate() if not state.joined:
@@ -336,23 +342,19 @@ class HospitalMachine:
                 return state._replace(over=True), [Leave("no word from the controller")]
         return state, []
 
+    def _beat(self, state: State) -> list[Effect]:
+        """Say that this hospital lives, and do so again."""
+        if not self.terms.beat:
+            return []
+        lost = {name: str(round_) for name, round_ in state.lost.items()}
+        alive = Alive(epoch(state.lost), self.name, lost)
+        return [Tell(alive), Wait(self.terms.beat, Beat())]
+
     def missing(self, state: State) -> HopTimeout:
         """Say what this hospital has waited for in vain."""
         stop = self.next_stop(state)
-        if stop is None:
-            return HopTimeout(f"{self.name!r} waits for nothing")
-        text = (
-            f"{self.name!r} waited {self._patience:g} s for the model of {stop.model!r} "
-            f"(round {stop.round}, hop {stop.hop}), which {self.topology.sender(stop)!r} should "
-            "have sent"
-        )
-        fix = (
-            "look at the log of the hospital that should have sent it; if its sessions are slow, "
-            "raise timeouts.hop"
-        )
-        error = HopTimeout(text, fix=fix, key=("timeouts", "hop"))
-        error.stop = (stop.round, stop.hop)
-        return error
+        sender = self._routes(state).sender(stop) if stop else ""
+        return troubles.missing(self.name, stop, sender, self._patience)
 
     def _failing(self, state: State, effects: list[Effect]) -> Turn:
         """If the last effect is an error, tell the controller before it, unless it was the

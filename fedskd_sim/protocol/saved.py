@@ -4,7 +4,7 @@ begins anew with a restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedskd_sim.messages import HopId
@@ -18,10 +18,10 @@ def dump(state: State) -> dict[str, Any]:
         "cursor": state.cursor,
         "rollbacks": state.rollbacks,
         "waiting": [[*hop, model.number, model.digest] for hop, model in state.waiting.items()],
-        "outbox": [
-            [*hop, to, model.number, model.digest] for hop, (to, model, *_) in state.outbox.items()
-        ],
+        "outbox": _dump_departures(state.outbox),
+        "kept": _dump_departures(state.kept),
         "recent": [[*hop, digest] for hop, digest in state.recent.items()],
+        "lost": dict(state.lost),
     }
 
 
@@ -34,17 +34,15 @@ def parse(values: Mapping[str, Any]) -> State:
     """
     size = len(HopId._fields)
     waiting = {_hop(entry[:size]): _model(*entry[size:]) for entry in values["waiting"]}
-    outbox = {
-        _hop(entry[:size]): Departure(str(entry[size]), _model(*entry[size + 1 :]))
-        for entry in values["outbox"]
-    }
     recent = {_hop(entry[:size]): str(entry[size]) for entry in values["recent"]}
     return State(
         cursor=int(values["cursor"]),
         rollbacks=int(values["rollbacks"]),
         waiting=waiting,
-        outbox=outbox,
+        outbox=_departures(values["outbox"]),
         recent=recent,
+        kept=_departures(values.get("kept", ())),
+        lost={str(name): int(round_) for name, round_ in values.get("lost", {}).items()},
     )
 
 
@@ -52,10 +50,22 @@ def handles(state: State) -> dict[int, Model]:
     """Give the models that a state speaks of, by their numbers."""
     models = [
         *state.waiting.values(),
-        *(one.model for one in state.outbox.values()),
-        *(state.parting or ())[2:],
+        *(one.model for one in (*state.outbox.values(), *state.kept.values())),
+        *(state.parting or ())[1:],
     ]
     return {model.number: model for model in models}
+
+
+def _dump_departures(departures: Mapping[HopId, Departure]) -> list[list[Any]]:
+    return [[*hop, to, model.number, model.digest] for hop, (to, model, *_) in departures.items()]
+
+
+def _departures(entries: Iterable[list[Any]]) -> dict[HopId, Departure]:
+    size = len(HopId._fields)
+    return {
+        _hop(entry[:size]): Departure(str(entry[size]), _model(*entry[size + 1 :]))
+        for entry in entries
+    }
 
 
 def _hop(values: list[Any]) -> HopId:

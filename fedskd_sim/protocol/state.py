@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.events import Model, Overdue, Timer, Unanswered
+from fedskd_sim.routes import NOBODY, Lost
 from fedskd_sim.scenario import Scenario
+from fedskd_sim.topology import Stop
 
 REGISTER_AGAIN_S = 5.0
 RECENT = 8
@@ -35,6 +37,10 @@ class Terms:
     goodbye: float
     inbox: int
     max_rollbacks: int
+    heals: bool = False
+    """The ring goes on without a hospital that is lost."""
+    beat: float = 0.0
+    """Seconds between two signs of life; 0: nobody asks for them."""
     repeatable: bool = True
     """A session that is forgotten and done again gives the same bytes; where it does not, its
     result is safe before it leaves."""
@@ -46,6 +52,7 @@ class Terms:
         return cls(
             run, waits.register_ + waits.goodbye, waits.hop, waits.acknowledgement, waits.retry,
             waits.goodbye, scenario.network.inbox, scenario.training.max_rollbacks,
+            scenario.on_loss.heals, scenario.on_loss.beat,
             all(one.device == "cpu" for one in scenario.hospitals),
         )  # fmt: skip
 
@@ -77,8 +84,8 @@ class State(NamedTuple):
     """The step at the cursor is under way."""
     released: bool = False
     """... and what goes on from it has left."""
-    parting: tuple[str, HopId, Model] | None = None
-    """... or will leave when the step has ended, to whom: where it could not be made again."""
+    parting: tuple[Stop, Model] | None = None
+    """... or will leave when the step has ended, to where: where it could not be made again."""
     waiting: Mapping[HopId, Model] = NOTHING
     """Models that are safe here and whose step has not ended."""
     deferred: Mapping[HopId, str] = NOTHING
@@ -87,6 +94,11 @@ class State(NamedTuple):
     """Models that have left and are not yet safe elsewhere."""
     recent: Mapping[HopId, str] = NOTHING
     """Digests of the models that were hosted last."""
+    kept: Mapping[HopId, Departure] = NOTHING
+    """Models that are safe elsewhere, but not yet one host further: if that one is lost, they go on
+    from here."""
+    lost: Lost = NOBODY
+    """Hospitals without which the ring goes on."""
     rollbacks: int = 0
     """Sessions in a row that were undone."""
     done: bool = False

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TextIO
 
 from fedskd_sim import clock
+from fedskd_sim.exits import rebuilt
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.workspace import fix_workspace
@@ -73,7 +74,7 @@ class MemoryRuntime:
         self._order = order
         _allow_files(4 * len(scenario.names))
         self._world.controller = Controller(
-            scenario, order.run, self._world, self._log("controller")
+            scenario, order.run, self._world, self._log("controller"), now=self._world.now
         )
         self._world.weather.persists = scenario.custody.enabled and any(
             fault.what in COMES_BACK for fault in scenario.faults
@@ -91,6 +92,8 @@ class MemoryRuntime:
             self._world.run()
             self._check()
             for name, context in self._contexts.items():
+                if not self._world.nodes[name].finished:
+                    continue
                 save_results(context, self._world.nodes[name].worker.learner, self._order.folder)
         finally:
             self.stop()
@@ -107,7 +110,13 @@ class MemoryRuntime:
             log_error(self._log(name, hospital=name), self._order.loaded.place_error(error))
         if own:
             raise min(own, key=lambda entry: entry[1].stop)[1]
-        late = [node for node in self._world.nodes.values() if not node.ended]
+        end = self._world.controller and self._world.controller.state.ended
+        if end and end.code:
+            raise self._order.loaded.place_error(rebuilt(end.code, end.reason))
+        lost = self._world.lost
+        late = [
+            node for name, node in self._world.nodes.items() if not node.ended and name not in lost
+        ]
         if late:
             raise late[0].machine.missing(late[0].shell.state)
 

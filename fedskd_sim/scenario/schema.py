@@ -12,6 +12,7 @@ from fedskd_sim.scenario.algorithms import Algorithm
 from fedskd_sim.scenario.averaging import FedAvg, FedProx
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.faults import Fault
+from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
 from fedskd_sim.scenario.references import Placebo, Pooled
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
@@ -169,6 +170,8 @@ class Scenario(Part):
     """How long anything may take."""
     custody: Custody = Custody()
     """How they survive."""
+    on_loss: Annotated[OnLoss, with_a_name(str | OnLoss)] = OnLoss()
+    """What happens when one of them does not."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose."""
 

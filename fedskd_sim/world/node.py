@@ -19,17 +19,12 @@ from fedskd_sim.member.schedule import Poison, Schedule, harmless
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.member.work import Arrival, Worker
 from fedskd_sim.messages import (
-    Ack,
     Answer,
     Buffer,
-    Done,
-    End,
-    Failed,
     FromController,
-    Later,
-    Progress,
     Ready,
     Register,
+    ToController,
     Traveller,
     Weights,
     digest,
@@ -37,15 +32,12 @@ from fedskd_sim.messages import (
 )
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.events import (
-    Acked,
     Begun,
     Broke,
-    Deferred,
-    Ended,
-    Joined,
     StepFinished,
     Timer,
-    Wanted,
+    answered,
+    heard,
 )
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.saved import dump, handles, parse
@@ -68,7 +60,7 @@ class Surroundings(Protocol):
     def carry(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
         """Carry a message to a hospital."""
 
-    def tell(self, message: Register | Progress | Failed | Done) -> None:
+    def tell(self, message: ToController) -> None:
         """Carry a word to the controller."""
 
     def fails(self, name: str, error: FedskdError) -> None:
@@ -80,6 +72,10 @@ class Surroundings(Protocol):
     @property
     def persists(self) -> bool:
         """Whether hospitals keep custody."""
+
+    @property
+    def away(self) -> float | None:
+        """How long a hospital stays away that dies of the weather; None: as long as a restart."""
 
     seconds: float
     """The present moment."""
@@ -117,6 +113,8 @@ class Node:
     up: bool = True
     life: int = 0
     ended: bool = False
+    gone: bool = False
+    """It has died, and never comes back."""
     cost: float = 0.0
     """Seconds that the step under way takes, as its learner has asked to let pass."""
     poison: Poison = harmless
@@ -137,6 +135,11 @@ class Node:
         self.worker = replace(self.worker, spoil=self.faults.schedule.spoiled)
         self.custody = InMemoryCustody(State(), self.worker.learner.state())
         self.shell = self._shell(State(), {})
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether it has gone through its whole program."""
+        return self.shell.state.done
 
     @property
     def name(self) -> str:
@@ -164,7 +167,7 @@ class Node:
 
     def hear(self, word: FromController) -> None:
         """Hear the controller's word."""
-        self.shell.handle(Ended(word.code, word.reason) if isinstance(word, End) else Joined())
+        self.shell.handle(heard(word))
 
     def _shell(self, state: State, models: dict[int, Weights]) -> Shell:
         shell = Shell(
@@ -180,7 +183,7 @@ class Node:
 
     def _before(self, effect: Effect) -> None:
         if self.world.kills(self.name, effect):
-            raise Killed
+            raise Killed(self.world.away)
 
     def _carry_out(self, task: Task) -> None:
         """Carry a step out at once; its consequences come when its time is over."""
@@ -228,16 +231,13 @@ class Node:
         ring = self.machine.topology
         self.world.tell(Register(self.machine.terms.run, ring.epoch, self.name, "memory", "", ""))
 
-    def tell(self, word: Progress | Failed | Done) -> None:
+    def tell(self, word: ToController) -> None:
         """Say something to the controller."""
         self.world.tell(word)
 
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model."""
-        kind = (
-            Acked if isinstance(answer, Ack) else Deferred if isinstance(answer, Later) else Wanted
-        )
-        event = kind(answer.hop, self.name)
+        event = answered(answer, self.name)
         self.world.carry(self.name, to, answer, lambda node: node.shell.handle(event))
 
     def call(self, to: str, word: Ready) -> None:

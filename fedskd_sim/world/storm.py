@@ -26,6 +26,7 @@ class Storm:
     disk_s: float = 0.2
     """Mean of the exponentially distributed seconds that a disk takes."""
     persists: bool = True
+    away: float | None = None
     killed: int = 0
     """How many deaths there have been."""
     _draw: Random = field(init=False)
@@ -63,6 +64,8 @@ class OneDeath:
     number: int = 0
     disk_s: float = 0.0
     persists: bool = True
+    away: float | None = None
+    """How many seconds it stays away; None: as long as a restart takes."""
     effects: dict[str, int] = field(default_factory=dict)
 
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - nothing is lost

@@ -15,11 +15,12 @@ from itertools import count
 from typing import Any
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed
-from fedskd_sim.member.controller import Controller
+from fedskd_sim.member.controller import LOOK_S, Controller
 from fedskd_sim.member.schedule import FOR_EVER
 from fedskd_sim.messages import CONTROLLER, FromController, ToController, Traveller
 from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect
+from fedskd_sim.routes import NOBODY, Lost
 from fedskd_sim.world.faults import Killed
 from fedskd_sim.world.node import Node, Past
 
@@ -34,6 +35,8 @@ class Weather:
 
     persists = False
     """Whether hospitals keep custody, which they need to come back."""
+    away: float | None = None
+    """How many seconds who dies of it stays away; None: as long as a restart takes."""
 
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - the signature of weather that is not fair
         """Give the delay in seconds of every copy of a message that arrives."""
@@ -82,9 +85,20 @@ class World:
             HospitalCrashed: a hospital has died and cannot come back.
 
         """
+        if self.controller and self.controller.watches:
+            self._look()
         while self._agenda and not self.over:
             self.seconds, _, happen, _ = heapq.heappop(self._agenda)
             happen()
+
+    def now(self) -> float:
+        """Give the present moment."""
+        return self.seconds
+
+    @property
+    def lost(self) -> Lost:
+        """Give the hospitals without which the ring goes on."""
+        return self.controller.state.lost if self.controller else NOBODY
 
     @property
     def over(self) -> bool:
@@ -125,6 +139,11 @@ class World:
         return self.weather.kills(name, effect)
 
     @property
+    def away(self) -> float | None:
+        """How long who dies of the weather stays away."""
+        return self.weather.away
+
+    @property
     def persists(self) -> bool:
         """Whether hospitals keep custody."""
         return self.weather.persists
@@ -152,6 +171,12 @@ class World:
             self.controller.step(message)
             if self.controller.state.suspected and not suspected:
                 self._at(OTHERS_SPEAK_S, self.controller.conclude)
+
+    def _look(self) -> None:
+        """Let the controller see who is silent, and do so again."""
+        if self.controller and self.controller.state.ended is None:
+            self.controller.look()
+            self._at(LOOK_S, self._look)
 
     def _arrives(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
         node = self.nodes[to]
@@ -182,6 +207,11 @@ class World:
         self._lasting += node.ended
 
     def _dies(self, node: Node, away: float | None) -> None:
+        if away == FOR_EVER and self.controller and self.controller.watches:
+            node.die()
+            node.gone = True
+            self._lasting += 1
+            return
         if not self.persists or away == FOR_EVER:
             death = HospitalCrashed(f"{node.name!r} died", fix="see its log")
             death.culprit = node.name

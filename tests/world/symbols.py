@@ -33,9 +33,12 @@ hospitals:
 {hospitals}
 algorithm: {algorithm}
 prediction: {prediction}
-timeouts: {{register: 1000000, hop: 1000000, acknowledgement: 1000000, goodbye: 1000000}}
+on_loss: {on_loss}
+timeouts: {{register: {waits}, hop: {waits}, acknowledgement: {waits}, goodbye: {waits}}}
 """
 ARCHITECTURE = "architecture: {name: cnn-plain, options: {width: 8}}"
+LONG_S, WATCHED_S = 1_000_000, 1_000
+"""What a run may wait for; less where signs of life are looked for every second meanwhile."""
 SHAPES: Mapping[str, tuple[str, str]] = {
     "fedskd": ("{name: fedskd, rounds: 2}", "{}"),
     "circulation": ("{name: circulation, rounds: 2}", "{}"),
@@ -56,7 +59,13 @@ SHAPES: Mapping[str, tuple[str, str]] = {
 
 
 def scenario_of(
-    folder: Path, shape: str, *, size: int = 3, held_out: int = 0, seed: int = 1
+    folder: Path,
+    shape: str,
+    *,
+    size: int = 3,
+    held_out: int = 0,
+    seed: int = 1,
+    on_loss: str = "wait",
 ) -> Scenario:
     """Load a scenario of a shape with so many hospitals that train, and so many that are held
     out.
@@ -70,7 +79,12 @@ def scenario_of(
     path = folder / f"{shape}.yaml"
     path.write_text(
         TEXT.format(
-            seed=seed, hospitals="\n".join(lines), algorithm=algorithm, prediction=prediction
+            seed=seed,
+            hospitals="\n".join(lines),
+            algorithm=algorithm,
+            prediction=prediction,
+            on_loss=on_loss,
+            waits=LONG_S if on_loss == "wait" else WATCHED_S,
         )
     )
     return load(path).scenario
@@ -240,7 +254,8 @@ def prepared(
     world = World(weather)
     topology, terms = Topology.of(scenario), Terms.of(scenario, "run")
     logs = {name: Silence() for name in scenario.names}
-    world.controller = Controller(scenario, "run", world, Silence())  # type: ignore[arg-type]
+    log: Any = Silence()
+    world.controller = Controller(scenario, "run", world, log, now=world.now)
     for name in scenario.names:
         reporter = Reporter(scenario, name, RecordList(), logs[name].event)
         fresh = partial(learner, scenario, name, topology)

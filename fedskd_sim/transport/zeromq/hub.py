@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from fedskd_sim.errors import FedskdError, WireError
-from fedskd_sim.messages import (
-    CONTROLLER,
-    Done,
-    Failed,
-    FromController,
-    Progress,
-    Register,
-    ToController,
-)
+from fedskd_sim.messages import CONTROLLER, FromController, ToController
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import decode, encode
 from fedskd_sim.transport.zeromq.identity import Identity
@@ -52,7 +44,7 @@ class Hub:
             message = decode(arrival.frames)
         except WireError as error:
             return Unwelcome(arrival.sender, error.message)
-        if not isinstance(message, Register | Progress | Failed | Done):
+        if not isinstance(message, ToController):
             return Unwelcome(arrival.sender, f"{type(message).__name__} to the controller")
         if message.hospital != arrival.sender:
             return Unwelcome(

@@ -15,12 +15,11 @@ import zmq
 from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import (
     CONTROLLER,
-    Ack,
+    Alive,
     Answer,
     Chunk,
-    End,
+    FromController,
     HopId,
-    Later,
     Progress,
     Ready,
     Start,
@@ -141,10 +140,10 @@ class Links:
         self._inbox.send(to, encode(answer))
 
     def tell(self, word: ToController) -> None:
-        """Say something to the controller. Progress is dropped if it does not listen; other
-        words are kept and tried again.
+        """Say something to the controller. Progress and signs of life are dropped if it does not
+        listen; other words are kept and tried again.
         """
-        if isinstance(word, Progress):
+        if isinstance(word, Progress | Alive):
             with suppress(zmq.Again):
                 self._controller.send_multipart(encode(word))
             return
@@ -254,7 +253,7 @@ class Links:
         except WireError as error:
             receiver.on_refusal(CONTROLLER, error.message)
             return
-        if isinstance(message, Start | End):
+        if isinstance(message, FromController):
             receiver.on_word(message)
         else:
             receiver.on_refusal(CONTROLLER, f"{type(message).__name__} from the controller")
@@ -265,7 +264,7 @@ class Links:
         except WireError as error:
             receiver.on_refusal(by, error.message)
             return
-        if isinstance(message, Ack | Later | Ready):
+        if isinstance(message, Answer):
             receiver.on_answer(message, by)
         else:
             receiver.on_refusal(by, f"{type(message).__name__} in answer to a model")
