@@ -181,13 +181,14 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A hospital lives, and those are lost whom it knows to be: by name, the first round in which
-    their model does not travel, ``0`` if it does to the end.
+    """A hospital lives; and, in turn, one of those whom it knows to be lost ('': nobody), with the
+    first round in which its model does not travel, 0 if it does to the end.
     """
 
     epoch: int
     hospital: str
-    lost: Mapping[str, str]
+    lost: str
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,9 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The ring goes on without these; see `Alive`."""
+    """The ring goes on without these: by name, the first round in which their model does not
+    travel, ``0`` if it does to the end.
+    """
 
     epoch: int
     lost: Mapping[str, str]

@@ -72,9 +72,9 @@ class Routes:
 
     def before(self, stop: Stop) -> Stop | None:
         """Give the stop where a model was before this one; None at the beginning of its way."""
-        found = self._back(stop)
+        found = self.back(stop)
         while found is not None and found.host in self.lost:
-            found = self._back(found)
+            found = self.back(found)
         return found
 
     def sender(self, stop: Stop) -> str:
@@ -92,7 +92,10 @@ class Routes:
         following = stop.round + 1
         return ring.stop(stop.model, following, 1) if self._has(following) else None
 
-    def _back(self, stop: Stop) -> Stop | None:
+    def back(self, stop: Stop) -> Stop | None:
+        """Give the stop before one as if nobody were lost; for a hospital's own model, that of its
+        homecoming a round before.
+        """
         ring, earlier = self.topology, stop.round - 1
         if stop.hop > 1:
             return ring.stop(stop.model, stop.round, stop.hop - 1)

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedskd_sim.custody import seal
+from fedskd_sim.custody.chain import FoundRecord, lost_hospitals, sources
 from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
 from fedskd_sim.custody.finals import Finals
 from fedskd_sim.custody.seal import Found
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Spec
 from fedskd_sim.records import Record, parse_record
+from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
 
@@ -51,6 +53,8 @@ class Verdict(NamedTuple):
     """Those of which that is not known."""
     sealed: int = 0
     """Files that are as the run was sealed."""
+    lost: tuple[str, ...] = ()
+    """Hospitals without which the ring went on."""
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -61,14 +65,8 @@ class Verdict(NamedTuple):
         open_ = f", {self.begins} begin with a digest that no record tells" if self.begins else ""
         proven = f"{self.records} of {self.due} records, {self.links} links of digests{open_}"
         sealed = f", {self.sealed} files as they were sealed" if self.sealed else ""
-        return f"{far}: {proven}, {self.weights} files of weights{rest}{sealed}"
-
-
-class FoundRecord(NamedTuple):
-    """A record and where it stands."""
-
-    record: Record
-    where: Where
+        without = f", without {', '.join(self.lost)}" if self.lost else ""
+        return f"{far}{without}: {proven}, {self.weights} files of weights{rest}{sealed}"
 
 
 def verify(
@@ -105,7 +103,7 @@ def verify(
     sealed = seal.read(run)
     breaks = seal.keep_changed(breaks, [*seal.breaks(run, sealed)]) if sealed else breaks
     first = min(breaks, key=lambda one: one[0])[1] if breaks else None
-    counts = sum(map(len, proof.found.values())), sum(len(due.steps) for due in proof.due.values())
+    counts = sum(map(len, proof.found.values())), proof.owed
     return Verdict(
         first,
         *counts,
@@ -114,6 +112,7 @@ def verify(
         finals.equal,
         finals.unknown,
         len(sealed.files) if sealed else 0,
+        tuple(proof.routes.lost),
     )
 
 
@@ -131,6 +130,7 @@ class _Proof:
         }
         self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
         self.links = self.begins = 0
+        self.routes = Routes(self.topology, lost_hospitals(run, scenario.names))
 
     def entries(self) -> Iterator[Record]:
         """Give all records that stand where they should."""
@@ -158,6 +158,8 @@ class _Proof:
                     if not line.endswith(b"\n"):
                         raise _error("torn: the last line has no end", where)
                     record = parse_record(line)
+                    while self._left_out(name, expected, record):
+                        expected = next(wanted, None)
                     self._compare(FoundRecord(record, where), expected, due, raw[number:])
                 except ChainBroken as error:
                     yield when, error
@@ -166,6 +168,31 @@ class _Proof:
                     yield when, _error(f"altered: no record can be read: {error}", where)
                     break
                 self.found[name][mark(record)] = FoundRecord(record, where)
+
+    def _left_out(self, host: str, expected: Mark | None, record: Record) -> bool:
+        """Tell whether a record that is due was left out at a hospital that went on."""
+        return (
+            expected not in (None, mark(record))
+            and host not in self.routes.lost
+            and self._void(expected)  # type: ignore[arg-type]
+        )
+
+    def _void(self, wanted: Mark) -> bool:
+        """Tell whether a record may be missing: its host was lost, or its model retired."""
+        return wanted.host in self.routes.lost or (
+            wanted.hop > 0
+            and wanted.kind != "ensemble"
+            and self.routes.void(self.topology.stop(wanted.model, wanted.round, wanted.hop))
+        )
+
+    @property
+    def owed(self) -> int:
+        """Count the records that are due, less those that need not be there."""
+        return sum(
+            wanted in self.found[name] or not self._void(wanted)
+            for name, due in self.due.items()
+            for wanted in due.steps
+        )
 
     def _compare(
         self, entry: FoundRecord, expected: Mark | None, due: Due, rest: list[bytes]
@@ -244,7 +271,7 @@ class _Proof:
                     reached[sender] = step, entry.where
         for name, (step, since) in reached.items():
             for number, (wanted, index) in enumerate(self.due[name].steps.items(), 1):
-                if index < step and wanted not in self.found[name]:
+                if index < step and wanted not in self.found[name] and not self._void(wanted):
                     where = Where(str(self.run / "records" / f"{name}.jsonl"), number)
                     yield (
                         wanted[:2],
@@ -261,30 +288,21 @@ class _Proof:
             for found, entry in some.items():
                 if not found.hop or found.kind == "ensemble":
                     continue
-                before = self._before(found)
-                if before is None:
-                    self.begins += found.hop == 1
-                elif before.record.digest_out == entry.record.digest_in:
+                before, known = sources(found, self.due, self.found, self.routes)
+                if any(one.record.digest_out == entry.record.digest_in for one in before):
                     self.links += 1
+                elif not before or not known:
+                    self.begins += found.hop == 1
                 else:
+                    last = before[-1]
                     digests = (
-                        f"{entry.record.digest_in}, and left with {before.record.digest_out} "
-                        f"({before.where})"
+                        f"{entry.record.digest_in}, and left with {last.record.digest_out} "
+                        f"({last.where})"
                     )
                     yield (
                         found[:2],
                         _error(f"altered: {found} arrived with the digest {digests}", entry.where),
                     )
-
-    def _before(self, found: Mark) -> FoundRecord | None:
-        """Give the record of the stop before one, if it is known which that is, and it is there."""
-        if found.hop == 1:
-            origin = self.due[found.model].origin(found.round)
-            return self.found[found.model].get(origin) if origin else None
-        stop = self.topology.stop(found.model, found.round, found.hop - 1)
-        return self.found[stop.host].get(
-            Mark(stop.round, stop.hop, stop.kind, stop.host, stop.model)
-        )
 
 
 def _stop(record: Record) -> Stop:

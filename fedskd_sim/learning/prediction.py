@@ -145,7 +145,9 @@ class Predicting:
             return None
         self.site.settle()
         networks = [
-            self.site.build(name, self._ensemble[name]) for name in self.site.scenario.members
+            self.site.build(name, self._ensemble[name])
+            for name in self.site.scenario.members
+            if name in self._ensemble  # a lost hospital's model may have retired
         ]
         kept = sum(size(weights) for weights in self._ensemble.values())
         cost = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError
+from fedskd_sim.errors import FedskdError, HospitalLost
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.heartbeats import Heartbeats
 from fedskd_sim.member.throttle import Throttle
@@ -86,6 +86,7 @@ class Controller:
         Raises:
             RegistrationTimeout: hospitals are missing at the deadline.
             HopTimeout: no hospital has said a word for longer than any hop may take.
+            HospitalLost: one gives no sign of life, and the run cannot or may not go on without it.
 
         """
         deadline = clock.now() + self._registrar.patience(self.state)
@@ -93,7 +94,7 @@ class Controller:
             try:
                 message = self._wire.receive(self._wait(deadline))
             except NothingReceived:
-                if self.look() or clock.now() < deadline:
+                if self.watches and (self.look() or clock.now() < deadline):
                     continue
                 if self.conclude():
                     break
@@ -101,7 +102,10 @@ class Controller:
             suspected = self.state.suspected
             if self.step(message) and self._registrar.complete(self.state) and not suspected:
                 deadline = clock.now() + self._registrar.patience(self.state)
-        return self.state.ended or End(FIRST_EPOCH, 0, "")
+        end = self.state.ended or End(FIRST_EPOCH, 0, "")
+        if end.code == HospitalLost.exit_code:
+            raise HospitalLost(end.reason, fix="see its log", key=("on_loss",))
+        return end
 
     def _wait(self, deadline: float) -> float:
         """Say how long to listen before the next look at who is silent."""

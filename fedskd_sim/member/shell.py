@@ -157,13 +157,14 @@ class Shell:
         """Tell whether somebody will rely on what an effect says.
 
         A model may leave before what made it is safe, for it can be made again; but not where
-        arithmetic is not repeatable.
+        arithmetic is not repeatable, or where a visitor that is forgotten may come again as it was
+        before a host that is lost.
         """
         match effect:
             case Reply(_, Ack()) | Tell(Done()) | Leave():
                 return True
             case Send():
-                return not self.machine.terms.repeatable
+                return self.machine.terms.heals or not self.machine.terms.repeatable
         return False
 
     def _begin(self, effect: Effect) -> None:
@@ -178,6 +179,8 @@ class Shell:
                     self.reporter.report_step(record)
                 self._asked += 1
                 self.outside.persist(self.state, record, self._asked)
+            case Send(model=model) if model.number not in self.models:
+                pass  # it was held until a state is safe, and the loss of its receiver came before
             case Send(to, hop, model, _):
                 self._left.setdefault(hop, clock.unix())
                 architecture = self.reporter.scenario.architecture(hop.model).name

@@ -94,8 +94,8 @@ class Registrar:
         if message.hospital in state.lost:
             return state, [Say(message.hospital, self._word(state.lost))]
         match message:
-            case Alive(_, hospital, lost) if hospital in state.registered:
-                return self._on_alive(state, hospital, lost)
+            case Alive(_, hospital) if hospital in state.registered:
+                return self._on_alive(state, message)
             case Gone(_, hospital, model) if hospital in state.registered:
                 return self.lose(state, [], {model: 1} if model in state.lost else {})
             case Register(run, epoch, hospital):
@@ -143,14 +143,15 @@ class Registrar:
             return self.end(state, End(self.epoch, 0, "all hospitals are done"))
         return state, []
 
-    def _on_alive(self, state: RegistrarState, hospital: str, lost: Mapping[str, str]) -> Turn:
-        """Learn of losses that a controller before this one has declared, and say again what a
+    def _on_alive(self, state: RegistrarState, word: Alive) -> Turn:
+        """Learn of a loss that a controller before this one has declared, and say again what a
         hospital does not know.
         """
-        known = {name: int(round_) for name, round_ in lost.items()}
+        known = {word.lost: word.round} if word.lost in self.scenario.names else {}
         if merged(state.lost, known) != state.lost:
             return self.lose(state, [], known)
-        return state, [Say(hospital, self._word(state.lost))] if known != state.lost else []
+        behind = word.epoch != epoch(state.lost) or known.items() - state.lost.items()
+        return state, [Say(word.hospital, self._word(state.lost))] if behind else []
 
     def lose(self, state: RegistrarState, names: Collection[str], also: Lost = NOBODY) -> Turn:
         """Declare hospitals lost: the ring goes on without them, or the run ends.
@@ -163,7 +164,7 @@ class Registrar:
         """
         policy = self.scenario.on_loss
         retire = state.round + 1 if policy.model == "retires" else 0
-        fresh = {name: retire for name in names if name not in state.done}
+        fresh = {name: retire for name in names if policy.heals or name not in state.done}
         lost = merged(merged(state.lost, fresh), also)
         if lost == state.lost:
             return state, []

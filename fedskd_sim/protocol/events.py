@@ -158,7 +158,9 @@ class TooLate(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """Timer: say that this hospital lives."""
+    """Timer: say that this hospital lives, for the time ``number``."""
+
+    number: int = 0
 
 
 class Overdue(NamedTuple):

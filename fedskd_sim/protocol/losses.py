@@ -28,8 +28,12 @@ def keep(state: State, hop: HopId, departure: Departure, program: Program, route
     Of one model the latest departure is kept: the words that release the others may get lost.
     """
     stop = _stop(routes, hop)
-    kept = {one: entry for one, entry in state.kept.items() if one.model != hop.model}
-    if routes.goes_on(stop):
+    kept = {
+        one: entry
+        for one, entry in state.kept.items()
+        if one.model != hop.model or _when(one) > _when(hop)
+    }
+    if routes.goes_on(stop) and not any(one.model == hop.model for one in kept):
         kept[hop] = departure
     was = routes.before(stop)
     told: list[Effect] = []
@@ -102,7 +106,7 @@ def _never_set_out(state: State, routes: Routes, program: Program) -> list[Effec
     first = 1 if len(ring.hops(1)) else ring.evaluation_round
     told: list[Effect] = []
     for name in state.lost:
-        if not ring.travels(name) or state.lost[name]:
+        if not ring.travels(name) or 0 < state.lost[name] <= first:
             continue
         stop = routes.next_living(ring.stop(name, first, 1))
         if stop is None or stop.host != program.host:
@@ -115,6 +119,10 @@ def _never_set_out(state: State, routes: Routes, program: Program) -> list[Effec
         if position is not None and position >= state.cursor and not here:
             told.append(Tell(Gone(ring.epoch, program.host, name)))
     return told
+
+
+def _when(hop: HopId) -> tuple[int, int]:
+    return hop.round, hop.hop
 
 
 def _stop(routes: Routes, hop: HopId) -> Stop:

@@ -326,8 +326,8 @@ class HospitalMachine:
                 return state._replace(ended=True), []
             case Broke(error):
                 return self._failing(state, [Fail(error)])
-            case Beat():
-                return state, self._beat(state)
+            case Beat(number):
+                return state, self._beat(state, number)
             case Again() if not state.joined:
                 return state, [Join(), Wait(REGISTER_AGAIN_S, Again())]
             case TooLate() if not state.joined:
@@ -342,13 +342,13 @@ class HospitalMachine:
                 return state._replace(over=True), [Leave("no word from the controller")]
         return state, []
 
-    def _beat(self, state: State) -> list[Effect]:
+    def _beat(self, state: State, number: int = 0) -> list[Effect]:
         """Say that this hospital lives, and do so again."""
         if not self.terms.beat:
             return []
-        lost = {name: str(round_) for name, round_ in state.lost.items()}
-        alive = Alive(epoch(state.lost), self.name, lost)
-        return [Tell(alive), Wait(self.terms.beat, Beat())]
+        known = sorted(state.lost.items()) or [("", 0)]
+        alive = Alive(epoch(state.lost), self.name, *known[number % len(known)])
+        return [Tell(alive), Wait(self.terms.beat, Beat(number + 1))]
 
     def missing(self, state: State) -> HopTimeout:
         """Say what this hospital has waited for in vain."""

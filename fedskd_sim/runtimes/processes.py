@@ -52,6 +52,8 @@ class ProcessRuntime:
     stopped."""
     _places: dict[str, str] = field(default_factory=dict)
     _restarts: Restarts = field(default_factory=lambda: Restarts(0))
+    _lost: set[str] = field(default_factory=set)
+    """Hospitals without which the ring goes on."""
     _orders: dict[str, MemberOrder] = field(default_factory=dict)
     _endings: Endings = field(default_factory=lambda: Endings(Path()))
     _started: bool = False
@@ -181,7 +183,7 @@ class ProcessRuntime:
         """
         for name, code in list(self._exits.items()):
             spoke = any(error.member == name for error in self._errors)
-            if name == CONTROLLER or spoke or not self._restarts.allow(name, code):
+            if name in (CONTROLLER, *self._lost) or spoke or not self._restarts.allow(name, code):
                 continue
             with self._orders[name].log(hospital=name) as log:
                 log.event(events.Restarted(self._restarts.attempts(name), cause(code)))
@@ -231,6 +233,8 @@ class ProcessRuntime:
                 self._places[name] = place(logged.what) or self._places.get(name, "")
                 self._started = self._started or isinstance(logged.what, SIGNS_OF_THE_START)
                 self._errors += [error] if (error := error_of(logged)) else []
+                if isinstance(logged.what, events.Lost):
+                    self._lost |= {*logged.what.hospitals}
                 if isinstance(logged.what, events.Finished):
                     self._restarts.note_progress(name)
                 if isinstance(logged.what, events.Listening) and logged.hospital:
@@ -243,14 +247,12 @@ class ProcessRuntime:
 
     def _processes_left(self) -> list[ForkServerProcess]:
         """List the processes to wait for: those whose end is not known, and none if it never
-        will be.
+        will be; who is lost and still lives is not waited for once the run has ended.
         """
-        unknown = self._server_exit is not None
-        return (
-            []
-            if unknown
-            else [process for name, process in self._processes.items() if name not in self._exits]
-        )
+        if self._server_exit is not None:
+            return []
+        past = {*self._exits, *(self._lost if CONTROLLER in self._exits else ())}
+        return [process for name, process in self._processes.items() if name not in past]
 
     def _note_ends(self) -> None:
         """Note who has ended, and how; without the fork server nobody can tell."""
@@ -272,12 +274,15 @@ class ProcessRuntime:
 
     def _fatal_exits(self) -> dict[str, int]:
         """Give those whose end ends the run: a hospital, with a code or before it was done, or
-        the controller before the start.
+        the controller before the start; none while a controller lives that lets the ring go on.
         """
+        if self._order.loaded.scenario.on_loss.heals and CONTROLLER not in self._exits:
+            return {}
         return {
             name: code
             for name, code in self._exits.items()
-            if (
+            if name not in self._lost
+            and (
                 not self._started and code
                 if name == CONTROLLER
                 else code or self._places.get(name) != DONE

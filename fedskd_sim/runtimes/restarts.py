@@ -20,7 +20,8 @@ class Restarts:
     @classmethod
     def of(cls, scenario: Scenario) -> Restarts:
         """Read the policy from the scenario."""
-        return cls(scenario.custody.restarts if scenario.custody.enabled else 0)
+        restarts = scenario.custody.enabled and scenario.on_loss.name != "abort"
+        return cls(scenario.custody.restarts if restarts else 0)
 
     def allow(self, name: str, code: int) -> bool:
         """Tell whether a hospital that ended with an exit code (-N: by signal N) is to be started
