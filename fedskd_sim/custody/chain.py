@@ -46,7 +46,7 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
     """Give the records of the stops from which a model may have come to the one that is marked.
 
     That is the stop before it, or where its host was lost, also the one before that: the lost host
-    may have sent what it had made of the model, or not.
+    may have sent what it had made of the model, or not, and have taken the record of it along.
     """
     ring, records, known = routes.topology, list[FoundRecord](), True
     stop: Stop | None = ring.stop(found_at.model, found_at.round, found_at.hop)
@@ -60,9 +60,11 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
             stop = routes.back(stop)
         if stop is not None:
             mark = Mark(stop.round, stop.hop, stop.kind, stop.host, stop.model)
-            records += _there(found[stop.host], mark) if stop.kind != "homecoming" else ()
+            there = [*_there(found[stop.host], mark)] if stop.kind != "homecoming" else []
+            records += there
             if stop.host not in routes.lost:
                 break
+            known = known and bool(there)
     return Sources(records, known)
 
 

@@ -174,7 +174,7 @@ class _Proof:
         return (
             expected not in (None, mark(record))
             and host not in self.routes.lost
-            and self._void(expected)  # type: ignore[arg-type]
+            and self._void(expected)
         )
 
     def _void(self, wanted: Mark) -> bool:
@@ -292,7 +292,7 @@ class _Proof:
                 if any(one.record.digest_out == entry.record.digest_in for one in before):
                     self.links += 1
                 elif not before or not known:
-                    self.begins += found.hop == 1
+                    self.begins += found.hop == 1 or bool(self.routes.lost)
                 else:
                     last = before[-1]
                     digests = (

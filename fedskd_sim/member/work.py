@@ -85,6 +85,8 @@ class Worker:
             self.expect(stop.model)
 
     def _host(self, stop: Stop, arrival: Arrival, release: Release) -> Record:
+        if not arrival.digest:  # it stayed here, where the stop between was at a lost hospital
+            arrival = replace(arrival, digest=digest(arrival.weights))
         if stop.kind == "evaluation":
             measures = self._time(
                 "evaluation", stop, lambda: self.learner.evaluate(stop.model, arrival.weights)

@@ -54,11 +54,15 @@ def faulty(
     yield from _late_twice(scenario, under)
     yield from _too_often(scenario, under)
     lost = {fault.hospital for fault in scenario.faults if fault.for_ever}
-    if scenario.members and lost.issuperset(scenario.members):
+    left = len({*scenario.members} - lost)
+    if scenario.members and (not left or (scenario.on_loss.heals and left == 1)):
+        whom = "all hospitals" if not left else "all but one of the hospitals"
         yield InvalidValue(
-            "all hospitals that train are stopped for good",
+            f"{whom} that train are stopped for good",
             key=(*under, "faults"),
-            fix="leave one of them going, or say how long a stop lasts",
+            fix="leave one of them going, or say how long a stop lasts"
+            if not left
+            else "leave two of them going: a ring of one is none",
         )
 
 

@@ -23,6 +23,7 @@ from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
 from fedskd_sim.scenario.faultchecks import faulty
+from fedskd_sim.scenario.losschecks import unbearable
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.sound import Sound, sound
@@ -187,6 +188,8 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
             message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
         )
     yield from _faulty(rest, document)
+    if not rest.lacks("on_loss"):
+        yield from unbearable(rest.scenario)
     if (
         scenario.network.plaintext
         and scenario.network.transport != "tcp"
