@@ -71,7 +71,6 @@ LARGER = {
     "records.py": 346,
     "report/__init__.py:write": 48,
     "report/notes.py:notes": 60,
-    "report/page.py:as_html": 42,
     "report/tables.py:as_json": 41,
     "runtimes/kubernetes/jobs.py": 340,
     "runtimes/kubernetes/jobs.py:job": 43,
