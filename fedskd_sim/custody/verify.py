@@ -219,7 +219,8 @@ class _Proof:
             and record.kind == "homecoming"
             and not self.scenario.prediction.keeps_averaged
         )
-        same = taken or record.kind in ("evaluation", "gather")
+        passed = record.kind == "gather" and not due.poisons(record.round)
+        same = taken or passed or record.kind == "evaluation"
         if same and record.digest_in != record.digest_out:
             raise _error(f"altered: {found} changes nothing, and its digests differ", entry.where)
 
@@ -262,19 +263,18 @@ class _Proof:
                 if not found.hop or found.kind == "ensemble":
                     continue
                 before = self._before(found)
-                if before is None:
-                    self.begins += found.hop == 1
-                elif before.record.digest_out == entry.record.digest_in:
+                if before and before.record.digest_out == entry.record.digest_in:
                     self.links += 1
+                elif before is None or (
+                    found.hop == 1 and self.due[found.model].poisons(found.round)
+                ):
+                    self.begins += found.hop == 1
                 else:
-                    digests = (
-                        f"{entry.record.digest_in}, and left with {before.record.digest_out} "
-                        f"({before.where})"
+                    text = (
+                        f"altered: {found} arrived with the digest {entry.record.digest_in}, and "
+                        f"left with {before.record.digest_out} ({before.where})"
                     )
-                    yield (
-                        found[:2],
-                        _error(f"altered: {found} arrived with the digest {digests}", entry.where),
-                    )
+                    yield found[:2], _error(text, entry.where)
 
     def _before(self, found: Mark) -> FoundRecord | None:
         """Give the record of the stop before one, if it is known which that is, and it is there."""
