@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.compare import twins
+from fedskd_sim.compare import faulttext, twins
 from fedskd_sim.compare.tables import SCORES, Comparison
-from fedskd_sim.compare.text import (
-    EFFECT_HEAD,
-    FAULTS_DID,
-    NAMES,
-    about,
-    as_text,
-    conclusion,
-    effect_rows,
-)
+from fedskd_sim.compare.text import about, as_text, conclusion
+from fedskd_sim.compare.words import NAMES
 from fedskd_sim.compare.work import PLACE
 from fedskd_sim.report.svg import GHOST, MUTED, PALETTE, SERIES, picture
 
@@ -65,8 +58,8 @@ def _faults(comparison: Comparison) -> dict[str, Any]:
     """Give what the page says of faults."""
     struck = twins.struck(comparison)
     return {
-        "about": FAULTS_DID,
-        "effects": [EFFECT_HEAD, *effect_rows(comparison)],
+        "about": faulttext.ABOUT,
+        "effects": [faulttext.HEAD, *faulttext.rows(comparison)],
         "said": [*twins.alone(comparison), *twins.again(comparison)],
         "struck": [twins.HEAD, *struck[: twins.MOST_STRUCK]],
         "more": max(0, len(struck) - twins.MOST_STRUCK),

@@ -8,29 +8,14 @@ from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
-from fedskd_sim.compare import twins
+from fedskd_sim.compare import faulttext, twins
 from fedskd_sim.compare.plan import describe
-from fedskd_sim.compare.statistics import MOST_SEEDS, Difference
 from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, MethodRow
+from fedskd_sim.compare.words import NAMES, WIDTH, format_difference
 from fedskd_sim.report.basis import Basis
-from fedskd_sim.report.notes import ADJUSTED
-from fedskd_sim.report.text import TITLES, percent, size
+from fedskd_sim.report.text import percent, size
 
-WIDTH = 118
-NAMES = {
-    **TITLES,
-    ADJUSTED: "balanced accuracy, adjusted",
-    "retention": "home retention",
-    "forgetting": "forgetting",
-}
 OFF_BUDGET = 0.05
-SMALLEST_P = 0.001
-FAULTS_DID = (
-    "What faults did: differences in points to the twin, the same method without faults, with "
-    "Student's 95 % interval; p is corrected for all differences of this table (Holm). AUC and "
-    "balanced accuracy are the mean of own and others; more forgetting is worse."
-)
-EFFECT_HEAD = ("method", "twin", "measure", "with", "without", "difference", "p", "seeds")
 ROOM = {"difference": 24, "p": 8, "seeds": 8}
 
 
@@ -46,7 +31,7 @@ def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
             lines += ["", *_table(comparison, metric)]
             sentences = (*_basis(comparison, metric), conclusion(comparison, metric, "mean"))
             lines += [line for sentence in sentences for line in wrap(sentence, WIDTH)]
-    lines += ["", *_costs(comparison), *_faults(comparison)]
+    lines += ["", *_costs(comparison), *faulttext.as_text(comparison)]
     if per_hospital:
         lines += ["", *_hospitals(comparison)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -84,23 +69,6 @@ def conclusion(comparison: Comparison, metric: str, place: str) -> str:
     best = comparison.best(metric, place)
     parts.append(f"{best} is ahead of all others" if best else "no method is ahead of all others")
     return f"{NAMES[metric]}, {'own and others' if place == 'mean' else place}: {'; '.join(parts)}."
-
-
-def format_difference(difference: Difference | None) -> tuple[str, str, str]:
-    """Write a difference in points with its interval, the corrected p and the seeds that a claim
-    takes; blank what is unknown.
-    """
-    if difference is None:
-        return "", "", ""
-    low, high, p, needed = difference.low, difference.high, difference.corrected, difference.needed
-    if not math.isfinite(p):
-        return f"{100 * difference.mean:+.1f}", "", ""
-    seeds = f"{needed:.0f}" if math.isfinite(needed) else f">{MOST_SEEDS}"
-    return (
-        f"{100 * difference.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
-        f"{p:.3f}" if p >= SMALLEST_P else f"<{SMALLEST_P}",
-        seeds,
-    )
 
 
 def off_budget(row: MethodRow) -> str:
@@ -246,37 +214,6 @@ def _costs(comparison: Comparison) -> Iterator[str]:
             WIDTH,
             subsequent_indent="    ",
         )
-
-
-def _faults(comparison: Comparison) -> Iterator[str]:
-    """Say what faults did to methods, and where they struck; nothing where there are none."""
-    if not twins.faulty(comparison):
-        return
-    if shown := list(effect_rows(comparison)):
-        yield from ("", *wrap(FAULTS_DID, WIDTH), *_columns((EFFECT_HEAD, *shown)))
-    sentences = (*twins.alone(comparison), *twins.again(comparison))
-    yield from (line for sentence in sentences for line in wrap(sentence, WIDTH))
-    if rows := twins.struck(comparison):
-        yield from ("", "where faults struck", *_columns((twins.HEAD, *rows[: twins.MOST_STRUCK])))
-        if len(rows) > twins.MOST_STRUCK:
-            yield f"and {len(rows) - twins.MOST_STRUCK} more: see compare.json"
-
-
-def effect_rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
-    """Write what faults did, one row each under `EFFECT_HEAD`."""
-    rows = {row.method.label: row for row in comparison.rows}
-    for (label, name), found in twins.effects(comparison).items():
-        twin = twins.twin_of(comparison, rows[label])
-        if twin:
-            means = (percent(one.mean(name, "mean")) for one in (rows[label], twin))
-            yield (label, twin.method.label, NAMES[name], *means, *format_difference(found))
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lay rows out, each column as wide as it needs to be."""
-    wide = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "".join(f"{cell:<{room}}" for cell, room in zip(row, wide, strict=True)).rstrip()
 
 
 def _hospitals(comparison: Comparison) -> Iterator[str]:

@@ -100,6 +100,11 @@ class Due:
             for one in self.scenario.faults
         )
 
+    def passes_on(self, record: Record) -> bool:
+        """Tell whether a stop leaves what it hosts as it came."""
+        honest = not self.poisons(record.round)
+        return record.kind == "evaluation" or (record.kind == "gather" and honest)
+
     def _program(self) -> Iterator[tuple[int, Step]]:
         for index in range(len(self.program)):
             step = self.program.at(index)

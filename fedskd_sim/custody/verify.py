@@ -219,9 +219,7 @@ class _Proof:
             and record.kind == "homecoming"
             and not self.scenario.prediction.keeps_averaged
         )
-        passed = record.kind == "gather" and not due.poisons(record.round)
-        same = taken or passed or record.kind == "evaluation"
-        if same and record.digest_in != record.digest_out:
+        if (taken or due.passes_on(record)) and record.digest_in != record.digest_out:
             raise _error(f"altered: {found} changes nothing, and its digests differ", entry.where)
 
     def gaps(self) -> Iterator[Found]:

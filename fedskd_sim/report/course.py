@@ -68,7 +68,11 @@ class Course:
         )
         if self.journeys.whole:
             return some
-        rounds = f"to round {self.journeys.last}" if self.journeys.cut else "of the first round"
+        rounds = (
+            f"up to the end of round {self.journeys.last}"
+            if self.journeys.cut
+            else "a part of the first round"
+        )
         zero, last = self.spans.range
         return (
             f"{some}The beginning of the run, {rounds}: {scene.last - scene.zero:.3g} of "

@@ -27,6 +27,8 @@ WORDS = {
 }  # fmt: skip
 ROOM = 7
 """Pixels that an arrow keeps from the lines that it joins."""
+EDGE = 0.4
+"""Percent that are left empty at both ends, so that no head of an arrow is cut."""
 LEAST_WIDTH = 0.02
 """Percent of the picture that the shortest piece takes."""
 FEW_TICKS, MANY_TICKS = 8, 60
@@ -64,7 +66,7 @@ class Scene:
     def x(self, moment: float) -> float:
         """Give where a moment lies, in percent."""
         share = (moment - self.zero) / ((self.last - self.zero) or 1.0)
-        return 100 * min(1.0, max(0.0, share))
+        return EDGE + (100 - 2 * EDGE) * min(1.0, max(0.0, share))
 
     def y(self, host: str) -> int:
         """Give the pixel of a hospital's line."""
@@ -139,7 +141,8 @@ def _name(scene: Scene, host: str) -> str:
     y, line = scene.y(host), ""
     if host in scene.models:
         line = f'<line class="a{scene.look(host)} plain" x1="0" x2="16" y1="{y}" y2="{y}"/>'
-    return f'{line}<text x="22" y="{y + 4}">{escape(short(host, NAME))}</text>'
+    title = f"<title>{escape(host)}</title>"
+    return f'{line}<text x="22" y="{y + 4}">{title}{escape(short(host, NAME))}</text>'
 
 
 def _grid(scene: Scene) -> Iterator[str]:

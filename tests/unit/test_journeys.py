@@ -180,7 +180,7 @@ def test_of_a_long_run_the_first_rounds_are_drawn(tmp_path: Path) -> None:
     assert (journeys.last, journeys.cut) == (24, 25)
     rounds = [one.round for one in journeys.pieces]
     assert {rounds.count(number) for number in range(1, 25)} == {2 * 5 * 5}
-    assert "The beginning of the run, to round 24: " in page
+    assert "The beginning of the run, up to the end of round 24: " in page
     assert "All of the time" in page
     assert len(page[page.index('<svg class="names"') : page.index("All of the time")]) < 400_000
 
