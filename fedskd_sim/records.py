@@ -113,7 +113,7 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Timing:
     """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's
-    largest resident memory so far.
+    largest resident memory so far, ``attempts`` how often a model was sent; 0: not known.
     """
 
     __pydantic_config__ = NO_OTHER_KEYS
@@ -127,6 +127,7 @@ class Timing:
     bytes: Whole = 0
     to: str = ""
     peak_bytes: Whole = 0
+    attempts: Whole = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +233,8 @@ def _read(folder: Path, kind: type[Line]) -> Iterator[Line]:
     files = sorted(folder.glob("*.jsonl"))
     if not files:
         message = f"{folder.parent} has no {folder.name}"
-        raise RunUnreadable(
-            message, fix="give the folder that 'fedskd-sim launch' named at its end"
-        )
+        fix = "give the folder that 'fedskd-sim launch' named at its end"
+        raise RunUnreadable(message, fix=fix)
     apart = True
     for file in files:
         owner, seen = file.stem, dict[Hashable, int]()

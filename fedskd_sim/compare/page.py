@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fedskd_sim.compare import faulttext, twins
 from fedskd_sim.compare.tables import SCORES, Comparison
-from fedskd_sim.compare.text import NAMES, about, as_text, conclusion
+from fedskd_sim.compare.text import about, as_text, conclusion
+from fedskd_sim.compare.words import NAMES
 from fedskd_sim.compare.work import PLACE
 from fedskd_sim.report.svg import GHOST, MUTED, PALETTE, SERIES, picture
 
@@ -45,10 +47,23 @@ def as_html(comparison: Comparison) -> str:
         about=about(comparison),
         comparison=comparison,
         parts=parts,
+        faults=_faults(comparison) if twins.faulty(comparison) else None,
         place=PLACE,
         text=as_text(comparison, per_hospital=True),
         palette=PALETTE,
     )
+
+
+def _faults(comparison: Comparison) -> dict[str, Any]:
+    """Give what the page says of faults."""
+    struck = twins.struck(comparison)
+    return {
+        "about": faulttext.ABOUT,
+        "effects": [faulttext.HEAD, *faulttext.rows(comparison)],
+        "said": [*twins.alone(comparison), *twins.again(comparison)],
+        "struck": [twins.HEAD, *struck[: twins.MOST_STRUCK]],
+        "more": max(0, len(struck) - twins.MOST_STRUCK),
+    }
 
 
 def levels(comparison: Comparison, metric: str) -> str:

@@ -32,7 +32,12 @@ def comparison(
         MethodRow(
             method,
             [
-                score(good[method.label, index].folder, first.members, first.held_out)
+                score(
+                    good[method.label, index].folder,
+                    first.members,
+                    first.held_out,
+                    faulty=bool(method.scenario.faults),
+                )
                 for index in indices
             ],
         )

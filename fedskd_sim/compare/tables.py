@@ -5,6 +5,7 @@ the control.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from fedskd_sim.compare.plan import Method
 from fedskd_sim.compare.statistics import Difference, best, compare_paired, correct
 from fedskd_sim.records import Record, read_records, read_timings
+from fedskd_sim.report.absences import Absence, Troubles
 from fedskd_sim.report.basis import Basis, bases, rarest_classes, together
 from fedskd_sim.report.memory import assess_memory
 from fedskd_sim.report.notes import ADJUSTED, mean
@@ -37,6 +39,8 @@ class Score:
     hospitals: Mapping[tuple[str, str, str], float]
     costs: Mapping[str, float]
     bases: Mapping[str, Mapping[str, Basis]]
+    struck: tuple[Absence, ...] = ()
+    """What struck its hospitals; read only where faults were wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +118,10 @@ class Comparison:
         return any(math.isfinite(value) for row in self.rows for value in row.series(metric, place))
 
 
-def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Score:
-    """Read the values of one run; raises RunUnreadable."""
+def score(
+    folder: Path, names: tuple[str, ...], held_out: tuple[str, ...], *, faulty: bool = False
+) -> Score:
+    """Read the values of one run, and if it is ``faulty`` what struck it; raises RunUnreadable."""
     records = read_records(folder)
     summary = summarise(records, names, held_out)
     values: dict[tuple[str, str], float] = {}
@@ -146,6 +152,7 @@ def score(folder: Path, names: tuple[str, ...], held_out: tuple[str, ...]) -> Sc
         hospitals,
         _costs(folder, records),
         {metric: bases(records, rarest, metric) for metric in SCORES},
+        Troubles.of(folder, (*names, *held_out), simulated=True).absences if faulty else (),
     )
 
 
@@ -158,6 +165,10 @@ def _inside(records: Sequence[Record], held_out: tuple[str, ...]) -> list[Record
 def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:
     timings = read_timings(folder)
     spans = [timing for timing in timings if timing.what in ("warm_up", "session")]
+    times = Counter[tuple[str, str, str, int, int]]()
+    for one in timings:
+        if one.what in ("session", "transfer"):
+            times[one.what, one.host, one.model, one.round, one.hop] += max(1, one.attempts)
     return {
         "samples": float(sum(record.samples for record in records)),
         "forwards": sum(
@@ -165,4 +176,5 @@ def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:
         ),
         "bytes": float(sum(record.bytes for record in records)),
         "seconds": sum(timing.end - timing.start for timing in spans),
+        "again": float(times.total() - len(times)),
     }

@@ -8,22 +8,14 @@ from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
+from fedskd_sim.compare import faulttext, twins
 from fedskd_sim.compare.plan import describe
-from fedskd_sim.compare.statistics import MOST_SEEDS, Difference
 from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, MethodRow
+from fedskd_sim.compare.words import NAMES, WIDTH, format_difference
 from fedskd_sim.report.basis import Basis
-from fedskd_sim.report.notes import ADJUSTED
-from fedskd_sim.report.text import TITLES, percent, size
+from fedskd_sim.report.text import percent, size
 
-WIDTH = 118
-NAMES = {
-    **TITLES,
-    ADJUSTED: "balanced accuracy, adjusted",
-    "retention": "home retention",
-    "forgetting": "forgetting",
-}
 OFF_BUDGET = 0.05
-SMALLEST_P = 0.001
 ROOM = {"difference": 24, "p": 8, "seeds": 8}
 
 
@@ -39,7 +31,7 @@ def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
             lines += ["", *_table(comparison, metric)]
             sentences = (*_basis(comparison, metric), conclusion(comparison, metric, "mean"))
             lines += [line for sentence in sentences for line in wrap(sentence, WIDTH)]
-    lines += ["", *_costs(comparison)]
+    lines += ["", *_costs(comparison), *faulttext.as_text(comparison)]
     if per_hospital:
         lines += ["", *_hospitals(comparison)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -79,23 +71,6 @@ def conclusion(comparison: Comparison, metric: str, place: str) -> str:
     return f"{NAMES[metric]}, {'own and others' if place == 'mean' else place}: {'; '.join(parts)}."
 
 
-def format_difference(difference: Difference | None) -> tuple[str, str, str]:
-    """Write a difference in points with its interval, the corrected p and the seeds that a claim
-    takes; blank what is unknown.
-    """
-    if difference is None:
-        return "", "", ""
-    low, high, p, needed = difference.low, difference.high, difference.corrected, difference.needed
-    if not math.isfinite(p):
-        return f"{100 * difference.mean:+.1f}", "", ""
-    seeds = f"{needed:.0f}" if math.isfinite(needed) else f">{MOST_SEEDS}"
-    return (
-        f"{100 * difference.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
-        f"{p:.3f}" if p >= SMALLEST_P else f"<{SMALLEST_P}",
-        seeds,
-    )
-
-
 def off_budget(row: MethodRow) -> str:
     """Tell by how much a method misses the budget, if that is more than a little."""
     share = row.method.planned.passes / row.method.budget - 1
@@ -131,6 +106,7 @@ def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
         "passes": row.method.planned.passes,
         "budget": row.method.budget,
         "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
+        "faults": twins.plain(comparison, row),
         "values": values,
         "differences": {metric: _differences(comparison, row, metric) for metric in SCORES},
     }

@@ -53,7 +53,7 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
     while stop is not None:
         if stop.hop == 1:
             origin = dues[stop.model].origin(stop.round)
-            known = known and origin is not None
+            known = known and origin is not None and not dues[stop.model].poisons(stop.round)
             records += _there(found[stop.model], origin)
             stop = routes.back(stop) if stop.model in routes.lost else None
         else:

@@ -91,6 +91,20 @@ class Due:
         found = self._mark(before)
         return found if found and found.model == self.host else None
 
+    def poisons(self, round_: int) -> bool:
+        """Tell whether what leaves the hospital in a round may be poisoned, as the scenario wants
+        it: no record then tells with which digest it left home.
+        """
+        return any(
+            one.what == "poison" and one.hospital == self.host and (one.round or 0) <= round_
+            for one in self.scenario.faults
+        )
+
+    def passes_on(self, record: Record) -> bool:
+        """Tell whether a stop leaves what it hosts as it came."""
+        honest = not self.poisons(record.round)
+        return record.kind == "evaluation" or (record.kind == "gather" and honest)
+
     def _program(self) -> Iterator[tuple[int, Step]]:
         for index in range(len(self.program)):
             step = self.program.at(index)

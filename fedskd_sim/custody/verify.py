@@ -246,8 +246,7 @@ class _Proof:
             and record.kind == "homecoming"
             and not self.scenario.prediction.keeps_averaged
         )
-        same = taken or record.kind in ("evaluation", "gather")
-        if same and record.digest_in != record.digest_out:
+        if (taken or due.passes_on(record)) and record.digest_in != record.digest_out:
             raise _error(f"altered: {found} changes nothing, and its digests differ", entry.where)
 
     def gaps(self) -> Iterator[Found]:
@@ -295,14 +294,11 @@ class _Proof:
                     self.begins += found.hop == 1 or bool(self.routes.lost)
                 else:
                     last = before[-1]
-                    digests = (
-                        f"{entry.record.digest_in}, and left with {last.record.digest_out} "
-                        f"({last.where})"
+                    text = (
+                        f"altered: {found} arrived with the digest {entry.record.digest_in}, and "
+                        f"left with {last.record.digest_out} ({last.where})"
                     )
-                    yield (
-                        found[:2],
-                        _error(f"altered: {found} arrived with the digest {digests}", entry.where),
-                    )
+                    yield found[:2], _error(text, entry.where)
 
 
 def _stop(record: Record) -> Stop:

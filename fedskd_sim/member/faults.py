@@ -15,8 +15,8 @@ from typing import NoReturn
 
 from fedskd_sim import clock
 from fedskd_sim.errors import RunAborted
-from fedskd_sim.member.schedule import FOR_EVER, Schedule
-from fedskd_sim.observe import events
+from fedskd_sim.member.schedule import FOR_EVER, Place, Schedule, place_of
+from fedskd_sim.observe import events, lives
 from fedskd_sim.program import Step
 from fedskd_sim.scenario import Fault
 
@@ -28,6 +28,8 @@ BACK = "back"
 """Behind the mark of a restart: the hospital has stayed away, and is back."""
 AT = "at"
 """Behind the mark of a poison: after which round and hop it left."""
+UNTIL = "until"
+"""Behind the mark of a hospital that is slow for a while: until which UNIX second."""
 
 
 def abort() -> NoReturn:
@@ -59,6 +61,8 @@ class FaultInjector:
     _step_began: float = 0.0
     _dragged: float = 0.0
     """Seconds by which the step under way has been made longer."""
+    _place: Place = (0, 0)
+    """Where the step under way, or the last one, is."""
 
     def come_up(self) -> None:
         """Forget what has happened in earlier lives but for what lasts, stay away or come up late
@@ -66,12 +70,13 @@ class FaultInjector:
         """
         self._remember()
         self.schedule.note = lambda index, place: self._mark(index, AT, *place)
-        late = self.schedule.late
         for index in [number for number, one in self.schedule.left.items() if one.what == "late"]:
+            fault = self.schedule.left.pop(index)
             self._mark(index)
-            self.schedule.left.pop(index)
-        clock.sleep(late)
+            self.log(lives.Fault(fault.what, lasts=fault.lasts))
+            clock.sleep(fault.lasts or 0.0)
         self._began = clock.now()
+        self.schedule.come_up_again(clock.unix())
         for index, fault in self.schedule.timed.items():
             timer = Timer(fault.after or 0.0, self._strike, (index, fault))
             timer.daemon = True
@@ -85,6 +90,7 @@ class FaultInjector:
             OSError: it asks for a full disk.
 
         """
+        self._place = place_of(step)
         for index, fault in self.schedule.meet(step, self._seconds):
             self._happens(index, fault)
         while (left := self._still - clock.now()) > 0:
@@ -109,8 +115,10 @@ class FaultInjector:
             self._happens(index, fault)
 
     def _happens(self, index: int, fault: Fault) -> None:
+        if fault.what == "slow" and fault.lasts is not None:
+            self._mark(index, UNTIL, clock.unix() + fault.lasts)
         self._mark(index)
-        self.log(events.Fault(fault.what))
+        self.log(lives.Fault(fault.what, *self._place, fault.lasts))
         match fault.what:
             case "kill" | "restart":
                 die()
@@ -128,18 +136,19 @@ class FaultInjector:
                 fill_disk()
 
     def _remember(self) -> None:
-        """Read the marks: what was met does not come again; who was slow still is; a poison leaves
-        with the model it met, or with the next; who was to stay away does so once.
+        """Read the marks: what was met does not come again; who was slow still is, as long as was
+        wanted; a poison leaves with the model it met, or with the next; who was to stay away does
+        so once.
         """
-        marks, schedule = self.marks, self.schedule
-        text = marks.read_text("utf-8") if marks and marks.exists() else ""
-        lines = [line.split() for line in text.splitlines()]
-        struck = {int(index) for index, *more in lines if not more} & schedule.left.keys()
+        schedule, lines = self.schedule, [line.split() for line in self._whole_marks()]
+        struck = dict.fromkeys(int(index) for index, *more in lines if not more)
         back = {int(index) for index, *more in lines if more == [BACK]}
-        for index in sorted(struck):
+        until = {int(one[0]): float(one[2]) for one in lines if UNTIL in one}
+        for index in [index for index in struck if index in schedule.left]:
             fault = schedule.left.pop(index)
-            if fault.what == "slow" and fault.lasts is None:
-                schedule.slow_down(fault.factor or 1.0)
+            if fault.what == "slow":
+                known = until.get(index, 0.0 if fault.lasts else FOR_EVER)
+                schedule.slow_down(fault.factor or 1.0, known)
             if fault.what == "poison":
                 schedule.poisons[index] = fault.factor
             if fault.what == "restart" and index not in back:
@@ -148,11 +157,21 @@ class FaultInjector:
         for index, round_, hop in [map(int, (one[0], *one[2:])) for one in lines if AT in one]:
             schedule.departures.setdefault((round_, hop), {})[index] = schedule.poisons.pop(index)
 
+    def _whole_marks(self) -> list[str]:
+        """Give the lines of the marks; one that a power cut has torn was never written."""
+        if self.marks is None or not self.marks.exists():
+            return []
+        written = self.marks.read_bytes()
+        whole = written[: written.rfind(b"\n") + 1]
+        if whole != written:
+            os.truncate(self.marks, len(whole))
+        return whole.decode("ascii").splitlines()
+
     def _mark(self, index: int, *more: object) -> None:
         if self.marks is None:
             return
         self.marks.parent.mkdir(parents=True, exist_ok=True)
-        with self.marks.open("a", encoding="utf-8") as stream:
+        with self.marks.open("a", encoding="ascii") as stream:
             stream.write(" ".join(map(str, (index, *more))) + "\n")
             stream.flush()
             os.fsync(stream.fileno())

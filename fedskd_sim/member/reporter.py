@@ -96,8 +96,9 @@ class Reporter:
     def report_transfer(self, transfer: Transfer) -> None:
         """Note a confirmed departure."""
         place = (self.name, transfer.hop.model, transfer.hop.round, transfer.hop.hop)
+        span, sent = (transfer.start, transfer.end), transfer.bytes
         self.ledger.add(
-            Timing("transfer", *place, transfer.start, transfer.end, transfer.bytes, to=transfer.to)
+            Timing("transfer", *place, *span, sent, to=transfer.to, attempts=transfer.tries)
         )
         if self.metrics:
             self.metrics.count_transfer(transfer)

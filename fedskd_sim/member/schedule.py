@@ -96,6 +96,13 @@ class Schedule:
         """Let steps take so many times as long, until so many seconds after it came up."""
         self._slow = factor, until
 
+    def come_up_again(self, later: float) -> None:
+        """Count from a coming up that is so many seconds after the one before: who was slow then
+        is so no longer than was wanted.
+        """
+        factor, until = self._slow
+        self._slow = factor, until - later
+
     def slowness(self, seconds: float) -> float:
         """Say how many times as long a step takes."""
         factor, until = self._slow
@@ -111,6 +118,11 @@ class Schedule:
         for factor in self.departures.get(place, {}).values():
             weights = self.poison(weights, factor)
         return weights
+
+
+def place_of(step: Step) -> Place:
+    """Say where a step is; one that is no stop has hop 0."""
+    return step.round, step.stop.hop if step.stop else 0
 
 
 def unmet(scenario: Scenario, topology: Topology) -> Iterator[tuple[int, str, str, str]]:

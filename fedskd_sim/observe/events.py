@@ -1,5 +1,5 @@
 """The catalogue of what a member's log can say, each event with its fields; whoever writes or reads
-a log does it through here.
+a log does it through here. Those of the lives of a hospital stand in `fedskd_sim.observe.lives`.
 
 A line of a log is a JSON object: ``time`` (UNIX seconds), ``event`` (the class's name, as
 ``warm_up`` for `WarmUp`), ``run``, in a hospital's log ``hospital``, and the event's fields.
@@ -15,37 +15,8 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedskd_sim.observe.lives import AwaitsCustody, Fault, Restarted, Starting, WentOn
 from fedskd_sim.records import Moment, Place
-
-
-@dataclass(frozen=True, slots=True)
-class Starting:
-    """A hospital's process is up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restarted:
-    """A hospital that died is started again, for the time ``number`` in a row without a record
-    in between; and how it died.
-    """
-
-    number: int
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitsCustody:
-    """A hospital waits for its custody to be brought into its pod ("in"), or out of it ("out")."""
-
-    direction: str
-
-
-@dataclass(frozen=True, slots=True)
-class WentOn:
-    """A hospital goes on from what it had in custody, with so many of its steps done."""
-
-    steps: int
-    of: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +25,6 @@ class Listening:
 
     address: str
     metrics: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something goes wrong as the scenario wants it."""
-
-    what: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedskd_sim import clock
-from fedskd_sim.observe import events
+from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.words import short
 from fedskd_sim.program import Program
 from fedskd_sim.topology import Topology
@@ -127,7 +127,7 @@ class LiveView:
             case events.Pod(hospital, standing, text) if standing != "running" and not row.finished:
                 row.doing = text or standing
                 self._remark(hospital, standing, text)
-            case events.WentOn(steps, of):
+            case lives.WentOn(steps, of):
                 row.before = max(0, round(row.total * steps / of) - row.finished)
             case events.WarmUp():
                 row.doing, row.began = "warming up", logged.time

@@ -12,9 +12,12 @@ from typing import Any
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import read_counts, stream_records, stream_timings, torn
+from fedskd_sim.report.absences import Troubles
 from fedskd_sim.report.account import Account
 from fedskd_sim.report.basis import rarest_classes
+from fedskd_sim.report.course import Course
 from fedskd_sim.report.gathered import Gathered
+from fedskd_sim.report.journeys import Journeys
 from fedskd_sim.report.patients import assess
 from fedskd_sim.report.predictions import Predictions, read_predictions
 from fedskd_sim.report.spans import Spans
@@ -81,10 +84,9 @@ def write(
     try:
         order = {name: place for place, name in enumerate(hospitals + held_out)}
         counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
-        found, spans = (
-            Gathered.of(stream_records(run), hospitals, held_out),
-            Spans.of(stream_timings(run)),
-        )
+        found = Gathered.of(stream_records(run), hospitals, held_out)
+        journeys = Journeys.among(order)
+        spans = Spans.of(journeys.taking(stream_timings(run)))
         summary = replace(summary_of(found, rarest_classes(run)), samples=tuple(counts))
         cut = torn(run)
         patients = assess(run, found.kept, hospitals, held_out, cut)
@@ -95,16 +97,22 @@ def write(
     if patients:
         summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
     if cut:
-        text = (
-            f"The last line of {', '.join(cut)} has no end, as when a process is killed or a disk "
-            "is full, and is left out."
-        )
-        summary = replace(summary, notes=(*summary.notes, text))
+        summary = replace(summary, notes=(*summary.notes, _of_torn(cut)))
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", laid_out(as_json(summary)) + "\n")
-    _publish(run / "report.html", as_html(summary, spans, scenario, environment, account))
+    simulated = environment.get("runtime") == "memory"
+    troubles = Troubles.of(run, order, spans, simulated=simulated)
+    course = Course(spans, journeys, troubles, len(order))
+    _publish(run / "report.html", as_html(summary, course, scenario, environment, account))
     return summary
+
+
+def _of_torn(files: list[str]) -> str:
+    return (
+        f"The last line of {', '.join(files)} has no end, as when a process is killed or a disk "
+        "is full, and is left out."
+    )
 
 
 def _text(file: Path) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from fedskd_sim.report import patientpictures, pictures, samples, timeline, waypictures
 from fedskd_sim.report.account import Account
 from fedskd_sim.report.basis import together
+from fedskd_sim.report.course import Course
 from fedskd_sim.report.patientviews import format_share
-from fedskd_sim.report.spans import Spans
 from fedskd_sim.report.svg import PALETTE
 from fedskd_sim.report.tables import Summary
 from fedskd_sim.report.text import RESTS, TITLES, percent, size
@@ -19,7 +19,7 @@ TEMPLATE = "page.html.j2"
 
 def as_html(
     summary: Summary,
-    spans: Spans,
+    course: Course,
     scenario: str,
     environment: Mapping[str, str],
     account: Account | None = None,
@@ -28,36 +28,33 @@ def as_html(
 
     Args:
         summary: the results.
-        spans: when hospitals did what.
+        course: when hospitals did what, and what disturbed them.
         scenario: the text of the scenario file.
         environment: what the run ran on.
         account: what its algorithm is, and how it ended; None where that is not known.
 
     """
-    from markupsafe import Markup  # noqa: PLC0415
-
     home = _home()
-    drawn = _draw_pictures(summary, spans)
     text: str = home.get_template(TEMPLATE).render(
         summary=summary,
         travels=waypictures.travels(summary),
         some_ways=waypictures.sampling(summary),
-        some_times=timeline.sampling(summary, spans),
+        some_times=timeline.sampling(summary, course.spans),
         numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
         whole=together(summary.bases),
         rests=RESTS,
         titles=TITLES,
-        drawn_hosts=len(patientpictures.choose_hosts(summary.patients)) if summary.patients else 0,
-        restarts=spans.restarts,
+        drawn_hosts=_count_drawn(summary),
         palette=PALETTE,
         scenario=scenario,
         environment=environment,
         account=account,
-        facts=list(account.rows(spans.peaks, environment.get("runtime", ""))) if account else [],
+        facts=_facts(account, course, environment),
         rows_of=samples.rows,
         used_of=samples.count_used,
         sum_of=samples.total,
-        pictures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 - made here, labels escaped
+        course=course.on_page(summary.hospitals),
+        pictures=_draw_pictures(summary, course),
     )
     return text
 
@@ -77,12 +74,26 @@ def _home() -> Any:
     return home
 
 
-def _draw_pictures(summary: Summary, spans: Spans) -> dict[str, str]:
-    return {
+def _count_drawn(summary: Summary) -> int:
+    return len(patientpictures.choose_hosts(summary.patients)) if summary.patients else 0
+
+
+def _facts(
+    account: Account | None, course: Course, environment: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    runtime = environment.get("runtime", "")
+    return list(account.rows(course.spans.peaks, runtime)) if account else []
+
+
+def _draw_pictures(summary: Summary, course: Course) -> dict[str, Any]:
+    from markupsafe import Markup  # noqa: PLC0415 - only the page needs it
+
+    drawn = {
         "matrix": pictures.matrix(summary),
         "accuracy": waypictures.accuracy(summary),
         "drift": waypictures.drift(summary),
         "dilution": pictures.dilution(summary),
-        "timeline": timeline.timeline(summary, spans),
+        "timeline": "" if course.drawn_whole else timeline.timeline(summary, course.spans),
         "patients": patientpictures.panels(summary.patients) if summary.patients else "",
     }
+    return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - made here, labels escaped

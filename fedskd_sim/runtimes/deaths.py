@@ -14,13 +14,13 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import all_errors, meaning
 from fedskd_sim.member.crash import crash
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.observe import events
+from fedskd_sim.observe import events, lives
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 
 DONE = "after its last stop"
 PLACES: Mapping[type[events.Event], str] = {
-    events.Starting: "while it started",
+    lives.Starting: "while it started",
     events.Listening: "before the start",
     events.WarmUp: "in its warm-up",
     events.Done: DONE,

@@ -25,7 +25,7 @@ from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.schedule import Poison, Schedule, harmless
 from fedskd_sim.member.work import Worker
 from fedskd_sim.messages import Register
-from fedskd_sim.observe import events
+from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
@@ -62,7 +62,7 @@ def run_hospital(order: MemberOrder) -> None:
     fix_workspace()
     loaded = order.read()
     with order.log(hospital=order.name) as log:
-        log.event(events.Starting())
+        log.event(lives.Starting())
         try:
             if order.custody:
                 handover.wait(order, log)
@@ -103,7 +103,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     )
     learner = make(context)
     if before:
-        log.event(events.WentOn(before.state.cursor, len(machine.program)))
+        log.event(lives.WentOn(before.state.cursor, len(machine.program)))
         _recall(order, metrics, learner, before)
         reporter.report_resumption(began)
     incoming = Incoming(

@@ -19,7 +19,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, RegistrationTimeout
 from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.observe import events
+from fedskd_sim.observe import events, lives
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.asking import ask
 from fedskd_sim.runtimes.base import Order, Told, Watch, error_of, verdict
@@ -186,7 +186,7 @@ class ProcessRuntime:
             if name in (CONTROLLER, *self._lost) or spoke or not self._restarts.allow(name, code):
                 continue
             with self._orders[name].log(hospital=name) as log:
-                log.event(events.Restarted(self._restarts.attempts(name), cause(code)))
+                log.event(lives.Restarted(self._restarts.attempts(name), cause(code)))
             del self._exits[name]
             self._start(
                 name,

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from fedskd_sim.member.faults import abort, fill_disk
-from fedskd_sim.member.schedule import FOR_EVER, Schedule
-from fedskd_sim.observe import events
+from fedskd_sim.member.schedule import FOR_EVER, Place, Schedule, place_of
+from fedskd_sim.observe import lives
 from fedskd_sim.program import Step
 from fedskd_sim.scenario import Fault
 
@@ -60,10 +60,15 @@ class Faults:
 
     schedule: Schedule
     _began: float = 0.0
+    _place: Place = (0, 0)
+    """Where the step under way, or the last one, is."""
 
     def come_up(self, node: Sufferer) -> None:
         """Begin to count seconds, and wait for what has a time."""
-        self._began = node.world.seconds
+        self.schedule.come_up_again(node.world.seconds - self._began)
+        self._began, self._place = node.world.seconds, (0, 0)
+        for index in [number for number, one in self.schedule.left.items() if one.what == "late"]:
+            self._log(node, self.schedule.left.pop(index))
         for index, fault in self.schedule.timed.items():
             strike = partial(self._strike, node, index, fault)
             node.world.later(node, fault.after or 0.0, strike)
@@ -78,6 +83,7 @@ class Faults:
             OSError: its disk is full.
 
         """
+        self._place = place_of(step)
         for _, fault in self.schedule.meet(step, self._seconds(node)):
             self._happens(node, fault)
         return node.asleep <= node.world.seconds
@@ -94,8 +100,11 @@ class Faults:
             self.schedule.strike(index, self._seconds(node))
             self._happens(node, fault)
 
+    def _log(self, node: Sufferer, fault: Fault) -> None:
+        node.reporter.log(lives.Fault(fault.what, *self._place, fault.lasts))
+
     def _happens(self, node: Sufferer, fault: Fault) -> None:
-        node.reporter.log(events.Fault(fault.what))
+        self._log(node, fault)
         match fault.what:
             case "kill" | "restart":
                 raise Killed(fault.lasts)

@@ -27,7 +27,8 @@ from watching import (
 )
 
 from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, OutputNotWritable
-from fedskd_sim.observe.events import Arrived, Done, Finished, Lingering, Logged, Starting
+from fedskd_sim.observe.events import Arrived, Done, Finished, Lingering, Logged
+from fedskd_sim.observe.lives import Starting
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.deaths import Terminated, cause, oom_kills, own_words, place

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from watching import events, left_behind
 
+from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, OutputNotWritable
 from fedskd_sim.learning.poison import poisoned
 from fedskd_sim.member.schedule import Schedule
@@ -58,9 +59,19 @@ def test_what_a_hospital_survives_changes_no_record(
     simulated, real = run(path), run(path, "processes")
     assert records(simulated) == undisturbed
     assert records(real) == undisturbed
-    wanted = sorted(fault.what for fault in load(path).scenario.faults if fault.what != "late")
-    for folder in (simulated, real):
-        assert sorted(event["what"] for event in events(folder, name="fault")) == wanted
+    wanted = load(path).scenario.faults
+    told = [
+        sorted(
+            (one["hospital"], one["what"], one["lasts"] or 0, one["round"], one["hop"])
+            for one in events(folder, name="fault")
+        )
+        for folder in (simulated, real)
+    ]
+    for found in told:
+        names = sorted((one.hospital, one.what, one.lasts or 0) for one in wanted)
+        assert [one[:3] for one in found] == names
+        assert {one[3:] for one in found} >= {(one.round, one.hop) for one in wanted if one.hop}
+    assert told[0] == told[1] or any(one.after for one in wanted)
     assert left_behind() == []
 
 
@@ -153,6 +164,9 @@ def test_a_poisoned_model_arrives_as_it_was_sent(scenario_file: Callable, run: C
     arrived = {(one.kind, one.model, one.host): one.digest_in for one in read_records(folders[0])}
     assert found["visit", "a", "b"].digest_in != arrived["visit", "a", "b"]
     assert found["visit", "b", "a"].digest_in == arrived["visit", "b", "a"]
+    verdicts = [verify(folder) for folder in folders]
+    assert not any(one.broken for one in verdicts)
+    assert [one.begins - verdicts[0].begins for one in verdicts] == [0, 1, 1]
 
 
 @pytest.mark.parametrize("place", ["round: 1", "round: 1, hop: 1"])

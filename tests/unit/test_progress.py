@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from fedskd_sim import clock
-from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp, WentOn
+from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp
+from fedskd_sim.observe.lives import WentOn
 from fedskd_sim.observe.progress import LiveView
 from fedskd_sim.topology import Topology
 

@@ -398,7 +398,7 @@ def test_the_json_report_depends_on_records_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [2, 4, 17])
 def test_the_page_is_one_well_formed_file_that_asks_for_nothing(tmp_path: Path, size: int) -> None:
     """Tags nest, ids are unique, no script and no address except XML namespaces, four pictures
-    with a label.
+    with a label, one of them with names beside it.
     """
     names = tuple(f"site-{number}" for number in range(size))
     write(folder(tmp_path, story(names), names), names)
@@ -413,7 +413,8 @@ def test_the_page_is_one_well_formed_file_that_asks_for_nothing(tmp_path: Path, 
     ids = [value for name, value in outline.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     labels = [value for name, value in outline.attributes if name == "aria-label"]
-    assert len(labels) == outline.tags.count("svg") == 4
+    assert len(labels) == outline.tags.count("svg") - 1 == 4
+    assert outline.attributes.count(("aria-hidden", "true")) == 1
     assert all(name in outline.words for name in names)
 
 
@@ -429,7 +430,7 @@ def test_nothing_measured_gives_a_page_without_pictures_of_it(tmp_path: Path, si
     summary = write(folder(tmp_path, records, names), names)
     page = Outline((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert summary.headline == "accuracy"
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 3 + 1
     assert page.open == []
 
 

@@ -14,14 +14,17 @@ from click.testing import CliRunner
 
 from fedskd_sim.checks import verify_run
 from fedskd_sim.cli import main
+from fedskd_sim.custody.due import Due
 from fedskd_sim.custody.verify import Verdict, verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
 from fedskd_sim.learning.preflight import image_shape
 from fedskd_sim.learning.site import specs_of
+from fedskd_sim.records import Record
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.memory import MemoryRuntime
 from fedskd_sim.scenario import Scenario, load
+from fedskd_sim.topology import Topology
 
 TEXT = """
 name: small
@@ -377,3 +380,31 @@ def test_the_command_says_it_in_a_line_and_by_its_exit_code(
     assert CliRunner().invoke(main, ["verify", str(tmp_path)]).exit_code == RunUnreadable.exit_code
     shutil.rmtree(run / "records")
     assert CliRunner().invoke(main, ["verify", str(run)]).exit_code == RunUnreadable.exit_code
+
+
+def test_a_poisoner_need_not_pass_on_what_came(scenario_file: Callable) -> None:
+    """From its round on a hospital that is to poison may change a sum that it passes on, and no
+    other hospital may.
+    """
+    text = """
+name: poisoned
+hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-plain}]
+algorithm: {name: fedavg, rounds: 3}
+data: {name: synthetic-skin}
+faults: [{hospital: a, what: poison, round: 2, factor: 9}]
+"""
+    given = load(scenario_file(text)).scenario
+    ring = Topology.of(given)
+    told = {
+        (host, round_, kind): Due(given, ring, host).passes_on(
+            Record("s", 1, kind, round_, 2, host, "b", "net", "passed")  # type: ignore[arg-type]
+        )
+        for host in "ab"
+        for round_ in (1, 2, 3)
+        for kind in ("gather", "evaluation", "reduce")
+    }
+    assert {place for place, honest in told.items() if not honest and place[2] != "reduce"} == {
+        ("a", 2, "gather"),
+        ("a", 3, "gather"),
+    }
+    assert not any(honest for place, honest in told.items() if place[2] == "reduce")

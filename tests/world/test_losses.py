@@ -96,7 +96,7 @@ def test_a_loss_at_any_instant_is_healed(
     tmp_path: Path, shape: str, size: int, held_out: int, model: str, every: int
 ) -> None:
     """Whoever is lost and wherever the models are then: all that are left finish their programs,
-    and no model is lost but one that never set out. (Each effect of all seven was tried once.)
+    and no model is lost but one that never set out. Each effect of all seven was tried once.
     """
     scenario = skipping(tmp_path, shape, size, held_out, model)
     assert list(lost_everywhere(scenario, every)) == []

@@ -24,7 +24,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.observe import events
+from fedskd_sim.observe import events, lives
 from fedskd_sim.records import read_records
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes import place as places
@@ -317,7 +317,7 @@ class KubernetesRuntime:
     def _show(self, collector: LogCollector, watch: Watch, patience: float) -> None:
         for logged in collector.events(patience):
             self._errors += [error] if (error := error_of(logged)) else []
-            if isinstance(logged.what, events.AwaitsCustody) and self.custody == "in":
+            if isinstance(logged.what, lives.AwaitsCustody) and self.custody == "in":
                 moving.bring(self.reach, self.release, self._order.folder, logged.hospital)
             if isinstance(logged.what, events.Holding):
                 self._holding.add(logged.hospital)
