@@ -22,7 +22,7 @@ from fedskd_sim.scenario import (
 from fedskd_sim.topology import Topology
 
 if TYPE_CHECKING:
-    from fedskd_sim.custody.verify import Verdict
+    from fedskd_sim.custody.verdict import Verdict
 
 Result = TypeVar("Result")
 Models = Callable[[Scenario, Path | None], tuple[Mapping[str, Any], str]]

@@ -96,9 +96,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The receiver is alive and has no room for this hop's weights: keep them, it will ask with
-    `Ready`.
-    """
+    """The receiver is alive and has no room for this hop's weights: it will ask with `Ready`."""
 
     hop: HopId
 
@@ -181,8 +179,8 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A hospital lives; and, in turn, one of those whom it knows to be lost ('': nobody), with the
-    first round in which its model does not travel, 0 if it does to the end.
+    """A hospital lives, and knows this one, of all in turn, to be lost ('': nobody); with the first
+    round in which its model does not travel, 0 if it does to the end.
     """
 
     epoch: int
@@ -202,9 +200,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The ring goes on without these: by name, the first round in which their model does not
-    travel, ``0`` if it does to the end.
-    """
+    """The ring goes on without these, by name with that round of `Alive`."""
 
     epoch: int
     lost: Mapping[str, str]

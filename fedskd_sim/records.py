@@ -106,8 +106,7 @@ class Record:
     measures: Mapping[str, Measure] = field(default_factory=dict)
     schema: Literal[1] = SCHEMA
     without: Mapping[str, Place] = field(default_factory=dict)
-    """Hospitals without which the ring went on by then, each with the first round in which its
-    model did not travel (0: it did to the end); left out of the line where there are none."""
+    """Hospitals left out by then, with the round in which their model retires (0: never)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +151,7 @@ Line = TypeVar("Line", Record, Timing, SampleCounts)
 
 def to_line(entry: Record | Timing | SampleCounts) -> str:
     """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
-    values = asdict(entry)
-    if not values.get("without"):
-        values.pop("without", None)
+    values = {name: value for name, value in asdict(entry).items() if value or name != "without"}
     return json.dumps(values, separators=(",", ":"))
 
 
@@ -204,11 +201,8 @@ def read_counts(run: Path) -> list[SampleCounts]:
 
 def torn(run: Path) -> list[str]:
     """Name the files of a run folder whose last line has no newline."""
-    files = (
-        file
-        for folder in (*FOLDERS.values(), "logs")
-        for file in sorted(run.glob(f"{folder}/*.jsonl"))
-    )
+    folders = (*FOLDERS.values(), "logs")
+    files = (file for one in folders for file in sorted(run.glob(f"{one}/*.jsonl")))
     return [f"{file.parent.name}/{file.name}" for file in files if ends_torn(file)]
 
 

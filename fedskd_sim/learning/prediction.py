@@ -147,13 +147,11 @@ class Predicting:
         networks = [
             self.site.build(name, self._ensemble[name])
             for name in self.site.scenario.members
-            if name in self._ensemble  # a lost hospital's model may have retired
+            if name in self._ensemble  # the home of another was lost
         ]
-        kept = sum(size(weights) for weights in self._ensemble.values())
-        cost = {
-            "models": Measure(float(len(networks)), 1.0),
-            "kept_bytes": Measure(float(kept), 1.0),
-        }
+        kept = sum(map(size, self._ensemble.values()))
+        counted = {"models": len(networks), "kept_bytes": kept}
+        cost = {name: Measure(float(value), 1.0) for name, value in counted.items()}
         logits = together(networks, self.site.data.test)
         return {**self._measure(("ensemble", self.site.name), logits, networks), **cost}
 

@@ -142,7 +142,9 @@ class Shell:
         """Hear that a state is safe, and all before it: what was promised on it can be said now."""
         self._safe = max(self._safe, ticket)
         while self._held and self._held[0][0] <= self._safe:
-            self._begin(self._held.popleft()[1])
+            effect = self._held.popleft()[1]
+            if not isinstance(effect, Send) or effect.model.number in self.models:
+                self._begin(effect)  # else its receiver was lost before it could be sent
 
     def arrive(self, traveller: Traveller, sender: str) -> None:
         """Take a model in that has come over a link from ``sender``."""
@@ -179,8 +181,6 @@ class Shell:
                     self.reporter.report_step(record)
                 self._asked += 1
                 self.outside.persist(self.state, record, self._asked)
-            case Send(model=model) if model.number not in self.models:
-                pass  # it was held until a state is safe, and the loss of its receiver came before
             case Send(to, hop, model, _):
                 self._left.setdefault(hop, clock.unix())
                 architecture = self.reporter.scenario.architecture(hop.model).name

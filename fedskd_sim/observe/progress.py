@@ -4,8 +4,6 @@ members' logs.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +15,7 @@ from rich.text import Text
 
 from fedskd_sim import clock
 from fedskd_sim.observe import events, lives
+from fedskd_sim.observe.rows import HospitalRow
 from fedskd_sim.observe.words import short
 from fedskd_sim.program import Program
 from fedskd_sim.topology import Topology
@@ -37,41 +36,6 @@ LIGHT = ("evaluation", "ensemble", "reduce", "gather")
 OF_A_SESSION = 1 / 18
 """One forward pass over a fifth of the data, against two models' forward and backward passes (three
 each) over three fifths."""
-
-
-@dataclass
-class HospitalRow:
-    """A hospital's line in the live table: what it does, where, and how far it is."""
-
-    doing: str = "starting"
-    place: tuple[int, int] | None = None
-    """Round and hop."""
-    accuracy: str = ""
-    """The last one that was measured here, and of whose model."""
-    finished: int = 0
-    before: int = 0
-    """Steps of an earlier life that were not seen here."""
-    total: int = 1
-    light: int = 0
-    """How many of all its steps only test or add up."""
-    done: Counter[bool] = field(default_factory=Counter)
-    """Steps that are done, by whether they are light."""
-    took: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
-    """Seconds of the steps whose begin was logged, by whether they are light."""
-    began: float | None = None
-
-    @property
-    def behind_it(self) -> int:
-        """How many of its steps are done, here and in earlier lives."""
-        return min(self.total, self.before + self.finished)
-
-    def end_step(self, at: float, *, light: bool) -> None:
-        """Note that a step has ended at a UNIX time."""
-        self.finished += 1
-        self.done[light] += 1
-        if self.began is not None:
-            self.took[light].append(max(0.0, at - self.began))
-        self.began = None
 
 
 class LiveView:
@@ -118,8 +82,7 @@ class LiveView:
 
     def __call__(self, logged: events.Logged) -> None:
         """Take in one line of a log."""
-        if isinstance(logged.what, events.Waiting):
-            self._say(logged.what.reason)
+        self._note_of_all(logged.what)
         row = self._rows.get(logged.hospital)
         if row is None:
             return
@@ -142,6 +105,16 @@ class LiveView:
             case events.Error(_, own):
                 row.doing = "failed" if own else "stopped"
 
+    def _note_of_all(self, what: events.Event) -> None:
+        """Take in what the controller says of all: what it waits for, and who is lost."""
+        match what:
+            case events.Waiting(reason):
+                self._say(reason)
+            case events.Lost(_, hospitals):
+                self._say(f"the ring goes on without {', '.join(hospitals)}")
+                for name in hospitals:
+                    self._rows[name].lose()
+
     def _note_finished(self, hospital: str, row: HospitalRow, finished: events.Finished) -> None:
         row.doing = "waiting"
         if finished.accuracy is not None:
@@ -162,7 +135,8 @@ class LiveView:
         apart; where there was none yet, by what they take at the others, and where a light step is
         unknown, by what its forward passes are of a session's work.
         """
-        if not all(self._rows[name].finished for name in self._topology.hospitals):
+        rows = [self._rows[name] for name in self._topology.hospitals]
+        if not all(row.finished or row.lost for row in rows):
             return None
         usual = {
             light: _mean([one for row in self._rows.values() for one in row.took[light]])

@@ -15,9 +15,9 @@ from fedskd_sim.errors import (
     RegistrationTimeout,
     RunAborted,
 )
-from fedskd_sim.messages import Ack, Alive, Done, Failed, HopId, Later, Progress, Ready
+from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
-from fedskd_sim.protocol import delivery, losses, troubles, visits
+from fedskd_sim.protocol import delivery, troubles, visits
 from fedskd_sim.protocol.effects import (
     Call,
     Effect,
@@ -56,9 +56,10 @@ from fedskd_sim.protocol.events import (
     Wanted,
 )
 from fedskd_sim.protocol.judge import Judgement, following, judge
+from fedskd_sim.protocol.losses import Healer
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, without
 from fedskd_sim.records import Record
-from fedskd_sim.routes import Lost, Routes, epoch
+from fedskd_sim.routes import Lost, Routes
 from fedskd_sim.topology import Stop, Topology
 
 Turn = tuple[State, list[Effect]]
@@ -98,9 +99,7 @@ class HospitalMachine:
             case Acked() | Deferred() | Wanted() | Unanswered():
                 return self._on_answer(state, event)
             case PassedOn(hop, by):
-                kept = state.kept.get(hop)
-                gone = kept is not None and kept.to == by
-                return (state._replace(kept=without(state.kept, hop)) if gone else state), []
+                return self._healer.release(state, hop, by), []
             case Healed(lost):
                 return self._on_loss(state, lost)
             case Begun(again):
@@ -129,6 +128,10 @@ class HospitalMachine:
         """Give the next stop here that is not over."""
         return following(self.program, self._routes(state), state.cursor)
 
+    @property
+    def _healer(self) -> Healer:
+        return Healer(self.program, self.terms)
+
     def _routes(self, state: State) -> Routes:
         """Give the ways that models take now."""
         return Routes(self.topology, state.lost)
@@ -148,7 +151,7 @@ class HospitalMachine:
         if state.joined:
             return state, []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
-        state, effects = self._advance(state, [*effects, *self._beat(state)])
+        state, effects = self._advance(state, [*effects, *self._healer.beat(state)])
         return state, [*effects, *self._calls(state)]
 
     def _calls(self, state: State) -> list[Effect]:
@@ -167,8 +170,7 @@ class HospitalMachine:
             return state, []
         state, effects = delivery.step(state, event, self.terms)
         if self.terms.heals and event.hop not in state.outbox:
-            routes = self._routes(state)
-            state, told = losses.keep(state, event.hop, departure, self.program, routes)
+            state, told = self._healer.keep(state, event.hop, departure)
             effects = [*effects, *told]
         return self._leaving(*self._failing(state, effects))
 
@@ -176,7 +178,7 @@ class HospitalMachine:
         """Go on without hospitals that the controller has declared lost."""
         if self.name in lost:
             return self._failing(state, [Fail(troubles.left_behind(self.name))])
-        healed, effects = losses.heal(state, lost, self.program, self.terms)
+        healed, effects = self._healer.heal(state, lost)
         if healed is state:
             return state, []
         return self._call_waiting(*self._advance(healed, effects))
@@ -226,7 +228,7 @@ class HospitalMachine:
         stop = self._routes(state).next_living(onward) if state.lost else onward
         if stop is None:
             return state, []
-        return losses.depart(state, stop, self.hop_id(stop), model, self.terms, self.name)
+        return self._healer.depart(state, stop, self.hop_id(stop), model)
 
     def _on_finish(self, state: State, index: int, record: Record | None) -> Turn:
         step = self.program.at(index)
@@ -327,7 +329,7 @@ class HospitalMachine:
             case Broke(error):
                 return self._failing(state, [Fail(error)])
             case Beat(number):
-                return state, self._beat(state, number)
+                return state, self._healer.beat(state, number)
             case Again() if not state.joined:
                 return state, [Join(), Wait(REGISTER_AGAIN_S, Again())]
             case TooLate() if not state.joined:
@@ -341,14 +343,6 @@ class HospitalMachine:
             case Goodbye() if state.done:
                 return state._replace(over=True), [Leave("no word from the controller")]
         return state, []
-
-    def _beat(self, state: State, number: int = 0) -> list[Effect]:
-        """Say that this hospital lives, and do so again."""
-        if not self.terms.beat:
-            return []
-        known = sorted(state.lost.items()) or [("", 0)]
-        alive = Alive(epoch(state.lost), self.name, *known[number % len(known)])
-        return [Tell(alive), Wait(self.terms.beat, Beat(number + 1))]
 
     def missing(self, state: State) -> HopTimeout:
         """Say what this hospital has waited for in vain."""

@@ -31,6 +31,11 @@ def ensemble(records: Sequence[Record]) -> dict[str, float]:
     return averages(records, lambda record: record.kind == "ensemble")
 
 
+def left_out(records: Sequence[Record]) -> list[str]:
+    """List the hospitals without which the ring went on, as the records name them."""
+    return sorted({name for record in records for name in record.without})
+
+
 def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
     """Give the mean of every metric over all models and the hospitals that were held out; empty
     without any.
@@ -46,17 +51,7 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
     }.values()
     cells = len(hospitals) * len(hospitals + held_out)
     if len(tested) < cells:
-        last = found.last
-        reached = (
-            f"its last stop on record is round {last[0]}, hop {last[1]}"
-            if last
-            else "there are no records"
-        )
-        yield (
-            f"This run is incomplete: {cells - len(tested)} of {cells} evaluations are missing, "
-            f"and {reached}. "
-            "Means are over the values that exist."
-        )
+        yield _of_missing(found, cells - len(tested), cells)
     without = sum(math.isnan(record.measures.get("auc", NOTHING).mean) for record in tested)
     if 0 < without < len(tested):
         yield (
@@ -99,6 +94,20 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
             f"{sessions} rolled back: the loss was not finite, and both models went on as they had "
             "come."
         )
+
+
+def _of_missing(found: Gathered, missing: int, cells: int) -> str:
+    lost, last = left_out(found.kept), found.last
+    reached = (
+        f"its last stop on record is round {last[0]}, hop {last[1]}"
+        if last
+        else "there are no records"
+    )
+    how = f"The ring went on without {', '.join(lost)}" if lost else "This run is incomplete"
+    return (
+        f"{how}: {missing} of {cells} evaluations are missing, and {reached}. "
+        "Means are over the values that exist."
+    )
 
 
 def _of_ensemble(records: Sequence[Record]) -> Iterator[str]:

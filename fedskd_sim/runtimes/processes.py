@@ -52,8 +52,6 @@ class ProcessRuntime:
     stopped."""
     _places: dict[str, str] = field(default_factory=dict)
     _restarts: Restarts = field(default_factory=lambda: Restarts(0))
-    _lost: set[str] = field(default_factory=set)
-    """Hospitals without which the ring goes on."""
     _orders: dict[str, MemberOrder] = field(default_factory=dict)
     _endings: Endings = field(default_factory=lambda: Endings(Path()))
     _started: bool = False
@@ -183,7 +181,7 @@ class ProcessRuntime:
         """
         for name, code in list(self._exits.items()):
             spoke = any(error.member == name for error in self._errors)
-            if name in (CONTROLLER, *self._lost) or spoke or not self._restarts.allow(name, code):
+            if name == CONTROLLER or spoke or not self._restarts.allow(name, code):
                 continue
             with self._orders[name].log(hospital=name) as log:
                 log.event(lives.Restarted(self._restarts.attempts(name), cause(code)))
@@ -234,7 +232,7 @@ class ProcessRuntime:
                 self._started = self._started or isinstance(logged.what, SIGNS_OF_THE_START)
                 self._errors += [error] if (error := error_of(logged)) else []
                 if isinstance(logged.what, events.Lost):
-                    self._lost |= {*logged.what.hospitals}
+                    self._restarts.lost |= {*logged.what.hospitals}
                 if isinstance(logged.what, events.Finished):
                     self._restarts.note_progress(name)
                 if isinstance(logged.what, events.Listening) and logged.hospital:
@@ -246,12 +244,10 @@ class ProcessRuntime:
                 watch(logged)
 
     def _processes_left(self) -> list[ForkServerProcess]:
-        """List the processes to wait for: those whose end is not known, and none if it never
-        will be; who is lost and still lives is not waited for once the run has ended.
-        """
+        """List those whose end is not known and will be; but none who is lost, after the run."""
         if self._server_exit is not None:
             return []
-        past = {*self._exits, *(self._lost if CONTROLLER in self._exits else ())}
+        past = {*self._exits, *(self._restarts.lost if CONTROLLER in self._exits else ())}
         return [process for name, process in self._processes.items() if name not in past]
 
     def _note_ends(self) -> None:
@@ -266,10 +262,8 @@ class ProcessRuntime:
 
     @property
     def _leaderless(self) -> bool:
-        """Tell whether the controller died without a word before the start: nobody can end or
-        begin this run any more.
-        """
-        told = any(error.member == CONTROLLER for error in self._errors)
+        """Tell whether the controller died without a word before the start: nobody can begin."""
+        told = CONTROLLER in {error.member for error in self._errors}
         return bool(self._exits.get(CONTROLLER)) and not self._started and not told
 
     def _fatal_exits(self) -> dict[str, int]:
@@ -281,7 +275,7 @@ class ProcessRuntime:
         return {
             name: code
             for name, code in self._exits.items()
-            if name not in self._lost
+            if name not in self._restarts.lost
             and (
                 not self._started and code
                 if name == CONTROLLER

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from fedskd_sim.checks import verify_run
 from fedskd_sim.cli import main
 from fedskd_sim.custody.due import Due
-from fedskd_sim.custody.verify import Verdict, verify
+from fedskd_sim.custody.verdict import Verdict
+from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
 from fedskd_sim.learning.preflight import image_shape
 from fedskd_sim.learning.site import specs_of

@@ -16,8 +16,8 @@ from fedskd_sim.custody.chain import FoundRecord, sources
 from fedskd_sim.custody.due import Due, Mark, mark
 from fedskd_sim.errors import Where
 from fedskd_sim.member.schedule import FOR_EVER
-from fedskd_sim.protocol import losses
 from fedskd_sim.protocol.effects import Effect
+from fedskd_sim.protocol.losses import Healer
 from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
@@ -108,7 +108,7 @@ def test_without_copies_at_the_senders_a_model_is_lost(
     """The harness can fail: if a sender forgets a model once its host has it, the loss of that host
     takes the visitor to its grave.
     """
-    monkeypatch.setattr(losses, "keep", lambda state, *_: (state, []))
+    monkeypatch.setattr(Healer, "keep", lambda _, state, *__: (state, []))
     assert any(lost_everywhere(skipping(tmp_path, "circulation", 3), 5))
 
 

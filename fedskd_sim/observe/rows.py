@@ -1,0 +1,52 @@
+"""What is known of one hospital while its run is shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+LOST = "lost"
+
+
+@dataclass
+class HospitalRow:
+    """A hospital's line in the live table: what it does, where, and how far it is."""
+
+    doing: str = "starting"
+    place: tuple[int, int] | None = None
+    """Round and hop."""
+    accuracy: str = ""
+    """The last one that was measured here, and of whose model."""
+    finished: int = 0
+    before: int = 0
+    """Steps of an earlier life that were not seen here."""
+    total: int = 1
+    light: int = 0
+    """How many of all its steps only test or add up."""
+    done: Counter[bool] = field(default_factory=Counter)
+    """Steps that are done, by whether they are light."""
+    took: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
+    """Seconds of the steps whose begin was logged, by whether they are light."""
+    began: float | None = None
+
+    @property
+    def behind_it(self) -> int:
+        """How many of its steps are done, here and in earlier lives."""
+        return min(self.total, self.before + self.finished)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the ring goes on without it."""
+        return self.doing == LOST
+
+    def lose(self) -> None:
+        """Note that the hospital is lost: no more of its steps are waited for."""
+        self.doing, self.total, self.light = LOST, max(1, self.behind_it), 0
+
+    def end_step(self, at: float, *, light: bool) -> None:
+        """Note that a step has ended at a UNIX time."""
+        self.finished += 1
+        self.done[light] += 1
+        if self.began is not None:
+            self.took[light].append(max(0.0, at - self.began))
+        self.began = None
