@@ -83,7 +83,7 @@ class Healer(NamedTuple):
         waiting = {
             hop: model
             for hop, model in state.waiting.items()
-            if not routes.void(_stop(routes, hop))
+            if not routes.void(_stop(routes, hop)) or self._at_work(state, hop)
         }
         deferred = {hop: to for hop, to in state.deferred.items() if to not in lost}
         state = state._replace(lost=lost, waiting=waiting, deferred=deferred)
@@ -96,6 +96,11 @@ class Healer(NamedTuple):
                 state = state._replace(deferred=without(state.deferred, hop))
                 effects.append(Reply(to, Ack(hop)))
         return state, effects + self._never_set_out(state, routes)
+
+    def _at_work(self, state: State, hop: HopId) -> bool:
+        """Tell whether a model is in the step that is under way, which will end."""
+        here = self.program.position(hop.model, hop.round, hop.hop) == state.cursor
+        return state.working and here
 
     def _forward(self, state: State, hop: HopId, model: Model, routes: Routes) -> Turn:
         state = state._replace(kept=without(state.kept, hop), outbox=without(state.outbox, hop))

@@ -105,15 +105,15 @@ class MemoryRuntime:
     def _check(self) -> None:
         """Raise the first error that was a hospital's own, or say who never finished."""
         own = [(name, error) for name, error in self._world.errors if not error.second_hand]
+        lost = self._world.lost
         for name, error in own:
             error.culprit = name
             log_error(self._log(name, hospital=name), self._order.loaded.place_error(error))
-        if own:
-            raise min(own, key=lambda entry: entry[1].stop)[1]
+        if mattering := [entry for entry in own if entry[0] not in lost]:
+            raise min(mattering, key=lambda entry: entry[1].stop)[1]
         end = self._world.controller and self._world.controller.state.ended
         if end and end.code:
             raise self._order.loaded.place_error(rebuilt(end.code, end.reason))
-        lost = self._world.lost
         late = [
             node for name, node in self._world.nodes.items() if not node.ended and name not in lost
         ]

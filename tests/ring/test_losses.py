@@ -1,0 +1,99 @@
+"""A hospital is lost, and the ring goes on without it: in simulated time and in real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from watching import events, left_behind
+
+from fedskd_sim import read_run
+from fedskd_sim.checks import verify_run
+from fedskd_sim.errors import HospitalLost, ScenarioError
+from fedskd_sim.records import read_records
+from fedskd_sim.scenario import load
+
+pytestmark = pytest.mark.usefixtures("temporary")
+TEXT = """
+name: lossy
+seed: 3
+hospitals: [{{name: a, architecture: buffer}}, {{name: b, architecture: buffer}},
+            {{name: c, architecture: buffer}}, {{name: d, architecture: buffer}}]
+algorithm: {{name: placebo, rounds: 2, session_seconds: 0.1}}
+timeouts: {{register: 60, hop: 60, acknowledgement: 60, retry: 1, goodbye: 2, stop: 2}}
+on_loss: {policy}
+faults: [{{hospital: b, {fault}}}]
+"""
+SKIP = "{name: skip, after: 5}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "policy"),
+    [
+        ("what: leave, round: 1, hop: 2", SKIP),
+        ("what: stop, round: 2, hop: 1", SKIP),
+        ("what: full_disk, round: 1, hop: 1", "{name: skip, after: 5, model: retires}"),
+    ],
+    ids=["leaves", "stands still", "fails, and its model retires"],
+)
+def test_the_ring_goes_on(fault: str, policy: str, scenario_file: Callable, run: Callable) -> None:
+    """Whoever dies, stands still for ever or fails is left out: the records of the others are whole
+    and the same in simulated time and as processes, and no process is left.
+    """
+    path = scenario_file(TEXT.format(policy=policy, fault=fault))
+    scenario, kept = load(path).scenario, list[dict[str, str]]()
+    for runtime in ("memory", "processes"):
+        folder: Path = run(path, runtime)
+        verdict, _ = verify_run(folder, scenario, None)
+        assert verdict.broken is None
+        assert (verdict.lost, verdict.records) == (("b",), verdict.due)
+        kept.append({one.name: one.read_text() for one in (folder / "records").glob("*")})
+        (lost,) = {tuple(one["hospitals"].items()) for one in events(folder, name="lost")}
+        last = [one for one in read_records(folder) if one.round == 3 and one.host != "b"]
+        assert {tuple(one.without.items()) for one in last} == {lost}
+        tested = {one.model for one in last if one.kind == "evaluation"}
+        assert tested == {*"abcd"} - ({"b"} if "retires" in policy else set())
+        assert {one["host"] for one in read_run(folder).hops} == {*"abcd"}
+    assert kept[0] == kept[1]
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize("runtime", ["memory", "processes"])
+def test_abort_ends_the_run_at_once(runtime: str, scenario_file: Callable, run: Callable) -> None:
+    """Who is not heard of ends the run, by name and with a code of its own."""
+    text = TEXT.format(policy="{name: abort, after: 3}", fault="what: stop, round: 1, hop: 2")
+    with pytest.raises(HospitalLost, match="nothing was heard of 'b' for 3 s"):
+        run(scenario_file(text), runtime)
+    assert left_behind() == []
+
+
+def test_who_comes_back_too_late_is_told_so(scenario_file: Callable, run: Callable) -> None:
+    """The ring has closed without a hospital when it goes on: it ends with its own code, and the
+    run ends well.
+    """
+    fault = "what: stop, round: 1, hop: 2, lasts: 8"
+    text = TEXT.format(policy="{name: skip, after: 3}", fault=fault)
+    folder = run(scenario_file(text.replace("0.1", "1")), "processes")
+    (said,) = events(folder, name="error")
+    assert (said["hospital"], said["code"], said["own"]) == ("b", 49, False)
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("name: placebo", "name: fedavg"), "sums over all"),
+        (("after: 5", "after: 60"), "the others give up"),
+        ((", {name: d, architecture: buffer}", ""), "all but one"),
+        (("name: skip", "name: skp"), "did you mean 'skip'"),
+    ],
+)
+def test_policies_that_cannot_be_are_refused(
+    change: tuple[str, str], words: str, scenario_file: Callable
+) -> None:
+    """An algorithm that sums, a patience longer than that of the others, and too few left."""
+    two = "what: leave, round: 1}, {hospital: c, what: leave, round: 1"
+    with pytest.raises(ScenarioError) as caught:
+        load(scenario_file(TEXT.format(policy=SKIP, fault=two).replace(*change)))
+    assert words in str(caught.value)
