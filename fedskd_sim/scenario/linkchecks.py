@@ -105,13 +105,11 @@ def _mortal(rule: Link, waits: Timeouts) -> Iterator[Problem]:
                 f"{times[-1]:g} s after that, and waited for {waits.hop:g} s"
             )
             yield "partition", text, f"raise timeouts.{name}, or say less"
-    held = (
-        2 if asked.reorder else 0
-    )  # the model and its answer may wait for the next try, each once
-    chance = asked.fails ** max(1, len(times) - held)
+    left = len(times) - (2 if asked.reorder else 0)  # model and answer may both be held back once
+    chance = asked.fails**left if left > 0 else 1.0
     if chance > OFTEN:
         text = (
-            f"a model is sent {len(times)} times at most, and {100 * chance:.2g} in 100 would "
+            f"a model is sent {len(times)} times at most, and {100 * chance:.2g} in 100 may "
             "never be confirmed, which ends the run"
         )
         yield cause, text, "lower timeouts.retry, raise timeouts.acknowledgement, or say less"

@@ -93,10 +93,10 @@ class Shaped:
     """What is on its way over a hospital's links, in order for each."""
 
     def __init__(
-        self, name: str, shaping: Shaping[Said], started: Callable[[], float] = clock.now
+        self, name: str, shaping: Shaping[Said], started: Callable[[], float] | None = None
     ) -> None:
         """Shape what a hospital says; ``started`` gives the moment, on the monotonic clock, at
-        which the run has started, once it has.
+        which the run has started, once it has; None: it starts when `begin` is called.
         """
         self._name, self._shaping, self._starts = name, shaping, started
         self._started: float | None = None
@@ -105,7 +105,7 @@ class Shaped:
     def begin(self) -> None:
         """Count seconds: the run has started."""
         if self._started is None:
-            self._started = self._starts()
+            self._started = self._starts() if self._starts else clock.now()
 
     def model(self, to: str, model: Traveller, hand: Hand) -> bool:
         """Let a model go its way; False: that link is not shaped."""
