@@ -20,6 +20,8 @@ Frames = list[Frame]
 Hand = Callable[[Frames], bool]
 """Gives a message of a model, or a word, to a socket; False if that takes nothing more."""
 EVERY_BIT = 0xFF
+EARLY_S = 0.0005
+"""Whoever waits for sockets does so for whole milliseconds: half of one early is on time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +111,20 @@ class Shaped:
 
     def model(self, to: str, model: Traveller, hand: Hand) -> bool:
         """Let a model go its way; False: that link is not shaped."""
+        now = self._seconds
         if not self._shaping.line(self._name, to):
             return False
         if not model.digest:  # by the time that it leaves, its memory may be another model's
             model = replace(model, digest=digest(model.weights))
-        return self._carry(to, Said(hand, model=model), size(model.weights))
+        return self._carry(now, to, Said(hand, model=model), size(model.weights))
 
     def word(self, to: str, word: Frames, hand: Hand) -> bool:
         """Let a word go its way; False: that link is not shaped."""
-        return self._carry(to, Said(hand, word))
+        return self._carry(self._seconds, to, Said(hand, word))
 
     def release(self) -> None:
         """Let leave what is due."""
-        now = self._seconds
+        now = self._seconds + EARLY_S
         for queue in self._leaving.values():
             while queue and queue[0].leave(now):
                 queue.popleft()
@@ -129,16 +132,16 @@ class Shaped:
     def patience(self, seconds: float) -> float:
         """Say how long nothing is due, at most so many seconds."""
         due = min((queue[0].due for queue in self._leaving.values() if queue), default=None)
-        return seconds if due is None else min(seconds, max(0.0, due - self._seconds))
+        return seconds if due is None else min(seconds, max(0.0, due - EARLY_S - self._seconds))
 
     @property
     def _seconds(self) -> float:
         return 0.0 if self._started is None else clock.now() - self._started
 
-    def _carry(self, to: str, said: Said, bytes_: int | None = None) -> bool:
+    def _carry(self, now: float, to: str, said: Said, bytes_: int | None = None) -> bool:
         line = self._shaping.line(self._name, to)
         if line is None:
             return False
         queue = self._leaving.setdefault(to, deque())
-        queue.extend(_Leaving(*one) for one in line.carry(self._seconds, said, bytes_))
+        queue.extend(_Leaving(*one) for one in line.carry(now, said, bytes_))
         return True
