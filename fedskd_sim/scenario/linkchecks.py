@@ -46,7 +46,7 @@ def unlinked(
     counts = [rule_of(scenario.links, *pair) for pair in permutations(names, 2)]
     for index, rule in enumerate(scenario.links):
         found = [*_ends(rule, names)]
-        if not found and not any(rule is one for one in counts):
+        if counts and not found and not any(rule is one for one in counts):
             text = "later rules are for all of its links, and the last one counts"
             found.append(("preset" if rule.preset else "", text, "put it behind them"))
         found += [*_values(rule), *_mortal(rule, scenario.timeouts)]
@@ -97,6 +97,10 @@ def _mortal(rule: Link, waits: Timeouts) -> Iterator[Problem]:
     """Find what models do not survive: they are sent again only so often, to who is still there."""
     asked, times = rule.conditions, tries(waits)
     cause = next((one for one in LOSING if getattr(rule, one)), "preset")
+    ways = 1 if rule.from_ or rule.to else 2
+    if (late := ways * (asked.delay + asked.jitter)) >= waits.acknowledgement:
+        text = f"a model or its answer is {late:g} s under way, and nobody waits so long for it"
+        yield "delay", text, f"raise timeouts.acknowledgement above {late:g}, or say less"
     for outage in asked.partition:
         if outage.lasts >= min(times[-1], waits.hop):
             name = "hop" if waits.hop <= times[-1] else "acknowledgement"

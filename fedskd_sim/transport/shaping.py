@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, NamedTuple, TypeVar
 
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.scenario import Conditions, Scenario, rule_of
 from fedskd_sim.seeds import seed
 
@@ -109,8 +110,8 @@ class Shaping(Generic[What]):
         controller's do.
         """
         if (sender, to) not in self._lines:
-            known = {sender, to} <= {*self.scenario.names}
-            rule = rule_of(self.scenario.links, sender, to) if known else None
+            others = CONTROLLER not in (sender, to)
+            rule = rule_of(self.scenario.links, sender, to) if others else None
             names = (self.scenario.seed, sender, to)
             self._lines[sender, to] = Line(rule.conditions, names) if rule else None
         return self._lines[sender, to]

@@ -46,6 +46,7 @@ BAD = {
     "a fraction": ("{bandwidth: 5.5}", "bandwidth", "write a number and a unit"),
     "a jitter alone": ("{jitter: 0.1}", "jitter", "nothing arrives before it leaves"),
     "a preset's jitter": ("{preset: wan-100ms, delay: 0}", "delay", "nothing arrives before"),
+    "a delay longer than patience": ("{delay: 31}", "delay", "timeouts.acknowledgement above 62"),
     "a preset": ("{preset: wan}", "preset", "choose one of lan, wan-100ms, vpn-daily-drop"),
     "a partition in no list": ("{partition: {begin: 1}}", "partition", "{begin: ..., lasts: ...}"),
     "a partition without end": (
