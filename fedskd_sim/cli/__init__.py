@@ -76,6 +76,8 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )
     click.echo(f"{scenario} is a good scenario: {names}")
+    if loaded.scenario.links:
+        click.echo(f"Links: {loaded.scenario.links_in_words}")
     from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
 
     for line in samples.lines([facts.counts for facts in known]):

@@ -123,7 +123,7 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
         return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
     given = {
         name: part
-        for name in ("prediction", "training", "faults")
+        for name in ("prediction", "training", "faults", "links")
         if (part := getattr(variant, name)) is not None
     }
     size = len(scenario.members)
@@ -156,13 +156,13 @@ def _with_fold(dataset: Dataset, index: int) -> Dataset:
 
 def describe(scenario: Scenario) -> str:
     """Write what a method is in one line: its algorithm, what of its settings differs from the
-    defaults, and its faults.
+    defaults, its faults and its links.
     """
     given = scenario.algorithm.model_dump(mode="json", exclude_defaults=True)
     name = str(given.pop("name"))
-    faults = scenario.faults_in_words
     told = name + (f" {json.dumps(given)}" if given else "")
-    return told + (f"; faults: {faults}" if faults else "")
+    disturbed = {"faults": scenario.faults_in_words, "links": scenario.links_in_words}
+    return told + "".join(f"; {key}: {words}" for key, words in disturbed.items() if words)
 
 
 __all__ = [

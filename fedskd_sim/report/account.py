@@ -51,6 +51,8 @@ class Account:
         yield "training", settings(self.scenario.training.model_dump(mode="json", by_alias=True))
         if self.scenario.faults:
             yield "faults on purpose", self.scenario.faults_in_words
+        if self.scenario.links:
+            yield "links", self.scenario.links_in_words
         if self.outcome:
             yield from _facts(self.outcome)
         if known := {name: peak for name, peak in peaks.items() if peak}:

@@ -19,7 +19,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
 from fedskd_sim.observe import lives
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.runtimes.member import CUSTODY, MARKS, MemberOrder
+from fedskd_sim.runtimes.member import CUSTODY, MARKS, STARTED, MemberOrder
 
 BOOKS = ("records", "samples", "timings")
 RESULTS = (*BOOKS, "weights", "predictions", "metrics")
@@ -41,11 +41,11 @@ def list_kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
     if not any(custody.glob("commit-*")):
         text = f"there is nothing from which {hospital!r} could go on in {custody}"
         raise RunUnreadable(text, fix="launch the scenario again")
-    marks = f"{CUSTODY}/{hospital}{MARKS}"
-    books = [(folder / kind / f"{hospital}.jsonl", f"{kind}/{hospital}.jsonl") for kind in BOOKS]
+    names = [f"{CUSTODY}/{hospital}{suffix}" for suffix in (MARKS, STARTED)]
+    names = [*(f"{kind}/{hospital}.jsonl" for kind in BOOKS), *names]
     return [
         (custody, f"{CUSTODY}/{hospital}"),
-        *((file, name) for file, name in [*books, (folder / marks, marks)] if file.is_file()),
+        *((folder / name, name) for name in names if (folder / name).is_file()),
     ]
 
 
@@ -117,7 +117,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path, own
 def _owned(parts: tuple[str, ...], owner: str) -> bool:
     """Tell whether a file is a hospital's: of its custody, or named after it."""
     if parts[:1] == (CUSTODY,):
-        return parts[1:2] == (owner,) or parts[1:] == (owner + MARKS,)
+        return parts[1:2] == (owner,) or parts[1:] in ((owner + MARKS,), (owner + STARTED,))
     return len(parts) == 2 and parts[0] in RESULTS and parts[1].split(".")[0] == owner  # noqa: PLR2004
 
 

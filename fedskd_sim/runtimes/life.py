@@ -40,6 +40,7 @@ from fedskd_sim.runtimes.member import (
     log_error,
     make_reporter,
 )
+from fedskd_sim.runtimes.outset import shaped
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport.chunks import Sound, taken_as_it_is
@@ -194,7 +195,8 @@ def _open_links(
     """
     keys = order.read_keys(scenario)
     bind = before.address if before and order.life == "restarted" else order.bind
-    links = Links(Place(order.name, bind, order.controller, keys), incoming)
+    place = Place(order.name, bind, order.controller, keys)
+    links = Links(place, incoming, shaped(order, scenario))
     address = order.advertise or links.address
     return links, Register(
         order.run, FIRST_EPOCH, order.name, address, keys.public if keys else "", ""

@@ -27,6 +27,8 @@ FETCHED = "fetched"
 CUSTODY = "custody"
 MARKS = ".faults"
 """Behind a hospital's name, beside its custody: which faults of the scenario it has met."""
+STARTED = ".started"
+"""... and when the run has started, where the scenario disturbs links (UNIX seconds)."""
 Life = Literal["first", "restarted", "resumed"]
 """A hospital's first life, one after its own death while the run goes on, or one after that of the
 whole run."""

@@ -29,6 +29,7 @@ from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.runtimes.place import Here
 from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.topology import Topology
+from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.world.node import Node
 from fedskd_sim.world.world import World
 
@@ -81,6 +82,8 @@ class MemoryRuntime:
         )
         if any(fault.what == "poison" for fault in scenario.faults):
             self._world.sound = sound_of(scenario)
+        if scenario.links:
+            self._world.links = Shaping(scenario)
         topology, terms = Topology.of(scenario), Terms.of(scenario, order.run)
         for name in scenario.names:
             self._add(name, topology, terms)

@@ -33,6 +33,7 @@ from fedskd_sim.scenario.datasets import (
 )
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Fault
+from fedskd_sim.scenario.links import Conditions, Link, rule_of
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
 from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
@@ -55,6 +56,7 @@ __all__ = [
     "Circulating",
     "Circulation",
     "CommunicationPattern",
+    "Conditions",
     "Cyclic",
     "Dataset",
     "Derm7pt",
@@ -68,6 +70,7 @@ __all__ = [
     "Ham10000Images",
     "Hospital",
     "Instruments",
+    "Link",
     "Loaded",
     "Local",
     "MedMnist",
@@ -102,6 +105,7 @@ __all__ = [
     "nearest",
     "passes",
     "raise_all",
+    "rule_of",
     "scenarios",
     "spaceless",
 ]

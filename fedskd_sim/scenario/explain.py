@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -28,10 +28,19 @@ HOW = {
     "architecture": "a name that 'fedskd-sim models' lists, or {name: ..., options: {...}}",
     "options": "a mapping such as {width: 32}",
     "faults": "a list with one '- {hospital: ..., what: ...}' per fault",
+    "links": "a list with one '- {from: ..., to: ..., delay: ...}' per rule",
+    "between": "a list of two hospitals",
     "data": "a mapping such as {name: synthetic-skin}",
     "algorithm": "a mapping such as {name: fedskd}",
 }
 """What to write at keys where an example says more than a type."""
+ITEMS: Mapping[Key, str] = {
+    "hospitals": "a hospital is a mapping such as {name: north, architecture: cnn-plain}",
+    "faults": "a fault is a mapping such as {hospital: north, what: kill, round: 1, hop: 1}",
+    "links": "a rule is a mapping such as {from: north, to: south, delay: 0.05}",
+    "partition": "a time without a link is a mapping such as {begin: 30, lasts: 5}",
+}
+"""... and in lists."""
 WANTED = {
     "int_type": "a whole number",
     "int_parsing_size": "a smaller whole number",
@@ -44,6 +53,7 @@ WANTED = {
     "less_than_equal": "{le:g} or less",
     "less_than": "less than {lt}",
     "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
 }
 """What to give, by pydantic's type of error."""
 
@@ -158,11 +168,10 @@ def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:
     if isinstance(value, str) and last in ("data", "algorithm"):
         return f"write '{last}: {{name: {value}}}'"
     if isinstance(last, int):
-        return (
-            "a fault is a mapping such as {hospital: north, what: kill, round: 1, hop: 1}"
-            if key[0] == "faults"
-            else "a hospital is a mapping such as {name: north, architecture: cnn-plain}"
-        )
+        within = [one for one in key if one in ITEMS]
+        return ITEMS[within[-1]] if within else ITEMS["hospitals"]
+    if last == "partition" and "links" in key:
+        return "give a list with one '- {begin: ..., lasts: ...}' per time without a link"
     if last in HOW:
         return f"give {HOW[last]}"
     return f"give a mapping of some of these keys: {', '.join(_fields(key, document))}"

@@ -23,6 +23,7 @@ from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
 from fedskd_sim.scenario.faultchecks import faulty
+from fedskd_sim.scenario.linkchecks import unlinked
 from fedskd_sim.scenario.losschecks import unbearable
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
@@ -190,6 +191,7 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
     yield from _faulty(rest, document)
     if not rest.lacks("on_loss"):
         yield from unbearable(rest.scenario)
+    yield from _unlinked(rest, document)
     if (
         scenario.network.plaintext
         and scenario.network.transport != "tcp"
@@ -248,6 +250,18 @@ def _faulty(rest: Sound, document: Document) -> Iterator[FedskdError]:
         if variant.faults and not rest.lacks("variants", label):
             with_faults = scenario.model_copy(update={"faults": variant.faults})
             yield from faulty(with_faults, names, ("variants", label))
+
+
+def _unlinked(rest: Sound, document: Document) -> Iterator[FedskdError]:
+    """Find what is wrong with the links of the scenario and of its variants."""
+    scenario = rest.scenario
+    names = _written_names(scenario, document)
+    if not rest.lacks("links") and not rest.lacks("timeouts"):
+        yield from unlinked(scenario, names)
+    for label, variant in scenario.variants.items():
+        if variant.links and not rest.lacks("variants", label) and not rest.lacks("timeouts"):
+            with_links = scenario.model_copy(update={"links": variant.links})
+            yield from unlinked(with_links, names, ("variants", label))
 
 
 def _written_names(scenario: Scenario, document: Document) -> list[str]:

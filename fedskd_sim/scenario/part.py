@@ -19,6 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+SIZE = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 
 class Architecture(Part):

@@ -12,18 +12,26 @@ from fedskd_sim.scenario.algorithms import Algorithm
 from fedskd_sim.scenario.averaging import FedAvg, FedProx
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.faults import Fault
+from fedskd_sim.scenario.links import Link
 from fedskd_sim.scenario.losses import OnLoss
-from fedskd_sim.scenario.part import Architecture, Count, NonNegative, Part, Positive, with_a_name
+from fedskd_sim.scenario.part import (
+    SIZE,
+    Architecture,
+    Count,
+    NonNegative,
+    Part,
+    Positive,
+    with_a_name,
+)
 from fedskd_sim.scenario.references import Placebo, Pooled
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
-MEMORY = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 PATTERNS = {
     NAME: "use lower-case letters, digits and inner dashes, at most 40 of them, as in 'north-1'",
     DEVICE: "write cpu, cuda, cuda:N or auto",
-    MEMORY: "write a number and a unit (Ki, Mi, Gi, Ti, k, M, G or T), as in 2Gi",
+    SIZE: "write a number and a unit (Ki, Mi, Gi, Ti, k, M, G or T), as in 2Gi",
 }
 """What the patterns of this schema ask for, in words."""
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -34,7 +42,7 @@ class Resources(Part):
 
     cpu: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of numerical work; part of the result's identity, because sums depend on it."""
-    memory: Annotated[str, Field(pattern=MEMORY)] = "2Gi"
+    memory: Annotated[str, Field(pattern=SIZE)] = "2Gi"
     """Memory asked for in a cluster; local runs note their peak in the timings and do not enforce
     it."""
     gpu: Annotated[int, Field(ge=0, le=16)] = 0
@@ -133,6 +141,8 @@ class Variant(Part):
     """Replaces the scenario's as a whole."""
     faults: tuple[Fault, ...] | None = None
     """Replaces the scenario's as a whole; []: undisturbed."""
+    links: tuple[Link, ...] | None = None
+    """Replaces the scenario's as a whole; []: undisturbed."""
     budget: Literal["total", "per_model", "single"] = "total"
     """total: the work of all hospitals' models together; per_model: that divided by the number of
     hospitals; single: every model gets all of it by itself, as if no other travelled, which is the
@@ -174,6 +184,9 @@ class Scenario(Part):
     """What happens when one of them does not."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong on purpose."""
+    links: tuple[Link, ...] = ()
+    """What the network between hospitals does to messages; of several rules for a link the last one
+    counts."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the scenario, without what was looked up in the one that is copied."""
@@ -222,6 +235,11 @@ class Scenario(Part):
     def faults_in_words(self) -> str:
         """All faults in one line; nothing where there are none."""
         return "; ".join(fault.words for fault in self.faults)
+
+    @property
+    def links_in_words(self) -> str:
+        """All rules for links in one line; nothing where there are none."""
+        return "; ".join(link.words for link in self.links)
 
     @cached_property
     def held_out(self) -> tuple[str, ...]:

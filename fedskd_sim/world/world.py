@@ -17,15 +17,17 @@ from typing import Any
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.member.controller import LOOK_S, Controller
 from fedskd_sim.member.schedule import FOR_EVER
-from fedskd_sim.messages import CONTROLLER, FromController, ToController, Traveller
+from fedskd_sim.messages import CONTROLLER, FromController, Start, ToController, Traveller, size
 from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.routes import NOBODY, Lost
+from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.world.faults import Killed
 from fedskd_sim.world.node import Node, Past
 
 RESTART_S = 5.0
 ROOM = 1000
+Take = Callable[[Node], None]
 Item = tuple[float, int, Callable[[], Any], Past | None]
 """When something will happen, the how manieth it is, what, and whether it is past."""
 
@@ -67,6 +69,10 @@ class World:
     """It must speak through `send`."""
     sound: Callable[[str, memoryview], bool] | None = None
     """Tells whether a tensor's numbers may arrive; None: all may."""
+    links: Shaping[tuple[Any, Take]] | None = None
+    """What the scenario's links do to messages, before the weather does; None: nothing."""
+    _started: float | None = None
+    """When the controller had all hospitals."""
     _agenda: list[Item] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _room: int = ROOM
@@ -113,10 +119,18 @@ class World:
         """
         self._at(delay, partial(self._lives, node, node.life, happen), past)
 
-    def carry(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
-        """Carry a message to a hospital: as often and as late as the weather says."""
-        for delay in self.weather.copies(sender, to):
-            self._at(delay, partial(self._arrives, sender, to, what, take))
+    def carry(self, sender: str, to: str, what: Any, take: Take) -> None:
+        """Carry a message to a hospital: as often and as late as its link and the weather say."""
+        line = self.links.line(sender, to) if self.links else None
+        if line is None:
+            self._carry(0.0, sender, to, what, take)
+            return
+        now = self.seconds - (self._started or 0.0)
+        weight = size(what.weights) if isinstance(what, Traveller) else None
+        for passage, (said, taken) in line.carry(now, (what, take), weight):
+            if passage.flip is not None:
+                taken = partial(_refuse, sender, said)  # noqa: PLW2901 - its digest is not right
+            self._carry(passage.ends - now, sender, to, said, taken)
 
     def tell(self, message: ToController) -> None:
         """Carry a word to the controller."""
@@ -124,6 +138,8 @@ class World:
 
     def send(self, to: str, message: FromController) -> None:
         """Carry the controller's word to a hospital."""
+        if isinstance(message, Start) and self._started is None:
+            self._started = self.seconds
         self.carry(CONTROLLER, to, message, lambda node: node.hear(message))
 
     def receive(self, timeout: float) -> ToController:
@@ -152,6 +168,10 @@ class World:
         """Give the seconds that a disk takes."""
         return self.weather.disk()
 
+    def _carry(self, after: float, sender: str, to: str, what: Any, take: Take) -> None:
+        for delay in self.weather.copies(sender, to):
+            self._at(after + delay, partial(self._arrives, sender, to, what, take))
+
     def _at(self, delay: float, happen: Callable[[], Any], past: Past | None = None) -> None:
         heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen, past))
         if len(self._agenda) > self._room:
@@ -178,7 +198,7 @@ class World:
             self.controller.look()
             self._at(LOOK_S, self._look)
 
-    def _arrives(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
+    def _arrives(self, sender: str, to: str, what: Any, take: Take) -> None:
         node = self.nodes[to]
         if self.story:
             self.story(self.seconds, sender, to, what)
@@ -222,3 +242,8 @@ class World:
     def _revive(self, node: Node) -> None:
         node.revive()
         self._lives(node, node.life, node.begin)
+
+
+def _refuse(sender: str, what: Traveller, node: Node) -> None:
+    """Refuse a model of which a byte was changed on the way."""
+    node.reporter.report_refusal(sender, f"{what.hop}: its weights changed on the way")

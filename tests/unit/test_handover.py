@@ -29,6 +29,8 @@ def run(tmp_path: Path) -> Path:
         (tmp_path / "run" / "custody" / name / "models" / "d1").write_bytes(b"weights" * 30_000)
         (tmp_path / "run" / "records").mkdir(exist_ok=True)
         (tmp_path / "run" / "records" / f"{name}.jsonl").write_text(f"records of {name}\n")
+        (tmp_path / "run" / "custody" / f"{name}.started").write_text("1795804664.8\n")
+        (tmp_path / "run" / "custody" / f"{name}.faults").write_text("0\n")
     return tmp_path / "run"
 
 
@@ -51,7 +53,7 @@ def test_it_arrives_as_it_was(run: Path, tmp_path: Path) -> None:
     (there / "custody" / "c" / "commit-00000001.json").write_text("of somebody else")
     handover.unpack(handover.pack(handover.list_kept(run, "a")), there)
     mine = {name: data for name, data in files(run).items() if "/a" in name}
-    assert len(mine) == 3
+    assert len(mine) == 5
     assert files(there) == mine | {"custody/c/commit-00000001.json": b"of somebody else"}
 
 
@@ -94,7 +96,7 @@ def test_a_hospital_writes_its_own_files_only(run: Path, tmp_path: Path, name: s
     there = tmp_path / "there"
     there.mkdir()
     good = handover.list_kept(run, "a")
-    assert len(handover.unpack(handover.pack(good), there, "a")) == 3
+    assert len(handover.unpack(handover.pack(good), there, "a")) == 5
     before = files(there)
     bad = [*good, (run / "records" / "a.jsonl", name)]
     with pytest.raises(ValueError, match="is not a file of 'a'"):

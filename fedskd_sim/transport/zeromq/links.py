@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import zmq
@@ -33,6 +34,7 @@ from fedskd_sim.transport.chunks import (
     pack_message,
 )
 from fedskd_sim.transport.wire import (
+    Frame,
     bad,
     chunk,
     decode,
@@ -42,6 +44,7 @@ from fedskd_sim.transport.wire import (
 )
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.incoming import Incoming, Receiver
+from fedskd_sim.transport.zeromq.shaped import Shaped
 from fedskd_sim.transport.zeromq.sockets import Endpoint, take
 
 STREAM_MS = 2
@@ -67,14 +70,15 @@ class Links:
     from other threads.
     """
 
-    def __init__(self, place: Place, incoming: Incoming) -> None:
-        """Bind the inbox and connect to the controller.
+    def __init__(self, place: Place, incoming: Incoming, shaped: Shaped | None = None) -> None:
+        """Bind the inbox and connect to the controller; ``shaped`` disturbs what is said to other
+        hospitals.
 
         Raises:
             FedskdError: the inbox cannot be bound (see `Endpoint.listen`).
 
         """
-        self._incoming = incoming
+        self._incoming, self._shaped = incoming, shaped
         self._lock, self._closed = Lock(), False
         self._endpoint = Endpoint(place.name, place.keys)
         try:
@@ -117,11 +121,15 @@ class Links:
             self._book = (
                 {**self._book, name: entry} if self._book.get(name) != entry else self._book
             )
+        if self._shaped:
+            self._shaped.begin()
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Hand a model to the link; what does not fit its queue is dropped, and the receiver
         will not confirm it.
         """
+        if self._shaped and self._shaped.model(to, traveller, partial(self._hand, to)):
+            return
         if link := self._link(to):
             with suppress(zmq.Again):
                 for frames in pack_message(traveller):
@@ -131,13 +139,15 @@ class Links:
         """Tell the sender of a model, over a link of this hospital's, that it is waited for
         here; lost if the sender is gone.
         """
-        if link := self._link(to):
-            with suppress(zmq.Again):
-                link.send_multipart(encode(word))
+        frames = encode(word)
+        if not (self._shaped and self._shaped.word(to, frames, partial(self._hand, to))):
+            self._hand(to, frames)
 
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model; lost if it is gone, and then the model comes again."""
-        self._inbox.send(to, encode(answer))
+        frames = encode(answer)
+        if not (self._shaped and self._shaped.word(to, frames, partial(self._inbox.send, to))):
+            self._inbox.send(to, frames)
 
     def tell(self, word: ToController) -> None:
         """Say something to the controller. Progress and signs of life are dropped if it does not
@@ -155,6 +165,9 @@ class Links:
         poller = zmq.Poller()
         for socket in (self._wake, self._controller, self._inbox.socket, *self._links.values()):
             poller.register(socket, zmq.POLLIN)
+        if self._shaped:
+            self._shaped.release()
+            seconds = self._shaped.patience(seconds)
         ready = dict(poller.poll(int(seconds * 1000) + 1))
         if self._wake in ready:
             self._wake.recv()
@@ -165,6 +178,8 @@ class Links:
         for name, link in list(self._links.items()):
             if link in ready:
                 self._answer(name, take(link), receiver)
+        if self._shaped:
+            self._shaped.release()
         self._speak()
 
     def close(self) -> None:
@@ -188,6 +203,14 @@ class Links:
             )
         return self._links[to]
 
+    def _hand(self, to: str, frames: list[Frame]) -> bool:
+        """Give a message, or a part of one, to a link; False if that takes nothing more."""
+        if link := self._link(to):
+            with suppress(zmq.Again):
+                link.send_multipart(frames, copy=False)
+                return True
+        return False
+
     def _speak(self) -> None:
         with suppress(zmq.Again):
             while self._words:
@@ -200,6 +223,8 @@ class Links:
         """
         for _ in range(AT_A_TIME):
             came = self._inbox.receive(STREAM_MS if self._arriving else 0)
+            if self._shaped:
+                self._shaped.release()
             if came is None:
                 return
             try:

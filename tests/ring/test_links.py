@@ -1,0 +1,124 @@
+"""Links that a scenario disturbs: the same records in simulated time and in real processes, and
+what leaves over real sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from watching import events, left_behind
+from wired import End, address, attend, identities
+
+from fedskd_sim import clock
+from fedskd_sim.messages import (
+    CONTROLLER,
+    Ack,
+    Buffer,
+    HopId,
+    Ready,
+    Start,
+    Traveller,
+    allocate_plain,
+    digest,
+    spec,
+)
+from fedskd_sim.runtimes.outset import started
+from fedskd_sim.scenario import Scenario
+from fedskd_sim.transport.shaping import Shaping
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place, Shaped
+
+TEXT = """
+name: bad-network
+seed: 5
+hospitals: [{{name: a, architecture: buffer}}, {{name: b, architecture: buffer}},
+            {{name: c, architecture: buffer}}]
+algorithm: {{name: placebo, rounds: 2, buffer_bytes: 200000, session_seconds: 0.05}}
+timeouts: {{register: 60, hop: 60, acknowledgement: 40, retry: 0.3, goodbye: 40, stop: 2}}
+links: [{links}]
+{more}
+"""
+DISTURBED = (
+    "{preset: lan, loss: 0.1, repeat: 0.1, reorder: 0.1, corrupt: 0.2}, "
+    "{from: a, to: b, delay: 0.05, jitter: 0.05, bandwidth: 2M, corrupt: 0.3}, "
+    "{between: [b, c], partition: [{begin: 0.05, lasts: 1}]}"
+)
+HALF = "a part of a model from nowhere"
+"""What a hospital that has come up in the middle of a model says of the rest of it."""
+
+
+def records(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in sorted((folder / "records").glob("*"))}
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_bad_network_changes_no_record(scenario_file: Callable, run: Callable) -> None:
+    """Loss, repeats, changed order and bytes, delays and a partition: in simulated time and as
+    processes the records are the undisturbed run's, what was changed is refused and comes again,
+    and a hospital that dies meanwhile finds its way back.
+    """
+    undisturbed = records(run(scenario_file(TEXT.format(links="", more=""), "twin.yaml")))
+    dies = "faults: [{hospital: b, what: kill, round: 2, hop: 1}]"
+    path = scenario_file(TEXT.format(links=DISTURBED, more=dies))
+    for runtime in ("memory", "processes"):
+        folder = run(path, runtime)
+        assert records(folder) == undisturbed
+        refused = [event["reason"] for event in events(folder, name="refused")]
+        changed = [reason for reason in refused if reason.endswith("changed on the way")]
+        assert changed
+        assert {*refused} <= {*changed, HALF}, refused
+        assert not (folder / "custody").exists()
+    assert left_behind() == []
+
+
+def test_another_life_counts_from_the_start_of_the_run(tmp_path: Path) -> None:
+    """The first notes it beside its custody; where nothing is kept, a life is all there is."""
+    note = tmp_path / "custody" / "a.started"
+    first = started(note)
+    assert started(note) == pytest.approx(first, abs=1e-3)
+    note.write_text(f"{clock.unix() - 100}\n")
+    assert started(note) == pytest.approx(clock.now() - 100, abs=10)
+    assert started(None) == pytest.approx(clock.now(), abs=10)
+
+
+WEIGHTS = {"w": Buffer("uint8", (5 << 20,), bytes(range(256)) * (5 << 12))}
+INCOMING = Incoming({"a": (spec(WEIGHTS),)}, allocate_plain, 2)
+
+
+@pytest.mark.parametrize("kind", ["ipc", "curve"])
+def test_what_a_link_changes_is_refused_and_passes_unharmed_later(
+    kind: str, tmp_path: Path
+) -> None:
+    """Models and answers go their ways over sockets; a model of which a byte was changed is refused
+    in its sender's name, and the next one is taken.
+    """
+    hospitals = [{"name": name, "architecture": "buffer"} for name in "ab"]
+    rule = {"corrupt": 0.5, "delay": 0.001, "bandwidth": "100M", "seed": 4}
+    values = {"name": "n", "hospitals": hospitals, "algorithm": {"name": "placebo"}}
+    scenario = Scenario.model_validate(values | {"links": [rule]}, strict=False)
+    keys = identities(kind, ("a", "b"))
+    with ExitStack() as held:
+        hub = held.enter_context(closing(Hub(address(kind, tmp_path, "hub"), keys[CONTROLLER])))
+
+        def end(name: str) -> End:
+            place = Place(name, address(kind, tmp_path, name), hub.address, keys[name])
+            links = Links(place, INCOMING, Shaped(name, Shaping(scenario)))
+            return End(held.enter_context(closing(links)))
+
+        ends = a, b = end("a"), end("b")
+        book = {name: one.links.address for name, one in zip("ab", ends, strict=True)}
+        for one in ends:
+            one.links.open(Start(1, book, {name: keys[name].public for name in book}))
+        hop = HopId("run", 1, "a", 1, 1)
+        while not (b.arrivals and b.refusals):
+            before = len(b.arrivals) + len(b.refusals)
+            a.links.send("b", Traveller(hop, "a", "buffer", "", WEIGHTS))
+            attend(*ends, until=lambda: len(b.arrivals) + len(b.refusals) > before)  # noqa: B023
+        assert {*b.refusals} == {("a", "the weights of 'a' from 'a' changed on the way")}
+        assert digest(b.arrivals[0][0].weights) == digest(WEIGHTS)
+        b.links.reply("a", Ack(hop))
+        b.links.call("a", Ready(hop))
+        attend(*ends, until=lambda: len(a.answers) == 2)
+        assert {*a.answers} == {(Ack(hop), "b"), (Ready(hop), "b")}
