@@ -60,6 +60,8 @@ class World:
     """Who failed, in order, with what."""
     story: Callable[[float, str, str, Any], None] | None = None
     """Is told of every message that arrives: when, from whom, to whom, what."""
+    watch: Callable[[], None] | None = None
+    """Is called after everything that happens."""
     controller: Controller | None = None
     """It must speak through `send`."""
     sound: Callable[[str, memoryview], bool] | None = None
@@ -85,6 +87,8 @@ class World:
         while self._agenda and not self.over:
             self.seconds, _, happen, _ = heapq.heappop(self._agenda)
             happen()
+            if self.watch:
+                self.watch()
 
     @property
     def over(self) -> bool:
