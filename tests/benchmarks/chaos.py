@@ -4,6 +4,7 @@ every event, and as real processes.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -72,6 +73,7 @@ def real() -> list[Table]:
             took.append(time.monotonic() - begun)
             alike = records(wanted) == records(found) != {}
             counts["the same records" if alike else "others, or an error"] += 1
+            counts["faults that struck"] += struck(found)
             print(f"{seed}: {'alike' if alike else 'OTHERWISE'}, {took[-1]:.0f} s", flush=True)
     rows = {row: [float(one)] for row, one in counts.items()}
     return [
@@ -82,3 +84,9 @@ def real() -> list[Table]:
 
 def records(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in sorted((folder / "records").glob("*"))}
+
+
+def struck(folder: Path) -> int:
+    """Count the faults that have happened."""
+    lines = (line for log in folder.glob("logs/h*.jsonl") for line in log.read_text().splitlines())
+    return sum(json.loads(line)["event"] == "fault" for line in lines)

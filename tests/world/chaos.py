@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +28,8 @@ Result = Mapping[str, tuple[tuple[Record, ...], Any]]
 """Records and the final model, by hospital."""
 SESSION_S = 1.0
 RETRY_S = 10.0
+GOODBYE_S = float(os.environ.get("FEDSKD_GOODBYE", "1000000"))
+"""So long a hospital that is done stays for those who may still need its answer."""
 SLOWEST = 5
 SIZES = (2, 2, 3, 3, 3, 4, 4, 5, 6, 7)
 ROUNDS = (1, 1, 2, 2, 3, 4)
@@ -109,7 +112,8 @@ def whole(shape: str, size: int, held_out: int, rounds: int) -> tuple[Scenario, 
     with TemporaryDirectory() as folder:
         scenario = scenario_of(Path(folder), shape, size=size, held_out=held_out)
     algorithm = scenario.algorithm.model_copy(update={"rounds": rounds})
-    timeouts = scenario.timeouts.model_copy(update={"retry": RETRY_S})
+    waits = {"retry": RETRY_S, "goodbye": GOODBYE_S}
+    timeouts = scenario.timeouts.model_copy(update=waits)
     scenario = scenario.model_copy(update={"algorithm": algorithm, "timeouts": timeouts})
     return scenario, lived(scenario, OneDeath()).result
 
@@ -121,7 +125,7 @@ hospitals: [{hospitals}]
 algorithm: {{name: placebo, rounds: {rounds}, session_seconds: {session}}}
 network: {{inbox: {inbox}}}
 custody: {{restarts: 6}}
-timeouts: {{register: 120, hop: 120, acknowledgement: 120, retry: 1, goodbye: 2, stop: 2}}
+timeouts: {{register: 120, hop: 120, acknowledgement: 120, retry: 1, goodbye: 60, stop: 2}}
 faults: [{faults}]
 """
 

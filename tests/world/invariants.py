@@ -159,8 +159,7 @@ class Watcher:
                     text = f"{name} at step {state.cursor} took {hop} in, of {seat}"
                     raise Broken("nothing comes in twice", text)
                 self._unharmed(name, hop, model)
-        if len(now.state.waiting) - now.state.working > self._inbox + 1:
-            raise Broken("an inbox has its size", f"{name} has {list(now.state.waiting)}")
+        self._room(name, now.state)
         if now.life == was.life and now.up:
             for hop, model in was.state.waiting.items():
                 over = self._seat(hop).index < now.state.cursor
@@ -169,6 +168,14 @@ class Watcher:
         for hop in now.state.waiting:
             if hop not in was.state.waiting or now.life != was.life:
                 self._one_owner(name, hop)
+
+    def _room(self, name: str, state: State) -> None:
+        """Besides the model at work, or needed next, no more wait than the scenario says."""
+        needed = self._programs[name].following(state.cursor - 1)
+        place = needed and (needed.model, needed.round, needed.hop)
+        others = [hop for hop in state.waiting if (hop.model, hop.round, hop.hop) != place]
+        if len(others) > self._inbox:
+            raise Broken("an inbox has its size", f"{name} at step {state.cursor} has {others}")
 
     def _one_owner(self, name: str, hop: HopId) -> None:
         """Of two hospitals that have a model the earlier one has passed it on, and is at the end
