@@ -143,7 +143,10 @@ class Shell:
         """Hear that a state is safe, and all before it: what was promised on it can be said now."""
         self._safe = max(self._safe, ticket)
         while self._held and self._held[0][0] <= self._safe:
-            self._begin(self._held.popleft()[1])
+            effect = self._held.popleft()[1]
+            # a copy that was to be sent again may have been confirmed, and forgotten, meanwhile
+            if not isinstance(effect, Send) or effect.model.number in self.models:
+                self._begin(effect)
 
     def arrive(self, traveller: Traveller, sender: str) -> None:
         """Take a model in that has come over a link from ``sender``."""

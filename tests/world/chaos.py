@@ -101,8 +101,9 @@ class Chaos:
         return (
             f"chaos {self.seed}: {self.shape}, {len(scenario.members)} hospitals that train, "
             f"{len(scenario.held_out)} held out, {scenario.algorithm.rounds} rounds, inbox "
-            f"{scenario.network.inbox}; {faults}; a storm of {storm.calm:.1f} s: {storm.lost:.0%} "
-            f"lost, {storm.repeated:.0%} repeated, {storm.deaths:.1%} deaths"
+            f"{scenario.network.inbox}, on {scenario.hospitals[0].device}; {faults}; "
+            f"a storm of {storm.calm:.1f} s: {storm.lost:.0%} lost, {storm.repeated:.0%} repeated, "
+            f"{storm.deaths:.1%} deaths"
         )
 
 
@@ -152,7 +153,11 @@ def text_of(seed: int) -> str:
 
 
 def drawn(seed: int) -> tuple[Chaos, Result]:
-    """Draw a scenario, its faults and its weather; gives the undisturbed result too."""
+    """Draw a scenario, its faults and its weather; gives the undisturbed result too.
+
+    On another device than a processor nothing is computed otherwise here, but what leaves waits
+    for the disk.
+    """
     draw = Random(seed)
     shape = sorted(SHAPES)[seed % len(SHAPES)]
     size, held_out = draw.choice(SIZES), int(draw.random() < 0.3)
@@ -165,7 +170,11 @@ def drawn(seed: int) -> tuple[Chaos, Result]:
         repeated=draw.choice((0.0, 0.1, 0.3)), delay=draw.choice((0.05, 0.5, 2.0)),
         disk_s=draw.choice((0.01, 0.2, 2.0)), calm=calm,
     )  # fmt: skip
-    chosen = scenario.model_copy(update={"faults": faults, "network": network})
+    device = draw.choice(("cpu", "cpu", "cuda"))
+    hospitals = tuple(one.model_copy(update={"device": device}) for one in scenario.hospitals)
+    chosen = scenario.model_copy(
+        update={"faults": faults, "network": network, "hospitals": hospitals}
+    )
     return Chaos(seed, shape, chosen, storm), undisturbed
 
 

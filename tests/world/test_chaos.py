@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from chaos import drawn, survived
@@ -26,7 +27,7 @@ from fedskd_sim.protocol.events import (
 )
 from fedskd_sim.protocol.judge import TAKE, Judgement
 from fedskd_sim.protocol.machine import HospitalMachine, Turn
-from fedskd_sim.protocol.state import State
+from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.scenario.faultchecks import faulty
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import InMemoryCustody, Node
@@ -63,6 +64,22 @@ def test_drawn_faults_are_those_that_a_scenario_may_have() -> None:
         custody = scenario.custody.model_copy(update={"restarts": 6})
         allowed = scenario.model_copy(update={"custody": custody})
         assert not list(faulty(allowed, scenario.names)), chaos.words
+
+
+class WaitsForItsDisk(HospitalMachine):
+    """Its arithmetic is not repeatable: a result is in custody before it leaves."""
+
+    @classmethod
+    def of(cls, topology: Topology, name: str, terms: Terms) -> HospitalMachine:
+        return super().of(topology, name, replace(terms, repeatable=False))
+
+
+@pytest.mark.parametrize("seed", [51, 101, 130])
+def test_a_copy_that_waits_for_the_disk_may_be_confirmed_meanwhile(seed: int) -> None:
+    """A model that is to be sent again once the disk is ready arrives before that: it is forgotten
+    and not sent, and the run goes on.
+    """
+    survived(*drawn(seed), WaitsForItsDisk)
 
 
 class AcknowledgesFirst(HospitalMachine):
