@@ -143,8 +143,9 @@ class Shell:
         self._safe = max(self._safe, ticket)
         while self._held and self._held[0][0] <= self._safe:
             effect = self._held.popleft()[1]
+            # a copy that was to be sent may have been confirmed or forwarded meanwhile, and forgotten
             if not isinstance(effect, Send) or effect.model.number in self.models:
-                self._begin(effect)  # else its receiver was lost before it could be sent
+                self._begin(effect)
 
     def arrive(self, traveller: Traveller, sender: str) -> None:
         """Take a model in that has come over a link from ``sender``."""

@@ -67,4 +67,6 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
             reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has "
             "not been here"
         )
-    return TAKE if len(state.waiting) - state.working < terms.inbox else LATER
+    step = program.at(state.cursor)
+    hosts = state.working and step is not None and step.stop is not None
+    return TAKE if len(state.waiting) - hosts < terms.inbox else LATER

@@ -65,6 +65,8 @@ class World:
     """Who failed, in order, with what."""
     story: Callable[[float, str, str, Any], None] | None = None
     """Is told of every message that arrives: when, from whom, to whom, what."""
+    watch: Callable[[], None] | None = None
+    """Is called after everything that happens."""
     controller: Controller | None = None
     """It must speak through `send`."""
     sound: Callable[[str, memoryview], bool] | None = None
@@ -96,6 +98,8 @@ class World:
         while self._agenda and not self.over:
             self.seconds, _, happen, _ = heapq.heappop(self._agenda)
             happen()
+            if self.watch:
+                self.watch()
 
     def now(self) -> float:
         """Give the present moment."""

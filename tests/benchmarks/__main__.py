@@ -8,7 +8,10 @@ from importlib import import_module
 from pathlib import Path
 
 NAMES = ("hop", "step", "losses", "memory", "start", "card")
-ON_DEMAND = ("cluster", "custody", "deaths", "fuzz", "kept", "links", "report", "soak", "world")
+ON_DEMAND = (
+    "chaos", "cluster", "custody", "deaths", "fuzz", "kept", "links", "report", "soak", "straggler",
+    "world",
+)  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
@@ -16,7 +19,7 @@ if __name__ == "__main__":
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"one of {', '.join(NAMES)}, {', '.join(ON_DEMAND)}; default: all but the last nine",
+        help=f"one of {', '.join(NAMES)}, {', '.join(ON_DEMAND)}; default: all but the last 11",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write everything that was measured"

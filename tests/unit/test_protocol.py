@@ -339,6 +339,14 @@ def test_a_full_inbox_says_later_and_calls_when_there_is_room() -> None:
     assert state.deferred == {}
 
 
+def test_a_step_without_a_visitor_makes_no_room() -> None:
+    """While a hospital warms up nobody is at work there: no more may wait than at other times."""
+    state, effects = after(Begun(), Joined(), ModelArrived(D2, "a", Model(3, "d")))
+    assert state.working
+    assert effects == [Persist(), Reply("a", Ack(D2))]
+    assert after(Knocked(C3, "a"), state=state)[1] == [Reply("a", Later(C3))]
+
+
 def test_the_next_model_finds_room_always() -> None:
     """Whatever else waits, the model that is hosted next is taken in, also while too many others
     are just arriving.

@@ -1,5 +1,5 @@
-"""``python -m tests.world SEED``: replay a storm, draw who got what from whom when, and say
-whether it ended undisturbed.
+"""``python -m tests.world [chaos] SEED``: replay a storm, or chaos, draw who got what from whom
+when, and say whether it ended undisturbed, or which law was broken.
 """
 
 import sys
@@ -9,20 +9,45 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from symbols import lived, prepared, scenario_of, storm_of
+from chaos import drawn, judge, raised
+from invariants import Broken
+from symbols import Run, lived, prepared, scenario_of, storm_of
 
 from fedskd_sim.world.storm import OneDeath, Storm
 
 WIDTH = 22
 
 
-def main(seed: int) -> int:
+def storm(seed: int) -> int:
+    """Replay a storm."""
     shape, size, held_out = storm_of(seed)
     with tempfile.TemporaryDirectory() as folder:
         scenario = scenario_of(Path(folder), shape, size=size, held_out=held_out)
         undisturbed, run = lived(scenario, OneDeath()), prepared(scenario, Storm(seed))
-    names = list(run.world.nodes)
     print(f"storm {seed}: {shape}, {size} hospitals that train, {held_out} held out")
+    told(run)
+    run.world.run()
+    alike = run.world.over and not run.world.errors and run.result == undisturbed.result
+    return ended(run, "" if alike else f"OTHERWISE {run.world.errors}")
+
+
+def chaos(seed: int) -> int:
+    """Replay chaos."""
+    about, undisturbed = drawn(seed)
+    run, watcher = raised(about, undisturbed)
+    print(about.words)
+    told(run)
+    try:
+        run.world.run()
+        judge(about, run, undisturbed, watcher)
+    except Broken as broken:
+        return ended(run, f"BROKEN after event {watcher.events}: {broken}")
+    return ended(run, "")
+
+
+def told(run: Run) -> None:
+    """Let a run print what arrives."""
+    names = list(run.world.nodes)
     print("seconds".rjust(9), *(name.ljust(WIDTH) for name in names))
 
     def story(seconds: float, sender: str, to: str, what: Any) -> None:
@@ -33,15 +58,15 @@ def main(seed: int) -> int:
         print(f"{seconds:9.2f}", " " * (names.index(to) * (WIDTH + 1)) + text)
 
     run.world.story = story
-    run.world.run()
+
+
+def ended(run: Run, wrong: str) -> int:
+    """Say how a run has ended."""
     deaths = ", ".join(f"{name} {node.life}" for name, node in run.world.nodes.items() if node.life)
-    alike = run.world.over and not run.world.errors and run.result == undisturbed.result
-    print(
-        f"deaths: {deaths or 'none'}; "
-        f"{'ended as if undisturbed' if alike else f'ENDED OTHERWISE {run.world.errors}'}"
-    )
-    return 0 if alike else 1
+    print(f"deaths: {deaths or 'none'}; {wrong or 'ended as if undisturbed'}")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    replay = chaos if sys.argv[1:2] == ["chaos"] else storm
+    sys.exit(replay(int(sys.argv[-1])))
