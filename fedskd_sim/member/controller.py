@@ -12,7 +12,7 @@ from fedskd_sim.errors import FedskdError, HospitalLost
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.heartbeats import Heartbeats
 from fedskd_sim.member.throttle import Throttle
-from fedskd_sim.messages import End, Failed, FromController, Progress, Register, ToController
+from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.controller import Registrar, RegistrarState, Turn
@@ -136,9 +136,10 @@ class Controller:
         return True
 
     def step(self, message: ToController | Unwelcome) -> bool:
-        """Handle one hospital's word; tells whether it is one that a member of the run would
-        say.
+        """Handle one hospital's word; tells whether it is news, and one that a member of the run
+        would say.
         """
+        new = not (isinstance(message, Done) and message.hospital in self.state.done)
         if isinstance(message, Unwelcome):
             turn: Turn = self.state, [Rejected(*message)]
         else:
@@ -147,7 +148,7 @@ class Controller:
         self._take(turn)
         if self.watches and self._now() >= self._looked + LOOK_S:
             self.look()
-        return not any(isinstance(effect, Rejected) for effect in turn[1])
+        return new and not any(isinstance(effect, Rejected) for effect in turn[1])
 
     def _take(self, turn: Turn) -> None:
         self.state, effects = turn

@@ -143,7 +143,7 @@ class Shell:
         self._safe = max(self._safe, ticket)
         while self._held and self._held[0][0] <= self._safe:
             effect = self._held.popleft()[1]
-            # a copy that was to be sent may have been confirmed or forwarded meanwhile, and forgotten
+            # what was to be sent may have been confirmed or forwarded, and forgotten, meanwhile
             if not isinstance(effect, Send) or effect.model.number in self.models:
                 self._begin(effect)
 

@@ -118,6 +118,8 @@ class Registrar:
                 return replace(state, round=max(state.round, round_)), [Noted(message)]
             case Failed():
                 return self._on_failure(state, message)
+            case Done(_, hospital) if hospital in state.done:
+                return state, [Say(hospital, self._start(state))]
             case Done(_, hospital):
                 return self._ending(replace(state, done=state.done | {hospital}))
         return state, []

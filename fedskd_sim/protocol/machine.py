@@ -15,9 +15,9 @@ from fedskd_sim.errors import (
     RegistrationTimeout,
     RunAborted,
 )
-from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
+from fedskd_sim.messages import Ack, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
-from fedskd_sim.protocol import delivery, troubles, visits
+from fedskd_sim.protocol import delivery, leaving, troubles, visits
 from fedskd_sim.protocol.effects import (
     Call,
     Effect,
@@ -139,7 +139,7 @@ class HospitalMachine:
     def _on_begin(self, state: State) -> Turn:
         state = state._replace(
             joined=False, working=False, released=False, parting=None, deferred={}, done=False,
-            ended=False
+            answered=True, asked=0, ended=False
         )  # fmt: skip
         return state, [
             Join(),
@@ -149,7 +149,7 @@ class HospitalMachine:
 
     def _on_joined(self, state: State) -> Turn:
         if state.joined:
-            return state, []
+            return state._replace(answered=True), []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
         state, effects = self._advance(state, [*effects, *self._healer.beat(state)])
         return state, [*effects, *self._calls(state)]
@@ -292,23 +292,8 @@ class HospitalMachine:
         ]
 
     def _leaving(self, state: State, effects: list[Effect]) -> Turn:
-        """Say that everything is done once it is and what was sent has arrived; who comes back
-        after that sends nothing more.
-        """
-        if (
-            state.over
-            or state.done
-            or state.outbox
-            or not state.joined
-            or self.program.at(state.cursor) is not None
-        ):
-            return state, effects
-        told: list[Effect] = [
-            Persist(),
-            Tell(Done(self.topology.epoch, self.name)),
-            Wait(max(self.terms.goodbye, self.terms.hop * self.terms.heals), Goodbye()),
-        ]
-        return state._replace(done=True), effects + told
+        """Say that everything is done once it is."""
+        return leaving.say_done(state, effects, self.program, self.terms)
 
     @property
     def _patience(self) -> float:
@@ -341,7 +326,7 @@ class HospitalMachine:
             case Overdue(index) if index == state.cursor and not state.working:
                 return self._failing(state, [Fail(self.missing(state))])
             case Goodbye() if state.done:
-                return state._replace(over=True), [Leave("no word from the controller")]
+                return leaving.stay(state, self.program, self.terms)
         return state, []
 
     def missing(self, state: State) -> HopTimeout:

@@ -103,6 +103,10 @@ class State(NamedTuple):
     """Sessions in a row that were undone."""
     done: bool = False
     """The program is over, and the controller has been told."""
+    asked: int = 0
+    """... and asked again so often whether the run goes on."""
+    answered: bool = True
+    """... and been answered the last time."""
     ended: bool = False
     """The controller has ended the run well."""
     over: bool = False

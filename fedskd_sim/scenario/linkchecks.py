@@ -117,10 +117,3 @@ def _mortal(rule: Link, waits: Timeouts) -> Iterator[Problem]:
             "never be confirmed, which ends the run"
         )
         yield cause, text, "lower timeouts.retry, raise timeouts.acknowledgement, or say less"
-    if (asked.fails or asked.reorder or asked.partition) and waits.goodbye <= times[-1]:
-        text = (
-            f"an answer may be lost, and its model comes again up to {times[-1]:g} s later: "
-            f"a hospital that has finished leaves after timeouts.goodbye, {waits.goodbye:g} s"
-        )
-        fix = f"say 'timeouts: {{goodbye: {waits.acknowledgement:g}}}'"
-        yield cause, text, fix

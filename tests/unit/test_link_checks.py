@@ -83,7 +83,6 @@ def test_a_link_that_cannot_be_is_refused_in_its_line(
 @pytest.mark.parametrize(
     ("rule", "timeouts", "words"),
     [
-        ("{loss: 0.01}", "goodbye: 60", "say 'timeouts: {goodbye: 120}'"),
         ("{preset: vpn-daily-drop}", "", "70 s later: a hospital that has finished leaves"),
         ("{partition: [{begin: 0, lasts: 9}]}", "hop: 5, goodbye: 99", "raise timeouts.hop"),
         ("{reorder: 0.1}", "retry: 60, goodbye: 200", "a model is sent 2 times at most"),

@@ -484,11 +484,27 @@ def test_done_is_said_when_everything_is_safe() -> None:
 
 
 def test_without_a_controller_it_leaves_by_itself() -> None:
-    """When nobody says anything after it was done, it goes."""
-    state, effects = after(StepFinished(len(B.program) - 1, None), Goodbye(), state=finished())
+    """When nobody says anything after it was done, it asks once, and goes."""
+    done = StepFinished(len(B.program) - 1, None)
+    state, effects = after(done, Goodbye(), state=finished())
+    assert effects == [Tell(Done(1, "b")), Wait(3, Goodbye())]
+    state, effects = after(Goodbye(), state=state)
     assert (effects, state.over) == ([Leave("no word from the controller")], True)
     early, _ = after(*HOSTS)
     assert after(Goodbye(), state=early) == (early, [])
+
+
+def test_it_stays_while_the_controller_answers() -> None:
+    """Others may still need to hear from it; but not longer than the controller itself would wait
+    for anybody.
+    """
+    state, _ = after(StepFinished(len(B.program) - 1, None), state=finished())
+    most = int((2 * TERMS.hop + TERMS.acknowledgement) / TERMS.goodbye) + 1
+    for _ in range(most):
+        state, effects = after(Goodbye(), Joined(), state=state)
+        assert (effects, state.over) == ([], False)
+    state, effects = after(Goodbye(), state=state)
+    assert (effects, state.over) == ([Leave("no word from the controller")], True)
 
 
 def test_an_early_good_end_ends_nothing() -> None:

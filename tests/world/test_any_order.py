@@ -50,6 +50,7 @@ class Fate:
     """Weather in which a hospital dies before its next effect when it was told to."""
 
     persists = True
+    away = None
 
     def __init__(self) -> None:
         self.doomed: set[str] = set()
