@@ -36,7 +36,8 @@ def settle(threads: int, device_: str, training: Training) -> None:
     for both or for neither, as ``training.precision`` says.
     """
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(device_ == "cpu" or training.deterministic)
+    strict = device_ == "cpu" or training.deterministic
+    torch.set_deterministic_debug_mode("error" if strict else "default")  # and no compiler comes in
     rough = training.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rough
     torch.backends.cudnn.benchmark = False

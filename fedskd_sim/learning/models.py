@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +26,8 @@ Result = TypeVar("Result")
 AXES: Mapping[Kind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
 """The axes of a tap behind sample and channel."""
 SMALLEST_REGIONS = 4
+QUICK = 1 << 30
+"""Multiplications that take some hundredths of a second."""
 SIZES = (8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224)
 
 REGISTRY: Mapping[str, Builder] = MappingProxyType(
@@ -135,6 +139,16 @@ def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
         return _build(architecture, shape)
 
 
+def with_memory(network: nn.Module, device: str) -> nn.Module:
+    """Give a blueprint memory, laid out as it is; unlike ``to_empty`` it asks no compiler how."""
+
+    def memory(tensor: Tensor) -> Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+    network._apply(memory)  # noqa: SLF001 - what ``to_empty`` calls
+    return network
+
+
 def outline(architecture: Architecture, shape: ImageShape) -> Outline:
     """Trace shapes through an architecture with one blank sample, without computing where its
     operations allow that.
@@ -144,7 +158,23 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
             something else than logits and taps.
 
     """
+    if architecture.name in REGISTRY and quick(architecture, shape):
+        with suppress(*UNBUILDABLE), torch.no_grad():
+            return outline_of(build(architecture, shape, 0).eval(), shape.blank(), shape)
     return act_on_blank(architecture, shape, lambda model, blank: outline_of(model, blank, shape))
+
+
+def quick(architecture: Architecture, shape: ImageShape) -> bool:
+    """Tell whether computing one blank sample takes less than the import of PyTorch's compiler,
+    which operations without values ask for their shapes: at each place a layer meets each of its
+    parameters once at most.
+    """
+    try:
+        parameters = parameter_count(blueprint(architecture, shape))
+    except UNBUILDABLE:
+        return False
+    places = prod(shape.grid or (shape.size,) * len(AXES[shape.kind]))
+    return parameters * places <= QUICK
 
 
 def outline_of(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:

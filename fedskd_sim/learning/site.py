@@ -27,7 +27,7 @@ from fedskd_sim.learning.data import (
 from fedskd_sim.learning.devices import describe_card, device, lay_out, settle
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
-from fedskd_sim.learning.models import ImageShape, blueprint, build
+from fedskd_sim.learning.models import ImageShape, blueprint, build, with_memory
 from fedskd_sim.learning.preflight import pixel_grid, require_facts, shape_of
 from fedskd_sim.learning.recorded import Recordings
 from fedskd_sim.learning.session import NonFinite, SessionModels, TrainingJob, train
@@ -150,7 +150,7 @@ class Site:
         """
         if self.shape.kind != "roi":
             network = lay_out(network, self.training.memory_format, self.device)
-        return network.to_empty(device=self.device) if empty else network.to(self.device)
+        return with_memory(network, self.device) if empty else network.to(self.device)
 
     def build(self, model: str, weights: Weights) -> nn.Module:
         """Build a hospital's architecture around its weights; no initial values are drawn."""

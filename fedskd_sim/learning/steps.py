@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import unwrap
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -147,6 +148,16 @@ def answer(model: nn.Module, images: Tensor, precision: Precision) -> Output:
     return Output(logits.float(), taps)
 
 
+class AdamW(torch.optim.AdamW):
+    """PyTorch's AdamW without its compiler: the methods that a session calls are wrapped in others
+    that import it, over a second and 100 MB for every process, to say what it must leave alone.
+    """
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
 def make_optimiser(
     model: nn.Module, training: Training, *, on_device: bool
 ) -> torch.optim.Optimizer:
@@ -156,7 +167,7 @@ def make_optimiser(
     settings = training.optimiser
     model.zero_grad()  # a session that was rolled back may have left some
     where = next(model.parameters()).device
-    made = torch.optim.AdamW(
+    made = AdamW(
         model.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,

@@ -5,16 +5,38 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, process, resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from fedskd_sim.scenario import Scenario
+
+SMALL = ("cnn-", "roi-", "vit-tiny")
+SMALL_IMAGES = 64
 UNKNOWN = 255
 """What multiprocessing gives as the exit code of a process when the fork server is no longer there
 to tell it."""
 SINCE_S = 1.0
+
+
+def modules_for(scenario: Scenario) -> list[str]:
+    """Name what the fork server imports for a scenario.
+
+    Shapes of small networks are found by computing (`fedskd_sim.learning.models.quick`). Others are
+    found with PyTorch's compiler, a second and 140 MB that hospitals had better share; where this
+    guess is wrong, they import it themselves.
+    """
+    if not scenario.learns:
+        return ["fedskd_sim.runtimes.entry"]
+    small = all(
+        hospital.architecture.name.startswith(SMALL)
+        and getattr(hospital.data, "image_size", 0) <= SMALL_IMAGES
+        for hospital in scenario.hospitals
+    )
+    return [*([] if small else ["torch._dynamo"]), "fedskd_sim.runtimes.preload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +46,18 @@ class ForkServer:
     pid: int
 
     @classmethod
-    def running(cls, preload: str, folder: Path) -> ForkServer:
+    def running(cls, preload: Sequence[str], folder: Path) -> ForkServer:
         """Start it, unless it runs already.
 
         Args:
-            preload: the module that it imports.
+            preload: the modules that it imports.
             folder: where its socket is, instead of a folder of multiprocessing's own that a killed
                 launcher would leave behind.
 
         """
         config: Any = process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to say where
         config["tempdir"] = str(folder)
-        multiprocessing.set_forkserver_preload([preload])
+        multiprocessing.set_forkserver_preload([*preload])
         resource_tracker.ensure_running()  # it unblocks interrupts when it starts
         signal.pthread_sigmask(
             signal.SIG_BLOCK, {signal.SIGINT}

@@ -1,8 +1,7 @@
 """What hospital processes share: imported once by the fork server, whose pages all of them then
 map.
 
-Only imports happen here; no device is touched before a hospital forks. PyTorch imports its compiler
-with the first optimiser, which takes more than a second and 100 MB: so one optimiser is made here.
+Only imports happen here; no device is touched before a hospital forks.
 """
 
 import atexit
@@ -11,13 +10,10 @@ import gc
 # nothing of what is imported here is ever garbage: looking for it takes a tenth of the time
 gc.disable()
 
-import torch  # noqa: E402 - as above
-
-import fedskd_sim.learning.fedskd  # noqa: E402
+import fedskd_sim.learning.fedskd  # noqa: E402 - as above
 import fedskd_sim.runtimes.entry  # noqa: E402
 
 MODULES = (fedskd_sim.learning.fedskd, fedskd_sim.runtimes.entry)
-torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 gc.collect()
 gc.freeze()

@@ -27,7 +27,7 @@ from fedskd_sim.runtimes.deaths import DONE, cause, place
 from fedskd_sim.runtimes.endings import Endings, check_temporary_folder
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
-from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer
+from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer, modules_for
 from fedskd_sim.runtimes.member import MemberOrder, custody_of
 from fedskd_sim.runtimes.member_orders import member_order
 from fedskd_sim.runtimes.place import Here
@@ -70,10 +70,7 @@ class ProcessRuntime:
         """
         check_temporary_folder()
         fix_workspace()  # before the fork server inherits the environment
-        learns = loaded.scenario.learns
-        self._server = ForkServer.running(
-            f"fedskd_sim.runtimes.{'preload' if learns else 'entry'}", private_folder().path
-        )
+        self._server = ForkServer.running(modules_for(loaded.scenario), private_folder().path)
 
     @property
     def place(self) -> Here:

@@ -203,7 +203,7 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
     """Terminated, it stops its runs; killed, it cannot, and its folder stays closed to others
     until they have ended.
     """
-    path, out = scenario_file(TINY.replace("samples: 40", "samples: 2000")), tmp_path / "out"
+    path, out = scenario_file(TINY.replace("rounds: 1", "rounds: 1000")), tmp_path / "out"
     command = [
         sys.executable,
         "-m",

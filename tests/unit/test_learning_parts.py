@@ -5,6 +5,8 @@ architectures, weights.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.steps import AdamW
 from fedskd_sim.learning.weights import (
     buffer_of,
     export,
@@ -441,3 +444,45 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
         torch.manual_seed(elsewhere)
         found.add(digest(learner._choose()))
     assert len(found) == 1
+
+
+def test_the_optimiser_is_pytorchs() -> None:
+    """Its steps give the very weights that PyTorch's own gives."""
+    found = []
+    for kind in (AdamW, torch.optim.AdamW):
+        draw = torch.Generator().manual_seed(1)
+        weights = torch.nn.Parameter(torch.randn(5, 7, generator=draw))
+        optimiser = kind([weights], lr=1e-2, weight_decay=0.1)
+        for _ in range(4):
+            (weights * torch.randn(5, 7, generator=draw)).sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        assert weights.grad is None
+        found.append(weights.detach())
+    assert torch.equal(*found)
+
+
+LEARNS = """
+name: learns
+data: {name: synthetic-skin, samples: 20, image_size: 16, classes: 2, label_skew: 0}
+hospitals:
+  - {name: a, architecture: cnn-plain}
+  - {name: b, architecture: vit-tiny}
+algorithm: {name: fedskd, rounds: 1, similarity: {batch: 0.1, pixel: 0.1, region: 0.1}}
+"""
+
+
+@pytest.mark.slow
+def test_small_networks_learn_without_what_is_slow_to_import(
+    scenario_file: Callable, tmp_path: Path
+) -> None:
+    """A run from its check to the report leaves out PyTorch's compiler, its symbolic shapes and
+    torchvision: over two seconds and 200 MB.
+    """
+    code = "import sys; from fedskd_sim import launch; from fedskd_sim.learning.arithmetic import *"
+    code += "; run = launch(sys.argv[1], on='memory', out=sys.argv[2])"
+    code += "; arithmetic(run.scenario.hospitals[0])"
+    code += "; print(*{'torch._dynamo', 'sympy', 'torchvision'} & {*sys.modules})"
+    command = [sys.executable, "-c", code, str(scenario_file(LEARNS)), str(tmp_path / "out")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""

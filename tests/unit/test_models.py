@@ -23,6 +23,7 @@ from fedskd_sim.learning.models import (
     SIZES,
     SMALLEST_REGIONS,
     ImageShape,
+    act_on_blank,
     blueprint,
     build,
     fits,
@@ -30,6 +31,8 @@ from fedskd_sim.learning.models import (
     minimum_input,
     options,
     outline,
+    outline_of,
+    quick,
 )
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.weights import export, install, spec_of
@@ -139,6 +142,17 @@ def test_an_outline_is_what_the_model_does(name: str) -> None:
     assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (found.mid, found.deep) == (tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
     assert logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "vol-plain", "roi-mlp"])
+def test_an_outline_is_the_same_whether_it_is_computed_or_not(name: str) -> None:
+    """A sample with values is quick here, and passes through the shapes that one without has."""
+    architecture, shape = Architecture(name=name), ImageShape(3, 16, 2, kind_of(name))
+    assert quick(architecture, shape)
+    assert outline(architecture, shape) == act_on_blank(
+        architecture, shape, lambda model, blank: outline_of(model, blank, shape)
+    )
+    assert not quick(architecture, shape._replace(size=20000))
 
 
 def test_building_disturbs_no_other_draw() -> None:

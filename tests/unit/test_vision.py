@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import __version__
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, FedskdError, InvalidValue
+from fedskd_sim.learning.arithmetic import torchvision_version
 from fedskd_sim.learning.listing import cost
 from fedskd_sim.learning.models import ImageShape, blueprint, build, fits, options, outline
 from fedskd_sim.learning.preflight import find_problems
@@ -92,6 +94,11 @@ def test_blueprints_have_other_channels_and_no_unwanted_layers(name: str) -> Non
         )
         assert [module for module in other.modules() if isinstance(module, nn.BatchNorm2d)]
         assert not [module for module in other.modules() if isinstance(module, nn.GroupNorm)]
+
+
+def test_the_version_that_is_read_is_the_one_that_torchvision_tells() -> None:
+    """What hospitals compare, and what was in custody before, is the same text."""
+    assert torchvision_version() == __version__
 
 
 @pytest.mark.parametrize("name", GMACS)
