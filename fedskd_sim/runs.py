@@ -42,11 +42,13 @@ class Run:
         """One row per record: who hosted whose model, when in the program, with which outcome, over
         how many samples.
 
-        Columns: those of `fedskd_sim.records.Record` but ``measures`` and ``schema``.
+        Columns: those of `fedskd_sim.records.Record` but ``measures`` and ``schema``; ``without``
+        names the hospitals that were left out by then, with spaces between.
         """
-        left_out = ("measures", "schema")
+        left_out = ("measures", "schema", "without")
         return [
             {name: value for name, value in asdict(one).items() if name not in left_out}
+            | {"without": " ".join(one.without)}
             for one in self._records
         ]
 

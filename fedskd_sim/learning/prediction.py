@@ -144,11 +144,9 @@ class Predicting:
         if not self._settings.ensemble:
             return None
         self.site.settle()
-        networks = [
-            self.site.build(name, self._ensemble[name])
-            for name in self.site.scenario.members
-            if name in self._ensemble  # the home of another was lost
-        ]
+        heals, members = self.site.scenario.on_loss.heals, self.site.scenario.members
+        names = [name for name in members if name in self._ensemble or not heals]
+        networks = [self.site.build(name, self._ensemble[name]) for name in names]
         kept = sum(map(size, self._ensemble.values()))
         counted = {"models": len(networks), "kept_bytes": kept}
         cost = {name: Measure(float(value), 1.0) for name, value in counted.items()}

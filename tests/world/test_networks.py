@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 from symbols import SHAPES, prepared, scenario_of
-from test_scheduled_faults import Kept
 
 from fedskd_sim.scenario import Link, Scenario
 from fedskd_sim.transport.shaping import Shaping
+from fedskd_sim.world.storm import OneDeath
 
 NETWORKS = int(os.environ.get("FEDSKD_NETWORKS", "42"))
 
@@ -39,7 +39,7 @@ def test_over_any_links_a_run_ends_undisturbed(shape: str, tmp_path: Path) -> No
     for seed in (-1, *range(names.index(shape), NETWORKS, len(names))):
         draw = Random(seed)
         links = tuple(link_of(draw, scenario) for _ in range(draw.randint(1, 3)))
-        run = prepared(scenario, Kept())
+        run = prepared(scenario, OneDeath())
         if seed >= 0:
             run.world.links = Shaping(scenario.model_copy(update={"links": links}))
         run.world.run()

@@ -122,6 +122,7 @@ class Deaths:
     """
 
     persists = True
+    away = None
 
     def __init__(self, *names: str, sampled: int = 0) -> None:
         self.names, self.sampled, self.count = names or ("a", "b", "c", "out"), sampled, 0

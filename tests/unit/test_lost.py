@@ -1,0 +1,143 @@
+"""The controller declares who is lost, and learns of it again if it is a new one itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedskd_sim.errors import HospitalLost, RunAborted
+from fedskd_sim.exits import final_codes
+from fedskd_sim.member.heartbeats import Heartbeats
+from fedskd_sim.messages import (
+    Alive,
+    Done,
+    End,
+    Epoch,
+    Failed,
+    Gone,
+    Progress,
+    Register,
+    Start,
+    ToController,
+)
+from fedskd_sim.protocol.controller import Registrar, RegistrarState
+from fedskd_sim.protocol.controller_effects import Closed, Declared, Effect, Opening, Say
+from fedskd_sim.scenario import load
+from fedskd_sim.scenario.losses import OnLoss
+from fedskd_sim.topology import Topology
+
+FILE = Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml"
+WAITING = load(FILE).scenario
+NAMES = ("north", "east", "south")
+EAST_LOST = Epoch(2, {"east": "0"})
+
+
+def registrar(policy: str = "skip", model: str = "travels") -> Registrar:
+    on_loss = OnLoss.model_validate({"name": policy, "after": 3.0, "model": model})
+    scenario = WAITING.model_copy(update={"on_loss": on_loss})
+    return Registrar(scenario, "run", 1, frozenset(final_codes()), Topology.of(scenario))
+
+
+SKIP = registrar()
+
+
+def after(*words: ToController, of: Registrar = SKIP) -> tuple[RegistrarState, list[Effect]]:
+    """Let a controller hear some words, after all have registered."""
+    state, effects = RegistrarState(), list[Effect]()
+    registered = [Register("run", 1, name, f"at-{name}", "", "") for name in NAMES]
+    for word in (*registered, *words):
+        state, effects = of.step(state, word)
+    return state, effects
+
+
+def test_a_loss_is_declared_to_all() -> None:
+    """Also to the lost one, who may live; the run then needs the others only."""
+    state, effects = SKIP.lose(after()[0], ["east"])
+    assert effects == [Declared(2, {"east": 0}), *(Say(name, EAST_LOST) for name in NAMES)]
+    state, _ = SKIP.step(state, Done(1, "north"))
+    assert state.ended is None
+    state, _ = SKIP.step(state, Done(1, "south"))
+    assert state.ended == End(1, 0, "all hospitals are done")
+
+
+def test_who_is_lost_hears_only_that() -> None:
+    """Whatever it says."""
+    state, _ = SKIP.lose(after()[0], ["east"])
+    for word in (Alive(1, "east", "", 0), Done(1, "east"), Progress(1, "east", "east", 1, 1, 0.0)):
+        assert SKIP.step(state, word) == (state, [Say("east", EAST_LOST)])
+
+
+def test_a_retired_model_leaves_with_the_next_round() -> None:
+    """The one after the last of which anybody has told."""
+    retiring = registrar(model="retires")
+    state, _ = after(Progress(1, "north", "south", 1, 1, 0.0), of=retiring)
+    assert retiring.lose(state, ["east"])[0].lost == {"east": 2}
+
+
+def test_a_model_that_never_set_out_is_left_out() -> None:
+    """Its first host says so; of a hospital that is not lost it means nothing."""
+    state, _ = SKIP.lose(after()[0], ["east"])
+    state, effects = SKIP.step(state, Gone(1, "south", "east"))
+    assert (state.lost, effects[0]) == ({"east": 1}, Declared(3, {"east": 1}))
+    assert SKIP.step(state, Gone(1, "south", "north")) == (state, [])
+
+
+def test_a_hospital_that_does_not_know_is_told_again() -> None:
+    """Words get lost: a sign of life says what its hospital knows."""
+    state, _ = SKIP.lose(after()[0], ["east"], {"east": 1})
+    told = [Say("north", Epoch(3, {"east": "1"}))]
+    assert SKIP.step(state, Alive(1, "north", "", 0)) == (state, told)
+    assert SKIP.step(state, Alive(3, "north", "east", 2)) == (state, told)
+    assert SKIP.step(state, Alive(3, "north", "east", 1)) == (state, [])
+
+
+def test_a_new_controller_learns_of_a_loss() -> None:
+    """From any hospital that knows."""
+    state, effects = after(Alive(2, "south", "east", 0))
+    assert (state.lost, effects[0]) == ({"east": 0}, Declared(2, {"east": 0}))
+
+
+def test_who_fails_is_lost() -> None:
+    """A hospital's own failure is no reason to end the run, unless it wants just that."""
+    assert after(Failed(1, "east", 41, "broken"))[0].lost == {"east": 0}
+    state, _ = after(Failed(1, "east", RunAborted.exit_code, "enough"))
+    assert state.ended
+    assert state.ended.code == RunAborted.exit_code
+
+
+@pytest.mark.parametrize(("policy", "names"), [("skip", ["east", "south"]), ("abort", ["east"])])
+def test_what_cannot_or_may_not_go_on_ends(policy: str, names: list[str]) -> None:
+    """Fewer than two left, or a policy that ends the run."""
+    state, effects = registrar(policy).lose(after()[0], names)
+    assert isinstance(effects[0], Closed)
+    assert state.ended
+    assert state.ended.code == HospitalLost.exit_code
+    assert "'east'" in state.ended.reason
+
+
+def test_a_run_begins_without_who_is_missing() -> None:
+    """The model of one that never registered cannot travel."""
+    state = RegistrarState()
+    for name in ("north", "south"):
+        state, _ = SKIP.step(state, Register("run", 1, name, f"at-{name}", "", ""))
+    state, effects = SKIP.begin_without(state)
+    assert state.lost == {"east": 1}
+    assert effects[1] == Opening()
+    book = Start(1, {"north": "at-north", "south": "at-south"}, {"north": "", "south": ""})
+    assert Say("north", book) in effects
+    waiting = registrar("abort")
+    assert waiting.begin_without(RegistrarState()) == (RegistrarState(), [])
+
+
+def test_who_is_silent_for_too_long_is_found() -> None:
+    """Once it has been heard; and not who is known to be lost."""
+    time = [0.0]
+    beats = Heartbeats(3, lambda: time[0])
+    beats.hear("a", "b")
+    time[0] = 2.9
+    beats.hear("b")
+    assert beats.silent(()) == []
+    time[0] = 3.1
+    assert beats.silent(()) == ["a"]
+    assert beats.silent({"a"}) == []
