@@ -116,9 +116,12 @@ class Controller:
         """Declare lost whoever has not registered in time, or given no sign of life for too long;
         tells whether there was anybody.
         """
-        self._looked, before = self._now(), self.state
+        away, before = self._now() - self._looked, self.state
+        self._looked = self._now()
         if not self.watches or before.ended:
             return False
+        if away > self._registrar.scenario.on_loss.beat + LOOK_S:  # it stood still itself
+            self._heartbeats.hear(*before.registered)
         if not before.opened:
             late = self._now() - self._began > self._registrar.patience(before)
             turn = self._registrar.begin_without(before) if late else (before, [])
@@ -144,7 +147,8 @@ class Controller:
             turn: Turn = self.state, [Rejected(*message)]
         else:
             turn = self._registrar.step(self.state, message)
-            self._heartbeats.hear(message.hospital)
+            if message.hospital in self.state.registered:
+                self._heartbeats.hear(message.hospital)
         self._take(turn)
         if self.watches and self._now() >= self._looked + LOOK_S:
             self.look()
@@ -162,6 +166,7 @@ class Controller:
             case Opening():
                 self._opening()
             case Opened(hospitals):
+                self._heartbeats.hear(*self.state.registered)
                 self._log.event(events.Start(hospitals))
             case Declared(epoch, lost):
                 self._log.event(events.Lost(epoch, dict(lost)))

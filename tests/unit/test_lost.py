@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from fedskd_sim.errors import HospitalLost, RunAborted
 from fedskd_sim.exits import final_codes
+from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.heartbeats import Heartbeats
 from fedskd_sim.messages import (
     Alive,
@@ -21,11 +23,13 @@ from fedskd_sim.messages import (
     Start,
     ToController,
 )
+from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.controller import Registrar, RegistrarState
 from fedskd_sim.protocol.controller_effects import Closed, Declared, Effect, Opening, Say
 from fedskd_sim.scenario import load
 from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.topology import Topology
+from fedskd_sim.transport import NothingReceived
 
 FILE = Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml"
 WAITING = load(FILE).scenario
@@ -141,3 +145,29 @@ def test_who_is_silent_for_too_long_is_found() -> None:
     time[0] = 3.1
     assert beats.silent(()) == ["a"]
     assert beats.silent({"a"}) == []
+
+
+class Wire:
+    """Says nothing, and is told."""
+
+    def send(self, to: str, message: object) -> None:
+        """Take a word."""
+
+    def receive(self, timeout: float) -> ToController:
+        raise NothingReceived(timeout)
+
+
+def test_a_controller_that_stood_still_itself_blames_nobody() -> None:
+    """Its clock went on while it heard nothing: all have their time again."""
+    time = [0.0]
+    log = EventLog(StringIO())
+    controller = Controller(SKIP.scenario, "run", Wire(), log, now=lambda: time[0])
+    for name in NAMES:
+        controller.step(Register("run", 1, name, f"at-{name}", "", ""))
+    time[0] = 50.0
+    assert not controller.look()
+    for step in range(6):
+        time[0] = 50.0 + step
+        controller.step(Alive(1, "north", "", 0))
+        controller.step(Alive(1, "south", "", 0))
+    assert controller.state.lost == {"east": 0}
