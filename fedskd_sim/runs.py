@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ class Run:
     """
 
     folder: Path
-    scenario: Scenario
+    scenario: Scenario = field(repr=False)
 
     @cached_property
     def hops(self) -> list[Row]:

@@ -80,7 +80,12 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
         click.echo(f"Links: {loaded.scenario.links_in_words}")
     from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
 
-    for line in samples.lines([facts.counts for facts in known]):
+    counts = [facts.counts for facts in known]
+    training = [one for one in counts if one.host not in loaded.scenario.held_out]
+    for line in (
+        *samples.lines(counts),
+        *samples.short_passes(training, loaded.scenario.training.batch_size),
+    ):
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")

@@ -43,12 +43,23 @@ CONTEXT = click.option(
 
 
 class Spoken(click.Group):
-    """Keeps what was typed, see `command`."""
+    """Keeps what was typed, see `command`, and suggests only commands that are for people."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note the arguments before they are taken apart."""
         ctx.meta[__name__] = shlex.join(["fedskd-sim", *args])
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; click before 8.4 suggests none, later ones the hidden ones, too."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near: list[str] = getattr(error, "possibilities", None) or []
+            vars(error)["possibilities"] = [one for one in near if not self.commands[one].hidden]
+            raise
 
 
 def command() -> str:

@@ -17,6 +17,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
 from fedskd_sim.learning.models import (
+    REGISTRY,
     SMALLEST_REGIONS,
     ImageShape,
     Outline,
@@ -40,7 +41,10 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
     package, its options' names and kinds.
     """
     if chosen.name not in names():
-        fix = f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}".lstrip()
+        fix = (
+            f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}; "
+            "one of your own comes with a package that has to be installed here"
+        ).lstrip()
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
     try:
@@ -114,7 +118,8 @@ def _unbuildable(
         smallest = minimum_input(plain, shape.channels)
         if smallest is None:
             text = f"{chosen.name} cannot be built for {shape.size} x {shape.size} pixels: {reason}"
-            yield InvalidValue(text, key=key, fix="use other images, or another architecture")
+            own = "" if chosen.name in REGISTRY else "mend it in its package, "
+            yield InvalidValue(text, key=key, fix=f"{own}use other images, or another architecture")
             return
         text = f"{shape.size} x {shape.size} pixels are too small for {chosen.name}: {reason}"
         yield ImageTooSmall(

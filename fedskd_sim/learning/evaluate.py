@@ -15,6 +15,7 @@ than a measurement."""
 STATISTICS_BATCH = 256
 """Samples over which batch normalisation takes its statistics."""
 ADJUSTMENT_FLOOR = 1e-3
+"""Keeps a class that is hardly ever predicted from being divided by next to nothing."""
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def listing() -> str:
     """
     head = (
         f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  "
-        f"{'mid tap':<18}{'deep tap':<17}options"
+        f"{'mid tap':<20}{'deep tap':<17}options"
     )
     lines = [head, *(line for name in names() for line in _lines(name))]
     lines.append(
@@ -78,7 +78,7 @@ def _lines(name: str) -> tuple[str, str]:
     return (
         (
             f"{name:<20}{found.parameters:>12,}{pixels:>12}{operations / 1e6:>10,.1f}  "
-            f"{taps[0]:<18}{taps[1]:<17}{given}"
+            f"{taps[0]:<20}{taps[1]:<17}{given}"
         ),
         f"{'':<20}{about}",
     )

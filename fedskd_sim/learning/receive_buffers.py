@@ -29,6 +29,12 @@ class _ReceiveBuffer:
 class ReceiveBuffers:
     """`prepare` and `take` belong to the thread that trains, `allocate` to the one that
     receives.
+
+    The two share a network's memory without a lock. It is safe because memory is given out once,
+    by a single `dict.pop`, and a model is handed to the thread that trains through a queue after
+    its last byte has been written: nobody writes what is being trained. Where the threads cross, as
+    when a network is prepared anew while the model already arrives, the tensors lie in several
+    places; `take` notices that and gives no network, which costs building one and mixes nothing.
     """
 
     def __init__(self) -> None:

@@ -29,6 +29,8 @@ from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Training
 
 ROUNDING = 1e-6
+"""Sample-gradients by which a budget may fall short and still pay for a step: one that is a product
+of fractions comes out a little less than the whole number it stands for."""
 
 
 class NonFinite(Exception):

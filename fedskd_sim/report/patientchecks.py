@@ -17,6 +17,8 @@ from fedskd_sim.report import curves
 from fedskd_sim.report.predictions import Predictions
 
 AGREEMENT = 1e-9
+"""A measure of predictions and the record's are computed by different code, and may differ by the
+rounding of sums; one patient answered otherwise changes them by far more."""
 Tests = Mapping[tuple[str, str, str], Record]
 """Records of tests by their kind, the model and where it was tested."""
 

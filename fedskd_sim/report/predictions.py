@@ -28,6 +28,7 @@ from fedskd_sim.learning.answers import FOLDER, SCHEMA
 KINDS = ("evaluation", "ensemble")
 SPLITS = ("test", "validation")
 ROUNDING = 1e-6
+"""How far from 1 the probabilities of a sample may sum: they are rounded one by one."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

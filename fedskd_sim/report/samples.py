@@ -30,6 +30,19 @@ def lines(counts: Sequence[SampleCounts]) -> Iterator[str]:
                 yield f"  left out: {total(numbers):,} {reason} ({_list_numbers(numbers)})"
 
 
+def short_passes(counts: Sequence[SampleCounts], batch_size: int) -> Iterator[str]:
+    """Say which hospitals have fewer training samples than a mini-batch: training works, and an
+    epoch is one gradient step, which is rarely what was meant.
+    """
+    for one in counts:
+        samples = total(one.used["train"])
+        if 0 < samples < batch_size:
+            yield (
+                f"Note: {one.host} has {samples:,} training samples and training.batch_size is "
+                f"{batch_size:,}: each of its epochs is one gradient step."
+            )
+
+
 def count_used(counts: SampleCounts) -> int:
     """Give how many samples are used."""
     return sum(map(total, counts.used.values()))

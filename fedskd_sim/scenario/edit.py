@@ -145,7 +145,9 @@ def _key(node: Any, step: str, word: str) -> Key:
     if place is None:
         raise UnknownKey(
             f"there is no {step!r} in this list",
-            fix=f"name one of {', '.join(places)}",
+            fix=f"name one of {', '.join(places)}, or count from 0 to {len(node) - 1}"
+            if places
+            else "count from 0; what is not there is added in the file",
             where=Where(word),
         )
     return place

@@ -57,7 +57,12 @@ def path_of(name: str) -> Path:
     """
     known = scenarios()
     if name not in known:
-        near = nearest(name, [*known], "give the path of a YAML file, or a name")
+        own = Path(f"{name}.yaml")
+        near = (
+            f"write '{own}', which lies here; or give a name"
+            if own.is_file()
+            else nearest(name, [*known], "give the path of a YAML file, or a name")
+        )
         text = "there is no such file, and no scenario of that name comes with the program"
         raise ScenarioSyntaxError(
             text, fix=f"{near}; these do: {', '.join(sorted(known))}", where=Where(name)

@@ -200,6 +200,8 @@ class Assembly:
                 self._unsound = self._unsound or name
 
     def _finish(self, label: Chunk) -> Traveller:
+        # What is not finite is refused only now, behind the digest: bytes that changed on the way
+        # may be no numbers either, and for those the link is to blame and not the sender.
         traveller = self._traveller
         if self._mark.text() != label.digest:
             text = (

@@ -51,6 +51,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return launch(folder / "small.yaml", on="memory", out=folder / "run")
 
 
+def test_a_run_is_shown_by_its_folder(small: Run) -> None:
+    """A notebook that ends in a run shows a line and not the whole scenario."""
+    assert repr(small) == f"Run(folder={small.folder!r})"
+
+
 def test_the_public_names_are_pinned() -> None:
     """A name that is added or goes is a change for users; type checkers see the same names."""
     names = ["Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]

@@ -119,6 +119,16 @@ def test_the_command_line_only_says_where_a_scenario_runs() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("typed", ["lanch", "plac", "contoller", "qqq"])
+def test_a_mistyped_command_is_no_hint_at_a_hidden_one(typed: str) -> None:
+    """What is suggested is for people; commands that a run calls itself are not told."""
+    done = call(typed)
+    assert done.exit_code == 2
+    assert typed in done.output
+    hidden = [name for name, command in main.commands.items() if command.hidden]
+    assert not [name for name in hidden if f"'{name}'" in done.output or f" {name}?" in done.output]
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in ("validate", *COMMANDS))])
 def test_help_has_an_example(command: list[str]) -> None:
     """Every command a person uses shows how."""

@@ -45,6 +45,27 @@ def counted(dataset: object, folder: Path) -> SampleCounts:
     return READERS[dataset.name].facts(dataset, folder, 1, "a").counts
 
 
+def test_a_batch_larger_than_a_hospital_is_told_and_no_error(scenario_file: Callable) -> None:
+    """The check passes and names the hospital that trains with one step an epoch; not one that is
+    held out, and none whose samples just fill a batch.
+    """
+    text = """\
+name: few
+data: {name: synthetic-skin, samples: 50, image_size: 16, classes: 2}
+hospitals:
+  - {name: a, architecture: cnn-plain}
+  - {name: b, architecture: cnn-plain, data: {samples: 60}}
+  - {name: c, architecture: cnn-plain, held_out: true}
+algorithm: {name: fedskd}
+training: {batch_size: 36}
+"""
+    done = CliRunner().invoke(main, ["validate", str(scenario_file(text))])
+    assert done.exit_code == 0
+    notes = [line for line in done.output.splitlines() if line.startswith("Note: ")]
+    text = "a has 30 training samples and training.batch_size is 36"
+    assert notes == [f"Note: {text}: each of its epochs is one gradient step."]
+
+
 @pytest.mark.parametrize("limit", [None, 9])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sample_is_used_or_left_out_for_a_reason(

@@ -94,7 +94,7 @@ BAD = {
     "hospitals.d.device=cpu": (
         UnknownKey,
         "--set hospitals.d.device: there is no 'd' in this list",
-        "name one of a, b, c",
+        "name one of a, b, c, or count from 0 to 2",
     ),
     "hospitals.3.device=cpu": (UnknownKey, "there is no '3' in this list", "name one of a, b, c"),
     "hospitals.a.architecture.options.width=8": (

@@ -14,6 +14,8 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from fedskd_sim import scenario
+from fedskd_sim.learning.learners import _LEARNERS
 from fedskd_sim.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,24 @@ def known(path: list[str], part: Any = Scenario) -> bool:
         if path[0] in (field.alias, None if field.alias else name)
     ]
     return any(known(path[1:], annotation) for annotation in found)
+
+
+def test_every_algorithm_has_its_four_places() -> None:
+    """What the keys offer has a module that teaches it, and a class that other layers can name, as
+    the manual asks of a new one.
+    """
+    kinds = {*models(Scenario.model_fields["algorithm"].annotation)}
+    offered = {
+        name: kind
+        for kind in kinds
+        if "pattern" in vars(kind)
+        for name in get_args(kind.model_fields["name"].annotation)
+    }
+    assert offered.keys() == _LEARNERS.keys()
+    assert all(getattr(scenario, kind.__name__) is kind for kind in offered.values())
+    assert {kind.__name__ for kind in offered.values()} <= {*scenario.__all__}
+    folder = ROOT / "fedskd_sim" / "learning"
+    assert all((folder / f"{module}.py").is_file() for module in _LEARNERS.values())
 
 
 def in_chart(path: list[str]) -> bool:

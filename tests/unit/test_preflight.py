@@ -80,7 +80,7 @@ CASES = {
         "qqq}",
         UnknownArchitecture,
         4,
-        "there are cnn-plain, cnn-residual",
+        "one of your own comes with a package that has to be installed here",
     ),
     "unknown option": (
         "cnn-plain}",

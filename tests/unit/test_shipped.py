@@ -42,6 +42,17 @@ def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
         assert find(Path(path)) == Path(path)
 
 
+def test_a_name_that_lacks_its_ending_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `init mine` one writes `launch mine`, too: the file that lies here is named."""
+    monkeypatch.chdir(tmp_path)
+    begin("mine", "placebo-ok")
+    with pytest.raises(ScenarioSyntaxError) as caught:
+        find(Path("mine"))
+    assert caught.value.fix.startswith("write 'mine.yaml', which lies here")
+
+
 @pytest.mark.parametrize("command", ["validate", "launch", "compare --algorithms local"])
 def test_an_unknown_name_lists_what_there_is(command: str) -> None:
     """A mistyped name has a suggestion, the list of all names and the code of a file that is not
