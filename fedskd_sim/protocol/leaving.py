@@ -8,6 +8,8 @@ from fedskd_sim.protocol.effects import Effect, Leave, Persist, Tell, Wait
 from fedskd_sim.protocol.events import Goodbye
 from fedskd_sim.protocol.state import State, Terms
 
+TRIES = 3
+"""A word or its answer may get lost: so many without an answer mean that the controller is gone."""
 Turn = tuple[State, list[Effect]]
 
 
@@ -29,8 +31,8 @@ def stay(state: State, program: Program, terms: Terms) -> Turn:
     Not for ever: who was to end the run may wait in vain itself.
     """
     most = (2 * terms.hop + terms.acknowledgement) / terms.goodbye
-    if not state.answered or state.asked > most:
+    if state.unanswered >= TRIES or state.asked > most:
         return state._replace(over=True), [Leave("no word from the controller")]
     again = Tell(Done(program.topology.epoch, program.host))
-    state = state._replace(answered=False, asked=state.asked + 1)
+    state = state._replace(unanswered=state.unanswered + 1, asked=state.asked + 1)
     return state, [again, Wait(terms.goodbye, Goodbye())]

@@ -139,7 +139,7 @@ class HospitalMachine:
     def _on_begin(self, state: State) -> Turn:
         state = state._replace(
             joined=False, working=False, released=False, parting=None, deferred={}, done=False,
-            answered=True, asked=0, ended=False
+            asked=0, unanswered=0, ended=False
         )  # fmt: skip
         return state, [
             Join(),
@@ -149,7 +149,7 @@ class HospitalMachine:
 
     def _on_joined(self, state: State) -> Turn:
         if state.joined:
-            return state._replace(answered=True), []
+            return state._replace(unanswered=0), []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
         state, effects = self._advance(state, [*effects, *self._healer.beat(state)])
         return state, [*effects, *self._calls(state)]

@@ -105,8 +105,8 @@ class State(NamedTuple):
     """The program is over, and the controller has been told."""
     asked: int = 0
     """... and asked again so often whether the run goes on."""
-    answered: bool = True
-    """... and been answered the last time."""
+    unanswered: int = 0
+    """... and so often in a row without an answer."""
     ended: bool = False
     """The controller has ended the run well."""
     over: bool = False
