@@ -60,7 +60,6 @@ LARGER = {
     "custody/verify.py:_compare": 54,
     "custody/verify.py:verify": 44,
     "learning/buildable.py:_grids": 46,
-    "learning/preflight.py": 311,
     "learning/preflight.py:find_problems": 40,
     "learning/readers/csvfile.py:rows": 52,
     "learning/similarity.py:distance": 47,
