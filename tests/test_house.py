@@ -64,7 +64,6 @@ LARGER = {
     "learning/similarity.py:distance": 47,
     "member/shell.py:_carry_out": 52,
     "observe/events.py": 300,
-    "observe/metrics.py:__init__": 60,
     "protocol/controller.py:step": 41,
     "protocol/machine.py": 370,
     "records.py": 346,
