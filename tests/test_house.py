@@ -70,7 +70,6 @@ LARGER = {
     "report/__init__.py:write": 48,
     "report/page.py:as_html": 42,
     "report/tables.py:as_json": 41,
-    "runtimes/kubernetes/jobs.py": 340,
     "runtimes/kubernetes/jobs.py:job": 43,
     "runtimes/kubernetes/runtime.py": 393,
     "runtimes/life.py:_take_part": 57,
