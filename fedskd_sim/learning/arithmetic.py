@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,11 +36,10 @@ def torchvision_version() -> str:
     every hospital, for networks of which most need nothing.
     """
     spec = find_spec("torchvision")
-    text = (
-        Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-        if spec and spec.origin
-        else ""
-    )
+    text = ""
+    with suppress(OSError):
+        if spec and spec.origin:
+            text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
     if found := re.search(r"^__version__ = ['\"](.+)['\"]$", text, re.MULTILINE):
         return found[1]
     import torchvision  # noqa: PLC0415 - as above

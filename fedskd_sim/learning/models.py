@@ -140,10 +140,11 @@ def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
 
 
 def with_memory(network: nn.Module, device: str) -> nn.Module:
-    """Give a blueprint memory, laid out as it is; unlike ``to_empty`` it asks no compiler how."""
+    """Give a blueprint memory, laid out as ``to_empty`` does, which asks a compiler how."""
 
     def memory(tensor: Tensor) -> Tensor:
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+        like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+        return torch.empty_like(like, device=device)  # strides that say nothing are chosen anew
 
     network._apply(memory)  # noqa: SLF001 - what ``to_empty`` calls
     return network

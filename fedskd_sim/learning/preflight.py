@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,15 +15,14 @@ from fedskd_sim.errors import (
     FedskdError,
     InvalidValue,
     Key,
-    LabelSpacesDiffer,
     NoTrainingSamples,
     OneClassOnly,
     ScenarioError,
 )
 from fedskd_sim.learning.buildable import check_architecture, itself
+from fedskd_sim.learning.comparable import compare, inputs_of, shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
-from fedskd_sim.learning.geometry import difference
 from fedskd_sim.learning.models import (
     AXES,
     ImageShape,
@@ -83,7 +81,7 @@ def find_problems(
             seen(found)
             yield from _samples(index, hospital, found)
             yield from () if wrong else _architecture(scenario, chosen, place, found)
-            yield from () if doubtful else _compare(index, hospital, found, known[0])
+            yield from () if doubtful else compare(index, hospital, found, known[0])
     yield from _algorithm(scenario, known[0][1] if known else None)
     yield from () if doubtful else _common(scenario)
     yield from find_missing_devices(scenario)
@@ -138,11 +136,6 @@ def require_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
     return found
 
 
-def shape_of(found: Facts) -> ImageShape:
-    """Give the part of the facts that decides what a model looks like."""
-    return ImageShape(found.channels, found.size, len(found.classes), found.kind, found.grid)
-
-
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
     """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps
     compared; None for ROI data.
@@ -173,35 +166,6 @@ def _no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
     )
 
 
-def _compare(
-    index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]
-) -> Iterator[FedskdError]:
-    """Compare a hospital's data with that of the first."""
-    key = ("hospitals", index, "data")
-    if found.classes != first[1].classes:
-        text = (
-            f"{hospital.name!r} has the classes {_list_classes(found)}, {first[0]!r} has "
-            f"{_list_classes(first[1])}"
-        )
-        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
-    elif apart := _apart(found, first[1]):
-        fix = (
-            "bring the volumes of all hospitals to one space, for example by resampling to a "
-            "template"
-        )
-        yield LabelSpacesDiffer(apart, key=key, fix=fix)
-    elif shape_of(found)._replace(classes=0) != shape_of(first[1])._replace(classes=0):
-        text = f"{hospital.name!r} has {_inputs(found)}, {first[0]!r} has {_inputs(first[1])}"
-        yield LabelSpacesDiffer(
-            text,
-            key=key,
-            fix="give all hospitals images or volumes of one size, or the regions of one atlas",
-        )
-    elif not np.array_equal(_atlas(found), _atlas(first[1])):
-        text = f"{hospital.name!r} has another atlas than {first[0]!r}"
-        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same atlas")
-
-
 def _samples(index: int, hospital: Hospital, found: Facts) -> Iterator[FedskdError]:
     """Check that a hospital has something to learn."""
     key: tuple[Key, ...] = ("hospitals", index, "data")
@@ -223,39 +187,6 @@ def _samples(index: int, hospital: Hospital, found: Facts) -> Iterator[FedskdErr
             else ""
         )
         yield OneClassOnly(text, key=key, fix="give it a second class, or leave it out" + cut)
-
-
-def _apart(found: Facts, first: Facts) -> str:
-    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no
-    volumes.
-    """
-    if found.kind != "volume" or first.kind != "volume" or found.geometry is first.geometry is None:
-        return ""
-    if found.geometry is None or first.geometry is None:
-        known = found.geometry or first.geometry
-        return (
-            f"{known.source if known else ''} says where its voxels lie, and the volumes of "
-            "another hospital do not"
-        )
-    return difference(found.geometry, first.geometry)
-
-
-def _atlas(found: Facts) -> Any:
-    return () if found.atlas is None else found.atlas
-
-
-def _inputs(found: Facts) -> str:
-    if found.kind == "volume":
-        return f"volumes of {' x '.join(map(str, found.grid))} voxels"
-    return (
-        f"images of {found.size} pixels{' in grey' * (found.channels == 1)}"
-        if found.kind == "image"
-        else f"connectivity of {found.size} regions"
-    )
-
-
-def _list_classes(found: Facts) -> str:
-    return f"{', '.join(found.classes)} ({len(found.classes)})"
 
 
 def _common(scenario: Scenario) -> Iterator[FedskdError]:
@@ -298,7 +229,7 @@ def _architecture(
 ) -> Iterator[FedskdError]:
     if kind_of(chosen.name) != found.kind:
         fitting = [name for name in names() if kind_of(name) == found.kind]
-        text = f"{chosen.name} cannot take {_inputs(found)}"
+        text = f"{chosen.name} cannot take {inputs_of(found)}"
         yield InvalidValue(text, key=key, fix=f"choose one of {', '.join(fitting)}, or other data")
         return
     shape = shape_of(found)

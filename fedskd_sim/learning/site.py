@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.comparable import shape_of
 from fedskd_sim.learning.data import (
     HospitalData,
     Samples,
@@ -28,7 +29,7 @@ from fedskd_sim.learning.devices import describe_card, device, lay_out, settle
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build, with_memory
-from fedskd_sim.learning.preflight import pixel_grid, require_facts, shape_of
+from fedskd_sim.learning.preflight import pixel_grid, require_facts
 from fedskd_sim.learning.recorded import Recordings
 from fedskd_sim.learning.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.steps import Teaching

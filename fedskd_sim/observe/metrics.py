@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from prometheus_client import (
     CollectorRegistry,
@@ -79,6 +80,24 @@ GAUGES: Mapping[str, tuple[str, str]] = {
 }
 
 
+COUNTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "hops": "Stops finished here, by model",
+        "samples": "Training samples the model has seen here",
+        "rollbacks": "Sessions rolled back for a non-finite loss",
+        "received_bytes": "Payload bytes of arrived models",
+        "sent_bytes": "Payload bytes of confirmed departures",
+    }
+)
+DURATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "session": "Training at a stop",
+        "evaluation": "Evaluation at a stop",
+        "transfer": "From handing a model over to its acknowledgement",
+    }
+)
+
+
 class HospitalMetrics:
     """The metrics of one hospital in a registry of their own, so that many can live in one
     process.
@@ -101,30 +120,15 @@ class HospitalMetrics:
         }
         self._counters = {
             name: Counter(f"fedskd_{name}", text, MODEL, registry=self.registry)
-            for name, text in (
-                ("hops", "Stops finished here, by model"),
-                ("samples", "Training samples the model has seen here"),
-                ("rollbacks", "Sessions rolled back for a non-finite loss"),
-                ("received_bytes", "Payload bytes of arrived models"),
-                ("sent_bytes", "Payload bytes of confirmed departures"),
-            )
+            for name, text in COUNTERS.items()
         }
         self._seconds = {
             name: Histogram(
                 f"fedskd_{name}_seconds", text, HOSPITAL, registry=self.registry, buckets=SECONDS
             )
-            for name, text in (
-                ("session", "Training at a stop"),
-                ("evaluation", "Evaluation at a stop"),
-                ("transfer", "From handing a model over to its acknowledgement"),
-            )
+            for name, text in DURATIONS.items()
         }
-        position = Gauge(
-            "fedskd_ring_position", "Place in the ring, from 0", HOSPITAL, registry=self.registry
-        )
-        position.labels(**self._own).set(topology.names.index(hospital))
-        total = Gauge("fedskd_ring_size", "Hospitals in the ring", HOSPITAL, registry=self.registry)
-        total.labels(**self._own).set(topology.size)
+        self._place_in(topology, hospital)
         self._refused = Counter(
             "fedskd_refused",
             "Messages that no member should send",
@@ -132,19 +136,20 @@ class HospitalMetrics:
             registry=self.registry,
         )
         self._refused.labels(**self._own)
-        self._round = Gauge(
-            "fedskd_round",
-            "Current round, from 1; 0 before the first",
-            HOSPITAL,
-            registry=self.registry,
-        )
+        self._round = self._gauge("fedskd_round", "Current round, from 1; 0 before the first")
         self._phase = Enum(
-            "fedskd_phase",
-            "What it does now",
-            HOSPITAL,
-            registry=self.registry,
-            states=list(PHASES),
+            "fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=[*PHASES]
         )
+
+    def _place_in(self, topology: Topology, hospital: str) -> None:
+        """Declare what never changes: where in the ring the hospital is."""
+        position = self._gauge("fedskd_ring_position", "Place in the ring, from 0")
+        position.labels(**self._own).set(topology.names.index(hospital))
+        total = self._gauge("fedskd_ring_size", "Hospitals in the ring")
+        total.labels(**self._own).set(topology.size)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, HOSPITAL, registry=self.registry)
 
     def write(self, folder: Path) -> None:
         """Write everything as Prometheus reads it to ``metrics/NAME.prom`` of a run folder; a

@@ -70,7 +70,7 @@ class Course:
             return some
         rounds = (
             f"up to the end of round {self.journeys.last}"
-            if self.journeys.cut
+            if self.journeys.cut and self.journeys.fits
             else "a part of the first round"
         )
         zero, last = self.spans.range

@@ -81,7 +81,12 @@ class Journeys:
     @property
     def whole(self) -> bool:
         """Tell whether everything of the hospitals that are drawn can be."""
-        return self.cut is None and self._size <= MOST_PIECES
+        return self.cut is None and self.fits
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether everything of the rounds that are kept can be drawn."""
+        return self._size <= MOST_PIECES
 
     @property
     def last(self) -> int:

@@ -5,7 +5,7 @@ the ensemble costs; pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.gathered import Gathered, most_steps
@@ -45,11 +45,29 @@ def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, fl
 
 def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
     """Give the sentences that belong under the tables, each whole."""
-    records, hospitals, held_out = found.kept, found.hospitals, found.held_out
+    records, hospitals = found.kept, found.hospitals
     tested = {
         (record.model, record.host): record for record in records if record.kind == "evaluation"
     }.values()
-    cells = len(hospitals) * len(hospitals + held_out)
+    yield from _of_gaps(found, tested)
+    strange = unseen(records, found.held_out)
+    if strange:
+        names = ", ".join(found.held_out)
+        yield f"On {names}, held out, the models score {_shares(strange)} on average."
+    yield from _of_adjustment(
+        [record for record in tested if ADJUSTED in record.measures and record.host in hospitals]
+    )
+    yield from _of_ensemble(records)
+    yield from _of_memory(memory)
+    for record in records:
+        if record.kind == "warm_up" and record.outcome == "trained" and record.reason:
+            yield f"{record.host}: {record.reason}."
+    yield from _of_sessions(found)
+
+
+def _of_gaps(found: Gathered, tested: Collection[Record]) -> Iterator[str]:
+    """Say which tests are missing, and which have no AUC."""
+    cells = len(found.hospitals) * len(found.hospitals + found.held_out)
     if len(tested) < cells:
         yield _of_missing(found, cells - len(tested), cells)
     without = sum(math.isnan(record.measures.get("auc", NOTHING).mean) for record in tested)
@@ -59,12 +77,10 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
             "two classes. "
             "Means leave them out."
         )
-    strange = unseen(records, held_out)
-    if strange:
-        yield f"On {', '.join(held_out)}, held out, the models score {_shares(strange)} on average."
-    corrected = [
-        record for record in tested if ADJUSTED in record.measures and record.host in hospitals
-    ]
+
+
+def _of_adjustment(corrected: Sequence[Record]) -> Iterator[str]:
+    """Say what logit adjustment makes of the tests that have it."""
     if corrected:
         own = mean(
             record.measures[ADJUSTED].mean for record in corrected if record.host == record.model
@@ -76,12 +92,12 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
             f"With logit adjustment the balanced accuracy is {own:.1%} at home and {others:.1%} "
             "elsewhere."
         )
-    yield from _of_ensemble(records)
-    yield from _of_memory(memory)
-    for record in records:
-        if record.kind == "warm_up" and record.outcome == "trained" and record.reason:
-            yield f"{record.host}: {record.reason}."
-    most, longest = most_steps(len(hospitals)), max(map(len, found.ways.values()), default=0)
+
+
+def _of_sessions(found: Gathered) -> Iterator[str]:
+    """Say which sessions are not listed, and which were undone."""
+    most = most_steps(len(found.hospitals))
+    longest = max(map(len, found.ways.values()), default=0)
     if longest > most:
         yield (
             f"report.json lists {most:,} of up to {longest:,} sessions of each model, evenly "

@@ -32,8 +32,8 @@ def modules_for(scenario: Scenario) -> list[str]:
     if not scenario.learns:
         return ["fedskd_sim.runtimes.entry"]
     small = all(
-        hospital.architecture.name.startswith(SMALL)
-        and getattr(hospital.data, "image_size", 0) <= SMALL_IMAGES
+        scenario.architecture(hospital.name).name.startswith(SMALL)
+        and getattr(hospital.data, "image_size", SMALL_IMAGES + 1) <= SMALL_IMAGES
         for hospital in scenario.hospitals
     )
     return [*([] if small else ["torch._dynamo"]), "fedskd_sim.runtimes.preload"]

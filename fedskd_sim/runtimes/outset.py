@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,9 +28,11 @@ def started(note: Path | None) -> float:
     """
     if note is None:
         return clock.now()
-    if not note.exists():
+    with suppress(OSError, ValueError):  # a power cut may have left it empty
+        return clock.now() - (clock.unix() - float(note.read_text(encoding="utf-8")))
+    with suppress(OSError):  # a full disk ends the hospital where it keeps more than this
         note.parent.mkdir(parents=True, exist_ok=True)
         written = note.with_suffix(".new")
         written.write_text(f"{clock.unix()}\n", encoding="utf-8")
         written.replace(note)
-    return clock.now() - (clock.unix() - float(note.read_text(encoding="utf-8")))
+    return clock.now()

@@ -26,6 +26,25 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> lis
             row without a value in one or with more values than there are columns.
 
     """
+    header, table = _table(path, needed)
+    places = _places(path, header, needed, optional)
+    found: list[Row] = []
+    for number, cells in enumerate(filter(None, table), 1):
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise corrupt(f"{path}: row {number} has {len(cells)} values for {len(header)} columns")
+        row = {
+            name: cells[place].strip() if place < len(cells) else ""
+            for name, place in places.items()
+        }
+        _check(path, number, row)
+        found.append(row)
+    if not found:
+        raise corrupt(f"{path} has no rows")
+    return found
+
+
+def _table(path: Path, needed: Sequence[str]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Take a file apart: the names of its columns, and the cells of its rows."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -42,33 +61,23 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> lis
             "save it with commas or tabs between the values",
         )
         raise DataCorrupt(text, fix=fix, key=("data", "file"))
-    places = _places(path, [name.strip() for name in header], needed, optional)
-    found: list[Row] = []
-    for number, cells in enumerate(filter(None, table), 1):
-        if any(cell.strip() for cell in cells[len(header) :]):
-            raise corrupt(f"{path}: row {number} has {len(cells)} values for {len(header)} columns")
-        found.append(
-            {
-                name: cells[place].strip() if place < len(cells) else ""
-                for name, place in places.items()
-            }
+    return [name.strip() for name in header], table
+
+
+def _check(path: Path, number: int, row: Row) -> None:
+    """Refuse a row with a value that is no word, or with none."""
+    strange = [
+        name
+        for name, value in row.items()
+        if len(value) > LONGEST or not value.replace("\n", "").isprintable()
+    ]
+    if strange:
+        raise corrupt(
+            f"{path}: row {number} has a {strange[0]} that is no word: {row[strange[0]][:40]!r}"
         )
-        strange = [
-            name
-            for name, value in found[-1].items()
-            if len(value) > LONGEST or not value.replace("\n", "").isprintable()
-        ]
-        if strange:
-            raise corrupt(
-                f"{path}: row {number} has a {strange[0]} that is no word: "
-                f"{found[-1][strange[0]][:40]!r}"
-            )
-        empty = [name for name, value in found[-1].items() if not value]
-        if empty:
-            raise corrupt(f"{path}: row {number} has no {empty[0]}")
-    if not found:
-        raise corrupt(f"{path} has no rows")
-    return found
+    empty = [name for name, value in row.items() if not value]
+    if empty:
+        raise corrupt(f"{path}: row {number} has no {empty[0]}")
 
 
 def whole(path: Path, row: Row, name: str) -> int:

@@ -21,8 +21,8 @@ from websocket import WebSocketException
 from fedskd_sim.errors import ClusterUnavailable, RunUnreadable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.handover import PLACED, unpack
-from fedskd_sim.runtimes.kubernetes.jobs import RUN
 from fedskd_sim.runtimes.kubernetes.pod_group import KUEUE
+from fedskd_sim.runtimes.kubernetes.podspec import RUN
 from fedskd_sim.runtimes.kubernetes.queues import VERSIONS
 from fedskd_sim.runtimes.member import CUSTODY
 
