@@ -53,8 +53,11 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
     while stop is not None:
         if stop.hop == 1:
             origin = dues[stop.model].origin(stop.round)
-            known = known and origin is not None and not dues[stop.model].poisons(stop.round)
-            records += _there(found[stop.model], origin)
+            there = [*_there(found[stop.model], origin)]
+            lost = stop.model in routes.lost and not there
+            known = known and origin is not None and not lost
+            known = known and not dues[stop.model].poisons(stop.round)
+            records += there
             stop = routes.back(stop) if stop.model in routes.lost else None
         else:
             stop = routes.back(stop)
@@ -64,7 +67,7 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
             records += there
             if stop.host not in routes.lost:
                 break
-            known = known and bool(there)
+            known = known and (bool(there) or stop.kind == "homecoming")
     return Sources(records, known)
 
 

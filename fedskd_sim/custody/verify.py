@@ -25,7 +25,7 @@ from fedskd_sim.custody.verdict import Verdict
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Spec
 from fedskd_sim.records import Record, parse_record
-from fedskd_sim.routes import Routes
+from fedskd_sim.routes import NOBODY, Routes
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
 
@@ -97,7 +97,10 @@ class _Proof:
         }
         self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
         self.links = self.begins = 0
-        self.routes = Routes(self.topology, lost_hospitals(run, scenario.names))
+        heals = scenario.on_loss.heals
+        self.routes = Routes(
+            self.topology, lost_hospitals(run, scenario.names) if heals else NOBODY
+        )
 
     def entries(self) -> Iterator[Record]:
         """Give all records that stand where they should."""
@@ -184,16 +187,15 @@ class _Proof:
                 entry.where,
             )
         given = (record.scenario, record.seed, record.architecture)
-        wanted = (
-            self.scenario.name,
-            self.scenario.seed,
-            self.scenario.architecture(record.model).name,
-        )
+        architecture = self.scenario.architecture(record.model).name
+        wanted = (self.scenario.name, self.scenario.seed, architecture)
         if given != wanted:
             raise _error(
                 f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)",
                 entry.where,
             )
+        if record.without.keys() - self.routes.lost.keys():
+            raise _error(f"altered: {found} names who is not lost", entry.where)
         at_home = record.hop == 0 or record.kind == "ensemble"
         if bool(record.digest_in) == at_home or bool(record.digest_out) == (
             at_home and record.outcome == "evaluated"

@@ -12,7 +12,16 @@ from fedskd_sim.errors import FedskdError, HospitalLost
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.heartbeats import Heartbeats
 from fedskd_sim.member.throttle import Throttle
-from fedskd_sim.messages import Done, End, Failed, FromController, Progress, Register, ToController
+from fedskd_sim.messages import (
+    Alive,
+    Done,
+    End,
+    Failed,
+    FromController,
+    Progress,
+    Register,
+    ToController,
+)
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.protocol.controller import Registrar, RegistrarState, Turn
@@ -72,6 +81,7 @@ class Controller:
         self.watches = scenario.on_loss.beat > 0
         """Whether hospitals give signs of life, so that `look` is worth calling now and then."""
         self.state = RegistrarState()
+        self._renew()
 
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
         """Take a run over that has been started before, by a controller that is no more; both
@@ -89,27 +99,28 @@ class Controller:
             HospitalLost: one gives no sign of life, and the run cannot or may not go on without it.
 
         """
-        deadline = clock.now() + self._registrar.patience(self.state)
+        self._renew()
         while self.state.ended is None:
             try:
-                message = self._wire.receive(self._wait(deadline))
+                message = self._wire.receive(self._wait())
             except NothingReceived:
-                if self.watches and (self.look() or clock.now() < deadline):
+                if self.watches and (self.look() or self._now() < self._deadline):
                     continue
                 if self.conclude():
                     break
                 raise self._end_with(self._registrar.late(self.state)) from None
-            suspected = self.state.suspected
-            if self.step(message) and self._registrar.complete(self.state) and not suspected:
-                deadline = clock.now() + self._registrar.patience(self.state)
+            self.step(message)
         end = self.state.ended or End(FIRST_EPOCH, 0, "")
         if end.code == HospitalLost.exit_code:
             raise HospitalLost(end.reason, fix="see its log", key=("on_loss",))
         return end
 
-    def _wait(self, deadline: float) -> float:
+    def _renew(self) -> None:
+        self._deadline = self._now() + self._registrar.patience(self.state)
+
+    def _wait(self) -> float:
         """Say how long to listen before the next look at who is silent."""
-        left = deadline - clock.now()
+        left = self._deadline - self._now()
         return min(left, max(0.0, self._looked + LOOK_S - self._now())) if self.watches else left
 
     def look(self) -> bool:
@@ -123,13 +134,20 @@ class Controller:
         if away > self._registrar.scenario.on_loss.beat + LOOK_S:  # it stood still itself
             self._heartbeats.hear(*before.registered)
         if not before.opened:
-            late = self._now() - self._began > self._registrar.patience(before)
+            late = self._now() - self._began >= self._registrar.patience(before)
             turn = self._registrar.begin_without(before) if late else (before, [])
         else:
             silent = self._heartbeats.silent(before.lost)
             turn = self._registrar.lose(before, silent) if silent else (before, [])
         self._take(turn)
+        if self.state is not before:
+            self._renew()
         return self.state is not before
+
+    def give_up(self) -> None:
+        """End the run if nothing was heard of it for as long as any hop may take."""
+        if self._now() >= self._deadline and not self.conclude():
+            self._end_with(self._registrar.late(self.state))
 
     def conclude(self) -> bool:
         """End the run as it was suspected to end, if it was; tell whether it has."""
@@ -139,10 +157,12 @@ class Controller:
         return True
 
     def step(self, message: ToController | Unwelcome) -> bool:
-        """Handle one hospital's word; tells whether it is news, and one that a member of the run
-        would say.
+        """Handle one hospital's word; tells whether it is one that a member of the run would say.
+
+        News put off the time at which nothing was heard for too long.
         """
-        new = not (isinstance(message, Done) and message.hospital in self.state.done)
+        suspected = self.state.suspected
+        known = isinstance(message, Done) and message.hospital in self.state.done
         if isinstance(message, Unwelcome):
             turn: Turn = self.state, [Rejected(*message)]
         else:
@@ -150,9 +170,13 @@ class Controller:
             if message.hospital in self.state.registered:
                 self._heartbeats.hear(message.hospital)
         self._take(turn)
+        fits = not any(isinstance(effect, Rejected) for effect in turn[1])
+        news = fits and not known and not isinstance(message, Alive)
+        if news and self._registrar.complete(self.state) and not suspected:
+            self._renew()
         if self.watches and self._now() >= self._looked + LOOK_S:
             self.look()
-        return new and not any(isinstance(effect, Rejected) for effect in turn[1])
+        return fits
 
     def _take(self, turn: Turn) -> None:
         self.state, effects = turn

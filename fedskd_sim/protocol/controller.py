@@ -90,7 +90,8 @@ class Registrar:
         if state.ended is not None:
             again = isinstance(message, Register | Alive)
             again &= message.hospital in self.scenario.names
-            return state, [Say(message.hospital, state.ended)] if again else []
+            word = self._word(state.lost) if message.hospital in state.lost else state.ended
+            return state, [Say(message.hospital, word)] if again else []
         if message.hospital in state.lost:
             return state, [Say(message.hospital, self._word(state.lost))]
         match message:
@@ -170,7 +171,7 @@ class Registrar:
         lost = merged(merged(state.lost, fresh), also)
         if lost == state.lost:
             return state, []
-        left = [name for name in self.scenario.members if name not in lost]
+        left = {*self.scenario.members} - ({*lost} - state.done)
         if not policy.heals or len(left) < FEWEST:
             gone = ", ".join(repr(name) for name in lost)
             text = f"nothing was heard of {gone} for {policy.after:g} s"
@@ -186,11 +187,11 @@ class Registrar:
         return state, [Declared(word.epoch, lost), *opening, *said, *ending]
 
     def begin_without(self, state: RegistrarState) -> Turn:
-        """Begin without those that did not register; their models never set out."""
+        """Begin without those that did not register."""
         if not self.scenario.on_loss.heals:
             return state, []
         return self.lose(
-            state, [], {name: 1 for name in self.scenario.names if name not in state.registered}
+            state, [name for name in self.scenario.names if name not in state.registered]
         )
 
     def _word(self, lost: Lost) -> Epoch:
@@ -237,12 +238,16 @@ class Registrar:
 
     def end(self, state: RegistrarState, end: End) -> Turn:
         """End the run."""
-        said: list[Effect] = [Say(name, end) for name in state.registered]
+        said: list[Effect] = [
+            Say(name, self._word(state.lost) if name in state.lost else end)
+            for name in state.registered
+        ]
         return replace(state, ended=end), [Closed(end), *said]
 
     def late(self, state: RegistrarState) -> FedskdError:
         """Say who is missing when the patience is over."""
-        missing = [name for name in self.scenario.names if name not in state.registered]
+        known = {*state.registered, *state.lost}
+        missing = [name for name in self.scenario.names if name not in known]
         if missing:
             text = (
                 f"{', '.join(missing)} did not register within "

@@ -19,6 +19,7 @@ from fedskd_sim.messages import (
 )
 from fedskd_sim.records import Record
 from fedskd_sim.routes import Lost
+from fedskd_sim.topology import FIRST_EPOCH
 
 
 class Model(NamedTuple):
@@ -164,9 +165,10 @@ class Beat(NamedTuple):
 
 
 class Overdue(NamedTuple):
-    """Timer: the model that the step at ``cursor`` hosts has not come in time."""
+    """Timer: the model that the step at ``cursor`` hosts has not come in time, in an epoch."""
 
     cursor: int
+    epoch: int = FIRST_EPOCH
 
 
 class Unanswered(NamedTuple):

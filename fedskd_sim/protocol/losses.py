@@ -64,11 +64,14 @@ class Healer(NamedTuple):
             return []
         known = sorted(state.lost.items()) or [("", 0)]
         alive = Alive(epoch(state.lost), self.program.host, *known[number % len(known)])
-        return [Tell(alive), Wait(self.terms.beat, Beat(number + 1))]
+        missing = self._never_set_out(state, Routes(self.program.topology, state.lost))
+        return [Tell(alive), *missing, Wait(self.terms.beat, Beat(number + 1))]
 
     def depart(self, state: State, stop: Stop, hop: HopId, model: Model) -> Turn:
         """Let a model go to a stop, which may be at the same hospital again."""
         if stop.host == self.program.host:
+            if hop in state.waiting:
+                return state, []
             return state._replace(waiting={**state.waiting, hop: model}), []
         return delivery.send(state, stop.host, hop, model, self.terms)
 
@@ -95,7 +98,7 @@ class Healer(NamedTuple):
             if judge(self.program, self.terms, state, hop, to).repeat:
                 state = state._replace(deferred=without(state.deferred, hop))
                 effects.append(Reply(to, Ack(hop)))
-        return state, effects + self._never_set_out(state, routes)
+        return state, effects + self._never_set_out(state, routes)  # and with every beat
 
     def _at_work(self, state: State, hop: HopId) -> bool:
         """Tell whether a model is in the step that is under way, which will end."""

@@ -59,7 +59,7 @@ from fedskd_sim.protocol.judge import Judgement, following, judge
 from fedskd_sim.protocol.losses import Healer
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, without
 from fedskd_sim.records import Record
-from fedskd_sim.routes import Lost, Routes
+from fedskd_sim.routes import Lost, Routes, epoch
 from fedskd_sim.topology import Stop, Topology
 
 Turn = tuple[State, list[Effect]]
@@ -272,7 +272,8 @@ class HospitalMachine:
             return state, effects
         step, routes = self.program.at(state.cursor), self._routes(state)
         while step and step.stop and routes.void(step.stop):
-            state = state._replace(cursor=state.cursor + 1)
+            waiting = without(state.waiting, self.hop_id(step.stop))
+            state = state._replace(cursor=state.cursor + 1, waiting=waiting)
             step = self.program.at(state.cursor)
         if step is None:
             return self._leaving(state, effects)
@@ -281,7 +282,10 @@ class HospitalMachine:
             hop = self.hop_id(step.stop)
             model = state.waiting.get(hop)
             if model is None:
-                return state, [*effects, Wait(self._patience, Overdue(state.cursor))]
+                return state, [
+                    *effects,
+                    Wait(self._patience, Overdue(state.cursor, epoch(state.lost))),
+                ]
         state = state._replace(working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
             state, sent = self._on_release(state, state.cursor, model)
@@ -323,7 +327,7 @@ class HospitalMachine:
                     text, fix="see the controller's log", key=("timeouts", "register")
                 )
                 return self._failing(state, [Fail(late)])
-            case Overdue(index) if index == state.cursor and not state.working:
+            case Overdue(index, _) if index == state.cursor and not state.working:
                 return self._failing(state, [Fail(self.missing(state))])
             case Goodbye() if state.done:
                 return leaving.stay(state, self.program, self.terms)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.events import Model, Overdue, Timer, Unanswered
-from fedskd_sim.routes import NOBODY, Lost
+from fedskd_sim.routes import NOBODY, Lost, epoch
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Stop
 
@@ -115,8 +115,8 @@ class State(NamedTuple):
     def is_past(self, timer: Timer) -> bool:
         """Tell whether what a timer was set for is over, so that it changes nothing."""
         match timer:
-            case Overdue(cursor):
-                return cursor != self.cursor
+            case Overdue(cursor, number):
+                return cursor != self.cursor or number != epoch(self.lost)
             case Unanswered(hop, attempt):
                 departure = self.outbox.get(hop)
                 return departure is None or departure.attempt != attempt

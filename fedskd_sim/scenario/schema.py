@@ -107,7 +107,7 @@ class Timeouts(Part):
     retry: Positive = 10.0
     """Until an unconfirmed departure is sent again; doubles with each try."""
     goodbye: Positive = 5.0
-    """So often a finished hospital asks if the run goes on; after three vain questions it leaves."""
+    """So often a finished hospital asks if the run goes on; three times in vain, and it leaves."""
     stop: Positive = 5.0
     """Between asking processes to stop and killing them."""
 

@@ -200,6 +200,7 @@ class World:
         """Let the controller see who is silent, and do so again."""
         if self.controller and self.controller.state.ended is None:
             self.controller.look()
+            self.controller.give_up()
             self._at(LOOK_S, self._look)
 
     def _arrives(self, sender: str, to: str, what: Any, take: Take) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedskd_sim.errors import HospitalLost, RunAborted
+from fedskd_sim.errors import HopTimeout, HospitalLost, RunAborted
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.heartbeats import Heartbeats
@@ -121,12 +121,12 @@ def test_what_cannot_or_may_not_go_on_ends(policy: str, names: list[str]) -> Non
 
 
 def test_a_run_begins_without_who_is_missing() -> None:
-    """The model of one that never registered cannot travel."""
+    """Who never registered is lost before the start."""
     state = RegistrarState()
     for name in ("north", "south"):
         state, _ = SKIP.step(state, Register("run", 1, name, f"at-{name}", "", ""))
     state, effects = SKIP.begin_without(state)
-    assert state.lost == {"east": 1}
+    assert state.lost == {"east": 0}
     assert effects[1] == Opening()
     book = Start(1, {"north": "at-north", "south": "at-south"}, {"north": "", "south": ""})
     assert Say("north", book) in effects
@@ -148,13 +148,57 @@ def test_who_is_silent_for_too_long_is_found() -> None:
 
 
 class Wire:
-    """Says nothing, and is told."""
+    """Has some words to say, then time passes in silence."""
+
+    def __init__(self, *words: ToController) -> None:
+        self.words, self.time, self.said = list(words), 0.0, list[tuple[str, object]]()
+
+    def now(self) -> float:
+        return self.time
 
     def send(self, to: str, message: object) -> None:
-        """Take a word."""
+        self.said.append((to, message))
 
     def receive(self, timeout: float) -> ToController:
+        if self.words:
+            return self.words.pop(0)
+        self.time += max(timeout, 0.01)
         raise NothingReceived(timeout)
+
+
+def test_a_missing_hospital_does_not_stop_the_others_from_beginning() -> None:
+    """They begin when the time to register is over, and have all their time from then on."""
+    words = [Register("run", 1, name, f"at-{name}", "", "") for name in ("north", "south")]
+    wire = Wire(*words)
+    controller = Controller(SKIP.scenario, "run", wire, EventLog(StringIO()), now=wire.now)
+    with pytest.raises(HospitalLost):  # who says nothing after that is lost, too
+        controller.serve()
+    waits = SKIP.scenario.timeouts
+    assert waits.register_ + 3 < wire.time < waits.register_ + 9
+    assert [type(word) for to, word in wire.said if to == "north"] == [Start, Epoch, End]
+
+
+def test_signs_of_life_alone_are_no_progress() -> None:
+    """A hospital that lives and never does anything ends the run as without them."""
+    words = [Register("run", 1, name, f"at-{name}", "", "") for name in NAMES]
+    wire = Wire(*words)
+    controller = Controller(SKIP.scenario, "run", wire, EventLog(StringIO()), now=wire.now)
+
+    def receive(timeout: float) -> ToController:
+        if words:
+            return words.pop(0)
+        wire.time += min(max(timeout, 0.01), 0.2)
+        number = int(wire.time * 5)
+        return Alive(1, NAMES[number % 3], "", 0)
+
+    wire.receive = receive  # type: ignore[method-assign]
+    for _ in range(100_000):
+        if controller.state.ended:
+            break
+        controller.step(wire.receive(0.2))
+        controller.give_up()
+    assert controller.state.ended
+    assert controller.state.ended.code == HopTimeout.exit_code
 
 
 def test_a_controller_that_stood_still_itself_blames_nobody() -> None:

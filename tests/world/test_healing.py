@@ -143,6 +143,7 @@ def test_storms_with_a_loss_are_healed(tmp_path: Path) -> None:
         scenario, storm = stormy(tmp_path, seed)
         run = lived(scenario, storm)
         assert list(faults_of(scenario, run)) == [], seed
+        assert {*run.world.lost} <= {*storm.fate}, seed
         lost += len(run.world.lost)
     assert lost > STORMS / 2
 
