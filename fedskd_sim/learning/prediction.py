@@ -20,6 +20,7 @@ from fedskd_sim.learning.answers import Tested
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.evaluate import logits_of, measure_adjusted
+from fedskd_sim.learning.parts import copy_of, join, split
 from fedskd_sim.learning.reconcile import mean
 from fedskd_sim.learning.site import Sited
 from fedskd_sim.learning.weights import FLOATS, buffer_of, snapshot, tensor_of
@@ -127,17 +128,25 @@ class Predicting:
         model for the ensemble.
         """
         self.site.settle()
-        weights, finished = split(arriving, LAST) if arriving is not None else (self._decide(), {})
-        if arriving is not None and self._settings.ensemble:
-            self._ensemble[model] = copy_of(finished)
-        network = (
-            self.site.build(model, weights)
-            if arriving is None
-            else self.site.receive(model, weights)
-        )
+        if arriving is None:
+            network = self.site.build(model, self._decide())
+        else:
+            weights, finished = self._unpack(arriving)
+            if self._settings.ensemble:
+                self._ensemble[model] = copy_of(finished)
+            network = self.site.receive(model, weights)
         return self._measure(
             ("evaluation", model), logits_of(network, self.site.data.test.images), [network]
         )
+
+    def _unpack(self, arriving: Weights) -> tuple[Weights, Weights]:
+        """Give what a model predicts with and its last weights. One whose home is lost comes as it
+        travels in training rounds: nobody has chosen for it.
+        """
+        shown, finished = split(arriving, LAST)
+        current, averaged = split(shown, AVERAGED)
+        by_average = averaged and self._settings.model == "averaged"
+        return averaged if by_average else current, finished or current
 
     def ensemble(self) -> Measures | None:
         """Average the probabilities of all finished models: p = (1/K) sum_k softmax(f_k(x))."""
@@ -237,26 +246,6 @@ class Predicting:
                 logits, labels, usual, self._settings.logit_adjustment
             )
         return found
-
-
-def join(weights: Weights, prefix: str, other: Weights) -> Weights:
-    """Put a second set of weights behind the first, its names prefixed."""
-    return {**weights, **{prefix + name: buffer for name, buffer in other.items()}}
-
-
-def split(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
-    """Undo `join`; the second set is empty where there is none."""
-    first = {name: buffer for name, buffer in weights.items() if not name.startswith(prefix)}
-    return first, {
-        name.removeprefix(prefix): buffer
-        for name, buffer in weights.items()
-        if name.startswith(prefix)
-    }
-
-
-def copy_of(weights: Weights) -> Weights:
-    """Copy weights that live in a model or in a received message."""
-    return {name: buffer._replace(data=bytearray(buffer.data)) for name, buffer in weights.items()}
 
 
 def together(networks: list[nn.Module], samples: Samples) -> Tensor:

@@ -61,6 +61,30 @@ def test_the_ring_goes_on(fault: str, policy: str, scenario_file: Callable, run:
     assert left_behind() == []
 
 
+LEARNING = """
+name: learning
+data: {name: synthetic-skin, samples: 60, image_size: 16, classes: 3}
+hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-depthwise},
+            {name: c, architecture: cnn-plain}]
+algorithm: {name: cyclic, rounds: 2}
+prediction: {model: averaged, ensemble: true}
+on_loss: skip
+faults: [{hospital: b, what: leave, round: 2}]
+"""
+
+
+def test_a_model_without_a_home_is_tested_as_the_scenario_wants(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """By its averaged weights, which travel with it, and as one of the ensemble."""
+    folder = run(scenario_file(LEARNING))
+    records = read_records(folder)
+    (asked,) = {one.measures["models"].mean for one in records if one.kind == "ensemble"}
+    tested = {(one.model, one.host) for one in records if one.kind == "evaluation"}
+    assert asked == 3
+    assert tested == {(model, host) for model in "abc" for host in "ac"}
+
+
 @pytest.mark.parametrize("runtime", ["memory", "processes"])
 def test_abort_ends_the_run_at_once(runtime: str, scenario_file: Callable, run: Callable) -> None:
     """Who is not heard of ends the run, by name and with a code of its own."""
