@@ -19,8 +19,6 @@ Lost = Mapping[str, int]
 """Hospitals that are lost, each with the first round in which its model does not travel; 0: it
 travels on to the end."""
 NOBODY: Lost = MappingProxyType({})
-HEALED = ("circulation", "none")
-"""The patterns in which a ring can go on without a hospital: a sum lacks the lost one's share."""
 
 
 def merged(one: Lost, other: Lost) -> Lost:

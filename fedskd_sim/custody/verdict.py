@@ -17,7 +17,7 @@ class Verdict(NamedTuple):
     links: int = 0
     """Digests that were equal to that of the stop before."""
     begins: int = 0
-    """Ways of which no record tells with which digest they begin."""
+    """Ways of which no record tells with which digest they begin, or go on behind a lost host."""
     weights: int = 0
     """Files of weights that have the digest that records say."""
     unchecked: int = 0

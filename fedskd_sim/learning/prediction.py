@@ -153,6 +153,7 @@ class Predicting:
         if not self._settings.ensemble:
             return None
         self.site.settle()
+        # where hospitals may be lost a model may have retired; elsewhere none may be missing
         heals, members = self.site.scenario.on_loss.heals, self.site.scenario.members
         names = [name for name in members if name in self._ensemble or not heals]
         networks = [self.site.build(name, self._ensemble[name]) for name in names]

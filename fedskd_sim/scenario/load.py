@@ -14,6 +14,7 @@ from fedskd_sim.errors import (
     DuplicateHospital,
     FedskdError,
     InvalidValue,
+    Key,
     ScenarioSyntaxError,
     TooFewHospitals,
     UnknownKey,
@@ -188,10 +189,9 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
         yield TooFewHospitals(
             message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
         )
-    yield from _faulty(rest, document)
+    yield from _disturbed(rest, document)
     if not rest.lacks("on_loss"):
         yield from unbearable(rest.scenario)
-    yield from _unlinked(rest, document)
     if (
         scenario.network.plaintext
         and scenario.network.transport != "tcp"
@@ -240,28 +240,25 @@ def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
             )
 
 
-def _faulty(rest: Sound, document: Document) -> Iterator[FedskdError]:
-    """Find what is wrong with the faults of the scenario and of its variants."""
-    scenario = rest.scenario
-    names = _written_names(scenario, document)
-    if not rest.lacks("faults"):
-        yield from faulty(scenario, names)
-    for label, variant in scenario.variants.items():
-        if variant.faults and not rest.lacks("variants", label):
-            with_faults = scenario.model_copy(update={"faults": variant.faults})
-            yield from faulty(with_faults, names, ("variants", label))
+def _disturbed(rest: Sound, document: Document) -> Iterator[FedskdError]:
+    """Find what is wrong with the faults and links of the scenario and of its variants."""
+    names = _written_names(rest.scenario, document)
+    for disturbed, under in _with_variants(rest, "faults"):
+        yield from faulty(disturbed, names, under)
+    if not rest.lacks("timeouts"):
+        for disturbed, under in _with_variants(rest, "links"):
+            yield from unlinked(disturbed, names, under)
 
 
-def _unlinked(rest: Sound, document: Document) -> Iterator[FedskdError]:
-    """Find what is wrong with the links of the scenario and of its variants."""
-    scenario = rest.scenario
-    names = _written_names(scenario, document)
-    if not rest.lacks("links") and not rest.lacks("timeouts"):
-        yield from unlinked(scenario, names)
-    for label, variant in scenario.variants.items():
-        if variant.links and not rest.lacks("variants", label) and not rest.lacks("timeouts"):
-            with_links = scenario.model_copy(update={"links": variant.links})
-            yield from unlinked(with_links, names, ("variants", label))
+def _with_variants(rest: Sound, key: str) -> Iterator[tuple[Scenario, tuple[Key, ...]]]:
+    """Give the scenario, and it with a key of each variant that has it, and under what that stands;
+    not where it is known to be wrong.
+    """
+    if not rest.lacks(key):
+        yield rest.scenario, ()
+    for label, variant in rest.scenario.variants.items():
+        if (value := getattr(variant, key)) and not rest.lacks("variants", label):
+            yield rest.scenario.model_copy(update={key: value}), ("variants", label)
 
 
 def _written_names(scenario: Scenario, document: Document) -> list[str]:
