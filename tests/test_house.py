@@ -39,7 +39,7 @@ HOMES = {
     "scipy": ["report/", "compare/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],
-    "xxhash": ["messages.py"],
+    "xxhash": ["messages.py", "learning/readers/imagecache.py"],
     "prometheus_client": ["observe/metrics.py"],
     "rich": ["observe/progress.py", "cli/"],
     "matplotlib": ["report/", "compare/"],

@@ -128,6 +128,9 @@ class Ham10000Images(Part):
     """Fold used for testing; folds never split a lesion."""
     validation_fold: Fold = 1
     """Fold used for validation; the other three train."""
+    cache: str | None = None
+    """Folder in which decoded images are kept for later runs, for nobody else to read; ~ is your
+    home. null: they are decoded every time."""
     limit: Count | None = None
     """At most this many training images, drawn from the seed; null takes all."""
 
@@ -169,6 +172,9 @@ class Derm7pt(Part):
     """The part of the set that this hospital owns; null for the whole of it."""
     size: Pixels = 64
     """Height and width in pixels to which the middle square of every image is brought."""
+    cache: str | None = None
+    """Folder in which decoded images are kept for later runs, for nobody else to read; ~ is your
+    home. null: they are decoded every time."""
     limit: Count | None = None
     """At most this many training images, drawn from the seed; null takes all."""
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 from test_datasets import HAM, check, ham
 
-from fedskd_sim.errors import DataCorrupt
+from fedskd_sim.errors import DataCorrupt, InvalidValue
 from fedskd_sim.learning.readers import ham10000_images, imagefiles
 from fedskd_sim.scenario import Ham10000Images
 
@@ -287,3 +287,60 @@ def test_images_keep_their_order_however_many_threads_read_them(
         paths[number].write_bytes(b"no image")
     with pytest.raises(DataCorrupt, match=re.escape(str(paths[9]))):
         imagefiles.pixels(paths, 32)
+
+
+def save_some(folder: Path, count: int = 3) -> list[Path]:
+    """Write images of noise."""
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    return paths
+
+
+def test_decoded_images_are_kept_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time nothing is decoded and pixels are the same; another file, order or size
+    decodes, and so does a file of the cache that was damaged. Nobody else may read them.
+    """
+    paths, cache = save_some(tmp_path / "images"), tmp_path / "a" / "cache"
+    decoded: list[Path] = []
+    usual = imagefiles._read
+    monkeypatch.setattr(
+        imagefiles, "_read", lambda path, size: decoded.append(path) or usual(path, size)
+    )
+
+    def read(given: list[Path], size: int = 32) -> tuple[np.ndarray, int]:
+        decoded.clear()
+        return imagefiles.pixels(given, size, str(cache)), len(decoded)
+
+    first, count = read(paths)
+    assert count == 3
+    again, count = read(paths)
+    assert count == 0
+    assert np.array_equal(first, again)
+    (file,) = cache.iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+    assert cache.stat().st_mode & 0o077 == 0
+    assert read(paths[::-1])[1] == read(paths, 16)[1] == 3
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    for broken in (bytes(damaged), bytes(damaged[:-9]), b""):
+        file.write_bytes(broken)
+        again, count = read(paths)
+        assert count == 3
+        assert np.array_equal(first, again)
+    paths[0].write_bytes(paths[1].read_bytes())
+    assert read(paths)[1] == 3
+
+
+def test_a_folder_that_keeps_nothing_is_named(tmp_path: Path) -> None:
+    """What cannot be a folder ends in an error with the key, and leaves nothing behind."""
+    paths = save_some(tmp_path / "images")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(InvalidValue, match="keeps no images") as caught:
+        imagefiles.pixels(paths, 32, str(tmp_path / "file"))
+    assert caught.value.key == ("data", "cache")
+    assert "folder that can be written" in caught.value.fix

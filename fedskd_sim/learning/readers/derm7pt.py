@@ -54,7 +54,7 @@ def load(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) -
     table, columns = _columns(path, dataset.view)
     chosen = cut.by_split(dataset, columns, scenario_seed, name)
     rows = chosen.rows
-    pixels = imagefiles.pixels(_paths(path, dataset.view, table, rows), dataset.size)
+    pixels = imagefiles.pixels(_paths(path, dataset.view, table, rows), dataset.size, dataset.cache)
     return Images(
         pixels,
         columns.labels[rows],

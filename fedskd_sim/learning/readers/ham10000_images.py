@@ -59,7 +59,7 @@ def load(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name:
     chosen = _splits(dataset, table, labels, (scenario_seed, name))
     rows = chosen.rows
     pixels = imagefiles.pixels(
-        _paths(path, table, rows, imagefiles.by_name(path.parent)), dataset.size
+        _paths(path, table, rows, imagefiles.by_name(path.parent)), dataset.size, dataset.cache
     )
     return Images(
         pixels, labels[rows], chosen.places, CLASSES, tuple(table[row]["image_id"] for row in rows)

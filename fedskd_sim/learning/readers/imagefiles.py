@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, __version__
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers import tree
+from fedskd_sim.learning.readers import imagecache, tree
 from fedskd_sim.learning.readers.npz import corrupt
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -104,17 +104,24 @@ def all_there(paths: Sequence[Path]) -> None:
         raise corrupt(f"the image {missing[0]} is not there{others}")
 
 
-def pixels(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
+def pixels(paths: Sequence[Path], size: int, cache: str | None = None) -> NDArray[np.uint8]:
     """Read images as (N, size, size, 3): the middle square of each, scaled with antialiasing.
 
     A pool of threads decodes them, as many as PyTorch may use, which is the hospital's
-    ``resources.cpu``: Pillow lets others go on meanwhile.
+    ``resources.cpu``: Pillow lets others go on meanwhile. In the folder ``cache`` they are kept.
 
     Raises:
         DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain
             colours; names the file, of several the first.
+        InvalidValue: nothing can be kept in ``cache``.
 
     """
+    if cache is None:
+        return _decoded(paths, size)
+    return imagecache.kept(cache, paths, size, _decoded, f"Pillow {__version__}")
+
+
+def _decoded(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     found = np.empty((len(paths), size, size, 3), np.uint8)
     Image.init()  # before threads could do it at the same time
     pool = ThreadPoolExecutor(min(MOST_THREADS, torch.get_num_threads()))
