@@ -10,15 +10,25 @@ from pathlib import Path
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
 from fedskd_sim.exits import out_of_space
+from fedskd_sim.member.shell import Task
 
 MEMORY = "give it more memory, or the scenario smaller models and batches"
+CARD_MEMORY = "use a smaller batch_size or recorded_gib, or let fewer hospitals share the card"
+CARD = "look at the card (nvidia-smi, the kernel's log); with custody 'fedskd-sim resume' goes on"
+NO_MEMORY = "can't allocate memory"
+"""Stands in PyTorch's error where the host's memory does not suffice."""
+OF_A_CARD = {"OutOfMemoryError": CARD_MEMORY, "AcceleratorError": CARD}
+"""Names of PyTorch's errors of a card, which this side of the learning seam does not import, and
+what to do about them."""
 
 
 def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:
     """Make an error of an exception that nobody foresaw: class, message and the line of code
     that raised it.
     """
-    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    kind, card = type(error).__name__, _of_a_card(error)
+    said = _without_advice(str(error)) if card else str(error)
+    words = f"{kind}: {said}" if said else kind
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     line = "".join(
         f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})" for frame in frames
@@ -31,4 +41,46 @@ def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:
         )
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return OutputNotWritable(text, fix="give a run folder that can be written")
-    return HospitalCrashed(text, fix=MEMORY if isinstance(error, MemoryError) else fix)
+    if isinstance(error, MemoryError) or NO_MEMORY in said:
+        return HospitalCrashed(text, fix=MEMORY)
+    return HospitalCrashed(text, fix=card or fix)
+
+
+def foreseen(name: str, task: Task, error: Exception) -> FedskdError:
+    """Make an error of what the disk or a card of a hospital may do in a step; any other exception
+    is raised again, for whoever wrote the code that raised it.
+    """
+    if isinstance(error, FedskdError):
+        return error
+    if isinstance(error, OSError) or _of_a_card(error):
+        return crash(name, place_of(task), error, "make room on its disk")
+    raise error
+
+
+def _of_a_card(error: BaseException) -> str:
+    """Say what to do about an error of a card; empty for any other."""
+    kind = type(error)
+    return OF_A_CARD.get(kind.__name__, "") if kind.__module__ == "torch" else ""
+
+
+def place_of(task: Task) -> str:
+    """Say where in the run a step is."""
+    stop, step = task.step.stop, task.step
+    if stop:
+        return f"in round {step.round}, hop {stop.hop} ({stop.kind} of {stop.model!r})"
+    words = {
+        "warm_up": "in its warm-up",
+        "alone": f"in round {step.round}, training alone",
+        "depart": f"at its departure in round {step.round}",
+    }
+    return words.get(
+        step.action,
+        "in the evaluation of its own model"
+        if step.action == "home"
+        else "in the evaluation of all models",
+    )
+
+
+def _without_advice(text: str) -> str:
+    """Leave out what PyTorch advises behind the figures: its own settings, and how to debug it."""
+    return text.partition("\n")[0].partition(" If reserved but unallocated")[0].strip()

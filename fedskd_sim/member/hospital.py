@@ -7,7 +7,7 @@ from __future__ import annotations
 import traceback
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.member.crash import crash
+from fedskd_sim.member.crash import crash, place_of
 from fedskd_sim.member.faults import FaultInjector
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.mailbox import Mailbox
@@ -63,24 +63,7 @@ def carry_out(
     except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it
         traceback.print_exception(error)
         mailbox.fail(
-            crash(worker.name, _where(task), error, "see what it has written to standard error")
+            crash(worker.name, place_of(task), error, "see what it has written to standard error")
         )
     else:
         mailbox.finish(task.index, record, freeze(worker.learner.state()) if freeze else None)
-
-
-def _where(task: Task) -> str:
-    stop, step = task.step.stop, task.step
-    if stop:
-        return f"in round {step.round}, hop {stop.hop} ({stop.kind} of {stop.model!r})"
-    words = {
-        "warm_up": "in its warm-up",
-        "alone": f"in round {step.round}, training alone",
-        "depart": f"at its departure in round {step.round}",
-    }
-    return words.get(
-        step.action,
-        "in the evaluation of its own model"
-        if step.action == "home"
-        else "in the evaluation of all models",
-    )

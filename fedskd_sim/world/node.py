@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerState
-from fedskd_sim.member.crash import crash
+from fedskd_sim.member.crash import foreseen
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.schedule import Poison, Schedule, harmless
@@ -199,11 +199,8 @@ class Node:
             )
         except Stalled:
             return
-        except FedskdError as error:
-            self.world.later(self, 0.0, partial(self.shell.handle, Broke(error)))
-            return
-        except OSError as error:
-            broke = Broke(crash(self.name, "", error, "make room on its disk"))
+        except (FedskdError, OSError, RuntimeError) as error:
+            broke = Broke(foreseen(self.name, task, error))
             self.world.later(self, 0.0, partial(self.shell.handle, broke))
             return
         self.cost *= self.faults.slowness(self)
