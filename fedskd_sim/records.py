@@ -112,7 +112,8 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Timing:
     """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's
-    largest resident memory so far, ``attempts`` how often a model was sent; 0: not known.
+    largest resident memory so far, ``device_bytes`` the most that it has taken of its card's,
+    ``attempts`` how often a model was sent; 0: not known, or none.
     """
 
     __pydantic_config__ = NO_OTHER_KEYS
@@ -127,6 +128,7 @@ class Timing:
     to: str = ""
     peak_bytes: Whole = 0
     attempts: Whole = 0
+    device_bytes: Whole = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ smaller of both are the ends of the forecast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fedskd_sim.canary.measured import BATCHES, ROUNDS, Measured, Part, changes, size_of
@@ -27,17 +28,20 @@ SPARE_MEMORY = 0.05
 
 
 class Room(NamedTuple):
-    """What the place has, in bytes: memory in all and free, and free disk."""
+    """What the place has, in bytes: memory in all and free, free disk, and of each card on which a
+    hospital computes its memory in all and free.
+    """
 
     memory: int
     free_memory: int
     free_disk: int
+    cards: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
 @dataclass
 class Gauge:
     """Watches what a short run takes of the place: called with every event of its logs, it keeps
-    the least memory that was free and the most that custody held.
+    the least memory that was free, of cards too, and the most that custody held.
 
     ``look`` measures the place, ``custody`` is where hospitals keep what they need to go on.
     """
@@ -45,16 +49,21 @@ class Gauge:
     look: Callable[[], Room]
     custody: Path
     least: int = field(init=False)
+    least_of_cards: dict[str, int] = field(init=False)
     kept: int = 0
 
     def __post_init__(self) -> None:
         """Look for the first time."""
         self.before = self.look()
         self.least = self.before.free_memory
+        self.least_of_cards = {name: free for name, (_, free) in self.before.cards.items()}
 
     def __call__(self, _: object = None) -> None:
         """Look again."""
-        self.least = min(self.least, self.look().free_memory)
+        now = self.look()
+        self.least = min(self.least, now.free_memory)
+        for name, (_, free) in now.cards.items():
+            self.least_of_cards[name] = min(self.least_of_cards[name], free)
         self.kept = max(self.kept, size_of(self.custody))
 
 
@@ -74,6 +83,8 @@ class Findings:
     memory: int
     """How much less memory was free."""
     room: Room
+    cards: Mapping[str, int]
+    """How much less memory of each card was free."""
     hospitals: tuple[Part, ...]
     problems: tuple[FedskdError, ...]
 
@@ -87,7 +98,8 @@ class Findings:
         yield f"canary: {ROUNDS} short rounds took {duration(self.seconds)}"
         width = max(len(one.name) for one in self.hospitals)
         for one in self.hospitals:
-            yield f"  {one.name:<{width}}  {duration(one.session)} a session, {amount(one.peak)}"
+            memory = amount(one.peak) + (f", {amount(one.card)} of a card" if one.card else "")
+            yield f"  {one.name:<{width}}  {duration(one.session)} a session, {memory}"
         yield (
             f"whole run: about {duration(self.usual)} ({duration(self.at_least)} to "
             f"{duration(self.at_most)}), {amount(self.sent)} sent, {amount(self.stored)} on disk "
@@ -96,6 +108,11 @@ class Findings:
         yield (
             f"memory: {amount(self.memory)} of the {amount(self.room.free_memory)} that were free"
         )
+        for name, taken in self.cards.items():
+            yield (
+                f"memory of {name}: {amount(taken)} of the {amount(self.room.cards[name][1])} that "
+                f"were free"
+            )
         slowest = max(self.hospitals, key=lambda one: one.session)
         others = [one.session for one in self.hospitals if one is not slowest]
         times = slowest.session / median(others) if others and median(others) else 1.0
@@ -145,6 +162,7 @@ def find(measured: Measured, short: Scenario, gauge: Gauge, *, at_once: bool) ->
         stored,
         max(0, room.free_memory - gauge.least),
         room,
+        {name: max(0, free - gauge.least_of_cards[name]) for name, (_, free) in room.cards.items()},
         tuple(measured.hospitals),
         tuple(_problems(usual.error if at_once else None, stored, gauge)),
     )
@@ -170,3 +188,9 @@ def _problems(end: FedskdError | None, stored: int, gauge: Gauge) -> Iterator[Fe
             f"{amount(gauge.least)} of {amount(room.memory)} of memory were left",
             fix="use a machine with more memory, or smaller models and batches",
         )
+    for name, (whole, _) in room.cards.items():
+        if (least := gauge.least_of_cards[name]) < SPARE_MEMORY * whole:
+            yield CanaryFailed(
+                f"{amount(least)} of {amount(whole)} of {name}'s memory were left",
+                fix="use a smaller training.batch_size, or let fewer hospitals share the card",
+            )

@@ -50,11 +50,14 @@ def size_of(folder: Path) -> int:
 
 
 class Part(NamedTuple):
-    """One hospital: seconds of a session of the whole run, and the most memory it has had."""
+    """One hospital: seconds of a session of the whole run, and the most memory it has had, of the
+    machine and of a card.
+    """
 
     name: str
     session: float
     peak: int
+    card: int
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,16 @@ class Measured:
     def hospitals(self) -> list[Part]:
         """Give those that train, in ring order."""
         peaks: dict[str, int] = {}
+        cards: dict[str, int] = {}
         for one in self._timings:
             peaks[one.host] = max(peaks.get(one.host, 0), one.peak_bytes)
+            cards[one.host] = max(cards.get(one.host, 0), one.device_bytes)
         sessions: dict[str, list[float]] = {}
         for (kind, host, _), seconds in self._seconds.items():
             if kind in TRAINED:
                 sessions.setdefault(host, []).append(seconds[-1])
         return [
-            Part(name, fmean(sessions.get(name, [0.0])), peaks.get(name, 0))
+            Part(name, fmean(sessions.get(name, [0.0])), peaks.get(name, 0), cards.get(name, 0))
             for name in self.scenario.members
         ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,7 +54,8 @@ def check_short_run(runtime: str, place: Any, tried: ShortRun, out: Path | None)
     loaded = load(find_scenario(tried.file), changes)
     run, made = secrets.token_hex(4), folder.make(loaded, out, runtime)
     click.echo(f"canary: a short run of {len(loaded.scenario.hospitals)} hospitals, {runtime}")
-    gauge = canary.Gauge(lambda: _room(made), member.custody_of(loaded.scenario, run, made))
+    cards = _cards(loaded.scenario)
+    gauge = canary.Gauge(lambda: _room(made, cards), member.custody_of(loaded.scenario, run, made))
     began = clock.now()
     _carry_out(place, Order(loaded, run, made, tried.data), gauge)
     measured = canary.Measured(tried.scenario, made, clock.now() - began)
@@ -80,9 +83,18 @@ def _carry_out(place: Any, order: Order, gauge: Gauge) -> None:
     outcome.note(order.folder, outcome.finish(begun))
 
 
-def _room(folder: Path) -> Any:
+def _cards(scenario: Scenario) -> Callable[[], Mapping[str, tuple[int, int]]]:
+    """Give what looks at the cards on which hospitals compute."""
+    if not scenario.learns:
+        return dict
+    from fedskd_sim.learning.devices import cards_of  # noqa: PLC0415 - the placebo runs without PyTorch
+
+    return partial(cards_of, scenario)
+
+
+def _room(folder: Path, cards: Callable[[], Mapping[str, tuple[int, int]]]) -> Any:
     """Tell what memory and disk there are."""
     from fedskd_sim.canary import Room  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.runtimes.place import memory  # noqa: PLC0415
 
-    return Room(*memory(), shutil.disk_usage(folder).free)
+    return Room(*memory(), shutil.disk_usage(folder).free, cards())

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedskd_sim.learning.devices import share_of_card
 from fedskd_sim.learning.readers import (
     abide,
     abide_rois,
@@ -36,6 +37,10 @@ from fedskd_sim.scenario import (
     SyntheticSkin,
     SyntheticVolumes,
 )
+
+DATA_ON_CARD = 0.25
+"""Of a hospital's share of a card, what its data may take; what is larger stays with the host, and
+batches are copied."""
 
 
 class Reader(Protocol):
@@ -63,8 +68,9 @@ READERS: Mapping[str, Reader] = MappingProxyType(
 
 class Samples(NamedTuple):
     """Images (N, C, H, W), float32 with spread near 1, connectivity (N, R, R) or volumes (N, C,
-    D, H, W); and int64 labels (N,). Images that wait on a device may be pixels (N, H, W, C), uint8:
-    `as_input` makes of them what models take.
+    D, H, W); and int64 labels (N,), which lie where models compute. Images that wait for a card may
+    be pixels (N, H, W, C), uint8, and may lie in the host's memory: `as_input` makes of them what
+    models take.
     """
 
     images: Tensor
@@ -119,10 +125,17 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
             raise TypeError(dataset.name)
         case _:
             found = READERS[dataset.name].load(dataset, folder, scenario.seed, name)
-    train, validation, test = (_samples(found, rows, device) for rows in found.splits)
-    return HospitalData(
-        train, validation, test, found.classes, found.remark if isinstance(found, Arrays) else ""
+    values = found.values if isinstance(found, Arrays) else found.pixels
+    here = values.nbytes > DATA_ON_CARD * share_of_card(scenario, device)
+    train, validation, test = (
+        _samples(found, rows, device, "cpu" if here else device) for rows in found.splits
     )
+    parts = (
+        found.remark if isinstance(found, Arrays) else "",
+        f"data stays in the host's memory: too large for {device}" if here else "",
+    )
+    remark = "; ".join(part for part in parts if part)
+    return HospitalData(train, validation, test, found.classes, remark)
 
 
 def fingerprint(data: HospitalData) -> str:
@@ -147,6 +160,8 @@ def pool(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalDat
     validates and tests on its own.
     """
     images, labels, _ = zip(*(data.train for data in everyone.values()), strict=True)
+    if len({part.device for part in images}) > 1:
+        images = tuple(part.cpu() for part in images)
     ids = tuple(f"{name}/{one}" for name, data in everyone.items() for one in data.train.ids)
     return replace(own, train=Samples(torch.cat(images), torch.cat(labels), ids))
 
@@ -155,16 +170,20 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
     """Yield one epoch of shuffled mini-batches; a last one of a single sample is left out (no
     normalisation of one).
     """
-    order = torch.randperm(len(samples.labels), generator=generator).to(samples.labels.device)
-    for rows in order.split(size):
+    where = samples.labels.device
+    order = torch.randperm(len(samples.labels), generator=generator)
+    lying = order.to(samples.images.device)
+    for rows, labelled in zip(lying.split(size), order.to(where).split(size), strict=True):
         if len(rows) > 1 or len(order) == 1:
-            yield Samples(as_input(samples.images[rows]), samples.labels[rows])
+            yield Samples(as_input(samples.images[rows], where), samples.labels[labelled])
 
 
-def as_input(images: Tensor) -> Tensor:
+def as_input(images: Tensor, where: torch.device | None = None) -> Tensor:
     """Make what models take of a few samples: pixels become float32 images, others stay as they
-    are.
+    are; ``where`` they are to be, if they may be elsewhere. Nothing waits for the copy to a card.
     """
+    if where is not None and images.device != where:
+        images = images.pin_memory().to(where, non_blocking=True)
     if images.dtype is not torch.uint8:
         return images
     return ((images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25).contiguous()
@@ -204,11 +223,13 @@ def _text(names: tuple[str, ...]) -> Buffer:
     return Buffer("uint8", (len(data),), data)
 
 
-def _samples(found: Images | Arrays, rows: NDArray[np.integer[Any]], device: str) -> Samples:
+def _samples(
+    found: Images | Arrays, rows: NDArray[np.integer[Any]], device: str, lying: str
+) -> Samples:
     labels = torch.as_tensor(found.labels[rows]).long().to(device)
     ids = tuple(found.ids[row] for row in rows)
     if isinstance(found, Arrays):
-        return Samples(torch.as_tensor(found.values[rows]).to(device), labels, ids)
-    pixels = torch.as_tensor(found.pixels[rows]).to(device)
+        return Samples(torch.as_tensor(found.values[rows]).to(lying), labels, ids)
+    pixels = torch.as_tensor(found.pixels[rows]).to(lying)
     # a card has little memory and time to spare for arithmetic, a CPU the other way round
     return Samples(as_input(pixels) if device == "cpu" else pixels, labels, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -43,6 +44,27 @@ def settle(threads: int, device_: str, training: Training) -> None:
     torch.backends.cudnn.benchmark = False
     if device_ != "cpu":  # nothing reads memory that was never written to: filling it costs kernels
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def share_of_card(scenario: Scenario, device_: str) -> float:
+    """Give each hospital's share of a card's memory, in bytes, if all of the scenario's hospitals
+    on it are on one; without end for a CPU.
+    """
+    if device_ == "cpu":
+        return math.inf
+    beside = sum(device(hospital.device) == device_ for hospital in scenario.hospitals)
+    return torch.cuda.get_device_properties(device_).total_memory / max(1, beside)
+
+
+def cards_of(scenario: Scenario) -> dict[str, tuple[int, int]]:
+    """Tell of each card on which a hospital computes its memory in all and free, in bytes."""
+    found = {}
+    for hospital in scenario.hospitals:
+        where = device(hospital.device)
+        if where.startswith("cuda"):
+            free, whole = torch.cuda.mem_get_info(where)
+            found[where] = whole, free
+    return found
 
 
 def lay_out(network: nn.Module, asked: str, device_: str) -> nn.Module:
@@ -102,12 +124,23 @@ def find_missing_devices(scenario: Scenario) -> Iterator[FedskdError]:
         if number >= torch.cuda.device_count():
             text = (
                 f"{hospital.device!r} is not here: this machine has "
-                f"{torch.cuda.device_count()} CUDA devices"
+                f"{torch.cuda.device_count()} CUDA devices{why_no_card()}"
             )
             yield DeviceUnavailable(text, key=key, fix="use 'cpu', or a machine with it")
         elif scenario.training.deterministic and (text := find_workspace_problem()):
             fix = f"unset it, set it to {FIXED}, or say training: {{deterministic: false}}"
             yield DeviceUnavailable(text, key=key, fix=fix)
+
+
+def why_no_card() -> str:
+    """Give PyTorch's words for why it can use no card at all, a driver that is too old say; empty
+    where it can.
+    """
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f" ({str(error).partition('. ')[0].rstrip('.')})"
+    return ""
 
 
 def find_workspace_problem() -> str:

@@ -12,6 +12,9 @@ from fedskd_sim.records import Measure
 BATCH = 64
 """Samples asked at once: few enough that at the usual batch sizes a training step needs more memory
 than a measurement."""
+PLACES, LARGEST = BATCH * 224 * 224, 1024
+"""A card is asked as many small samples as have the pixels or voxels of `BATCH` large ones, at most
+so many: it would wait for the host otherwise."""
 STATISTICS_BATCH = 256
 """Samples over which batch normalisation takes its statistics."""
 ADJUSTMENT_FLOOR = 1e-3
@@ -23,13 +26,21 @@ def logits_of(model: nn.Module, images: Tensor, *, training: bool = False) -> Te
     """Give a model's logits (N, classes) for images as `Samples` has them, asked in evaluation
     mode (or in training mode); it is left in the mode it was in.
     """
-    before = model.training
+    before, where = model.training, next(model.parameters(), images).device
     model.train(training)
-    logits = torch.cat(
-        [model(as_input(part))[0] for part in images.split(STATISTICS_BATCH if training else BATCH)]
-    )
+    parts = images.split(STATISTICS_BATCH if training else batch_size(images, where))
+    logits = torch.cat([model(as_input(part, where))[0] for part in parts])
     model.train(before)
     return logits
+
+
+def batch_size(images: Tensor, where: torch.device) -> int:
+    """Say how many samples are asked at once on a device, for images as `Samples` has them."""
+    if where.type == "cpu":
+        return BATCH
+    channels = images.shape[-1] if images.dtype == torch.uint8 else images.shape[1]
+    places = max(1, images[:1].numel() // max(1, channels))
+    return max(BATCH, min(LARGEST, PLACES // places))
 
 
 def evaluate(model: nn.Module, samples: Samples, prefix: str = "") -> Measures:

@@ -163,7 +163,7 @@ def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tup
         samples.images.split(BATCH), samples.labels.split(BATCH), strict=True
     ):
         one_hot = torch.nn.functional.one_hot(labels, classes).float()
-        sums += one_hot.T @ features_of(model(as_input(images))[1].deep, length)
+        sums += one_hot.T @ features_of(model(as_input(images, labels.device))[1].deep, length)
     model.train(before)
     return sums, torch.bincount(samples.labels, minlength=classes).float()
 

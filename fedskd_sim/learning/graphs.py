@@ -14,6 +14,8 @@ import torch
 WARM_UPS = 3
 """How often work runs before it is recorded, as PyTorch's notes on CUDA graphs ask: libraries
 choose their kernels and make their workspaces meanwhile."""
+MUCH = 1 << 30
+"""Bytes that are worth giving back: that takes about a millisecond, and taking them again more."""
 Result = TypeVar("Result")
 
 
@@ -32,6 +34,9 @@ class Recorder(Protocol):
     def reserved(self) -> int:
         """Count the bytes in use on the device; waits for it."""
 
+    def tidy(self) -> None:
+        """Give back what steps that are not recorded have left of memory, if it is much."""
+
 
 class Again:
     """Runs work again each time."""
@@ -45,6 +50,9 @@ class Again:
         """Count nothing: memory is not a device's."""
         return 0
 
+    def tidy(self) -> None:
+        """Do nothing."""
+
 
 class CudaGraphs:
     """Graphs on one CUDA device that share one pool of memory: they never run at the same time."""
@@ -53,14 +61,18 @@ class CudaGraphs:
         """Take a device; nothing happens on it yet."""
         self._device = torch.device(device)
         self._pool: Any = None
+        self._aside: Any = None
 
     def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
         """Warm up on another stream, capture the work there, and give what launches the graph.
 
-        The host's other threads may go on using the device meanwhile.
+        The host's other threads may go on using the device meanwhile. It is always the same stream:
+        memory that one graph has freed is another's only on its own.
         """
         with torch.cuda.device(self._device):
-            aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+            if self._aside is None:
+                self._aside = torch.cuda.Stream()
+            aside, here = self._aside, torch.cuda.current_stream()
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UPS):
@@ -68,7 +80,7 @@ class CudaGraphs:
             here.wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
             mode = "thread_local"
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode):
+            with torch.cuda.graph(graph, self._pool, stream=aside, capture_error_mode=mode):
                 result = act()
         self._pool = graph.pool()
 
@@ -82,3 +94,13 @@ class CudaGraphs:
         """Count what PyTorch's allocator has taken from the device for this process and uses."""
         torch.cuda.empty_cache()
         return torch.cuda.memory_reserved(self._device)
+
+    def tidy(self) -> None:
+        """Empty PyTorch's cache where it is large: the other hospitals' memory is the same card's,
+        and graphs cannot use what is outside their own.
+        """
+        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(
+            self._device
+        )
+        if unused > MUCH:
+            torch.cuda.empty_cache()

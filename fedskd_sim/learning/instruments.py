@@ -89,7 +89,8 @@ def _features_and_decisions(model: nn.Module, samples: Samples) -> tuple[Tensor,
     """Give the means of the deep maps (n, C) and the decisions (n,)."""
     training = model.training
     model.eval()
-    answers = [model(as_input(part)) for part in samples.images.split(BATCH)]
+    where = samples.labels.device
+    answers = [model(as_input(part, where)) for part in samples.images.split(BATCH)]
     model.train(training)
     return torch.cat([taps.deep.flatten(2).mean(2) for _, taps in answers]), torch.cat(
         [logits.argmax(1) for logits, _ in answers]

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from itertools import cycle, islice
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from fedskd_sim.learning.compiled import Compile, as_written, compiler
 from fedskd_sim.learning.data import Samples, as_input
+from fedskd_sim.learning.devices import share_of_card
 from fedskd_sim.learning.graphs import CudaGraphs, Recorder
 from fedskd_sim.learning.session import Launched, SessionModels, Steps, TrainingJob, count_steps
 from fedskd_sim.learning.steps import (
@@ -29,19 +33,29 @@ from fedskd_sim.learning.steps import (
     set_rate,
     take,
 )
-from fedskd_sim.scenario import Architecture, Training
+from fedskd_sim.learning.teaching import Exchange
+from fedskd_sim.scenario import Architecture, Scenario
 
 FEWEST = 4
 """Steps of one kind in a session that are worth recording: that runs the step about as often."""
 
 
+RECORDED_ON_CARD = 0.5
+"""Of a hospital's share of a card, what its recorded steps keep where the scenario does not say."""
+
+
+class Tools(NamedTuple):
+    """What steps are recorded on, and what compiles their networks, if anything does."""
+
+    on: Recorder
+    compile: Compile | None = None
+
+
 class Pair:
     """The memory of one pair of architectures, and the kinds of steps recorded in it."""
 
-    remark = ""
-
     def __init__(
-        self, models: SessionModels, job: TrainingJob, teaching: Recordable | None, on: Recorder
+        self, models: SessionModels, job: TrainingJob, teaching: Recordable | None, tools: Tools
     ) -> None:
         """Copy networks and what is taught, and make room for a batch.
 
@@ -49,8 +63,8 @@ class Pair:
             RuntimeError, TypeError: a network cannot be copied.
 
         """
-        before = on.reserved()
-        self._on, self._training = on, job.training
+        before = tools.on.reserved()
+        self._on, self._training, self.remark = tools.on, job.training, ""
         self._teaching = None if teaching is None else teaching.apart()
         self._size = min(job.training.batch_size, len(job.samples.labels))
         first = slice(self._size)
@@ -67,9 +81,13 @@ class Pair:
         self._setting = Setting(
             copies.by_role, optimisers, job.class_weights.clone(), job.training, self._teaching
         )
+        self._compiled = tools.compile is not None
+        if tools.compile:
+            for network in self._networks():
+                tools.compile(network)
         self._recorded: dict[Hashable, Callable[[], Seen]] = {}
         self._given: Mapping[str, nn.Module] = {}
-        self.bytes = on.reserved() - before
+        self.bytes = tools.on.reserved() - before
 
     def prepare(self, models: SessionModels, job: TrainingJob) -> None:
         """Record the kinds of steps of a session that are not yet, as far as it is worth it.
@@ -96,13 +114,12 @@ class Pair:
         self._given = models.by_role
         for role, model in models.by_role.items():
             _copy(self._setting.models[role], model)
-        if teaching is not None and self._teaching is not None:
-            for own, tensor in zip(self._teaching.tensors(), teaching.tensors(), strict=True):
-                own.copy_(tensor)
-        for optimiser in self._setting.optimisers.values():
-            for state in optimiser.state.values():
-                for value in state.values():
-                    value.zero_()
+        own = [*self._teaching.tensors()] if self._teaching is not None else []
+        if teaching is not None and own:
+            torch._foreach_copy_(own, [*teaching.tensors()])
+        states = [one.state.values() for one in self._setting.optimisers.values()]
+        if moments := [value for state in states for one in state for value in one.values()]:
+            torch._foreach_zero_(moments)
 
     def take(self, batch: Samples, moment: Moment) -> Seen:
         """Replay a step, or launch one that was not recorded on the same memory."""
@@ -112,7 +129,8 @@ class Pair:
         self._clock[1].fill_(moment.total)
         recorded = self._recorded.get(self._kind(moment))
         if recorded is None or len(batch.labels) != self._size:
-            return take(self._setting, batch, moment._replace(clock=self._clock))
+            with as_written() if self._compiled else nullcontext():
+                return take(self._setting, batch, moment._replace(clock=self._clock))
         self._images.copy_(batch.images)
         self._labels.copy_(batch.labels)
         seen = recorded()
@@ -125,6 +143,12 @@ class Pair:
             _copy(model, self._setting.models[role])
             model.train(self._setting.models[role].training)
         self._given = {}
+        self._on.tidy()
+
+    def _networks(self) -> Iterator[nn.Module]:
+        yield from self._setting.models.values()
+        if isinstance(self._teaching, Exchange) and self._teaching.past is not None:
+            yield self._teaching.past
 
     def _run(self, moment: Moment) -> Seen:
         """Take a step on the pair's own memory."""
@@ -149,19 +173,22 @@ class Recordings:
     they may.
     """
 
-    def __init__(self, on: Recorder | None, limit: float) -> None:
+    def __init__(self, on: Recorder | None, limit: float, compile_: Compile | None = None) -> None:
         """Have none; without something to record ``on`` there never are any. ``limit`` is in
         bytes.
         """
-        self._on, self._limit = on, limit
+        self._tools, self._limit = Tools(on, compile_) if on else None, limit
         self._pairs: OrderedDict[Hashable, Pair | str] = OrderedDict()
         self._architectures: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
     @classmethod
-    def of(cls, device: str, training: Training) -> Recordings:
-        """Record where steps are launched faster than a host can say them: on CUDA."""
-        records = device.startswith("cuda") and training.recorded_steps
-        return cls(CudaGraphs(device) if records else None, training.recorded_gib * 2**30)
+    def of(cls, device: str, scenario: Scenario) -> Recordings:
+        """Record where steps run faster than a host can launch them: on CUDA."""
+        training = scenario.training
+        records, most = device.startswith("cuda") and training.recorded_steps, training.recorded_gib
+        share = RECORDED_ON_CARD * share_of_card(scenario, device)
+        limit = share if most is None else most * 2**30
+        return cls(CudaGraphs(device) if records else None, limit, compiler(training))
 
     def know(self, network: nn.Module, architecture: Architecture) -> nn.Module:
         """Note the architecture of a network, and give the network."""
@@ -170,33 +197,36 @@ class Recordings:
 
     def begin(self, models: SessionModels, job: TrainingJob, teaching: Teaching | None) -> Steps:
         """Begin a session: on recorded steps, or on launched ones that say why."""
-        if self._on is None:
+        if self._tools is None:
             return Launched(models, job, teaching)
         if any(model not in self._architectures for model in models.by_role.values()):
             return Launched(models, job, teaching, "steps launched: an unknown network")
         if teaching is not None and not isinstance(teaching, Recordable):
             text = f"steps launched: {type(teaching).__name__} cannot be recorded"
             return Launched(models, job, teaching, text)
-        pair = self._prepare(self._on, models, job, teaching)
+        pair = self._prepare(self._tools, models, job, teaching)
         if isinstance(pair, str):
             return Launched(models, job, teaching, pair)
         pair.enter(models, teaching)
         return pair
 
     def _prepare(
-        self, on: Recorder, models: SessionModels, job: TrainingJob, teaching: Recordable | None
+        self, tools: Tools, models: SessionModels, job: TrainingJob, teaching: Recordable | None
     ) -> Pair | str:
-        """Find or make a pair, or say why there is none."""
+        """Find or make a pair, compiled if it can be, or say why there is none."""
         names = tuple((role, self._architectures[model]) for role, model in models.by_role.items())
         key = (names, models.every, models.teaches, type(teaching).__name__)
         pair = self._pairs.pop(key, None)
+        problem = ""
         try:
-            if pair is None:
-                pair = Pair(models, job, teaching, on)
-            if isinstance(pair, Pair):
-                pair.prepare(models, job)
+            pair = _ready(pair, models, job, teaching, tools)
         except (RuntimeError, TypeError) as error:
-            pair = f"steps launched: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            problem = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            pair = f"steps launched: {problem}"
+        if problem and tools.compile:  # not before its error has let go of the pair's memory
+            pair = self._prepare(Tools(tools.on), models, job, teaching)
+            if isinstance(pair, Pair):
+                pair.remark = f"steps recorded, but not compiled: {problem}"
         if isinstance(pair, Pair) and pair.bytes > self._limit:
             pair = (
                 f"steps launched: recorded they would keep {pair.bytes >> 20} MiB, more than "
@@ -215,7 +245,22 @@ class Recordings:
         return [pair for pair in self._pairs.values() if isinstance(pair, Pair)]
 
 
+def _ready(
+    pair: Pair | str | None,
+    models: SessionModels,
+    job: TrainingJob,
+    teaching: Recordable | None,
+    tools: Tools,
+) -> Pair | str:
+    """Make a pair that is not there yet, and record what it lacks; raises as `Pair`."""
+    if pair is None:
+        pair = Pair(models, job, teaching, tools)
+    if isinstance(pair, Pair):
+        pair.prepare(models, job)
+    return pair
+
+
 def _copy(to: nn.Module, source: nn.Module) -> None:
-    theirs: Mapping[str, Tensor] = source.state_dict()
-    for name, tensor in to.state_dict().items():
-        tensor.copy_(theirs[name])
+    """Copy all weights, by as few kernels as there can be."""
+    own, theirs = to.state_dict(), source.state_dict()
+    torch._foreach_copy_([*own.values()], [theirs[name] for name in own])

@@ -60,7 +60,7 @@ class Site:
         self.me = context.scenario.hospital(context.host)
         self.training = context.scenario.training
         self.device = device(self.me.device)
-        self.recordings = Recordings.of(self.device, self.training)
+        self.recordings = Recordings.of(self.device, context.scenario)
         self.answers = Answers(context.scenario.instruments.predictions)
         self._others: dict[str, Samples] = {}
         self._known = require_facts(context.scenario, context.host, context.data_folder)

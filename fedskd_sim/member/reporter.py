@@ -34,7 +34,8 @@ class RecordSink(Protocol):
 class Reporter:
     """The one place where what happens to a hospital becomes record, timing, metric and log line.
 
-    Without ``metrics`` nothing is counted; ``log`` takes events, ``peak`` tells memory in bytes.
+    Without ``metrics`` nothing is counted; ``log`` takes events, ``peak`` and ``device_peak`` tell
+    the most memory so far, of the machine and of a card, in bytes.
     """
 
     scenario: Scenario
@@ -43,6 +44,7 @@ class Reporter:
     log: Callable[[events.Event], Any]
     metrics: HospitalMetrics | None = None
     peak: Callable[[], int] = field(default=lambda: 0)
+    device_peak: Callable[[], int] = field(default=lambda: 0)
     refusals: Throttle = field(default_factory=Throttle)
 
     def phase(self, name: str, round_: int | None = None) -> None:
@@ -70,7 +72,13 @@ class Reporter:
         accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else None
         self.log(
             events.Finished(
-                record.round, record.hop, record.model, record.kind, record.outcome, accuracy
+                record.round,
+                record.hop,
+                record.model,
+                record.kind,
+                record.outcome,
+                accuracy,
+                self.device_peak(),
             )
         )
         self.phase("waiting")
@@ -79,9 +87,14 @@ class Reporter:
         """Note that something of a stop took from ``start`` (UNIX seconds) until now."""
         end = clock.unix()
         place = (self.name, stop.model, stop.round, stop.hop)
-        self.ledger.add(Timing(what, *place, start, end, peak_bytes=self.peak()))  # type: ignore[arg-type]
+        taken = self.device_peak()
+        self.ledger.add(
+            Timing(what, *place, start, end, peak_bytes=self.peak(), device_bytes=taken)  # type: ignore[arg-type]
+        )
         if self.metrics:
             self.metrics.took(what, end - start)
+            if taken:
+                self.metrics.takes_of_card(self.scenario.hospital(self.name).device, taken)
 
     def report_resumption(self, start: float) -> None:
         """Note that this life goes on from an earlier one, and since when (UNIX seconds) it has

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from fedskd_sim.observe.lives import AwaitsCustody, Fault, Restarted, Starting, WentOn
-from fedskd_sim.records import Moment, Place
+from fedskd_sim.records import Moment, Place, Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A step is done and its record is safe; ``accuracy`` is None where it was not measured."""
+    """A step is done and its record is safe; ``accuracy`` is None where it was not measured,
+    ``device_bytes`` the most that the hospital's process has taken of a card's memory by then.
+    """
 
     round: Place
     hop: Place
@@ -52,6 +54,7 @@ class Finished:
     kind: str
     outcome: str
     accuracy: float | None
+    device_bytes: Whole = 0
 
 
 @dataclass(frozen=True, slots=True)

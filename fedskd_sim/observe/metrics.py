@@ -1,7 +1,7 @@
 """Every Prometheus metric of a hospital, verbs to record them, and the exporter.
 
-Labels come from closed sets: scenario, hospital, model, the split of the host's data (and the
-phase's name); never round or hop.
+Labels come from closed sets: scenario, hospital, model, the split of the host's data, its device
+(and the phase's name); never round or hop.
 """
 
 from __future__ import annotations
@@ -129,6 +129,10 @@ class HospitalMetrics:
             for name, text in DURATIONS.items()
         }
         self._place_in(topology, hospital)
+        self._declare_own()
+
+    def _declare_own(self) -> None:
+        """Declare what is the hospital's own, of whatever model."""
         self._refused = Counter(
             "fedskd_refused",
             "Messages that no member should send",
@@ -136,6 +140,11 @@ class HospitalMetrics:
             registry=self.registry,
         )
         self._refused.labels(**self._own)
+        self._card = self._gauge(
+            "fedskd_device_memory_bytes",
+            "Most memory of a card that its process has taken",
+            "device",
+        )
         self._round = self._gauge("fedskd_round", "Current round, from 1; 0 before the first")
         self._phase = Enum(
             "fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=[*PHASES]
@@ -148,8 +157,8 @@ class HospitalMetrics:
         total = self._gauge("fedskd_ring_size", "Hospitals in the ring")
         total.labels(**self._own).set(topology.size)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, HOSPITAL, registry=self.registry)
+    def _gauge(self, name: str, text: str, *more: str) -> Gauge:
+        return Gauge(name, text, (*HOSPITAL, *more), registry=self.registry)
 
     def write(self, folder: Path) -> None:
         """Write everything as Prometheus reads it to ``metrics/NAME.prom`` of a run folder; a
@@ -166,6 +175,10 @@ class HospitalMetrics:
         self._phase.labels(**self._own).state(name)
         if round_ is not None:
             self._round.labels(**self._own).set(round_)
+
+    def takes_of_card(self, device: str, size: int) -> None:
+        """Record the most memory, in bytes, that the hospital's process has taken of a card."""
+        self._card.labels(**self._own, device="cuda" if device == "auto" else device).set(size)
 
     def count_refusal(self) -> None:
         """Count something that no member of the run should send."""

@@ -16,7 +16,7 @@ from rich.text import Text
 from fedskd_sim import clock
 from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.rows import HospitalRow
-from fedskd_sim.observe.words import short
+from fedskd_sim.observe.words import amount, short
 from fedskd_sim.program import Program
 from fedskd_sim.topology import Topology
 
@@ -116,7 +116,7 @@ class LiveView:
                     self._rows[name].lose()
 
     def _note_finished(self, hospital: str, row: HospitalRow, finished: events.Finished) -> None:
-        row.doing = "waiting"
+        row.doing, row.device_bytes = "waiting", finished.device_bytes
         if finished.accuracy is not None:
             whose = "all" if finished.kind == "ensemble" else finished.model
             row.accuracy = f"{finished.accuracy:.1%} {whose}"
@@ -213,24 +213,25 @@ class LiveView:
             else ("hospital", "where", "now", "accuracy of", "stops")
         ):
             table.add_column(column, no_wrap=True, ratio=1 if column == "now" else None)
-        room = max(LEAST_NAME, width // 6)
+        on_cards = wide and any(row.device_bytes for row in self._rows.values())
+        if on_cards:
+            table.add_column("GPU memory", no_wrap=True)
         shown = self._visible_rows()
         if len(shown) < len(self._rows):
             table.caption = f"and {len(self._rows) - len(shown)} more, none behind these"
         for name, row in shown.items():
-            where = (
-                ""
-                if row.place is None
-                else self._place(*row.place)
-                if wide
-                else self._brief(*row.place)
-            )
-            accuracy, _, model = row.accuracy.partition(" ")
-            more = () if narrow else (row.doing, f"{accuracy} {short(model, room)}")
-            table.add_row(
-                *map(Text, (short(name, room), where, *more, f"{row.behind_it}/{row.total}"))
-            )
+            card = (amount(row.device_bytes),) if on_cards else ()
+            table.add_row(*map(Text, (*self._cells(name, row), *card)))
         return table
+
+    def _cells(self, name: str, row: HospitalRow) -> tuple[str, ...]:
+        """Write a row as wide as the terminal allows."""
+        width = self._console.width
+        room, place = max(LEAST_NAME, width // 6), self._place if width >= WIDE else self._brief
+        where = "" if row.place is None else place(*row.place)
+        accuracy, _, model = row.accuracy.partition(" ")
+        more = () if width < NARROW else (row.doing, f"{accuracy} {short(model, room)}")
+        return short(name, room), where, *more, f"{row.behind_it}/{row.total}"
 
     def _visible_rows(self) -> dict[str, HospitalRow]:
         """Give the rows that fit a live table, in ring order: those that are furthest behind,

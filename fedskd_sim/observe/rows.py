@@ -17,6 +17,8 @@ class HospitalRow:
     """Round and hop."""
     accuracy: str = ""
     """The last one that was measured here, and of whose model."""
+    device_bytes: int = 0
+    """The most that its process has taken of a card's memory."""
     finished: int = 0
     before: int = 0
     """Steps of an earlier life that were not seen here."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fedskd_sim import clock
@@ -13,6 +14,8 @@ from fedskd_sim.observe.outcome import Outcome
 from fedskd_sim.observe.words import duration
 from fedskd_sim.report.text import size
 from fedskd_sim.scenario import Scenario
+
+NO_CARDS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,15 @@ class Account:
         ended = f" The run: {self.outcome.words}." if self.outcome else ""
         return f"{self.scenario.algorithm.name}: {self.scenario.algorithm.words}{ended}"
 
-    def rows(self, peaks: Mapping[str, int], runtime: str) -> Iterator[tuple[str, str]]:
+    def rows(
+        self, peaks: Mapping[str, int], runtime: str, cards: Mapping[str, int] = NO_CARDS
+    ) -> Iterator[tuple[str, str]]:
         """Give name and value of everything there is to tell.
 
         Args:
             peaks: the largest resident memory of every hospital's process, in bytes.
             runtime: where the run was: in ``memory`` all hospitals share one process.
+            cards: the most that these processes have taken of a card's memory; those that have.
 
         """
         yield "algorithm", self.scenario.algorithm.name
@@ -55,14 +61,17 @@ class Account:
             yield "links", self.scenario.links_in_words
         if self.outcome:
             yield from _facts(self.outcome)
-        if known := {name: peak for name, peak in peaks.items() if peak}:
-            largest = max(known, key=lambda name: known[name])
-            whose = (
-                "the one process of all hospitals"
-                if runtime == "memory"
-                else f"the process of {largest}, the largest"
-            )
-            yield "peak memory", f"{size(known[largest])} in {whose}"
+        for name, known in (("peak memory", peaks), ("peak GPU memory", cards)):
+            if any(known.values()):
+                yield name, _largest(known, runtime)
+
+
+def _largest(known: Mapping[str, int], runtime: str) -> str:
+    """Say who took most memory, of bytes by hospital."""
+    largest = max(known, key=lambda name: known[name])
+    if runtime == "memory":
+        return f"{size(known[largest])} in the one process of all hospitals"
+    return f"{size(known[largest])} in the process of {largest}, the largest"
 
 
 def _facts(outcome: Outcome) -> Iterator[tuple[str, str]]:

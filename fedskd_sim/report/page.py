@@ -82,7 +82,7 @@ def _facts(
     account: Account | None, course: Course, environment: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     runtime = environment.get("runtime", "")
-    return list(account.rows(course.spans.peaks, runtime)) if account else []
+    return list(account.rows(course.spans.peaks, runtime, course.spans.cards)) if account else []
 
 
 def _draw_pictures(summary: Summary, course: Course) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Spans:
 
     peaks: dict[str, int] = field(default_factory=dict)
     """The largest resident memory of every hospital's process, in bytes."""
+    cards: dict[str, int] = field(default_factory=dict)
+    """The most that it has taken of a card's memory; only those that have."""
     _times: dict[tuple[str, str], array[float]] = field(default_factory=dict)
     """By host and kind of timing: start and end of each in turn, UNIX seconds."""
 
@@ -37,6 +39,8 @@ class Spans:
             found._times[place].extend((timing.start, timing.end))
             if timing.peak_bytes > found.peaks.get(timing.host, 0):
                 found.peaks[timing.host] = timing.peak_bytes
+            if timing.device_bytes > found.cards.get(timing.host, 0):
+                found.cards[timing.host] = timing.device_bytes
         return found
 
     def __len__(self) -> int:

@@ -110,11 +110,19 @@ def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
 
 def make_reporter(scenario: Scenario, name: str, ledger: Ledger, log: EventLog) -> Reporter:
     """Make a hospital's reporter, without metrics."""
-    return Reporter(scenario, name, ledger, log.event, peak=_peak)
+    return Reporter(scenario, name, ledger, log.event, peak=_peak, device_peak=_device_peak)
 
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_peak() -> int:
+    """Give the most that PyTorch has taken of cards for this process; a placebo has no PyTorch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
 
 
 def log_error(log: EventLog, error: FedskdError) -> None:

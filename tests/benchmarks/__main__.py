@@ -30,8 +30,9 @@ if __name__ == "__main__":
             parser.error(f"no benchmark {name!r}; there are {', '.join(NAMES + ON_DEMAND)}")
     records = {}
     for name in given.names or NAMES:
-        tables = import_module(f"tests.benchmarks.{name}").main()
-        print("\n".join(table.text() for table in tables), flush=True)
-        records[name] = [table.record() for table in tables]
+        records[name] = []
+        for table in import_module(f"tests.benchmarks.{name}").main():
+            print(table.text(), flush=True)
+            records[name].append(table.record())
         if given.json:
             given.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")

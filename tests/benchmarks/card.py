@@ -1,5 +1,6 @@
-"""On a CUDA device: a step of two models with similarity off and on and traveller first, launched
-and recorded; how much of the time the device is busy; whether a session gives the same bytes twice.
+"""On a CUDA device: a step of two models with similarity off and on and traveller first, launched,
+recorded and compiled; how much of the time the device is busy; whether every session gives the same
+bytes.
 
 Without a device nothing is measured, and that is said.
 """
@@ -10,14 +11,16 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from fedskd_sim.learning.compiled import compiler
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.devices import settle
 from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.graphs import Again, CudaGraphs
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.learning.recorded import Recordings
 from fedskd_sim.learning.session import Begin, Launched, SessionModels, TrainingJob, train
@@ -29,14 +32,15 @@ from fedskd_sim.scenario import Architecture, Similarity, Training
 from tests.benchmarks.table import Table
 
 BATCHES = 10
-REPEATS = 4
+REPEATS = 3
 CLASSES = 7
+ROOM = 60 << 30
 OFF = Similarity(batch=0.0, pixel=0.0, region=0.0)
 
 
 class Case(NamedTuple):
-    """Two architectures, the edge of their images in pixels, images in a batch, and cells along an
-    axis of the pixel level.
+    """Two architectures, the edge of their images in pixels, images in a batch, cells along an axis
+    of the pixel level, arithmetic, and whether networks are compiled too.
     """
 
     visitor: str
@@ -44,17 +48,21 @@ class Case(NamedTuple):
     size: int
     batch: int
     grid: int
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: bool = False
 
     def __str__(self) -> str:
         """Name it."""
-        return f"{self.visitor} + {self.resident}, {self.batch} images of {self.size} pixels"
+        size = f"{self.batch} of {self.size} pixels"
+        return f"{self.visitor} + {self.resident}, {size}, {self.precision}"
 
 
 CASES = (
     Case("cnn-plain", "vit-tiny", 32, 32, 8),
     Case("vit-tiny", "cnn-residual", 32, 32, 8),
-    Case("resnet18", "mobilenet-v3-large", 224, 64, 14),
-    Case("efficientnet-b0", "resnet18", 224, 64, 14),
+    Case("resnet18", "mobilenet-v3-large", 224, 64, 14, "tf32"),
+    Case("efficientnet-b0", "resnet18", 224, 64, 14, "tf32"),
+    Case("resnet18", "mobilenet-v3-large", 224, 64, 14, "bf16", compile=True),
 )
 WAYS = ("off", "all three", "traveller first")
 
@@ -64,17 +72,17 @@ class Bench:
 
     def __init__(self, case: Case, device: str) -> None:
         """Draw pixels and build both networks."""
-        self.case, self.device, self.training = (
-            case,
-            device,
-            Training(batch_size=case.batch, recorded_steps=True),
-        )
+        self.case, self.device = case, device
+        self.training = Training(batch_size=case.batch, precision=case.precision)
         settle(1, device, self.training)
         count = case.batch * BATCHES
         pixels = torch.randint(0, 256, (count, case.size, case.size, 3), dtype=torch.uint8)
         labels = torch.arange(count) % CLASSES
         self.samples = Samples(pixels.to(device), labels.to(device))
-        self.recordings = Recordings.of(device, self.training)
+        on = CudaGraphs(device) if device.startswith("cuda") else Again()
+        self.recordings = Recordings(on, ROOM)
+        compiled = self.training.model_copy(update={"compile": True})
+        self.compiled = Recordings(on, ROOM, compiler(compiled))
 
     def session(self, way: str, begin: Begin, seed: int = 1) -> str:
         """Train for a session of all batches, and give the digest of what came of the visitor."""
@@ -84,6 +92,7 @@ class Bench:
             architecture = Architecture(name=name)
             model = build(architecture, shape, seed).to(self.device)
             models[role] = self.recordings.know(model, architecture)
+            self.compiled.know(model, architecture)
         first = way == "traveller first"
         similarity = SimilarityLoss.of(OFF if way == "off" else Similarity(), (self.case.grid,) * 2)
         past = deepcopy(models[""]).eval() if first else None
@@ -93,7 +102,9 @@ class Bench:
         job = TrainingJob(self.samples, weights, self.training, budget, 0)
         self._wait()
         self.began = time.perf_counter()
-        train(SessionModels(models, 0 if first else 1, teaches=True), job, exchange, begin)
+        sums = train(SessionModels(models, 0 if first else 1, teaches=True), job, exchange, begin)
+        if sums.remark:
+            raise RuntimeError(sums.remark)
         self._wait()
         self.milliseconds = (time.perf_counter() - self.began) * 1000 / BATCHES
         return digest(snapshot(models[""]))
@@ -118,27 +129,32 @@ def measure(case: Case, device: str, repeats: int = REPEATS) -> Iterator[Table]:
         "recorded": bench.recordings.begin,
     }
     rows = [(f"{way}, {name}", way, begin) for way in WAYS for name, begin in begins.items()]
+    if case.compile:
+        rows.append(("traveller first, compiled", "traveller first", bench.compiled.begin))
     times: dict[str, list[float]] = {row: [] for row, _, _ in rows}
-    for _ in range(repeats + 1):
+    results: dict[str, set[str]] = {row: set() for row, _, _ in rows}
+    first: dict[str, list[float]] = {}
+    for number in range(repeats + 1):
         for row, way, begin in rows:
-            bench.session(way, begin)
-            times[row].append(bench.milliseconds)
-    shown = {row: found[1:] for row, found in times.items()}
-    yield Table(f"step of {case}", "ms", shown, "off, launched")
-    shares = {row: [bench.busy(way, begin)] for row, way, begin in rows}
+            results[row].add(bench.session(way, begin))
+            if number:
+                times[row].append(bench.milliseconds)
+            else:
+                first[row] = [bench.milliseconds * BATCHES / 1000]
+    yield Table(f"step of {case}", "ms", times, "off, launched")
+    yield Table(f"first session of {case}", "s", first)
+    shares = {row: [bench.busy(way, begin)] for row, way, begin in rows if way == WAYS[-1]}
     yield Table(f"device busy, {case}", "%", shares)
-    alike = {
-        row: [float(len({bench.session(way, begin) for _ in range(3)}) == 1)]
-        for row, way, begin in rows
-    }
-    yield Table(f"three sessions give the same bytes, {case}", "1: yes", alike)
+    alike = {row: [float(len(found) == 1)] for row, found in results.items()}
+    yield Table(f"{repeats + 1} sessions give the same bytes, {case}", "1: yes", alike)
 
 
-def main() -> list[Table]:
-    """Measure all cases on the first CUDA device."""
+def main() -> Iterator[Table]:
+    """Measure all cases on the first CUDA device, each while it is waited for."""
     if not torch.cuda.is_available():
         print("card: no CUDA device here, nothing measured")
-        return []
+        return
     fix_workspace()
-    print(f"card: {torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-    return [table for case in CASES for table in measure(case, "cuda")]
+    print(f"card: {torch.cuda.get_device_name()}, PyTorch {torch.__version__}", flush=True)
+    for case in CASES:
+        yield from measure(case, "cuda")

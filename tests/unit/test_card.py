@@ -2,43 +2,228 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from fedskd_sim.errors import HospitalCrashed
+from fedskd_sim.learning import data as hospital_data
+from fedskd_sim.learning.compiled import compiler
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.devices import settle
 from fedskd_sim.learning.graphs import CudaGraphs
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.learning.recorded import Recordings
-from fedskd_sim.learning.session import Launched, SessionModels, TrainingJob, train
+from fedskd_sim.learning.session import (
+    Begin,
+    Launched,
+    RunningSums,
+    SessionModels,
+    TrainingJob,
+    train,
+)
+from fedskd_sim.learning.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.weights import snapshot
 from fedskd_sim.messages import digest
+from fedskd_sim.records import read_timings
 from fedskd_sim.scenario import Architecture, Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 ROOT = Path(__file__).parent.parent.parent
+NETWORK = Architecture(name="vit-tiny")
+LAUNCHED: Begin = partial(Launched, on_device=True)
+
+
+def make_job(device: str = "cuda", **settings: object) -> TrainingJob:
+    """60 images with a ragged last batch, three passes."""
+    training = Training.model_validate({"batch_size": 8, **settings})
+    settle(1, device, training)
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (60, 16, 16, 3), generator=draw, dtype=torch.uint8)
+    samples = Samples(pixels.to(device), (torch.arange(60) % 3).to(device))
+    return TrainingJob(samples, torch.ones(3).to(device), training, 180, 1)
+
+
+def session(
+    job: TrainingJob, begin: Begin, recordings: Recordings, teaching: object = None
+) -> tuple[Tensor, RunningSums]:
+    """Give all weights after a session in a row, in float64 on the CPU, and what it has seen."""
+    model = build(NETWORK, ImageShape(3, 16, 3), 1).to(job.samples.labels.device)
+    models = SessionModels({"": recordings.know(model, NETWORK)})
+    sums = train(models, job, teaching, begin)  # type: ignore[arg-type]
+    return torch.cat([one.detach().double().flatten().cpu() for one in model.parameters()]), sums
 
 
 def test_a_graph_computes_what_launched_steps_compute() -> None:
     """The same bytes, twice each, with a ragged last batch; nothing fell back."""
-    architecture, training = Architecture(name="vit-tiny"), Training(batch_size=8)
-    settle(1, "cuda", training)
-    draw = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (60, 16, 16, 3), generator=draw, dtype=torch.uint8)
-    samples = Samples(pixels.cuda(), (torch.arange(60) % 3).cuda())
-    job = TrainingJob(samples, torch.ones(3).cuda(), training, 180, 1)
-    recordings = Recordings(CudaGraphs("cuda"), 2**33)
+    job, recordings = make_job(), Recordings(CudaGraphs("cuda"), 2**33)
     found = set()
-    for begin in (partial(Launched, on_device=True), recordings.begin) * 2:
-        model = build(architecture, ImageShape(3, 16, 3), 1).cuda()
-        sums = train(SessionModels({"": recordings.know(model, architecture)}), job, None, begin)
+    for begin in (LAUNCHED, recordings.begin) * 2:
+        model = build(NETWORK, ImageShape(3, 16, 3), 1).cuda()
+        sums = train(SessionModels({"": recordings.know(model, NETWORK)}), job, None, begin)
         assert sums.remark == ""
         found.add((digest(snapshot(model)), str(sums.measures)))
     assert len(found) == 1
+
+
+def test_compiled_steps_are_repeatable_and_near_the_others() -> None:
+    """Two hospitals that compile for themselves get the same bytes, a little off what uncompiled
+    steps give; nothing fell back.
+    """
+    job = make_job(compile=True)
+    found = []
+    for _ in range(2):
+        torch.compiler.reset()
+        recordings = Recordings(CudaGraphs("cuda"), 2**33, compiler(job.training))
+        weights, sums = session(job, recordings.begin, recordings)
+        assert sums.remark == ""
+        found.append(weights)
+    assert found[0].equal(found[1])
+    usual, _ = session(job, LAUNCHED, recordings)
+    assert not usual.equal(found[0])
+    assert distance(found[0], usual) < NEAR["fp32"]
+
+
+def test_what_reads_back_is_launched_and_spoils_nothing() -> None:
+    """A step that waits for the device cannot be recorded: it is launched and says why, with the
+    bytes of launched steps, and the next pair is recorded.
+    """
+    job, recordings = make_job(), Recordings(CudaGraphs("cuda"), 2**33)
+    found, sums = session(job, recordings.begin, recordings, Reading())
+    assert sums.remark.startswith("steps launched: ")
+    expected, _ = session(job, LAUNCHED, recordings, Reading())
+    assert found.equal(expected)
+    found, sums = session(job, recordings.begin, recordings)
+    assert sums.remark == ""
+    assert found.equal(session(job, LAUNCHED, recordings)[0])
+
+
+class Reading:
+    """Reads a loss back in every step."""
+
+    def __call__(self, step: TrainingStep) -> AddedLoss:
+        """Add nothing, by a number that the host has seen."""
+        logits = step.outputs[""].logits
+        return AddedLoss(logits.sum() * (0.0 * float(logits.sum())), {})
+
+    def kind(self, moment: Moment) -> None:
+        """Tell that all steps are alike."""
+
+    def tensors(self) -> list[Tensor]:
+        """List nothing."""
+        return []
+
+    def apart(self) -> Reading:
+        """Give itself."""
+        return self
+
+
+NEAR = {"fp32": 0.01, "tf32": 0.02, "bf16": 0.3}
+"""How far weights may be from those of a CPU in fp32 after a session, relative to how far the
+session has moved them."""
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Measure how far weights lie from others, relative to how far training has moved these."""
+    begin = build(NETWORK, ImageShape(3, 16, 3), 1)
+    start = torch.cat([part.detach().double().flatten() for part in begin.parameters()])
+    return float((one - other).norm() / (other - start).norm())
+
+
+@pytest.mark.parametrize("precision", NEAR)
+def test_a_card_is_near_a_cpu(precision: str) -> None:
+    """Within the tolerance that the manual states, and further off with coarser arithmetic."""
+    recordings = Recordings(None, 0)
+    exact, _ = session(make_job("cpu"), LAUNCHED, recordings)
+    found, _ = session(make_job(precision=precision), LAUNCHED, recordings)
+    assert 0 < distance(found, exact) < NEAR[precision]
+
+
+def test_data_that_stays_with_the_host_gives_the_same_bytes(
+    scenario_file: Callable, run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set too large for the card is trained and tested on from the host's memory; the record says
+    so.
+    """
+    path = scenario_file(SMALL)
+    found = [run(path)]
+    monkeypatch.setattr(hospital_data, "share_of_card", lambda *_: 0.0)
+    found.append(run(path))
+    kept = [
+        {file.name: file.read_bytes() for file in (where / "weights").iterdir()} for where in found
+    ]
+    assert kept[0] == kept[1]
+    records = [(where / "records" / "a.jsonl").read_text(encoding="utf-8") for where in found]
+    assert "stays in the host's memory" in records[1]
+    assert records[0] == records[1].replace(
+        "; data stays in the host's memory: too large for cuda", ""
+    )
+
+
+SMALL = (
+    "name: x\ndata: {name: synthetic-skin, samples: 60, image_size: 32}\n"
+    "algorithm: {name: fedskd, rounds: 1}\nhospitals:\n"
+    "  - {name: a, architecture: cnn-plain, device: cuda}\n"
+    "  - {name: b, architecture: vit-tiny, device: cuda}\n"
+)
+
+
+def test_memory_that_does_not_suffice_ends_a_run_in_words(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """Who, where in the run, how much was asked for, and what to change."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    try:
+        with pytest.raises(HospitalCrashed) as caught:
+            run(scenario_file(SMALL.replace("image_size: 32", "image_size: 64")))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert re.search(
+        r"'[ab]' died in .*OutOfMemoryError: .*Tried to allocate", caught.value.message
+    )
+    assert "batch_size" in caught.value.fix
+
+
+def test_a_card_that_fails_ends_a_run_in_words(scenario_file: Callable) -> None:
+    """An error that leaves the card unusable for its process names hospital, place and error."""
+    path = scenario_file(SMALL)
+    text = f"""
+import torch
+from fedskd_sim.learning import site
+from fedskd_sim.runtimes.memory import MemoryRuntime
+from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes import folder
+from fedskd_sim.scenario import load
+from pathlib import Path
+
+usual, count = site.train, []
+def train(*given):
+    count.append(1)
+    if len(count) == 4:
+        torch.zeros(3, device="cuda")[torch.tensor([10], device="cuda")]
+    return usual(*given)
+site.train = train
+loaded = load(Path({str(path)!r}))
+place = MemoryRuntime()
+where = folder.make(loaded, Path({str(path.parent / "out")!r}), "memory")
+place.launch(Order(loaded, "test", where, None))
+try:
+    place.wait(lambda _: None)
+except Exception as error:
+    print(type(error).__name__, error.exit_code, error)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert "HospitalCrashed 41" in done.stdout, done.stderr
+    assert re.search(r"'[ab]' died in round 1, hop \d .*AcceleratorError: CUDA error", done.stdout)
+    assert "nvidia-smi" in done.stdout
 
 
 @pytest.mark.parametrize("recorded", ["false", "true"])
@@ -55,6 +240,9 @@ def test_quickstart_on_a_card_is_the_same_in_memory_and_as_processes(
     found = []
     for runtime in ("memory", "memory", "processes"):
         where = run(path, runtime)
+        assert all(one.device_bytes for one in read_timings(where) if one.what == "session")
+        prom = (where / "metrics" / "aachen.prom") if runtime == "processes" else None
+        assert prom is None or "fedskd_device_memory_bytes{" in prom.read_text(encoding="utf-8")
         kept = [*(where / "records").iterdir(), *(where / "weights").iterdir()]
         found.append({file.name: file.read_bytes() for file in sorted(kept)})
     assert found[0] == found[1] == found[2]

@@ -13,6 +13,7 @@ from torch import nn
 from fedskd_sim.learning.devices import (
     describe_card,
     driver_version,
+    find_missing_devices,
     find_workspace_problem,
     lay_out,
     library_versions,
@@ -117,3 +118,13 @@ def test_auto_is_channels_last_where_every_layer_has_a_kernel(
         kernels = [weight for weight in network.parameters() if weight.dim() > 3]
         found = all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
         assert found == (expected == "last")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_why_there_is_no_card_is_said_with_the_hospital(scenario_file: Callable) -> None:
+    """PyTorch's own words, which tell a driver that is missing from one that is too old."""
+    text = SMALL.replace("{name: a, architecture", "{name: a, device: cuda, architecture")
+    (problem,) = find_missing_devices(load(scenario_file(text)).scenario)
+    words = "'cuda' is not here: this machine has 0 CUDA devices (Found no NVIDIA driver"
+    assert problem.message.startswith(words)
+    assert problem.key == ("hospitals", 0, "device")

@@ -313,6 +313,49 @@ def test_what_cannot_be_recorded_is_launched_and_says_why(
         assert outcome(other, train(other, make_job())) == outcome(models, sums)
 
 
+@pytest.mark.slow
+def test_only_steps_that_are_recorded_are_compiled() -> None:
+    """Compiled by a backend that computes as written, a session gives the bytes of launched steps;
+    nothing was compiled for the ragged batch.
+    """
+    sizes: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Callable[..., Any]:
+        sizes.extend(one.shape[0] for one in examples if one.shape[1:] == (3, 16, 16))
+        return graph.forward
+
+    recordings = Recordings(
+        Again(), LARGE, lambda network: network.compile(backend=backend, dynamic=False)
+    )
+    models, teaching = CASES["traveller first"](1)
+    know(models, recordings)
+    job = make_job(epochs=4)
+    found = outcome(models, train(models, job, teaching, recordings.begin))
+    models, teaching = CASES["traveller first"](1)
+    launched = partial(Launched, on_device=True)
+    assert found == outcome(models, train(models, job, teaching, launched))
+    assert len(sizes) >= 2
+    assert {*sizes} == {BATCH}
+
+
+def test_what_cannot_be_compiled_is_recorded_and_says_why() -> None:
+    """Without a compiler there are recorded steps, and the remark is one line."""
+
+    def broken(_: nn.Module) -> None:
+        raise RuntimeError("Failed to find C compiler\nand more")
+
+    recordings = Recordings(Again(), LARGE, broken)
+    for _ in range(2):
+        models, _ = alone(1)
+        know(models, recordings)
+        sums = train(models, make_job(), None, recordings.begin)
+        words = "steps recorded, but not compiled: RuntimeError: Failed to find C compiler"
+        assert sums.remark == words
+        other, _ = alone(1)
+        launched = partial(Launched, on_device=True)
+        assert outcome(other, train(other, make_job(), None, launched)) == outcome(models, sums)
+
+
 def test_teachings_and_networks_that_nobody_knows_are_launched() -> None:
     """Neither a function nor a network of unknown architecture is recorded, and the remark names
     it.
