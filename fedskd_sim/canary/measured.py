@@ -10,7 +10,8 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from fedskd_sim.program import Program
-from fedskd_sim.records import Record, Timing, read_counts, read_records, read_timings
+from fedskd_sim.recordfiles import read_counts, read_records, read_timings
+from fedskd_sim.records import Record, Timing
 from fedskd_sim.scenario import Circulating, Scenario
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.forecast import Cost

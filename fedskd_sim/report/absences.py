@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.observe import events, lives
-from fedskd_sim.records import whole_lines
+from fedskd_sim.recordfiles import whole_lines
 from fedskd_sim.report.spans import Spans
 
 AWAY = ("kill", "restart", "leave", "abort", "full_disk", "stall")

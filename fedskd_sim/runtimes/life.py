@@ -30,7 +30,7 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.records import own_records
+from fedskd_sim.recordfiles import own_records
 from fedskd_sim.runtimes import handover
 from fedskd_sim.runtimes.member import (
     FETCHED,

@@ -14,7 +14,7 @@ from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashe
 from fedskd_sim.learning.poison import poisoned
 from fedskd_sim.member.schedule import Schedule
 from fedskd_sim.messages import Buffer
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.scenario import load
 from fedskd_sim.topology import Topology
 

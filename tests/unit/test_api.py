@@ -28,7 +28,7 @@ from fedskd_sim.errors import (
     RunUnreadable,
 )
 from fedskd_sim.export import FORMS, write
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.report import read_predictions
 from fedskd_sim.runs import TABLES, Row
 
