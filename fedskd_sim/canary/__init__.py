@@ -48,12 +48,12 @@ class Gauge:
     kept: int = 0
 
     def __post_init__(self) -> None:
-        """Look for the first time."""
+        """Measure the place before the short run: what is free then, the whole run may use."""
         self.before = self.look()
         self.least = self.before.free_memory
 
     def __call__(self, _: object = None) -> None:
-        """Look again."""
+        """Measure the place again, when a hospital has logged something."""
         self.least = min(self.least, self.look().free_memory)
         self.kept = max(self.kept, size_of(self.custody))
 
@@ -83,7 +83,9 @@ class Findings:
         return not self.problems
 
     def lines(self) -> Iterator[str]:
-        """Say it."""
+        """Write for people what was found: times, sizes, the slowest hospital, and whether it is
+        good.
+        """
         yield f"canary: {ROUNDS} short rounds took {duration(self.seconds)}"
         width = max(len(one.name) for one in self.hospitals)
         for one in self.hospitals:

@@ -168,7 +168,9 @@ class Measured:
 
     @property
     def sent(self) -> int:
-        """Bytes of models that the whole run sends."""
+        """Bytes of models that the whole run sends: the mean size of each model as it was sent
+        here, times its hops, training rounds and evaluation round apart.
+        """
         ring, last = Topology.of(self.scenario), ROUNDS + 1
         sizes: dict[tuple[str, bool], list[int]] = {}
         for one in self._timings:

@@ -24,7 +24,7 @@ class Local(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains its own model on its own data. No model travels before all are "
             "tested."
@@ -49,7 +49,7 @@ class Pooled(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital's model trains on the data of all hospitals, put into one place. This "
             "is no federation."
@@ -76,7 +76,7 @@ class Placebo(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return "Buffers without meaning travel from hospital to hospital. Nothing is learned."
 
     def work(self, size: int) -> float:  # noqa: ARG002 - there is none

@@ -34,7 +34,7 @@ Cost = Callable[[str, str, str], float]
 
 
 class Forecast(NamedTuple):
-    """What came of it."""
+    """How long a run would take, played in simulated time with the steps' measured seconds."""
 
     seconds: float
     """Until the last hospital is done, each at work beside the others."""
@@ -180,7 +180,7 @@ def _pass(world: World, spent: list[float], name: str, seconds: float) -> None:
 
 
 def _same(learner: CostedLearner) -> CostedLearner:
-    """Give the learner again: it remembers nothing."""
+    """Give the same learner to another life: it remembers nothing that a death could take."""
     return learner
 
 
