@@ -63,7 +63,6 @@ LARGER = {
     "report/tables.py:as_json": 41,
     "runtimes/kubernetes/jobs.py:job": 43,
     "runtimes/kubernetes/runtime.py": 393,
-    "runtimes/life.py:_take_part": 57,
     "scenario/edit.py:apply_changes": 44,
     "scenario/explain.py:_one": 46,
 }
