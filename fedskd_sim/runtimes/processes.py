@@ -135,8 +135,10 @@ class ProcessRuntime:
         )
 
     def stop(self) -> None:
-        """Ask processes to end, then kill them; remove the sockets."""
-        patience = self._grace
+        """Ask processes to end, then kill them; remove the sockets. Nothing is there before
+        `launch`.
+        """
+        patience = self._grace if self._processes else 0.0
         for sign in (signal.SIGTERM, signal.SIGKILL):
             alive = [
                 process

@@ -50,7 +50,7 @@ WANTED = {
     "string_type": "text",
     "greater_than_equal": "{ge:g} or more",
     "greater_than": "more than {gt:g}",
-    "less_than_equal": "{le:g} or less",
+    "less_than_equal": "{le:.15g} or less",
     "less_than": "less than {lt}",
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of {max_length} or fewer",

@@ -9,7 +9,7 @@ from pydantic import Field
 from fedskd_sim.scenario.circulation import (
     CommunicationPattern,
 )
-from fedskd_sim.scenario.part import Count, NonNegative, Part
+from fedskd_sim.scenario.part import Count, Part, Seconds
 
 
 class Local(Part):
@@ -71,7 +71,7 @@ class Placebo(Part):
     """Full circulations."""
     buffer_bytes: Annotated[int, Field(ge=0, le=2**33)] = 1024
     """Size of each travelling model in bytes."""
-    session_seconds: NonNegative = 0.0
+    session_seconds: Seconds = 0.0
     """How long a session pretends to work."""
 
     @property
