@@ -18,7 +18,7 @@ class Part(BaseModel):
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 LONGEST_S = 1e9
-"""Some thirty years: what waits for a moment has room for so many seconds on every system."""
+"""Some thirty years, for which clocks, threads and sockets have numbers."""
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 SomeSeconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 Share = Annotated[float, Field(ge=0, le=1)]
