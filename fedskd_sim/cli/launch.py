@@ -13,6 +13,7 @@ import click
 from fedskd_sim.checks import apart, asker, load_and_check, of_learning, prove
 from fedskd_sim.cli.canary import ShortRun, check_short_run
 from fedskd_sim.cli.common import (
+    CHANGES,
     CONTEXT,
     DATA,
     NAMESPACE,
@@ -49,13 +50,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
     type=click.Path(path_type=Path),
     help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.",
 )
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a key of the scenario; repeatable.",
-)
+@CHANGES
 @DATA
 @NAMESPACE
 @CONTEXT

@@ -46,7 +46,7 @@ FLAGS = {
         "--per-hospital",
         "--data",
     },
-    "validate": {"scenario", "--data", "--schema"},
+    "validate": {"scenario", "--set", "--data", "--schema"},
     "init": {"name", "--from"},
     "launch": {
         "scenario",
