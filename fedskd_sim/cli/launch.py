@@ -98,12 +98,12 @@ def launch(
     canary, only = cluster.pop("canary"), cluster.pop("canary_only")
     _check_flags(cluster, in_cluster=runtime == "kubernetes", canary=canary or only)
     place = _runtime(runtime, cluster)
-    loaded = _checked(scenario, data, changes, place, runtime)
+    loaded = _load_checked(scenario, data, changes, place, runtime)
     tried = ShortRun(scenario, loaded.scenario, changes, data)
     if only:
         check_short_run(runtime, place, tried, out)
         return
-    order = _begun(loaded, out, runtime, data)
+    order = _begin(loaded, out, runtime, data)
     if canary:
         check_short_run(runtime, _runtime(runtime, {}), tried, order.folder / "canary")
     if cluster["detach"]:
@@ -112,7 +112,7 @@ def launch(
         follow(place, order, launch=True)
 
 
-def _checked(
+def _load_checked(
     scenario: Path, data: Path | None, changes: tuple[str, ...], place: Any, runtime: str
 ) -> Loaded:
     """Load the scenario and refuse it if it cannot work there; data and devices of a cluster are
@@ -131,7 +131,7 @@ def _checked(
     return loaded
 
 
-def _begun(loaded: Loaded, out: Path | None, runtime: str, data: Path | None) -> Order:
+def _begin(loaded: Loaded, out: Path | None, runtime: str, data: Path | None) -> Order:
     """Make the run's folder and say what begins."""
     from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415

@@ -41,7 +41,7 @@ ROWS = 3
 """Levels of ``report.json`` that have lines of their own."""
 
 
-def laid_out(value: Any, level: int = 0) -> str:
+def lay_out(value: Any, level: int = 0) -> str:
     """Write JSON with a line for every row of a table: the quick encoder knows no indent, the
     slow one is a tenth of a report.
     """
@@ -52,7 +52,7 @@ def laid_out(value: Any, level: int = 0) -> str:
     )
     inner = value.values() if isinstance(value, dict) else value
     lines = [
-        f"{' ' * (level + 1)}{key}{laid_out(one, level + 1)}"
+        f"{' ' * (level + 1)}{key}{lay_out(one, level + 1)}"
         for key, one in zip(keys, inner, strict=True)
     ]
     opened, closed = "{}" if isinstance(value, dict) else "[]"
@@ -92,7 +92,7 @@ def write(
         ) from error
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
-    _publish(run / "report.json", laid_out(as_json(summary)) + "\n")
+    _publish(run / "report.json", lay_out(as_json(summary)) + "\n")
     simulated = environment.get("runtime") == "memory"
     troubles = Troubles.of(run, order, spans, simulated=simulated)
     course = Course(spans, journeys, troubles, len(order))

@@ -76,7 +76,7 @@ class Troubles:
         found: list[Absence] = []
         refused: list[Refusal] = []
         for host in hosts:
-            told = list(_told(run / "logs" / f"{host}.jsonl"))
+            told = list(_read_log(run / "logs" / f"{host}.jsonl"))
             back = spans.at(host, "resumed", 0.0)[1].tolist() if spans else []
             found += _pair(host, told, back, simulated=simulated)
             refused += [
@@ -88,7 +88,7 @@ class Troubles:
         return cls(tuple(ordered), tuple(refused), simulated)
 
 
-def _told(log: Path) -> Iterator[events.Logged]:
+def _read_log(log: Path) -> Iterator[events.Logged]:
     """Yield what a log says of faults, deaths and refusals."""
     try:
         with log.open("rb") as stream:

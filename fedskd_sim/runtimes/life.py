@@ -172,9 +172,9 @@ def poison_of(scenario: Scenario) -> Poison:
     """Say how weights are poisoned: not at all where nothing is learned."""
     if not scenario.learns:
         return harmless
-    from fedskd_sim.learning.poison import poisoned  # noqa: PLC0415 - the placebo runs without numpy
+    from fedskd_sim.learning.poison import poison  # noqa: PLC0415 - the placebo runs without numpy
 
-    return poisoned
+    return poison
 
 
 def _store(order: MemberOrder, scenario: Scenario, held: ExitStack) -> Store | None:

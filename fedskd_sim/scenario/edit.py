@@ -42,7 +42,7 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
         not changes or document.faults
     ):  # of a file with two values for one key nobody knows which one a change replaces
         return document
-    text, places, faults = _changed(document, changes)
+    text, places, faults = _change(document, changes)
     found = parse(document.file, text)
     result = replace(
         found,
@@ -55,7 +55,7 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
     return result
 
 
-def _changed(
+def _change(
     document: Document, changes: Iterable[str]
 ) -> tuple[str, dict[tuple[Key, ...], str], list[ScenarioError]]:
     """Give the text with all changes that can be made, which of them is to blame for which new

@@ -24,7 +24,7 @@ from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
 from fedskd_sim.scenario.faultchecks import faulty
-from fedskd_sim.scenario.linkchecks import unlinked
+from fedskd_sim.scenario.linkchecks import find_bad_links
 from fedskd_sim.scenario.losschecks import unbearable
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
@@ -190,7 +190,7 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
         yield TooFewHospitals(
             message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
         )
-    yield from _disturbed(rest, document)
+    yield from _find_bad_disturbances(rest, document)
     if not rest.lacks("on_loss"):
         yield from unbearable(rest.scenario)
     yield from _idle(rest)
@@ -249,14 +249,14 @@ def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
             )
 
 
-def _disturbed(rest: Sound, document: Document) -> Iterator[FedskdError]:
+def _find_bad_disturbances(rest: Sound, document: Document) -> Iterator[FedskdError]:
     """Find what is wrong with the faults and links of the scenario and of its variants."""
     names = _written_names(rest.scenario, document)
     for disturbed, under in _with_variants(rest, "faults"):
         yield from faulty(disturbed, names, under)
     if not rest.lacks("timeouts"):
         for disturbed, under in _with_variants(rest, "links"):
-            yield from unlinked(disturbed, names, under)
+            yield from find_bad_links(disturbed, names, under)
 
 
 def _with_variants(rest: Sound, key: str) -> Iterator[tuple[Scenario, tuple[Key, ...]]]:
