@@ -60,6 +60,10 @@ def load(scenario: str | Path, *changes: str) -> Loaded:
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
+    strange = [type(change).__name__ for change in changes if not isinstance(change, str)]
+    if strange:  # a list of all of them, most likely
+        fix = 'give each by itself, as in load("quickstart", "training.epochs=3", "seed=2")'
+        raise InvalidValue(f"a change is a text, not {strange[0]}", fix=fix)
     return load_file(find(Path(scenario)), changes)
 
 

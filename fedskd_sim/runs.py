@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.errors import InvalidValue, LibraryMissing, RunUnreadable
-from fedskd_sim.records import Record, read_records, read_timings
+from fedskd_sim.recordfiles import read_records, read_timings
+from fedskd_sim.records import Record
 from fedskd_sim.scenario import Scenario, load
 
 if TYPE_CHECKING:

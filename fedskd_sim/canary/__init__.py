@@ -53,13 +53,13 @@ class Gauge:
     kept: int = 0
 
     def __post_init__(self) -> None:
-        """Look for the first time."""
+        """Measure the place before the short run: what is free then, the whole run may use."""
         self.before = self.look()
         self.least = self.before.free_memory
         self.least_of_cards = {name: free for name, (_, free) in self.before.cards.items()}
 
     def __call__(self, _: object = None) -> None:
-        """Look again."""
+        """Measure the place again, when a hospital has logged something."""
         now = self.look()
         self.least = min(self.least, now.free_memory)
         for name, (_, free) in now.cards.items():
@@ -94,7 +94,9 @@ class Findings:
         return not self.problems
 
     def lines(self) -> Iterator[str]:
-        """Say it."""
+        """Write for people what was found: times, sizes, the slowest hospital, and whether it is
+        good.
+        """
         yield f"canary: {ROUNDS} short rounds took {duration(self.seconds)}"
         width = max(len(one.name) for one in self.hospitals)
         for one in self.hospitals:

@@ -10,7 +10,8 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from fedskd_sim.program import Program
-from fedskd_sim.records import Record, Timing, read_counts, read_records, read_timings
+from fedskd_sim.recordfiles import read_counts, read_records, read_timings
+from fedskd_sim.records import Record, Timing
 from fedskd_sim.scenario import Circulating, Scenario
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.forecast import Cost
@@ -172,7 +173,9 @@ class Measured:
 
     @property
     def sent(self) -> int:
-        """Bytes of models that the whole run sends."""
+        """Bytes of models that the whole run sends: the mean size of each model as it was sent
+        here, times its hops, training rounds and evaluation round apart.
+        """
         ring, last = Topology.of(self.scenario), ROUNDS + 1
         sizes: dict[tuple[str, bool], list[int]] = {}
         for one in self._timings:

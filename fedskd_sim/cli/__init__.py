@@ -12,7 +12,7 @@ import click
 from fedskd_sim import __version__
 from fedskd_sim.checks import load_and_check, of_learning
 from fedskd_sim.cli import members, streams
-from fedskd_sim.cli.common import DATA, Spoken, exit_codes, with_exit_code
+from fedskd_sim.cli.common import CHANGES, DATA, Spoken, exit_codes, with_exit_code
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.export import export
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
@@ -49,12 +49,15 @@ def main() -> None:
 
 @main.command()
 @click.argument("scenario", type=click.Path(path_type=Path), required=False)
+@CHANGES
 @DATA
 @click.option(
     "--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop."
 )
 @with_exit_code
-def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
+def validate(
+    scenario: Path | None, changes: tuple[str, ...], data: Path | None, *, schema: bool
+) -> None:
     """Check SCENARIO, a file or a name as for launch, without starting anything, and show what is
     read of its data.
 
@@ -62,6 +65,7 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
     Examples:
       fedskd-sim validate quickstart
       fedskd-sim validate mine.yaml --data ~/data
+      fedskd-sim validate mine.yaml --set hospitals.aachen.architecture=vit-tiny
       fedskd-sim validate --schema > scenario.schema.json
     """
     if schema:
@@ -71,7 +75,9 @@ def validate(scenario: Path | None, data: Path | None, *, schema: bool) -> None:
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
     known: list[Any] = []
-    loaded = load_and_check(scenario, data, learning=partial(of_learning, seen=known.append))
+    loaded = load_and_check(
+        scenario, data, changes=changes, learning=partial(of_learning, seen=known.append)
+    )
     names = ", ".join(
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )

@@ -27,6 +27,13 @@ DATA = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder with data files. Default: the environment variable FEDSKD_DATA.",
 )
+CHANGES = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the scenario; repeatable.",
+)
 
 
 NAMESPACE = click.option(

@@ -13,6 +13,7 @@ import click
 from fedskd_sim.checks import apart, asker, load_and_check, of_learning, prove
 from fedskd_sim.cli.canary import ShortRun, check_short_run
 from fedskd_sim.cli.common import (
+    CHANGES,
     CONTEXT,
     DATA,
     NAMESPACE,
@@ -28,6 +29,7 @@ from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError
 if TYPE_CHECKING:
     from fedskd_sim.observe.outcome import Outcome
     from fedskd_sim.runtimes.base import Order, Watch
+    from fedskd_sim.scenario import Loaded
 
 IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 
@@ -48,13 +50,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
     type=click.Path(path_type=Path),
     help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.",
 )
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a key of the scenario; repeatable.",
-)
+@CHANGES
 @DATA
 @NAMESPACE
 @CONTEXT
@@ -99,37 +95,54 @@ def launch(
       fedskd-sim launch quickstart --canary-only
       fedskd-sim launch quickstart --on kubernetes --namespace fedskd
     """
-    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
-    from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
-
-    in_cluster = runtime == "kubernetes"
     canary, only = cluster.pop("canary"), cluster.pop("canary_only")
-    _check_flags(cluster, in_cluster=in_cluster, canary=canary or only)
+    _check_flags(cluster, in_cluster=runtime == "kubernetes", canary=canary or only)
     place = _runtime(runtime, cluster)
-    elsewhere = IN_THE_CLUSTER if in_cluster and data is None else ()
-    fits, learning = partial(apart, runtime=runtime), asker(place, of_learning)
+    loaded = _load_checked(scenario, data, changes, place, runtime)
+    tried = ShortRun(scenario, loaded.scenario, changes, data)
+    if only:
+        check_short_run(runtime, place, tried, out)
+        return
+    order = _begin(loaded, out, runtime, data)
+    if canary:
+        check_short_run(runtime, _runtime(runtime, {}), tried, order.folder / "canary")
+    if cluster["detach"]:
+        _leave_to_itself(place, order)
+    else:
+        follow(place, order, launch=True)
+
+
+def _load_checked(
+    scenario: Path, data: Path | None, changes: tuple[str, ...], place: Any, runtime: str
+) -> Loaded:
+    """Load the scenario and refuse it if it cannot work there; data and devices of a cluster are
+    looked at by its own pods, unless the data are here too.
+    """
     loaded = load_and_check(
         scenario,
         data,
         place.prepare,
         changes=changes,
-        elsewhere=elsewhere,
-        also=fits,
-        learning=learning,
+        elsewhere=IN_THE_CLUSTER if runtime == "kubernetes" and data is None else (),
+        also=partial(apart, runtime=runtime),
+        learning=asker(place, of_learning),
     )
     say_licences(loaded.scenario)
-    tried = ShortRun(scenario, loaded.scenario, changes, data)
-    if only:
-        check_short_run(runtime, place, tried, out)
-        return
+    return loaded
+
+
+def _begin(loaded: Loaded, out: Path | None, runtime: str, data: Path | None) -> Order:
+    """Make the run's folder and say what begins."""
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
+
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
-    _say_begun(order, runtime)
-    if canary:
-        check_short_run(runtime, _runtime(runtime, {}), tried, order.folder / "canary")
-    if in_cluster and cluster["detach"]:
-        _leave_to_itself(place, order)
-    else:
-        follow(place, order, launch=True)
+    scenario = loaded.scenario
+    click.echo(
+        f"{scenario.name}: {len(scenario.hospitals)} hospitals, {scenario.algorithm.rounds} "
+        f"rounds, {runtime}; run folder {short(order.folder)}"
+    )
+    return order
 
 
 def _check_flags(cluster: dict[str, Any], *, in_cluster: bool, canary: bool) -> None:
@@ -139,14 +152,6 @@ def _check_flags(cluster: dict[str, Any], *, in_cluster: bool, canary: bool) -> 
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     if canary and in_cluster:
         raise click.UsageError("--canary needs --on processes or --on memory")
-
-
-def _say_begun(order: Order, runtime: str) -> None:
-    scenario = order.loaded.scenario
-    click.echo(
-        f"{scenario.name}: {len(scenario.hospitals)} hospitals, {scenario.algorithm.rounds} "
-        f"rounds, {runtime}; run folder {short(order.folder)}"
-    )
 
 
 def _leave_to_itself(place: Any, order: Order) -> None:

@@ -79,29 +79,14 @@ def levels(comparison: Comparison, metric: str) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for number, place in enumerate(places):
+            color, above = SERIES[number].light, 0.22 * (number - (len(places) - 1) / 2)
+            dots: Any = {"color": color, "alpha": 0.45, "markersize": 5}
+            bar: Any = {"color": color, "markersize": 9, "markeredgewidth": 2.2, "label": place}
             for index, row in enumerate(comparison.rows):
-                height = index + 0.22 * (number - (len(places) - 1) / 2)
                 values = [100 * value for value in row.series(metric, place)]
-                axes.plot(
-                    values,
-                    [height] * len(values),
-                    ".",
-                    color=SERIES[number].light,
-                    alpha=0.45,
-                    markersize=5,
-                )
-                style: Any = {
-                    "color": SERIES[number].light,
-                    "markersize": 9,
-                    "markeredgewidth": 2.2,
-                }
-                axes.plot(
-                    100 * row.mean(metric, place),
-                    height,
-                    "|",
-                    **style,
-                    label=place if index == 0 else None,
-                )
+                axes.plot(values, [index + above] * len(values), ".", **dots)
+                axes.plot(100 * row.mean(metric, place), index + above, "|", **bar)
+                bar["label"] = None  # a legend names each place once
         _rows(axes, comparison)
         axes.set_xlabel(f"{NAMES[metric]} in percent; dots: seeds, bar: mean")
         figure.legend(loc="outside upper left", ncols=len(places))

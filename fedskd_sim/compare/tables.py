@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fedskd_sim.compare.plan import Method
 from fedskd_sim.compare.statistics import Difference, best, compare_paired, correct
-from fedskd_sim.records import Record, read_records, read_timings
+from fedskd_sim.recordfiles import read_records, read_timings
+from fedskd_sim.records import Record
 from fedskd_sim.report.absences import Absence, Troubles
 from fedskd_sim.report.basis import Basis, bases, rarest_classes, together
 from fedskd_sim.report.memory import assess_memory

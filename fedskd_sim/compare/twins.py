@@ -29,7 +29,7 @@ def twin_of(comparison: Comparison, row: MethodRow) -> MethodRow | None:
     return next((other for other in comparison.rows if other.method.scenario == calm), None)
 
 
-def measured(comparison: Comparison) -> list[str]:
+def measures_of(comparison: Comparison) -> list[str]:
     """Give the measures that a method and its twin are compared by: those of predictions, over own
     and others, and those of memory.
     """
@@ -46,7 +46,7 @@ def effects(comparison: Comparison) -> Mapping[Key, Difference]:
         )
         for row in faulty(comparison)
         if (twin := twin_of(comparison, row))
-        for name in measured(comparison)
+        for name in measures_of(comparison)
     }
     shown = {key: difference for key, difference in found.items() if difference.seeds}
     return dict(zip(shown, correct(shown.values()), strict=True))

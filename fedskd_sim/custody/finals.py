@@ -41,7 +41,9 @@ class Finals:
     """
 
     def __init__(self, run: Path, scenario: Scenario, tables: Mapping[str, Spec]) -> None:
-        """Read nothing yet; ``tables`` are those of `fedskd_sim.custody.verify.verify`."""
+        """Take the run's folder; files are read by `breaks`. ``tables`` are those of
+        `fedskd_sim.custody.verify.verify`.
+        """
         self._folder, self._scenario, self._tables = run / "weights", scenario, tables
         self.equal = self.unknown = 0
 

@@ -36,7 +36,9 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 class Commit(NamedTuple):
-    """Everything from which a hospital goes on."""
+    """What is written at once after a step, so that a hospital that dies goes on from there and
+    computes the same bytes.
+    """
 
     identity: Mapping[str, str]
     """What must be the same when it goes on: scenario, versions, device; looked at by whoever
@@ -56,7 +58,7 @@ class Commit(NamedTuple):
 
     @property
     def named(self) -> frozenset[str]:
-        """The digests of all weights that it needs."""
+        """Digests of all weights that this commit needs; files of others may be removed."""
         return frozenset((*self.learner.values(), *self.models.values()))
 
 
@@ -188,7 +190,7 @@ class Store:
                 file.unlink()
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the folder's lock, so that the hospital's next life may open it."""
         self._lock.close()
 
     def _drafts(self) -> list[Path]:

@@ -12,28 +12,23 @@ that nobody has changed them since the run ended well is what its seal says
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from fedskd_sim.custody import seal
 from fedskd_sim.custody.chain import FoundRecord, lost_hospitals, sources
-from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
+from fedskd_sim.custody.due import Due, Mark, mark
+from fedskd_sim.custody.fields import broken, in_place, of_this_run, with_due_digests
 from fedskd_sim.custody.finals import Finals
 from fedskd_sim.custody.seal import Found
 from fedskd_sim.custody.verdict import Verdict
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Spec
-from fedskd_sim.records import Record, parse_record
+from fedskd_sim.recordfiles import parse_record
+from fedskd_sim.records import Record
 from fedskd_sim.routes import NOBODY, Routes
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
-
-_DIGEST = re.compile(r"[0-9a-f]{32}")
-FIX = (
-    "what stands there is not what this run has left: restore the file from a copy, or run the "
-    "scenario again"
-)
 
 
 def verify(
@@ -47,10 +42,9 @@ def verify(
     Args:
         run: the run folder.
         scenario: the run's, where that is known: the one in the folder is then not read.
-        tables: tensors of each hospital's model in the order of its network, which files of weights
-            do not keep; without them these files are not compared.
-        ended: hospitals that are known to have finished their program; whoever has left weights
-            has, too.
+        tables: tensors of each hospital's model in its network's order, which files of weights do
+            not keep; without them these files are not compared.
+        ended: hospitals known to have finished their program, besides those that left weights.
 
     Raises:
         RunUnreadable: it is no run folder, has no records, or its seal is damaged.
@@ -58,10 +52,8 @@ def verify(
 
     """
     if not (run / "scenario.yaml").is_file() or not any(run.glob("records/*.jsonl")):
-        raise RunUnreadable(
-            f"{run} has no scenario or no records",
-            fix="give the folder that 'fedskd-sim launch' named",
-        )
+        fix = "give the folder that 'fedskd-sim launch' named"
+        raise RunUnreadable(f"{run} has no scenario or no records", fix=fix)
     proof = _Proof(run, scenario or load(run / "scenario.yaml").scenario, ended)
     breaks = [*proof.strangers(), *proof.lines(), *proof.gaps(), *proof.chain()]
     finals = Finals(run, proof.scenario, tables or {})
@@ -70,17 +62,7 @@ def verify(
     sealed = seal.read(run)
     breaks = seal.keep_changed(breaks, [*seal.breaks(run, sealed)]) if sealed else breaks
     first = min(breaks, key=lambda one: one[0])[1] if breaks else None
-    counts = sum(map(len, proof.found.values())), proof.owed
-    return Verdict(
-        first,
-        *counts,
-        proof.links,
-        proof.begins,
-        finals.equal,
-        finals.unknown,
-        len(sealed.files) if sealed else 0,
-        tuple(proof.routes.lost),
-    )
+    return proof.verdict(first, finals, len(sealed.files) if sealed else 0)
 
 
 class _Proof:
@@ -106,13 +88,27 @@ class _Proof:
         """Give all records that stand where they should."""
         return (entry.record for some in self.found.values() for entry in some.values())
 
+    def verdict(self, first: ChainBroken | None, finals: Finals, sealed: int) -> Verdict:
+        """Sum up what was found."""
+        return Verdict(
+            broken=first,
+            records=sum(map(len, self.found.values())),
+            due=self.owed,
+            links=self.links,
+            begins=self.begins,
+            weights=finals.equal,
+            unchecked=finals.unknown,
+            sealed=sealed,
+            lost=tuple(self.routes.lost),
+        )
+
     def strangers(self) -> Iterator[Found]:
         """Find files of hospitals that the scenario does not have."""
         for file in sorted(self.run.glob("records/*")):
             if file.suffix != ".jsonl" or file.stem not in self.due:
                 yield (
                     (0, 0),
-                    _error("foreign: the scenario has no such hospital", Where(str(file))),
+                    broken("foreign: the scenario has no such hospital", Where(str(file))),
                 )
 
     def lines(self) -> Iterator[Found]:
@@ -126,18 +122,21 @@ class _Proof:
                 when = expected[:2] if expected else when
                 try:
                     if not line.endswith(b"\n"):
-                        raise _error("torn: the last line has no end", where)
+                        raise broken("torn: the last line has no end", where)
                     record = parse_record(line)
                     while self._left_out(name, expected, record):
                         expected = next(wanted, None)
-                    self._compare(FoundRecord(record, where), expected, due, raw[number:])
+                    entry = FoundRecord(record, where)
+                    in_place(entry, expected, due, self.found[name], raw[number:])
+                    of_this_run(entry, self.scenario, self.routes.lost)
+                    with_due_digests(entry, due)
                 except ChainBroken as error:
                     yield when, error
                     break
                 except ValueError as error:
-                    yield when, _error(f"altered: no record can be read: {error}", where)
+                    yield when, broken(f"altered: no record can be read: {error}", where)
                     break
-                self.found[name][mark(record)] = FoundRecord(record, where)
+                self.found[name][mark(record)] = entry
 
     def _left_out(self, host: str, expected: Mark | None, record: Record) -> bool:
         """Tell whether a record that is due was left out at a hospital that went on."""
@@ -164,60 +163,6 @@ class _Proof:
             for wanted in due.steps
         )
 
-    def _compare(
-        self, entry: FoundRecord, expected: Mark | None, due: Due, rest: list[bytes]
-    ) -> None:
-        """Raise for a record that is not the one that is due, or whose fields are not this
-        scenario's.
-        """
-        record, found = entry.record, mark(entry.record)
-        if found != expected:
-            before = self.found[due.host].get(found)
-            if before:
-                raise _error(
-                    f"doubled: {found} stands in line {before.where.line} already", entry.where
-                )
-            if found not in due.steps:
-                raise _error(
-                    f"foreign: the run has no {str(found).removeprefix('the ')}", entry.where
-                )
-            later = any(_mark_of(line) == expected for line in rest)
-            raise _error(
-                f"{'swapped' if later else 'missing'}: {expected} should stand before {found}",
-                entry.where,
-            )
-        given = (record.scenario, record.seed, record.architecture)
-        architecture = self.scenario.architecture(record.model).name
-        wanted = (self.scenario.name, self.scenario.seed, architecture)
-        if given != wanted:
-            raise _error(
-                f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)",
-                entry.where,
-            )
-        if record.without.keys() - self.routes.lost.keys():
-            raise _error(f"altered: {found} names who is not lost", entry.where)
-        at_home = record.hop == 0 or record.kind == "ensemble"
-        if bool(record.digest_in) == at_home or bool(record.digest_out) == (
-            at_home and record.outcome == "evaluated"
-        ):
-            raise _error(
-                f"altered: {found} has digests where there are none, or none where there are",
-                entry.where,
-            )
-        if not all(
-            _DIGEST.fullmatch(text) for text in (record.digest_in, record.digest_out) if text
-        ):
-            raise _error("altered: a digest that is none", entry.where)
-        if record.outcome not in OUTCOMES.get(record.kind, TRAINING):
-            raise _error(f"altered: {found} was not {record.outcome}", entry.where)
-        taken = (
-            record.outcome == "passed"
-            and record.kind == "homecoming"
-            and not self.scenario.prediction.keeps_averaged
-        )
-        if (taken or due.passes_on(record)) and record.digest_in != record.digest_out:
-            raise _error(f"altered: {found} changes nothing, and its digests differ", entry.where)
-
     def gaps(self) -> Iterator[Found]:
         """Find records that must be there, since others are that came after them."""
         reached = {
@@ -243,7 +188,7 @@ class _Proof:
                     where = Where(str(self.run / "records" / f"{name}.jsonl"), number)
                     yield (
                         wanted[:2],
-                        _error(
+                        broken(
                             f"missing: {wanted} is not here, though what came later is ({since})",
                             where,
                         ),
@@ -267,19 +212,8 @@ class _Proof:
                         f"altered: {found} arrived with the digest {entry.record.digest_in}, and "
                         f"left with {last.record.digest_out} ({last.where})"
                     )
-                    yield found[:2], _error(text, entry.where)
+                    yield found[:2], broken(text, entry.where)
 
 
 def _stop(record: Record) -> Stop:
     return Stop(record.round, record.hop, record.host, record.model, record.kind)  # type: ignore[arg-type]
-
-
-def _mark_of(line: bytes) -> Mark | None:
-    try:
-        return mark(parse_record(line))
-    except ValueError:
-        return None
-
-
-def _error(text: str, where: Where) -> ChainBroken:
-    return ChainBroken(text, fix=FIX, where=where)

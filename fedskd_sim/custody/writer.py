@@ -155,7 +155,9 @@ class Writer:
         self._store.write(commit, copies)
 
     def _tell(self, covered: int) -> None:
-        """Tell those whose commit is safe."""
+        """Call back the first ``covered`` of those that wait: what they wait for is on the disk
+        now, and a model may be acknowledged, or go on.
+        """
         with self._turn:
             told, self._waiting = self._waiting[:covered], self._waiting[covered:]
             self._needed = frozenset()

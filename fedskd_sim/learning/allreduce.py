@@ -71,7 +71,9 @@ class RingSum:
 
     @property
     def total(self) -> Total | None:
-        """The sum, once all of it has come by."""
+        """The sum over all hospitals and its weight, its chunks joined in ring order; None until
+        all of them have come by, finished.
+        """
         if len(self._done) < self._topology.size:
             return None
         vector = torch.cat([tensor_of(self._done[name][SUM]) for name in self._topology.hospitals])

@@ -59,7 +59,7 @@ class Answers:
         )
 
     def restore(self, state: LearnerState) -> None:
-        """Take back what `state` gave."""
+        """Go on with the answers that `state` gave in an earlier life, in the same order."""
         self._found = {
             (kind, model): state.weights[_group(kind, model)]
             for kind, model in state.numbers["answers"]

@@ -183,22 +183,26 @@ def _grids(
             f"region_grid {similarity.region_grid} is finer than the {MAPS[similarity.region_tap]} "
             f"map {at}, {_cells(regions)}"
         )
-        larger = (
-            minimum_input(chosen, shape.channels)
-            if similarity.region_grid <= SMALLEST_REGIONS
-            else None
-        )
-        if larger:
-            fix = f"use images of at least {larger} pixels, or another architecture"
-            yield ImageTooSmall(
-                f"{shape.size} x {shape.size} pixels are too small: {text}", key=key, fix=fix
-            )
-        else:
-            fix = (
-                f"set algorithm.similarity.region_grid to {most} or less, use larger images, or "
-                "choose another architecture"
-            )
-            yield RegionGridTooLarge(text, key=key, fix=fix)
+        yield _too_fine(text, similarity.region_grid, most, (chosen, shape), key)
+
+
+def _too_fine(
+    text: str, grid: int, most: int, built: tuple[Architecture, ImageShape], key: tuple[Key, ...]
+) -> FedskdError:
+    """Make the error of a grid of regions that is finer than the feature map: larger images help
+    where the grid is as coarse as it may be, or at least a coarser one does.
+    """
+    chosen, shape = built
+    larger = minimum_input(chosen, shape.channels) if grid <= SMALLEST_REGIONS else None
+    if larger:
+        fix = f"use images of at least {larger} pixels, or another architecture"
+        size = f"{shape.size} x {shape.size} pixels are too small"
+        return ImageTooSmall(f"{size}: {text}", key=key, fix=fix)
+    fix = (
+        f"set algorithm.similarity.region_grid to {most} or less, use larger images, or choose "
+        "another architecture"
+    )
+    return RegionGridTooLarge(text, key=key, fix=fix)
 
 
 def _cells(tap: tuple[int, ...]) -> str:

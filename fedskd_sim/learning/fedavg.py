@@ -79,7 +79,9 @@ class AveragingLearner:
         return Session(leaving, "passed")
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - never called
-        """Raise RuntimeError: sums do not come home."""
+        """Raise RuntimeError, which would be a bug: shares of a sum are added up around the ring,
+        and no model of this hospital ever comes back.
+        """
         raise RuntimeError(stop.model)
 
     def assess(self) -> Measures:
@@ -111,7 +113,7 @@ class AveragingLearner:
         )
 
     def restore(self, state: LearnerState) -> None:
-        """Take them back."""
+        """Go on with the common model and the sum that an earlier life of this hospital had."""
         self.site.restore(state)
         self._sum.restore(state.weights)
         if "home" in state.weights:
@@ -134,24 +136,26 @@ class ProximalTeaching:
 
     @classmethod
     def of(cls, mu: float, model: nn.Module) -> ProximalTeaching:
-        """Hold a model where it is now."""
+        """Remember a model's parameters as the point from which the session must not stray."""
         return cls(mu, [parameter.detach().clone() for parameter in model.parameters()])
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
-        """Compute the distance in a step."""
+        """Give mu/2 times the squared distance of the parameters from where the session began (Li
+        et al. 2020).
+        """
         pairs = zip(step.models[""].parameters(), self.anchors, strict=True)
         value = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
         return AddedLoss(self.mu / 2 * value, {"proximal": value.detach()})
 
     def kind(self, moment: Moment) -> None:
-        """Tell that all steps are alike."""
+        """Give None: every step runs the same operations, so that one recording serves all."""
 
     def tensors(self) -> Sequence[Tensor]:
-        """List the anchors."""
+        """List the parameters from which the distance is taken, which a recorded step reads too."""
         return self.anchors
 
     def apart(self) -> ProximalTeaching:
-        """Copy the anchors."""
+        """Copy this with its anchors, so that a recorded step has memory of its own."""
         return replace(self, anchors=[anchor.clone() for anchor in self.anchors])
 
 

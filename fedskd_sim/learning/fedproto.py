@@ -98,7 +98,7 @@ class PrototypeLearner(LocalLearner):
         return super().state().plus({}, {PROTOTYPES: self._prototypes, **self._sum.groups()})
 
     def restore(self, state: LearnerState) -> None:
-        """Take them back."""
+        """Go on with the model, prototypes and sum that an earlier life of this hospital had."""
         super().restore(state)
         self._sum.restore(state.weights)
         self._prototypes = state.weights.get(PROTOTYPES, {})
@@ -123,14 +123,14 @@ class PrototypeTeaching:
         return AddedLoss(self.config.weight * value, {"prototype": value.detach()})
 
     def kind(self, moment: Moment) -> None:
-        """Tell that all steps are alike."""
+        """Give None: every step runs the same operations, so that one recording serves all."""
 
     def tensors(self) -> Sequence[Tensor]:
-        """List the prototypes."""
+        """List the classes' prototypes, which a recorded step reads too."""
         return [self.prototypes]
 
     def apart(self) -> PrototypeTeaching:
-        """Copy the prototypes."""
+        """Copy this with its prototypes, so that a recorded step has memory of its own."""
         return replace(self, prototypes=self.prototypes.clone())
 
 

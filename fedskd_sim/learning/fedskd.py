@@ -115,7 +115,9 @@ class CirculatingLearner:
         return replace(session, weights=export(self._home), reason=reason, returned=returned)
 
     def _take_back(self, stop: Stop, arriving: Weights) -> Session:
-        """Let the traveller be the home model."""
+        """Make the traveller that came home the home model, without a session: where one model at a
+        time travels there is no resident with which to reconcile it.
+        """
         self.site.settle()
         install(self._home, arriving)
         self.site.context.receive_buffers.drop(stop.model)
@@ -177,7 +179,7 @@ class CirculatingLearner:
         return self.site.state().plus({"unspent": self._unspent}, models)
 
     def restore(self, state: LearnerState) -> None:
-        """Take them back."""
+        """Go on with the models and the unspent work that an earlier life of this hospital had."""
         self.site.restore(state)
         if "home" in state.weights:
             self._home = self.site.build(self.site.name, state.weights["home"])

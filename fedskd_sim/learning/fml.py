@@ -94,7 +94,7 @@ class MutualLearner(LocalLearner):
         )
 
     def restore(self, state: LearnerState) -> None:
-        """Take them back."""
+        """Go on with both models and the sum that an earlier life of this hospital had."""
         super().restore(state)
         self._sum.restore(state.weights)
         if "common" in state.weights:
@@ -118,14 +118,14 @@ class MutualTeaching:
         return AddedLoss(self.weight * (from_common + from_own), parts)
 
     def kind(self, moment: Moment) -> None:
-        """Tell that all steps are alike."""
+        """Give None: every step runs the same operations, so that one recording serves all."""
 
     def tensors(self) -> Sequence[Tensor]:
         """List nothing: a step reads only what the models made of the batch."""
         return []
 
     def apart(self) -> MutualTeaching:
-        """Give itself: it has no memory."""
+        """Give itself: it holds no tensors that a recorded step would need its own copies of."""
         return self
 
 

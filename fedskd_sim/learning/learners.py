@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 
+from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.learning.base import Learner, LearnerContext
-from fedskd_sim.scenario import Prediction
+from fedskd_sim.scenario import Algorithm, Prediction
 
 _LEARNERS = {
     "fedskd": "fedskd", "circulation": "fedskd", "mutual": "fedskd", "cyclic": "fedskd",
@@ -14,12 +17,36 @@ _LEARNERS = {
 }  # fmt: skip
 
 
+def find_untaught(algorithm: Algorithm) -> Iterator[FedskdError]:
+    """Find whether an algorithm that scenarios may name is taught by no module: whoever adds one
+    has not made all four changes yet that the manual lists.
+    """
+    name = algorithm.name
+    module = _LEARNERS.get(name)
+    if module and find_spec(f"{__package__}.{module}"):
+        return
+    text = f"algorithm {name!r} has keys, but no learner"
+    fix = (
+        f"write fedskd_sim/learning/{module}.py, as _LEARNERS in fedskd_sim/learning/learners.py "
+        "names it"
+        if module
+        else "add a line to _LEARNERS in fedskd_sim/learning/learners.py that names its module"
+    )
+    yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
+
+
 def make(context: LearnerContext) -> Learner:
     """Make the learner of the scenario's algorithm, with what its prediction adds; only the
     modules it needs are imported.
+
+    Raises:
+        InvalidValue: no module teaches the algorithm.
+
     """
+    for missing in find_untaught(context.scenario.algorithm):
+        raise missing
     made: Learner = import_module(
-        f"fedskd_sim.learning.{_LEARNERS[context.scenario.algorithm.name]}"
+        f"{__package__}.{_LEARNERS[context.scenario.algorithm.name]}"
     ).make(context)
     if context.scenario.prediction != Prediction():
         made = import_module("fedskd_sim.learning.prediction").Predicting(made, context)

@@ -97,7 +97,7 @@ class LocalLearner:
         return self.site.state().plus({}, {"home": view(getattr(self, "model", None))})
 
     def restore(self, state: LearnerState) -> None:
-        """Take it back."""
+        """Go on with the model that an earlier life of this hospital had."""
         self.site.restore(state)
         if "home" in state.weights:
             self.model, self._assessed = (

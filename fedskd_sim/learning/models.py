@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ Result = TypeVar("Result")
 AXES: Mapping[Kind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
 """The axes of a tap behind sample and channel."""
 SMALLEST_REGIONS = 4
+COMPILER = "torch._dynamo"
 QUICK = 1 << 30
 """Multiplications that take some hundredths of a second."""
 SIZES = (8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224)
@@ -159,7 +161,8 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
             something else than logits and taps.
 
     """
-    if architecture.name in REGISTRY and quick(architecture, shape):
+    spares = COMPILER not in sys.modules and architecture.name in REGISTRY
+    if spares and quick(architecture, shape):
         with suppress(*UNBUILDABLE), torch.no_grad():
             return outline_of(build(architecture, shape, 0).eval(), shape.blank(), shape)
     return act_on_blank(architecture, shape, lambda model, blank: outline_of(model, blank, shape))

@@ -75,7 +75,7 @@ class PlaceboLearner:
         return NOTHING.plus({}, {"home": self._own})
 
     def restore(self, state: LearnerState) -> None:
-        """Take it back."""
+        """Go on with the buffer that an earlier life of this hospital had."""
         self._own = state.weights.get("home", {})
 
 

@@ -9,16 +9,16 @@ from fedskd_sim.messages import Buffer, Weights
 FLOATS = ("float64", "float32", "float16")
 
 
-def poisoned(weights: Weights, factor: float | None) -> Weights:
+def poison(weights: Weights, factor: float | None) -> Weights:
     """Give a copy of weights times a factor, or without one with not a number everywhere.
 
     Whole numbers and bfloat16, which numpy does not know, stay as they are. What no longer fits its
     type becomes infinite.
     """
-    return {name: _poisoned(buffer, factor) for name, buffer in weights.items()}
+    return {name: _poison(buffer, factor) for name, buffer in weights.items()}
 
 
-def _poisoned(buffer: Buffer, factor: float | None) -> Buffer:
+def _poison(buffer: Buffer, factor: float | None) -> Buffer:
     if buffer.dtype not in FLOATS:
         return buffer
     values = np.frombuffer(buffer.data, buffer.dtype)

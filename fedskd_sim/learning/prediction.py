@@ -35,7 +35,7 @@ ENSEMBLE = "ensemble/"
 
 
 class Inner(Sited, Learner, Protocol):
-    """A learner that shows its site."""
+    """A learner of any algorithm, around which `Predicting` adds averaged weights and ensembles."""
 
 
 class Predicting:
@@ -64,7 +64,9 @@ class Predicting:
         return session
 
     def alone(self, round_: int) -> Session | None:
-        """Let the other train alone."""
+        """Train as the algorithm inside does; where nothing travels, keep a snapshot for the
+        ensemble.
+        """
         session = self._inner.alone(round_)
         if session is not None and self._topology.pattern == "none":
             self._on_snapshot(session.weights, round_)
@@ -107,7 +109,9 @@ class Predicting:
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
-        """Let the other take its traveller back."""
+        """Take the traveller home as the algorithm inside does, and the averaged weights that came
+        along.
+        """
         current, averaged = split(arriving, AVERAGED)
         session = self._inner.homecome(stop, current)
         self._last = session.returned if self._keeps_last else None
@@ -120,7 +124,7 @@ class Predicting:
         return session
 
     def assess(self) -> Measures:
-        """Let the other measure."""
+        """Measure the models of the last session as the algorithm inside does."""
         return self._inner.assess()
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:

@@ -23,6 +23,7 @@ from fedskd_sim.learning.buildable import check_architecture, itself
 from fedskd_sim.learning.comparable import compare, inputs_of, shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
+from fedskd_sim.learning.learners import find_untaught
 from fedskd_sim.learning.models import (
     AXES,
     ImageShape,
@@ -101,6 +102,7 @@ def _facts(scenario: Scenario, index: int, folder: Path | None) -> Facts | Scena
 def _algorithm(scenario: Scenario, found: Facts | None) -> Iterator[FedskdError]:
     """Check what the algorithm itself asks for."""
     algorithm = scenario.algorithm
+    yield from find_untaught(algorithm)
     if isinstance(algorithm, FML) and algorithm.architecture:
         wrong = [*itself(algorithm.architecture, COMMON)]
         yield from wrong

@@ -38,7 +38,9 @@ class ReceiveBuffers:
     """
 
     def __init__(self) -> None:
-        """Have none, until somebody knows how to build networks."""
+        """Begin with fresh memory for whatever arrives: only the learner knows the networks, and
+        sets ``build``.
+        """
         self.build: Build | None = None
         self._buffers: dict[str, _ReceiveBuffer] = {}
 

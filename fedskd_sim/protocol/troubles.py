@@ -39,7 +39,12 @@ def left_behind(name: str) -> LeftBehind:
 def count_rollbacks(
     name: str, most: int, state: State, record: Record
 ) -> tuple[State, FedskdError | None]:
-    """Count sessions in a row that were undone; ``most`` of them are an error."""
+    """Count sessions in a row that were undone; ``most`` of them are an error.
+
+    The error comes with the step's record, when its model has left. Nothing is wrong with that
+    model: an undone session sends on the weights with which it came, and whoever waits for it need
+    not wait for a time-out. The record, kept before the run fails, says what was not finite.
+    """
     if record.outcome in ("evaluated", "passed"):
         return state, None
     state = state._replace(rollbacks=state.rollbacks + 1 if record.outcome == "rolled_back" else 0)

@@ -11,7 +11,7 @@ from secrets import token_hex
 from typing import Any
 
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
-from fedskd_sim.records import read_counts, stream_records, stream_timings, torn
+from fedskd_sim.recordfiles import read_counts, stream_records, stream_timings, torn
 from fedskd_sim.report.absences import Troubles
 from fedskd_sim.report.account import Account
 from fedskd_sim.report.basis import rarest_classes
@@ -41,7 +41,7 @@ ROWS = 3
 """Levels of ``report.json`` that have lines of their own."""
 
 
-def laid_out(value: Any, level: int = 0) -> str:
+def lay_out(value: Any, level: int = 0) -> str:
     """Write JSON with a line for every row of a table: the quick encoder knows no indent, the
     slow one is a tenth of a report.
     """
@@ -52,7 +52,7 @@ def laid_out(value: Any, level: int = 0) -> str:
     )
     inner = value.values() if isinstance(value, dict) else value
     lines = [
-        f"{' ' * (level + 1)}{key}{laid_out(one, level + 1)}"
+        f"{' ' * (level + 1)}{key}{lay_out(one, level + 1)}"
         for key, one in zip(keys, inner, strict=True)
     ]
     opened, closed = "{}" if isinstance(value, dict) else "[]"
@@ -81,31 +81,38 @@ def write(
     """
     from fedskd_sim.report.page import as_html  # noqa: PLC0415 - drawing is slow to import
 
+    order = {name: place for place, name in enumerate(hospitals + held_out)}
+    journeys = Journeys.among(order)
     try:
-        order = {name: place for place, name in enumerate(hospitals + held_out)}
-        counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
-        found = Gathered.of(stream_records(run), hospitals, held_out)
-        journeys = Journeys.among(order)
+        summary = _summary(run, hospitals, held_out)
         spans = Spans.of(journeys.taking(stream_timings(run)))
-        summary = replace(summary_of(found, rarest_classes(run)), samples=tuple(counts))
-        cut = torn(run)
-        patients = assess(run, found.kept, hospitals, held_out, cut)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(
             f"{run} cannot be read: {error}", fix="run the scenario again"
         ) from error
-    if patients:
-        summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
-    if cut:
-        summary = replace(summary, notes=(*summary.notes, _of_torn(cut)))
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
-    _publish(run / "report.json", laid_out(as_json(summary)) + "\n")
+    _publish(run / "report.json", lay_out(as_json(summary)) + "\n")
     simulated = environment.get("runtime") == "memory"
     troubles = Troubles.of(run, order, spans, simulated=simulated)
     course = Course(spans, journeys, troubles, len(order))
     _publish(run / "report.html", as_html(summary, course, scenario, environment, account))
     return summary
+
+
+def _summary(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...]) -> Summary:
+    """Compute all tables of a run and, where predictions were kept, what they say of patients;
+    raises as `write` and, where a file cannot be read, OSError or UnicodeDecodeError.
+    """
+    order = {name: place for place, name in enumerate(hospitals + held_out)}
+    counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
+    found = Gathered.of(stream_records(run), hospitals, held_out)
+    summary = replace(summary_of(found, rarest_classes(run)), samples=tuple(counts))
+    cut = torn(run)
+    patients = assess(run, found.kept, hospitals, held_out, cut)
+    if patients:
+        summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
+    return replace(summary, notes=(*summary.notes, _of_torn(cut))) if cut else summary
 
 
 def _of_torn(files: list[str]) -> str:

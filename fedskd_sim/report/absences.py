@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.observe import events, lives
-from fedskd_sim.records import whole_lines
+from fedskd_sim.recordfiles import whole_lines
 from fedskd_sim.report.spans import Spans
 
 AWAY = ("kill", "restart", "leave", "abort", "full_disk", "stall")
@@ -76,7 +76,7 @@ class Troubles:
         found: list[Absence] = []
         refused: list[Refusal] = []
         for host in hosts:
-            told = list(_told(run / "logs" / f"{host}.jsonl"))
+            told = list(_read_log(run / "logs" / f"{host}.jsonl"))
             back = spans.at(host, "resumed", 0.0)[1].tolist() if spans else []
             found += _pair(host, told, back, simulated=simulated)
             refused += [
@@ -88,7 +88,7 @@ class Troubles:
         return cls(tuple(ordered), tuple(refused), simulated)
 
 
-def _told(log: Path) -> Iterator[events.Logged]:
+def _read_log(log: Path) -> Iterator[events.Logged]:
     """Yield what a log says of faults, deaths and refusals."""
     try:
         with log.open("rb") as stream:

@@ -104,10 +104,10 @@ class Gathered:
         counts.samples += record.samples
         if session and record.model in self.ways:
             self.ways[record.model].append(_step(record, len(self.hospitals)))
-        if record.kind in KEPT or self._probed(record):
+        if record.kind in KEPT or self._has_probes(record):
             self.kept.append(record)
 
-    def _probed(self, record: Record) -> bool:
+    def _has_probes(self, record: Record) -> bool:
         """Tell whether a record has probes; names of other measures are remembered, for all
         records have the same.
         """

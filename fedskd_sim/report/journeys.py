@@ -57,7 +57,9 @@ class Journeys:
         return cls(tuple(islice(hospitals, MOST_LINES)))
 
     def taking(self, timings: Iterable[Timing]) -> Iterator[Timing]:
-        """Take in timings as they pass by."""
+        """Yield timings unchanged and keep those that can be drawn: whoever sums them up afterwards
+        reads the files once for both.
+        """
         for timing in timings:
             self._look(timing)
             if timing.host in self.hosts and (self.cut is None or timing.round < self.cut):

@@ -68,7 +68,7 @@ class Grid(NamedTuple):
     high: float
 
     def x(self, panel: int, stops: Any) -> Any:
-        """Give where stops lie."""
+        """Give the horizontal places of stops in a panel: panel widths from the left edge."""
         return (
             panel % self.columns
             + 0.07
@@ -76,7 +76,7 @@ class Grid(NamedTuple):
         )
 
     def y(self, panel: int, values: Any) -> Any:
-        """Give where values lie, downwards."""
+        """Give the vertical places of values in a panel: panel heights from the top edge."""
         return (
             panel // self.columns
             + 0.9

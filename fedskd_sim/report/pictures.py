@@ -133,7 +133,9 @@ def _cells(axes: Axes, values: Sequence[Sequence[float]]) -> None:
 
 
 def _scale(values: Sequence[Sequence[float]]) -> Normalize:
-    """Place the values within the colours."""
+    """Stretch the colours over the values, at least `LEAST_SPREAD` to each side of their middle, so
+    that noise does not look like a difference.
+    """
     from matplotlib.colors import Normalize  # noqa: PLC0415
 
     present = [value for row in values for value in row if math.isfinite(value)]

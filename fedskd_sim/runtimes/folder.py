@@ -19,7 +19,7 @@ from fedskd_sim import __version__, clock
 from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
-from fedskd_sim.records import whole_lines
+from fedskd_sim.recordfiles import whole_lines
 from fedskd_sim.scenario import Loaded
 
 LOCK = ".lock"

@@ -15,7 +15,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, RunUnreadable
 from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
-from fedskd_sim.records import torn
+from fedskd_sim.recordfiles import torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes import refreshing

@@ -4,12 +4,12 @@ to the results.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from fedskd_sim import __version__, clock
 from fedskd_sim.custody.store import Store
@@ -22,6 +22,7 @@ from fedskd_sim.member.faults import FaultInjector
 from fedskd_sim.member.hospital import take_part
 from fedskd_sim.member.keeper import Keeper, Past, past
 from fedskd_sim.member.mailbox import Mailbox
+from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.schedule import Poison, Schedule, harmless
 from fedskd_sim.member.work import Worker
 from fedskd_sim.messages import Register
@@ -30,8 +31,9 @@ from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.records import own_records
+from fedskd_sim.recordfiles import own_records
 from fedskd_sim.runtimes import handover
+from fedskd_sim.runtimes.allocator import keep_freed_memory
 from fedskd_sim.runtimes.member import (
     FETCHED,
     MARKS,
@@ -46,9 +48,6 @@ from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport.chunks import Sound, taken_as_it_is
 from fedskd_sim.transport.zeromq import Incoming, Links, Place
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-LARGEST_ON_HEAP = 32 << 20
-KEPT_BYTES = 256 << 20
 HOLD_LOOK_S = 0.5
 
 
@@ -74,7 +73,19 @@ def run_hospital(order: MemberOrder) -> None:
             raise
 
 
+class _Told(NamedTuple):
+    """Where a hospital writes what it does, and where its metrics can be read."""
+
+    ledger: Ledger
+    metrics: HospitalMetrics
+    reporter: Reporter
+    exporter: Exporter
+
+
 def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStack) -> None:
+    """Go through the program: with what an earlier life has kept, if there was one, and to the
+    results. What is opened is closed with ``held``, in the opposite order.
+    """
     began, scenario, topology = clock.unix(), loaded.scenario, Topology.of(loaded.scenario)
     faults = _faults(order, scenario, topology, log)
     faults.come_up()
@@ -82,50 +93,69 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     store = _store(order, scenario, held)
     identity = _identity(order, loaded)
     before = past(store, identity, anyway=order.anyway) if store else None
-    metrics = HospitalMetrics(scenario.name, order.name, topology, scenario.instruments.evaluate_on)
     kept = None if store is None else before.records if before else 0
-    ledger = held.enter_context(
-        closing(Ledger(order.folder, order.name, _copy(order, log), kept=kept))
+    told = _tell(order, scenario, log, held, kept)
+    keeper = Keeper(store, identity, told.ledger, before, order.anyway) if store else None
+    context = _context(order, topology, scenario, told.ledger, keeper)
+    learner = make(context)
+    if before:
+        log.event(lives.WentOn(before.state.cursor, len(machine.program)))
+        _recall(order, told.metrics, learner, before)
+        told.reporter.report_resumption(began)
+    expected = learner.expected, context.receive_buffers.allocate, len(topology.names)
+    incoming = Incoming(*expected, sound_of(scenario))
+    links, register = _open_links(order, scenario, incoming, before)
+    register = replace(register, metrics=told.exporter.address)
+    log.event(events.Listening(register.address, told.exporter.address))
+    if keeper:
+        keeper.address, keeper.learner = links.address, keeper.freeze(learner.state())
+    rejoins = order.life == "restarted" or bool(order.advertise)
+    again = order.life != "first" or before is not None
+    heard = Mailbox(machine, links, told.reporter, register, keeper, before, again, rejoins)
+    with closing(heard) as mailbox:
+        prepare = context.receive_buffers.prepare
+        worker = Worker(scenario, topology, order.name, learner, told.reporter.span, prepare)
+        take_part(mailbox, replace(worker, spoil=faults.schedule.spoiled), faults)
+    save_results(context, learner, order.folder)
+    told.metrics.write(order.folder)
+    _stay(order, scenario, log)
+
+
+def _tell(
+    order: MemberOrder, scenario: Scenario, log: EventLog, held: ExitStack, kept: int | None
+) -> _Told:
+    """Open the records, which go on behind the ``kept`` bytes of an earlier life, and the metrics,
+    which are written down however this life ends.
+    """
+    metrics = HospitalMetrics(
+        scenario.name, order.name, Topology.of(scenario), scenario.instruments.evaluate_on
     )
+    ledger = Ledger(order.folder, order.name, _copy(order, log), kept=kept)
+    held.enter_context(closing(ledger))
     reporter = replace(make_reporter(scenario, order.name, ledger, log), metrics=metrics)
     reporter.phase("starting")
     held.callback(metrics.write, order.folder)
     exporter = held.enter_context(closing(_exporter(order, metrics)))
-    keeper = Keeper(store, identity, ledger, before, order.anyway) if store else None
-    told = keeper.check_data if keeper else None
-    context = LearnerContext(
+    return _Told(ledger, metrics, reporter, exporter)
+
+
+def _context(
+    order: MemberOrder,
+    topology: Topology,
+    scenario: Scenario,
+    ledger: Ledger,
+    keeper: Keeper | None,
+) -> LearnerContext:
+    """Say what a learner is given; the keeper compares the data with those of the earlier life."""
+    return LearnerContext(
         scenario,
         order.name,
         order.data,
         own_process=True,
         given=topology,
         counted=ledger.add,
-        loaded=told,
+        loaded=keeper.check_data if keeper else None,
     )
-    learner = make(context)
-    if before:
-        log.event(lives.WentOn(before.state.cursor, len(machine.program)))
-        _recall(order, metrics, learner, before)
-        reporter.report_resumption(began)
-    incoming = Incoming(
-        learner.expected, context.receive_buffers.allocate, len(topology.names), sound_of(scenario)
-    )
-    links, register = _open_links(order, scenario, incoming, before)
-    register = replace(register, metrics=exporter.address)
-    log.event(events.Listening(register.address, exporter.address))
-    if keeper:
-        keeper.address, keeper.learner = links.address, keeper.freeze(learner.state())
-    rejoins = order.life == "restarted" or bool(order.advertise)
-    again = order.life != "first" or before is not None
-    with closing(
-        Mailbox(machine, links, reporter, register, keeper, before, again, rejoins)
-    ) as mailbox:
-        prepare = context.receive_buffers.prepare
-        worker = Worker(scenario, topology, order.name, learner, reporter.span, prepare)
-        take_part(mailbox, replace(worker, spoil=faults.schedule.spoiled), faults)
-    save_results(context, learner, order.folder)
-    metrics.write(order.folder)
-    _stay(order, scenario, log)
 
 
 def _faults(
@@ -142,9 +172,9 @@ def poison_of(scenario: Scenario) -> Poison:
     """Say how weights are poisoned: not at all where nothing is learned."""
     if not scenario.learns:
         return harmless
-    from fedskd_sim.learning.poison import poisoned  # noqa: PLC0415 - the placebo runs without numpy
+    from fedskd_sim.learning.poison import poison  # noqa: PLC0415 - the placebo runs without numpy
 
-    return poisoned
+    return poison
 
 
 def _store(order: MemberOrder, scenario: Scenario, held: ExitStack) -> Store | None:
@@ -255,18 +285,3 @@ def _stay(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
     clock.sleep(linger)
     while clock.now() < began + order.hold and not (order.folder / FETCHED).exists():
         clock.sleep(HOLD_LOOK_S)
-
-
-def keep_freed_memory() -> None:
-    """Tell the C allocator to keep what is freed for the next message instead of returning it to
-    the kernel.
-
-    Receiving and exporting a model otherwise spends more time on fresh pages than on copying
-    (tests/benchmarks/hop.py). The price: up to `KEPT_BYTES` of freed memory stay with the process.
-    Does nothing where the C library is not glibc.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_ARENA_MAX, 1)
-        mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

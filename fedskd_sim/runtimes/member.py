@@ -19,7 +19,7 @@ from fedskd_sim.member.reporter import Reporter, error_event
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.records import ends_torn
+from fedskd_sim.recordfiles import ends_torn
 from fedskd_sim.scenario import Loaded, Scenario, load
 from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 

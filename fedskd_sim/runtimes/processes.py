@@ -35,6 +35,8 @@ from fedskd_sim.runtimes.private import private_folder
 from fedskd_sim.runtimes.restarts import Restarts
 from fedskd_sim.scenario import Loaded
 
+LONGEST_S = 86_400.0
+"""A day, after which no controller comes up any more: the system counts milliseconds in 31 bits."""
 LOOK_S = 0.1
 SIGNS_OF_THE_START = (events.Start, events.WarmUp, events.Arrived)
 
@@ -135,8 +137,10 @@ class ProcessRuntime:
         )
 
     def stop(self) -> None:
-        """Ask processes to end, then kill them; remove the sockets."""
-        patience = self._grace
+        """Ask processes to end, then kill them; remove the sockets. Nothing is there before
+        `launch`.
+        """
+        patience = self._grace if self._processes else 0.0
         for sign in (signal.SIGTERM, signal.SIGKILL):
             alive = [
                 process
@@ -207,7 +211,7 @@ class ProcessRuntime:
         )
         theirs.close()
         seconds = self._order.loaded.scenario.timeouts.register_
-        if ours in wait([ours, process.sentinel], timeout=seconds):
+        if ours in wait([ours, process.sentinel], timeout=min(seconds, LONGEST_S)):
             with suppress(EOFError):
                 return str(ours.recv())
         process.join(self._grace)

@@ -60,19 +60,35 @@ def to_resume(
         if there:
             _check_gone(there, folder)
         if on == "processes":
-            if there:
-                _take_out(release(there), order)
-            runtime = ProcessRuntime()
-            runtime.prepare(loaded)
-            yield runtime, order
+            yield _as_processes(order, release(there) if there else None), order
             return
-        cluster = release(there)
-        names, kept = loaded.scenario.names, folder / CUSTODY
-        here = all(any((kept / name).glob("commit-*")) for name in names)
-        brought = there is None or (there.resumed and here)  # again, where it did not arrive
-        cluster.run, cluster.custody = place.run, "in" if brought else ""
-        cluster.prepare(loaded)
+        cluster = _in_a_cluster(order, there, release)
     yield cluster, order  # which holds the folder itself
+
+
+def _as_processes(order: Order, was: KubernetesRuntime | None) -> Runtime:
+    """Prepare processes of this machine, with what the hospitals kept in the cluster where they
+    were.
+    """
+    if was:
+        was.run, was.custody, was.keep = order.run, "out", False
+        was.prepare(order.loaded)
+        was.take_out(order)
+    runtime = ProcessRuntime()
+    runtime.prepare(order.loaded)
+    return runtime
+
+
+def _in_a_cluster(order: Order, there: InCluster | None, release: Release) -> Runtime:
+    """Prepare a cluster, and let it bring in what the run folder holds of the hospitals: always
+    where they were processes, and again where an earlier try did not bring it there.
+    """
+    cluster, kept = release(there), order.folder / CUSTODY
+    here = all(any((kept / name).glob("commit-*")) for name in order.loaded.scenario.names)
+    brought = there is None or (there.resumed and here)
+    cluster.run, cluster.custody = order.run, "in" if brought else ""
+    cluster.prepare(order.loaded)
+    return cluster
 
 
 def _check_gone(there: InCluster, folder: Path) -> None:
@@ -84,12 +100,6 @@ def _check_gone(there: InCluster, folder: Path) -> None:
     if was.exists():
         fix = f"fedskd-sim collect {folder} waits for its end, fedskd-sim stop {folder} removes it"
         raise RunExists(f"the run is still in its cluster, as {there.release!r}", fix=fix)
-
-
-def _take_out(cluster: KubernetesRuntime, order: Order) -> None:
-    cluster.run, cluster.custody, cluster.keep = order.run, "out", False
-    cluster.prepare(order.loaded)
-    cluster.take_out(order)
 
 
 def _check(folder: Path, place: Here | InCluster, loaded: Loaded, *, moves: bool) -> None:

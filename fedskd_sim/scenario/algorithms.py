@@ -90,12 +90,12 @@ class FedSKD(Part):
 
     @property
     def circulating(self) -> FedSKD:
-        """How models circulate."""
+        """The FedSKD that circulates and trains alike: one learner serves all of them."""
         return self
 
     @property
     def words(self) -> str:
-        """Say what happens with these settings."""
+        """Say what travels and who trains with whom with these settings, for reports."""
         stays = "" if self.schedule.mode == "sequential" else ", while a copy of it stays there"
         return f"{_tour(self.schedule)}{stays}; {_session(self)}."
 
@@ -159,16 +159,16 @@ class Circulation(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return self.circulating.words
 
     def work(self, size: int) -> float:
-        """As FedSKD's."""
+        """Give the work of a round, that of the FedSKD which circulates alike."""
         return self.circulating.work(size)
 
     @property
     def circulating(self) -> FedSKD:
-        """How models circulate."""
+        """The FedSKD that circulates and trains alike: one learner serves all of them."""
         return FedSKD(
             name="fedskd",
             rounds=self.rounds,
@@ -198,16 +198,16 @@ class Mutual(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return self.circulating.words
 
     def work(self, size: int) -> float:
-        """As FedSKD's."""
+        """Give the work of a round, that of the FedSKD which circulates alike."""
         return self.circulating.work(size)
 
     @property
     def circulating(self) -> FedSKD:
-        """How models circulate."""
+        """The FedSKD that circulates and trains alike: one learner serves all of them."""
         return FedSKD(
             name="fedskd",
             rounds=self.rounds,
@@ -239,19 +239,19 @@ class Cyclic(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             f"{_tour(self.schedule)}; it trains at every stop on the host's data, without a "
             "teacher."
         )
 
     def work(self, size: int) -> float:
-        """As FedSKD's."""
+        """Give the work of a round, that of the FedSKD which circulates alike."""
         return self.circulating.work(size)
 
     @property
     def circulating(self) -> FedSKD:
-        """How models circulate."""
+        """The FedSKD that circulates and trains alike: one learner serves all of them."""
         return FedSKD(
             name="fedskd", preset="traveller-first", rounds=self.rounds, similarity=OFF,
             stop_work=self.stop_work,

@@ -29,7 +29,7 @@ class FedAvg(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains the common model on its own data; after each session all take "
             "the mean of what they have, "
@@ -57,7 +57,7 @@ class FedProx(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains the common model on its own data and stays close to it; after "
             "each session all take the mean of "
@@ -88,7 +88,7 @@ class FML(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "At every hospital its own model and a common one train and teach each other by their "
             "predictions. Only the common one "
@@ -119,7 +119,7 @@ class FedProto(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains its own model and draws it to the mean features of every class, "
             "which are summed over a ring. "

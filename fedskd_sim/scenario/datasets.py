@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Samples, Share
 from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
 
@@ -28,7 +28,7 @@ class SyntheticSkin(Part):
     name: Literal["synthetic-skin"]
     """Draw round blotches whose border, colour and texture depend on the class, under the
     hospital's own camera."""
-    samples: Annotated[int, Field(ge=10)] = 400
+    samples: Samples = 400
     """Images of this hospital; 60 % train, 20 % validate, 20 % test."""
     image_size: Annotated[int, Field(ge=8, le=512)] = 32
     """Height and width in pixels."""
@@ -69,7 +69,7 @@ class SyntheticRoi(Part):
     name: Literal["synthetic-roi"]
     """Networks of regions whose coupling depends on the class, seen through the hospital's own
     scanner."""
-    samples: Annotated[int, Field(ge=10)] = 150
+    samples: Samples = 150
     """Subjects of this hospital; 60 % train, 20 % validate, 20 % test."""
     regions: Annotated[int, Field(ge=8, le=512)] = 40
     """Regions of the atlas; every hospital must have the same."""

@@ -81,7 +81,7 @@ def read(path: Path) -> Document:
     except OSError as error:
         raise ScenarioSyntaxError(
             f"cannot read the scenario: {error.strerror}",
-            fix="give the path of a YAML file",
+            fix=f"give the path of a YAML file{_of_run(path)}",
             where=Where(str(path)),
         ) from error
     except UnicodeDecodeError as error:
@@ -93,6 +93,12 @@ def read(path: Path) -> Document:
             "larger than 256 KiB", fix="a scenario is a short file", where=Where(str(path))
         )
     return parse(str(path), text)
+
+
+def _of_run(path: Path) -> str:
+    """Name the scenario that a run folder, given in its place, holds."""
+    inside = path / "scenario.yaml"
+    return f", such as {inside}" if inside.is_file() else ""
 
 
 def parse(file: str, text: str) -> Document:

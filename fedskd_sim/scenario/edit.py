@@ -42,6 +42,25 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
         not changes or document.faults
     ):  # of a file with two values for one key nobody knows which one a change replaces
         return document
+    text, places, faults = _change(document, changes)
+    found = parse(document.file, text)
+    result = replace(
+        found,
+        lines={**found.lines, **document.lines},
+        places=places,
+        faults=(*found.faults, *faults),
+    )
+    for fault in found.faults:
+        fault.where = result.locate(fault.key)
+    return result
+
+
+def _change(
+    document: Document, changes: Iterable[str]
+) -> tuple[str, dict[tuple[Key, ...], str], list[ScenarioError]]:
+    """Give the text with all changes that can be made, which of them is to blame for which new
+    key, and the errors of the others.
+    """
     form = _form()
     root = form.load(document.text)
     places: dict[tuple[Key, ...], str] = {}
@@ -56,16 +75,7 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
         places |= dict.fromkeys([*new, path], _word(change))
     stream = io.StringIO()
     form.dump(root, stream)
-    found = parse(document.file, stream.getvalue())
-    result = replace(
-        found,
-        lines={**found.lines, **document.lines},
-        places=places,
-        faults=(*found.faults, *faults),
-    )
-    for fault in found.faults:
-        fault.where = result.locate(fault.key)
-    return result
+    return stream.getvalue(), places, faults
 
 
 def _apply(form: YAML, root: Any, change: str) -> tuple[Key, ...]:

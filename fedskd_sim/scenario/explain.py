@@ -50,7 +50,7 @@ WANTED = {
     "string_type": "text",
     "greater_than_equal": "{ge:g} or more",
     "greater_than": "more than {gt:g}",
-    "less_than_equal": "{le:g} or less",
+    "less_than_equal": "{le:.15g} or less",
     "less_than": "less than {lt}",
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of {max_length} or fewer",
@@ -89,17 +89,8 @@ def _one(document: Document, problem: Any) -> FedskdError:
     key, value = _drop_members(document, problem["loc"]), problem["input"]
     match problem["type"]:
         case "extra_forbidden":
-            known = _fields(key[:-1], document)
-            fix = _instead(str(key[-1]), known)
-            fix += f"; known here: {', '.join(known)}" if known else ""
-            if key[-2:-1] == ("architecture",):
-                fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
-            if key[:1] == ("algorithm",) and key[-1] in Training.model_fields:
-                fix = (
-                    f"write it under training: {{{key[-1]}: ...}}, which is the same for every "
-                    "algorithm"
-                )
-            return UnknownKey(f"unknown key (value {_show(value)})", key=key, fix=fix)
+            text, fix = f"unknown key (value {_show(value)})", _instead_of(key, document)
+            return UnknownKey(text, key=key, fix=fix)
         case "missing":
             return InvalidValue(
                 "this key is missing",
@@ -127,6 +118,20 @@ def _one(document: Document, problem: Any) -> FedskdError:
             optional = value is None and isinstance(key[-1], str) and key[-1] not in REQUIRED
             fix = _fix(kind, problem, key, document) + (", or remove the key" if optional else "")
             return InvalidValue(text, key=key, fix=fix)
+
+
+def _instead_of(key: tuple[Key, ...], document: Document) -> str:
+    """Say what to write in place of an unknown key: its new name, the nearest one, or where it
+    belongs.
+    """
+    if key[:1] == ("algorithm",) and key[-1] in Training.model_fields:
+        return f"write it under training: {{{key[-1]}: ...}}, which is the same for every algorithm"
+    known = _fields(key[:-1], document)
+    fix = _instead(str(key[-1]), known)
+    fix += f"; known here: {', '.join(known)}" if known else ""
+    if key[-2:-1] == ("architecture",):
+        fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
+    return fix
 
 
 def _instead(name: str, known: Sequence[str]) -> str:

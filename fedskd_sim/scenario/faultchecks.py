@@ -111,7 +111,9 @@ def _keys(fault: Fault) -> Iterator[Problem]:
 
 
 def _impossible(fault: Fault, scenario: Scenario) -> Iterator[Problem]:
-    """Find what cannot happen in this scenario."""
+    """Find a fault that the scenario's other keys rule out: coming back without custody, poisoned
+    weights where there are none.
+    """
     if fault.what in (*COMES_BACK, "full_disk") and not scenario.custody.enabled:
         text = f"{fault.what!r} without custody ends the run"
         yield "what", text, "say leave, or remove 'enabled: false' from custody"
@@ -120,7 +122,7 @@ def _impossible(fault: Fault, scenario: Scenario) -> Iterator[Problem]:
 
 
 def _impatient(fault: Fault, scenario: Scenario) -> Iterator[Problem]:
-    """Find what lasts longer than the others wait."""
+    """Find a fault that lasts so long that a time-out would end the run first."""
     waits = scenario.timeouts
     limits = {
         "late": {"register": waits.register_},

@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedskd_sim.scenario.part import Count, Part, Positive
+from fedskd_sim.scenario.part import Count, Part, Positive, Seconds, SomeSeconds
 
 FaultKind = Literal[
     "kill", "restart", "stop", "leave", "late", "slow", "stall", "abort", "full_disk", "poison"
 ]
 COMES_BACK = ("kill", "restart")
 """What a hospital comes back from, with what it has in custody."""
-LONGEST_S = 1e9
 FOR_EVER = ("leave", "stall", "abort")
 
 
@@ -36,9 +35,9 @@ class Fault(Part):
     """The round, from 1; the one behind the last is the evaluation."""
     hop: Count | None = None
     """The hop of that round which it hosts; null: its first step of the round."""
-    after: Annotated[float, Field(ge=0, le=LONGEST_S)] | None = None
+    after: Seconds | None = None
     """Seconds since it came up, in place of round and hop."""
-    lasts: Annotated[float, Field(gt=0, le=LONGEST_S)] | None = None
+    lasts: SomeSeconds | None = None
     """How many seconds it lasts."""
     factor: Positive | None = None
     """How many times as slow, or as large."""

@@ -32,7 +32,7 @@ def tries(timeouts: Timeouts) -> list[float]:
         found.append(silent)
 
 
-def unlinked(
+def find_bad_links(
     scenario: Scenario, names: Sequence[str], under: tuple[Key, ...] = ()
 ) -> Iterator[FedskdError]:
     """Find what is wrong with the links of a scenario.

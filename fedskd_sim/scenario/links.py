@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
-from fedskd_sim.scenario.part import SIZE, Part, Positive, Share
+from fedskd_sim.scenario.part import SIZE, Part, Positive, Seconds, Share, SomeSeconds
 
-LONGEST_S = 1e9
-Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 NotAll = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[
     str,
@@ -39,7 +37,7 @@ class Outage(Part):
 
     begin: Seconds
     """Seconds since the run's start, which is when the controller has all hospitals."""
-    lasts: Annotated[float, Field(gt=0, le=LONGEST_S)]
+    lasts: SomeSeconds
     """How many seconds."""
     every: Positive | None = None
     """It comes again after so many seconds, counted from its begin; null: once."""

@@ -24,11 +24,12 @@ from fedskd_sim.scenario.document import Document, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
 from fedskd_sim.scenario.faultchecks import faulty
-from fedskd_sim.scenario.linkchecks import unlinked
+from fedskd_sim.scenario.linkchecks import find_bad_links
 from fedskd_sim.scenario.losschecks import unbearable
 from fedskd_sim.scenario.partition import contradictions
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.sound import Sound, sound
+from fedskd_sim.scenario.training import Prediction
 from fedskd_sim.scenario.volumes import spaces_differ
 
 LAST_PORT = 65535
@@ -189,18 +190,10 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
         yield TooFewHospitals(
             message, key=("hospitals",), fix="a ring needs at least two hospitals: add one"
         )
-    yield from _disturbed(rest, document)
+    yield from _find_bad_disturbances(rest, document)
     if not rest.lacks("on_loss"):
         yield from unbearable(rest.scenario)
-    if (
-        scenario.network.plaintext
-        and scenario.network.transport != "tcp"
-        and not rest.lacks("network", "transport")
-    ):
-        message = "true has no meaning with transport ipc"
-        yield InvalidValue(
-            message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'"
-        )
+    yield from _idle(rest)
     known = [
         hospital.model_copy(update={"data": NoData()})
         if rest.lacks("hospitals", index, "data")
@@ -209,7 +202,23 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
     ]
     yield from contradictions([(hospital.name, hospital.data) for hospital in known])
     yield from spaces_differ(known)
-    for base, key in ((scenario.network.port, "network"), (scenario.metrics.port, "metrics")):
+
+
+def _idle(rest: Sound) -> Iterator[FedskdError]:
+    """Find what has no meaning beside other keys, or no room."""
+    scenario, network = rest.scenario, rest.scenario.network
+    if network.plaintext and network.transport != "tcp" and not rest.lacks("network", "transport"):
+        message = "true has no meaning with transport ipc"
+        yield InvalidValue(
+            message, key=("network", "plaintext"), fix="remove it, or set 'transport: tcp'"
+        )
+    predicts = scenario.prediction != Prediction() and not rest.lacks("prediction")
+    if predicts and not scenario.learns and not rest.lacks("algorithm", "name"):
+        message = f"{scenario.algorithm.name!r} learns nothing, and nothing can be predicted"
+        yield InvalidValue(
+            message, key=("prediction",), fix="remove it, or choose another algorithm"
+        )
+    for base, key in ((network.port, "network"), (scenario.metrics.port, "metrics")):
         if base and base + len(scenario.hospitals) > LAST_PORT:
             message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"
             yield InvalidValue(
@@ -240,14 +249,14 @@ def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
             )
 
 
-def _disturbed(rest: Sound, document: Document) -> Iterator[FedskdError]:
+def _find_bad_disturbances(rest: Sound, document: Document) -> Iterator[FedskdError]:
     """Find what is wrong with the faults and links of the scenario and of its variants."""
     names = _written_names(rest.scenario, document)
     for disturbed, under in _with_variants(rest, "faults"):
         yield from faulty(disturbed, names, under)
     if not rest.lacks("timeouts"):
         for disturbed, under in _with_variants(rest, "links"):
-            yield from unlinked(disturbed, names, under)
+            yield from find_bad_links(disturbed, names, under)
 
 
 def _with_variants(rest: Sound, key: str) -> Iterator[tuple[Scenario, tuple[Key, ...]]]:

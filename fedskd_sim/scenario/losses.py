@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fedskd_sim.scenario.part import Part, Positive
+from fedskd_sim.scenario.part import Part, SomeSeconds
 
 BEATS = 4
 """Signs of life in the time after which a hospital without one is lost."""
@@ -19,7 +19,7 @@ class OnLoss(Part):
     then the run ends with an error; skip: so it is, but once nothing was heard of it for ``after``
     seconds the ring goes on without it; abort: nobody is started again, and whoever is not heard of
     for so long, or fails, ends the run at once."""
-    after: Positive = 60.0
+    after: SomeSeconds = 60.0
     """Seconds without a sign of life after which a hospital is lost."""
     model: Literal["travels", "retires"] = "travels"
     """With skip, what becomes of the model whose home is lost: it travels on among the others and

@@ -17,8 +17,15 @@ class Part(BaseModel):
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+LONGEST_S = 1e9
+"""Some thirty years, for which clocks, threads and sockets have numbers."""
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
+SomeSeconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""What is counted one by one: a thousand million of anything would never end."""
+Samples = Annotated[int, Field(ge=10, le=10_000_000)]
+"""So many synthetic samples have numbers that fit into memory."""
 SIZE = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from fedskd_sim.scenario.circulation import (
     CommunicationPattern,
 )
-from fedskd_sim.scenario.part import Count, NonNegative, Part
+from fedskd_sim.scenario.part import Count, Part, Seconds
 
 
 class Local(Part):
@@ -24,7 +24,7 @@ class Local(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains its own model on its own data. No model travels before all are "
             "tested."
@@ -49,7 +49,7 @@ class Pooled(Part):
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital's model trains on the data of all hospitals, put into one place. This "
             "is no federation."
@@ -71,12 +71,12 @@ class Placebo(Part):
     """Full circulations."""
     buffer_bytes: Annotated[int, Field(ge=0, le=2**33)] = 1024
     """Size of each travelling model in bytes."""
-    session_seconds: NonNegative = 0.0
+    session_seconds: Seconds = 0.0
     """How long a session pretends to work."""
 
     @property
     def words(self) -> str:
-        """Say what happens."""
+        """Say what travels and who trains with whom, for reports."""
         return "Buffers without meaning travel from hospital to hospital. Nothing is learned."
 
     def work(self, size: int) -> float:  # noqa: ARG002 - there is none

@@ -18,9 +18,9 @@ from fedskd_sim.scenario.part import (
     SIZE,
     Architecture,
     Count,
-    NonNegative,
     Part,
-    Positive,
+    Seconds,
+    SomeSeconds,
     with_a_name,
 )
 from fedskd_sim.scenario.references import Placebo, Pooled
@@ -91,24 +91,24 @@ class Metrics(Part):
 
     port: Port = 0
     """Hospital number i (from 1) serves /metrics on port + i; 0 takes any free ones."""
-    linger: NonNegative = 0.0
+    linger: Seconds = 0.0
     """Seconds a finished hospital stays up, so that a last scrape sees its last values."""
 
 
 class Timeouts(Part):
     """Every wait has a deadline; seconds."""
 
-    register_: Annotated[float, Field(gt=0, alias="register")] = 60.0
+    register_: Annotated[SomeSeconds, Field(alias="register")] = 60.0
     """Until all hospitals have registered with the controller."""
-    hop: Positive = 600.0
+    hop: SomeSeconds = 600.0
     """Until the next visitor arrives: longer than the slowest session of the predecessor."""
-    acknowledgement: Positive = 120.0
+    acknowledgement: SomeSeconds = 120.0
     """Until the next hospital confirms that it has a departed model safe."""
-    retry: Positive = 10.0
+    retry: SomeSeconds = 10.0
     """Until an unconfirmed departure is sent again; doubles with each try."""
-    goodbye: Positive = 5.0
+    goodbye: SomeSeconds = 5.0
     """So often a finished hospital asks if the run goes on; three times in vain, and it leaves."""
-    stop: Positive = 5.0
+    stop: SomeSeconds = 5.0
     """Between asking processes to stop and killing them."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Samples, Share
 
 Fold = Annotated[int, Field(ge=0, le=4)]
 
@@ -21,7 +21,7 @@ class SyntheticVolumes(Part):
     name: Literal["synthetic-volumes"]
     """Regions of a ball that light up together in a way that depends on the class, seen through the
     hospital's own scanner."""
-    samples: Annotated[int, Field(ge=10)] = 120
+    samples: Samples = 120
     """Volumes of this hospital; 60 % train, 20 % validate, 20 % test."""
     size: Annotated[int, Field(ge=8, le=64)] = 16
     """Voxels along each axis; every hospital must have the same."""

@@ -41,17 +41,17 @@ class Clock(Protocol):
 
 
 class Sufferer(Protocol):
-    """The hospital; see `fedskd_sim.world.node.Node`."""
+    """What a fault needs of the hospital it strikes; see `fedskd_sim.world.node.Node`."""
 
     asleep: float
 
     @property
     def world(self) -> Clock:
-        """Where it is."""
+        """The simulated world it lives in, for its clock."""
 
     @property
     def reporter(self) -> Any:
-        """Whom it tells what happens."""
+        """Notes faults in the hospital's log."""
 
 
 @dataclass

@@ -34,7 +34,7 @@ Cost = Callable[[str, str, str], float]
 
 
 class Forecast(NamedTuple):
-    """What came of it."""
+    """How long a run would take, played in simulated time with the steps' measured seconds."""
 
     seconds: float
     """Until the last hospital is done, each at work beside the others."""
@@ -59,11 +59,11 @@ class CostedLearner:
 
     def warm_up(self) -> Session:
         """Let the warm-up pass."""
-        return self._passed("warm_up", self.host)
+        return self._let_pass("warm_up", self.host)
 
     def alone(self, round_: int) -> Session | None:  # noqa: ARG002 - every round is alike
         """Let a session without a visitor pass."""
-        return self._passed("alone", self.host)
+        return self._let_pass("alone", self.host)
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - every round is alike
         """Send nothing."""
@@ -71,11 +71,11 @@ class CostedLearner:
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - nothing arrives
         """Let a session with a visitor pass, or a part of a sum."""
-        return self._passed(stop.kind, stop.model)
+        return self._let_pass(stop.kind, stop.model)
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - nothing arrives
         """Let a homecoming pass."""
-        return self._passed(stop.kind, stop.model)
+        return self._let_pass(stop.kind, stop.model)
 
     def assess(self) -> Measures:
         """Measure nothing: its time is part of the session's."""
@@ -83,12 +83,12 @@ class CostedLearner:
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:  # noqa: ARG002 - nothing arrives
         """Let a test pass."""
-        self._passed("evaluation", model)
+        self._let_pass("evaluation", model)
         return {}
 
     def ensemble(self) -> Measures | None:
         """Let the test of all models together pass."""
-        self._passed("ensemble", self.host)
+        self._let_pass("ensemble", self.host)
         return None
 
     def results(self) -> Mapping[str, Weights]:
@@ -102,7 +102,7 @@ class CostedLearner:
     def restore(self, state: LearnerState) -> None:
         """Take nothing."""
 
-    def _passed(self, kind: str, model: str) -> Session:
+    def _let_pass(self, kind: str, model: str) -> Session:
         self.pause(self.cost(kind, self.host, model))
         return Session({})
 
@@ -143,8 +143,8 @@ def forecast(scenario: Scenario, cost: Cost, delay: float = 0.0) -> Forecast:
     """
     rounds = scenario.algorithm.rounds
     if rounds <= PLAYED:
-        return _played(scenario, rounds, cost, delay)
-    half, whole = (_played(scenario, number, cost, delay) for number in (PLAYED // 2, PLAYED))
+        return _play(scenario, rounds, cost, delay)
+    half, whole = (_play(scenario, number, cost, delay) for number in (PLAYED // 2, PLAYED))
     times = (rounds - PLAYED) / (PLAYED - PLAYED // 2)
     return Forecast(
         whole.seconds + times * (whole.seconds - half.seconds),
@@ -153,7 +153,7 @@ def forecast(scenario: Scenario, cost: Cost, delay: float = 0.0) -> Forecast:
     )
 
 
-def _played(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Forecast:
+def _play(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Forecast:
     algorithm = scenario.algorithm.model_copy(update={"rounds": rounds})
     scenario = scenario.model_copy(update={"algorithm": algorithm, "faults": ()})
     world, topology, terms = World(_Late(delay)), Topology.of(scenario), Terms.of(scenario, RUN)
@@ -162,9 +162,9 @@ def _played(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Foreca
         world.controller = Controller(scenario, RUN, world, EventLog(nowhere))
         for name in scenario.names:
             learner = CostedLearner(name, cost, partial(_pass, world, spent, name))
-            worker = Worker(scenario, topology, name, learner, _unnoted, _unnoted)
+            worker = Worker(scenario, topology, name, learner, _ignore, _ignore)
             machine = HospitalMachine.of(topology, name, terms)
-            reporter = Reporter(scenario, name, _Nowhere(), _unnoted)
+            reporter = Reporter(scenario, name, _Nowhere(), _ignore)
             world.add(Node(machine, worker, reporter, world, partial(_same, learner)))
         world.run()
     own = [error for _, error in world.errors if not error.second_hand]
@@ -180,9 +180,9 @@ def _pass(world: World, spent: list[float], name: str, seconds: float) -> None:
 
 
 def _same(learner: CostedLearner) -> CostedLearner:
-    """Give the learner again: it remembers nothing."""
+    """Give the same learner to another life: it remembers nothing that a death could take."""
     return learner
 
 
-def _unnoted(*_: object) -> None:
+def _ignore(*_: object) -> None:
     """Note nothing."""

@@ -32,7 +32,7 @@ class Storm:
     _draw: Random = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin to draw."""
+        """Begin the draws of the seed, which decide all that this weather does."""
         self._draw = Random(self.seed)  # noqa: S311 - no secret
 
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - all links are alike

@@ -29,7 +29,7 @@ from fedskd_sim.messages import (
     Traveller,
     allocate_plain,
 )
-from fedskd_sim.runtimes.life import keep_freed_memory
+from fedskd_sim.runtimes.allocator import keep_freed_memory
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Links, Passwords, Place, Shaped

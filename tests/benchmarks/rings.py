@@ -32,7 +32,7 @@ from fedskd_sim.messages import (
     Traveller,
     Weights,
 )
-from fedskd_sim.runtimes.life import keep_freed_memory
+from fedskd_sim.runtimes.allocator import keep_freed_memory
 from fedskd_sim.transport.zeromq import Incoming, Links, Place
 
 MEMBERS = 4

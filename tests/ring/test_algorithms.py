@@ -27,7 +27,8 @@ from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue
 from fedskd_sim.learning.data import batches
 from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.records import Record, read_records
+from fedskd_sim.recordfiles import read_records
+from fedskd_sim.records import Record
 from fedskd_sim.report.memory import assess_memory
 from fedskd_sim.report.tables import summarise
 from fedskd_sim.scenario import load as load_scenario

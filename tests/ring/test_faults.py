@@ -11,10 +11,10 @@ from watching import events, left_behind
 
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, OutputNotWritable
-from fedskd_sim.learning.poison import poisoned
+from fedskd_sim.learning.poison import poison
 from fedskd_sim.member.schedule import Schedule
 from fedskd_sim.messages import Buffer
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.scenario import load
 from fedskd_sim.topology import Topology
 
@@ -129,7 +129,7 @@ def test_poison_makes_weights_wrong_and_leaves_whole_numbers() -> None:
         "w": Buffer("float32", (2,), values.tobytes()),
         "n": Buffer("int64", (1,), np.array([7]).tobytes()),
     }
-    scaled, lost = poisoned(weights, 3.0), poisoned(weights, None)
+    scaled, lost = poison(weights, 3.0), poison(weights, None)
     assert np.frombuffer(scaled["w"].data, "float32").tolist() == [3.0, -6.0]
     assert np.isnan(np.frombuffer(lost["w"].data, "float32")).all()
     assert scaled["n"] == lost["n"] == weights["n"]

@@ -12,7 +12,8 @@ from watching import events, left_behind
 from fedskd_sim import read_run
 from fedskd_sim.checks import verify_run
 from fedskd_sim.errors import HospitalLost, ScenarioError
-from fedskd_sim.records import Record, read_records
+from fedskd_sim.recordfiles import read_records
+from fedskd_sim.records import Record
 from fedskd_sim.scenario import load
 
 pytestmark = pytest.mark.usefixtures("temporary")

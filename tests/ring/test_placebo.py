@@ -26,7 +26,7 @@ from fedskd_sim.errors import (
     RunAborted,
 )
 from fedskd_sim.program import Program
-from fedskd_sim.records import read_records, read_timings
+from fedskd_sim.recordfiles import read_records, read_timings
 from fedskd_sim.topology import Topology
 
 pytestmark = pytest.mark.usefixtures("temporary")

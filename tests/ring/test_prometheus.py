@@ -13,7 +13,7 @@ from scraping import Query, scraped
 from watching import until
 
 from fedskd_sim.observe.metrics import GAUGES
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.topology import Topology
 
 SCENARIO = """

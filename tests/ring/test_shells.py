@@ -16,7 +16,7 @@ import pytest
 from watching import PATIENCE_S, PLACEBO, events
 
 from fedskd_sim.errors import OutputNotWritable
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 
 COMMAND = f"{sys.executable} -m fedskd_sim launch"
 HOSPITALS = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))

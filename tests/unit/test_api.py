@@ -26,9 +26,10 @@ from fedskd_sim.errors import (
     OutputNotEmpty,
     OutputNotWritable,
     RunUnreadable,
+    ScenarioSyntaxError,
 )
 from fedskd_sim.export import FORMS, write
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.report import read_predictions
 from fedskd_sim.runs import TABLES, Row
 
@@ -54,6 +55,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_run_is_shown_by_its_folder(small: Run) -> None:
     """A notebook that ends in a run shows a line and not the whole scenario."""
     assert repr(small) == f"Run(folder={small.folder!r})"
+
+
+def test_changes_are_texts_of_their_own() -> None:
+    """Whoever gives a list of them is told how to give them."""
+    with pytest.raises(InvalidValue, match="not list") as caught:
+        load("quickstart", ["training.epochs=3"])  # type: ignore[arg-type]
+    assert 'load("quickstart", "training.epochs=3", "seed=2")' in caught.value.fix
+
+
+def test_a_run_folder_is_no_scenario_and_holds_one(small: Run) -> None:
+    """Whoever gives a run folder in place of a scenario is told the file within."""
+    with pytest.raises(ScenarioSyntaxError) as caught:
+        load(small.folder)
+    assert caught.value.fix.endswith(f"such as {small.folder / 'scenario.yaml'}")
+    assert load(small.folder / "scenario.yaml").scenario == small.scenario
 
 
 def test_the_public_names_are_pinned() -> None:

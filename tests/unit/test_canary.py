@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from fedskd_sim.canary import Gauge, Measured, Room, changes, find
 from fedskd_sim.cli import main
 from fedskd_sim.errors import AcknowledgementTimeout, CanaryFailed, HopTimeout
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.scenario import load
 from fedskd_sim.world.forecast import PLAYED, forecast
 

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from fedskd_sim import __version__
 from fedskd_sim.cli import main
 from fedskd_sim.exits import all_errors
+from fedskd_sim.runtimes.processes import ProcessRuntime
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
@@ -45,7 +46,7 @@ FLAGS = {
         "--per-hospital",
         "--data",
     },
-    "validate": {"scenario", "--data", "--schema"},
+    "validate": {"scenario", "--set", "--data", "--schema"},
     "init": {"name", "--from"},
     "launch": {
         "scenario",
@@ -288,6 +289,13 @@ def test_places_that_cannot_hold_a_run(tmp_path: Path) -> None:
         assert done.exit_code == code, done.output
         assert str(place) in done.stderr
     assert (tmp_path / "full" / "precious").read_text() == "keep"
+
+
+def test_a_runtime_that_never_launched_is_stopped_in_silence() -> None:
+    """What goes wrong between the check of a scenario and its launch is told, not hidden by an
+    error of the clean-up.
+    """
+    ProcessRuntime().stop()
 
 
 def test_launch_and_report_agree(tmp_path: Path) -> None:

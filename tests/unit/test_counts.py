@@ -25,7 +25,8 @@ from fedskd_sim import report
 from fedskd_sim.cli import main
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.learning.data import READERS, facts, load
-from fedskd_sim.records import SampleCounts, read_counts, to_line
+from fedskd_sim.recordfiles import read_counts
+from fedskd_sim.records import SampleCounts, to_line
 from fedskd_sim.report import samples
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
 from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000Images, Nifti

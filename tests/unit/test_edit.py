@@ -187,3 +187,13 @@ def test_the_run_folder_has_the_edited_text(tmp_path: Path) -> None:
     assert done.exit_code == InvalidValue.exit_code
     assert "error: --set algorithm.rounds: algorithm.rounds: 0" in done.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_a_change_can_be_validated() -> None:
+    """`validate --set` says what `launch --set` would refuse, and what it would take."""
+    command = ["validate", "placebo-ok", "--set", "hospitals.east.architecture=bigger", "--set"]
+    done = CliRunner().invoke(main, [*command, "seed=5"])
+    assert (done.exit_code, "east (bigger)" in done.output) == (0, True)
+    done = CliRunner().invoke(main, [*command, "algorithm.rounds=0"])
+    assert done.exit_code == InvalidValue.exit_code
+    assert "error: --set algorithm.rounds: algorithm.rounds: 0" in done.stderr

@@ -35,7 +35,7 @@ BAD = {
         "{hospital: north, what: slow, round: 1, factor: 0.5}", "factor", "say 1 to 10000",
     ),
     "a time without end": (
-        "{hospital: north, what: kill, after: 1.0e+300}", "after", "give 1e+09 or less",
+        "{hospital: north, what: kill, after: 1.0e+300}", "after", "give 1000000000 or less",
     ),
     "late in a round": (
         "{hospital: north, what: late, lasts: 2, round: 1}", "what", "about the beginning",

@@ -21,7 +21,8 @@ from kubernetes.client import V1Job, V1Pod
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, OutputNotWritable, RunUnreadable
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.observe.lives import Starting
-from fedskd_sim.records import Record, read_records, to_line
+from fedskd_sim.recordfiles import read_records
+from fedskd_sim.records import Record, to_line
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import found, refreshing
 from fedskd_sim.runtimes import place as places

@@ -13,7 +13,8 @@ import pytest
 
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.ledger import Ledger
-from fedskd_sim.records import SCHEMA, Measure, Record, Timing, read_records, read_timings, to_line
+from fedskd_sim.recordfiles import read_records, read_timings
+from fedskd_sim.records import SCHEMA, Measure, Record, Timing, to_line
 
 RECORD = Record(
     "s", 1, "visit", 1, 2, "a", "b", "cnn", "trained", measures={"accuracy": Measure(3.0, 4.0)}

@@ -22,7 +22,7 @@ from fedskd_sim.learning.models import ImageShape, blueprint, build, outline
 from fedskd_sim.learning.preflight import find_problems, pixel_grid
 from fedskd_sim.learning.readers import abide, synthetic_roi
 from fedskd_sim.learning.weights import spec_of
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.scenario import Abide, Architecture, Similarity, SyntheticRoi, raise_all
 from fedskd_sim.scenario import load as load_scenario
 

@@ -203,6 +203,25 @@ BAD = {
         13,
         "transport: tcp",
     ),
+    "rounds without end": (broken("rounds: 3", f"rounds: {10**24}"), InvalidValue, 11, "or less"),
+    "endless samples": (
+        broken("samples: 50", f"samples: {10**12}"),
+        InvalidValue,
+        3,
+        "give 10000000 or less",
+    ),
+    "a deadline in centuries": (
+        GOOD + "timeouts: {hop: 1e300}\n",
+        InvalidValue,
+        13,
+        "1000000000 or less",
+    ),
+    "what a placebo predicts": (
+        GOOD[: GOOD.index("algorithm")] + "algorithm: {name: placebo}\nprediction: {model: last}\n",
+        InvalidValue,
+        10,
+        "nothing can be predicted",
+    ),
     "deadline 0": (GOOD + "timeouts: {hop: 0}\n", InvalidValue, 13, "more than 0"),
     **{
         f"{name} for {place}": (broken(old, new), InvalidValue, line, words)

@@ -25,7 +25,7 @@ from fedskd_sim.errors import (
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events, lives
-from fedskd_sim.records import read_records
+from fedskd_sim.recordfiles import read_records
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order, Told, Watch, error_of, verdict

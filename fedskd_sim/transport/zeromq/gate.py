@@ -36,7 +36,7 @@ class Gate:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Wake the thread, which waits for the next question, and let it end."""
         with self._context.socket(zmq.REQ) as bell:
             bell.linger = bell.sndtimeo = 0
             bell.connect(_ADDRESS)

@@ -29,17 +29,19 @@ class Incoming:
 
     @cached_property
     def limits(self) -> Limits:
-        """Limit the headers of models."""
+        """The largest headers that announce a model of this run; a larger one is refused unread."""
         return limit_travellers(self.expected)
 
     @cached_property
     def words(self) -> Limits:
-        """Limit the controller's words."""
+        """The largest message that the controller of this run can send; a larger one is refused."""
         return limit_address_book(self.hospitals)
 
     @property
     def queue(self) -> int:
-        """Count the messages that a link may keep."""
+        """How many messages a link keeps for a slow reader: those of `MODELS_QUEUED` of the largest
+        models.
+        """
         return MODELS_QUEUED * max(
             (count(form) for forms in self.expected.values() for form in forms), default=1
         )

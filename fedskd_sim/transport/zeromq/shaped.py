@@ -66,7 +66,9 @@ class _Leaving:
     _next: Frames | None = None
 
     def __post_init__(self) -> None:
-        """Get the first part."""
+        """Make the message's first part ready; the parts of a model share the time of its passage
+        by their bytes.
+        """
         model = self.said.model
         self._whole = size(model.weights) if model else 0
         self._left = self.said.messages(self.passage.flip)
@@ -105,7 +107,9 @@ class Shaped:
         self._leaving: dict[str, deque[_Leaving]] = {}
 
     def begin(self) -> None:
-        """Count seconds: the run has started."""
+        """Start the clock by which links are bad for a time: the run has started. Later calls
+        change nothing.
+        """
         if self._started is None:
             self._started = self._starts() if self._starts else clock.now()
 
@@ -123,7 +127,7 @@ class Shaped:
         return self._carry(self._seconds, to, Said(hand, word))
 
     def release(self) -> None:
-        """Let leave what is due."""
+        """Send what the links have held back for long enough by now, in each link's order."""
         now = self._seconds + EARLY_S
         for queue in self._leaving.values():
             while queue and queue[0].leave(now):

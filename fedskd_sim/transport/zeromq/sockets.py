@@ -45,6 +45,8 @@ ENVELOPE = 256  # what CURVE adds to a frame, and then some
 BACKLOG = 4096
 SOCKET_PATH_LIMIT = 107
 ROUTE_BYTES = 16
+LONGEST_POLL_MS = 86_400_000
+"""A day: the system counts a poll's milliseconds in 31 bits, so a longer wait is several polls."""
 AT_A_TIME = 4096
 """How many parts of a message that has too many are dropped at a time."""
 
@@ -83,7 +85,10 @@ class Inbox:
         try:
             return self._next()
         except zmq.Again:
-            return self._next() if patience_ms and self.socket.poll(patience_ms) else None
+            for waits in range(patience_ms, 0, -LONGEST_POLL_MS):
+                if self.socket.poll(min(waits, LONGEST_POLL_MS)):
+                    return self._next()
+            return None
 
     def send(self, to: str, frames: Sequence[Frame]) -> bool:
         """Answer a member; False if it has not been heard from, is gone, or takes nothing more."""
