@@ -67,7 +67,6 @@ LARGER = {
     "report/__init__.py:write": 48,
     "report/tables.py:as_json": 41,
     "runtimes/kubernetes/jobs.py:job": 43,
-    "runtimes/kubernetes/runtime.py": 393,
     "runtimes/life.py:_take_part": 57,
     "runtimes/resuming.py:to_resume": 47,
     "scenario/edit.py:apply_changes": 44,
