@@ -403,3 +403,30 @@ def test_what_is_fetched_comes_whole_or_not_at_all(
     assert file.read_text() == "new\n" * 400
     assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd", "--fetched"]
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".brought")) == []
+
+
+def test_pods_that_go_on_are_one_life(folder: Path) -> None:
+    """A hospital's second pod goes on from what the first kept, in whatever order their logs are
+    read: its records are both's, and a step that was done again has one.
+    """
+    again = record(2)
+    logs = {
+        "1": [entry(record(hop)) for hop in range(3)],
+        "2": [
+            event("went_on", steps=2, of=9),
+            entry(again),
+            *(entry(record(hop)) for hop in range(3, 8)),
+        ],
+        "0": [entry(record(9))],
+    }
+    for order in ("102", "210"):
+        collector = LogCollector(Cluster({}), folder)
+        for uid in "012":
+            collector.own(uid, "north")
+        for uid in order:
+            for line in logs[uid]:
+                collector.sort(uid, "north", line)
+        collector.join()
+        collector.close()
+        assert hops(folder) == [*range(8)], order
+        assert (folder / "logs" / "north.aside").read_text() == to_line(record(9)) + "\n"

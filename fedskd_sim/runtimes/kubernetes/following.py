@@ -37,6 +37,8 @@ class Follower:
     """Hospitals that wait until their results have been fetched."""
     lost: Lost = field(default_factory=lambda: NOBODY)
     """Hospitals without which the ring has gone on."""
+    went_on: bool = False
+    """A pod has gone on from what another kept: the books are whole on its volume only."""
 
     def follow(self, collector: LogCollector, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
@@ -64,6 +66,7 @@ class Follower:
         deadline = clock.now() + DRAIN_S
         while clock.now() < deadline and not (self.settled(collector) and collector.complete):
             self.show(collector, watch)
+        collector.join()
 
     def settled(self, collector: LogCollector) -> bool:
         """Tell whether nobody is left from whom there is more to come: who is lost may be silent
@@ -90,6 +93,8 @@ class Follower:
                     moving.bring(self.reach, self.release, self.order.folder, logged.hospital)
                 case events.Holding():
                     self.holding.add(logged.hospital)
+                case lives.WentOn():
+                    self.went_on = True
                 case events.Lost(_, hospitals):
                     self.lost = merged(self.lost, hospitals)
             watch(logged)

@@ -25,8 +25,6 @@ def fetch(reach: Reach, release: str, order: Order, lost: Lost) -> None:
         ClusterUnavailable: something is missing; the release has it still.
 
     """
-    if not order.loaded.scenario.learns and not order.resumed:
-        return
     missing: dict[str, str] = {}
     for name in order.loaded.scenario.names:
         fetched = partial(_fetch_from, reach, release, order, name)

@@ -22,7 +22,6 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.routes import Lost
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order, Told, Watch, verdict
@@ -188,7 +187,7 @@ class KubernetesRuntime:
             ended = follower.follow(collector, watch)
             follower.drain(collector, watch)
             if ended == 0:
-                self._bring_home(follower.lost)
+                self._bring_home(follower)
             places.note(self._order.folder, replace(self.place, collected=True))
         if ended:
             raise self._verdict(ended, follower.errors)
@@ -210,13 +209,15 @@ class KubernetesRuntime:
     def _follower(self) -> Follower:
         return Follower(self.reach, self.release, self._order, self.custody == "in", self.detach)
 
-    def _bring_home(self, lost: Lost) -> None:
+    def _bring_home(self, follower: Follower) -> None:
         """Fetch the results of a run that ended well; whatever goes wrong, the release has them
         and stays.
         """
         kept, self.keep = self.keep, True
-        results.fetch(self.reach, self.release, self._order, lost)
-        results.check_whole(self.release, self._order, lost)
+        scenario = self._order.loaded.scenario
+        if scenario.learns or self._order.resumed or follower.went_on:
+            results.fetch(self.reach, self.release, self._order, follower.lost)
+        results.check_whole(self.release, self._order, follower.lost)
         self.keep = kept
 
     def _verdict(self, code: int, errors: list[Told]) -> FedskdError:
