@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from bed import HOSPITAL, INSTANCE, Bed, placebo, process_of, until
 
 from fedskd_sim.records import Record, read_records
@@ -18,6 +19,13 @@ from fedskd_sim.scenario import load
 
 NEVER = {"h1": {"pod": {"nodeSelector": {"fedskd.io/test": "nowhere"}}}}
 """Settings of a hospital for which no node is right."""
+LITTLE = (
+    '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
+    '"terminationGracePeriodSeconds": 5}'
+)
+LONG = pytest.mark.skipif(
+    not os.environ.get("FEDSKD_TEST_LONG"), reason="FEDSKD_TEST_LONG is not set"
+)
 
 
 def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -45,11 +53,7 @@ def test_a_launched_run_goes_on_without_a_hospital(bed: Bed, tmp_path: Path) -> 
     """
     file, values = tmp_path / "lossy.yaml", tmp_path / "values.yaml"
     file.write_text(lossy({"name": "skip", "after": 15}, "leave"), encoding="utf-8")
-    values.write_text(
-        '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
-        '"terminationGracePeriodSeconds": 5}',
-        encoding="utf-8",
-    )
+    values.write_text(LITTLE, encoding="utf-8")
     where = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
     there = cli("launch", file, *where, "--out", tmp_path / "there")
     assert there.returncode == 0, there.stderr
@@ -65,6 +69,42 @@ def test_a_launched_run_goes_on_without_a_hospital(bed: Bed, tmp_path: Path) -> 
     until("end of everything", lambda: not bed.items("jobs,pods,configmaps", INSTANCE))
     again = cli("verify", tmp_path / "there")
     assert again.returncode == 0, again.stderr
+
+
+LEARNING = """
+name: learning
+data: {name: synthetic-skin, samples: 60, image_size: 16, classes: 3}
+hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-depthwise},
+            {name: c, architecture: cnn-plain}]
+algorithm: {name: fedskd, rounds: 2}
+training: {epochs: 1, warmup_epochs: 1}
+prediction: {model: averaged, ensemble: true}
+on_loss: {name: skip, after: 60}
+faults: [{hospital: b, what: leave, round: 2}]
+"""
+
+
+@LONG
+def test_what_is_learned_without_a_hospital_is_learned_in_processes_too(
+    bed: Bed, tmp_path: Path
+) -> None:
+    """Records, weights and predictions of those that are left are the same in both places."""
+    file, values = tmp_path / "learning.yaml", tmp_path / "values.yaml"
+    file.write_text(LEARNING, encoding="utf-8")
+    values.write_text(LITTLE, encoding="utf-8")
+    where = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
+    for name, place in (("there", where), ("here", ())):
+        done = cli("launch", file, *place, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert bare(tmp_path / "there") == bare(tmp_path / "here")
+    files = [
+        file.relative_to(tmp_path / "here")
+        for kind in ("weights", "predictions")
+        for file in (tmp_path / "here" / kind).iterdir()
+    ]
+    assert {file.name[0] for file in files} == {"a", "c"}
+    for file in files:
+        assert (tmp_path / "there" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
 
 
 def test_whoever_is_lost_however_the_run_ends_well(bed: Bed, tmp_path: Path) -> None:
@@ -91,12 +131,12 @@ def test_whoever_is_lost_however_the_run_ends_well(bed: Bed, tmp_path: Path) -> 
             status = cli("status", run.release, "-n", bed.namespace).stdout
             assert "the ring goes on without h1" in status
             assert "the run has ended well" in status
+            tested = bed.helm("test", run.release)
+            assert tested.returncode == 0, (how, tested.stderr)
             folder = tmp_path / run.release
             brought = cli("collect", run.release, "-n", bed.namespace, "--out", folder)
             assert brought.returncode == 0, (how, brought.stderr)
             assert "verified: whole, without h1: " in brought.stdout
-        tested = bed.helm("test", still.release)
-        assert tested.returncode == 0, tested.stderr
     finally:
         os.kill(process, signal.SIGCONT)
     (job,) = [
@@ -123,6 +163,7 @@ def test_with_abort_the_first_loss_ends_the_run(bed: Bed) -> None:
     assert "h1" in dead.said()
 
 
+@LONG
 def test_a_controller_that_comes_later_knows_who_is_lost(bed: Bed) -> None:
     """The controller's pod is deleted after a loss; the next one goes on with those that are left,
     and declares nobody a second time.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -95,20 +97,53 @@ def _age(bed: Bed, run: Run) -> float:
     return (datetime.fromisoformat(now) - datetime.fromisoformat(made)).total_seconds()
 
 
+LITTLE = {"requests": {"cpu": "100m", "memory": "20Mi"}, **KEPT}
+
+
+def skipping(after: float, **more: object) -> str:
+    """Write a scenario that goes on without whoever is not heard of for so long."""
+    scenario = json.loads(placebo(3, hop=200, session_seconds=1, **more))
+    scenario["timeouts"]["acknowledgement"] = 200
+    return json.dumps(scenario | {"on_loss": {"name": "skip", "after": after}})
+
+
 @pytest.mark.usefixtures("claims")
-def test_a_failed_ring_on_claims_gives_its_room_back(queue: Bed) -> None:
+@pytest.mark.parametrize(("what", "code"), [("abort", 42), ("full_disk", 0)])
+def test_a_ring_on_claims_that_has_ended_gives_its_room_back(
+    what: str, code: int, queue: Bed
+) -> None:
     """What may wait in the queue again after it was preempted holds nothing there once it has
-    failed.
+    failed, nor once it has ended well without one of its hospitals.
     """
-    asks = {"requests": {"cpu": "100m", "memory": "20Mi"}, **KEPT}
-    ends = [{"hospital": "h1", "what": "abort", "round": 1, "hop": 1}]
-    scenario = placebo(3, hop=60, faults=ends, rounds=3, session_seconds=1)
-    run = queue.install(scenario, asks, kueue={"queue": NAME})
+    ends = [{"hospital": "h1", "what": what, "round": 1, "hop": 1}]
+    run = queue.install(skipping(60, faults=ends, rounds=3), LITTLE, kueue={"queue": NAME})
 
     def reserving() -> str:
         count = "jsonpath={.status.reservingWorkloads}"
         return queue.kubectl("get", "localqueue", NAME, "-o", count)
 
     until("a ring with room in the queue", lambda: reserving() == "1")
-    assert run.code() == 42
+    assert run.code() == code
     until("an empty queue", lambda: reserving() == "0")
+
+
+@pytest.mark.skipif(not os.environ.get("FEDSKD_TEST_LONG"), reason="FEDSKD_TEST_LONG is not set")
+@pytest.mark.usefixtures("claims")
+def test_time_in_a_queue_is_no_silence(queue: Bed) -> None:
+    """A ring that the queue takes its room from for longer than any silence may last loses nobody,
+    and ends well.
+    """
+    run = queue.install(skipping(60, rounds=12), LITTLE, kueue={"queue": NAME})
+    run.heard("progress", round=2)
+
+    def stop(policy: str) -> None:
+        body = json.dumps({"spec": {"stopPolicy": policy}})
+        queue.kubectl("patch", "localqueue", NAME, "--type", "merge", "-p", body)
+
+    stop("HoldAndDrain")
+    until("three pods that wait", lambda: gated(run) == [True] * 3)
+    since = max(event["time"] for event in run.events("pod", standing="queued"))
+    until("more time than a silence may last", lambda: time.time() - since > 65)
+    stop("None")
+    assert run.code(seconds=180) == 0
+    assert not run.events("lost")
