@@ -16,28 +16,33 @@ NAME = "fedskd-test"
 
 @pytest.fixture
 def queue(bed: Bed) -> Iterator[Bed]:
-    """Make a queue with room for less than a ring of three."""
+    """Make a queue with room for less than a ring of three; what is not in the test's namespace is
+    called as that, since it may outlast the test.
+    """
     if call("kubectl", "get", "crd", "clusterqueues.kueue.x-k8s.io").returncode:
         pytest.skip("Kueue is not installed")
     version = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
     room = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "8Gi"}]
     groups = [
-        {"coveredResources": ["cpu", "memory"], "flavors": [{"name": NAME, "resources": room}]}
+        {
+            "coveredResources": ["cpu", "memory"],
+            "flavors": [{"name": bed.namespace, "resources": room}],
+        }
     ]
     spec = {"namespaceSelector": {}, "resourceGroups": groups}
     bodies = [
-        {**version, "kind": "ResourceFlavor", "metadata": {"name": NAME}},
+        {**version, "kind": "ResourceFlavor", "metadata": {"name": bed.namespace}},
         {
             **version,
             "kind": "ClusterQueue",
-            "metadata": {"name": NAME},
+            "metadata": {"name": bed.namespace},
             "spec": spec,
         },
         {
             **version,
             "kind": "LocalQueue",
             "metadata": {"name": NAME, "namespace": bed.namespace},
-            "spec": {"clusterQueue": NAME},
+            "spec": {"clusterQueue": bed.namespace},
         },
     ]
     kubectl(
@@ -45,8 +50,8 @@ def queue(bed: Bed) -> Iterator[Bed]:
     )
     yield bed
     kubectl("delete", "localqueue", NAME, "-n", bed.namespace)
-    kubectl("delete", "clusterqueue", NAME, "--wait=false")
-    kubectl("delete", "resourceflavor", NAME, "--wait=false")
+    kubectl("delete", "clusterqueue", bed.namespace, "--wait=false")
+    kubectl("delete", "resourceflavor", bed.namespace, "--wait=false")
 
 
 def gated(run: Run) -> list[bool]:
@@ -72,7 +77,7 @@ def test_a_ring_is_admitted_as_a_whole_and_waiting_is_no_start_up(queue: Bed) ->
     kubectl(
         "patch",
         "clusterqueue",
-        NAME,
+        queue.namespace,
         "--type",
         "json",
         "-p",
