@@ -97,8 +97,8 @@ def of_learning(
 
 
 def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
-    """Refuse to pool data where hospitals are apart, volumes of which a cluster cannot tell whether
-    they lie alike, and a policy for losses that clusters do not have.
+    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell
+    whether they lie alike.
     """
     scenario = rest.scenario
     if scenario.pools and runtime != "memory":
@@ -109,10 +109,6 @@ def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
         yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
     if runtime == "kubernetes":
         yield from spaceless(scenario.hospitals)
-        if scenario.on_loss.name != "wait":
-            text = f"'{scenario.on_loss.name}' is not to be had in a cluster yet"
-            fix = "say wait: Jobs start a pod again, and the run waits for it"
-            yield InvalidValue(text, key=("on_loss", "name"), fix=fix)
 
 
 def licences(scenario: Scenario) -> list[str]:

@@ -5,6 +5,7 @@ log.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from fedskd_sim import clock
@@ -35,6 +36,7 @@ from fedskd_sim.protocol.controller_effects import (
     Rejected,
     Say,
 )
+from fedskd_sim.routes import NOBODY, Lost
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -56,7 +58,7 @@ class Wire(Protocol):
 
 class Controller:
     """The registrar of one run; ``opening`` is called when the first `Start` is about to leave,
-    ``now`` tells the time in seconds.
+    ``losing`` with all that are lost when it is more, ``now`` tells the time in seconds.
     """
 
     def __init__(
@@ -67,13 +69,14 @@ class Controller:
         log: EventLog,
         opening: Callable[[], None] = lambda: None,
         *,
+        losing: Callable[[Lost], None] = lambda _: None,
         now: Callable[[], float] = clock.now,
     ) -> None:
         """Know the scenario; nobody has registered yet."""
         self._registrar = Registrar(
             scenario, run, FIRST_EPOCH, frozenset(final_codes()), Topology.of(scenario)
         )
-        self._wire, self._log, self._opening = wire, log, opening
+        self._wire, self._log, self._opening, self._losing = wire, log, opening, losing
         self._refusals, self._registrations = Throttle(), Throttle()
         self._reached: dict[str, int] = {}
         self._now, self._began, self._looked = now, now(), now()
@@ -83,11 +86,13 @@ class Controller:
         self.state = RegistrarState()
         self._renew()
 
-    def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> None:
-        """Take a run over that has been started before, by a controller that is no more; both
-        mappings are by name.
+    def resume(
+        self, addresses: Mapping[str, str], keys: Mapping[str, str], lost: Lost = NOBODY
+    ) -> None:
+        """Take a run over that has been started before, by a controller that is no more, and has
+        gone on without those that are lost since; all mappings are by name.
         """
-        self.state = self._registrar.resume(addresses, keys)
+        self.state = replace(self._registrar.resume(addresses, keys), lost=lost)
         self._heartbeats.hear(*addresses)
 
     def serve(self) -> End:
@@ -194,6 +199,7 @@ class Controller:
                 self._log.event(events.Start(hospitals))
             case Declared(epoch, lost):
                 self._log.event(events.Lost(epoch, dict(lost)))
+                self._losing(lost)
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
             case Rejected(hospital, reason):

@@ -151,11 +151,15 @@ class HospitalMetrics:
         )
 
     def _place_in(self, topology: Topology, hospital: str) -> None:
-        """Declare what never changes: where in the ring the hospital is."""
+        """Declare where in the ring the hospital is, and of whom."""
         position = self._gauge("fedskd_ring_position", "Place in the ring, from 0")
         position.labels(**self._own).set(topology.names.index(hospital))
         total = self._gauge("fedskd_ring_size", "Hospitals in the ring")
         total.labels(**self._own).set(topology.size)
+        self._lost = self._gauge(
+            "fedskd_ring_lost", "Hospitals without which the ring goes on, as of the last stop here"
+        )
+        self._lost.labels(**self._own).set(0)
 
     def _gauge(self, name: str, text: str, *more: str) -> Gauge:
         return Gauge(name, text, (*HOSPITAL, *more), registry=self.registry)
@@ -186,6 +190,7 @@ class HospitalMetrics:
 
     def count_step(self, record: Record) -> None:
         """Record a finished stop."""
+        self._lost.labels(**self._own).set(len(record.without))
         labels = {**self._own, "model": record.model}
         self._counters["hops"].labels(**labels).inc()
         self._counters["samples"].labels(**labels).inc(record.samples)

@@ -135,7 +135,7 @@ class Registrar:
         if code in CONSEQUENCES:
             return replace(state, suspected=state.suspected or end), [Noted(message)]
         if self.scenario.on_loss.heals and code != RunAborted.exit_code:
-            state, effects = self.lose(state, [hospital])
+            state, effects = self.lose(state, [hospital], why=end.reason)
         else:
             state, effects = self.end(state, end)
         return state, [Noted(message), *effects]
@@ -156,13 +156,16 @@ class Registrar:
         behind = word.epoch != epoch(state.lost) or known.items() - state.lost.items()
         return state, [Say(word.hospital, self._word(state.lost))] if behind else []
 
-    def lose(self, state: RegistrarState, names: Collection[str], also: Lost = NOBODY) -> Turn:
+    def lose(
+        self, state: RegistrarState, names: Collection[str], also: Lost = NOBODY, why: str = ""
+    ) -> Turn:
         """Declare hospitals lost: the ring goes on without them, or the run ends.
 
         Args:
             state: what the controller knows.
-            names: who has given no sign of life for too long.
+            names: who has given no sign of life for too long, or has failed.
             also: who is known to be lost, with the rounds in which their models retire.
+            why: what happened to the last of them, where it was not silence.
 
         """
         policy = self.scenario.on_loss
@@ -174,7 +177,7 @@ class Registrar:
         left = {*self.scenario.members} - ({*lost} - state.done)
         if not policy.heals or len(left) < FEWEST:
             gone = ", ".join(repr(name) for name in lost)
-            text = f"nothing was heard of {gone} for {policy.after:g} s"
+            text = why or f"nothing was heard of {gone} for {policy.after:g} s"
             if policy.heals:
                 text += f", and fewer than {FEWEST} hospitals that train are left"
             return self.end(state, End(self.epoch, HospitalLost.exit_code, text))

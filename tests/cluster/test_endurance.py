@@ -14,7 +14,19 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
-from bed import INSTANCE, KEPT, TAG, Bed, Run, away, kubectl, nodes, placebo, until
+from bed import (
+    INSTANCE,
+    KEPT,
+    TAG,
+    Bed,
+    Run,
+    away,
+    kubectl,
+    nodes,
+    placebo,
+    process_of,
+    until,
+)
 
 AWAY_S = 20
 FIRST_BACKOFF_S = 10
@@ -201,20 +213,6 @@ def test_a_run_on_claims_survives_the_loss_of_all_its_pods_and_a_drained_node(be
 
 def running(pod: dict) -> bool:
     return pod["status"]["phase"] == "Running"
-
-
-def process_of(pod: dict) -> int:
-    """Find the hospital's process of a pod on this machine, by the host name that it was given."""
-    mark = f"HOSTNAME={pod['spec']['hostname']}\0".encode()
-    uid = pod["metadata"]["uid"]
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            inside = mark in (entry / "environ").read_bytes()
-            if inside and uid in (entry / "cgroup").read_text(encoding="utf-8").replace("_", "-"):
-                return int(entry.name)
-        except OSError:
-            continue
-    pytest.skip("the processes of pods cannot be seen from here")
 
 
 def ready(node: str) -> bool:

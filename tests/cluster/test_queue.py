@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -14,28 +16,33 @@ NAME = "fedskd-test"
 
 @pytest.fixture
 def queue(bed: Bed) -> Iterator[Bed]:
-    """Make a queue with room for less than a ring of three."""
+    """Make a queue with room for less than a ring of three; what is not in the test's namespace is
+    called as that, since it may outlast the test.
+    """
     if call("kubectl", "get", "crd", "clusterqueues.kueue.x-k8s.io").returncode:
         pytest.skip("Kueue is not installed")
     version = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
     room = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "8Gi"}]
     groups = [
-        {"coveredResources": ["cpu", "memory"], "flavors": [{"name": NAME, "resources": room}]}
+        {
+            "coveredResources": ["cpu", "memory"],
+            "flavors": [{"name": bed.namespace, "resources": room}],
+        }
     ]
     spec = {"namespaceSelector": {}, "resourceGroups": groups}
     bodies = [
-        {**version, "kind": "ResourceFlavor", "metadata": {"name": NAME}},
+        {**version, "kind": "ResourceFlavor", "metadata": {"name": bed.namespace}},
         {
             **version,
             "kind": "ClusterQueue",
-            "metadata": {"name": NAME},
+            "metadata": {"name": bed.namespace},
             "spec": spec,
         },
         {
             **version,
             "kind": "LocalQueue",
             "metadata": {"name": NAME, "namespace": bed.namespace},
-            "spec": {"clusterQueue": NAME},
+            "spec": {"clusterQueue": bed.namespace},
         },
     ]
     kubectl(
@@ -43,8 +50,8 @@ def queue(bed: Bed) -> Iterator[Bed]:
     )
     yield bed
     kubectl("delete", "localqueue", NAME, "-n", bed.namespace)
-    kubectl("delete", "clusterqueue", NAME, "--wait=false")
-    kubectl("delete", "resourceflavor", NAME, "--wait=false")
+    kubectl("delete", "clusterqueue", bed.namespace, "--wait=false")
+    kubectl("delete", "resourceflavor", bed.namespace, "--wait=false")
 
 
 def gated(run: Run) -> list[bool]:
@@ -70,7 +77,7 @@ def test_a_ring_is_admitted_as_a_whole_and_waiting_is_no_start_up(queue: Bed) ->
     kubectl(
         "patch",
         "clusterqueue",
-        NAME,
+        queue.namespace,
         "--type",
         "json",
         "-p",
@@ -95,20 +102,53 @@ def _age(bed: Bed, run: Run) -> float:
     return (datetime.fromisoformat(now) - datetime.fromisoformat(made)).total_seconds()
 
 
+LITTLE = {"requests": {"cpu": "100m", "memory": "20Mi"}, **KEPT}
+
+
+def skipping(after: float, **more: object) -> str:
+    """Write a scenario that goes on without whoever is not heard of for so long."""
+    scenario = json.loads(placebo(3, hop=200, session_seconds=1, **more))
+    scenario["timeouts"]["acknowledgement"] = 200
+    return json.dumps(scenario | {"on_loss": {"name": "skip", "after": after}})
+
+
 @pytest.mark.usefixtures("claims")
-def test_a_failed_ring_on_claims_gives_its_room_back(queue: Bed) -> None:
+@pytest.mark.parametrize(("what", "code"), [("abort", 42), ("full_disk", 0)])
+def test_a_ring_on_claims_that_has_ended_gives_its_room_back(
+    what: str, code: int, queue: Bed
+) -> None:
     """What may wait in the queue again after it was preempted holds nothing there once it has
-    failed.
+    failed, nor once it has ended well without one of its hospitals.
     """
-    asks = {"requests": {"cpu": "100m", "memory": "20Mi"}, **KEPT}
-    ends = [{"hospital": "h1", "what": "abort", "round": 1, "hop": 1}]
-    scenario = placebo(3, hop=60, faults=ends, rounds=3, session_seconds=1)
-    run = queue.install(scenario, asks, kueue={"queue": NAME})
+    ends = [{"hospital": "h1", "what": what, "round": 1, "hop": 1}]
+    run = queue.install(skipping(60, faults=ends, rounds=3), LITTLE, kueue={"queue": NAME})
 
     def reserving() -> str:
         count = "jsonpath={.status.reservingWorkloads}"
         return queue.kubectl("get", "localqueue", NAME, "-o", count)
 
     until("a ring with room in the queue", lambda: reserving() == "1")
-    assert run.code() == 42
+    assert run.code() == code
     until("an empty queue", lambda: reserving() == "0")
+
+
+@pytest.mark.skipif(not os.environ.get("FEDSKD_TEST_LONG"), reason="FEDSKD_TEST_LONG is not set")
+@pytest.mark.usefixtures("claims")
+def test_time_in_a_queue_is_no_silence(queue: Bed) -> None:
+    """A ring that the queue takes its room from for longer than any silence may last loses nobody,
+    and ends well.
+    """
+    run = queue.install(skipping(60, rounds=12), LITTLE, kueue={"queue": NAME})
+    run.heard("progress", round=2)
+
+    def stop(policy: str) -> None:
+        body = json.dumps({"spec": {"stopPolicy": policy}})
+        queue.kubectl("patch", "localqueue", NAME, "--type", "merge", "-p", body)
+
+    stop("HoldAndDrain")
+    until("three pods that wait", lambda: gated(run) == [True] * 3)
+    since = max(event["time"] for event in run.events("pod", standing="queued"))
+    until("more time than a silence may last", lambda: time.time() - since > 65)
+    stop("None")
+    assert run.code(seconds=180) == 0
+    assert not run.events("lost")

@@ -32,7 +32,7 @@ from fedskd_sim.learning.session import (
 from fedskd_sim.learning.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.weights import snapshot
 from fedskd_sim.messages import digest
-from fedskd_sim.records import read_timings
+from fedskd_sim.recordfiles import read_timings
 from fedskd_sim.scenario import Architecture, Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -39,6 +39,7 @@ from fedskd_sim.protocol.controller import (
     Say,
 )
 from fedskd_sim.scenario import load
+from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
 
@@ -164,6 +165,33 @@ def test_who_has_waited_in_vain_does_not_end_the_run_at_once(code: int) -> None:
     assert after(Failed(1, "south", code, "later"), state=state)[0].suspected == state.suspected
     cause = End(1, 41, "'north' failed: died")
     assert after(Failed(1, "north", 41, "died"), state=state)[0].ended == cause
+
+
+def test_why_too_few_are_left_is_told() -> None:
+    """With skip the second failure of three ends the run, in the words of who failed: nobody was
+    silent.
+    """
+    skip = SCENARIO.model_copy(update={"on_loss": OnLoss(name="skip")})
+    healer = replace(REGISTRAR, scenario=skip)
+    state, _ = healer.step(FULL, Failed(1, "east", 38, "no image"))
+    assert (dict(state.lost), state.ended) == ({"east": 0}, None)
+    state, _ = healer.step(state, Failed(1, "south", 38, "no room"))
+    assert state.ended == End(
+        1, 48, "'south' failed: no room, and fewer than 2 hospitals that train are left"
+    )
+
+
+def test_a_controller_that_takes_over_knows_who_is_lost() -> None:
+    """Who was lost before is neither waited for nor declared again, and tells others when."""
+    skip = SCENARIO.model_copy(update={"on_loss": OnLoss(name="skip", model="retires")})
+    told: list[Mapping[str, int]] = []
+    room = Room(*(Done(1, name) for name in ("north", "south")))
+    log = EventLog(io.StringIO(), {})
+    controller = Controller(skip, "run", room, log, losing=told.append)
+    controller.resume(ADDRESSES, KEYS, {"east": 2})
+    assert controller.serve() == ENOUGH
+    assert told == []
+    assert dict(controller.state.lost) == {"east": 2}
 
 
 def test_who_registers_after_the_end_hears_it() -> None:

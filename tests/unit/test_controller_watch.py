@@ -10,7 +10,6 @@ from kubernetes.client import V1Job, V1Pod, V1PodCondition
 
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import controller_watch as controller_watches
-from fedskd_sim.runtimes.kubernetes.cluster import STARTED
 from fedskd_sim.runtimes.kubernetes.controller_watch import (
     MOST_DEATHS,
     PATIENCE_S,
@@ -18,6 +17,7 @@ from fedskd_sim.runtimes.kubernetes.controller_watch import (
     ControllerWatch,
 )
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.marks import STARTED
 from fedskd_sim.runtimes.kubernetes.pods import exit_code
 
 CONTROLLER = {"app.kubernetes.io/component": "controller", "fedskd.io/run": "r"}

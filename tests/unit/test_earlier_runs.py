@@ -11,6 +11,7 @@ from test_kubernetes_jobs import PLAN
 
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes import earlier_runs, self_test
+from fedskd_sim.runtimes.kubernetes.marks import LOST
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 
 OWNER = "uid-of-this-runs-map"
@@ -165,3 +166,11 @@ def test_helm_test_names_who_has_failed(during: Any) -> None:
     cluster = during(([job("", failed=1), job("north", failed=2), job("south", ready=1)], []))
     with pytest.raises(PodCannotStart, match="failed: controller, north"):
         self_test.wait_until_up(cluster, PLACE)
+
+
+def test_helm_test_does_not_miss_who_is_lost(during: Any) -> None:
+    """A hospital without which the ring goes on has neither failed nor to come up, and is told."""
+    jobs = [job("", ready=1), job("north", ready=1), job("south", failed=2), job("other")]
+    jobs[0].metadata.annotations = {LOST: '{"south": 0, "other": 3}'}
+    said = self_test.wait_until_up(during((jobs, [])), PLACE)
+    assert said == "1 hospitals and the controller are up or done, without other, south"

@@ -27,6 +27,7 @@ from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import found, refreshing
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.kubernetes import following
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
 from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector, once
@@ -126,11 +127,11 @@ def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the releases that are uninstalled."""
     names: list[str] = []
     monkeypatch.setattr(Helm, "uninstall", lambda _, release: names.append(release))
-    monkeypatch.setattr(runtimes, "LOOK_S", 0.01)
+    monkeypatch.setattr(following, "LOOK_S", 0.01)
     return names
 
 
-def following(cluster: Cluster, folder: Path) -> KubernetesRuntime:
+def launcher(cluster: Cluster, folder: Path) -> KubernetesRuntime:
     place = KubernetesRuntime("two", "n", "c")
     place.reach = cluster
     place.attach(Order(load(folder / "scenario.yaml"), "", folder))
@@ -204,7 +205,7 @@ def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(
     }
     pods = [pod("c", "", "Succeeded"), *(pod(f"old-{name}", name, "Failed") for name in names)]
     pods += [pod(name, name, age=30) for name in ("north", "south")]
-    place = following(Cluster(logs, *pods), folder)
+    place = launcher(Cluster(logs, *pods), folder)
     place.wait(lambda _: None)
     place.stop()
     assert len(read_records(folder)) == 6
@@ -230,7 +231,7 @@ def test_a_run_without_all_its_records_neither_ends_well_nor_is_removed(
     can be collected again.
     """
     pods = [pod("c", "", "Succeeded"), pod("north"), pod("south", "south")]
-    place = following(Cluster({"c": [], **logs}, *pods), folder)
+    place = launcher(Cluster({"c": [], **logs}, *pods), folder)
     with pytest.raises(error, match=r"south|no records"):
         place.wait(lambda _: None)
     place.stop()
@@ -248,15 +249,16 @@ def test_a_hospital_is_over_when_its_newest_pod_is(folder: Path) -> None:
         pod("3", "south", "Succeeded"),
         pod("0", "south", age=-5),
     ]
-    place = following(Cluster({name: [] for name in "0123"}, *pods), folder)
+    place = launcher(Cluster({name: [] for name in "0123"}, *pods), folder)
     assert {name: found.metadata.uid for name, found in newest(pods).items()} == {
         "north": "2",
         "south": "3",
     }
     collector = LogCollector(place.reach, folder)
-    assert not place._settled(collector)
-    place._holding.add("north")
-    assert place._settled(collector)
+    follower = place._follower()
+    assert not follower.settled(collector)
+    follower.holding.add("north")
+    assert follower.settled(collector)
     collector.close()
     assert pod_of(place.reach, place.release, "north") == "pod-2"
     with pytest.raises(LookupError, match="has left"):
@@ -301,7 +303,7 @@ def test_a_report_does_not_touch_what_a_launcher_writes(
             refresh(folder)
             seen.append(before == sorted(path for path in folder.rglob("*.jsonl")))
 
-    following(cluster, folder).wait(watch)
+    launcher(cluster, folder).wait(watch)
     assert seen == [True, True]
     assert len(read_records(folder)) == 6
     assert removed == []
@@ -358,7 +360,7 @@ def test_two_do_not_collect_into_one_folder(
     """
     cluster = Cluster({"1": [entry(record(0))]}, pod("1"))
     refreshed(monkeypatch, cluster)
-    place = following(cluster, folder)
+    place = launcher(cluster, folder)
     monkeypatch.setattr(runtimes, "HELD_TRIES", 2)
     with folders.hold_lock(folder):
         with pytest.raises(OutputNotWritable, match="another process follows"):
@@ -402,3 +404,30 @@ def test_what_is_fetched_comes_whole_or_not_at_all(
     assert file.read_text() == "new\n" * 400
     assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd", "--fetched"]
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".brought")) == []
+
+
+def test_pods_that_go_on_are_one_life(folder: Path) -> None:
+    """A hospital's second pod goes on from what the first kept, in whatever order their logs are
+    read: its records are both's, and a step that was done again has one.
+    """
+    again = record(2)
+    logs = {
+        "1": [entry(record(hop)) for hop in range(3)],
+        "2": [
+            event("went_on", steps=2, of=9),
+            entry(again),
+            *(entry(record(hop)) for hop in range(3, 8)),
+        ],
+        "0": [entry(record(9))],
+    }
+    for order in ("102", "210"):
+        collector = LogCollector(Cluster({}), folder)
+        for uid in "012":
+            collector.own(uid, "north")
+        for uid in order:
+            for line in logs[uid]:
+                collector.sort(uid, "north", line)
+        collector.join()
+        collector.close()
+        assert hops(folder) == [*range(8)], order
+        assert (folder / "logs" / "north.aside").read_text() == to_line(record(9)) + "\n"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.marks import LOST, STARTED, TOOK_PART
 from fedskd_sim.runtimes.kubernetes.pods import UID, newest
 
 AT_ONCE = 20
@@ -28,7 +29,6 @@ PATIENCE_S = 120.0
 LONGEST_PAUSE_S = 5.0
 AGAIN = (429, 500, 502, 503, 504)
 CONFLICT, INVALID = 409, (400, 422)
-STARTED, TOOK_PART = "fedskd.io/started", "fedskd.io/pods"
 
 Result = TypeVar("Result")
 
@@ -116,6 +116,10 @@ class Cluster:
             },
         )
         return pods
+
+    def mark_lost(self, job: str, lost: Mapping[str, int]) -> None:
+        """Note on the controller's Job without whom the ring goes on."""
+        self._patch(job, {"metadata": {"annotations": {LOST: json.dumps(dict(lost))}}})
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""
@@ -234,28 +238,6 @@ def refusal(verb: str, error: ApiException) -> FedskdError:
         fix="install the chart with rbac.create, or give the controller's account the rights of "
         "its Role",
     )
-
-
-class Started(NamedTuple):
-    """When an earlier controller started a run (UNIX seconds), and with which pods (hospital:
-    beginning of the identity).
-    """
-
-    time: float
-    pods: Mapping[str, str]
-
-
-def earlier_start(jobs: list[Any], controller: str) -> Started | None:
-    """Read whether an earlier controller has started this run."""
-    for job in jobs:
-        if job.metadata.name == controller:
-            notes = job.metadata.annotations or {}
-            return (
-                Started(float(notes[STARTED]), json.loads(notes.get(TOOK_PART, "{}")))
-                if STARTED in notes
-                else None
-            )
-    return None
 
 
 def seconds(moment: Any) -> float:

@@ -13,8 +13,8 @@ from fedskd_sim import clock
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
-from fedskd_sim.runtimes.kubernetes.cluster import STARTED
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.marks import STARTED
 from fedskd_sim.runtimes.kubernetes.pods import (
     STARTING,
     Finding,

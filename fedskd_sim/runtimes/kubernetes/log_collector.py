@@ -4,11 +4,13 @@ records, the rest aside.
 A hospital whose pod is replaced begins again, and the entries of two lives must not mix. Before the
 start no pod writes any, so that it does not matter how many there were; after it the life that has
 written most is the one that took part. Its entries are the hospital's, whichever log is read first;
-those of the others are in ``logs/NAME.aside``.
+those of the others are in ``logs/NAME.aside``. A pod that goes on from what one before it kept is
+of the same life (`LogCollector.join`).
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,7 +24,7 @@ from typing import Any, TextIO
 from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.observe import events
+from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import ENDED
@@ -55,6 +57,8 @@ class LogCollector:
     _counts: Counter[str] = field(default_factory=Counter)
     _aside: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """The entries of the other pods, by pod: folder and line."""
+    _went_on: set[str] = field(default_factory=set)
+    """Pods that have gone on from what one before them kept."""
     _closed: Flag = field(default_factory=Flag)
 
     def follow(self, pods: list[Any]) -> None:
@@ -88,6 +92,32 @@ class LogCollector:
         """Tell whether the logs of all pods that have ended have been read to their end."""
         ended = {uid for uid, phase in self._phases.items() if phase in ENDED}
         return ended <= self._finished and self._lines.empty()
+
+    def join(self) -> None:
+        """Put the entries of pods of one life together, in the order of the pods; what one has told
+        and the next did again counts as that did it.
+        """
+        for name in sorted({self._followed[uid] for uid in self._went_on}):
+            told = list[dict[tuple[str, ...], tuple[str, str]]]()
+            for uid in [uid for uid, of in self._followed.items() if of == name]:
+                if uid not in self._went_on or not told:
+                    told.append({})
+                told[-1] |= {_key(*entry): entry for entry in self._taken(uid, name)}
+            longest = max(told, key=len)
+            for life in told:
+                for kind, line in life.values():
+                    place = (
+                        (kind, f"{name}.jsonl") if life is longest else ("logs", f"{name}.aside")
+                    )
+                    self._append(*place, line)
+        self._went_on.clear()
+
+    def _taken(self, uid: str, name: str) -> list[tuple[str, str]]:
+        """Take the entries of a pod back from where they are."""
+        if self._kept.get(name) != uid:
+            return self._aside.pop(uid, [])
+        del self._kept[name]
+        return [(kind, line) for kind in ENTRIES for line in self._take_back(kind, name)]
 
     def close(self) -> None:
         """Stop following, write what belongs to no hospital's records, and close the files."""
@@ -131,6 +161,8 @@ class LogCollector:
                 self._enter(uid, name, (logged.what.kind, logged.what.line))
             return None
         self._append("logs", f"{name}.jsonl", line)
+        if isinstance(logged.what, lives.WentOn):
+            self._went_on.add(uid)
         return logged
 
     def _enter(self, uid: str, name: str, entry: tuple[str, str]) -> None:
@@ -169,6 +201,16 @@ class LogCollector:
         self._files[path].write(line + "\n")
 
 
+def _key(kind: str, line: str) -> tuple[str, ...]:
+    """Tell what no two entries of one life share: a step has one record, however often it is
+    done.
+    """
+    if kind != "records":
+        return kind, line
+    record = json.loads(line)
+    return kind, *(str(record[part]) for part in ("kind", "round", "hop", "host", "model"))
+
+
 def once(reach: Reach, release: str, folder: Path, *, goes_on: bool = False) -> list[str]:
     """Sort what all pods have logged so far into a folder, without following them.
 
@@ -182,7 +224,9 @@ def once(reach: Reach, release: str, folder: Path, *, goes_on: bool = False) -> 
     """
     collector = LogCollector(reach, folder, goes_on)
     with closing(collector):
-        return list(_read_all(reach, release, collector))
+        unread = list(_read_all(reach, release, collector))
+        collector.join()
+        return unread
 
 
 def _read_all(reach: Reach, release: str, collector: LogCollector) -> Iterator[str]:

@@ -110,13 +110,14 @@ class PodTracker:
                 for entry in self._pods.values()
             )
 
-    def running(self) -> bool:
-        """Tell whether any pod still runs."""
+    def at_work(self) -> set[str]:
+        """Name the hospitals whose pod still runs."""
         with self._lock:
-            return any(
-                entry.finding.standing in ("running", "leaving") and not entry.gone
-                for entry in self._pods.values()
-            )
+            return {
+                name
+                for name, entry in self._pods.items()
+                if entry.finding.standing in ("running", "leaving") and not entry.gone
+            }
 
     def summary(self) -> str:
         """Tell of every pod that does not run."""

@@ -11,14 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
+
+from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
 from fedskd_sim.errors import (
     AcknowledgementTimeout,
     FedskdError,
     HopTimeout,
+    HospitalLost,
     PodCannotStart,
     RegistrationTimeout,
 )
@@ -27,9 +30,11 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
+from fedskd_sim.routes import NOBODY, Lost
 from fedskd_sim.runtimes.kubernetes import earlier_runs
-from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster, earlier_start
-from fedskd_sim.runtimes.kubernetes.jobs import job
+from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster
+from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
+from fedskd_sim.runtimes.kubernetes.marks import earlier_start
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.pod_group import FINISHING
 from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
@@ -53,7 +58,7 @@ class PodAwareHub:
     hub: Hub
     pod_tracker: PodTracker
     queued_s: float = 0.0
-    """How long pods have waited in a queue until now."""
+    """How long pods have waited in a queue until now, which no time-out counts."""
     _looked: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,26 +71,24 @@ class PodAwareHub:
 
     def receive(self, timeout: float) -> ToController | Unwelcome:
         """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
-        begun, before = clock.now(), self.queued_s
+        begun = self.time()
         while True:
             concluded = self.pod_tracker.conclusion()
             if concluded:
                 return concluded
-            left = begun + timeout + self._measure_queue(before) - clock.now()
+            left = begun + timeout - self.time()
             try:
                 return self._cause(self.hub.receive(min(LOOK_S, max(0.0, left))))
             except NothingReceived:
                 if left <= 0:
                     raise
 
-    def _measure_queue(self, before: float) -> float:
-        """Measure the waiting in a queue, which no time-out counts: before the start all of it,
-        later what is over ``before``.
-        """
+    def time(self) -> float:
+        """Tell the time, which stands still while pods wait in a queue."""
         now = clock.now()
         self.queued_s += now - self._looked if self.pod_tracker.queued() else 0.0
         self._looked = now
-        return self.queued_s - (before if self.pod_tracker.took_part is not None else 0.0)
+        return now - self.queued_s
 
     def _cause(self, message: ToController | Unwelcome) -> ToController | Unwelcome:
         """Give a hospital that has waited in vain for another a moment until its pod's end is
@@ -115,6 +118,9 @@ class RunController:
     log: EventLog
     cluster: Cluster
     pod_tracker: PodTracker
+    _lost: Lost = field(default_factory=lambda: NOBODY)
+    """Without whom the ring goes on."""
+    _noting: Lock = field(default_factory=Lock)
 
     def control(self, keys: Keys) -> None:
         """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
@@ -122,8 +128,10 @@ class RunController:
         with closing(PodAwareHub(Hub(self.plan.bind, keys), self.pod_tracker)) as transport:
             self.log.event(events.Listening(self.plan.hub))
             controller = Controller(
-                self.loaded.scenario, self.plan.run, transport, self.log, self._mark
-            )
+                self.loaded.scenario, self.plan.run, transport, self.log, self._mark,
+                losing=self._note_lost, now=transport.time,
+            )  # fmt: skip
+            self._lost = started.lost if started else NOBODY
             if started is None:
                 owner = self.cluster.owner_uid(self.plan.owner)
                 earlier_runs.await_gone(self.cluster, self.plan, owner, self.log)
@@ -132,14 +140,16 @@ class RunController:
                 self.pod_tracker.took_part = started.pods
                 self.log.event(events.Resumed(started.time))
                 names = self.loaded.scenario.names
-                controller.resume({name: self.plan.address(name) for name in names}, keys.members)
+                addresses = {name: self.plan.address(name) for name in names}
+                controller.resume(addresses, keys.members, started.lost)
             for work in (self._watch, self._listen_for_complaints):
                 Thread(target=work, daemon=True).start()
             try:
                 end = controller.serve()
             except FedskdError as error:
-                if isinstance(error, RegistrationTimeout):
-                    error.message += f" ({self.pod_tracker.summary()})"
+                if isinstance(error, RegistrationTimeout | HospitalLost):
+                    told = self.pod_tracker.summary()
+                    error.message += f" ({told})" if told else ""
                 self._sweep()
                 raise
             finally:
@@ -149,6 +159,7 @@ class RunController:
             ended = rebuilt(end.code, end.reason, fix="see the log of that hospital")
             ended.second_hand = end.code != PodCannotStart.exit_code
             raise ended
+        self._let_go(controller.state.lost)
 
     def _make_hospitals(self, owner: str) -> None:
         names = self.loaded.scenario.names
@@ -168,11 +179,37 @@ class RunController:
             with suppress(FedskdError):  # what ended the run is what is to be told
                 self.cluster.annotate_pods(*FINISHING)
         deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
-        while clock.now() < deadline and self.pod_tracker.running():
+        while clock.now() < deadline and self.pod_tracker.at_work():
             clock.sleep(LOOK_S)
         for found in self.cluster.jobs():
             if found.metadata.name != self.plan.controller and not finished(found):
                 self.cluster.suspend(found.metadata.name)
+
+    def _let_go(self, lost: Lost) -> None:
+        """Let no other pod be made for hospitals that are lost, which would find nobody; one that
+        is there keeps its log.
+        """
+        if not lost:
+            return
+        self._write_lost()
+        with suppress(FedskdError, ApiException):  # the run has ended well all the same
+            if self.plan.queue:
+                self.cluster.annotate_pods(*FINISHING)
+            idle = {*lost} - self.pod_tracker.at_work()
+            for found in self.cluster.jobs():
+                if found.metadata.labels.get(HOSPITAL) in idle and not finished(found):
+                    self.cluster.suspend(found.metadata.name)
+
+    def _note_lost(self, lost: Lost) -> None:
+        """Note on the controller's Job who is lost; the API server may be away, and nobody waits
+        for it.
+        """
+        self._lost = lost
+        Thread(target=self._write_lost, daemon=True).start()
+
+    def _write_lost(self) -> None:
+        with self._noting, suppress(FedskdError, ApiException):  # hospitals know, too
+            self.cluster.mark_lost(self.plan.controller, self._lost)
 
     def _mark(self) -> None:
         self.pod_tracker.took_part = self.cluster.mark_started(self.plan.controller)
@@ -221,10 +258,11 @@ def control(folder: Path, secret: Path) -> None:
             plan.check_names(names)
             raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
             selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
+            aborts = loaded.scenario.on_loss.name == "abort"
             kept = {
                 name: plan.startup_seconds
                 for name in names
-                if loaded.scenario.custody.enabled and plan.custody(name)
+                if loaded.scenario.custody.enabled and plan.custody(name) and not aborts
             }
             pod_tracker = PodTracker(
                 names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept

@@ -9,6 +9,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes.cluster import Cluster
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.marks import lost_in
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.pods import finding
 
@@ -38,7 +39,10 @@ def wait_until_up(cluster: Cluster, plan: Plan) -> str:
     left, begun = plan.startup_seconds, clock.now()
     looked = begun
     while True:
-        found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in cluster.jobs()}
+        jobs = cluster.jobs()
+        lost = lost_in(jobs)
+        found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in jobs}
+        found = {name: status for name, status in found.items() if name not in lost}
         failed = [name for name, status in found.items() if status.failed and not status.succeeded]
         if failed:
             raise PodCannotStart(
@@ -47,7 +51,8 @@ def wait_until_up(cluster: Cluster, plan: Plan) -> str:
             )
         waiting = [name for name, status in found.items() if not (status.ready or status.succeeded)]
         if len(found) > 1 and not waiting:
-            return f"{len(found) - 1} hospitals and the controller are up or done"
+            left_out = f", without {_list([*lost])}" if lost else ""
+            return f"{len(found) - 1} hospitals and the controller are up or done{left_out}"
         now = clock.now()
         left -= 0.0 if _queued(cluster) else now - looked
         looked = now

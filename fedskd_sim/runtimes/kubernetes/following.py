@@ -1,0 +1,112 @@
+"""A run in a cluster as its launcher follows it: pods and logs, to the end of its controller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fedskd_sim import clock
+from fedskd_sim.errors import ClusterUnavailable
+from fedskd_sim.observe import events, lives
+from fedskd_sim.routes import NOBODY, Lost, merged
+from fedskd_sim.runtimes.base import Order, Told, Watch, error_of
+from fedskd_sim.runtimes.kubernetes import moving
+from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
+from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
+from fedskd_sim.runtimes.kubernetes.pods import ENDED, exit_code, newest
+from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+
+LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
+AWAY_S = 600.0
+DRAIN_S = 60.0
+
+
+@dataclass
+class Follower:
+    """Shows what the members of a run log, and remembers what decides how it is brought home."""
+
+    reach: Reach
+    release: str
+    order: Order
+    brings: bool
+    """Hospitals wait for what they go on from, which is in the run folder."""
+    leave: Callable[[], None]
+    """Is called when the run is to be left to itself."""
+    errors: list[Told] = field(default_factory=list)
+    holding: set[str] = field(default_factory=set)
+    """Hospitals that wait until their results have been fetched."""
+    lost: Lost = field(default_factory=lambda: NOBODY)
+    """Hospitals without which the ring has gone on."""
+    went_on: bool = False
+    """A pod has gone on from what another kept: the books are whole on its volume only."""
+
+    def follow(self, collector: LogCollector, watch: Watch) -> int:
+        """Show events until the controller's Job has ended; give the run's exit code."""
+        answered, next_look = clock.now(), 0.0
+        controller_watch = ControllerWatch(self.reach, self.release)
+        while True:
+            if clock.now() >= next_look:
+                try:
+                    pods = self.reach.pods(self.release)
+                    collector.follow(pods)
+                    jobs = self.reach.jobs(self.release)
+                    code = exit_code(pods, jobs)
+                    answered = clock.now()
+                    next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
+                    if code is not None:
+                        return code
+                    for logged in controller_watch.look(pods, jobs):
+                        watch(logged)
+                except Unreachable as error:
+                    self._give_up_after(answered, error)
+            self.show(collector, watch)
+
+    def drain(self, collector: LogCollector, watch: Watch) -> None:
+        """Read the logs to their end, or until the hospitals hold."""
+        deadline = clock.now() + DRAIN_S
+        while clock.now() < deadline and not (self.settled(collector) and collector.complete):
+            self.show(collector, watch)
+        collector.join()
+
+    def settled(self, collector: LogCollector) -> bool:
+        """Tell whether nobody is left from whom there is more to come: who is lost may be silent
+        for ever.
+        """
+        try:
+            pods = self.reach.pods(self.release)
+        except Unreachable:
+            return False
+        collector.follow(pods)
+        speaking = {
+            name
+            for name, pod in newest(pods).items()
+            if pod.status.phase not in (*ENDED, "Pending")
+        }
+        return speaking <= self.holding | {*self.lost}
+
+    def show(self, collector: LogCollector, watch: Watch) -> None:
+        """Hand out what was logged since the last call."""
+        for logged in collector.events(LOOK_S):
+            self.errors += [error] if (error := error_of(logged)) else []
+            match logged.what:
+                case lives.AwaitsCustody() if self.brings:
+                    moving.bring(self.reach, self.release, self.order.folder, logged.hospital)
+                case events.Holding():
+                    self.holding.add(logged.hospital)
+                case lives.WentOn():
+                    self.went_on = True
+                case events.Lost(_, hospitals):
+                    self.lost = merged(self.lost, hospitals)
+            watch(logged)
+
+    def _give_up_after(self, answered: float, error: Unreachable) -> None:
+        """Leave the run to itself when the API server has not answered for long."""
+        if clock.now() - answered > AWAY_S:
+            self.leave()
+            text = (
+                f"the API server has not answered for {AWAY_S:g} s ({error}); the run goes on "
+                "without being watched"
+            )
+            raise ClusterUnavailable(
+                text, fix=f"fedskd-sim collect {self.release} when it is back"
+            ) from None
