@@ -93,6 +93,7 @@ def exported() -> dict[str, set[str]]:
     metrics.count_step(record)
     metrics.took("session", 1.0)
     metrics.took("evaluation", 1.0)
+    metrics.takes_of_card("auto", 1)
     metrics.count_transfer(Transfer(HopId("r", 1, "south", 1, 1), "south", 0.0, 1.0, 1, 1))
     return {
         family.name: {sample.name for sample in family.samples}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prometheus_client import generate_latest
+
 from fedskd_sim.observe.metrics import HospitalMetrics
 from fedskd_sim.records import Measure, Record
 from fedskd_sim.topology import Topology
@@ -56,3 +58,14 @@ def test_the_last_exposition_is_what_a_scrape_would_have_seen(tmp_path: Path) ->
     assert 'fedskd_phase{fedskd_phase="done",hospital="north",scenario="s"} 1.0' in lines
     assert [file.name for file in (tmp_path / "metrics").iterdir()] == ["north.prom"]
     metrics.write(tmp_path / "metrics" / "north.prom")
+
+
+def test_memory_of_a_card_is_told_with_the_card() -> None:
+    """``auto`` is the CUDA device that there was."""
+    metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
+    metrics.takes_of_card("auto", 70)
+    metrics.takes_of_card("cuda:1", 80)
+    text = generate_latest(metrics.registry).decode()
+    for device, size in (("cuda", 70), ("cuda:1", 80)):
+        of = f'device="{device}",hospital="north",scenario="s"'
+        assert f"fedskd_device_memory_bytes{{{of}}} {size}.0" in text
