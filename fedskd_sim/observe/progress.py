@@ -220,7 +220,7 @@ class LiveView:
         if len(shown) < len(self._rows):
             table.caption = f"and {len(self._rows) - len(shown)} more, none behind these"
         for name, row in shown.items():
-            card = (amount(row.device_bytes),) if on_cards else ()
+            card = (amount(row.device_bytes) if row.device_bytes else "",) if on_cards else ()
             table.add_row(*map(Text, (*self._cells(name, row), *card)))
         return table
 
