@@ -1,7 +1,7 @@
 """A short run before a long one: every model goes through every hospital with a few batches of the
 real data, and what that took says what the whole run will take.
 
-The short run is the scenario with `BATCHES` batches a pass and `ROUNDS` rounds, by the runtime that
+The short run is the scenario with a few batches a pass and `ROUNDS` rounds, by the runtime that
 the long one will have: architectures that do not fit each other and data that cannot be read end
 it. Its first round pays for what is done once, so the second is what counts; the larger and the
 smaller of both are the ends of the forecast.
@@ -16,13 +16,13 @@ from statistics import median
 from types import MappingProxyType
 from typing import NamedTuple
 
-from fedskd_sim.canary.measured import BATCHES, ROUNDS, Measured, Part, changes, size_of
+from fedskd_sim.canary.measured import ROUNDS, Measured, Part, changes, size_of
 from fedskd_sim.errors import CanaryFailed, FedskdError
 from fedskd_sim.observe.words import amount, duration
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.world.forecast import forecast
 
-__all__ = ["BATCHES", "ROUNDS", "Findings", "Gauge", "Measured", "Room", "changes", "find"]
+__all__ = ["ROUNDS", "Findings", "Gauge", "Measured", "Room", "changes", "find"]
 SPARE_MEMORY = 0.05
 """The share of the machine's memory that must have stayed free."""
 

@@ -16,7 +16,9 @@ from fedskd_sim.scenario import Circulating, Scenario
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.forecast import Cost
 
-BATCHES = 4
+BATCHES, ON_CARDS = 4, 10
+"""Batches of a pass of the short run; on cards more, for steps are recorded there, and networks
+compiled, from a fifth one of a kind in a session on."""
 ROUNDS = 2
 TRAINED = ("alone", "visit", "homecoming")
 """Kinds of steps whose time grows with the number of batches."""
@@ -24,7 +26,7 @@ TRAINED = ("alone", "visit", "homecoming")
 
 def changes(scenario: Scenario) -> list[str]:
     """List what makes a scenario's short run, as ``launch --set`` takes it."""
-    batches = min(BATCHES, scenario.training.batches or BATCHES)
+    batches = batches_of(scenario)
     found = [
         f"algorithm.rounds={ROUNDS}",
         f"training.batches={batches}",
@@ -37,6 +39,13 @@ def changes(scenario: Scenario) -> list[str]:
     if isinstance(algorithm, Circulating) and algorithm.schedule.visits:
         found.append("algorithm.schedule.visits=null")
     return found
+
+
+def batches_of(scenario: Scenario) -> int:
+    """Say how many batches a pass of the short run has at most."""
+    on_cards = any(hospital.device != "cpu" for hospital in scenario.hospitals)
+    most = ON_CARDS if on_cards else BATCHES
+    return min(most, scenario.training.batches or most)
 
 
 def size_of(folder: Path) -> int:
@@ -90,7 +99,7 @@ class Measured:
         for counts in read_counts(self.folder):
             used = sum(counts.used["train"].values())
             sizes = training.batch_sizes(used)[: training.batches]
-            few = sum(sizes[:BATCHES])
+            few = sum(sizes[: batches_of(self.scenario)])
             found[counts.host] = sum(sizes) / few if few else 1.0
         return found
 

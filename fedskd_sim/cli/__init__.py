@@ -91,6 +91,7 @@ def validate(
     for line in (
         *samples.lines(counts),
         *samples.short_passes(training, loaded.scenario.training.batch_size),
+        *loaded.scenario.idle_keys,
     ):
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:

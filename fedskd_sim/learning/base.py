@@ -131,16 +131,17 @@ class Learner(Protocol):
 class LearnerContext:
     """What a learner is made from.
 
-    The scenario, its hospital's name, the folder with data files, whether it is alone, where models
-    that arrive can live, the run's topology, how to let seconds pass, and who is told what was read
-    of its data: how much when it is counted, and once it is loaded its digest, where anybody wants
-    that.
+    The scenario, its hospital's name, the folder with data files, whether it is alone in its
+    process and on its machine's card, where models that arrive can live, the run's topology, how to
+    let seconds pass, and who is told what was read of its data: how much when it is counted, and
+    once it is loaded its digest, where anybody wants that.
     """
 
     scenario: Scenario
     host: str
     data_folder: Path | None = None
     own_process: bool = False
+    own_card: bool = False
     receive_buffers: ReceiveBuffers = field(default_factory=ReceiveBuffers)
     given: Topology | None = None
     pause: Callable[[float], None] = clock.sleep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedskd_sim.learning.devices import share_of_card
 from fedskd_sim.learning.readers import (
     abide,
     abide_rois,
@@ -38,7 +38,7 @@ from fedskd_sim.scenario import (
     SyntheticVolumes,
 )
 
-DATA_ON_CARD = 0.25
+OF_THE_SHARE = 0.25
 """Of a hospital's share of a card, what its data may take; what is larger stays with the host, and
 batches are copied."""
 
@@ -111,8 +111,12 @@ def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts 
     return READERS[dataset.name].facts(dataset, folder, seed, name)
 
 
-def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> HospitalData:
-    """Load one hospital's data onto its device; raises as `facts`."""
+def load(
+    scenario: Scenario, name: str, folder: Path | None, device: str, share: float = math.inf
+) -> HospitalData:
+    """Load one hospital's data onto its device, of which it has a ``share`` in bytes; raises as
+    `facts`.
+    """
     dataset = scenario.hospital(name).data
     match dataset:
         case SyntheticSkin():
@@ -126,7 +130,7 @@ def load(scenario: Scenario, name: str, folder: Path | None, device: str) -> Hos
         case _:
             found = READERS[dataset.name].load(dataset, folder, scenario.seed, name)
     values = found.values if isinstance(found, Arrays) else found.pixels
-    here = values.nbytes > DATA_ON_CARD * share_of_card(scenario, device)
+    here = values.nbytes > OF_THE_SHARE * share
     train, validation, test = (
         _samples(found, rows, device, "cpu" if here else device) for rows in found.splits
     )

@@ -46,24 +46,36 @@ def settle(threads: int, device_: str, training: Training) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def share_of_card(scenario: Scenario, device_: str) -> float:
-    """Give each hospital's share of a card's memory, in bytes, if all of the scenario's hospitals
-    on it are on one; without end for a CPU.
+def card_of(where: str) -> int:
+    """Give the number of a CUDA device: ``cuda`` is the first."""
+    return int(where.partition(":")[2] or 0)
+
+
+def share_of_card(scenario: Scenario, where: str, *, alone: bool) -> float:
+    """Give a hospital's share of its card's memory, in bytes; without end for a CPU.
+
+    Args:
+        scenario: the scenario.
+        where: the device on which the hospital computes.
+        alone: no other hospital computes on this machine; else those of the scenario on the same
+            card share it.
+
     """
-    if device_ == "cpu":
+    if not where.startswith("cuda"):
         return math.inf
-    beside = sum(device(hospital.device) == device_ for hospital in scenario.hospitals)
-    return torch.cuda.get_device_properties(device_).total_memory / max(1, beside)
+    places = [device(hospital.device) for hospital in scenario.hospitals]
+    beside = [one for one in places if one.startswith("cuda") and card_of(one) == card_of(where)]
+    memory = torch.cuda.get_device_properties(where).total_memory
+    return memory / (1 if alone else max(1, len(beside)))
 
 
 def cards_of(scenario: Scenario) -> dict[str, tuple[int, int]]:
     """Tell of each card on which a hospital computes its memory in all and free, in bytes."""
+    places = [device(hospital.device) for hospital in scenario.hospitals]
     found = {}
-    for hospital in scenario.hospitals:
-        where = device(hospital.device)
-        if where.startswith("cuda"):
-            free, whole = torch.cuda.mem_get_info(where)
-            found[where] = whole, free
+    for number in sorted({card_of(where) for where in places if where.startswith("cuda")}):
+        free, whole = torch.cuda.mem_get_info(number)
+        found[f"cuda:{number}"] = whole, free
     return found
 
 
@@ -119,7 +131,7 @@ def find_missing_devices(scenario: Scenario) -> Iterator[FedskdError]:
         where = device(hospital.device)
         if not where.startswith("cuda"):
             continue
-        number = int(where.partition(":")[2] or 0)
+        number = card_of(where)
         key = ("hospitals", index, "device")
         if number >= torch.cuda.device_count():
             text = (

@@ -39,8 +39,9 @@ def batch_size(images: Tensor, where: torch.device) -> int:
     if where.type == "cpu":
         return BATCH
     channels = images.shape[-1] if images.dtype == torch.uint8 else images.shape[1]
-    places = max(1, images[:1].numel() // max(1, channels))
-    return max(BATCH, min(LARGEST, PLACES // places))
+    connectivity = images.ndim == 3  # noqa: PLR2004 - (N, R, R)
+    places = images[:1].numel() // (1 if connectivity else channels)
+    return max(BATCH, min(LARGEST, PLACES // max(1, places)))
 
 
 def evaluate(model: nn.Module, samples: Samples, prefix: str = "") -> Measures:

@@ -6,8 +6,9 @@ takes the same way through the same memory, and nothing is recorded.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
@@ -37,6 +38,9 @@ class Recorder(Protocol):
     def tidy(self) -> None:
         """Give back what steps that are not recorded have left of memory, if it is much."""
 
+    def afresh(self) -> Self:
+        """Give one that has recorded nothing, and the memory of what nobody holds any more back."""
+
 
 class Again:
     """Runs work again each time."""
@@ -53,6 +57,10 @@ class Again:
     def tidy(self) -> None:
         """Do nothing."""
 
+    def afresh(self) -> Self:
+        """Give itself: it holds nothing."""
+        return self
+
 
 class CudaGraphs:
     """Graphs on one CUDA device that share one pool of memory: they never run at the same time."""
@@ -62,6 +70,7 @@ class CudaGraphs:
         self._device = torch.device(device)
         self._pool: Any = None
         self._aside: Any = None
+        self._kept = 0
 
     def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
         """Warm up on another stream, capture the work there, and give what launches the graph.
@@ -74,15 +83,20 @@ class CudaGraphs:
                 self._aside = torch.cuda.Stream()
             aside, here = self._aside, torch.cuda.current_stream()
             aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                for _ in range(WARM_UPS):
-                    act()
-            here.wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            mode = "thread_local"
-            with torch.cuda.graph(graph, self._pool, stream=aside, capture_error_mode=mode):
-                result = act()
+            try:
+                with torch.cuda.stream(aside):
+                    for _ in range(WARM_UPS):
+                        act()
+            finally:  # memory of the pair may be freed and used again now
+                here.wait_stream(aside)
+            before, graph, mode = self.reserved(), torch.cuda.CUDAGraph(), "thread_local"
+            try:
+                with torch.cuda.graph(graph, self._pool, stream=aside, capture_error_mode=mode):
+                    result = act()
+            finally:  # a capture that fails leaves its stream the current one
+                torch.cuda.set_stream(here)
         self._pool = graph.pool()
+        self._kept += self.reserved() - before
 
         def replay() -> Result:
             graph.replay()
@@ -92,15 +106,20 @@ class CudaGraphs:
 
     def reserved(self) -> int:
         """Count what PyTorch's allocator has taken from the device for this process and uses."""
+        torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
         return torch.cuda.memory_reserved(self._device)
 
     def tidy(self) -> None:
         """Empty PyTorch's cache where it is large: the other hospitals' memory is the same card's,
-        and graphs cannot use what is outside their own.
+        and graphs, which keep theirs, cannot use what is outside it.
         """
-        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(
-            self._device
-        )
-        if unused > MUCH:
+        taken = torch.cuda.memory_reserved(self._device) - self._kept
+        if taken - torch.cuda.memory_allocated(self._device) > MUCH:
             torch.cuda.empty_cache()
+
+    def afresh(self) -> Self:
+        """Give graphs with a pool of their own; that of these is freed with the last of them."""
+        gc.collect()  # compiled networks lie in circles
+        torch.cuda.empty_cache()
+        return type(self)(str(self._device))

@@ -6,42 +6,34 @@ a batch of its own: a session copies its models in, and at its end out again.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from itertools import cycle, islice
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from fedskd_sim.learning.compiled import Compile, as_written, compiler
+from fedskd_sim.learning.compiled import Compile, as_written
 from fedskd_sim.learning.data import Samples, as_input
-from fedskd_sim.learning.devices import share_of_card
-from fedskd_sim.learning.graphs import CudaGraphs, Recorder
-from fedskd_sim.learning.session import Launched, SessionModels, Steps, TrainingJob, count_steps
+from fedskd_sim.learning.graphs import Recorder
+from fedskd_sim.learning.session import SessionModels, TrainingJob, count_steps
 from fedskd_sim.learning.steps import (
     Moment,
     Recordable,
     Seen,
     Setting,
-    Teaching,
     make_optimiser,
     set_rate,
     take,
 )
 from fedskd_sim.learning.teaching import Exchange
-from fedskd_sim.scenario import Architecture, Scenario
 
 FEWEST = 4
 """Steps of one kind in a session that are worth recording: that runs the step about as often."""
-
-
-RECORDED_ON_CARD = 0.5
-"""Of a hospital's share of a card, what its recorded steps keep where the scenario does not say."""
 
 
 class Tools(NamedTuple):
@@ -68,7 +60,8 @@ class Pair:
         self._teaching = None if teaching is None else teaching.apart()
         self._size = min(job.training.batch_size, len(job.samples.labels))
         first = slice(self._size)
-        self._images = torch.zeros_like(as_input(job.samples.images[first]))
+        where = job.samples.labels.device
+        self._images = torch.zeros_like(as_input(job.samples.images[first], where))
         self._labels = torch.zeros_like(job.samples.labels[first])
         self._clock = torch.zeros(2, dtype=torch.float64, device=self._labels.device)
         copies = SessionModels(
@@ -86,6 +79,7 @@ class Pair:
             for network in self._networks():
                 tools.compile(network)
         self._recorded: dict[Hashable, Callable[[], Seen]] = {}
+        self._worth: set[Hashable] = set()
         self._given: Mapping[str, nn.Module] = {}
         self.bytes = tools.on.reserved() - before
 
@@ -99,10 +93,8 @@ class Pair:
         moments = [*self._full(models, job)]
         counts = Counter(self._kind(moment) for moment in moments)
         examples = {self._kind(moment): moment for moment in moments}
-        missing = [
-            kind for kind in examples if counts[kind] >= FEWEST and kind not in self._recorded
-        ]
-        if missing:
+        self._worth = {kind for kind in examples if counts[kind] >= FEWEST}
+        if missing := [kind for kind in examples if kind in self._worth - self._recorded.keys()]:
             before = self._on.reserved()
             for kind in missing:
                 self._recorded[kind] = self._on.record(partial(self._run, examples[kind]))
@@ -114,9 +106,11 @@ class Pair:
         self._given = models.by_role
         for role, model in models.by_role.items():
             _copy(self._setting.models[role], model)
-        own = [*self._teaching.tensors()] if self._teaching is not None else []
-        if teaching is not None and own:
-            torch._foreach_copy_(own, [*teaching.tensors()])
+        own, given = ([*one.tensors()] if one else [] for one in (self._teaching, teaching))
+        if len(own) != len(given):
+            raise ValueError(len(given))
+        if own:
+            torch._foreach_copy_(own, given)
         states = [one.state.values() for one in self._setting.optimisers.values()]
         if moments := [value for state in states for one in state for value in one.values()]:
             torch._foreach_zero_(moments)
@@ -127,7 +121,12 @@ class Pair:
             set_rate(optimiser, self._training, moment)
         self._clock[0].fill_(moment.number)
         self._clock[1].fill_(moment.total)
-        recorded = self._recorded.get(self._kind(moment))
+        kind = self._kind(moment)
+        recorded = self._recorded.get(kind)
+        if (
+            self._compiled and kind not in self._worth
+        ):  # else bytes would depend on earlier sessions
+            recorded = None
         if recorded is None or len(batch.labels) != self._size:
             with as_written() if self._compiled else nullcontext():
                 return take(self._setting, batch, moment._replace(clock=self._clock))
@@ -166,98 +165,6 @@ class Pair:
     def _kind(self, moment: Moment) -> Hashable:
         taught = self._teaching.kind(moment) if self._teaching is not None else None
         return tuple(moment.roles.items()), taught
-
-
-class Recordings:
-    """The pairs of one hospital, the least used of which give way when they keep more memory than
-    they may.
-    """
-
-    def __init__(self, on: Recorder | None, limit: float, compile_: Compile | None = None) -> None:
-        """Have none; without something to record ``on`` there never are any. ``limit`` is in
-        bytes.
-        """
-        self._tools, self._limit = Tools(on, compile_) if on else None, limit
-        self._pairs: OrderedDict[Hashable, Pair | str] = OrderedDict()
-        self._architectures: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-
-    @classmethod
-    def of(cls, device: str, scenario: Scenario) -> Recordings:
-        """Record where steps run faster than a host can launch them: on CUDA."""
-        training = scenario.training
-        records, most = device.startswith("cuda") and training.recorded_steps, training.recorded_gib
-        share = RECORDED_ON_CARD * share_of_card(scenario, device)
-        limit = share if most is None else most * 2**30
-        return cls(CudaGraphs(device) if records else None, limit, compiler(training))
-
-    def know(self, network: nn.Module, architecture: Architecture) -> nn.Module:
-        """Note the architecture of a network, and give the network."""
-        self._architectures[network] = architecture.model_dump_json()
-        return network
-
-    def begin(self, models: SessionModels, job: TrainingJob, teaching: Teaching | None) -> Steps:
-        """Begin a session: on recorded steps, or on launched ones that say why."""
-        if self._tools is None:
-            return Launched(models, job, teaching)
-        if any(model not in self._architectures for model in models.by_role.values()):
-            return Launched(models, job, teaching, "steps launched: an unknown network")
-        if teaching is not None and not isinstance(teaching, Recordable):
-            text = f"steps launched: {type(teaching).__name__} cannot be recorded"
-            return Launched(models, job, teaching, text)
-        pair = self._prepare(self._tools, models, job, teaching)
-        if isinstance(pair, str):
-            return Launched(models, job, teaching, pair)
-        pair.enter(models, teaching)
-        return pair
-
-    def _prepare(
-        self, tools: Tools, models: SessionModels, job: TrainingJob, teaching: Recordable | None
-    ) -> Pair | str:
-        """Find or make a pair, compiled if it can be, or say why there is none."""
-        names = tuple((role, self._architectures[model]) for role, model in models.by_role.items())
-        key = (names, models.every, models.teaches, type(teaching).__name__)
-        pair = self._pairs.pop(key, None)
-        problem = ""
-        try:
-            pair = _ready(pair, models, job, teaching, tools)
-        except (RuntimeError, TypeError) as error:
-            problem = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            pair = f"steps launched: {problem}"
-        if problem and tools.compile:  # not before its error has let go of the pair's memory
-            pair = self._prepare(Tools(tools.on), models, job, teaching)
-            if isinstance(pair, Pair):
-                pair.remark = f"steps recorded, but not compiled: {problem}"
-        if isinstance(pair, Pair) and pair.bytes > self._limit:
-            pair = (
-                f"steps launched: recorded they would keep {pair.bytes >> 20} MiB, more than "
-                f"training.recorded_gib"
-            )
-        self._pairs[key] = pair
-        self._give_way()
-        return pair
-
-    def _give_way(self) -> None:
-        while sum(pair.bytes for pair in self._made()) > self._limit:
-            oldest = next(key for key, pair in self._pairs.items() if isinstance(pair, Pair))
-            del self._pairs[oldest]
-
-    def _made(self) -> list[Pair]:
-        return [pair for pair in self._pairs.values() if isinstance(pair, Pair)]
-
-
-def _ready(
-    pair: Pair | str | None,
-    models: SessionModels,
-    job: TrainingJob,
-    teaching: Recordable | None,
-    tools: Tools,
-) -> Pair | str:
-    """Make a pair that is not there yet, and record what it lacks; raises as `Pair`."""
-    if pair is None:
-        pair = Pair(models, job, teaching, tools)
-    if isinstance(pair, Pair):
-        pair.prepare(models, job)
-    return pair
 
 
 def _copy(to: nn.Module, source: nn.Module) -> None:

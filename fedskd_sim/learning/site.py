@@ -25,12 +25,12 @@ from fedskd_sim.learning.data import (
     load,
     pool,
 )
-from fedskd_sim.learning.devices import describe_card, device, lay_out, settle
+from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, share_of_card
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.models import ImageShape, blueprint, build, with_memory
 from fedskd_sim.learning.preflight import pixel_grid, require_facts
-from fedskd_sim.learning.recorded import Recordings
+from fedskd_sim.learning.recordings import Recordings
 from fedskd_sim.learning.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.steps import Teaching
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
@@ -60,7 +60,8 @@ class Site:
         self.me = context.scenario.hospital(context.host)
         self.training = context.scenario.training
         self.device = device(self.me.device)
-        self.recordings = Recordings.of(self.device, context.scenario)
+        self.share = share_of_card(context.scenario, self.device, alone=context.own_card)
+        self.recordings = Recordings.of(self.device, self.training, self.share)
         self.answers = Answers(context.scenario.instruments.predictions)
         self._others: dict[str, Samples] = {}
         self._known = require_facts(context.scenario, context.host, context.data_folder)
@@ -82,7 +83,7 @@ class Site:
         return data
 
     def _read(self) -> HospitalData:
-        own = load(self.scenario, self.name, self.context.data_folder, self.device)
+        own = self._load(self.name)
         if self.scenario.instruments.evaluate_on == "validation":
             remark = "; ".join(
                 part
@@ -95,20 +96,18 @@ class Site:
             own = replace(own, test=own.validation, remark=remark)
         if not self.scenario.pools:
             return own
-        everyone = {
-            name: load(self.scenario, name, self.context.data_folder, self.device)
-            for name in self.scenario.members
-        }
-        return pool(own, everyone)
+        return pool(own, {name: self._load(name) for name in self.scenario.members})
+
+    def _load(self, name: str) -> HospitalData:
+        share = self.share / (len(self.scenario.members) if self.scenario.pools else 1)
+        return load(self.scenario, name, self.context.data_folder, self.device, share)
 
     def validation_of(self, name: str) -> Samples:
         """Give the validation data of any hospital: an instrument of the simulation, which no
         algorithm may use.
         """
         if name not in self._others:
-            self._others[name] = load(
-                self.scenario, name, self.context.data_folder, self.device
-            ).validation
+            self._others[name] = self._load(name).validation
         return self._others[name]
 
     @cached_property

@@ -17,9 +17,11 @@ CARD_MEMORY = "use a smaller batch_size or recorded_gib, or let fewer hospitals 
 CARD = "look at the card (nvidia-smi, the kernel's log); with custody 'fedskd-sim resume' goes on"
 NO_MEMORY = "can't allocate memory"
 """Stands in PyTorch's error where the host's memory does not suffice."""
-OF_A_CARD = {"OutOfMemoryError": CARD_MEMORY, "AcceleratorError": CARD}
-"""Names of PyTorch's errors of a card, which this side of the learning seam does not import, and
-what to do about them."""
+OF_A_CARD = ("OutOfMemoryError", "AcceleratorError")
+"""Names of PyTorch's errors of a card, which this side of the learning seam does not import."""
+SPEAK_OF_A_CARD = ("CUDA", "cuDNN", "CUBLAS", "cuBLAS")
+"""How errors of libraries for cards begin that have no class of their own."""
+FULL = ("out of memory", "ALLOC_FAILED", "OutOfMemoryError")
 
 
 def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:
@@ -59,8 +61,11 @@ def foreseen(name: str, task: Task, error: Exception) -> FedskdError:
 
 def _of_a_card(error: BaseException) -> str:
     """Say what to do about an error of a card; empty for any other."""
-    kind = type(error)
-    return OF_A_CARD.get(kind.__name__, "") if kind.__module__ == "torch" else ""
+    kind, text = type(error), str(error)
+    known = kind.__module__ == "torch" and kind.__name__ in OF_A_CARD
+    if not known and not (kind is RuntimeError and text.startswith(SPEAK_OF_A_CARD)):
+        return ""
+    return CARD_MEMORY if any(word in f"{kind.__name__} {text}" for word in FULL) else CARD
 
 
 def place_of(task: Task) -> str:

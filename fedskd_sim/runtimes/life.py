@@ -152,6 +152,7 @@ def _context(
         order.name,
         order.data,
         own_process=True,
+        own_card=bool(order.advertise),  # in a pod
         given=topology,
         counted=ledger.add,
         loaded=keeper.check_data if keeper else None,

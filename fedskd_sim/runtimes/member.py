@@ -125,6 +125,14 @@ def _device_peak() -> int:
     return sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
 
 
+def forget_device_peak() -> None:
+    """Let a run in this process begin with no memory of cards that an earlier one took."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(number)
+
+
 def log_error(log: EventLog, error: FedskdError) -> None:
     """Write an error where the launcher will read it."""
     log.event(error_event(error))

@@ -25,7 +25,7 @@ from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import SampleCounts
 from fedskd_sim.runtimes.base import Order, Watch
 from fedskd_sim.runtimes.life import poison_of, save_results, sound_of
-from fedskd_sim.runtimes.member import log_error, make_reporter
+from fedskd_sim.runtimes.member import forget_device_peak, log_error, make_reporter
 from fedskd_sim.runtimes.place import Here
 from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.topology import Topology
@@ -71,6 +71,7 @@ class MemoryRuntime:
     def launch(self, order: Order) -> None:
         """Make the controller and all hospitals."""
         fix_workspace()
+        forget_device_peak()
         scenario = order.loaded.scenario
         self._order = order
         _allow_files(4 * len(scenario.names))

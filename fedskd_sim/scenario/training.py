@@ -54,14 +54,15 @@ class Training(Part):
     recorded_steps: bool = True
     """On CUDA, the steps of a session are recorded once for a pair of architectures, as CUDA
     graphs, and replayed; where that cannot be, the record says why. The same bytes as without, and
-    small networks up to 13 times faster. A CPU takes no notice."""
+    small networks up to 11 times faster. A CPU takes no notice."""
     recorded_gib: Positive | None = None
     """GiB that recorded steps of a hospital may keep on its device; those used least give way.
     null: half of the card's memory, shared by the hospitals that compute on it."""
     compile: bool = False
     """On CUDA, networks of recorded steps are compiled first: other bytes, as repeatable. It takes
     about a minute for each large network and pays in long runs at 224 pixels, with bf16 most; a C
-    compiler must be there. What cannot be compiled is recorded as it is, and the record says so."""
+    compiler must be there. Only steps are of which a session has at least four of a kind. What
+    cannot be compiled is recorded as it is, and the record says so."""
     class_weights: Literal["sqrt_inverse", "none"] = "sqrt_inverse"
     """Weights of the host's cross-entropy: one over the square root of the class frequency, or
     none."""

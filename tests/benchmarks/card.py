@@ -22,7 +22,7 @@ from fedskd_sim.learning.devices import settle
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.graphs import Again, CudaGraphs
 from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.recorded import Recordings
+from fedskd_sim.learning.recordings import Recordings
 from fedskd_sim.learning.session import Begin, Launched, SessionModels, TrainingJob, train
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import snapshot

@@ -16,6 +16,7 @@ FULL = (
 ADVICE = "If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF"
 BROKEN = "CUDA error: launch failure\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions.\n"
 
+NO_ROOM, NO_HANDLE = "CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"
 WARM_UP = Task(0, Step("warm_up", 0), None, "", None)
 
 
@@ -24,6 +25,21 @@ WARM_UP = Task(0, Step("warm_up", 0), None, "", None)
     [
         (torch.OutOfMemoryError(f"{FULL} {ADVICE}"), f"OutOfMemoryError: {FULL}", CARD_MEMORY),
         (torch.AcceleratorError(BROKEN), "AcceleratorError: CUDA error: launch failure", CARD),
+        (
+            torch.AcceleratorError("CUDA error: out of memory"),
+            "AcceleratorError: CUDA error: out of memory",
+            CARD_MEMORY,
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+            "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+            CARD_MEMORY,
+        ),
+        (
+            RuntimeError("cuDNN error: EXECUTION_FAILED"),
+            "RuntimeError: cuDNN error: EXECUTION_FAILED",
+            CARD,
+        ),
         (MemoryError(), "MemoryError", MEMORY),
         (RuntimeError("another"), "RuntimeError: another", "see its log"),
     ],

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
+from fedskd_sim.cli import main
 from fedskd_sim.learning.devices import (
+    cards_of,
     describe_card,
     driver_version,
     find_missing_devices,
@@ -18,6 +23,7 @@ from fedskd_sim.learning.devices import (
     lay_out,
     library_versions,
     settle,
+    share_of_card,
 )
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.learning.workspace import FIXED, WORKSPACE, fix_workspace
@@ -128,3 +134,64 @@ def test_why_there_is_no_card_is_said_with_the_hospital(scenario_file: Callable)
     words = "'cuda' is not here: this machine has 0 CUDA devices (Found no NVIDIA driver"
     assert problem.message.startswith(words)
     assert problem.key == ("hospitals", 0, "device")
+
+
+@pytest.mark.parametrize(
+    ("device", "training", "idle"),
+    [
+        ("cpu", "compile: true", True),
+        ("auto", "compile: true", False),
+        ("auto", "compile: true, recorded_steps: false", True),
+        ("cpu", "compile: false", False),
+    ],
+)
+def test_a_key_that_does_nothing_is_noted(
+    device: str, training: str, idle: object, scenario_file: Callable
+) -> None:
+    """``validate`` says so, and the scenario is good all the same."""
+    text = SMALL.replace("{name: a, architecture", f"{{name: a, device: {device}, architecture")
+    path = scenario_file(f"{text}training: {{{training}}}\n")
+    done = CliRunner().invoke(main, ["validate", str(path)])
+    assert done.exit_code == 0
+    assert ("training.compile does nothing" in done.output) == idle
+
+
+class Card(NamedTuple):
+    """What PyTorch tells of a card."""
+
+    total_memory: int = 80
+
+
+@pytest.mark.parametrize(
+    ("devices", "where", "alone", "expected"),
+    [
+        (("cuda", "cuda:0", "cuda:1", "cpu"), "cuda", False, 40),
+        (("cuda", "cuda:0", "cuda:1", "cpu"), "cuda:1", False, 80),
+        (("cuda", "cuda", "cuda", "cuda"), "cuda", False, 20),
+        (("cuda", "cuda", "cuda", "cuda"), "cuda", True, 80),
+        (("cuda", "cuda", "cuda", "cuda"), "cpu", True, math.inf),
+    ],
+)
+def test_a_card_is_shared_by_those_that_compute_on_it(
+    devices: tuple[str, ...],
+    where: str,
+    *,
+    alone: bool,
+    expected: float,
+    scenario_file: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its number, whatever it is called; in a pod a hospital has its own."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (30 + number, 80))
+    hospitals = "".join(
+        f"  - {{name: h{index}, architecture: cnn-plain, device: '{one}'}}\n"
+        for index, one in enumerate(devices)
+    )
+    text = SMALL[: SMALL.index("hospitals:")] + f"hospitals:\n{hospitals}"
+    scenario = load(scenario_file(text)).scenario
+    assert share_of_card(scenario, where, alone=alone) == expected
+    cards = (
+        {"cuda:0": (80, 30), "cuda:1": (80, 31)} if "cuda:1" in devices else {"cuda:0": (80, 30)}
+    )
+    assert cards_of(scenario) == cards

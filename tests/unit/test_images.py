@@ -325,9 +325,10 @@ def test_decoded_images_are_kept_until_a_file_changes(
     assert file.stat().st_mode & 0o077 == 0
     assert cache.stat().st_mode & 0o077 == 0
     assert read(paths[::-1])[1] == read(paths, 16)[1] == 3
-    damaged = bytearray(file.read_bytes())
-    damaged[-1] ^= 1
-    for broken in (bytes(damaged), bytes(damaged[:-9]), b""):
+    whole = file.read_bytes()
+    places = [-1, 0, 7, 8, *range(10, 80, 3)]  # data, magic, length and words of the header
+    bent = [bytes([*whole[:at], whole[at] ^ 1, *whole[at:][1:]]) for at in places]
+    for broken in (*bent, whole[:-9], b""):
         file.write_bytes(broken)
         again, count = read(paths)
         assert count == 3
@@ -344,3 +345,5 @@ def test_a_folder_that_keeps_nothing_is_named(tmp_path: Path) -> None:
         imagefiles.pixels(paths, 32, str(tmp_path / "file"))
     assert caught.value.key == ("data", "cache")
     assert "folder that can be written" in caught.value.fix
+    with pytest.raises(InvalidValue, match="nobody-of-this-name"):
+        imagefiles.pixels(paths, 32, "~nobody-of-this-name/cache")

@@ -36,9 +36,9 @@ def kept(folder: str, paths: Sequence[Path], size: int, decode: Decode, by: str)
         DataCorrupt: a file cannot be read; and as ``decode``.
 
     """
-    place, name = Path(folder).expanduser(), _name(paths, size, by)
+    place, name = _place(folder), _name(paths, size, by)
     for file in place.glob(f"{name}-*.npy"):
-        with suppress(OSError, ValueError, EOFError):
+        with suppress(Exception):  # a damaged file may raise anything, and is decoded anew
             found: Pixels = np.load(file)
             whole = found.shape == (len(paths), size, size, 3) and found.dtype == np.uint8
             if whole and file.stem == f"{name}-{xxh3_128_hexdigest(found.data)}":
@@ -46,6 +46,14 @@ def kept(folder: str, paths: Sequence[Path], size: int, decode: Decode, by: str)
     found = decode(paths, size)
     _keep(place, f"{name}-{xxh3_128_hexdigest(found.data)}.npy", found)
     return found
+
+
+def _place(folder: str) -> Path:
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # nobody has that name
+        fix = "name a folder that can be written and has room, or leave it out"
+        raise InvalidValue(f"{folder!r}: {error}", key=("data", "cache"), fix=fix) from error
 
 
 def _name(paths: Sequence[Path], size: int, by: str) -> str:
