@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,18 +85,20 @@ def validate(
     click.echo(f"{scenario} is a good scenario: {names}")
     if loaded.scenario.links:
         click.echo(f"Links: {loaded.scenario.links_in_words}")
-    from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
-
-    counts = [facts.counts for facts in known]
-    training = [one for one in counts if one.host not in loaded.scenario.held_out]
-    for line in (
-        *samples.lines(counts),
-        *samples.short_passes(training, loaded.scenario.training.batch_size),
-        *loaded.scenario.idle_keys,
-    ):
+    for line in (*_of_samples(loaded.scenario, known), *loaded.scenario.idle_keys):
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
+
+
+def _of_samples(scenario: Scenario, known: Sequence[Any]) -> Iterator[str]:
+    """Say what is known of every hospital's samples."""
+    from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
+
+    counts = [facts.counts for facts in known]
+    training = [one for one in counts if one.host not in scenario.held_out]
+    yield from samples.lines(counts)
+    yield from samples.short_passes(training, scenario.training.batch_size)
 
 
 @main.command()
