@@ -107,6 +107,8 @@ class Record:
     schema: Literal[1] = SCHEMA
     without: Mapping[str, Place] = field(default_factory=dict)
     """Hospitals left out by then, with the round in which their model retires (0: never)."""
+    back: Mapping[str, Place] = field(default_factory=dict)
+    """Of those left out for a while, the round from which on they are back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ Line = TypeVar("Line", Record, Timing, SampleCounts)
 
 def to_line(entry: Record | Timing | SampleCounts) -> str:
     """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
-    values = {name: value for name, value in asdict(entry).items() if value or name != "without"}
-    return json.dumps(values, separators=(",", ":"))
+    values = asdict(entry).items()
+    told = {name: value for name, value in values if value or name not in ("without", "back")}
+    return json.dumps(told, separators=(",", ":"))
 
 
 def read_records(run: Path) -> list[Record]:
@@ -328,11 +331,10 @@ def _identity(entry: Record | Timing | SampleCounts) -> Hashable:
 def _what(entry: Record | Timing | SampleCounts) -> str:
     if isinstance(entry, SampleCounts):
         return f"what {entry.host!r} has read of {entry.source}"
-    what = (
-        f"the record ({entry.kind})"
-        if isinstance(entry, Record)
-        else f"the same timing ({entry.what})"
-    )
+    if isinstance(entry, Record):
+        what = f"the record ({entry.kind})"
+    else:
+        what = f"the same timing ({entry.what})"
     return (
         f"{what} of the model of {entry.model!r} at {entry.host!r}, round {entry.round}, hop "
         f"{entry.hop},"
@@ -340,7 +342,5 @@ def _what(entry: Record | Timing | SampleCounts) -> str:
 
 
 FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
-    Record: "records",
-    Timing: "timings",
-    SampleCounts: "samples",
-}
+    Record: "records", Timing: "timings", SampleCounts: "samples"
+}  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from fedskd_sim.custody import seal
-from fedskd_sim.custody.chain import FoundRecord, lost_hospitals, sources
+from fedskd_sim.custody.chain import FoundRecord, misnamed, sources, ways_left
 from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
 from fedskd_sim.custody.finals import Finals
 from fedskd_sim.custody.seal import Found
@@ -25,7 +25,7 @@ from fedskd_sim.custody.verdict import Verdict
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Spec
 from fedskd_sim.records import Record, parse_record
-from fedskd_sim.routes import NOBODY, Routes
+from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
 
@@ -79,7 +79,7 @@ def verify(
         finals.equal,
         finals.unknown,
         len(sealed.files) if sealed else 0,
-        tuple(proof.routes.lost),
+        *proof.absent,
     )
 
 
@@ -98,9 +98,7 @@ class _Proof:
         self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
         self.links = self.begins = 0
         heals = scenario.on_loss.heals
-        self.routes = Routes(
-            self.topology, lost_hospitals(run, scenario.names) if heals else NOBODY
-        )
+        self.routes = ways_left(run, self.topology) if heals else Routes(self.topology)
 
     def entries(self) -> Iterator[Record]:
         """Give all records that stand where they should."""
@@ -143,13 +141,13 @@ class _Proof:
         """Tell whether a record that is due was left out at a hospital that went on."""
         return (
             expected not in (None, mark(record))
-            and host not in self.routes.lost
+            and (host not in self.routes.lost or host in self.routes.back)
             and self._void(expected)
         )
 
     def _void(self, wanted: Mark) -> bool:
         """Tell whether a record may be missing: its host was lost, or its model retired."""
-        return wanted.host in self.routes.lost or (
+        return self.routes.away(wanted.host, wanted.round) or (
             wanted.hop > 0
             and wanted.kind != "ensemble"
             and self.routes.void(self.topology.stop(wanted.model, wanted.round, wanted.hop))
@@ -163,6 +161,12 @@ class _Proof:
             for name, due in self.due.items()
             for wanted in due.steps
         )
+
+    @property
+    def absent(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        """Name who was left out to the end, and until which round others were."""
+        lost = tuple(name for name in self.routes.lost if self.routes.left_out(name))
+        return lost, {name: one.round for name, one in self.routes.back.items() if not one.away}
 
     def _compare(
         self, entry: FoundRecord, expected: Mark | None, due: Due, rest: list[bytes]
@@ -194,8 +198,8 @@ class _Proof:
                 f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)",
                 entry.where,
             )
-        if record.without.keys() - self.routes.lost.keys():
-            raise _error(f"altered: {found} names who is not lost", entry.where)
+        if wrong := misnamed(record, self.routes):
+            raise _error(f"altered: {found} {wrong}", entry.where)
         at_home = record.hop == 0 or record.kind == "ensemble"
         if bool(record.digest_in) == at_home or bool(record.digest_out) == (
             at_home and record.outcome == "evaluated"

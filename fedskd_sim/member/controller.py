@@ -18,14 +18,16 @@ from fedskd_sim.messages import (
     End,
     Failed,
     FromController,
+    Holds,
     Progress,
     Register,
     ToController,
 )
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Registrar, RegistrarState, Turn
+from fedskd_sim.protocol.controller import Registrar, Turn
 from fedskd_sim.protocol.controller_effects import (
+    Admitted,
     Closed,
     Declared,
     Effect,
@@ -35,6 +37,7 @@ from fedskd_sim.protocol.controller_effects import (
     Rejected,
     Say,
 )
+from fedskd_sim.protocol.roll import RegistrarState
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -137,7 +140,7 @@ class Controller:
             late = self._now() - self._began >= self._registrar.patience(before)
             turn = self._registrar.begin_without(before) if late else (before, [])
         else:
-            silent = self._heartbeats.silent(before.lost)
+            silent = self._heartbeats.silent(before.away)
             turn = self._registrar.lose(before, silent) if silent else (before, [])
         self._take(turn)
         if self.state is not before:
@@ -171,7 +174,7 @@ class Controller:
                 self._heartbeats.hear(message.hospital)
         self._take(turn)
         fits = not any(isinstance(effect, Rejected) for effect in turn[1])
-        news = fits and not known and not isinstance(message, Alive)
+        news = fits and not known and not isinstance(message, Alive | Holds)
         if news and self._registrar.complete(self.state) and not suspected:
             self._renew()
         if self.watches and self._now() >= self._looked + LOOK_S:
@@ -194,6 +197,9 @@ class Controller:
                 self._log.event(events.Start(hospitals))
             case Declared(epoch, lost):
                 self._log.event(events.Lost(epoch, dict(lost)))
+            case Admitted(epoch, hospital, round_):
+                self._heartbeats.hear(hospital)
+                self._log.event(events.Back(epoch, hospital, round_))
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
             case Rejected(hospital, reason):

@@ -178,7 +178,8 @@ class ProcessRuntime:
         """
         for name, code in list(self._exits.items()):
             spoke = any(error.member == name for error in self._errors)
-            if name == CONTROLLER or spoke or not self._restarts.allow(name, code):
+            leaderless = name in self._restarts.lost and CONTROLLER in self._exits
+            if name == CONTROLLER or spoke or leaderless or not self._restarts.allow(name, code):
                 continue
             with self._orders[name].log(hospital=name) as log:
                 log.event(lives.Restarted(self._restarts.attempts(name), cause(code)))
@@ -230,6 +231,8 @@ class ProcessRuntime:
                 self._errors += [error] if (error := error_of(logged)) else []
                 if isinstance(logged.what, events.Lost):
                     self._restarts.lost |= {*logged.what.hospitals}
+                if isinstance(logged.what, events.Back):
+                    self._restarts.lost.discard(name)
                 if isinstance(logged.what, events.Finished):
                     self._restarts.note_progress(name)
                 if isinstance(logged.what, events.Listening) and logged.hospital:

@@ -31,7 +31,7 @@ class Restarts:
 
         An error of its own would only come again; a signal is nobody's word.
         """
-        if code >= 0 or name in self.lost or self._tried.get(name, 0) >= self.most:
+        if code >= 0 or self._tried.get(name, 0) >= self.most:
             return False
         self._tried[name] = self._tried.get(name, 0) + 1
         return True
