@@ -85,8 +85,8 @@ def scenario_with(shape: str, size: int, held_out: int, model: str, rounds: int)
         "retry": 2.0,
         "goodbye": 60.0,
         "register_": 60.0,
-        "hop": 30_000.0,
-        "acknowledgement": 30_000.0,
+        "hop": 3000.0,
+        "acknowledgement": 3000.0,
     }
     timeouts = made.timeouts.model_copy(update=waits)
     return made.model_copy(update={"algorithm": algorithm, "timeouts": timeouts})
@@ -112,8 +112,9 @@ def drawn(seed: int) -> Story:
             elif not any(one.hospital == name and one.what == "late" for one in faults):
                 faults.append(Fault(hospital=name, what="late", lasts=lasts))
     storm = Absences(
-        seed, fates=fates, lost=draw.choice((0.0, 0.1, 0.2)), repeated=draw.choice((0.0, 0.1, 0.3)),
-        delay=draw.choice((0.05, 0.3, 1.0)), disk_s=draw.choice((0.01, 0.2, 1.0)),
+        seed, fates=fates, lost=draw.choice((0.0, 0.05, 0.1)),
+        repeated=draw.choice((0.0, 0.1, 0.3)), delay=draw.choice((0.05, 0.3, 1.0)),
+        disk_s=draw.choice((0.01, 0.2, 1.0)),
     )  # fmt: skip
     network = scenario.network.model_copy(update={"inbox": draw.randint(1, 3)})
     register = scenario.timeouts.model_copy(update={"register_": draw.choice((20.0, 60.0))})
