@@ -187,6 +187,8 @@ class Alive:
     hospital: str
     lost: str
     round: int
+    back: int = 0
+    """... and what it knows of that one's return, as `fedskd_sim.routes.code` writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,31 +201,30 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class Holds:
+    """A hospital has an epoch in custody just as it was told (0: it cannot take it in), and holds
+    no model of a round behind this one.
+    """
+
+    epoch: int
+    hospital: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Epoch:
-    """The ring goes on without these, by name with that round of `Alive`."""
+    """The ring goes on without these, by name with that round of `Alive`; behind a blank, `back`
+    of `Alive`.
+    """
 
     epoch: int
     lost: Mapping[str, str]
 
 
-ToController = Register | Progress | Failed | Done | Alive | Gone
+ToController = Register | Progress | Failed | Done | Alive | Gone | Holds
 FromController = Start | End | Epoch
 Answer = Ack | Later | Ready | Passed
 Message = Traveller | Chunk | Answer | ToController | FromController
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its
-    acknowledgement, and its payload bytes.
-    """
-
-    hop: HopId
-    to: str
-    start: float
-    end: float
-    bytes: int
-    tries: int
 
 
 def allocate_plain(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of an Allocate

@@ -97,6 +97,8 @@ class Record:
     schema: Literal[1] = SCHEMA
     without: Mapping[str, Place] = field(default_factory=dict)
     """Hospitals left out by then, with the round in which their model retires (0: never)."""
+    back: Mapping[str, Place] = field(default_factory=dict)
+    """Of those left out for a while, the round from which on they are back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +148,6 @@ FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
 
 def to_line(entry: Record | Timing | SampleCounts) -> str:
     """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
-    values = {name: value for name, value in asdict(entry).items() if value or name != "without"}
-    return json.dumps(values, separators=(",", ":"))
+    values = asdict(entry).items()
+    told = {name: value for name, value in values if value or name not in ("without", "back")}
+    return json.dumps(told, separators=(",", ":"))

@@ -5,6 +5,11 @@ lost hospital are *void*: whoever had the model before sends it on to the next s
 lost hospital's own model travels on, from its last visit of a round to the first of the next, or
 from some round on its stops are void too. So all that an epoch says is who is lost, which only
 grows: whatever the order in which two hospitals hear of it, what they do fits together.
+
+A lost hospital may be back from a round on: its stops of that round and later ones are void no
+more. Its model comes home in that round, from wherever it has travelled meanwhile, and sets out
+from home again in the next; one that has retired stays so. What is known of a return only grows,
+too; who may believe in one is said in `fedskd_sim.protocol.returns`.
 """
 
 from __future__ import annotations
@@ -12,13 +17,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from fedskd_sim.topology import FIRST_EPOCH, Stop, Topology
 
 Lost = Mapping[str, int]
-"""Hospitals that are lost, each with the first round in which its model does not travel; 0: it
-travels on to the end."""
+"""Hospitals that are or were lost, each with the first round in which its model does not travel; 0:
+it travels on to the end."""
 NOBODY: Lost = MappingProxyType({})
+
+
+class Back(NamedTuple):
+    """A lost hospital's return: from which round on it is back, or was to be, for it is ``away``
+    again. Of two words the larger one is newer: no two returns have the same round.
+    """
+
+    round: int
+    away: bool = False
+
+
+Returns = Mapping[str, Back]
+"""What is known of the returns of those that were lost; who is not in it never came back."""
+NO_RETURN: Returns = MappingProxyType({})
+
+
+def code(back: Back | None) -> int:
+    """Write what is known of a return as a number, which grows with it; 0: nothing."""
+    return 2 * back.round + back.away if back else 0
+
+
+def decoded(number: int) -> Back | None:
+    """Undo `code`."""
+    return Back(number >> 1, bool(number & 1)) if number else None
 
 
 def merged(one: Lost, other: Lost) -> Lost:
@@ -30,9 +60,18 @@ def merged(one: Lost, other: Lost) -> Lost:
     }  # fmt: skip
 
 
-def epoch(lost: Lost) -> int:
-    """Number the epoch: every loss, and every model that retires, begins another."""
-    return FIRST_EPOCH + len(lost) + sum(1 for round_ in lost.values() if round_)
+def merged_returns(one: Returns, other: Returns) -> Returns:
+    """Give the newer of two words on each return."""
+    newer = {name: max(one.get(name, back), back) for name, back in other.items()}
+    return dict(sorted((dict(one) | newer).items()))
+
+
+def epoch(lost: Lost, back: Returns = NO_RETURN) -> int:
+    """Number the epoch: every loss, every model that retires and every word on a return begins
+    another. Of two views one of which has all that is in the other, only equal ones have the same.
+    """
+    retired = sum(1 for round_ in lost.values() if round_)
+    return FIRST_EPOCH + len(lost) + retired + sum(map(code, back.values()))
 
 
 @dataclass(frozen=True)
@@ -41,11 +80,35 @@ class Routes:
 
     topology: Topology
     lost: Lost = field(default_factory=lambda: NOBODY)
+    back: Returns = field(default_factory=lambda: NO_RETURN)
+
+    def away(self, name: str, round_: int) -> bool:
+        """Tell whether the ring goes on without a hospital in a round."""
+        if name not in self.lost:
+            return False
+        back = self.back.get(name)
+        return back is None or back.away or round_ < back.round
+
+    def left_out(self, name: str) -> bool:
+        """Tell whether the ring goes on without a hospital, as far as is known for ever."""
+        back = self.back.get(name)
+        return name in self.lost and (back is None or back.away)
+
+    def retired(self, model: str, round_: int) -> bool:
+        """Tell whether a model does not travel any more in a round."""
+        return 0 < self.lost.get(model, 0) <= round_
+
+    def stays(self, name: str, round_: int) -> bool:
+        """Tell whether no model sets out from a hospital in a round: it is away, its model has
+        retired, or is still under way since the hospital was away the round before.
+        """
+        back = self.back.get(name)
+        returns = back is not None and not back.away and back.round == round_
+        return self.away(name, round_) or self.retired(name, round_) or returns
 
     def void(self, stop: Stop) -> bool:
         """Tell whether nothing happens at a stop: its host is lost, or its model has retired."""
-        retired = self.lost.get(stop.model, 0)
-        return stop.host in self.lost or (0 < retired <= stop.round)
+        return self.away(stop.host, stop.round) or self.retired(stop.model, stop.round)
 
     def onward(self, stop: Stop) -> Stop | None:
         """Give the stop to which a model goes after this one, or None where it stays."""
@@ -70,9 +133,9 @@ class Routes:
 
     def before(self, stop: Stop) -> Stop | None:
         """Give the stop where a model was before this one; None at the beginning of its way."""
-        found = self.back(stop)
-        while found is not None and found.host in self.lost:
-            found = self.back(found)
+        found = self.back_of(stop)
+        while found is not None and self.away(found.host, found.round):
+            found = self.back_of(found)
         return found
 
     def sender(self, stop: Stop) -> str:
@@ -90,7 +153,7 @@ class Routes:
         following = stop.round + 1
         return ring.stop(stop.model, following, 1) if self._has(following) else None
 
-    def back(self, stop: Stop) -> Stop | None:
+    def back_of(self, stop: Stop) -> Stop | None:
         """Give the stop before one as if nobody were lost; for a hospital's own model, that of its
         homecoming a round before.
         """

@@ -5,15 +5,15 @@ without hospitals.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from fedskd_sim.custody.due import Due, Mark
 from fedskd_sim.errors import Where
 from fedskd_sim.records import Record
-from fedskd_sim.routes import Lost, Routes, merged
-from fedskd_sim.topology import Stop
+from fedskd_sim.routes import Back, Lost, Routes, merged
+from fedskd_sim.topology import Stop, Topology
 
 
 class FoundRecord(NamedTuple):
@@ -26,20 +26,55 @@ class FoundRecord(NamedTuple):
 Found = Mapping[str, Mapping[Mark, FoundRecord]]
 
 
-def lost_hospitals(run: Path, names: tuple[str, ...]) -> Lost:
-    """Read from a run's records who was left out: the last record of each hospital names all that
-    it knew of. What cannot be read says nothing here.
+def ways_left(run: Path, topology: Topology) -> Routes:
+    """Read from a run's records who was left out, and until when: the last record of each hospital
+    names all that it knew of. What cannot be read says nothing here.
+
+    A return is over where somebody who has come to its round names the hospital as left out, and
+    not as back.
     """
+    told = [*_last_words(run, topology.names)]
     lost: Lost = {}
+    rounds: dict[str, int] = {}
+    for _, without, back in told:
+        lost = merged(merged(lost, without), dict.fromkeys(back, 0))
+        rounds |= {name: max(round_, rounds.get(name, 0)) for name, round_ in back.items()}
+    again = {
+        name
+        for round_, without, back in told
+        for name in without
+        if name in rounds and name not in back and round_ >= rounds[name]
+    }
+    returns = {name: Back(round_, name in again) for name, round_ in rounds.items()}
+    return Routes(topology, lost, returns)
+
+
+def _last_words(
+    run: Path, names: Collection[str]
+) -> Iterator[tuple[int, dict[str, int], dict[str, int]]]:
+    """Give of each hospital's last record its round, and whom it names as left out and as back."""
     for file in sorted(run.glob("records/*.jsonl")):
         last = file.read_bytes().splitlines()[-1:]
         try:
-            told = json.loads(last[0]).get("without", {}) if last else {}
-            known = {name: int(round_) for name, round_ in told.items() if name in names}
+            values = json.loads(last[0]) if last else {}
+            without, back = (
+                {name: int(one) for name, one in values.get(key, {}).items() if name in names}
+                for key in ("without", "back")
+            )
+            yield int(values.get("round", 0)), without, back
         except (ValueError, AttributeError, TypeError):
             continue
-        lost = merged(lost, known)
-    return lost
+
+
+def misnamed(record: Record, routes: Routes) -> str:
+    """Say what is wrong with whom a record names as left out or as back; '' if nothing is."""
+    if {*record.without, *record.back} - {*routes.lost}:
+        return "names who is not lost"
+    for name, back in routes.back.items():
+        behind = record.round >= back.round and not routes.away(record.host, record.round)
+        if behind and not back.away and record.back.get(name) != back.round:
+            return f"does not name {name!r}, who was back from round {back.round} on"
+    return ""
 
 
 def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Routes) -> Sources:
@@ -52,20 +87,21 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
     stop: Stop | None = ring.stop(found_at.model, found_at.round, found_at.hop)
     while stop is not None:
         if stop.hop == 1:
-            origin = dues[stop.model].origin(stop.round)
-            there = [*_there(found[stop.model], origin)]
-            lost = stop.model in routes.lost and not there
-            known = known and origin is not None and not lost
-            known = known and not dues[stop.model].poisons(stop.round)
-            records += there
-            stop = routes.back(stop) if stop.model in routes.lost else None
+            away, stays = routes.away(stop.model, stop.round), routes.stays(stop.model, stop.round)
+            if away or not stays:
+                origin = dues[stop.model].origin(stop.round)
+                there = [*_there(found[stop.model], origin)]
+                known = known and origin is not None and bool(there or not away)
+                known = known and not dues[stop.model].poisons(stop.round)
+                records += there
+            stop = routes.back_of(stop) if stays else None
         else:
-            stop = routes.back(stop)
+            stop = routes.back_of(stop)
         if stop is not None:
             mark = Mark(stop.round, stop.hop, stop.kind, stop.host, stop.model)
             there = [*_there(found[stop.host], mark)] if stop.kind != "homecoming" else []
             records += there
-            if stop.host not in routes.lost:
+            if not routes.away(stop.host, stop.round):
                 break
             known = known and (bool(there) or stop.kind == "homecoming")
     return Sources(records, known)

@@ -7,12 +7,13 @@ one cause, in the word for what was done to the file: doubled, foreign, swapped,
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from fedskd_sim.custody.chain import FoundRecord
+from fedskd_sim.custody.chain import FoundRecord, misnamed
 from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
 from fedskd_sim.errors import ChainBroken, Where
 from fedskd_sim.recordfiles import parse_record
+from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -60,9 +61,9 @@ def in_place(
     raise broken(text, entry.where)
 
 
-def of_this_run(entry: FoundRecord, scenario: Scenario, lost: Container[str]) -> None:
+def of_this_run(entry: FoundRecord, scenario: Scenario, routes: Routes) -> None:
     """Raise ChainBroken for a record of another scenario, seed or architecture, with an outcome
-    that such a stop cannot have, or that names who was not lost.
+    that such a stop cannot have, or that names others as lost or back than those who were.
     """
     record, found = entry.record, mark(entry.record)
     given = (record.scenario, record.seed, record.architecture)
@@ -70,8 +71,8 @@ def of_this_run(entry: FoundRecord, scenario: Scenario, lost: Container[str]) ->
     if given != wanted:
         text = f"foreign: it is of {given}, the run of {wanted} (scenario, seed, architecture)"
         raise broken(text, entry.where)
-    if not all(name in lost for name in record.without):
-        raise broken(f"altered: {found} names who is not lost", entry.where)
+    if wrong := misnamed(record, routes):
+        raise broken(f"altered: {found} {wrong}", entry.where)
     if record.outcome not in OUTCOMES.get(record.kind, TRAINING):
         raise broken(f"altered: {found} was not {record.outcome}", entry.where)
 

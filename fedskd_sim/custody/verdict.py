@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fedskd_sim.errors import ChainBroken
@@ -25,7 +27,9 @@ class Verdict(NamedTuple):
     sealed: int = 0
     """Files that are as the run was sealed."""
     lost: tuple[str, ...] = ()
-    """Hospitals without which the ring went on."""
+    """Hospitals without which the ring went on to the end."""
+    back: Mapping[str, int] = MappingProxyType({})
+    """Hospitals without which it went on until a round."""
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -36,5 +40,6 @@ class Verdict(NamedTuple):
         open_ = f", {self.begins} begin with a digest that no record tells" if self.begins else ""
         proven = f"{self.records} of {self.due} records, {self.links} links of digests{open_}"
         sealed = f", {self.sealed} files as they were sealed" if self.sealed else ""
-        without = f", without {', '.join(self.lost)}" if self.lost else ""
+        until = [f"{name} until round {round_}" for name, round_ in self.back.items()]
+        without = f", without {', '.join([*self.lost, *until])}" if self.lost or until else ""
         return f"{far}{without}: {proven}, {self.weights} files of weights{rest}{sealed}"

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from fedskd_sim.custody import seal
-from fedskd_sim.custody.chain import FoundRecord, lost_hospitals, sources
+from fedskd_sim.custody.chain import FoundRecord, sources, ways_left
 from fedskd_sim.custody.due import Due, Mark, mark
 from fedskd_sim.custody.fields import broken, in_place, of_this_run, with_due_digests
 from fedskd_sim.custody.finals import Finals
@@ -26,7 +26,7 @@ from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Spec
 from fedskd_sim.recordfiles import parse_record
 from fedskd_sim.records import Record
-from fedskd_sim.routes import NOBODY, Routes
+from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
 
@@ -80,9 +80,7 @@ class _Proof:
         self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
         self.links = self.begins = 0
         heals = scenario.on_loss.heals
-        self.routes = Routes(
-            self.topology, lost_hospitals(run, scenario.names) if heals else NOBODY
-        )
+        self.routes = ways_left(run, self.topology) if heals else Routes(self.topology)
 
     def entries(self) -> Iterator[Record]:
         """Give all records that stand where they should."""
@@ -90,6 +88,7 @@ class _Proof:
 
     def verdict(self, first: ChainBroken | None, finals: Finals, sealed: int) -> Verdict:
         """Sum up what was found."""
+        lost, back = self.absent
         return Verdict(
             broken=first,
             records=sum(map(len, self.found.values())),
@@ -99,7 +98,8 @@ class _Proof:
             weights=finals.equal,
             unchecked=finals.unknown,
             sealed=sealed,
-            lost=tuple(self.routes.lost),
+            lost=lost,
+            back=back,
         )
 
     def strangers(self) -> Iterator[Found]:
@@ -128,7 +128,7 @@ class _Proof:
                         expected = next(wanted, None)
                     entry = FoundRecord(record, where)
                     in_place(entry, expected, due, self.found[name], raw[number:])
-                    of_this_run(entry, self.scenario, self.routes.lost)
+                    of_this_run(entry, self.scenario, self.routes)
                     with_due_digests(entry, due)
                 except ChainBroken as error:
                     yield when, error
@@ -142,13 +142,13 @@ class _Proof:
         """Tell whether a record that is due was left out at a hospital that went on."""
         return (
             expected not in (None, mark(record))
-            and host not in self.routes.lost
+            and (host not in self.routes.lost or host in self.routes.back)
             and self._void(expected)
         )
 
     def _void(self, wanted: Mark) -> bool:
         """Tell whether a record may be missing: its host was lost, or its model retired."""
-        return wanted.host in self.routes.lost or (
+        return self.routes.away(wanted.host, wanted.round) or (
             wanted.hop > 0
             and wanted.kind != "ensemble"
             and self.routes.void(self.topology.stop(wanted.model, wanted.round, wanted.hop))
@@ -162,6 +162,12 @@ class _Proof:
             for name, due in self.due.items()
             for wanted in due.steps
         )
+
+    @property
+    def absent(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        """Name who was left out to the end, and until which round others were."""
+        lost = tuple(name for name in self.routes.lost if self.routes.left_out(name))
+        return lost, {name: one.round for name, one in self.routes.back.items() if not one.away}
 
     def gaps(self) -> Iterator[Found]:
         """Find records that must be there, since others are that came after them."""

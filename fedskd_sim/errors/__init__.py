@@ -37,7 +37,7 @@ FedskdError                         exit code
 |   +-- ForkServerDied              46  the process that starts hospitals died
 |   |-- CanaryFailed                47  a short run says that the whole one would not end well
 |   |-- HospitalLost                48  a hospital gave no sign of life for too long
-|   `-- LeftBehind                  49  the run has gone on without this hospital
+|   `-- LeftBehind                  49  the run goes on without this hospital
 +-- WireError
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way

@@ -66,7 +66,7 @@ class HospitalLost(RunError):
 
 
 class LeftBehind(RunError):
-    """The run has gone on without this hospital."""
+    """The run goes on without this hospital to its end."""
 
     exit_code = 49
 

@@ -19,14 +19,16 @@ from fedskd_sim.messages import (
     End,
     Failed,
     FromController,
+    Holds,
     Progress,
     Register,
     ToController,
 )
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Registrar, RegistrarState, Turn
+from fedskd_sim.protocol.controller import Registrar, Turn
 from fedskd_sim.protocol.controller_effects import (
+    Admitted,
     Closed,
     Declared,
     Effect,
@@ -36,6 +38,7 @@ from fedskd_sim.protocol.controller_effects import (
     Rejected,
     Say,
 )
+from fedskd_sim.protocol.roll import RegistrarState
 from fedskd_sim.routes import NOBODY, Lost
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
@@ -85,6 +88,10 @@ class Controller:
         """Whether hospitals give signs of life, so that `look` is worth calling now and then."""
         self.state = RegistrarState()
         self._renew()
+
+    def admit_nobody(self) -> None:
+        """Let who was lost stay lost."""
+        self._registrar = replace(self._registrar, admits=False)
 
     def resume(
         self, addresses: Mapping[str, str], keys: Mapping[str, str], lost: Lost = NOBODY
@@ -142,7 +149,7 @@ class Controller:
             late = self._now() - self._began >= self._registrar.patience(before)
             turn = self._registrar.begin_without(before) if late else (before, [])
         else:
-            silent = self._heartbeats.silent(before.lost)
+            silent = self._heartbeats.silent(before.away)
             turn = self._registrar.lose(before, silent) if silent else (before, [])
         self._take(turn)
         if self.state is not before:
@@ -176,7 +183,7 @@ class Controller:
                 self._heartbeats.hear(message.hospital)
         self._take(turn)
         fits = not any(isinstance(effect, Rejected) for effect in turn[1])
-        news = fits and not known and not isinstance(message, Alive)
+        news = fits and not known and not isinstance(message, Alive | Holds)
         if news and self._registrar.complete(self.state) and not suspected:
             self._renew()
         if self.watches and self._now() >= self._looked + LOOK_S:
@@ -200,6 +207,9 @@ class Controller:
             case Declared(epoch, lost):
                 self._log.event(events.Lost(epoch, dict(lost)))
                 self._losing(lost)
+            case Admitted(epoch, hospital, round_):
+                self._heartbeats.hear(hospital)
+                self._log.event(events.Back(epoch, hospital, round_))
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
             case Rejected(hospital, reason):

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.throttle import Throttle
-from fedskd_sim.messages import Transfer
 from fedskd_sim.observe import events
-from fedskd_sim.observe.metrics import HospitalMetrics
+from fedskd_sim.observe.metrics import HospitalMetrics, Transfer
 from fedskd_sim.program import Step
 from fedskd_sim.records import Record, SampleCounts, Timing
 from fedskd_sim.scenario import Scenario

@@ -19,14 +19,15 @@ from fedskd_sim.messages import (
     Ack,
     Answer,
     Done,
+    Holds,
     HopId,
     Ready,
     ToController,
-    Transfer,
     Traveller,
     Weights,
     size,
 )
+from fedskd_sim.observe.metrics import Transfer
 from fedskd_sim.program import Step
 from fedskd_sim.protocol.effects import (
     Call,
@@ -164,7 +165,7 @@ class Shell:
         before a host that is lost.
         """
         match effect:
-            case Reply(_, Ack()) | Tell(Done()) | Leave():
+            case Reply(_, Ack()) | Tell(Done() | Holds()) | Leave():
                 return True
             case Send():
                 return self.machine.terms.heals or not self.machine.terms.repeatable

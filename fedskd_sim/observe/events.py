@@ -135,6 +135,15 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Back:
+    """A hospital that was lost is one of the ring again from a round on; the epoch."""
+
+    epoch: int
+    hospital: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """The address book has left."""
 
@@ -224,7 +233,7 @@ class Blind:
 Event = (
     Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left
     | Lingering | Holding | Error | Entry | Registered | Start | Progress | Failed | End | Pod
-    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody | Fault | Lost
+    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody | Fault | Lost | Back
 )  # fmt: skip
 
 

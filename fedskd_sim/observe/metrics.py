@@ -10,6 +10,7 @@ import errno
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +25,7 @@ from prometheus_client import (
 )
 
 from fedskd_sim.errors import PortInUse
-from fedskd_sim.messages import Transfer
+from fedskd_sim.messages import HopId
 from fedskd_sim.records import Record
 from fedskd_sim.topology import Topology
 
@@ -96,6 +97,20 @@ DURATIONS: Mapping[str, str] = MappingProxyType(
         "transfer": "From handing a model over to its acknowledgement",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its
+    acknowledgement, and its payload bytes.
+    """
+
+    hop: HopId
+    to: str
+    start: float
+    end: float
+    bytes: int
+    tries: int
 
 
 class HospitalMetrics:

@@ -32,6 +32,8 @@ WHAT = {
 }  # fmt: skip
 
 
+RECORDED = ("host", "home")
+"""The steps of a round that leave a record each."""
 LIGHT = ("evaluation", "ensemble", "reduce", "gather")
 OF_A_SESSION = 1 / 18
 """One forward pass over a fifth of the data, against two models' forward and backward passes (three
@@ -114,6 +116,12 @@ class LiveView:
                 self._say(f"the ring goes on without {', '.join(hospitals)}")
                 for name in hospitals:
                     self._rows[name].lose()
+            case events.Back(_, hospital, round_):
+                self._say(f"{hospital} is back from round {round_} on")
+                program = Program(self._topology, hospital)
+                steps = [step for number in range(len(program)) if (step := program.at(number))]
+                left = [one for one in steps if one.round >= round_ and one.action in RECORDED]
+                self._rows[hospital].come_back(len(left), self._topology.size)
 
     def _note_finished(self, hospital: str, row: HospitalRow, finished: events.Finished) -> None:
         row.doing, row.device_bytes = "waiting", finished.device_bytes

@@ -45,6 +45,11 @@ class HospitalRow:
         """Note that the hospital is lost: no more of its steps are waited for."""
         self.doing, self.total, self.light = LOST, max(1, self.behind_it), 0
 
+    def come_back(self, left: int, light: int) -> None:
+        """Note that the hospital is back, with so many steps to do, some of them light."""
+        self.doing = "back"
+        self.total, self.light = self.behind_it + left, self.done[True] + light
+
     def end_step(self, at: float, *, light: bool) -> None:
         """Note that a step has ended at a UNIX time."""
         self.finished += 1

@@ -7,7 +7,7 @@ Once `Start` is out the ring needs it no more: models circulate and hospitals fi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fedskd_sim.errors import (
@@ -22,15 +22,15 @@ from fedskd_sim.messages import (
     Alive,
     Done,
     End,
-    Epoch,
     Failed,
     Gone,
+    Holds,
     Progress,
     Register,
-    Start,
     ToController,
 )
 from fedskd_sim.program import Program
+from fedskd_sim.protocol import admission
 from fedskd_sim.protocol.controller_effects import (
     Closed,
     Declared,
@@ -41,7 +41,8 @@ from fedskd_sim.protocol.controller_effects import (
     Rejected,
     Say,
 )
-from fedskd_sim.routes import NOBODY, Lost, epoch, merged
+from fedskd_sim.protocol.roll import RegistrarState
+from fedskd_sim.routes import NOBODY, Lost, Returns, decoded, merged, merged_returns
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
 
@@ -51,24 +52,6 @@ cause was."""
 FEWEST = 2
 """Fewer hospitals that train are no ring."""
 CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrarState:
-    """What the controller must remember."""
-
-    registered: Mapping[str, Register] = field(default_factory=dict)
-    done: frozenset[str] = frozenset()
-    suspected: End | None = None
-    """How the run will end unless a better cause is told soon: others wait in vain for the same
-    culprit, some nearer to it."""
-    ended: End | None = None
-    lost: Lost = field(default_factory=lambda: NOBODY)
-    """Hospitals without which the ring goes on; see `fedskd_sim.routes`."""
-    opened: bool = False
-    """The address book has left."""
-    round: int = 0
-    """The last round of which a hospital has told."""
 
 
 Turn = tuple[RegistrarState, list[Effect]]
@@ -84,26 +67,28 @@ class Registrar:
     codes: Collection[int]
     """The exit codes with which a hospital can fail."""
     topology: Topology
+    admits: bool = True
+    """Whether hospitals that were lost are taken in again."""
 
     def step(self, state: RegistrarState, message: ToController) -> Turn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
         if state.ended is not None:
             again = isinstance(message, Register | Alive)
             again &= message.hospital in self.scenario.names
-            word = self._word(state.lost) if message.hospital in state.lost else state.ended
-            return state, [Say(message.hospital, word)] if again else []
-        if message.hospital in state.lost:
-            return state, [Say(message.hospital, self._word(state.lost))]
+            return state, [self._farewell(state, message.hospital, state.ended)] if again else []
+        if isinstance(message, Register) and not self._joins(message):
+            text = f"it wants to join run {message.run!r}, epoch {message.epoch}"
+            return state, [Rejected(message.hospital, text)]
+        if message.hospital in state.away:
+            return admission.on_guest(state, message, self.topology, admits=self.admits)
         match message:
             case Alive(_, hospital) if hospital in state.registered:
                 return self._on_alive(state, message)
             case Gone(_, hospital, model) if hospital in state.registered:
                 return self.lose(state, [], {model: 1} if model in state.lost else {})
-            case Register(run, epoch, hospital):
-                if run != self.run or not self._ours(epoch, hospital):
-                    return state, [
-                        Rejected(hospital, f"it wants to join run {run!r}, epoch {epoch}")
-                    ]
+            case Holds(_, hospital) if hospital in state.registered:
+                return admission.hear(state, message, self.topology)
+            case Register():
                 return self._register(state, message)
             case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if (
                 not self._ours(epoch, hospital)
@@ -120,7 +105,7 @@ class Registrar:
             case Failed():
                 return self._on_failure(state, message)
             case Done(_, hospital) if hospital in state.done:
-                return state, [Say(hospital, self._start(state))]
+                return state, [Say(hospital, state.book(self.epoch))]
             case Done(_, hospital):
                 return self._ending(replace(state, done=state.done | {hospital}))
         return state, []
@@ -142,7 +127,7 @@ class Registrar:
 
     def _ending(self, state: RegistrarState) -> Turn:
         """End the run if all are done that are left."""
-        if state.done.union(state.lost) >= {*self.scenario.names}:
+        if state.done.union(state.away) >= {*self.scenario.names}:
             return self.end(state, End(self.epoch, 0, "all hospitals are done"))
         return state, []
 
@@ -151,10 +136,17 @@ class Registrar:
         hospital does not know.
         """
         known = {word.lost: word.round} if word.lost in self.scenario.names else {}
-        if merged(state.lost, known) != state.lost:
-            return self.lose(state, [], known)
-        behind = word.epoch != epoch(state.lost) or known.items() - state.lost.items()
-        return state, [Say(word.hospital, self._word(state.lost))] if behind else []
+        one = decoded(word.back) if known else None
+        back = merged_returns(state.back, {word.lost: one} if one else {})
+        if merged(state.lost, known) != state.lost or back != state.back:
+            own = admission.called_off(state, state.asked & {state.asking})
+            return self._go_on(state, merged(state.lost, known), merged_returns(own, back))
+        state = admission.knows_itself(state, word)
+        behind = word.epoch != state.epoch or bool(known.items() - state.lost.items())
+        if state.asked:  # who is to hold it may have died before it said so
+            behind |= state.holds.get(word.hospital) != state.epoch
+        told = behind and word.hospital not in state.asked
+        return state, [Say(word.hospital, state.word)] if told else []
 
     def lose(
         self, state: RegistrarState, names: Collection[str], also: Lost = NOBODY, why: str = ""
@@ -172,22 +164,29 @@ class Registrar:
         retire = state.round + 1 if policy.model == "retires" else 0
         fresh = {name: retire for name in names if policy.heals or name not in state.done}
         lost = merged(merged(state.lost, fresh), also)
-        if lost == state.lost:
+        again = {*fresh} & {*state.back} - state.away
+        if lost == state.lost and not again:
             return state, []
-        left = {*self.scenario.members} - ({*lost} - state.done)
+        return self._go_on(state, lost, admission.called_off(state, again | state.asked), why)
+
+    def _go_on(self, state: RegistrarState, lost: Lost, back: Returns, why: str = "") -> Turn:
+        """Let the ring go on with whoever is left, if these can."""
+        policy, state = self.scenario.on_loss, replace(state, lost=lost, back=back)
+        left = {*self.scenario.members} - (state.away - state.done)
         if not policy.heals or len(left) < FEWEST:
-            gone = ", ".join(repr(name) for name in lost)
+            gone = ", ".join(repr(name) for name in lost if name in state.away)
             text = why or f"nothing was heard of {gone} for {policy.after:g} s"
             if policy.heals:
                 text += f", and fewer than {FEWEST} hospitals that train are left"
             return self.end(state, End(self.epoch, HospitalLost.exit_code, text))
-        state, word = replace(state, lost=lost), self._word(lost)
-        said = [Say(name, word) for name in state.registered]
+        said = [Say(name, state.word) for name in state.registered if name not in state.asked]
+        away, number = {name: lost[name] for name in sorted(state.away)}, state.epoch
         opening: list[Effect] = []
         if not state.opened and self.complete(state):
             state, opening = self._open(state)
         state, ending = self._ending(state)
-        return state, [Declared(word.epoch, lost), *opening, *said, *ending]
+        declared = [Declared(number, away)] if away else []
+        return state, [*declared, *opening, *said, *ending]
 
     def begin_without(self, state: RegistrarState) -> Turn:
         """Begin without those that did not register."""
@@ -197,8 +196,12 @@ class Registrar:
             state, [name for name in self.scenario.names if name not in state.registered]
         )
 
-    def _word(self, lost: Lost) -> Epoch:
-        return Epoch(epoch(lost), {name: str(round_) for name, round_ in lost.items()})
+    def _farewell(self, state: RegistrarState, name: str, end: End) -> Effect:
+        left_behind = name in state.away
+        return Say(name, admission.left_behind(name, self.epoch) if left_behind else end)
+
+    def _joins(self, message: Register) -> bool:
+        return message.run == self.run and self._ours(message.epoch, message.hospital)
 
     def _ours(self, epoch: int, hospital: str) -> bool:
         return epoch == self.epoch and hospital in self.scenario.names
@@ -241,10 +244,7 @@ class Registrar:
 
     def end(self, state: RegistrarState, end: End) -> Turn:
         """End the run."""
-        said: list[Effect] = [
-            Say(name, self._word(state.lost) if name in state.lost else end)
-            for name in state.registered
-        ]
+        said = [self._farewell(state, name, end) for name in state.registered]
         return replace(state, ended=end), [Closed(end), *said]
 
     def late(self, state: RegistrarState) -> FedskdError:
@@ -258,7 +258,7 @@ class Registrar:
             )
             fix = "see the logs of these hospitals, or raise timeouts.register"
             return RegistrationTimeout(text, fix=fix, key=("timeouts", "register"))
-        waiting = [name for name in self.scenario.names if name not in {*state.done, *state.lost}]
+        waiting = [name for name in self.scenario.names if name not in {*state.done, *state.away}]
         fix = "see the logs of these hospitals, or raise timeouts.hop"
         return HopTimeout(f"no word from {', '.join(waiting)}", fix=fix, key=("timeouts", "hop"))
 
@@ -281,16 +281,11 @@ class Registrar:
             state, opening = self._open(state)
             return state, [*effects, *opening]
         to = state.registered if moved else [message.hospital]
-        start = self._start(state)
+        start = state.book(self.epoch)
         return state, [*effects, *(Say(name, start) for name in to)]
 
     def _open(self, state: RegistrarState) -> Turn:
         """Hand out the address book to all."""
-        start = self._start(state)
+        start = state.book(self.epoch)
         said = [Say(name, start) for name in self.scenario.names if name in state.registered]
         return replace(state, opened=True), [Opening(), *said, Opened(len(said))]
-
-    def _start(self, state: RegistrarState) -> Start:
-        addresses = {name: entry.address for name, entry in state.registered.items()}
-        keys = {name: entry.public_key for name, entry in state.registered.items()}
-        return Start(self.epoch, addresses, keys)

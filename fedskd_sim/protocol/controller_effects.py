@@ -45,10 +45,18 @@ class Declared(NamedTuple):
     lost: Lost
 
 
+class Admitted(NamedTuple):
+    """A hospital that was lost is back from a round on, which all that are left know."""
+
+    epoch: int
+    hospital: str
+    round: int
+
+
 class Closed(NamedTuple):
     """The run is over."""
 
     end: End
 
 
-Effect = Say | Opening | Noted | Opened | Rejected | Declared | Closed
+Effect = Say | Opening | Noted | Opened | Rejected | Declared | Admitted | Closed

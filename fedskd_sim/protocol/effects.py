@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.messages import Alive, Answer, Done, Failed, Gone, HopId, Progress
+from fedskd_sim.messages import Alive, Answer, Done, Failed, Gone, Holds, HopId, Progress
 from fedskd_sim.program import Step
 from fedskd_sim.protocol.events import Model, Timer
 from fedskd_sim.records import Record
@@ -27,7 +27,7 @@ class Persist(NamedTuple):
 class Tell(NamedTuple):
     """Say something to the controller; `Progress` and `Alive` are advice and may be dropped."""
 
-    message: Progress | Failed | Done | Alive | Gone
+    message: Progress | Failed | Done | Alive | Gone | Holds
 
 
 class Reply(NamedTuple):

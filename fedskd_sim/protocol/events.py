@@ -18,7 +18,7 @@ from fedskd_sim.messages import (
     Ready,
 )
 from fedskd_sim.records import Record
-from fedskd_sim.routes import Lost
+from fedskd_sim.routes import NO_RETURN, Lost, Returns, decoded
 from fedskd_sim.topology import FIRST_EPOCH
 
 
@@ -98,9 +98,13 @@ class PassedOn(NamedTuple):
 
 
 class Healed(NamedTuple):
-    """The controller says who is lost: the ring goes on without them."""
+    """The controller says who is lost, so that the ring goes on without them, and who is back, in
+    the epoch ``number``.
+    """
 
     lost: Lost
+    back: Returns = NO_RETURN
+    number: int = FIRST_EPOCH
 
 
 ANSWERS: Mapping[type[Answer], Callable[[HopId, str], Acked | Deferred | Wanted | PassedOn]] = {
@@ -145,8 +149,12 @@ def heard(word: FromController) -> Ended | Joined | Healed:
     match word:
         case End(_, code, reason):
             return Ended(code, reason)
-        case Epoch(_, lost):
-            return Healed({name: int(round_) for name, round_ in lost.items()})
+        case Epoch(number, told):
+            parts = {name: text.partition(" ") for name, text in told.items()}
+            lost = {name: int(round_) for name, (round_, _, _) in parts.items()}
+            codes = {name: int(rest) for name, (_, _, rest) in parts.items() if rest}
+            back = {name: known for name, one in codes.items() if (known := decoded(one))}
+            return Healed(lost, back, number)
     return Joined()
 
 

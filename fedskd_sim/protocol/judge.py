@@ -42,14 +42,16 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
     The model that is needed next is always taken in; of others, as many may wait as the scenario's
     ``network.inbox`` says.
     """
-    ring, routes = program.topology, Routes(program.topology, state.lost)
+    ring, routes = program.topology, state.routes(program.topology)
     if (hop.run, hop.epoch) != (terms.run, ring.epoch):
         return Judgement(reason=f"it belongs to run {hop.run!r}, epoch {hop.epoch}")
     position = program.position(hop.model, hop.round, hop.hop)
     if position is None:
         return Judgement(reason="that hop does not lead here")
     stop = ring.stop(hop.model, hop.round, hop.hop)
-    if sender in state.lost:
+    if routes.left_out(program.host):
+        return LATER  # until it is back itself
+    if routes.away(sender, hop.round):
         return Judgement(reason="the run goes on without its sender")
     if sender != (wanted := routes.sender(stop)):
         if terms.heals and sender in ring.names and not routes.void(stop):

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from fedskd_sim.messages import Ack, Alive, Gone, HopId, Passed
 from fedskd_sim.program import Program
-from fedskd_sim.protocol import delivery
+from fedskd_sim.protocol import delivery, returns
 from fedskd_sim.protocol.effects import Effect, Persist, Reply, Tell, Wait
-from fedskd_sim.protocol.events import Beat, Model
+from fedskd_sim.protocol.events import Beat, Healed, Model
 from fedskd_sim.protocol.judge import judge
 from fedskd_sim.protocol.state import Departure, State, Terms, without
-from fedskd_sim.routes import Lost, Routes, epoch, merged
+from fedskd_sim.routes import Routes, code, merged, merged_returns
 from fedskd_sim.topology import Stop
 
 Turn = tuple[State, list[Effect]]
@@ -35,7 +35,7 @@ class Healer(NamedTuple):
 
         Of one model the latest departure is kept: the words that release the others may get lost.
         """
-        routes = Routes(self.program.topology, state.lost)
+        routes = state.routes(self.program.topology)
         stop, host = _stop(routes, hop), self.program.host
         kept = {
             one: entry
@@ -63,9 +63,15 @@ class Healer(NamedTuple):
         if not self.terms.beat:
             return []
         known = sorted(state.lost.items()) or [("", 0)]
-        alive = Alive(epoch(state.lost), self.program.host, *known[number % len(known)])
-        missing = self._never_set_out(state, Routes(self.program.topology, state.lost))
+        name, retires = known[number % len(known)]
+        back = code(state.back.get(name))
+        alive = Alive(state.epoch, self.program.host, name, retires, back)
+        missing = self._never_set_out(state, state.routes(self.program.topology))
         return [Tell(alive), *missing, Wait(self.terms.beat, Beat(number + 1))]
+
+    def begin_to_beat(self, state: State) -> Turn:
+        """Give signs of life from now on, if this life does not yet."""
+        return state._replace(beats=True), [] if state.beats else self.beat(state)
 
     def depart(self, state: State, stop: Stop, hop: HopId, model: Model) -> Turn:
         """Let a model go to a stop, which may be at the same hospital again."""
@@ -75,21 +81,26 @@ class Healer(NamedTuple):
             return state._replace(waiting={**state.waiting, hop: model}), []
         return delivery.send(state, stop.host, hop, model, self.terms)
 
-    def heal(self, state: State, lost: Lost) -> Turn:
+    def heal(self, state: State, word: Healed) -> Turn:
         """Go on without those that are lost: what was meant for them, or is with them, goes on from
-        here.
+        here; and with those that are back.
         """
-        lost = merged(state.lost, lost)
-        if lost == state.lost:
+        lost = merged(state.lost, word.lost)
+        back = merged_returns(state.back, returns.believed(state, self.program, word))
+        if lost == state.lost and back == state.back:
             return state, []
-        routes = Routes(self.program.topology, lost)
+        known, host = returns.absence(state, self.program.host), self.program.host
+        state = state._replace(lost=lost, back=back)
+        routes = state.routes(self.program.topology)
+        if routes.left_out(host):
+            return self._stand_aside(state, known)
         waiting = {
             hop: model
             for hop, model in state.waiting.items()
             if not routes.void(_stop(routes, hop)) or self._at_work(state, hop)
         }
-        deferred = {hop: to for hop, to in state.deferred.items() if to not in lost}
-        state = state._replace(lost=lost, waiting=waiting, deferred=deferred)
+        deferred = {hop: to for hop, to in state.deferred.items() if not routes.away(to, hop.round)}
+        state = state._replace(waiting=waiting, deferred=deferred)
         effects: list[Effect] = [Persist()]
         for hop, model in _stranded(state, routes):
             state, more = self._forward(state, hop, model, routes)
@@ -99,6 +110,15 @@ class Healer(NamedTuple):
                 state = state._replace(deferred=without(state.deferred, hop))
                 effects.append(Reply(to, Ack(hop)))
         return state, effects + self._never_set_out(state, routes)  # and with every beat
+
+    def _stand_aside(self, state: State, known: int) -> Turn:
+        """Be a guest; ``known`` is the absence of which this hospital knew before."""
+        if known == returns.absence(state, self.program.host):
+            return state, [Persist()]
+        at_work = {hop: one for hop, one in state.waiting.items() if self._at_work(state, hop)}
+        state, effects = returns.step_out(state._replace(waiting=at_work))
+        state, beats = self.begin_to_beat(state)
+        return state, [*effects, *beats]
 
     def _at_work(self, state: State, hop: HopId) -> bool:
         """Tell whether a model is in the step that is under way, which will end."""
@@ -121,7 +141,7 @@ class Healer(NamedTuple):
         ring, host = routes.topology, self.program.host
         first = 1 if len(ring.hops(1)) else ring.evaluation_round
         told: list[Effect] = []
-        for name, retires in state.lost.items():
+        for name, retires in state.lost.items() if not routes.left_out(host) else ():
             if not ring.travels(name) or 0 < retires <= first:
                 continue
             stop = routes.next_living(ring.stop(name, first, 1))

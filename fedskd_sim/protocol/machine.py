@@ -8,16 +8,16 @@ The way of a model: `ModelArrived` -> it is judged, persisted, acknowledged -> w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fedskd_sim.errors import (
     HopTimeout,
-    RegistrationTimeout,
+    LeftBehind,
     RunAborted,
 )
 from fedskd_sim.messages import Ack, Failed, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
-from fedskd_sim.protocol import delivery, leaving, troubles, visits
+from fedskd_sim.protocol import delivery, leaving, returns, troubles, visits
 from fedskd_sim.protocol.effects import (
     Call,
     Effect,
@@ -59,7 +59,6 @@ from fedskd_sim.protocol.judge import Judgement, following, judge
 from fedskd_sim.protocol.losses import Healer
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, without
 from fedskd_sim.records import Record
-from fedskd_sim.routes import Lost, Routes, epoch
 from fedskd_sim.topology import Stop, Topology
 
 Turn = tuple[State, list[Effect]]
@@ -100,8 +99,8 @@ class HospitalMachine:
                 return self._on_answer(state, event)
             case PassedOn(hop, by):
                 return self._healer.release(state, hop, by), []
-            case Healed(lost):
-                return self._on_loss(state, lost)
+            case Healed():
+                return self._on_epoch(state, event)
             case Begun(again):
                 return self._on_begin(state._replace(again=again))
             case Joined():
@@ -126,33 +125,29 @@ class HospitalMachine:
 
     def next_stop(self, state: State) -> Stop | None:
         """Give the next stop here that is not over."""
-        return following(self.program, self._routes(state), state.cursor)
+        return following(self.program, state.routes(self.topology), state.cursor)
 
     @property
     def _healer(self) -> Healer:
         return Healer(self.program, self.terms)
 
-    def _routes(self, state: State) -> Routes:
-        """Give the ways that models take now."""
-        return Routes(self.topology, state.lost)
-
     def _on_begin(self, state: State) -> Turn:
         state = state._replace(
             joined=False, working=False, released=False, parting=None, deferred={}, done=False,
-            asked=0, unanswered=0, ended=False
+            asked=0, unanswered=0, ended=False, beats=False
         )  # fmt: skip
-        return state, [
-            Join(),
-            Wait(REGISTER_AGAIN_S, Again()),
-            Wait(self.terms.register, TooLate()),
-        ]
+        guest = returns.is_guest(state, self.program)
+        state, beats = self._healer.begin_to_beat(state) if guest else (state, [])
+        waits = [Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
+        return state, [Join(), *waits, *beats]
 
     def _on_joined(self, state: State) -> Turn:
-        if state.joined:
+        if state.joined or returns.is_guest(state, self.program):
             return state._replace(unanswered=0), []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
-        state, effects = self._advance(state, [*effects, *self._healer.beat(state)])
-        return state, [*effects, *self._calls(state)]
+        state, beats = self._healer.begin_to_beat(state)
+        state, effects = self._advance(state, [*effects, *beats])
+        return self._call_waiting(state, [*effects, *self._calls(state)])
 
     def _calls(self, state: State) -> list[Effect]:
         """Call for the model that a later life waits for: its sender would wait for an answer,
@@ -161,7 +156,7 @@ class HospitalMachine:
         stop = self.next_stop(state) if state.again else None
         if stop is None or self.hop_id(stop) in state.waiting:
             return []
-        return [Call(self._routes(state).sender(stop), self.hop_id(stop))]
+        return [Call(state.routes(self.topology).sender(stop), self.hop_id(stop))]
 
     def _on_answer(self, state: State, event: Acked | Deferred | Wanted | Unanswered) -> Turn:
         """Handle an answer about a model that has left, or that there was none."""
@@ -174,13 +169,13 @@ class HospitalMachine:
             effects = [*effects, *told]
         return self._leaving(*self._failing(state, effects))
 
-    def _on_loss(self, state: State, lost: Lost) -> Turn:
-        """Go on without hospitals that the controller has declared lost."""
-        if self.name in lost:
-            return self._failing(state, [Fail(troubles.left_behind(self.name))])
-        healed, effects = self._healer.heal(state, lost)
+    def _on_epoch(self, state: State, word: Healed) -> Turn:
+        """Go on without hospitals that the controller has declared lost, or with them again."""
+        state = state._replace(unanswered=0)
+        healed, effects = self._healer.heal(state, word)
+        effects += returns.answer(healed, self.program, word)
         if healed is state:
-            return state, []
+            return state, effects
         return self._call_waiting(*self._advance(healed, effects))
 
     def _on_visit(self, state: State, event: ModelArrived | Knocked | Repeated) -> Turn:
@@ -203,15 +198,17 @@ class HospitalMachine:
         if verdict.take:
             return state, [Reply(sender, Ready(hop))]
         stop = self.topology.stop(hop.model, hop.round, hop.hop)
-        relayed = self._routes(state).sender(stop) != self.topology.sender(stop)
+        relayed = state.routes(self.topology).sender(stop) != self.topology.sender(stop)
         return state, [visits.again(state, event, relayed=relayed)]
 
     def _on_release(self, state: State, index: int, model: Model) -> Turn:
         step = self.program.at(index)
         if not state.working or state.released or index != state.cursor or step is None:
             return state, []
-        routes = self._routes(state)
-        if step.action == "depart":
+        routes = state.routes(self.topology)
+        if step.round and routes.away(self.name, step.round):
+            onward = None
+        elif step.action == "depart":
             onward = routes.departure(self.name, step.round)
         else:
             onward = routes.onward(step.stop) if step.stop else None
@@ -225,7 +222,7 @@ class HospitalMachine:
 
     def _depart(self, state: State, onward: Stop, model: Model) -> Turn:
         """Let a model go to its next stop."""
-        stop = self._routes(state).next_living(onward) if state.lost else onward
+        stop = state.routes(self.topology).next_living(onward) if state.lost else onward
         if stop is None:
             return state, []
         return self._healer.depart(state, stop, self.hop_id(stop), model)
@@ -242,7 +239,7 @@ class HospitalMachine:
             state, sent = self._depart(state._replace(parting=None), *state.parting)
         effects: list[Effect] = []
         if record and state.lost:
-            record = replace(record, without=state.lost)
+            record = returns.marked(record, state.routes(self.topology))
         if record:
             most = self.terms.max_rollbacks
             state, error = troubles.count_rollbacks(self.name, most, state, record)
@@ -270,10 +267,12 @@ class HospitalMachine:
         """Begin the step at the cursor if it can begin."""
         if state.working or not state.joined:
             return state, effects
-        step, routes = self.program.at(state.cursor), self._routes(state)
-        while step and step.stop and routes.void(step.stop):
-            waiting = without(state.waiting, self.hop_id(step.stop))
-            state = state._replace(cursor=state.cursor + 1, waiting=waiting)
+        step, routes = self.program.at(state.cursor), state.routes(self.topology)
+        while step and returns.passes_over(routes, self.name, step):
+            if step.stop:
+                waiting = without(state.waiting, self.hop_id(step.stop))
+                state = state._replace(waiting=waiting)
+            state = state._replace(cursor=state.cursor + 1)
             step = self.program.at(state.cursor)
         if step is None:
             return self._leaving(state, effects)
@@ -284,7 +283,7 @@ class HospitalMachine:
             if model is None:
                 return state, [
                     *effects,
-                    Wait(self._patience, Overdue(state.cursor, epoch(state.lost))),
+                    Wait(self._patience(state), Overdue(state.cursor, state.epoch)),
                 ]
         state = state._replace(working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
@@ -299,14 +298,16 @@ class HospitalMachine:
         """Say that everything is done once it is."""
         return leaving.say_done(state, effects, self.program, self.terms)
 
-    @property
-    def _patience(self) -> float:
-        """Give the seconds to wait for a model."""
-        return self.terms.hop * self.topology.patience(self.name)
+    def _patience(self, state: State) -> float:
+        """Give the seconds to wait for a model; who has come back may be early by a round."""
+        returned = len(self.topology.hops(1)) + 1 if self.name in state.lost else 1
+        return self.terms.hop * self.topology.patience(self.name) * returned
 
     def _on_interruption(self, state: State, event: Event) -> Turn:
         """Handle the controller's word, an error, or a wait that is over."""
         match event:
+            case Ended(LeftBehind.exit_code):
+                return self._failing(state, [Fail(troubles.left_behind(self.name))])
             case Ended(code, reason) if code:
                 error = RunAborted(reason, fix="see the first error of the run")
                 error.second_hand = True
@@ -320,13 +321,9 @@ class HospitalMachine:
             case Beat(number):
                 return state, self._healer.beat(state, number)
             case Again() if not state.joined:
-                return state, [Join(), Wait(REGISTER_AGAIN_S, Again())]
-            case TooLate() if not state.joined:
-                text = f"the controller did not start the run within {self.terms.register:g} s"
-                late = RegistrationTimeout(
-                    text, fix="see the controller's log", key=("timeouts", "register")
-                )
-                return self._failing(state, [Fail(late)])
+                return self._failing(*returns.register_again(state, self.name, self.terms))
+            case TooLate() if not state.joined and self.name not in state.lost:
+                return self._failing(state, [Fail(troubles.never_started(self.terms))])
             case Overdue(index, _) if index == state.cursor and not state.working:
                 return self._failing(state, [Fail(self.missing(state))])
             case Goodbye() if state.done:
@@ -336,8 +333,8 @@ class HospitalMachine:
     def missing(self, state: State) -> HopTimeout:
         """Say what this hospital has waited for in vain."""
         stop = self.next_stop(state)
-        sender = self._routes(state).sender(stop) if stop else ""
-        return troubles.missing(self.name, stop, sender, self._patience)
+        sender = state.routes(self.topology).sender(stop) if stop else ""
+        return troubles.missing(self.name, stop, sender, self._patience(state))
 
     def _failing(self, state: State, effects: list[Effect]) -> Turn:
         """If the last effect is an error, tell the controller before it, unless it was the

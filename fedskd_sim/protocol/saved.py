@@ -10,6 +10,7 @@ from typing import Any
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.events import Model
 from fedskd_sim.protocol.state import Departure, State
+from fedskd_sim.routes import code, decoded
 
 
 def dump(state: State) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def dump(state: State) -> dict[str, Any]:
         "kept": _dump_departures(state.kept),
         "recent": [[*hop, digest] for hop, digest in state.recent.items()],
         "lost": dict(state.lost),
+        "back": {name: code(back) for name, back in state.back.items()},
     }
 
 
@@ -43,6 +45,11 @@ def parse(values: Mapping[str, Any]) -> State:
         recent=recent,
         kept=_departures(values.get("kept", ())),
         lost={str(name): int(round_) for name, round_ in values.get("lost", {}).items()},
+        back={
+            str(name): back
+            for name, number in values.get("back", {}).items()
+            if (back := decoded(int(number)))
+        },
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.events import Model, Overdue, Timer, Unanswered
-from fedskd_sim.routes import NOBODY, Lost, epoch
+from fedskd_sim.routes import NO_RETURN, NOBODY, Lost, Returns, Routes, epoch
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Stop
+from fedskd_sim.topology import Stop, Topology
 
 REGISTER_AGAIN_S = 5.0
 RECENT = 8
@@ -98,7 +98,11 @@ class State(NamedTuple):
     """Models that are safe elsewhere, but not yet one host further: if that one is lost, they go on
     from here."""
     lost: Lost = NOBODY
-    """Hospitals without which the ring goes on."""
+    """Hospitals without which the ring goes on, or went on for a while."""
+    back: Returns = NO_RETURN
+    """... and from when on those are back."""
+    beats: bool = False
+    """This life gives signs of life."""
     rollbacks: int = 0
     """Sessions in a row that were undone."""
     done: bool = False
@@ -112,11 +116,20 @@ class State(NamedTuple):
     over: bool = False
     """It has left or failed: nothing more happens."""
 
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that is known here."""
+        return epoch(self.lost, self.back)
+
+    def routes(self, topology: Topology) -> Routes:
+        """Give the ways that models take now."""
+        return Routes(topology, self.lost, self.back)
+
     def is_past(self, timer: Timer) -> bool:
         """Tell whether what a timer was set for is over, so that it changes nothing."""
         match timer:
             case Overdue(cursor, number):
-                return cursor != self.cursor or number != epoch(self.lost)
+                return cursor != self.cursor or number != self.epoch
             case Unanswered(hop, attempt):
                 departure = self.outbox.get(hop)
                 return departure is None or departure.attempt != attempt

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from fedskd_sim.errors import FedskdError, HopTimeout, LeftBehind, NonFiniteLoss
-from fedskd_sim.protocol.state import State
+from fedskd_sim.errors import (
+    FedskdError,
+    HopTimeout,
+    LeftBehind,
+    NonFiniteLoss,
+    RegistrationTimeout,
+)
+from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.records import Record
 from fedskd_sim.topology import Stop
 
@@ -28,12 +34,20 @@ def missing(name: str, stop: Stop | None, sender: str, patience: float) -> HopTi
 def left_behind(name: str) -> LeftBehind:
     """Say that the ring has closed without this hospital."""
     error = LeftBehind(
-        f"the run went on without {name!r}, which was not heard of for too long",
+        f"the run goes on without {name!r}, which was not heard of for too long, and no round is "
+        "left from which on it could be back",
         fix="raise on_loss.after above what such a hospital may be away",
         key=("on_loss", "after"),
     )
     error.second_hand = True
     return error
+
+
+def never_started(terms: Terms) -> RegistrationTimeout:
+    """Say that the controller has not let a hospital begin."""
+    text = f"the controller did not start the run within {terms.register:g} s"
+    fix, key = "see the controller's log", ("timeouts", "register")
+    return RegistrationTimeout(text, fix=fix, key=key)
 
 
 def count_rollbacks(

@@ -66,6 +66,10 @@ class Gathered:
     architectures: dict[str, str] = field(default_factory=dict)
     ways: dict[str, list[GatheredStep]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+    left_out: dict[str, set[int]] = field(default_factory=dict)
+    """Hospitals without which the ring went on, and in which rounds, as the others name them."""
+    back: dict[str, int] = field(default_factory=dict)
+    """Those of them that were back, and the last round from which on they were."""
     _plain: set[str] = field(default_factory=set)
 
     @classmethod
@@ -92,6 +96,12 @@ class Gathered:
             name = record.model if record.host in known else record.host
             message = f"a record names the hospital {name!r}, which the scenario does not have"
             raise RunUnreadable(message, fix="report a run together with the scenario that it ran")
+        for name, round_ in record.back.items():
+            self.back[name] = max(round_, self.back.get(name, 0))
+        for name in record.without:
+            if record.round < record.back.get(name, record.round + 1):
+                rounds = self.left_out.setdefault(name, set())
+                rounds.add(record.round)
         self.first = self.first or record
         self.last = max(self.last or (0, 0), (record.round, record.hop))
         self.architectures[record.model] = record.architecture

@@ -31,11 +31,6 @@ def ensemble(records: Sequence[Record]) -> dict[str, float]:
     return averages(records, lambda record: record.kind == "ensemble")
 
 
-def left_out(records: Sequence[Record]) -> list[str]:
-    """List the hospitals without which the ring went on, as the records name them."""
-    return sorted({name for record in records for name in record.without})
-
-
 def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
     """Give the mean of every metric over all models and the hospitals that were held out; empty
     without any.
@@ -67,6 +62,12 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
 
 def _of_gaps(found: Gathered, tested: Collection[Record]) -> Iterator[str]:
     """Say which tests are missing, and which have no AUC."""
+    for name, round_ in sorted(found.back.items()):
+        rounds = ", ".join(map(str, sorted(found.left_out.get(name, ()))))
+        yield (
+            f"The ring went on without {name} in these rounds: {rounds}. It was back from round "
+            f"{round_} on."
+        )
     cells = len(found.hospitals) * len(found.hospitals + found.held_out)
     if len(tested) < cells:
         yield _of_missing(found, cells - len(tested), cells)
@@ -113,7 +114,8 @@ def _of_sessions(found: Gathered) -> Iterator[str]:
 
 
 def _of_missing(found: Gathered, missing: int, cells: int) -> str:
-    lost, last = left_out(found.kept), found.last
+    last = found.last
+    lost = sorted(name for name in found.left_out if name not in found.back)
     reached = (
         f"its last stop on record is round {last[0]}, hop {last[1]}"
         if last

@@ -182,7 +182,8 @@ class ProcessRuntime:
         """
         for name, code in list(self._exits.items()):
             spoke = any(error.member == name for error in self._errors)
-            if name == CONTROLLER or spoke or not self._restarts.allow(name, code):
+            leaderless = name in self._restarts.lost and CONTROLLER in self._exits
+            if name == CONTROLLER or spoke or leaderless or not self._restarts.allow(name, code):
                 continue
             with self._orders[name].log(hospital=name) as log:
                 log.event(lives.Restarted(self._restarts.attempts(name), cause(code)))
@@ -232,10 +233,7 @@ class ProcessRuntime:
                 self._places[name] = place(logged.what) or self._places.get(name, "")
                 self._started = self._started or isinstance(logged.what, SIGNS_OF_THE_START)
                 self._errors += [error] if (error := error_of(logged)) else []
-                if isinstance(logged.what, events.Lost):
-                    self._restarts.lost |= {*logged.what.hospitals}
-                if isinstance(logged.what, events.Finished):
-                    self._restarts.note_progress(name)
+                self._restarts.note(name, logged.what)
                 if isinstance(logged.what, events.Listening) and logged.hospital:
                     self._metrics[logged.hospital] = logged.what.metrics
                     if len(self._metrics) == len(self._order.loaded.scenario.hospitals):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fedskd_sim.observe.events import Back, Event, Finished, Lost
 from fedskd_sim.scenario import Scenario
 
 
@@ -31,14 +32,20 @@ class Restarts:
 
         An error of its own would only come again; a signal is nobody's word.
         """
-        if code >= 0 or name in self.lost or self._tried.get(name, 0) >= self.most:
+        if code >= 0 or self._tried.get(name, 0) >= self.most:
             return False
         self._tried[name] = self._tried.get(name, 0) + 1
         return True
 
-    def note_progress(self, name: str) -> None:
-        """Note that a hospital has left a record."""
-        self._tried.pop(name, None)
+    def note(self, name: str, what: Event) -> None:
+        """Note that a hospital has left a record, and who is lost, or back."""
+        match what:
+            case Finished():
+                self._tried.pop(name, None)
+            case Lost(_, hospitals):
+                self.lost |= {*hospitals}
+            case Back(_, hospital):
+                self.lost.discard(hospital)
 
     def attempts(self, name: str) -> int:
         """Count the restarts in a row."""

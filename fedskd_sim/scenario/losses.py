@@ -17,8 +17,8 @@ class OnLoss(Part):
     name: Literal["wait", "skip", "abort"] = "wait"
     """wait: it is started again as ``custody.restarts`` permits and waited for as ``timeouts`` say,
     then the run ends with an error; skip: so it is, but once nothing was heard of it for ``after``
-    seconds the ring goes on without it; abort: nobody is started again, and whoever is not heard of
-    for so long, or fails, ends the run at once."""
+    seconds the ring goes on without it, until it is back at the beginning of a round; abort: nobody
+    is started again, and whoever is not heard of for so long, or fails, ends the run at once."""
     after: SomeSeconds = 60.0
     """Seconds without a sign of life after which a hospital is lost."""
     model: Literal["travels", "retires"] = "travels"

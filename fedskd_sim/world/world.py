@@ -108,7 +108,10 @@ class World:
     @property
     def lost(self) -> Lost:
         """Give the hospitals without which the ring goes on."""
-        return self.controller.state.lost if self.controller else NOBODY
+        if self.controller is None:
+            return NOBODY
+        state = self.controller.state
+        return {name: state.lost[name] for name in sorted(state.away)}
 
     @property
     def over(self) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from fedskd_sim.messages import HopId, Transfer
-from fedskd_sim.observe.metrics import GAUGES, PHASES, HospitalMetrics
+from fedskd_sim.messages import HopId
+from fedskd_sim.observe.metrics import GAUGES, PHASES, HospitalMetrics, Transfer
 from fedskd_sim.records import Measure, Record
 from fedskd_sim.topology import Topology
 

@@ -95,11 +95,76 @@ def test_abort_ends_the_run_at_once(runtime: str, scenario_file: Callable, run: 
     assert left_behind() == []
 
 
-def test_who_comes_back_too_late_is_told_so(scenario_file: Callable, run: Callable) -> None:
-    """The ring has closed without a hospital when it goes on: it ends with its own code, and the
-    run ends well.
+RETURNS = """
+name: returning
+seed: 3
+hospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer},
+            {name: c, architecture: buffer}, {name: d, architecture: buffer}]
+algorithm: {name: placebo, rounds: 8, session_seconds: 0.5}
+timeouts: {register: 60, hop: 60, acknowledgement: 60, retry: 1, goodbye: 2, stop: 2}
+on_loss: {name: skip, after: 2}
+faults: [{hospital: b, FAULT}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "runtime"),
+    [
+        ("what: stop, round: 2, hop: 1, lasts: 4", "processes"),
+        ("what: restart, round: 2, hop: 1, lasts: 4", "memory"),
+    ],
+    ids=["stood still", "died"],
+)
+def test_who_comes_back_is_taken_in_again(
+    fault: str, runtime: str, scenario_file: Callable, run: Callable
+) -> None:
+    """From a round on: from there it has a record of every stop, the others name it as back, and
+    all tests are there.
     """
-    fault = "what: stop, round: 1, hop: 2, lasts: 8"
+    path = scenario_file(RETURNS.replace("FAULT", fault))
+    folder: Path = run(path, runtime)
+    verdict, _ = verify_run(folder, load(path).scenario, None)
+    assert (verdict.broken, verdict.lost, {*verdict.back}) == (None, (), {"b"})
+    (told,) = events(folder, name="back")
+    (round_,) = verdict.back.values()
+    assert (told["hospital"], told["round"]) == ("b", round_)
+    records = read_records(folder)
+    for record in records:
+        assert record.round < round_ or dict(record.back) == {"b": round_}
+        assert record.round < round_ or not record.without
+    assert {one.round for one in records if one.host != "b" and one.without}
+    tested = {(one.model, one.host) for one in records if one.kind == "evaluation"}
+    assert len(tested) == 16
+    hosted = [one.model for one in records if one.host == "b" and one.round == round_]
+    assert sorted(hosted) == [*"abcd"]
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "instead"),
+    [
+        ("a", "does not name 'b'", lambda line: line.replace(b',"back":{"b":4}', b"")),
+        ("b", "missing", lambda _: b""),
+    ],
+)
+def test_a_record_that_passes_a_returner_by_is_found(
+    host: str, words: str, instead: Callable[[bytes], bytes], scenario_file: Callable, run: Callable
+) -> None:
+    """One that does not know of it, in its round or behind, and one that it should have left."""
+    path = scenario_file(RETURNS.replace("FAULT", "what: restart, round: 2, hop: 1, lasts: 4"))
+    folder: Path = run(path)
+    file = folder / "records" / f"{host}.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    number = next(at for at, one in enumerate(lines) if b'"round":5' in one)
+    lines[number] = instead(lines[number])
+    file.write_bytes(b"".join(lines))
+    verdict, _ = verify_run(folder, load(path).scenario, None)
+    assert words in str(verdict.broken)
+
+
+def test_who_comes_back_too_late_is_told_so(scenario_file: Callable, run: Callable) -> None:
+    """No round is left in which models train: it ends with its own code, and the run ends well."""
+    fault = "what: stop, round: 2, hop: 1, lasts: 6"
     text = TEXT.format(policy="{name: skip, after: 3}", fault=fault)
     folder = run(scenario_file(text.replace("0.1", "1")), "processes")
     (said,) = events(folder, name="error")

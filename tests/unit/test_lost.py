@@ -18,14 +18,24 @@ from fedskd_sim.messages import (
     Epoch,
     Failed,
     Gone,
+    Holds,
     Progress,
     Register,
     Start,
     ToController,
 )
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Registrar, RegistrarState
-from fedskd_sim.protocol.controller_effects import Closed, Declared, Effect, Opening, Say
+from fedskd_sim.protocol.controller import Registrar
+from fedskd_sim.protocol.controller_effects import (
+    Admitted,
+    Closed,
+    Declared,
+    Effect,
+    Opening,
+    Say,
+)
+from fedskd_sim.protocol.roll import RegistrarState
+from fedskd_sim.routes import Back
 from fedskd_sim.scenario import load
 from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.topology import Topology
@@ -37,13 +47,14 @@ NAMES = ("north", "east", "south")
 EAST_LOST = Epoch(2, {"east": "0"})
 
 
-def registrar(policy: str = "skip", model: str = "travels") -> Registrar:
+def registrar(policy: str = "skip", model: str = "travels", rounds: int = 2) -> Registrar:
     on_loss = OnLoss.model_validate({"name": policy, "after": 3.0, "model": model})
-    scenario = WAITING.model_copy(update={"on_loss": on_loss})
+    algorithm = WAITING.algorithm.model_copy(update={"rounds": rounds})
+    scenario = WAITING.model_copy(update={"on_loss": on_loss, "algorithm": algorithm})
     return Registrar(scenario, "run", 1, frozenset(final_codes()), Topology.of(scenario))
 
 
-SKIP = registrar()
+SKIP, LONG = registrar(), registrar(rounds=4)
 
 
 def after(*words: ToController, of: Registrar = SKIP) -> tuple[RegistrarState, list[Effect]]:
@@ -70,6 +81,73 @@ def test_who_is_lost_hears_only_that() -> None:
     state, _ = SKIP.lose(after()[0], ["east"])
     for word in (Alive(1, "east", "", 0), Done(1, "east"), Progress(1, "east", "east", 1, 1, 0.0)):
         assert SKIP.step(state, word) == (state, [Say("east", EAST_LOST)])
+
+
+def returning(*words: ToController) -> tuple[RegistrarState, list[Effect]]:
+    """Let east be lost and know it, after the others have told of round 1; then hear words."""
+    state, _ = LONG.lose(after(Progress(1, "north", "south", 1, 1, 0.0), of=LONG)[0], ["east"])
+    effects = list[Effect]()
+    for word in (Holds(2, "east", 0), *words):
+        state, effects = LONG.step(state, word)
+    return state, effects
+
+
+def test_who_is_lost_and_knows_it_is_proposed_to_the_others() -> None:
+    """From the first round that nobody has begun; with the address book: it may be elsewhere."""
+    state, effects = returning()
+    assert (state.back, state.asked) == ({"east": Back(2)}, {"east"})
+    assert {one.to for one in effects if isinstance(one, Say)} == {"north", "south"}
+    assert Say("north", Epoch(6, {"east": "0 4"})) in effects
+    assert any(isinstance(one, Say) and isinstance(one.message, Start) for one in effects)
+
+
+def test_a_return_counts_once_all_others_have_it() -> None:
+    """Not before; the returner is then told, and the run waits for it."""
+    state, effects = returning(Holds(6, "north", 1))
+    assert effects == []
+    assert LONG.step(state, Alive(2, "east", "east", 0)) == (state, [])  # it is not told yet
+    state, effects = LONG.step(state, Holds(6, "south", 1))
+    assert effects[:2] == [Admitted(6, "east", 2), Say("east", Epoch(6, {"east": "0 4"}))]
+    for name in ("north", "south"):
+        state, _ = LONG.step(state, Done(1, name))
+    assert not state.ended
+    assert LONG.step(state, Done(1, "east"))[0].ended
+
+
+def test_a_return_that_comes_too_late_is_called_off() -> None:
+    """A hospital is further than was known: the next try is behind that."""
+    state, _ = returning(Holds(6, "north", 1), Holds(0, "south", 2))
+    assert state.back == {"east": Back(2, away=True)}
+    state, _ = LONG.step(state, Holds(state.epoch, "east", 0))
+    assert state.back == {"east": Back(3)}
+
+
+def test_a_loss_meanwhile_calls_a_return_off() -> None:
+    """Who is lost may have passed the returner by, and nobody has asked it. That of the returner
+    itself does, too.
+    """
+    state, _ = returning()
+    assert LONG.lose(state, ["east"])[0].back == {"east": Back(2, away=True)}
+    state, _ = LONG.step(state, Gone(1, "north", "east"))
+    assert (state.lost, state.back) == ({"east": 1}, {"east": Back(2, away=True)})
+
+
+def test_where_no_round_is_left_who_is_lost_is_told_so() -> None:
+    """The last round in which models train has begun."""
+    state, effects = returning(Holds(0, "south", 4))
+    for word in (Alive(2, "east", "east", 0), Holds(state.epoch, "east", 0)):
+        _, effects = LONG.step(state, word)
+        (said,) = effects
+        assert isinstance(said, Say)
+        assert (said.to, said.message.code) == ("east", 49)  # type: ignore[union-attr]
+
+
+def test_a_new_controller_learns_of_a_return() -> None:
+    """It asks all again; who is back says so itself, and need not be asked."""
+    state, _ = after(Alive(6, "south", "east", 0, 4), of=LONG)
+    assert (state.back, state.asked) == ({"east": Back(2)}, {"east"})
+    state, _ = LONG.step(state, Alive(6, "east", "east", 0, 4))
+    assert (state.asked, state.away) == (frozenset(), frozenset())
 
 
 def test_a_retired_model_leaves_with_the_next_round() -> None:

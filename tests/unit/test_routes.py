@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from fedskd_sim.routes import Routes, epoch, merged
+from fedskd_sim.routes import Back, Routes, code, decoded, epoch, merged, merged_returns
 from fedskd_sim.scenario import Schedule
 from fedskd_sim.topology import Stop, Topology
 
@@ -56,6 +56,39 @@ def test_without_losses_it_is_the_topology(ring: Topology) -> None:
         assert routes.onward(stop) == ring.onward(stop)
         assert routes.sender(stop) == ring.sender(stop)
         assert not routes.void(stop)
+
+
+@pytest.mark.parametrize("lost", [{"b": 0}, {"b": 2}, {"b": 0, "c": 0}], ids=str)
+@pytest.mark.parametrize("ring", RINGS[:3], ids=lambda ring: f"{ring.pattern} {ring.schedule.mode}")
+def test_who_is_back_hosts_from_its_round_on(ring: Topology, lost: dict[str, int]) -> None:
+    """Before that round the ways are those without it, from there on those of the others lead
+    through it again; its own model comes home in that round and sets out in the next, if it has not
+    retired.
+    """
+    gone, back = Routes(ring, lost), Routes(ring, lost, {"b": Back(2)})
+    for model in ring.hospitals:
+        left = [stop for stop in way(ring, model) if not back.void(stop)]
+        for stop in way(ring, model):
+            hosted = stop.round >= 2 and stop.host == "b" and not back.retired(model, stop.round)
+            assert back.void(stop) == (gone.void(stop) and not hosted)
+        for before, after in pairwise(left):
+            at_home = before.kind == "homecoming"
+            onward = back.departure(model, before.round + 1) if at_home else back.onward(before)
+            assert (onward, back.sender(after)) == (after, before.host)
+    stays = [round_ for round_ in range(1, ring.evaluation_round + 1) if back.stays("b", round_)]
+    assert stays == ([1, 2] if not lost["b"] else [*range(1, ring.evaluation_round + 1)])
+    assert back.left_out("c") == ("c" in lost)
+    assert not back.left_out("b")
+
+
+def test_words_of_returns_may_come_in_any_order() -> None:
+    """The newer one counts, each has a number, and each begins a new epoch."""
+    words = [Back(2), Back(2, away=True), Back(3), Back(5)]
+    for older, newer in combinations(words, 2):
+        one, other = {"b": older}, {"b": newer, "c": Back(2)}
+        assert merged_returns(one, other) == merged_returns(other, one) == other
+        assert epoch({"b": 0}, one) < epoch({"b": 0}, {"b": newer})
+    assert [decoded(code(word)) for word in (None, *words)] == [None, *words]
 
 
 def test_words_of_losses_may_come_in_any_order() -> None:

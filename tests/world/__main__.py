@@ -1,16 +1,18 @@
-"""``python -m tests.world [chaos] SEED``: replay a storm, or chaos, draw who got what from whom
-when, and say whether it ended undisturbed, or which law was broken.
+"""``python -m tests.world [chaos|return] SEED``: replay a storm, chaos or returns, draw who got
+what from whom when, and say whether it ended as it should, or which law was broken.
 """
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import returning
 from chaos import drawn, judge, raised
-from invariants import Broken
+from invariants import Broken, Watcher
 from symbols import Run, lived, prepared, scenario_of, storm_of
 
 from fedskd_sim.world.storm import OneDeath, Storm
@@ -36,10 +38,23 @@ def chaos(seed: int) -> int:
     about, undisturbed = drawn(seed)
     run, watcher = raised(about, undisturbed)
     print(about.words)
+    return lived_through(run, watcher, lambda: judge(about, run, undisturbed, watcher))
+
+
+def returns(seed: int) -> int:
+    """Replay returns."""
+    story = returning.drawn(seed)
+    run, sentry = returning.raised(story)
+    print(story.words)
+    return lived_through(run, sentry, lambda: returning.judge(story, run, sentry))
+
+
+def lived_through(run: Run, watcher: Watcher | returning.Sentry, judged: Callable[[], None]) -> int:
+    """Let a run happen, and say how it has ended."""
     told(run)
     try:
         run.world.run()
-        judge(about, run, undisturbed, watcher)
+        judged()
     except Broken as broken:
         return ended(run, f"BROKEN after event {watcher.events}: {broken}")
     return ended(run, "")
@@ -63,10 +78,10 @@ def told(run: Run) -> None:
 def ended(run: Run, wrong: str) -> int:
     """Say how a run has ended."""
     deaths = ", ".join(f"{name} {node.life}" for name, node in run.world.nodes.items() if node.life)
-    print(f"deaths: {deaths or 'none'}; {wrong or 'ended as if undisturbed'}")
+    print(f"deaths: {deaths or 'none'}; {wrong or 'ended as it should'}")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    replay = chaos if sys.argv[1:2] == ["chaos"] else storm
-    sys.exit(replay(int(sys.argv[-1])))
+    replays = {"chaos": chaos, "return": returns}
+    sys.exit(replays.get(sys.argv[1], storm)(int(sys.argv[-1])))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from fedskd_sim.custody.chain import lost_hospitals
+from fedskd_sim.custody.chain import ways_left
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.recordfiles import read_records
 from fedskd_sim.routes import Lost, merged
@@ -75,7 +75,7 @@ def _owed(order: Order, lost: Lost) -> dict[str, list[str]]:
     scenario: Scenario = order.loaded.scenario
     ring = Topology.of(scenario)
     if scenario.on_loss.heals:
-        lost = merged(lost, lost_hospitals(order.folder, scenario.names))
+        lost = merged(lost, ways_left(order.folder, ring).lost)
     models = [
         model for model in scenario.members if not 0 < lost.get(model, 0) <= ring.evaluation_round
     ]

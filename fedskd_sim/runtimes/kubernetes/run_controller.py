@@ -131,6 +131,7 @@ class RunController:
                 self.loaded.scenario, self.plan.run, transport, self.log, self._mark,
                 losing=self._note_lost, now=transport.time,
             )  # fmt: skip
+            controller.admit_nobody()
             self._lost = started.lost if started else NOBODY
             if started is None:
                 owner = self.cluster.owner_uid(self.plan.owner)
