@@ -19,6 +19,7 @@ reads them; `fedskd_sim.report.predictions` reads predictions.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal, NamedTuple
@@ -99,6 +100,11 @@ class Record:
     """Hospitals left out by then, with the round in which their model retires (0: never)."""
     back: Mapping[str, Place] = field(default_factory=dict)
     """Of those left out for a while, the round from which on they are back."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Hospitals left out in this round."""
+        return tuple(name for name in self.without if self.round < self.back.get(name, math.inf))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,13 +43,13 @@ class Run:
         """One row per record: who hosted whose model, when in the program, with which outcome, over
         how many samples.
 
-        Columns: those of `fedskd_sim.records.Record` but ``measures`` and ``schema``; ``without``
-        names the hospitals that were left out by then, with spaces between.
+        Columns: those of `fedskd_sim.records.Record` but ``measures``, ``schema`` and ``back``;
+        ``without`` names the hospitals that were left out in this round, with spaces between.
         """
-        left_out = ("measures", "schema", "without")
+        apart = ("measures", "schema", "without", "back")
         return [
-            {name: value for name, value in asdict(one).items() if name not in left_out}
-            | {"without": " ".join(one.without)}
+            {name: value for name, value in asdict(one).items() if name not in apart}
+            | {"without": " ".join(one.left_out)}
             for one in self._records
         ]
 

@@ -35,6 +35,7 @@ from fedskd_sim.protocol.controller_effects import (
     Say,
 )
 from fedskd_sim.protocol.roll import RegistrarState
+from fedskd_sim.records import Record
 from fedskd_sim.routes import Back
 from fedskd_sim.scenario import load
 from fedskd_sim.scenario.losses import OnLoss
@@ -293,3 +294,11 @@ def test_a_controller_that_stood_still_itself_blames_nobody() -> None:
         controller.step(Alive(1, "north", "", 0))
         controller.step(Alive(1, "south", "", 0))
     assert controller.state.lost == {"east": 0}
+
+
+def test_who_is_back_is_left_out_no_more() -> None:
+    """A record tells of its round who was left out."""
+    known = {"without": {"a": 0, "b": 3}, "back": {"a": 4}}
+    for round_, expected in ((3, ("a", "b")), (4, ("b",)), (5, ("b",))):
+        record = Record("s", 1, "visit", round_, 1, "c", "d", "net", "trained", **known)
+        assert record.left_out == expected
