@@ -74,6 +74,37 @@ def epoch(lost: Lost, back: Returns = NO_RETURN) -> int:
     return FIRST_EPOCH + len(lost) + retired + sum(map(code, back.values()))
 
 
+class Told(NamedTuple):
+    """What a hospital's last record tells: its round, whom it names as left out, with the rounds in
+    which their models retire, and who is back from which round on.
+    """
+
+    round: int
+    without: Lost
+    back: Mapping[str, int]
+
+
+def as_told(words: Mapping[str, Told]) -> tuple[Lost, Returns]:
+    """Put together what the last records of hospitals, by name, tell of losses and returns.
+
+    A return is over where somebody who was not lost, and has come to its round, names the hospital
+    as left out and not as back.
+    """
+    lost: Lost = {}
+    rounds: dict[str, int] = {}
+    for _, without, back in words.values():
+        lost = merged(merged(lost, without), dict.fromkeys(back, 0))
+        rounds |= {name: max(round_, rounds.get(name, 0)) for name, round_ in back.items()}
+    over = {
+        name
+        for host, (round_, without, back) in words.items()
+        for name in without
+        if name in rounds.keys() - back.keys() and round_ >= rounds[name]
+        if host not in lost or round_ >= rounds.get(host, round_ + 1)
+    }
+    return lost, {name: Back(round_, name in over) for name, round_ in rounds.items()}
+
+
 @dataclass(frozen=True)
 class Routes:
     """The ways that are left of a topology's."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fedskd_sim.custody.due import Due, Mark
 from fedskd_sim.errors import Where
 from fedskd_sim.records import Record
-from fedskd_sim.routes import Back, Lost, Routes, merged
+from fedskd_sim.routes import Routes, Told, as_told
 from fedskd_sim.topology import Stop, Topology
 
 
@@ -27,32 +27,14 @@ Found = Mapping[str, Mapping[Mark, FoundRecord]]
 
 
 def ways_left(run: Path, topology: Topology) -> Routes:
-    """Read from a run's records who was left out, and until when: the last record of each hospital
-    names all that it knew of. What cannot be read says nothing here.
-
-    A return is over where somebody who has come to its round names the hospital as left out, and
-    not as back.
+    """Read from a run's records who was left out, and until when. What cannot be read says nothing
+    here.
     """
-    told = [*_last_words(run, topology.names)]
-    lost: Lost = {}
-    rounds: dict[str, int] = {}
-    for _, without, back in told:
-        lost = merged(merged(lost, without), dict.fromkeys(back, 0))
-        rounds |= {name: max(round_, rounds.get(name, 0)) for name, round_ in back.items()}
-    again = {
-        name
-        for round_, without, back in told
-        for name in without
-        if name in rounds and name not in back and round_ >= rounds[name]
-    }
-    returns = {name: Back(round_, name in again) for name, round_ in rounds.items()}
-    return Routes(topology, lost, returns)
+    return Routes(topology, *as_told(dict(_last_words(run, topology.names))))
 
 
-def _last_words(
-    run: Path, names: Collection[str]
-) -> Iterator[tuple[int, dict[str, int], dict[str, int]]]:
-    """Give of each hospital's last record its round, and whom it names as left out and as back."""
+def _last_words(run: Path, names: Collection[str]) -> Iterator[tuple[str, Told]]:
+    """Give what each hospital's last record tells: all that it knew of."""
     for file in sorted(run.glob("records/*.jsonl")):
         last = file.read_bytes().splitlines()[-1:]
         try:
@@ -61,7 +43,7 @@ def _last_words(
                 {name: int(one) for name, one in values.get(key, {}).items() if name in names}
                 for key in ("without", "back")
             )
-            yield int(values.get("round", 0)), without, back
+            yield file.stem, Told(int(values.get("round", 0)), without, back)
         except (ValueError, AttributeError, TypeError):
             continue
 

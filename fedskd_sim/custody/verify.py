@@ -140,17 +140,17 @@ class _Proof:
 
     def _left_out(self, host: str, expected: Mark | None, record: Record) -> bool:
         """Tell whether a record that is due was left out at a hospital that went on."""
-        return (
-            expected not in (None, mark(record))
-            and (host not in self.routes.lost or host in self.routes.back)
-            and self._void(expected)
-        )
+        if expected is None or expected == mark(record):
+            return False
+        if host in self.routes.lost and host not in self.routes.back:  # until then it took its part
+            retires = record.without.get(expected.model, 0)
+            return _travels(expected) and 0 < retires <= expected.round
+        return self._void(expected)
 
     def _void(self, wanted: Mark) -> bool:
         """Tell whether a record may be missing: its host was lost, or its model retired."""
         return self.routes.away(wanted.host, wanted.round) or (
-            wanted.hop > 0
-            and wanted.kind != "ensemble"
+            _travels(wanted)
             and self.routes.void(self.topology.stop(wanted.model, wanted.round, wanted.hop))
         )
 
@@ -223,3 +223,8 @@ class _Proof:
 
 def _stop(record: Record) -> Stop:
     return Stop(record.round, record.hop, record.host, record.model, record.kind)  # type: ignore[arg-type]
+
+
+def _travels(wanted: Mark) -> bool:
+    """Tell whether a record is of a model that has come to its host."""
+    return wanted.hop > 0 and wanted.kind != "ensemble"

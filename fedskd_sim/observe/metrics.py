@@ -205,7 +205,7 @@ class HospitalMetrics:
 
     def count_step(self, record: Record) -> None:
         """Record a finished stop."""
-        self._lost.labels(**self._own).set(len(record.without))
+        self._lost.labels(**self._own).set(len(record.left_out))
         labels = {**self._own, "model": record.model}
         self._counters["hops"].labels(**labels).inc()
         self._counters["samples"].labels(**labels).inc(record.samples)

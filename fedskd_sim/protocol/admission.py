@@ -75,12 +75,16 @@ def hear(state: RegistrarState, word: Holds, ring: Topology) -> Turn:
     return state, [Say(name, state.word) for name in state.registered]
 
 
-def knows_itself(state: RegistrarState, word: Alive) -> RegistrarState:
+def knows_itself(state: RegistrarState, word: Alive) -> Turn:
     """Learn from a hospital that it is back, where a controller before this one has told it so."""
-    back = state.back.get(word.hospital)
-    if word.lost != word.hospital or back is None or back.away or code(back) != word.back:
-        return state
-    return replace(state, admitted=state.admitted | {word.hospital})
+    name, back = word.hospital, state.back.get(word.hospital)
+    if word.lost != name or back is None or back.away or code(back) != word.back:
+        return state, []
+    told: list[Effect] = [Admitted(state.epoch, name, back.round)]
+    return (
+        replace(state, admitted=state.admitted | {name}),
+        [] if name in state.admitted else told,
+    )
 
 
 def called_off(state: RegistrarState, names: Collection[str]) -> Returns:

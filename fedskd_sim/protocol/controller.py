@@ -87,7 +87,7 @@ class Registrar:
             case Gone(_, hospital, model) if hospital in state.registered:
                 return self.lose(state, [], {model: 1} if model in state.lost else {})
             case Holds(_, hospital) if hospital in state.registered:
-                return admission.hear(state, message, self.topology)
+                return self._ending(*admission.hear(state, message, self.topology))
             case Register():
                 return self._register(state, message)
             case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if (
@@ -125,11 +125,12 @@ class Registrar:
             state, effects = self.end(state, end)
         return state, [Noted(message), *effects]
 
-    def _ending(self, state: RegistrarState) -> Turn:
-        """End the run if all are done that are left."""
-        if state.done.union(state.away) >= {*self.scenario.names}:
-            return self.end(state, End(self.epoch, 0, "all hospitals are done"))
-        return state, []
+    def _ending(self, state: RegistrarState, effects: Collection[Effect] = ()) -> Turn:
+        """End the run if all are done that are left; behind effects that come first."""
+        if state.done.union(state.away) < {*self.scenario.names}:
+            return state, [*effects]
+        state, ending = self.end(state, End(self.epoch, 0, "all hospitals are done"))
+        return state, [*effects, *ending]
 
     def _on_alive(self, state: RegistrarState, word: Alive) -> Turn:
         """Learn of a loss that a controller before this one has declared, and say again what a
@@ -141,12 +142,12 @@ class Registrar:
         if merged(state.lost, known) != state.lost or back != state.back:
             own = admission.called_off(state, state.asked & {state.asking})
             return self._go_on(state, merged(state.lost, known), merged_returns(own, back))
-        state = admission.knows_itself(state, word)
+        state, learned = admission.knows_itself(state, word)
         behind = word.epoch != state.epoch or bool(known.items() - state.lost.items())
         if state.asked:  # who is to hold it may have died before it said so
             behind |= state.holds.get(word.hospital) != state.epoch
         told = behind and word.hospital not in state.asked
-        return state, [Say(word.hospital, state.word)] if told else []
+        return state, [*learned, *([Say(word.hospital, state.word)] if told else [])]
 
     def lose(
         self, state: RegistrarState, names: Collection[str], also: Lost = NOBODY, why: str = ""

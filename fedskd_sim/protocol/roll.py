@@ -49,6 +49,11 @@ class RegistrarState:
         return frozenset(self.back) - self.away - self.admitted
 
     @property
+    def guests(self) -> frozenset[str]:
+        """Hospitals that are not, or not yet, of the ring."""
+        return self.away | self.asked
+
+    @property
     def epoch(self) -> int:
         """The number of the present epoch."""
         return epoch(self.lost, self.back)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.memory import PROBE
+from fedskd_sim.routes import Lost, Returns, Told, as_told
 
 KEPT = ("warm_up", "homecoming", "evaluation", "ensemble")
 SESSIONS = ("warm_up", "alone", "visit", "homecoming")
@@ -68,8 +69,8 @@ class Gathered:
     counts: Counts = field(default_factory=Counts)
     left_out: dict[str, set[int]] = field(default_factory=dict)
     """Hospitals without which the ring went on, and in which rounds, as the others name them."""
-    back: dict[str, int] = field(default_factory=dict)
-    """Those of them that were back, and the last round from which on they were."""
+    words: dict[str, Told] = field(default_factory=dict)
+    """What the last record of each hospital tells of others."""
     _plain: set[str] = field(default_factory=set)
 
     @classmethod
@@ -96,12 +97,9 @@ class Gathered:
             name = record.model if record.host in known else record.host
             message = f"a record names the hospital {name!r}, which the scenario does not have"
             raise RunUnreadable(message, fix="report a run together with the scenario that it ran")
-        for name, round_ in record.back.items():
-            self.back[name] = max(round_, self.back.get(name, 0))
-        for name in record.without:
-            if record.round < record.back.get(name, record.round + 1):
-                rounds = self.left_out.setdefault(name, set())
-                rounds.add(record.round)
+        self.words[record.host] = Told(record.round, record.without, record.back)
+        for name in record.left_out:
+            self.left_out.setdefault(name, set()).add(record.round)
         self.first = self.first or record
         self.last = max(self.last or (0, 0), (record.round, record.hop))
         self.architectures[record.model] = record.architecture
@@ -116,6 +114,11 @@ class Gathered:
             self.ways[record.model].append(_step(record, len(self.hospitals)))
         if record.kind in KEPT or self._has_probes(record):
             self.kept.append(record)
+
+    @property
+    def absences(self) -> tuple[Lost, Returns]:
+        """Who was left out, and from which round on who was back."""
+        return as_told(self.words)
 
     def _has_probes(self, record: Record) -> bool:
         """Tell whether a record has probes; names of other measures are remembered, for all

@@ -62,11 +62,15 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
 
 def _of_gaps(found: Gathered, tested: Collection[Record]) -> Iterator[str]:
     """Say which tests are missing, and which have no AUC."""
-    for name, round_ in sorted(found.back.items()):
+    _, returns = found.absences
+    for name, (round_, away) in sorted(returns.items()):
+        if away and (name not in found.words or found.words[name].round < round_):
+            continue  # it was to be back, and was not
         rounds = ", ".join(map(str, sorted(found.left_out.get(name, ()))))
+        then = "and was lost again" if away else "on"
         yield (
             f"The ring went on without {name} in these rounds: {rounds}. It was back from round "
-            f"{round_} on."
+            f"{round_} {then}."
         )
     cells = len(found.hospitals) * len(found.hospitals + found.held_out)
     if len(tested) < cells:
@@ -115,7 +119,11 @@ def _of_sessions(found: Gathered) -> Iterator[str]:
 
 def _of_missing(found: Gathered, missing: int, cells: int) -> str:
     last = found.last
-    lost = sorted(name for name in found.left_out if name not in found.back)
+    without, returns = found.absences
+    lost = sorted(name for name in without if name not in returns or returns[name].away)
+    lost += [
+        f"the model of {name}" for name in sorted(without) if name not in lost and without[name]
+    ]
     reached = (
         f"its last stop on record is round {last[0]}, hop {last[1]}"
         if last

@@ -110,8 +110,8 @@ faults: [{hospital: b, FAULT}]
 @pytest.mark.parametrize(
     ("fault", "runtime"),
     [
-        ("what: stop, round: 2, hop: 1, lasts: 4", "processes"),
-        ("what: restart, round: 2, hop: 1, lasts: 4", "memory"),
+        ("what: stop, round: 2, hop: 1, lasts: 7", "processes"),
+        ("what: restart, round: 2, hop: 1, lasts: 7", "memory"),
     ],
     ids=["stood still", "died"],
 )
@@ -121,7 +121,8 @@ def test_who_comes_back_is_taken_in_again(
     """From a round on: from there it has a record of every stop, the others name it as back, and
     all tests are there.
     """
-    path = scenario_file(RETURNS.replace("FAULT", fault))
+    text = RETURNS.replace("FAULT", fault).replace("after: 2", "after: 4")
+    path = scenario_file(text.replace("rounds: 8", "rounds: 14"))
     folder: Path = run(path, runtime)
     verdict, _ = verify_run(folder, load(path).scenario, None)
     assert (verdict.broken, verdict.lost, {*verdict.back}) == (None, (), {"b"})
@@ -166,7 +167,7 @@ def test_who_comes_back_too_late_is_told_so(scenario_file: Callable, run: Callab
     """No round is left in which models train: it ends with its own code, and the run ends well."""
     fault = "what: stop, round: 2, hop: 1, lasts: 6"
     text = TEXT.format(policy="{name: skip, after: 3}", fault=fault)
-    folder = run(scenario_file(text.replace("0.1", "1")), "processes")
+    folder = run(scenario_file(text.replace("0.1", "2")), "processes")
     (said,) = events(folder, name="error")
     assert (said["hospital"], said["code"], said["own"]) == ("b", 49, False)
     assert left_behind() == []

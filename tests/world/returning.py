@@ -18,6 +18,7 @@ from symbols import Run, prepared, scenario_of
 
 from fedskd_sim.custody.chain import FoundRecord, sources
 from fedskd_sim.custody.due import Due, Mark, mark
+from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import LeftBehind, Where
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.program import Program
@@ -25,7 +26,7 @@ from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.returns import is_guest
 from fedskd_sim.protocol.state import State
-from fedskd_sim.records import Record
+from fedskd_sim.records import Record, to_line
 from fedskd_sim.routes import Routes, code, merged, merged_returns
 from fedskd_sim.scenario import Fault, Scenario
 from fedskd_sim.topology import Topology
@@ -295,6 +296,22 @@ def broken(story: Story, run: Run, sentry: Sentry) -> Iterator[tuple[str, str]]:
     routes = Routes(ring, state.lost, state.back)
     sentry.returned = len([name for name in state.back if name not in state.away])
     yield from _of_records(story.scenario, run, routes)
+    yield from _of_proof(story.scenario, run, routes)
+
+
+def _of_proof(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[str, str]]:
+    """Prove the records as `fedskd-sim verify` does, which knows of them alone."""
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "records").mkdir()
+        (folder / "scenario.yaml").touch()
+        for name, node in run.world.nodes.items():
+            lines = [f"{to_line(one)}\n" for one in node.custody.records]
+            (folder / "records" / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        ended = [name for name in scenario.names if not routes.left_out(name)]
+        found = verify(folder, scenario, ended=ended)
+    if found.broken:
+        yield "the proof holds", str(found.broken)
 
 
 def _of_records(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[str, str]]:

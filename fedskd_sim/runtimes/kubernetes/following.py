@@ -97,6 +97,8 @@ class Follower:
                     self.went_on = True
                 case events.Lost(_, hospitals):
                     self.lost = merged(self.lost, hospitals)
+                case events.Back(_, hospital):
+                    self.lost = {name: r for name, r in self.lost.items() if name != hospital}
             watch(logged)
 
     def _give_up_after(self, answered: float, error: Unreachable) -> None:

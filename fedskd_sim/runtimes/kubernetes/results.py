@@ -4,12 +4,13 @@ that was not lost.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from fedskd_sim.custody.chain import ways_left
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.recordfiles import read_records
-from fedskd_sim.routes import Lost, merged
+from fedskd_sim.routes import Lost, Routes, merged
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.kubernetes import moving
 from fedskd_sim.runtimes.kubernetes.reach import Reach
@@ -74,9 +75,8 @@ def _owed(order: Order, lost: Lost) -> dict[str, list[str]]:
     """
     scenario: Scenario = order.loaded.scenario
     ring = Topology.of(scenario)
-    if scenario.on_loss.heals:
-        lost = merged(lost, ways_left(order.folder, ring).lost)
-    models = [
-        model for model in scenario.members if not 0 < lost.get(model, 0) <= ring.evaluation_round
-    ]
-    return {name: models for name in scenario.names if name not in lost}
+    ways = ways_left(order.folder, ring) if scenario.on_loss.heals else Routes(ring)
+    known = {name: round_ for name, round_ in lost.items() if name not in ways.back}
+    ways = replace(ways, lost=merged(ways.lost, known))
+    models = [model for model in scenario.members if not ways.retired(model, ring.evaluation_round)]
+    return {name: models for name in scenario.names if not ways.left_out(name)}

@@ -7,6 +7,7 @@ taken over.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -160,7 +161,7 @@ class RunController:
             ended = rebuilt(end.code, end.reason, fix="see the log of that hospital")
             ended.second_hand = end.code != PodCannotStart.exit_code
             raise ended
-        self._let_go(controller.state.lost)
+        self._let_go(controller.state.away)
 
     def _make_hospitals(self, owner: str) -> None:
         names = self.loaded.scenario.names
@@ -186,7 +187,7 @@ class RunController:
             if found.metadata.name != self.plan.controller and not finished(found):
                 self.cluster.suspend(found.metadata.name)
 
-    def _let_go(self, lost: Lost) -> None:
+    def _let_go(self, lost: Collection[str]) -> None:
         """Let no other pod be made for hospitals that are lost, which would find nobody; one that
         is there keeps its log.
         """
