@@ -186,3 +186,9 @@ def test_nothing_speaks_of_one_machine() -> None:
                 r"/(home|root|work|Users)/\w", path.read_text(encoding="utf-8", errors="replace")
             )
             assert not found, f"{file}: {found.group(0) if found else ''}"
+
+
+def test_no_two_files_of_tests_share_a_name() -> None:
+    """Rooms are no packages: of two files of one name only the first would be collected."""
+    names = [path.name for path in TESTS]
+    assert sorted({*names}) == sorted(names)
