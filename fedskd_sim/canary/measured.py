@@ -18,7 +18,7 @@ from fedskd_sim.world.forecast import Cost
 
 BATCHES, ON_CARDS = 4, 10
 """Batches of a pass of the short run; on cards more, for steps are recorded there, and networks
-compiled, from a fifth one of a kind in a session on."""
+compiled, only where a session has four of a kind, and its first step is a kind of its own."""
 ROUNDS = 2
 TRAINED = ("alone", "visit", "homecoming")
 """Kinds of steps whose time grows with the number of batches."""

@@ -34,8 +34,7 @@ def missing(name: str, stop: Stop | None, sender: str, patience: float) -> HopTi
 def left_behind(name: str) -> LeftBehind:
     """Say that the ring has closed without this hospital."""
     error = LeftBehind(
-        f"the run goes on without {name!r}, which was not heard of for too long, and no round is "
-        "left from which on it could be back",
+        f"the run goes on without {name!r}, which was lost and is not taken in any more",
         fix="raise on_loss.after above what such a hospital may be away",
         key=("on_loss", "after"),
     )

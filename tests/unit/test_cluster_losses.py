@@ -18,8 +18,6 @@ from fedskd_sim.records import Record
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
-from fedskd_sim.runtimes.kubernetes import following
-from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.inspection import remarks
 from fedskd_sim.runtimes.kubernetes.marks import LOST
 from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -80,15 +78,6 @@ def told(host: str, *models: str, **without: int) -> list[str]:
         for hop, model in enumerate(models)
     ]
     return [*map(entry, records), event("holding", host)]
-
-
-@pytest.fixture
-def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note the releases that are uninstalled; nobody waits long for a word."""
-    names: list[str] = []
-    monkeypatch.setattr(Helm, "uninstall", lambda _, release: names.append(release))
-    monkeypatch.setattr(following, "LOOK_S", 0.01)
-    return names
 
 
 def collect(folder: Path, logs: dict[str, list[str]], lost: dict[str, int]) -> None:

@@ -27,9 +27,7 @@ from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import found, refreshing
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
-from fedskd_sim.runtimes.kubernetes import following
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
-from fedskd_sim.runtimes.kubernetes.helm import Helm
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector, once
 from fedskd_sim.runtimes.kubernetes.moving import pod_of
 from fedskd_sim.runtimes.kubernetes.pods import newest
@@ -120,15 +118,6 @@ def folder(tmp_path: Path) -> Path:
     made = folders.make(load(tmp_path / "scenario.yaml"), tmp_path / "run", "kubernetes")
     places.note(made, places.InCluster("two", "n", "c"))
     return made
-
-
-@pytest.fixture
-def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note the releases that are uninstalled."""
-    names: list[str] = []
-    monkeypatch.setattr(Helm, "uninstall", lambda _, release: names.append(release))
-    monkeypatch.setattr(following, "LOOK_S", 0.01)
-    return names
 
 
 def launcher(cluster: Cluster, folder: Path) -> KubernetesRuntime:

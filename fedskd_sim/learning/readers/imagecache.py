@@ -52,8 +52,12 @@ def _place(folder: str) -> Path:
     try:
         return Path(folder).expanduser()
     except RuntimeError as error:  # nobody has that name
-        fix = "name a folder that can be written and has room, or leave it out"
-        raise InvalidValue(f"{folder!r}: {error}", key=("data", "cache"), fix=fix) from error
+        raise _useless(f"{folder!r}: {error}") from error
+
+
+def _useless(text: str) -> InvalidValue:
+    fix = "name a folder that can be written and has room, or leave it out"
+    return InvalidValue(text, key=("data", "cache"), fix=fix)
 
 
 def _name(paths: Sequence[Path], size: int, by: str) -> str:
@@ -81,6 +85,4 @@ def _keep(place: Path, name: str, pixels: Pixels) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        text = f"{str(place)!r} keeps no images: {error.strerror or error}"
-        fix = "name a folder that can be written and has room, or leave it out"
-        raise InvalidValue(text, key=("data", "cache"), fix=fix) from error
+        raise _useless(f"{str(place)!r} keeps no images: {error.strerror or error}") from error
