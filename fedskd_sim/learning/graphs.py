@@ -1,15 +1,17 @@
-"""Work that is recorded once and replayed: as a CUDA graph on a card, as itself elsewhere.
+"""Work that is recorded once and replayed: a CUDA graph.
 
-This is all of captured steps that differs on CUDA. `Again` is its twin for a CPU: what calls it
-takes the same way through the same memory, and nothing is recorded.
+This is all of recorded steps that differs on CUDA. Tests have a twin for a CPU, which notes every
+operation with its memory and carries out these and nothing else.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 
 WARM_UPS = 3
@@ -32,6 +34,9 @@ class Recorder(Protocol):
 
         """
 
+    def drawn(self) -> Hashable:
+        """Tell how far random numbers have got that are drawn where nothing is recorded."""
+
     def reserved(self) -> int:
         """Count the bytes in use on the device; waits for it."""
 
@@ -40,26 +45,6 @@ class Recorder(Protocol):
 
     def afresh(self) -> Self:
         """Give one that has recorded nothing, and the memory of what nobody holds any more back."""
-
-
-class Again:
-    """Runs work again each time."""
-
-    def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
-        """Run work once, and give it."""
-        act()
-        return act
-
-    def reserved(self) -> int:
-        """Count nothing: memory is not a device's."""
-        return 0
-
-    def tidy(self) -> None:
-        """Do nothing."""
-
-    def afresh(self) -> Self:
-        """Give itself: it holds nothing."""
-        return self
 
 
 class CudaGraphs:
@@ -79,6 +64,7 @@ class CudaGraphs:
         memory that one graph has freed is another's only on its own.
         """
         with torch.cuda.device(self._device):
+            torch.cuda.empty_cache()  # else what was launched keeps memory from the other stream
             if self._aside is None:
                 self._aside = torch.cuda.Stream()
             aside, here = self._aside, torch.cuda.current_stream()
@@ -103,6 +89,12 @@ class CudaGraphs:
             return result
 
         return replay
+
+    def drawn(self) -> Hashable:
+        """Tell of the host's: Python's, NumPy's and PyTorch's."""
+        numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - others draw so
+        words, place = numpys["state"]["key"].tobytes(), numpys["state"]["pos"]
+        return random.getstate(), words, place, torch.get_rng_state().numpy().tobytes()
 
     def reserved(self) -> int:
         """Count what PyTorch's allocator has taken from the device for this process and uses."""

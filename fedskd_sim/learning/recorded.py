@@ -2,6 +2,10 @@
 
 A recorded step reads and writes the same memory each time. So a pair has networks, optimisers and
 a batch of its own: a session copies its models in, and at its end out again.
+
+Only what happens on the device is replayed. A network that counts its calls, or draws random
+numbers on the host, would always do as it did when its steps were recorded; so a recording has to
+give what launched steps give, before it is used.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from itertools import cycle, islice
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedskd_sim.learning.compiled import Compile, as_written
 from fedskd_sim.learning.data import Samples, as_input
@@ -33,7 +37,11 @@ from fedskd_sim.learning.steps import (
 from fedskd_sim.learning.teaching import Exchange
 
 FEWEST = 4
-"""Steps of one kind in a session that are worth recording: that runs the step about as often."""
+"""Steps of one kind in a session that are worth recording: that runs the step six times, once."""
+TRIED = 2
+"""Steps in a row by which a recording is compared with launched ones."""
+SEED = 0
+"""Of what these draw; a session sets its own when it has begun."""
 
 
 class Tools(NamedTuple):
@@ -61,8 +69,8 @@ class Pair:
         self._size = min(job.training.batch_size, len(job.samples.labels))
         first = slice(self._size)
         where = job.samples.labels.device
-        self._images = torch.zeros_like(as_input(job.samples.images[first], where))
-        self._labels = torch.zeros_like(job.samples.labels[first])
+        self._images = as_input(job.samples.images[first], where).clone()
+        self._labels = job.samples.labels[first].clone()
         self._clock = torch.zeros(2, dtype=torch.float64, device=self._labels.device)
         copies = SessionModels(
             {role: deepcopy(model) for role, model in models.by_role.items()}, models.every
@@ -87,7 +95,7 @@ class Pair:
         """Record the kinds of steps of a session that are not yet, as far as it is worth it.
 
         Raises:
-            RuntimeError: a step cannot be recorded.
+            RuntimeError: a step cannot be recorded, or would be another one when it is replayed.
 
         """
         moments = [*self._full(models, job)]
@@ -97,7 +105,7 @@ class Pair:
         if missing := [kind for kind in examples if kind in self._worth - self._recorded.keys()]:
             before = self._on.reserved()
             for kind in missing:
-                self._recorded[kind] = self._on.record(partial(self._run, examples[kind]))
+                self._recorded[kind] = self._record(examples[kind])
             self.bytes += self._on.reserved() - before
 
     @torch.no_grad()
@@ -111,16 +119,12 @@ class Pair:
             raise ValueError(len(given))
         if own:
             torch._foreach_copy_(own, given)
-        states = [one.state.values() for one in self._setting.optimisers.values()]
-        if moments := [value for state in states for one in state for value in one.values()]:
+        if moments := self._moments:
             torch._foreach_zero_(moments)
 
     def take(self, batch: Samples, moment: Moment) -> Seen:
         """Replay a step, or launch one that was not recorded on the same memory."""
-        for optimiser in self._setting.optimisers.values():
-            set_rate(optimiser, self._training, moment)
-        self._clock[0].fill_(moment.number)
-        self._clock[1].fill_(moment.total)
+        self._set(moment)
         kind = self._kind(moment)
         recorded = self._recorded.get(kind)
         if (
@@ -149,6 +153,55 @@ class Pair:
         if isinstance(self._teaching, Exchange) and self._teaching.past is not None:
             yield self._teaching.past
 
+    def _record(self, moment: Moment) -> Callable[[], Seen]:
+        """Record a step, and see that replaying it is taking it.
+
+        Raises:
+            RuntimeError: it cannot be recorded, or is another one when it is replayed.
+
+        """
+        self._set(moment)
+        step = partial(self._run, moment)
+        step()  # optimisers have their memory now, networks are compiled
+        begin = [one.clone() for one in self._state]
+        torch.manual_seed(SEED)
+        before = self._on.drawn()
+        expected = self._try(step, begin)
+        if self._on.drawn() != before:
+            raise RuntimeError("a step draws random numbers on the host")
+        replay = self._on.record(step)
+        found = self._try(replay, begin)
+        if self._training.deterministic and not all(map(_same, found, expected)):
+            raise RuntimeError("replayed, a step gives other bytes than launched")
+        return replay
+
+    def _try(self, step: Callable[[], Seen], begin: list[Tensor]) -> list[Tensor]:
+        """Give what a few steps see and leave, from the same beginning each time."""
+        with torch.no_grad():
+            torch._foreach_copy_(self._state, begin)
+        torch.manual_seed(SEED)
+        seen = [step().values.clone() for _ in range(TRIED)]
+        return [*seen, *(one.clone() for one in self._state)]
+
+    @property
+    def _moments(self) -> list[Tensor]:
+        """What the optimisers remember from step to step."""
+        states = [one.state.values() for one in self._setting.optimisers.values()]
+        return [value for state in states for one in state for value in one.values()]
+
+    @property
+    def _state(self) -> list[Tensor]:
+        """What steps change: weights, buffers and the optimisers' memory."""
+        models = self._setting.models.values()
+        return [*(one for model in models for one in model.state_dict().values()), *self._moments]
+
+    def _set(self, moment: Moment) -> None:
+        """Set learning rates and clock for a step."""
+        for optimiser in self._setting.optimisers.values():
+            set_rate(optimiser, self._training, moment)
+        self._clock[0].fill_(moment.number)
+        self._clock[1].fill_(moment.total)
+
     def _run(self, moment: Moment) -> Seen:
         """Take a step on the pair's own memory."""
         batch = Samples(self._images, self._labels)
@@ -165,6 +218,10 @@ class Pair:
     def _kind(self, moment: Moment) -> Hashable:
         taught = self._teaching.kind(moment) if self._teaching is not None else None
         return tuple(moment.roles.items()), taught
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _copy(to: nn.Module, source: nn.Module) -> None:

@@ -56,7 +56,7 @@ class Training(Part):
     graphs, and replayed; where that cannot be, the record says why. The same bytes as without, and
     small networks up to 11 times faster. A CPU takes no notice."""
     recorded_gib: Positive | None = None
-    """GiB that recorded steps of a hospital may keep on its device; those used least give way.
+    """GiB that recorded steps of a hospital may keep on its device; beyond that all give way.
     null: half of the card's memory, shared by the hospitals that compute on it."""
     compile: bool = False
     """On CUDA, networks of recorded steps are compiled first: other bytes, as repeatable. It takes

@@ -20,7 +20,7 @@ from fedskd_sim.learning.compiled import compiler
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.devices import settle
 from fedskd_sim.learning.distill import SimilarityLoss
-from fedskd_sim.learning.graphs import Again, CudaGraphs
+from fedskd_sim.learning.graphs import CudaGraphs
 from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.learning.recordings import Recordings
 from fedskd_sim.learning.session import Begin, Launched, SessionModels, TrainingJob, train
@@ -79,7 +79,7 @@ class Bench:
         pixels = torch.randint(0, 256, (count, case.size, case.size, 3), dtype=torch.uint8)
         labels = torch.arange(count) % CLASSES
         self.samples = Samples(pixels.to(device), labels.to(device))
-        on = CudaGraphs(device) if device.startswith("cuda") else Again()
+        on = CudaGraphs(device)
         self.recordings = Recordings(on, ROOM)
         compiled = self.training.model_copy(update={"compile": True})
         self.compiled = Recordings(on, ROOM, compiler(compiled))

@@ -73,6 +73,21 @@ def test_a_graph_computes_what_launched_steps_compute() -> None:
     assert len(found) == 1
 
 
+def test_dropout_draws_in_a_graph_what_it_draws_when_launched() -> None:
+    """Random numbers of the device go on from replay to replay as from step to step."""
+    job, shape = make_job(), ImageShape(1, 8, 3, "roi")
+    draw = torch.Generator().manual_seed(0)
+    samples = Samples(torch.randn(60, 8, 8, generator=draw).cuda(), job.samples.labels)
+    job, network = job._replace(samples=samples), Architecture(name="roi-mlp")
+    recordings, found = Recordings(CudaGraphs("cuda"), 2**33), set()
+    for begin in (LAUNCHED, recordings.begin):
+        model = recordings.know(build(network, shape, 1).cuda(), network)
+        sums = train(SessionModels({"": model}), job, None, begin)
+        assert sums.remark == ""
+        found.add((digest(snapshot(model)), str(sums.measures)))
+    assert len(found) == 1
+
+
 def test_compiled_steps_are_repeatable_and_near_the_others() -> None:
     """Two hospitals that compile for themselves get the same bytes, a little off what uncompiled
     steps give; nothing fell back.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -15,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tapes import Tapes
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,7 +30,7 @@ from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.fedavg import ProximalTeaching
 from fedskd_sim.learning.fedproto import PrototypeTeaching
 from fedskd_sim.learning.fml import COMMON, MutualTeaching
-from fedskd_sim.learning.graphs import Again
+from fedskd_sim.learning.graphs import CudaGraphs
 from fedskd_sim.learning.models import REGISTRY, ImageShape, build
 from fedskd_sim.learning.recordings import Recordings
 from fedskd_sim.learning.session import (
@@ -208,7 +211,7 @@ def test_recorded_steps_are_launched_ones_bit_for_bit(case: str) -> None:
     """Two sessions in a row on the same memory, with ragged batches and a rising factor, give the
     bytes of sessions launched on networks of their own; and nearly those of a CPU's optimiser.
     """
-    recordings = Recordings(Again(), LARGE)
+    recordings = Recordings(Tapes(), LARGE)
     for seed in (1, 7):
         job = make_job(seed, models=len(CASES[case](seed)[0].learners))
         results = []
@@ -264,7 +267,7 @@ def test_no_step_waits_for_the_device(case: str) -> None:
     assert operations.seen["nonzero"]
 
 
-class Broken(Again):
+class Broken(Tapes):
     """Cannot record anything."""
 
     def record(self, act: Callable[[], Any]) -> Callable[[], Any]:
@@ -273,7 +276,7 @@ class Broken(Again):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-class Hungry(Again):
+class Hungry(Tapes):
     """Keeps 3 GiB for whatever is recorded, until all of it is given up."""
 
     def __init__(self) -> None:
@@ -330,7 +333,7 @@ def test_only_steps_that_are_recorded_are_compiled() -> None:
         return graph.forward
 
     recordings = Recordings(
-        Again(), LARGE, lambda network: network.compile(backend=backend, dynamic=False)
+        Tapes(), LARGE, lambda network: network.compile(backend=backend, dynamic=False)
     )
     models, teaching = CASES["traveller first"](1)
     know(models, recordings)
@@ -356,7 +359,7 @@ def test_what_cannot_be_compiled_is_recorded_and_says_why() -> None:
     def broken(_: nn.Module) -> None:
         raise RuntimeError("Failed to find C compiler\nand more")
 
-    recordings = Recordings(Again(), LARGE, broken)
+    recordings = Recordings(Tapes(), LARGE, broken)
     for _ in range(2):
         models, _ = alone(1)
         know(models, recordings)
@@ -372,12 +375,95 @@ def test_teachings_and_networks_that_nobody_knows_are_launched() -> None:
     """Neither a function nor a network of unknown architecture is recorded, and the remark names
     it.
     """
-    recordings = Recordings(Again(), LARGE)
+    recordings = Recordings(Tapes(), LARGE)
     models, _ = alone(1)
     assert "unknown network" in train(models, make_job(), None, recordings.begin).remark
     know(models, recordings)
     teaching = lambda step: AddedLoss(step.outputs[""].logits.sum() * 0, {})  # noqa: E731 - what it is about
     assert "cannot be recorded" in train(models, make_job(), teaching, recordings.begin).remark
+
+
+class OnHost(nn.Module):
+    """A network whose forward passes depend on what happens on the host."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        """Take what gives a number that Python has."""
+        super().__init__()
+        self.inner, self.draw = build(RESIDENT, SHAPE, 1), draw
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Scale the images by it."""
+        return self.inner(images * self.draw())
+
+
+class Counting:
+    """A number that grows whenever it is asked for."""
+
+    value = 1.0
+
+    def __call__(self) -> float:
+        """Grow."""
+        self.value += 0.01
+        return self.value
+
+
+class OnCards(Tapes):
+    """What is drawn on the host is not drawn on the device."""
+
+    drawn = CudaGraphs.drawn  # type: ignore[assignment]
+
+
+def settled() -> float:
+    """Give the same number each time."""
+    return 1.25
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (settled, ""),
+        (Counting(), "RuntimeError: replayed, a step gives other bytes than launched"),
+        (random.random, "RuntimeError: a step draws random numbers on the host"),
+        (
+            lambda: float(np.random.rand(1)[0]),  # noqa: NPY002 - others draw so
+            "RuntimeError: a step draws random numbers on the host",
+        ),
+        (lambda: float(torch.rand(1)), "RuntimeError: a step draws random numbers on the host"),
+        (np.random.default_rng().random, "RuntimeError: replayed, a step gives other bytes"),
+    ],
+)
+def test_what_happens_on_the_host_is_not_replayed(draw: Callable[[], float], words: str) -> None:
+    """A network that a recording would change is launched, each time, and the record says why."""
+    recordings = Recordings(OnCards(), LARGE)
+    for _ in range(2):
+        model = recordings.know(OnHost(draw), RESIDENT)
+        sums = train(SessionModels({"": model}), make_job(), None, recordings.begin)
+        assert words in sums.remark
+        assert bool(sums.remark) == bool(words)
+
+
+def test_kernels_that_differ_each_time_are_recorded_where_a_scenario_allows_them() -> None:
+    """Without deterministic kernels a recording cannot be held to the bytes of launched steps."""
+    recordings = Recordings(OnCards(), LARGE)
+    model = recordings.know(OnHost(Counting()), RESIDENT)
+    job = make_job(deterministic=False)
+    assert not train(SessionModels({"": model}), job, None, recordings.begin).remark
+
+
+def test_dropout_draws_anew_in_every_replay() -> None:
+    """A session of a network with dropout gives the bytes of launched steps."""
+    shape, network = ImageShape(1, 8, 2, "roi"), Architecture(name="roi-mlp")
+    draw = torch.Generator().manual_seed(0)
+    samples = Samples(torch.randn(COUNT, 8, 8, generator=draw), torch.arange(COUNT) % 2)
+    job = TrainingJob(samples, torch.ones(2), Training(batch_size=BATCH), 3 * COUNT, 5)
+    recordings, found = Recordings(Tapes(), LARGE), []
+    for begin in (partial(Launched, on_device=True), recordings.begin):
+        models = SessionModels({"": recordings.know(build(network, shape, 1), network)})
+        sums = train(models, job, None, begin)
+        assert sums.remark == ""
+        found.append(outcome(models, sums))
+    assert found[0] == found[1]
+    assert any(isinstance(one, nn.Dropout) for one in models.by_role[""].modules())
 
 
 def test_all_pairs_give_way_when_they_keep_too_much() -> None:
@@ -402,7 +488,7 @@ def test_a_card_that_fails_while_networks_are_compiled_ends_the_session() -> Non
     def full(_: nn.Module) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    recordings = Recordings(Again(), LARGE, full)
+    recordings = Recordings(Tapes(), LARGE, full)
     models, _ = alone(1)
     know(models, recordings)
     with pytest.raises(torch.OutOfMemoryError):
