@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -38,9 +39,25 @@ class Tape(TorchDispatchMode):
         """Carry out everything that was noted, its results where they lay."""
         for func, args, kwargs, result in self.noted:
             again = func(*args, **kwargs)
-            for kept, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
-                if isinstance(kept, Tensor) and kept.data_ptr() != new.data_ptr():
+            for kept, new in zip(_of(result), _of(again), strict=True):
+                if kept.data_ptr() != new.data_ptr():
                     kept.copy_(new)
+
+    def read(self) -> list[StorageWeakRef]:
+        """Give the memory that was read without having been made here, and whether it lives."""
+        made = {
+            one.untyped_storage().data_ptr() for *_, result in self.noted for one in _of(result)
+        }
+        read = {
+            one.untyped_storage().data_ptr(): StorageWeakRef(one.untyped_storage())
+            for _, args, kwargs, _ in self.noted
+            for one in _of((args, kwargs))
+        }
+        return [there for place, there in read.items() if place not in made]
+
+
+def _of(anything: Any) -> list[Tensor]:
+    return [one for one in tree_leaves(anything) if isinstance(one, Tensor)]
 
 
 class Tapes:

@@ -4,6 +4,7 @@ CPU has.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import random
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tapes import Tapes
+from tapes import Tape, Tapes
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -225,6 +227,85 @@ def test_recorded_steps_are_launched_ones_bit_for_bit(case: str) -> None:
         assert sums.measures.keys() == results[0][1].keys()
         for name, measure in sums.measures.items():
             assert measure.mean == pytest.approx(results[0][1][name].mean, rel=1e-3, abs=1e-4), name
+
+
+RUN = """
+name: x
+data: {name: synthetic-skin, samples: 60, image_size: 16}
+training: {batch_size: 4, epochs: 2, warmup_epochs: 1}
+algorithm: {name: fedskd, preset: traveller-first, rounds: 2}
+prediction: {model: averaged, ensemble: true}
+hospitals:
+  - {name: a, architecture: {name: cnn-plain, options: {width: 8}}}
+  - {name: b, architecture: {name: vit-tiny, options: {width: 16, depth: 2}}}
+"""
+
+
+def test_a_whole_run_of_recorded_steps_is_one_of_launched_steps(
+    scenario_file: Callable, run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All records and weights are equal byte for byte; a pair is recorded in each role once."""
+    tapes, found = list[Tapes](), []
+
+    def of(*_: object) -> Recordings:
+        tapes.append(Counted())
+        return Recordings(tapes[-1], LARGE)
+
+    path = scenario_file(RUN)
+    for name, way in (
+        ("of", of),
+        ("begin", lambda _, *given: Launched(*given, on_device=True)),
+    ):
+        monkeypatch.setattr(Recordings, name, way)
+        where = run(path)
+        kept = [*(where / "records").iterdir(), *(where / "weights").iterdir()]
+        found.append({file.name: file.read_bytes() for file in sorted(kept)})
+    assert found[0] == found[1]
+    assert [one.recorded for one in tapes[:2]] == [3, 3]
+
+
+class Counted(Tapes):
+    """Counts what is recorded."""
+
+    recorded = 0
+
+    def record(self, act: Callable[[], Any]) -> Callable[[], Any]:
+        """Count and record."""
+        self.recorded += 1
+        return super().record(act)
+
+
+class Watching(Tapes):
+    """Runs work again each time, and knows which memory of others it reads."""
+
+    def __init__(self) -> None:
+        """Know of none yet."""
+        self.read: list[StorageWeakRef] = []
+
+    def record(self, act: Callable[[], Any]) -> Callable[[], Any]:
+        """Look at what work reads."""
+        with Tape() as tape:
+            act()
+        self.read += tape.read()
+        return act
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_recorded_steps_read_lives_as_long_as_they_do(case: str) -> None:
+    """A graph knows addresses only: nothing that it reads may be freed while it is kept."""
+    on = Watching()
+    recordings = Recordings(on, LARGE)
+    models, teaching = CASES[case](1)
+    know(models, recordings)
+    assert not train(models, make_job(), teaching, recordings.begin).remark
+    count = len([one for model in models.by_role.values() for one in model.parameters()])
+    del models, teaching
+    gc.collect()
+    assert len(on.read) > count
+    assert not [one for one in on.read if one.expired()]
+    del recordings
+    gc.collect()
+    assert [one for one in on.read if one.expired()]
 
 
 class Operations(TorchDispatchMode):
