@@ -188,7 +188,7 @@ def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str
 
 def of_models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
     """Describe the networks' tensors, or say why that cannot be; imports PyTorch."""
-    from fedskd_sim.learning.preflight import image_shape  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.inputs import image_shape  # noqa: PLC0415 - needs PyTorch
     from fedskd_sim.learning.site import specs_of  # noqa: PLC0415
 
     try:

@@ -23,14 +23,9 @@ from fedskd_sim.learning.buildable import check_architecture, itself
 from fedskd_sim.learning.comparable import compare, inputs_of, shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
+from fedskd_sim.learning.inputs import no_data
 from fedskd_sim.learning.learners import find_untaught
-from fedskd_sim.learning.models import (
-    AXES,
-    ImageShape,
-    kind_of,
-    names,
-    outline,
-)
+from fedskd_sim.learning.models import kind_of, names
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import (
     FML,
@@ -39,7 +34,6 @@ from fedskd_sim.scenario import (
     Hospital,
     NoData,
     Scenario,
-    Similarity,
 )
 
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
@@ -96,7 +90,7 @@ def _facts(scenario: Scenario, index: int, folder: Path | None) -> Facts | Scena
     except ScenarioError as error:
         error.key = ("hospitals", index, *error.key)
         return error
-    return _no_data(hospital.name, ("hospitals", index)) if found is None else found
+    return no_data(hospital.name, ("hospitals", index)) if found is None else found
 
 
 def _algorithm(scenario: Scenario, found: Facts | None) -> Iterator[FedskdError]:
@@ -121,51 +115,6 @@ def _algorithm(scenario: Scenario, found: Facts | None) -> Iterator[FedskdError]
         yield InvalidValue(
             text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out"
         )
-
-
-def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
-    """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and
-    DataMissing without data.
-    """
-    return shape_of(require_facts(scenario, name, folder))
-
-
-def require_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
-    """Tell what is known of a hospital's data; raises as `image_shape`."""
-    found = facts(scenario.hospital(name).data, name, scenario.seed, folder)
-    if found is None:
-        raise _no_data(name, ("data",))
-    return found
-
-
-def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
-    """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps
-    compared; None for ROI data.
-    """
-    if shape.kind == "roi":
-        return None
-    algorithm = scenario.algorithm
-    similarity = (
-        algorithm.circulating.similarity if isinstance(algorithm, Circulating) else Similarity()
-    )
-    if similarity.pixel_grid:
-        return (similarity.pixel_grid,) * len(AXES[shape.kind])
-    kinds = {
-        hospital.architecture.model_dump_json(): hospital.architecture
-        for hospital in scenario.hospitals
-    }
-    sizes = [
-        outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()
-    ]
-    return tuple(min(cells) for cells in zip(*sizes, strict=True))
-
-
-def _no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
-    return DataMissing(
-        f"{name!r} has no data",
-        key=key,
-        fix="add 'data: {name: synthetic-skin}', or another kind of data",
-    )
 
 
 def _samples(index: int, hospital: Hospital, found: Facts) -> Iterator[FedskdError]:

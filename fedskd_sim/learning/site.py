@@ -28,8 +28,8 @@ from fedskd_sim.learning.data import (
 from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, share_of_card
 from fedskd_sim.learning.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
+from fedskd_sim.learning.inputs import pixel_grid, require_facts
 from fedskd_sim.learning.models import ImageShape, blueprint, build, with_memory
-from fedskd_sim.learning.preflight import pixel_grid, require_facts
 from fedskd_sim.learning.recordings import Recordings
 from fedskd_sim.learning.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.steps import Teaching

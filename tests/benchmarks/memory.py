@@ -28,8 +28,8 @@ from torch.nn.functional import cross_entropy
 from fedskd_sim.learning.data import Samples, batches
 from fedskd_sim.learning.data import load as load_data
 from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.inputs import image_shape, pixel_grid
 from fedskd_sim.learning.models import build
-from fedskd_sim.learning.preflight import image_shape, pixel_grid
 from fedskd_sim.learning.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export

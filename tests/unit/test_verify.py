@@ -18,7 +18,7 @@ from fedskd_sim.custody.due import Due
 from fedskd_sim.custody.verdict import Verdict
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
-from fedskd_sim.learning.preflight import image_shape
+from fedskd_sim.learning.inputs import image_shape
 from fedskd_sim.learning.site import specs_of
 from fedskd_sim.records import Record
 from fedskd_sim.runtimes import folder

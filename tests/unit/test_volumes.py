@@ -22,8 +22,9 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.distill import SimilarityLoss, Taps
+from fedskd_sim.learning.inputs import pixel_grid
 from fedskd_sim.learning.models import ImageShape, build, outline
-from fedskd_sim.learning.preflight import find_problems, pixel_grid
+from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import nifti, synthetic_volumes
 from fedskd_sim.recordfiles import read_records
 from fedskd_sim.scenario import Architecture, Nifti, Scenario, SyntheticVolumes
