@@ -168,37 +168,31 @@ def test_a_comparison_runs_once_and_says_what_failed(
     assert "2 of 6 runs failed, the first with:" in second.stderr
     assert "rolled back 1 session" in second.stderr
     assert "nothing to compare" in second.stderr
-    again = cli(
-        "compare",
-        scenario_file(TINY.replace("samples: 40", "samples: 50")),
-        "--algorithms",
-        "local",
-        "--out",
-        out,
+    other = scenario_file(TINY.replace("samples: 40", "samples: 50"))
+    again = CliRunner().invoke(
+        main, ["compare", str(other), "--algorithms", "local", "--out", str(out)]
     )
-    assert again.returncode == OutputNotEmpty.exit_code
+    assert again.exit_code == OutputNotEmpty.exit_code
     assert "is a run of another scenario" in again.stderr
 
 
-@pytest.mark.slow
-def test_two_comparisons_do_not_share_a_folder(
-    scenario_file: Callable, cli: Callable, tmp_path: Path
-) -> None:
+def test_two_comparisons_do_not_share_a_folder(scenario_file: Callable, tmp_path: Path) -> None:
     """While one is at work in a folder a second one is refused, and afterwards it is not."""
     path, out = scenario_file(TINY), tmp_path / "out"
     planned = list(tasks(methods(load(path).scenario, ["local"]), 2))
+    second = ["compare", str(path), "--algorithms", "local", "--seeds", "2", "--out", str(out)]
     with Workshop(out, None, 1).prepare(planned):
-        second = cli("compare", path, "--algorithms", "local", "--seeds", 2, "--out", out)
-        assert second.returncode == OutputNotWritable.exit_code
-        assert f"is at work in {out}" in second.stderr
+        refused = CliRunner().invoke(main, second)
+        assert refused.exit_code == OutputNotWritable.exit_code
+        assert f"is at work in {out}" in refused.stderr
     with Workshop(out, None, 1).prepare(planned):
         pass
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(("sign", "jobs"), [(signal.SIGTERM, 2), (signal.SIGKILL, 1)])
 def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
-    sign: signal.Signals, scenario_file: Callable, tmp_path: Path
+    sign: signal.Signals, jobs: int, scenario_file: Callable, tmp_path: Path
 ) -> None:
     """Terminated, it stops its runs; killed, it cannot, and its folder stays closed to others
     until they have ended.
@@ -214,6 +208,8 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
         "local",
         "--seeds",
         "2",
+        "--jobs",
+        str(jobs),
         "--out",
         str(out),
     ]
