@@ -26,7 +26,7 @@ HOSPITALS = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in r
 def short(scenario_file: Callable) -> Path:
     """Write a short run of three."""
     return scenario_file(
-        PLACEBO.format(hospitals=HOSPITALS, rounds=1, seconds=0, size=1000, transport="ipc", hop=30)
+        PLACEBO.format(hospitals=HOSPITALS, rounds=1, seconds=0, size=1000, transport="ipc", hop=60)
     )
 
 
