@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             ORDER.index(room) if (room := room_of(item.nodeid)) in ORDER else len(ORDER)
         )
     )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Give one process more than there are processors: tests of runs in real time mostly wait."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 class ByRoom(LoadScopeScheduling):

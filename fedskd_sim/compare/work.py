@@ -1,5 +1,5 @@
 """Carry out the runs of a comparison, several at once, each a `fedskd-sim launch --on memory` in a
-folder of its own.
+folder of its own, by a process of its own that is forked with PyTorch in it.
 
 A run that has finished with the very same scenario is not run again; one that was interrupted is.
 Nothing else is remembered.
@@ -11,8 +11,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -21,7 +19,9 @@ from pathlib import Path
 from threading import Event
 
 from fedskd_sim.compare.plan import PlannedRun
-from fedskd_sim.errors import FedskdError, OutputNotEmpty, OutputNotWritable
+from fedskd_sim.errors import FedskdError, ForkServerDied, OutputNotEmpty, OutputNotWritable
+from fedskd_sim.runtimes.commands import Command, prepare
+from fedskd_sim.runtimes.forkserver import UNKNOWN
 from fedskd_sim.scenario import load
 
 RUNS = "runs"
@@ -124,13 +124,19 @@ class Workshop:
             tasks: the runs.
             done: is called with every outcome.
 
+        Raises:
+            SocketPathTooLong, OutputNotWritable: no fork server fits the temporary folder.
+
         """
+        due = [task for task in tasks if not finished(self.folder(task))]
+        if due:
+            prepare(due[0].scenario, threads(due[0]))
         with ThreadPoolExecutor(self.jobs) as pool:
             waiting: set[Future[RunResult]] = {pool.submit(self._run, task) for task in tasks}
             try:
                 while waiting:
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in finished:
+                    ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in ended:
                         done(future.result())
                         yield future.result()
             except BaseException:
@@ -147,41 +153,33 @@ class Workshop:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f"{folder.name}.yaml"
         draft.write_text(task.text, encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "fedskd_sim",
-            "launch",
-            str(draft),
-            "--on",
-            "memory",
-            "--out",
-            str(folder),
-        ]
+        command = ["launch", str(draft), "--on", "memory", "--out", str(folder)]
         command += ["--data", str(self.data)] if self.data else []
-        threads = {
-            "OMP_NUM_THREADS": str(
-                max(hospital.resources.cpu for hospital in task.scenario.hospitals)
-            )
-        }
-        with subprocess.Popen(  # noqa: S603 - this program, with the arguments above
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **threads}, start_new_session=True, pass_fds=self._lock,
-        ) as process:  # fmt: skip
-            words = self._wait_for(process)
-        if not process.returncode:
+        code, words = self._launch(task, command)
+        if not code or (code == UNKNOWN and finished(folder)):  # nobody was left to tell its code
             draft.unlink()
-        return RunResult(
-            task, folder, process.returncode, "\n".join(words.splitlines()[-LAST_WORDS:])
-        )
+            return RunResult(task, folder, 0)
+        if code == UNKNOWN:
+            code = ForkServerDied.exit_code
+            words += "\nerror: the process that starts runs, and learns how they end, died"
+        return RunResult(task, folder, code, "\n".join(words.splitlines()[-LAST_WORDS:]))
 
-    def _wait_for(self, process: subprocess.Popen[str]) -> str:
-        while True:
-            try:
-                return process.communicate(timeout=LOOK_S)[1]
-            except subprocess.TimeoutExpired:
-                if self.stopped.is_set():
-                    process.terminate()
+    def _launch(self, task: PlannedRun, command: Sequence[str]) -> tuple[int, str]:
+        """Give a run's exit code, negative for a signal, and its words."""
+        try:
+            run = Command.begin(command, {**os.environ, **threads(task)}, self._lock)
+        except (OSError, EOFError) as error:  # the fork server has died; the next run has another
+            return UNKNOWN, str(error)
+        while not run.ended(LOOK_S):
+            if self.stopped.is_set():
+                run.process.terminate()
+        return run.process.exitcode or 0, run.words
+
+
+def threads(task: PlannedRun) -> dict[str, str]:
+    """Let a run have as many threads as its largest hospital."""
+    most = max(hospital.resources.cpu for hospital in task.scenario.hospitals)
+    return {"OMP_NUM_THREADS": str(most)}
 
 
 def _same(file: Path, task: PlannedRun) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError, HospitalLost
+from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HospitalLost
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.heartbeats import Heartbeats
 from fedskd_sim.member.throttle import Throttle
@@ -26,7 +26,8 @@ from fedskd_sim.messages import (
 )
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.protocol.controller import Registrar, Turn
+from fedskd_sim.program import Program
+from fedskd_sim.protocol.controller import CONSEQUENCES, Registrar, Turn
 from fedskd_sim.protocol.controller_effects import (
     Admitted,
     Closed,
@@ -82,6 +83,8 @@ class Controller:
         self._wire, self._log, self._opening, self._losing = wire, log, opening, losing
         self._refusals, self._registrations = Throttle(), Throttle()
         self._reached: dict[str, int] = {}
+        self._in_vain: list[Failed] = []
+        """Words of hospitals that have waited in vain."""
         self._now, self._began, self._looked = now, now(), now()
         self._heartbeats = Heartbeats(scenario.on_loss.after, now)
         self.watches = scenario.on_loss.beat > 0
@@ -162,11 +165,33 @@ class Controller:
             self._end_with(self._registrar.late(self.state))
 
     def conclude(self) -> bool:
-        """End the run as it was suspected to end, if it was; tell whether it has."""
-        if self.state.suspected is None or self.state.ended:
+        """End the run as it was suspected to end, if it was, in the words of whoever is nearest to
+        the culprit; tell whether it has.
+        """
+        suspected = self.state.suspected
+        if suspected is None or self.state.ended:
             return False
-        self._take(self._registrar.end(self.state, self.state.suspected))
+        if self._in_vain:
+            near = min(self._in_vain, key=self._distance)
+            suspected = End(suspected.epoch, near.code, f"{near.hospital!r} failed: {near.reason}")
+        self._take(self._registrar.end(self.state, suspected))
         return True
+
+    def _distance(self, word: Failed) -> tuple[int, int, int]:
+        """Say how far behind the culprit somebody waits in vain: further on in the ring is further
+        away, and who starts to wait first is no sign of it on a busy machine. Nobody is nearer than
+        who has sent a model that is never confirmed.
+        """
+        if word.code == AcknowledgementTimeout.exit_code:
+            return 0, 0, 0
+        ring = self._registrar.topology
+        program = Program(ring, word.hospital)
+        steps = map(program.at, range(self._reached.get(word.hospital, -1) + 1, len(program)))
+        stop = next((step.stop for step in steps if step and step.stop), None)
+        if stop is None:
+            return ring.evaluation_round + 1, 0, 0
+        tour = ring.seating(stop.round).places[stop.model] if ring.one_by_one(stop.round) else 0
+        return stop.round, tour, stop.hop
 
     def step(self, message: ToController | Unwelcome) -> bool:
         """Handle one hospital's word; tells whether it is one that a member of the run would say.
@@ -223,7 +248,8 @@ class Controller:
             case Noted(Progress(_, hospital, model, round_, hop, accuracy) as progress):
                 if self._advances(progress):
                     self._log.event(events.Progress(hospital, model, round_, hop, accuracy))
-            case Noted(Failed(_, hospital, code, reason)):
+            case Noted(Failed(_, hospital, code, reason) as failed):
+                self._in_vain += [failed] if code in CONSEQUENCES else []
                 self._log.event(events.Failed(hospital, code, reason))
 
     def _advances(self, progress: Progress) -> bool:

@@ -93,3 +93,14 @@ class ForkServer:
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+def let_go() -> None:
+    """Let the fork server, and the helper of multiprocessing, end when whoever started them does,
+    and not wait for this process, which was forked from it and will fork nothing.
+    """
+    server: Any = forkserver._forkserver  # noqa: SLF001 - nothing else knows what is held
+    helper: Any = resource_tracker._resource_tracker  # noqa: SLF001 - as above
+    for held in (server._forkserver_alive_fd, helper._fd):  # noqa: SLF001 - as above
+        os.close(held)
+    server._forkserver_alive_fd = helper._fd = None  # noqa: SLF001 - as above

@@ -34,19 +34,19 @@ def begun(
     launched: list[subprocess.Popen] = []
 
     def begin(
-        custody: str = "{}", acknowledgement: int = 5, **kwargs: object
+        custody: str = "{}", acknowledgement: int = 60, **kwargs: object
     ) -> tuple[subprocess.Popen, Path]:
         given = {
             "rounds": 4,
             "seconds": 0.3,
             "size": 100000,
             "transport": "ipc",
-            "hop": 30,
+            "hop": 60,
             **kwargs,
         }
         hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
         text = PLACEBO.format(hospitals=hospitals, **given).replace(
-            "acknowledgement: 5", f"acknowledgement: {acknowledgement}"
+            "acknowledgement: 60", f"acknowledgement: {acknowledgement}"
         )
         path, out = scenario_file(text + f"custody: {custody}\n"), tmp_path / "out"
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]

@@ -143,7 +143,7 @@ def launch(tmp_path: Path, scenario_file: Callable) -> Iterator[Launch]:
     """Prepare a short run of three."""
     hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
     text = PLACEBO.format(
-        hospitals=hospitals, rounds=1, seconds=0, size=1000, transport="ipc", hop=30
+        hospitals=hospitals, rounds=1, seconds=0, size=1000, transport="ipc", hop=60
     )
     made = Launch(tmp_path / "out", scenario_file(text))
     yield made
@@ -421,7 +421,7 @@ def test_a_kill_for_lack_of_memory_is_told_from_any_other(
     hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(2))
     path = scenario_file(
         PLACEBO.format(
-            hospitals=hospitals, rounds=1, seconds=0, size=200 << 20, transport="ipc", hop=30
+            hospitals=hospitals, rounds=1, seconds=0, size=200 << 20, transport="ipc", hop=60
         )
     )
     path.write_text(path.read_text() + "custody: {restarts: 0}\n")

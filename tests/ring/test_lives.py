@@ -68,7 +68,7 @@ def test_a_killed_hospital_needs_no_controller_to_come_back(
     """On every link, with the controller alive or dead, twice at one place: it is where the
     others know it, and goes on.
     """
-    process, out = started(transport=transport, rounds=10, seconds=0.1, acknowledgement=60)
+    process, out = started(transport=transport, rounds=10, seconds=0.1)
     if controller == "dead":
         os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
     for lives in (1, 2):
@@ -96,7 +96,7 @@ def test_who_dies_over_and_over_ends_the_run(started: Callable) -> None:
     """After the restarts that the scenario allows, in a row without a record, the death ends the
     run as it did before.
     """
-    process, out = started(custody="{restarts: 1}", seconds=3, acknowledgement=60)
+    process, out = started(custody="{restarts: 1}", seconds=3)
     for lives in (1, 2):
         kill(out, "h1")
         until(
@@ -146,7 +146,6 @@ def test_a_run_is_resumed_at_random_instants(
     text = PLACEBO.format(
         hospitals=hospitals, rounds=20, seconds=0.02, size=300_000, transport="tcp", hop=60
     )
-    text = text.replace("acknowledgement: 5", "acknowledgement: 60")
     path, out, draw = scenario_file(text), tmp_path / "out", random.Random(7)
     process = launched(path, out)
     for _ in range(4):

@@ -26,7 +26,7 @@ HOSPITALS = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in r
 def short(scenario_file: Callable) -> Path:
     """Write a short run of three."""
     return scenario_file(
-        PLACEBO.format(hospitals=HOSPITALS, rounds=1, seconds=0, size=1000, transport="ipc", hop=30)
+        PLACEBO.format(hospitals=HOSPITALS, rounds=1, seconds=0, size=1000, transport="ipc", hop=60)
     )
 
 
@@ -66,6 +66,7 @@ def test_an_interrupt_while_modules_are_read_is_no_traceback(sees: str) -> None:
     """Ctrl-C before the command has begun ends in one line and the code of an interrupt."""
     code = (
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "from fedskd_sim.__main__ import run\n"
         "class Now:\n"
         "    def find_spec(self, name, *_):\n"

@@ -14,7 +14,7 @@ name: placebo
 hospitals: [{hospitals}]
 algorithm: {{name: placebo, rounds: {rounds}, session_seconds: {seconds}, buffer_bytes: {size}}}
 network: {{transport: {transport}}}
-timeouts: {{register: 20, hop: {hop}, acknowledgement: 5, retry: 1, goodbye: 1, stop: 2}}
+timeouts: {{register: 60, hop: {hop}, acknowledgement: 60, retry: 1, goodbye: 1, stop: 2}}
 """
 PATIENCE_S = 100
 LOOK_S = 0.05

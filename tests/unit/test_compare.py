@@ -11,21 +11,24 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from fedskd_sim.cli import main
 from fedskd_sim.compare.plan import PlannedRun, choices, methods, tasks
-from fedskd_sim.compare.work import Workshop
+from fedskd_sim.compare.work import LOCK, Workshop
 from fedskd_sim.errors import (
     ArchitecturesDiffer,
+    ForkServerDied,
     InvalidValue,
     OutputNotEmpty,
     OutputNotWritable,
     UnknownKey,
 )
 from fedskd_sim.exits import INTERRUPTED
+from fedskd_sim.runtimes.forkserver import UNKNOWN
 from fedskd_sim.scenario import BUILT_IN, Scenario, load, passes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -168,37 +171,31 @@ def test_a_comparison_runs_once_and_says_what_failed(
     assert "2 of 6 runs failed, the first with:" in second.stderr
     assert "rolled back 1 session" in second.stderr
     assert "nothing to compare" in second.stderr
-    again = cli(
-        "compare",
-        scenario_file(TINY.replace("samples: 40", "samples: 50")),
-        "--algorithms",
-        "local",
-        "--out",
-        out,
+    other = scenario_file(TINY.replace("samples: 40", "samples: 50"))
+    again = CliRunner().invoke(
+        main, ["compare", str(other), "--algorithms", "local", "--out", str(out)]
     )
-    assert again.returncode == OutputNotEmpty.exit_code
+    assert again.exit_code == OutputNotEmpty.exit_code
     assert "is a run of another scenario" in again.stderr
 
 
-@pytest.mark.slow
-def test_two_comparisons_do_not_share_a_folder(
-    scenario_file: Callable, cli: Callable, tmp_path: Path
-) -> None:
+def test_two_comparisons_do_not_share_a_folder(scenario_file: Callable, tmp_path: Path) -> None:
     """While one is at work in a folder a second one is refused, and afterwards it is not."""
     path, out = scenario_file(TINY), tmp_path / "out"
     planned = list(tasks(methods(load(path).scenario, ["local"]), 2))
+    second = ["compare", str(path), "--algorithms", "local", "--seeds", "2", "--out", str(out)]
     with Workshop(out, None, 1).prepare(planned):
-        second = cli("compare", path, "--algorithms", "local", "--seeds", 2, "--out", out)
-        assert second.returncode == OutputNotWritable.exit_code
-        assert f"is at work in {out}" in second.stderr
+        refused = CliRunner().invoke(main, second)
+        assert refused.exit_code == OutputNotWritable.exit_code
+        assert f"is at work in {out}" in refused.stderr
     with Workshop(out, None, 1).prepare(planned):
         pass
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(("sign", "jobs"), [(signal.SIGTERM, 2), (signal.SIGKILL, 1)])
 def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
-    sign: signal.Signals, scenario_file: Callable, tmp_path: Path
+    sign: signal.Signals, jobs: int, scenario_file: Callable, tmp_path: Path
 ) -> None:
     """Terminated, it stops its runs; killed, it cannot, and its folder stays closed to others
     until they have ended.
@@ -214,6 +211,8 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
         "local",
         "--seeds",
         "2",
+        "--jobs",
+        str(jobs),
         "--out",
         str(out),
     ]
@@ -243,6 +242,60 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
     wait_until(lambda: is_free(Workshop(out, None, 1), planned))
 
 
+class Fated:
+    """A command whose fork server dies before it can tell the end; ``begun`` is done for it."""
+
+    process = SimpleNamespace(exitcode=UNKNOWN)
+    words = "its words"
+
+    def __init__(self, begun: Callable[[Path], object]) -> None:
+        self.begun = begun
+
+    def begin(self, arguments: list[str], *_: object) -> Fated:
+        self.begun(Path(arguments[arguments.index("--out") + 1]))
+        return self
+
+    def ended(self, _: float) -> bool:
+        return True
+
+
+def run_whole(out: Path) -> None:
+    out.mkdir(parents=True)
+    (out / "report.json").write_text('{"complete": true}')
+
+
+def refuse(out: Path) -> None:
+    raise EOFError(out)
+
+
+@pytest.mark.parametrize(
+    ("begun", "code", "words"),
+    [
+        (run_whole, 0, ""),
+        (lambda _: None, ForkServerDied.exit_code, "its words\nerror: the process that starts"),
+        (refuse, ForkServerDied.exit_code, "seed-1\nerror: the process that starts"),
+    ],
+    ids=["it is whole", "it is not", "it never began"],
+)
+def test_a_run_whose_end_nobody_can_tell_is_judged_by_its_folder(
+    begun: Callable[[Path], object],
+    code: int,
+    words: str,
+    scenario_file: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fork server may die before a run ends, or begins: whole is whole, anything else has the
+    code of that death.
+    """
+    monkeypatch.setattr("fedskd_sim.compare.work.Command", Fated(begun))
+    monkeypatch.setattr("fedskd_sim.compare.work.prepare", lambda *_: None)
+    planned = list(tasks(methods(load(scenario_file(TINY)).scenario, ["local"]), 2))[:1]
+    shop = Workshop(tmp_path / "out", None, 1)
+    (found,) = shop.carry_out(planned, lambda _: None)
+    assert (found.code, words in found.words, found.fresh) == (code, True, True)
+
+
 def is_free(shop: Workshop, planned: list[PlannedRun]) -> bool:
     """Tell whether a comparison can begin."""
     with suppress(OutputNotWritable), shop.prepare(planned):
@@ -251,11 +304,11 @@ def is_free(shop: Workshop, planned: list[PlannedRun]) -> bool:
 
 
 def at_work(out: Path) -> list[int]:
-    """List the processes whose command line has a folder in it."""
-    found = []
+    """List the processes that hold a folder's lock."""
+    found, lock = [], str(out / LOCK)
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if str(out).encode() in (place / "cmdline").read_bytes():
+            if any(str(one.readlink()) == lock for one in (place / "fd").iterdir()):
                 found.append(int(place.name))
     return found
 

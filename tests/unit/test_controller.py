@@ -282,6 +282,28 @@ def test_a_failed_run_ends_well_for_the_controller() -> None:
     )
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_those_who_wait_in_vain_the_one_nearest_to_the_culprit_is_believed(
+    order: tuple[int, int],
+) -> None:
+    """East stands still at hop 1: south waits for what it should have sent, north for what south
+    then would. On a busy machine north may speak first.
+    """
+    told = [Progress(1, name, name, 0, 0, 0.0) for name in NAMES]
+    told += [Progress(1, "south", "east", 1, 1, 0.0), Progress(1, "north", "south", 1, 1, 0.0)]
+    told.append(Progress(1, "north", "east", 1, 2, 0.0))
+    words = Failed(1, "south", 40, "east sent nothing"), Failed(1, "north", 40, "nor did south")
+    room = Room(*map(register, NAMES), *told, *(words[number] for number in order))
+    assert room.controller.serve() == End(1, 40, "'south' failed: east sent nothing")
+
+
+def test_who_sends_in_vain_is_nearer_than_who_waits() -> None:
+    """A model that is never confirmed names its receiver, whoever else waits for whatever."""
+    words = Failed(1, "south", 40, "nothing came"), Failed(1, "north", 45, "never confirmed")
+    end = End(1, 45, "'north' failed: never confirmed")
+    assert Room(*map(register, NAMES), *words).controller.serve() == end
+
+
 def test_every_step_is_in_the_log_once() -> None:
     """A step that is said again, or after a later one, is no line; every kind of record that a
     run has is one.

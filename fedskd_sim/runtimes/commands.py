@@ -1,0 +1,128 @@
+"""Commands of this program that it gives itself, each carried out by a process of its own: forked
+from the fork server, which has read PyTorch once for all of them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from fedskd_sim import clock
+from fedskd_sim.runtimes.asking import Surroundings
+from fedskd_sim.runtimes.endings import check_temporary_folder
+from fedskd_sim.runtimes.forkserver import ForkServer, let_go, modules_for
+from fedskd_sim.runtimes.private import private_folder
+from fedskd_sim.scenario import Scenario
+
+ALSO = ("fedskd_sim.cli.launch", "fedskd_sim.runtimes.memory", "matplotlib.figure")
+"""What a launch imports besides."""
+AT_A_TIME = 65_536
+"""Bytes of a command's words that are read, and of its last words that are kept."""
+
+
+def prepare(scenario: Scenario, more: Mapping[str, str]) -> None:
+    """Start the fork server, unless it runs already; call it before commands begin.
+
+    Args:
+        scenario: what commands launch, or its like: what they import is imported beforehand.
+        more: variables that the server finds besides this process's: OpenMP, once loaded, keeps the
+            number of threads that it has found.
+
+    Raises:
+        SocketPathTooLong: it cannot listen in the folder for temporary files.
+        OutputNotWritable: nothing can be made in that folder.
+
+    """
+    check_temporary_folder()
+    before = {name: os.environ.get(name) for name in more}
+    os.environ.update(more)
+    try:
+        ForkServer.running([*ALSO, *modules_for(scenario)], private_folder().path)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@dataclass
+class Command:
+    """A command at work, in a session of its own: an interrupt of this one does not reach it."""
+
+    process: ForkServerProcess
+    _errors: Connection
+    _said: bytes = b""
+
+    @classmethod
+    def begin(
+        cls, arguments: Sequence[str], environment: Mapping[str, str], held: Sequence[int] = ()
+    ) -> Command:
+        """Carry out ``fedskd-sim ARGUMENTS`` here; what it prints is lost.
+
+        Args:
+            arguments: what would be typed.
+            environment: all variables that it finds.
+            held: file descriptors that it holds open as long as it lives, whoever else closes them.
+
+        Raises:
+            OSError, EOFError: the fork server has just died.
+
+        """
+        ours, theirs = os.pipe()
+        kept = [Connection(os.dup(one)) for one in held]
+        with Connection(theirs, readable=False) as errors:
+            reader = Connection(ours, writable=False)
+            given = (tuple(arguments), Surroundings(Path.cwd(), dict(environment)), errors, kept)
+            process = multiprocessing.get_context("forkserver").Process(
+                target=_carry_out, args=given, name="command", daemon=False
+            )
+            try:
+                process.start()
+            except BaseException:
+                reader.close()
+                raise
+            finally:
+                for one in kept:
+                    one.close()
+        return cls(process, reader)
+
+    def ended(self, seconds: float) -> bool:
+        """Wait up to so many seconds for the end, and tell whether it has come."""
+        deadline = clock.now() + seconds
+        while wait([self._errors], clock.seconds_left(deadline)):
+            said = os.read(self._errors.fileno(), AT_A_TIME)
+            if not said:
+                self._errors.close()
+                self.process.join()
+                return True
+            self._said = (self._said + said)[-AT_A_TIME:]
+        return False
+
+    @property
+    def words(self) -> str:
+        """Give what it has written to standard error, or the end of it."""
+        return self._said.decode(errors="replace")
+
+
+def _carry_out(
+    arguments: tuple[str, ...], place: Surroundings, errors: Connection, _held: list[Connection]
+) -> None:
+    let_go()
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(errors.fileno(), 2)
+    os.close(nowhere)
+    errors.close()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.chdir(place.folder)
+    os.environ.clear()
+    os.environ.update(place.environment)
+    sys.argv = ["fedskd-sim", *arguments]
+    import_module("fedskd_sim.__main__").run()
