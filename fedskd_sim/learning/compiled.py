@@ -19,6 +19,8 @@ Compile = Callable[[nn.Module], None]
 MOST_VERSIONS = 256
 """Versions of a function that the compiler keeps: architectures, modes and sizes of batches have
 one each, and past its own limit of 8 it goes on uncompiled without a word."""
+MOST_OF_ALL = 1 << 20
+"""... of whatever all networks have in common, those too that were given up."""
 
 
 def compiler(training: Training) -> Compile | None:
@@ -31,6 +33,7 @@ def compiler(training: Training) -> Compile | None:
         from torch._inductor import config as kernels  # noqa: PLC0415
 
         tracing.recompile_limit = MOST_VERSIONS
+        tracing.accumulated_recompile_limit = MOST_OF_ALL
         kernels.deterministic = training.deterministic  # else a stopwatch chooses between them
         network.compile(dynamic=False)
 

@@ -186,11 +186,17 @@ def as_input(images: Tensor, where: torch.device | None = None) -> Tensor:
     """Make what models take of a few samples: pixels become float32 images, others stay as they
     are; ``where`` they are to be, if they may be elsewhere. Nothing waits for the copy to a card.
     """
-    if where is not None and images.device != where:
-        images = images.pin_memory().to(where, non_blocking=True)
+    images = images if where is None else _bring(images, where)
     if images.dtype is not torch.uint8:
         return images
     return ((images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25).contiguous()
+
+
+def _bring(values: Tensor, where: torch.device) -> Tensor:
+    """Copy values to a card without waiting for it."""
+    if values.device == where:
+        return values
+    return values.pin_memory().to(where, non_blocking=True)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -199,7 +205,8 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     if images.ndim != 4:  # noqa: PLR2004 - (N, C, H, W)
         return images
-    flips = torch.rand(3, len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5  # noqa: PLR2004
+    drawn = torch.rand(3, len(images), 1, 1, 1, generator=generator)
+    flips = _bring(drawn, images.device) < 0.5  # noqa: PLR2004
     images = torch.where(flips[0], images.flip(2), images)
     images = torch.where(flips[1], images.flip(3), images)
     return torch.where(flips[2], images.transpose(2, 3), images)

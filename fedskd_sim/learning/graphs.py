@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 
-WARM_UPS = 3
-"""How often work runs before it is recorded, as PyTorch's notes on CUDA graphs ask: libraries
-choose their kernels and make their workspaces meanwhile."""
+WARM_UPS = 2
+"""How often work runs before it is recorded, and once more, as PyTorch's notes on CUDA graphs ask:
+libraries choose their kernels and make their workspaces meanwhile."""
 MUCH = 1 << 30
 """Bytes that are worth giving back: that takes about a millisecond, and taking them again more."""
 Result = TypeVar("Result")
@@ -48,13 +49,18 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Graphs on one CUDA device that share one pool of memory: they never run at the same time."""
+    """Graphs on one CUDA device that share one pool of memory: they never run at the same time.
 
-    def __init__(self, device: str) -> None:
-        """Take a device; nothing happens on it yet."""
+    They die together, those too that nobody uses: up to PyTorch 2.14 the end of one takes memory
+    for products of matrices from all others that were captured on its stream.
+    """
+
+    def __init__(self, device: str, aside: torch.cuda.Stream | None = None) -> None:
+        """Take a device, and the stream to capture on; nothing happens on it yet."""
         self._device = torch.device(device)
         self._pool: Any = None
-        self._aside: Any = None
+        self._aside = aside
+        self._graphs: list[torch.cuda.CUDAGraph] = []
         self._kept = 0
 
     def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
@@ -63,7 +69,7 @@ class CudaGraphs:
         The host's other threads may go on using the device meanwhile. It is always the same stream:
         memory that one graph has freed is another's only on its own.
         """
-        with torch.cuda.device(self._device):
+        with torch.cuda.device(self._device), _collected():
             torch.cuda.empty_cache()  # else what was launched keeps memory from the other stream
             if self._aside is None:
                 self._aside = torch.cuda.Stream()
@@ -73,11 +79,15 @@ class CudaGraphs:
                 with torch.cuda.stream(aside):
                     for _ in range(WARM_UPS):
                         act()
+                    with _unwaiting():
+                        act()
             finally:  # memory of the pair may be freed and used again now
                 here.wait_stream(aside)
             before, graph, mode = self.reserved(), torch.cuda.CUDAGraph(), "thread_local"
+            self._graphs.append(graph)
+            pool, self._pool = self._pool, None  # one in which a capture has failed is of no use
             try:
-                with torch.cuda.graph(graph, self._pool, stream=aside, capture_error_mode=mode):
+                with torch.cuda.graph(graph, pool, stream=aside, capture_error_mode=mode):
                     result = act()
             finally:  # a capture that fails leaves its stream the current one
                 torch.cuda.set_stream(here)
@@ -112,6 +122,35 @@ class CudaGraphs:
 
     def afresh(self) -> Self:
         """Give graphs with a pool of their own; that of these is freed with the last of them."""
+        self._graphs.clear()
         gc.collect()  # compiled networks lie in circles
         torch.cuda.empty_cache()
-        return type(self)(str(self._device))
+        return type(self)(str(self._device), self._aside)
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """Collect what lies in circles, and nothing more until the end: a capture must not meet the
+    end of what it does not know.
+    """
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextmanager
+def _unwaiting() -> Iterator[None]:
+    """Refuse, by a RuntimeError, what waits for the device: in a capture it would be refused too,
+    and up to PyTorch 2.13 a capture that fails spoils what comes after it.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

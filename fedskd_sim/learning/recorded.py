@@ -4,8 +4,8 @@ A recorded step reads and writes the same memory each time. So a pair has networ
 a batch of its own: a session copies its models in, and at its end out again.
 
 Only what happens on the device is replayed. A network that counts its calls, or draws random
-numbers on the host, would always do as it did when its steps were recorded; so a recording has to
-give what launched steps give, before it is used.
+numbers on the host, would always do as it did when its steps were recorded; so it is launched, and
+a recording has to give what launched steps give, before it is used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from itertools import cycle, islice
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 
 from fedskd_sim.learning.compiled import Compile, as_written
 from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.graphs import Recorder
+from fedskd_sim.learning.onhost import Reads, apart
 from fedskd_sim.learning.session import SessionModels, TrainingJob, count_steps
 from fedskd_sim.learning.steps import (
     Moment,
@@ -37,7 +38,7 @@ from fedskd_sim.learning.steps import (
 from fedskd_sim.learning.teaching import Exchange
 
 FEWEST = 4
-"""Steps of one kind in a session that are worth recording: that runs the step six times, once."""
+"""Steps of one kind in a session that are worth recording: that takes about as long as eight."""
 TRIED = 2
 """Steps in a row by which a recording is compared with launched ones."""
 SEED = 0
@@ -64,6 +65,7 @@ class Pair:
 
         """
         before = tools.on.reserved()
+        self._read: list[UntypedStorage] = []
         self._on, self._training, self.remark = tools.on, job.training, ""
         self._teaching = None if teaching is None else teaching.apart()
         self._size = min(job.training.batch_size, len(job.samples.labels))
@@ -89,9 +91,9 @@ class Pair:
         self._recorded: dict[Hashable, Callable[[], Seen]] = {}
         self._worth: set[Hashable] = set()
         self._given: Mapping[str, nn.Module] = {}
-        self.bytes = tools.on.reserved() - before
+        self.bytes = max(0, tools.on.reserved() - before)
 
-    def prepare(self, models: SessionModels, job: TrainingJob) -> None:
+    def prepare(self, models: SessionModels, job: TrainingJob, teaching: Recordable | None) -> None:
         """Record the kinds of steps of a session that are not yet, as far as it is worth it.
 
         Raises:
@@ -104,9 +106,10 @@ class Pair:
         self._worth = {kind for kind in examples if counts[kind] >= FEWEST}
         if missing := [kind for kind in examples if kind in self._worth - self._recorded.keys()]:
             before = self._on.reserved()
+            self.enter(models, teaching)
             for kind in missing:
                 self._recorded[kind] = self._record(examples[kind])
-            self.bytes += self._on.reserved() - before
+            self.bytes += max(0, self._on.reserved() - before)
 
     @torch.no_grad()
     def enter(self, models: SessionModels, teaching: Recordable | None) -> None:
@@ -163,12 +166,18 @@ class Pair:
         self._set(moment)
         step = partial(self._run, moment)
         step()  # optimisers have their memory now, networks are compiled
-        begin = [one.clone() for one in self._state]
+        if not self._compiled:
+            with Reads() as reads:
+                step()
+            self._read += reads.of_others()  # a network may forget what a graph goes on reading
+        begin = [one.to("cpu", copy=True) for one in self._state]
         torch.manual_seed(SEED)
-        before = self._on.drawn()
+        drawn, kept = self._on.drawn(), [apart(network) for network in self._networks()]
         expected = self._try(step, begin)
-        if self._on.drawn() != before:
+        if self._on.drawn() != drawn:
             raise RuntimeError("a step draws random numbers on the host")
+        if [apart(network) for network in self._networks()] != kept:
+            raise RuntimeError("a step changes what a network keeps outside of its state_dict")
         replay = self._on.record(step)
         found = self._try(replay, begin)
         if self._training.deterministic and not all(map(_same, found, expected)):
@@ -176,12 +185,15 @@ class Pair:
         return replay
 
     def _try(self, step: Callable[[], Seen], begin: list[Tensor]) -> list[Tensor]:
-        """Give what a few steps see and leave, from the same beginning each time."""
+        """Give what a few steps see and leave, from the same beginning each time, on the host: a
+        card may have no room for it.
+        """
         with torch.no_grad():
-            torch._foreach_copy_(self._state, begin)
+            for one, value in zip(self._state, begin, strict=True):
+                one.copy_(value)
         torch.manual_seed(SEED)
-        seen = [step().values.clone() for _ in range(TRIED)]
-        return [*seen, *(one.clone() for one in self._state)]
+        seen = [step().values.to("cpu", copy=True) for _ in range(TRIED)]
+        return [*seen, *(one.to("cpu", copy=True) for one in self._state)]
 
     @property
     def _moments(self) -> list[Tensor]:

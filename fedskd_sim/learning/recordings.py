@@ -19,6 +19,24 @@ OF_THE_SHARE = 0.5
 """Of a hospital's share of a card, what its recorded steps keep where the scenario does not say."""
 
 
+PASSING = "the card's memory did not suffice"
+"""A reason that may be gone in the next session."""
+
+
+def of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory did not suffice; compilers have errors of their own
+    around it.
+    """
+    inner = error.__cause__ or getattr(error, "inner_exception", None)
+    full = isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+    return full or (isinstance(inner, BaseException) and of_memory(inner))
+
+
+def of_a_card(error: BaseException) -> bool:
+    """Tell whether a card has failed, and not only refused to be recorded."""
+    return isinstance(error, torch.AcceleratorError) and "captur" not in str(error)
+
+
 class Recordings:
     """The pairs of one hospital. When they would keep more memory than they may, all are given up,
     for their graphs share it, and what is needed is recorded anew.
@@ -79,11 +97,17 @@ class Recordings:
             self._pairs[key] = self._ready(key, tools, models, job, teaching)
         if (kept := self._kept) > self._limit:
             self._give_up(tools)
-            self._pairs[key] = (
-                f"steps launched: recorded they would keep {kept >> 20} MiB, more than "
-                f"training.recorded_gib or half of the hospital's share of its card"
+            text = (
+                f"recorded they would keep {kept >> 20} MiB, more than training.recorded_gib or "
+                f"half of the hospital's share of its card"
             )
-        return self._pairs[key]
+            if tools.compile:
+                raise torch.OutOfMemoryError(f"steps cannot be compiled: {text}")
+            self._pairs[key] = f"steps launched: {text}"
+        found = self._pairs[key]
+        if isinstance(found, str) and found.endswith(PASSING):
+            del self._pairs[key]
+        return found
 
     def _ready(
         self,
@@ -98,11 +122,14 @@ class Recordings:
         try:
             if not isinstance(pair, Pair):
                 pair = Pair(models, job, teaching, tools)
-            pair.prepare(models, job)
+            pair.prepare(models, job, teaching)
         except (RuntimeError, TypeError) as error:
-            if tools.compile and isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+            full = of_memory(error)
+            if tools.compile and (full or of_a_card(error)):
                 raise
-            pair, problem = None, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            # how much was free differs from run to run: not for a record
+            said = PASSING if full else str(error).partition("\n")[0]
+            pair, problem = None, f"{type(error).__name__}: {said}"
         if pair is not None:
             return pair
         self._pairs.pop(key, None)  # ... and with its error it lets go of its memory

@@ -19,9 +19,9 @@ NO_MEMORY = "can't allocate memory"
 """Stands in PyTorch's error where the host's memory does not suffice."""
 OF_A_CARD = ("OutOfMemoryError", "AcceleratorError")
 """Names of PyTorch's errors of a card, which this side of the learning seam does not import."""
-SPEAK_OF_A_CARD = ("CUDA", "cuDNN", "CUBLAS", "cuBLAS")
+SPEAK_OF_A_CARD = ("CUDA", "cuDNN", "CUBLAS", "cuBLAS", "GET was unable", "FIND was unable")
 """How errors of libraries for cards begin that have no class of their own."""
-FULL = ("out of memory", "ALLOC_FAILED", "OutOfMemoryError")
+FULL = ("out of memory", "ALLOC_FAILED", "OutOfMemoryError", "unable to find an engine")
 
 
 def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:

@@ -523,6 +523,101 @@ def test_what_happens_on_the_host_is_not_replayed(draw: Callable[[], float], wor
         assert bool(sums.remark) == bool(words)
 
 
+class Keeping(nn.Module):
+    """A network that keeps something outside of its state dict: how often it was called, and what
+    it has made for a size of batch.
+    """
+
+    def __init__(self, *, counts: bool) -> None:
+        """Keep a count, or a tensor."""
+        super().__init__()
+        self.inner, self.counts, self.calls = build(RESIDENT, SHAPE, 1), counts, 0
+        self.made: torch.Tensor | None = None
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Scale the images by it."""
+        if self.counts:
+            self.calls += 1
+            return self.inner(images if self.calls % 10 else images * 2)
+        if self.made is None or len(self.made) != len(images):
+            self.made = torch.full((len(images), 1, 1, 1), 1.5)
+        return self.inner(images * self.made)
+
+
+@pytest.mark.parametrize("settings", [{}, {"deterministic": False}])
+def test_a_network_that_counts_is_launched_however_seldom_it_shows(settings: Any) -> None:
+    """What steps change besides the state dict is seen, and not only what comes of it."""
+    recordings = Recordings(OnCards(), LARGE)
+    model = recordings.know(Keeping(counts=True), RESIDENT)
+    job = make_job(**settings)
+    remark = train(SessionModels({"": model}), job, None, recordings.begin).remark
+    assert "keeps outside of its state_dict" in remark
+
+
+def test_what_a_network_forgets_is_kept_for_its_graph() -> None:
+    """A ragged batch replaces a tensor that a graph goes on reading."""
+    on = Watching()
+    recordings = Recordings(on, LARGE)
+    model = recordings.know(Keeping(counts=False), RESIDENT)
+    assert not train(SessionModels({"": model}), make_job(), None, recordings.begin).remark
+    gc.collect()
+    assert on.read
+    assert not [one for one in on.read if one.expired()]
+
+
+class Crowded(Tapes):
+    """Has no memory while others need it."""
+
+    def __init__(self) -> None:
+        """Be crowded."""
+        self.crowded = True
+
+    def record(self, act: Callable[[], Any]) -> Callable[[], Any]:
+        """Refuse as a card does."""
+        if self.crowded:
+            raise torch.OutOfMemoryError("CUDA out of memory. Process 7 has 3.1 GiB in use")
+        return super().record(act)
+
+
+def test_a_shortage_that_passes_is_not_for_ever() -> None:
+    """A session is launched, with no figure in its remark, and a later one is recorded."""
+    on = Crowded()
+    recordings, remarks = Recordings(on, LARGE), []
+    for crowded in (True, False):
+        on.crowded = crowded
+        models, _ = alone(1)
+        know(models, recordings)
+        remarks.append(train(models, make_job(), None, recordings.begin).remark)
+    assert remarks == [
+        "steps launched: OutOfMemoryError: the card's memory did not suffice",
+        "",
+    ]
+
+
+class Refused(Tapes):
+    """Cannot record, which PyTorch says by the class of a card's failure."""
+
+    def record(self, act: Callable[[], Any]) -> Callable[[], Any]:
+        """Refuse."""
+        del act
+        raise torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing")
+
+
+def test_what_cannot_be_recorded_does_not_end_a_run_that_compiles() -> None:
+    """It is launched, as without compiling; more memory than allowed ends it, for launched steps
+    would give other bytes.
+    """
+    recordings = Recordings(Refused(), LARGE, lambda _: None)
+    models, _ = alone(1)
+    know(models, recordings)
+    remark = train(models, make_job(), None, recordings.begin).remark
+    assert remark.startswith("steps launched: AcceleratorError: CUDA error: operation not permit")
+    recordings = Recordings(Hungry(), LARGE, lambda _: None)
+    know(models, recordings)
+    with pytest.raises(torch.OutOfMemoryError, match="3072 MiB, more than training"):
+        train(models, make_job(), None, recordings.begin)
+
+
 def test_kernels_that_differ_each_time_are_recorded_where_a_scenario_allows_them() -> None:
     """Without deterministic kernels a recording cannot be held to the bytes of launched steps."""
     recordings = Recordings(OnCards(), LARGE)
