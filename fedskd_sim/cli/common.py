@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from fedskd_sim.checks import licences
-from fedskd_sim.errors import FedskdError, OutputNotWritable
+from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, out_of_space
 from fedskd_sim.scenario import Scenario
 
@@ -106,6 +107,8 @@ def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
         try:
             return function(*args, **kwargs)
         except FedskdError as error:
+            if isinstance(error, HospitalCrashed) and error.__cause__:  # of code that ran here
+                traceback.print_exception(error.__cause__)
             click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:
