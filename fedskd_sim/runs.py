@@ -145,7 +145,7 @@ def read_run(folder: str | Path) -> Run:
         ScenarioError: the scenario in it is none that this version can read.
 
     """
-    place = Path(folder)
+    place = Path(folder).expanduser()
     if not (place / "scenario.yaml").is_file():
         raise RunUnreadable(
             f"{place} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"

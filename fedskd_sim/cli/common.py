@@ -22,10 +22,23 @@ from fedskd_sim.scenario import Scenario
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
-SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
+
+class Place(click.Path):
+    """A path that may begin with ``~``, which a shell leaves as it is in ``--out=~/runs``, and
+    which would be made as a folder of that name.
+    """
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Put the home folder in its place."""
+        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 - lets ~NOBODY be
+
+
+SCENARIO = click.argument("scenario", type=Place(path_type=Path))
 DATA = click.option(
     "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=Place(path_type=Path, exists=True, file_okay=False),
     help="Folder with data files. Default: the environment variable FEDSKD_DATA.",
 )
 CHANGES = click.option(

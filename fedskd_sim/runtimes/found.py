@@ -187,7 +187,7 @@ def run(name: str, namespace: str, context: str) -> Found:
         FedskdError: there is no such run in the cluster, or no cluster.
 
     """
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if folder.is_dir():
         place = places.read(folder)
         loaded = load(folder / "scenario.yaml")
