@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim import launch
-from fedskd_sim.errors import HospitalCrashed
+from fedskd_sim.errors import ChainBroken, HospitalCrashed
 from fedskd_sim.learning.base import Session
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distill import Taps
@@ -90,6 +90,22 @@ def test_in_memory_an_exception_of_an_algorithm_is_told_as_in_processes(
         launch("placebo-ok", on="memory", out=tmp_path / "out")
     assert type(caught.value.__cause__) is kind
     assert '"culprit": "east"' in (tmp_path / "out" / "outcome.json").read_text()
+
+
+def test_a_model_that_departs_as_another_than_came_home_is_told_of_depart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The proof at the end says which method broke the chain, beside that a file may have been
+    altered.
+    """
+
+    def depart(_self: Any, _round: int) -> Any:
+        return {"buffer": Buffer("uint8", (1024,), bytes(1024))}
+
+    monkeypatch.setattr(PlaceboLearner, "depart", depart)
+    with pytest.raises(ChainBroken) as caught:
+        launch("placebo-ok", on="memory", out=tmp_path / "out")
+    assert "`depart` has to give" in caught.value.fix
 
 
 class Net(nn.Module):
