@@ -102,6 +102,7 @@ def stop_when_terminated() -> None:
 def exit_codes() -> str:
     """Write the table of exit codes for the help text."""
     leaves = [error for error in all_errors() if not error.__subclasses__()]
+    leaves.sort(key=lambda error: error.exit_code)
     rows = [f"{error.exit_code:>3}  {meaning(error)}" for error in leaves]
     rows = [
         "  0  Success.",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--anyway",
     is_flag=True,
-    help="Go on even if versions, processor, data or threads have changed: the bytes may, too.",
+    help="Go on even if versions, code, processor, data or threads have changed: so may the bytes.",
 )
 @click.option(
     "--on",
