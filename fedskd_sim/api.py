@@ -64,7 +64,7 @@ def load(scenario: str | Path, *changes: str) -> Loaded:
     if strange:  # a list of all of them, most likely
         fix = 'give each by itself, as in load("quickstart", "training.epochs=3", "seed=2")'
         raise InvalidValue(f"a change is a text, not {strange[0]}", fix=fix)
-    return load_file(find(Path(scenario)), changes)
+    return load_file(find(Path(scenario).expanduser()), changes)
 
 
 def launch(
@@ -95,14 +95,14 @@ def launch(
     from fedskd_sim.runtimes import folder  # noqa: PLC0415 - imported by who runs something
     from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
 
-    runtime, where = _runtime(on), Path(data) if data is not None else None
-    given = scenario if isinstance(scenario, Loaded) else Path(scenario)
+    runtime, where = _runtime(on), Path(data).expanduser() if data is not None else None
+    given = scenario if isinstance(scenario, Loaded) else Path(scenario).expanduser()
     with _APART:
         fits, learning = partial(apart, runtime=on), asker(runtime, of_learning)
         loaded = load_and_check(given, where, runtime.prepare, also=fits, learning=learning)
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
-    made = folder.make(loaded, Path(out) if out is not None else None, on)
+    made = folder.make(loaded, Path(out).expanduser() if out is not None else None, on)
     what = loaded.scenario.name if isinstance(scenario, Loaded) else str(scenario)
     called = f"fedskd_sim.launch({what!r}, on={on!r})"
     _carry_out(runtime, Order(loaded, secrets.token_hex(4), made, where), watch, called)

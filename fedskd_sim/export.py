@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -51,33 +52,45 @@ def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
 
 
 def _tables(
-    form: str, put: Callable[[Path, Sequence[Row]], None], run: Run, folder: Path
+    form: str, put: Callable[[Path, Iterable[Row]], int], run: Run, folder: Path
 ) -> dict[Path, int]:
-    tables = {folder / f"{name}.{form}": run.table(name) for name in TABLES}
-    written = {file: rows for file, rows in tables.items() if rows}
+    written = dict[Path, int]()
     folder.mkdir(parents=True, exist_ok=True)
-    for file, rows in written.items():
-        put(file, rows)
-    return {file: len(rows) for file, rows in written.items()}
+    for name in TABLES:
+        rows = iter(run.rows(name))
+        if (first := next(rows, None)) is not None:
+            file = folder / f"{name}.{form}"
+            written[file] = put(file, chain([first], rows))
+    return written
 
 
-def _csv(file: Path, rows: Sequence[Row]) -> None:
-    """Write a header and the rows; what is missing is empty, and numbers are written so that
-    they can be read back exactly.
+def _csv(file: Path, rows: Iterable[Row]) -> int:
+    """Write a header and the rows, one by one, and count them; what is missing is empty, and
+    numbers are written so that they can be read back exactly.
     """
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, [*rows[0]])
-        writer.writeheader()
-        writer.writerows(rows)
+    count, draft = 0, file.with_name(f".{file.name}.draft")
+    try:
+        with draft.open("w", encoding="utf-8", newline="") as stream:
+            for count, row in enumerate(rows, 1):
+                if count == 1:
+                    writer = csv.DictWriter(stream, [*row])
+                    writer.writeheader()
+                writer.writerow(row)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
 
 
-def _parquet(file: Path, rows: Sequence[Row]) -> None:
+def _parquet(file: Path, rows: Iterable[Row]) -> int:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise LibraryMissing.of("pyarrow", "export") from error
-    parquet.write_table(pa.Table.from_pylist([*rows]), file)
+    table = pa.Table.from_pylist([*rows])
+    parquet.write_table(table, file)
+    return int(table.num_rows)
 
 
 def _tensorboard(run: Run, folder: Path) -> dict[Path, int]:
@@ -153,16 +166,15 @@ def _curves(run: Run) -> Iterator[tuple[str, list[tuple[str, float, int]]]]:
     ``ensemble``, has the hospital in its name: as a curve it would say nothing.
     """
     size = len(run.scenario.members)
-    for model in run.scenario.members:
-        points = []
-        for row in run.measures:
-            if row["model"] != model or row["value"] is None:
-                continue
-            hospital = f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""
-            step = int(row["round"] or 0) * size + int(row["hop"] or 0)
-            points.append((f"{row['kind']}/{row['measure']}{hospital}", float(row["value"]), step))
-        if points:
-            yield model, points
+    curves: dict[Any, list[tuple[str, float, int]]] = {name: [] for name in run.scenario.members}
+    for row in run.rows("measures"):
+        if row["value"] is None:
+            continue
+        hospital = f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""
+        step = int(row["round"] or 0) * size + int(row["hop"] or 0)
+        name = f"{row['kind']}/{row['measure']}{hospital}"
+        curves[row["model"]].append((name, float(row["value"]), step))
+    yield from ((model, points) for model, points in curves.items() if points)
 
 
 FORMS: Mapping[str, Callable[[Run, Path], dict[Path, int]]] = MappingProxyType(

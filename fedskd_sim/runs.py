@@ -7,15 +7,15 @@ None stands for what is missing, as for an AUC where all test samples are of one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.errors import InvalidValue, LibraryMissing, RunUnreadable
-from fedskd_sim.recordfiles import read_records, read_timings
-from fedskd_sim.records import Record
+from fedskd_sim.recordfiles import read_records, read_timings, stream_records, stream_timings
+from fedskd_sim.records import Record, Timing
 from fedskd_sim.scenario import Scenario, load
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ class Run:
         Columns: those of `fedskd_sim.records.Record` but ``measures``, ``schema`` and ``back``;
         ``without`` names the hospitals that were left out in this round, with spaces between.
         """
-        apart = ("measures", "schema", "without", "back")
-        return [
-            {name: value for name, value in asdict(one).items() if name not in apart}
-            | {"without": " ".join(one.left_out)}
-            for one in self._records
-        ]
+        return [*map(_hop, self._records)]
 
     @cached_property
     def measures(self) -> list[Row]:
@@ -60,17 +55,7 @@ class Run:
 
         Measures that add up are added as sums and weights; ``value`` is their ratio.
         """
-        return [
-            {
-                **_stop(one),
-                "measure": name,
-                "sum": total,
-                "weight": weight,
-                "value": _finite_or_none(total / weight if weight else math.nan),
-            }
-            for one in self._records
-            for name, (total, weight) in one.measures.items()
-        ]
+        return [row for one in self._records for row in _measures(one)]
 
     @cached_property
     def matrix(self) -> list[Row]:
@@ -93,9 +78,7 @@ class Run:
         """One row per session, evaluation and transfer: ``start`` and ``end`` in UNIX seconds,
         ``seconds`` between them.
         """
-        return [
-            {**asdict(one), "seconds": one.end - one.start} for one in read_timings(self.folder)
-        ]
+        return [*map(_timing, read_timings(self.folder))]
 
     @cached_property
     def predictions(self) -> list[Row]:
@@ -108,6 +91,19 @@ class Run:
         from fedskd_sim.report import read_predictions  # noqa: PLC0415 - needs numpy, which the other tables do not
 
         return [row for here in read_predictions(self.folder).values() for row in _answers(here)]
+
+    def rows(self, name: str) -> Iterable[Row]:
+        """Give the rows of a table one by one, of which those that grow with the rounds are not
+        kept: a long run has millions.
+        """
+        match name:
+            case "hops":
+                return map(_hop, stream_records(self.folder))
+            case "measures":
+                return (row for one in stream_records(self.folder) for row in _measures(one))
+            case "timings":
+                return map(_timing, stream_timings(self.folder))
+        return self.table(name)
 
     def table(self, name: str) -> list[Row]:
         """Give a table by its name; raises InvalidValue for one that there is not."""
@@ -149,12 +145,37 @@ def read_run(folder: str | Path) -> Run:
         ScenarioError: the scenario in it is none that this version can read.
 
     """
-    place = Path(folder)
+    place = Path(folder).expanduser()
     if not (place / "scenario.yaml").is_file():
         raise RunUnreadable(
             f"{place} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
         )
     return Run(place, load(place / "scenario.yaml").scenario)
+
+
+def _hop(record: Record) -> Row:
+    apart = ("measures", "schema", "without", "back")
+    shown = {each.name: getattr(record, each.name) for each in fields(record)}
+    return {name: value for name, value in shown.items() if name not in apart} | {
+        "without": " ".join(record.left_out)
+    }
+
+
+def _measures(record: Record) -> Iterator[Row]:
+    for name, (total, weight) in record.measures.items():
+        value = _finite_or_none(total / weight if weight else math.nan)
+        yield {
+            **_stop(record),
+            "measure": name,
+            "sum": total,
+            "weight": weight,
+            "value": value,
+        }
+
+
+def _timing(timing: Timing) -> Row:
+    shown: dict[str, Cell] = {each.name: getattr(timing, each.name) for each in fields(timing)}
+    return {**shown, "seconds": timing.end - timing.start}
 
 
 def _stop(record: Record) -> dict[str, Cell]:

@@ -13,7 +13,7 @@ import click
 from fedskd_sim import __version__
 from fedskd_sim.checks import load_and_check, of_learning
 from fedskd_sim.cli import members, streams
-from fedskd_sim.cli.common import CHANGES, DATA, Spoken, exit_codes, with_exit_code
+from fedskd_sim.cli.common import CHANGES, DATA, Place, Spoken, exit_codes, with_exit_code
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.export import export
 from fedskd_sim.cli.follow import collect, logs, report, status, stop
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("scenario", type=click.Path(path_type=Path), required=False)
+@click.argument("scenario", type=Place(path_type=Path), required=False)
 @CHANGES
 @DATA
 @click.option(

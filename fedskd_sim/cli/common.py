@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -14,17 +15,30 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from fedskd_sim.checks import licences
-from fedskd_sim.errors import FedskdError, OutputNotWritable
+from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, out_of_space
 from fedskd_sim.scenario import Scenario
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
-SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
+
+class Place(click.Path):
+    """A path that may begin with ``~``, which a shell leaves as it is in ``--out=~/runs``, and
+    which would be made as a folder of that name.
+    """
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Put the home folder in its place."""
+        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 - lets ~NOBODY be
+
+
+SCENARIO = click.argument("scenario", type=Place(path_type=Path))
 DATA = click.option(
     "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=Place(path_type=Path, exists=True, file_okay=False),
     help="Folder with data files. Default: the environment variable FEDSKD_DATA.",
 )
 CHANGES = click.option(
@@ -88,6 +102,7 @@ def stop_when_terminated() -> None:
 def exit_codes() -> str:
     """Write the table of exit codes for the help text."""
     leaves = [error for error in all_errors() if not error.__subclasses__()]
+    leaves.sort(key=lambda error: error.exit_code)
     rows = [f"{error.exit_code:>3}  {meaning(error)}" for error in leaves]
     rows = [
         "  0  Success.",
@@ -106,6 +121,8 @@ def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
         try:
             return function(*args, **kwargs)
         except FedskdError as error:
+            if isinstance(error, HospitalCrashed) and error.__cause__:  # of code that ran here
+                traceback.print_exception(error.__cause__)
             click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:

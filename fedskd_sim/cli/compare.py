@@ -14,6 +14,7 @@ from fedskd_sim.checks import load_and_check, never_met
 from fedskd_sim.cli.common import (
     DATA,
     SCENARIO,
+    Place,
     say_licences,
     short,
     stop_when_terminated,
@@ -51,7 +52,7 @@ CONTROL = "circulation"
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="Folder; finished runs in it are kept. Default: runs/compare-NAME.",
 )
 @click.option(

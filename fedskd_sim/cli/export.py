@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from fedskd_sim.cli.common import short, with_exit_code
+from fedskd_sim.cli.common import Place, short, with_exit_code
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=Place(path_type=Path))
 @click.option(
     "--format",
     "form",
@@ -21,7 +21,7 @@ from fedskd_sim.cli.common import short, with_exit_code
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="Folder for the files. Default: export/ in the run folder.",
 )
 @with_exit_code

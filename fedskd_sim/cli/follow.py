@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fedskd_sim import clock
-from fedskd_sim.cli.common import CONTEXT, NAMESPACE, short, with_exit_code
+from fedskd_sim.cli.common import CONTEXT, NAMESPACE, Place, short, with_exit_code
 from fedskd_sim.cli.launch import follow as followed
 from fedskd_sim.errors import FedskdError, RunUnreadable
 from fedskd_sim.scenario import load
@@ -140,7 +140,7 @@ def stop(run: str, namespace: str, context: str) -> None:
 @RUN
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="Run folder, new or empty, for a run given by name.",
 )
 @NAMESPACE
@@ -166,7 +166,7 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), shell_complete=_folders)
+@click.argument("run", type=Place(path_type=Path), shell_complete=_folders)
 @click.option(
     "--format",
     "form",

@@ -18,6 +18,7 @@ from fedskd_sim.cli.common import (
     DATA,
     NAMESPACE,
     SCENARIO,
+    Place,
     command,
     say_licences,
     short,
@@ -47,7 +48,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="Run folder, new or empty. Default: runs/NAME-DATE-TIME-ID.",
 )
 @CHANGES
@@ -58,7 +59,7 @@ IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
 @click.option(
     "--values",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=Place(path_type=Path, exists=True, dir_okay=False),
     help="Values file for the chart; repeatable.",
 )
 @click.option(

@@ -91,6 +91,7 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 @with_exit_code
 def hospital(**given: Any) -> None:
     """Be one hospital of a run; runtimes start it."""
+    from fedskd_sim.member.crash import PRINTED  # noqa: PLC0415
     from fedskd_sim.runtimes.deaths import Terminated, own_words  # noqa: PLC0415
     from fedskd_sim.runtimes.life import run_hospital  # noqa: PLC0415
     from fedskd_sim.runtimes.member import MemberOrder  # noqa: PLC0415
@@ -102,11 +103,7 @@ def hospital(**given: Any) -> None:
     given["folder"], given["controller"] = given.pop("out"), given.pop("controller_at")
     given["custody"] = given["custody"] or ""
     order = MemberOrder(**given)
-    with own_words(
-        order,
-        lambda: "see what it has written to standard error",
-        let=(Terminated, KeyboardInterrupt),
-    ):
+    with own_words(order, lambda: PRINTED, let=(Terminated, KeyboardInterrupt)):
         run_hospital(order)
 
 

@@ -11,6 +11,7 @@ from fedskd_sim.cli.common import (
     CONTEXT,
     DATA,
     NAMESPACE,
+    Place,
     short,
     stop_when_terminated,
     with_exit_code,
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("run", type=Place(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--anyway",
     is_flag=True,
-    help="Go on even if versions, processor, data or threads have changed: the bytes may, too.",
+    help="Go on even if versions, code, processor, data or threads have changed: so may the bytes.",
 )
 @click.option(
     "--on",
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--values",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=Place(path_type=Path, exists=True, dir_okay=False),
     help="Values file for the chart, as at the launch; repeatable.",
 )
 @click.option(

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from fedskd_sim.checks import verify_run
-from fedskd_sim.cli.common import DATA, short, with_exit_code
+from fedskd_sim.cli.common import DATA, Place, short, with_exit_code
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.scenario import load
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=Place(path_type=Path))
 @DATA
 @with_exit_code
 def verify(run: Path, data: Path | None) -> None:

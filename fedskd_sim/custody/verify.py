@@ -30,6 +30,10 @@ from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
 
+OWN = (
+    "; if the algorithm is your own: `depart` has to give the weights that its session before gave"
+)
+
 
 def verify(
     run: Path,
@@ -218,7 +222,9 @@ class _Proof:
                         f"altered: {found} arrived with the digest {entry.record.digest_in}, and "
                         f"left with {last.record.digest_out} ({last.where})"
                     )
-                    yield found[:2], broken(text, entry.where)
+                    error = broken(text, entry.where)
+                    error.fix += OWN if found.hop == 1 else ""
+                    yield found[:2], error
 
 
 def _stop(record: Record) -> Stop:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.installed import UNBUILDABLE
 from fedskd_sim.learning.models import (
+    REGISTRY,
     SIZES,
     SMALLEST_REGIONS,
     ImageShape,
@@ -25,6 +26,7 @@ from fedskd_sim.learning.models import (
     minimum_input,
     names,
     options,
+    outline,
     outline_of,
 )
 from fedskd_sim.learning.samples import Kind
@@ -96,4 +98,6 @@ def cost(architecture: Architecture, shape: ImageShape) -> tuple[Outline, int]:
             found = outline_of(model, blank, shape)
         return found, int(counter.get_total_flops())
 
+    if architecture.name not in REGISTRY:
+        outline(architecture, shape)  # with more than the one sample that is counted
     return act_on_blank(architecture, shape, count_flops)

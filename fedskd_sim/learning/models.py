@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.distill import Taps
@@ -21,6 +22,7 @@ from fedskd_sim.learning.installed import UNBUILDABLE, Builder
 from fedskd_sim.learning.networks import roi, small, vision, volume
 from fedskd_sim.learning.samples import Kind
 from fedskd_sim.learning.tracing import shapes_only, without_values
+from fedskd_sim.messages import ITEM_BYTES
 from fedskd_sim.scenario import Architecture, Tap
 
 Result = TypeVar("Result")
@@ -165,7 +167,12 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
     if spares and quick(architecture, shape):
         with suppress(*UNBUILDABLE), torch.no_grad():
             return outline_of(build(architecture, shape, 0).eval(), shape.blank(), shape)
-    return act_on_blank(architecture, shape, lambda model, blank: outline_of(model, blank, shape))
+    apart = 1 if architecture.name in REGISTRY else 2  # samples; one alone hides what mixes them
+
+    def look(model: nn.Module, blank: Tensor) -> Outline:
+        return outline_of(model, torch.cat([blank] * apart), shape)
+
+    return act_on_blank(architecture, shape, look)
 
 
 def quick(architecture: Architecture, shape: ImageShape) -> bool:
@@ -182,10 +189,10 @@ def quick(architecture: Architecture, shape: ImageShape) -> bool:
 
 
 def outline_of(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
-    """Pass a blank sample through a model and tell what came out; TypeError if that is not
+    """Pass blank samples through a model and tell what came out; TypeError if that is not
     logits and taps of the right shapes.
     """
-    taps = _taps(model(blank), shape)
+    taps = _taps(model(blank), shape, len(blank))
     return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
 
 
@@ -205,7 +212,25 @@ def act_on_blank(
             return act(build(architecture, shape, 0).eval(), shape.blank())
 
 
-def _taps(output: object, shape: ImageShape) -> Taps:
+def _check_state(model: nn.Module) -> None:
+    """Refuse a model with something in its state dict that cannot travel, or with nothing to
+    train; TypeError says what.
+    """
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            text = "in its state_dict is no tensor, and only tensors travel: register a buffer"
+            raise TypeError(f"{name} {text}")
+        if is_lazy(value):
+            text = "has no shape before the first batch: give the layer its sizes, not Lazy..."
+            raise TypeError(f"{name} {text}")
+        kind = str(value.dtype).removeprefix("torch.")
+        if kind not in ITEM_BYTES:
+            raise TypeError(f"{name} is {kind}, and what travels is {', '.join(ITEM_BYTES)}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise TypeError("it has no parameter that trains (requires_grad)")
+
+
+def _taps(output: object, shape: ImageShape, samples: int) -> Taps:
     """Check what an architecture gives; TypeError if it is not (logits, Taps) of the right
     shapes.
     """
@@ -213,8 +238,9 @@ def _taps(output: object, shape: ImageShape) -> Taps:
     if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[1], Taps):  # noqa: PLR2004 - the pair
         raise TypeError(f"{wanted}, not {type(output).__name__}")
     logits, taps = output[0], output[1]
-    if logits.shape != (1, shape.classes):
-        raise TypeError(f"{wanted}, not logits {tuple(logits.shape)} for one sample")
+    if logits.shape != (samples, shape.classes):
+        text = f"not logits {tuple(logits.shape)} for a batch of {samples}"
+        raise TypeError(f"{wanted}, {text}")
     for name, tap in zip(taps._fields, taps, strict=True):
         axes = AXES[shape.kind]
         if tap.ndim != 2 + len(axes):
@@ -222,6 +248,8 @@ def _taps(output: object, shape: ImageShape) -> Taps:
                 f"the {name} tap has {tap.ndim} axes, not {2 + len(axes)}: (B, C, "
                 f"{', '.join(axes)})"
             )
+        if len(tap) != samples:
+            raise TypeError(f"the {name} tap has {len(tap)} samples of a batch of {samples}")
     return taps
 
 
@@ -262,6 +290,9 @@ def builder_of(name: str) -> Builder:
 
 
 def _build(architecture: Architecture, shape: ImageShape) -> nn.Module:
-    return builder_of(architecture.name)(
+    made = builder_of(architecture.name)(
         shape.channels, shape.size, shape.classes, **architecture.options
     )
+    if architecture.name not in REGISTRY:
+        _check_state(made)
+    return made

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import unwrap
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
         name: cross_entropy(outputs[name].logits, batch.labels, given.class_weights)
         for name in trained
     }
-    added = given.teaching(step) if given.teaching is not None else AddedLoss(None, {})
+    added = _taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})
     loss = _sum(list(losses.values()))
     loss = loss if added.total is None else loss + added.total
     loss.backward()
@@ -137,6 +137,27 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     seen = [*added.parts.values(), *losses.values(), loss, *norms]
     values = torch.stack([value.detach() for value in seen])
     return Seen(tuple(added.parts), tuple(trained), values)
+
+
+def _taught(teaching: Teaching, step: TrainingStep) -> AddedLoss:
+    """Ask what is added to the cross-entropies; raises TypeError if that is not what `AddedLoss`
+    promises.
+    """
+    given: Any = teaching(step)
+    what = type(teaching).__name__
+    if not isinstance(given, AddedLoss):
+        found = "None (is a return missing?)" if given is None else type(given).__name__
+        raise TypeError(f"{what} has to give AddedLoss(total, parts), not {found}")
+    for name, value in {**given.parts, "total": given.total}.items():
+        if value is None and name == "total":
+            continue
+        if not isinstance(value, Tensor) or value.ndim:
+            found = f"a tensor {(*value.shape,)}" if isinstance(value, Tensor) else repr(value)
+            raise TypeError(f"{what}: {name} of AddedLoss has to be a scalar tensor, not {found}")
+    taken = [name for name in given.parts if any(name == f"{role}loss" for role in step.outputs)]
+    if taken:
+        raise TypeError(f"{what}: {taken[0]!r} is what cross-entropy is called: rename that part")
+    return given
 
 
 def answer(model: nn.Module, images: Tensor, precision: Precision) -> Output:

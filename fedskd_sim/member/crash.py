@@ -15,6 +15,8 @@ from fedskd_sim.member.shell import Task
 MEMORY = "give it more memory, or the scenario smaller models and batches"
 CARD_MEMORY = "use a smaller batch_size or recorded_gib, or let fewer hospitals share the card"
 CARD = "look at the card (nvidia-smi, the kernel's log); with custody 'fedskd-sim resume' goes on"
+PRINTED = "see what it has written to standard error"
+ABOVE = "mend the code that the traceback above names"
 NO_MEMORY = "can't allocate memory"
 """Stands in PyTorch's error where the host's memory does not suffice."""
 OF_A_CARD = ("OutOfMemoryError", "AcceleratorError")
@@ -48,15 +50,16 @@ def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:
     return HospitalCrashed(text, fix=card or fix)
 
 
-def foreseen(name: str, task: Task, error: Exception) -> FedskdError:
-    """Make an error of what the disk or a card of a hospital may do in a step; any other exception
-    is raised again, for whoever wrote the code that raised it.
+def in_step(name: str, task: Task, error: BaseException) -> FedskdError:
+    """Make an error of what ended a step of a hospital that is no process of its own; whoever
+    catches it finds the exception of the code that raised it as its cause.
     """
     if isinstance(error, FedskdError):
         return error
-    if isinstance(error, OSError) or _of_a_card(error):
-        return crash(name, place_of(task), error, "make room on its disk")
-    raise error
+    disk = isinstance(error, OSError) and not _of_a_card(error)
+    found = crash(name, place_of(task), error, "make room on its disk" if disk else ABOVE)
+    found.__cause__ = error
+    return found
 
 
 def _of_a_card(error: BaseException) -> str:

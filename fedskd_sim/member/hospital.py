@@ -7,7 +7,7 @@ from __future__ import annotations
 import traceback
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.member.crash import crash, place_of
+from fedskd_sim.member.crash import PRINTED, crash, place_of
 from fedskd_sim.member.faults import FaultInjector
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.mailbox import Mailbox
@@ -62,8 +62,6 @@ def carry_out(
         mailbox.fail(error)
     except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it
         traceback.print_exception(error)
-        mailbox.fail(
-            crash(worker.name, place_of(task), error, "see what it has written to standard error")
-        )
+        mailbox.fail(crash(worker.name, place_of(task), error, PRINTED))
     else:
         mailbox.finish(task.index, record, freeze(worker.learner.state()) if freeze else None)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from fedskd_sim import clock
 from fedskd_sim.learning.base import Learner, Measures, Session
+from fedskd_sim.member import promises
 from fedskd_sim.member.schedule import Place
 from fedskd_sim.messages import Weights, digest, size
 from fedskd_sim.program import Step
@@ -56,18 +57,12 @@ class Worker:
         """Carry out a step; gives its record, or None where it leaves none."""
         match step.action:
             case "warm_up":
-                return self._alone(
-                    step,
-                    "warm_up",
-                    self._time("warm_up", self._at_home(step), self.learner.warm_up),
-                )
+                return self._alone(step, "warm_up", "warm_up", self.learner.warm_up)
             case "alone":
-                session = self._time(
-                    "session", self._at_home(step), lambda: self.learner.alone(step.round)
-                )
-                return self._alone(step, "alone", session)
+                return self._alone(step, "alone", "session", lambda: self.learner.alone(step.round))
             case "depart":
-                release(self.spoil((step.round, 0), self.learner.depart(step.round)), "")
+                leaving = self._leaves("depart", self.name, self.learner.depart(step.round))
+                release(self.spoil((step.round, 0), leaving), "")
                 return None
             case "home":
                 return self._test(
@@ -88,8 +83,8 @@ class Worker:
         if not arrival.digest:  # it stayed here, where the stop between was at a lost hospital
             arrival = replace(arrival, digest=digest(arrival.weights))
         if stop.kind == "evaluation":
-            measures = self._time(
-                "evaluation", stop, lambda: self.learner.evaluate(stop.model, arrival.weights)
+            measures = self._measures(
+                "evaluate", stop, lambda: self.learner.evaluate(stop.model, arrival.weights)
             )
             return self._record(
                 stop,
@@ -98,28 +93,32 @@ class Worker:
                 measures,
             )
         if stop.kind == "homecoming":
-            session = self._time(
-                "session", stop, lambda: self.learner.homecome(stop, arrival.weights)
+            session = self._session(
+                "homecome", stop, lambda: self.learner.homecome(stop, arrival.weights)
             )
             mark = ""
         else:
-            session = self._time("session", stop, lambda: self.learner.visit(stop, arrival.weights))
+            session = self._session(
+                "visit", stop, lambda: self.learner.visit(stop, arrival.weights)
+            )
+            self._leaves("visit", stop.model, session.weights)
             spoiled = self.spoil((stop.round, stop.hop), session.weights)
             session = replace(session, weights=spoiled)
             mark = arrival.digest if session.weights is arrival.weights else ""
             release(session.weights, mark)
         marks = arrival.digest, mark or digest(session.weights)
-        return self._record(
-            stop, session, marks, self._time("evaluation", stop, self.learner.assess)
-        )
+        return self._record(stop, session, marks, self._assess(stop))
 
-    def _alone(self, step: Step, kind: str, session: Session | None) -> Record | None:
-        if session is None:
-            return None
+    def _alone(
+        self, step: Step, kind: str, what: str, train: Callable[[], Session | None]
+    ) -> Record | None:
         stop = self._at_home(step)
+        given = self._time(what, stop, train)
+        if given is None and kind == "alone":
+            return None
+        session = promises.session(self.learner, kind, given)
         marks = "", digest(session.weights)
-        measures = self._time("evaluation", stop, self.learner.assess)
-        return replace(self._record(stop, session, marks, measures), kind=kind)  # type: ignore[arg-type]
+        return replace(self._record(stop, session, marks, self._assess(stop)), kind=kind)  # type: ignore[arg-type]
 
     def _test(
         self, step: Step, hop: int, kind: str, test: Callable[[], Measures | None]
@@ -133,7 +132,23 @@ class Worker:
         if measures is None:
             return None
         self.span("evaluation", stop, start)
+        method = "ensemble" if kind == "ensemble" else "evaluate"
+        promises.measures(self.learner, method, measures)
         return replace(self._record(stop, Session({}, "evaluated"), ("", ""), measures), kind=kind)  # type: ignore[arg-type]
+
+    def _session(self, method: str, stop: Stop, train: Callable[[], Session]) -> Session:
+        return promises.session(self.learner, method, self._time("session", stop, train))
+
+    def _leaves(self, method: str, model: str, given: Weights) -> Weights:
+        """Give back weights of a model that leave this hospital, as its next host awaits them."""
+        forms = self.learner.expected.get(model, ())
+        return promises.weights(self.learner, method, given, forms)
+
+    def _assess(self, stop: Stop) -> Measures:
+        return self._measures("assess", stop, self.learner.assess)
+
+    def _measures(self, method: str, stop: Stop, work: Callable[[], Measures]) -> Measures:
+        return promises.measures(self.learner, method, self._time("evaluation", stop, work))
 
     def _at_home(self, step: Step) -> Stop:
         return Stop(step.round, 0, self.name, self.name, "homecoming")
@@ -167,5 +182,5 @@ class Worker:
             bytes=size(session.weights) if marks[0] else 0,
             digest_in=marks[0],
             digest_out=marks[1],
-            measures={**session.measures, **measures},
+            measures=promises.together(session.measures, measures),
         )

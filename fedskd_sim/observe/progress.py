@@ -21,11 +21,13 @@ from fedskd_sim.program import Program
 from fedskd_sim.topology import Topology
 
 REFRESH_PER_S = 8
+LATELY_S = 0.1
+"""How long lines go by one estimate of the time left."""
 WIDE, NARROW, LEAST_NAME = 100, 72, 12
-AROUND_ROWS = 7
-"""Lines of a live table that are no rows: title, head, rule, caption, and room for the cursor."""
 """Columns of terminals: from `WIDE` on everything is written out, below `NARROW` only the most
 important is."""
+AROUND_ROWS = 7
+"""Lines of a live table that are no rows: title, head, rule, caption, and room for the cursor."""
 WHAT = {
     "warm_up": "warmed up", "alone": "trained alone", "visit": "trained with",
     "homecoming": "welcomed home", "gather": "has the average", "ensemble": "asked the ensemble",
@@ -57,6 +59,9 @@ class LiveView:
             for name in topology.names
         }
         self._started = clock.now()
+        self._left: float | None = None
+        self._estimated = 0.0
+        """When `_left` was estimated."""
         self._live_now = False
         self._live = Live(
             console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table
@@ -146,24 +151,32 @@ class LiveView:
         rows = [self._rows[name] for name in self._topology.hospitals]
         if not all(row.finished or row.lost for row in rows):
             return None
-        usual = {
-            light: _mean([one for row in self._rows.values() for one in row.took[light]])
-            for light in (False, True)
-        }
-        session = usual[False] or 1.0
+        session, lighter = self._usual(light=False) or 1.0, self._usual(light=True)
         done = total = 0.0
         for row in self._rows.values():
-            own = _mean(row.took[False]) or session
-            light = _mean(row.took[True]) or usual[True] or OF_A_SESSION * own
+            own = row.usual(light=False) or session
+            light = row.usual(light=True) or lighter or OF_A_SESSION * own
             done += row.done[False] * own + row.done[True] * light
             whole = (row.total - row.light) * own + row.light * light
             total += whole * (1 - row.before / row.total)
         return (clock.now() - self._started) * max(0.0, total - done) / done
 
+    def _usual(self, *, light: bool) -> float:
+        """Give the mean seconds of a step at any hospital; 0 where none was timed."""
+        timed = sum(row.timed[light] for row in self._rows.values())
+        return sum(row.seconds[light] for row in self._rows.values()) / timed if timed else 0.0
+
+    def _lately_left(self) -> float | None:
+        """Estimate the seconds left for a line: many lines a second need not ask all rows."""
+        now = clock.now()
+        if self._left is None or now - self._estimated >= LATELY_S:
+            self._left, self._estimated = self.seconds_left(), now
+        return self._left
+
     def _line(self, hospital: str, finished: events.Finished, accuracy: float) -> None:
         if self._interactive or self._quiet:
             return
-        left = self.seconds_left()
+        left = self._lately_left()
         what = WHAT.get(finished.kind, "tested")
         whom = (
             f" {finished.model}" if finished.kind in ("visit", "homecoming", "evaluation") else ""
@@ -171,12 +184,7 @@ class LiveView:
         undone = " (rolled back)" if finished.outcome == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
         place = self._place(finished.round, finished.hop)
-        self._console.print(
-            f"{clock.now() - self._started:6.1f} s  {place:<17} {hospital} {what}{whom}{undone}: "
-            f"accuracy {accuracy:.1%}{rest}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._say(f"{place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}")
 
     def _remark(self, hospital: str, standing: str, text: str) -> None:
         """Say what holds a pod up, where there is no table that shows it."""
@@ -185,11 +193,12 @@ class LiveView:
             self._say(f"{hospital}: {text}")
 
     def _say(self, text: str) -> None:
-        """Print a line of its own, above the table if there is one."""
+        """Print a line of its own, above the table if there is one, as it is: brackets are no
+        markup.
+        """
         if not self._quiet:
-            self._console.print(
-                f"{clock.now() - self._started:6.1f} s  {text}", highlight=False, soft_wrap=True
-            )
+            line = f"{clock.now() - self._started:6.1f} s  {text}"
+            self._console.out(line, highlight=False)
 
     def _place(self, round_: int, hop: int) -> str:
         if not round_:
@@ -262,11 +271,6 @@ class LiveView:
             if round_ == self._topology.evaluation_round
             else f"r{round_}" + (f" h{hop}" if hop else "")
         )
-
-
-def _mean(seconds: list[float]) -> float:
-    """Average what is known; 0 for nothing."""
-    return sum(seconds) / len(seconds) if seconds else 0.0
 
 
 def _doing(kind: str, model: str) -> str:

@@ -27,8 +27,10 @@ class HospitalRow:
     """How many of all its steps only test or add up."""
     done: Counter[bool] = field(default_factory=Counter)
     """Steps that are done, by whether they are light."""
-    took: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
-    """Seconds of the steps whose begin was logged, by whether they are light."""
+    timed: Counter[bool] = field(default_factory=Counter)
+    """Steps whose begin was logged, by whether they are light."""
+    seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
+    """What these steps have taken together."""
     began: float | None = None
 
     @property
@@ -40,6 +42,10 @@ class HospitalRow:
     def lost(self) -> bool:
         """Whether the ring goes on without it."""
         return self.doing == LOST
+
+    def usual(self, *, light: bool) -> float:
+        """Give the mean seconds of its steps; 0 where none was timed."""
+        return self.seconds[light] / self.timed[light] if self.timed[light] else 0.0
 
     def lose(self) -> None:
         """Note that the hospital is lost: no more of its steps are waited for."""
@@ -55,5 +61,6 @@ class HospitalRow:
         self.finished += 1
         self.done[light] += 1
         if self.began is not None:
-            self.took[light].append(max(0.0, at - self.began))
+            self.timed[light] += 1
+            self.seconds[light] += max(0.0, at - self.began)
         self.began = None

@@ -16,7 +16,7 @@ from fedskd_sim.errors import (
     SocketPathTooLong,
 )
 from fedskd_sim.exits import rebuilt
-from fedskd_sim.member.crash import MEMORY
+from fedskd_sim.member.crash import MEMORY, PRINTED
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.deaths import cause, oom_kills
 from fedskd_sim.runtimes.folder import look_at
@@ -51,6 +51,14 @@ class Endings:
         found = HospitalCrashed(text, fix=fix) if type(known) is FedskdError else known
         found.culprit = name
         return found
+
+    def with_file(self, error: FedskdError | None) -> FedskdError | None:
+        """Let an error that points to what a member has printed name the file, which that member
+        did not know.
+        """
+        if error and error.fix == PRINTED:
+            error.fix = look_at(self.folder, error.culprit) or PRINTED
+        return error
 
     def why(self, code: int) -> tuple[str, str]:
         """Say how a process ended, and what to do about it where the kernel has counted a kill

@@ -8,9 +8,10 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
 from pathlib import Path
 from threading import Event as Flag
 from typing import TextIO
@@ -23,6 +24,7 @@ from fedskd_sim.recordfiles import whole_lines
 from fedskd_sim.scenario import Loaded
 
 LOCK = ".lock"
+ANOTHER = "give another --out, or remove what is in it"
 AGAIN_S = 0.1
 LOOK_S = 0.5
 PACKAGES = (
@@ -63,7 +65,8 @@ def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
 
     Args:
         loaded: the scenario.
-        where: the folder to use; None makes ``runs/NAME-DATE-TIME`` here.
+        where: the folder to use; None makes ``runs/NAME-DATE-TIME-ID`` here, and with a number
+            behind it where this process has made that in the same second.
         runtime: name of the runtime, for the record.
 
     Raises:
@@ -71,18 +74,31 @@ def make(loaded: Loaded, where: Path | None, runtime: str) -> Path:
         OutputNotWritable: it cannot be made or written.
 
     """
-    folder = where or Path("runs") / f"{loaded.scenario.name}-{clock.compact()}-{os.getpid()}"
+    if where is not None:
+        return _make(loaded, where, runtime)
+    name = f"{loaded.scenario.name}-{clock.compact()}-{os.getpid()}"
+    for ending in chain([""], map("-{}".format, count(2))):
+        with suppress(OutputNotEmpty):
+            return _make(loaded, Path("runs") / f"{name}{ending}", runtime)
+    raise RuntimeError(name)  # never: numbers do not end
+
+
+def _make(loaded: Loaded, folder: Path, runtime: str) -> Path:
+    """Make a folder that nobody else has made; raises as `make`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise OutputNotEmpty(
-                f"{folder} is not empty", fix="give another --out, or remove what is in it"
-            )
+            raise OutputNotEmpty(f"{folder} is not empty", fix=ANOTHER)
+        with (folder / "scenario.yaml").open("x", encoding="utf-8") as stream:  # of two, one has it
+            stream.write(loaded.document.text)
         subfolders(folder)
-        (folder / "scenario.yaml").write_text(loaded.document.text, encoding="utf-8")
         (folder / "environment.json").write_text(
             json.dumps(environment(runtime), indent=1) + "\n", encoding="utf-8"
         )
+    except FileExistsError as error:
+        if not folder.is_dir():
+            raise OutputNotWritable(f"{folder} is no folder", fix="give another --out") from error
+        raise OutputNotEmpty(f"{folder} is not empty", fix=ANOTHER) from error
     except OSError as error:
         fix = "give an --out that you may write to"
         raise OutputNotWritable(f"{folder} cannot be written: {error.strerror}", fix=fix) from error

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import merge
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
 
 STOP_S = 30.0
+MOST_OPEN = 500
+"""Files that are read at a time: systems allow 1,024 in all."""
 
 
 class Found(Protocol):
@@ -138,11 +142,11 @@ class ClusterRun:
         from fedskd_sim.runtimes.kubernetes.log_collector import once  # noqa: PLC0415 - only runs in clusters need the client
         from fedskd_sim.runtimes.kubernetes.reach import translate_errors  # noqa: PLC0415
 
-        with tempfile.TemporaryDirectory() as place, translate_errors():
+        with tempfile.TemporaryDirectory() as place:
             folders.subfolders(Path(place))
-            self.unread[:] = once(self.runtime.reach, self.runtime.release, Path(place))
-            found = _read_logs(Path(place))
-        yield from found
+            with translate_errors():
+                self.unread[:] = once(self.runtime.reach, self.runtime.release, Path(place))
+            yield from _read_logs(Path(place))
 
     @property
     def going(self) -> bool:
@@ -183,7 +187,7 @@ def run(name: str, namespace: str, context: str) -> Found:
         FedskdError: there is no such run in the cluster, or no cluster.
 
     """
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if folder.is_dir():
         place = places.read(folder)
         loaded = load(folder / "scenario.yaml")
@@ -266,9 +270,11 @@ def _describe_end(ended: outcomes.Outcome) -> Iterator[str]:
         yield f"  fix: {ended.fix}"
 
 
-def _read_logs(folder: Path) -> list[Logged]:
-    """Read the logs of all members, in the order of time."""
-    found = (
-        logged for file in folder.glob("logs/*.jsonl") for logged in folders.Tail(file).events()
-    )
-    return sorted(found, key=lambda logged: logged.time)
+def _read_logs(folder: Path) -> Iterator[Logged]:
+    """Read the logs of all members, in the order of time: side by side, so that those of a long
+    run need no memory, unless they are more than a process may have open.
+    """
+    tails = [folders.Tail(file).events() for file in sorted(folder.glob("logs/*.jsonl"))]
+    if len(tails) > MOST_OPEN:
+        return iter(sorted(chain.from_iterable(tails), key=lambda logged: logged.time))
+    return merge(*tails, key=lambda logged: logged.time)

@@ -197,18 +197,19 @@ def _copy(order: MemberOrder, log: EventLog) -> Callable[[str, str], None]:
 
 def _identity(order: MemberOrder, loaded: Loaded) -> Mapping[str, str]:
     """Say what two lives must have in common to compute the same bytes."""
-    scenario = sha256(loaded.document.text.encode()).hexdigest()[:32]
+    scenario, text = loaded.scenario, loaded.document.text
     found = {
         "run": order.run,
         "hospital": order.name,
-        "scenario": scenario,
+        "scenario": sha256(text.encode()).hexdigest()[:32],
         "fedskd_sim": __version__,
     }
-    if not loaded.scenario.learns:
+    if not scenario.learns:
         return found
     from fedskd_sim.learning.arithmetic import arithmetic  # noqa: PLC0415 - the placebo runs without PyTorch
+    from fedskd_sim.learning.sources import sources  # noqa: PLC0415
 
-    return found | arithmetic(loaded.scenario.hospital(order.name))
+    return found | arithmetic(scenario.hospital(order.name)) | sources(scenario)
 
 
 def _recall(order: MemberOrder, metrics: HospitalMetrics, learner: Learner, before: Past) -> None:

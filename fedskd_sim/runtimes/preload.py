@@ -11,9 +11,10 @@ import gc
 gc.disable()
 
 import fedskd_sim.learning.fedskd  # noqa: E402 - as above
+import fedskd_sim.learning.sources  # noqa: E402
 import fedskd_sim.runtimes.entry  # noqa: E402
 
-MODULES = (fedskd_sim.learning.fedskd, fedskd_sim.runtimes.entry)
+MODULES = (fedskd_sim.learning.fedskd, fedskd_sim.learning.sources, fedskd_sim.runtimes.entry)
 
 gc.collect()
 gc.freeze()

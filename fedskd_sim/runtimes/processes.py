@@ -293,5 +293,5 @@ class ProcessRuntime:
         for name, code in failed.items():
             if name not in told:
                 return self._endings.crash(name, code, self._places.get(name, ""))
-        error = verdict(self._errors) if failed else None
+        error = self._endings.with_file(verdict(self._errors)) if failed else None
         return self._order.loaded.place_error(error) if error else None

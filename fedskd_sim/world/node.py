@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerState
-from fedskd_sim.member.crash import foreseen
+from fedskd_sim.member.crash import in_step
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.schedule import Poison, Schedule, harmless
@@ -199,8 +199,10 @@ class Node:
             )
         except Stalled:
             return
-        except (FedskdError, OSError, RuntimeError) as error:
-            broke = Broke(foreseen(self.name, task, error))
+        except Killed:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's algorithm may raise anything
+            broke = Broke(in_step(self.name, task, error))
             self.world.later(self, 0.0, partial(self.shell.handle, broke))
             return
         self.cost *= self.faults.slowness(self)

@@ -134,11 +134,49 @@ BAD = {
     "odd option": (good(options="width=None"), "m:net", "neither a number nor a word"),
     "no tuple": (good("mid"), "m:net", "not Tensor"),
     "no taps": (good("mid, (mid, mid)"), "m:net", "has to give logits (B, 3) and Taps"),
-    "logits": (good("mid, Taps(mid, mid)"), "m:net", "not logits (1, 4, "),
+    "logits": (good("mid, Taps(mid, mid)"), "m:net", "not logits (2, 4, "),
     "axes": (
         good("self.head(mid.mean((2, 3))), Taps(mid, mid.flatten(2))"),
         "m:net",
         "the deep tap has 3 axes",
+    ),
+    "one for all": (
+        good("self.head(mid.mean((2, 3)))[:1], Taps(mid, mid)"),
+        "m:net",
+        ", not logits (1, ",
+    ),
+    "maps of one": (
+        good("self.head(mid.mean((2, 3))), Taps(mid, mid[:1])"),
+        "m:net",
+        "the deep tap has 1 samples of a batch of 2",
+    ),
+    "lazy": (
+        good().replace("nn.Linear(width, ", "nn.LazyLinear("),
+        "m:net",
+        "head.weight has no shape before the first batch",
+    ),
+    "complex": (
+        good()
+        .replace(
+            "        self.stem",
+            "        self.phase = nn.Parameter(1j * torch.ones(2))\n        self.stem",
+        )
+        .replace("from torch import nn", "import torch\nfrom torch import nn"),
+        "m:net",
+        "phase is complex64, and what travels is float64, ",
+    ),
+    "frozen": (
+        good().replace(
+            "return Net(channels, classes, 4)",
+            "return Net(channels, classes, 4).requires_grad_(False)",
+        ),
+        "m:net",
+        "it has no parameter that trains",
+    ),
+    "other state": (
+        good() + "\nNet.get_extra_state = lambda self: {'steps': 3}\n",
+        "m:net",
+        "_extra_state in its state_dict is no tensor",
     ),
     "no module": ("def net(channels, image_size, classes): return 3", "m:net", "'int' object"),
     "key error": (good(body="{}['x']"), "m:net", "KeyError: 'x'"),

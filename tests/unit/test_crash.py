@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedskd_sim.member.crash import CARD, CARD_MEMORY, MEMORY, crash, foreseen
+from fedskd_sim.member.crash import ABOVE, CARD, CARD_MEMORY, MEMORY, crash, in_step
 from fedskd_sim.member.shell import Task
 from fedskd_sim.program import Step
 
@@ -51,11 +51,9 @@ def test_what_a_card_says_is_told_without_what_it_advises(
     found = crash("north", "in its warm-up", error, "see its log")
     assert found.message == f"'north' died in its warm-up: {words}"
     assert found.fix == fix
-    if fix in (CARD, CARD_MEMORY):
-        assert foreseen("north", WARM_UP, error).message == found.message
-    else:
-        with pytest.raises(type(error)):
-            foreseen("north", WARM_UP, error)
+    told = in_step("north", WARM_UP, error)
+    assert (told.message, told.__cause__) == (found.message, error)
+    assert told.fix == (fix if fix in (CARD, CARD_MEMORY, MEMORY) else ABOVE)
 
 
 def test_memory_that_a_cpu_does_not_have_is_told_as_such() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 
 import pytest
@@ -220,3 +221,30 @@ def test_what_holds_a_pod_up_is_said() -> None:
         progress(Logged(0.0, "south", Pod("south", "pending", "its containers are being made", "")))
     assert "north: its image cannot be pulled" in stream.getvalue()
     assert "south" not in stream.getvalue()
+
+
+def test_what_a_line_costs_does_not_grow_with_the_run() -> None:
+    """What is known of a hospital is as much after 300 steps as after ten: no step is kept, to be
+    added up again for each line.
+    """
+    progress = LiveView(RING, Console(file=io.StringIO()), quiet=True)
+
+    def held() -> int:
+        return len(pickle.dumps(progress._rows))
+
+    sizes = []
+    for number in range(300):
+        progress(Logged(float(number), "north", Arrived(1, 1, "south", "visit")))
+        progress(Logged(number + 0.5, "north", Finished(1, 1, "south", "visit", "trained", 0.5)))
+        sizes.append(held())
+    assert sizes[-1] <= sizes[9] + 10
+
+
+def test_words_in_brackets_are_shown_as_they_are() -> None:
+    """What a cluster or a controller says is no markup: nothing in brackets is swallowed, and no
+    bracket ends the run.
+    """
+    stream = io.StringIO()
+    with LiveView(RING, Console(file=stream, width=40)) as progress:
+        progress(Logged(0.0, "", Waiting("no node [/bold] has [red]cards[/red] :x: for south")))
+    assert "no node [/bold] has [red]cards[/red] :x: for south\n" in stream.getvalue()

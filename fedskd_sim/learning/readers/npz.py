@@ -26,7 +26,8 @@ DENSEST = 1100
 
 def find(file: str, folder: Path | None) -> Path:
     """Find a data file; DataMissing if no folder is known or the file is not in it."""
-    given = folder or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    named = os.environ.get(ENVIRONMENT)
+    given = folder or (Path(named).expanduser() if named else None)
     fix = f"give the folder that holds {file} with --data DIR or {ENVIRONMENT}"
     if given is None:
         raise DataMissing(f"{file}: no data folder was given", fix=fix, key=("data", "file"))
