@@ -160,10 +160,10 @@ name: learning
 data: {name: synthetic-skin, samples: 60, image_size: 16, classes: 3}
 hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-depthwise},
             {name: c, architecture: cnn-plain}]
-algorithm: {name: fedskd, rounds: 30}
+algorithm: {name: fedskd, rounds: 40}
 training: {epochs: 1, warmup_epochs: 1}
 prediction: {model: averaged, ensemble: true}
-on_loss: {name: skip, after: 8}
+on_loss: {name: skip, after: 5}
 """
 
 
@@ -184,7 +184,7 @@ def test_what_a_returner_has_learned_comes_home(bed: Bed, tmp_path: Path) -> Non
     )
     try:
         run = Run(bed, "learns")
-        until("first records", lambda: out.is_dir() and works_in(out, "b", 1), 180)
+        run.heard("progress", 180, hospital="b", round=1)
         with stands_still(run, "b"):
             run.heard("lost")
         back = run.heard("back", hospital="b")

@@ -100,9 +100,9 @@ class Cluster:
         """Remove a Job's pods, and let no other be made."""
         self._patch(job, {"spec": {"suspend": True}})
 
-    def mark_started(self, job: str) -> Mapping[str, str]:
-        """Note on the controller's Job that the run has started, and with which pods, for a
-        controller that may come later.
+    def mark_started(self, job: str, losses: Losses) -> Mapping[str, str]:
+        """Note on the controller's Job that the run has started, with which pods and without whom,
+        for a controller that may come later.
 
         Returns:
             The beginning of the identity of every hospital's pod. No two machines' clocks are
@@ -113,14 +113,8 @@ class Cluster:
             name: pod.metadata.uid[:UID]
             for name, pod in newest(self.pods_of(self.selector)).items()
         }
-        self._patch(
-            job,
-            {
-                "metadata": {
-                    "annotations": {STARTED: str(clock.unix()), TOOK_PART: json.dumps(pods)}
-                }
-            },
-        )
+        notes = {STARTED: str(clock.unix()), TOOK_PART: json.dumps(pods), **losses.notes()}
+        self._patch(job, {"metadata": {"annotations": notes}})
         return pods
 
     def mark_lost(self, job: str, losses: Losses) -> None:

@@ -35,11 +35,18 @@ class Follower:
     errors: list[Told] = field(default_factory=list)
     holding: set[str] = field(default_factory=set)
     """Hospitals that wait until their results have been fetched."""
-    losses: Losses = field(default_factory=Losses)
-    """Who is or was lost, and who is back: what has been logged, of which a controller that is no
-    more may have taken some along, and what is noted on its Job."""
+    logged: Losses = field(default_factory=Losses)
+    """Who is or was lost, and who is back, as far as it has been logged: a controller that is no
+    more may have taken some of it along."""
+    noted: Losses = field(default_factory=Losses)
+    """... and as it is noted on the controller's Job."""
     went_on: bool = False
     """A pod has gone on from what another kept: the books are whole on its volume only."""
+
+    @property
+    def losses(self) -> Losses:
+        """Who is or was lost, and who is back."""
+        return self.logged.merged(self.noted)
 
     def follow(self, collector: LogCollector, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
@@ -51,7 +58,7 @@ class Follower:
                     pods = self.reach.pods(self.release)
                     collector.follow(pods)
                     jobs = self.reach.jobs(self.release)
-                    self.losses = self.losses.merged(losses_in(jobs))
+                    self.noted = losses_in(jobs)
                     code = exit_code(pods, jobs)
                     answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
@@ -98,9 +105,9 @@ class Follower:
                 case lives.WentOn():
                     self.went_on = True
                 case events.Lost(_, hospitals):
-                    self.losses = self.losses.losing(hospitals)
+                    self.logged = self.logged.losing(hospitals)
                 case events.Back(_, hospital, round_):
-                    self.losses = self.losses.returning(hospital, round_)
+                    self.logged = self.logged.returning(hospital, round_)
             watch(logged)
 
     def _give_up_after(self, answered: float, error: Unreachable) -> None:

@@ -10,15 +10,20 @@ taken in and again just before it is: whoever speaks has been there before it sp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kubernetes.client.exceptions import ApiException
 
+from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.runtimes.kubernetes.cluster import Cluster
 from fedskd_sim.runtimes.kubernetes.pod_tracker import PodTracker
 from fedskd_sim.runtimes.kubernetes.pods import ENDED, UID
+
+AGAIN_S = 10.0
+"""After a question that the API server did not answer, how long it is not asked again: the run
+waits for the answer."""
 
 
 @dataclass
@@ -27,6 +32,7 @@ class Returners:
 
     cluster: Cluster
     pod_tracker: PodTracker
+    _unanswered: float | None = field(default=None, init=False)
 
     def may_return(self, name: str) -> bool | None:
         """Tell whether a lost hospital that was heard is the one that was lost, with all that it
@@ -34,9 +40,12 @@ class Returners:
         """
         if name in self.pod_tracker.survivors:
             return True
+        if self._unanswered is not None and clock.now() < self._unanswered + AGAIN_S:
+            return None
         try:
             pods = self.cluster.pods_now(name)
         except (FedskdError, ApiException):
+            self._unanswered = clock.now()
             return None
         return same_pod(pods, (self.pod_tracker.took_part or {}).get(name, ""))
 

@@ -217,7 +217,9 @@ class RunController:
             self.cluster.mark_lost(self.plan.controller, self._losses)
 
     def _mark(self) -> None:
-        self.pod_tracker.took_part = self.cluster.mark_started(self.plan.controller)
+        with self._noting:
+            started = self.cluster.mark_started(self.plan.controller, self._losses)
+        self.pod_tracker.took_part = started
 
     def _watch(self) -> None:
         try:
