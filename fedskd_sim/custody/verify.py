@@ -148,7 +148,8 @@ class _Proof:
             return False
         if host in self.routes.lost and host not in self.routes.back:  # until then it took its part
             retires = record.without.get(expected.model, 0)
-            return _travels(expected) and 0 < retires <= expected.round
+            retired = _travels(expected) and 0 < retires <= expected.round
+            return retired or expected.round < record.back.get(host, 0)  # and it was lost again
         return self._void(expected)
 
     def _void(self, wanted: Mark) -> bool:

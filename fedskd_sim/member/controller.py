@@ -27,6 +27,7 @@ from fedskd_sim.messages import (
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.program import Program
+from fedskd_sim.protocol.admission import MayReturn
 from fedskd_sim.protocol.controller import CONSEQUENCES, Registrar, Turn
 from fedskd_sim.protocol.controller_effects import (
     Admitted,
@@ -40,7 +41,7 @@ from fedskd_sim.protocol.controller_effects import (
     Say,
 )
 from fedskd_sim.protocol.roll import RegistrarState
-from fedskd_sim.routes import NOBODY, Lost
+from fedskd_sim.routes import NO_RETURN, NOBODY, Lost, Returns
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -62,7 +63,8 @@ class Wire(Protocol):
 
 class Controller:
     """The registrar of one run; ``opening`` is called when the first `Start` is about to leave,
-    ``losing`` with all that are lost when it is more, ``now`` tells the time in seconds.
+    ``losing`` with all that are or were lost, and who of them is back, when that changes; ``now``
+    tells the time in seconds.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Controller:
         log: EventLog,
         opening: Callable[[], None] = lambda: None,
         *,
-        losing: Callable[[Lost], None] = lambda _: None,
+        losing: Callable[[Lost, Returns], None] = lambda *_: None,
         now: Callable[[], float] = clock.now,
     ) -> None:
         """Know the scenario; nobody has registered yet."""
@@ -92,17 +94,24 @@ class Controller:
         self.state = RegistrarState()
         self._renew()
 
-    def admit_nobody(self) -> None:
-        """Let who was lost stay lost."""
-        self._registrar = replace(self._registrar, admits=False)
+    def admit_only(self, may_return: MayReturn) -> None:
+        """Ask before a hospital that was lost is taken in again."""
+        self._registrar = replace(self._registrar, may_return=may_return)
 
     def resume(
-        self, addresses: Mapping[str, str], keys: Mapping[str, str], lost: Lost = NOBODY
+        self,
+        addresses: Mapping[str, str],
+        keys: Mapping[str, str],
+        lost: Lost = NOBODY,
+        back: Returns = NO_RETURN,
     ) -> None:
         """Take a run over that has been started before, by a controller that is no more, and has
-        gone on without those that are lost since; all mappings are by name.
+        gone on without those that are lost since, and again with those that were admitted; all
+        mappings are by name.
         """
-        self.state = replace(self._registrar.resume(addresses, keys), lost=lost)
+        admitted = frozenset(name for name, one in back.items() if not one.away)
+        begun = self._registrar.resume(addresses, keys)
+        self.state = replace(begun, lost=lost, back=back, admitted=admitted)
         self._heartbeats.hear(*addresses)
 
     def serve(self) -> End:
@@ -232,10 +241,11 @@ class Controller:
                 self._log.event(events.Start(hospitals))
             case Declared(epoch, lost):
                 self._log.event(events.Lost(epoch, dict(lost)))
-                self._losing(lost)
+                self._losing(self.state.lost, self.state.returned)
             case Admitted(epoch, hospital, round_):
                 self._heartbeats.hear(hospital)
                 self._log.event(events.Back(epoch, hospital, round_))
+                self._losing(self.state.lost, self.state.returned)
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
             case Rejected(hospital, reason):

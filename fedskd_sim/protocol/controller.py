@@ -67,8 +67,7 @@ class Registrar:
     codes: Collection[int]
     """The exit codes with which a hospital can fail."""
     topology: Topology
-    admits: bool = True
-    """Whether hospitals that were lost are taken in again."""
+    may_return: admission.MayReturn = admission.anyone
 
     def step(self, state: RegistrarState, message: ToController) -> Turn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
@@ -79,29 +78,24 @@ class Registrar:
         if isinstance(message, Register) and not self._joins(message):
             text = f"it wants to join run {message.run!r}, epoch {message.epoch}"
             return state, [Rejected(message.hospital, text)]
-        if message.hospital in state.away:
-            return admission.on_guest(state, message, self.topology, admits=self.admits)
+        if message.hospital in state.away and not admission.tells_of_itself(state, message):
+            return admission.on_guest(state, message, self.topology, self.may_return)
         match message:
             case Alive(_, hospital) if hospital in state.registered:
                 return self._on_alive(state, message)
             case Gone(_, hospital, model) if hospital in state.registered:
                 return self.lose(state, [], {model: 1} if model in state.lost else {})
             case Holds(_, hospital) if hospital in state.registered:
-                return self._ending(*admission.hear(state, message, self.topology))
+                turn = admission.hear(state, message, self.topology, self.may_return)
+                return self._ending(*turn)
             case Register():
                 return self._register(state, message)
             case Progress(epoch, hospital) | Done(epoch, hospital) | Failed(epoch, hospital) if (
                 not self._ours(epoch, hospital)
             ):
                 return state, [Rejected(hospital, f"{type(message).__name__} of epoch {epoch}")]
-            case Progress(_, hospital, model, round_, hop):
-                if self.place(message) is None:
-                    return state, [
-                        Rejected(
-                            hospital, f"it has no step for round {round_} hop {hop} of {model!r}"
-                        )
-                    ]
-                return replace(state, round=max(state.round, round_)), [Noted(message)]
+            case Progress():
+                return self._on_progress(state, message)
             case Failed():
                 return self._on_failure(state, message)
             case Done(_, hospital) if hospital in state.done:
@@ -109,6 +103,15 @@ class Registrar:
             case Done(_, hospital):
                 return self._ending(replace(state, done=state.done | {hospital}))
         return state, []
+
+    def _on_progress(self, state: RegistrarState, message: Progress) -> Turn:
+        """Note how far a hospital is."""
+        hospital, round_ = message.hospital, message.round
+        if self.place(message) is None:
+            text = f"it has no step for round {round_} hop {message.hop} of {message.model!r}"
+            return state, [Rejected(hospital, text)]
+        told = {**state.told, hospital: max(round_, state.told.get(hospital, 0))}
+        return replace(state, round=max(state.round, round_), told=told), [Noted(message)]
 
     def _on_failure(self, state: RegistrarState, message: Failed) -> Turn:
         """End the run, or go on without the hospital that failed."""

@@ -33,6 +33,8 @@ class RegistrarState:
     """The address book has left."""
     round: int = 0
     """The last round of which a hospital has told."""
+    told: Mapping[str, int] = field(default_factory=dict)
+    """... and that each of them has told of."""
     far: int = 0
     """The last round that a hospital is known to have begun."""
 
@@ -47,6 +49,11 @@ class RegistrarState:
     def asked(self) -> frozenset[str]:
         """Hospitals whose return the others are asked to take in."""
         return frozenset(self.back) - self.away - self.admitted
+
+    @property
+    def returned(self) -> Returns:
+        """Returns that are facts: of which all that are left have known, or that are over."""
+        return {name: back for name, back in self.back.items() if name not in self.asked}
 
     @property
     def guests(self) -> frozenset[str]:

@@ -35,7 +35,8 @@ def left_behind(name: str) -> LeftBehind:
     """Say that the ring has closed without this hospital."""
     error = LeftBehind(
         f"the run goes on without {name!r}, which was lost and is not taken in any more",
-        fix="raise on_loss.after above what such a hospital may be away",
+        fix="raise on_loss.after above what such a hospital may be away; in a cluster its next pod "
+        "goes on only from a claim (hospitals.defaults.custody.claim)",
         key=("on_loss", "after"),
     )
     error.second_hand = True

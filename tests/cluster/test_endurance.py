@@ -238,8 +238,8 @@ def test_a_run_on_claims_survives_the_loss_of_a_node(bed: Bed) -> None:
     with away(f"kubelet-{node}"):
         os.kill(process_of(pod), signal.SIGKILL)
         until("node that is not ready", lambda: not ready(node))
-        assert not run.events("end")
     until("node that is ready", lambda: ready(node))
+    assert not run.events("end")  # the controller may be on that node, whose logs come from there
     assert run.code(seconds=300) == 0
     assert went_on(run)[1]
 

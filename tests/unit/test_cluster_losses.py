@@ -19,7 +19,7 @@ from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.kubernetes.inspection import remarks
-from fedskd_sim.runtimes.kubernetes.marks import LOST
+from fedskd_sim.runtimes.kubernetes.marks import BACK, LOST
 from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
 from fedskd_sim.scenario import load
 
@@ -36,8 +36,10 @@ on_loss: skip
 class Cluster:
     """A cluster whose controller has ended well; nobody can be reached in a pod."""
 
-    def __init__(self, logs: dict[str, list[str]], lost: dict[str, int], *pods: V1Pod) -> None:
-        self.logs, self.lost, self.all = logs, lost, list(pods)
+    def __init__(
+        self, logs: dict[str, list[str]], lost: dict[str, int], *pods: V1Pod, **back: int
+    ) -> None:
+        self.logs, self.lost, self.back, self.all = logs, lost, back, list(pods)
 
     def pods(self, release: str) -> list[V1Pod]:
         assert release == "heals"
@@ -46,7 +48,7 @@ class Cluster:
     def jobs(self, release: str) -> list[V1Job]:
         assert release == "heals"
         return [
-            job("", {"succeeded": 1}, {LOST: json.dumps(self.lost)}),
+            job("", {"succeeded": 1}, {LOST: json.dumps(self.lost), BACK: json.dumps(self.back)}),
             *(job(name, {"failed": 2}) for name in NAMES),
         ]
 
@@ -80,7 +82,14 @@ def told(host: str, *models: str, **without: int) -> list[str]:
     return [*map(entry, records), event("holding", host)]
 
 
-def collect(folder: Path, logs: dict[str, list[str]], lost: dict[str, int]) -> None:
+def collect(
+    folder: Path,
+    logs: dict[str, list[str]],
+    lost: dict[str, int],
+    *,
+    heard: bool = True,
+    **back: int,
+) -> None:
     """Bring a run home of which c's pod still runs and says nothing more, and let it go."""
     (folder / "scenario.yaml").write_text(TEXT, encoding="utf-8")
     loaded = load(folder / "scenario.yaml")
@@ -89,7 +98,7 @@ def collect(folder: Path, logs: dict[str, list[str]], lost: dict[str, int]) -> N
     said = [json.dumps({"event": "lost", "time": 1.0, "epoch": 2, "hospitals": lost})]
     pods = [pod("0", "", "Succeeded"), *(pod(name, name) for name in NAMES)]
     place = KubernetesRuntime("heals", "n", "c")
-    place.reach = Cluster({"0": said if lost else [], **logs}, lost, *pods)  # type: ignore[assignment]
+    place.reach = Cluster({"0": said if lost and heard else [], **logs}, lost, *pods, **back)  # type: ignore[assignment]
     place.attach(Order(loaded, "", made))
     try:
         place.wait(lambda _: None)
@@ -131,3 +140,33 @@ def test_status_tells_of_a_loss_and_of_no_failure() -> None:
     assert [line for line in said if "the cluster makes the next" in line] == [
         "b: lost 2 pods; the cluster makes the next 20 s after the last was lost"
     ]
+
+
+def test_what_a_controller_that_is_no_more_has_logged_is_noted_on_its_job(
+    removed: list[str], tmp_path: Path
+) -> None:
+    """Its log is gone with its pod, and who was lost is known all the same."""
+    logs = {name: told(name, *"abc", c=0) for name in "ab"}
+    collect(tmp_path, logs | {"c": [event("starting", "c")]}, {"c": 0}, heard=False)
+    assert removed == ["heals"]
+
+
+def test_who_is_back_owes_its_records(removed: list[str], tmp_path: Path) -> None:
+    """They are waited for and asked for as those of the others; once it is lost again, they are
+    not.
+    """
+    logs = {name: told(name, *"abc", c=0) for name in "ab"} | {"c": [event("holding", "c")]}
+    (tmp_path / "back").mkdir()
+    with pytest.raises(ClusterUnavailable, match="not all records of c could be read"):
+        collect(tmp_path / "back", logs, {"c": 0}, c=4)
+    assert removed == []
+    (tmp_path / "away").mkdir()
+    collect(tmp_path / "away", logs, {"c": 0}, c=5)
+    assert removed == ["heals"]
+
+
+def test_status_tells_who_is_back() -> None:
+    """The ring goes on without nobody then."""
+    said = list(remarks(Cluster({}, {"c": 0}, pod("0", "", "Succeeded"), c=6), "heals"))  # type: ignore[arg-type]
+    assert "c was lost, and is one of the ring again from round 3 on" in said
+    assert not [line for line in said if "goes on without" in line]

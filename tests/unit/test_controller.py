@@ -184,10 +184,10 @@ def test_why_too_few_are_left_is_told() -> None:
 def test_a_controller_that_takes_over_knows_who_is_lost() -> None:
     """Who was lost before is neither waited for nor declared again, and tells others when."""
     skip = SCENARIO.model_copy(update={"on_loss": OnLoss(name="skip", model="retires")})
-    told: list[Mapping[str, int]] = []
+    told: list[object] = []
     room = Room(*(Done(1, name) for name in ("north", "south")))
     log = EventLog(io.StringIO(), {})
-    controller = Controller(skip, "run", room, log, losing=told.append)
+    controller = Controller(skip, "run", room, log, losing=lambda *losses: told.append(losses))
     controller.resume(ADDRESSES, KEYS, {"east": 2})
     assert controller.serve() == ENOUGH
     assert told == []

@@ -36,7 +36,7 @@ from fedskd_sim.protocol.controller_effects import (
 )
 from fedskd_sim.protocol.roll import RegistrarState
 from fedskd_sim.records import Record
-from fedskd_sim.routes import Back
+from fedskd_sim.routes import Back, Returns, code
 from fedskd_sim.scenario import load
 from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.topology import Topology
@@ -45,6 +45,7 @@ from fedskd_sim.transport import NothingReceived
 FILE = Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml"
 WAITING = load(FILE).scenario
 NAMES = ("north", "east", "south")
+EAST = {"east": 0}
 EAST_LOST = Epoch(2, {"east": "0"})
 
 
@@ -149,6 +150,109 @@ def test_a_new_controller_learns_of_a_return() -> None:
     assert (state.back, state.asked) == ({"east": Back(2)}, {"east"})
     state, _ = LONG.step(state, Alive(6, "east", "east", 0, 4))
     assert (state.asked, state.away) == (frozenset(), frozenset())
+
+
+@pytest.mark.parametrize("noted", [{}, {"east": Back(2, away=True)}], ids=["none", "an old one"])
+def test_a_controller_that_took_over_while_all_were_asked_asks_again(noted: Returns) -> None:
+    """It has noted the loss and no proposal: it learns of it from one that holds it, and only when
+    all hold it, by their word to itself, is the returner back.
+    """
+    controller = Controller(LONG.scenario, "run", Wire(), EventLog(StringIO()))
+    controller.resume({name: name for name in NAMES}, dict.fromkeys(NAMES, ""), EAST, noted)
+    assert controller.state.away == {"east"}
+    proposed = Back(3) if noted else Back(2)
+    controller.step(Alive(1 + 1 + code(proposed), "north", "east", 0, code(proposed)))
+    assert controller.state.asked == {"east"}
+    epoch = controller.state.epoch
+    controller.step(Holds(epoch, "north", 1))
+    assert controller.state.asked == {"east"}
+    late = Controller(LONG.scenario, "run", Wire(), EventLog(StringIO()))
+    late.state = controller.state
+    controller.step(Holds(epoch, "south", 1))
+    assert controller.state.admitted == {"east"}
+    late.step(Holds(0, "south", proposed.round))
+    assert late.state.back == {"east": proposed._replace(away=True)}
+
+
+def test_a_controller_that_comes_later_counts_on_who_was_admitted() -> None:
+    """It has the return from its predecessor, which had the word of all: the run waits for the
+    returner, who need not be asked about, and is told that it is back if it has not heard it.
+    """
+    wire = Wire()
+    told: list[object] = []
+    controller = Controller(
+        LONG.scenario, "run", wire, EventLog(StringIO()), losing=lambda *one: told.append(one)
+    )
+    back = {"east": Back(2)}
+    controller.resume({name: name for name in NAMES}, dict.fromkeys(NAMES, ""), EAST, back)
+    assert (controller.state.away, controller.state.asked) == (frozenset(), frozenset())
+    controller.step(Alive(2, "east", "east", 0))
+    assert wire.said == [("east", Epoch(6, {"east": "0 4"}))]
+    for name in ("north", "south"):
+        controller.step(Done(1, name))
+    assert not controller.state.ended
+    assert told == []
+    controller.step(Failed(1, "east", 41, "its pod was deleted"))
+    assert told == [(EAST, {"east": Back(2, away=True)})]
+
+
+def test_who_knows_that_it_is_back_is_not_sent_away() -> None:
+    """By a controller that has it as lost only, since the one before it died before it noted the
+    return; a guest's old word changes nothing.
+    """
+    controller = Controller(LONG.scenario, "run", Wire(), EventLog(StringIO()))
+    controller.resume({name: name for name in NAMES}, dict.fromkeys(NAMES, ""), EAST)
+    controller.step(Alive(2, "east", "east", 0))
+    assert controller.state.away == {"east"}
+    controller.step(Alive(6, "east", "east", 0, 4))
+    controller.step(Alive(6, "east", "east", 0, 4))
+    assert controller.state.admitted == {"east"}
+
+
+def test_a_proposal_is_not_noted() -> None:
+    """Only what all that are left have taken in: `status` and the next controller count on it."""
+    state, _ = returning()
+    assert (state.back, state.returned) == ({"east": Back(2)}, {})
+    for name in ("north", "south"):
+        state, _ = LONG.step(state, Holds(6, name, 1))
+    assert state.returned == {"east": Back(2)}
+
+
+@pytest.mark.parametrize(("may", "said"), [(False, [49]), (None, [])])
+def test_a_stranger_in_a_hospitals_place_is_sent_away(may: bool | None, said: list[int]) -> None:  # noqa: FBT001
+    """One that has nothing of what was known there; if that cannot be seen, it waits."""
+    controller = Controller(LONG.scenario, "run", wire := Wire(), EventLog(StringIO()))
+    controller.admit_only(lambda name: may if name == "east" else True)
+    controller.state, _ = LONG.lose(after(of=LONG)[0], ["east"])
+    controller.step(Holds(2, "east", 0))
+    assert [(to, word.code) for to, word in wire.said if isinstance(word, End)] == [
+        ("east", code) for code in said
+    ]
+    assert controller.state.away == {"east"}
+
+
+def test_a_stranger_that_comes_while_all_are_asked_is_not_admitted() -> None:
+    """Who asked is there no more when all have agreed: the return is off, and all hear it."""
+    controller = Controller(LONG.scenario, "run", wire := Wire(), EventLog(StringIO()))
+    answers = [True, False]
+    controller.admit_only(lambda _: answers.pop(0))
+    controller.state, _ = LONG.lose(after(of=LONG)[0], ["east"])
+    controller.step(Holds(2, "east", 0))
+    wire.said.clear()
+    for name in ("north", "south"):
+        controller.step(Holds(6, name, 1))
+    assert controller.state.back == {"east": Back(2, away=True)}
+    assert wire.said == [(name, Epoch(7, {"east": "0 5"})) for name in NAMES]
+
+
+def test_who_has_forgotten_that_it_took_part_is_sent_away() -> None:
+    """It has told of a round, and says now that it has begun none: its claim is empty."""
+    told = Progress(1, "east", "north", 1, 1, 0.0)
+    state, _ = LONG.lose(after(told, of=LONG)[0], ["east"])
+    for begun, name in ((0, "End"), (1, "Start")):
+        _, effects = LONG.step(state, Holds(2, "east", begun))
+        assert isinstance(effects[0], Say)
+        assert type(effects[0].message).__name__ == name
 
 
 def test_a_retired_model_leaves_with_the_next_round() -> None:

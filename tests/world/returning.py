@@ -60,7 +60,9 @@ class Story:
     scenario: Scenario
     storm: Absences
     takeover: float
-    """When another controller takes the run over, which knows of no losses; 0: never."""
+    """When another controller takes the run over; 0: never."""
+    notes: float | None = None
+    """How old what it knows of losses and returns is, in seconds; None: it knows of none."""
 
     @property
     def words(self) -> str:
@@ -71,7 +73,7 @@ class Story:
             f"{len(scenario.held_out)} held out, {scenario.algorithm.rounds} rounds, "
             f"{scenario.on_loss.model}, away {storm.fates}; {faults}; {storm.lost:.0%} lost, "
             f"{storm.repeated:.0%} repeated, delay {storm.delay}, disk {storm.disk_s}, "
-            f"another controller at {self.takeover:.1f} s"
+            f"another controller at {self.takeover:.1f} s, with notes of {self.notes} s ago"
         )
 
 
@@ -121,7 +123,8 @@ def drawn(seed: int) -> Story:
     register = scenario.timeouts.model_copy(update={"register_": draw.choice((20.0, 60.0))})
     updated = {"faults": tuple(faults), "network": network, "timeouts": register}
     takeover = draw.choice((0.0, 0.0, 0.0, 1.0)) * draw.uniform(AFTER_S, 10.0 * rounds)
-    return Story(seed, scenario.model_copy(update=updated), storm, takeover)
+    notes = draw.choice((None, 0.0, 0.0, 2.0, 20.0))
+    return Story(seed, scenario.model_copy(update=updated), storm, takeover, notes)
 
 
 @dataclass
@@ -243,11 +246,20 @@ def raised(story: Story, machine: type[HospitalMachine] = HospitalMachine) -> tu
                 return
             names, log = story.scenario.names, run.world.controller._log
             controller = Controller(story.scenario, "run", run.world, log, now=run.world.now)
-            controller.resume(dict.fromkeys(names, "memory"), dict.fromkeys(names, ""))
+            age = story.notes
+            old = [] if age is None else [one for at, one in notes if at <= run.world.now() - age]
+            known = old[-1] if old else ({}, {})
+            controller.resume(dict.fromkeys(names, "memory"), dict.fromkeys(names, ""), *known)
             controller._renew()
             run.world.controller = controller
 
+    def note(*losses: Any) -> None:
+        notes.append((run.world.now(), losses))
+
+    notes: list[tuple[float, Any]] = []
     run = prepared(story.scenario, story.storm, machine, learner)
+    assert run.world.controller
+    run.world.controller._losing = note
     if story.takeover:
         run.world._at(story.takeover, take_over)
     return run, Sentry(run.world)

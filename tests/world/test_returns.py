@@ -36,6 +36,12 @@ def test_who_was_lost_comes_back_in_any_weather() -> None:
     assert back > SEEDS / 4
 
 
+@pytest.mark.parametrize("seed", [333, 349])
+def test_who_is_lost_again_in_the_round_of_its_return_has_left_a_proof(seed: int) -> None:
+    """Nobody else names its return any more, and its own records tell what it has missed."""
+    survived(drawn(seed))
+
+
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -20,7 +21,7 @@ from urllib3.exceptions import HTTPError
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.marks import LOST, STARTED, TOOK_PART
+from fedskd_sim.runtimes.kubernetes.marks import STARTED, TOOK_PART, Losses
 from fedskd_sim.runtimes.kubernetes.pods import UID, newest
 
 AT_ONCE = 20
@@ -29,6 +30,8 @@ PATIENCE_S = 120.0
 LONGEST_PAUSE_S = 5.0
 AGAIN = (429, 500, 502, 503, 504)
 CONFLICT, INVALID = 409, (400, 422)
+AT_ONCE_S = 2.0
+"""How long the server may take over an answer for which the run waits."""
 
 Result = TypeVar("Result")
 
@@ -53,6 +56,9 @@ class Cluster:
         settings.proxy = None
         api = client.ApiClient(settings)
         self._core, self._batch = client.CoreV1Api(api), client.BatchV1Api(api)
+        hasty = copy(settings)
+        hasty.retries = False
+        self._now = client.CoreV1Api(client.ApiClient(hasty))
 
     def owner_uid(self, name: str) -> str:
         """Read the identity of the run's ConfigMap."""
@@ -94,9 +100,9 @@ class Cluster:
         """Remove a Job's pods, and let no other be made."""
         self._patch(job, {"spec": {"suspend": True}})
 
-    def mark_started(self, job: str) -> Mapping[str, str]:
-        """Note on the controller's Job that the run has started, and with which pods, for a
-        controller that may come later.
+    def mark_started(self, job: str, losses: Losses) -> Mapping[str, str]:
+        """Note on the controller's Job that the run has started, with which pods and without whom,
+        for a controller that may come later.
 
         Returns:
             The beginning of the identity of every hospital's pod. No two machines' clocks are
@@ -107,19 +113,13 @@ class Cluster:
             name: pod.metadata.uid[:UID]
             for name, pod in newest(self.pods_of(self.selector)).items()
         }
-        self._patch(
-            job,
-            {
-                "metadata": {
-                    "annotations": {STARTED: str(clock.unix()), TOOK_PART: json.dumps(pods)}
-                }
-            },
-        )
+        notes = {STARTED: str(clock.unix()), TOOK_PART: json.dumps(pods), **losses.notes()}
+        self._patch(job, {"metadata": {"annotations": notes}})
         return pods
 
-    def mark_lost(self, job: str, lost: Mapping[str, int]) -> None:
-        """Note on the controller's Job without whom the ring goes on."""
-        self._patch(job, {"metadata": {"annotations": {LOST: json.dumps(dict(lost))}}})
+    def mark_lost(self, job: str, losses: Losses) -> None:
+        """Note on the controller's Job who is or was lost, and who is back."""
+        self._patch(job, {"metadata": {"annotations": losses.notes()}})
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""
@@ -137,6 +137,21 @@ class Cluster:
                 lambda: self._core.list_namespaced_pod(self.namespace, label_selector=selector),
             ).items
         )
+
+    def pods_now(self, hospital: str) -> list[Any]:
+        """List a hospital's pods as they are now; raises FedskdError, ApiException if the server
+        does not answer at once.
+        """
+        found = self._call(
+            "list pods",
+            lambda: self._now.list_namespaced_pod(
+                self.namespace,
+                label_selector=f"{self.selector},{HOSPITAL}={hospital}",
+                _request_timeout=AT_ONCE_S,
+            ),
+            0.0,
+        )
+        return list(found.items)
 
     def complaints(self) -> dict[str, str]:
         """Collect why pods of Jobs could not even be created, by Job."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.observe import events, lives
-from fedskd_sim.routes import NOBODY, Lost, merged
 from fedskd_sim.runtimes.base import Order, Told, Watch, error_of
 from fedskd_sim.runtimes.kubernetes import moving
 from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
+from fedskd_sim.runtimes.kubernetes.marks import Losses, losses_in
 from fedskd_sim.runtimes.kubernetes.pods import ENDED, exit_code, newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 
@@ -35,10 +35,18 @@ class Follower:
     errors: list[Told] = field(default_factory=list)
     holding: set[str] = field(default_factory=set)
     """Hospitals that wait until their results have been fetched."""
-    lost: Lost = field(default_factory=lambda: NOBODY)
-    """Hospitals without which the ring has gone on."""
+    logged: Losses = field(default_factory=Losses)
+    """Who is or was lost, and who is back, as far as it has been logged: a controller that is no
+    more may have taken some of it along."""
+    noted: Losses = field(default_factory=Losses)
+    """... and as it is noted on the controller's Job."""
     went_on: bool = False
     """A pod has gone on from what another kept: the books are whole on its volume only."""
+
+    @property
+    def losses(self) -> Losses:
+        """Who is or was lost, and who is back."""
+        return self.logged.merged(self.noted)
 
     def follow(self, collector: LogCollector, watch: Watch) -> int:
         """Show events until the controller's Job has ended; give the run's exit code."""
@@ -50,6 +58,7 @@ class Follower:
                     pods = self.reach.pods(self.release)
                     collector.follow(pods)
                     jobs = self.reach.jobs(self.release)
+                    self.noted = losses_in(jobs)
                     code = exit_code(pods, jobs)
                     answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
@@ -82,7 +91,7 @@ class Follower:
             for name, pod in newest(pods).items()
             if pod.status.phase not in (*ENDED, "Pending")
         }
-        return speaking <= self.holding | {*self.lost}
+        return speaking <= self.holding | {*self.losses.away}
 
     def show(self, collector: LogCollector, watch: Watch) -> None:
         """Hand out what was logged since the last call."""
@@ -96,9 +105,9 @@ class Follower:
                 case lives.WentOn():
                     self.went_on = True
                 case events.Lost(_, hospitals):
-                    self.lost = merged(self.lost, hospitals)
-                case events.Back(_, hospital):
-                    self.lost = {name: r for name, r in self.lost.items() if name != hospital}
+                    self.logged = self.logged.losing(hospitals)
+                case events.Back(_, hospital, round_):
+                    self.logged = self.logged.returning(hospital, round_)
             watch(logged)
 
     def _give_up_after(self, answered: float, error: Unreachable) -> None:

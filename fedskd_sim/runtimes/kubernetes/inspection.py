@@ -11,7 +11,7 @@ from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.marks import lost_in
+from fedskd_sim.runtimes.kubernetes.marks import losses_in
 from fedskd_sim.runtimes.kubernetes.pods import exit_code, finding, finished
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, translate_errors
 
@@ -50,13 +50,17 @@ def remarks(reach: Reach, release: str) -> Iterator[str]:
     """
     with translate_errors():
         pods, jobs = reach.pods(release), reach.jobs(release)
-    lost = lost_in(jobs)
+    losses = losses_in(jobs)
+    lost = losses.away
     yield from _of_pods(pods)
     yield from _of_jobs(pods, [job for job in jobs if _member(job) not in lost])
     place = ControllerWatch(reach, release).place(pods)
     yield from [place] if place else []
     if lost:
         yield f"the ring goes on without {', '.join(lost)}, as on_loss of the scenario wants it"
+    for name, back in losses.back.items():
+        if not back.away:
+            yield f"{name} was lost, and is one of the ring again from round {back.round} on"
     code = exit_code(pods, jobs) if jobs else None
     yield {
         None: "the run goes on" if jobs else "there is no such run",

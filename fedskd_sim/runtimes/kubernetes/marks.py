@@ -8,9 +8,60 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from fedskd_sim.routes import NOBODY, Lost, merged
+from fedskd_sim.routes import (
+    NO_RETURN,
+    NOBODY,
+    Back,
+    Lost,
+    Returns,
+    code,
+    decoded,
+    merged,
+    merged_returns,
+)
 
-STARTED, TOOK_PART, LOST = "fedskd.io/started", "fedskd.io/pods", "fedskd.io/lost"
+STARTED, TOOK_PART = "fedskd.io/started", "fedskd.io/pods"
+LOST, BACK = "fedskd.io/lost", "fedskd.io/back"
+
+
+class Losses(NamedTuple):
+    """Who is or was lost, and who of them is back, or was until it was lost again. Of two views
+    none is wrong, one may be older.
+    """
+
+    lost: Lost = NOBODY
+    back: Returns = NO_RETURN
+
+    @property
+    def away(self) -> Lost:
+        """Those without whom the ring goes on."""
+        return {
+            name: retires
+            for name, retires in self.lost.items()
+            if (back := self.back.get(name)) is None or back.away
+        }
+
+    def merged(self, other: Losses) -> Losses:
+        """Give what is known by either view."""
+        return Losses(merged(self.lost, other.lost), merged_returns(self.back, other.back))
+
+    def losing(self, hospitals: Lost) -> Losses:
+        """Give what is known once these are away, whoever of them was back."""
+        again = {
+            name: Back(back.round, away=True)
+            for name, back in self.back.items()
+            if name in hospitals
+        }
+        return Losses(merged(self.lost, hospitals), merged_returns(self.back, again))
+
+    def returning(self, hospital: str, round_: int) -> Losses:
+        """Give what is known once a hospital is back from a round on."""
+        return self.merged(Losses({hospital: 0}, {hospital: Back(round_)}))
+
+    def notes(self) -> dict[str, str]:
+        """Write them as annotations."""
+        back = {name: code(one) for name, one in self.back.items()}
+        return {LOST: json.dumps(dict(self.lost)), BACK: json.dumps(back)}
 
 
 class Started(NamedTuple):
@@ -20,7 +71,7 @@ class Started(NamedTuple):
 
     time: float
     pods: Mapping[str, str]
-    lost: Lost
+    losses: Losses
 
 
 def earlier_start(jobs: list[Any], controller: str) -> Started | None:
@@ -31,13 +82,16 @@ def earlier_start(jobs: list[Any], controller: str) -> Started | None:
             if STARTED not in notes:
                 return None
             pods = json.loads(notes.get(TOOK_PART, "{}"))
-            return Started(float(notes[STARTED]), pods, lost_in([job]))
+            return Started(float(notes[STARTED]), pods, losses_in([job]))
     return None
 
 
-def lost_in(jobs: Iterable[Any]) -> Lost:
-    """Read from a run's Jobs (V1Job) who is lost."""
-    found: Lost = NOBODY
+def losses_in(jobs: Iterable[Any]) -> Losses:
+    """Read from a run's Jobs (V1Job) who is or was lost."""
+    found = Losses()
     for job in jobs:
-        found = merged(found, json.loads((job.metadata.annotations or {}).get(LOST, "{}")))
+        notes = job.metadata.annotations or {}
+        codes = json.loads(notes.get(BACK, "{}"))
+        back = {name: one for name, number in codes.items() if (one := decoded(number))}
+        found = found.merged(Losses(json.loads(notes.get(LOST, "{}")), back))
     return found

@@ -102,6 +102,12 @@ class PodTracker:
                     return found
         return None
 
+    def is_back(self, name: str) -> None:
+        """Conclude again from what becomes of a hospital's pod, once it was lost and is back."""
+        with self._lock:
+            if name in self._pods and self._pods[name].finding.standing == "running":
+                self._done.discard(name)
+
     def queued(self) -> bool:
         """Tell whether a queue holds any pod back: that is no time of the run."""
         with self._lock:

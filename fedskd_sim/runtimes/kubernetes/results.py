@@ -10,9 +10,10 @@ from functools import partial
 from fedskd_sim.custody.chain import ways_left
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.recordfiles import read_records
-from fedskd_sim.routes import Lost, Routes, merged
+from fedskd_sim.routes import Lost, Routes
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.kubernetes import moving
+from fedskd_sim.runtimes.kubernetes.marks import Losses
 from fedskd_sim.runtimes.kubernetes.reach import Reach
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
@@ -45,7 +46,7 @@ def _fetch_from(reach: Reach, release: str, order: Order, name: str) -> None:
     reach.fetch(moving.pod_of(reach, release, name), name, order.folder)
 
 
-def check_whole(release: str, order: Order, lost: Lost) -> None:
+def check_whole(release: str, order: Order, losses: Losses) -> None:
     """Refuse to end well while records are missing, whatever became of the logs that they were
     in.
 
@@ -58,7 +59,7 @@ def check_whole(release: str, order: Order, lost: Lost) -> None:
     tested = {(record.host, record.model) for record in records if record.kind == "evaluation"}
     missing = [
         name
-        for name, models in _owed(order, lost).items()
+        for name, models in _owed(order, losses).items()
         if any((name, model) not in tested for model in models)
     ]
     if missing:
@@ -69,14 +70,14 @@ def check_whole(release: str, order: Order, lost: Lost) -> None:
         raise ClusterUnavailable(text, fix=f"fedskd-sim collect {release}; the release was left")
 
 
-def _owed(order: Order, lost: Lost) -> dict[str, list[str]]:
+def _owed(order: Order, losses: Losses) -> dict[str, list[str]]:
     """Say which models every hospital must have tested: all, but for those that have retired,
-    and nobody who was lost.
+    and nobody who was lost and is not back.
     """
     scenario: Scenario = order.loaded.scenario
     ring = Topology.of(scenario)
     ways = ways_left(order.folder, ring) if scenario.on_loss.heals else Routes(ring)
-    known = {name: round_ for name, round_ in lost.items() if name not in ways.back}
-    ways = replace(ways, lost=merged(ways.lost, known))
+    known = Losses(ways.lost, ways.back).merged(losses)
+    ways = replace(ways, lost=known.lost, back=known.back)
     models = [model for model in scenario.members if not ways.retired(model, ring.evaluation_round)]
     return {name: models for name in scenario.names if not ways.left_out(name)}

@@ -31,15 +31,16 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.routes import NOBODY, Lost
+from fedskd_sim.routes import Lost, Returns
 from fedskd_sim.runtimes.kubernetes import earlier_runs
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
-from fedskd_sim.runtimes.kubernetes.marks import earlier_start
+from fedskd_sim.runtimes.kubernetes.marks import Losses, earlier_start
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.pod_group import FINISHING
 from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
 from fedskd_sim.runtimes.kubernetes.pods import finished
+from fedskd_sim.runtimes.kubernetes.returners import Returners
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.scenario import Loaded, raise_all, spaceless
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -100,7 +101,7 @@ class PodAwareHub:
             isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline
         ):
             concluded = self.pod_tracker.conclusion()
-            if isinstance(concluded, Failed):
+            if isinstance(concluded, Failed) and concluded.code not in CONSEQUENCES:
                 return concluded
             clock.sleep(LOOK_S / 5)
         return message
@@ -119,8 +120,8 @@ class RunController:
     log: EventLog
     cluster: Cluster
     pod_tracker: PodTracker
-    _lost: Lost = field(default_factory=lambda: NOBODY)
-    """Without whom the ring goes on."""
+    _losses: Losses = field(default_factory=Losses)
+    """Who is or was lost, and who is back."""
     _noting: Lock = field(default_factory=Lock)
 
     def control(self, keys: Keys) -> None:
@@ -132,18 +133,17 @@ class RunController:
                 self.loaded.scenario, self.plan.run, transport, self.log, self._mark,
                 losing=self._note_lost, now=transport.time,
             )  # fmt: skip
-            controller.admit_nobody()
-            self._lost = started.lost if started else NOBODY
+            controller.admit_only(Returners(self.cluster, self.pod_tracker).may_return)
             if started is None:
                 owner = self.cluster.owner_uid(self.plan.owner)
                 earlier_runs.await_gone(self.cluster, self.plan, owner, self.log)
                 self._make_hospitals(owner)
             else:
-                self.pod_tracker.took_part = started.pods
+                self.pod_tracker.took_part, self._losses = started.pods, started.losses
                 self.log.event(events.Resumed(started.time))
                 names = self.loaded.scenario.names
                 addresses = {name: self.plan.address(name) for name in names}
-                controller.resume(addresses, keys.members, started.lost)
+                controller.resume(addresses, keys.members, *started.losses)
             for work in (self._watch, self._listen_for_complaints):
                 Thread(target=work, daemon=True).start()
             try:
@@ -191,9 +191,10 @@ class RunController:
         """Let no other pod be made for hospitals that are lost, which would find nobody; one that
         is there keeps its log.
         """
+        if self._losses.lost:
+            self._write_lost()
         if not lost:
             return
-        self._write_lost()
         with suppress(FedskdError, ApiException):  # the run has ended well all the same
             if self.plan.queue:
                 self.cluster.annotate_pods(*FINISHING)
@@ -202,19 +203,23 @@ class RunController:
                 if found.metadata.labels.get(HOSPITAL) in idle and not finished(found):
                     self.cluster.suspend(found.metadata.name)
 
-    def _note_lost(self, lost: Lost) -> None:
-        """Note on the controller's Job who is lost; the API server may be away, and nobody waits
-        for it.
+    def _note_lost(self, lost: Lost, back: Returns) -> None:
+        """Note on the controller's Job who is lost, and who is back; the API server may be away,
+        and nobody waits for it.
         """
-        self._lost = lost
+        for name in {*self._losses.away} - {*Losses(lost, back).away}:
+            self.pod_tracker.is_back(name)
+        self._losses = Losses(lost, back)
         Thread(target=self._write_lost, daemon=True).start()
 
     def _write_lost(self) -> None:
         with self._noting, suppress(FedskdError, ApiException):  # hospitals know, too
-            self.cluster.mark_lost(self.plan.controller, self._lost)
+            self.cluster.mark_lost(self.plan.controller, self._losses)
 
     def _mark(self) -> None:
-        self.pod_tracker.took_part = self.cluster.mark_started(self.plan.controller)
+        with self._noting:
+            started = self.cluster.mark_started(self.plan.controller, self._losses)
+        self.pod_tracker.took_part = started
 
     def _watch(self) -> None:
         try:

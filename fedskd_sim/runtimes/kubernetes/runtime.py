@@ -216,8 +216,8 @@ class KubernetesRuntime:
         kept, self.keep = self.keep, True
         scenario = self._order.loaded.scenario
         if scenario.learns or self._order.resumed or follower.went_on:
-            results.fetch(self.reach, self.release, self._order, follower.lost)
-        results.check_whole(self.release, self._order, follower.lost)
+            results.fetch(self.reach, self.release, self._order, follower.losses.away)
+        results.check_whole(self.release, self._order, follower.losses)
         self.keep = kept
 
     def _verdict(self, code: int, errors: list[Told]) -> FedskdError:

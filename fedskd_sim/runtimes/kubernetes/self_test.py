@@ -9,7 +9,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.runtimes.kubernetes.cluster import Cluster
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.marks import lost_in
+from fedskd_sim.runtimes.kubernetes.marks import losses_in
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.pods import finding
 
@@ -40,10 +40,14 @@ def wait_until_up(cluster: Cluster, plan: Plan) -> str:
     looked = begun
     while True:
         jobs = cluster.jobs()
-        lost = lost_in(jobs)
+        lost = losses_in(jobs).away
         found = {item.metadata.labels.get(HOSPITAL, ""): item.status for item in jobs}
         found = {name: status for name, status in found.items() if name not in lost}
-        failed = [name for name, status in found.items() if status.failed and not status.succeeded]
+        failed = [
+            name
+            for name, status in found.items()
+            if status.failed and not (status.succeeded or status.ready)
+        ]
         if failed:
             raise PodCannotStart(
                 f"failed: {_list(failed)}",
