@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -120,6 +121,41 @@ def test_what_reads_back_is_launched_and_spoils_nothing() -> None:
     assert found.equal(session(job, LAUNCHED, recordings)[0])
 
 
+def test_what_was_refused_spoils_no_graph_that_is_there() -> None:
+    """One that is recorded, one that reads back, memory full of what is no number, and the first
+    again: the bytes of launched steps, and the next one is recorded.
+    """
+    job, recordings = make_job(), Recordings(CudaGraphs("cuda"), 2**33)
+    expected, _ = session(job, LAUNCHED, recordings)
+    for _ in range(2):
+        found, sums = session(job, recordings.begin, recordings)
+        assert sums.remark == ""
+        assert found.equal(expected)
+        _, sums = session(job, recordings.begin, recordings, Reading())
+        assert sums.remark.startswith("steps launched: ")
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.full((2**28,), torch.nan, device="cuda")
+
+
+def test_no_step_of_a_session_waits_for_the_card() -> None:
+    """Copies of what is drawn on the host are not waited for either."""
+    job, recordings = make_job(), Recordings(CudaGraphs("cuda"), 2**33)
+    session(job, recordings.begin, recordings)
+    model = build(NETWORK, ImageShape(3, 16, 3), 1).cuda()
+    models = SessionModels({"": recordings.know(model, NETWORK)})
+    steps = recordings.begin(models, job, None)
+    drawn = torch.Generator().manual_seed(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number in range(3):
+            images = hospital_data.augment(job.samples.images[:8].permute(0, 3, 1, 2) / 255, drawn)
+            batch = Samples(images, job.samples.labels[:8])
+            steps.take(batch, Moment(number, 3, models.at(number)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 class Reading:
     """Reads a loss back in every step."""
 
@@ -195,6 +231,7 @@ def test_memory_that_does_not_suffice_ends_a_run_in_words(
     scenario_file: Callable, run: Callable
 ) -> None:
     """Who, where in the run, how much was asked for, and what to change."""
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:
@@ -234,7 +271,7 @@ place.launch(Order(loaded, "test", where, None))
 try:
     place.wait(lambda _: None)
 except Exception as error:
-    print(type(error).__name__, error.exit_code, error)
+    print(type(error).__name__, error.exit_code, error, flush=True)
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
     assert "HospitalCrashed 41" in done.stdout, done.stderr

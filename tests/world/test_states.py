@@ -15,7 +15,7 @@ import pytest
 from symbols import Run, prepared
 from torch import nn
 
-from fedskd_sim.learning import fml, models, preflight, site
+from fedskd_sim.learning import fml, inputs, models, site
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState
 from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.site import Site
@@ -196,7 +196,7 @@ def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self))
     )
-    monkeypatch.setattr(preflight, "outline", outlined)
+    monkeypatch.setattr(inputs, "outline", outlined)
     for module in (site, fml):
         monkeypatch.setattr(module, "blueprint", copied)
 
