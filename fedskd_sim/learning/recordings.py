@@ -17,8 +17,6 @@ from fedskd_sim.scenario import Architecture, Training
 
 OF_THE_SHARE = 0.5
 """Of a hospital's share of a card, what its recorded steps keep where the scenario does not say."""
-
-
 PASSING = "the card's memory did not suffice"
 """A reason that may be gone in the next session."""
 

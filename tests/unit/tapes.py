@@ -13,6 +13,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fedskd_sim.learning.onhost import storages
+
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")
 """Operations that no graph may have, since the host waits for what comes of them."""
 
@@ -45,13 +47,11 @@ class Tape(TorchDispatchMode):
 
     def read(self) -> list[StorageWeakRef]:
         """Give the memory that was read without having been made here, and whether it lives."""
-        made = {
-            one.untyped_storage().data_ptr() for *_, result in self.noted for one in _of(result)
-        }
+        made = {place for *_, result in self.noted for place in storages(result)}
         read = {
-            one.untyped_storage().data_ptr(): StorageWeakRef(one.untyped_storage())
+            place: StorageWeakRef(one)
             for _, args, kwargs, _ in self.noted
-            for one in _of((args, kwargs))
+            for place, one in storages((args, kwargs)).items()
         }
         return [there for place, there in read.items() if place not in made]
 
