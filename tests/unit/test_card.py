@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sessions
 import torch
+from sessions import CASES
 from torch import Tensor
 
 from fedskd_sim.errors import HospitalCrashed
@@ -72,6 +74,62 @@ def test_a_graph_computes_what_launched_steps_compute() -> None:
         assert sums.remark == ""
         found.add((digest(snapshot(model)), str(sums.measures)))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [*((case, "fp32") for case in CASES), ("traveller first", "tf32"), ("traveller first", "bf16")],
+)
+def test_what_is_taught_is_the_same_in_a_graph(case: str, precision: str) -> None:
+    """Two sessions in a row of everything that can be taught at a stop, on the same memory, give
+    the bytes and sums of launched ones; nothing fell back.
+    """
+    recordings = Recordings(CudaGraphs("cuda"), 2**33)
+    for seed in (1, 7):
+        count = len(CASES[case](seed)[0].learners)
+        job = sessions.make_job(seed, models=count, device="cuda", precision=precision)
+        settle(1, "cuda", job.training)
+        found = []
+        for begin in (LAUNCHED, recordings.begin):
+            models, teaching = CASES[case](seed, "cuda")
+            sessions.know(models, recordings)
+            sums = train(models, job, teaching, begin)
+            assert sums.remark == ""
+            found.append(sessions.outcome(models, sums))
+        assert found[0] == found[1]
+
+
+def test_what_graphs_keep_stays_within_the_limit_on_the_card() -> None:
+    """Pairs of changing sizes, recorded, given up and recorded anew: what is reserved on the device
+    between sessions never exceeds what was there before by more than the limit, and bytes are
+    those of launched steps.
+    """
+    job, on, found = make_job(), CudaGraphs("cuda"), dict[int, set[str]]()
+
+    def use(recordings: Recordings, depth: int) -> None:
+        network = Architecture(name="vit-tiny", options={"width": 256, "depth": depth})
+        for begin in (recordings.begin, LAUNCHED):
+            model = recordings.know(build(network, ImageShape(3, 16, 3), 1).cuda(), network)
+            assert train(SessionModels({"": model}), job, None, begin).remark == ""
+            found.setdefault(depth, set()).add(digest(snapshot(model)))
+        del model
+        gc.collect()
+
+    use(Recordings(on, 2**40), 6)
+    kept = on.reserved()
+    on = on.afresh()
+    before = on.reserved()
+    limit = 2.5 * (kept - before)
+    assert limit > 2**27
+    recordings = Recordings(on, limit)
+    for depth in (6, 4, 5, 6, 8, 7, 4, 6):
+        use(recordings, depth)
+        assert on.reserved() - before <= limit + WORKSPACES
+    assert all(len(digests) == 1 for digests in found.values())
+
+
+WORKSPACES = 1 << 26
+"""Bytes that libraries keep for themselves."""
 
 
 def test_dropout_draws_in_a_graph_what_it_draws_when_launched() -> None:
@@ -162,7 +220,7 @@ class Reading:
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Add nothing, by a number that the host has seen."""
         logits = step.outputs[""].logits
-        return AddedLoss(logits.sum() * (0.0 * float(logits.sum())), {})
+        return AddedLoss(logits.sum() * (0.0 * float(logits.detach().sum())), {})
 
     def kind(self, moment: Moment) -> None:
         """Tell that all steps are alike."""
@@ -277,6 +335,28 @@ except Exception as error:
     assert "HospitalCrashed 41" in done.stdout, done.stderr
     assert re.search(r"'[ab]' died in round 1, hop \d .*AcceleratorError: CUDA error", done.stdout)
     assert "nvidia-smi" in done.stdout
+
+
+def test_a_canary_looks_at_the_card(scenario_file: Callable, tmp_path: Path) -> None:
+    """It ends well, and says what each hospital took of the card and how much of it was free."""
+    given = [str(scenario_file(SMALL)), "--canary-only", "--out", str(tmp_path / "canary")]
+    command = [sys.executable, "-m", "fedskd_sim", "launch", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"[\d.]+ [MG]B of a card", done.stdout)) == 2, done.stdout
+    assert re.search(r"memory of cuda:0: [\d.]+ [MG]B of the [\d.]+ GB that", done.stdout)
+
+
+@pytest.mark.slow
+def test_runs_of_a_comparison_find_the_card(scenario_file: Callable, tmp_path: Path) -> None:
+    """The process that they are forked from has asked nothing of it."""
+    given = [str(scenario_file(SMALL)), "--algorithms", "fedskd,local", "--seeds", "2"]
+    command = [sys.executable, "-m", "fedskd_sim", "compare", *given, "--out", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    records = [*(tmp_path / "x").rglob("records/a.jsonl")]
+    assert len(records) == 4
+    assert all("computes on" in one.read_text(encoding="utf-8") for one in records)
 
 
 @pytest.mark.parametrize("recorded", ["false", "true"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +32,7 @@ from fedskd_sim.learning.workspace import FIXED, WORKSPACE, fix_workspace
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Architecture, Training, load
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL = (
     "name: x\ndata: {name: synthetic-skin, samples: 20}\nalgorithm: {name: local, rounds: 1}\n"
     "hospitals: [{name: a, architecture: cnn-plain}, {name: b, architecture: cnn-plain}]\n"
@@ -160,6 +163,30 @@ class Card(NamedTuple):
     """What PyTorch tells of a card."""
 
     total_memory: int = 80
+
+
+@pytest.mark.slow
+def test_what_fork_servers_import_asks_nothing_of_a_card() -> None:
+    """CUDA that was begun before a fork cannot be used after it."""
+    path = str(ROOT / "scenarios" / "fedskin-images.yaml")
+    text = f"""
+import torch
+asked = []
+for name in ("_cuda_getDeviceCount", "_cuda_init"):
+    setattr(torch._C, name, lambda name=name: asked.append(name) or 0)
+from importlib import import_module
+from pathlib import Path
+from fedskd_sim.runtimes.commands import ALSO
+from fedskd_sim.runtimes.forkserver import modules_for
+from fedskd_sim.scenario import load
+for name in [*ALSO, *modules_for(load(Path({path!r})).scenario)]:
+    import_module(name)
+print(asked)
+torch.cuda.is_available()
+print(asked)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['_cuda_getDeviceCount']"]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,7 @@ import os
 import random
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,20 +18,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sessions import (
+    BATCH,
+    CASES,
+    COUNT,
+    LARGE,
+    RESIDENT,
+    SHAPE,
+    Operations,
+    alone,
+    know,
+    make_job,
+    outcome,
+)
 from tapes import Tape, Tapes
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import cross_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedskd_sim.learning import pooling
 from fedskd_sim.learning.data import Samples, as_input, augment, batches
-from fedskd_sim.learning.distill import SimilarityLoss
-from fedskd_sim.learning.fedavg import ProximalTeaching
-from fedskd_sim.learning.fedproto import PrototypeTeaching
-from fedskd_sim.learning.fml import COMMON, MutualTeaching
 from fedskd_sim.learning.graphs import CudaGraphs
-from fedskd_sim.learning.models import REGISTRY, ImageShape, build
+from fedskd_sim.learning.models import ImageShape, build
 from fedskd_sim.learning.recordings import Recordings
 from fedskd_sim.learning.session import (
     Launched,
@@ -44,89 +49,10 @@ from fedskd_sim.learning.session import (
     train,
 )
 from fedskd_sim.learning.steps import AddedLoss, Moment, Output, Teaching, TrainingStep
-from fedskd_sim.learning.teaching import Exchange
-from fedskd_sim.learning.weights import export, snapshot
+from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
-from fedskd_sim.scenario import Architecture, FedProto, Similarity, Training
+from fedskd_sim.scenario import Architecture, Training
 from fedskd_sim.scenario.training import Optimiser
-
-SHAPE = ImageShape(3, 16, 3)
-VISITOR = Architecture(name="cnn-plain", options={"width": 8, "norm": "batch"})
-RESIDENT = Architecture(name="vit-tiny", options={"width": 16, "depth": 2})
-COUNT, BATCH = 42, 8
-LARGE = 1e9
-
-
-def make_job(seed: int = 5, epochs: int = 3, models: int = 1, **settings: Any) -> TrainingJob:
-    draw = torch.Generator().manual_seed(0)
-    samples = Samples(torch.randn(COUNT, 3, 16, 16, generator=draw), torch.arange(COUNT) % 3)
-    training = Training(batch_size=BATCH, **settings)
-    return TrainingJob(
-        samples, torch.tensor([1.0, 2.0, 0.5]), training, epochs * COUNT * models, seed
-    )
-
-
-def make_pair(seed: int = 1) -> dict[str, nn.Module]:
-    return {"": build(VISITOR, SHAPE, seed), "resident_": build(RESIDENT, SHAPE, seed + 1)}
-
-
-def make_exchange(past: nn.Module | None, rise: float = 0.5) -> Exchange:
-    similarity = SimilarityLoss.of(Similarity(), (3, 3))
-    past = None if past is None else deepcopy(past).eval()
-    return Exchange(similarity, 0.3, rise, past, similarity if past else None, 0.2)
-
-
-def visit(every: int) -> Callable[[int], tuple[SessionModels, Teaching]]:
-    def make(seed: int) -> tuple[SessionModels, Teaching]:
-        models = make_pair(seed)
-        return SessionModels(models, every, teaches=True), make_exchange(models[""])
-
-    return make
-
-
-def mutual(seed: int) -> tuple[SessionModels, Teaching]:
-    models = make_pair(seed)
-    return SessionModels({"": models[""], COMMON: models["resident_"]}), MutualTeaching(0.5)
-
-
-def proximal(seed: int) -> tuple[SessionModels, Teaching]:
-    model = build(VISITOR, SHAPE, seed)
-    return SessionModels({"": model}), ProximalTeaching.of(0.1, model)
-
-
-def prototypes(seed: int) -> tuple[SessionModels, Teaching]:
-    known = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))
-    known[1] = math.nan
-    config = FedProto(name="fedproto", features=5)
-    return SessionModels({"": build(VISITOR, SHAPE, seed)}), PrototypeTeaching(known, config)
-
-
-def alone(seed: int) -> tuple[SessionModels, None]:
-    return SessionModels({"": build(RESIDENT, SHAPE, seed)}), None
-
-
-CASES: dict[str, Callable[[int], tuple[SessionModels, Teaching | None]]] = {
-    "alone": alone,
-    "mutual training": visit(1),
-    "traveller first": visit(0),
-    "resident every second": visit(2),
-    "common model": mutual,
-    "proximal": proximal,
-    "prototypes": prototypes,
-}
-
-
-def know(models: SessionModels, recordings: Recordings) -> None:
-    for role, model in models.by_role.items():
-        recordings.know(model, RESIDENT if role else VISITOR)
-
-
-def outcome(models: SessionModels, sums: RunningSums) -> tuple[Any, ...]:
-    return (
-        {role: digest(export(model)) for role, model in models.by_role.items()},
-        sums.measures,
-        (sums.samples, sums.forwards, sums.steps),
-    )
 
 
 def read_each_step(
@@ -306,26 +232,6 @@ def test_what_recorded_steps_read_lives_as_long_as_they_do(case: str) -> None:
     del recordings
     gc.collect()
     assert [one for one in on.read if one.expired()]
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that reach a device."""
-
-    def __init__(self) -> None:
-        """Count none yet."""
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count and go on."""
-        del types
-        self.seen[func.overloadpacket._qualified_op_name.removeprefix("aten::")] += 1
-        if "index" in func.name() and any(
-            one is not None and one.dtype in (torch.bool, torch.uint8)
-            for one in (args[1] if isinstance(args[1], list | tuple) else [])
-        ):
-            self.seen["nonzero"] += 1
-        return func(*args, **(kwargs or {}))
 
 
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "item")
@@ -682,123 +588,6 @@ def test_pixels_on_a_device_are_the_images_of_a_cpu() -> None:
         models, _ = alone(1)
         found.append(outcome(models, train(models, job)))
     assert found[0] == found[1]
-
-
-REFUSED = {
-    "AvgPool3d": ("avg_pool3d_backward",),
-    "AdaptiveAvgPool2d": ("_adaptive_avg_pool2d_backward",),
-    "AdaptiveAvgPool3d": ("_adaptive_avg_pool3d_backward",),
-    "AdaptiveMaxPool2d": ("adaptive_max_pool2d_backward",),
-    "FractionalMaxPool2d": ("fractional_max_pool2d_backward",),
-    "FractionalMaxPool3d": ("fractional_max_pool3d_backward",),
-    "MaxUnpool1d": ("max_unpool2d",),
-    "MaxUnpool2d": ("max_unpool2d",),
-    "MaxUnpool3d": ("max_unpool3d",),
-    "interpolate": (
-        "upsample_linear1d_backward",
-        "upsample_bilinear2d_backward",
-        "upsample_bicubic2d_backward",
-        "upsample_trilinear3d_backward",
-    ),
-    "ReflectionPad1d": ("reflection_pad1d_backward",),
-    "ReflectionPad2d": ("reflection_pad2d_backward",),
-    "ReflectionPad3d": ("reflection_pad3d_backward",),
-    "NLLLoss": ("nll_loss2d_forward",),  # of maps; that of (B, classes) never refuses
-    "CTCLoss": ("_ctc_loss_backward",),
-    "EmbeddingBag": ("_embedding_bag",),
-    "put_": ("put_",),
-    "histc": ("histc",),
-    "bincount": ("bincount",),
-    "median": ("median", "nanmedian"),
-    "grid_sample": ("grid_sampler_2d_backward", "grid_sampler_3d_backward"),
-    "scatter_reduce": ("scatter_reduce", "scatter_reduce_"),
-    "resize_": ("resize_",),
-}
-"""What PyTorch's documentation says has no deterministic kernel on CUDA, as operations."""
-SIZES = {"vit-b-16": 32, "swin-t": 64, "densenet121": 64, "convnext-tiny": 64}
-
-
-def refused(operations: Operations) -> set[str]:
-    return set(operations.seen) & {name for names in REFUSED.values() for name in names}
-
-
-def test_the_list_of_refused_operations_is_that_of_this_pytorch() -> None:
-    """Everything that its documentation says is refused on CUDA stands in the list above."""
-    text = str(torch.use_deterministic_algorithms.__doc__)
-    listed = (
-        text.partition("operations will throw a")[2]
-        .partition("In addition")[0]
-        .split("\n        * ")[1:]
-    )
-    assert len(listed) > 20
-    for entry in listed:
-        assert "MPS" in entry or any(f"{name}`" in entry for name in REFUSED), entry
-
-
-def tapped(name: str) -> nn.Module:
-    """Build a network and its input, as small as it gets."""
-    kind = "roi" if name.startswith("roi-") else "volume" if name.startswith("vol-") else "image"
-    size = 8 if kind == "roi" else 16 if kind == "volume" else SIZES.get(name, 32)
-    return build(Architecture(name=name), shape := ImageShape(3, size, 3, kind), 1), shape  # type: ignore[return-value]
-
-
-@pytest.mark.parametrize("name", REGISTRY)
-def test_no_architecture_has_an_operation_without_a_deterministic_kernel(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Forward and backward, the way that a card takes; every operation also runs under PyTorch's
-    own check.
-    """
-    monkeypatch.setattr(pooling, "average_by_kernel", pooling.average_by_axis)
-    model, shape = tapped(name)
-    torch.use_deterministic_algorithms(True)
-    batch = torch.cat([shape.blank()] * 2) + torch.randn(
-        1, generator=torch.Generator().manual_seed(0)
-    )
-    with Operations() as operations:
-        logits, taps = model(batch)
-        (cross_entropy(logits, torch.tensor([0, 1])) + taps.mid.sum() + taps.deep.sum()).backward()
-    assert refused(operations) == set()
-    assert any(name.endswith("backward") for name in operations.seen)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_no_teaching_has_an_operation_without_a_deterministic_kernel(
-    case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whole sessions, with grids that do not divide the maps, the way that a card takes; the way
-    that a CPU takes has one where grids or features are pooled.
-    """
-    pools = {"mutual training", "traveller first", "resident every second", "prototypes"}
-    for way, expected in ((None, case in pools), (pooling.average_by_axis, False)):
-        if way is not None:
-            monkeypatch.setattr(pooling, "average_by_kernel", way)
-        models, teaching = CASES[case](1)
-        torch.use_deterministic_algorithms(True)
-        with Operations() as operations:
-            train(models, make_job(epochs=1), teaching, partial(Launched, on_device=True))
-        assert bool(refused(operations)) == expected
-
-
-@pytest.mark.parametrize(
-    ("size", "grid"),
-    [((7,), (3,)), ((5,), (8,)), ((14, 14), (4, 4)), ((7, 8), (3, 4)), ((2, 2), (7, 7)),
-     ((6, 7, 9), (4, 7, 3)), ((5, 5, 5), (2, 3, 4))],
-)  # fmt: skip
-def test_averages_are_the_same_both_ways(size: tuple[int, ...], grid: tuple[int, ...]) -> None:
-    """A kernel of PyTorch's and products along the axes agree to 1e-6, values and gradients."""
-    maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    weight = torch.randn(2, 3, *grid, generator=torch.Generator().manual_seed(1))
-    found = []
-    for way in (pooling.average_by_kernel, pooling.average_by_axis):
-        here = maps.clone().requires_grad_()
-        value = way(here, grid)
-        (value * weight).sum().backward()
-        found.append((value.detach(), here.grad))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-    assert torch.equal(pooling.average(maps, grid), found[0][0])
-    assert snapshot(pooling.AdaptiveAverage(grid)) == {}
 
 
 @pytest.mark.slow
