@@ -10,7 +10,8 @@ import gc
 import random
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -55,13 +56,16 @@ class CudaGraphs:
     for products of matrices from all others that were captured on its stream.
     """
 
+    _all: ClassVar[WeakSet[CudaGraphs]] = WeakSet()
+
     def __init__(self, device: str, aside: torch.cuda.Stream | None = None) -> None:
         """Take a device, and the stream to capture on; nothing happens on it yet."""
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._pool: Any = None
         self._aside = aside
         self._graphs: list[torch.cuda.CUDAGraph] = []
-        self._kept = 0
+        self.kept = 0
+        self._all.add(self)
 
     def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
         """Warm up on another stream, capture the work there, and give what launches the graph.
@@ -69,7 +73,7 @@ class CudaGraphs:
         The host's other threads may go on using the device meanwhile. It is always the same stream:
         memory that one graph has freed is another's only on its own.
         """
-        with torch.cuda.device(self._device), _collected():
+        with torch.cuda.device(self.device), _collected():
             torch.cuda.empty_cache()  # else what was launched keeps memory from the other stream
             if self._aside is None:
                 self._aside = torch.cuda.Stream()
@@ -92,7 +96,7 @@ class CudaGraphs:
             finally:  # a capture that fails leaves its stream the current one
                 torch.cuda.set_stream(here)
         self._pool = graph.pool()
-        self._kept += self.reserved() - before
+        self.kept += self.reserved() - before
 
         def replay() -> Result:
             graph.replay()
@@ -108,16 +112,17 @@ class CudaGraphs:
 
     def reserved(self) -> int:
         """Count what PyTorch's allocator has taken from the device for this process and uses."""
-        torch.cuda.synchronize(self._device)
+        torch.cuda.synchronize(self.device)
         torch.cuda.empty_cache()
-        return torch.cuda.memory_reserved(self._device)
+        return torch.cuda.memory_reserved(self.device)
 
     def tidy(self) -> None:
         """Empty PyTorch's cache where it is large: the other hospitals' memory is the same card's,
         and graphs, which keep theirs, cannot use what is outside it.
         """
-        taken = torch.cuda.memory_reserved(self._device) - self._kept
-        if taken - torch.cuda.memory_allocated(self._device) > MUCH:
+        kept = sum(one.kept for one in self._all if one.device == self.device)
+        taken = torch.cuda.memory_reserved(self.device) - kept
+        if taken - torch.cuda.memory_allocated(self.device) > MUCH:
             torch.cuda.empty_cache()
 
     def afresh(self) -> Self:
@@ -125,7 +130,7 @@ class CudaGraphs:
         self._graphs.clear()
         gc.collect()  # compiled networks lie in circles
         torch.cuda.empty_cache()
-        return type(self)(str(self._device), self._aside)
+        return type(self)(str(self.device), self._aside)
 
 
 @contextmanager

@@ -106,10 +106,12 @@ class Pair:
         self._worth = {kind for kind in examples if counts[kind] >= FEWEST}
         if missing := [kind for kind in examples if kind in self._worth - self._recorded.keys()]:
             before = self._on.reserved()
-            self.enter(models, teaching)
-            for kind in missing:
-                self._recorded[kind] = self._record(examples[kind])
-            self.bytes += max(0, self._on.reserved() - before)
+            try:
+                self.enter(models, teaching)
+                for kind in missing:
+                    self._recorded[kind] = self._record(examples[kind])
+            finally:
+                self.bytes += max(0, self._on.reserved() - before)
 
     @torch.no_grad()
     def enter(self, models: SessionModels, teaching: Recordable | None) -> None:

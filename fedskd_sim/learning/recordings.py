@@ -45,6 +45,7 @@ class Recordings:
         bytes.
         """
         self._tools, self._limit = Tools(on, compile_) if on else None, limit
+        self._refused = 0
         self._pairs: dict[Hashable, Pair | str] = {}
         self._architectures: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
@@ -93,16 +94,17 @@ class Recordings:
         if self._kept > self._limit:
             tools = self._give_up(tools)
             self._pairs[key] = self._ready(key, tools, models, job, teaching)
-        if (kept := self._kept) > self._limit:
+        found, kept = self._pairs[key], self._kept
+        if kept > self._limit:
             self._give_up(tools)
+        if kept > self._limit and isinstance(found, Pair):
             text = (
                 f"recorded they would keep {kept >> 20} MiB, more than training.recorded_gib or "
                 f"half of the hospital's share of its card"
             )
             if tools.compile:
                 raise torch.OutOfMemoryError(f"steps cannot be compiled: {text}")
-            self._pairs[key] = f"steps launched: {text}"
-        found = self._pairs[key]
+            found = self._pairs[key] = f"steps launched: {text}"
         if isinstance(found, str) and found.endswith(PASSING):
             del self._pairs[key]
         return found
@@ -116,7 +118,7 @@ class Recordings:
         teaching: Recordable | None,
     ) -> Pair | str:
         """Make a pair that is not there yet and record what it lacks, compiled if it can be."""
-        pair, problem = self._pairs.get(key), ""
+        pair, problem, whole, kept = self._pairs.get(key), "", 0, 0
         try:
             if not isinstance(pair, Pair):
                 pair = Pair(models, job, teaching, tools)
@@ -127,11 +129,12 @@ class Recordings:
                 raise
             # how much was free differs from run to run: not for a record
             said = PASSING if full else str(error).partition("\n")[0]
+            whole, kept = tools.on.reserved(), pair.bytes if isinstance(pair, Pair) else 0
             pair, problem = None, f"{type(error).__name__}: {said}"
         if pair is not None:
             return pair
-        self._pairs.pop(key, None)  # ... and with its error it lets go of its memory
-        tools.on.tidy()
+        self._pairs.pop(key, None)  # ... and with its error it lets go of its memory, graphs stay
+        self._refused += max(0, kept - (whole - tools.on.reserved()))
         if not tools.compile:
             return f"steps launched: {problem}"
         pair = self._ready(key, Tools(tools.on), models, job, teaching)
@@ -151,11 +154,13 @@ class Recordings:
     def _give_up(self, tools: Tools) -> Tools:
         """Give up all pairs, when they are no longer at work; gives what to record on from now."""
         tools.on.reserved()
+        self._refused = 0
         self._pairs = {key: pair for key, pair in self._pairs.items() if isinstance(pair, str)}
         self._tools = Tools(tools.on.afresh(), tools.compile)
         return self._tools
 
     @property
     def _kept(self) -> int:
-        """The bytes that all pairs keep."""
-        return sum(pair.bytes for pair in self._pairs.values() if isinstance(pair, Pair))
+        """The bytes that all pairs keep, and graphs of those that were refused."""
+        pairs = (pair for pair in self._pairs.values() if isinstance(pair, Pair))
+        return self._refused + sum(pair.bytes for pair in pairs)

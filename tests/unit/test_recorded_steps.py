@@ -25,6 +25,7 @@ from sessions import (
     LARGE,
     RESIDENT,
     SHAPE,
+    VISITOR,
     Operations,
     alone,
     know,
@@ -562,6 +563,18 @@ def test_all_pairs_give_way_when_they_keep_too_much() -> None:
         assert (on.kept, on.count) == (gib << 30, count)
         found.setdefault(width, set()).add(digest(export(model)))
     assert [len(digests) for digests in found.values()] == [1, 1, 1]
+
+
+def test_graphs_of_what_was_refused_count_until_all_are_given_up() -> None:
+    """They cannot be freed alone: a later pair that finds no room beside them takes their place."""
+    on = Hungry()
+    recordings = Recordings(on, 4 * 2**30)
+    for refused, count in ((True, 1), (False, 3), (True, 3)):  # what was refused stays so
+        network = OnHost(Counting()) if refused else build(VISITOR, SHAPE, 1)
+        model = recordings.know(network, RESIDENT if refused else VISITOR)
+        remark = train(SessionModels({"": model}), make_job(), None, recordings.begin).remark
+        assert ("other bytes" in remark) == refused
+        assert (on.kept, on.count) == (3 << 30, count)
 
 
 def test_a_card_that_fails_while_networks_are_compiled_ends_the_session() -> None:
