@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -125,4 +125,4 @@ def _carry_out(
     os.environ.clear()
     os.environ.update(place.environment)
     sys.argv = ["fedskd-sim", *arguments]
-    import_module("fedskd_sim.__main__").run()
+    runpy.run_module("fedskd_sim", run_name="__main__")
