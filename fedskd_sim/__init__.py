@@ -15,7 +15,7 @@ __all__ = ["Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"
 _HOMES = {
     "Learner": "fedskd_sim.learning.base",
     "Run": "fedskd_sim.api",
-    "Taps": "fedskd_sim.learning.distill",
+    "Taps": "fedskd_sim.learning.distillation.distill",
     "launch": "fedskd_sim.api",
     "load": "fedskd_sim.api",
     "read_run": "fedskd_sim.api",

@@ -56,7 +56,7 @@ HOMES = {
 LARGER = {
     "checks.py:load_and_check": 40,
     "learning/preflight.py:find_problems": 40,
-    "learning/similarity.py:distance": 47,
+    "learning/distillation/similarity.py:distance": 47,
     "member/shell.py:_carry_out": 52,
     "protocol/machine.py": 352,
     "report/tables.py:as_json": 41,

@@ -110,7 +110,7 @@ def models() -> None:
     Example:
       fedskd-sim models
     """
-    from fedskd_sim.learning.listing import listing  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.networks.listing import listing  # noqa: PLC0415 - needs PyTorch
 
     click.echo(listing())
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedskd_sim.errors import FedskdError, LabelSpacesDiffer
 from fedskd_sim.learning.geometry import difference
-from fedskd_sim.learning.models import ImageShape
+from fedskd_sim.learning.networks.models import ImageShape
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import Hospital
 

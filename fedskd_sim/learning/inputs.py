@@ -7,7 +7,7 @@ from pathlib import Path
 from fedskd_sim.errors import DataMissing, Key
 from fedskd_sim.learning.comparable import shape_of
 from fedskd_sim.learning.data import facts
-from fedskd_sim.learning.models import AXES, ImageShape, outline
+from fedskd_sim.learning.networks.models import AXES, ImageShape, outline
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import Circulating, Scenario, Similarity
 

@@ -19,13 +19,13 @@ from fedskd_sim.errors import (
     OneClassOnly,
     ScenarioError,
 )
-from fedskd_sim.learning.buildable import check_architecture, itself
+from fedskd_sim.learning.algorithms.learners import find_untaught
 from fedskd_sim.learning.comparable import compare, inputs_of, shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
 from fedskd_sim.learning.inputs import no_data
-from fedskd_sim.learning.learners import find_untaught
-from fedskd_sim.learning.models import kind_of, names
+from fedskd_sim.learning.networks.buildable import check_architecture, itself
+from fedskd_sim.learning.networks.models import kind_of, names
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import (
     FML,

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
-from fedskd_sim.learning.arrangements import Atlas
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.comparable import shape_of
 from fedskd_sim.learning.data import (
@@ -26,13 +25,14 @@ from fedskd_sim.learning.data import (
     pool,
 )
 from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, share_of_card
-from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.distillation.arrangements import Atlas
+from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.inputs import pixel_grid, require_facts
-from fedskd_sim.learning.models import ImageShape, blueprint, build, with_memory
-from fedskd_sim.learning.recordings import Recordings
-from fedskd_sim.learning.session import NonFinite, SessionModels, TrainingJob, train
-from fedskd_sim.learning.steps import Teaching
+from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, with_memory
+from fedskd_sim.learning.sessions.recordings import Recordings
+from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
+from fedskd_sim.learning.sessions.steps import Teaching
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure

@@ -9,7 +9,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from fedskd_sim.learning.models import REGISTRY, builder_of
+from fedskd_sim.learning.networks.models import REGISTRY, builder_of
 from fedskd_sim.scenario import Scenario
 
 PACKAGE = Path(__file__).parent.parent

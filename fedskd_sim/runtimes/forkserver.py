@@ -25,9 +25,9 @@ SINCE_S = 1.0
 def modules_for(scenario: Scenario) -> list[str]:
     """Name what the fork server imports for a scenario.
 
-    Shapes of small networks are found by computing (`fedskd_sim.learning.models.quick`). Others are
-    found with PyTorch's compiler, a second and 140 MB that hospitals had better share; where this
-    guess is wrong, they import it themselves.
+    Shapes of small networks are found by computing (`fedskd_sim.learning.networks.models.quick`).
+    Others are found with PyTorch's compiler, a second and 140 MB that hospitals had better share;
+    where this guess is wrong, they import it themselves.
     """
     if not scenario.learns:
         return ["fedskd_sim.runtimes.entry"]

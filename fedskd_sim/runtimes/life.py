@@ -14,8 +14,8 @@ from typing import NamedTuple
 from fedskd_sim import __version__, clock
 from fedskd_sim.custody.store import Store
 from fedskd_sim.errors import FedskdError
+from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import Learner, LearnerContext
-from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.faults import FaultInjector

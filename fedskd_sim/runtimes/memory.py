@@ -12,8 +12,8 @@ from typing import TextIO
 
 from fedskd_sim import clock
 from fedskd_sim.exits import rebuilt
+from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
-from fedskd_sim.learning.learners import make
 from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller

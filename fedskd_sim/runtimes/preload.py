@@ -10,11 +10,15 @@ import gc
 # nothing of what is imported here is ever garbage: looking for it takes a tenth of the time
 gc.disable()
 
-import fedskd_sim.learning.fedskd  # noqa: E402 - as above
+import fedskd_sim.learning.algorithms.fedskd  # noqa: E402 - as above
 import fedskd_sim.learning.sources  # noqa: E402
 import fedskd_sim.runtimes.entry  # noqa: E402
 
-MODULES = (fedskd_sim.learning.fedskd, fedskd_sim.learning.sources, fedskd_sim.runtimes.entry)
+MODULES = (
+    fedskd_sim.learning.algorithms.fedskd,
+    fedskd_sim.learning.sources,
+    fedskd_sim.runtimes.entry,
+)
 
 gc.collect()
 gc.freeze()

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.distill import SimilarityLoss
-from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.session import SessionModels, TrainingJob, train
-from fedskd_sim.learning.similarity import BUDGET_BYTES, Form, distance
-from fedskd_sim.learning.teaching import Exchange
+from fedskd_sim.learning.distillation.distill import SimilarityLoss
+from fedskd_sim.learning.distillation.similarity import BUDGET_BYTES, Form, distance
+from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
+from fedskd_sim.learning.sessions.teaching import Exchange
 from fedskd_sim.scenario import Architecture, Similarity, Training
 from tests.benchmarks.table import Table
 

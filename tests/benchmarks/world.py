@@ -10,8 +10,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
-from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.work import Worker

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from fedskd_sim.learning.data import augment, batches, class_weights, load
-from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.seeds import seed
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue
 from fedskd_sim.learning.data import batches
 from fedskd_sim.learning.evaluate import measures
-from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record
 from fedskd_sim.report.memory import assess_memory

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, ImageTooSmall, InvalidValue
-from fedskd_sim.learning import installed
-from fedskd_sim.learning.listing import _lines
-from fedskd_sim.learning.models import REGISTRY, ImageShape, build, names, options, outline
+from fedskd_sim.learning.networks import installed
+from fedskd_sim.learning.networks.listing import _lines
+from fedskd_sim.learning.networks.models import REGISTRY, ImageShape, build, names, options, outline
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.scenario import Architecture, load
 
@@ -33,7 +33,7 @@ training: {{warmup_epochs: 1, batch_size: 16}}
 """
 GOOD = """
 from torch import nn
-from fedskd_sim.learning.distill import Taps
+from fedskd_sim.learning.distillation.distill import Taps
 
 class Net(nn.Module):
     def __init__(self, channels, classes, width):

@@ -370,7 +370,7 @@ def test_the_placebo_and_the_controller_run_without_pytorch() -> None:
     """Importing and running them never imports torch."""
     code = (
         "import sys, fedskd_sim.member.controller, fedskd_sim.runtimes.member, "
-        "fedskd_sim.learning.placebo;"
+        "fedskd_sim.learning.algorithms.placebo;"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,9 +13,9 @@ from loops import EPOCHS, Loops, files, final, saved, text
 from torch.nn.functional import cross_entropy, log_softmax
 
 from fedskd_sim.errors import InvalidValue, UnknownArchitecture
+from fedskd_sim.learning.algorithms.fedproto import features_of
 from fedskd_sim.learning.data import class_weights
-from fedskd_sim.learning.fedproto import features_of
-from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.recordfiles import read_records
 from fedskd_sim.scenario import Architecture
 

@@ -17,9 +17,9 @@ from typing import Any
 import zmq
 
 from fedskd_sim.errors import FedskdError
+from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.finite import finite
-from fedskd_sim.learning.learners import make
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.hospital import carry_out
 from fedskd_sim.member.mailbox import Mailbox

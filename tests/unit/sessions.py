@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fedskd_sim.learning.algorithms.fedavg import ProximalTeaching
+from fedskd_sim.learning.algorithms.fedproto import PrototypeTeaching
+from fedskd_sim.learning.algorithms.fml import COMMON, MutualTeaching
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.distill import SimilarityLoss
-from fedskd_sim.learning.fedavg import ProximalTeaching
-from fedskd_sim.learning.fedproto import PrototypeTeaching
-from fedskd_sim.learning.fml import COMMON, MutualTeaching
-from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.recordings import Recordings
-from fedskd_sim.learning.session import RunningSums, SessionModels, TrainingJob
-from fedskd_sim.learning.steps import Teaching
-from fedskd_sim.learning.teaching import Exchange
+from fedskd_sim.learning.distillation.distill import SimilarityLoss
+from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.sessions.recordings import Recordings
+from fedskd_sim.learning.sessions.session import RunningSums, SessionModels, TrainingJob
+from fedskd_sim.learning.sessions.steps import Teaching
+from fedskd_sim.learning.sessions.teaching import Exchange
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
 from fedskd_sim.scenario import Architecture, FedProto, Similarity, Training

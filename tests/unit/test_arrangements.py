@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedskd_sim.learning.arrangements import (
+from fedskd_sim.learning.distillation.arrangements import (
     atlas_items,
     atlas_pooling,
     batch_items,
@@ -11,7 +11,7 @@ from fedskd_sim.learning.arrangements import (
     region_items,
     roi_items,
 )
-from fedskd_sim.learning.similarity import distance
+from fedskd_sim.learning.distillation.similarity import distance
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from fedskd_sim.errors import HospitalCrashed
 from fedskd_sim.learning import data as hospital_data
-from fedskd_sim.learning.compiled import compiler
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.devices import settle
-from fedskd_sim.learning.graphs import CudaGraphs
-from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.recordings import Recordings
-from fedskd_sim.learning.session import (
+from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.sessions.compiled import compiler
+from fedskd_sim.learning.sessions.graphs import CudaGraphs
+from fedskd_sim.learning.sessions.recordings import Recordings
+from fedskd_sim.learning.sessions.session import (
     Begin,
     Launched,
     RunningSums,
@@ -32,7 +32,7 @@ from fedskd_sim.learning.session import (
     TrainingJob,
     train,
 )
-from fedskd_sim.learning.steps import AddedLoss, Moment, TrainingStep
+from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.weights import snapshot
 from fedskd_sim.messages import digest
 from fedskd_sim.recordfiles import read_timings

@@ -10,9 +10,9 @@ from sessions import CASES, Operations, make_job
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fedskd_sim.learning import pooling
-from fedskd_sim.learning.models import REGISTRY, ImageShape, build
-from fedskd_sim.learning.session import Launched, train
+from fedskd_sim.learning.distillation import pooling
+from fedskd_sim.learning.networks.models import REGISTRY, ImageShape, build
+from fedskd_sim.learning.sessions.session import Launched, train
 from fedskd_sim.learning.weights import snapshot
 from fedskd_sim.scenario import Architecture
 

@@ -27,7 +27,7 @@ from fedskd_sim.learning.devices import (
     settle,
     share_of_card,
 )
-from fedskd_sim.learning.models import ImageShape, build
+from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.learning.workspace import FIXED, WORKSPACE, fix_workspace
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Architecture, Training, load

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedskd_sim.learning.arrangements import batch_items, position_items, roi_items
-from fedskd_sim.learning.distill import SimilarityLoss, Taps, ramp
-from fedskd_sim.learning.similarity import distance
+from fedskd_sim.learning.distillation.arrangements import batch_items, position_items, roi_items
+from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps, ramp
+from fedskd_sim.learning.distillation.similarity import distance
 from fedskd_sim.scenario import SelfDistillation, Similarity
 
 LEVELS = ("batch", "pixel", "region")

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from torch import Tensor, nn
 
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.distill import Taps
+from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.evaluate import BATCH, evaluate, measures
 
 

@@ -17,12 +17,12 @@ from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
+from fedskd_sim.learning.algorithms.fedavg import flat, install_flat
+from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext, Session
 from fedskd_sim.learning.data import Samples, augment, batches, class_weights
 from fedskd_sim.learning.evaluate import evaluate, measures
-from fedskd_sim.learning.fedavg import flat, install_flat
-from fedskd_sim.learning.learners import make
-from fedskd_sim.learning.models import (
+from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SIZES,
     ImageShape,
@@ -34,9 +34,9 @@ from fedskd_sim.learning.models import (
 )
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
-from fedskd_sim.learning.session import SessionModels, TrainingJob, train
+from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
+from fedskd_sim.learning.sessions.steps import AdamW
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.steps import AdamW
 from fedskd_sim.learning.weights import (
     buffer_of,
     export,

@@ -17,8 +17,8 @@ from torch import nn
 
 from fedskd_sim.cli import main
 from fedskd_sim.errors import ImageTooSmall, InvalidValue
-from fedskd_sim.learning.listing import LISTED_REGIONS, UNITS
-from fedskd_sim.learning.models import (
+from fedskd_sim.learning.networks.listing import LISTED_REGIONS, UNITS
+from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SIZES,
     SMALLEST_REGIONS,

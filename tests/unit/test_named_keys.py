@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from fedskd_sim import scenario
-from fedskd_sim.learning.learners import _LEARNERS
+from fedskd_sim.learning.algorithms.learners import _LEARNERS
 from fedskd_sim.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def test_every_algorithm_has_its_four_places() -> None:
     assert offered.keys() == _LEARNERS.keys()
     assert all(getattr(scenario, kind.__name__) is kind for kind in offered.values())
     assert {kind.__name__ for kind in offered.values()} <= {*scenario.__all__}
-    folder = ROOT / "fedskd_sim" / "learning"
+    folder = ROOT / "fedskd_sim" / "learning" / "algorithms"
     assert all((folder / f"{module}.py").is_file() for module in _LEARNERS.values())
 
 

@@ -24,7 +24,7 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning import learners
+from fedskd_sim.learning.algorithms import learners
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import ham10000
@@ -201,7 +201,10 @@ def refused(path: Path, error: FedskdError, *options: object) -> None:
 
 @pytest.mark.parametrize(
     ("known", "words"),
-    [({}, "add a line to _LEARNERS"), ({"fedskd": "not_there"}, "learning/not_there.py")],
+    [
+        ({}, "add a line to _LEARNERS"),
+        ({"fedskd": "not_there"}, "learning/algorithms/not_there.py"),
+    ],
 )
 def test_an_algorithm_without_a_learner_is_found(
     known: dict[str, str],

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from fedskd_sim import launch
 from fedskd_sim.errors import ChainBroken, HospitalCrashed
+from fedskd_sim.learning.algorithms.placebo import PlaceboLearner
 from fedskd_sim.learning.base import Session
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.distill import Taps
-from fedskd_sim.learning.placebo import PlaceboLearner
-from fedskd_sim.learning.steps import AddedLoss, Moment, Setting, make_optimiser, take
+from fedskd_sim.learning.distillation.distill import Taps
+from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, Setting, make_optimiser, take
 from fedskd_sim.member.crash import PRINTED
 from fedskd_sim.messages import Buffer
 from fedskd_sim.records import Measure

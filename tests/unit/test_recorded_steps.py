@@ -38,10 +38,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import cross_entropy
 
 from fedskd_sim.learning.data import Samples, as_input, augment, batches
-from fedskd_sim.learning.graphs import CudaGraphs
-from fedskd_sim.learning.models import ImageShape, build
-from fedskd_sim.learning.recordings import Recordings
-from fedskd_sim.learning.session import (
+from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.sessions.graphs import CudaGraphs
+from fedskd_sim.learning.sessions.recordings import Recordings
+from fedskd_sim.learning.sessions.session import (
     Launched,
     NonFinite,
     RunningSums,
@@ -49,7 +49,7 @@ from fedskd_sim.learning.session import (
     TrainingJob,
     train,
 )
-from fedskd_sim.learning.steps import AddedLoss, Moment, Output, Teaching, TrainingStep
+from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, Output, Teaching, TrainingStep
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
 from fedskd_sim.scenario import Architecture, Training

@@ -17,9 +17,9 @@ from fedskd_sim.errors import (
     NoTrainingSamples,
 )
 from fedskd_sim.learning.data import augment, load
-from fedskd_sim.learning.distill import SimilarityLoss
+from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.inputs import pixel_grid
-from fedskd_sim.learning.models import ImageShape, blueprint, build, outline
+from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, outline
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import abide, synthetic_roi
 from fedskd_sim.learning.weights import spec_of

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fedskd_sim.learning.similarity import distance
+from fedskd_sim.learning.distillation.similarity import distance
 
 NAMES = ("corr", "mse", "row", "cka")
 FORMS = ("direct", "factored")

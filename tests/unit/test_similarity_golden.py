@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedskd_sim.learning.arrangements import (
+from fedskd_sim.learning.distillation.arrangements import (
     atlas_items,
     atlas_pooling,
     batch_items,
@@ -21,7 +21,7 @@ from fedskd_sim.learning.arrangements import (
     region_items,
     roi_items,
 )
-from fedskd_sim.learning.similarity import distance
+from fedskd_sim.learning.distillation.similarity import distance
 
 VECTORS = Path(__file__).parent / "vectors"
 GOLDEN = json.loads((VECTORS / "similarity.json").read_text())

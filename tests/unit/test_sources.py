@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fedskd_sim import load
 from fedskd_sim.errors import CustodyForeign
-from fedskd_sim.learning import installed
+from fedskd_sim.learning.networks import installed
 from fedskd_sim.learning.sources import CODE, PACKAGE, TRAINS, digest, sources
 from fedskd_sim.member.keeper import compare
 
@@ -54,12 +55,11 @@ def test_the_code_that_trains_is_that_of_the_import(tmp_path: Path) -> None:
     places = [PACKAGE / name for name in TRAINS]
     assert digest(places) == CODE
     for name in TRAINS:
-        (tmp_path / name).mkdir()
-        for file in (PACKAGE / name).glob("*.py"):
-            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(PACKAGE / name, tmp_path / name)
     copies = [tmp_path / name for name in TRAINS]
     before = digest(copies)
-    (tmp_path / "learning" / "local.py").open("a").close()
+    assert before == CODE
+    (tmp_path / "learning" / "algorithms" / "local.py").open("a").close()
     assert digest(copies) == before
-    (tmp_path / "learning" / "mine.py").write_text("x = 1\n")
+    (tmp_path / "learning" / "algorithms" / "mine.py").write_text("x = 1\n")
     assert digest(copies) != before

@@ -13,8 +13,8 @@ from torchvision import __version__
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, FedskdError, InvalidValue
 from fedskd_sim.learning.arithmetic import torchvision_version
-from fedskd_sim.learning.listing import cost
-from fedskd_sim.learning.models import ImageShape, blueprint, build, fits, options, outline
+from fedskd_sim.learning.networks.listing import cost
+from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, fits, options, outline
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.scenario import Architecture, load

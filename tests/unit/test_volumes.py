@@ -20,10 +20,10 @@ from fedskd_sim.errors import (
     LabelSpacesDiffer,
     RegionGridTooLarge,
 )
-from fedskd_sim.learning.arrangements import Atlas
-from fedskd_sim.learning.distill import SimilarityLoss, Taps
+from fedskd_sim.learning.distillation.arrangements import Atlas
+from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps
 from fedskd_sim.learning.inputs import pixel_grid
-from fedskd_sim.learning.models import ImageShape, build, outline
+from fedskd_sim.learning.networks.models import ImageShape, build, outline
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import nifti, synthetic_volumes
 from fedskd_sim.recordfiles import read_records

@@ -17,9 +17,11 @@ from symbols import Run, prepared
 from torch import nn
 
 from fedskd_sim.errors import HospitalCrashed
-from fedskd_sim.learning import fml, inputs, models, site
+from fedskd_sim.learning import inputs, site
+from fedskd_sim.learning.algorithms import fml
+from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState
-from fedskd_sim.learning.learners import make
+from fedskd_sim.learning.networks import models
 from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Done
 from fedskd_sim.protocol.effects import Effect, Leave, Persist, Reply, Send, Tell, Work

@@ -1,1 +1,1 @@
-"""Architectures, one family per file; `fedskd_sim.learning.models` registers them."""
+"""Architectures: one family per module, and `models`, which registers, checks and builds them."""

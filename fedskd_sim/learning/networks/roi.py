@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedskd_sim.learning.distill import Taps
+from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.networks.small import Block
 
 DROPPED = 0.3

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from fedskd_sim.learning.distill import Taps
+from fedskd_sim.learning.distillation.distill import Taps
+from fedskd_sim.learning.distillation.pooling import AdaptiveAverage
 from fedskd_sim.learning.networks import pretrained
 from fedskd_sim.learning.networks.small import normalisation
-from fedskd_sim.learning.pooling import AdaptiveAverage
 
 
 class Tapped(nn.Module):

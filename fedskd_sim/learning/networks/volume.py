@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fedskd_sim.learning.distill import Taps
+from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.networks.small import Residual
 from fedskd_sim.learning.networks.vision import Tapped
 

@@ -177,7 +177,7 @@ CHANGED = {
     "fedskd_sim.member.shell": in_shell,
     "fedskd_sim.member.mailbox": in_mailbox,
     "fedskd_sim.member.work": in_work,
-    "fedskd_sim.learning.steps": in_session,
+    "fedskd_sim.learning.sessions.steps": in_session,
     "fedskd_sim.custody.store": in_store,
     "fedskd_sim.ledger": in_ledger,
 }

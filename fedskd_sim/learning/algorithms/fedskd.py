@@ -17,9 +17,9 @@ from fedskd_sim.learning import instruments
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.reconcile import reconcile
-from fedskd_sim.learning.session import SessionModels
+from fedskd_sim.learning.sessions.session import SessionModels
+from fedskd_sim.learning.sessions.teaching import Exchange
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.teaching import Exchange
 from fedskd_sim.learning.weights import export, install, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import Circulating, FedSKD

@@ -11,14 +11,14 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from fedskd_sim.learning.arrangements import (
+from fedskd_sim.learning.distillation.arrangements import (
     Atlas,
     batch_items,
     position_items,
     region_items,
     roi_items,
 )
-from fedskd_sim.learning.similarity import Distance, distance
+from fedskd_sim.learning.distillation.similarity import Distance, distance
 from fedskd_sim.scenario import Similarity, Tap
 
 

@@ -2,7 +2,7 @@
 
 Nothing of a step is read back to the host: what it saw stays on the device as one tensor, and
 nothing that changes from step to step need be a Python number. So the same code can be launched
-operation by operation, or recorded once and replayed (`fedskd_sim.learning.recorded`).
+operation by operation, or recorded once and replayed (`fedskd_sim.learning.sessions.recorded`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.distill import Taps, ramp
+from fedskd_sim.learning.distillation.distill import Taps, ramp
 from fedskd_sim.scenario import Training
 
 Precision = Literal["fp32", "tf32", "bf16"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim.learning.data import Samples, augment, batches
-from fedskd_sim.learning.steps import (
+from fedskd_sim.learning.sessions.steps import (
     Moment,
     Seen,
     Setting,

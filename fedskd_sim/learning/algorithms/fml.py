@@ -7,8 +7,8 @@ scenario's weight:
     own:     CE(p) + w KL(sg c || p)
     common:  CE(c) + w KL(sg p || c)
 
-Then the common models are averaged by `fedskd_sim.learning.allreduce`, weighted by training
-samples. The own model never leaves home before the evaluation.
+Then the common models are averaged by `fedskd_sim.learning.algorithms.allreduce`, weighted by
+training samples. The own model never leaves home before the evaluation.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fedskd_sim.learning.allreduce import RingSum
+from fedskd_sim.learning.algorithms.allreduce import RingSum
+from fedskd_sim.learning.algorithms.fedavg import flat, floats_in, install_flat
+from fedskd_sim.learning.algorithms.local import LocalLearner
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
-from fedskd_sim.learning.fedavg import flat, floats_in, install_flat
-from fedskd_sim.learning.local import LocalLearner
-from fedskd_sim.learning.models import blueprint, parameter_count
-from fedskd_sim.learning.session import SessionModels
+from fedskd_sim.learning.networks.models import blueprint, parameter_count
+from fedskd_sim.learning.sessions.session import SessionModels
+from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
+from fedskd_sim.learning.sessions.teaching import divergence
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.steps import AddedLoss, Moment, TrainingStep
-from fedskd_sim.learning.teaching import divergence
 from fedskd_sim.learning.weights import spec_of, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.scenario import FML, Architecture

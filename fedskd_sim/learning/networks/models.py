@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fedskd_sim.learning import installed
-from fedskd_sim.learning.distill import Taps
-from fedskd_sim.learning.installed import UNBUILDABLE, Builder
-from fedskd_sim.learning.networks import roi, small, vision, volume
+from fedskd_sim.learning.distillation.distill import Taps
+from fedskd_sim.learning.networks import installed, roi, small, vision, volume
+from fedskd_sim.learning.networks.installed import UNBUILDABLE, Builder
+from fedskd_sim.learning.networks.tracing import shapes_only, without_values
 from fedskd_sim.learning.samples import Kind
-from fedskd_sim.learning.tracing import shapes_only, without_values
 from fedskd_sim.messages import ITEM_BYTES
 from fedskd_sim.scenario import Architecture, Tap
 
@@ -107,7 +106,7 @@ def names() -> list[str]:
 
 def examine(name: str) -> None:
     """Refuse what an installed package offers and cannot be used; raises as
-    `fedskd_sim.learning.installed.load`.
+    `fedskd_sim.learning.networks.installed.load`.
     """
     if name not in REGISTRY or name in installed.names():
         installed.load(name, REGISTRY)
@@ -284,7 +283,7 @@ def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 
 
 def builder_of(name: str) -> Builder:
     """Find the function that builds an architecture; a built-in one first. Raises as
-    `fedskd_sim.learning.installed.load`.
+    `fedskd_sim.learning.networks.installed.load`.
     """
     return REGISTRY[name] if name in REGISTRY else installed.load(name, REGISTRY)
 

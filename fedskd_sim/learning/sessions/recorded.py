@@ -21,12 +21,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, UntypedStorage, nn
 
-from fedskd_sim.learning.compiled import Compile, as_written
 from fedskd_sim.learning.data import Samples, as_input
-from fedskd_sim.learning.graphs import Recorder
-from fedskd_sim.learning.onhost import Reads, apart
-from fedskd_sim.learning.session import SessionModels, TrainingJob, count_steps
-from fedskd_sim.learning.steps import (
+from fedskd_sim.learning.sessions.compiled import Compile, as_written
+from fedskd_sim.learning.sessions.graphs import Recorder
+from fedskd_sim.learning.sessions.onhost import Reads, apart
+from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, count_steps
+from fedskd_sim.learning.sessions.steps import (
     Moment,
     Recordable,
     Seen,
@@ -35,7 +35,7 @@ from fedskd_sim.learning.steps import (
     set_rate,
     take,
 )
-from fedskd_sim.learning.teaching import Exchange
+from fedskd_sim.learning.sessions.teaching import Exchange
 
 FEWEST = 4
 """Steps of one kind in a session that are worth recording: that takes about as long as eight."""

@@ -2,8 +2,8 @@
 
 Channels of different architectures have nothing to do with each other, but items do: the same
 patient, the same place, the same region. Each model's items are compared with each other, and the
-two item-by-item similarity matrices are compared. `fedskd_sim.learning.arrangements` says what an
-item is.
+two item-by-item similarity matrices are compared. What an item is says
+`fedskd_sim.learning.distillation.arrangements`.
 """
 
 from __future__ import annotations

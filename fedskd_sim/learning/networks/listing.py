@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.learning.installed import UNBUILDABLE
-from fedskd_sim.learning.models import (
+from fedskd_sim.learning.networks.installed import UNBUILDABLE
+from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SIZES,
     SMALLEST_REGIONS,
@@ -90,7 +90,7 @@ def cost(architecture: Architecture, shape: ImageShape) -> tuple[Outline, int]:
     """Outline an architecture and count the floating point operations of one sample's forward pass.
 
     A multiplication with its addition counts as two; convolutions, matrix products and attention
-    count, as PyTorch's counter knows them. Raises as `fedskd_sim.learning.models.outline`.
+    count, as PyTorch's counter knows them. Raises as `fedskd_sim.learning.networks.models.outline`.
     """
 
     def count_flops(model: nn.Module, blank: Tensor) -> tuple[Outline, int]:

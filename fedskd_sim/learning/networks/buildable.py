@@ -15,8 +15,8 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
-from fedskd_sim.learning.models import (
+from fedskd_sim.learning.networks.installed import UNBUILDABLE, translate_errors
+from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SMALLEST_REGIONS,
     ImageShape,

@@ -1,8 +1,8 @@
 """What visitor and resident learn from each other, and a visitor from its own past, in one step.
 
 With visitor v, resident l and the frozen copy v0 of the visitor on arrival, sg = stop-gradient, D
-the distances of `fedskd_sim.learning.distill` and KL(q || p) the mean over the batch of sum_c q_c
-(log q_c - log p_c):
+the distances of `fedskd_sim.learning.distillation.distill` and KL(q || p) the mean over the batch
+of sum_c q_c (log q_c - log p_c):
 
     visitor:   CE(v) + ramp (D(F_v, sg F_l) + kappa KL(sg p_l || p_v))
                      + D(F_v, F_v0) + kappa_0 KL(p_v0 || p_v)
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from fedskd_sim.learning.distill import SimilarityLoss, ramp, scale
-from fedskd_sim.learning.steps import AddedLoss, Moment, Output, TrainingStep, answer
+from fedskd_sim.learning.distillation.distill import SimilarityLoss, ramp, scale
+from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, Output, TrainingStep, answer
 
 
 @dataclass(frozen=True, slots=True)

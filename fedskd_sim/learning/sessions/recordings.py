@@ -8,11 +8,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from fedskd_sim.learning.compiled import Compile, compiler
-from fedskd_sim.learning.graphs import CudaGraphs, Recorder
-from fedskd_sim.learning.recorded import Pair, Tools
-from fedskd_sim.learning.session import Launched, SessionModels, Steps, TrainingJob
-from fedskd_sim.learning.steps import Recordable, Teaching
+from fedskd_sim.learning.sessions.compiled import Compile, compiler
+from fedskd_sim.learning.sessions.graphs import CudaGraphs, Recorder
+from fedskd_sim.learning.sessions.recorded import Pair, Tools
+from fedskd_sim.learning.sessions.session import Launched, SessionModels, Steps, TrainingJob
+from fedskd_sim.learning.sessions.steps import Recordable, Teaching
 from fedskd_sim.scenario import Architecture, Training
 
 OF_THE_SHARE = 0.5

@@ -1,8 +1,8 @@
 """What an item is: a patient, a place or a region, from feature maps of any architecture to items
 with feature vectors.
 
-`fedskd_sim.learning.similarity` compares the items of two models. Patients: Tung & Mori 2019 (arXiv
-1907.09682). Places: Liu et al. 2019 (arXiv 1903.04197).
+`fedskd_sim.learning.distillation.similarity` compares the items of two models. Patients: Tung &
+Mori 2019 (arXiv 1907.09682). Places: Liu et al. 2019 (arXiv 1903.04197).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fedskd_sim.learning.pooling import average
+from fedskd_sim.learning.distillation.pooling import average
 
 LEAST_MASS = 0.5
 """Regions with less than this many feature cells are left out."""

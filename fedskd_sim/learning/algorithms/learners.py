@@ -26,11 +26,12 @@ def find_untaught(algorithm: Algorithm) -> Iterator[FedskdError]:
     if module and find_spec(f"{__package__}.{module}"):
         return
     text = f"algorithm {name!r} has keys, but no learner"
+    room = "fedskd_sim/learning/algorithms"
+    table = f"_LEARNERS in {room}/learners.py"
     fix = (
-        f"write fedskd_sim/learning/{module}.py, as _LEARNERS in fedskd_sim/learning/learners.py "
-        "names it"
+        f"write {room}/{module}.py, as {table} names it"
         if module
-        else "add a line to _LEARNERS in fedskd_sim/learning/learners.py that names its module"
+        else f"add a line to {table} that names its module"
     )
     yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
 
