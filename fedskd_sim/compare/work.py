@@ -20,6 +20,7 @@ from threading import Event
 
 from fedskd_sim.compare.plan import PlannedRun
 from fedskd_sim.errors import FedskdError, ForkServerDied, OutputNotEmpty, OutputNotWritable
+from fedskd_sim.learning.workspace import RUNS_AT_ONCE
 from fedskd_sim.runtimes.commands import Command, prepare
 from fedskd_sim.runtimes.forkserver import UNKNOWN
 from fedskd_sim.scenario import load
@@ -166,8 +167,9 @@ class Workshop:
 
     def _launch(self, task: PlannedRun, command: Sequence[str]) -> tuple[int, str]:
         """Give a run's exit code, negative for a signal, and its words."""
+        given = {**os.environ, **threads(task), RUNS_AT_ONCE: str(self.jobs)}
         try:
-            run = Command.begin(command, {**os.environ, **threads(task)}, self._lock)
+            run = Command.begin(command, given, self._lock)
         except (OSError, EOFError) as error:  # the fork server has died; the next run has another
             return UNKNOWN, str(error)
         while not run.ended(LOOK_S):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedskd_sim.errors import DeviceUnavailable, FedskdError
-from fedskd_sim.learning.workspace import FIXED, REPEATABLE, WORKSPACE
+from fedskd_sim.learning.workspace import FIXED, REPEATABLE, WORKSPACE, runs_at_once
 from fedskd_sim.scenario import Scenario, Training
 
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -58,7 +58,7 @@ def share_of_card(scenario: Scenario, where: str, *, alone: bool) -> float:
         scenario: the scenario.
         where: the device on which the hospital computes.
         alone: no other hospital computes on this machine; else those of the scenario on the same
-            card share it.
+            card share it, and those of the other runs of a comparison.
 
     """
     if not where.startswith("cuda"):
@@ -66,7 +66,7 @@ def share_of_card(scenario: Scenario, where: str, *, alone: bool) -> float:
     places = [device(hospital.device) for hospital in scenario.hospitals]
     beside = [one for one in places if one.startswith("cuda") and card_of(one) == card_of(where)]
     memory = torch.cuda.get_device_properties(where).total_memory
-    return memory / (1 if alone else max(1, len(beside)))
+    return memory / (1 if alone else max(1, len(beside)) * runs_at_once())
 
 
 def cards_of(scenario: Scenario) -> dict[str, tuple[int, int]]:

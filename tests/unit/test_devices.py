@@ -28,7 +28,7 @@ from fedskd_sim.learning.devices import (
     share_of_card,
 )
 from fedskd_sim.learning.networks.models import ImageShape, build
-from fedskd_sim.learning.workspace import FIXED, WORKSPACE, fix_workspace
+from fedskd_sim.learning.workspace import FIXED, RUNS_AT_ONCE, WORKSPACE, fix_workspace
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Architecture, Training, load
 
@@ -218,6 +218,8 @@ def test_a_card_is_shared_by_those_that_compute_on_it(
     text = SMALL[: SMALL.index("hospitals:")] + f"hospitals:\n{hospitals}"
     scenario = load(scenario_file(text)).scenario
     assert share_of_card(scenario, where, alone=alone) == expected
+    monkeypatch.setenv(RUNS_AT_ONCE, "4")  # of a comparison; pods have no others beside them
+    assert share_of_card(scenario, where, alone=alone) == expected / (1 if alone else 4)
     cards = (
         {"cuda:0": (80, 30), "cuda:1": (80, 31)} if "cuda:1" in devices else {"cuda:0": (80, 30)}
     )
