@@ -201,7 +201,7 @@ def _bring(values: Tensor, where: torch.device) -> Tensor:
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flip and transpose images (N, C, H, W) at random, each with probability one half; H must
-    equal W. Others stay as they are.
+    equal W. Others stay as they are. Their values lie in a row, as those of other batches.
     """
     if images.ndim != 4:  # noqa: PLR2004 - (N, C, H, W)
         return images
@@ -209,7 +209,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     flips = _bring(drawn, images.device) < 0.5  # noqa: PLR2004
     images = torch.where(flips[0], images.flip(2), images)
     images = torch.where(flips[1], images.flip(3), images)
-    return torch.where(flips[2], images.transpose(2, 3), images)
+    return torch.where(flips[2], images.transpose(2, 3), images).contiguous()
 
 
 def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:

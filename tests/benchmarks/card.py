@@ -79,10 +79,9 @@ class Bench:
         pixels = torch.randint(0, 256, (count, case.size, case.size, 3), dtype=torch.uint8)
         labels = torch.arange(count) % CLASSES
         self.samples = Samples(pixels.to(device), labels.to(device))
-        on = CudaGraphs(device)
-        self.recordings = Recordings(on, ROOM)
+        self.recordings = Recordings(CudaGraphs(device), ROOM)
         compiled = self.training.model_copy(update={"compile": True})
-        self.compiled = Recordings(on, ROOM, compiler(compiled))
+        self.compiled = Recordings(CudaGraphs(device), ROOM, compiler(compiled))
 
     def session(self, way: str, begin: Begin, seed: int = 1) -> str:
         """Train for a session of all batches, and give the digest of what came of the visitor."""

@@ -5,6 +5,7 @@ memory, and replaying carries out these and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -73,6 +74,10 @@ class Tapes:
             return result
 
         return replay
+
+    def aside(self) -> AbstractContextManager[object]:
+        """Do nothing: there is one place."""
+        return nullcontext()
 
     def drawn(self) -> Hashable:
         """Tell of none: a tape draws again."""

@@ -184,6 +184,7 @@ def test_augmentation_draws_all_eight_symmetries_and_leaves_its_input() -> None:
     assert len(kinds) == 8
     assert counts.min() > 400
     assert torch.equal(images, image.repeat(4000, 1, 1, 1))
+    assert moved.view(4000, 9).shape == (4000, 9)  # as a network of one's own may look at them
 
 
 def test_both_models_see_the_same_augmentation() -> None:

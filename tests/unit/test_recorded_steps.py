@@ -461,10 +461,74 @@ def test_a_network_that_counts_is_launched_however_seldom_it_shows(settings: Any
     assert "keeps outside of its state_dict" in remark
 
 
-def test_what_a_network_forgets_is_kept_for_its_graph() -> None:
+class Replacing(nn.Module):
+    """A network that puts a tensor in the place of the one that it has read, or only keeps one."""
+
+    def __init__(self, *, reads: bool, buffer: bool) -> None:
+        """Have a running mean of the images, as a plain attribute or as a buffer."""
+        super().__init__()
+        self.inner, self.reads = build(RESIDENT, SHAPE, 1), reads
+        mean = torch.zeros(1, 3, 16, 16)
+        if buffer:
+            self.register_buffer("mean", mean)
+        else:
+            self.mean = mean
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Take the mean off, where it is read."""
+        found = self.inner(images - self.mean if self.reads else images)
+        if self.training:
+            old = self.mean if self.reads else 0.0
+            self.mean = 0.9 * old + 0.1 * images.mean(0, keepdim=True)
+        return found
+
+
+@pytest.mark.parametrize("settings", [{}, {"deterministic": False}])
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize(("reads", "buffer"), [(True, True), (True, False), (False, False)])
+def test_a_network_that_replaces_what_it_reads_is_launched(
+    *, reads: bool, buffer: bool, compiles: bool, settings: Any
+) -> None:
+    """A graph would go on reading the tensor that it knew, and the next state would go nowhere; one
+    that nobody reads again does no harm.
+    """
+    recordings = Recordings(OnCards(), LARGE, (lambda _: None) if compiles else None)
+    model = recordings.know(Replacing(reads=reads, buffer=buffer), RESIDENT)
+    job = make_job(**settings)
+    remark = train(SessionModels({"": model}), job, None, recordings.begin).remark
+    words = "RuntimeError: a step reads what it puts another tensor in the place of"
+    if reads:
+        assert remark == f"steps launched: {words}"
+    else:
+        expected = f"steps recorded, but not compiled: {words}" if compiles else ""
+        assert remark == expected
+
+
+def test_a_buffer_that_is_changed_in_place_is_recorded() -> None:
+    """As the manual advises: the bytes are those of launched steps."""
+
+    class Changing(Replacing):
+        def forward(self, images: torch.Tensor) -> Any:
+            found = self.inner(images - self.mean)
+            if self.training:
+                self.mean.mul_(0.9).add_(images.mean(0, keepdim=True), alpha=0.1)
+            return found
+
+    recordings, found = Recordings(OnCards(), LARGE), []
+    for begin in (recordings.begin, partial(Launched, on_device=True)):
+        models = SessionModels({"": recordings.know(Changing(reads=True, buffer=True), RESIDENT)})
+        sums = train(models, make_job(), None, begin)
+        assert sums.remark == ""
+        assert models.by_role[""].mean.abs().sum() > 0
+        found.append(outcome(models, sums))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_what_a_network_forgets_is_kept_for_its_graph(*, compiles: bool) -> None:
     """A ragged batch replaces a tensor that a graph goes on reading."""
     on = Watching()
-    recordings = Recordings(on, LARGE)
+    recordings = Recordings(on, LARGE, (lambda _: None) if compiles else None)
     model = recordings.know(Keeping(counts=False), RESIDENT)
     assert not train(SessionModels({"": model}), make_job(), None, recordings.begin).remark
     gc.collect()

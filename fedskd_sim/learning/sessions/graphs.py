@@ -9,16 +9,20 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Protocol, Self, TypeVar
+from warnings import catch_warnings, filterwarnings
 from weakref import WeakSet
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 WARM_UPS = 2
 """How often work runs before it is recorded, and once more, as PyTorch's notes on CUDA graphs ask:
 libraries choose their kernels and make their workspaces meanwhile."""
+STREAMS = 32
+"""How many PyTorch has for a device."""
 MUCH = 1 << 30
 """Bytes that are worth giving back: that takes about a millisecond, and taking them again more."""
 Result = TypeVar("Result")
@@ -35,6 +39,9 @@ class Recorder(Protocol):
             RuntimeError: it cannot be recorded.
 
         """
+
+    def aside(self) -> AbstractContextManager[object]:
+        """Launch work where it would be recorded."""
 
     def drawn(self) -> Hashable:
         """Tell how far random numbers have got that are drawn where nothing is recorded."""
@@ -60,9 +67,10 @@ class CudaGraphs:
 
     def __init__(self, device: str, aside: torch.cuda.Stream | None = None) -> None:
         """Take a device, and the stream to capture on; nothing happens on it yet."""
-        self.device = torch.device(device)
+        where = torch.device(device)
+        self.device = torch.device(where.type, where.index or 0)
+        self.stream = aside
         self._pool: Any = None
-        self._aside = aside
         self._graphs: list[torch.cuda.CUDAGraph] = []
         self.kept = 0
         self._all.add(self)
@@ -70,23 +78,16 @@ class CudaGraphs:
     def record(self, act: Callable[[], Result]) -> Callable[[], Result]:
         """Warm up on another stream, capture the work there, and give what launches the graph.
 
-        The host's other threads may go on using the device meanwhile. It is always the same stream:
-        memory that one graph has freed is another's only on its own.
+        The host's other threads may go on using the device meanwhile.
         """
         with torch.cuda.device(self.device), _collected():
             torch.cuda.empty_cache()  # else what was launched keeps memory from the other stream
-            if self._aside is None:
-                self._aside = torch.cuda.Stream()
-            aside, here = self._aside, torch.cuda.current_stream()
-            aside.wait_stream(here)
-            try:
-                with torch.cuda.stream(aside):
-                    for _ in range(WARM_UPS):
-                        act()
-                    with _unwaiting():
-                        act()
-            finally:  # memory of the pair may be freed and used again now
-                here.wait_stream(aside)
+            with self.aside() as aside:
+                for _ in range(WARM_UPS):
+                    act()
+                with _unwaiting():
+                    act()
+            here = torch.cuda.current_stream()
             before, graph, mode = self.reserved(), torch.cuda.CUDAGraph(), "thread_local"
             self._graphs.append(graph)
             pool, self._pool = self._pool, None  # one in which a capture has failed is of no use
@@ -104,11 +105,43 @@ class CudaGraphs:
 
         return replay
 
+    @contextmanager
+    def aside(self) -> Iterator[torch.cuda.Stream]:
+        """Launch on the stream on which all is captured: memory that one graph has freed is
+        another's only there, and gradients belong to the stream that a parameter was first used on.
+
+        Raises:
+            RuntimeError: others that are at work have all streams of the process.
+
+        """
+        with torch.cuda.device(self.device):
+            if self.stream is None:
+                self.stream = self._unused()
+            here = torch.cuda.current_stream()
+            self.stream.wait_stream(here)
+            try:
+                with torch.cuda.stream(self.stream):
+                    yield self.stream
+            finally:  # memory that was used there may be freed and used again now
+                here.wait_stream(self.stream)
+
+    def _unused(self) -> torch.cuda.Stream:
+        """Find a stream that no other graphs were captured on: PyTorch has a few, and gives them
+        again.
+        """
+        taken = [one.stream for one in self._all if one.device == self.device]
+        for _ in range(STREAMS):
+            if (stream := torch.cuda.Stream()) not in taken:
+                return stream
+        raise RuntimeError("too many hospitals of this process have recorded steps on this card")
+
     def drawn(self) -> Hashable:
         """Tell of the host's: Python's, NumPy's and PyTorch's."""
         numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - others draw so
-        words, place = numpys["state"]["key"].tobytes(), numpys["state"]["pos"]
-        return random.getstate(), words, place, torch.get_rng_state().numpy().tobytes()
+        words = [
+            one.tobytes() if isinstance(one, np.ndarray) else one for one in tree_leaves(numpys)
+        ]
+        return random.getstate(), *words, torch.get_rng_state().numpy().tobytes()
 
     def reserved(self) -> int:
         """Count what PyTorch's allocator has taken from the device for this process and uses."""
@@ -130,7 +163,7 @@ class CudaGraphs:
         self._graphs.clear()
         gc.collect()  # compiled networks lie in circles
         torch.cuda.empty_cache()
-        return type(self)(str(self.device), self._aside)
+        return type(self)(str(self.device), self.stream)
 
 
 @contextmanager
@@ -154,8 +187,10 @@ def _unwaiting() -> Iterator[None]:
     and up to PyTorch 2.13 a capture that fails spoils what comes after it.
     """
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with catch_warnings():
+            filterwarnings("ignore", "Synchronization debug mode")  # that it is a prototype
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)

@@ -31,9 +31,9 @@ class Reads(TorchDispatchMode):
         self._made |= storages(result).keys() - self._read.keys()
         return result
 
-    def of_others(self) -> list[UntypedStorage]:
-        """Give the memory that was read and had not been made meanwhile."""
-        return [*self._read.values()]
+    def of_others(self) -> dict[int, UntypedStorage]:
+        """Give the memory that was read and had not been made meanwhile, by address."""
+        return self._read
 
 
 def storages(anything: Any) -> dict[int, UntypedStorage]:
@@ -41,6 +41,11 @@ def storages(anything: Any) -> dict[int, UntypedStorage]:
     tensors = (one for one in tree_leaves(anything) if isinstance(one, Tensor))
     found = (one.untyped_storage() for one in tensors)
     return {one.data_ptr(): one for one in found}
+
+
+def held(network: nn.Module) -> dict[int, UntypedStorage]:
+    """Give the memory of what its modules hold, by address: weights, buffers, other tensors."""
+    return storages([vars(module) for module in network.modules()])
 
 
 def apart(network: nn.Module) -> list[object]:

@@ -24,7 +24,7 @@ from torch import Tensor, UntypedStorage, nn
 from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.sessions.compiled import Compile, as_written
 from fedskd_sim.learning.sessions.graphs import Recorder
-from fedskd_sim.learning.sessions.onhost import Reads, apart
+from fedskd_sim.learning.sessions.onhost import Reads, apart, held
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, count_steps
 from fedskd_sim.learning.sessions.steps import (
     Moment,
@@ -65,7 +65,7 @@ class Pair:
 
         """
         before = tools.on.reserved()
-        self._read: list[UntypedStorage] = []
+        self._read: dict[int, UntypedStorage] = {}
         self._on, self._training, self.remark = tools.on, job.training, ""
         self._teaching = None if teaching is None else teaching.apart()
         self._size = min(job.training.batch_size, len(job.samples.labels))
@@ -166,20 +166,24 @@ class Pair:
 
         """
         self._set(moment)
-        step = partial(self._run, moment)
-        step()  # optimisers have their memory now, networks are compiled
-        if not self._compiled:
-            with Reads() as reads:
-                step()
-            self._read += reads.of_others()  # a network may forget what a graph goes on reading
-        begin = [one.to("cpu", copy=True) for one in self._state]
-        torch.manual_seed(SEED)
-        drawn, kept = self._on.drawn(), [apart(network) for network in self._networks()]
-        expected = self._try(step, begin)
+        step = partial(self._watched, moment)
+        with self._on.aside():
+            step()  # optimisers have their memory now, networks are compiled
+            kept, before = self._kept_by_networks(), self._held()
+            earlier, self._read = self._read, {}
+            step()
+            gone = before.keys() - self._held().keys()
+            begin = [one.to("cpu", copy=True) for one in self._state]
+            torch.manual_seed(SEED)
+            drawn = self._on.drawn()
+            expected = self._try(step, begin)
         if self._on.drawn() != drawn:
             raise RuntimeError("a step draws random numbers on the host")
-        if [apart(network) for network in self._networks()] != kept:
+        if self._kept_by_networks() != kept:
             raise RuntimeError("a step changes what a network keeps outside of its state_dict")
+        if gone & (before if self._compiled else self._read).keys():
+            raise RuntimeError("a step reads what it puts another tensor in the place of")
+        self._read |= earlier | self._held()
         replay = self._on.record(step)
         found = self._try(replay, begin)
         if self._training.deterministic and not all(map(_same, found, expected)):
@@ -216,10 +220,22 @@ class Pair:
         self._clock[0].fill_(moment.number)
         self._clock[1].fill_(moment.total)
 
-    def _run(self, moment: Moment) -> Seen:
-        """Take a step on the pair's own memory."""
+    def _kept_by_networks(self) -> list[object]:
+        return [apart(network) for network in self._networks()]
+
+    def _held(self) -> dict[int, UntypedStorage]:
+        found = (held(network) for network in self._networks())
+        return {place: one for each in found for place, one in each.items()}
+
+    def _watched(self, moment: Moment) -> Seen:
+        """Take a step on the pair's own memory, and keep what it reads: a network may forget it,
+        and a graph goes on reading.
+        """
         batch = Samples(self._images, self._labels)
-        return take(self._setting, batch, moment._replace(clock=self._clock))
+        with nullcontext() if self._compiled else Reads() as reads:
+            seen = take(self._setting, batch, moment._replace(clock=self._clock))
+        self._read |= reads.of_others() if reads else {}
+        return seen
 
     def _full(self, models: SessionModels, job: TrainingJob) -> Iterator[Moment]:
         """List the steps of a session whose batches are whole."""
