@@ -15,7 +15,9 @@ FedskdError                         exit code
 |   +-- OneClassOnly                20  a hospital's training data has one class
 |   +-- DataMissing                 21  a data file is not there
 |   +-- DataCorrupt                 22  a data file is truncated or not what it should be
-|   `-- ArchitecturesDiffer         23  averaging asks for one architecture
+|   +-- ArchitecturesDiffer         23  averaging asks for one architecture
+|   +-- UnknownReader               24  no such reader of data
+|   `-- ReaderFailed                25  a reader of one's own failed, or gave what is no data
 +-- PlaceError
 |   +-- PortInUse                   30  an address is taken
 |   +-- OutputNotWritable           31  the run folder cannot be written
@@ -97,12 +99,14 @@ from fedskd_sim.errors.scenario import (
     LabelSpacesDiffer,
     NoTrainingSamples,
     OneClassOnly,
+    ReaderFailed,
     RegionGridTooLarge,
     ScenarioError,
     ScenarioSyntaxError,
     TooFewHospitals,
     UnknownArchitecture,
     UnknownKey,
+    UnknownReader,
 )
 
 __all__ = [
@@ -138,6 +142,7 @@ __all__ = [
     "PlaceError",
     "PodCannotStart",
     "PortInUse",
+    "ReaderFailed",
     "RegionGridTooLarge",
     "RegistrationTimeout",
     "RunAborted",
@@ -150,6 +155,7 @@ __all__ = [
     "TooFewHospitals",
     "UnknownArchitecture",
     "UnknownKey",
+    "UnknownReader",
     "Where",
     "WireError",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from fedskd_sim.learning import installed
 from fedskd_sim.learning.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder
 from fedskd_sim.learning.networks import roi, small, vision, volume
+from fedskd_sim.learning.options import options_of
 from fedskd_sim.learning.samples import Kind
 from fedskd_sim.learning.tracing import shapes_only, without_values
 from fedskd_sim.messages import ITEM_BYTES
@@ -120,12 +120,7 @@ def kind_of(name: str) -> Kind:
 
 def options(name: str) -> dict[str, object]:
     """List the options of an architecture with their defaults."""
-    parameters = inspect.signature(builder_of(name)).parameters.values()
-    return {
-        parameter.name: parameter.default
-        for parameter in parameters
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    return options_of(builder_of(name))
 
 
 def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module:
