@@ -44,7 +44,7 @@ FedskdError                         exit code
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way
 +-- ChainBroken                     60  what a run has left does not fit together
-+-- CustodyForeign                  61  what a hospital has kept is not of this run, program or data
++-- CustodyForeign                  61  what was kept is not of this run, program or data
 `-- LibraryMissing                  62  a library that is optional is not installed
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
