@@ -45,13 +45,13 @@ def comparison(
         for method in methods
     )
     seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
-    compared = {
-        (label, good[label, index].task.scenario.seed): good[label, index].made_with
-        for label, index in sorted(good)
-        if index in indices
-    }
-    notes = (*_notes(methods, len(outcomes) - len(good), len(indices)), *remarks(compared))
+    compared = [run for (_, index), run in sorted(good.items()) if index in indices]
+    notes = (*_notes(methods, len(outcomes) - len(good), len(indices)), *_origins(compared))
     return Comparison(rows, control, seeds, notes)
+
+
+def _origins(compared: Sequence[RunResult]) -> Iterator[str]:
+    return remarks({(run.task.label, run.task.scenario.seed): run.made_with for run in compared})
 
 
 def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:

@@ -101,13 +101,14 @@ class Workshop:
                     raise OutputNotEmpty(
                         text, fix="give another --out, or remove the runs that you no longer want"
                     )
-            if not self.anyway:
-                self._check_code(tasks)
+            self._check_code(tasks)
             self._lock = (lock.fileno(),)
             yield
 
     def _check_code(self, tasks: Sequence[PlannedRun]) -> None:
         """Refuse runs that have finished with other code."""
+        if self.anyway:
+            return
         one_each = {task.label: task.scenario for task in tasks}
         here = {label: origins.now(scenario) for label, scenario in one_each.items()}
         origins.refuse_other(
