@@ -10,9 +10,10 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = ["Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]
+__all__ = ["Cohort", "Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]
 
 _HOMES = {
+    "Cohort": "fedskd_sim.learning.readers.cohort",
     "Learner": "fedskd_sim.learning.base",
     "Run": "fedskd_sim.api",
     "Taps": "fedskd_sim.learning.distillation.distill",

@@ -60,6 +60,11 @@ CONTROL = "circulation"
     type=click.IntRange(min=1),
     help="Runs side by side. Default: as many as there are cores for.",
 )
+@click.option(
+    "--anyway",
+    is_flag=True,
+    help="Compare finished runs even if they were computed with other code; the tables say so.",
+)
 @click.option("--per-hospital", is_flag=True, help="Show every hospital's values too.")
 @DATA
 @with_exit_code
@@ -68,7 +73,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
 
     Every method gets the work of SCENARIO as it stands, counted in sample-gradients, the same data,
     training and predictors. Where the data has folds, test and validation fold move on with the
-    seed. Runs that have finished are not repeated.
+    seed. Runs that have finished are not repeated; of those of other code it says so and stops.
 
     \b
     Example:
@@ -89,7 +94,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     planned = list(tasks(chosen, seeds))
     say_licences(loaded.scenario)
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
-    shop = Workshop(out, data, rest["jobs"] or cores(planned[0]))
+    shop = Workshop(out, data, rest["jobs"] or cores(planned[0]), rest["anyway"])
     stop_when_terminated()
     with shop.prepare(planned):
         click.echo(

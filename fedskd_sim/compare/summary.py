@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fedskd_sim.compare.origins import remarks
 from fedskd_sim.compare.plan import Method
 from fedskd_sim.compare.tables import Comparison, MethodRow, score
 from fedskd_sim.compare.text import OFF_BUDGET
@@ -44,9 +45,13 @@ def comparison(
         for method in methods
     )
     seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
-    return Comparison(
-        rows, control, seeds, tuple(_notes(methods, len(outcomes) - len(good), len(indices)))
-    )
+    compared = [run for (_, index), run in sorted(good.items()) if index in indices]
+    notes = (*_notes(methods, len(outcomes) - len(good), len(indices)), *_origins(compared))
+    return Comparison(rows, control, seeds, notes)
+
+
+def _origins(compared: Sequence[RunResult]) -> Iterator[str]:
+    return remarks({(run.task.label, run.task.scenario.seed): run.made_with for run in compared})
 
 
 def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:

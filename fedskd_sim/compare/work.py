@@ -1,8 +1,8 @@
 """Carry out the runs of a comparison, several at once, each a `fedskd-sim launch --on memory` in a
 folder of its own, by a process of its own that is forked with PyTorch in it.
 
-A run that has finished with the very same scenario is not run again; one that was interrupted is.
-Nothing else is remembered.
+A run that has finished with the very same scenario and the same code is not run again; one that was
+interrupted is. Nothing else is remembered.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+from fedskd_sim.compare import origins
 from fedskd_sim.compare.plan import PlannedRun
 from fedskd_sim.errors import FedskdError, ForkServerDied, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.learning.workspace import RUNS_AT_ONCE
@@ -45,6 +46,8 @@ class RunResult:
     words: str = ""
     fresh: bool = True
     """It was run now, and not found finished."""
+    made_with: origins.Code | None = None
+    """With which code; None if that is not known."""
 
 
 @dataclass
@@ -54,6 +57,8 @@ class Workshop:
     out: Path
     data: Path | None
     jobs: int
+    anyway: bool = False
+    """Runs that were computed with other code count, too."""
     stopped: Event = field(default_factory=Event)
     _lock: tuple[int, ...] = ()
     """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison
@@ -67,6 +72,7 @@ class Workshop:
         Raises:
             OutputNotEmpty: it holds something else, or runs of another scenario.
             OutputNotWritable: it cannot be made, or another comparison is at work in it.
+            CustodyForeign: runs in it have finished with other code.
 
         """
         try:
@@ -96,8 +102,23 @@ class Workshop:
                     raise OutputNotEmpty(
                         text, fix="give another --out, or remove the runs that you no longer want"
                     )
+            self._check_code(tasks)
             self._lock = (lock.fileno(),)
             yield
+
+    def _check_code(self, tasks: Sequence[PlannedRun]) -> None:
+        """Refuse runs that have finished with other code."""
+        if self.anyway:
+            return
+        one_each = {task.label: task.scenario for task in tasks}
+        here = {label: origins.now(scenario) for label, scenario in one_each.items()}
+        origins.refuse_other(
+            [
+                ((task.label, task.scenario.seed), origins.kept(folder), here[task.label])
+                for task in tasks
+                if finished(folder := self.folder(task))
+            ]
+        )
 
     def _check_names(self) -> None:
         strange = {path.name for path in self.out.iterdir()} - {
@@ -149,21 +170,23 @@ class Workshop:
     def _run(self, task: PlannedRun) -> RunResult:
         folder = self.folder(task)
         if finished(folder):
-            return RunResult(task, folder, 0, fresh=False)
+            return RunResult(task, folder, 0, fresh=False, made_with=origins.kept(folder))
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f"{folder.name}.yaml"
         draft.write_text(task.text, encoding="utf-8")
+        made_with = origins.now(task.scenario)
+        origins.keep(folder, made_with)
         command = ["launch", str(draft), "--on", "memory", "--out", str(folder)]
         command += ["--data", str(self.data)] if self.data else []
-        code, words = self._launch(task, command)
-        if not code or (code == UNKNOWN and finished(folder)):  # nobody was left to tell its code
+        ended, words = self._launch(task, command)
+        if not ended or (ended == UNKNOWN and finished(folder)):  # nobody was left to tell its code
             draft.unlink()
-            return RunResult(task, folder, 0)
-        if code == UNKNOWN:
-            code = ForkServerDied.exit_code
+            return RunResult(task, folder, 0, made_with=made_with)
+        if ended == UNKNOWN:
+            ended = ForkServerDied.exit_code
             words += "\nerror: the process that starts runs, and learns how they end, died"
-        return RunResult(task, folder, code, "\n".join(words.splitlines()[-LAST_WORDS:]))
+        return RunResult(task, folder, ended, "\n".join(words.splitlines()[-LAST_WORDS:]))
 
     def _launch(self, task: PlannedRun, command: Sequence[str]) -> tuple[int, str]:
         """Give a run's exit code, negative for a signal, and its words."""

@@ -15,7 +15,9 @@ FedskdError                         exit code
 |   +-- OneClassOnly                20  a hospital's training data has one class
 |   +-- DataMissing                 21  a data file is not there
 |   +-- DataCorrupt                 22  a data file is truncated or not what it should be
-|   `-- ArchitecturesDiffer         23  averaging asks for one architecture
+|   +-- ArchitecturesDiffer         23  averaging asks for one architecture
+|   +-- UnknownReader               24  no such reader of data
+|   `-- ReaderFailed                25  a reader of one's own failed, or gave what is no data
 +-- PlaceError
 |   +-- PortInUse                   30  an address is taken
 |   +-- OutputNotWritable           31  the run folder cannot be written
@@ -42,7 +44,7 @@ FedskdError                         exit code
 |   +-- BadMessage                  50  a message that breaks the wire schema
 |   `-- DigestMismatch              51  weights that changed on the way
 +-- ChainBroken                     60  what a run has left does not fit together
-+-- CustodyForeign                  61  what a hospital has kept is not of this run, program or data
++-- CustodyForeign                  61  what was kept is not of this run, program or data
 `-- LibraryMissing                  62  a library that is optional is not installed
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
@@ -97,12 +99,14 @@ from fedskd_sim.errors.scenario import (
     LabelSpacesDiffer,
     NoTrainingSamples,
     OneClassOnly,
+    ReaderFailed,
     RegionGridTooLarge,
     ScenarioError,
     ScenarioSyntaxError,
     TooFewHospitals,
     UnknownArchitecture,
     UnknownKey,
+    UnknownReader,
 )
 
 __all__ = [
@@ -138,6 +142,7 @@ __all__ = [
     "PlaceError",
     "PodCannotStart",
     "PortInUse",
+    "ReaderFailed",
     "RegionGridTooLarge",
     "RegistrationTimeout",
     "RunAborted",
@@ -150,6 +155,7 @@ __all__ = [
     "TooFewHospitals",
     "UnknownArchitecture",
     "UnknownKey",
+    "UnknownReader",
     "Where",
     "WireError",
 ]

@@ -96,8 +96,8 @@ class ChainBroken(FedskdError):
 
 
 class CustodyForeign(FedskdError):
-    """What a hospital has kept was kept under other circumstances: another program, processor or
-    data.
+    """What a hospital or a comparison has kept was kept under other circumstances: another program,
+    processor or data.
     """
 
     exit_code = 61

@@ -91,3 +91,15 @@ class ArchitecturesDiffer(ScenarioError):
     """An algorithm that averages models, and hospitals with different architectures."""
 
     exit_code = 23
+
+
+class UnknownReader(ScenarioError):
+    """No installed package offers a reader of that name."""
+
+    exit_code = 24
+
+
+class ReaderFailed(ScenarioError):
+    """A reader of one's own raised an exception, or gave what is no data."""
+
+    exit_code = 25

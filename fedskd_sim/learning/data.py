@@ -22,6 +22,7 @@ from fedskd_sim.learning.readers import (
     ham10000_images,
     medmnist,
     nifti,
+    own,
     synthetic,
     synthetic_roi,
     synthetic_volumes,
@@ -62,6 +63,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "abide": abide,
         "abide-rois": abide_rois,
         "nifti": nifti,
+        "own": own,
     }
 )
 

@@ -1,5 +1,5 @@
 """The code that trains, by its bytes: a run does not go on with another than it began with, which
-no version tells of an algorithm or an architecture of one's own.
+no version tells of an algorithm, an architecture or a reader of one's own.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
+from fedskd_sim.learning.installed import READER, fetch
 from fedskd_sim.learning.networks.models import REGISTRY, builder_of
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import OwnData, Scenario
 
 PACKAGE = Path(__file__).parent.parent
 TRAINS = ("learning", "scenario")
@@ -33,13 +34,17 @@ CODE = digest(PACKAGE / name for name in TRAINS)
 
 def sources(scenario: Scenario) -> dict[str, str]:
     """Name the code that trains the models of a scenario: this package's, and that of each
-    architecture of one's own, which every hospital imports anew.
+    architecture and reader of one's own, which every hospital imports anew.
     """
     used = [scenario.architecture(name) for name in scenario.members]
     common = getattr(scenario.algorithm, "architecture", None)  # of fml, beside theirs
     own = {one.name for one in (*used, common) if one} - REGISTRY.keys()
+    readers = {one.data.reader for one in scenario.hospitals if isinstance(one.data, OwnData)}
+    functions = {f"architecture {name}": builder_of(name) for name in sorted(own)} | {
+        f"reader {name}": fetch(READER, name) for name in sorted(readers)
+    }
     return {"learning code": CODE} | {
-        f"architecture {name}": digest(_places(builder_of(name).__module__)) for name in sorted(own)
+        name: digest(_places(function.__module__)) for name, function in functions.items()
     }
 
 

@@ -35,6 +35,7 @@ from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Fault
 from fedskd_sim.scenario.links import Conditions, Link, rule_of
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
+from fedskd_sim.scenario.owndata import OwnData
 from fedskd_sim.scenario.part import Architecture
 from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.references import Local, Placebo, Pooled
@@ -78,6 +79,7 @@ __all__ = [
     "Network",
     "Nifti",
     "NoData",
+    "OwnData",
     "Partition",
     "Placebo",
     "Planned",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from fedskd_sim.scenario.owndata import OwnData
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Samples, Share
 from fedskd_sim.scenario.partition import Partition
 from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
@@ -217,7 +218,7 @@ class NoData(Part):
 
 KINDS = (
     SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois,
-    SyntheticVolumes, Nifti, NoData,
+    SyntheticVolumes, Nifti, OwnData, NoData,
 )  # fmt: skip
 Dataset = Annotated[
     SyntheticSkin
@@ -230,6 +231,7 @@ Dataset = Annotated[
     | AbideRois
     | SyntheticVolumes
     | Nifti
+    | OwnData
     | NoData,
     Field(discriminator="name"),
 ]

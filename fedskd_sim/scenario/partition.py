@@ -12,6 +12,9 @@ from pydantic import Field
 from fedskd_sim.errors import InvalidValue, Key
 from fedskd_sim.scenario.part import Count, Part
 
+SITE_OR_ALL = ("medmnist", "derm7pt", "own")
+"""Data of which a hospital without site and partition has all samples."""
+
 
 class Partition(Part):
     """A data set cut among hospitals: they share all keys but ``part``, so that together they
@@ -35,11 +38,10 @@ class Partition(Part):
 
 
 def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue]:
-    """Find parts that are missing, impossible or owned twice.
+    """Find parts that are missing or impossible, and parts and sites that are owned twice.
 
     Args:
-        datasets: names of the hospitals and their data; only data that can be partitioned are
-            looked at.
+        datasets: names of the hospitals and their data; only data from files are looked at.
 
     Yields:
         Errors with the scenario key they belong to.
@@ -47,7 +49,7 @@ def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue
     """
     before: dict[tuple[str, str], list[tuple[str, Any]]] = {}
     for index, (name, data) in enumerate(datasets):
-        if not hasattr(data, "partition"):
+        if not hasattr(data, "file"):
             continue
         others = before.setdefault((data.name, data.file), [])
         key: tuple[Key, ...] = ("hospitals", index, "data")
@@ -58,7 +60,7 @@ def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue
 
 def _alone(data: Any, key: tuple[Key, ...]) -> Iterator[InvalidValue]:
     """Check what a hospital says about its own part."""
-    own = data.partition
+    own = getattr(data, "partition", None)
     if own is None:
         return
     last = own.parts - 1
@@ -83,14 +85,20 @@ def _together(
     data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]
 ) -> Iterator[InvalidValue]:
     """Compare a hospital's part with those of the hospitals before it that read the same file."""
-    own, key = data.partition, (*key, "partition")
+    own, at = getattr(data, "partition", None), (*key, "partition")
     for name, other in others:
-        theirs = other.partition
-        if own is None and theirs is None and hasattr(data, "site"):
+        theirs = getattr(other, "partition", None)
+        if own is None and theirs is None and _site(data) != _site(other):
             continue
-        if own is None or theirs is None:
+        if own is None and theirs is None and _site(data)[-1]:
+            text = f"site {data.site!r} of {data.file} belongs to {name!r} already"
+            fix, at = "give every hospital a site of its own", (*key, "site")
+        elif own is None and theirs is None and data.name not in SITE_OR_ALL:
+            continue  # the reader says that it needs a site
+        elif own is None or theirs is None:
             text = f"{name!r} reads {data.file}, too, and it is not said who has which part"
             fix = "give each of them 'partition: {parts: ..., part: ...}'"
+            fix += ", or the 'site' that is its own" if hasattr(data, "site") else ""
         elif own.model_copy(update={"part": 0}) != theirs.model_copy(update={"part": 0}):
             text = (
                 f"it cuts {data.file} otherwise than {name!r} does, so their samples would overlap"
@@ -106,5 +114,10 @@ def _together(
             )
         else:
             continue
-        yield InvalidValue(text, key=key, fix=fix)
+        yield InvalidValue(text, key=at, fix=fix)
         return
+
+
+def _site(data: Any) -> tuple[str, str]:
+    """Name the site of a hospital, behind the kind of site that it is."""
+    return getattr(data, "by", ""), getattr(data, "site", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,42 @@ from typing import Any
 
 import pytest
 from watching import PLACEBO, events, until
+
+
+@pytest.fixture
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, dict[str, str]], Path]]:
+    """Put a tiny distribution on the path of this process and of those it starts."""
+    made: list[str] = []
+
+    def put(
+        module: str,
+        offers: dict[str, str],
+        text: str = "",
+        package: str = "",
+        group: str = "fedskd_sim.architectures",
+    ) -> Path:
+        place, info = tmp_path / f"site-{len(made)}", f"{package or module}-1.0.dist-info"
+        (place / info).mkdir(parents=True)
+        (place / f"{module}.py").write_text(text, encoding="utf-8")
+        (place / info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package or module}\nVersion: 1.0\n"
+        )
+        lines = "\n".join(f"{name} = {value}" for name, value in offers.items())
+        (place / info / "entry_points.txt").write_text(f"[{group}]\n{lines}\n")
+        monkeypatch.syspath_prepend(place)
+        monkeypatch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        )
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        made.append(module)
+        return place
+
+    yield put
+    for module in made:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

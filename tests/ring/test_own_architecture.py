@@ -4,18 +4,16 @@ that can be wrong with one.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import textwrap
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, ImageTooSmall, InvalidValue
-from fedskd_sim.learning.networks import installed
+from fedskd_sim.learning import installed
 from fedskd_sim.learning.networks.listing import _lines
 from fedskd_sim.learning.networks.models import REGISTRY, ImageShape, build, names, options, outline
 from fedskd_sim.learning.preflight import find_problems
@@ -47,36 +45,6 @@ def net(channels, image_size, classes, *, {options}):
     {body}
     return Net(channels, classes, 4)
 """
-
-
-@pytest.fixture
-def install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str, dict[str, str]], Path]]:
-    """Put a tiny distribution on the path of this process and of those it starts."""
-    made: list[str] = []
-
-    def put(module: str, offers: dict[str, str], text: str = "", package: str = "") -> Path:
-        place, info = tmp_path / f"site-{len(made)}", f"{package or module}-1.0.dist-info"
-        (place / info).mkdir(parents=True)
-        (place / f"{module}.py").write_text(text, encoding="utf-8")
-        (place / info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {package or module}\nVersion: 1.0\n"
-        )
-        lines = "\n".join(f"{name} = {value}" for name, value in offers.items())
-        (place / info / "entry_points.txt").write_text(f"[{installed.GROUP}]\n{lines}\n")
-        monkeypatch.syspath_prepend(place)
-        monkeypatch.setenv(
-            "PYTHONPATH",
-            os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-        )
-        monkeypatch.delitem(sys.modules, module, raising=False)
-        made.append(module)
-        return place
-
-    yield put
-    for module in made:
-        sys.modules.pop(module, None)
 
 
 def good(

@@ -74,7 +74,7 @@ def test_a_run_folder_is_no_scenario_and_holds_one(small: Run) -> None:
 
 def test_the_public_names_are_pinned() -> None:
     """A name that is added or goes is a change for users; type checkers see the same names."""
-    names = ["Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]
+    names = ["Cohort", "Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]
     assert fedskd_sim.__all__ == dir(fedskd_sim) == names
     assert all(getattr(fedskd_sim, name) for name in names)
     stub = ast.parse((ROOT / "fedskd_sim" / "__init__.pyi").read_text(encoding="utf-8"))

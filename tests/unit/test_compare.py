@@ -21,6 +21,7 @@ from fedskd_sim.compare.plan import PlannedRun, choices, methods, tasks
 from fedskd_sim.compare.work import LOCK, Workshop
 from fedskd_sim.errors import (
     ArchitecturesDiffer,
+    CustodyForeign,
     ForkServerDied,
     InvalidValue,
     OutputNotEmpty,
@@ -146,6 +147,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
     assert "<svg" in (out / "compare.html").read_text()
     assert not list((out / "runs").glob("*/*.yaml"))
 
+    check_that_other_code_is_told(path, out)
     (out / "runs" / "local" / "seed-2" / "report.json").unlink()
     older = out / "runs" / "averaged" / "seed-1" / "scenario.yaml"
     known = json.loads(older.read_text())
@@ -177,6 +179,40 @@ def test_a_comparison_runs_once_and_says_what_failed(
     )
     assert again.exit_code == OutputNotEmpty.exit_code
     assert "is a run of another scenario" in again.stderr
+
+
+def check_that_other_code_is_told(path: Path, out: Path) -> None:
+    """Finished runs of other code are refused by name, or compared with a word in the table; where
+    nothing tells, the table says that.
+    """
+    note = out / "runs" / "averaged" / "seed-1.code.json"
+    true, again = note.read_text(), ["compare", str(path), "--algorithms", "local,averaged"]
+    again += ["--seeds", "2", "--out", str(out)]
+    note.write_text(json.dumps({"learning code": "another", "architecture old": "x"}))
+    refused = CliRunner().invoke(main, again)
+    assert refused.exit_code == CustodyForeign.exit_code
+    assert "1 of 4 finished runs were computed with other code, the first averaged, seed 1: " in (
+        refused.stderr
+    )
+    assert f"learning code was another and is {json.loads(true)['learning code']}" in refused.stderr
+    assert "--anyway" in refused.stderr
+    told = CliRunner().invoke(main, [*again, "--anyway"])
+    assert told.exit_code == 0, told.stderr
+    words = " ".join(told.stdout.split())
+    assert "different code are compared. The learning code was another: averaged (seed 1);" in (
+        words
+    )
+    assert "local (seed 1, 2)." in words
+    note.unlink()
+    told = CliRunner().invoke(main, again)
+    assert told.exit_code == 0, told.stderr
+    assert (
+        "Nothing says with which code averaged (seed 1) were computed."
+        in (json.loads((out / "compare.json").read_text())["notes"])
+    )
+    note.write_text(true)
+    told = CliRunner().invoke(main, again)
+    assert not any("code" in one for one in json.loads((out / "compare.json").read_text())["notes"])
 
 
 def test_two_comparisons_do_not_share_a_folder(scenario_file: Callable, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fedskd_sim import load
 from fedskd_sim.errors import CustodyForeign
-from fedskd_sim.learning.networks import installed
+from fedskd_sim.learning import installed
 from fedskd_sim.learning.sources import CODE, PACKAGE, TRAINS, digest, sources
 from fedskd_sim.member.keeper import compare
 

@@ -15,7 +15,7 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning.networks.installed import UNBUILDABLE, translate_errors
+from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SMALLEST_REGIONS,
@@ -29,6 +29,7 @@ from fedskd_sim.learning.networks.models import (
     outline,
     parameter_count,
 )
+from fedskd_sim.learning.options import wrong_options
 from fedskd_sim.scenario import Algorithm, Architecture, Circulating, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
@@ -49,7 +50,9 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
         return
     try:
         examine(chosen.name)
-        yield from _options(chosen, key)
+        yield from wrong_options(
+            chosen.name, options(chosen.name), chosen.options, key, (1, LARGEST_OPTION)
+        )
     except FedskdError as error:
         error.key = (*key, *error.key)
         yield error
@@ -71,40 +74,6 @@ def check_architecture(
         yield from _unbuildable(chosen, shape, key, seen)
     elif isinstance(algorithm, Circulating) and shape.kind != "roi":
         yield from _grids(algorithm.circulating, (chosen, shape, seen), key, atlas=atlas)
-
-
-def _options(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
-    """Check the names and the kinds of an architecture's options."""
-    known = options(chosen.name)
-    for name, value in chosen.options.items():
-        place = (*key, "options", name)
-        if name not in known:
-            fix = (
-                nearest(name, list(known), "")
-                + f" {chosen.name} has the options {', '.join(known)}"
-            )
-            yield InvalidValue(f"{chosen.name} has no option {name!r}", key=place, fix=fix.lstrip())
-        elif type(value) is not type(known[name]) or (
-            type(value) is int and not 1 <= value <= LARGEST_OPTION
-        ):
-            shown = str(value).lower() if isinstance(value, bool) else repr(value)
-            yield InvalidValue(
-                f"{name} is {shown}", key=place, fix=f"give {_expectation(known[name])}"
-            )
-
-
-def _expectation(default: object) -> str:
-    """Say what an option with such a default may be."""
-    match default:
-        case bool():
-            return "true or false"
-        case int():
-            return f"a whole number from 1 to {LARGEST_OPTION}, like {default}"
-        case float():
-            return f"a number with a decimal point, like {default}"
-        case "":
-            return "a word"
-    return f"a word, like {default!r}"
 
 
 def _unbuildable(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.learning.networks.installed import UNBUILDABLE
+from fedskd_sim.learning.installed import UNBUILDABLE
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SIZES,

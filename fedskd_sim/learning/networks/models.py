@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fedskd_sim.learning import installed
 from fedskd_sim.learning.distillation.distill import Taps
-from fedskd_sim.learning.networks import installed, roi, small, vision, volume
-from fedskd_sim.learning.networks.installed import UNBUILDABLE, Builder
+from fedskd_sim.learning.installed import UNBUILDABLE, Builder
+from fedskd_sim.learning.networks import roi, small, vision, volume
 from fedskd_sim.learning.networks.tracing import shapes_only, without_values
+from fedskd_sim.learning.options import options_of
 from fedskd_sim.learning.samples import Kind
 from fedskd_sim.messages import ITEM_BYTES
 from fedskd_sim.scenario import Architecture, Tap
@@ -106,7 +107,7 @@ def names() -> list[str]:
 
 def examine(name: str) -> None:
     """Refuse what an installed package offers and cannot be used; raises as
-    `fedskd_sim.learning.networks.installed.load`.
+    `fedskd_sim.learning.installed.load`.
     """
     if name not in REGISTRY or name in installed.names():
         installed.load(name, REGISTRY)
@@ -119,12 +120,7 @@ def kind_of(name: str) -> Kind:
 
 def options(name: str) -> dict[str, object]:
     """List the options of an architecture with their defaults."""
-    parameters = inspect.signature(builder_of(name)).parameters.values()
-    return {
-        parameter.name: parameter.default
-        for parameter in parameters
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    return options_of(builder_of(name))
 
 
 def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module:
@@ -283,7 +279,7 @@ def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 
 
 def builder_of(name: str) -> Builder:
     """Find the function that builds an architecture; a built-in one first. Raises as
-    `fedskd_sim.learning.networks.installed.load`.
+    `fedskd_sim.learning.installed.load`.
     """
     return REGISTRY[name] if name in REGISTRY else installed.load(name, REGISTRY)
 

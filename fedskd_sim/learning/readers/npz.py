@@ -26,14 +26,31 @@ DENSEST = 1100
 
 def find(file: str, folder: Path | None) -> Path:
     """Find a data file; DataMissing if no folder is known or the file is not in it."""
-    named = os.environ.get(ENVIRONMENT)
-    given = folder or (Path(named).expanduser() if named else None)
+    given, key = _given(folder), ("data", "file")
     fix = f"give the folder that holds {file} with --data DIR or {ENVIRONMENT}"
     if given is None:
-        raise DataMissing(f"{file}: no data folder was given", fix=fix, key=("data", "file"))
+        raise DataMissing(f"{file}: no data folder was given", fix=fix, key=key)
     if not (given / file).is_file():
-        raise DataMissing(f"{given / file} is not there", fix=fix, key=("data", "file"))
+        raise DataMissing(f"{given / file} is not there", fix=fix, key=key)
     return given / file
+
+
+def folder_of(reader: str, folder: Path | None) -> Path:
+    """Find the data folder for a reader that looks for its files itself; DataMissing if it is not
+    known or not there.
+    """
+    given, key = _given(folder), ("data", "reader")
+    fix = f"give the folder that holds its files with --data DIR or {ENVIRONMENT}"
+    if given is None:
+        raise DataMissing(f"{reader}: no data folder was given", fix=fix, key=key)
+    if not given.is_dir():
+        raise DataMissing(f"{given} is no folder", fix=fix, key=key)
+    return given
+
+
+def _given(folder: Path | None) -> Path | None:
+    named = os.environ.get(ENVIRONMENT)
+    return folder or (Path(named).expanduser() if named else None)
 
 
 @contextmanager

@@ -1,0 +1,148 @@
+"""Users' own architectures and readers of data: installed packages offer them through the entry
+point groups ``fedskd_sim.architectures`` and ``fedskd_sim.readers``.
+
+An entry point's name is the architecture's name; its object is a function ``(channels, image_size,
+classes, *, options...)`` that gives a module whose forward gives (logits, Taps(mid, deep)). A name
+that begins with ``roi-`` takes connectivity, one with ``vol-`` volumes, any other images. A
+reader's object is a function ``(folder, *, options...)`` that gives a `Cohort`. Nothing
+is remembered between calls, so every process and every pod that has the package installed finds the
+same.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fedskd_sim.errors import FedskdError, InvalidValue, UnknownArchitecture, UnknownReader
+
+Builder = Callable[..., nn.Module]
+GROUP = "fedskd_sim.architectures"
+READERS = "fedskd_sim.readers"
+
+
+class Offered(NamedTuple):
+    """What packages may offer: its group, what it is, arguments like those that it is called with,
+    these in words, how it is written, and the error where nobody offers it.
+    """
+
+    group: str
+    what: str
+    arguments: tuple[object, ...]
+    names: str
+    signature: str
+    unknown: type[FedskdError]
+
+
+ARCHITECTURE = Offered(
+    GROUP,
+    "architecture",
+    (3, 32, 2),
+    "channels, image_size and classes",
+    "(channels, image_size, classes, *, option=default)",
+    UnknownArchitecture,
+)
+READER = Offered(
+    READERS, "reader", (Path(),), "a folder", "(folder, *, option=default)", UnknownReader
+)
+UNBUILDABLE = (RuntimeError, ValueError, ZeroDivisionError, TypeError, AssertionError)
+"""What PyTorch raises when an architecture cannot have its input or its options."""
+
+
+def names(group: str = GROUP) -> list[str]:
+    """List the names that installed packages offer, sorted, usable or not."""
+    return sorted(entry_points(group=group).names)
+
+
+def load(name: str, taken: Collection[str]) -> Builder:
+    """Import the function that builds an architecture; ``taken`` are the built-in ones, whose names
+    no package may use. Raises as `fetch`.
+    """
+    builder: Builder = fetch(ARCHITECTURE, name, taken)
+    return builder
+
+
+def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[..., Any]:
+    """Import a function that an installed package offers.
+
+    Args:
+        offered: what it is to be.
+        name: the entry point's name.
+        taken: names that no package may use.
+
+    Raises:
+        UnknownArchitecture, UnknownReader: no installed package offers it.
+        InvalidValue: it cannot be imported, is no such function, or its name is offered twice or
+            built in.
+
+    """
+    offers = tuple(entry_points(group=offered.group, name=name))
+    if not offers:
+        fix = f"install a package with the entry point {name!r} in the group {offered.group}"
+        raise offered.unknown(f"there is no {offered.what} {name!r}", fix=fix)
+    origin = " and ".join(sorted(f"{_package(offer)} ({offer.value})" for offer in offers))
+    if name in taken:
+        raise InvalidValue(
+            f"{name!r} is built in, and {origin} offers it too",
+            fix="rename the entry point, or remove the package",
+        )
+    if len(offers) > 1:
+        raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these packages")
+    try:
+        function = offers[0].load()
+    except Exception as error:  # a stranger's module may raise anything
+        text = f"{name!r} of {origin} cannot be imported: {type(error).__name__}: {error}"
+        raise InvalidValue(
+            text, fix=f"repair that package, or choose another {offered.what}"
+        ) from error
+    wrong = _unlike(function, offered)
+    if wrong:
+        raise InvalidValue(
+            f"{name!r} of {origin} {wrong}", fix=f"write a function {offered.signature}"
+        )
+    checked: Callable[..., Any] = function
+    return checked
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn whatever a stranger's code raises into what PyTorch raises, so that it is reported as an
+    architecture's failure.
+
+    Raises:
+        RuntimeError: the code raised something that is neither ours nor one of `UNBUILDABLE`.
+
+    """
+    try:
+        yield
+    except (FedskdError, *UNBUILDABLE):
+        raise
+    except Exception as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def _package(offer: EntryPoint) -> str:
+    return offer.dist.name if offer.dist else "an unnamed package"
+
+
+def _unlike(function: object, offered: Offered) -> str:
+    """Say what keeps an object from being such a function; empty if nothing does."""
+    if not callable(function):
+        return f"is {type(function).__name__}, not a function"
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*offered.arguments)
+    except TypeError as error:
+        return f"cannot be called with {offered.names}: {error}"
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not isinstance(
+            parameter.default, int | float | str
+        ):
+            return f"has the option {parameter.name} whose default is neither a number nor a word"
+    return ""

@@ -1,0 +1,164 @@
+"""Data that a function of a user's own package reads, offered through the entry point group
+``fedskd_sim.readers``: called with the data folder and its options, it gives a `Cohort`.
+
+Every hospital's process calls it by itself and keeps its own rows; sites and parts are cut as those
+of other data. It is called several times before a run and once by every hospital, so one whose
+files are slow to read gives a function as ``samples``, which is asked for single rows before the
+run.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.errors import DataMissing, FedskdError, InvalidValue, Key, ReaderFailed
+from fedskd_sim.learning.installed import READER, fetch, names
+from fedskd_sim.learning.options import options_of, wrong_options
+from fedskd_sim.learning.readers import cut, npz, partition, splits
+from fedskd_sim.learning.readers.cohort import Checked, Unfit, check, form
+from fedskd_sim.learning.samples import Arrays, Facts, Images
+from fedskd_sim.scenario import OwnData, nearest
+from fedskd_sim.seeds import seed
+
+NAMED: tuple[Key, ...] = ("data", "reader")
+
+
+def facts(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) -> Facts:
+    """Call the reader, and look at one sample.
+
+    Raises:
+        UnknownReader: no installed package offers it.
+        InvalidValue: it cannot be imported, lacks an option, there is no such site, or validation
+            and test are the same fold; or too small a part.
+        DataMissing: no folder given, or the reader does not find a file.
+        ReaderFailed: it raises another exception, or gives what is no cohort.
+        NoTrainingSamples: nothing of the part trains.
+
+    """
+    with _told(dataset):
+        found = _read(dataset, folder)
+        chosen = _choose(dataset, found, scenario_seed, name)
+        source = splits.Source(dataset.file, found.classes, found.columns.labels)
+        rows = chosen.rows[:1] if len(chosen.rows) else np.zeros(1, np.int64)
+        kind, grid, channels = form(_take(found, rows), rows)
+        return Facts(
+            found.classes,
+            min(grid),
+            channels,
+            found.columns.labels[chosen.train],
+            splits.counts(name, source, chosen),
+            kind,
+            grid if kind == "volume" else (),
+        )
+
+
+def load(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) -> Images | Arrays:
+    """Read the hospital's samples; raises as `facts`."""
+    with _told(dataset):
+        found = _read(dataset, folder)
+        chosen = _choose(dataset, found, scenario_seed, name)
+        rows = chosen.rows
+        values = _take(found, rows)
+        kind, grid, channels = form(values, rows)
+        rest = found.columns.labels[rows], chosen.places, found.classes
+        ids = cut.distinct(found.ids, rows)
+        if kind == "image":
+            return Images(values.reshape(len(rows), *grid, channels), *rest, ids)
+        shape = (channels, *grid) if kind == "volume" else grid
+        return Arrays(values.reshape(len(rows), *shape), *rest, ids)
+
+
+def _take(found: Checked, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Ask for samples; floats of another size become float32."""
+    values = found.take(rows)
+    if values.dtype.kind != "f":
+        return values
+    with np.errstate(over="ignore"):  # too large is not finite, and said to be
+        return values.astype(np.float32)
+
+
+def _read(dataset: OwnData, folder: Path | None) -> Checked:
+    """Call the reader as the scenario says."""
+    if dataset.reader not in names(READER.group):
+        there = names(READER.group)
+        fix = f"{nearest(dataset.reader, there, '')} " + (
+            f"there are {', '.join(there)}; " if there else "no installed package offers one; "
+        )
+        fix += "a reader comes with a package that has to be installed here"
+        raise READER.unknown(f"there is no reader {dataset.reader!r}", key=NAMED, fix=fix.lstrip())
+    read = fetch(READER, dataset.reader)
+    wrong = [*wrong_options(dataset.reader, options_of(read), dataset.options, ("data",))]
+    if wrong:
+        raise wrong[0]
+    return check(read(npz.folder_of(dataset.reader, folder), **dataset.options))
+
+
+def _choose(dataset: OwnData, found: Checked, scenario_seed: int, name: str) -> splits.Splits:
+    """Cut the hospital's site, or part, by folds or by the reader's own splits."""
+    columns = found.columns
+    everything = np.ones(len(columns.labels), bool)
+    if dataset.partition:
+        held_back = (
+            [cut.VALIDATION, cut.TEST]
+            if found.by_split
+            else [dataset.test_fold, dataset.validation_fold]
+        )
+        mine = partition.own(dataset.partition, *columns[:3], ~np.isin(columns.strata, held_back))
+    elif columns.sites is not None:
+        mine = columns.sites == columns.known[npz.find_site(dataset.site, columns.known, "site")]
+    elif dataset.site:
+        text = f"there is no site {dataset.site!r}: {dataset.reader} names none"
+        fix = "leave it out and cut the data by 'partition', or let the reader give 'sites'"
+        raise InvalidValue(text, fix=fix, key=("data", "site"))
+    else:
+        mine = everything
+    if not found.by_split:
+        return splits.by_fold(dataset, mine, columns.strata, scenario_seed, name)
+    train, validation, test = (
+        mine & (columns.strata == split) for split in (cut.TRAIN, cut.VALIDATION, cut.TEST)
+    )
+    left_out = {splits.others_of(dataset): np.flatnonzero(~mine)}
+    draw = seed(scenario_seed, "limit", name)
+    return splits.make_splits((train, validation, test), left_out, dataset.limit, draw)
+
+
+@contextmanager
+def _told(dataset: OwnData) -> Iterator[None]:
+    """Turn whatever a stranger's reader raises into words that name it and the line of its code."""
+    try:
+        yield
+    except FedskdError as error:
+        error.key = error.key or NAMED
+        raise
+    except FileNotFoundError as error:
+        text = f"reader {dataset.reader!r} does not find {error.filename or error}{_line(error)}"
+        fix = "give the folder that holds it with --data DIR or FEDSKD_DATA, or mend the reader"
+        raise DataMissing(text, fix=fix, key=NAMED) from error
+    except Unfit as error:
+        text = f"reader {dataset.reader!r} {error}"
+        fix = "mend it in its package (see docs/own-code.md)"
+        raise ReaderFailed(text, fix=fix, key=NAMED) from error
+    except Exception as error:
+        text = f"reader {dataset.reader!r} failed: {type(error).__name__}: {error}{_line(error)}"
+        fix = "mend it in its package, or the data that it stumbles over"
+        raise ReaderFailed(text, fix=fix, key=NAMED) from error
+
+
+def _line(error: BaseException) -> str:
+    """Say in which line of the reader an exception was raised: the first behind this program's."""
+    here = Path(__file__).parent.parent
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if here not in Path(frame.filename).parents
+    ]
+    return "".join(
+        f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})" for frame in frames[:1]
+    )

@@ -1,0 +1,248 @@
+"""Users' own data: the manual's reader as written, in memory and as processes, and all that can be
+wrong with one.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedskd_sim.errors import DataMissing, InvalidValue, ReaderFailed, UnknownReader
+from fedskd_sim.learning.data import facts, load
+from fedskd_sim.learning.installed import READERS
+from fedskd_sim.learning.preflight import find_problems
+from fedskd_sim.learning.readers.cohort import SPLITS
+from fedskd_sim.learning.sources import sources
+from fedskd_sim.scenario import OwnData
+from fedskd_sim.scenario import load as read_scenario
+
+ROOT = Path(__file__).parent.parent.parent
+SCENARIO = """\
+name: own-data
+data: {{name: own, reader: {reader}}}
+hospitals:
+  - {{name: a, architecture: {architecture}, data: {{{a}}}}}
+  - {{name: b, architecture: {architecture}, data: {{{b}}}}}
+algorithm: {{name: fedskd, rounds: 1, similarity: {{batch: 0.1, pixel: 0.1, region: 0.1}}}}
+training: {{warmup_epochs: 1, batch_size: 16}}
+"""
+HEAD = """\
+import numpy as np
+from fedskd_sim import Cohort
+
+N = 60
+images = np.arange(N * 256, dtype=np.int64).reshape(N, 16, 16).astype(np.uint8)
+matrices = np.sin(np.arange(N * 64.0)).reshape(N, 8, 8)
+volumes = np.cos(np.arange(N * 3 * 8**3)).reshape(N, 3, 8, 8, 8).astype(np.float32)
+labels = ["ill" if row % 3 else "well" for row in range(N)]
+sites = ["x" if row < 40 else "y" for row in range(N)]
+"""
+
+
+def example() -> tuple[dict[str, str], str]:
+    """Take the package's entry points and its module out of the manual."""
+    section = (
+        (ROOT / "docs" / "own-code.md")
+        .read_text(encoding="utf-8")
+        .partition("## Your own data")[2]
+        .partition("\n## ")[0]
+    )
+    toml, module = (
+        re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)[1] for kind in ("toml", "python")
+    )
+    return tomllib.loads(toml)["project"]["entry-points"][READERS], module
+
+
+def cases(folder: Path) -> None:
+    """Write images of two clinics, whose grey tells the class, and their table."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("image", "diagnosis", "patient", "clinic"))
+        for row in range(80):
+            label = row % 2
+            pixels = draw.normal(100 + 60 * label, 30, (20, 20)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{row}.png")
+            site = ("Aachen", "Bonn")[row // 2 % 2]
+            table.writerow((f"{row}.png", ("naevus", "melanoma")[label], f"P{row // 2}", site))
+
+
+def test_the_manuals_reader_gives_the_same_in_memory_and_in_processes(
+    install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
+) -> None:
+    """Written as the manual writes it, its data are counted, trained on and tested on, by the names
+    it gives, and the bytes do not depend on where hospitals run.
+    """
+    offers, module = example()
+    ((reader, value),) = offers.items()
+    install(value.partition(":")[0], offers, module, group=READERS)
+    cases(tmp_path / "data")
+    scenario = SCENARIO.format(
+        reader=f"{reader}, options: {{size: 24}}",
+        architecture="cnn-plain",
+        a="site: Aachen",
+        b="site: Bonn",
+    )
+    path, given = scenario_file(scenario), ("--data", tmp_path / "data")
+    found = []
+    for runtime in ("memory", "processes"):
+        out = tmp_path / runtime
+        done = cli("launch", path, "--on", runtime, "--out", out, *given)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "read 40 of 80 from my-clinic(size=24): 24 train, 8 validation, 8 " in done.stdout
+        parts = sorted([*out.glob("records/*"), *out.glob("weights/*")])
+        found.append({part.name: part.read_bytes() for part in parts})
+    assert found[0] == found[1]
+    scenario = read_scenario(path).scenario
+    assert {"learning code", "reader my-clinic"} == set(sources(scenario))
+    data = load(scenario, "b", tmp_path / "data", "cpu")
+    assert set(data.test.ids) < {f"{row}.png" for row in range(80) if row // 2 % 2}
+    patients = [{int(one[:-4]) // 2 for one in getattr(data, split).ids} for split in SPLITS]
+    assert not patients[0] & patients[1] | patients[1] & patients[2] | patients[0] & patients[2]
+
+
+def facts_of(body: str, install: Callable, folder: Path, **given: object) -> object:
+    install("m", {"mine": "m:read"}, HEAD + body, group=READERS)
+    return facts(OwnData(name="own", reader="mine", **given), "a", 1, folder)
+
+
+GOOD = {
+    "grey": ("images, labels", ("image", 16, 1, ())),
+    "colour": ("np.stack([images] * 3, -1), labels", ("image", 16, 3, ())),
+    "connectivity": ("matrices, labels", ("roi", 8, 1, ())),
+    "volumes": ("volumes[:, 0, :, :, :6], labels", ("volume", 6, 1, (8, 8, 6))),
+    "channels": ("lambda rows: volumes[rows], labels", ("volume", 8, 3, (8, 8, 8))),
+}
+
+
+@pytest.mark.parametrize(("given", "wanted"), GOOD.values(), ids=GOOD.keys())
+def test_forms_of_samples(given: str, wanted: tuple, install: Callable, tmp_path: Path) -> None:
+    """Images, connectivity and volumes are told apart by axes and dtype."""
+    found = facts_of(f"def read(folder): return Cohort({given})", install, tmp_path)
+    assert (found.kind, found.size, found.channels, found.grid) == wanted
+    assert found.classes == ("ill", "well")
+    assert sum(map(len, ([*numbers] for numbers in found.counts.used.values()))) == 6
+
+
+def test_own_splits_numbers_and_limits(install: Callable, tmp_path: Path) -> None:
+    """Splits of the reader's own are kept, classes have the names given, and a limit holds."""
+    body = (
+        "def read(folder): return Cohort(images, np.arange(N) % 2, classes=['no', 'yes'], "
+        "splits=['train'] * 40 + ['validation'] * 10 + ['test'] * 10)"
+    )
+    found = facts_of(body, install, tmp_path, limit=30)
+    assert found.classes == ("no", "yes")
+    assert {name: sum(one.values()) for name, one in found.counts.used.items()} == {
+        "train": 30,
+        "validation": 10,
+        "test": 10,
+    }
+
+
+BAD = {
+    "raises": ("{}['label']", "failed: KeyError: 'label' (m.py:10, in read)"),
+    "no cohort": ("[images, labels]", "gives list, not a Cohort"),
+    "few samples": ("Cohort(images[:50], labels)", "samples of shape (50, 16, 16) and 60 labels"),
+    "no square": ("Cohort(images[:, 1:], labels)", "shape (1, 15, 16) of uint8, not uint8 (n, S"),
+    "dtype": ("Cohort(images.astype(np.int16), labels)", "of int16, not uint8 (n, S, S)"),
+    "rows": ("Cohort(lambda rows: images[:5], labels)", "shape (5, 16, 16) for 1 rows"),
+    "infinite": (
+        "Cohort(matrices + np.nan, labels)",
+        "64 values that are not finite",
+    ),
+    "no labels": ("Cohort(images, None)", "labels of shape (), not one for each sample"),
+    "floats": ("Cohort(images, np.ones(N))", "gives 1.0 in row 0 of labels, not a name or"),
+    "missing": ("Cohort(images, [*labels[:-1], None])", "gives None in row 59 of labels"),
+    "class": ("Cohort(images, labels, classes=['ill', 'dead'])", "label 'well' in row 0"),
+    "gap": ("Cohort(images, np.arange(N) % 2 * 2)", "from 0 to 2, none of them 1, and no classes"),
+    "one class": ("Cohort(images, ['ill'] * N)", "the classes ('ill',), not two names"),
+    "spelling": ("Cohort(images, ['Ill', *labels[1:]])", "a label is written in two ways: 'Ill'"),
+    "sites": ("Cohort(images, labels, sites=sites[1:])", "sites of shape (59,) and 60 labels"),
+    "fold": ("Cohort(images, labels, folds=[5] * N)", "'5' in row 0 of folds, not 0, 1, 2, 3, 4"),
+    "subject": (
+        "Cohort(images, labels, subjects=['P'] * N, folds=np.arange(N) % 5)",
+        "subject 'P' in two folds: 0 in row 0, 1 in row 1",
+    ),
+    "split": ("Cohort(images, labels, splits=['dev'] * N)", "not train, validation, test"),
+    "both": ("Cohort(images, labels, folds=[0] * N, splits=['test'] * N)", "both folds and splits"),
+}
+
+
+@pytest.mark.parametrize(("given", "words"), BAD.values(), ids=BAD.keys())
+def test_what_is_no_cohort_is_told_with_its_row(
+    given: str, words: str, install: Callable, tmp_path: Path
+) -> None:
+    """The error names the reader, what it gives, and the row or the line of code."""
+    with pytest.raises(ReaderFailed) as caught:
+        facts_of(f"def read(folder): return {given}", install, tmp_path)
+    assert "reader 'mine' " in caught.value.message
+    assert words in caught.value.message
+    assert caught.value.fix
+    assert caught.value.key == ("data", "reader")
+
+
+def test_what_the_scenario_asks_of_a_reader(install: Callable, tmp_path: Path) -> None:
+    """A file, an option, a site or a reader that is not there is named, each by its own error."""
+    body = "def read(folder, *, table='a.csv'): {}; return Cohort(images, labels{})"
+    opens, plain = body.format("(folder / table).open()", ""), body.format("pass", "")
+    with pytest.raises(DataMissing, match=r"does not find .*a\.csv \(m\.py:10, in read\)"):
+        facts_of(opens, install, tmp_path)
+    with pytest.raises(DataMissing, match="no data folder was given"):
+        facts(OwnData(name="own", reader="mine"), "a", 1, None)
+    with pytest.raises(InvalidValue, match="has no option 'tabel'") as caught:
+        facts(OwnData(name="own", reader="mine", options={"tabel": "b"}), "a", 1, tmp_path)
+    assert caught.value.fix == "did you mean 'table'? mine has the options table"
+    with pytest.raises(UnknownReader) as caught:
+        facts(OwnData(name="own", reader="mime"), "a", 1, tmp_path)
+    assert caught.value.fix.startswith("did you mean 'mine'? there are mine")
+    install("n", {"second": "n:read"}, HEAD + plain, group=READERS)
+    with pytest.raises(InvalidValue, match="there is no site 'z': second names none"):
+        facts(OwnData(name="own", reader="second", site="z"), "a", 1, tmp_path)
+
+
+def test_hospitals_share_no_sample(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """Two hospitals without a site, or with the same, are an error; two parts or two sites are
+    not.
+    """
+    body = "def read(folder): return Cohort(images, labels, sites=sites)"
+    install("m", {"mine": "m:read"}, HEAD + body, group=READERS)
+    parts = [f"partition: {{parts: 2, part: {part}, least: 1}}" for part in (0, 1)]
+    for a, b, words in (
+        ("", "", "it is not said who has which part"),
+        ("site: x", "site: x", "site 'x' of mine belongs to 'a' already"),
+        ("site: x", "site: y", ""),
+        (*parts, ""),
+    ):
+        text = SCENARIO.format(reader="mine", architecture="cnn-plain", a=a, b=b)
+        path = scenario_file(text)
+        if words:
+            with pytest.raises(InvalidValue, match=words):
+                read_scenario(path)
+        else:
+            assert not [*find_problems(read_scenario(path).scenario, tmp_path)]
+
+
+def test_a_sample_that_only_training_sees_is_told_by_its_row(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """What the check before the run has not looked at is found before anything trains."""
+    body = (
+        "matrices[[3, 5]] = np.nan\n"
+        "def read(folder): return Cohort(lambda rows: matrices[rows], labels, sites=sites)"
+    )
+    install("m", {"mine": "m:read"}, HEAD + body, group=READERS)
+    text = SCENARIO.format(reader="mine", architecture="roi-mlp", a="site: x", b="site: y")
+    scenario = read_scenario(scenario_file(text)).scenario
+    assert not [*find_problems(scenario, tmp_path)]
+    with pytest.raises(ReaderFailed, match=r"gives 128 values .* the first in row [35]"):
+        load(scenario, "a", tmp_path, "cpu")
