@@ -37,7 +37,7 @@ from fedskd_sim.scenario.links import Conditions, Link, rule_of
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
 from fedskd_sim.scenario.owndata import OwnData
 from fedskd_sim.scenario.part import Architecture
-from fedskd_sim.scenario.partition import Partition
+from fedskd_sim.scenario.partition import Partition, partless
 from fedskd_sim.scenario.references import Local, Placebo, Pooled
 from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
 from fedskd_sim.scenario.shipped import begin, find, scenarios
@@ -105,6 +105,7 @@ __all__ = [
     "find",
     "load",
     "nearest",
+    "partless",
     "passes",
     "raise_all",
     "rule_of",

@@ -100,6 +100,8 @@ def _one(document: Document, problem: Any) -> FedskdError:
         case "union_tag_invalid":
             choices = _find_quoted(problem["ctx"]["expected_tags"])
             fix = _suggest_choice(value.get("name"), choices)
+            if key[-1] == "data":
+                fix += "; what a package of yours reads is {name: own, reader: ...}"
             return InvalidValue(
                 f"there is no {key[-1]} {_show(value.get('name'))}", key=(*key, "name"), fix=fix
             )

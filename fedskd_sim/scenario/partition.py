@@ -58,6 +58,15 @@ def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue
         others.append((name, data))
 
 
+def partless(partition: Partition, key: tuple[Key, ...]) -> InvalidValue:
+    """Say that a partition lacks its ``part``."""
+    return InvalidValue(
+        "it does not say which part is this hospital's",
+        key=key,
+        fix=f"add 'data: {{partition: {{part: ...}}}}', from 0 to {partition.parts - 1}",
+    )
+
+
 def _alone(data: Any, key: tuple[Key, ...]) -> Iterator[InvalidValue]:
     """Check what a hospital says about its own part."""
     own = getattr(data, "partition", None)
@@ -70,12 +79,7 @@ def _alone(data: Any, key: tuple[Key, ...]) -> Iterator[InvalidValue]:
         )
         yield InvalidValue(text, key=(*key, "site"), fix="leave out one of them")
     elif own.part is None:
-        text = "it does not say which part is this hospital's"
-        yield InvalidValue(
-            text,
-            key=(*key, "partition"),
-            fix=f"add 'data: {{partition: {{part: ...}}}}', from 0 to {last}",
-        )
+        yield partless(own, (*key, "partition"))
     elif own.part > last:
         text = f"there is no part {own.part} of {own.parts}"
         yield InvalidValue(text, key=(*key, "partition", "part"), fix=f"choose 0 to {last}")

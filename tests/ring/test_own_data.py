@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedskd_sim import launch
+from fedskd_sim.checks import load_and_check
 from fedskd_sim.errors import DataMissing, InvalidValue, ReaderFailed, UnknownReader
 from fedskd_sim.learning.data import facts, load
 from fedskd_sim.learning.installed import READERS
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.sources import sources
-from fedskd_sim.scenario import OwnData
+from fedskd_sim.scenario import OwnData, Partition
 from fedskd_sim.scenario import load as read_scenario
 
 ROOT = Path(__file__).parent.parent.parent
@@ -92,14 +94,19 @@ def test_the_manuals_reader_gives_the_same_in_memory_and_in_processes(
         b="site: Bonn",
     )
     path, given = scenario_file(scenario), ("--data", tmp_path / "data")
-    found = []
-    for runtime in ("memory", "processes"):
-        out = tmp_path / runtime
-        done = cli("launch", path, "--on", runtime, "--out", out, *given)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "read 40 of 80 from my-clinic(size=24): 24 train, 8 validation, 8 " in done.stdout
-        parts = sorted([*out.glob("records/*"), *out.glob("weights/*")])
-        found.append({part.name: part.read_bytes() for part in parts})
+    launch(path, on="memory", out=tmp_path / "memory", data=tmp_path / "data")
+    done = cli("launch", path, "--out", tmp_path / "processes", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "read 40 of 80 from my-clinic(size=24): 24 train, 8 validation, 8 " in done.stdout
+    found = [
+        {
+            part.name: part.read_bytes()
+            for kind in ("records", "weights")
+            for part in (tmp_path / runtime).glob(f"{kind}/*")
+        }
+        for runtime in ("memory", "processes")
+    ]
+    assert len(found[0]) >= 4
     assert found[0] == found[1]
     scenario = read_scenario(path).scenario
     assert {"learning code", "reader my-clinic"} == set(sources(scenario))
@@ -230,6 +237,56 @@ def test_hospitals_share_no_sample(
                 read_scenario(path)
         else:
             assert not [*find_problems(read_scenario(path).scenario, tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("data", "both"),
+    [
+        ("{name: nifti}", "site: x"),
+        ("{name: abide, by: institution}", "site: NYU"),
+        ("{name: ham10000}", "site: rosendahl"),
+    ],
+)
+def test_a_site_belongs_to_one_hospital(data: str, both: str, scenario_file: Callable) -> None:
+    """Whatever reads the files, two hospitals of one site would share all samples, and of another
+    kind of site nothing is known here.
+    """
+    text = SCENARIO.format(reader="mine", architecture="cnn-plain", a=both, b=both)
+    text = text.replace("{name: own, reader: mine}", data)
+    with pytest.raises(InvalidValue, match="belongs to 'a' already") as caught:
+        read_scenario(scenario_file(text))
+    assert caught.value.key == ("hospitals", 1, "data", "site")
+    if "by" in data:
+        other = text.replace(
+            "cnn-plain, data: {site: NYU}}\nalg", "cnn-plain, data: {site: NYU, by: site}}\nalg"
+        )
+        assert other != text
+        read_scenario(scenario_file(other))
+
+
+def test_a_part_that_is_not_named_is_told_once(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """Nothing is said of the samples of a part of which nobody knows which it is."""
+    install(
+        "m",
+        {"mine": "m:read"},
+        HEAD + "def read(folder): return Cohort(images, labels)",
+        group=READERS,
+    )
+    cut = OwnData(name="own", reader="mine", partition=Partition(parts=2))
+    with pytest.raises(InvalidValue, match="it does not say which part is this hospital's"):
+        facts(cut, "a", 1, tmp_path)
+    text = SCENARIO.format(
+        reader="mine, partition: {parts: 2}", architecture="cnn-plain", a="", b=""
+    )
+    with pytest.raises(InvalidValue) as caught:
+        load_and_check(scenario_file(text), tmp_path)
+    assert not caught.value.others
+    text = text.replace("name: own, reader: mine,", "name: mine,")
+    with pytest.raises(InvalidValue, match='there is no data "mine"') as caught:
+        read_scenario(scenario_file(text))
+    assert caught.value.fix.endswith("what a package of yours reads is {name: own, reader: ...}")
 
 
 def test_a_sample_that_only_training_sees_is_told_by_its_row(

@@ -35,7 +35,7 @@ IN_A_POD = {
 }
 FLAGS = {
     # which methods, and how often: each is described in the scenario, or has the defaults of its
-    # algorithm
+    # algorithm; and whether finished runs of other code count, which no scenario can know
     "compare": {
         "scenario",
         "--algorithms",
@@ -43,6 +43,7 @@ FLAGS = {
         "--control",
         "--out",
         "--jobs",
+        "--anyway",
         "--per-hospital",
         "--data",
     },

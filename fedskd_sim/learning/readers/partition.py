@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue, NoTrainingSamples
-from fedskd_sim.scenario import Partition
+from fedskd_sim.scenario import Partition, partless
 from fedskd_sim.seeds import seed
 
 Column = NDArray[Any]
@@ -63,9 +63,11 @@ def own(
 
     Raises:
         NoTrainingSamples: nothing of the part trains.
-        InvalidValue: less than ``partition.least`` samples of it do.
+        InvalidValue: less than ``partition.least`` samples of it do, or it is not said which part.
 
     """
+    if partition.part is None:
+        raise partless(partition, ("data", "partition"))
     mine: NDArray[np.bool_] = cut(partition, labels, groups, strata) == partition.part
     count = int((mine & trains).sum())
     if count < partition.least:
