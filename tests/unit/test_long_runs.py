@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedskd_sim import launch, load, read_run
+from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.export import write
 from fedskd_sim.recordfiles import read_records
@@ -50,6 +51,22 @@ def test_logs_of_a_long_run_are_read_line_by_line(run: Path, tmp_path: Path) -> 
         return peak(lambda: deque(seen.events(), maxlen=0))
 
     assert needed(80) < 2 * needed(4)
+
+
+def test_a_proof_keeps_a_few_bytes_of_each_record(tmp_path: Path) -> None:
+    """Ten times the rounds take less than 150 bytes more for every record that there is more, of
+    which each has 400 in its file.
+    """
+
+    def needed(rounds: int) -> tuple[int, int]:
+        loaded = load("placebo-ok", f"algorithm.rounds={rounds}")
+        run = launch(loaded, on="memory", out=tmp_path / str(rounds)).folder
+        verify(run, loaded.scenario)  # imports
+        return peak(lambda: verify(run, loaded.scenario)), verify(run, loaded.scenario).records
+
+    (few, short), (many, long) = needed(20), needed(200)
+    assert long > 9 * short
+    assert many - few < 150 * (long - short)
 
 
 def test_tables_are_written_row_by_row(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from random import Random
 import pytest
 from symbols import Run, lived, scenario_of
 
-from fedskd_sim.custody.chain import FoundRecord, sources
+from fedskd_sim.custody.chain import sources
 from fedskd_sim.custody.due import Due, Mark, mark
+from fedskd_sim.custody.kept import KeptRecord
 from fedskd_sim.errors import Where
 from fedskd_sim.member.schedule import FOR_EVER
 from fedskd_sim.protocol.effects import Effect
@@ -43,15 +44,19 @@ def faults_of(scenario: Scenario, run: Run) -> Iterator[str]:
     state, ring = run.world.controller.state, Topology.of(scenario)
     yield from () if state.ended and not state.ended.code else [f"it ended as {state.ended}"]
     yield from map(str, run.refusals)
-    found: dict[str, dict[Mark, FoundRecord]] = {}
+    found: dict[str, dict[Mark, KeptRecord]] = {}
     for name, node in run.world.nodes.items():
         records = node.custody.records
-        found[name] = {mark(one): FoundRecord(one, Where(name)) for one in records}
+        found[name] = {
+            mark(one): KeptRecord(mark(one), one.digest_in, one.digest_out, Where(name))
+            for one in records
+        }
         yield from () if len(found[name]) == len(records) else [f"{name} has a record twice"]
     routes = Routes(ring, state.lost)
     dues = {name: Due(scenario, ring, name) for name in scenario.names}
     for name, due in dues.items():
-        for wanted in () if name in state.lost or run.world.nodes[name].gone else due.steps:
+        gone = name in state.lost or run.world.nodes[name].gone
+        for wanted, _ in () if gone else due.marks():
             at_home = not wanted.hop or wanted.kind == "ensemble"
             left_out = not at_home and routes.void(
                 ring.stop(wanted.model, wanted.round, wanted.hop)
@@ -61,8 +66,8 @@ def faults_of(scenario: Scenario, run: Run) -> Iterator[str]:
         for wanted, entry in found[name].items():
             if wanted.hop and wanted.kind != "ensemble":
                 before, known = sources(wanted, dues, found, routes)
-                came = {one.record.digest_out for one in before}
-                if known and came and entry.record.digest_in not in came:
+                came = {one.digest_out for one in before}
+                if known and came and entry.digest_in not in came:
                     yield f"{wanted} came from nowhere"
 
 
