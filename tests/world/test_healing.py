@@ -17,8 +17,10 @@ from fedskd_sim.custody.due import Due, Mark, mark
 from fedskd_sim.custody.kept import KeptRecord
 from fedskd_sim.errors import Where
 from fedskd_sim.member.schedule import FOR_EVER
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.losses import Healer
+from fedskd_sim.protocol.state import Terms
 from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
@@ -162,6 +164,37 @@ def test_where_nobody_is_lost_nothing_changes(tmp_path: Path) -> None:
         assert run.world.over
         assert run.result == undisturbed.result
         assert not run.world.lost
+
+
+@dataclass
+class LostWord(OneDeath):
+    """Fair weather in which the first word of the controller to a hospital is lost."""
+
+    deaf: str = "h1"
+
+    def copies(self, sender: str, to: str) -> Iterator[float]:
+        if (sender, to) == (CONTROLLER, self.deaf):
+            self.deaf = ""
+            return
+        yield from super().copies(sender, to)
+
+
+@pytest.mark.parametrize("after", [0.5, 2, 60])
+def test_who_has_not_heard_of_the_start_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    """However short a silence is borne, it asks again before it counts as lost; if it asked every
+    5 seconds, that were too late for less.
+    """
+    scenario = scenario_of(
+        tmp_path, "circulation", size=3, on_loss=f"{{name: skip, after: {after}}}"
+    )
+    undisturbed = lived(scenario, OneDeath())
+    run = lived(scenario, LostWord())
+    assert not run.world.lost
+    assert run.result == undisturbed.result
+    monkeypatch.setattr(Terms, "register_again", 5.0)
+    assert bool(lived(scenario, LostWord()).world.lost) == (after < 5)
 
 
 def test_who_is_left_out_is_named_in_the_records(tmp_path: Path) -> None:
