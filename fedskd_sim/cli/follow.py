@@ -89,6 +89,8 @@ def _show(seen: Found, view: LiveView | None) -> LiveView:
     for event in seen.events() if news is None else news:
         view(event)
     view.show()
+    if view.remark and seen.going:  # afterwards the outcome tells it
+        click.echo(view.remark)
     for line in seen.remarks():
         click.echo(line)
     return view

@@ -62,6 +62,7 @@ class LiveView:
         self._left: float | None = None
         self._estimated = 0.0
         """When `_left` was estimated."""
+        self._remark_of_all = ""
         self._live_now = False
         self._live = Live(
             console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table
@@ -117,6 +118,11 @@ class LiveView:
         match what:
             case events.Waiting(reason):
                 self._say(reason)
+            case events.Start():
+                self._remark_of_all = ""
+            case lives.ControllerDied(cause):
+                self._remark_of_all = f"the controller died {cause}: the models go on without it"
+                self._say(self._remark_of_all)
             case events.Lost(_, hospitals):
                 self._say(f"the ring goes on without {', '.join(hospitals)}")
                 for name in hospitals:
@@ -140,6 +146,11 @@ class LiveView:
         table = self._table()
         table.title = None
         self._console.print(table)
+
+    @property
+    def remark(self) -> str:
+        """Say what is not as it should be with the run as a whole; '' if nothing is."""
+        return self._remark_of_all
 
     def seconds_left(self) -> float | None:
         """Estimate the seconds left; None before there is anything to go by.

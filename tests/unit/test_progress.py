@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedskd_sim import clock
 from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp
-from fedskd_sim.observe.lives import WentOn
+from fedskd_sim.observe.lives import ControllerDied, WentOn
 from fedskd_sim.observe.progress import LiveView
 from fedskd_sim.topology import Topology
 
@@ -51,6 +51,19 @@ def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
     assert "round 1/1 hop 1/2" in lines[2]
     assert "north trained with south (rolled back): accuracy 75.0%" in lines[2]
     assert "s left" in lines[2]
+
+
+def test_the_loss_of_the_controller_is_told_until_another_has_started() -> None:
+    """A line says how it died, and a view of the run keeps saying so; with the start of a later
+    life of the run it is over.
+    """
+    stream = io.StringIO()
+    view = LiveView(RING, Console(file=stream, width=100))
+    view(Logged(0.0, "", ControllerDied("by signal 9 (SIGKILL)")))
+    assert "the controller died by signal 9 (SIGKILL): the models go on" in stream.getvalue()
+    assert view.remark
+    view(Logged(1.0, "", Start(2)))
+    assert view.remark == ""
 
 
 def test_on_a_terminal_there_is_a_row_per_hospital() -> None:
