@@ -18,6 +18,7 @@ from test_report import folder, story
 from fedskd_sim.records import Timing
 from fedskd_sim.report import as_json, summarise, write
 from fedskd_sim.report.gathered import Gathered, GatheredStep
+from fedskd_sim.report.panels import Band, _homes
 from fedskd_sim.report.pictures import matrix
 from fedskd_sim.report.spans import Spans, busy
 from fedskd_sim.report.timeline import MOST_BARS, MOST_ROWS, sampling, timeline
@@ -96,6 +97,15 @@ def test_a_long_way_keeps_its_ends_its_homes_and_what_was_rolled_back() -> None:
         value == pytest.approx(stop / 10)
         for stop, value in zip(line.stops, line.values, strict=True)
     )
+
+
+@pytest.mark.parametrize(("rounds", "ticks"), [(5, 6), (100, 6), (1000, 3)])
+def test_small_pictures_have_ticks_that_do_not_touch(rounds: int, ticks: int) -> None:
+    """Longer numbers are fewer, and all of them are stops at home."""
+    stops = np.arange(0.0, 20 * rounds + 1)
+    found = _homes(Band(stops, stops, stops, 20), small=True)
+    assert len(found) == ticks
+    assert not [stop for stop in found if stop % 20]
 
 
 def test_the_grey_band_is_over_all_stops_and_models() -> None:
