@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fedskd_sim import clock
 from fedskd_sim.observe import events, lives
+from fedskd_sim.observe.pace import Pace
 from fedskd_sim.observe.rows import HospitalRow
 from fedskd_sim.observe.words import amount, short
 from fedskd_sim.program import Program
@@ -62,7 +63,7 @@ class LiveView:
         self._left: float | None = None
         self._estimated = 0.0
         """When `_left` was estimated."""
-        self._remark_of_all = ""
+        self._remark_of_all, self._pace = "", Pace()
         self._live_now = False
         self._live = Live(
             console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table
@@ -195,7 +196,9 @@ class LiveView:
         undone = " (rolled back)" if finished.outcome == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
         place = self._place(finished.round, finished.hop)
-        self._say(f"{place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}")
+        line = f"{place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}"
+        for text in [line] if undone else self._pace.next(line):
+            self._say(text)
 
     def _remark(self, hospital: str, standing: str, text: str) -> None:
         """Say what holds a pod up, where there is no table that shows it."""
