@@ -127,7 +127,8 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
         raise
     finally:
         runtime.stop()
-    _report(order, outcome.note(order.folder, outcome.finish(begun)))
+    ended = outcome.finish(begun, remark=runtime.remark)
+    _report(order, outcome.note(order.folder, ended))
 
 
 class _Apart:

@@ -203,5 +203,6 @@ def _finished_hospitals(run: Path) -> Iterator[str]:
     from fedskd_sim.runtimes.folder import Tail  # noqa: PLC0415
 
     for file in sorted(run.glob("logs/*.jsonl")):
-        if any(isinstance(logged.what, events.Done) for logged in Tail(file).events()):
+        told = Tail(file, only=f'"{events.name_of(events.Done)}"'.encode())
+        if any(isinstance(logged.what, events.Done) for logged in told.events()):
             yield file.stem

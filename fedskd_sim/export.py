@@ -7,8 +7,9 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from fedskd_sim.errors import LibraryMissing, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.runs import TABLES, Row, Run
 
+ROW_GROUP = 20_000
+"""Rows of a Parquet file that are held in memory."""
 MOST_METRICS = 1000
 """MLflow takes no more at once."""
 
@@ -64,33 +67,51 @@ def _tables(
     return written
 
 
+@contextmanager
+def _draft(file: Path) -> Iterator[Path]:
+    """Give a file to write to, which becomes the other once it is whole."""
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        yield draft
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def _csv(file: Path, rows: Iterable[Row]) -> int:
     """Write a header and the rows, one by one, and count them; what is missing is empty, and
     numbers are written so that they can be read back exactly.
     """
-    count, draft = 0, file.with_name(f".{file.name}.draft")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as stream:
-            for count, row in enumerate(rows, 1):
-                if count == 1:
-                    writer = csv.DictWriter(stream, [*row])
-                    writer.writeheader()
-                writer.writerow(row)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    count = 0
+    with _draft(file) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        for count, row in enumerate(rows, 1):
+            if count == 1:
+                writer = csv.DictWriter(stream, [*row])
+                writer.writeheader()
+            writer.writerow(row)
     return count
 
 
 def _parquet(file: Path, rows: Iterable[Row]) -> int:
+    """Write the rows, some thousands at a time, and count them."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise LibraryMissing.of("pyarrow", "export") from error
-    table = pa.Table.from_pylist([*rows])
-    parquet.write_table(table, file)
-    return int(table.num_rows)
+    left = iter(rows)
+    first = pa.Table.from_pylist([*islice(left, ROW_GROUP)])
+    schema = pa.schema(  # what may be missing are numbers, and the first rows may all miss one
+        [each.with_type(pa.float64()) if pa.types.is_null(each.type) else each
+         for each in first.schema]
+    )  # fmt: skip
+    with _draft(file) as draft, parquet.ParquetWriter(draft, schema) as writer:
+        writer.write_table(first.cast(schema))
+        count = first.num_rows
+        while group := [*islice(left, ROW_GROUP)]:
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            count += len(group)
+    return int(count)
 
 
 def _tensorboard(run: Run, folder: Path) -> dict[Path, int]:

@@ -65,7 +65,8 @@ class Run:
         Columns: ``model``, ``host``, ``own`` (whether they are the same), a share in [0, 1] for
         each metric, ``samples`` tested on.
         """
-        found = {(one.model, one.host): one for one in self._records if one.kind == "evaluation"}
+        records = stream_records(self.folder)  # of which a long run has millions
+        found = {(one.model, one.host): one for one in records if one.kind == "evaluation"}
         pairs = [
             (model, host)
             for model in self.scenario.members

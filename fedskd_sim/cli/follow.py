@@ -16,6 +16,7 @@ from fedskd_sim.errors import FedskdError, RunUnreadable
 from fedskd_sim.scenario import load
 
 if TYPE_CHECKING:
+    from fedskd_sim.observe.progress import LiveView
     from fedskd_sim.runtimes.found import Found
 
 WATCH_S = 2.0
@@ -66,25 +67,33 @@ def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
     from fedskd_sim.runtimes import found  # noqa: PLC0415 - only commands that show a run pay for it
 
     seen = found.run(run, namespace, context)
+    view: LiveView | None = None
     while watch and seen.going:
         click.clear()
-        _show(seen)
-        clock.sleep(WATCH_S)
-    _show(seen)
+        began = clock.now()
+        view = _show(seen, view)
+        clock.sleep(max(WATCH_S, clock.now() - began))  # a large run's logs take long to read
+    _show(seen, view)
 
 
-def _show(seen: Found) -> None:
+def _show(seen: Found, view: LiveView | None) -> LiveView:
+    """Show a run, of which a view knows what was read before; gives the view that knows all."""
     from rich.console import Console  # noqa: PLC0415 - only commands that show a run pay for it
 
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
-    progress = LiveView(Topology.of(seen.loaded.scenario), Console(), quiet=True)
-    for event in seen.events():
-        progress(event)
-    progress.show()
+    news = seen.news()
+    if view is None or news is None:
+        view = LiveView(Topology.of(seen.loaded.scenario), Console(), quiet=True)
+    for event in seen.events() if news is None else news:
+        view(event)
+    view.show()
+    if view.remark and seen.going:  # afterwards the outcome tells it
+        click.echo(view.remark)
     for line in seen.remarks():
         click.echo(line)
+    return view
 
 
 @click.command()

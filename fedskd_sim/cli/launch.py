@@ -194,7 +194,8 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
         raise
     finally:
         _stop(place)
-    _report(order, outcomes.note(order.folder, outcomes.finish(begun)), proof)
+    ended = outcomes.finish(begun, remark=place.remark)
+    _report(order, outcomes.note(order.folder, ended), proof)
 
 
 def _report(order: Order, ended: Outcome, proof: str) -> None:
@@ -207,6 +208,8 @@ def _report(order: Order, ended: Outcome, proof: str) -> None:
     click.echo("\n" + report.as_text(summary))
     click.echo(f"report: {short(order.folder / 'report.html')}")
     click.echo(f"verified: {proof}")
+    if ended.reason:
+        click.echo(f"note: {ended.reason}")
     click.echo(f"{ended.words}; run folder {short(order.folder)}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedskd_sim.custody.due import Due, Mark
+from fedskd_sim.custody.kept import Kept, KeptRecord
 from fedskd_sim.errors import Where
 from fedskd_sim.records import Record
 from fedskd_sim.routes import Routes, Told, as_told
@@ -17,13 +18,13 @@ from fedskd_sim.topology import Stop, Topology
 
 
 class FoundRecord(NamedTuple):
-    """A record and where it stands."""
+    """A record as it is read, and where it stands."""
 
     record: Record
     where: Where
 
 
-Found = Mapping[str, Mapping[Mark, FoundRecord]]
+Found = Mapping[str, Kept]
 
 
 def ways_left(run: Path, topology: Topology) -> Routes:
@@ -65,7 +66,7 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
     That is the stop before it, or where its host was lost, also the one before that: the lost host
     may have sent what it had made of the model, or not, and have taken the record of it along.
     """
-    ring, records, known = routes.topology, list[FoundRecord](), True
+    ring, records, known = routes.topology, list[KeptRecord](), True
     stop: Stop | None = ring.stop(found_at.model, found_at.round, found_at.hop)
     while stop is not None:
         if stop.hop == 1:
@@ -92,10 +93,10 @@ def sources(found_at: Mark, dues: Mapping[str, Due], found: Found, routes: Route
 class Sources(NamedTuple):
     """Records of stops, one of which a model has left last; ``known``: no other has no record."""
 
-    records: list[FoundRecord]
+    records: list[KeptRecord]
     known: bool
 
 
-def _there(some: Mapping[Mark, FoundRecord], mark: Mark | None) -> Iterator[FoundRecord]:
-    if mark is not None and mark in some:
-        yield some[mark]
+def _there(some: Kept, mark: Mark | None) -> Iterator[KeptRecord]:
+    if mark is not None and (found := some.get(mark)):
+        yield found

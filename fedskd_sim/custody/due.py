@@ -57,11 +57,16 @@ class Due:
         """What the hospital does."""
         return Program(self.topology, self.host)
 
-    @cached_property
-    def steps(self) -> dict[Mark, int]:
-        """Every record that is due, in order, with the step that leaves it."""
+    def marks(self) -> Iterator[tuple[Mark, int]]:
+        """Give every record that is due, in order, with the step that leaves it."""
         found = ((self._mark(step), index) for index, step in self._program())
-        return {one: index for one, index in found if one}
+        return ((one, index) for one, index in found if one)
+
+    def index(self, one: Mark) -> int | None:
+        """Give the step that leaves a record; None where none does."""
+        index = self.program.index_of_record(one.model, one.round, one.hop)
+        step = None if index is None else self.program.at(index)
+        return index if step is not None and self._mark(step) == one else None
 
     @cached_property
     def departures(self) -> dict[int, int]:

@@ -7,10 +7,11 @@ one cause, in the word for what was done to the file: doubled, foreign, swapped,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from fedskd_sim.custody.chain import FoundRecord, misnamed
 from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
+from fedskd_sim.custody.kept import Kept
 from fedskd_sim.errors import ChainBroken, Where
 from fedskd_sim.recordfiles import parse_record
 from fedskd_sim.routes import Routes
@@ -32,7 +33,7 @@ def in_place(
     entry: FoundRecord,
     expected: Mark | None,
     due: Due,
-    before: Mapping[Mark, FoundRecord],
+    before: Kept,
     rest: Iterable[bytes],
 ) -> None:
     """Raise for a record that is not the one that is due next.
@@ -51,9 +52,9 @@ def in_place(
     found = mark(entry.record)
     if found == expected:
         return
-    if found in before:
-        text = f"doubled: {found} stands in line {before[found].where.line} already"
-    elif found not in due.steps:
+    if earlier := before.get(found):
+        text = f"doubled: {found} stands in line {earlier.where.line} already"
+    elif due.index(found) is None:
         text = f"foreign: the run has no {str(found).removeprefix('the ')}"
     else:
         how = "swapped" if any(_mark_of(line) == expected for line in rest) else "missing"

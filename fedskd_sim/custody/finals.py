@@ -9,9 +9,9 @@ from typing import NamedTuple
 import safetensors
 
 from fedskd_sim.custody.due import apart
+from fedskd_sim.custody.kept import KeptRecord
 from fedskd_sim.errors import ChainBroken, Where
 from fedskd_sim.messages import Buffer, Spec, Weights, digest
-from fedskd_sim.records import Record
 from fedskd_sim.scenario import Scenario
 
 _TYPES = {
@@ -47,7 +47,7 @@ class Finals:
         self._folder, self._scenario, self._tables = run / "weights", scenario, tables
         self.equal = self.unknown = 0
 
-    def breaks(self, records: Iterable[Record]) -> Iterator[ChainBroken]:
+    def breaks(self, records: Iterable[KeptRecord]) -> Iterator[ChainBroken]:
         """Compare all files with what the records of a run say of their models, file by file."""
         claims = {claim.file: claim for claim in self._claims(*_digests_in(records))}
         for file in sorted(self._folder.glob("*")):
@@ -122,19 +122,17 @@ class Finals:
         }
 
 
-def _digests_in(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
+def _digests_in(records: Iterable[KeptRecord]) -> tuple[dict[str, str], dict[str, str]]:
     """Give the digest under which each model was evaluated, and that of its home model after the
     last homecoming.
     """
     said: dict[str, str] = {}
     homes: dict[str, tuple[int, str]] = {}
-    for record in records:
-        if record.kind == "evaluation" and record.hop:
-            said[record.model] = record.digest_in
-        elif record.kind == "homecoming":
-            homes[record.model] = max(
-                homes.get(record.model, (0, "")), (record.round, record.digest_out)
-            )
+    for found, came, left, _ in records:
+        if found.kind == "evaluation" and found.hop:
+            said[found.model] = came
+        elif found.kind == "homecoming":
+            homes[found.model] = max(homes.get(found.model, (0, "")), (found.round, left))
     return said, {name: mark for name, (_, mark) in homes.items()}
 
 

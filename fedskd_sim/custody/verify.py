@@ -13,6 +13,7 @@ that nobody has changed them since the run ended well is what its seal says
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from fedskd_sim.custody import seal
@@ -20,6 +21,7 @@ from fedskd_sim.custody.chain import FoundRecord, sources, ways_left
 from fedskd_sim.custody.due import Due, Mark, mark
 from fedskd_sim.custody.fields import broken, in_place, of_this_run, with_due_digests
 from fedskd_sim.custody.finals import Finals
+from fedskd_sim.custody.kept import Kept, KeptRecord
 from fedskd_sim.custody.seal import Found
 from fedskd_sim.custody.verdict import Verdict
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
@@ -33,6 +35,9 @@ from fedskd_sim.topology import Stop, Topology
 OWN = (
     "; if the algorithm is your own: `depart` has to give the weights that its session before gave"
 )
+
+NO_MORE: tuple[Mark | None, int] = (None, 0)
+"""What is due behind the end of a program."""
 
 
 def verify(
@@ -59,7 +64,7 @@ def verify(
         fix = "give the folder that 'fedskd-sim launch' named"
         raise RunUnreadable(f"{run} has no scenario or no records", fix=fix)
     proof = _Proof(run, scenario or load(run / "scenario.yaml").scenario, ended)
-    breaks = [*proof.strangers(), *proof.lines(), *proof.gaps(), *proof.chain()]
+    breaks = [*proof.strangers(), *proof.lines(), *proof.chain(), *proof.gaps()]
     finals = Finals(run, proof.scenario, tables or {})
     if not breaks:
         breaks = [((proof.topology.behind, 0), error) for error in finals.breaks(proof.entries())]
@@ -73,29 +78,27 @@ class _Proof:
     def __init__(self, run: Path, scenario: Scenario, ended: Collection[str]) -> None:
         self.run, self.scenario, self.topology = run, scenario, Topology.of(scenario)
         self.due = {name: Due(scenario, self.topology, name) for name in scenario.names}
-        self.ended = {
-            *ended,
-            *(
-                name
-                for name in scenario.names
-                if (run / "weights" / f"{name}.safetensors").exists()
-            ),
+        self.reached = {
+            name: (len(due.program), Where(f"{name!r} has finished"))
+            for name, due in self.due.items()
+            if name in ended or (run / "weights" / f"{name}.safetensors").exists()
         }
-        self.found: dict[str, dict[Mark, FoundRecord]] = {name: {} for name in scenario.names}
-        self.links = self.begins = 0
+        """The step before which all records of a hospital must be there, and why."""
+        self.found = {name: Kept(due, self._file(name)) for name, due in self.due.items()}
+        self.records = self.owed = self.links = self.begins = 0
         heals = scenario.on_loss.heals
         self.routes = ways_left(run, self.topology) if heals else Routes(self.topology)
 
-    def entries(self) -> Iterator[Record]:
+    def entries(self) -> Iterator[KeptRecord]:
         """Give all records that stand where they should."""
-        return (entry.record for some in self.found.values() for entry in some.values())
+        return (entry for some in self.found.values() for entry in some)
 
     def verdict(self, first: ChainBroken | None, finals: Finals, sealed: int) -> Verdict:
         """Sum up what was found."""
         lost, back = self.absent
         return Verdict(
             broken=first,
-            records=sum(map(len, self.found.values())),
+            records=self.records,
             due=self.owed,
             links=self.links,
             begins=self.begins,
@@ -118,20 +121,21 @@ class _Proof:
     def lines(self) -> Iterator[Found]:
         """Compare every file with what is due, line by line; gives the first break of each."""
         for name, due in self.due.items():
-            file = self.run / "records" / f"{name}.jsonl"
-            raw = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
-            wanted, when = iter(due.steps), (0, 0)
-            for number, line in enumerate(raw, 1):
-                where, expected = Where(str(file), number), next(wanted, None)
+            file = self._file(name)
+            wanted, when = due.marks(), (0, 0)
+            for number, line in enumerate(_lines(file), 1):
+                where, (expected, index) = Where(str(file), number), next(wanted, NO_MORE)
                 when = expected[:2] if expected else when
                 try:
                     if not line.endswith(b"\n"):
                         raise broken("torn: the last line has no end", where)
                     record = parse_record(line)
                     while self._left_out(name, expected, record):
-                        expected = next(wanted, None)
+                        expected, index = next(wanted, NO_MORE)
                     entry = FoundRecord(record, where)
-                    in_place(entry, expected, due, self.found[name], raw[number:])
+                    in_place(
+                        entry, expected, due, self.found[name], islice(_lines(file), number, None)
+                    )
                     of_this_run(entry, self.scenario, self.routes)
                     with_due_digests(entry, due)
                 except ChainBroken as error:
@@ -140,7 +144,8 @@ class _Proof:
                 except ValueError as error:
                     yield when, broken(f"altered: no record can be read: {error}", where)
                     break
-                self.found[name][mark(record)] = entry
+                self.found[name].add(index, record, number)
+                self.records += 1
 
     def _left_out(self, host: str, expected: Mark | None, record: Record) -> bool:
         """Tell whether a record that is due was left out at a hospital that went on."""
@@ -160,76 +165,76 @@ class _Proof:
         )
 
     @property
-    def owed(self) -> int:
-        """Count the records that are due, less those that need not be there."""
-        return sum(
-            wanted in self.found[name] or not self._void(wanted)
-            for name, due in self.due.items()
-            for wanted in due.steps
-        )
-
-    @property
     def absent(self) -> tuple[tuple[str, ...], dict[str, int]]:
         """Name who was left out to the end, and until which round others were."""
         lost = tuple(name for name in self.routes.lost if self.routes.left_out(name))
         return lost, {name: one.round for name, one in self.routes.back.items() if not one.away}
 
     def gaps(self) -> Iterator[Found]:
-        """Find records that must be there, since others are that came after them."""
-        reached = {
-            name: (len(due.program), Where(f"{name!r} has finished"))
-            for name, due in self.due.items()
-            if name in self.ended
-        }
-        for entry in (entry for some in self.found.values() for entry in some.values()):
-            record = entry.record
-            if record.hop and record.kind != "ensemble":
-                sender = self.topology.sender(_stop(record))
-                due = self.due[sender]
-                step = (
-                    due.departures[record.round]
-                    if record.hop == 1
-                    else due.program.position(record.model, record.round, record.hop - 1)
-                )
-                if step is not None and step > reached.get(sender, (-1, None))[0]:
-                    reached[sender] = step, entry.where
-        for name, (step, since) in reached.items():
-            for number, (wanted, index) in enumerate(self.due[name].steps.items(), 1):
-                if index < step and wanted not in self.found[name] and not self._void(wanted):
-                    where = Where(str(self.run / "records" / f"{name}.jsonl"), number)
-                    yield (
-                        wanted[:2],
-                        broken(
-                            f"missing: {wanted} is not here, though what came later is ({since})",
-                            where,
-                        ),
-                    )
-                    break
+        """Find records that must be there, since others are that came after them; counts those that
+        are due, less those that need not be there.
+        """
+        for name, due in self.due.items():
+            step, since = self.reached.get(name, (-1, None))
+            for number, (wanted, index) in enumerate(due.marks(), 1):
+                if self.found[name].has(index):
+                    self.owed += 1
+                elif not self._void(wanted):
+                    self.owed += 1
+                    if index < step:
+                        text = f"missing: {wanted} is not here, though what came later is ({since})"
+                        yield wanted[:2], broken(text, Where(str(self._file(name)), number))
+                        step = -1  # the first is enough
+
+    def _reaches(self, found: Mark, where: Where) -> None:
+        """Note that what has arrived was sent: all records before must be there."""
+        sender = self.topology.sender(_stop(found))
+        due = self.due[sender]
+        step = (
+            due.departures[found.round]
+            if found.hop == 1
+            else due.program.position(found.model, found.round, found.hop - 1)
+        )
+        if step is not None and step > self.reached.get(sender, (-1, None))[0]:
+            self.reached[sender] = step, where
 
     def chain(self) -> Iterator[Found]:
-        """Compare the digest of everything that arrives with that of the stop before it."""
-        for some in self.found.values():
-            for found, entry in some.items():
-                if not found.hop or found.kind == "ensemble":
-                    continue
-                before, known = sources(found, self.due, self.found, self.routes)
-                if any(one.record.digest_out == entry.record.digest_in for one in before):
-                    self.links += 1
-                elif not before or not known:
-                    self.begins += found.hop == 1 or bool(self.routes.lost)
-                else:
-                    last = before[-1]
-                    text = (
-                        f"altered: {found} arrived with the digest {entry.record.digest_in}, and "
-                        f"left with {last.record.digest_out} ({last.where})"
-                    )
-                    error = broken(text, entry.where)
-                    error.fix += OWN if found.hop == 1 else ""
-                    yield found[:2], error
+        """Compare the digest of everything that arrives with that of the stop before it, and note
+        how far each hospital must have come.
+        """
+        for found, came, _, where in self.entries():
+            if not _travels(found):
+                continue
+            self._reaches(found, where)
+            before, known = sources(found, self.due, self.found, self.routes)
+            if any(one.digest_out == came for one in before):
+                self.links += 1
+            elif not before or not known:
+                self.begins += found.hop == 1 or bool(self.routes.lost)
+            else:
+                last = before[-1]
+                text = (
+                    f"altered: {found} arrived with the digest {came}, and left with "
+                    f"{last.digest_out} ({last.where})"
+                )
+                error = broken(text, where)
+                error.fix += OWN if found.hop == 1 else ""
+                yield found[:2], error
+
+    def _file(self, name: str) -> Path:
+        """Give the file with a hospital's records."""
+        return self.run / "records" / f"{name}.jsonl"
 
 
-def _stop(record: Record) -> Stop:
-    return Stop(record.round, record.hop, record.host, record.model, record.kind)  # type: ignore[arg-type]
+def _lines(file: Path) -> Iterator[bytes]:
+    """Give the lines of a file, if it is there."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            yield from stream
+
+
+def _stop(mark: Mark) -> Stop:
+    return Stop(mark.round, mark.hop, mark.host, mark.model, mark.kind)  # type: ignore[arg-type]
 
 
 def _travels(wanted: Mark) -> bool:

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedskd_sim.observe.lives import AwaitsCustody, Fault, Restarted, Starting, WentOn
+from fedskd_sim.observe.lives import (
+    AwaitsCustody,
+    ControllerDied,
+    Fault,
+    Restarted,
+    Starting,
+    WentOn,
+)
 from fedskd_sim.records import Moment, Place, Whole
 
 
@@ -234,6 +241,7 @@ Event = (
     Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left
     | Lingering | Holding | Error | Entry | Registered | Start | Progress | Failed | End | Pod
     | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody | Fault | Lost | Back
+    | ControllerDied
 )  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""What a log can say of the lives of a hospital: how they begin and end, and what strikes it."""
+"""What a log can say of the lives of a hospital: how they begin and end, and what strikes it; and
+how the controller's ended.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,13 @@ class Restarted:
     """
 
     number: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerDied:
+    """The controller has died without a word after the start, and how: the models go on."""
+
     cause: str
 
 

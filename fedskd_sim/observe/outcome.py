@@ -40,6 +40,7 @@ class Outcome:
     culprit: str = ""
     """The member that failed, where one did."""
     reason: str = ""
+    """Why it ended so; of one that ended well, what was not as it should be."""
     fix: str = ""
 
     @property
@@ -64,8 +65,8 @@ def begin(folder: Path, command: str) -> Outcome:
     return note(folder, Outcome("going", before.started if before else clock.unix(), commands))
 
 
-def finish(begun: Outcome, error: BaseException | None = None) -> Outcome:
-    """Say how a run ended: well, by an error, or by an interrupt."""
+def finish(begun: Outcome, error: BaseException | None = None, remark: str = "") -> Outcome:
+    """Say how a run ended: well, if with a remark, by an error, or by an interrupt."""
     found = replace(begun, ended=clock.unix(), state="ended well")
     if isinstance(error, KeyboardInterrupt):
         return replace(found, state="stopped", code=INTERRUPTED, reason="it was interrupted")
@@ -82,7 +83,7 @@ def finish(begun: Outcome, error: BaseException | None = None) -> Outcome:
         )
     if error is not None:
         return replace(found, state="failed", code=BUG, reason=f"{type(error).__name__}: {error}")
-    return found
+    return replace(found, reason=remark)
 
 
 def read(folder: Path) -> Outcome | None:

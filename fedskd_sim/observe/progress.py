@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fedskd_sim import clock
 from fedskd_sim.observe import events, lives
+from fedskd_sim.observe.pace import Pace
 from fedskd_sim.observe.rows import HospitalRow
 from fedskd_sim.observe.words import amount, short
 from fedskd_sim.program import Program
@@ -62,6 +63,7 @@ class LiveView:
         self._left: float | None = None
         self._estimated = 0.0
         """When `_left` was estimated."""
+        self._remark_of_all, self._pace = "", Pace()
         self._live_now = False
         self._live = Live(
             console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._table
@@ -117,6 +119,11 @@ class LiveView:
         match what:
             case events.Waiting(reason):
                 self._say(reason)
+            case events.Start():
+                self._remark_of_all = ""
+            case lives.ControllerDied(cause):
+                self._remark_of_all = f"the controller died {cause}: the models go on without it"
+                self._say(self._remark_of_all)
             case events.Lost(_, hospitals):
                 self._say(f"the ring goes on without {', '.join(hospitals)}")
                 for name in hospitals:
@@ -140,6 +147,11 @@ class LiveView:
         table = self._table()
         table.title = None
         self._console.print(table)
+
+    @property
+    def remark(self) -> str:
+        """Say what is not as it should be with the run as a whole; '' if nothing is."""
+        return self._remark_of_all
 
     def seconds_left(self) -> float | None:
         """Estimate the seconds left; None before there is anything to go by.
@@ -184,7 +196,9 @@ class LiveView:
         undone = " (rolled back)" if finished.outcome == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
         place = self._place(finished.round, finished.hop)
-        self._say(f"{place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}")
+        line = f"{place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}"
+        for text in [line] if undone else self._pace.next(line):
+            self._say(text)
 
     def _remark(self, hospital: str, standing: str, text: str) -> None:
         """Say what holds a pod up, where there is no table that shows it."""

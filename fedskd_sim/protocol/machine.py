@@ -138,8 +138,8 @@ class HospitalMachine:
         )  # fmt: skip
         guest = returns.is_guest(state, self.program)
         state, beats = self._healer.begin_to_beat(state) if guest else (state, [])
-        waits = [Wait(REGISTER_AGAIN_S, Again()), Wait(self.terms.register, TooLate())]
-        return state, [Join(), *waits, *beats]
+        again = Wait(REGISTER_AGAIN_S if guest else self.terms.register_again, Again())
+        return state, [Join(), again, Wait(self.terms.register, TooLate()), *beats]
 
     def _on_joined(self, state: State) -> Turn:
         if state.joined or returns.is_guest(state, self.program):

@@ -105,7 +105,8 @@ def register_again(state: State, host: str, terms: Terms) -> Turn:
     if host in state.lost and silence >= terms.register:
         return state, [Fail(troubles.never_started(terms))]
     state = state._replace(unanswered=state.unanswered + (host in state.lost))
-    return state, [Join(), Wait(REGISTER_AGAIN_S, Again())]
+    pause = REGISTER_AGAIN_S if host in state.lost else terms.register_again
+    return state, [Join(), Wait(pause, Again())]
 
 
 def passes_over(routes: Routes, host: str, step: Step) -> bool:
@@ -116,11 +117,17 @@ def passes_over(routes: Routes, host: str, step: Step) -> bool:
 
 
 def marked(record: Record, routes: Routes) -> Record:
-    """Name in a record who was left out in its round, and who is or will be back."""
+    """Name in a record who was left out in its round, and who is or will be back; or was, where the
+    hospital itself is lost again, and nobody else names its return any more.
+    """
     left_out: Mapping[str, int] = {
         name: retires
         for name, retires in routes.lost.items()
         if retires or routes.away(name, record.round)
     }
-    back = {name: one.round for name, one in routes.back.items() if not one.away}
+    back = {
+        name: one.round
+        for name, one in routes.back.items()
+        if not one.away or (name == record.host and one.round <= record.round)
+    }
     return replace(record, without=left_out, back=back)

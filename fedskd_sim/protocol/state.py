@@ -45,6 +45,14 @@ class Terms:
     """A session that is forgotten and done again gives the same bytes; where it does not, its
     result is safe before it leaves."""
 
+    @property
+    def register_again(self) -> float:
+        """Seconds after which who was not let in asks again; where somebody watches for signs of
+        life, often enough to be one: the word that would have let it in may be lost. A guest
+        gives signs of life besides.
+        """
+        return min(REGISTER_AGAIN_S, self.beat) if self.beat else REGISTER_AGAIN_S
+
     @classmethod
     def of(cls, scenario: Scenario, run: str) -> Terms:
         """Read them from the scenario."""

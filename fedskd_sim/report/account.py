@@ -31,6 +31,11 @@ class Account:
         return self.outcome is not None and self.outcome.state in ("failed", "stopped")
 
     @property
+    def strange(self) -> bool:
+        """Tell whether the first that is to be read is how it ended."""
+        return self.failed or bool(self.outcome and self.outcome.reason)
+
+    @property
     def words(self) -> str:
         """Say what the algorithm does, and how the run ended."""
         ended = f" The run: {self.outcome.words}." if self.outcome else ""

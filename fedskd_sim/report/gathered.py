@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.memory import PROBE
+from fedskd_sim.report.ways import GatheredStep, Way
 from fedskd_sim.routes import Lost, Returns, Told, as_told
 
 KEPT = ("warm_up", "homecoming", "evaluation", "ensemble")
@@ -19,24 +19,6 @@ SESSIONS = ("warm_up", "alone", "visit", "homecoming")
 
 MOST_STEPS, LEAST_STEPS = 60_000, 100
 """Sessions that report.json lists, of all models together and at least of each."""
-
-
-class GatheredStep(NamedTuple):
-    """A session of one model, in the order of its way: where it was and what came of it.
-
-    ``stop`` numbers the model's stops through all rounds, K a round, the last of a round at home; 0
-    is the warm-up. ``accuracy`` is a share of the host's validation data, ``drift`` the relative
-    parameter change of the session; NaN if unknown.
-    """
-
-    stop: int
-    round: int
-    hop: int
-    host: str
-    home: bool
-    rolled_back: bool
-    accuracy: float
-    drift: float
 
 
 @dataclass(slots=True)
@@ -65,7 +47,7 @@ class Gathered:
     """All of the kinds in `KEPT`, and those with probes of other hospitals, in the order of the
     records."""
     architectures: dict[str, str] = field(default_factory=dict)
-    ways: dict[str, list[GatheredStep]] = field(default_factory=dict)
+    ways: dict[str, Way] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     left_out: dict[str, set[int]] = field(default_factory=dict)
     """Hospitals without which the ring went on, and in which rounds, as the others name them."""
@@ -78,12 +60,12 @@ class Gathered:
         cls, records: Iterable[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()
     ) -> Gathered:
         """Take in all records of a run; raises RunUnreadable as `add` does."""
-        found = cls(hospitals, held_out, ways={name: [] for name in hospitals})
+        found = cls(hospitals, held_out, ways={name: Way() for name in hospitals})
         known = {*hospitals, *held_out}
         for record in records:
             found.add(record, known)
         for steps in found.ways.values():
-            steps.sort(key=lambda step: step.stop)
+            steps.sort()
         return found
 
     def add(self, record: Record, known: set[str]) -> None:

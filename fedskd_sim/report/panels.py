@@ -27,6 +27,8 @@ LEAST_HEIGHT = 1.0
 
 MOST_ROUND_TICKS = {False: 12, True: 5}
 """In one large picture, and in each of many small ones."""
+SHORT, FEW_TICKS = 4, 2
+"""Digits of a small picture's ticks up to which that many fit, and how many longer ones do."""
 
 
 Floats = NDArray[np.float64]
@@ -110,7 +112,9 @@ def draw_panels(
                 axes.text(0.05, grid.y(panel, tick), f"{tick:g}", ha="right", va="center")
         if panel >= len(lines) - shape[1]:
             for stop in _homes(band, small=True):
-                axes.text(grid.x(panel, stop), panel // shape[1] + 1.03, f"{stop}", ha="center")
+                sticks_out = stop == band.stops[-1] and len(f"{stop}") > SHORT
+                place = grid.x(panel, stop) + 0.05 * sticks_out, panel // shape[1] + 1.03
+                axes.text(*place, f"{stop}", ha="right" if sticks_out else "center")
 
 
 def _panel(grid: Grid, panel: int, line: Line) -> None:
@@ -170,7 +174,8 @@ def mark_rollbacks(axes: Axes, line: Line) -> None:
 def _homes(band: Band, *, small: bool) -> list[int]:
     """Give the stops at which all models are home, or every so many of them."""
     last = int(band.stops[-1])
-    rounds = math.ceil(last / band.round / MOST_ROUND_TICKS[small]) or 1
+    most = MOST_ROUND_TICKS[small] if not small or len(f"{last}") <= SHORT else FEW_TICKS
+    rounds = math.ceil(last / band.round / most) or 1
     return list(range(0, max(last, 1) + 1, rounds * band.round))
 
 

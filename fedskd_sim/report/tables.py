@@ -8,18 +8,19 @@ note says when some do not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.report.basis import Basis, bases, together
-from fedskd_sim.report.gathered import Counts, Gathered, GatheredStep, most_steps
+from fedskd_sim.report.gathered import Counts, Gathered, most_steps
 from fedskd_sim.report.memory import Remembered, assess_memory
 from fedskd_sim.report.notes import ensemble, mean, notes, unseen
 from fedskd_sim.report.patients import Patients
 from fedskd_sim.report.patientviews import as_plain, thin
+from fedskd_sim.report.ways import Way
 
 METRICS = ("balanced_accuracy", "auc", "accuracy")
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Summary:
     matrices: Mapping[str, Matrix]
     bases: tuple[Basis, ...]
     """What each hospital tests models on."""
-    ways: Mapping[str, Sequence[GatheredStep]]
+    ways: Mapping[str, Way]
     ensemble: Mapping[str, float]
     """Mean over the hospitals of what the ensemble of all finished models scores; empty where no
     hospital keeps them."""
@@ -194,7 +195,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _list(steps: Sequence[GatheredStep], models: int) -> list[dict[str, Any]]:
+def _list(steps: Way, models: int) -> list[dict[str, Any]]:
     return [
         {name: _value(value) for name, value in step._asdict().items()}
         for step in thin(steps, most_steps(models))

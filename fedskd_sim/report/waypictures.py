@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.report.gathered import GatheredStep
 from fedskd_sim.report.panels import (
     MOST_OVERLAID_STOPS,
     Band,
@@ -31,6 +30,7 @@ from fedskd_sim.report.svg import (
     picture,
 )
 from fedskd_sim.report.tables import Summary
+from fedskd_sim.report.ways import Way
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def sampling(summary: Summary) -> str:
 
 def travels(summary: Summary) -> bool:
     """Tell whether any model was trained away from home."""
-    return any(not step.home for steps in summary.ways.values() for step in steps)
+    return not all(steps.column("home").all() for steps in summary.ways.values())
 
 
 def _ways(summary: Summary, field: str, title: str, label: str) -> str:
@@ -113,16 +113,13 @@ def _ways(summary: Summary, field: str, title: str, label: str) -> str:
     return picture(draw, (WIDTH, 3.8 if together else 1.45 * rows + 0.4), field, label)
 
 
-def _line(steps: Sequence[GatheredStep], field: str, where: str) -> Line:
+def _line(steps: Way, field: str, where: str) -> Line:
     """Take a model's way, or of a long one some stops: evenly chosen ones, some at home, and
     sessions that were rolled back.
     """
     places: Sequence[int] = range(len(steps))
     if len(steps) > MOST_POINTS:
-        kinds = (
-            [place for place in places if getattr(steps[place], kind)]
-            for kind in ("home", "rolled_back")
-        )
+        kinds = (np.flatnonzero(steps.column(kind)).tolist() for kind in ("home", "rolled_back"))
         places = sorted(
             {*thin(places, MOST_POINTS)}.union(*(thin(kind, MOST_POINTS // 4) for kind in kinds))
         )
@@ -136,10 +133,10 @@ def _line(steps: Sequence[GatheredStep], field: str, where: str) -> Line:
     )
 
 
-def _band(ways: Mapping[str, Sequence[GatheredStep]], field: str, where: str, size: int) -> Band:
+def _band(ways: Mapping[str, Way], field: str, where: str, size: int) -> Band:
     """Find the range of all models; many stops are taken together in groups."""
     at, values = (
-        np.fromiter((getattr(step, name) for steps in ways.values() for step in steps), np.float64)
+        np.concatenate([steps.column(name).astype(np.float64) for steps in ways.values()])
         for name in (where, field)
     )
     known = np.isfinite(values)

@@ -42,6 +42,10 @@ class Runtime(Protocol):
     def place(self) -> Place:
         """Say where the run is, once it has been launched, for the run folder."""
 
+    @property
+    def remark(self) -> str:
+        """Say what of a run that ended well was not as it should be; '' for nothing."""
+
     def prepare(self, loaded: Loaded) -> None:
         """Get ready in the background for a scenario that is still being checked; `launch` may
         follow or not.

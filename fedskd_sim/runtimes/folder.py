@@ -41,10 +41,13 @@ PACKAGES = (
 
 @dataclass
 class Tail:
-    """Reads the complete new lines of a log file."""
+    """Reads the complete new lines of a log file; of those without the bytes ``only`` nothing but
+    their length.
+    """
 
     path: Path
     position: int = 0
+    only: bytes = b""
 
     def events(self) -> Iterator[Logged]:
         """Yield what has been logged since the last call; a line that nobody would log is passed
@@ -56,7 +59,7 @@ class Tail:
             stream.seek(self.position)
             for line in whole_lines(stream):
                 self.position += len(line)
-                if logged := events.read(line):
+                if self.only in line and (logged := events.read(line)):
                     yield logged
 
 

@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from heapq import merge
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,14 +22,13 @@ from fedskd_sim.runtimes import refreshing
 from fedskd_sim.runtimes.base import Order, error_of, verdict
 from fedskd_sim.runtimes.member import custody_of
 from fedskd_sim.runtimes.place import Here, InCluster
+from fedskd_sim.runtimes.reading import Logs
 from fedskd_sim.scenario import Loaded, load, nearest
 
 if TYPE_CHECKING:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
 
 STOP_S = 30.0
-MOST_OPEN = 500
-"""Files that are read at a time: systems allow 1,024 in all."""
 
 
 class Found(Protocol):
@@ -43,6 +40,11 @@ class Found(Protocol):
 
     def events(self) -> Iterator[Logged]:
         """Yield what all members have logged so far, in the order of time."""
+
+    def news(self) -> Iterator[Logged] | None:
+        """Yield what has been logged since this was last asked; None where that cannot be told, and
+        all is to be read again.
+        """
 
     @property
     def going(self) -> bool:
@@ -65,10 +67,15 @@ class LocalRun:
     folder: Path
     loaded: Loaded
     place: Here | InCluster | None
+    logs: Logs
 
     def events(self) -> Iterator[Logged]:
         """Read the logs of all members."""
-        yield from _read_logs(self.folder)
+        return Logs(self.folder).news()
+
+    def news(self) -> Iterator[Logged]:
+        """Read what has been added to the logs."""
+        return self.logs.news()
 
     @property
     def going(self) -> bool:
@@ -85,7 +92,8 @@ class LocalRun:
         if follow:
             yield from folders.follow_lines(log, lambda: self.going)
         elif log.is_file():
-            yield from log.read_text(encoding="utf-8", errors="replace").splitlines()
+            with log.open(encoding="utf-8", errors="replace") as stream:
+                yield from (line.rstrip("\n") for line in stream)
         printed = log.with_suffix(".err")
         if printed.is_file():
             yield from printed.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -146,7 +154,10 @@ class ClusterRun:
             folders.subfolders(Path(place))
             with translate_errors():
                 self.unread[:] = once(self.runtime.reach, self.runtime.release, Path(place))
-            yield from _read_logs(Path(place))
+            yield from Logs(Path(place)).news()
+
+    def news(self) -> None:
+        """Say nothing: pods are asked for their whole logs, which may have been cut meanwhile."""
 
     @property
     def going(self) -> bool:
@@ -195,7 +206,7 @@ def run(name: str, namespace: str, context: str) -> Found:
             return ClusterRun(
                 refreshing.connect(place.release, place.namespace, place.context), loaded, folder
             )
-        return LocalRun(folder, loaded, place)
+        return LocalRun(folder, loaded, place, Logs(folder))
     runtime = _find_release(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
 
@@ -268,13 +279,3 @@ def _describe_end(ended: outcomes.Outcome) -> Iterator[str]:
     )
     if ended.fix:
         yield f"  fix: {ended.fix}"
-
-
-def _read_logs(folder: Path) -> Iterator[Logged]:
-    """Read the logs of all members, in the order of time: side by side, so that those of a long
-    run need no memory, unless they are more than a process may have open.
-    """
-    tails = [folders.Tail(file).events() for file in sorted(folder.glob("logs/*.jsonl"))]
-    if len(tails) > MOST_OPEN:
-        return iter(sorted(chain.from_iterable(tails), key=lambda logged: logged.time))
-    return merge(*tails, key=lambda logged: logged.time)

@@ -63,6 +63,8 @@ class MemoryRuntime:
     def prepare(self, loaded: Loaded) -> None:
         """Do nothing: what a scenario needs is imported when it is checked."""
 
+    remark = ""
+
     @property
     def place(self) -> Here:
         """Say where the run is, for the run folder."""

@@ -28,6 +28,7 @@ from fedskd_sim.runtimes.endings import Endings, check_temporary_folder
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer, modules_for
+from fedskd_sim.runtimes.leader import Leader
 from fedskd_sim.runtimes.member import MemberOrder, custody_of
 from fedskd_sim.runtimes.member_orders import member_order
 from fedskd_sim.runtimes.place import Here
@@ -38,7 +39,6 @@ from fedskd_sim.scenario import Loaded
 LONGEST_S = 86_400.0
 """A day, after which no controller comes up any more: the system counts milliseconds in 31 bits."""
 LOOK_S = 0.1
-SIGNS_OF_THE_START = (events.Start, events.WarmUp, events.Arrived)
 
 
 @dataclass
@@ -56,7 +56,7 @@ class ProcessRuntime:
     _restarts: Restarts = field(default_factory=lambda: Restarts(0))
     _orders: dict[str, MemberOrder] = field(default_factory=dict)
     _endings: Endings = field(default_factory=lambda: Endings(Path()))
-    _started: bool = False
+    _leader: Leader = field(default_factory=Leader)
     _server_exit: int | None = None
     """The fork server's exit code, once it has died."""
     _sockets: Path | None = None
@@ -122,10 +122,13 @@ class ProcessRuntime:
                 wait([process.sentinel for process in left], timeout=LOOK_S)
                 self._note_ends()
                 self._look(watch)
+                self._note_a_silent_controller()
                 if end is None:
                     self._start_again()
                 if end is None and self._fatal_exits():
-                    end = clock.now() + (0 if self._leaderless else self._grace)
+                    end = clock.now() + (
+                        0 if self._leader.missing(self._exits.get(CONTROLLER, 0)) else self._grace
+                    )
         finally:
             self.stop()
         error = self._verdict()
@@ -188,12 +191,8 @@ class ProcessRuntime:
             with self._orders[name].log(hospital=name) as log:
                 log.event(lives.Restarted(self._restarts.attempts(name), cause(code)))
             del self._exits[name]
-            self._start(
-                name,
-                be_hospital,
-                replace(self._orders[name], life="restarted"),
-                private_folder().lease,
-            )
+            again = replace(self._orders[name], life="restarted")
+            self._start(name, be_hospital, again, private_folder().lease)
 
     def _check_server(self, patience: float = 0.0) -> None:
         self._server_exit = self._server.death(patience)
@@ -203,13 +202,9 @@ class ProcessRuntime:
     def _start_controller(self) -> str:
         """Start the controller and wait until it says where it listens."""
         ours, theirs = multiprocessing.Pipe()
-        process = self._start(
-            CONTROLLER,
-            be_controller,
-            member_order(self._order, self._sockets or Path(), CONTROLLER, 0),
-            private_folder().lease,
-            theirs,
-        )
+        order = member_order(self._order, self._sockets or Path(), CONTROLLER, 0)
+        self._orders[CONTROLLER] = order
+        process = self._start(CONTROLLER, be_controller, order, private_folder().lease, theirs)
         theirs.close()
         seconds = self._order.loaded.scenario.timeouts.register_
         if ours in wait([ours, process.sentinel], timeout=min(seconds, LONGEST_S)):
@@ -231,7 +226,7 @@ class ProcessRuntime:
             for logged in tail.events():
                 name = logged.hospital or CONTROLLER
                 self._places[name] = place(logged.what) or self._places.get(name, "")
-                self._started = self._started or isinstance(logged.what, SIGNS_OF_THE_START)
+                self._leader.note(name, logged.what)
                 self._errors += [error] if (error := error_of(logged)) else []
                 self._restarts.note(name, logged.what)
                 if isinstance(logged.what, events.Listening) and logged.hospital:
@@ -259,11 +254,16 @@ class ProcessRuntime:
                 return
             self._exits[name] = process.exitcode
 
+    def _note_a_silent_controller(self) -> None:
+        code = self._exits.get(CONTROLLER, 0)
+        if code and self._leader.silent:
+            with self._orders[CONTROLLER].log() as log:
+                self._leader.mourn(self._endings.why(code)[0], log)
+
     @property
-    def _leaderless(self) -> bool:
-        """Tell whether the controller died without a word before the start: nobody can begin."""
-        told = CONTROLLER in {error.member for error in self._errors}
-        return bool(self._exits.get(CONTROLLER)) and not self._started and not told
+    def remark(self) -> str:
+        """Say what of a run that ended well was not as it should be."""
+        return self._leader.remark
 
     def _fatal_exits(self) -> dict[str, int]:
         """Give those whose end ends the run: a hospital, with a code or before it was done, or
@@ -276,7 +276,7 @@ class ProcessRuntime:
             for name, code in self._exits.items()
             if name not in self._restarts.lost
             and (
-                not self._started and code
+                not self._leader.started and code
                 if name == CONTROLLER
                 else code or self._places.get(name) != DONE
             )

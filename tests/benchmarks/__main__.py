@@ -9,8 +9,8 @@ from pathlib import Path
 
 NAMES = ("hop", "step", "losses", "memory", "start", "card")
 ON_DEMAND = (
-    "chaos", "cluster", "custody", "deaths", "fuzz", "kept", "links", "report", "soak", "straggler",
-    "world",
+    "chaos", "cluster", "custody", "deaths", "fuzz", "kept", "links", "long", "report", "soak",
+    "straggler", "world",
 )  # fmt: skip
 
 if __name__ == "__main__":
@@ -19,7 +19,7 @@ if __name__ == "__main__":
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"one of {', '.join(NAMES)}, {', '.join(ON_DEMAND)}; default: all but the last 11",
+        help=f"one of {', '.join(NAMES)}, {', '.join(ON_DEMAND)}; default: the first {len(NAMES)}",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write everything that was measured"

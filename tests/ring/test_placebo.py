@@ -15,8 +15,10 @@ from pathlib import Path
 from runpy import run_path
 
 import pytest
+from click.testing import CliRunner
 from watching import PATIENCE_S, PLACEBO, events, hospitals_of, left_behind, until
 
+from fedskd_sim.cli import main
 from fedskd_sim.errors import (
     FedskdError,
     HopTimeout,
@@ -46,6 +48,10 @@ def text(
         transport=transport,
         hop=hop,
     )
+
+
+def status(run: Path) -> str:
+    return CliRunner().invoke(main, ["status", str(run)]).output
 
 
 def lines(folder: Path) -> dict[str, str]:
@@ -150,12 +156,22 @@ def test_misbehaving_hospitals_end_the_run_with_the_right_error(
 
 def test_killing_the_controller_after_the_start_does_not_stop_the_models(started: Callable) -> None:
     """With the controller gone the run finishes with every record, every hospital's last
-    metrics, and exit code 0.
+    metrics, and exit code 0; while it goes on and afterwards it is said who died and how.
     """
     process, out = started()
     os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
+    until(lambda: process.poll() is not None or [*events(out, "controller", "controller_died")])
+    assert "the controller died by signal 9 (SIGKILL)" in status(out)
     output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
+    assert "died by signal 9 (SIGKILL): the models go on without it" in output
+    said = "the controller died by signal 9 (SIGKILL) after the start: the models went on without"
+    assert f"note: {said} it" in output.splitlines()[-2]
+    assert output.splitlines()[-1].startswith("ended well after")
+    (line,) = [line for line in status(out).splitlines() if "the controller" in line]
+    assert line.startswith("ended well after")
+    assert said in line
+    assert said in (out / "report.html").read_text()
     assert len(read_records(out)) == 3 * (1 + 4 * 3 + 1 + 2)
     assert "report:" in output
     for file in sorted((out / "metrics").glob("*.prom")):

@@ -11,7 +11,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from kubernetes.config import kube_config
 
-from fedskd_sim import clock
+from fedskd_sim import clock, load
 from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, HopTimeout, RunUnreadable
 from fedskd_sim.observe import outcome
@@ -138,6 +138,16 @@ def test_every_end_has_its_words(error: BaseException | None, said: str) -> None
     are said.
     """
     assert re.match(said, outcome.finish(Outcome("going", clock.unix()), error).words)
+
+
+def test_a_run_that_ended_well_may_have_a_remark() -> None:
+    """It stays one that ended well, with exit code 0, and the page tells it first."""
+    noted = outcome.finish(Outcome("going", clock.unix()), remark="the controller died")
+    assert (noted.state, noted.code, noted.reason) == ("ended well", 0, "the controller died")
+    loaded = load("placebo-ok")
+    assert Account(loaded.scenario, noted).strange
+    assert not Account(loaded.scenario, noted).failed
+    assert not Account(loaded.scenario, outcome.finish(noted)).strange
 
 
 def test_durations_have_their_two_largest_units() -> None:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 import fedskd_sim
-from fedskd_sim import Run, launch, load, read_run
+from fedskd_sim import Run, export, launch, load, read_run
 from fedskd_sim.cli import main
 from fedskd_sim.errors import (
     FedskdError,
@@ -208,14 +208,27 @@ def test_csv_can_be_read_back(small: Run, tmp_path: Path) -> None:
         assert f"{name}.csv: {len(read)} rows" in done.output
 
 
-def test_parquet_can_be_read_back(small: Run, tmp_path: Path) -> None:
-    """Parquet keeps the rows with their types."""
+@pytest.mark.parametrize("group", [20_000, 7])
+def test_parquet_can_be_read_back(
+    small: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    """Parquet keeps the rows with their types, in however many parts they are written."""
     parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("fedskd_sim.export.ROW_GROUP", group)
     write(small, "parquet", tmp_path / "new")
     for name in TABLES:
         assert parquet.read_table(tmp_path / "new" / f"{name}.parquet").to_pylist() == small.table(
             name
         )
+
+
+def test_parquet_takes_numbers_that_the_first_rows_miss(tmp_path: Path) -> None:
+    """A column that is empty in all rows of the first part is one of numbers."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    group, file = export.ROW_GROUP, tmp_path / "t.parquet"
+    rows = [{"a": "x", "b": None}] * group + [{"a": "y", "b": 0.5}]
+    assert export._parquet(file, rows) == group + 1
+    assert parquet.read_table(file).to_pylist() == rows
 
 
 def curves(run: Run) -> Iterator[tuple[tuple[str, str, int], Row]]:

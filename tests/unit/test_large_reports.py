@@ -17,12 +17,14 @@ from test_report import folder, story
 
 from fedskd_sim.records import Timing
 from fedskd_sim.report import as_json, summarise, write
-from fedskd_sim.report.gathered import Gathered, GatheredStep
+from fedskd_sim.report.gathered import Gathered
+from fedskd_sim.report.panels import Band, _homes
 from fedskd_sim.report.pictures import matrix
 from fedskd_sim.report.spans import Spans, busy
 from fedskd_sim.report.timeline import MOST_BARS, MOST_ROWS, sampling, timeline
 from fedskd_sim.report.waypictures import MOST_PANELS, MOST_POINTS, _band, _line, accuracy
 from fedskd_sim.report.waypictures import sampling as ways_left_out
+from fedskd_sim.report.ways import GatheredStep, Way
 
 FORTY = tuple(f"site-{number:02}" for number in range(40))
 
@@ -39,12 +41,12 @@ def timings(hosts: tuple[str, ...], count: int) -> list[Timing]:
     ]
 
 
-def way(stops: int, size: int) -> list[GatheredStep]:
+def way(stops: int, size: int) -> Way:
     """Make up a way in which every ``size``-th stop is at home and one session is rolled back."""
-    return [
+    return Way(
         GatheredStep(stop, 1, 1, "", stop % size == 0, stop == 777, stop / stops, math.nan)
         for stop in range(stops + 1)
-    ]
+    )
 
 
 def test_a_report_takes_in_one_record_at_a_time() -> None:
@@ -98,14 +100,41 @@ def test_a_long_way_keeps_its_ends_its_homes_and_what_was_rolled_back() -> None:
     )
 
 
+@pytest.mark.parametrize(("rounds", "ticks"), [(5, 6), (100, 6), (1000, 3)])
+def test_small_pictures_have_ticks_that_do_not_touch(rounds: int, ticks: int) -> None:
+    """Longer numbers are fewer, and all of them are stops at home."""
+    stops = np.arange(0.0, 20 * rounds + 1)
+    found = _homes(Band(stops, stops, stops, 20), small=True)
+    assert len(found) == ticks
+    assert not [stop for stop in found if stop % 20]
+
+
+def test_a_way_gives_its_steps_as_they_were_in_the_order_of_stops() -> None:
+    """Whatever the order and number in which they come."""
+    draw = random.Random(5)
+    steps = [
+        GatheredStep(stop, stop // 9, stop % 9, f"h{stop % 7}", stop % 9 == 8, stop == 3, 0.1, 2.0)
+        for stop in range(3000)
+    ]
+    found = Way(draw.sample(steps, 3000))
+    found.sort()
+    assert [*found] == steps
+    assert found[-1] == steps[-1]
+    assert (type(found[8].home), type(found[8].stop)) == (bool, int)
+    with pytest.raises(IndexError):
+        found[3000]
+
+
 def test_the_grey_band_is_over_all_stops_and_models() -> None:
     """Grouping stops loses no extreme, wherever it lies."""
     ways = {
         "a": way(1000, 50),
-        "b": [
-            GatheredStep(431, 1, 1, "", False, False, 7.0, 0),
-            GatheredStep(433, 1, 1, "", False, False, -7.0, 0),
-        ],
+        "b": Way(
+            [
+                GatheredStep(431, 1, 1, "", False, False, 7.0, 0),
+                GatheredStep(433, 1, 1, "", False, False, -7.0, 0),
+            ]
+        ),
     }
     band = _band(ways, "accuracy", "stop", 50)
     assert len(band.stops) == MOST_POINTS

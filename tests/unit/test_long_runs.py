@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from fedskd_sim import launch, load, read_run
+from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.export import write
 from fedskd_sim.recordfiles import read_records
-from fedskd_sim.runtimes import found
+from fedskd_sim.runtimes import found, reading
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,22 @@ def test_logs_of_a_long_run_are_read_line_by_line(run: Path, tmp_path: Path) -> 
     assert needed(80) < 2 * needed(4)
 
 
+def test_a_proof_keeps_a_few_bytes_of_each_record(tmp_path: Path) -> None:
+    """Ten times the rounds take less than 150 bytes more for every record that there is more, of
+    which each has 400 in its file.
+    """
+
+    def needed(rounds: int) -> tuple[int, int]:
+        loaded = load("placebo-ok", f"algorithm.rounds={rounds}")
+        run = launch(loaded, on="memory", out=tmp_path / str(rounds)).folder
+        verify(run, loaded.scenario)  # imports
+        return peak(lambda: verify(run, loaded.scenario)), verify(run, loaded.scenario).records
+
+    (few, short), (many, long) = needed(5), needed(50)
+    assert long > 7 * short
+    assert many - few < 150 * (long - short)
+
+
 def test_tables_are_written_row_by_row(tmp_path: Path) -> None:
     """What an export goes through is not kept: less than half of what the same tables need when
     they are asked for.
@@ -65,11 +82,32 @@ def test_tables_are_written_row_by_row(tmp_path: Path) -> None:
         assert streamed < peak(lambda name=name: read_run(run.folder).table(name)) / 2
 
 
+def test_who_watches_a_run_reads_each_line_once(run: Path, tmp_path: Path) -> None:
+    """What was logged since the last look is all that the next one gives, also of a hospital that
+    had no log before, and a half-written line is given when it is whole.
+    """
+    place = longer(run, tmp_path / "run", 1)
+    late = place / "logs" / "north.jsonl"
+    text = late.read_text()
+    late.unlink()
+    logs = reading.Logs(place)
+    before = [*logs.news()]
+    assert [*logs.news()] == []
+    late.write_text(text[:-9])
+    some = [*logs.news()]
+    assert {one.hospital for one in some} == {"north"}
+    late.write_text(text)
+    last = [*logs.news()]
+    assert len(last) == 1
+    whole = [*found.run(str(place), "", "").events()]
+    assert sorted([*before, *some, *last], key=repr) == sorted(whole, key=repr)
+
+
 def test_logs_are_told_in_the_order_of_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether they are read side by side or, where they are too many for that, one by one."""
     orders = []
-    for most in (found.MOST_OPEN, 0):
-        monkeypatch.setattr(found, "MOST_OPEN", most)
+    for most in (reading.MOST_OPEN, 0):
+        monkeypatch.setattr(reading, "MOST_OPEN", most)
         orders.append([one.time for one in found.run(str(run), "", "").events()])
     assert orders[0] == orders[1] == sorted(orders[0])
     assert len(orders[0]) > len(read_records(run))

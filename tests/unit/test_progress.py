@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedskd_sim import clock
 from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp
-from fedskd_sim.observe.lives import WentOn
+from fedskd_sim.observe.lives import ControllerDied, WentOn
 from fedskd_sim.observe.progress import LiveView
 from fedskd_sim.topology import Topology
 
@@ -51,6 +51,36 @@ def test_without_a_terminal_there_is_one_plain_line_per_stop() -> None:
     assert "round 1/1 hop 1/2" in lines[2]
     assert "north trained with south (rolled back): accuracy 75.0%" in lines[2]
     assert "s left" in lines[2]
+
+
+def test_a_long_run_is_told_in_fewer_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thousand stops have a line each, then there is one a second, which is said; a
+    session that was rolled back is always told.
+    """
+    now, stream = [100.0], io.StringIO()
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    view = LiveView(RING, Console(file=stream, width=100))
+    for number in range(1, 4001):
+        now[0] += 0.01
+        done = "rolled_back" if number == 2017 else "trained"
+        view(Logged(0.0, "north", Finished(1, 1, "south", "visit", done, number / 4000)))
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if "one line a second" in line]) == 1
+    assert 1025 <= len(lines) <= 1035
+    assert len([line for line in lines if "rolled back" in line]) == 1
+
+
+def test_the_loss_of_the_controller_is_told_until_another_has_started() -> None:
+    """A line says how it died, and a view of the run keeps saying so; with the start of a later
+    life of the run it is over.
+    """
+    stream = io.StringIO()
+    view = LiveView(RING, Console(file=stream, width=100))
+    view(Logged(0.0, "", ControllerDied("by signal 9 (SIGKILL)")))
+    assert "the controller died by signal 9 (SIGKILL): the models go on" in stream.getvalue()
+    assert view.remark
+    view(Logged(1.0, "", Start(2)))
+    assert view.remark == ""
 
 
 def test_on_a_terminal_there_is_a_row_per_hospital() -> None:

@@ -383,6 +383,33 @@ def test_the_command_says_it_in_a_line_and_by_its_exit_code(
     assert CliRunner().invoke(main, ["verify", str(run)]).exit_code == RunUnreadable.exit_code
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_a_record_is_found_by_its_mark(scenario_file: Callable, name: str) -> None:
+    """Whatever the algorithm, every record that is due leads to the step that leaves it, and to no
+    step with another kind, host or place.
+    """
+    algorithm, prediction, more = RUNS[name]
+    text = TEXT.format(algorithm=algorithm, prediction=prediction, more=more)
+    given = load(scenario_file(text)).scenario
+    ring = Topology.of(given)
+    for due in (Due(given, ring, name) for name in given.names):
+        marks = [*due.marks()]
+        assert marks
+        assert [due.index(one) for one, _ in marks] == [index for _, index in marks]
+        known = {one for one, _ in marks}
+        kinds = {one.kind for one in known} | {"reduce"}
+        others = {
+            one._replace(**{field: value})
+            for one in known
+            for field, values in {
+                "kind": kinds, "host": "abcde", "model": "abcde", "hop": range(9),
+                "round": range(9)
+            }.items()
+            for value in values
+        }  # fmt: skip
+        assert not [one for one in others - known if due.index(one) is not None]
+
+
 def test_a_poisoner_need_not_pass_on_what_came(scenario_file: Callable) -> None:
     """From its round on a hospital that is to poison may change a sum that it passes on, and no
     other hospital may.

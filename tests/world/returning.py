@@ -16,8 +16,9 @@ from chaos import Paced
 from invariants import Broken
 from symbols import Run, prepared, scenario_of
 
-from fedskd_sim.custody.chain import FoundRecord, sources
+from fedskd_sim.custody.chain import sources
 from fedskd_sim.custody.due import Due, Mark, mark
+from fedskd_sim.custody.kept import KeptRecord
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import LeftBehind, Where
 from fedskd_sim.member.controller import Controller
@@ -329,16 +330,19 @@ def _of_proof(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[st
 def _of_records(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[str, str]]:
     """Compare the records with each other and with what is due."""
     ring = routes.topology
-    found: dict[str, dict[Mark, FoundRecord]] = {}
+    found: dict[str, dict[Mark, KeptRecord]] = {}
     for name, node in run.world.nodes.items():
         records = node.custody.records
-        found[name] = {mark(one): FoundRecord(one, Where(name)) for one in records}
+        found[name] = {
+            mark(one): KeptRecord(mark(one), one.digest_in, one.digest_out, Where(name))
+            for one in records
+        }
         if len(found[name]) != len(records):
             yield "each record once", name
         yield from _of_names(name, records, routes)
     dues = {name: Due(scenario, ring, name) for name in scenario.names}
     for name, due in dues.items():
-        for wanted in due.steps:
+        for wanted, _ in due.marks():
             at_home = not wanted.hop or wanted.kind == "ensemble"
             stop = None if at_home else ring.stop(wanted.model, wanted.round, wanted.hop)
             left_out = routes.away(name, wanted.round) or (stop is not None and routes.void(stop))
@@ -347,8 +351,8 @@ def _of_records(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[
         for wanted, entry in found[name].items():
             if wanted.hop and wanted.kind != "ensemble":
                 before, known = sources(wanted, dues, found, routes)
-                came = {one.record.digest_out for one in before}
-                if known and came and entry.record.digest_in not in came:
+                came = {one.digest_out for one in before}
+                if known and came and entry.digest_in not in came:
                     yield "everything came from somewhere", str(wanted)
 
 

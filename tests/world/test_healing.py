@@ -12,12 +12,15 @@ from random import Random
 import pytest
 from symbols import Run, lived, scenario_of
 
-from fedskd_sim.custody.chain import FoundRecord, sources
+from fedskd_sim.custody.chain import sources
 from fedskd_sim.custody.due import Due, Mark, mark
+from fedskd_sim.custody.kept import KeptRecord
 from fedskd_sim.errors import Where
 from fedskd_sim.member.schedule import FOR_EVER
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.losses import Healer
+from fedskd_sim.protocol.state import Terms
 from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
@@ -43,15 +46,19 @@ def faults_of(scenario: Scenario, run: Run) -> Iterator[str]:
     state, ring = run.world.controller.state, Topology.of(scenario)
     yield from () if state.ended and not state.ended.code else [f"it ended as {state.ended}"]
     yield from map(str, run.refusals)
-    found: dict[str, dict[Mark, FoundRecord]] = {}
+    found: dict[str, dict[Mark, KeptRecord]] = {}
     for name, node in run.world.nodes.items():
         records = node.custody.records
-        found[name] = {mark(one): FoundRecord(one, Where(name)) for one in records}
+        found[name] = {
+            mark(one): KeptRecord(mark(one), one.digest_in, one.digest_out, Where(name))
+            for one in records
+        }
         yield from () if len(found[name]) == len(records) else [f"{name} has a record twice"]
     routes = Routes(ring, state.lost)
     dues = {name: Due(scenario, ring, name) for name in scenario.names}
     for name, due in dues.items():
-        for wanted in () if name in state.lost or run.world.nodes[name].gone else due.steps:
+        gone = name in state.lost or run.world.nodes[name].gone
+        for wanted, _ in () if gone else due.marks():
             at_home = not wanted.hop or wanted.kind == "ensemble"
             left_out = not at_home and routes.void(
                 ring.stop(wanted.model, wanted.round, wanted.hop)
@@ -61,8 +68,8 @@ def faults_of(scenario: Scenario, run: Run) -> Iterator[str]:
         for wanted, entry in found[name].items():
             if wanted.hop and wanted.kind != "ensemble":
                 before, known = sources(wanted, dues, found, routes)
-                came = {one.record.digest_out for one in before}
-                if known and came and entry.record.digest_in not in came:
+                came = {one.digest_out for one in before}
+                if known and came and entry.digest_in not in came:
                     yield f"{wanted} came from nowhere"
 
 
@@ -157,6 +164,37 @@ def test_where_nobody_is_lost_nothing_changes(tmp_path: Path) -> None:
         assert run.world.over
         assert run.result == undisturbed.result
         assert not run.world.lost
+
+
+@dataclass
+class LostWord(OneDeath):
+    """Fair weather in which the first word of the controller to a hospital is lost."""
+
+    deaf: str = "h1"
+
+    def copies(self, sender: str, to: str) -> Iterator[float]:
+        if (sender, to) == (CONTROLLER, self.deaf):
+            self.deaf = ""
+            return
+        yield from super().copies(sender, to)
+
+
+@pytest.mark.parametrize("after", [0.5, 2, 60])
+def test_who_has_not_heard_of_the_start_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    """However short a silence is borne, it asks again before it counts as lost; if it asked every
+    5 seconds, that were too late for less.
+    """
+    scenario = scenario_of(
+        tmp_path, "circulation", size=3, on_loss=f"{{name: skip, after: {after}}}"
+    )
+    undisturbed = lived(scenario, OneDeath())
+    run = lived(scenario, LostWord())
+    assert not run.world.lost
+    assert run.result == undisturbed.result
+    monkeypatch.setattr(Terms, "register_again", 5.0)
+    assert bool(lived(scenario, LostWord()).world.lost) == (after < 5)
 
 
 def test_who_is_left_out_is_named_in_the_records(tmp_path: Path) -> None:

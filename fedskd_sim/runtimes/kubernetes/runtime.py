@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedskd_sim.errors import (
     ChartNotInstallable,
@@ -64,6 +64,8 @@ class KubernetesRuntime:
     into it."""
     reach: Reach = field(init=False)
     _installed: bool = False
+    remark: ClassVar = ""
+    """Where the controller dies another pod takes over."""
     _order: Order = field(init=False)
 
     def prepare(self, loaded: Loaded) -> None:
