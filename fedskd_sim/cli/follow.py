@@ -210,7 +210,7 @@ def report(run: Path, form: str) -> None:
     account = reports.Account(loaded.scenario, outcomes.read(run))
     summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out, account)
     click.echo(
-        reports.as_text(summary)
+        reports.as_text(summary, whole=False)
         if form == "text"
         else json.dumps(reports.as_json(summary), indent=1)
     )

@@ -205,7 +205,7 @@ def _report(order: Order, ended: Outcome, proof: str) -> None:
     summary = report.write(
         order.folder, *_roles(order), report.Account(order.loaded.scenario, ended)
     )
-    click.echo("\n" + report.as_text(summary))
+    click.echo("\n" + report.as_text(summary, whole=False))
     click.echo(f"report: {short(order.folder / 'report.html')}")
     click.echo(f"verified: {proof}")
     if ended.reason:

@@ -64,7 +64,8 @@ def verify(
         fix = "give the folder that 'fedskd-sim launch' named"
         raise RunUnreadable(f"{run} has no scenario or no records", fix=fix)
     proof = _Proof(run, scenario or load(run / "scenario.yaml").scenario, ended)
-    breaks = [*proof.strangers(), *proof.lines(), *proof.chain(), *proof.gaps()]
+    read, links = [*proof.strangers(), *proof.lines()], [*proof.chain()]
+    breaks = [*read, *proof.gaps(), *links]
     finals = Finals(run, proof.scenario, tables or {})
     if not breaks:
         breaks = [((proof.topology.behind, 0), error) for error in finals.breaks(proof.entries())]

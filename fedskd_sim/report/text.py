@@ -22,18 +22,25 @@ WIDTH = 100
 NAME = 22
 ARCHITECTURE = 13
 """So much of its name is shown before a hospital's gets more."""
+MOST_ROWS = 40
+"""Hospitals of a matrix that a terminal shows."""
 CELL = 7
 PAIR = 13
 
 
-def as_text(summary: Summary) -> str:
+def as_text(summary: Summary, *, whole: bool = True) -> str:
     """Write a summary in lines of at most 100 columns, percentages with one decimal, missing
-    values blank.
+    values blank; if not ``whole`` then without the matrix of many hospitals, which fills pages.
     """
     words = (headline(summary), *summary.notes)
     lines = [line for sentence in words for line in wrap(sentence, WIDTH)]
     lines += ["", *_table(summary), ""]
-    lines += _matrix(summary, summary.headline)
+    if whole or len(summary.hospitals) <= MOST_ROWS:
+        lines += _matrix(summary, summary.headline)
+    else:
+        lines += [
+            f"The matrix of {len(summary.hospitals)} hospitals is in report.txt and the page."
+        ]
     lines += ["", *as_lines(summary.patients)] if summary.patients else []
     lines += [
         "",

@@ -196,8 +196,11 @@ def test_what_is_no_cohort_is_told_with_its_row(
     assert caught.value.key == ("data", "reader")
 
 
-def test_what_the_scenario_asks_of_a_reader(install: Callable, tmp_path: Path) -> None:
+def test_what_the_scenario_asks_of_a_reader(
+    install: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file, an option, a site or a reader that is not there is named, each by its own error."""
+    monkeypatch.delenv("FEDSKD_DATA", raising=False)
     body = "def read(folder, *, table='a.csv'): {}; return Cohort(images, labels{})"
     opens, plain = body.format("(folder / table).open()", ""), body.format("pass", "")
     with pytest.raises(DataMissing, match=r"does not find .*a\.csv \(m\.py:10, in read\)"):

@@ -18,6 +18,7 @@ from fedskd_sim.program import Program
 from fedskd_sim.records import Measure, Record, Timing
 from fedskd_sim.report import as_json, as_text, summarise, write
 from fedskd_sim.report.basis import rarest_classes
+from fedskd_sim.report.text import MOST_ROWS
 from fedskd_sim.topology import Topology
 
 THREE = ("north", "east", "south")
@@ -248,6 +249,19 @@ def test_a_record_of_an_unknown_hospital_is_refused() -> None:
     """Records and scenario that do not belong together give an error, not a wrong table."""
     with pytest.raises(RunUnreadable, match="'south'"):
         summarise(evaluations(), ("north", "east"))
+
+
+def test_a_terminal_is_spared_the_matrix_of_many_hospitals() -> None:
+    """Its pages of numbers are in report.txt, which a sentence names; that of few is shown."""
+    names = tuple(f"h{number}" for number in range(MOST_ROWS + 1))
+    for count in (MOST_ROWS, MOST_ROWS + 1):
+        summary = summarise([], names[:count])
+        brief, whole = as_text(summary, whole=False), as_text(summary)
+        assert (brief == whole) == (count == MOST_ROWS)
+        assert "column: test data of that number" in whole.replace("\n", " ")
+    assert "column: test data" not in brief
+    assert f"The matrix of {count} hospitals is in report.txt and the page." in brief
+    assert "mean" in brief
 
 
 def test_the_text_has_percentages_with_one_decimal() -> None:
