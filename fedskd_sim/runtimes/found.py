@@ -66,8 +66,12 @@ class LocalRun:
 
     folder: Path
     loaded: Loaded
-    place: Here | InCluster | None
     logs: Logs
+
+    @property
+    def place(self) -> Here | InCluster | None:
+        """Where it is, as noted by now: a launcher may just have come so far."""
+        return places.read(self.folder)
 
     def events(self) -> Iterator[Logged]:
         """Read the logs of all members."""
@@ -80,11 +84,7 @@ class LocalRun:
     @property
     def going(self) -> bool:
         """Whether its launcher is alive here."""
-        return (
-            isinstance(self.place, Here)
-            and not self.place.away
-            and self.place.process() is not None
-        )
+        return isinstance(self.place, Here) and self.place.process() is not None
 
     def lines(self, member: str, *, follow: bool) -> Iterator[str]:
         """Read a member's log, and what its process has printed."""
@@ -100,39 +100,39 @@ class LocalRun:
 
     def remarks(self) -> Iterator[str]:
         """Say whether the launcher is alive, and which files a death has cut."""
+        place, going = self.place, self.going  # first: a launcher that has ended has said how
         ended = outcomes.read(self.folder)
-        match self.place:
+        match place:
             case _ if ended and ended.state != "going":
                 yield from _describe_end(ended)
-                if isinstance(self.place, InCluster):
-                    yield f"it was in the cluster as {self.place.release!r}; its results are here"
+                if isinstance(place, InCluster):
+                    yield f"it was in the cluster as {place.release!r}; its results are here"
             case InCluster(release):
                 yield f"ended in the cluster as {release!r}; its results are here"
-            case Here(pid, machine=machine) if self.place.away:
+            case Here(pid, machine=machine) if place.away:
                 yield f"launched on {machine} as process {pid}; ask there whether it still runs"
-            case Here(pid) if self.place.process():
+            case Here(pid) if going:
                 yield f"running, process {pid}"
             case _:
                 yield "not running any more, and nobody has noted how it ended"
                 error = verdict(one for logged in self.events() if (one := error_of(logged)))
                 if error:
                     yield f"{error.culprit} has logged, exit code {error.exit_code}: {error}"
-        if self.place is None or (
-            isinstance(self.place, Here) and not self.place.away and not self.place.process()
-        ):
+        if place is None or (isinstance(place, Here) and not place.away and not going):
             for file in torn(self.folder):
                 yield f"the last line of {file} has no end, and is left out"
-            run = self.place.run if self.place else ""
+            run = place.run if place else ""
             if run and custody_of(self.loaded.scenario, run, self.folder).is_dir():
                 yield f"'fedskd-sim resume {self.folder}' goes on with it"
 
     def stop(self) -> str:
         """Ask the launcher to stop, as Ctrl-C would."""
-        if isinstance(self.place, Here) and self.place.away:
-            return f"not stopped: it was launched on {self.place.machine}, stop it there"
-        if not (isinstance(self.place, Here) and self.place.process()):
+        place = self.place
+        if isinstance(place, Here) and place.away:
+            return f"not stopped: it was launched on {place.machine}, stop it there"
+        if not (isinstance(place, Here) and place.process()):
             return "nothing to stop: it is not running any more"
-        return "stopped" if self.place.terminate(STOP_S) else f"still stopping after {STOP_S:g} s"
+        return "stopped" if place.terminate(STOP_S) else f"still stopping after {STOP_S:g} s"
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def run(name: str, namespace: str, context: str) -> Found:
             return ClusterRun(
                 refreshing.connect(place.release, place.namespace, place.context), loaded, folder
             )
-        return LocalRun(folder, loaded, place, Logs(folder))
+        return LocalRun(folder, loaded, Logs(folder))
     runtime = _find_release(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fedskd_sim import clock, launch, load, read_run
 from fedskd_sim.cli import main
 from fedskd_sim.errors import DataMissing, FedskdError, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.learning.readers.npz import find
-from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes import folder, found, place
 
 
 @pytest.fixture
@@ -59,6 +60,18 @@ def test_a_folder_is_had_by_one_of_two_that_want_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputNotWritable, match="is no folder"):
         folder.make(loaded, tmp_path / "file", "memory")
+
+
+def test_a_launcher_that_comes_up_while_it_is_looked_for_is_seen(tmp_path: Path) -> None:
+    """Its place may be noted after whoever asks has found the folder, and before the logs are
+    shown.
+    """
+    made = folder.make(load("placebo-ok"), tmp_path / "run", "processes")
+    seen = found.run(str(made), "", "")
+    assert not seen.going
+    place.note(made, place.Here.of_this_process())
+    assert seen.going
+    assert [*seen.remarks()] == [f"running, process {os.getpid()}"]
 
 
 def test_the_home_folder_is_meant_wherever_a_path_begins_with_it(

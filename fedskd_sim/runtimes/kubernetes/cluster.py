@@ -213,16 +213,19 @@ class Cluster:
     def _call(
         self, verb: str, function: Callable[[], Result], patience: float = PATIENCE_S
     ) -> Result:
-        """Call the API; repeat what is refused for the moment, until patience is over."""
+        """Call the API; repeat what is refused for the moment, until patience is over; a patch too
+        that came between others' changes, for it says what is to be whatever they did.
+        """
         deadline, pause = clock.now() + patience, 0.2
         while True:
             self._count(verb)
             try:
                 return function()
             except ApiException as error:
-                if error.status == CONFLICT:
+                between = error.status == CONFLICT and verb.startswith("patch")
+                if error.status == CONFLICT and not between:
                     raise
-                if error.status not in AGAIN or clock.now() > deadline:
+                if not (between or error.status in AGAIN) or clock.now() > deadline:
                     raise refusal(verb, error) from error
             except (HTTPError, OSError) as error:
                 if clock.now() > deadline:

@@ -183,9 +183,10 @@ class RunController:
         deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
         while clock.now() < deadline and self.pod_tracker.at_work():
             clock.sleep(LOOK_S)
-        for found in self.cluster.jobs():
-            if found.metadata.name != self.plan.controller and not finished(found):
-                self.cluster.suspend(found.metadata.name)
+        with suppress(FedskdError, ApiException):  # what ended the run is what is to be told
+            for found in self.cluster.jobs():
+                if found.metadata.name != self.plan.controller and not finished(found):
+                    self.cluster.suspend(found.metadata.name)
 
     def _let_go(self, lost: Collection[str]) -> None:
         """Let no other pod be made for hospitals that are lost, which would find nobody; one that
