@@ -26,7 +26,7 @@ from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import apart, asker, licences, load_and_check, of_learning, prove
+from fedskd_sim.checks import Slowly, apart, asker, licences, load_and_check, of_learning, prove
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
@@ -98,8 +98,8 @@ def launch(
     runtime, where = _runtime(on), Path(data).expanduser() if data is not None else None
     given = scenario if isinstance(scenario, Loaded) else Path(scenario).expanduser()
     with _APART:
-        fits, learning = partial(apart, runtime=on), asker(runtime, of_learning)
-        loaded = load_and_check(given, where, runtime.prepare, also=fits, learning=learning)
+        fits, slowly = partial(apart, runtime=on), Slowly(asker(runtime, of_learning))
+        loaded = load_and_check(given, where, runtime.prepare, also=fits, slowly=slowly)
     for licence in licences(loaded.scenario):
         warnings.warn(licence, stacklevel=2)
     made = folder.make(loaded, Path(out).expanduser() if out is not None else None, on)

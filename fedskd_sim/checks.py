@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedskd_sim.errors import ChainBroken, FedskdError, InvalidValue, Key, Where
+from fedskd_sim.errors import (
+    ChainBroken,
+    FedskdError,
+    InvalidValue,
+    Key,
+    RunUnreadable,
+    Where,
+)
 from fedskd_sim.member.schedule import unmet
 from fedskd_sim.scenario import (
     Examined,
@@ -28,6 +36,26 @@ Result = TypeVar("Result")
 Models = Callable[[Scenario, Path | None], tuple[Mapping[str, Any], str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Slowly:
+    """How the slow part of the checks is done: reading data and building models.
+
+    Somebody else is ``asked`` for what `of_learning` finds, in place of this process, if nothing is
+    wrong until then; ``tell`` is told the name of every hospital before its data is read, which may
+    take long, and ``seen`` in this process the `Facts` of it.
+    """
+
+    asked: Callable[..., list[FedskdError]] | None = None
+    tell: Callable[[str], None] = lambda _: None
+    seen: Callable[[Any], None] = lambda _: None
+
+    def find(self, rest: Sound, data: Path | None, *, ready: bool) -> list[FedskdError]:
+        """Find what is wrong with models and data."""
+        if ready and self.asked:
+            return self.asked(rest, data, tell=self.tell)
+        return of_learning(rest, data, self.seen, self.tell)
+
+
 def load_and_check(
     scenario: Path | Loaded,
     data: Path | None,
@@ -36,7 +64,7 @@ def load_and_check(
     changes: Iterable[str] = (),
     elsewhere: tuple[type[FedskdError], ...] = (),
     also: Callable[[Sound], Iterable[FedskdError]] = lambda _: (),
-    learning: Callable[[Sound, Path | None], list[FedskdError]] | None = None,
+    slowly: Slowly | None = None,
 ) -> Loaded:
     """Load a scenario and refuse it if its models or data cannot work.
 
@@ -49,26 +77,29 @@ def load_and_check(
         elsewhere: errors that say nothing here, because the run will happen at another place.
         also: finds what else is wrong, in view of what is meant to be done with what is right of
             the scenario.
-        learning: does the slow part, `of_learning`, in its own way once ``meanwhile`` has been
-            called.
+        slowly: how to do the slow part.
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
-    if isinstance(scenario, Loaded):
-        found = Examined(scenario.document, Sound(scenario.scenario))
-    else:
-        found = examine(find(scenario), changes)
+    found = _examined(scenario, changes)
     rest, more = found.rest, list[FedskdError]()
     if rest:
         more = [*also(rest), *(() if found.problems else never_met(rest.scenario))]
         if ready := not found.problems and not more:
             meanwhile(found.good())
         if _learns(rest):
-            slow = (learning if ready else None) or of_learning
-            more += [error for error in slow(rest, data) if not isinstance(error, elsewhere)]
+            problems = (slowly or Slowly()).find(rest, data, ready=ready)
+            more += [error for error in problems if not isinstance(error, elsewhere)]
     return found.good(more)
+
+
+def _examined(scenario: Path | Loaded, changes: Iterable[str]) -> Examined:
+    """Read a scenario; one that was loaded before has nothing wrong with it so far."""
+    if isinstance(scenario, Loaded):
+        return Examined(scenario.document, Sound(scenario.scenario))
+    return examine(find(scenario), changes)
 
 
 def never_met(scenario: Scenario, *under: Key) -> Iterator[FedskdError]:
@@ -86,14 +117,15 @@ def _learns(rest: Sound) -> bool:
 
 
 def of_learning(
-    rest: Sound, data: Path | None, seen: Callable[[Any], None] = lambda _: None
+    rest: Sound,
+    data: Path | None,
+    seen: Callable[[Any], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[FedskdError]:
-    """Find what is wrong with models and data, which imports PyTorch; ``seen`` is told the
-    `Facts` of every hospital's data.
-    """
+    """Find what is wrong with models and data, as `Slowly` says; imports PyTorch."""
     from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
-    return [*find_problems(rest.scenario, data, seen, rest.doubtful)]
+    return [*find_problems(rest.scenario, data, seen, rest.doubtful, tell=tell)]
 
 
 def apart(rest: Sound, runtime: str) -> Iterator[FedskdError]:
@@ -139,7 +171,7 @@ def verify_run(
         models: describes them, as `of_models`, in its own way.
 
     Raises:
-        RunUnreadable: it is no run folder, or has no records.
+        RunUnreadable: it is no run folder, has no records, or a file of it cannot be read.
 
     """
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
@@ -150,7 +182,11 @@ def verify_run(
     tables, remark = {}, ""
     if scenario.learns:
         tables, remark = (models or of_models)(scenario, data)
-    found = verify(run, scenario, tables, [*_finished_hospitals(run)])
+    try:
+        found = verify(run, scenario, tables, [*_finished_hospitals(run)])
+    except OSError as error:
+        text = f"{error.filename or run} cannot be read: {error.strerror or error}"
+        raise RunUnreadable(text, fix="make it readable") from error
     how = outcome.read(run)
     if not (found.broken or found.sealed) and how and how.state == "ended well":
         where = Where(str(run / seal.FILE))

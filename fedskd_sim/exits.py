@@ -18,6 +18,13 @@ def out_of_space(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in DISK_FULL) or NO_SPACE in str(error)
 
 
+def no_space(error: BaseException) -> str:
+    """Say what such an exception means, and what to do."""
+    place = getattr(error, "filename", None) or "what is being written"
+    why = getattr(error, "strerror", None) or error
+    return f"no space left for {place}: {why}\n  fix: make room, and start again"
+
+
 def all_errors() -> tuple[type[FedskdError], ...]:
     """List every error class that has an exit code of its own, parents before children."""
     found: list[type[FedskdError]] = [FedskdError]

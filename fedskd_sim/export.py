@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from fedskd_sim.errors import LibraryMissing, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.runs import TABLES, Row, Run
+from fedskd_sim.wholefiles import drafted
 
 ROW_GROUP = 20_000
 """Rows of a Parquet file that are held in memory."""
@@ -67,23 +67,12 @@ def _tables(
     return written
 
 
-@contextmanager
-def _draft(file: Path) -> Iterator[Path]:
-    """Give a file to write to, which becomes the other once it is whole."""
-    draft = file.with_name(f".{file.name}.draft")
-    try:
-        yield draft
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _csv(file: Path, rows: Iterable[Row]) -> int:
     """Write a header and the rows, one by one, and count them; what is missing is empty, and
     numbers are written so that they can be read back exactly.
     """
     count = 0
-    with _draft(file) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+    with drafted(file) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
         for count, row in enumerate(rows, 1):
             if count == 1:
                 writer = csv.DictWriter(stream, [*row])
@@ -105,7 +94,7 @@ def _parquet(file: Path, rows: Iterable[Row]) -> int:
         [each.with_type(pa.float64()) if pa.types.is_null(each.type) else each
          for each in first.schema]
     )  # fmt: skip
-    with _draft(file) as draft, parquet.ParquetWriter(draft, schema) as writer:
+    with drafted(file) as draft, parquet.ParquetWriter(draft, schema) as writer:
         writer.write_table(first.cast(schema))
         count = first.num_rows
         while group := [*islice(left, ROW_GROUP)]:

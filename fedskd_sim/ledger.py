@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
+from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing, to_line
 
 
@@ -32,9 +33,13 @@ class Ledger:
             kept: how many bytes of the records are to be gone on from; what stands behind them is
                 done again. Timings stay, and what was read of the data is counted anew.
 
+        Raises:
+            RunUnreadable: there are fewer bytes of records than are to be gone on from.
+
         """
         self._lock, self._copy = Lock(), copy
         self._files = {}
+        _check_length(run / FOLDERS[Record] / f"{host}.jsonl", kept or 0)
         for kind, folder in FOLDERS.items():
             (run / folder).mkdir(exist_ok=True)
             file = run / folder / f"{host}.jsonl"
@@ -70,6 +75,15 @@ class Ledger:
         with self._lock:
             for file in self._files.values():
                 file.close()
+
+
+def _check_length(records: Path, kept: int) -> None:
+    """Refuse records that are shorter than they were: a file cannot be cut to more than it has."""
+    there = records.stat().st_size if records.exists() else 0
+    if there < kept:
+        text = f"it has {there} bytes, and the hospital's custody goes on behind {kept}"
+        fix = "restore the file from a copy, or run the scenario again"
+        raise RunUnreadable(text, fix=fix, where=Where(str(records)))
 
 
 def _whole(file: Path) -> int:

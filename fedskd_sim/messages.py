@@ -111,7 +111,7 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Register:
     """A hospital is up: where its inbox listens, its public key (empty without keys), where its
-    metrics are served.
+    metrics are served, and with which code it computes (`fedskd_sim.protocol.samecode`).
     """
 
     run: str
@@ -120,6 +120,7 @@ class Register:
     address: str
     public_key: str
     metrics: str
+    computes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +236,7 @@ def allocate_plain(model: str, tensor: str, size: int) -> memoryview:  # noqa: A
 
 
 def write_table(table: Spec) -> bytes:
-    """Write a table of tensors as digests and files begin with it: a line ``name|type|shape``
-    each.
-    """
+    """Write a table of tensors as digests and files begin with it: lines ``name|type|shape``."""
     return "".join(f"{name}|{dtype}|{shape}\n" for name, (dtype, shape) in table.items()).encode()
 
 

@@ -74,7 +74,8 @@ class Record:
     measures (the traveller as it came home, before its session). ``forwards`` counts samples that a
     model only taught on. With ``instruments.changes``: ``representation_drift``, ``churn`` and, at
     a homecoming, ``net_drift`` (of the whole round); with ``instruments.probe``: ``probe/NAME``,
-    balanced accuracy on the validation data of hospital NAME. Test measures may have
+    balanced accuracy on the validation data of hospital NAME, of the visitor after its session, at
+    home of the model that sets out next. Test measures may have
     ``balanced_accuracy_adjusted``; an ensemble has ``models`` and ``kept_bytes``.
     """
 
@@ -115,7 +116,7 @@ class Timing:
     """
 
     __pydantic_config__ = NO_OTHER_KEYS
-    what: Literal["start", "resumed", "warm_up", "session", "evaluation", "transfer"]
+    what: Literal["resumed", "warm_up", "session", "evaluation", "transfer"]
     host: str
     model: str
     round: Place

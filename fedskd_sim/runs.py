@@ -83,8 +83,8 @@ class Run:
 
     @cached_property
     def predictions(self) -> list[Row]:
-        """One row per test sample and model: ``label``, ``predicted`` and ``probability_CLASS`` for
-        each class.
+        """One row per test sample and model: ``subject`` (a number, which means something at that
+        hospital alone), ``label``, ``predicted`` and ``probability_CLASS`` for each class.
 
         Empty for a run without predictions; `fedskd_sim.report.read_predictions` gives the same as
         arrays.
@@ -201,20 +201,22 @@ def _cell(record: Record) -> Row:
 def _answers(here: Any) -> list[Row]:
     """Give the rows of one hospital's predictions (`fedskd_sim.report.Predictions`)."""
     rows: list[Row] = []
+    alone = here.subjects is None  # then every sample is of another one
+    subjects = range(len(here.samples)) if alone else here.subjects.tolist()
+    samples = [*zip(here.samples, subjects, here.labels.tolist(), strict=True)]
     for model, kind, answers in zip(
         here.models, here.kinds, here.probabilities.tolist(), strict=True
     ):
         about = {"host": here.host, "split": here.split, "model": model, "kind": kind}
-        for sample, label, shares in zip(here.samples, here.labels.tolist(), answers, strict=True):
+        for (sample, subject, label), shares in zip(samples, answers, strict=True):
             known = [_finite_or_none(share) for share in shares]
             best = None if None in known else here.classes[shares.index(max(shares))]
             each = {
                 f"probability_{name}": share
                 for name, share in zip(here.classes, known, strict=True)
             }
-            rows.append(
-                {**about, "sample": sample, "label": here.classes[label], "predicted": best, **each}
-            )
+            what = {"sample": sample, "subject": subject, "label": here.classes[label]}
+            rows.append({**about, **what, "predicted": best, **each})
     return rows
 
 

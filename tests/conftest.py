@@ -21,8 +21,9 @@ from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import load
 
 ROOT = Path(__file__).parent.parent
-ALONE = ("cluster",)
-"""Folders whose tests have something in common and run one after the other."""
+LANES = {"cluster": ("test_endurance.py", "test_scheduling.py", "test_strangers.py")}
+"""Folders whose tests have so much in common that two processes at most work on them: one through
+these files, one through all others. The two take about as long."""
 BY_FILE = ("chart", "unit")
 """Folders whose files are worked through by one process each: their tests share what is made
 once."""
@@ -54,11 +55,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 class ByRoom(LoadScopeScheduling):
-    """Hands tests out to several processes: some by room, some by file, all others one by one."""
+    """Hands tests out to several processes: some by lane, some by file, all others one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        room = room_of(nodeid)
-        return room if room in ALONE else nodeid.partition("::")[0] if room in BY_FILE else nodeid
+        room, file = room_of(nodeid), nodeid.partition("::")[0]
+        if room in LANES:
+            return f"{room}-{Path(file).name in LANES[room]}"
+        return file if room in BY_FILE else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
@@ -104,7 +107,7 @@ def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own, as a user does."""
 
     def call(
-        *arguments: object, timeout: float = 120, **options: object
+        *arguments: object, timeout: float = 300, **options: object
     ) -> subprocess.CompletedProcess[str]:
         command = [
             shutil.which("fedskd-sim", path=str(Path(sys.executable).parent)) or "fedskd-sim",

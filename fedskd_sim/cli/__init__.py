@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fedskd_sim import __version__
-from fedskd_sim.checks import load_and_check, of_learning
-from fedskd_sim.cli import members, streams
+from fedskd_sim.checks import Slowly, load_and_check
+from fedskd_sim.cli import members
 from fedskd_sim.cli.common import CHANGES, DATA, Place, Spoken, exit_codes, with_exit_code
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.export import export
@@ -21,6 +20,7 @@ from fedskd_sim.cli.init import init
 from fedskd_sim.cli.launch import launch
 from fedskd_sim.cli.resume import resume
 from fedskd_sim.cli.verify import verify
+from fedskd_sim.cli.waiting import Waiting
 from fedskd_sim.scenario import Scenario
 
 
@@ -45,7 +45,6 @@ def main() -> None:
       fedskd-sim report runs/skin
       eval "$(_FEDSKD_SIM_COMPLETE=bash_source fedskd-sim)"    # also zsh_source, fish_source
     """
-    streams.settle()
 
 
 @main.command()
@@ -76,9 +75,13 @@ def validate(
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
     known: list[Any] = []
-    loaded = load_and_check(
-        scenario, data, changes=changes, learning=partial(of_learning, seen=known.append)
-    )
+    with Waiting() as waiting:
+        loaded = load_and_check(
+            scenario,
+            data,
+            changes=changes,
+            slowly=Slowly(tell=waiting.checks, seen=known.append),
+        )
     names = ", ".join(
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ import click
 
 from fedskd_sim import clock
 from fedskd_sim.cli.common import command, short, stop_when_terminated
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.scenario import find as find_scenario
 
@@ -66,16 +68,19 @@ def check_short_run(runtime: str, place: Any, tried: ShortRun, out: Path | None)
 
 
 def _carry_out(place: Any, order: Order, gauge: Gauge) -> None:
-    """Carry the short run out and note how it ended."""
-    from fedskd_sim.observe import outcome  # noqa: PLC0415 - only commands that run something pay for it
+    """Carry the short run out, seal it and note how it ended."""
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only commands that run something pay for it
+    from fedskd_sim.observe import outcome  # noqa: PLC0415
 
     stop_when_terminated()
     begun = outcome.begin(order.folder, command())
     try:
         place.launch(order)
         place.wait(gauge)
+        seal.seal(order.folder)  # `verify` takes a run that ended well without one for changed
     except BaseException as error:
-        outcome.note(order.folder, outcome.finish(begun, error))
+        with suppress(FedskdError):  # nothing here may hide what ended it
+            outcome.note(order.folder, outcome.finish(begun, error))
         error.add_note(f"canary: not good; its folder is {short(order.folder)}")
         raise
     finally:

@@ -15,8 +15,9 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from fedskd_sim.checks import licences
+from fedskd_sim.cli import streams
 from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
-from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, out_of_space
+from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, no_space, out_of_space
 from fedskd_sim.scenario import Scenario
 
 Args = ParamSpec("Args")
@@ -67,7 +68,10 @@ class Spoken(click.Group):
     """Keeps what was typed, see `command`, and suggests only commands that are for people."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note the arguments before they are taken apart."""
+        """Note the arguments before they are taken apart; help, too, is written to streams that
+        hold.
+        """
+        streams.settle()
         ctx.meta[__name__] = shlex.join(["fedskd-sim", *args])
         return super().parse_args(ctx, args)
 
@@ -134,9 +138,7 @@ def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
         except Exception as error:
             if not out_of_space(error):
                 raise
-            place = getattr(error, "filename", None) or "what is being written"
-            text = f"error: no space left for {place}: {error}\n  fix: make room, and start again"
-            click.echo("\n".join([text, *_notes(error)]), err=True)
+            click.echo("\n".join([f"error: {no_space(error)}", *_notes(error)]), err=True)
             sys.exit(OutputNotWritable.exit_code)
 
     return wrapper

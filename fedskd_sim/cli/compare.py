@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedskd_sim import clock
-from fedskd_sim.checks import load_and_check, never_met
+from fedskd_sim.checks import Slowly, load_and_check, never_met, of_learning
 from fedskd_sim.cli.common import (
     DATA,
     SCENARIO,
@@ -20,9 +22,12 @@ from fedskd_sim.cli.common import (
     stop_when_terminated,
     with_exit_code,
 )
+from fedskd_sim.cli.waiting import Waiting
 from fedskd_sim.errors import FedskdError, InvalidValue, Where
 from fedskd_sim.exits import rebuilt
-from fedskd_sim.scenario import Sound, nearest
+from fedskd_sim.observe.words import counted
+from fedskd_sim.scenario import Loaded, Scenario, Sound, nearest
+from fedskd_sim.wholefiles import write_text
 
 if TYPE_CHECKING:
     from fedskd_sim.compare.plan import Method, PlannedRun
@@ -63,7 +68,7 @@ CONTROL = "circulation"
 @click.option(
     "--anyway",
     is_flag=True,
-    help="Compare finished runs even if they were computed with other code; the tables say so.",
+    help="Compare finished runs of other code or data, too; the tables say so.",
 )
 @click.option("--per-hospital", is_flag=True, help="Show every hospital's values too.")
 @DATA
@@ -73,7 +78,8 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
 
     Every method gets the work of SCENARIO as it stands, counted in sample-gradients, the same data,
     training and predictors. Where the data has folds, test and validation fold move on with the
-    seed. Runs that have finished are not repeated; of those of other code it says so and stops.
+    seed. Runs that have finished are not repeated; of those of other code or data it says so and
+    stops.
 
     \b
     Example:
@@ -87,23 +93,45 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     if not labels:
         raise click.UsageError("--algorithms names nothing")
     control = control or (CONTROL if CONTROL in labels else labels[0])
-    loaded = load_and_check(
-        scenario, data, also=lambda found: _find_problems(found, labels, control, seeds, data)
-    )
+    find = partial(_find_problems, labels=labels, control=control, seeds=seeds, data=data)
+    loaded = _load_checked(scenario, data, find)
     chosen = methods(loaded.scenario, labels)
     planned = list(tasks(chosen, seeds))
     say_licences(loaded.scenario)
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
     shop = Workshop(out, data, rest["jobs"] or cores(planned[0]), rest["anyway"])
     stop_when_terminated()
-    with shop.prepare(planned):
+    with _prepared(shop, planned):
         click.echo(
-            f"{loaded.scenario.name}: {len(chosen)} methods, {seeds} seeds, {shop.jobs} at once; "
-            f"folder {short(out)}"
+            f"{loaded.scenario.name}: {counted(len(chosen), 'method')}, {counted(seeds, 'seed')}, "
+            f"{shop.jobs} at once; folder {short(out)}"
         )
         outcomes = _carry_out(shop, planned)
         _report(shop, chosen, control, outcomes, per_hospital=rest["per_hospital"])
     _raise_first([outcome for outcome in outcomes if outcome.code], len(planned))
+
+
+def _load_checked(
+    scenario: Path, data: Path | None, find: Callable[..., Iterator[FedskdError]]
+) -> Loaded:
+    """Load the scenario and refuse what cannot be compared."""
+    with Waiting() as waiting:
+        slowly = Slowly(
+            lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told),
+            waiting.checks,
+        )
+        also = partial(find, tell=waiting.checks)
+        return load_and_check(scenario, data, also=also, slowly=slowly)
+
+
+@contextmanager
+def _prepared(shop: Workshop, planned: list[PlannedRun]) -> Iterator[None]:
+    """Have the folder of a comparison, as `Workshop.prepare`, which may read all data."""
+    with ExitStack() as held:
+        with Waiting() as waiting:
+            waiting.says("looking whether code and data are those of runs that have finished")
+            held.enter_context(shop.prepare(planned))
+        yield
 
 
 def _raise_first(failed: list[RunResult], total: int) -> None:
@@ -122,7 +150,13 @@ def _raise_first(failed: list[RunResult], total: int) -> None:
 
 
 def _find_problems(
-    rest: Sound, labels: list[str], control: str, seeds: int, data: Path | None
+    rest: Sound,
+    labels: list[str],
+    control: str,
+    seeds: int,
+    data: Path | None,
+    *,
+    tell: Callable[[str], None],
 ) -> Iterator[FedskdError]:
     """Find what is wrong with a comparison and with each of its methods, before anything starts."""
     from fedskd_sim.compare.plan import choices, find_bad_labels, methods, too_few  # noqa: PLC0415 - as above
@@ -137,46 +171,77 @@ def _find_problems(
         )
     if len(scenario.members) > 1 and not rest.lacks("algorithm", "name"):
         known = [label for label in dict.fromkeys(labels) if label in choices(scenario)]
-        for method in methods(scenario, known):
-            yield from _unfit(rest, method, data)
+        yield from _unfit(rest, methods(scenario, known), data, tell)
 
 
-def _unfit(rest: Sound, method: Method, data: Path | None) -> Iterator[FedskdError]:
-    """Find what keeps a method from running, besides what is wrong with the scenario itself."""
+def _ask(
+    scenario: Scenario,
+    question: Callable[..., Any],
+    *arguments: Any,
+    tell: Callable[[str], None],
+) -> Any:
+    """Let a process that is forked from that with PyTorch, as runs will be, answer a question."""
+    from fedskd_sim.compare.work import threads  # noqa: PLC0415 - as above
+    from fedskd_sim.runtimes.asking import ask  # noqa: PLC0415
+    from fedskd_sim.runtimes.commands import prepare  # noqa: PLC0415
+
+    prepare(scenario, threads(scenario))
+    return ask(question, *arguments, tell=tell)
+
+
+def _unfit(
+    rest: Sound, methods: list[Method], data: Path | None, tell: Callable[[str], None]
+) -> Iterator[FedskdError]:
+    """Find what keeps methods from running, besides what is wrong with the scenario itself."""
+    for method in methods:
+        variant = rest.scenario.variants.get(method.label)
+        under = ("variants", method.label) if variant and variant.faults else ()
+        for fault in never_met(method.scenario, *under):
+            rounds = counted(method.scenario.algorithm.rounds, "round")
+            fault.message = f"{method.label}, in its {rounds}: {fault.message}"
+            yield fault
+    learning = [method for method in methods if method.scenario.learns]
+    if learning:
+        tried = [method.scenario for method in learning]
+        found = _ask(tried[0], problems_of, rest, tried, data, tell=tell)
+        for method, problems in zip(learning, found, strict=True):
+            yield from (_named(rest, method, problem) for problem in problems)
+
+
+def problems_of(
+    rest: Sound, scenarios: list[Scenario], data: Path | None, tell: Callable[[str], None]
+) -> list[list[FedskdError]]:
+    """Find what is wrong with models and data of scenarios and not with that which they were made
+    from; imports PyTorch. ``tell`` is told whose data is read.
+    """
     from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
-    variant = rest.scenario.variants.get(method.label)
-    under = ("variants", method.label) if variant and variant.faults else ()
-    for fault in never_met(method.scenario, *under):
-        fault.message = (
-            f"{method.label}, in its {method.scenario.algorithm.rounds} rounds: {fault.message}"
-        )
-        yield fault
-    found = [*find_problems(method.scenario, data, doubtful=rest.doubtful)]
+    found = [[*find_problems(one, data, doubtful=rest.doubtful, tell=tell)] for one in scenarios]
     before = (
         {
             (error.key, error.message)
-            for error in find_problems(rest.scenario, data, doubtful=rest.doubtful)
+            for error in find_problems(rest.scenario, data, doubtful=rest.doubtful, tell=tell)
         }
-        if found
+        if any(found)
         else set()
     )
-    for problem in found:
-        if (problem.key, problem.message) in before:
-            continue
-        where = ("variants", method.label, *problem.key)
-        problem.key = (
-            where
-            if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",)
-            else problem.key
+    return [
+        [problem for problem in problems if (problem.key, problem.message) not in before]
+        for problems in found
+    ]
+
+
+def _named(rest: Sound, method: Method, problem: FedskdError) -> FedskdError:
+    """Say whose problem it is, and where in the file."""
+    if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",):
+        problem.key = ("variants", method.label, *problem.key)
+    problem.message = f"{method.label}: {problem.message}"
+    if method.scenario.averages:
+        problem.fix += (
+            f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, "
+            f"architecture: ...}}}}"
         )
-        problem.message = f"{method.label}: {problem.message}"
-        if method.scenario.averages:
-            problem.fix += (
-                f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, "
-                f"architecture: ...}}}}"
-            )
-        yield problem
+    return problem
 
 
 def _carry_out(shop: Workshop, planned: list[PlannedRun]) -> list[RunResult]:
@@ -222,10 +287,10 @@ def _report(
         click.echo("no seed was finished by every method: nothing to compare", err=True)
         return
     text = as_text(found, per_hospital=per_hospital)
-    (shop.out / "compare.txt").write_text(text, encoding="utf-8")
-    (shop.out / "compare.json").write_text(
-        json.dumps(as_json(found), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    write_text(shop.out / "compare.txt", text)
+    write_text(
+        shop.out / "compare.json", json.dumps(as_json(found), indent=1, allow_nan=False) + "\n"
     )
-    (shop.out / "compare.html").write_text(as_html(found), encoding="utf-8")
+    write_text(shop.out / "compare.html", as_html(found))
     click.echo("\n" + text)
     click.echo(f"comparison: {short(shop.out / 'compare.html')}")

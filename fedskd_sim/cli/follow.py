@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from fedskd_sim import clock
 from fedskd_sim.cli.common import CONTEXT, NAMESPACE, Place, short, with_exit_code
-from fedskd_sim.cli.launch import follow as followed
+from fedskd_sim.cli.running import follow as followed
 from fedskd_sim.errors import FedskdError, RunUnreadable
 from fedskd_sim.scenario import load
 
@@ -66,27 +67,25 @@ def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
     """
     from fedskd_sim.runtimes import found  # noqa: PLC0415 - only commands that show a run pay for it
 
-    seen = found.run(run, namespace, context)
     view: LiveView | None = None
-    while watch and seen.going:
-        click.clear()
-        began = clock.now()
-        view = _show(seen, view)
-        clock.sleep(max(WATCH_S, clock.now() - began))  # a large run's logs take long to read
-    _show(seen, view)
+    with closing(found.run(run, namespace, context)) as seen:
+        while watch and seen.going:
+            click.clear()
+            began = clock.now()
+            view = _show(seen, view, watch=True)
+            clock.sleep(max(WATCH_S, clock.now() - began))  # a large run's logs take long to read
+        _show(seen, view, watch=watch)
 
 
-def _show(seen: Found, view: LiveView | None) -> LiveView:
+def _show(seen: Found, view: LiveView | None, *, watch: bool) -> LiveView:
     """Show a run, of which a view knows what was read before; gives the view that knows all."""
     from rich.console import Console  # noqa: PLC0415 - only commands that show a run pay for it
 
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
-    news = seen.news()
-    if view is None or news is None:
-        view = LiveView(Topology.of(seen.loaded.scenario), Console(), quiet=True)
-    for event in seen.events() if news is None else news:
+    view = view or LiveView(Topology.of(seen.loaded.scenario), Console(), quiet=True)
+    for event in seen.news() if watch else seen.events():
         view(event)
     view.show()
     if view.remark and seen.going:  # afterwards the outcome tells it

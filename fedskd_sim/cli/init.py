@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from fedskd_sim.cli.common import short, with_exit_code
-from fedskd_sim.scenario import begin
+from fedskd_sim.errors import FedskdError
+from fedskd_sim.scenario import begin, load
 
 
 @click.command()
@@ -28,4 +29,9 @@ def init(name: str, source: str) -> None:
       fedskd-sim init again --from mine.yaml
     """
     file = begin(name, source)
-    click.echo(f"{short(file)} is written; 'fedskd-sim launch {short(file)}' runs it")
+    try:
+        load(file)
+        next_ = f"'fedskd-sim launch {short(file)}' runs it"
+    except FedskdError:
+        next_ = f"'fedskd-sim validate {short(file)}' names what is wrong with it, as with {source}"
+    click.echo(f"{short(file)} is written; {next_}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedskd_sim.checks import apart, asker, load_and_check, of_learning, prove
+from fedskd_sim.checks import Slowly, apart, asker, load_and_check, of_learning
 from fedskd_sim.cli.canary import ShortRun, check_short_run
 from fedskd_sim.cli.common import (
     CHANGES,
@@ -22,14 +21,15 @@ from fedskd_sim.cli.common import (
     command,
     say_licences,
     short,
-    stop_when_terminated,
     with_exit_code,
 )
-from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError
+from fedskd_sim.cli.running import follow, say_detached
+from fedskd_sim.cli.waiting import Waiting
+from fedskd_sim.errors import DataMissing, DeviceUnavailable
+from fedskd_sim.observe.words import counted
 
 if TYPE_CHECKING:
-    from fedskd_sim.observe.outcome import Outcome
-    from fedskd_sim.runtimes.base import Order, Watch
+    from fedskd_sim.runtimes.base import Order
     from fedskd_sim.scenario import Loaded
 
 IN_THE_CLUSTER = (DataMissing, DeviceUnavailable)
@@ -119,15 +119,16 @@ def _load_checked(
     """Load the scenario and refuse it if it cannot work there; data and devices of a cluster are
     looked at by its own pods, unless the data are here too.
     """
-    loaded = load_and_check(
-        scenario,
-        data,
-        place.prepare,
-        changes=changes,
-        elsewhere=IN_THE_CLUSTER if runtime == "kubernetes" and data is None else (),
-        also=partial(apart, runtime=runtime),
-        learning=asker(place, of_learning),
-    )
+    with Waiting() as waiting:
+        loaded = load_and_check(
+            scenario,
+            data,
+            place.prepare,
+            changes=changes,
+            elsewhere=IN_THE_CLUSTER if runtime == "kubernetes" and data is None else (),
+            also=partial(apart, runtime=runtime),
+            slowly=Slowly(asker(place, of_learning), waiting.checks),
+        )
     say_licences(loaded.scenario)
     return loaded
 
@@ -140,8 +141,9 @@ def _begin(loaded: Loaded, out: Path | None, runtime: str, data: Path | None) ->
     order = Order(loaded, secrets.token_hex(4), folder.make(loaded, out, runtime), data)
     scenario = loaded.scenario
     click.echo(
-        f"{scenario.name}: {len(scenario.hospitals)} hospitals, {scenario.algorithm.rounds} "
-        f"rounds, {runtime}; run folder {short(order.folder)}"
+        f"{scenario.name}: {len(scenario.hospitals)} hospitals, "
+        f"{counted(scenario.algorithm.rounds, 'round')}, {runtime}; run folder "
+        f"{short(order.folder)}"
     )
     return order
 
@@ -163,114 +165,7 @@ def _leave_to_itself(place: Any, order: Order) -> None:
     outcomes.begin(order.folder, command())
     place.launch(order)
     places.note(order.folder, place.place)
-    _say_detached(order.folder)
-
-
-def follow(place: Any, order: Order, *, launch: bool) -> None:
-    """Launch a run, or join one, show its progress to the end, and report."""
-    from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
-
-    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
-    from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
-    from fedskd_sim.topology import Topology  # noqa: PLC0415
-
-    stop_when_terminated()
-    begun = outcomes.begin(order.folder, command())
-    try:
-        with LiveView(Topology.of(order.loaded.scenario), Console()) as progress:
-            _carry_out(place, order, progress, launch=launch)
-        proof = prove(order.folder, order.loaded.scenario, order.data, place)
-    except BaseException as error:
-        if (
-            isinstance(error, KeyboardInterrupt)
-            and hasattr(place, "detach")
-            and not error.args
-            and _wants_to_detach()
-        ):
-            place.detach()
-            _say_detached(order.folder)
-            return
-        _report_so_far(order, begun, error)
-        raise
-    finally:
-        _stop(place)
-    ended = outcomes.finish(begun, remark=place.remark)
-    _report(order, outcomes.note(order.folder, ended), proof)
-
-
-def _report(order: Order, ended: Outcome, proof: str) -> None:
-    """Report a run that ended well."""
-    from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
-
-    summary = report.write(
-        order.folder, *_roles(order), report.Account(order.loaded.scenario, ended)
-    )
-    click.echo("\n" + report.as_text(summary, whole=False))
-    click.echo(f"report: {short(order.folder / 'report.html')}")
-    click.echo(f"verified: {proof}")
-    if ended.reason:
-        click.echo(f"note: {ended.reason}")
-    click.echo(f"{ended.words}; run folder {short(order.folder)}")
-
-
-def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:
-    from fedskd_sim.runtimes import place as places  # noqa: PLC0415 - only commands that run something pay for it
-
-    if launch:
-        place.launch(order)
-        places.note(order.folder, place.place)
-    place.wait(watch)
-
-
-def _stop(place: Any) -> None:
-    """Free what the run holds; what cannot be freed is told, and hides neither the results nor
-    the error that ended the run.
-    """
-    try:
-        place.stop()
-    except FedskdError as error:
-        click.echo(f"warning: {error}", err=True)
-
-
-def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
-    """Report a run that did not end well as far as it went; nothing here may hide the error that
-    ended it.
-    """
-    from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
-    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
-
-    ended = outcomes.finish(begun, error)
-    try:
-        outcomes.note(order.folder, ended)
-        report.write(order.folder, *_roles(order), report.Account(order.loaded.scenario, ended))
-        error.add_note(f"report: {short(order.folder / 'report.html')}")
-    except FedskdError as second:
-        error.add_note(f"no report: {second.message}")
-    error.add_note(f"{ended.words}; run folder {short(order.folder)}")
-
-
-def _roles(order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return order.loaded.scenario.members, order.loaded.scenario.held_out
-
-
-def _wants_to_detach() -> bool:
-    """Ask once; without a terminal, or on a second Ctrl-C, the run is stopped."""
-    if not sys.stdin.isatty():
-        return False
-    try:
-        return not click.confirm(
-            "\nstop the run? (no leaves it running in the cluster)", default=True
-        )
-    except click.Abort:
-        return False
-
-
-def _say_detached(folder: Path) -> None:
-    place = short(folder)
-    click.echo(
-        f"the run goes on in the cluster; 'fedskd-sim status {place}' shows it, 'fedskd-sim "
-        f"collect {place}' waits for its results"
-    )
+    say_detached(order.folder)
 
 
 def _runtime(name: str, cluster: dict[str, Any]) -> Any:

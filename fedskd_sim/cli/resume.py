@@ -16,7 +16,7 @@ from fedskd_sim.cli.common import (
     stop_when_terminated,
     with_exit_code,
 )
-from fedskd_sim.cli.launch import follow
+from fedskd_sim.cli.running import follow
 
 if TYPE_CHECKING:
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=Place(path_type=Path, exists=True, file_okay=False))
+@click.argument("run", type=Place(path_type=Path))
 @click.option(
     "--anyway",
     is_flag=True,

@@ -16,14 +16,28 @@ STANDARD = (0, 1, 2)
 class Unread(io.FileIO):
     """A stream whose reader may leave: what is written after that is written to nobody, and
     whoever writes goes on.
+
+    A file that cannot grow is told of once, by an exception; what its buffer still holds then is
+    lost, or the interpreter would try again at its end and put its own exit code in place of the
+    command's. Of errors themselves nobody can be told more.
     """
 
+    words = "standard output"
+    bears = False
+    """Nothing that fails here is an error: it is where errors are written."""
+
     def write(self, data: Any, /) -> int:
-        """Write as far as there is a reader."""
+        """Write as far as there is a reader; raises OSError once, where a disk is full."""
         try:
             return super().write(data) or 0
         except BrokenPipeError:
             return memoryview(data).nbytes
+        except OSError as error:
+            if self.bears:
+                return memoryview(data).nbytes
+            self.bears = True
+            error.filename = self.words
+            raise
 
 
 def settle() -> None:
@@ -46,7 +60,9 @@ def settle() -> None:
 
 
 def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
-    buffer = io.BufferedWriter(Unread(stream.fileno(), "w", closefd=False))
+    raw = Unread(stream.fileno(), "w", closefd=False)
+    raw.bears = stream is sys.__stderr__
+    buffer = io.BufferedWriter(raw)
     lines = stream.isatty() or stream is sys.__stderr__
     return io.TextIOWrapper(
         buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=lines

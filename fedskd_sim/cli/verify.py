@@ -8,6 +8,7 @@ import click
 
 from fedskd_sim.checks import verify_run
 from fedskd_sim.cli.common import DATA, Place, short, with_exit_code
+from fedskd_sim.cli.waiting import Waiting
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.scenario import load
 
@@ -32,7 +33,10 @@ def verify(run: Path, data: Path | None) -> None:
         raise RunUnreadable(
             f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
         )
-    verdict, remark = verify_run(run, load(run / "scenario.yaml").scenario, data)
+    scenario = load(run / "scenario.yaml").scenario
+    with Waiting() as waiting:
+        waiting.says("verifying")
+        verdict, remark = verify_run(run, scenario, data)
     if verdict.broken:
         raise verdict.broken
     click.echo(f"{short(run)} is {verdict}")

@@ -8,12 +8,14 @@ from textwrap import wrap
 from fedskd_sim.compare import twins
 from fedskd_sim.compare.tables import Comparison
 from fedskd_sim.compare.words import NAMES, WIDTH, format_difference
+from fedskd_sim.report.notes import mean
 from fedskd_sim.report.text import percent
 
 ABOUT = (
     "Differences in points to the twin, the same method without faults, with Student's 95 % "
     "interval; p is corrected for all differences of this table (Holm). AUC and balanced accuracy "
-    "are the mean of own and others; more forgetting is worse."
+    "are the mean of own and others over the tests that both have, retention and forgetting means "
+    "over the models of each; more forgetting is worse."
 )
 HEAD = ("method", "twin", "measure", "with", "without", "difference", "p", "seeds")
 
@@ -39,7 +41,7 @@ def rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     for (label, name), found in twins.effects(comparison).items():
         twin = twins.twin_of(comparison, labelled[label])
         if twin:
-            means = (percent(one.mean(name, "mean")) for one in (labelled[label], twin))
+            means = map(percent, map(mean, labelled[label].beside(twin, name, "mean")))
             yield (label, twin.method.label, NAMES[name], *means, *format_difference(found))
 
 

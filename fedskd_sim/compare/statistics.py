@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -155,7 +155,10 @@ def holm(ps: Values) -> Values:
     return adjusted
 
 
-def best(scores: Mapping[str, Sequence[float]]) -> str:
+def best(
+    scores: Mapping[str, Sequence[float]],
+    versus: Callable[[str, str], Difference] | None = None,
+) -> str:
     """Name the method that is ahead of every other one, each at the level LEVEL / (methods - 1);
     empty if there is none.
 
@@ -165,13 +168,16 @@ def best(scores: Mapping[str, Sequence[float]]) -> str:
     Args:
         scores: for each method one value per seed, all in the same order of seeds; a method without
             any value is left out.
+        versus: compares two methods by name; None pairs their values.
 
     """
     known = {name: values for name, values in scores.items() if any(map(math.isfinite, values))}
     if len(known) <= 1:
         return ""
     first = max(known, key=lambda name: float(np.nanmean(known[name])))
+    others = [name for name in known if name != first]
     leads = [
-        compare_paired(known[first], values) for name, values in known.items() if name != first
+        versus(first, name) if versus else compare_paired(known[first], known[name])
+        for name in others
     ]
     return first if all(lead.mean > 0 and lead.p * len(leads) <= LEVEL for lead in leads) else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fedskd_sim.compare.origins import remarks
 from fedskd_sim.compare.plan import Method
-from fedskd_sim.compare.tables import Comparison, MethodRow, score
+from fedskd_sim.compare.tables import Comparison, MethodRow, Score, score
 from fedskd_sim.compare.text import OFF_BUDGET
 from fedskd_sim.compare.work import RunResult
 
@@ -28,30 +28,46 @@ def comparison(
     )
     if not indices:
         return None
-    first = methods[0].scenario
     rows = tuple(
-        MethodRow(
-            method,
-            [
-                score(
-                    good[method.label, index].folder,
-                    first.members,
-                    first.held_out,
-                    faulty=bool(method.scenario.faults),
-                )
-                for index in indices
-            ],
-        )
+        MethodRow(method, [_score(method, good[method.label, index]) for index in indices])
         for method in methods
     )
     seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
     compared = [run for (_, index), run in sorted(good.items()) if index in indices]
-    notes = (*_notes(methods, len(outcomes) - len(good), len(indices)), *_origins(compared))
+    notes = (
+        *_notes(methods, len(outcomes) - len(good), len(indices)),
+        *_lost(rows),
+        *_origins(compared),
+    )
     return Comparison(rows, control, seeds, notes)
+
+
+def _score(method: Method, run: RunResult) -> Score:
+    scenario = method.scenario
+    return score(run.folder, scenario.members, scenario.held_out, faulty=bool(scenario.faults))
 
 
 def _origins(compared: Sequence[RunResult]) -> Iterator[str]:
     return remarks({(run.task.label, run.task.scenario.seed): run.made_with for run in compared})
+
+
+def _lost(rows: Sequence[MethodRow]) -> Iterator[str]:
+    """Say which methods lack tests that others have, as where a hospital was lost."""
+    everywhere = [
+        {test for score in scores for test in score.tests}
+        for scores in zip(*(row.scores for row in rows), strict=True)
+    ]
+    for row in rows:
+        short = [
+            len({test[1:] for test in all_ - score.tests.keys()})
+            for all_, score in zip(everywhere, row.scores, strict=True)
+        ]
+        if any(short):
+            yield (
+                f"{row.method.label} lacks up to {max(short)} tests of a run, of hospitals that it "
+                "lost: its means are over those that there are, and its differences over those "
+                "that both methods have."
+            )
 
 
 def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:

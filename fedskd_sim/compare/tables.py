@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from fedskd_sim.compare.plan import Method
 from fedskd_sim.compare.statistics import Difference, best, compare_paired, correct
@@ -16,15 +17,18 @@ from fedskd_sim.recordfiles import read_records, read_timings
 from fedskd_sim.records import Record
 from fedskd_sim.report.absences import Absence, Troubles
 from fedskd_sim.report.basis import Basis, bases, rarest_classes, together
-from fedskd_sim.report.memory import assess_memory
+from fedskd_sim.report.gathered import Gathered
+from fedskd_sim.report.memory import Part, average, remembered
 from fedskd_sim.report.notes import ADJUSTED, mean
-from fedskd_sim.report.tables import summarise
 
 SCORES = ("auc", "balanced_accuracy", ADJUSTED)
 PLACES = ("own", "others", "mean", "ensemble", "unseen")
 COMPARED = ("mean", "ensemble", "unseen")
 """The places at which a metric's table shows differences to the control."""
 MEMORY = ("retention", "forgetting")
+K = TypeVar("K")
+Test = tuple[str, str, str, str]
+"""A metric, where it counts (``inside``, ``ensemble`` or ``unseen``), whose model, whose data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Score:
     bases: Mapping[str, Mapping[str, Basis]]
     struck: tuple[Absence, ...] = ()
     """What struck its hospitals; read only where faults were wanted."""
+    tests: Mapping[Test, float] = field(default_factory=dict)
+    """The values of all tests that it has, of which ``values`` are means."""
+    memory: Mapping[Part, float] = field(default_factory=dict)
+    """... and of what models forget and keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,19 @@ class MethodRow:
         """Give the mean over seeds for one hospital."""
         return mean(score.hospitals.get((metric, place, name), math.nan) for score in self.scores)
 
+    def beside(self, other: MethodRow, metric: str, place: str) -> tuple[list[float], list[float]]:
+        """Give a value per seed of this method and of another one, over the tests that both have:
+        where a run lost a hospital, a mean over fewer hospitals is not one over all of them.
+        """
+        pairs = [
+            _beside(*both, metric, place) for both in zip(self.scores, other.scores, strict=True)
+        ]
+        return [own for own, _ in pairs], [theirs for _, theirs in pairs]
+
+    def versus(self, other: MethodRow, metric: str, place: str) -> Difference:
+        """Compare this method with another one over the tests that both have."""
+        return compare_paired(*self.beside(other, metric, place))
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -83,9 +104,7 @@ class Comparison:
         """
         control = next(row for row in self.rows if row.method.label == self.control)
         found = {
-            (row.method.label, place): compare_paired(
-                row.series(metric, place), control.series(metric, place)
-            )
+            (row.method.label, place): row.versus(control, metric, place)
             for place in COMPARED
             for row in self.rows
             if row is not control
@@ -95,9 +114,12 @@ class Comparison:
 
     def basis(self, metric: str, names: Collection[str]) -> list[Basis]:
         """Tell on what a mean over some hospitals rests, for every seed; it is the same for all
-        methods.
+        methods but those that lost hospitals.
         """
-        known = (score.bases[metric] for score in self.rows[0].scores)
+        known = [
+            {name: basis for score in scores for name, basis in score.bases[metric].items()}
+            for scores in zip(*(row.scores for row in self.rows), strict=True)
+        ]
         return [
             together(basis for name, basis in found.items() if name in names) for found in known
         ]
@@ -106,7 +128,11 @@ class Comparison:
         """Name the method that is ahead of all others, of the control by the table's own claim;
         empty if there is none.
         """
-        first = best({row.method.label: row.series(metric, place) for row in self.rows})
+        labelled = {row.method.label: row for row in self.rows}
+        first = best(
+            {label: row.series(metric, place) for label, row in labelled.items()},
+            lambda one, other: labelled[one].versus(labelled[other], metric, place),
+        )
         to_control = [
             difference.claimed
             for (label, where), difference in self.differences(metric).items()
@@ -124,29 +150,19 @@ def score(
 ) -> Score:
     """Read the values of one run, and if it is ``faulty`` what struck it; raises RunUnreadable."""
     records = read_records(folder)
-    summary = summarise(records, names, held_out)
-    values: dict[tuple[str, str], float] = {}
-    hospitals: dict[tuple[str, str, str], float] = {}
-    for metric in SCORES:
-        cells = {
-            (r.model, r.host): r.measures[metric].mean
-            for r in _inside(records, held_out)
-            if metric in r.measures
-        }
-        for name in names:
-            hospitals[metric, "own", name] = cells.get((name, name), math.nan)
-            hospitals[metric, "others", name] = mean(
-                value for (model, host), value in cells.items() if name == model != host
-            )
-        for place in ("own", "others"):
-            values[metric, place] = mean(hospitals[metric, place, name] for name in names)
-        values[metric, "mean"] = (values[metric, "own"] + values[metric, "others"]) / 2
-        values[metric, "ensemble"] = summary.ensemble.get(metric, math.nan)
-        values[metric, "unseen"] = summary.unseen.get(metric, math.nan)
-    memory = assess_memory(records)
-    for name in MEMORY:
-        found = getattr(memory, name)
-        values[name, "mean"] = math.nan if found is None else found
+    Gathered.of(records, names, held_out)  # refuses those of other hospitals
+    tests = _tests(records, held_out)
+    values = {
+        (metric, place): _value(tests, metric, place) for metric in SCORES for place in PLACES
+    }
+    hospitals = {
+        (metric, place, name): value
+        for metric in SCORES
+        for name, both in _of_models(tests, metric, names).items()
+        for place, value in zip(("own", "others"), both, strict=True)
+    }
+    memory = remembered(records)
+    values |= {(name, "mean"): _kept(memory, name) for name in MEMORY}
     rarest = rarest_classes(folder)
     return Score(
         values,
@@ -154,13 +170,80 @@ def score(
         _costs(folder, records),
         {metric: bases(records, rarest, metric) for metric in SCORES},
         Troubles.of(folder, (*names, *held_out), simulated=True).absences if faulty else (),
+        tests,
+        memory,
     )
 
 
-def _inside(records: Sequence[Record], held_out: tuple[str, ...]) -> list[Record]:
-    return [
-        record for record in records if record.kind == "evaluation" and record.host not in held_out
-    ]
+def _beside(one: Score, other: Score, metric: str, place: str) -> tuple[float, float]:
+    if metric in MEMORY and one.memory.keys() != other.memory.keys():
+        own, theirs = _of_both(one.memory, other.memory, lambda found: _kept(found, metric))
+    elif metric not in MEMORY and one.tests.keys() != other.tests.keys():
+        own, theirs = _of_both(one.tests, other.tests, lambda found: _value(found, metric, place))
+    else:
+        own, theirs = (score.values.get((metric, place), math.nan) for score in (one, other))
+    return own, theirs
+
+
+def _of_both(
+    one: Mapping[K, float], other: Mapping[K, float], average: Callable[[Mapping[K, float]], float]
+) -> list[float]:
+    """Average two runs over what both have."""
+    both = one.keys() & other.keys()
+    return [average({key: found[key] for key in both}) for found in (one, other)]
+
+
+def _kept(memory: Mapping[Part, float], name: str) -> float:
+    found = average(memory, name)
+    return math.nan if found is None else found
+
+
+def _tests(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[Test, float]:
+    """Give all values of tests that there are; the last record of a test counts."""
+    found = {
+        (metric, _counts_as(record, held_out), record.model, record.host): record.measures[
+            metric
+        ].mean
+        for record in records
+        if record.kind in ("evaluation", "ensemble")
+        for metric in SCORES
+        if metric in record.measures
+    }
+    return {test: value for test, value in found.items() if math.isfinite(value)}
+
+
+def _counts_as(record: Record, held_out: tuple[str, ...]) -> str:
+    if record.kind == "ensemble":
+        return "ensemble"
+    return "unseen" if record.host in held_out else "inside"
+
+
+def _value(tests: Mapping[Test, float], metric: str, place: str) -> float:
+    """Average tests of a metric at a place; NaN where there are none."""
+    if place == "mean":
+        return (_value(tests, metric, "own") + _value(tests, metric, "others")) / 2
+    if place in ("own", "others"):
+        models = {model for found, where, model, _ in tests if (found, where) == (metric, "inside")}
+        both = _of_models(tests, metric, models).values()
+        return mean(own if place == "own" else others for own, others in both)
+    return mean(value for test, value in tests.items() if test[:2] == (metric, place))
+
+
+def _of_models(
+    tests: Mapping[Test, float], metric: str, names: Iterable[str]
+) -> dict[str, tuple[float, float]]:
+    """Give what hospitals' models have at home and, on average, at the others that train."""
+    cells: dict[str, dict[str, float]] = {name: {} for name in names}
+    for (found, where, model, host), value in tests.items():
+        if (found, where) == (metric, "inside") and model in cells:
+            cells[model][host] = value
+    return {
+        model: (
+            hosts.get(model, math.nan),
+            mean(value for host, value in hosts.items() if host != model),
+        )
+        for model, hosts in cells.items()
+    }
 
 
 def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:

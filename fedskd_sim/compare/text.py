@@ -10,10 +10,12 @@ from typing import Any
 
 from fedskd_sim.compare import faulttext, twins
 from fedskd_sim.compare.plan import describe
+from fedskd_sim.compare.statistics import MOST_SEEDS
 from fedskd_sim.compare.tables import COMPARED, MEMORY, PLACES, SCORES, Comparison, MethodRow
 from fedskd_sim.compare.words import NAMES, WIDTH, format_difference
+from fedskd_sim.observe.words import amount
 from fedskd_sim.report.basis import Basis
-from fedskd_sim.report.text import percent, size
+from fedskd_sim.report.text import percent
 
 OFF_BUDGET = 0.05
 ROOM = {"difference": 24, "p": 8, "seeds": 8}
@@ -78,7 +80,11 @@ def off_budget(row: MethodRow) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Give a comparison as plain values; shares in [0, 1], null stands for a missing value."""
+    """Give a comparison as plain values; shares in [0, 1], null stands for a missing value.
+
+    Of a difference ``needed`` is null where no test is possible, and where more seeds are needed
+    than are looked at: then ``needed_above`` is that number, and null otherwise.
+    """
     return {
         "scenario": comparison.rows[0].method.scenario.name,
         "control": comparison.control,
@@ -120,6 +126,7 @@ def _differences(
             name: _value(value)
             for name, value in (asdict(found) | {"needed": found.needed}).items()
         }
+        | {"needed_above": MOST_SEEDS if math.isinf(found.needed) else None}
         for (label, place), found in comparison.differences(metric).items()
         if label == row.method.label
     }
@@ -204,7 +211,7 @@ def _costs(comparison: Comparison) -> Iterator[str]:
             off_budget(row),
             f"{teacher:.0%}" if teacher else "",
         ]
-        cells += [size(int(row.cost("bytes"))), f"{row.cost('seconds'):.0f}"]
+        cells += [amount(row.cost("bytes")), f"{row.cost('seconds'):.0f}"]
         cells += [percent(row.mean(name, "mean")) for name in memory]
         yield f"{row.method.label:<{width}}" + "".join(f"{cell:>16}" for cell in cells)
     yield ""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from fedskd_sim.compare.statistics import Difference, compare_paired, correct
+from fedskd_sim.compare.statistics import Difference, correct
 from fedskd_sim.compare.tables import MEMORY, SCORES, Comparison, MethodRow
 
 MOST_STRUCK = 40
@@ -41,9 +41,7 @@ def effects(comparison: Comparison) -> Mapping[Key, Difference]:
     together.
     """
     found = {
-        (row.method.label, name): compare_paired(
-            row.series(name, "mean"), twin.series(name, "mean")
-        )
+        (row.method.label, name): row.versus(twin, name, "mean")
         for row in faulty(comparison)
         if (twin := twin_of(comparison, row))
         for name in measures_of(comparison)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fedskd_sim.compare.statistics import MOST_SEEDS, Difference
+from fedskd_sim.compare.statistics import LEVEL, MOST_SEEDS, Difference
 from fedskd_sim.report.notes import ADJUSTED
 from fedskd_sim.report.text import TITLES
 
@@ -30,6 +30,12 @@ def format_difference(difference: Difference | None) -> tuple[str, str, str]:
     seeds = f"{needed:.0f}" if math.isfinite(needed) else f">{MOST_SEEDS}"
     return (
         f"{100 * difference.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
-        f"{p:.3f}" if p >= SMALLEST_P else f"<{SMALLEST_P}",
+        _format_p(p) if p >= SMALLEST_P else f"<{SMALLEST_P}",
         seeds,
     )
+
+
+def _format_p(p: float) -> str:
+    """Write a p with as many digits as tell on which side of `LEVEL` it is."""
+    texts = (f"{p:.{digits}f}" for digits in range(3, 17))
+    return next((text for text in texts if (float(text) <= LEVEL) == (p <= LEVEL)), repr(p))

@@ -1,7 +1,7 @@
 """Carry out the runs of a comparison, several at once, each a `fedskd-sim launch --on memory` in a
 folder of its own, by a process of its own that is forked with PyTorch in it.
 
-A run that has finished with the very same scenario and the same code is not run again; one that was
+A run that has finished with the very same scenario, code and data is not run again; one that was
 interrupted is. Nothing else is remembered.
 """
 
@@ -22,14 +22,15 @@ from fedskd_sim.compare import origins
 from fedskd_sim.compare.plan import PlannedRun
 from fedskd_sim.errors import FedskdError, ForkServerDied, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.learning.workspace import RUNS_AT_ONCE
+from fedskd_sim.observe import outcome
 from fedskd_sim.runtimes.commands import Command, prepare
 from fedskd_sim.runtimes.forkserver import UNKNOWN
-from fedskd_sim.scenario import load
+from fedskd_sim.scenario import Scenario, load
 
 RUNS = "runs"
 PLACE = RUNS + "/{label}/seed-{seed}"
 """Where a run of a comparison is, in its folder."""
-LOCK = ".lock"
+LOCK, SEEN = ".lock", ".data.json"
 LAST_WORDS = 5
 LOOK_S = 0.2
 
@@ -47,7 +48,7 @@ class RunResult:
     fresh: bool = True
     """It was run now, and not found finished."""
     made_with: origins.Code | None = None
-    """With which code; None if that is not known."""
+    """With which code and data; None if that is not known."""
 
 
 @dataclass
@@ -58,11 +59,15 @@ class Workshop:
     data: Path | None
     jobs: int
     anyway: bool = False
-    """Runs that were computed with other code count, too."""
+    """Runs that were computed with other code or data count, too."""
     stopped: Event = field(default_factory=Event)
     _lock: tuple[int, ...] = ()
     """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison
     leaves is waited for."""
+
+    def __post_init__(self) -> None:
+        """Look after the data, for all runs together."""
+        self._digests = origins.digests(self.data, self.out / SEEN)
 
     @contextmanager
     def prepare(self, tasks: Sequence[PlannedRun]) -> Iterator[None]:
@@ -72,7 +77,7 @@ class Workshop:
         Raises:
             OutputNotEmpty: it holds something else, or runs of another scenario.
             OutputNotWritable: it cannot be made, or another comparison is at work in it.
-            CustodyForeign: runs in it have finished with other code.
+            CustodyForeign: runs in it have finished with other code or data.
 
         """
         try:
@@ -107,11 +112,11 @@ class Workshop:
             yield
 
     def _check_code(self, tasks: Sequence[PlannedRun]) -> None:
-        """Refuse runs that have finished with other code."""
+        """Refuse runs that have finished with other code or data."""
         if self.anyway:
             return
         one_each = {task.label: task.scenario for task in tasks}
-        here = {label: origins.now(scenario) for label, scenario in one_each.items()}
+        here = {label: origins.now(scenario, self._digests) for label, scenario in one_each.items()}
         origins.refuse_other(
             [
                 ((task.label, task.scenario.seed), origins.kept(folder), here[task.label])
@@ -124,6 +129,7 @@ class Workshop:
         strange = {path.name for path in self.out.iterdir()} - {
             RUNS,
             LOCK,
+            SEEN,
             "compare.txt",
             "compare.json",
             "compare.html",
@@ -152,7 +158,7 @@ class Workshop:
         """
         due = [task for task in tasks if not finished(self.folder(task))]
         if due:
-            prepare(due[0].scenario, threads(due[0]))
+            prepare(due[0].scenario, threads(due[0].scenario))
         with ThreadPoolExecutor(self.jobs) as pool:
             waiting: set[Future[RunResult]] = {pool.submit(self._run, task) for task in tasks}
             try:
@@ -175,7 +181,7 @@ class Workshop:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f"{folder.name}.yaml"
         draft.write_text(task.text, encoding="utf-8")
-        made_with = origins.now(task.scenario)
+        made_with = origins.now(task.scenario, self._digests)
         origins.keep(folder, made_with)
         command = ["launch", str(draft), "--on", "memory", "--out", str(folder)]
         command += ["--data", str(self.data)] if self.data else []
@@ -190,7 +196,7 @@ class Workshop:
 
     def _launch(self, task: PlannedRun, command: Sequence[str]) -> tuple[int, str]:
         """Give a run's exit code, negative for a signal, and its words."""
-        given = {**os.environ, **threads(task), RUNS_AT_ONCE: str(self.jobs)}
+        given = {**os.environ, **threads(task.scenario), RUNS_AT_ONCE: str(self.jobs)}
         try:
             run = Command.begin(command, given, self._lock)
         except (OSError, EOFError) as error:  # the fork server has died; the next run has another
@@ -201,9 +207,9 @@ class Workshop:
         return run.process.exitcode or 0, run.words
 
 
-def threads(task: PlannedRun) -> dict[str, str]:
+def threads(scenario: Scenario) -> dict[str, str]:
     """Let a run have as many threads as its largest hospital."""
-    most = max(hospital.resources.cpu for hospital in task.scenario.hospitals)
+    most = max(hospital.resources.cpu for hospital in scenario.hospitals)
     return {"OMP_NUM_THREADS": str(most)}
 
 
@@ -219,11 +225,23 @@ def _same(file: Path, task: PlannedRun) -> bool:
 
 
 def finished(folder: Path) -> bool:
-    """Tell whether a run folder holds a complete run."""
+    """Tell whether a run folder holds a complete run, or one that ended well without hospitals
+    that it lost.
+    """
     try:
-        return json.loads((folder / "report.json").read_text(encoding="utf-8"))["complete"] is True
+        whole = json.loads((folder / "report.json").read_text(encoding="utf-8"))["complete"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
+    return whole is True or (whole is False and ended_well(folder))
+
+
+def ended_well(folder: Path) -> bool:
+    """Tell whether a run says of itself that it ended well."""
+    try:
+        how = outcome.read(folder)
+    except FedskdError:
+        return False
+    return how is not None and how.state == "ended well"
 
 
 def cores(task: PlannedRun) -> int:

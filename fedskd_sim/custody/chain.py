@@ -5,6 +5,7 @@ without hospitals.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from fedskd_sim.custody.due import Due, Mark
 from fedskd_sim.custody.kept import Kept, KeptRecord
 from fedskd_sim.errors import Where
+from fedskd_sim.recordfiles import whole_lines
 from fedskd_sim.records import Record
 from fedskd_sim.routes import Routes, Told, as_told
 from fedskd_sim.topology import Stop, Topology
@@ -29,7 +31,7 @@ Found = Mapping[str, Kept]
 
 def ways_left(run: Path, topology: Topology) -> Routes:
     """Read from a run's records who was left out, and until when. What cannot be read says nothing
-    here.
+    here, and of a file whose last line is torn the one before it does.
     """
     return Routes(topology, *as_told(dict(_last_words(run, topology.names))))
 
@@ -37,15 +39,16 @@ def ways_left(run: Path, topology: Topology) -> Routes:
 def _last_words(run: Path, names: Collection[str]) -> Iterator[tuple[str, Told]]:
     """Give what each hospital's last record tells: all that it knew of."""
     for file in sorted(run.glob("records/*.jsonl")):
-        last = file.read_bytes().splitlines()[-1:]
         try:
-            values = json.loads(last[0]) if last else {}
+            with file.open("rb") as stream:
+                (last,) = deque(whole_lines(stream), maxlen=1) or [b"{}"]
+            values = json.loads(last)
             without, back = (
                 {name: int(one) for name, one in values.get(key, {}).items() if name in names}
                 for key in ("without", "back")
             )
             yield file.stem, Told(int(values.get("round", 0)), without, back)
-        except (ValueError, AttributeError, TypeError):
+        except (OSError, ValueError, AttributeError, TypeError):
             continue
 
 

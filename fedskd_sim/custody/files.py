@@ -1,5 +1,4 @@
-"""Files that are whole or not there: how they are written, and what a file of weights and one of a
-commit look like.
+"""What a file of weights and one of a commit look like.
 
 A file of weights is ``MAGIC``, the length of its table (4 bytes, little-endian), the table of
 names, types and shapes as `fedskd_sim.messages.write_table` gives it, and the tensors' bytes in the
@@ -11,16 +10,13 @@ anything is made from them, and what is read is never executed.
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fedskd_sim.errors import DigestMismatch, OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.errors import DigestMismatch, RunUnreadable, Where
 from fedskd_sim.messages import (
     ITEM_BYTES,
     Buffer,
@@ -34,7 +30,6 @@ from fedskd_sim.messages import (
 )
 
 MAGIC = b"fedskdW1"
-DRAFT = ".draft"
 TABLE_LIMIT = COMMIT_LIMIT = 1 << 20
 """Bytes of a table and of a commit: what is made from so much needs less than 64 MiB, whatever it
 holds."""
@@ -46,50 +41,6 @@ _COMMIT = re.compile(rb"fedskd-sim commit 1 ([0-9a-f]{64})\n")
 _FIX = "the last commit that is whole goes on; if there is none, run the scenario again"
 
 Part = bytes | bytearray | memoryview
-
-
-def write(file: Path, parts: Iterable[Part]) -> None:
-    """Write a file beside its place, wait until the disk has it, and only then give it its name;
-    `settle` its folder afterwards.
-
-    Raises:
-        OutputNotWritable: there is no room, or it may not be written; what had the name before is
-            untouched.
-
-    """
-    draft = file.with_name(file.name + DRAFT)
-    try:
-        with draft.open("wb") as stream:
-            for part in parts:
-                stream.write(part)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise unwritable(file, error) from error
-
-
-def settle(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder; raises OutputNotWritable."""
-    try:
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> OutputNotWritable:
-    """Say in words why something could not be written."""
-    reason = (error.strerror or str(error)).lower()
-    return OutputNotWritable(
-        f"{path} cannot be written: {reason}",
-        fix="make room where the run folder is, and go on from there",
-    )
 
 
 def length(file: Path) -> int:

@@ -18,8 +18,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedskd_sim.errors import ChainBroken, OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.records import NO_OTHER_KEYS
+from fedskd_sim.wholefiles import write_text
 
 FILE = "seal.json"
 SEALED = (
@@ -57,16 +58,8 @@ def seal(run: Path) -> Seal:
         OutputNotWritable: the folder cannot be written.
 
     """
-    draft = run / f".{FILE}.draft"
-    try:
-        made = Seal({str(file.relative_to(run)): _sum(file) for file in _files(run)})
-        draft.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
-        draft.replace(run / FILE)
-    except OSError as error:
-        fix = "give a run folder that you may write to"
-        raise OutputNotWritable(
-            f"{run / FILE} cannot be written: {error.strerror}", fix=fix
-        ) from error
+    made = Seal({str(file.relative_to(run)): _sum(file) for file in _files(run)})
+    write_text(run / FILE, json.dumps(asdict(made), indent=1) + "\n")
     return made
 
 

@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedskd_sim.custody.files import (
-    DRAFT,
     length,
     pack_commit,
     pack_weights,
     read_commit,
     read_weights,
-    settle,
-    unwritable,
-    write,
 )
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.messages import Weights
+from fedskd_sim.wholefiles import DRAFT, settle, unwritable, write
 
 LOCK = ".lock"
 MODELS = "models"

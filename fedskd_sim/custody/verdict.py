@@ -30,6 +30,8 @@ class Verdict(NamedTuple):
     """Hospitals without which the ring went on to the end."""
     back: Mapping[str, int] = MappingProxyType({})
     """Hospitals without which it went on until a round."""
+    torn: tuple[str, ...] = ()
+    """Hospitals that have not finished and whose last line of records has no end."""
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -42,4 +44,9 @@ class Verdict(NamedTuple):
         sealed = f", {self.sealed} files as they were sealed" if self.sealed else ""
         until = [f"{name} until round {round_}" for name, round_ in self.back.items()]
         without = f", without {', '.join([*self.lost, *until])}" if self.lost or until else ""
-        return f"{far}{without}: {proven}, {self.weights} files of weights{rest}{sealed}"
+        cut = (
+            f"; the last line of {', '.join(self.torn)} is torn, as a death leaves it"
+            if self.torn
+            else ""
+        )
+        return f"{far}{without}: {proven}, {self.weights} files of weights{rest}{sealed}{cut}"

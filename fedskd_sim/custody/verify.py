@@ -86,6 +86,8 @@ class _Proof:
         }
         """The step before which all records of a hospital must be there, and why."""
         self.found = {name: Kept(due, self._file(name)) for name, due in self.due.items()}
+        self.torn: dict[str, tuple[int, Where]] = {}
+        """Hospitals that have not finished and whose last line has no end: which step it is of."""
         self.records = self.owed = self.links = self.begins = 0
         heals = scenario.on_loss.heals
         self.routes = ways_left(run, self.topology) if heals else Routes(self.topology)
@@ -108,6 +110,7 @@ class _Proof:
             sealed=sealed,
             lost=lost,
             back=back,
+            torn=tuple(self.torn),
         )
 
     def strangers(self) -> Iterator[Found]:
@@ -129,7 +132,10 @@ class _Proof:
                 when = expected[:2] if expected else when
                 try:
                     if not line.endswith(b"\n"):
-                        raise broken("torn: the last line has no end", where)
+                        if name in self.reached:
+                            raise broken("torn: the last line has no end", where)
+                        self.torn[name] = index, where  # a death leaves it so
+                        break
                     record = parse_record(line)
                     while self._left_out(name, expected, record):
                         expected, index = next(wanted, NO_MORE)
@@ -210,6 +216,9 @@ class _Proof:
             before, known = sources(found, self.due, self.found, self.routes)
             if any(one.digest_out == came for one in before):
                 self.links += 1
+            elif before and (torn := self._torn_before(found)):
+                text = f"torn: the last line has no end, though what came of it is here ({where})"
+                yield found[:2], broken(text, torn)
             elif not before or not known:
                 self.begins += found.hop == 1 or bool(self.routes.lost)
             else:
@@ -221,6 +230,20 @@ class _Proof:
                 error = broken(text, where)
                 error.fix += OWN if found.hop == 1 else ""
                 yield found[:2], error
+
+    def _torn_before(self, found: Mark) -> Where | None:
+        """Give the torn line of a hospital without which the ring went on, where what has arrived
+        can only have come from there: its record was whole before it left.
+        """
+        stop = _stop(found)
+        last = self.topology.sender(stop)
+        index, where = self.torn.get(last, (0, None))
+        earlier = self.routes.back_of(stop) if found.hop > 2 else None  # noqa: PLR2004 - else it set out there
+        before = self.routes.back_of(earlier) if earlier else None
+        if where is None or before is None or self.routes.away(before.host, before.round):
+            return None
+        step = self.due[last].program.position(found.model, found.round, found.hop - 1)
+        return where if step is not None and index <= step else None
 
     def _file(self, name: str) -> Path:
         """Give the file with a hospital's records."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, NamedTuple
 
-from fedskd_sim.custody.files import settle
 from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.messages import Weights, digest, freeze, lasting
+from fedskd_sim.wholefiles import settle
 
 
 class Held(NamedTuple):

@@ -45,7 +45,8 @@ FedskdError                         exit code
 |   `-- DigestMismatch              51  weights that changed on the way
 +-- ChainBroken                     60  what a run has left does not fit together
 +-- CustodyForeign                  61  what was kept is not of this run, program or data
-`-- LibraryMissing                  62  a library that is optional is not installed
++-- LibraryMissing                  62  a library that is optional is not installed
+`-- CodeDiffers                     63  hospitals compute with different code
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
 """
@@ -75,6 +76,7 @@ from fedskd_sim.errors.run import (
     BadMessage,
     CanaryFailed,
     ChainBroken,
+    CodeDiffers,
     CustodyForeign,
     DigestMismatch,
     ForkServerDied,
@@ -117,6 +119,7 @@ __all__ = [
     "ChainBroken",
     "ChartNotInstallable",
     "ClusterUnavailable",
+    "CodeDiffers",
     "CustodyForeign",
     "DataCorrupt",
     "DataMissing",

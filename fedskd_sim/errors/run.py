@@ -103,6 +103,12 @@ class CustodyForeign(FedskdError):
     exit_code = 61
 
 
+class CodeDiffers(FedskdError):
+    """Hospitals compute with different code: of the program, an architecture or a reader."""
+
+    exit_code = 63
+
+
 class LibraryMissing(FedskdError):
     """A library that is optional is not installed."""
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from fedskd_sim.learning.base import NOTHING, LearnerState
 from fedskd_sim.messages import Buffer, Weights
+from fedskd_sim.wholefiles import drafted, settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,14 +92,18 @@ class Answers:
             "models": np.asarray(models),
         }
         arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
+        if len(set(test.subjects)) < len(test.subjects):  # else every sample is of another one
+            arrays["subjects"] = np.asarray(test.subjects)
         file.parent.mkdir(exist_ok=True)
-        draft = file.with_suffix(".draft")
-        with ZipFile(draft, "w") as archive:  # numpy's own writer depends on the version of Python
+        with (
+            drafted(file, lasting=True) as draft,
+            ZipFile(draft, "w") as archive,  # numpy's own writer depends on the version of Python
+        ):
             for name, values in arrays.items():
                 member = BytesIO()
                 np.lib.format.write_array(member, values, allow_pickle=False)
                 archive.writestr(ZipInfo(f"{name}.npy"), member.getvalue())
-        draft.replace(file)
+        settle(file.parent)
 
 
 def _group(kind: Tested, model: str) -> str:

@@ -79,6 +79,8 @@ class Samples(NamedTuple):
     labels: Tensor
     ids: tuple[str, ...] = ()
     """Which samples of the source they are, each once; mini-batches have none."""
+    subjects: tuple[int, ...] = ()
+    """Whom each is of, as numbers, where the source says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def pool(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalDat
     """Give a hospital everybody's training data, ids behind the names of their hospitals; it
     validates and tests on its own.
     """
-    images, labels, _ = zip(*(data.train for data in everyone.values()), strict=True)
+    images, labels, *_ = zip(*(data.train for data in everyone.values()), strict=True)
     if len({part.device for part in images}) > 1:
         images = tuple(part.cpu() for part in images)
     ids = tuple(f"{name}/{one}" for name, data in everyone.items() for one in data.train.ids)
@@ -178,8 +180,8 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
     """
     where = samples.labels.device
     order = torch.randperm(len(samples.labels), generator=generator)
-    lying = order.to(samples.images.device)
-    for rows, labelled in zip(lying.split(size), order.to(where).split(size), strict=True):
+    lying, there = _bring(order, samples.images.device), _bring(order, where)
+    for rows, labelled in zip(lying.split(size), there.split(size), strict=True):
         if len(rows) > 1 or len(order) == 1:
             yield Samples(as_input(samples.images[rows], where), samples.labels[labelled])
 
@@ -241,8 +243,9 @@ def _samples(
 ) -> Samples:
     labels = torch.as_tensor(found.labels[rows]).long().to(device)
     ids = tuple(found.ids[row] for row in rows)
+    whose = tuple(found.subjects[row] for row in rows) if found.subjects else ()
     if isinstance(found, Arrays):
-        return Samples(torch.as_tensor(found.values[rows]).to(lying), labels, ids)
+        return Samples(torch.as_tensor(found.values[rows]).to(lying), labels, ids, whose)
     pixels = torch.as_tensor(found.pixels[rows]).to(lying)
     # a card has little memory and time to spare for arithmetic, a CPU the other way round
-    return Samples(as_input(pixels) if device == "cpu" else pixels, labels, ids)
+    return Samples(as_input(pixels) if device == "cpu" else pixels, labels, ids, whose)

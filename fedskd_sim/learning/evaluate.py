@@ -17,6 +17,8 @@ PLACES, LARGEST = BATCH * 224 * 224, 1024
 so many: it would wait for the host otherwise."""
 STATISTICS_BATCH = 256
 """Samples over which batch normalisation takes its statistics."""
+NO_ANSWER = -1.0
+"""Stands for all probabilities of an answer that is not finite: less than any, and all alike."""
 ADJUSTMENT_FLOOR = 1e-3
 """Keeps a class that is hardly ever predicted from being divided by next to nothing."""
 
@@ -60,11 +62,18 @@ def evaluate(model: nn.Module, samples: Samples, prefix: str = "") -> Measures:
 
 
 def measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
-    """Compute the measures of `evaluate` from logits (N, C) and labels (N,)."""
-    hits = logits.argmax(dim=1) == labels
+    """Compute the measures of `evaluate` from logits (N, C) and labels (N,): on the host, since a
+    card would be waited for several times for every class.
+
+    An answer that is not finite is never right, and says as little of one class as of another.
+    """
+    logits, labels = logits.cpu(), labels.cpu()
+    scores = logits.double().softmax(dim=1)
+    known = scores.isfinite().all(dim=1)
+    hits = (logits.argmax(dim=1) == labels) & known
     present = labels.unique().tolist()
     recalls = [hits[labels == label].double().mean().item() for label in present]
-    scores = logits.double().softmax(dim=1)
+    scores = scores.where(known.unsqueeze(1), NO_ANSWER)
     areas = (
         [_area(scores[:, label], labels == label) for label in present] if len(present) > 1 else []
     )

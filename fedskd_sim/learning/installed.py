@@ -16,13 +16,14 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedskd_sim.errors import FedskdError, InvalidValue, UnknownArchitecture, UnknownReader
 
-Builder = Callable[..., nn.Module]
+if TYPE_CHECKING:
+    from torch import nn  # what asks who offers what need not import it
+
+Builder = Callable[..., "nn.Module"]
 GROUP = "fedskd_sim.architectures"
 READERS = "fedskd_sim.readers"
 
@@ -53,6 +54,8 @@ READER = Offered(
 )
 UNBUILDABLE = (RuntimeError, ValueError, ZeroDivisionError, TypeError, AssertionError)
 """What PyTorch raises when an architecture cannot have its input or its options."""
+STRANGE = (Exception, SystemExit)
+"""What a stranger's code may raise: anything, and it may be a program that ends itself."""
 
 
 def names(group: str = GROUP) -> list[str]:
@@ -96,11 +99,11 @@ def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[
         raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these packages")
     try:
         function = offers[0].load()
-    except Exception as error:  # a stranger's module may raise anything
+    except STRANGE as error:
+        let_signals(error)
         text = f"{name!r} of {origin} cannot be imported: {type(error).__name__}: {error}"
-        raise InvalidValue(
-            text, fix=f"repair that package, or choose another {offered.what}"
-        ) from error
+        fix = f"repair that package, or choose another {offered.what}"
+        raise InvalidValue(text, fix=fix) from error
     wrong = _unlike(function, offered)
     if wrong:
         raise InvalidValue(
@@ -123,8 +126,17 @@ def translate_errors() -> Iterator[None]:
         yield
     except (FedskdError, *UNBUILDABLE):
         raise
-    except Exception as error:
+    except STRANGE as error:
+        let_signals(error)
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def let_signals(error: BaseException) -> None:
+    """Raise an error again that only a signal raises, in whatever code the process is just then;
+    that is a kind of SystemExit of our own.
+    """
+    if isinstance(error, SystemExit) and type(error) is not SystemExit:
+        raise error
 
 
 def _package(offer: EntryPoint) -> str:

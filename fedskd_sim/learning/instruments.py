@@ -4,6 +4,8 @@ what it knows of other hospitals.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -16,11 +18,13 @@ from fedskd_sim.records import Measure
 
 FEWEST = 4
 """Samples below which the unbiased HSIC has no value."""
+SPREAD = 1e-13
+"""An HSIC of less than this, in units of the kernel's mean square, is the rounding of its sums."""
 PROBE = "probe/"
 
 
-def measure(site: Site, model: str, before: Weights, after: nn.Module) -> Measures:
-    """Measure what the scenario's ``instruments`` ask for.
+def change(site: Site, model: str, before: Weights, after: nn.Module) -> Measures:
+    """Measure what a session changed, where the scenario's ``instruments`` ask for it.
 
     Args:
         site: the host.
@@ -29,25 +33,31 @@ def measure(site: Site, model: str, before: Weights, after: nn.Module) -> Measur
         after: the model after the session.
 
     Returns:
-        ``representation_drift`` (1 - CKA of the deep maps' means before and after) and ``churn``
-        (share of samples whose decision changed), on the host's validation data; ``probe/NAME``
-        (balanced accuracy on the validation data of hospital NAME).
+        ``representation_drift`` (1 - CKA of the deep maps' means before and after; none where one
+        of them is the same for all samples) and ``churn`` (share of samples whose decision
+        changed), on the host's validation data.
 
     """
-    found: dict[str, Measure] = {}
-    if site.scenario.instruments.changes and len(site.data.validation.labels) >= FEWEST:
-        found |= _measure_change(site.build(model, before), after, site.data.validation)
-    if site.scenario.instruments.probe:
-        for name in site.scenario.names:
-            measures = evaluate(after, site.validation_of(name))
-            if measures:
-                found[PROBE + name] = measures["balanced_accuracy"]
-    return found
+    if not site.scenario.instruments.changes or len(site.data.validation.labels) < FEWEST:
+        return {}
+    return _measure_change(site.build(model, before), after, site.data.validation)
+
+
+def probe(site: Site, network: nn.Module) -> Measures:
+    """Measure what a model knows of every hospital, where the scenario's ``instruments`` ask for
+    it: ``probe/NAME``, balanced accuracy on the validation data of hospital NAME.
+    """
+    if not site.scenario.instruments.probe:
+        return {}
+    found = {name: evaluate(network, site.validation_of(name)) for name in site.scenario.names}
+    return {
+        PROBE + name: measures["balanced_accuracy"] for name, measures in found.items() if measures
+    }
 
 
 def cka(x: Tensor, y: Tensor) -> float:
     """Compare two representations of the same samples: linear CKA with the unbiased HSIC (Song et
-    al. 2012); 1 for equal ones.
+    al. 2012); 1 for equal ones, NaN where one of them is the same for all samples.
 
     Args:
         x: (n, C1), n at least 4.
@@ -56,7 +66,11 @@ def cka(x: Tensor, y: Tensor) -> float:
     """
     k, l = ((features.double() @ features.double().T).fill_diagonal_(0) for features in (x, y))  # noqa: E741 - as in the literature
     shared, own, other = _hsic(k, l), _hsic(k, k), _hsic(l, l)
-    return shared / (own * other) ** 0.5 if own > 0 and other > 0 else 1.0
+    lengths = [
+        float(kernel.square().sum()) / (len(kernel) * (len(kernel) - 3)) for kernel in (k, l)
+    ]
+    spread = own > SPREAD * lengths[0] and other > SPREAD * lengths[1]
+    return shared / (own * other) ** 0.5 if spread else math.nan
 
 
 def _hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741 - as in the literature
@@ -79,10 +93,9 @@ def _measure_change(before: nn.Module, after: nn.Module, samples: Samples) -> di
         _features_and_decisions(after, samples),
     )
     moved = float((decisions != new_decisions).sum())
-    return {
-        "representation_drift": Measure(1 - cka(features, new_features), 1.0),
-        "churn": Measure(moved, float(len(decisions))),
-    }
+    alike = cka(features, new_features)
+    drifted = {"representation_drift": Measure(1 - alike, 1.0)} if math.isfinite(alike) else {}
+    return {**drifted, "churn": Measure(moved, float(len(decisions)))}
 
 
 def _features_and_decisions(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,6 @@ from fedskd_sim.scenario import (
     Architecture,
     Circulating,
     Hospital,
-    NoData,
     Scenario,
 )
 
@@ -44,6 +43,8 @@ def find_problems(
     folder: Path | None,
     seen: Callable[[Facts], None] = lambda _: None,
     doubtful: Collection[int] = (),
+    *,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[FedskdError]:
     """Find everything wrong with a scenario that takes its models and its data to find out.
 
@@ -53,6 +54,7 @@ def find_problems(
         seen: is told what is known of every hospital's data.
         doubtful: hospitals, counted from 0, in which something is known to be wrong: of these only
             what does not depend on it is told, and nothing that compares hospitals.
+        tell: is told the name of every hospital before its data is read, which may take long.
 
     Yields:
         Errors with the scenario key they belong to.
@@ -63,15 +65,11 @@ def find_problems(
     known: list[tuple[str, Facts]] = []
     for index, hospital in enumerate(scenario.hospitals):
         chosen, place = _architecture_of(scenario, index)
-        wrong = [*itself(chosen, place)]
-        yield from wrong
-        found = _facts(scenario, index, folder)
+        yield from (wrong := [*itself(chosen, place)])
+        found = _facts(scenario, index, folder, tell, doubtful=index in doubtful)
         if isinstance(found, FedskdError):
-            if index not in doubtful or (
-                isinstance(found, DataMissing) and not isinstance(hospital.data, NoData)
-            ):
-                yield found
-        elif index not in doubtful:
+            yield found
+        elif found is not None:
             known.append((hospital.name, found))
             seen(found)
             yield from _samples(index, hospital, found)
@@ -82,14 +80,26 @@ def find_problems(
     yield from find_missing_devices(scenario)
 
 
-def _facts(scenario: Scenario, index: int, folder: Path | None) -> Facts | ScenarioError:
-    """Tell what is known of a hospital's data, or what is wrong with it."""
+def _facts(
+    scenario: Scenario,
+    index: int,
+    folder: Path | None,
+    tell: Callable[[str], None],
+    *,
+    doubtful: bool,
+) -> Facts | ScenarioError | None:
+    """Tell what is known of a hospital's data, or what is wrong with it; None where that may be so
+    only because something else is.
+    """
     hospital = scenario.hospitals[index]
+    tell(hospital.name)
     try:
         found = facts(hospital.data, hospital.name, scenario.seed, folder)
     except ScenarioError as error:
         error.key = ("hospitals", index, *error.key)
-        return error
+        return error if isinstance(error, DataMissing) or not doubtful else None
+    if doubtful:
+        return None
     return no_data(hospital.name, ("hospitals", index)) if found is None else found
 
 

@@ -50,12 +50,14 @@ class Images:
     splits: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
     classes: tuple[str, ...]
     ids: tuple[str, ...]
+    subjects: tuple[int, ...] = ()
+    """Whom, or what lesion, each sample is of, as numbers; empty where the source does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; labels, splits and ids as
-    those of `Images`.
+    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; labels, splits, ids and
+    subjects as those of `Images`.
     """
 
     values: NDArray[np.float32]
@@ -63,5 +65,6 @@ class Arrays:
     splits: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]
     classes: tuple[str, ...]
     ids: tuple[str, ...]
+    subjects: tuple[int, ...] = ()
     remark: str = ""
     """What was masked or left out, for the records; empty if nothing was."""

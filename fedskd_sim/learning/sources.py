@@ -9,8 +9,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from fedskd_sim.learning.installed import READER, fetch
-from fedskd_sim.learning.networks.models import REGISTRY, builder_of
+from fedskd_sim.learning.installed import ARCHITECTURE, READER, fetch, names
 from fedskd_sim.scenario import OwnData, Scenario
 
 PACKAGE = Path(__file__).parent.parent
@@ -32,15 +31,20 @@ CODE = digest(PACKAGE / name for name in TRAINS)
 """As this module is imported, with the others: hospitals forked later run what was there then."""
 
 
-def sources(scenario: Scenario) -> dict[str, str]:
+def sources(scenario: Scenario, host: str = "") -> dict[str, str]:
     """Name the code that trains the models of a scenario: this package's, and that of each
-    architecture and reader of one's own, which every hospital imports anew.
+    architecture and reader of one's own, which every hospital imports anew; at a ``host`` only its
+    own reader's, for it need not have those of others. Importing these imports PyTorch.
     """
     used = [scenario.architecture(name) for name in scenario.members]
     common = getattr(scenario.algorithm, "architecture", None)  # of fml, beside theirs
-    own = {one.name for one in (*used, common) if one} - REGISTRY.keys()
-    readers = {one.data.reader for one in scenario.hospitals if isinstance(one.data, OwnData)}
-    functions = {f"architecture {name}": builder_of(name) for name in sorted(own)} | {
+    own = {one.name for one in (*used, common) if one} & {*names()}
+    readers = {
+        one.data.reader
+        for one in scenario.hospitals
+        if isinstance(one.data, OwnData) and host in ("", one.name)
+    }
+    functions = {f"architecture {name}": fetch(ARCHITECTURE, name) for name in sorted(own)} | {
         f"reader {name}": fetch(READER, name) for name in sorted(readers)
     }
     return {"learning code": CODE} | {

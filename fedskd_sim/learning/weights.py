@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedskd_sim.messages import Buffer, Spec, TensorSpec, Weights
+from fedskd_sim.wholefiles import drafted, settle
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 _DTYPES = {
@@ -53,7 +54,7 @@ def export(model: nn.Module) -> Weights:
     if kept and kept[0] == places:
         return kept[1]
     state = model.state_dict()
-    views = {name: buffer_of(tensor) for name, tensor in state.items()}
+    views = {name: buffer_of(tensor) for name, tensor in _on_host(state).items()}
     if all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in state.values()):
         _VIEWS[model] = places, views
     return views
@@ -74,7 +75,8 @@ def view(model: nn.Module | None) -> Weights | None:
 
 def snapshot(model: nn.Module) -> Weights:
     """Copy a model's weights, to go back to them later."""
-    return {name: buffer_of(tensor.detach().clone()) for name, tensor in model.state_dict().items()}
+    copies = _on_host(model.state_dict(), copy=True)
+    return {name: buffer_of(tensor) for name, tensor in copies.items()}
 
 
 @torch.no_grad()
@@ -106,10 +108,32 @@ def spec_of(model: nn.Module) -> Spec:
 
 def save(weights: Weights, file: Path, about: Mapping[str, str]) -> None:
     """Write weights as a safetensors file whose metadata has one key, ``fedskd_sim``: JSON, so
-    that the bytes are reproducible.
+    that the bytes are reproducible. It survives a power cut: with it custody ends.
     """
     tensors = {name: tensor_of(buffer).clone() for name, buffer in weights.items()}
-    save_file(tensors, file, {"fedskd_sim": json.dumps(about, sort_keys=True)})
+    with drafted(file, lasting=True) as draft:
+        save_file(tensors, draft, {"fedskd_sim": json.dumps(about, sort_keys=True)})
+    settle(file.parent)
+
+
+@torch.no_grad()
+def _on_host(state: Mapping[str, Tensor], *, copy: bool = False) -> Mapping[str, Tensor]:
+    """Copy what lies on a device to the host, all of one type at once: every copy waits for the
+    device. What lies here stays as it is, or is copied too.
+    """
+    found, alike = dict(state), dict[torch.dtype, list[str]]()
+    for name, tensor in state.items():
+        if tensor.device.type != "cpu":
+            alike.setdefault(tensor.dtype, []).append(name)
+        elif copy:
+            found[name] = tensor.clone()
+    for names in alike.values():
+        row = torch.cat([state[name].flatten() for name in names]).cpu()
+        pieces = row.split([state[name].numel() for name in names])
+        found |= {
+            name: piece.view(state[name].shape) for name, piece in zip(names, pieces, strict=True)
+        }
+    return found
 
 
 def buffer_of(tensor: Tensor) -> Buffer:

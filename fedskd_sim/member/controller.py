@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.errors import AcknowledgementTimeout, FedskdError, HospitalLost
+from fedskd_sim.errors import AcknowledgementTimeout, CodeDiffers, FedskdError, HospitalLost
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.heartbeats import Heartbeats
 from fedskd_sim.member.throttle import Throttle
@@ -40,11 +40,14 @@ from fedskd_sim.protocol.controller_effects import (
     Rejected,
     Say,
 )
+from fedskd_sim.protocol.foreign import refuse
 from fedskd_sim.protocol.roll import RegistrarState
+from fedskd_sim.protocol.samecode import FIX
 from fedskd_sim.routes import NO_RETURN, NOBODY, Lost, Returns
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
+from fedskd_sim.transport.wire import bad
 
 LOOK_S = 1.0
 
@@ -84,6 +87,8 @@ class Controller:
         )
         self._wire, self._log, self._opening, self._losing = wire, log, opening, losing
         self._refusals, self._registrations = Throttle(), Throttle()
+        self._refused: dict[str, str] = {}
+        """Why what a member said last was refused."""
         self._reached: dict[str, int] = {}
         self._in_vain: list[Failed] = []
         """Words of hospitals that have waited in vain."""
@@ -121,6 +126,7 @@ class Controller:
             RegistrationTimeout: hospitals are missing at the deadline.
             HopTimeout: no hospital has said a word for longer than any hop may take.
             HospitalLost: one gives no sign of life, and the run cannot or may not go on without it.
+            CodeDiffers: hospitals compute with different code.
 
         """
         self._renew()
@@ -132,9 +138,11 @@ class Controller:
                     continue
                 if self.conclude():
                     break
-                raise self._end_with(self._registrar.late(self.state)) from None
+                raise self._end_with(self._late()) from None
             self.step(message)
         end = self.state.ended or End(FIRST_EPOCH, 0, "")
+        if end.code == CodeDiffers.exit_code:
+            raise CodeDiffers(end.reason, fix=FIX)
         if end.code == HospitalLost.exit_code:
             raise HospitalLost(end.reason, fix="see its log", key=("on_loss",))
         return end
@@ -171,7 +179,7 @@ class Controller:
     def give_up(self) -> None:
         """End the run if nothing was heard of it for as long as any hop may take."""
         if self._now() >= self._deadline and not self.conclude():
-            self._end_with(self._registrar.late(self.state))
+            self._end_with(self._late())
 
     def conclude(self) -> bool:
         """End the run as it was suspected to end, if it was, in the words of whoever is nearest to
@@ -210,7 +218,8 @@ class Controller:
         suspected = self.state.suspected
         known = isinstance(message, Done) and message.hospital in self.state.done
         if isinstance(message, Unwelcome):
-            turn: Turn = self.state, [Rejected(*message)]
+            *what, foreign = message
+            turn = refuse(self._registrar, self.state, Rejected(*what), foreign=foreign)
         else:
             turn = self._registrar.step(self.state, message)
             if message.hospital in self.state.registered:
@@ -249,6 +258,8 @@ class Controller:
             case Closed(end):
                 self._log.event(events.End(end.code, end.reason))
             case Rejected(hospital, reason):
+                if hospital in self._registrar.scenario.names:
+                    self._refused[hospital] = reason
                 line = self._refusals.line(hospital, reason)
                 if line is not None:
                     self._log.event(events.Refused(hospital, line))
@@ -271,6 +282,15 @@ class Controller:
             return False
         self._reached[progress.hospital] = place
         return True
+
+    def _late(self) -> FedskdError:
+        """Say who is missing; of whom something was refused may be of another version."""
+        error = self._registrar.late(self.state)
+        told = "; ".join(f"{name}: {why}" for name, why in self._refused.items())
+        if told and not self._registrar.complete(self.state):
+            error.message += f", and what came was refused ({told})"
+            error.fix, error.key = bad("").fix, ()
+        return error
 
     def _end_with(self, error: FedskdError) -> FedskdError:
         self._take(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
 from fedskd_sim.exits import out_of_space
-from fedskd_sim.member.shell import Task
+from fedskd_sim.program import Step
 
 MEMORY = "give it more memory, or the scenario smaller models and batches"
 CARD_MEMORY = "use a smaller batch_size or recorded_gib, or let fewer hospitals share the card"
@@ -50,14 +50,14 @@ def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:
     return HospitalCrashed(text, fix=card or fix)
 
 
-def in_step(name: str, task: Task, error: BaseException) -> FedskdError:
+def in_step(name: str, step: Step, error: BaseException) -> FedskdError:
     """Make an error of what ended a step of a hospital that is no process of its own; whoever
     catches it finds the exception of the code that raised it as its cause.
     """
     if isinstance(error, FedskdError):
         return error
     disk = isinstance(error, OSError) and not _of_a_card(error)
-    found = crash(name, place_of(task), error, "make room on its disk" if disk else ABOVE)
+    found = crash(name, whereabouts(step), error, "make room on its disk" if disk else ABOVE)
     found.__cause__ = error
     return found
 
@@ -71,22 +71,17 @@ def _of_a_card(error: BaseException) -> str:
     return CARD_MEMORY if any(word in f"{kind.__name__} {text}" for word in FULL) else CARD
 
 
-def place_of(task: Task) -> str:
+def whereabouts(step: Step) -> str:
     """Say where in the run a step is."""
-    stop, step = task.step.stop, task.step
-    if stop:
+    if stop := step.stop:
         return f"in round {step.round}, hop {stop.hop} ({stop.kind} of {stop.model!r})"
     words = {
         "warm_up": "in its warm-up",
         "alone": f"in round {step.round}, training alone",
         "depart": f"at its departure in round {step.round}",
+        "home": "in the evaluation of its own model",
     }
-    return words.get(
-        step.action,
-        "in the evaluation of its own model"
-        if step.action == "home"
-        else "in the evaluation of all models",
-    )
+    return words.get(step.action, "in the evaluation of all models")
 
 
 def _without_advice(text: str) -> str:

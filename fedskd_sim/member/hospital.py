@@ -5,9 +5,10 @@ hands back what came of it.
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.member.crash import PRINTED, crash, place_of
+from fedskd_sim.member.crash import PRINTED, crash, whereabouts
 from fedskd_sim.member.faults import FaultInjector
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.mailbox import Mailbox
@@ -58,10 +59,12 @@ def carry_out(
         record = worker.carry_out(task.step, arrival, release)
         if faults:
             faults.drag()
+        kept = freeze(worker.learner.state()) if freeze else None
     except FedskdError as error:
         mailbox.fail(error)
     except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it
-        traceback.print_exception(error)
-        mailbox.fail(crash(worker.name, place_of(task), error, PRINTED))
+        with suppress(OSError):  # a full disk takes no words
+            traceback.print_exception(error)
+        mailbox.fail(crash(worker.name, whereabouts(task.step), error, PRINTED))
     else:
-        mailbox.finish(task.index, record, freeze(worker.learner.state()) if freeze else None)
+        mailbox.finish(task.index, record, kept)

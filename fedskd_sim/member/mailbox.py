@@ -8,15 +8,18 @@ thread closes its own sockets and ends.
 from __future__ import annotations
 
 import heapq
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
 
 from fedskd_sim import clock
-from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import LearnerState
+from fedskd_sim.member.crash import PRINTED, crash, whereabouts
 from fedskd_sim.member.keeper import Keeper, Past
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Shell, Task
@@ -156,12 +159,26 @@ class Mailbox:
                 self._take_results()
                 self._ring_timers()
         except Exception as error:  # noqa: BLE001 - whatever ends this thread must end the hospital, and be said
-            self._tasks.put(_as_crash(error))
+            self._break(error)
         finally:
             self._over = True
             if self.keeper:
                 self.keeper.close()
             self.links.close()
+
+    def _break(self, error: Exception) -> None:
+        """End with what broke here, and tell the controller if that can still be done."""
+        failed = error if isinstance(error, FedskdError) else self._crash(error)
+        self._tasks.put(failed)
+        with suppress(Exception):  # what broke may be just what it would be told with
+            self.shell.handle(Broke(failed))
+
+    def _crash(self, error: Exception) -> FedskdError:
+        """Make an error of an exception that nobody foresaw, which is printed in full."""
+        with suppress(OSError):  # a full disk takes no words
+            traceback.print_exception(error)
+        step = self.machine.program.at(self.shell.state.cursor)
+        return crash(self.machine.name, whereabouts(step) if step else "", error, PRINTED)
 
     def _idle(self) -> float:
         return min(IDLE_S, clock.seconds_left(self._timers[0][0])) if self._timers else IDLE_S
@@ -262,15 +279,10 @@ class Mailbox:
                 self.keeper.book = word
             self.links.open(word)
         self.shell.handle(heard(word))
+        if isinstance(word, Epoch):
+            routes = self.shell.state.routes(self.machine.topology)
+            self.links.let_go([*filter(routes.left_out, word.lost)])
 
     def on_refusal(self, sender: str, reason: str) -> None:
         """Count and log what no member would send."""
         self.reporter.report_refusal(sender, reason)
-
-
-def _as_crash(error: Exception) -> FedskdError:
-    if isinstance(error, FedskdError):
-        return error
-    return HospitalCrashed(
-        f"its links broke: {type(error).__name__}: {error}", fix="see the log of this hospital"
-    )

@@ -20,7 +20,7 @@ from fedskd_sim.topology import Stop
 
 
 class RecordSink(Protocol):
-    """Where records and timings go; see `fedskd_sim.records.Ledger`."""
+    """Where records and timings go; see `fedskd_sim.ledger.Ledger`."""
 
     def add(self, entry: Record | Timing | SampleCounts) -> None:
         """Append an entry, so that it survives whatever happens next."""

@@ -184,25 +184,11 @@ class Shell:
                 self._asked += 1
                 self.outside.persist(self.state, record, self._asked)
             case Send(to, hop, model, _):
-                self._left.setdefault(hop, clock.unix())
-                architecture = self.reporter.scenario.architecture(hop.model).name
-                self.outside.send(
-                    to,
-                    Traveller(
-                        hop,
-                        self.machine.name,
-                        architecture,
-                        model.digest,
-                        self.models[model.number],
-                    ),
-                )
+                self._send(to, hop, model)
             case Delivered(to, hop, model, attempts):
-                start = self._left.pop(hop, clock.unix())
-                self.reporter.report_transfer(
-                    Transfer(
-                        hop, to, start, clock.unix(), size(self.models[model.number]), attempts
-                    )
-                )
+                sent, start = size(self.models[model.number]), self._left.pop(hop, clock.unix())
+                told = Transfer(hop, to, start, clock.unix(), sent, attempts)
+                self.reporter.report_transfer(told)
             case Reply(to, answer):
                 self.outside.reply(to, answer)
             case Call(to, hop):
@@ -229,6 +215,13 @@ class Shell:
             case Fail(error):
                 self.reporter.fails()
                 self.outside.over(error)
+
+    def _send(self, to: str, hop: HopId, model: Model) -> None:
+        self._left.setdefault(hop, clock.unix())
+        architecture = self.reporter.scenario.architecture(hop.model).name
+        weights = self.models[model.number]
+        sent = Traveller(hop, self.machine.name, architecture, model.digest, weights)
+        self.outside.send(to, sent)
 
     def _keep(self, weights: Weights, digest: str) -> Model:
         self.numbers += 1

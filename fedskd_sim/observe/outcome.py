@@ -13,9 +13,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, OutputNotWritable, RunUnreadable, Where
-from fedskd_sim.exits import INTERRUPTED
-from fedskd_sim.observe.words import duration
+from fedskd_sim.exits import INTERRUPTED, out_of_space
+from fedskd_sim.observe.words import duration, legible
 from fedskd_sim.records import NO_OTHER_KEYS, Moment
+from fedskd_sim.wholefiles import write_text
 
 FILE = "outcome.json"
 BUG = 1
@@ -82,7 +83,8 @@ def finish(begun: Outcome, error: BaseException | None = None, remark: str = "")
             fix=error.fix,
         )
     if error is not None:
-        return replace(found, state="failed", code=BUG, reason=f"{type(error).__name__}: {error}")
+        code = OutputNotWritable.exit_code if out_of_space(error) else BUG
+        return replace(found, state="failed", code=code, reason=f"{type(error).__name__}: {error}")
     return replace(found, reason=remark)
 
 
@@ -102,13 +104,11 @@ def read(folder: Path) -> Outcome | None:
 
 def note(folder: Path, outcome: Outcome) -> Outcome:
     """Note how a run is, and give it back; raises OutputNotWritable."""
-    draft = folder / f".{FILE}.draft"
-    try:
-        draft.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
-        draft.replace(folder / FILE)
-    except OSError as error:
-        fix = "give a run folder that you may write to"
-        raise OutputNotWritable(
-            f"{folder / FILE} cannot be written: {error.strerror}", fix=fix
-        ) from error
+    outcome = replace(
+        outcome,
+        commands=tuple(legible(command) for command in outcome.commands),
+        reason=legible(outcome.reason),
+        fix=legible(outcome.fix),
+    )
+    write_text(folder / FILE, json.dumps(asdict(outcome), indent=1) + "\n")
     return outcome

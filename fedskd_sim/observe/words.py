@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-UNITS = ("bytes", "kB", "MB", "GB")
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def short(name: str, length: int) -> str:
@@ -26,9 +26,21 @@ def duration(seconds: float) -> str:
     return f"{max(0.0, seconds):.1f} s"
 
 
-def amount(size: int) -> str:
-    """Write a number of bytes in the largest unit, of thousands, that it has."""
+def amount(size: float) -> str:
+    """Write a number of bytes with three digits, in the largest unit, of thousands, that it has."""
     value, unit = float(size), 0
-    while value >= 1000 and unit < len(UNITS) - 1:  # noqa: PLR2004 - as disks count
+    while value >= 999.5 and unit < len(UNITS) - 1:  # noqa: PLR2004 - three digits at most
         value, unit = value / 1000, unit + 1
-    return f"{value:.{min(unit, 1)}f} {UNITS[unit]}"
+    return f"{value:.3g} {UNITS[unit]}"
+
+
+def counted(number: int, what: str) -> str:
+    """Write how many there are of something: ``1 round``, ``2 rounds``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def legible(text: str) -> str:
+    """Write bytes of a path that are no UTF-8, which Python holds as halves of characters, as they
+    are escaped: files of a run are UTF-8, and who reads them refuses halves.
+    """
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

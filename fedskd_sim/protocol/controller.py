@@ -12,6 +12,7 @@ from functools import cached_property
 
 from fedskd_sim.errors import (
     AcknowledgementTimeout,
+    CodeDiffers,
     FedskdError,
     HopTimeout,
     HospitalLost,
@@ -42,18 +43,18 @@ from fedskd_sim.protocol.controller_effects import (
     Say,
 )
 from fedskd_sim.protocol.roll import RegistrarState
+from fedskd_sim.protocol.samecode import difference
 from fedskd_sim.routes import NOBODY, Lost, Returns, decoded, merged, merged_returns
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
 
-OTHERS_SPEAK_S = 1.0
+OTHERS_SPEAK_S = 3.0
 """After a hospital's word that it has waited in vain, how long others may say the same, or what the
-cause was."""
+cause was: a machine may stand still for a moment when the nearest would have spoken."""
 FEWEST = 2
 """Fewer hospitals that train are no ring."""
 CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
-
-
+"""What a hospital fails with that has waited in vain for another, which may be the cause."""
 Turn = tuple[RegistrarState, list[Effect]]
 
 
@@ -279,6 +280,9 @@ class Registrar:
             message.public_key,
         )
         state = replace(state, registered={**state.registered, message.hospital: message})
+        if not state.opened and (differs := difference(message, state.registered.values())):
+            state, ending = self.end(state, End(self.epoch, CodeDiffers.exit_code, differs))
+            return state, [*effects, *ending]
         if not self.complete(state):
             return state, effects
         if not state.opened:

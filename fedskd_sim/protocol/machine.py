@@ -10,20 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedskd_sim.errors import (
-    HopTimeout,
-    LeftBehind,
-    RunAborted,
-)
-from fedskd_sim.messages import Ack, Failed, HopId, Later, Progress, Ready
+from fedskd_sim.errors import HopTimeout
+from fedskd_sim.messages import Ack, HopId, Later, Progress, Ready
 from fedskd_sim.program import Program
-from fedskd_sim.protocol import delivery, leaving, returns, troubles, visits
+from fedskd_sim.protocol import delivery, interruptions, leaving, returns, troubles, visits
 from fedskd_sim.protocol.effects import (
     Call,
     Effect,
     Fail,
     Join,
-    Leave,
     Persist,
     Refuse,
     Reply,
@@ -36,11 +31,8 @@ from fedskd_sim.protocol.events import (
     Again,
     Beat,
     Begun,
-    Broke,
     Deferred,
-    Ended,
     Event,
-    Goodbye,
     Healed,
     Joined,
     Knocked,
@@ -105,8 +97,11 @@ class HospitalMachine:
                 return self._on_begin(state._replace(again=again))
             case Joined():
                 return self._on_joined(state)
+            case Beat(number):
+                return state, self._healer.beat(state, number)
             case _:
-                return self._on_interruption(state, event)
+                interrupted = interruptions.interrupt(state, event, self.program, self.terms)
+                return self._failing(*interrupted)
 
     def judge(self, state: State, hop: HopId, sender: str) -> Judgement:
         """Say what is to be done with a model that is announced, before its weights are taken
@@ -281,10 +276,8 @@ class HospitalMachine:
             hop = self.hop_id(step.stop)
             model = state.waiting.get(hop)
             if model is None:
-                return state, [
-                    *effects,
-                    Wait(self._patience(state), Overdue(state.cursor, state.epoch)),
-                ]
+                patience = interruptions.patience(state, self.program, self.terms)
+                return state, [*effects, Wait(patience, Overdue(state.cursor, state.epoch))]
         state = state._replace(working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
             state, sent = self._on_release(state, state.cursor, model)
@@ -298,55 +291,9 @@ class HospitalMachine:
         """Say that everything is done once it is."""
         return leaving.say_done(state, effects, self.program, self.terms)
 
-    def _patience(self, state: State) -> float:
-        """Give the seconds to wait for a model; who has come back may be early by a round."""
-        returned = len(self.topology.hops(1)) + 1 if self.name in state.lost else 1
-        return self.terms.hop * self.topology.patience(self.name) * returned
-
-    def _on_interruption(self, state: State, event: Event) -> Turn:
-        """Handle the controller's word, an error, or a wait that is over."""
-        match event:
-            case Ended(LeftBehind.exit_code):
-                return self._failing(state, [Fail(troubles.left_behind(self.name))])
-            case Ended(code, reason) if code:
-                error = RunAborted(reason, fix="see the first error of the run")
-                error.second_hand = True
-                return self._failing(state, [Fail(error)])
-            case Ended() if self.program.at(state.cursor) is None:
-                return state._replace(over=True), [Leave("the run has ended")]
-            case Ended():
-                return state._replace(ended=True), []
-            case Broke(error):
-                return self._failing(state, [Fail(error)])
-            case Beat(number):
-                return state, self._healer.beat(state, number)
-            case Again() if not state.joined:
-                return self._failing(*returns.register_again(state, self.name, self.terms))
-            case TooLate() if not state.joined and self.name not in state.lost:
-                return self._failing(state, [Fail(troubles.never_started(self.terms))])
-            case Overdue(index, _) if index == state.cursor and not state.working:
-                return self._failing(state, [Fail(self.missing(state))])
-            case Goodbye() if state.done:
-                return leaving.stay(state, self.program, self.terms)
-        return state, []
-
     def missing(self, state: State) -> HopTimeout:
         """Say what this hospital has waited for in vain."""
-        stop = self.next_stop(state)
-        sender = state.routes(self.topology).sender(stop) if stop else ""
-        return troubles.missing(self.name, stop, sender, self._patience(state))
+        return interruptions.missing(state, self.program, self.terms)
 
     def _failing(self, state: State, effects: list[Effect]) -> Turn:
-        """If the last effect is an error, tell the controller before it, unless it was the
-        controller's word, and stop.
-        """
-        last = effects[-1] if effects else None
-        if not isinstance(last, Fail):
-            return state, effects
-        error = last.error
-        told = (
-            []
-            if error.second_hand
-            else [Tell(Failed(self.topology.epoch, self.name, error.exit_code, error.message))]
-        )
-        return state._replace(over=True), [*effects[:-1], *told, last]
+        return interruptions.stop_on_failure(state, effects, self.program)

@@ -10,7 +10,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.errors import RunUnreadable, Where
+from fedskd_sim.observe.words import legible
 from fedskd_sim.recordfiles import read_counts, stream_records, stream_timings, torn
 from fedskd_sim.report.absences import Troubles
 from fedskd_sim.report.account import Account
@@ -23,6 +24,7 @@ from fedskd_sim.report.predictions import Predictions, read_predictions
 from fedskd_sim.report.spans import Spans
 from fedskd_sim.report.tables import Matrix, Summary, as_json, summarise, summary_of
 from fedskd_sim.report.text import as_text
+from fedskd_sim.wholefiles import drafted, unwritable
 
 __all__ = [
     "Account",
@@ -144,12 +146,8 @@ def _publish(file: Path, text: str) -> None:
     """Write a file so that whoever looks finds the old one or the whole new one, however many
     write it at once.
     """
-    draft = file.with_name(f".{file.name}.{token_hex(4)}.draft")
     try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(file)
+        with drafted(file, mark=f".{token_hex(4)}") as draft:
+            draft.write_text(legible(text), encoding="utf-8", newline="\n")
     except OSError as error:
-        fix = "give a run folder that you may write to"
-        raise OutputNotWritable(f"{file} cannot be written: {error.strerror}", fix=fix) from error
-    finally:
-        draft.unlink(missing_ok=True)
+        raise unwritable(file, error) from error

@@ -11,8 +11,7 @@ from typing import Any
 
 from fedskd_sim import clock
 from fedskd_sim.observe.outcome import Outcome
-from fedskd_sim.observe.words import duration
-from fedskd_sim.report.text import size
+from fedskd_sim.observe.words import amount, duration
 from fedskd_sim.scenario import Scenario
 
 NO_CARDS: Mapping[str, int] = MappingProxyType({})
@@ -75,8 +74,8 @@ def _largest(known: Mapping[str, int], runtime: str) -> str:
     """Say who took most memory, of bytes by hospital."""
     largest = max(known, key=lambda name: known[name])
     if runtime == "memory":
-        return f"{size(known[largest])} in the one process of all hospitals"
-    return f"{size(known[largest])} in the process of {largest}, the largest"
+        return f"{amount(known[largest])} in the one process of all hospitals"
+    return f"{amount(known[largest])} in the process of {largest}, the largest"
 
 
 def _facts(outcome: Outcome) -> Iterator[tuple[str, str]]:

@@ -20,9 +20,9 @@ from fedskd_sim.report.svg import DASHES, NAME, SERIES, Colour
 ROW, TOP, FOOT = 32, 22, 34
 NAMES = 172
 """Pixels: from line to line, above the first, below the last, and for the names."""
-THICK = {"session": 12, "warm_up": 12, "evaluation": 5, "start": 3, "resumed": 3}
+THICK = {"session": 12, "warm_up": 12, "evaluation": 5, "resumed": 3}
 WORDS = {
-    "session": "trains", "warm_up": "warms up", "evaluation": "tests", "start": "starts",
+    "session": "trains", "warm_up": "warms up", "evaluation": "tests",
     "resumed": "gets ready to go on",
 }  # fmt: skip
 ROOM = 7
@@ -178,7 +178,7 @@ def _pieces(scene: Scene) -> Iterator[str]:
         if one.what in THICK:
             thick, start = THICK[one.what], scene.x(one.start)
             wide = max(LEAST_WIDTH, scene.x(one.end) - start)
-            own = one.what in ("start", "resumed")
+            own = one.what == "resumed"
             look = "own" if own else f"b{scene.look(one.model)}"
             twice = one.what == "session" and (one.host, one.model, one.round, one.hop) in again
             whose = "" if own else f" the model of {one.model}, round {one.round}, hop {one.hop},"

@@ -2,8 +2,8 @@
 the records alone.
 
 For a traveller, a_h(s) is its balanced accuracy on the validation data of hospital s after hop h of
-its round, a_0 as it set out (the record before). Only the last value of a model at its host is
-known in a real federation; the others come from ``instruments.probe``.
+its round, a_0 as it set out (the warm-up or homecoming before). Only the last value of a model at
+its host is known in a real federation; the others come from ``instruments.probe``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from statistics import fmean
 from fedskd_sim.records import Record
 
 PROBE = "probe/"
-TRAVELLED = ("visit", "homecoming")
+TRAVELLED = ("warm_up", "visit", "homecoming")
+Part = tuple[str, str, int, int, str]
+"""``forgetting`` or ``retention``, whose model, in which round, after which hop, whose data."""
 SMALLEST_GAIN = 0.02
 """A gain below this says nothing about how much of it is kept."""
 
@@ -39,19 +41,34 @@ class Remembered:
 def assess_memory(records: Sequence[Record]) -> Remembered:
     """Compute what models remember."""
     tours = list(_tours(records))
-    forgotten = [value for tour in tours for value in _forgotten(tour)]
+    parts = _parts(tours, records)
     backward = [value for tour in tours for value in _backward(tour)]
     kept: dict[int, list[float]] = {}
     for tour in tours:
         for after, share in _gains_kept(tour):
             kept.setdefault(after, []).append(share)
-    retained = list(_retention(records))
     return Remembered(
-        fmean(forgotten) if forgotten else None,
-        fmean(retained) if retained else None,
+        average(parts, "forgetting"),
+        average(parts, "retention"),
         fmean(backward) if backward else None,
         {after: fmean(shares) for after, shares in sorted(kept.items())},
     )
+
+
+def remembered(records: Sequence[Record]) -> dict[Part, float]:
+    """Give what every model forgets of, or keeps at, a hospital at a hop, which `average`
+    averages.
+    """
+    return _parts([*_tours(records)], records)
+
+
+def average(parts: Mapping[Part, float], measure: str) -> float | None:
+    """Average parts of forgetting or retention, first those of a hop; None where there are none."""
+    hops: dict[tuple[str, int, int], list[float]] = {}
+    for (name, model, round_, hop, _), value in parts.items():
+        if name == measure:
+            hops.setdefault((model, round_, hop), []).append(value)
+    return fmean(map(fmean, hops.values())) if hops else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,8 @@ class _Tour:
     each; index 0 is the departure.
     """
 
+    model: str
+    round: int
     hosts: tuple[str, ...]
     probes: tuple[Mapping[str, float], ...]
 
@@ -75,7 +94,8 @@ def _tours(records: Sequence[Record]) -> Iterator[_Tour]:
         visits = [stops[hop] for hop in sorted(stops) if stops[hop].kind == "visit"]
         probes = [_probes(record) for record in visits]
         if start is not None and all(probes) and _probes(start):
-            yield _Tour(tuple(record.host for record in visits), (_probes(start), *probes))
+            hosts = tuple(record.host for record in visits)
+            yield _Tour(model, round_, hosts, (_probes(start), *probes))
 
 
 def _probes(record: Record) -> dict[str, float]:
@@ -86,15 +106,22 @@ def _probes(record: Record) -> dict[str, float]:
     }
 
 
-def _forgotten(tour: _Tour) -> Iterator[float]:
-    for hop in range(2, len(tour.probes)):
-        visited = [host for host in tour.hosts[: hop - 1] if host in tour.probes[hop]]
-        drops = [
-            max(tour.probes[before][host] for before in range(hop)) - tour.probes[hop][host]
-            for host in visited
-        ]
-        if drops:
-            yield fmean(drops)
+def _parts(tours: Sequence[_Tour], records: Sequence[Record]) -> dict[Part, float]:
+    forgotten = {
+        ("forgetting", tour.model, tour.round, hop, host): drop
+        for tour in tours
+        for hop in range(2, len(tour.probes))
+        for host, drop in _forgotten(tour, hop)
+    }
+    return forgotten | _retention(records)
+
+
+def _forgotten(tour: _Tour, hop: int) -> Iterator[tuple[str, float]]:
+    """Give what is forgotten of every hospital that was visited before a hop."""
+    now = tour.probes[hop]
+    for host in tour.hosts[: hop - 1]:
+        if host in now:
+            yield host, max(tour.probes[before][host] for before in range(hop)) - now[host]
 
 
 def _backward(tour: _Tour) -> Iterator[float]:
@@ -113,7 +140,7 @@ def _gains_kept(tour: _Tour) -> Iterator[tuple[int, float]]:
                 yield later - hop, (tour.probes[later][host] - tour.probes[hop - 1][host]) / gain
 
 
-def _retention(records: Sequence[Record]) -> Iterator[float]:
+def _retention(records: Sequence[Record]) -> dict[Part, float]:
     """Compare a traveller as it comes home with its home's model when it set out, in the
     homecoming or warm-up before.
     """
@@ -122,6 +149,7 @@ def _retention(records: Sequence[Record]) -> Iterator[float]:
         for record in records
         if record.kind in ("warm_up", "homecoming")
     }
+    found: dict[Part, float] = {}
     for (model, round_), record in home.items():
         before = home.get((model, round_ - 1))
         came, left = (
@@ -129,4 +157,5 @@ def _retention(records: Sequence[Record]) -> Iterator[float]:
             before and before.measures.get("balanced_accuracy"),
         )
         if came and left:
-            yield came.mean - left.mean
+            found["retention", model, round_, record.hop, record.host] = came.mean - left.mean
+    return found

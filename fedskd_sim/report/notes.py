@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+from fedskd_sim.observe.words import amount
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.report.gathered import Gathered, most_steps
 from fedskd_sim.report.memory import Remembered
@@ -140,11 +141,11 @@ def _of_ensemble(records: Sequence[Record]) -> Iterator[str]:
     first = next((record for record in records if record.kind == "ensemble"), None)
     if first is not None:
         models = f"{first.measures.get('models', NOTHING).mean:.0f}"
-        kept = f"{first.measures.get('kept_bytes', NOTHING).mean / 1e6:.3g}"
+        kept = amount(first.measures.get("kept_bytes", NOTHING).mean)
         yield (
             f"The ensemble of all {models} finished models scores {_shares(ensemble(records))} on "
             "average. "
-            f"Every hospital then keeps the final weights of all ({kept} MB) and asks {models} "
+            f"Every hospital then keeps the final weights of all ({kept}) and asks {models} "
             "models about each patient."
         )
 

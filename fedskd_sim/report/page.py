@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedskd_sim.observe.words import amount
 from fedskd_sim.report import patientpictures, pictures, samples, timeline, waypictures
 from fedskd_sim.report.account import Account
 from fedskd_sim.report.basis import together
@@ -12,7 +13,7 @@ from fedskd_sim.report.course import Course
 from fedskd_sim.report.patientviews import format_share
 from fedskd_sim.report.svg import PALETTE
 from fedskd_sim.report.tables import Summary
-from fedskd_sim.report.text import RESTS, TITLES, percent, size
+from fedskd_sim.report.text import RESTS, TITLES, percent
 
 TEMPLATE = "page.html.j2"
 
@@ -70,7 +71,7 @@ def _home() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    home.filters.update(percent=percent, size=size, written=format_share)
+    home.filters.update(percent=percent, size=amount, written=format_share)
     return home
 
 

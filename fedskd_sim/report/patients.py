@@ -55,13 +55,14 @@ class PatientRow:
 @dataclass(frozen=True, eq=False, slots=True)
 class HostRows:
     """A hospital: its patients of every class (C,), its rows, and the models whose answers were
-    not finite.
+    not finite. A patient is a test sample; ``subjects`` are as many as there are different ones.
     """
 
     name: str
     counts: tuple[int, ...]
     rows: tuple[PatientRow, ...]
     unanswered: tuple[str, ...]
+    subjects: int
 
     @property
     def patients(self) -> int:
@@ -147,7 +148,8 @@ def _host(here: Predictions, judged: Sequence[Judged], *, visitors: bool) -> Hos
     wanted = [(role, [place]) for place, role in roles.items() if role != "visitor"]
     wanted += [("others", others)] if others else []
     wanted += [("visitor", [place]) for place in others] if visitors else []
-    draws = Resampling.of(here.labels, seed(here.seed, "patients", here.host)) if wanted else None
+    drawn_from = seed(here.seed, "patients", here.host)
+    draws = Resampling.of(here.labels, drawn_from, subjects=here.subjects) if wanted else None
     drawn = (
         _draw(
             here,
@@ -160,7 +162,8 @@ def _host(here: Predictions, judged: Sequence[Judged], *, visitors: bool) -> Hos
     )
     rows = tuple(_row(here, judged, (who, places), drawn) for who, places in wanted)
     counts = np.bincount(here.labels, minlength=len(here.classes))
-    return HostRows(here.host, tuple(map(int, counts)), rows, unanswered)
+    subjects = len(here.labels if here.subjects is None else np.unique(here.subjects))
+    return HostRows(here.host, tuple(map(int, counts)), rows, unanswered, subjects)
 
 
 def _role(here: Predictions, place: int) -> str:
@@ -241,6 +244,14 @@ def _notes(
         f"percentiles of {DRAWS} draws. They tell what other patients would change, not what "
         "another run would."
     )
+    several = [host for host in hosts if host.subjects < host.patients]
+    if several:
+        yield (
+            "Samples of one patient, or images of one lesion, are drawn together for intervals; "
+            "elsewhere each counts by itself. Samples of patients: "
+            + ", ".join(f"{host.patients} of {host.subjects} at {host.name}" for host in several)
+            + "."
+        )
     if without > 0:
         yield f"{without} tests of this run have no predictions."
     if not visitors:

@@ -96,18 +96,20 @@ def as_plain(patients: Patients) -> dict[str, Any]:
     """Give everything as plain values: shares in [0, 1], null for a missing one.
 
     Returns:
-        ``split``, ``classes``; ``hosts``: each with ``name``, ``patients`` (of every class),
-        ``unanswered`` (models) and ``rows``; a row: ``who`` (own, others, ensemble, visitor),
-        ``models``, ``accuracy``, ``balanced_accuracy``, ``auc`` (value, low, high), ``recall`` (the
-        same for every class), ``class_auc``, ``confusion`` (row: class, column: decision),
-        ``calibration`` (``error``, and by bins ``counts``, ``confidence``, ``right``), ``roc`` (by
-        class ``false_positive``, ``true_positive``).
+        ``split``, ``classes``; ``hosts``: each with ``name``, ``patients`` (test samples of
+        every class), ``subjects`` (whom these are of), ``unanswered`` (models) and ``rows``; a
+        row: ``who`` (own, others, ensemble, visitor), ``models``, ``accuracy``,
+        ``balanced_accuracy``, ``auc`` (value, low, high), ``recall`` (the same for every class),
+        ``class_auc``, ``confusion`` (row: class, column: decision), ``calibration`` (``error``, and
+        by bins ``counts``, ``confidence``, ``right``), ``roc`` (by class ``false_positive``,
+        ``true_positive``).
 
     """
     hosts = [
         {
             "name": host.name,
             "patients": list(host.counts),
+            "subjects": host.subjects,
             "unanswered": list(host.unanswered),
             "rows": [_row(row, patients.classes) for row in host.rows],
         }

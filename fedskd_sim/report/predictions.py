@@ -8,8 +8,8 @@ of your own.
     here.of("aachen", "ensemble")            # those of all finished models together
 
 A run folder has one file per hospital, ``predictions/NAME.npz``, with the arrays that are the
-fields of `Predictions`, and ``schema``. A run with ``instruments.predictions: false``, or one that
-did not end well, has none.
+fields of `Predictions`, and ``schema``; ``subjects`` only where a patient has several samples. A
+run with ``instruments.predictions: false``, or one that did not end well, has none.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Predictions:
     probabilities: NDArray[np.float64]
     """(M, N, C); a row sums to 1. A row of NaN is an answer that was not finite. Decisions are the
     first largest of a row."""
+    subjects: NDArray[np.int64] | None = None
+    """Whom each sample is of, (N,), as numbers; None where all are of different ones."""
 
     def of(self, model: str, kind: str = "evaluation") -> NDArray[np.float64]:
         """Give the probabilities (N, C) of one model.
@@ -100,6 +102,7 @@ def read_file(file: Path) -> Predictions:
 def _check(arrays: Mapping[str, NDArray[Any]], host: str) -> Predictions:
     """Refuse what no run writes; raises ValueError."""
     wanted = {"schema", *(field.name for field in fields(Predictions))}
+    wanted -= {"subjects"} - {*arrays}
     if set(arrays) != wanted:
         raise ValueError(
             f"it holds {', '.join(sorted(arrays)) or 'nothing'} instead of "
@@ -122,6 +125,9 @@ def _check(arrays: Mapping[str, NDArray[Any]], host: str) -> Predictions:
         seed=int(_array(arrays, "seed", "i", 0)),
         labels=labels.astype(np.int64),
         probabilities=probabilities.astype(np.float64, casting="safe"),
+        subjects=_array(arrays, "subjects", "i", 1).astype(np.int64)
+        if "subjects" in arrays
+        else None,
         **single,
         **texts,
     )
@@ -148,6 +154,7 @@ def _check_contents(found: Predictions, host: str) -> None:
         found.probabilities.shape != shape
         or len(found.labels) != shape[1]
         or len(found.kinds) != shape[0]
+        or (found.subjects is not None and len(found.subjects) != shape[1])
     ):
         text = (
             f"{shape[0]} models, {len(found.kinds)} kinds, {shape[1]} samples, {len(found.labels)} "

@@ -158,19 +158,17 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``scenario``, ``seed``, ``complete``, ``notes`` (sentences); ``headline``: the metric shown
         first, with its ``personalization`` and ``generalization``; ``hospitals``: in ring order,
         each with ``name`` and ``architecture``; ``tested``: for each of them its test ``samples``
-        and how many its ``rarest`` class has, null where it is not known; ``ensemble``, ``unseen``:
-        the mean of every metric of the ensemble, and on hospitals held out; empty without any;
-        ``memory``: ``forgetting``, ``retention`` and ``backward`` in shares, null where the records
-        do not tell, and ``kept``, the share of a visit's gain that is left after 0, 1, ... more
-        hops; ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``;
-        ``samples``: for each hospital ``host``, ``source``, and by class ``found``, ``used`` (by
-        split), ``left_out`` (by reason); ``metrics``: for balanced_accuracy, auc and accuracy:
-        ``personalization`` and ``generalization`` (means over the hospitals), ``own`` and
-        ``others`` (one value per hospital), ``matrix`` (row: model, column: host);
-        ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them, null without
-        predictions; ``ways``: each model's sessions: ``stop``, ``round``, ``hop``, ``host``,
-        ``home``, ``rolled_back``, ``accuracy``, ``drift``; of a run with more than `MOST_STEPS`
-        sessions only as many of each model, evenly chosen, as a note says.
+        and how many its ``rarest`` class has; ``ensemble``, ``unseen``: the mean of every metric of
+        the ensemble, and on hospitals held out; empty without any; ``memory``: ``forgetting``,
+        ``retention`` and ``backward`` in shares, and ``kept``, the share of a visit's gain that is
+        left after 0, 1, ... more hops; ``counts``: ``hops``, ``sessions``, ``rolled_back``,
+        ``bytes``, ``samples``; ``samples``: for each hospital ``host``, ``source``, and by class
+        ``found``, ``used`` (by split), ``left_out`` (by reason); ``metrics``: for
+        balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over
+        the hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model,
+        column: host); ``single_patients``: as `fedskd_sim.report.patientviews.as_plain` gives them,
+        null without predictions; ``ways``: each model's sessions: ``stop``, ``round``, ``hop``,
+        ``host``, ``home``, ``rolled_back``, ``accuracy``, ``drift``; at most `most_steps` of each.
 
     """
     named = zip(summary.hospitals, summary.architectures, strict=True)

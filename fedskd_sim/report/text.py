@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from textwrap import wrap
 
-from fedskd_sim.observe.words import short
+from fedskd_sim.observe.words import amount, short
 from fedskd_sim.report import samples
 from fedskd_sim.report.basis import together
 from fedskd_sim.report.patientviews import as_lines
@@ -58,7 +58,7 @@ def headline(summary: Summary) -> str:
     counts, seed = summary.counts, "" if summary.seed is None else f" (seed {summary.seed})"
     name = f"{summary.scenario or 'no records'}{seed}: {len(summary.hospitals)} hospitals"
     return (
-        f"{name}, {counts.hops:,} hops, {size(counts.bytes)} moved, {counts.samples:,} samples "
+        f"{name}, {counts.hops:,} hops, {amount(counts.bytes)} moved, {counts.samples:,} samples "
         "trained on."
     )
 
@@ -66,14 +66,6 @@ def headline(summary: Summary) -> str:
 def percent(share: float) -> str:
     """Write a share in [0, 1] as a percentage without the sign; nothing for a missing value."""
     return f"{100 * share:.1f}" if math.isfinite(share) else ""
-
-
-def size(count: int) -> str:
-    """Write a number of bytes with a decimal prefix."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:  # noqa: PLR2004 - three digits at most
-        value, units = value / 1000, units[1:]
-    return f"{value:.3g} {units[0]}"
 
 
 def _table(summary: Summary) -> Iterator[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedskd_sim.observe.words import short
 from fedskd_sim.report.patientviews import thin
 from fedskd_sim.report.spans import Spans, busy
-from fedskd_sim.report.svg import MUTED, NAME, SERIES, WIDTH, Colour, picture
+from fedskd_sim.report.svg import NAME, SERIES, WIDTH, Colour, picture
 from fedskd_sim.report.tables import Summary
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ class Bar(NamedTuple):
 
 
 BARS = (
-    Bar("start", "start", MUTED, -0.38, 0.38),
     Bar("warm_up", "warm-up", SERIES[2], -0.38, 0.12),
     Bar("session", "session", SERIES[0], -0.38, 0.12),
     Bar("evaluation", "evaluation", SERIES[4], -0.13, 0.12),

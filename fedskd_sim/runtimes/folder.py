@@ -22,6 +22,7 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.recordfiles import whole_lines
 from fedskd_sim.scenario import Loaded
+from fedskd_sim.wholefiles import write_text
 
 LOCK = ".lock"
 ANOTHER = "give another --out, or remove what is in it"
@@ -228,7 +229,4 @@ def run_folders() -> list[Path]:
 def write_targets(folder: Path, run: str, addresses: Iterable[str]) -> None:
     """Write a file for Prometheus' file_sd_configs: one target per hospital."""
     targets = [{"targets": sorted(addresses), "labels": {"run": run}}]
-    file = folder / "metrics" / "targets.json"
-    draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
-    draft.replace(file)
+    write_text(folder / "metrics" / "targets.json", json.dumps(targets, indent=1) + "\n")

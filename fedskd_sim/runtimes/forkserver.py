@@ -19,7 +19,7 @@ SMALL_IMAGES = 64
 UNKNOWN = 255
 """What multiprocessing gives as the exit code of a process when the fork server is no longer there
 to tell it."""
-SINCE_S = 1.0
+SINCE_S = 5.0
 
 
 def modules_for(scenario: Scenario) -> list[str]:

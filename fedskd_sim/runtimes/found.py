@@ -26,6 +26,7 @@ from fedskd_sim.runtimes.reading import Logs
 from fedskd_sim.scenario import Loaded, load, nearest
 
 if TYPE_CHECKING:
+    from fedskd_sim.runtimes.kubernetes.log_follower import LogFollower
     from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
 
 STOP_S = 30.0
@@ -41,10 +42,8 @@ class Found(Protocol):
     def events(self) -> Iterator[Logged]:
         """Yield what all members have logged so far, in the order of time."""
 
-    def news(self) -> Iterator[Logged] | None:
-        """Yield what has been logged since this was last asked; None where that cannot be told, and
-        all is to be read again.
-        """
+    def news(self) -> Iterator[Logged]:
+        """Yield what has been logged since this was last asked, at first all."""
 
     @property
     def going(self) -> bool:
@@ -58,6 +57,9 @@ class Found(Protocol):
 
     def stop(self) -> str:
         """End it, and say what was done."""
+
+    def close(self) -> None:
+        """Let go of what `news` needed."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,9 @@ class LocalRun:
             return "nothing to stop: it is not running any more"
         return "stopped" if place.terminate(STOP_S) else f"still stopping after {STOP_S:g} s"
 
+    def close(self) -> None:
+        """Do nothing: no file is left open."""
+
 
 @dataclass(frozen=True)
 class ClusterRun:
@@ -144,6 +149,8 @@ class ClusterRun:
     folder: Path | None
     unread: list[str] = field(default_factory=list)
     """Of which pods `events` could not read the log."""
+    _following: list[LogFollower] = field(default_factory=list)
+    """What `news` comes from, once it was asked."""
 
     def events(self) -> Iterator[Logged]:
         """Read the logs of all pods; raises ClusterUnavailable."""
@@ -156,8 +163,13 @@ class ClusterRun:
                 self.unread[:] = once(self.runtime.reach, self.runtime.release, Path(place))
             yield from Logs(Path(place)).news()
 
-    def news(self) -> None:
-        """Say nothing: pods are asked for their whole logs, which may have been cut meanwhile."""
+    def news(self) -> Iterator[Logged]:
+        """Follow the logs of all pods from now on; raises ClusterUnavailable."""
+        from fedskd_sim.runtimes.kubernetes.log_follower import LogFollower  # noqa: PLC0415 - as above
+
+        if not self._following:
+            self._following.append(LogFollower(self.runtime.reach, self.runtime.release))
+        yield from self._following[0].news()
 
     @property
     def going(self) -> bool:
@@ -188,6 +200,11 @@ class ClusterRun:
         self.runtime.attach(None)
         self.runtime.stop()
         return f"removed {self.runtime.release!r} from namespace {self.runtime.namespace!r}"
+
+    def close(self) -> None:
+        """Stop following."""
+        while self._following:
+            self._following.pop().close()
 
 
 def run(name: str, namespace: str, context: str) -> Found:

@@ -20,6 +20,7 @@ from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
 from fedskd_sim.observe import lives
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.member import CUSTODY, MARKS, STARTED, MemberOrder
+from fedskd_sim.wholefiles import settle
 
 BOOKS = ("records", "samples", "timings")
 RESULTS = (*BOOKS, "weights", "predictions", "metrics")
@@ -63,7 +64,7 @@ def pack(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
 
 def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
     """Write what came into a folder, nothing of it in part: files that are there are replaced as
-    wholes, custody as a whole.
+    wholes, custody as a whole. The disk has it then: where it came from lets go of it next.
 
     Args:
         lines: what `pack` gave.
@@ -75,6 +76,7 @@ def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
 
     Raises:
         ValueError: it ends too early, is no archive, or has a file that is not the owner's.
+        OutputNotWritable: the disk does not take it.
 
     """
     data = io.BytesIO()
@@ -112,6 +114,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path, own
         target.parent.mkdir(parents=True, exist_ok=True)
         with source, target.open("wb") as stream:
             shutil.copyfileobj(source, stream)
+        settle(target)
 
 
 def _owned(parts: tuple[str, ...], owner: str) -> bool:
@@ -130,6 +133,8 @@ def _move(source: Path, target: Path) -> list[Path]:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).replace(target / name)
+    for place in {target / parent for name in names for parent in name.parents}:
+        settle(place)
     return names
 
 

@@ -4,14 +4,13 @@ to the results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from fedskd_sim import __version__, clock
+from fedskd_sim import clock
 from fedskd_sim.custody.store import Store
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.algorithms.learners import make
@@ -30,10 +29,12 @@ from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
+from fedskd_sim.protocol.samecode import text_of
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.recordfiles import own_records
 from fedskd_sim.runtimes import handover
 from fedskd_sim.runtimes.allocator import keep_freed_memory
+from fedskd_sim.runtimes.circumstances import code_of, identity_of
 from fedskd_sim.runtimes.member import (
     FETCHED,
     MARKS,
@@ -43,6 +44,7 @@ from fedskd_sim.runtimes.member import (
     make_reporter,
 )
 from fedskd_sim.runtimes.outset import shaped
+from fedskd_sim.runtimes.podwords import tell_of_pod
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.topology import FIRST_EPOCH, Topology
 from fedskd_sim.transport.chunks import Sound, taken_as_it_is
@@ -60,15 +62,17 @@ def run_hospital(order: MemberOrder) -> None:
     """
     keep_freed_memory()
     fix_workspace()
-    loaded = order.read()
     with order.log(hospital=order.name) as log:
         log.event(lives.Starting())
+        loaded = order.read_and_tell(log)
         try:
             if order.custody:
                 handover.wait(order, log)
             with ExitStack() as held:
                 _take_part(order, loaded, log, held)
         except FedskdError as error:
+            if order.advertise:
+                tell_of_pod(error, order.name, order.data)
             log_error(log, loaded.place_error(error))
             raise
 
@@ -91,7 +95,8 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     faults.come_up()
     machine = HospitalMachine.of(topology, order.name, Terms.of(scenario, order.run))
     store = _store(order, scenario, held)
-    identity = _identity(order, loaded)
+    code = code_of(scenario, order.name)
+    identity = identity_of(order, loaded, code)
     before = past(store, identity, anyway=order.anyway) if store else None
     kept = None if store is None else before.records if before else 0
     told = _tell(order, scenario, log, held, kept)
@@ -105,7 +110,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     expected = learner.expected, context.receive_buffers.allocate, len(topology.names)
     incoming = Incoming(*expected, sound_of(scenario))
     links, register = _open_links(order, scenario, incoming, before)
-    register = replace(register, metrics=told.exporter.address)
+    register = replace(register, metrics=told.exporter.address, computes=text_of(code))
     log.event(events.Listening(register.address, told.exporter.address))
     if keeper:
         keeper.address, keeper.learner = links.address, keeper.freeze(learner.state())
@@ -193,23 +198,6 @@ def _copy(order: MemberOrder, log: EventLog) -> Callable[[str, str], None]:
         if order.to_stdout
         else (lambda *_: None)
     )
-
-
-def _identity(order: MemberOrder, loaded: Loaded) -> Mapping[str, str]:
-    """Say what two lives must have in common to compute the same bytes."""
-    scenario, text = loaded.scenario, loaded.document.text
-    found = {
-        "run": order.run,
-        "hospital": order.name,
-        "scenario": sha256(text.encode()).hexdigest()[:32],
-        "fedskd_sim": __version__,
-    }
-    if not scenario.learns:
-        return found
-    from fedskd_sim.learning.arithmetic import arithmetic  # noqa: PLC0415 - the placebo runs without PyTorch
-    from fedskd_sim.learning.sources import sources  # noqa: PLC0415
-
-    return found | arithmetic(scenario.hospital(order.name)) | sources(scenario)
 
 
 def _recall(order: MemberOrder, metrics: HospitalMetrics, learner: Learner, before: Past) -> None:

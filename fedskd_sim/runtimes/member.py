@@ -4,13 +4,14 @@ started it.
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.ledger import Ledger
@@ -25,6 +26,10 @@ from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 
 FETCHED = "fetched"
 CUSTODY = "custody"
+OTHER_VERSION = (
+    "; if it is good where it was launched, the image has another version of the program: build "
+    "both images anew, and give both in the chart's values"
+)
 MARKS = ".faults"
 """Behind a hospital's name, beside its custody: which faults of the scenario it has met."""
 STARTED = ".started"
@@ -78,6 +83,18 @@ class MemberOrder:
         timeouts = loaded.scenario.timeouts.model_copy(update={"register_": self.patience})
         return replace(loaded, scenario=loaded.scenario.model_copy(update={"timeouts": timeouts}))
 
+    def read_and_tell(self, log: EventLog) -> Loaded:
+        """Load the scenario as `read` does, and tell in the log, too, what is wrong with it: in a
+        cluster that is mostly a good one, and an image with another version of the program.
+        """
+        try:
+            return self.read()
+        except FedskdError as error:
+            if self.to_stdout:
+                error.fix += OTHER_VERSION
+            log_error(log, error)
+            raise
+
     def read_keys(self, scenario: Scenario) -> Identity | None:
         """Read or derive this member's keys; None for a run without."""
         if self.secret:
@@ -90,13 +107,35 @@ class MemberOrder:
     def log(self, **bound: str) -> Iterator[EventLog]:
         """Open this member's log."""
         if self.to_stdout:
-            yield EventLog(sys.stdout, {"run": self.run, **bound})
+            with own_stdout() as stdout:
+                yield EventLog(stdout, {"run": self.run, **bound})
             return
         file = self.folder / "logs" / f"{self.name}.jsonl"
         with file.open("a", encoding="utf-8") as stream:
             if ends_torn(file):  # a word after half a line would be part of it
                 stream.write("\n")
             yield EventLog(stream, {"run": self.run, **bound})
+
+
+@contextmanager
+def own_stdout() -> Iterator[TextIO]:
+    """Give standard output to the log alone: what a reader or a library prints, be it half a line
+    in front of a record, is on standard error meanwhile.
+    """
+    try:
+        real = sys.stdout.fileno() == 1
+    except OSError:  # somebody has put another stream in its place
+        real = False
+    if not real:
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream, redirect_stdout(sys.stderr):
+        os.dup2(2, 1)
+        try:
+            yield stream
+        finally:
+            os.dup2(stream.fileno(), 1)
 
 
 def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from fedskd_sim import clock
+from fedskd_sim.errors import OutputNotWritable
 from fedskd_sim.runtimes.member import STARTED, MemberOrder, custody_of
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.transport.zeromq import Shaped
+from fedskd_sim.wholefiles import write_text
 
 
 def shaped(order: MemberOrder, scenario: Scenario) -> Shaped | None:
@@ -28,11 +30,9 @@ def started(note: Path | None) -> float:
     """
     if note is None:
         return clock.now()
-    with suppress(OSError, ValueError):  # a power cut may have left it empty
+    with suppress(OSError, ValueError):  # there is none yet, or it is damaged
         return clock.now() - (clock.unix() - float(note.read_text(encoding="utf-8")))
-    with suppress(OSError):  # a full disk ends the hospital where it keeps more than this
+    with suppress(OSError, OutputNotWritable):  # a full disk ends the hospital where it keeps more
         note.parent.mkdir(parents=True, exist_ok=True)
-        written = note.with_suffix(".new")
-        written.write_text(f"{clock.unix()}\n", encoding="utf-8")
-        written.replace(note)
+        write_text(note, f"{clock.unix()}\n")
     return clock.now()

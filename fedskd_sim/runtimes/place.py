@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fedskd_sim import clock
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import NO_OTHER_KEYS, Moment
+from fedskd_sim.wholefiles import write_text
 
 FILE = "place.json"
 LOOK_S = 0.1
@@ -108,10 +109,8 @@ _FORM: TypeAdapter[Place] = TypeAdapter(Place)
 
 
 def note(folder: Path, place: Place) -> None:
-    """Note where a run happens, for `fedskd-sim status` and its kin."""
-    draft = folder / f".{FILE}.draft"
-    draft.write_text(json.dumps(asdict(place), indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / FILE)
+    """Note where a run happens, for `fedskd-sim status` and its kin; raises OutputNotWritable."""
+    write_text(folder / FILE, json.dumps(asdict(place), indent=1) + "\n")
 
 
 def read(folder: Path) -> Place | None:

@@ -80,7 +80,7 @@ class ProcessRuntime:
         data = str(self._order.data.resolve()) if self._order.data else ""
         return replace(Here.of_this_process(), run=self._order.run, data=data)
 
-    def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+    def ask(self, question: Callable[..., Any], *arguments: Any, **tell: Any) -> Any:
         """Let a process forked from the fork server answer (`fedskd_sim.runtimes.asking`).
 
         Raises:
@@ -89,7 +89,7 @@ class ProcessRuntime:
         """
         self._check_server()
         try:
-            return ask(question, *arguments)
+            return ask(question, *arguments, **tell)
         except (OSError, EOFError):
             self._check_server(SINCE_S)
             raise

@@ -15,6 +15,7 @@ from fedskd_sim.errors import Key, ScenarioError, ScenarioSyntaxError, Where
 from fedskd_sim.scenario.syntax import MOST_LEVELS, MOST_NODES, TOO_DEEP, compose, shorten
 
 LARGEST_FILE = 1 << 18
+MERGE = "<<"
 YAMLS_OWN = "tag:yaml.org,2002:"
 TEXT = frozenset({"str", "timestamp", "merge", "value"})
 KNOWN_TAGS = frozenset({"map", "seq", "int", "float", "bool", "null"}) | TEXT
@@ -33,6 +34,8 @@ class Document:
     faults: tuple[ScenarioError, ...] = ()
     """What is wrong with single keys and values; ``data`` has none of them, or null where a value
     was."""
+    merged: frozenset[tuple[Key, ...]] = frozenset()
+    """Keys that ``data`` has by a merge key (``<<``), which is one of the faults."""
 
     def key_in_file(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
         """Give the key as it stands in the file: a hospital may have inherited it from the top
@@ -105,7 +108,8 @@ def parse(file: str, text: str) -> Document:
     """Read YAML 1.2 text safely; raises ScenarioSyntaxError as `read` does."""
     builder = _Builder(file, {})
     data = builder.build(compose(Path(file), text), ())
-    return Document(file, text, data, builder.lines, faults=tuple(builder.faults))
+    faults, merged = tuple(builder.faults), frozenset(builder.merged)
+    return Document(file, text, data, builder.lines, faults=faults, merged=merged)
 
 
 @dataclass
@@ -117,6 +121,7 @@ class _Builder:
     file: str
     lines: dict[tuple[Key, ...], int]
     faults: list[ScenarioSyntaxError] = field(default_factory=list)
+    merged: list[tuple[Key, ...]] = field(default_factory=list)
     nodes: int = 0
     open: tuple[int, ...] = ()
 
@@ -154,6 +159,7 @@ class _Builder:
 
     def _pairs(self, node: MappingNode, path: tuple[Key, ...]) -> Iterator[tuple[str, Any]]:
         seen: dict[str, int] = {}
+        merges: list[tuple[int, Node]] = []
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
@@ -167,17 +173,38 @@ class _Builder:
             key = self._text(key_node, path, line)
             if key is None:
                 continue
-            if key == "<<" or key in seen:
-                twice = (
-                    f"key {key!r} stands twice, first in line {seen.get(key)}",
-                    "keep one of the two",
-                )
-                merged = "merge keys are not part of YAML 1.2", "write the keys out"
-                self._note(*(merged if key == "<<" else twice), (*path, key), line)
+            if key == MERGE:
+                merges.append((line, value_node))
+                continue
+            if key in seen:
+                text = f"key {key!r} stands twice, first in line {seen.get(key)}"
+                self._note(text, "keep one of the two", (*path, key), line)
                 continue
             seen[key] = line
             self.lines[(*path, key)] = line
             yield key, self.build(value_node, (*path, key))
+        for line, node_ in merges:
+            yield from self._merge(node_, path, line, seen)
+
+    def _merge(
+        self, node: Node, path: tuple[Key, ...], line: int, seen: dict[str, int]
+    ) -> Iterator[tuple[str, Any]]:
+        """Note a merge key and give what it stands for, lest all of that is missed as well; what is
+        wrong with it is told where it is written.
+        """
+        before = len(self.faults)
+        found = self.build(node, (*path, MERGE))
+        del self.faults[before:]
+        meant: dict[str, Any] = {}
+        for one in found if isinstance(found, list) else [found]:
+            meant = {**one, **meant} if isinstance(one, dict) else meant
+        new = [key for key in meant if key not in seen]
+        seen |= dict.fromkeys(new, line)
+        self.merged += (places := [(*path, key) for key in new])
+        self.lines |= dict.fromkeys(places, line)
+        fix = "write the keys out" + (f" in its place: {', '.join(new)}" if new else "")
+        self._note("merge keys are not part of YAML 1.2", fix, (*path, MERGE), line)
+        yield from ((key, meant[key]) for key in new)
 
     def _scalar(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> Any:
         kind = str(node.tag).removeprefix(YAMLS_OWN)

@@ -165,8 +165,19 @@ def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> s
     elif kind == "int_type" and isinstance(value, float) and value.is_integer():
         wanted += f": write {value:.0f}"
     elif kind == "string_type" and isinstance(value, int | float):
-        wanted += f': put it in quotes, "{_show(value)}"'
+        wanted += _quoted(value, key, document)
     return wanted
+
+
+def _quoted(value: float, key: tuple[Key, ...], document: Document) -> str:
+    """Say how a number becomes a text: it may read otherwise than it is written, as 007 and 1e3
+    do.
+    """
+    line = document.locate(key).line
+    written = document.text.splitlines()[line - 1] if line else ""
+    if re.search(rf"(?<![\w.+-]){re.escape(_show(value))}(?![\w.+-])", written):
+        return f': put it in quotes, "{_show(value)}"'
+    return ": put it in quotes, as it is written there"
 
 
 def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:

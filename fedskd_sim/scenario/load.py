@@ -20,7 +20,7 @@ from fedskd_sim.errors import (
     UnknownKey,
 )
 from fedskd_sim.scenario.datasets import NoData
-from fedskd_sim.scenario.document import Document, read
+from fedskd_sim.scenario.document import MERGE, Document, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
 from fedskd_sim.scenario.faultchecks import faulty
@@ -99,19 +99,18 @@ def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
 
     """
     document = apply_changes(read(path), changes)
-    values, faults = (
-        _fill_in(document.data),
-        {fault.key for fault in document.faults if fault.key},
-    )
+    values = _fill_in(document.data)
+    faults = {fault.key for fault in document.faults if fault.key[-1:] not in ((), (MERGE,))}
     problems: list[FedskdError] = [*document.faults]
     try:
         rest: Sound | None = Sound(Scenario.model_validate_json(json.dumps(values)))
     except ValidationError as error:
         rest = sound(values, faults)
+        known = faults | document.merged
         problems += [
             found
             for found in translate(document, error)
-            if not any(found.key[: len(key)] == key for key in faults)
+            if not any(document.key_in_file(found.key)[: len(key)] == key for key in known)
         ]
     return Examined(document, rest, (*problems, *(_contradictions(rest, document) if rest else ())))
 

@@ -5,6 +5,7 @@ about.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from posixpath import normpath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -51,10 +52,11 @@ def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue
     for index, (name, data) in enumerate(datasets):
         if not hasattr(data, "file"):
             continue
-        others = before.setdefault((data.name, data.file), [])
+        file = data.file if data.name == "own" else normpath(data.file)
+        others = before.setdefault((data.name, file), [])
         key: tuple[Key, ...] = ("hospitals", index, "data")
         alone = [*_alone(data, key)]
-        yield from alone or _together(data, others, key)
+        yield from alone or [*_together(data, others, key)] or _alike(data, others, key)
         others.append((name, data))
 
 
@@ -120,6 +122,27 @@ def _together(
             continue
         yield InvalidValue(text, key=at, fix=fix)
         return
+
+
+def _alike(
+    data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]
+) -> Iterator[InvalidValue]:
+    """Compare what a hospital's site is, and its test fold, with those of the first hospital that
+    has a site of the same file: the same people may stand at two sites.
+    """
+    sited = [(name, other) for name, other in others if _site(other)[1]]
+    if not (sited and _site(data)[1]):
+        return
+    for field, what in (
+        ("by", "so that samples could be at both"),
+        ("test_fold", "so that one could train on people whom the other tests on"),
+    ):
+        name, first = sited[0]
+        own, theirs = getattr(data, field, None), getattr(first, field, None)
+        if own != theirs:
+            text = f"{field} is {own} here and {theirs} at {name!r}, {what}"
+            fix = f"write {field!r} once, in the top level's data"
+            yield InvalidValue(text, key=(*key, field), fix=fix)
 
 
 def _site(data: Any) -> tuple[str, str]:

@@ -65,7 +65,7 @@ def path_of(name: str) -> Path:
         )
         text = "there is no such file, and no scenario of that name comes with the program"
         raise ScenarioSyntaxError(
-            text, fix=f"{near}; these do: {', '.join(sorted(known))}", where=Where(name)
+            text, fix=f"{near} (there are: {', '.join(sorted(known))})", where=Where(name)
         )
     return known[name]
 

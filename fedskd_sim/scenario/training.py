@@ -89,9 +89,9 @@ class Instruments(Part):
     """How much a session changed a model as a function: drift of its representation (CKA), and
     churn of its answers, both on the host's validation data."""
     probe: bool = False
-    """Simulation only, no real federation could do it: after every session the visitor is measured
-    on the validation data of ALL hospitals, from which forgetting, backward transfer and dilution
-    are computed."""
+    """Simulation only, no real federation could do it: after every session the visitor, at home
+    the model that sets out next, is measured on the validation data of ALL hospitals, from which
+    forgetting, backward transfer and dilution are computed."""
     evaluate_on: Literal["test", "validation"] = "test"
     """What the evaluation round measures on; validation: to choose settings without a look at the
     test data."""

@@ -8,9 +8,10 @@ class NothingReceived(Exception):
 
 
 class Unwelcome(NamedTuple):
-    """Something has come that no member of the run would send: from whom, and what is wrong with
-    it.
+    """Something has come that no member of the run would send: from whom, what is wrong with it,
+    and whether it is of another version of the program.
     """
 
     sender: str
     reason: str
+    foreign: bool = False

@@ -9,7 +9,7 @@ follow one another share a frame. The last chunk has the digest of them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,7 +20,6 @@ from fedskd_sim.messages import (
     Buffer,
     Chunk,
     Fingerprint,
-    Forms,
     Message,
     Spec,
     TensorSpec,
@@ -30,13 +29,8 @@ from fedskd_sim.messages import (
 )
 from fedskd_sim.transport.wire import (
     Frame,
-    Limits,
     bad,
-    chunk,
-    decode,
     encode,
-    header,
-    read_announcement,
 )
 
 CHUNK_BYTES = 2 << 20
@@ -218,24 +212,3 @@ class Assembly:
             )
         weights = {name: Buffer(*form, self._memory[name]) for name, form in self._table.items()}
         return replace(traveller, digest=label.digest, weights=weights)
-
-
-def unpack_message(
-    messages: Sequence[Sequence[Frame]],
-    expected: Mapping[str, Forms],
-    allocate: Allocate,
-    limits: Limits,
-) -> Message:
-    """Undo `pack_message`; raises as `decode`, `read_announcement` and `Assembly.add`."""
-    kind, values = header(messages[0], limits)
-    if kind is not Traveller:
-        return decode(messages[0], limits)
-    assembly = Assembly(*read_announcement(values, expected), allocate)
-    for label, *frames in messages[1:]:
-        kind, values = header([label])
-        if kind is not Chunk:
-            break
-        arrived = assembly.add(chunk(values), frames)
-        if arrived:
-            return arrived
-    raise bad("a model ends before its last chunk")

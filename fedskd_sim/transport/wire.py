@@ -10,6 +10,7 @@ tensors themselves follow a traveller's header in chunks (`fedskd_sim.transport.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from typing import Any, NamedTuple, get_args
 
@@ -18,7 +19,7 @@ import msgpack
 from fedskd_sim.errors import BadMessage
 from fedskd_sim.messages import Chunk, Forms, HopId, Message, Spec, TensorSpec, Traveller
 
-VERSION = 3
+VERSION = 4
 NAME_LIMIT = 256
 """Characters of a name, an address, a key or a digest."""
 TEXT_LIMIT = 2048
@@ -54,8 +55,8 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     for name, kind in {**_KINDS, "HopId": HopId}.items()
 }
 """The fields of every kind with their annotations."""
-_TEXTS = ("reason",)
-"""The fields that are meant for people; all other strings are names."""
+_TEXTS = ("reason", "computes")
+"""The fields of several words, meant for people; all other strings are names."""
 _BELOW = {"code": CODE_LIMIT}
 """The first whole number that is too large for a field, where that is not `COUNT_LIMIT`."""
 
@@ -119,7 +120,17 @@ def header(
     match _unpack(frames[0], limits):
         case [int(version), str(name), dict(values)] if version == VERSION and name in _KINDS:
             return _KINDS[name], values
-    raise bad("unknown version or kind of message")
+        case [int(version), str(), dict()] if version != VERSION:
+            raise bad(f"it speaks version {version} of the wire, not {VERSION}")
+    raise bad("no header, or an unknown kind of message")
+
+
+def is_foreign(frames: Sequence[Frame]) -> bool:
+    """Tell whether frames that cannot be read are a header of another version."""
+    with suppress(BadMessage, IndexError, TypeError):
+        head = _unpack(frames[0], CONTROL)
+        return [*map(type, head)] == [int, str, dict] and bool(head[0] != VERSION)
+    return False
 
 
 def read_announcement(

@@ -197,17 +197,17 @@ class Node:
             record = self.worker.carry_out(
                 task.step, arrival, lambda weights, mark: left.append((weights, mark))
             )
+            if self.world.persists:
+                self._finished = self._round_trip(self.worker.learner.state())
         except Stalled:
             return
         except Killed:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's algorithm may raise anything
-            broke = Broke(in_step(self.name, task, error))
+            broke = Broke(in_step(self.name, task.step, error))
             self.world.later(self, 0.0, partial(self.shell.handle, broke))
             return
         self.cost *= self.faults.slowness(self)
-        if self.world.persists:
-            self._finished = self._round_trip(self.worker.learner.state())
         self.world.later(self, self.cost, partial(self._hand_in, task.index, left, record))
 
     def _round_trip(self, state: LearnerState) -> LearnerState:

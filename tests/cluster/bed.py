@@ -13,9 +13,11 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -36,7 +38,8 @@ CONTROLLER = "app.kubernetes.io/component=controller,fedskd.io/run"
 HOSPITAL = "fedskd.io/hospital"
 KEPT = {"custody": {"claim": "kept-{hospital}"}}
 """Settings of three hospitals on the claims of the fixture."""
-PATIENCE_S = 90
+PATIENCE_S = 180
+"""How long anything may take that comes by itself: many times what it takes on a quiet machine."""
 LOOK_S = 0.3
 GROUPS = {"jobs": "/apis/batch/v1"}
 """Where the API server has kinds that are not of its core."""
@@ -92,41 +95,60 @@ def read(path: str, **query: str) -> str:
                 return [answer.read().decode()]
         except HTTPError as error:
             return [""] if error.code in (400, 404) else []
-        except (URLError, ConnectionError, TimeoutError):
+        except (URLError, HTTPException, ConnectionError, TimeoutError):
             return []
 
     return until(f"answer to {path}", look)[0]
 
 
 def until(what: str, look: Callable[[], Result], seconds: float = PATIENCE_S) -> Result:
-    """Look again and again until there is something; TimeoutError says what there was not."""
+    """Look again and again until there is something; TimeoutError says what there was not. The last
+    look begins when the time is over, however long the machine has stood still before.
+    """
     deadline = time.monotonic() + seconds
-    while not (found := look()):
-        if time.monotonic() > deadline:
+    while True:
+        late = time.monotonic() > deadline
+        if found := look():
+            return found
+        if late:
             raise TimeoutError(f"no {what} within {seconds:g} s")
         time.sleep(LOOK_S)
-    return found
+
+
+def at_once(looks: Mapping[str, Callable[[], Result]]) -> dict[str, Result]:
+    """Do several things beside each other, which mostly wait; gives what came of each."""
+    with ThreadPoolExecutor(len(looks)) as pool:
+        begun = {name: pool.submit(look) for name, look in looks.items()}
+        return {name: one.result() for name, one in begun.items()}
 
 
 @contextmanager
 def away(program: str = "kube-apiserver") -> Iterator[None]:
     """Let the API server, or another program of the cluster, stand still; skips where its process
-    is not known (it is listed beside the test cluster's KUBECONFIG).
+    is not known (it is listed beside the test cluster's KUBECONFIG). Ends when the API server
+    answers.
     """
-    listed = Path(os.environ.get("KUBECONFIG", "")).parent / "pids"
-    if not listed.is_file():
+    if not listed().is_file():
         pytest.skip(f"the process of {program} is not known here")
-    found = dict(line.split()[::-1] for line in listed.read_text(encoding="utf-8").splitlines())
+    found = dict(line.split()[::-1] for line in listed().read_text(encoding="utf-8").splitlines())
     process = int(found[program])
     os.kill(process, signal.SIGSTOP)
     try:
         yield
     finally:
         os.kill(process, signal.SIGCONT)
+        read("/readyz")
+
+
+def listed() -> Path:
+    """Name the list of the test cluster's processes, where it is on this machine."""
+    return Path(os.environ.get("KUBECONFIG", "")).parent / "pids"
 
 
 def process_of(pod: Object) -> int:
-    """Find the hospital's process of a pod on this machine, by the host name that it was given."""
+    """Find the hospital's process of a pod on this machine, by the host name that it was given;
+    skips where the cluster is elsewhere.
+    """
     mark = f"HOSTNAME={pod['spec']['hostname']}\0".encode()
     uid = pod["metadata"]["uid"]
     for entry in Path("/proc").glob("[0-9]*"):
@@ -136,7 +158,20 @@ def process_of(pod: Object) -> int:
                 return int(entry.name)
         except OSError:
             continue
+    assert not listed().is_file(), f"no process of {pod['metadata']['name']}, which runs here"
     pytest.skip("the processes of pods cannot be seen from here")
+
+
+@contextmanager
+def stands_still(pod: Object) -> Iterator[None]:
+    """Let a hospital's process stand still, and go on if it is still there."""
+    process = process_of(pod)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
 
 
 def placebo(
@@ -396,6 +431,16 @@ class Run:
         return until(f"event {name} {wanted or ''}", lambda: self.events(name, **wanted), seconds)[
             0
         ]
+
+    def reached(self, round_: int, **wanted: object) -> None:
+        """Wait for a step of a round, or of one after it: a controller that comes later does not
+        tell of what was before.
+        """
+
+        def there() -> bool:
+            return any(event["round"] >= round_ for event in self.events("progress", **wanted))
+
+        until(f"round {round_} {wanted or ''}", there)
 
     def code(self, seconds: float = PATIENCE_S) -> int:
         """Wait until the controller's Job has ended, and give the exit code of its last pod."""

@@ -7,14 +7,36 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from bed import Bed, call
+from turns import Turns
 
 SWITCH = "FEDSKD_TEST_CLUSTER"
 FAILED = pytest.StashKey[bool]()
+TURNS = Turns()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test of the cluster, with what it is prepared by, wait for one that must be alone."""
+    if not item.get_closest_marker("cluster") or os.environ.get(SWITCH) != "1":
+        return (yield)
+    TURNS.enter(alone="alone" in getattr(item, "fixturenames", ()))
+    try:
+        return (yield)
+    finally:
+        TURNS.leave()
+
+
+@pytest.fixture
+def alone() -> Callable[[], None]:
+    """Have the cluster alone, without tests of other processes, until this is called or the test
+    is over.
+    """
+    return TURNS.share
 
 
 @pytest.fixture(scope="session")

@@ -9,15 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from bed import INSTANCE, SCENARIOS, Bed, Run, away, call, placebo, until
+from bed import INSTANCE, PATIENCE_S, SCENARIOS, Bed, Run, at_once, call, placebo, until
 
-AWAY_S = 15
 QUICKSTART = SCENARIOS / "quickstart.yaml"
 LITTLE = (
     '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
@@ -45,9 +44,10 @@ def values(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def slow(tmp_path: Path) -> Path:
-    file = tmp_path / "slow.yaml"
-    file.write_text(placebo(rounds=3, session_seconds=2.0), encoding="utf-8")
+def endless(tmp_path: Path) -> Path:
+    """Write a scenario that does not end before somebody ends it."""
+    file = tmp_path / "endless.yaml"
+    file.write_text(placebo(rounds=1000, session_seconds=0.5), encoding="utf-8")
     return file
 
 
@@ -68,9 +68,12 @@ def test_quickstart_learns_the_same_in_a_cluster(bed: Bed, values: Path, tmp_pat
     short.write_text(yaml.safe_dump(scenario), encoding="utf-8")
     less = [part for change in LESS for part in ("--set", change)]
     place = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
-    there = cli("launch", short, *less, *place, "--out", tmp_path / "a")
+    launches = {
+        "there": partial(cli, "launch", short, *less, *place, "--out", tmp_path / "a"),
+        "here": partial(cli, "launch", short, *less, "--out", tmp_path / "b"),
+    }
+    there, here = at_once(launches).values()
     assert there.returncode == 0, there.stderr
-    here = cli("launch", short, *less, "--out", tmp_path / "b")
     assert here.returncode == 0, here.stderr
     files = sorted(
         path.relative_to(tmp_path / "b")
@@ -88,43 +91,47 @@ def test_quickstart_learns_the_same_in_a_cluster(bed: Bed, values: Path, tmp_pat
     until("end of everything", lambda: not leftovers(bed))
 
 
-def test_a_detached_run_can_be_seen_read_and_collected(
-    bed: Bed, values: Path, slow: Path, tmp_path: Path
-) -> None:
-    """After --detach status, logs, report and collect work by folder and by name, and a second
-    run of the name is refused.
-    """
-    folder = tmp_path / "run"
-    where = ("-n", bed.namespace)
-    slow.write_text(
-        placebo(rounds=9, session_seconds=2.0), encoding="utf-8"
-    )  # it must outlast six commands
-    detached = cli(
-        "launch",
-        slow,
-        "--on",
-        "kubernetes",
-        *where,
-        "--values",
-        values,
-        "--detach",
-        "--out",
-        folder,
-    )
+def detach(bed: Bed, scenario: Path, values: Path, folder: Path) -> None:
+    """Launch a run, and leave when it is at work."""
+    where = ("--on", "kubernetes", "-n", bed.namespace, "--values", values, "--out", folder)
+    detached = cli("launch", scenario, *where, "--detach")
     assert detached.returncode == 0, detached.stderr
     Run(bed, "placebo").heard("progress")
-    until("a hospital at work", lambda: "training with" in cli("status", folder).stdout)
-    assert "the run goes on" in cli("status", "placebo", *where).stdout
-    assert '"event": "arrived"' in cli("logs", folder, "h1").stdout
-    again = cli("launch", slow, "--on", "kubernetes", *where, "--out", tmp_path / "again")
-    assert again.returncode == 39
-    assert "fedskd-sim collect placebo" in again.stderr
-    assert not (tmp_path / "again").exists()
+
+
+def test_a_detached_run_can_be_read_and_collected(bed: Bed, values: Path, tmp_path: Path) -> None:
+    """After --detach a report is incomplete in mid-run, and collect waits for the end and completes
+    it.
+    """
+    folder, scenario = tmp_path / "run", tmp_path / "slow.yaml"
+    scenario.write_text(placebo(rounds=5, session_seconds=2.0), encoding="utf-8")
+    detach(bed, scenario, values, folder)
     assert "incomplete" in cli("report", folder).stdout
     collected = cli("collect", folder)
     assert collected.returncode == 0, collected.stderr
     assert "incomplete" not in collected.stdout
     assert "its results are here" in cli("status", folder).stdout
+
+
+def test_a_detached_run_can_be_seen_and_stopped(
+    bed: Bed, values: Path, endless: Path, tmp_path: Path
+) -> None:
+    """Status and logs work by folder and by name, and a second run of the name is refused; `stop`
+    removes the run in mid-course, and what its hospitals had recorded is in the folder.
+    """
+    folder, where = tmp_path / "run", ("-n", bed.namespace)
+    detach(bed, endless, values, folder)
+    until("a hospital at work", lambda: "training with" in cli("status", folder).stdout)
+    assert "the run goes on" in cli("status", "placebo", *where).stdout
+    assert '"event": "arrived"' in cli("logs", folder, "h1").stdout
+    again = cli("launch", endless, "--on", "kubernetes", *where, "--out", tmp_path / "again")
+    assert again.returncode == 39
+    assert "fedskd-sim collect placebo" in again.stderr
+    assert not (tmp_path / "again").exists()
+    assert "removed 'placebo'" in cli("stop", folder).stdout
+    until("end of everything", lambda: not leftovers(bed))
+    assert list((folder / "records").glob("*.jsonl"))
+    assert "nothing to stop" in cli("stop", folder).stdout
 
 
 def test_a_run_that_helm_has_installed_can_be_collected(bed: Bed, tmp_path: Path) -> None:
@@ -136,65 +143,34 @@ def test_a_run_that_helm_has_installed_can_be_collected(bed: Bed, tmp_path: Path
     assert len(list((tmp_path / "run" / "records").iterdir())) == 3
 
 
-@pytest.mark.parametrize(
-    ("scenario", "code"), [("placebo-crash.yaml", 41), ("placebo-stall.yaml", 40)]
-)
-def test_a_failed_run_ends_with_the_code_it_has_in_processes(
-    scenario: str, code: int, bed: Bed, values: Path, tmp_path: Path
+def test_failed_runs_end_with_the_codes_they_have_in_processes(
+    bed: Bed, values: Path, tmp_path: Path
 ) -> None:
     """The exit code is the same, the error names the hospital, and nothing is left behind."""
-    done = cli(
-        "launch",
-        SCENARIOS / scenario,
-        "--on",
-        "kubernetes",
-        "-n",
-        bed.namespace,
-        "--values",
-        values,
-        "--out",
-        tmp_path / "run",
-    )
-    assert done.returncode == code, done.stderr
-    assert "'east'" in done.stderr
-    assert (tmp_path / "run" / "report.txt").exists()
-    until("end of everything", lambda: not leftovers(bed))
+    where = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
+    patience = {"crash": 120, "stall": 12}  # only the second is to end by it
+    ends = {"crash": 41, "stall": 40}
 
+    def launch(what: str) -> subprocess.CompletedProcess[str]:
+        patient = [f"timeouts.hop={patience[what]}", "timeouts.acknowledgement=60"]
+        changes = [part for one in patient for part in ("--set", one)]
+        out = ("--out", tmp_path / what)
+        return cli("launch", SCENARIOS / f"placebo-{what}.yaml", *where, *changes, *out)
 
-def test_stop_frees_everything(bed: Bed, values: Path, slow: Path, tmp_path: Path) -> None:
-    """`stop` removes a run in mid-course; what its hospitals had recorded is in the folder."""
-    folder = tmp_path / "run"
-    assert (
-        cli(
-            "launch",
-            slow,
-            "--on",
-            "kubernetes",
-            "-n",
-            bed.namespace,
-            "--values",
-            values,
-            "--detach",
-            "--out",
-            folder,
-        ).returncode
-        == 0
-    )
-    Run(bed, "placebo").heard("progress")
-    until("a hospital at work", lambda: "training with" in cli("status", folder).stdout)
-    assert "removed 'placebo'" in cli("stop", folder).stdout
+    for what, done in at_once({what: partial(launch, what) for what in ends}).items():
+        assert done.returncode == ends[what], done.stderr
+        assert "'east'" in done.stderr
+        assert (tmp_path / what / "report.txt").exists()
     until("end of everything", lambda: not leftovers(bed))
-    assert list((folder / "records").glob("*.jsonl"))
-    assert "nothing to stop" in cli("stop", folder).stdout
 
 
 def test_an_interrupted_launcher_without_a_terminal_stops_the_run(
-    bed: Bed, values: Path, slow: Path, tmp_path: Path
+    bed: Bed, values: Path, endless: Path, tmp_path: Path
 ) -> None:
     """SIGINT ends the run, with exit code 130 and nothing left in the namespace."""
     line = command(
         "launch",
-        slow,
+        endless,
         "--on",
         "kubernetes",
         "-n",
@@ -218,51 +194,15 @@ def test_an_interrupted_launcher_without_a_terminal_stops_the_run(
             ),
         )
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(PATIENCE_S) == 130
     assert not [item for item in leftovers(bed) if item["kind"] != "Pod"]
-
-
-def test_the_launcher_waits_for_an_api_server_that_is_away(
-    bed: Bed, values: Path, slow: Path, tmp_path: Path
-) -> None:
-    """While the API server stands still the ring goes on; afterwards the launcher has all its
-    records and ends with the run.
-    """
-    line = command(
-        "launch",
-        slow,
-        "--on",
-        "kubernetes",
-        "-n",
-        bed.namespace,
-        "--values",
-        values,
-        "--out",
-        tmp_path / "run",
-    )
-    with subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        until(
-            "progress",
-            lambda: (
-                '"arrived"'
-                in "".join(path.read_text() for path in (tmp_path / "run").glob("logs/h*.jsonl"))
-            ),
-        )
-        with away():
-            time.sleep(AWAY_S)  # the length of what is tested, not a wait for something
-        output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "incomplete" not in output
-    assert not (tmp_path / "run" / "logs" / "h0.err").exists()
 
 
 def test_another_scenario_replaces_the_run_in_mid_course(bed: Bed, tmp_path: Path) -> None:
     """`helm upgrade` with another scenario ends the old run, whose objects go, and the new one
     ends well.
     """
-    run = bed.install(placebo(rounds=9, session_seconds=2.0))
+    run = bed.install(placebo(rounds=1000, session_seconds=0.5))
     run.heard("start")
     before = run.run
     file = tmp_path / "next.yaml"
@@ -289,7 +229,7 @@ def test_another_scenario_replaces_the_run_in_mid_course(bed: Bed, tmp_path: Pat
     )
 
 
-def test_a_namespace_without_rights_is_refused(bed: Bed, slow: Path, tmp_path: Path) -> None:
+def test_a_namespace_without_rights_is_refused(bed: Bed, endless: Path, tmp_path: Path) -> None:
     """Who may do nothing there is told so, with what is missing, before anything is made."""
     bed.kubectl("create", "serviceaccount", "nobody")
     settings = json.loads(bed.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
@@ -298,7 +238,7 @@ def test_a_namespace_without_rights_is_refused(bed: Bed, slow: Path, tmp_path: P
     file.write_text(json.dumps(settings), encoding="utf-8")
     done = cli(
         "launch",
-        slow,
+        endless,
         "--on",
         "kubernetes",
         "-n",
@@ -311,7 +251,7 @@ def test_a_namespace_without_rights_is_refused(bed: Bed, slow: Path, tmp_path: P
 
 
 def test_bad_places_are_refused_before_anything_is_made(
-    bed: Bed, slow: Path, tmp_path: Path
+    bed: Bed, endless: Path, tmp_path: Path
 ) -> None:
     """A missing namespace, context or helm, and a chart that cannot be installed, have clear
     errors and codes of their own.
@@ -319,7 +259,7 @@ def test_bad_places_are_refused_before_anything_is_made(
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("hospitals: {defaults: {requests: {cpu: lots}}}\n", encoding="utf-8")
     without_helm = {**os.environ, "PATH": str(Path(sys.executable).parent)}
-    base = ("launch", slow, "--on", "kubernetes", "--out")
+    base = ("launch", endless, "--on", "kubernetes", "--out")
     cases = [
         (cli(*base, tmp_path / "1", "-n", "nowhere"), 36, "kubectl create namespace nowhere"),
         (cli(*base, tmp_path / "2", "--context", "nowhere"), 36, "--context"),
@@ -333,7 +273,7 @@ def test_bad_places_are_refused_before_anything_is_made(
             37,
             "/hospitals/defaults/requests/cpu",
         ),
-        (cli("launch", slow, "--name", "x"), 2, "needs --on kubernetes"),
+        (cli("launch", endless, "--name", "x"), 2, "needs --on kubernetes"),
         (cli("status", "nowhere", "-n", bed.namespace), 37, "no run 'nowhere'"),
     ]
     for done, code, text in cases:

@@ -4,22 +4,52 @@ all without a key.
 
 from __future__ import annotations
 
-import pytest
-from bed import Bed, Run, placebo, until
+import json
+from collections.abc import Sequence
+from functools import partial
 
+import pytest
+from bed import Bed, Run, at_once, placebo, until
+
+Place = tuple[str, int]
+API_SERVER = ("kubernetes.default.svc", 443)
+"""What any pod reaches whom no policy holds back."""
 NAMES = ("controller", "h0", "h1", "h2")
 REACH = """
 import socket, time
-deadline, open_ports = time.monotonic() + 6, set()
-while time.monotonic() < deadline and open_ports != {wanted}:
-    for port in (5555, 9100):
-        try:
-            socket.create_connection(({address!r}, port), 2).close()
-            open_ports.add(port)
-        except OSError:
-            time.sleep(0.2)
-print(*sorted(open_ports))
+from concurrent.futures import ThreadPoolExecutor
+
+def reached(place):
+    try:
+        socket.create_connection(place, 2).close()
+    except OSError:
+        time.sleep(0.2)
+        return False
+    return True
+
+def comes(place, deadline):
+    while not reached(place):
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+def stays_closed(port, deadline):
+    closed = 0
+    while closed < 2:
+        closed = 0 if reached(({address!r}, port)) else closed + 1
+        if not closed and time.monotonic() > deadline:
+            return False
+    return True
+
+wanted = {wanted!r}
+first = [place for place in wanted if comes(place, time.monotonic() + 90)]
+others = [port for port in (5555, 9100) if ({address!r}, port) not in wanted]
+with ThreadPoolExecutor(2) as pool:
+    closed = list(pool.map(stays_closed, others, [time.monotonic() + 30] * 2))
+print(first == wanted, [port for port, shut in zip(others, closed) if not shut])
 """
+"""Waits for what is allowed, which shows that this pod has a network, and until what is not allowed
+is closed: policies are in force some time after a pod is made."""
 KNOCK = """
 import time, zmq
 from pathlib import Path
@@ -27,6 +57,9 @@ from zmq.utils.monitor import recv_monitor_message
 from fedskd_sim.transport.zeromq import Keys
 
 keys = Keys.derive(Path("/key/run-key").read_bytes().strip(), {run!r}, "h1", {names!r})
+admitted, left = zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_DISCONNECTED
+failed = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+ends = admitted | left | failed | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
 def knock(kind, pair):
     socket = zmq.Context().socket(zmq.DEALER)
@@ -38,13 +71,13 @@ def knock(kind, pair):
     socket.connect({address!r})
     if kind != "member":
         socket.send_multipart([b"hello", b"who is there?"])
-    seen, deadline = set(), time.monotonic() + 4
-    while time.monotonic() < deadline and zmq.EVENT_HANDSHAKE_SUCCEEDED not in seen:
+    seen, deadline = 0, time.monotonic() + 60
+    while time.monotonic() < deadline and not (seen & zmq.EVENT_CONNECTED and seen & ends):
         if monitor.poll(200):
-            seen.add(recv_monitor_message(monitor)["event"])
+            seen |= recv_monitor_message(monitor)["event"]
     answered = socket.poll(1000) if kind != "member" else 0
-    print(kind, *(["connected"] if zmq.EVENT_CONNECTED in seen else []),
-          "admitted" if zmq.EVENT_HANDSHAKE_SUCCEEDED in seen else "refused",
+    print(kind, *(["connected"] if seen & zmq.EVENT_CONNECTED else []),
+          "admitted" if seen & admitted else "refused" if seen & ends else "unknown",
           *(["answered"] if answered else []), flush=True)
 
 knock("member", (keys.public.encode(), keys.secret.encode()))
@@ -70,34 +103,39 @@ def members(run: Run) -> dict[str, str]:
     }
 
 
-def reached(run: Run, bed: Bed, labels: dict[str, str], wanted: set[int]) -> set[int]:
-    """Try a hospital's ports from a new pod until those that are wanted are open, or time is
-    over.
+def reached(
+    run: Run, bed: Bed, labels: dict[str, str], wanted: list[int], elsewhere: Sequence[Place] = ()
+) -> list[int]:
+    """Try a hospital's ports from a new pod that has reached those that are wanted, and what is
+    wanted elsewhere; gives the others that it has reached too.
     """
     address = run.pod("h0")["status"]["podIP"]
-    return {
-        int(port)
-        for port in bed.probe(REACH.format(address=address, wanted=wanted), labels).split()
-    }
+    places = [*((address, port) for port in wanted), *elsewhere]
+    said = bed.probe(REACH.format(address=address, wanted=places), labels).strip()
+    assert said.startswith("True "), f"{places} are not reached"
+    return list(json.loads(said.removeprefix("True ")))
 
 
 def test_members_reach_the_link_and_nothing_else(turning: Run) -> None:
     """A pod with the run's labels reaches a hospital's link, but may not leave for its metrics."""
-    assert reached(turning, turning.bed, members(turning), {5555, 9100}) == {5555}
+    assert reached(turning, turning.bed, members(turning), [5555]) == []
 
 
 def test_strangers_reach_the_metrics_and_nothing_else(turning: Run) -> None:
     """A pod of the same namespace without the run's labels reads the metrics, but does not reach
-    the link.
+    the link, nor does one of another run.
     """
-    assert reached(turning, turning.bed, {}, {5555, 9100}) == {9100}
     other = {**members(turning), "fedskd.io/run": "00000000"}
-    assert 5555 not in reached(turning, turning.bed, other, {5555})
+    looks = {
+        name: partial(reached, turning, turning.bed, labels, [9100])
+        for name, labels in (("stranger", {}), ("other run", other))
+    }
+    assert at_once(looks) == {"stranger": [], "other run": []}
 
 
 def test_other_namespaces_reach_nothing(turning: Run, bed: Bed) -> None:
     """A pod of another namespace reaches no port, whatever labels it has given itself."""
-    assert reached(turning, bed, members(turning), {5555}) == set()
+    assert reached(turning, bed, members(turning), [], [API_SERVER]) == []
 
 
 def test_without_a_key_nothing_answers(turning: Run) -> None:
@@ -113,5 +151,5 @@ def test_without_a_key_nothing_answers(turning: Run) -> None:
         "plain connected refused",
     ]
     seen = len(turning.events("progress"))
-    until("further hops", lambda: len(turning.events("progress")) > seen + 3, 20)
+    until("further hops", lambda: len(turning.events("progress")) > seen + 3)
     assert not turning.events("failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from watching import PLACEBO, events, until
+from fates import DEADLY
+from watching import HELD, PLACEBO, events, held_at, until
 
 
 @pytest.fixture
@@ -65,34 +67,51 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def begun(
     tmp_path: Path, scenario_file: Callable
 ) -> Iterator[Callable[..., tuple[subprocess.Popen, Path]]]:
-    """Launch a slow placebo run in a process of its own, which is killed after the test if it
-    still runs.
+    """Launch a placebo run in a process of its own, which is killed after the test if it still
+    runs.
+
+    Hospitals wait at the points that ``held`` names until the test calls `go_on`: the run has not
+    ended when the test comes to look at it, however slow the machine is.
     """
     launched: list[subprocess.Popen] = []
 
     def begin(
-        custody: str = "{}", acknowledgement: int = 60, **kwargs: object
+        custody: str = "{}",
+        acknowledgement: int = 300,
+        held: tuple[str, ...] = HELD,
+        **kwargs: object,
     ) -> tuple[subprocess.Popen, Path]:
         given = {
             "rounds": 4,
             "seconds": 0.3,
             "size": 100000,
             "transport": "ipc",
-            "hop": 60,
+            "hop": 300,
             **kwargs,
         }
         hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
         text = PLACEBO.format(hospitals=hospitals, **given).replace(
-            "acknowledgement: 60", f"acknowledgement: {acknowledgement}"
+            "acknowledgement: 300", f"acknowledgement: {acknowledgement}"
         )
         path, out = scenario_file(text + f"custody: {custody}\n"), tmp_path / "out"
+        points = [
+            (name, point, int(number), "wait") for name, point, number in map(str.split, held)
+        ]
+        (tmp_path / "held").write_text(json.dumps(points), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(DEADLY), "DEATHS": str(tmp_path / "held")}
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
         heard = signal.getsignal(signal.SIGINT)
         signal.signal(
             signal.SIGINT, signal.default_int_handler
         )  # a background job ignores it, and so would its children
         launched.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
         )
         signal.signal(signal.SIGINT, heard)
         return launched[-1], out
@@ -105,15 +124,20 @@ def begun(
 
 @pytest.fixture
 def started(begun: Callable) -> Callable[..., tuple[subprocess.Popen, Path]]:
-    """Launch a slow placebo run and wait until every member is at work."""
+    """Launch a placebo run and wait until every hospital has a visitor, which one of them keeps
+    until the test calls `go_on`.
+    """
 
     def start(**kwargs: Any) -> tuple[subprocess.Popen, Path]:
         process, out = begun(**kwargs)
         until(
             lambda: (
                 process.poll() is not None
-                or {event["hospital"] for event in events(out, "h*", "arrived")}
-                == {"h0", "h1", "h2"}
+                or (
+                    held_at(out, 0)
+                    and {event["hospital"] for event in events(out, "h*", "arrived")}
+                    == {"h0", "h1", "h2"}
+                )
             )
         )
         assert process.poll() is None, process.communicate()

@@ -8,8 +8,10 @@ import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from watching import until
 
 Query = Callable[[str], list[dict]]
 
@@ -32,11 +34,16 @@ def scraped(home: Path, config: str) -> Iterator[Query]:
             [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
         )
 
-    def query(text: str) -> list[dict]:
+    def answers(text: str) -> list[list[dict]]:
         address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(text)}"
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            return json.load(answer)["data"]["result"]
+        with suppress(OSError), urllib.request.urlopen(address, timeout=120) as answer:
+            return [json.load(answer)["data"]["result"]]
+        assert process.poll() is None, (home / "log").read_text()
+        return []  # it is not up yet
+
+    def query(text: str) -> list[dict]:
+        return until(lambda: answers(text))[0]
 
     yield query
     process.terminate()
-    process.wait(30)
+    process.wait(120)

@@ -346,7 +346,7 @@ def test_an_ensemble_averages_the_finished_models_of_all(
 
 def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Callable) -> None:
     """With all instruments on, weights stay byte for byte what they were; records have churn,
-    drifts and all hospitals' probes.
+    drifts and all hospitals' probes, at home of the model that sets out next.
     """
     plain = run(scenario_file(text("{name: fedskd, rounds: 2}")))
     path = scenario_file(
@@ -362,6 +362,7 @@ def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Ca
         assert 0 <= record.measures["churn"].mean <= 1
         assert 0 < record.measures["representation_drift"].mean < 2
         assert {f"probe/{name}" for name in "abc"} <= record.measures.keys()
+        assert record.measures[f"probe/{record.host}"] == record.measures["balanced_accuracy"]
         assert (
             record.kind == "visit"
             or {"net_drift", "returned_balanced_accuracy"} <= record.measures.keys()

@@ -19,10 +19,13 @@ from watching import (
     PATIENCE_S,
     PLACEBO,
     events,
+    finishers,
     fork_servers,
+    go_on,
     hospitals_of,
     left_behind,
     processes,
+    stopped,
     until,
 )
 
@@ -68,7 +71,8 @@ def test_a_launcher_killed_at_any_moment_leaves_nothing(
     """No process, folder, socket or key outlives a launcher that is killed, from its first
     moment to its last.
     """
-    process, out = begun(rounds=1, seconds=0.05, transport=transport)
+    held = "h2 goodbye 1" if moment == "a hospital is done" else "h2 during_visit 2"
+    process, out = begun(rounds=1, seconds=0.05, transport=transport, held=(held,))
     until(lambda: MOMENTS[moment](out) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     process.kill()
@@ -84,6 +88,7 @@ def test_a_run_ends_well_without_controller_or_keeper_and_leaves_nothing(
     process, out = started(rounds=1, seconds=0.1)
     (keeper,) = [pid for pid, line in processes().items() if "fedskd-keeper" in line]
     os.kill({"keeper": keeper, **hospitals_of(out)}[who], signal.SIGKILL)
+    go_on(out)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert left_behind() == []
@@ -155,7 +160,7 @@ def test_a_fork_server_that_dies_before_anybody_is_forked_is_replaced(launch: La
     launch.kill_server()
     launch.launch()
     launch.runtime.wait(lambda _: None)
-    assert len(events(launch.out, "h*", "done")) == 3
+    assert finishers(launch.out) == {"h0", "h1", "h2"}
 
 
 def test_a_fork_server_that_dies_while_hospitals_are_started_ends_the_launch(
@@ -215,11 +220,17 @@ def test_a_full_disk_is_named(full: str, started: Callable) -> None:
     """A hospital that cannot write its timings says so itself; where its log takes no word
     either, its exit code does.
     """
-    process, out = started(rounds=60, seconds=0.05, custody="{enabled: false}")
+    process, out = started(rounds=1000, seconds=0.05, custody="{enabled: false}")
+    go_on(out)
     log, timings = out / "logs" / "h1.jsonl", out / "timings" / "h1.jsonl"
     until(lambda: timings.stat().st_size > log.stat().st_size + 2000)
+    limited = hospitals_of(out)["h1"]
+    os.kill(limited, signal.SIGSTOP)  # what is measured does not grow meanwhile
+    until(lambda: stopped(limited))
+    assert timings.stat().st_size > log.stat().st_size + 1000  # there is room for words
     limit = 0 if full == "log too" else timings.stat().st_size
-    resource.prlimit(hospitals_of(out)["h1"], resource.RLIMIT_FSIZE, (limit, limit))
+    resource.prlimit(limited, resource.RLIMIT_FSIZE, (limit, limit))
+    os.kill(limited, signal.SIGCONT)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == OutputNotWritable.exit_code, errors
     where = r"(in|after) round \d+, hop \d \(\w+ of 'h\d'\)"

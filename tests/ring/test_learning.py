@@ -4,7 +4,6 @@ similarity is off.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -253,15 +252,10 @@ def test_sessions_with_a_non_finite_loss_are_rolled_back_and_end_the_run(
     with pytest.raises(NonFiniteLoss, match="rolled back 2 sessions in a row") as caught:
         run(path, runtime)
     assert str(caught.value.where).startswith(f"{path}:")
-    records = [
-        json.loads(line)
-        for line in (tmp_path / "run-0" / "records" / "a.jsonl").read_text().splitlines()
-    ]
-    assert records[0]["outcome"] == "rolled_back"
-    assert (
-        "step" in records[0]["reason"]
-        or "gradient" in records[0]["reason"]
-        or "weight" in records[0]["reason"]
+    records = read_records(tmp_path / "run-0")  # others may have come to none
+    assert {record.outcome for record in records} == {"rolled_back"}
+    assert all(
+        any(word in record.reason for word in ("step", "gradient", "weight")) for record in records
     )
 
 

@@ -73,14 +73,19 @@ def test_a_bad_network_changes_no_record(scenario_file: Callable, run: Callable)
     assert left_behind() == []
 
 
-def test_another_life_counts_from_the_start_of_the_run(tmp_path: Path) -> None:
+def test_another_life_counts_from_the_start_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first notes it beside its custody; where nothing is kept, a life is all there is."""
+    moment = [1000.0]
+    monkeypatch.setattr(clock, "now", lambda: moment[0])
+    monkeypatch.setattr(clock, "unix", lambda: moment[0] + 1.75e9)
     note = tmp_path / "custody" / "a.started"
-    first = started(note)
-    assert started(note) == pytest.approx(first, abs=1e-3)
-    note.write_text(f"{clock.unix() - 100}\n")
-    assert started(note) == pytest.approx(clock.now() - 100, abs=10)
-    assert started(None) == pytest.approx(clock.now(), abs=10)
+    assert started(note) == started(None) == 1000
+    moment[0] += 100
+    assert (started(note), started(None)) == (1000, 1100)
+    note.write_text("damaged\n")
+    assert started(note) == 1100
 
 
 WEIGHTS = {"w": Buffer("uint8", (5 << 20,), bytes(range(256)) * (5 << 12))}

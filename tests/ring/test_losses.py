@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from watching import events, left_behind
+from watching import events, hospitals_of, left_behind, stopped, until
 
 from fedskd_sim import read_run
 from fedskd_sim.checks import verify_run
 from fedskd_sim.errors import HospitalLost, ScenarioError
+from fedskd_sim.observe.events import Logged, Lost
 from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record
 from fedskd_sim.scenario import load
@@ -23,11 +26,11 @@ seed: 3
 hospitals: [{{name: a, architecture: buffer}}, {{name: b, architecture: buffer}},
             {{name: c, architecture: buffer}}, {{name: d, architecture: buffer}}]
 algorithm: {{name: placebo, rounds: 2, session_seconds: 0.1}}
-timeouts: {{register: 60, hop: 60, acknowledgement: 60, retry: 1, goodbye: 2, stop: 2}}
+timeouts: {{register: 300, hop: 60, acknowledgement: 60, retry: 1, goodbye: 2, stop: 2}}
 on_loss: {policy}
 faults: [{{hospital: b, {fault}}}]
 """
-SKIP = "{name: skip, after: 5}"
+SKIP = "{name: skip, after: 15}"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,7 @@ SKIP = "{name: skip, after: 5}"
     [
         ("what: leave, round: 1, hop: 2", SKIP),
         ("what: stop, round: 2, hop: 1", SKIP),
-        ("what: full_disk, round: 1, hop: 1", "{name: skip, after: 5, model: retires}"),
+        ("what: full_disk, round: 1, hop: 1", "{name: skip, after: 15, model: retires}"),
     ],
     ids=["leaves", "stands still", "fails, and its model retires"],
 )
@@ -89,8 +92,8 @@ def test_a_model_without_a_home_is_tested_as_the_scenario_wants(
 @pytest.mark.parametrize("runtime", ["memory", "processes"])
 def test_abort_ends_the_run_at_once(runtime: str, scenario_file: Callable, run: Callable) -> None:
     """Who is not heard of ends the run, by name and with a code of its own."""
-    text = TEXT.format(policy="{name: abort, after: 3}", fault="what: stop, round: 1, hop: 2")
-    with pytest.raises(HospitalLost, match="nothing was heard of 'b' for 3 s"):
+    text = TEXT.format(policy="{name: abort, after: 15}", fault="what: stop, round: 1, hop: 2")
+    with pytest.raises(HospitalLost, match="nothing was heard of 'b' for 15 s"):
         run(scenario_file(text), runtime)
     assert left_behind() == []
 
@@ -101,16 +104,27 @@ seed: 3
 hospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer},
             {name: c, architecture: buffer}, {name: d, architecture: buffer}]
 algorithm: {name: placebo, rounds: 8, session_seconds: 0.5}
-timeouts: {register: 60, hop: 60, acknowledgement: 60, retry: 1, goodbye: 2, stop: 2}
+timeouts: {register: 300, hop: 60, acknowledgement: 60, retry: 1, goodbye: 2, stop: 2}
 on_loss: {name: skip, after: 2}
 faults: [{hospital: b, FAULT}]
 """
 
 
+def lets_go_on(out: Path) -> Callable[[Logged], None]:
+    """Let the process of `b` go on when the others have declared it lost."""
+
+    def watch(logged: Logged) -> None:
+        if isinstance(logged.what, Lost) and (found := hospitals_of(out)):
+            until(lambda: stopped(found["b"]))
+            os.kill(found["b"], signal.SIGCONT)
+
+    return watch
+
+
 @pytest.mark.parametrize(
     ("fault", "runtime"),
     [
-        ("what: stop, round: 2, hop: 1, lasts: 7", "processes"),
+        ("what: stop, round: 2, hop: 1", "processes"),
         ("what: restart, round: 2, hop: 1, lasts: 7", "memory"),
     ],
     ids=["stood still", "died"],
@@ -121,9 +135,10 @@ def test_who_comes_back_is_taken_in_again(
     """From a round on: from there it has a record of every stop, the others name it as back, and
     all tests are there.
     """
-    text = RETURNS.replace("FAULT", fault).replace("after: 2", "after: 4")
+    after = "after: 15" if runtime == "processes" else "after: 4"
+    text = RETURNS.replace("FAULT", fault).replace("after: 2", after)
     path = scenario_file(text.replace("rounds: 8", "rounds: 14"))
-    folder: Path = run(path, runtime)
+    folder: Path = run(path, runtime, watch=lets_go_on(path.parent / "run-0"))
     verdict, _ = verify_run(folder, load(path).scenario, None)
     assert (verdict.broken, verdict.lost, {*verdict.back}) == (None, (), {"b"})
     (told,) = events(folder, name="back")
@@ -165,9 +180,9 @@ def test_a_record_that_passes_a_returner_by_is_found(
 
 def test_who_comes_back_too_late_is_told_so(scenario_file: Callable, run: Callable) -> None:
     """No round is left in which models train: it ends with its own code, and the run ends well."""
-    fault = "what: stop, round: 2, hop: 1, lasts: 6"
-    text = TEXT.format(policy="{name: skip, after: 3}", fault=fault)
-    folder = run(scenario_file(text.replace("0.1", "2")), "processes")
+    text = TEXT.format(policy=SKIP, fault="what: stop, round: 2, hop: 1")
+    path = scenario_file(text.replace("0.1", "4"))
+    folder = run(path, "processes", watch=lets_go_on(path.parent / "run-0"))
     (said,) = events(folder, name="error")
     assert (said["hospital"], said["code"], said["own"]) == ("b", 49, False)
     assert left_behind() == []
@@ -177,7 +192,7 @@ def test_who_comes_back_too_late_is_told_so(scenario_file: Callable, run: Callab
     ("change", "words"),
     [
         (("name: placebo", "name: fedavg"), "sums over all"),
-        (("after: 5", "after: 60"), "the others give up"),
+        (("after: 15", "after: 60"), "the others give up"),
         ((", {name: d, architecture: buffer}", ""), "all but one"),
         (("name: skip", "name: skp"), "did you mean 'skip'"),
     ],

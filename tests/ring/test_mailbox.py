@@ -4,11 +4,14 @@ controller dies.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from watching import until
@@ -18,11 +21,13 @@ from fedskd_sim.errors import (
     AcknowledgementTimeout,
     HopTimeout,
     HospitalCrashed,
+    OutputNotWritable,
     RegistrationTimeout,
     RunAborted,
 )
 from fedskd_sim.learning.base import NOTHING
-from fedskd_sim.member.keeper import Past
+from fedskd_sim.member.hospital import carry_out
+from fedskd_sim.member.keeper import Freezer, Past
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Task
@@ -30,6 +35,7 @@ from fedskd_sim.messages import (
     CONTROLLER,
     Ack,
     Buffer,
+    Epoch,
     Failed,
     HopId,
     Later,
@@ -45,6 +51,7 @@ from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Topology
+from fedskd_sim.transport.chunks import pack_message
 from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place
 
 NAMES = ("north", "east", "south")
@@ -172,6 +179,22 @@ def test_models_beyond_the_inbox_stay_with_their_sender(tmp_path: Path) -> None:
         assert north.answers[-1] == (Ack(hop("east", 3)), "east")
 
 
+def test_who_is_lost_holds_no_room(tmp_path: Path) -> None:
+    """Of a hospital without which the ring goes on, half of a model is forgotten, and so is what
+    waits for it to be taken.
+    """
+    with bed(tmp_path, "east", replace(TERMS, heals=True)) as at:
+        north, links = at.neighbour("north"), at.mailbox.links
+        at.begun()
+        at.departed()
+        announcement, _ = pack_message(traveller("south", 2, "north"))
+        north.links._hand("east", announcement)
+        until(lambda: links.arriving)
+        until(lambda: "south" in links._links)
+        at.hub.send("east", Epoch(2, {"south": "0", "north": "0"}))
+        until(lambda: not (links.arriving or links._links))
+
+
 def test_a_hop_that_comes_twice_happens_once(tmp_path: Path) -> None:
     """A repeated hop is acknowledged again, before and after it was hosted, and is no second
     step.
@@ -282,15 +305,62 @@ def test_words_of_another_epoch_are_refused(tmp_path: Path) -> None:
         ] * 2  # type: ignore[attr-defined]
 
 
-def test_links_that_break_end_the_hospital(tmp_path: Path) -> None:
+def test_links_that_break_end_the_hospital(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Whatever ends the thread of the links is raised where the steps are taken, as this
-    hospital's error.
+    hospital's error, and its traceback is printed.
     """
     with bed(tmp_path, "east") as at:
         at.begun()
         at.mailbox.shell.outside = None  # type: ignore[assignment]
-        with pytest.raises(HospitalCrashed, match="its links broke: AttributeError"):
+        with pytest.raises(
+            HospitalCrashed, match=r"'east' died at its departure .* AttributeError"
+        ):
             at.departed() or at.mailbox.next_task()
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_full_disk_at_the_links_is_named_and_told(tmp_path: Path) -> None:
+    """A hospital whose records cannot be written says that there is no space left, not that its
+    links are broken, and the controller hears it.
+    """
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with bed(tmp_path, "north", changed(retry=0.2)) as at:
+        at.begun()
+        at.mailbox.shell.reporter.ledger.add = full  # type: ignore[method-assign]
+        at.departed()
+        east = at.neighbour("east")
+        attend(east, until=lambda: east.arrivals)
+        east.links.reply("north", Ack(hop("north", 1)))
+        attend(east, until=lambda: not at.mailbox._thread.is_alive())
+        with pytest.raises(OutputNotWritable, match="no space left: 'north' died in round 1"):
+            at.mailbox.next_task()
+        assert told(at.hub).code == OutputNotWritable.exit_code
+
+
+def test_a_learner_whose_state_cannot_be_had_ends_the_hospital(tmp_path: Path) -> None:
+    """It is the hospital's own word, as anything else that its algorithm raises in a step."""
+
+    def unknown() -> None:
+        raise ZeroDivisionError
+
+    learner = SimpleNamespace(state=unknown)
+    worker = SimpleNamespace(
+        name="east", learner=learner, carry_out=lambda *_: None, make_ready=lambda _: None
+    )
+    with bed(tmp_path, "east") as at:
+        at.mailbox.start()
+        at.hub.receive(PATIENCE_S)
+        at.hub.send("east", at.book)
+        task = at.mailbox.next_task()
+        carry_out(at.mailbox, worker, task, Freezer())  # type: ignore[arg-type]
+        with pytest.raises(HospitalCrashed, match="'east' died in its warm-up: ZeroDivisionError"):
+            at.mailbox.next_task()
+        assert told(at.hub).code == HospitalCrashed.exit_code
 
 
 def test_a_mailbox_that_never_started_closes_its_links(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fedskd_sim.learning.installed import READERS
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.sources import sources
+from fedskd_sim.runtimes.deaths import Terminated
 from fedskd_sim.scenario import OwnData, Partition
 from fedskd_sim.scenario import load as read_scenario
 
@@ -156,6 +157,7 @@ def test_own_splits_numbers_and_limits(install: Callable, tmp_path: Path) -> Non
 
 BAD = {
     "raises": ("{}['label']", "failed: KeyError: 'label' (m.py:10, in read)"),
+    "ends": ("__import__('sys').exit(3)", "failed: SystemExit: 3 (m.py:10, in read)"),
     "no cohort": ("[images, labels]", "gives list, not a Cohort"),
     "few samples": ("Cohort(images[:50], labels)", "samples of shape (50, 16, 16) and 60 labels"),
     "no square": ("Cohort(images[:, 1:], labels)", "shape (1, 15, 16) of uint8, not uint8 (n, S"),
@@ -194,6 +196,28 @@ def test_what_is_no_cohort_is_told_with_its_row(
     assert words in caught.value.message
     assert caught.value.fix
     assert caught.value.key == ("data", "reader")
+
+
+def test_a_signal_is_no_fault_of_a_reader(install: Callable, tmp_path: Path) -> None:
+    """The process that is told to stop while a reader reads stops: our own kind of SystemExit is
+    passed on.
+    """
+    body = "def read(folder): raise __import__('fedskd_sim.runtimes.deaths').runtimes.deaths"
+    with pytest.raises(Terminated):
+        facts_of(f"{body}.Terminated(143)", install, tmp_path)
+
+
+def test_a_hospital_needs_only_its_own_reader(install: Callable, scenario_file: Callable) -> None:
+    """Where every hospital has a reader of its own, its image need not have those of others."""
+    install("m", {"mine": "m:read"}, HEAD + "def read(folder): pass", group=READERS)
+    theirs = "data: {name: own, reader: theirs}"
+    text = SCENARIO.format(reader="mine", architecture="cnn-plain", a="", b="")
+    text = text.replace("{name: b, architecture: cnn-plain, data: {}}", "B")
+    path = scenario_file(text.replace("B", f"{{name: b, architecture: cnn-plain, {theirs}}}"))
+    scenario = read_scenario(path).scenario
+    assert "reader mine" in sources(scenario, "a")
+    with pytest.raises(UnknownReader):
+        sources(scenario, "b")
 
 
 def test_what_the_scenario_asks_of_a_reader(
@@ -251,20 +275,43 @@ def test_hospitals_share_no_sample(
     ],
 )
 def test_a_site_belongs_to_one_hospital(data: str, both: str, scenario_file: Callable) -> None:
-    """Whatever reads the files, two hospitals of one site would share all samples, and of another
-    kind of site nothing is known here.
+    """Whatever reads the files, and however their path is written, two hospitals of one site would
+    share all samples.
     """
     text = SCENARIO.format(reader="mine", architecture="cnn-plain", a=both, b=both)
     text = text.replace("{name: own, reader: mine}", data)
     with pytest.raises(InvalidValue, match="belongs to 'a' already") as caught:
         read_scenario(scenario_file(text))
     assert caught.value.key == ("hospitals", 1, "data", "site")
-    if "by" in data:
-        other = text.replace(
-            "cnn-plain, data: {site: NYU}}\nalg", "cnn-plain, data: {site: NYU, by: site}}\nalg"
-        )
-        assert other != text
+    file = caught.value.message.partition(" of ")[2].partition(" belongs")[0]
+    other = text.replace(f"{{{both}}}}}\nalg", f"{{{both}, file: x/.././{file}}}}}\nalg")
+    assert other != text
+    with pytest.raises(InvalidValue, match="belongs to 'a' already"):
         read_scenario(scenario_file(other))
+
+
+@pytest.mark.parametrize(
+    ("data", "a", "b", "key"),
+    [
+        ("{name: abide, by: institution}", "site: UM", "site: UM_1, by: site", "by"),
+        ("{name: abide-rois}", "site: NYU", "site: UM, by: institution", "by"),
+        ("{name: ham10000}", "site: rosendahl", "site: vidir_modern, test_fold: 2", "test_fold"),
+        ("{name: nifti, validation_fold: 4}", "site: x", "site: y, test_fold: 1", "test_fold"),
+    ],
+)
+def test_hospitals_of_one_file_are_cut_alike(
+    data: str, a: str, b: str, key: str, scenario_file: Callable
+) -> None:
+    """A scanner and its institution share subjects, and a patient with samples at two sites is in
+    one fold at both: who tests on other folds would test others' models on people whom they know.
+    """
+    text = SCENARIO.format(reader="mine", architecture="cnn-plain", a=a, b=b)
+    text = text.replace("{name: own, reader: mine}", data)
+    with pytest.raises(InvalidValue, match=f"{key} is .* here and .* at 'a'") as caught:
+        read_scenario(scenario_file(text))
+    assert caught.value.key == ("hospitals", 1, "data", key)
+    given = re.search(rf", ({key}: \w+)", text.partition("name: b")[2])[1]
+    read_scenario(scenario_file(text.replace(f", {given}", "")))
 
 
 def test_a_part_that_is_not_named_is_told_once(

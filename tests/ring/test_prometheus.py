@@ -23,7 +23,7 @@ hospitals:
   - {name: north, architecture: {name: cnn-plain, options: {width: 8}}}
   - {name: south, architecture: {name: cnn-residual, options: {width: 8}}}
 algorithm: {name: fedskd, rounds: 2}
-metrics: {linger: 9}  # Prometheus takes up to 5 s to act on a new targets file
+metrics: {linger: 20}  # Prometheus takes up to 5 s to act on a new targets file
 """
 CONFIG = """
 global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
@@ -61,7 +61,7 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
         "--out",
         str(tmp_path / "out"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     records = read_records(tmp_path / "out")
 

@@ -14,9 +14,12 @@ name: placebo
 hospitals: [{hospitals}]
 algorithm: {{name: placebo, rounds: {rounds}, session_seconds: {seconds}, buffer_bytes: {size}}}
 network: {{transport: {transport}}}
-timeouts: {{register: 60, hop: {hop}, acknowledgement: 60, retry: 1, goodbye: 1, stop: 2}}
+timeouts: {{register: 300, hop: {hop}, acknowledgement: 300, retry: 1, goodbye: 1, stop: 5}}
 """
-PATIENCE_S = 100
+PATIENCE_S = 300
+HELD = ("h2 during_visit 2",)
+"""Who waits where, and at the how-manieth time, as `deadly/sitecustomize.py` has it: h2 keeps its
+first visitor (before that it has let its own model depart)."""
 LOOK_S = 0.05
 Found = TypeVar("Found")
 
@@ -45,6 +48,21 @@ def events(out: Path, member: str = "*", name: str = "") -> list[dict[str, Any]]
     return [event for event in found if name in ("", event["event"])]
 
 
+def finishers(out: Path) -> set[str]:
+    """Name the hospitals that have said that they are done: again as long as nobody answers."""
+    return {event["hospital"] for event in events(out, "h*", "done")}
+
+
+def go_on(out: Path) -> None:
+    """Let the hospitals go on that are held."""
+    (out.parent / "held.go").touch()
+
+
+def held_at(out: Path, index: int) -> bool:
+    """Say whether a hospital has come to the point at which the entry of that index holds it."""
+    return (out.parent / f"held.{index}").exists()
+
+
 def hospitals_of(folder: Path) -> dict[str, int]:
     """Find the process of each member by the error file it holds open."""
     found = {}
@@ -56,6 +74,12 @@ def hospitals_of(folder: Path) -> dict[str, int]:
         if target.startswith(f"{folder}/logs/"):
             found[Path(target).stem] = int(process.name)
     return found
+
+
+def stopped(pid: int) -> bool:
+    """Tell whether a process stands still by a signal."""
+    state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    return state == "T"
 
 
 def processes() -> dict[int, str]:

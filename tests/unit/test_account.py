@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, HopTimeout, RunUnreadable
 from fedskd_sim.observe import outcome
 from fedskd_sim.observe.outcome import Outcome
-from fedskd_sim.observe.words import duration
+from fedskd_sim.observe.words import amount, duration
 from fedskd_sim.report import Account
 from fedskd_sim.report.account import settings
 from fedskd_sim.scenario import (
@@ -94,7 +96,8 @@ def test_the_words_follow_the_settings() -> None:
 
 def test_an_outcome_is_read_as_it_was_noted(tmp_path: Path) -> None:
     """Begun, gone on with and ended: times, commands, culprit, reason and code come back; what
-    is no outcome is refused.
+    is no outcome is refused. Bytes that are no UTF-8 are escaped, and a full disk has the code
+    with which the command ends.
     """
     assert outcome.read(tmp_path) is None
     first = outcome.begin(tmp_path, "fedskd-sim launch x.yaml")
@@ -113,6 +116,14 @@ def test_an_outcome_is_read_as_it_was_noted(tmp_path: Path) -> None:
         "nobody came",
         "wait",
     )
+    named = outcome.begin(tmp_path, f"fedskd-sim launch x.yaml --out {os.fsdecode(bytes([252]))}")
+    assert (outcome.read(tmp_path), named.commands[-1]) == (
+        named,
+        r"fedskd-sim launch x.yaml --out \xfc",
+    )
+    full = outcome.finish(first, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert (full.state, full.code) == ("failed", 31)
+    assert outcome.finish(first, OSError("broken")).code == outcome.BUG
     for bad in (
         "",
         "{}",
@@ -322,3 +333,22 @@ def test_shells_complete_run_folders_and_hospitals(
     assert offered("logs", "runs/skin", "e") == ["east"]
     assert offered("logs", "runs/skin", "c") == ["controller"]
     assert offered("logs", "runs/other", "") == []
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (999.6, "1 kB"),
+        (1536, "1.54 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1 MB"),
+        (46_800_000, "46.8 MB"),
+        (2e14, "200 TB"),
+        (3e15, "3e+03 TB"),
+    ],
+)
+def test_sizes_have_three_digits(size: float, words: str) -> None:
+    """In the largest unit that leaves at least one before the point."""
+    assert amount(size) == words

@@ -11,8 +11,11 @@ from click.testing import CliRunner, Result
 
 from fedskd_sim.canary import Gauge, Measured, Room, changes, find
 from fedskd_sim.cli import main
-from fedskd_sim.errors import AcknowledgementTimeout, CanaryFailed, HopTimeout
+from fedskd_sim.errors import AcknowledgementTimeout, CanaryFailed, HopTimeout, OutputNotWritable
+from fedskd_sim.observe import outcome
 from fedskd_sim.recordfiles import read_records
+from fedskd_sim.runtimes import place as places
+from fedskd_sim.runtimes.memory import MemoryRuntime
 from fedskd_sim.scenario import load
 from fedskd_sim.world.forecast import PLAYED, forecast
 
@@ -30,6 +33,12 @@ algorithm: {name: fedskd, rounds: 3, schedule: {visits: 1}}
 training: {epochs: 2, warmup_epochs: 1, batch_size: 8}
 """
 SECONDS = {"warm_up": 3.0, "visit": 2.0, "homecoming": 1.0, "evaluation": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine have memory, whatever else runs on it meanwhile."""
+    monkeypatch.setattr(places, "memory", lambda: (10**10, 9 * 10**9))
 
 
 def cost(kind: str, host: str, model: str) -> float:  # noqa: ARG001 - hospitals are alike
@@ -76,7 +85,8 @@ def test_a_canary_takes_every_model_through_every_hospital_with_a_few_batches(
     scenario_file: Callable, tmp_path: Path
 ) -> None:
     """The short run has real sessions of four batches of each model, all models are tested
-    everywhere, and the forecast says time, bytes, disk, memory and the slowest; then it stops.
+    everywhere, and the forecast says time, bytes, disk, memory and the slowest; then it stops. Its
+    folder can be verified like any other's.
     """
     done = launched(scenario_file(SKIN), "--canary-only", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
@@ -89,6 +99,8 @@ def test_a_canary_takes_every_model_through_every_hospital_with_a_few_batches(
     for words in ("whole run: about", " sent, ", " on disk (", "memory: ", "slowest: ", ": good"):
         assert words in done.output
     assert "report:" not in done.output
+    verified = CliRunner().invoke(main, ["verify", str(tmp_path / "out")])
+    assert verified.exit_code == 0, verified.output
 
 
 def test_sessions_grow_with_the_batches_of_the_whole_run(
@@ -140,6 +152,26 @@ def test_a_run_goes_on_after_a_good_canary(scenario_file: Callable, tmp_path: Pa
     assert done.exit_code == 0, done.output
     assert done.output.index("canary: good") < done.output.index("verified: whole")
     assert len(read_records(tmp_path / "out")) < len(read_records(tmp_path / "out" / "canary"))
+
+
+def test_a_disk_that_is_full_hides_nothing_of_a_canary(
+    scenario_file: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code and the words are of what ended the short run, though its end cannot be
+    noted.
+    """
+
+    def fails(*_: object) -> None:
+        raise HopTimeout("a waited in vain")
+
+    def full(*_: object) -> None:
+        raise OutputNotWritable("no space left")
+
+    monkeypatch.setattr(MemoryRuntime, "wait", fails)
+    monkeypatch.setattr(outcome, "finish", full)
+    path = scenario_file(PLACEBO.replace("ROUNDS", "1"))
+    done = launched(path, "--canary-only", "--out", tmp_path / "out")
+    assert (done.exit_code, "a waited in vain" in done.output) == (HopTimeout.exit_code, True)
 
 
 def test_a_canary_asks_for_a_runtime_of_this_machine(scenario_file: Callable) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from unpacking import unpack_message
 
 from fedskd_sim.errors import BadMessage, DigestMismatch
 from fedskd_sim.messages import (
@@ -22,7 +23,7 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
-from fedskd_sim.transport.chunks import CHUNK_BYTES, Frame, count, cut, pack_message, unpack_message
+from fedskd_sim.transport.chunks import CHUNK_BYTES, Frame, count, cut, pack_message
 from fedskd_sim.transport.wire import limit_travellers
 
 DRAW = random.Random(1)

@@ -35,7 +35,7 @@ IN_A_POD = {
 }
 FLAGS = {
     # which methods, and how often: each is described in the scenario, or has the defaults of its
-    # algorithm; and whether finished runs of other code count, which no scenario can know
+    # algorithm; and whether finished runs of other code or data count, which no scenario can know
     "compare": {
         "scenario",
         "--algorithms",
@@ -209,7 +209,7 @@ def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
         path.write_text(text.replace(old, new) if old else text)
         command = [sys.executable, "-c", WATCHED, "launch", path, "--out", tmp_path / str(number)]
         done = subprocess.run(
-            [*map(str, command)], capture_output=True, text=True, timeout=60, check=False
+            [*map(str, command)], capture_output=True, text=True, timeout=300, check=False
         )
         assert ("STARTED" in done.stdout) == (done.returncode == 0) == (not old), done.stderr
         assert (tmp_path / str(number)).exists() == (not old)
@@ -318,9 +318,10 @@ def test_report_of_something_else_is_an_error(tmp_path: Path) -> None:
     named.
     """
     for place in (tmp_path, tmp_path / "nowhere", SCENARIOS / "placebo-ok.yaml"):
-        nothing = call("report", place)
-        assert nothing.exit_code == 34
-        assert f"{place} is not a run folder" in nothing.stderr
+        for command in ("report", "verify", "resume", "export"):
+            nothing = call(command, place)
+            assert nothing.exit_code == 34
+            assert f"{place} is not a run folder" in nothing.stderr
     call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
     file = tmp_path / "run" / "records" / "east.jsonl"
     lines = file.read_text().splitlines()

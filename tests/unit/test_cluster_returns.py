@@ -18,7 +18,7 @@ from fedskd_sim.runtimes.kubernetes.marks import LOST, Losses, earlier_start, lo
 from fedskd_sim.runtimes.kubernetes.pod_tracker import PodTracker
 from fedskd_sim.runtimes.kubernetes.returners import Returners, same_pod
 
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST, NEXT = "11111111-a", "22222222-b"
 
 

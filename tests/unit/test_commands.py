@@ -14,6 +14,7 @@ import pytest
 from fedskd_sim.errors import InvalidValue, SocketPathTooLong
 from fedskd_sim.runtimes.commands import Command, prepare
 from fedskd_sim.runtimes.forkserver import UNKNOWN, ForkServer
+from fedskd_sim.runtimes.private import private_folder
 from fedskd_sim.scenario import load
 
 GOOD = """
@@ -21,14 +22,16 @@ name: small
 hospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer}]
 algorithm: {name: placebo}
 """
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def alone() -> Iterator[None]:
     """Leave no fork server to later tests: it has imported too little for them."""
     yield
-    os.kill(ForkServer.running([], Path()).pid, signal.SIGKILL)
+    server = ForkServer.running([], private_folder().path)
+    os.kill(server.pid, signal.SIGKILL)
+    assert server.death(PATIENCE_S) == -signal.SIGKILL
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def test_a_command_outlives_the_fork_server_and_only_its_code_is_lost(
     scenario = load(scenario_file(GOOD)).scenario
     prepare(scenario, {})
     command, writer = held_up()
-    server = ForkServer.running([], Path())
+    server = ForkServer.running([], private_folder().path)
     os.kill(server.pid, signal.SIGKILL)
     assert server.death(PATIENCE_S) == -signal.SIGKILL
     assert not command.ended(0.0)

@@ -13,9 +13,11 @@ import pytest
 
 from fedskd_sim.compare.page import as_html
 from fedskd_sim.compare.plan import methods
+from fedskd_sim.compare.statistics import Difference
 from fedskd_sim.compare.summary import _notes
 from fedskd_sim.compare.tables import COMPARED, SCORES, Comparison, MethodRow, Score
 from fedskd_sim.compare.text import as_json, as_text, conclusion
+from fedskd_sim.compare.words import format_difference
 from fedskd_sim.report.basis import Basis
 from fedskd_sim.scenario import load
 
@@ -92,6 +94,15 @@ def test_a_table_has_interval_corrected_p_and_seeds() -> None:
     assert local[3:] == ["+0.0", "[-1.8,", "+1.8]", "1.000", ">1000"]
 
 
+@pytest.mark.parametrize(
+    ("p", "written"), [(0.0504, "0.0504"), (0.05, "0.050"), (0.0496, "0.050"), (0.0512, "0.051"),
+                       (0.05000001, "0.05000001"), (0.0004, "<0.001"), (1.0, "1.000")]
+)  # fmt: skip
+def test_a_p_tells_on_which_side_it_is(p: float, written: str) -> None:
+    """One above 0.05 is not written as 0.050, beside a conclusion that does not claim it."""
+    assert format_difference(Difference(0.1, 0.01, 5, 0.0, 0.2, p, corrected=p))[1] == written
+
+
 def test_the_correction_is_for_all_differences_of_a_table() -> None:
     """With an ensemble's column beside that of the mean, every p counts for twice as many."""
     both = [{**part, "ensemble": part["mean"]} for part in (CONTROL, AHEAD, LIKE)]
@@ -145,6 +156,20 @@ def test_the_best_is_not_named_where_the_table_does_not_claim_its_lead() -> None
     assert both.best("auc", "mean") == ""
 
 
+def test_more_seeds_than_are_looked_at_are_not_unknown_in_json() -> None:
+    """A difference that a thousand seeds would not find is told apart from one that cannot be
+    tested, and from one whose seeds are known.
+    """
+    control, tiny, large = [0.70, 0.72, 0.74], [0.72, 0.70, 0.7401], [0.80, 0.83, 0.84]
+    methods_ = {"circulation": control, "fedskd": tiny, "local": large}
+    found = as_json(compared({label: everywhere(*values) for label, values in methods_.items()}))
+    told = [one["differences"]["auc"].get("mean") for one in found["methods"]]
+    assert told[0] is None
+    assert (told[1]["needed"], told[1]["needed_above"]) == (None, 1000)
+    assert told[2]["needed"] > 2
+    assert told[2]["needed_above"] is None
+
+
 def test_one_seed_shows_no_interval() -> None:
     """Of a single seed the difference stands alone: no interval, no p, no seeds, no claim, in
     text, page and JSON.
@@ -159,6 +184,7 @@ def test_one_seed_shows_no_interval() -> None:
         "p",
         "corrected",
         "needed",
+        "needed_above",
     }
     assert (told["seeds"], told["mean"]) == (1, pytest.approx(0.1))
     assert "<svg" in as_html(found)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedskd_sim.errors import HopTimeout, RegistrationTimeout
+from fedskd_sim.errors import CodeDiffers, HopTimeout, RegistrationTimeout
 from fedskd_sim.exits import final_codes
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import (
@@ -38,6 +38,7 @@ from fedskd_sim.protocol.controller import (
     Rejected,
     Say,
 )
+from fedskd_sim.protocol.samecode import LONGEST, difference, text_of
 from fedskd_sim.scenario import load
 from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.topology import Topology
@@ -78,6 +79,42 @@ def test_the_last_registration_starts_the_run() -> None:
     _, effects = after(register("south"), state=state)
     said = [Say(name, BOOK) for name in NAMES]
     assert effects == [Noted(register("south")), Opening(), *said, Opened(3)]
+
+
+CODE = {"learning code": "1", "architecture cnn": "2"}
+
+
+def test_hospitals_of_different_code_do_not_begin() -> None:
+    """The first that has another version of what a hospital before it has ends the run, and all
+    hear why; what only one of them has is its own.
+    """
+    mine = register("north", computes=text_of({**CODE, "reader x": "3"}))
+    other = register("east", computes=text_of({**CODE, "reader y": "4"}))
+    state, effects = after(mine, other)
+    assert (state.ended, effects) == (None, [Noted(other)])
+    late = register("south", computes=text_of({**CODE, "architecture cnn": "5"}))
+    state, effects = after(late, state=state)
+    assert state.ended is not None
+    assert state.ended.code == CodeDiffers.exit_code
+    assert "the architecture cnn of 'south' is 5, that of 'north' is 2" in state.ended.reason
+    assert effects == [
+        Noted(late), Closed(state.ended), *(Say(name, state.ended) for name in NAMES)
+    ]  # fmt: skip
+    again, _ = after(late, state=FULL)
+    assert again.ended is None
+
+
+def test_however_much_code_there_is_it_can_be_told() -> None:
+    """Many packages of one's own are compared as one, readers by themselves."""
+    many = {f"architecture {'n' * 50}{number}": f"{number}" for number in range(99)}
+    one, two = text_of({**many, "reader x": "1"}), text_of({**many, "learning code": "1"})
+    assert max(len(one), len(two)) < LONGEST
+    first = register("north", computes=one)
+    assert not difference(first, [register("east", computes=text_of({**many, "reader y": "2"}))])
+    assert "the reader x" in difference(
+        first, [register("east", computes=text_of({**many, "reader x": "2"}))]
+    )
+    assert "the code of 'north' is" in difference(first, [register("east", computes=two)])
 
 
 def test_a_hospital_that_registers_again_gets_the_address_book_again() -> None:
@@ -159,7 +196,7 @@ def test_who_has_waited_in_vain_does_not_end_the_run_at_once(code: int) -> None:
     """
     state, effects = after(Failed(1, "east", code, "late"), state=FULL)
     assert effects == [Noted(Failed(1, "east", code, "late"))]
-    assert REGISTRAR.patience(state) < 2
+    assert REGISTRAR.patience(state) < 5
     assert state.ended is None
     assert state.suspected == End(1, code, "'east' failed: late")
     assert after(Failed(1, "south", code, "later"), state=state)[0].suspected == state.suspected
@@ -271,6 +308,39 @@ def test_silence_before_and_after_the_start_has_its_own_errors() -> None:
     for room, names in ((early, ["north"]), (late, list(NAMES))):
         assert [to for to, word in room.said if isinstance(word, End)] == names
         assert room.log()[-1]["event"] == "end"
+
+
+def test_who_was_refused_until_the_end_is_told_with_the_reason() -> None:
+    """A member of another version is heard and not understood; strangers are not spoken of."""
+    words = [Unwelcome(name, "unknown version") for name in ("east", "stranger")]
+    room = Room(register("north"), *words)
+    with pytest.raises(RegistrationTimeout, match=r"was refused \(east: unknown version\)") as end:
+        room.controller.serve()
+    assert "the same version of fedskd_sim" in end.value.fix
+
+
+def test_a_hospital_of_another_version_ends_the_run_at_once() -> None:
+    """It can never register: all who have hear why, as of other differences of code."""
+    room = Room(register("north"), Unwelcome("east", "it speaks version 3", foreign=True))
+    with pytest.raises(CodeDiffers, match="'east' has another version of the program: it speaks"):
+        room.controller.serve()
+    assert room.words == deque()
+    (end,) = [word for to, word in room.said if isinstance(word, End) and to == "north"]
+    assert end.code == CodeDiffers.exit_code == 63
+
+
+def test_other_words_of_another_version_end_nothing() -> None:
+    """Neither those of strangers, nor of who has registered, nor after the start."""
+    for sender, words in (
+        ("stranger", [register("north")]),
+        ("north", [register("north")]),
+        ("east", [*map(register, NAMES)]),
+    ):
+        room = Room(*words)
+        for word in (*words, Unwelcome(sender, "it speaks version 3", foreign=True)):
+            room.controller.step(word)
+        assert room.controller.state.ended is None
+        assert room.log()[-1]["event"] == "refused"
 
 
 def test_a_failed_run_ends_well_for_the_controller() -> None:

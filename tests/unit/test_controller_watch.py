@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kubernetes.client import V1Job, V1Pod, V1PodCondition
 
-from fedskd_sim.errors import PodCannotStart
+from fedskd_sim.errors import PodCannotStart, ReaderFailed
 from fedskd_sim.runtimes.kubernetes import controller_watch as controller_watches
 from fedskd_sim.runtimes.kubernetes.controller_watch import (
     MOST_DEATHS,
@@ -157,6 +157,11 @@ def test_what_cannot_heal_ends_a_run_at_once(after: Callable) -> None:
     ):
         with pytest.raises(PodCannotStart, match=words):
             after(controller_watch, 1, pods)
+
+
+def test_the_runs_own_end_is_no_news_of_its_controller(after: Callable) -> None:
+    """A controller that ends with an error's exit code has ended the run, which is told as such."""
+    assert after(seer(), 1, [ended(1, ReaderFailed.exit_code)]) == []
 
 
 def test_a_start_that_takes_its_time_is_told_of_late(after: Callable) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fedskd_sim.member.crash import ABOVE, CARD, CARD_MEMORY, MEMORY, crash, in_step
-from fedskd_sim.member.shell import Task
 from fedskd_sim.program import Step
 
 FULL = (
@@ -17,7 +16,7 @@ ADVICE = "If reserved but unallocated memory is large try setting PYTORCH_ALLOC_
 BROKEN = "CUDA error: launch failure\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions.\n"
 
 NO_ROOM, NO_HANDLE = "CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"
-WARM_UP = Task(0, Step("warm_up", 0), None, "", None)
+WARM_UP = Step("warm_up", 0)
 
 
 @pytest.mark.parametrize(

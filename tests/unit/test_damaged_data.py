@@ -19,6 +19,7 @@ import pytest
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue, ScenarioSyntaxError
 from fedskd_sim.learning.readers import abide, abide_rois, ham10000, imagefiles, medmnist, nifti
+from fedskd_sim.learning.readers.niftifiles import open_volume
 from fedskd_sim.scenario import Abide, AbideRois, Ham10000, MedMnist, Nifti, load
 
 MEMORY = 48 << 20
@@ -335,6 +336,16 @@ def test_subjects_without_a_file_are_skipped_where_asked(tmp_path: Path) -> None
     assert len(abide_rois.load(dataset, tmp_path / "data", 1, "a").values) == 30
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_table_in_another_encoding_says_what_to_save_it_as(encoding: str, tmp_path: Path) -> None:
+    """It needs no second download, as a damaged file does."""
+    text = "file,label,site,subject\na,Grün,x,s\n"
+    (tmp_path / "scans.csv").write_text(text, encoding=encoding)
+    with pytest.raises(DataCorrupt, match="is no text in UTF-8") as caught:
+        nifti.facts(READERS["nifti"][1], tmp_path, 1, "a")
+    assert caught.value.fix == "save it as UTF-8"
+
+
 def test_semicolons_are_named(tmp_path: Path) -> None:
     """A table as some spreadsheets save it is told from one that lacks columns."""
     (tmp_path / "scans.csv").write_text("file;label;site;subject\na;0;x;s\n", encoding="utf-8")
@@ -382,3 +393,23 @@ def test_yaml_that_would_expand_or_holds_no_text_is_refused(
 def test_two_halves_are_a_character(scenario_file: Callable) -> None:
     """A scenario that a JSON library has written is read as it was meant."""
     assert load(scenario_file(GOOD.format(r"\ud83d\ude00"))).scenario.description == "\U0001f600"
+
+
+def test_what_nibabel_says_is_said_with_the_file_or_not_at_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a header that it repairs it is told whose; of one that is refused only the error is."""
+    whole = bytearray(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)).to_bytes())
+    whole[252:254] = (77).to_bytes(2, "little")  # no code of a qform
+    path = tmp_path / "a.nii"
+    path.write_bytes(whole)
+    assert open_volume(path).geometry.grid == (4, 4, 4)
+    (told,) = caplog.messages
+    assert told.startswith(f"{path}: ")
+    assert "qform_code 77" in told
+    caplog.clear()
+    whole[254:256] = bytes(2)  # no sform either
+    path.write_bytes(whole)
+    with pytest.raises(DataCorrupt, match="nowhere which side is left"):
+        open_volume(path)
+    assert caplog.messages == []

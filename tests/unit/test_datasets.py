@@ -341,6 +341,9 @@ def test_ham10000_images_are_read_cut_and_scaled(tmp_path: Path, scenario_file: 
     numbers = found.pixels[:, 8, 8, 0].astype(int)
     assert sorted(numbers) == pytest.approx(range(60, 120), abs=2)
     places = np.argsort(np.argsort(numbers, kind="stable"), kind="stable") + 60
+    whose = [rows[place]["lesion_id"] for place in places]
+    assert len({*zip(whose, found.subjects, strict=True)}) == len({*whose}) < 60
+    assert len({*found.subjects}) == len({*whose})
     lesions = [{rows[place]["lesion_id"] for place in places[split]} for split in found.splits]
     assert not lesions[0] & lesions[1]
     assert not lesions[0] & lesions[2]
@@ -882,6 +885,7 @@ def test_ham10000_can_be_cut_instead_of_sited(tmp_path: Path) -> None:
                 one.tobytes() for one in later.pixels
             }
             owned.append(len(images.pixels))
+            assert 2 * len({*images.subjects}) == len(images.subjects) == len(images.pixels)
         assert sum(owned) == total
         assert min(owned) > total / 4
 

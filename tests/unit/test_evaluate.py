@@ -9,10 +9,12 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.evaluate import BATCH, evaluate, measures
+from fedskd_sim.records import Measure
 
 
 class Table(nn.Module):
@@ -126,3 +128,24 @@ def test_the_mode_is_kept_and_no_graph_is_built(training: bool) -> None:  # noqa
     evaluate(model, samples(logits, torch.arange(5) % 2))
     assert model.training == training
     assert logits.grad is None
+
+
+@pytest.mark.parametrize("stray", [float("nan"), float("inf")])
+def test_an_answer_that_is_not_finite_is_never_right(stray: float) -> None:
+    """A model that answers nothing decides for nobody, not for the first class, and orders no
+    patients by where they stand in the file; single answers that fail are errors of that model.
+    """
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    nothing = measures(torch.full((6, 3), stray), labels)
+    assert {name: value.mean for name, value in nothing.items()} == {
+        "accuracy": 0.0, "balanced_accuracy": 0.0, "auc": 0.5
+    }  # fmt: skip
+    for order in (torch.arange(6), torch.tensor([5, 3, 1, 0, 2, 4])):
+        some = 4 * functional.one_hot(labels, 3).double()
+        some[0, 0] = some[3, 2] = stray
+        found = measures(some[order], labels[order])
+        assert found["accuracy"] == Measure(4.0, 6.0)
+        assert found["balanced_accuracy"].mean == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+        # of 9, 8 and 5 pairs: a failed positive is below all others, and on a par with a failed one
+        areas = ((6 + 0.5) / 9, (4 + 0.5) / 8, 1.0)
+        assert found["auc"].mean == pytest.approx(sum(areas) / 3)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from kubernetes.client import V1Job, V1Pod
 
+from fedskd_sim import clock
 from fedskd_sim.messages import Done, Failed
 from fedskd_sim.observe.log import EventLog
-from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
-from fedskd_sim.runtimes.kubernetes.pods import finding, finished, nowhere, refusal
+from fedskd_sim.runtimes.kubernetes.pod_tracker import MOST_DEATHS, OWN_WORD_S, PodTracker
+from fedskd_sim.runtimes.kubernetes.pods import finding, finished, fix_of, nowhere, refusal
 
 FULL = (
     "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint "
@@ -28,8 +29,14 @@ CORDONED = (
     "0/2 nodes are available: 2 node(s) were unschedulable. preemption: "
     "0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 )
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STUCK_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock stand still: nothing grows old but as a test says."""
+    monkeypatch.setattr(clock, "now", lambda: 1000.0)
 
 
 def pod(
@@ -76,6 +83,10 @@ CASES = {
     "pending": pod("Pending"),
     "full": pod("Pending", conditions=unscheduled(FULL)),
     "never": pod("Pending", conditions=unscheduled(NEVER)),
+    "no claim": pod(
+        "Pending",
+        conditions=unscheduled('0/2 nodes are available: persistentvolumeclaim "d" not found.'),
+    ),
     "no image": pod(
         "Pending",
         containerStatuses=container(waiting={"reason": "ImagePullBackOff", "message": "not found"}),
@@ -103,6 +114,22 @@ CASES = {
     "no data": pod(
         "Failed", containerStatuses=container(terminated={"exitCode": 21, "reason": "Error"})
     ),
+    "crash": pod(
+        "Failed",
+        containerStatuses=container(
+            terminated={
+                "exitCode": 127,
+                "message": '{"event": "starting"}\nlibGL.so.1: cannot open shared object file\n\n',
+            }
+        ),
+    ),
+    "no store": pod(
+        "Failed",
+        initContainerStatuses=[
+            one | {"name": "fetch"}
+            for one in container(terminated={"exitCode": 22, "message": "curl: (22) 404"})
+        ],
+    ),
 }
 
 
@@ -113,6 +140,7 @@ CASES = {
         ("full", "pending", "Insufficient nvidia.com/gpu"),
         ("never", "unschedulable", "didn't match"),
         ("no image", "stuck", "cannot be pulled: not found"),
+        ("no claim", "stuck", "no node can take it"),
         ("never an image", "hopeless", "may not be pulled"),
         ("cordoned", "pending", "were unschedulable"),
         ("no secret", "stuck", "does not exist: secret"),
@@ -122,6 +150,8 @@ CASES = {
         ("done", "succeeded", ""),
         ("killed", "failed", "exit code 137 (OOMKilled)"),
         ("no data", "failed", "exit code 21"),
+        ("crash", "failed", "exit code 127: libGL.so.1: cannot open shared object file"),
+        ("no store", "failed", "its container 'fetch' ended with exit code 22: curl: (22) 404"),
     ],
 )
 def test_a_pod_has_one_standing_and_the_clusters_own_words(
@@ -177,6 +207,7 @@ LATER = OWN_WORD_S + 1
         ("killed", False, None),
         ("killed", True, 41),
         ("no data", False, 21),
+        ("no store", False, None),
         ("running", True, None),
         ("leaving", True, None),
     ],
@@ -199,6 +230,44 @@ def test_a_hospitals_own_word_goes_before_its_exit_code() -> None:
     assert watched.concludes(CASES["no data"]) is None
     assert isinstance(watched.concludes(CASES["no data"], after=LATER), Failed)
     assert watched.pod_tracker.conclusion() is None
+
+
+def fails(case: str, times: int, after: float = 0.0, **changes: Any) -> Failed | Done | None:
+    """Let as many pods of one hospital fail before the start; gives the last conclusion."""
+    watched, found = Watched(), None
+    for number in range(times):
+        failed = CASES[case].model_copy(deep=True)
+        failed.metadata.uid = str(number)
+        for name, value in changes.items():
+            setattr(failed.metadata, name, value)
+        found = watched.concludes(failed)
+    for seen in watched.pod_tracker._deaths.values():
+        seen.update({uid: since - after for uid, since in seen.items()})
+    return found or watched.pod_tracker.conclusion()
+
+
+def test_what_fails_each_time_ends_before_the_patience_does() -> None:
+    """Three pods that failed by themselves before the start end the run with the last one's words;
+    those that somebody took away do not count, and data that are fetched may come later.
+    """
+    ended = fails("killed", MOST_DEATHS)
+    assert isinstance(ended, Failed)
+    assert (ended.code, "3 of its pods have failed" in ended.reason) == (41, True)
+    assert "resources.memory" in fix_of(ended.reason)
+    assert fails("killed", MOST_DEATHS - 1) is None
+    assert fails("killed", MOST_DEATHS, deletion_timestamp=NOW) is None
+    assert fails("no store", MOST_DEATHS) is None
+    unfetched = fails("no store", MOST_DEATHS, after=STUCK_S)
+    assert isinstance(unfetched, Failed)
+    assert "data.fetch" in fix_of(unfetched.reason)
+    assert "log" in fix_of("its container ended with exit code 1")
+    for case, fix in {
+        "no image": "images.hospital",
+        "no secret": "make it",
+        "never": "ask",
+        "no claim": "make the claim",
+    }.items():
+        assert fix in fix_of(finding(CASES[case]).text)
 
 
 def test_a_finished_hospital_is_done_even_if_its_word_was_lost() -> None:

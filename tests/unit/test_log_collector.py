@@ -11,12 +11,15 @@ import json
 import random
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes.client import V1Job, V1Pod
+from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, OutputNotWritable, RunUnreadable
 from fedskd_sim.observe.events import Logged
@@ -27,11 +30,12 @@ from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import found, refreshing
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.kubernetes import log_follower
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector, once
 from fedskd_sim.runtimes.kubernetes.moving import pod_of
 from fedskd_sim.runtimes.kubernetes.pods import newest
-from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+from fedskd_sim.runtimes.kubernetes.reach import NO_LOG, Reach, Unreachable
 from fedskd_sim.runtimes.kubernetes.runtime import KubernetesRuntime
 from fedskd_sim.scenario import load
 
@@ -420,3 +424,74 @@ def test_pods_that_go_on_are_one_life(folder: Path) -> None:
         collector.close()
         assert hops(folder) == [*range(8)], order
         assert (folder / "logs" / "north.aside").read_text() == to_line(record(9)) + "\n"
+
+
+def test_who_watches_reads_every_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another look asks for no log again, and shows what has come since, of new pods too."""
+    monkeypatch.setattr(log_follower, "QUIET_S", 0.05)
+    cluster, told = Cluster({}, pod("1", phase="Succeeded")), [event("starting"), event("done")]
+    asked = list[str]()
+    cluster.logs["1"] = told
+
+    def lines(name: str, _member: str, *, follow: bool) -> Iterator[str]:
+        assert follow
+        asked.append(name)
+        yield from cluster.logs[name.removeprefix("pod-")]
+
+    cluster.lines = lines
+    with closing(log_follower.LogFollower(cluster, "two")) as follower:
+
+        def news() -> list[str]:
+            """Look until something has come; what comes late is seen at a later look."""
+            looks = ([logged.hospital for logged in follower.news()] for _ in range(2000))
+            return next(filter(None, looks))
+
+        first = news()
+        while len(first) < len(told):
+            first += news()
+        cluster.logs["2"] = [event("starting", "south")]
+        cluster.all.append(pod("2", "south", "Succeeded"))
+        assert (first, news()) == (["north", "north"], ["south"])
+        assert [*follower.news()] == []
+    assert asked == ["pod-1", "pod-2"]
+
+
+class Logs:
+    """An API server that has the logs of these containers, and a pod in which no other ran."""
+
+    def __init__(self, **logs: str) -> None:
+        self.logs = logs
+
+    def read_namespaced_pod_log(self, _pod: str, _namespace: str, **asked: Any) -> Any:
+        if asked["container"] not in self.logs:
+            raise ApiException(status=NO_LOG)
+        return Answer(self.logs[asked["container"]])
+
+
+class Answer(io.BytesIO):
+    """What comes of a log."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.encode())
+
+    def stream(self, size: int) -> Iterator[bytes]:
+        yield from iter(partial(self.read, size), b"")
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_a_hospital_that_never_ran_keeps_nobody_waiting(fetched: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter of the test
+    """Of a pod that failed before its hospital began there is the log of what was to fetch its
+    data, or none; it is read to its end either way.
+    """
+    reach: Any = object.__new__(Reach)
+    reach.namespace = "n"
+    reach._core = Logs(fetch="curl: (22) 404\n") if fetched else Logs()
+    collector = LogCollector(reach, tmp_path)
+    collector._phases["1"] = "Failed"
+    collector._read("1", "north", "pod-1")
+    (tmp_path / "logs").mkdir()
+    assert list(collector.events(0)) == []
+    assert collector.complete
+    collector.close()
+    kept = tmp_path / "logs" / "north.err"
+    assert (kept.read_text() if kept.exists() else "") == ("curl: (22) 404\n" if fetched else "")

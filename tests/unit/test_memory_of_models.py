@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from fedskd_sim.learning.instruments import cka
 from fedskd_sim.records import Kind, Measure, Record
-from fedskd_sim.report.memory import assess_memory
+from fedskd_sim.report.memory import assess_memory, average, remembered
 from fedskd_sim.report.pictures import dilution
 from fedskd_sim.report.tables import as_json, summarise
 
@@ -52,6 +54,10 @@ TOUR = [
 ]
 
 
+DROPS = ((2, "b", 0.1), (3, "b", 0.2), (3, "c", 0.4))
+"""After how many visits, where, and how much."""
+
+
 def test_memory_is_what_its_formulas_say() -> None:
     """A tour of two hospitals: drop from the best value so far, retention at home, backward
     transfer, kept share of a gain.
@@ -64,6 +70,35 @@ def test_memory_is_what_its_formulas_say() -> None:
     assert found.kept == pytest.approx(
         {0: (gain_b / gain_b + gain_c / gain_c) / 2, 1: (0.7 - 0.4) / gain_b}
     )
+
+
+def test_what_a_model_remembers_is_made_of_parts() -> None:
+    """Each tells of one model, round, number of visits and hospital, and some can be averaged
+    without the others.
+    """
+    parts = remembered(TOUR)
+    assert parts == pytest.approx(
+        {
+            ("forgetting", "a", 2, 2, "b"): 0.8 - 0.7,
+            ("retention", "a", 1, 3, "a"): 0.6 - 0.7,
+            ("retention", "a", 2, 3, "a"): 0.65 - 0.8,
+        }
+    )
+    last = {part: value for part, value in parts.items() if part[2] == 2}
+    assert average(last, "retention") == pytest.approx(0.65 - 0.8)
+    assert average({("forgetting", "a", 1, hop, host): value for hop, host, value in DROPS},
+                   "forgetting") == pytest.approx((0.1 + (0.2 + 0.4) / 2) / 2)  # fmt: skip
+    assert average({}, "forgetting") is None
+
+
+def test_the_first_round_begins_with_the_model_after_its_warm_up() -> None:
+    """With probes of the warm-up a single round tells what was forgotten, and what was gained."""
+    start = record("warm_up", 0, 0, "a", probe_of_a=0.7, probe_of_b=0.2, probe_of_c=0.4)
+    found = assess_memory([start, *TOUR[1:3]])
+    assert found.forgetting == pytest.approx(0.6 - 0.5)
+    assert found.backward == pytest.approx(0.5 - 0.6)
+    assert found.kept == pytest.approx({0: 1.0, 1: (0.5 - 0.2) / (0.6 - 0.2)})
+    assert assess_memory(TOUR[:3]).forgetting is None
 
 
 def test_the_report_shows_what_is_remembered_only_where_it_was_measured() -> None:
@@ -138,3 +173,18 @@ def test_unbiased_cka_equals_its_definition() -> None:
     assert cka(x, x) == pytest.approx(1.0)
     wide = torch.randn(64, 512, generator=draw), torch.randn(64, 512, generator=draw)
     assert abs(cka(*wide)) < 0.05
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1234.567])
+def test_features_that_say_nothing_have_no_cka(level: float) -> None:
+    """A model that has come to give the same features for all samples is not one that has not
+    changed: there is no value, with any rounding of sums, and no record of one.
+    """
+    some = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    nothing = torch.full((20, 5), level)
+    vector = (level * torch.rand(1, 5)).expand(20, 5)
+    for flat in (nothing, vector, vector + level * 1e-7 * torch.rand(20, 5)):
+        assert math.isnan(cka(some, flat))
+        assert math.isnan(cka(flat, some))
+    weak = 1 + 0.01 * some
+    assert cka(some, weak) == pytest.approx(1.0, abs=1e-3)

@@ -26,8 +26,10 @@ from fedskd_sim.records import Measure, Record
 from fedskd_sim.report import as_json, as_text, patientchecks, read_predictions, write
 from fedskd_sim.report import curves as curves_
 from fedskd_sim.report import patients as patients_
-from fedskd_sim.report.patientviews import thin
+from fedskd_sim.report.patientviews import as_plain, thin
 from fedskd_sim.report.resampling import Resampling, interval
+from fedskd_sim.runs import Run
+from fedskd_sim.scenario import find, load
 
 CLASSES = ("benign", "malign", "other")
 
@@ -57,7 +59,10 @@ def recorded(
         answers, samples = (
             Answers(wanted=True),
             Samples(
-                torch.zeros(0), torch.tensor(labels), tuple(f"{host}-{i}" for i in range(patients))
+                torch.zeros(0),
+                torch.tensor(labels),
+                tuple(f"{host}-{i}" for i in range(patients)),
+                others.get("subjects", ()),
             ),
         )
         for hop, ((model, kind), logits) in enumerate(given.items()):
@@ -181,6 +186,34 @@ def test_intervals_are_seeded_and_hold_their_value() -> None:
     assert interval(1.0, first).low < 1 == interval(1.0, first).high
 
 
+def test_samples_of_one_patient_are_drawn_together(tmp_path: Path) -> None:
+    """Three copies of every sample say no more than one, if they are told to be of one patient:
+    the intervals are the same, and narrower if nothing is told; the report says so.
+    """
+    labels = np.repeat([0, 1, 2], (9, 6, 5))
+    given = torch.tensor(answers_of(3, labels)).softmax(1).numpy()
+    thrice, whose = np.repeat(given, 3, axis=0), np.repeat(np.arange(20), 3)
+    once = Resampling.of(labels, 1)
+    told = Resampling.of(np.repeat(labels, 3), 1, subjects=whose)
+    assert told.recalls([thrice]) == pytest.approx(once.recalls([given]))
+    assert told.areas(thrice) == pytest.approx(once.areas(given))
+    silent = Resampling.of(np.repeat(labels, 3), 1)
+    assert silent.areas(thrice).std() < 0.8 * once.areas(given).std()
+
+    records = recorded(tmp_path, ("north", "east"), subjects=tuple(i // 6 for i in range(40)))
+    assert (read_predictions(tmp_path)["east"].subjects == np.arange(40) // 6).all()
+    found = patients_.assess(tmp_path, records, ("north", "east"))
+    assert any("40 of 7 at north, 40 of 7 at east." in note for note in found.notes)
+    assert as_plain(found)["hosts"][0]["subjects"] == 7
+    rows = Run(tmp_path, load(find(Path("quickstart"))).scenario).predictions
+    assert [row["subject"] for row in rows if row["model"] == row["host"] == "east"] == [
+        number // 6 for number in range(40)
+    ]
+    changed(tmp_path / "predictions" / "east.npz", subjects=np.arange(39))
+    with pytest.raises(RunUnreadable, match="do not belong together"):
+        read_predictions(tmp_path)
+
+
 def test_files_come_back_as_they_were_written(tmp_path: Path) -> None:
     """The reader gives every hospital's ids, labels and probabilities, each model under its
     name, and its ensemble apart.
@@ -191,6 +224,7 @@ def test_files_come_back_as_they_were_written(tmp_path: Path) -> None:
     here = found["away"]
     assert (here.scenario, here.seed, here.split, here.classes) == ("demo", 7, "test", CLASSES)
     assert here.samples[:2] == ("away-0", "away-1")
+    assert here.subjects is None
     assert (here.labels == np.arange(40) % 3).all()
     expected = torch.tensor(answers_of(20, np.arange(40) % 3)).softmax(1).numpy()
     assert (here.of("north") == expected).all()

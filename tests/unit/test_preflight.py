@@ -401,7 +401,7 @@ def test_impossible_data_is_found(
     [
         ("site: second", "site: secnod", 5, "did you mean 'second'?"),
         (", data: {site: second}", "", 5, "it does not say which site"),
-        ("site: second", "site: second, test_fold: 1", 5, "fold 1 cannot both validate and test"),
+        ("site: second", "site: second, validation_fold: 0", 5, "fold 0 cannot both validate and"),
         ("file: small.npz", "file: small.npz, validation_fold: 0", 2, "fold 0 cannot both"),
     ],
 )

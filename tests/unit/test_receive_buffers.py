@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from unpacking import unpack_message
 
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.receive_buffers import ReceiveBuffers
@@ -16,7 +17,7 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, export, snapshot, tensor_of
 from fedskd_sim.messages import HopId, Traveller, Weights, digest, spec
 from fedskd_sim.scenario import load
-from fedskd_sim.transport.chunks import pack_message, unpack_message
+from fedskd_sim.transport.chunks import pack_message
 from fedskd_sim.transport.wire import limit_travellers
 
 

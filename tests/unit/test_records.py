@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedskd_sim.errors import RunUnreadable
+from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.recordfiles import read_records, read_timings
 from fedskd_sim.records import SCHEMA, Measure, Record, Timing, to_line
@@ -55,6 +55,24 @@ def test_a_ledger_never_overwrites(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         Ledger(tmp_path, "a")
     assert read_records(tmp_path) == [RECORD]
+
+
+@pytest.mark.parametrize("left", ["half", "nothing"])
+def test_a_life_does_not_go_on_behind_records_that_are_gone(left: str, tmp_path: Path) -> None:
+    """Custody knows how many bytes there were: a file that is shorter, or not there, is named and
+    left as it is, not filled up with zeros.
+    """
+    ledger(tmp_path, "a", RECORD, replace(RECORD, hop=3)).close()
+    file = tmp_path / "records" / "a.jsonl"
+    size = file.stat().st_size
+    Ledger(tmp_path, "a", kept=size).close()
+    file.write_bytes(file.read_bytes()[: size // 2] if left == "half" else b"")
+    if left == "nothing":
+        file.unlink()
+    with pytest.raises(RunUnreadable, match=f"goes on behind {size}") as caught:
+        Ledger(tmp_path, "a", kept=size)
+    assert caught.value.where == Where(str(file))
+    assert (file.stat().st_size if file.exists() else -1) == (size // 2 if left == "half" else -1)
 
 
 def test_two_threads_write_whole_lines(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -132,7 +133,7 @@ def folder(
         for record in records:
             if record.host == name:
                 ledger.add(record)
-        for at, what in enumerate(("start", "warm_up", "session", "evaluation", "transfer")):
+        for at, what in enumerate(("warm_up", "session", "evaluation", "transfer")):
             ledger.add(Timing(what, name, name, 1, 1, 1e9 + at, 1e9 + at + 0.5))
         ledger.close()
     (run / "scenario.yaml").write_text(scenario, encoding="utf-8")
@@ -496,6 +497,21 @@ def test_a_report_that_cannot_be_written_is_an_error_of_the_place(tmp_path: Path
     with pytest.raises(OutputNotWritable, match=r"report\.html"):
         write(run, THREE)
     assert not list(run.glob(".*"))
+
+
+def test_a_report_on_a_disk_that_can_only_be_read_is_an_error_of_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the draft can be neither written nor removed, the first of the two is told."""
+    run = folder(tmp_path, story(THREE), THREE)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputNotWritable, match=r"report\.txt cannot be written: read-only"):
+        write(run, THREE)
 
 
 def test_two_reports_at_once_do_not_disturb_each_other(

@@ -322,6 +322,8 @@ BAD = {
             ),
             ("a fraction", "rounds", "rounds: 3", "rounds: 1e1", 11, "write 10"),
             ("a number", "a name", "name: good", "name: 12", 1, "put it in quotes"),
+            ("a power", "a name", "name: good", "name: 1e3", 1, "as it is written there"),
+            ("zeros", "a name", "name: good", "name: 007", 1, "as it is written there"),
             ("capitals", "a name", "name: good", "name: My Run", 1, "lower-case letters"),
             ("too many letters", "a name", "name: good", "name: " + 41 * "a", 1, "at most 40"),
             (
@@ -543,6 +545,50 @@ def test_harmless_anchors_and_merges_of_values_work(scenario_file: Callable) -> 
         "{name: cnn-plain, options: {width: 8}}", "*plain"
     )
     assert load(scenario_file(text)).scenario.hospitals[1].architecture.name == "cnn-plain"
+
+
+MERGING = """\
+name: merging
+data:
+  <<: &data {name: synthetic-skin, samples: many}
+hospitals:
+  - &north {name: north, architecture: cnn-plain, resources: &few {cpu: 0}}
+  - <<: *north
+    name: south
+  - <<: [{name: east}, *north]
+    resources: {<<: *few, memory: 5}
+algorithm: {name: fedskd, rounds: 1}
+prediction: {<<: text}
+"""
+
+
+def test_what_a_merge_key_stands_for_is_not_missed(scenario_file: Callable) -> None:
+    """Each merge key is an error in its line that names the keys to write; nothing that it stands
+    for is called missing, and what is wrong with it is told where it is written.
+    """
+    with pytest.raises(ScenarioSyntaxError) as caught:
+        load(scenario_file(MERGING))
+    told = [caught.value, *caught.value.others]
+    merges = {one.where.line: one.fix for one in told if isinstance(one, ScenarioSyntaxError)}
+    assert merges == {
+        3: "write the keys out in its place: name, samples",
+        6: "write the keys out in its place: architecture, resources",
+        8: "write the keys out in its place: name, architecture",
+        9: "write the keys out in its place: cpu",
+        11: "write the keys out",
+    }
+    rest = {(one.where.line, one.key) for one in told if not isinstance(one, ScenarioSyntaxError)}
+    assert rest == {
+        (5, ("hospitals", 0, "resources", "cpu")),
+        (9, ("hospitals", 2, "resources", "memory")),
+    }
+
+
+def test_a_merge_key_that_contains_itself_is_refused(scenario_file: Callable) -> None:
+    """A loop through merge keys ends in its error."""
+    text = broken("{batch: 0.5}", "&loop {<<: *loop}")
+    with pytest.raises(ScenarioSyntaxError, match="contains itself"):
+        load(scenario_file(text))
 
 
 def test_a_scenario_cannot_be_changed(scenario_file: Callable) -> None:

@@ -89,6 +89,18 @@ def test_init_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "mine.yaml").read_text() == "precious"
 
 
+def test_init_says_what_can_be_done_with_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A good scenario runs; what is wrong with another is wrong with its copy."""
+    monkeypatch.chdir(tmp_path)
+    assert "launch mine.yaml' runs it" in CliRunner().invoke(main, ["init", "mine"]).stdout
+    (tmp_path / "bad.yaml").write_text("name: bad\nhospital: 3\n")
+    done = CliRunner().invoke(main, ["init", "next", "--from", "bad.yaml"])
+    assert done.exit_code == 0
+    assert "validate next.yaml' names what is wrong with it" in done.stdout
+
+
 @pytest.mark.parametrize(
     "name", ["", "Mine", "mine.yaml", "../mine", "a/b", "-mine", "m" * 41, "mine\n", "zwölf"]
 )

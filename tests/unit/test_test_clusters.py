@@ -104,7 +104,7 @@ def test_no_cluster_is_touched_unasked(recorded: tuple[dict[str, str], Path]) ->
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cluster"]
     plain = {**environment, "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
-        command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"^\d+ skipped", done.stdout.splitlines()[-1]), done.stdout

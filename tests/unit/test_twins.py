@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +19,14 @@ from fedskd_sim.compare import twins
 from fedskd_sim.compare.page import as_html
 from fedskd_sim.compare.plan import methods
 from fedskd_sim.compare.statistics import compare_paired, holm
-from fedskd_sim.compare.tables import Comparison, score
+from fedskd_sim.compare.summary import _lost
+from fedskd_sim.compare.tables import Comparison, Score, score
 from fedskd_sim.compare.text import as_json, as_text
-from fedskd_sim.records import Timing, to_line
+from fedskd_sim.compare.work import finished
+from fedskd_sim.observe import outcome
+from fedskd_sim.records import Measure, Record, Timing, to_line
 from fedskd_sim.report.absences import Absence
+from fedskd_sim.report.memory import average
 from fedskd_sim.scenario import load
 
 DARK = """
@@ -135,3 +141,153 @@ def test_a_score_has_what_struck_its_run_and_what_was_done_again(tmp_path: Path)
     assert math.isnan(found.struck[0].end)
     assert found.costs["again"] == 3
     assert score(tmp_path, names, ()).struck == ()
+
+
+def unlike(names: Sequence[str], seed: int, held_out: str) -> list[Record]:
+    """Make records of tests whose values all differ, with ensembles and a hospital held out."""
+    draw = random.Random(seed)
+    found = []
+    for record in story((*names, held_out)):
+        if record.kind == "evaluation" and record.model != held_out:
+            own = replace(record, measures={"auc": Measure(draw.random(), 1)})
+            found.append(own)
+            if record.host == record.model:
+                together = {"auc": Measure(draw.random(), 1)}
+                found.append(replace(own, kind="ensemble", measures=together))
+    return found
+
+
+def approx_mean(one: Score, names: Sequence[str]) -> Any:
+    """Average own and others by hand."""
+    cells = {test[2:]: value for test, value in one.tests.items() if test[1] == "inside"}
+    own = [value for (model, host), value in cells.items() if model == host]
+    others = [
+        np.mean([value for (model, host), value in cells.items() if name == model != host])
+        for name in names
+    ]
+    for where, values in (("own", own), ("others", others)):
+        assert one.values["auc", where] == pytest.approx(np.mean(values))
+    for where in ("ensemble", "unseen"):
+        found = [value for test, value in one.tests.items() if test[1] == where]
+        assert one.values["auc", where] == pytest.approx(np.mean(found))
+    for name, away in zip(names, others, strict=True):
+        at_home = one.hospitals["auc", "own", name]
+        assert at_home == cells[name, name] if (name, name) in cells else math.isnan(at_home)
+        assert one.hospitals["auc", "others", name] == pytest.approx(away)
+    return pytest.approx((np.mean(own) + np.mean(others)) / 2)
+
+
+def test_a_hospital_that_was_lost_is_no_difference_by_itself(
+    make: Callable, tmp_path: Path
+) -> None:
+    """Where the tests of two methods that both have are the same, so are the methods, whatever
+    hospital one of them has lost; the note says it, and by hand the means of both are the same.
+    """
+    names, held_out = ("north", "east", "south"), "away"
+    scores: dict[str, list[Score]] = {"whole": [], "hurt": []}
+    for seed in range(4):
+        records = unlike(names, seed, held_out)
+        for label, some in (
+            ("whole", records),
+            ("hurt", [one for one in records if one.host != "east"]),
+        ):
+            place = tmp_path / f"{label}-{seed}"
+            place.mkdir()
+            folder(place, some, (*names, held_out))
+            scores[label].append(score(place, names, (held_out,)))
+    for one in scores["whole"] + scores["hurt"]:
+        assert one.values["auc", "mean"] == approx_mean(one, names)
+    rows = [
+        replace(row, scores=found)
+        for row, found in zip(make("fedskd", "dark").rows, scores.values(), strict=True)
+    ]
+    found = replace(make("fedskd", "dark"), rows=tuple(rows), control="fedskd")
+    for where in ("mean", "ensemble", "unseen"):
+        difference = found.differences("auc")["dark", where]
+        assert (difference.mean, difference.seeds) == (0.0, 4)
+    whole, hurt = rows
+    assert whole.mean("auc", "mean") != pytest.approx(hurt.mean("auc", "mean"))
+    tests = {test[2:]: value for test, value in scores["hurt"][0].tests.items()
+             if test[1] == "inside"}  # fmt: skip
+    own = np.mean([tests["north", "north"], tests["south", "south"]])
+    others = np.mean(
+        [
+            tests["north", "south"],
+            (tests["east", "north"] + tests["east", "south"]) / 2,
+            tests["south", "north"],
+        ]
+    )
+    assert whole.beside(hurt, "auc", "mean")[0][0] == pytest.approx((own + others) / 2)
+    assert twins.effects(found)["dark", "auc"].mean == 0.0
+    assert found.best("auc", "mean") == ""
+    (note,) = _lost(rows)
+    assert note.startswith("dark lacks up to 4 tests of a run, of hospitals that it lost")
+    assert not [*_lost(rows[:1])]
+
+
+def test_a_run_that_lost_hospitals_and_ended_well_is_not_repeated(tmp_path: Path) -> None:
+    """Its report is not complete, and never will be; one that did not end well, or whose end is
+    not known, is.
+    """
+    (tmp_path / "report.json").write_text('{"complete": false}')
+    assert not finished(tmp_path)
+    begun = outcome.begin(tmp_path, "launch")
+    assert not finished(tmp_path)
+    outcome.note(tmp_path, outcome.finish(begun, ValueError()))
+    assert not finished(tmp_path)
+    outcome.note(tmp_path, outcome.finish(begun))
+    assert finished(tmp_path)
+    (tmp_path / outcome.FILE).write_text("{")
+    assert not finished(tmp_path)
+
+
+def touring(seed: int, lost: str) -> list[Record]:
+    """Make records of two rounds in which models forget, each another amount at each hospital, and
+    ``lost`` is visited by nobody.
+    """
+    draw, names, found = random.Random(seed), ("north", "east", "south", "west"), list[Record]()
+    probes = {
+        (model, round_, hop, host): draw.random()
+        for model in names
+        for round_ in range(3)
+        for hop in range(5)
+        for host in names
+    }
+    for record in story(names, rounds=2):
+        there = {
+            f"probe/{host}": Measure(probes[record.model, record.round, record.hop, host], 1)
+            for host in names
+            if record.kind != "evaluation" and host != lost
+        }
+        if lost not in (record.host, record.model):
+            found.append(replace(record, measures={**record.measures, **there}))
+    return found
+
+
+def test_what_a_lost_hospital_would_have_forgotten_is_no_difference(
+    make: Callable, tmp_path: Path
+) -> None:
+    """Forgetting is compared over what both methods have: at hospitals that the models of both have
+    visited, after as many visits.
+    """
+    scores: list[list[Score]] = [[], []]
+    for seed in range(3):
+        for found, lost in zip(scores, ("", "west"), strict=True):
+            place = tmp_path / f"{seed}-{lost}"
+            place.mkdir()
+            folder(place, touring(seed, lost), ("north", "east", "south", "west"))
+            found.append(score(place, ("north", "east", "south", "west"), ()))
+    whole, hurt = (
+        replace(row, scores=found)
+        for row, found in zip(make("fedskd", "dark").rows, scores, strict=True)
+    )
+    one, other = whole.scores[0], hurt.scores[0]
+    both = one.memory.keys() & other.memory.keys()
+    assert 0 < len(both) < min(len(one.memory), len(other.memory))
+    by_hand = [
+        average({part: found.memory[part] for part in both}, "forgetting") for found in (one, other)
+    ]
+    beside = [values[0] for values in whole.beside(hurt, "forgetting", "mean")]
+    assert beside == by_hand
+    assert beside != [one.values["forgetting", "mean"], other.values["forgetting", "mean"]]
+    assert whole.versus(hurt, "forgetting", "mean").seeds == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,13 +16,14 @@ from click.testing import CliRunner
 
 from fedskd_sim.checks import verify_run
 from fedskd_sim.cli import main
+from fedskd_sim.custody.chain import ways_left
 from fedskd_sim.custody.due import Due
 from fedskd_sim.custody.verdict import Verdict
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
 from fedskd_sim.learning.inputs import image_shape
 from fedskd_sim.learning.site import specs_of
-from fedskd_sim.records import Record
+from fedskd_sim.records import Record, to_line
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.memory import MemoryRuntime
@@ -290,7 +293,62 @@ def test_a_torn_last_line_is_named(copied: Callable) -> None:
     last = len(whole.splitlines(keepends=True)[-1])
     for cut in (*range(1, last, 29), last - 1):
         file.write_bytes(whole[:-cut])
-        assert place(verify(run)) == ("torn", "b", whole.count(b"\n"))
+        assert place(verify(run, ended="abc")) == ("torn", "b", whole.count(b"\n"))
+
+
+LOSSY = """\
+on_loss: {name: skip, after: 5}
+faults: [{hospital: b, what: leave, round: 2, hop: 2}]
+"""
+
+
+def test_a_torn_last_line_of_who_died_is_a_death(scenario_file: Callable, run: Callable) -> None:
+    """Of a hospital that stays lost it is told and is no break, as where it was never written; but
+    it is one where a model has gone on from there, whose record was whole before.
+    """
+    text = TEXT.format(algorithm="{name: fedskd, rounds: 2}", prediction="{}", more="") + LOSSY
+    folder = run(scenario_file(text), "memory")
+    file = folder / "records" / "b.jsonl"
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 5  # warm-up, two visits and a homecoming, and the first visit of round 2
+    for rest in (b"{", whole[:60], lines[0][:-1]):
+        file.write_bytes(whole + rest)
+        found = proven(folder)
+        assert (found.broken, found.lost, found.torn) == (None, ("b",), ("b",))
+        assert found.records == found.due
+        assert str(found).endswith("; the last line of b is torn, as a death leaves it")
+    for kept in (1, 2):  # the second visit's model has come home
+        file.write_bytes(b"".join(lines[:kept]) + lines[kept][:60])
+        assert place(proven(folder)) == ("torn", "b", kept + 1)
+    file.write_bytes(lines[0] + lines[1][:60] + b"\n" + b"".join(lines[2:]))
+    assert place(proven(folder)) == ("altered", "b", 2)
+
+
+def test_a_torn_last_line_of_a_run_that_died_is_told(copied: Callable) -> None:
+    """Where nobody has finished it is as if it were not there; what others have of it is missed."""
+    run = copied("fedskd")
+    for there in ("weights", "logs"):
+        shutil.rmtree(run / there)
+    for file in (run / "records").iterdir():
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(lines[:5]), encoding="utf-8")
+    file.write_text("".join(lines[:5]) + lines[5][:60], encoding="utf-8")
+    found = proven(run)
+    assert (found.broken, found.torn) == (None, (file.stem,))
+    file.write_text("".join(lines[:2]) + lines[2][:60], encoding="utf-8")
+    assert place(proven(run)) == ("missing", file.stem, 3)
+
+
+def test_a_torn_last_line_does_not_hide_who_was_lost(tmp_path: Path) -> None:
+    """Who was left out stands in every record since: that before half a line knows it."""
+    (tmp_path / "records").mkdir()
+    told = Record("s", 0, "visit", 2, 1, "a", "c", "buffer", "passed", without={"b": 0})
+    for rest in ("", '{"scenario":"s","se'):
+        (tmp_path / "records" / "a.jsonl").write_text(f"{to_line(told)}\n{rest}", encoding="utf-8")
+        assert ways_left(tmp_path, Topology(("a", "b", "c"), 2)).lost == {"b": 0}
+    (tmp_path / "records" / "a.jsonl").write_text("", encoding="utf-8")
+    assert not ways_left(tmp_path, Topology(("a", "b", "c"), 2)).lost
 
 
 def test_the_first_break_is_named(copied: Callable) -> None:
@@ -381,6 +439,24 @@ def test_the_command_says_it_in_a_line_and_by_its_exit_code(
     assert CliRunner().invoke(main, ["verify", str(tmp_path)]).exit_code == RunUnreadable.exit_code
     shutil.rmtree(run / "records")
     assert CliRunner().invoke(main, ["verify", str(run)]).exit_code == RunUnreadable.exit_code
+
+
+@pytest.mark.parametrize("folder", ["records", "logs"])
+def test_a_file_that_may_not_be_read_is_no_traceback(
+    copied: Callable, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's run is told of as `report` does, by the file."""
+    run, opened = copied("placebo"), Path.open
+
+    def refused(file: Path, *arguments: Any, **more: Any) -> Any:
+        if file.parent.name == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return opened(file, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    done = CliRunner().invoke(main, ["verify", str(run)])
+    assert done.exit_code == RunUnreadable.exit_code, done.output
+    assert f"{folder}/" in done.output
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -3,7 +3,7 @@
 import dataclasses
 import pickle
 from collections.abc import Mapping
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgpack
 import pytest
@@ -36,6 +36,7 @@ from fedskd_sim.transport.wire import (
     decode,
     encode,
     header,
+    is_foreign,
     read_announcement,
 )
 
@@ -48,7 +49,7 @@ EXPECTED = {"north": (spec(WEIGHTS),)}
 HOP = HopId("r", 1, "north", 1, 2)
 TRAVELLER = Traveller(HOP, "south", "cnn", digest(WEIGHTS), WEIGHTS)
 CONTROL = [
-    Register("r", 1, "north", "ipc:///x", "", "127.0.0.1:1"),
+    Register("r", 1, "north", "ipc:///x", "", "127.0.0.1:1", "code 12\nreader x 34"),
     Progress(1, "north", "south", 1, 2, 0.5),
     Failed(1, "north", 40, "late"),
     Done(1, "north"),
@@ -117,6 +118,31 @@ def test_anything_a_member_would_not_send_is_refused(frames: list[bytes]) -> Non
     """
     with pytest.raises(BadMessage):
         decode(frames)
+
+
+@pytest.mark.parametrize(
+    ("head", "foreign"),
+    [
+        ([VERSION - 1, "Register", {"run": "r"}], True),
+        ([VERSION + 1, "Anything", {}], True),
+        ([VERSION, "Anything", {}], False),
+        ([VERSION - 1, "Register"], False),
+        ([None, "Register", {}], False),
+        ({"version": 1}, False),
+        (VERSION - 1, False),
+    ],
+)
+def test_words_of_another_version_are_known_as_such(head: Any, foreign: bool) -> None:  # noqa: FBT001
+    """Whatever their kind and fields; what has no form of a header is only refused."""
+    frames = [msgpack.packb(head)]
+    assert is_foreign(frames) == foreign
+    with pytest.raises(BadMessage, match="speaks version" if foreign else "no header"):
+        decode(frames)
+
+
+def test_what_is_no_message_is_of_no_version() -> None:
+    """Neither nothing nor bytes that are no msgpack."""
+    assert not any(map(is_foreign, ([], [b""], [b"\xc1"], [b"\x93" * 5000])))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ import returning
 from chaos import drawn, judge, raised
 from invariants import Broken, Watcher
 from symbols import Run, lived, prepared, scenario_of, storm_of
-
-from fedskd_sim.world.storm import OneDeath, Storm
+from weather import OneDeath, Storm
 
 WIDTH = 22
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from invariants import Broken, Watcher
 from symbols import SHAPES, Run, Symbols, lived, prepared, scenario_of
+from weather import OneDeath, Storm
 
 from fedskd_sim.learning.base import Session
 from fedskd_sim.messages import Weights
@@ -21,7 +22,6 @@ from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.records import Record
 from fedskd_sim.scenario import Fault, Scenario
 from fedskd_sim.topology import Stop, Topology
-from fedskd_sim.world.storm import OneDeath, Storm
 
 Result = Mapping[str, tuple[tuple[Record, ...], Any]]
 """Records and the final model, by hospital."""

@@ -15,6 +15,7 @@ from typing import Any
 from chaos import Paced
 from invariants import Broken
 from symbols import Run, prepared, scenario_of
+from weather import Storm
 
 from fedskd_sim.custody.chain import sources
 from fedskd_sim.custody.due import Due, Mark, mark
@@ -32,7 +33,6 @@ from fedskd_sim.routes import Routes, code, merged, merged_returns
 from fedskd_sim.scenario import Fault, Scenario
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import InMemoryCustody
-from fedskd_sim.world.storm import Storm
 from fedskd_sim.world.world import World
 
 AFTER_S = 4.0

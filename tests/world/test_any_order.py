@@ -22,13 +22,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from symbols import SHAPES, Run, lived, prepared, scenario_of
+from weather import OneDeath
 
 from fedskd_sim.protocol.effects import Effect, Persist, Reply
 from fedskd_sim.protocol.events import Event, Goodbye, Overdue, TooLate, Unanswered
 from fedskd_sim.protocol.machine import HospitalMachine, Turn
 from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.world.storm import OneDeath
 
 Item = tuple[float, int, Any, Any]
 HURRIED = 10

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 from symbols import Run, lived, scenario_of
+from weather import OneDeath, Storm
 
 from fedskd_sim.custody.chain import sources
 from fedskd_sim.custody.due import Due, Mark, mark
@@ -24,7 +25,6 @@ from fedskd_sim.protocol.state import Terms
 from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
-from fedskd_sim.world.storm import OneDeath, Storm
 
 STORMS = 40
 """Of these 240 have been run once; the suite runs the first of them."""

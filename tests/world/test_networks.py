@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 from symbols import SHAPES, prepared, scenario_of
+from weather import OneDeath
 
 from fedskd_sim.scenario import Link, Scenario
 from fedskd_sim.transport.shaping import Shaping
-from fedskd_sim.world.storm import OneDeath
 
 NETWORKS = int(os.environ.get("FEDSKD_NETWORKS", "42"))
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from symbols import Run, prepared
 from torch import nn
+from weather import OneDeath
 
 from fedskd_sim.errors import HospitalCrashed
 from fedskd_sim.learning import inputs, site
@@ -29,7 +30,6 @@ from fedskd_sim.records import to_line
 from fedskd_sim.runtimes.life import save_results
 from fedskd_sim.scenario import Architecture, Scenario, load
 from fedskd_sim.topology import Topology
-from fedskd_sim.world.storm import OneDeath
 
 TEXT = """
 name: remembered

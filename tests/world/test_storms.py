@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from symbols import SHAPES, Run, lived, scenario_of, storm_of
+from weather import OneDeath, Storm
 
 from fedskd_sim.member.shell import Shell
 from fedskd_sim.protocol.effects import Effect, Persist, Reply
@@ -15,7 +16,6 @@ from fedskd_sim.protocol.events import Event
 from fedskd_sim.protocol.machine import HospitalMachine, Turn
 from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.world.storm import OneDeath, Storm
 from fedskd_sim.world.world import ROOM, Weather
 
 STORMS = int(os.environ.get("FEDSKD_STORMS", "200"))

@@ -54,7 +54,9 @@ class CirculatingLearner:
         job = self.site.plan_job(
             self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
         )
-        return self.site.note_remarks(self.site.session(SessionModels({"": self._home}), job))
+        session = self.site.session(SessionModels({"": self._home}), job)
+        self._drift = self._probe_leaving()
+        return self.site.note_remarks(session)
 
     def alone(self, round_: int) -> Session | None:
         """Do nothing: a round begins with the departures."""
@@ -110,6 +112,7 @@ class CirculatingLearner:
         install(self._home, joined.home)
         apart = self._config.traveller_start == "own" and self._config.reconcile != "replace"
         self._general = returned if apart else joined.general
+        self._drift = {**self._drift, **self._probe_leaving()}
         self._visitor = self._arrived = self._departed = None
         reason = "; ".join(part for part in (session.reason, joined.note) if part)
         return replace(session, weights=export(self._home), reason=reason, returned=returned)
@@ -122,7 +125,8 @@ class CirculatingLearner:
         install(self._home, arriving)
         self.site.context.receive_buffers.drop(stop.model)
         net = drift(self._departed, arriving, "net_drift") if self._departed else {}
-        self._drift = {**net, **self.site.validate(self._home, "returned_")}
+        came = self.site.validate(self._home, "returned_")
+        self._drift = {**net, **came, **self._probe_leaving()}
         self._visitor = self._arrived = self._departed = None
         return Session(arriving, "passed")
 
@@ -137,7 +141,8 @@ class CirculatingLearner:
         resident = (
             self.site.validate(self._home, "resident_") if self._config.resident_every else {}
         )
-        measures = {**self.site.validate(self._visitor), **resident, **self._changes()}
+        known = instruments.probe(self.site, self._visitor)
+        measures = {**self.site.validate(self._visitor), **resident, **self._changes(), **known}
         self._visitor = self._arrived = None
         return measures
 
@@ -147,8 +152,16 @@ class CirculatingLearner:
             return {}
         return {
             **drift(self._arrived, export(self._visitor)),
-            **instruments.measure(self.site, self._model, self._arrived, self._visitor),
+            **instruments.change(self.site, self._model, self._arrived, self._visitor),
         }
+
+    def _probe_leaving(self) -> Measures:
+        """Measure what the model that sets out next knows of all hospitals."""
+        if not self.site.scenario.instruments.probe:
+            return {}
+        apart = self._general
+        leaving = self._home if apart is None else self.site.build(self.site.name, apart)
+        return instruments.probe(self.site, leaving)
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""

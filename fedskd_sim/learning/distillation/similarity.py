@@ -58,8 +58,7 @@ def distance(
         name: the distance.
         form: ``direct`` makes the N x N matrices, ``factored`` works in channel space; both give
             the same value.
-        across: swap the axes of (B, N, C): compare the B patients with each other at each of the N
-            places.
+        across: swap the axes of (B, N, C): compare B patients with each other at each of N places.
         budget_bytes: storage of the direct form above which ``auto`` prefers the factored form
             where that is smaller.
 
@@ -75,14 +74,7 @@ def distance(
     if across:
         x, y = x.transpose(-3, -2), y.transpose(-3, -2)
     with torch.autocast(x.device.type, enabled=False):
-        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        x, y = (
-            side.to(dtype).reshape(math.prod(side.shape[:-2]), *side.shape[-2:]) for side in (x, y)
-        )
-        if x.shape[1] < (3 if name == "corr" else 2) or not (x.numel() and y.numel()):
-            return x.sum() * 0 + y.sum() * 0
-        direct = form == "direct" or (form == "auto" and not _prefers_factored(x, y, budget_bytes))
-        return _values((x, y), name, direct=direct).mean().to(dtype)
+        return _mean(x, y, name, form, budget_bytes)
 
 
 def _check(x: Tensor, y: Tensor, name: str, form: str, *, axes: int) -> None:
@@ -90,6 +82,20 @@ def _check(x: Tensor, y: Tensor, name: str, form: str, *, axes: int) -> None:
         raise ValueError(f"no distance {name!r} in form {form!r}")
     if x.shape[:-1] != y.shape[:-1] or x.ndim < axes:
         raise ValueError(f"items do not match: {tuple(x.shape)} and {tuple(y.shape)}")
+
+
+def _flat(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Join all leading axes: (L, N, C)."""
+    return x.to(dtype).reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
+
+
+def _mean(x: Tensor, y: Tensor, name: Distance, form: Form, budget_bytes: int) -> Tensor:
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    x, y = _flat(x, dtype), _flat(y, dtype)
+    if x.shape[1] < (3 if name == "corr" else 2) or not (x.numel() and y.numel()):
+        return x.sum() * 0 + y.sum() * 0
+    direct = form == "direct" or (form == "auto" and not _prefers_factored(x, y, budget_bytes))
+    return _values((x, y), name, direct=direct).mean().to(dtype)
 
 
 def _values(pair: Pair, name: Distance, *, direct: bool) -> Tensor:

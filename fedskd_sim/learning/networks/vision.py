@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.distillation.pooling import AdaptiveAverage
+from fedskd_sim.learning.installed import Builder
 from fedskd_sim.learning.networks import pretrained
 from fedskd_sim.learning.networks.small import normalisation
 
@@ -66,155 +67,91 @@ class _Plan(NamedTuple):
     name: str
     mid: str
     deep: str
-    channels: int
-    classes: int
-    weights: str
 
 
-def resnet18(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """ResNet-18 (He et al. 2016); taps: layer2 and layer4."""
-    return _with_taps(_Plan("resnet18", "layer2", "layer4", channels, classes, weights), norm)
+def _normalised(name: str, mid: str, deep: str, about: str) -> Builder:
+    """Give the builder of an architecture in which torchvision has BatchNorm."""
+    plan = _Plan(name, mid, deep)
+
+    def build(
+        channels: int,
+        image_size: int,  # noqa: ARG001 - all builders take it
+        classes: int,
+        *,
+        norm: str = "group",
+        weights: str = "",
+    ) -> nn.Module:
+        return _with_taps(plan, (channels, classes), weights, norm=norm)
+
+    build.__doc__ = about
+    return build
 
 
-def resnet34(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """ResNet-34 (He et al. 2016); taps: layer2 and layer4."""
-    return _with_taps(_Plan("resnet34", "layer2", "layer4", channels, classes, weights), norm)
+def _as_it_is(
+    name: str, mid: str, deep: str, about: str, as_map: Callable[[Tensor], Tensor] | None = None
+) -> Builder:
+    """Give the builder of an architecture with no BatchNorm; ``as_map`` as in `Tapped`."""
+    plan = _Plan(name, mid, deep)
+
+    def build(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001 - all builders take it
+        return _with_taps(plan, (channels, classes), weights, as_map=as_map)
+
+    build.__doc__ = about
+    return build
 
 
-def resnet50(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """ResNet-50 (He et al. 2016); taps: layer2 and layer4."""
-    return _with_taps(_Plan("resnet50", "layer2", "layer4", channels, classes, weights), norm)
-
-
-def mobilenet_v3_small(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """MobileNetV3-Small (Howard et al. 2019); taps: after strides 8 and 32."""
-    return _with_taps(
-        _Plan("mobilenet_v3_small", "features.3", "features.12", channels, classes, weights), norm
-    )
-
-
-def mobilenet_v3_large(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """MobileNetV3-Large (Howard et al. 2019); taps: after strides 8 and 32."""
-    return _with_taps(
-        _Plan("mobilenet_v3_large", "features.6", "features.16", channels, classes, weights), norm
-    )
-
-
-def efficientnet_b0(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """EfficientNet-B0 (Tan and Le 2019); taps: after strides 8 and 32."""
-    return _with_taps(
-        _Plan("efficientnet_b0", "features.3", "features.8", channels, classes, weights), norm
-    )
-
-
-def densenet121(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """DenseNet-121 (Huang et al. 2017); taps: the second and the fourth dense block."""
-    # the last normalisation would be the wrong tap: torchvision rectifies its output in place
-    return _with_taps(
-        _Plan(
-            "densenet121",
-            "features.denseblock2",
-            "features.denseblock4",
-            channels,
-            classes,
-            weights,
-        ),
-        norm,
-    )
-
-
-def shufflenet_v2(
-    channels: int,
-    image_size: int,  # noqa: ARG001
-    classes: int,
-    *,
-    norm: str = "group",
-    weights: str = "",
-) -> nn.Module:
-    """ShuffleNetV2 x1.0 (Ma et al. 2018); taps: stage2 and conv5."""
-    return _with_taps(
-        _Plan("shufflenet_v2_x1_0", "stage2", "conv5", channels, classes, weights), norm
-    )
-
-
-def vgg11(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001
-    """VGG-11 without normalisation (Simonyan and Zisserman 2015); taps: after the third pooling
-    and before the last.
-    """
-    return _with_taps(_Plan("vgg11", "features.10", "features.19", channels, classes, weights))
-
-
-def convnext_tiny(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001
-    """ConvNeXt-Tiny (Liu et al. 2022); taps: the second and the last stage."""
-    return _with_taps(
-        _Plan("convnext_tiny", "features.3", "features.7", channels, classes, weights)
-    )
-
-
-def swin_t(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001
-    """Swin-T (Liu et al. 2021); taps: the second and the last stage."""
-    plan = _Plan("swin_t", "features.3", "features.7", channels, classes, weights)
-    return _with_taps(plan, as_map=lambda places: places.permute(0, 3, 1, 2))
+resnet18 = _normalised(
+    "resnet18", "layer2", "layer4", "ResNet-18 (He et al. 2016); taps: layer2 and layer4."
+)
+resnet34 = _normalised(
+    "resnet34", "layer2", "layer4", "ResNet-34 (He et al. 2016); taps: layer2 and layer4."
+)
+resnet50 = _normalised(
+    "resnet50", "layer2", "layer4", "ResNet-50 (He et al. 2016); taps: layer2 and layer4."
+)
+mobilenet_v3_small = _normalised(
+    "mobilenet_v3_small", "features.3", "features.12",
+    "MobileNetV3-Small (Howard et al. 2019); taps: after strides 8 and 32.",
+)  # fmt: skip
+mobilenet_v3_large = _normalised(
+    "mobilenet_v3_large", "features.6", "features.16",
+    "MobileNetV3-Large (Howard et al. 2019); taps: after strides 8 and 32.",
+)  # fmt: skip
+efficientnet_b0 = _normalised(
+    "efficientnet_b0", "features.3", "features.8",
+    "EfficientNet-B0 (Tan and Le 2019); taps: after strides 8 and 32.",
+)  # fmt: skip
+densenet121 = _normalised(  # its last normalisation is no tap: torchvision rectifies it in place
+    "densenet121", "features.denseblock2", "features.denseblock4",
+    "DenseNet-121 (Huang et al. 2017); taps: the second and the fourth dense block.",
+)  # fmt: skip
+shufflenet_v2 = _normalised(
+    "shufflenet_v2_x1_0", "stage2", "conv5",
+    "ShuffleNetV2 x1.0 (Ma et al. 2018); taps: stage2 and conv5.",
+)  # fmt: skip
+vgg11 = _as_it_is(
+    "vgg11", "features.10", "features.19",
+    "VGG-11 without normalisation (Simonyan and Zisserman 2015); taps: after the third pooling\n"
+    "and before the last.",
+)  # fmt: skip
+convnext_tiny = _as_it_is(
+    "convnext_tiny", "features.3", "features.7",
+    "ConvNeXt-Tiny (Liu et al. 2022); taps: the second and the last stage.",
+)  # fmt: skip
+swin_t = _as_it_is(
+    "swin_t", "features.3", "features.7",
+    "Swin-T (Liu et al. 2021); taps: the second and the last stage.",
+    lambda places: places.permute(0, 3, 1, 2),
+)  # fmt: skip
 
 
 def vit_b_16(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:
     """ViT-B/16 (Dosovitskiy et al. 2021); taps: tokens after layers 6 and 12, without the class
     token.
     """
-    layers = "encoder.layers.encoder_layer_5", "encoder.layers.encoder_layer_11"
-    plan = _Plan("vit_b_16", *layers, channels, classes, weights)
-    return _with_taps(
-        plan, as_map=partial(_token_map, grid=image_size // 16), image_size=image_size
-    )
+    plan = _Plan("vit_b_16", "encoder.layers.encoder_layer_5", "encoder.layers.encoder_layer_11")
+    as_map = partial(_token_map, grid=image_size // 16)
+    return _with_taps(plan, (channels, classes), weights, as_map=as_map, image_size=image_size)
 
 
 def _token_map(tokens: Tensor, grid: int) -> Tensor:
@@ -226,16 +163,20 @@ def _token_map(tokens: Tensor, grid: int) -> Tensor:
 
 def _with_taps(
     plan: _Plan,
+    ends: tuple[int, int],
+    weights: str,
+    *,
     norm: str = "batch",
     as_map: Callable[[Tensor], Tensor] | None = None,
     **settings: int,
 ) -> nn.Module:
-    """Build torchvision's model, fit it to channels and normalisation, and load weights if a
-    file is named.
+    """Build torchvision's model, fit it to channels and classes, ``ends``, and to the
+    normalisation, and load weights if a file is named.
     """
     from torchvision import models  # noqa: PLC0415 - see the module's docstring
 
-    backbone = models.get_model(plan.name, weights=None, num_classes=plan.classes, **settings)
+    channels, classes = ends
+    backbone = models.get_model(plan.name, weights=None, num_classes=classes, **settings)
     normalisation(norm, 1)
     first = True
     for name, module in [*backbone.named_modules()]:
@@ -244,14 +185,14 @@ def _with_taps(
             backbone.set_submodule(name, next(iter(layers), nn.Identity()))
         elif isinstance(module, nn.Conv2d) and first:
             first = False
-            if plan.channels != module.in_channels:
-                backbone.set_submodule(name, _widen(module, plan.channels))
+            if channels != module.in_channels:
+                backbone.set_submodule(name, _widen(module, channels))
         elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
             backbone.set_submodule(name, AdaptiveAverage(_grid(module)))
         elif hasattr(module, "p"):  # dropout and stochastic depth
             module.p = 0.0
-    if plan.weights:
-        pretrained.load(backbone, plan.weights)
+    if weights:
+        pretrained.load(backbone, weights)
     return Tapped(backbone, (plan.mid, plan.deep), as_map)
 
 

@@ -82,6 +82,7 @@ def load(dataset: Abide, folder: Path | None, scenario_seed: int, name: str) -> 
             chosen.places,
             npz.names(arrays, "label"),
             ids,
+            chosen.subjects,
             remark,
         )
 
@@ -123,6 +124,5 @@ def _splits(dataset: Abide, arrays: Any, scenario_seed: int, name: str) -> split
     if len(np.unique(np.stack([subject, fold]), axis=1).T) != len(np.unique(subject)):
         raise npz.corrupt("a subject stands in more than one fold")
     where = npz.find_site(dataset.site, npz.names(arrays, dataset.by), dataset.by)
-    return splits.by_fold(
-        dataset, npz.array(arrays, dataset.by) == where, fold, scenario_seed, name
-    )
+    mine = npz.array(arrays, dataset.by) == where
+    return splits.by_fold(dataset, mine, fold, scenario_seed, name)._replace(of=subject)

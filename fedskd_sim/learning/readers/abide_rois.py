@@ -88,7 +88,8 @@ def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str)
     signals = [series(files[row]) for row in rows]
     z = np.stack([connectivity(signal)[np.ix_(regions, regions)] for signal in signals])
     ids = tuple(table[row]["FILE_ID"] for row in rows)
-    return Arrays(z, labels[rows], chosen.places, CLASSES, ids, _remark(signals, regions))
+    remark = _remark(signals, regions)
+    return Arrays(z, labels[rows], chosen.places, CLASSES, ids, remark=remark)
 
 
 def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> str:

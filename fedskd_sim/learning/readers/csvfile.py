@@ -47,8 +47,11 @@ def _table(path: Path, needed: Sequence[str]) -> tuple[Sequence[str], Sequence[S
     """Take a file apart: the names of its columns, and the cells of its rows."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise corrupt(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        text = f"{path} is no text in UTF-8"
+        raise DataCorrupt(text, fix="save it as UTF-8", key=("data", "file")) from error
     lines = text.splitlines()
     try:
         lines = lines or [""]

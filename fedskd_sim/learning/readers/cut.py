@@ -69,7 +69,8 @@ def by_fold(
             np.asarray(columns.sites)
             == columns.known[npz.find_site(dataset.site, columns.known, what)]
         )
-    return splits.by_fold(dataset, mine, columns.strata, scenario_seed, name)
+    found = splits.by_fold(dataset, mine, columns.strata, scenario_seed, name)
+    return found._replace(of=np.asarray(columns.groups))
 
 
 def by_split(
@@ -88,9 +89,10 @@ def by_split(
     train, validation, test = (
         mine & (columns.strata == split) for split in (TRAIN, VALIDATION, TEST)
     )
-    return splits.make_splits(
+    found = splits.make_splits(
         (train, validation, test), left_out, dataset.limit, seed(scenario_seed, "limit", name)
     )
+    return found._replace(of=np.asarray(columns.groups))
 
 
 def draw_folds(groups: Column, strata: Column) -> NDArray[np.int64]:

@@ -61,6 +61,7 @@ def load(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) -
         chosen.places,
         CLASSES,
         cut.distinct([row["case_num"] for row in table], rows),
+        chosen.subjects,
     )
 
 

@@ -43,9 +43,8 @@ def load(dataset: Ham10000, folder: Path | None, scenario_seed: int, name: str) 
         chosen = _splits(dataset, arrays, scenario_seed, name)
         rows = chosen.rows
         pixels, labels = npz.array(arrays, "image")[rows], npz.array(arrays, "label")[rows]
-        return Images(
-            pixels, labels, chosen.places, npz.names(arrays, "label"), tuple(map(str, rows))
-        )
+        classes, ids = npz.names(arrays, "label"), tuple(map(str, rows))
+        return Images(pixels, labels, chosen.places, classes, ids, chosen.subjects)
 
 
 def _image_shape(arrays: Any) -> tuple[int, int]:

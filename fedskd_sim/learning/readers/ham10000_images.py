@@ -61,9 +61,8 @@ def load(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name:
     pixels = imagefiles.pixels(
         _paths(path, table, rows, imagefiles.by_name(path.parent)), dataset.size, dataset.cache
     )
-    return Images(
-        pixels, labels[rows], chosen.places, CLASSES, tuple(table[row]["image_id"] for row in rows)
-    )
+    ids = tuple(table[row]["image_id"] for row in rows)
+    return Images(pixels, labels[rows], chosen.places, CLASSES, ids, chosen.subjects)
 
 
 def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:

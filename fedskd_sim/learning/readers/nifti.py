@@ -100,6 +100,7 @@ def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> 
         chosen.places,
         classes,
         tuple(table[row]["file"] for row in rows),
+        chosen.subjects,
         remark,
     )
 

@@ -9,6 +9,10 @@ that are not real.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import Logger, LogRecord
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +57,14 @@ def open_volume(path: Path) -> Volume:
             fix="put it there, or take its row out of the table",
             key=("data", "file"),
         )
+    with _told_unless_refused(path, nib.imageglobals.logger):
+        return _opened(path)
+
+
+def _opened(path: Path) -> Volume:
+    """Read a header that is there; raises DataCorrupt as `open_volume`."""
+    import nibabel as nib  # noqa: PLC0415 - as above
+
     try:
         image: Any = nib.load(path)
     except Exception as error:  # a damaged header may raise anything
@@ -68,6 +80,29 @@ def open_volume(path: Path) -> Volume:
     sizes = np.empty(AXES, int)
     sizes[turn[:, 0].astype(int)] = grid
     return Volume(path, image, turn, Geometry(str(path), tuple(map(int, sizes)), affine @ inverse))
+
+
+@contextmanager
+def _told_unless_refused(path: Path, logger: Logger) -> Iterator[None]:
+    """Keep what nibabel logs and warns of a file back until it is known to be good, and tell it
+    then with its path; of one that is refused the error says what is wrong.
+    """
+    said: list[LogRecord] = []
+
+    def keep(record: LogRecord) -> bool:
+        said.append(record)
+        return False
+
+    logger.addFilter(keep)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            yield
+    finally:
+        logger.removeFilter(keep)
+    for record in said:
+        logger.log(record.levelno, "%s: %s", path, record.getMessage())
+    for one in warned:
+        warnings.warn_explicit(f"{path}: {one.message}", one.category, one.filename, one.lineno)
 
 
 def values(volume: Volume) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataMissing, FedskdError, InvalidValue, Key, ReaderFailed
-from fedskd_sim.learning.installed import READER, fetch, names
+from fedskd_sim.learning.installed import READER, STRANGE, fetch, let_signals, names
 from fedskd_sim.learning.options import options_of, wrong_options
 from fedskd_sim.learning.readers import cut, npz, partition, splits
 from fedskd_sim.learning.readers.cohort import Checked, Unfit, check, form
@@ -28,6 +29,8 @@ from fedskd_sim.scenario import OwnData, nearest
 from fedskd_sim.seeds import seed
 
 NAMED: tuple[Key, ...] = ("data", "reader")
+AT_A_TIME = 64
+"""Samples that are held at once to find whether any has changed."""
 
 
 def facts(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) -> Facts:
@@ -64,15 +67,30 @@ def load(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) -
     with _told(dataset):
         found = _read(dataset, folder)
         chosen = _choose(dataset, found, scenario_seed, name)
+        chosen = chosen._replace(of=np.asarray(found.columns.groups))
         rows = chosen.rows
         values = _take(found, rows)
         kind, grid, channels = form(values, rows)
         rest = found.columns.labels[rows], chosen.places, found.classes
-        ids = cut.distinct(found.ids, rows)
+        names_of = cut.distinct(found.ids, rows), chosen.subjects
         if kind == "image":
-            return Images(values.reshape(len(rows), *grid, channels), *rest, ids)
+            return Images(values.reshape(len(rows), *grid, channels), *rest, *names_of)
         shape = (channels, *grid) if kind == "volume" else grid
-        return Arrays(values.reshape(len(rows), *shape), *rest, ids)
+        return Arrays(values.reshape(len(rows), *shape), *rest, *names_of)
+
+
+def digest(dataset: OwnData, folder: Path | None) -> str:
+    """Give the digest of all that the reader gives, every sample included; raises as `facts`."""
+    with _told(dataset):
+        found = _read(dataset, folder)
+        whole = sha256(repr((found.classes, found.ids, found.by_split)).encode("utf-8", "replace"))
+        for column in found.columns[:4]:
+            whole.update(repr(np.asarray(column).tolist()).encode("utf-8", "replace"))
+        rows = np.arange(len(found.columns.labels))
+        for some in np.split(rows, rows[AT_A_TIME::AT_A_TIME]):
+            values = _take(found, some)
+            whole.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
+        return whole.hexdigest()[:16]
 
 
 def _take(found: Checked, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -145,7 +163,8 @@ def _told(dataset: OwnData) -> Iterator[None]:
         text = f"reader {dataset.reader!r} {error}"
         fix = "mend it in its package (see docs/own-code.md)"
         raise ReaderFailed(text, fix=fix, key=NAMED) from error
-    except Exception as error:
+    except STRANGE as error:
+        let_signals(error)
         text = f"reader {dataset.reader!r} failed: {type(error).__name__}: {error}{_line(error)}"
         fix = "mend it in its package, or the data that it stumbles over"
         raise ReaderFailed(text, fix=fix, key=NAMED) from error

@@ -22,12 +22,15 @@ UNLABELLED = ""
 
 
 class Splits(NamedTuple):
-    """Rows that train, validate and test, and under each reason those that are left out."""
+    """Rows that train, validate and test, under each reason those that are left out, and whom each
+    row of the source is of (N,), if it says so.
+    """
 
     train: Rows
     validation: Rows
     test: Rows
     left_out: Mapping[str, Rows]
+    of: NDArray[Any] | None = None
 
     @property
     def rows(self) -> Rows:
@@ -40,6 +43,16 @@ class Splits(NamedTuple):
         ends = np.cumsum([len(self.train), len(self.validation), len(self.test)])
         train, validation, test = np.split(np.arange(ends[-1]), ends[:-1])
         return train, validation, test
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """Whom each of `rows` is of, as numbers of their own; empty where the source does not
+        say.
+        """
+        if self.of is None:
+            return ()
+        _, numbers = np.unique(self.of[self.rows], return_inverse=True)
+        return tuple(map(int, numbers.reshape(-1)))
 
 
 class Source(NamedTuple):

@@ -13,7 +13,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import PodCannotStart
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
-from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
+from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL
 from fedskd_sim.runtimes.kubernetes.marks import STARTED
 from fedskd_sim.runtimes.kubernetes.pods import (
     STARTING,
@@ -103,8 +103,8 @@ class ControllerWatch:
             finding(mine[-1]),
             [one for one in map(finding, mine) if one.standing == "failed"],
         )
-        if now.standing in ("running", "succeeded", "leaving"):
-            return None
+        if now.standing in ("running", "succeeded", "leaving") or now.code in FINAL_CODES:
+            return None  # the last is the run's end, which its Job is about to have
         if dead and len(dead) >= MOST_DEATHS:
             return Finding(
                 "hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}"

@@ -19,9 +19,9 @@ NO_SETTINGS: Settings = MappingProxyType({})
 PATIENCE_S = 120
 LOWEST = "1.31.0"
 """The oldest Kubernetes for which the chart is (``kubeVersion`` in Chart.yaml)."""
+RIGHTS = "ask for the rights in the namespace that the chart's README lists"
 FIXES = {
-    "forbidden": "ask for the rights that the chart's README lists, or let an administrator make "
-    "the accounts (rbac.create: false)",
+    "forbidden": f"{RIGHTS}, or let an administrator make the accounts (rbac.create: false)",
     "the release name": "give another --name",
     "": "correct the values file; 'helm template' with the same files shows what is rendered",
 }
@@ -184,8 +184,11 @@ def _check_answer(told: str) -> None:
     """Take helm's words for an error of the cluster, unless they say that there is no such
     release.
     """
+    reason = told.strip().removeprefix("Error: ")
+    if "forbidden" in told:
+        raise ClusterUnavailable(f"helm may not look for the run: {reason}", fix=RIGHTS)
     if "not found" not in told:
-        text = f"the cluster does not answer: {told.strip().removeprefix('Error: ')}"
+        text = f"the cluster does not answer: {reason}"
         raise ClusterUnavailable(
             text, fix="check KUBECONFIG, --context and the network, and try again"
         )

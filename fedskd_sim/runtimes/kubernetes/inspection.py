@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kubernetes.client.exceptions import ApiException
+
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.marks import losses_in
 from fedskd_sim.runtimes.kubernetes.pods import exit_code, finding, finished
-from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable, translate_errors
+from fedskd_sim.runtimes.kubernetes.reach import NO_LOG, Reach, Unreachable, translate_errors
 
 BACKOFF_S, LONGEST_BACKOFF_S = 10, 360
 
@@ -37,8 +39,13 @@ def lines(reach: Reach, release: str, member: str, *, follow: bool = False) -> I
             if pod.status.phase != "Pending"
         ]
         for pod in begun:
-            yield from reach.lines(pod.metadata.name, member, follow=follow and pod is begun[-1])
-    except Unreachable as error:
+            try:
+                last = follow and pod is begun[-1]
+                yield from reach.lines(pod.metadata.name, member, follow=last)
+            except ApiException as error:
+                if error.status != NO_LOG:
+                    raise
+    except (Unreachable, ApiException) as error:
         raise ClusterUnavailable(
             f"the API server does not answer: {error}", fix="try again"
         ) from None

@@ -44,18 +44,10 @@ def job(
         InvalidValue: the chart's settings make no valid Job.
 
     """
-    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": owner_uid}
-    labels, settings = _labels(scenario, plan, name), plan.settings(name)
     body: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {
-            "name": plan.job(name),
-            "namespace": plan.namespace,
-            "labels": plan.common_labels | settings["jobLabels"] | labels,
-            "annotations": settings["jobAnnotations"],
-            "ownerReferences": [owner],
-        },
+        "metadata": _job_metadata(scenario, plan, name, owner_uid),
         "spec": {
             "suspend": True,
             "completions": 1,
@@ -65,7 +57,7 @@ def job(
             "ttlSecondsAfterFinished": plan.ttl_seconds,
             "podFailurePolicy": _failures(),
             "template": {
-                "metadata": _metadata(scenario, plan, name),
+                "metadata": _pod_metadata(scenario, plan, name),
                 "spec": _patch_pod(scenario, plan, name, locate),
             },
         },
@@ -80,7 +72,19 @@ def job(
     return body
 
 
-def _metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
+def _job_metadata(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, Any]:
+    settings = plan.settings(name)
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": owner_uid}
+    return {
+        "name": plan.job(name),
+        "namespace": plan.namespace,
+        "labels": plan.common_labels | settings["jobLabels"] | _labels(scenario, plan, name),
+        "annotations": settings["jobAnnotations"],
+        "ownerReferences": [owner],
+    }
+
+
+def _pod_metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
     """Write labels and annotations of a hospital's pod: its own settings win over what all have in
     common, and the labels by which it is known over both.
     """

@@ -28,7 +28,7 @@ from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
 from fedskd_sim.runtimes.kubernetes.pods import ENDED
-from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
+from fedskd_sim.runtimes.kubernetes.reach import MISSING, NO_LOG, Reach, Unreachable
 
 AGAIN_S = 1.0
 ENTRIES = ("records", "samples", "timings")
@@ -143,7 +143,8 @@ class LogCollector:
                 if self._phases.get(uid) in ENDED:
                     break
             except ApiException as error:
-                if error.status == 404:  # noqa: PLR2004 - the pod is gone, and its log with it
+                gone, ended = error.status == MISSING, self._phases.get(uid) in ENDED
+                if gone or (error.status == NO_LOG and ended):
                     break
             except Unreachable:
                 pass
@@ -237,8 +238,7 @@ def _read_all(reach: Reach, release: str, collector: LogCollector) -> Iterator[s
             try:
                 for line in reach.lines(pod.metadata.name, name, follow=False):
                     collector.sort(pod.metadata.uid, name, line)
-            except (
-                Unreachable,
-                ApiException,
-            ) as error:  # one log of a lost node must not hide all others
+            except (Unreachable, ApiException) as error:  # of a lost node must not hide all others
+                if isinstance(error, ApiException) and error.status == NO_LOG:
+                    continue  # it never had one
                 yield f"{name}: its log cannot be read now: {error}"

@@ -15,10 +15,12 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.kubernetes.cluster import seconds
 from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL
-from fedskd_sim.runtimes.kubernetes.pods import UID, Finding, finding, refusal
+from fedskd_sim.runtimes.kubernetes.pods import FETCH, UID, Finding, finding, refusal
 from fedskd_sim.topology import FIRST_EPOCH
 
 OWN_WORD_S = 3.0
+MOST_DEATHS = 3
+"""So many pods of a hospital may fail by themselves before the start; another would, too."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class PodTracker:
     took_part: Mapping[str, str] | None = None
     """The beginning of the identity of every hospital's pod at the start, once there was one."""
     _pods: dict[str, TrackedPod] = field(default_factory=dict)
+    _deaths: dict[str, dict[str, float]] = field(default_factory=dict)
+    """When the pods of each hospital that failed by themselves before the start were seen so."""
     _done: set[str] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
 
@@ -58,6 +62,8 @@ class PodTracker:
         found, created = finding(pod), seconds(pod.metadata.creation_timestamp)
         with self._lock:
             entry = self._pods.get(name)
+            if found.by_itself and self.took_part is None:
+                self._deaths.setdefault(name, {}).setdefault(pod.metadata.uid, clock.now())
             if entry and entry.uid != pod.metadata.uid and created < entry.created:
                 return
             gone = kind == "DELETED"
@@ -149,11 +155,11 @@ class PodTracker:
         if found.standing in patience and waited >= patience[found.standing]:
             return Failed(FIRST_EPOCH, name, PodCannotStart.exit_code, found.text)
         final, started = found.code in FINAL_CODES, self.took_part is not None
-        wait = (
-            OWN_WORD_S if final else self.survivors.get(name, 0.0)
-        )  # a crash has no word of its own
-        if found.standing == "failed" and waited >= wait and (started or final):
-            return _failure(name, found)
+        kept = self.survivors.get(name, 0.0) if started else 0.0
+        wait = OWN_WORD_S if final else kept  # a crash has no word of its own
+        if found.standing == "failed" and waited >= wait:
+            ended = started or final
+            return _failure(name, found) if ended else self._hopeless(name, found)
         if started and entry.gone and waited > self.survivors.get(name, OWN_WORD_S):
             text = found.text.replace("is being deleted", "was deleted") or "its pod was deleted"
             return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, text)
@@ -171,6 +177,17 @@ class PodTracker:
                 "its pod was replaced in mid-run, and what it had learned is lost",
             )
         return None
+
+    def _hopeless(self, name: str, found: Finding) -> Failed | None:
+        """Say that a hospital's pods fail each time; what is to be fetched may yet come."""
+        deaths = self._deaths.get(name, {})
+        patience = self.stuck_seconds if found.by_itself == FETCH else 0.0
+        if not found.by_itself or len(deaths) < MOST_DEATHS:
+            return None
+        if clock.now() - min(deaths.values()) < patience:
+            return None
+        text = f"{len(deaths)} of its pods have failed before the start, the last because "
+        return Failed(FIRST_EPOCH, name, HospitalCrashed.exit_code, text + found.text)
 
 
 def _failure(name: str, found: Finding) -> Failed:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, TAKEN
+from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL, TAKEN
 
 Standing = Literal[
     "pending",
@@ -50,8 +50,27 @@ FORBIDDEN = (
     "forbidden: minimum",
 )
 """What a refusal to make a pod says that will be said again every time."""
-OWN = ("hospital", CONTROLLER, "fetch")
+FETCH = "fetch"
+OWN = ("hospital", CONTROLLER, FETCH)
 """Containers whose end is that of the member; a sidecar's says nothing."""
+FIXES = {
+    "(OOMKilled)": "give it more memory: resources.memory of that hospital in the scenario",
+    f"container {FETCH!r}": "see hospitals.defaults.data.fetch of the chart's values, or of that "
+    "hospital's own",
+    "its image": "correct images.hospital of the chart's values, or bring the image to where the "
+    "nodes find it",
+    "does not exist": "make it, or correct its name in the chart's values",
+    "persistentvolumeclaim": "make the claim, or correct its name in the chart's values",
+    "no node can take it": "ask for less, or correct where the pod may go: resources of the "
+    "scenario, hospitals.defaults of the chart's values",
+    "cannot be created": "change what the cluster refuses: resources of the scenario, "
+    "hospitals.defaults of the chart's values",
+}
+"""What to do, by what the words for an end have in them; the first that fits."""
+NO_CLAIM = re.compile(r'persistentvolumeclaim "[^"]*" not found')
+"""What a scheduler says where a claim is not there; it may still be made."""
+WORDS = 300
+"""So many characters of what a container has said last are told."""
 FOR_A_WHILE = ("were unschedulable", "untolerated taint {node.kubernetes.io/")
 """What a scheduler says of nodes that are cordoned, lost or short of something: they may come
 back."""
@@ -63,12 +82,15 @@ class Finding:
 
     ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may
     still bring one. ``stuck`` is one that cannot begin as things are, which the cluster tries
-    again; ``hopeless`` one that never will; ``queued`` one that a queue holds back.
+    again; ``hopeless`` one that never will; ``queued`` one that a queue holds back. ``by_itself``
+    names the container that has failed where nobody took the pod away; the exit code of one that
+    fetches data is none of ours.
     """
 
     standing: Standing
     text: str = ""
     code: int | None = None
+    by_itself: str = ""
 
 
 def finding(pod: Any) -> Finding:
@@ -76,7 +98,7 @@ def finding(pod: Any) -> Finding:
     status = pod.status
     for name, state in _states(pod):
         if state.terminated and status.phase == "Failed" and name in OWN:
-            return Finding("failed", _ending(state.terminated, status), state.terminated.exit_code)
+            return _failed(pod, name, state.terminated)
         if state.waiting and state.waiting.reason in HOPELESS | STUCK:
             standing: Standing = "hopeless" if state.waiting.reason in HOPELESS else "stuck"
             text = (HOPELESS | STUCK)[state.waiting.reason]
@@ -101,6 +123,14 @@ def refusal(text: str) -> Finding:
     if any(words in text for words in FORBIDDEN):
         return Finding("hopeless", told)
     return Finding("pending" if "exceeded quota" in text else "stuck", told)
+
+
+def fix_of(reason: str) -> str:
+    """Say what to do about a hospital's end, from the words for it."""
+    for words, fix in FIXES.items():
+        if words in reason:
+            return fix
+    return "see the log of that hospital"
 
 
 def finished(job: Any) -> bool:
@@ -165,6 +195,8 @@ def _waiting(status: Any) -> Finding:
             return Finding("queued", "waits in a queue of the cluster")
         if condition.type == "PodScheduled" and condition.status == "False":
             text = f"no node can take it: {condition.message or condition.reason}"
+            if NO_CLAIM.search(text):
+                return Finding("stuck", text)
             return Finding("unschedulable" if nowhere(condition.message or "") else "pending", text)
     return Finding("pending", STARTING)
 
@@ -192,9 +224,23 @@ def _states(pod: Any) -> Iterator[tuple[str, Any]]:
             yield status.name, status.state
 
 
-def _ending(state: Any, status: Any) -> str:
+def _failed(pod: Any, name: str, state: Any) -> Finding:
+    """Tell of a container's end, with what it has said last where that is no word of ours."""
+    which = f"container {name!r}" if name == FETCH else "container"
     reason = f" ({state.reason})" if state.reason and state.reason != "Error" else ""
-    return f"its container ended with exit code {state.exit_code}{reason}" + _disruption(status)
+    taken, said = _disruption(pod.status), ""
+    if name == FETCH or state.exit_code not in FINAL_CODES:
+        said = last_words(state.message or "")
+    text = f"its {which} ended with exit code {state.exit_code}{reason}{said}{taken}"
+    alone = name if not (taken or pod.metadata.deletion_timestamp) else ""
+    return Finding("failed", text, None if name == FETCH else state.exit_code, alone)
+
+
+def last_words(log: str) -> str:
+    """Give the last line of the end of a container's log that is for people, behind a colon."""
+    lines = [line.strip() for line in log.splitlines() if not line.startswith("{")]
+    told = next((line for line in reversed(lines) if line), "")
+    return f": {told[:WORDS]}" if told else ""
 
 
 def _disruption(status: Any) -> str:

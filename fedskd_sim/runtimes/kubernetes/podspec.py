@@ -69,6 +69,7 @@ def _container(
         ],
         "resources": _resources(hospital, settings),
         "securityContext": _container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "livenessProbe": {
             "tcpSocket": {"port": "metrics"},
             "initialDelaySeconds": 60,
@@ -177,6 +178,7 @@ def _fetch(settings: dict[str, Any], name: str, plan: Plan) -> dict[str, Any]:
             "limits": {"memory": "512Mi"} | _clean(settings["limits"]),
         },
         "securityContext": _container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "data", "mountPath": DATA},
             {"name": "temporary", "mountPath": TEMPORARY},

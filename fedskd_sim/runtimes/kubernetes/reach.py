@@ -4,6 +4,7 @@ follow logs, fetch results.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from websocket import WebSocketException
 from fedskd_sim.errors import ClusterUnavailable, RunUnreadable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.handover import PLACED, unpack
+from fedskd_sim.runtimes.kubernetes.helm import RIGHTS
 from fedskd_sim.runtimes.kubernetes.pod_group import KUEUE
+from fedskd_sim.runtimes.kubernetes.pods import FETCH
 from fedskd_sim.runtimes.kubernetes.podspec import RUN
 from fedskd_sim.runtimes.kubernetes.queues import VERSIONS
 from fedskd_sim.runtimes.member import CUSTODY
@@ -31,6 +34,8 @@ ASK_S = (5, 30)
 FOLLOW_S = (5, 120)
 EXEC_S = 300
 FORBIDDEN, MISSING = (401, 403), 404
+NO_LOG = 400
+"""How the API server says that a container has never run, or that there is none of this name."""
 
 Result = TypeVar("Result")
 
@@ -47,6 +52,9 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except (Unreachable, ApiException) as error:
+        if isinstance(error, ApiException) and error.status in FORBIDDEN:
+            text = f"the cluster forbids it: {_words(error)}"
+            raise ClusterUnavailable(text, fix=RIGHTS) from error
         reason = error.reason if isinstance(error, ApiException) else error
         fix = "check KUBECONFIG, --context and the network, and try again"
         raise ClusterUnavailable(f"the cluster does not answer: {reason}", fix=fix) from error
@@ -104,10 +112,9 @@ class Reach:
         try:
             self.jobs("none")
         except ApiException as error:
-            text = f"the namespace {self.namespace!r} is forbidden: {error.reason}"
-            raise ClusterUnavailable(
-                text, fix="ask for the right to use it, or choose another --namespace"
-            ) from None
+            text = f"the namespace {self.namespace!r} is forbidden: {_words(error)}"
+            fix = f"{RIGHTS}, or choose another --namespace"
+            raise ClusterUnavailable(text, fix=fix) from None
 
     def jobs(self, release: str) -> list[Any]:
         """List a release's Jobs; raises Unreachable, ApiException."""
@@ -144,23 +151,19 @@ class Reach:
 
     def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
         """Yield the lines of a member's log from its beginning, while they come; not of what runs
-        beside it in its pod.
+        beside it in its pod, but what failed to fetch its data in its place.
 
         Raises:
             Unreachable: the connection broke.
+            ApiException: with `NO_LOG`, neither has ever run.
 
         """
-        container = CONTROLLER if member == CONTROLLER else "hospital"
-        asked = self._ask(
-            lambda: self._core.read_namespaced_pod_log(
-                pod,
-                self.namespace,
-                container=container,
-                follow=follow,
-                _preload_content=False,
-                _request_timeout=FOLLOW_S,
-            )
-        )
+        try:
+            asked = self._log(pod, CONTROLLER if member == CONTROLLER else "hospital", follow)
+        except ApiException as error:
+            if error.status != NO_LOG or member == CONTROLLER:
+                raise
+            asked = self._log(pod, FETCH, follow)
         rest = b""
         with closing(asked):
             try:
@@ -171,6 +174,18 @@ class Reach:
                 raise Unreachable(str(error)) from error
         if rest:
             yield rest.decode(errors="replace")
+
+    def _log(self, pod: str, container: str, follow: bool) -> Any:  # noqa: FBT001 - as the API has it
+        return self._ask(
+            lambda: self._core.read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=container,
+                follow=follow,
+                _preload_content=False,
+                _request_timeout=FOLLOW_S,
+            )
+        )
 
     def fetch(self, pod: str, hospital: str, folder: Path) -> None:
         """Bring a holding hospital's final weights and predictions, and the whole of its records,
@@ -260,6 +275,14 @@ class Reach:
             raise
         except (HTTPError, OSError, WebSocketException) as error:
             raise Unreachable(str(error)) from error
+
+
+def _words(error: ApiException) -> str:
+    """Give the API server's own words, which name the right that is missing."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason)
 
 
 def _unpack(text: str, pod: str, hospital: str, folder: Path) -> None:

@@ -19,9 +19,7 @@ from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
 from fedskd_sim.errors import (
-    AcknowledgementTimeout,
     FedskdError,
-    HopTimeout,
     HospitalLost,
     PodCannotStart,
     RegistrationTimeout,
@@ -31,6 +29,7 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
+from fedskd_sim.protocol.controller import CONSEQUENCES
 from fedskd_sim.routes import Lost, Returns
 from fedskd_sim.runtimes.kubernetes import earlier_runs
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster
@@ -39,7 +38,7 @@ from fedskd_sim.runtimes.kubernetes.marks import Losses, earlier_start
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.pod_group import FINISHING
 from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
-from fedskd_sim.runtimes.kubernetes.pods import finished
+from fedskd_sim.runtimes.kubernetes.pods import finished, fix_of
 from fedskd_sim.runtimes.kubernetes.returners import Returners
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.scenario import Loaded, raise_all, spaceless
@@ -50,7 +49,7 @@ LOOK_S = 0.5
 STUCK = 0.5
 """What the cluster tries again may fail for this part of the time until all must be up."""
 COMPLAINTS_S = 3.0
-CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
+STARTUP_FIX = "see the logs of these hospitals, or raise startupSeconds of the chart's values"
 
 
 @dataclass
@@ -149,19 +148,25 @@ class RunController:
             try:
                 end = controller.serve()
             except FedskdError as error:
-                if isinstance(error, RegistrationTimeout | HospitalLost):
-                    told = self.pod_tracker.summary()
-                    error.message += f" ({told})" if told else ""
+                self._explain(error)
                 self._sweep()
                 raise
             finally:
                 self.log.event(events.Api(dict(self.cluster.calls)))
         if end.code:
             self._sweep()
-            ended = rebuilt(end.code, end.reason, fix="see the log of that hospital")
+            ended = rebuilt(end.code, end.reason, fix=fix_of(end.reason))
             ended.second_hand = end.code != PodCannotStart.exit_code
             raise ended
         self._let_go(controller.state.away)
+
+    def _explain(self, error: FedskdError) -> None:
+        """Add to an error what the pods show, and whose patience it was."""
+        if isinstance(error, RegistrationTimeout) and error.key:  # not the scenario's
+            error.fix, error.key = STARTUP_FIX, ()
+        if isinstance(error, RegistrationTimeout | HospitalLost):
+            told = self.pod_tracker.summary()
+            error.message += f" ({told})" if told else ""
 
     def _make_hospitals(self, owner: str) -> None:
         names = self.loaded.scenario.names
@@ -260,7 +265,7 @@ def control(folder: Path, secret: Path) -> None:
         patience=plan.startup_seconds, to_stdout=True,
     )  # fmt: skip
     with order.log() as log:
-        loaded = order.read()
+        loaded = order.read_and_tell(log)
         try:
             names = loaded.scenario.names
             plan.check_names(names)

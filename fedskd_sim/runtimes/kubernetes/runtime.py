@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from fedskd_sim.errors import (
     ChartNotInstallable,
+    CodeDiffers,
     FedskdError,
     HospitalCrashed,
     HospitalLost,
@@ -41,6 +42,7 @@ CONCLUDED = (
     HospitalCrashed.exit_code,
     RegistrationTimeout.exit_code,
     HospitalLost.exit_code,
+    CodeDiffers.exit_code,
 )
 """Ends that the controller knows more of than any hospital."""
 

@@ -26,8 +26,6 @@ class Gate:
         """Take the place of the one gatekeeper that a context may have, before any of its
         sockets listens.
         """
-        self.turned_away = 0
-        """How many peers have shown credentials that are no member's."""
         self._context, self._identity = context, identity
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -53,6 +51,5 @@ class Gate:
         version, request, _domain, _address, _socket, mechanism, *credentials = question
         name = self._identity.owner(mechanism, credentials)
         if name is None:
-            self.turned_away += 1
             return [version, request, b"400", b"no member of this run", b"", b""]
         return [version, request, b"200", b"OK", name.encode(), b""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import CONTROLLER, FromController, ToController
 from fedskd_sim.transport import NothingReceived, Unwelcome
-from fedskd_sim.transport.wire import decode, encode
+from fedskd_sim.transport.wire import decode, encode, is_foreign
 from fedskd_sim.transport.zeromq.identity import Identity
 from fedskd_sim.transport.zeromq.sockets import Endpoint
 
@@ -43,7 +43,7 @@ class Hub:
         try:
             message = decode(arrival.frames)
         except WireError as error:
-            return Unwelcome(arrival.sender, error.message)
+            return Unwelcome(arrival.sender, error.message, is_foreign(arrival.frames))
         if not isinstance(message, ToController):
             return Unwelcome(arrival.sender, f"{type(message).__name__} to the controller")
         if message.hospital != arrival.sender:

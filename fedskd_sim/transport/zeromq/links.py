@@ -5,7 +5,7 @@ peer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +27,7 @@ from fedskd_sim.messages import (
     ToController,
     Traveller,
 )
-from fedskd_sim.transport.chunks import (
-    CHUNK_BYTES,
-    FRAMES,
-    Assembly,
-    pack_message,
-)
+from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, Assembly, pack_message
 from fedskd_sim.transport.wire import (
     Frame,
     bad,
@@ -93,7 +88,8 @@ class Links:
             raise
         self.address = self._inbox.address
         self._bell, self._wake = self._endpoint.pair()
-        self._book: Mapping[str, tuple[str, str]] = {}
+        self._book: dict[str, tuple[str, str]] = {}
+        """Address and public key of every hospital."""
         self._links: dict[str, zmq.Socket[bytes]] = {}
         self._arriving: dict[str, Assembly] = {}
         self._passing: dict[str, HopId] = {}
@@ -116,13 +112,20 @@ class Links:
         """
         for name, address in start.addresses.items():
             entry = (address, start.keys.get(name, ""))
-            if name in self._links and self._book.get(name) != entry:
+            if name in self._links and self._book[name] != entry:
                 self._links.pop(name).close()
-            self._book = (
-                {**self._book, name: entry} if self._book.get(name) != entry else self._book
-            )
+            self._book[name] = entry
         if self._shaped:
             self._shaped.begin()
+
+    def let_go(self, names: Collection[str]) -> None:
+        """Forget half of a model that somebody did not end sending, and what waits for somebody who
+        does not take it: these are lost. A link that is used again is opened anew.
+        """
+        for name in names:
+            self._arriving.pop(name, None)
+            if name in self._links:
+                self._links.pop(name).close()
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Hand a model to the link; what does not fit its queue is dropped, and the receiver

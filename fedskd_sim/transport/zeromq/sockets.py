@@ -163,11 +163,6 @@ class Endpoint:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=2)
         self._gate = Gate(self._context, identity) if identity else None
 
-    @property
-    def turned_away(self) -> int:
-        """How many peers have shown credentials that are no member's."""
-        return self._gate.turned_away if self._gate else 0
-
     def listen(self, address: str, largest: int = CONTROL_LIMIT, parts: int = 1) -> Inbox:
         """Bind an inbox for messages of up to ``parts`` frames of ``largest`` bytes; port 0 or
         ``*`` takes a free port.

@@ -156,6 +156,7 @@ containers:
   - name: controller
     image: {{ include "fedskd-sim.image" (dict "root" . "image" .Values.images.controller) }}
     imagePullPolicy: {{ .Values.images.controller.pullPolicy }}
+    terminationMessagePolicy: FallbackToLogsOnError
     args: [conduct, /etc/fedskd/run, {{ ternary "--check" "--secret, /etc/fedskd/key/run-key" $.test }}]
     env:
       - {name: HOME, value: /tmp}

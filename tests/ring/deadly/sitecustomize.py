@@ -1,8 +1,9 @@
-"""Deaths by appointment. With this folder on PYTHONPATH a hospital is killed, or finds its disk
-full, at a named point of its work.
+"""Deaths by appointment. With this folder on PYTHONPATH a hospital is killed, finds its disk full
+or waits at a named point of its work.
 
 ``DEATHS`` names a JSON file: a list of ``[hospital, point, number, how]``. The hospital meets its
-fate when it comes to the point for the ``number``-th time in one life; ``how`` is "kill" or "full".
+fate when it comes to the point for the ``number``-th time in one life; ``how`` is "kill", "full" or
+"wait": until the file ``DEATHS.go`` stands beside the list, however long a test takes.
 Who is killed in training has a commit made just before, as an arrival may.
 Each entry is met once in a run: then the empty file ``DEATHS.INDEX`` stands beside the list. A full
 disk ends the launch, wherever the others are: full disks are met in the order of the list, each in
@@ -16,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections import Counter
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -25,12 +27,13 @@ from typing import Any
 
 ROOM = 50_000
 """Bytes to which a file can grow on a disk that is full: enough for words, not for a model."""
+LOOK_S = 0.02
 life = SimpleNamespace(name="", came=Counter(), mailbox=None)
 
 
 def due(plan: Path, index: int, how: str, beyond: int) -> bool:
     """Say whether a fate is met, by how far its point was passed in this life."""
-    if how == "kill" or not index:
+    if how != "full" or not index:
         return beyond == 0
     before = Path(f"{plan}.{index - 1}")
     return beyond >= 0 and before.exists() and before.read_text() != str(os.getppid())
@@ -49,6 +52,9 @@ def reached(*points: str) -> None:
                 done.write_text(str(os.getppid()))
                 if how == "full":
                     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
+                elif how == "wait":
+                    while not Path(f"{plan}.go").exists():
+                        time.sleep(LOOK_S)
                 else:
                     if point == "during_training":
                         commit()

@@ -33,7 +33,7 @@ class Storm:
 
     def __post_init__(self) -> None:
         """Begin the draws of the seed, which decide all that this weather does."""
-        self._draw = Random(self.seed)  # noqa: S311 - no secret
+        self._draw = Random(self.seed)
 
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - all links are alike
         """Give the delay in seconds of every copy of a message that arrives."""
