@@ -109,7 +109,7 @@ def sizes(path: Path) -> Iterator[tuple[str, int, int]]:
     under.
     """
     place = str(path.relative_to(PACKAGE))
-    yield place, path.read_text(encoding="utf-8").count("\n"), 300
+    yield place, path.read_text(encoding="utf-8").count("\n"), 501
     for function in functions(path):
         assert function.end_lineno is not None
         yield f"{place}:{function.name}", function.end_lineno - function.lineno, 40
@@ -117,7 +117,7 @@ def sizes(path: Path) -> Iterator[tuple[str, int, int]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_modules_and_functions_stay_small(path: Path) -> None:
-    """Modules have under 300 lines, functions under 40 and at most five positional parameters."""
+    """Modules have at most 500 lines, functions under 40 and at most five positional parameters."""
     for place, lines, limit in sizes(path):
         assert lines < limit, place
     for function in functions(path):
