@@ -113,22 +113,26 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
     """Launch, follow, verify and report a run; one that fails is reported as far as it went."""
     from fedskd_sim.observe import outcome  # noqa: PLC0415 - imported by who runs something
     from fedskd_sim.runtimes import place  # noqa: PLC0415
+    from fedskd_sim.runtimes.folder import hold_lock  # noqa: PLC0415
+    from fedskd_sim.runtimes.member import discard_custody  # noqa: PLC0415
 
-    begun = outcome.begin(order.folder, called)
-    try:
-        with _APART:
-            runtime.launch(order)
-            place.note(order.folder, runtime.place)
-            runtime.wait(watch)
-            prove(order.folder, order.loaded.scenario, order.data, runtime)
-    except BaseException as error:
-        with suppress(FedskdError):  # a report must not hide the error that ended the run
-            _report(order, outcome.note(order.folder, outcome.finish(begun, error)))
-        raise
-    finally:
-        runtime.stop()
-    ended = outcome.finish(begun, remark=runtime.remark)
-    _report(order, outcome.note(order.folder, ended))
+    with hold_lock(order.folder):
+        begun = outcome.begin(order.folder, called)
+        try:
+            with _APART:
+                runtime.launch(order)
+                place.note(order.folder, runtime.place)
+                runtime.wait(watch)
+                prove(order.folder, order.loaded.scenario, order.data, runtime)
+        except BaseException as error:
+            with suppress(FedskdError):  # a report must not hide the error that ended the run
+                _report(order, outcome.note(order.folder, outcome.finish(begun, error)))
+            raise
+        finally:
+            runtime.stop()
+        ended = outcome.finish(begun, remark=runtime.remark)
+        _report(order, outcome.note(order.folder, ended))
+        discard_custody(order.loaded.scenario, order.run, order.folder)
 
 
 class _Apart:

@@ -10,6 +10,8 @@ from threading import Lock
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing, to_line
 
+RESTORE = "back from a copy; if there is none, launch the scenario again into another folder"
+
 
 class Ledger:
     """Appends one hospital's records, timings and counts to its run folder; safe to use from two
@@ -39,7 +41,7 @@ class Ledger:
         """
         self._lock, self._copy = Lock(), copy
         self._files = {}
-        _check_length(run / FOLDERS[Record] / f"{host}.jsonl", kept or 0)
+        check_length(records_of(run, host), kept or 0)
         for kind, folder in FOLDERS.items():
             (run / folder).mkdir(exist_ok=True)
             file = run / folder / f"{host}.jsonl"
@@ -77,13 +79,32 @@ class Ledger:
                 file.close()
 
 
-def _check_length(records: Path, kept: int) -> None:
+def records_of(run: Path, host: str) -> Path:
+    """Give the file of a hospital's records."""
+    return run / FOLDERS[Record] / f"{host}.jsonl"
+
+
+def check_length(records: Path, kept: int) -> None:
     """Refuse records that are shorter than they were: a file cannot be cut to more than it has."""
     there = records.stat().st_size if records.exists() else 0
     if there < kept:
         text = f"it has {there} bytes, and the hospital's custody goes on behind {kept}"
-        fix = "restore the file from a copy, or run the scenario again"
+        raise RunUnreadable(text, fix=f"bring the file {RESTORE}", where=Where(str(records)))
+
+
+def check_count(records: Path, most: int, or_else: str = "") -> None:
+    """Refuse more records than a hospital can have written before anything was in its custody:
+    beginning anew would remove them, which ``or_else`` may say how to ask for.
+    """
+    there = _whole_lines(records)
+    if there > most:
+        text = f"it has {there} records, and the hospital's custody is gone"
+        fix = f"bring custody {RESTORE}{or_else}"
         raise RunUnreadable(text, fix=fix, where=Where(str(records)))
+
+
+def _whole_lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 def _whole(file: Path) -> int:

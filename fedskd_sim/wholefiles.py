@@ -9,11 +9,16 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from fedskd_sim.errors import OutputNotWritable
 from fedskd_sim.exits import out_of_space
 
 DRAFT = ".draft"
+PRIVATE, PUBLIC = 0o600, 0o666
+"""Modes of files: weights, and what was predicted of whom, are their owner's alone."""
+PRIVATE_FOLDER = 0o700
+Part = bytes | bytearray | memoryview
 
 
 @contextmanager
@@ -39,12 +44,20 @@ def drafted(file: Path, *, lasting: bool = False, mark: str = "") -> Iterator[Pa
         raise
 
 
-def write(file: Path, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+def opened(file: Path, mode: int = PRIVATE) -> BinaryIO:
+    """Open a file to write it anew, with a mode, of which the user's mask takes its part; a link in
+    its place is not followed. Raises OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    return os.fdopen(os.open(file, flags, mode), "wb")
+
+
+def write(file: Path, parts: Iterable[Part], mode: int = PUBLIC) -> None:
     """Write a file that lasts, once its folder is settled; raises OutputNotWritable, and what
     had the name before is untouched.
     """
     try:
-        with drafted(file, lasting=True) as draft, draft.open("wb") as stream:
+        with drafted(file, lasting=True) as draft, opened(draft, mode) as stream:
             for part in parts:
                 stream.write(part)
     except OSError as error:

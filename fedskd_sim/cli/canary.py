@@ -71,6 +71,7 @@ def _carry_out(place: Any, order: Order, gauge: Gauge) -> None:
     """Carry the short run out, seal it and note how it ended."""
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.observe import outcome  # noqa: PLC0415
+    from fedskd_sim.runtimes.member import discard_custody  # noqa: PLC0415
 
     stop_when_terminated()
     begun = outcome.begin(order.folder, command())
@@ -86,6 +87,7 @@ def _carry_out(place: Any, order: Order, gauge: Gauge) -> None:
     finally:
         place.stop()
     outcome.note(order.folder, outcome.finish(begun))
+    discard_custody(order.loaded.scenario, order.run, order.folder)
 
 
 def _cards(scenario: Scenario) -> Callable[[], Mapping[str, tuple[int, int]]]:

@@ -109,8 +109,13 @@ def launch(
         check_short_run(runtime, _runtime(runtime, {}), tried, order.folder / "canary")
     if cluster["detach"]:
         _leave_to_itself(place, order)
+    elif runtime == "kubernetes":
+        follow(place, order, launch=True)  # which holds the folder itself
     else:
-        follow(place, order, launch=True)
+        from fedskd_sim.runtimes.folder import hold_lock  # noqa: PLC0415 - only commands that run something pay for it
+
+        with hold_lock(order.folder):
+            follow(place, order, launch=True)
 
 
 def _load_checked(

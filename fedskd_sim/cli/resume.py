@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 @click.option(
     "--anyway",
     is_flag=True,
-    help="Go on even if versions, code, processor, data or threads have changed: so may the bytes.",
+    help="Go on even if versions, code, processor, data or threads have changed: so may the bytes; "
+    "on a machine of another name; from the beginning if all custody is gone.",
 )
 @click.option(
     "--on",

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def follow(place: Any, order: Order, *, launch: bool) -> None:
-    """Launch a run, or join one, show its progress to the end, and report."""
+    """Launch a run, or join one, show its progress to the end, and report; custody ends last."""
     from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
 
     from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
+    from fedskd_sim.runtimes.member import discard_custody  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
     stop_when_terminated()
@@ -50,6 +51,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
         _stop(place)
     ended = outcomes.finish(begun, remark=place.remark)
     _report(order, outcomes.note(order.folder, ended), proof)
+    discard_custody(order.loaded.scenario, order.run, order.folder)
 
 
 def _report(order: Order, ended: Outcome, proof: str) -> None:

@@ -38,7 +38,7 @@ _AXES, _SIZE_LIMIT = 16, 1 << 48
 _HEAD = 85
 """Bytes of the first line of a commit."""
 _COMMIT = re.compile(rb"fedskd-sim commit 1 ([0-9a-f]{64})\n")
-_FIX = "the last commit that is whole goes on; if there is none, run the scenario again"
+_FIX = "no older commit is whole: bring custody back from a copy, or run the scenario again"
 
 Part = bytes | bytearray | memoryview
 

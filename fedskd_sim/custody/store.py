@@ -8,11 +8,12 @@ whatever is cut, the last commit that was whole is still there. The folder holds
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from fedskd_sim.custody.files import (
     length,
@@ -21,13 +22,20 @@ from fedskd_sim.custody.files import (
     read_commit,
     read_weights,
 )
-from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.errors import (
+    DigestMismatch,
+    FedskdError,
+    OutputNotWritable,
+    RunUnreadable,
+    Where,
+)
 from fedskd_sim.messages import Weights
-from fedskd_sim.wholefiles import DRAFT, settle, unwritable, write
+from fedskd_sim.wholefiles import DRAFT, PRIVATE, PRIVATE_FOLDER, settle, unwritable, write
 
 LOCK = ".lock"
 MODELS = "models"
 KEPT = 2
+_LOCKED = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
 _NAME = re.compile(r"commit-([0-9]{8,18})\.json")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
@@ -77,26 +85,18 @@ class Store:
 
         Raises:
             OutputNotWritable: it cannot be made or written, or another process has it.
+            RunUnreadable: it is a link.
 
         """
+        _check_no_link(folder)
         self.folder, self._keep = folder, keep
-        self.damaged: list[RunUnreadable] = []
+        self.damaged: list[FedskdError] = []
         """Commits newer than the last good one that are not whole, each with its reason."""
         self.safe: set[str] = set()
         """Digests of the weights that are on the disk."""
-        try:
-            (folder / MODELS).mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / LOCK).open("w", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            fix = "wait until that process has ended, or stop it"
-            raise OutputNotWritable(
-                f"another process writes {folder}, or it can have no lock", fix=fix
-            ) from error
+        self._sound: set[str] = set()
+        """Those of which every bit was looked at, or written by this life."""
+        self._lock = _locked(folder)
         self._good: dict[int, Commit] = {}
         self._found = sorted(self._numbers(), reverse=True)
         self._next = max(self._found, default=0) + 1
@@ -104,14 +104,27 @@ class Store:
         self._secure()
 
     def latest(self) -> Commit | None:
-        """Give the newest commit that is whole; None where nothing was ever committed.
+        """Give the newest commit that is whole, its weights looked at bit by bit; None where
+        nothing was ever committed.
 
         Raises:
-            RunUnreadable: there are commits, and none is whole.
+            RunUnreadable, DigestMismatch: there are commits, and none is whole.
 
         """
-        if self._good:
-            return self._good[max(self._good)]
+        while self._good:
+            number = max(self._good)
+            bad: dict[str, FedskdError] = {}
+            for digest in sorted(self._good[number].named - self._sound):
+                try:
+                    self.weights(digest)
+                    self._sound.add(digest)
+                except (RunUnreadable, DigestMismatch) as error:
+                    bad[digest] = error
+            if not bad:
+                return self._good[number]
+            self.damaged += bad.values()
+            self.safe -= bad.keys()
+            del self._good[number]
         if self._found:
             raise self.damaged[0]
         return None
@@ -142,10 +155,11 @@ class Store:
         """
         fresh = sorted(commit.named - self.safe)
         for digest in fresh:
-            write(self._place(digest), pack_weights(weights[digest]))
+            write(self._place(digest), pack_weights(weights[digest]), PRIVATE)
         if fresh:
             settle(self.folder / MODELS)
             self.safe.update(fresh)
+            self._sound.update(fresh)
         sizes = {digest: length(self._place(digest)) for digest in sorted(commit.named)}
         if -1 in sizes.values():
             raise OutputNotWritable(
@@ -153,7 +167,8 @@ class Store:
                 fix="leave a run's custody alone",
             )
         number, self._next = self._next, self._next + 1
-        write(self._file(number), pack_commit({"commit": commit._asdict(), "sizes": sizes}))
+        packed = pack_commit({"commit": commit._asdict(), "sizes": sizes})
+        write(self._file(number), packed, PRIVATE)
         settle(self.folder)
         self._good[number] = commit
 
@@ -172,10 +187,15 @@ class Store:
         )
         try:
             old = [self._file(number) for number in self._numbers() if number not in self._good]
+            weights = (self.folder / MODELS).iterdir()
             return [
                 *old,
                 *self._drafts(),
-                *(file for file in (self.folder / MODELS).iterdir() if file.name not in self.safe),
+                *(
+                    file
+                    for file in weights
+                    if _DIGEST.fullmatch(file.name) and file.name not in self.safe
+                ),
             ]
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -191,7 +211,14 @@ class Store:
         self._lock.close()
 
     def _drafts(self) -> list[Path]:
-        return [*self.folder.glob(f"*{DRAFT}"), *(self.folder / MODELS).glob(f"*{DRAFT}")]
+        found = self.folder.glob(f"*{DRAFT}"), (self.folder / MODELS).glob(f"*{DRAFT}")
+        forms = (_NAME, _DIGEST)
+        return [
+            file
+            for files, form in zip(found, forms, strict=True)
+            for file in files
+            if _ours(file, form)
+        ]
 
     def _numbers(self) -> list[int]:
         names = (_NAME.fullmatch(file.name) for file in self.folder.iterdir())
@@ -250,7 +277,83 @@ class Store:
             self.folder.parent.parent,
         ):
             settle(folder)
-        self.remove(self._drafts() if self.damaged else self.release_unneeded())
+        if self._good:  # else nothing tells that this is custody
+            self.remove(self._drafts() if self.damaged else self.release_unneeded())
+
+
+def _locked(folder: Path) -> TextIO:
+    """Make a custody's folders, its owner's alone, and take the lock; raises OutputNotWritable."""
+    try:
+        folder.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+        for place in (folder, folder / MODELS):
+            place.mkdir(PRIVATE_FOLDER, exist_ok=True)
+        lock = os.fdopen(os.open(folder / LOCK, _LOCKED, PRIVATE), "w", encoding="utf-8")
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        fix = "wait until that process has ended, or stop it"
+        raise OutputNotWritable(
+            f"another process writes {folder}, or it can have no lock", fix=fix
+        ) from error
+    return lock
+
+
+def newest(folder: Path) -> Commit | None:
+    """Read the newest commit that can be read, with no look at its weights; None where none can."""
+    try:
+        _check_no_link(folder)
+        found = sorted(file for file in folder.iterdir() if _NAME.fullmatch(file.name))
+    except (OSError, RunUnreadable):
+        return None
+    for file in reversed(found):
+        with suppress(RunUnreadable, TypeError, ValueError, KeyError, AttributeError):
+            return _commit(**read_commit(file)["commit"])
+    return None
+
+
+def discard(folder: Path, identity: Mapping[str, str]) -> bool:
+    """Remove a hospital's custody, and tell whether that is gone.
+
+    Only commits and weights are removed, by their names, and only where a commit says that it is
+    of this ``identity``: whoever forged a run folder decides nothing else. What a hospital made
+    that never had anything to keep goes, too. The commits go last, as long as one is there the
+    rest can be told to be custody.
+    """
+    try:
+        _check_no_link(folder)
+        models, inside = folder / MODELS, [file.name for file in folder.iterdir()]
+        weights = [file for file in models.iterdir() if _ours(file, _DIGEST)]
+    except (OSError, RunUnreadable):
+        return False
+    commits = [folder / name for name in inside if _NAME.fullmatch(name)]
+    empty = {*inside} == {LOCK, MODELS} and not any(models.iterdir())
+    said = getattr(newest(folder), "identity", {})
+    if not empty and {**said, **identity} != said:
+        return False
+    with suppress(OSError):
+        drafts = [folder / name for name in inside if _ours(folder / name, _NAME)]
+        for file in (*weights, *drafts, *commits, folder / LOCK):
+            if length(file) >= 0 and (file.name != LOCK or not length(file)):
+                file.unlink(missing_ok=True)
+        models.rmdir()
+        folder.rmdir()
+    return True
+
+
+def _ours(file: Path, form: re.Pattern[str]) -> bool:
+    """Tell whether a file has the name of one of ours, or of the draft of one."""
+    return bool(form.fullmatch(file.name.removesuffix(DRAFT)))
+
+
+def _check_no_link(folder: Path) -> None:
+    """Refuse custody that is elsewhere; raises RunUnreadable."""
+    for place in (folder.parent, folder, folder / MODELS):
+        if place.is_symlink():
+            fix = "put the folder itself in its place"
+            raise RunUnreadable(f"{place} is a link", fix=fix)
 
 
 def _commit(**values: Any) -> Commit:

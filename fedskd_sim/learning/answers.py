@@ -18,7 +18,7 @@ import numpy as np
 
 from fedskd_sim.learning.base import NOTHING, LearnerState
 from fedskd_sim.messages import Buffer, Weights
-from fedskd_sim.wholefiles import drafted, settle
+from fedskd_sim.wholefiles import PRIVATE_FOLDER, drafted, opened, settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,10 +94,11 @@ class Answers:
         arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
         if len(set(test.subjects)) < len(test.subjects):  # else every sample is of another one
             arrays["subjects"] = np.asarray(test.subjects)
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(PRIVATE_FOLDER, exist_ok=True)
         with (
             drafted(file, lasting=True) as draft,
-            ZipFile(draft, "w") as archive,  # numpy's own writer depends on the version of Python
+            opened(draft) as stream,
+            ZipFile(stream, "w") as archive,  # numpy's own writer depends on the version of Python
         ):
             for name, values in arrays.items():
                 member = BytesIO()

@@ -19,6 +19,7 @@ from fedskd_sim.member.schedule import FOR_EVER, Place, Schedule, place_of
 from fedskd_sim.observe import events, lives
 from fedskd_sim.program import Step
 from fedskd_sim.scenario import Fault
+from fedskd_sim.wholefiles import PRIVATE_FOLDER
 
 CRASHED = 70
 KILLED = 128 + signal.SIGKILL
@@ -170,7 +171,7 @@ class FaultInjector:
     def _mark(self, index: int, *more: object) -> None:
         if self.marks is None:
             return
-        self.marks.parent.mkdir(parents=True, exist_ok=True)
+        self.marks.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
         with self.marks.open("a", encoding="ascii") as stream:
             stream.write(" ".join(map(str, (index, *more))) + "\n")
             stream.flush()

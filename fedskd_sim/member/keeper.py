@@ -4,19 +4,22 @@ custody, place in the records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event as Flag
 from typing import Any, NamedTuple
 
 from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.custody.writer import Held, Snapshot, Writer
-from fedskd_sim.errors import CustodyForeign, FedskdError, RunUnreadable, Where
+from fedskd_sim.errors import CustodyForeign, FedskdError, Key, RunUnreadable, Where
 from fedskd_sim.learning.base import NOTHING, LearnerState
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.messages import Start, Weights, freeze, lasting
 from fedskd_sim.protocol.saved import dump, handles, parse
 from fedskd_sim.protocol.state import State
+from fedskd_sim.scenario import Scenario
 
 
 class Past(NamedTuple):
@@ -112,18 +115,55 @@ def compare(
 
     """
     changed = [name for name in now if before.get(name) != now[name]]
-    if any(name in FIXED for name in changed) or (changed and not anyway):
-        words = ", ".join(
-            f"{name} was {before.get(name, 'unknown')} and is {now[name]}" for name in changed
-        )
+    fixed = any(name in FIXED for name in changed)
+    if fixed or (changed and not anyway):
+        keys = _changes(before.get("scenario", ""), now.get("scenario", ""))
+        words = {name: _differs(name, before.get(name), now[name]) for name in changed}
+        words |= {"scenario": "; ".join(keys.values())} if keys else {}
         fix = (
-            "launch the scenario again"
-            if any(name in FIXED for name in changed)
+            "put back what it was, or launch the scenario again"
+            if fixed
             else "go on where it began, or add --anyway"
         )
-        raise CustodyForeign(f"{folder} was kept under other circumstances: {words}", fix=fix)
+        text = f"{folder} was kept under other circumstances: {', '.join(words.values())}"
+        raise CustodyForeign(text, fix=fix, key=next(iter(keys), ()))
 
 
+def _changes(before: str, now: str) -> dict[tuple[Key, ...], str]:
+    """Say of the first keys in which two scenarios differ what they were and are; of none where
+    they cannot be read, as those that earlier versions kept.
+    """
+    try:
+        old, new = (
+            dict(_leaves(Scenario.model_validate_json(text).model_dump(mode="json", by_alias=True)))
+            for text in (before, now)
+        )
+    except ValueError:
+        return {}
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return {
+        key: _differs(".".join(map(str, key)), old.get(key), new.get(key))
+        for key in keys[:MOST_CHANGES]
+    }
+
+
+def _leaves(value: Any, key: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """Give every value of a tree by its key, as it is written."""
+    if isinstance(value, dict | list) and value:
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, one in inner:
+            yield from _leaves(one, (*key, name))
+    else:
+        yield key, json.dumps(value)
+
+
+def _differs(name: str, before: str | None, now: str | None) -> str:
+    was, is_ = ("left out" if one is None else one[:LONGEST] for one in (before, now))
+    return f"{name} was {was} and is {is_}"
+
+
+MOST_CHANGES, LONGEST = 3, 80
+"""How many keys of a scenario are told that have changed, and so many letters of each value."""
 FIXED = ("run", "hospital", "scenario")
 """What can never differ between a hospital's lives."""
 
@@ -150,10 +190,17 @@ class Keeper:
     freeze: Freezer = field(default_factory=Freezer, init=False)
     """Belongs to the thread that trains, between two steps."""
     _writer: Writer | None = field(default=None, init=False)
+    _begun: Flag = field(default_factory=Flag, init=False)
+    """The first commit is safe, or could not be made."""
 
     def begin(self, failed: Callable[[FedskdError], None]) -> None:
         """Begin to write; ``failed`` is told, by another thread, what cannot be kept."""
-        self._writer = Writer(self.store, self.ledger.records, failed)
+
+        def tell(error: FedskdError) -> None:
+            self._begun.set()
+            failed(error)
+
+        self._writer = Writer(self.store, self.ledger.records, tell)
 
     def keep(self, state: State, models: Mapping[int, Weights], then: Callable[[], None]) -> None:
         """Keep a state, the models it speaks of, and the learner as of the last step; ``then``
@@ -174,9 +221,16 @@ class Keeper:
         numbers, groups = self.learner
         if not all(map(lasting, groups.values())):
             raise RuntimeError("a learner that is in training cannot be kept")
+
+        def safe() -> None:
+            self._begun.set()
+            then()
+
         self._writer.commit(
-            Snapshot(self.identity, machine, numbers, groups, held, *self.ledger.mark), then
+            Snapshot(self.identity, machine, numbers, groups, held, *self.ledger.mark), safe
         )
+        if not self.before:  # so that whoever finds two records, and no commit, knows of a loss
+            self._begun.wait()
 
     def check_data(self, data: str) -> None:
         """Hear the digest of the hospital's data, which all its lives must have in common.

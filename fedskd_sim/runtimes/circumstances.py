@@ -4,12 +4,15 @@ a run, must have in common.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from hashlib import sha256
 
 from fedskd_sim import __version__
 from fedskd_sim.runtimes.member import MemberOrder
 from fedskd_sim.scenario import Loaded, Scenario
+
+MEANS_NOTHING = frozenset({"description", "timeouts"})
+"""Keys that change nothing of what is computed: who waited in vain may wait longer next time."""
 
 
 def code_of(scenario: Scenario, name: str) -> Mapping[str, str]:
@@ -21,13 +24,23 @@ def code_of(scenario: Scenario, name: str) -> Mapping[str, str]:
     return sources(scenario, name)
 
 
+def meaning(scenario: Scenario) -> str:
+    """Say as JSON what a scenario means, however it is written: all keys that have not their
+    default, in an order of their own.
+    """
+    said = scenario.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude={*MEANS_NOTHING}
+    )
+    return json.dumps(said, sort_keys=True)
+
+
 def identity_of(order: MemberOrder, loaded: Loaded, code: Mapping[str, str]) -> Mapping[str, str]:
     """Say what two lives must have in common to compute the same bytes."""
-    scenario, text = loaded.scenario, loaded.document.text
+    scenario = loaded.scenario
     found = {
         "run": order.run,
         "hospital": order.name,
-        "scenario": sha256(text.encode()).hexdigest()[:32],
+        "scenario": meaning(scenario),
         "fedskd_sim": __version__,
     }
     if not scenario.learns:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,14 +18,14 @@ from threading import Event as Flag
 from typing import TextIO
 
 from fedskd_sim import __version__, clock
-from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable
+from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable, RunUnreadable
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.recordfiles import whole_lines
+from fedskd_sim.runtimes.place import LOCK
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.wholefiles import write_text
 
-LOCK = ".lock"
 ANOTHER = "give another --out, or remove what is in it"
 AGAIN_S = 0.1
 LOOK_S = 0.5
@@ -125,19 +126,41 @@ def set_logs_aside(folder: Path) -> None:
         file.unlink()
 
 
+def check_ordinary(folder: Path) -> None:
+    """Refuse to write into a run folder with anything but files and folders in it: somebody may
+    have given it to you, and what is behind a link is not the run's.
+
+    Raises:
+        RunUnreadable: there is a link, a pipe or the like.
+
+    """
+    for place, inner, files in os.walk(folder):
+        for one in sorted(Path(place, name) for name in (*inner, *files)):
+            with suppress(FileNotFoundError):  # another process has removed it meanwhile
+                mode = one.lstat().st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    what = "a link" if stat.S_ISLNK(mode) else "no file"
+                    fix = (
+                        "put a file or folder in its place: nothing in a run folder leads elsewhere"
+                    )
+                    raise RunUnreadable(f"{one} is {what}", fix=fix)
+
+
 @contextmanager
 def hold_lock(folder: Path, tries: int = 1) -> Iterator[None]:
-    """Be the only process that brings what a cluster has into a run folder; the lock ends with the
-    process, however it ends.
+    """Be the only process that writes into a run folder, or launched what does; the lock ends with
+    the process, however it ends.
 
     Args:
         folder: the run folder.
         tries: how often to ask for it, a tenth of a second apart.
 
     Raises:
-        OutputNotWritable: another process has it, or the folder can have no lock.
+        OutputNotWritable: another process has it, or the folder cannot be written.
+        RunUnreadable: as `check_ordinary` does.
 
     """
+    check_ordinary(folder)
     try:
         lock = (folder / LOCK).open("w", encoding="utf-8")
     except OSError as error:
@@ -158,6 +181,8 @@ def _locked(file: TextIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # the file system knows no locks: custody has its own
+        return True
     return True
 
 

@@ -86,7 +86,7 @@ class LocalRun:
     @property
     def going(self) -> bool:
         """Whether its launcher is alive here."""
-        return isinstance(self.place, Here) and self.place.process() is not None
+        return isinstance(self.place, Here) and self.place.process(self.folder) is not None
 
     def lines(self, member: str, *, follow: bool) -> Iterator[str]:
         """Read a member's log, and what its process has printed."""
@@ -132,9 +132,10 @@ class LocalRun:
         place = self.place
         if isinstance(place, Here) and place.away:
             return f"not stopped: it was launched on {place.machine}, stop it there"
-        if not (isinstance(place, Here) and place.process()):
+        if not (isinstance(place, Here) and place.process(self.folder)):
             return "nothing to stop: it is not running any more"
-        return "stopped" if place.terminate(STOP_S) else f"still stopping after {STOP_S:g} s"
+        ended = place.terminate(self.folder, STOP_S)
+        return "stopped" if ended else f"still stopping after {STOP_S:g} s"
 
     def close(self) -> None:
         """Do nothing: no file is left open."""

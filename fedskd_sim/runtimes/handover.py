@@ -20,10 +20,12 @@ from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
 from fedskd_sim.observe import lives
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.runtimes.member import CUSTODY, MARKS, STARTED, MemberOrder
-from fedskd_sim.wholefiles import settle
+from fedskd_sim.wholefiles import PRIVATE, PRIVATE_FOLDER, PUBLIC, opened, settle
 
 BOOKS = ("records", "samples", "timings")
 RESULTS = (*BOOKS, "weights", "predictions", "metrics")
+PRIVATE_KINDS = (CUSTODY, "weights", "predictions")
+"""What shows weights, or what was predicted of whom, is its owner's alone."""
 PLACED = "placed"
 """The file that says that everything has been brought."""
 END = "."
@@ -112,7 +114,8 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path, own
         raise ValueError(f"{member.name!r} is not a file of {owner!r}")
     if source is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with source, target.open("wb") as stream:
+        private = PurePath(member.name).parts[0] in PRIVATE_KINDS
+        with source, opened(target, PRIVATE if private else PUBLIC) as stream:
             shutil.copyfileobj(source, stream)
         settle(target)
 
@@ -131,7 +134,9 @@ def _move(source: Path, target: Path) -> list[Path]:
         )  # what an earlier life kept is older, and would be in the way
     names = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        mode = PRIVATE_FOLDER if name.parts[0] in PRIVATE_KINDS else 0o777
+        for parent in reversed(name.parents):
+            (target / parent).mkdir(mode, exist_ok=True)
         (source / name).replace(target / name)
     for place in {target / parent for name in names for parent in name.parents}:
         settle(place)

@@ -16,7 +16,7 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.learning.workspace import fix_workspace
-from fedskd_sim.ledger import Ledger
+from fedskd_sim.ledger import Ledger, check_count, records_of
 from fedskd_sim.member.faults import FaultInjector
 from fedskd_sim.member.hospital import take_part
 from fedskd_sim.member.keeper import Keeper, Past, past
@@ -99,6 +99,8 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     identity = identity_of(order, loaded, code)
     before = past(store, identity, anyway=order.anyway) if store else None
     kept = None if store is None else before.records if before else 0
+    if store and not before and not order.anyway:
+        check_count(records_of(order.folder, order.name), 1)
     told = _tell(order, scenario, log, held, kept)
     keeper = Keeper(store, identity, told.ledger, before, order.anyway) if store else None
     context = _context(order, topology, scenario, told.ledger, keeper)

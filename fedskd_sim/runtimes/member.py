@@ -8,11 +8,12 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TextIO
 
+from fedskd_sim.custody import store
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
@@ -145,6 +146,21 @@ def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
         if scenario.custody.folder
         else folder / CUSTODY
     )
+
+
+def discard_custody(scenario: Scenario, run: str, folder: Path) -> None:
+    """Remove what the hospitals of a run have kept, where it is theirs (`store.discard`): the last
+    thing that is done, once the run is proven, sealed and reported.
+    """
+    if not run:  # nobody knows which it is
+        return
+    home = custody_of(scenario, run, folder)
+    for name in scenario.names:
+        if store.discard(home / name, {"run": run, "hospital": name}):
+            for mark in (MARKS, STARTED):
+                (home / f"{name}{mark}").unlink(missing_ok=True)
+    with suppress(OSError):  # something else is there
+        home.rmdir()
 
 
 def make_reporter(scenario: Scenario, name: str, ledger: Ledger, log: EventLog) -> Reporter:

@@ -12,7 +12,7 @@ from fedskd_sim.runtimes.member import STARTED, MemberOrder, custody_of
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.transport.zeromq import Shaped
-from fedskd_sim.wholefiles import write_text
+from fedskd_sim.wholefiles import PRIVATE_FOLDER, write_text
 
 
 def shaped(order: MemberOrder, scenario: Scenario) -> Shaped | None:
@@ -33,6 +33,6 @@ def started(note: Path | None) -> float:
     with suppress(OSError, ValueError):  # there is none yet, or it is damaged
         return clock.now() - (clock.unix() - float(note.read_text(encoding="utf-8")))
     with suppress(OSError, OutputNotWritable):  # a full disk ends the hospital where it keeps more
-        note.parent.mkdir(parents=True, exist_ok=True)
+        note.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
         write_text(note, f"{clock.unix()}\n")
     return clock.now()

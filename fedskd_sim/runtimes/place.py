@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import stat
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,11 +22,16 @@ from fedskd_sim.records import NO_OTHER_KEYS, Moment
 from fedskd_sim.wholefiles import write_text
 
 FILE = "place.json"
+LOCK = ".lock"
+"""In a run folder: whoever writes into it, or launched what does, has it open."""
 LOOK_S = 0.1
 ABOUT_S = 2.0
 """By so much may two readings of the moment at which a process began differ: it is counted from a
 clock that people set."""
 Name = Annotated[str, Field(min_length=1)]
+RUN = r"^([0-9a-f]{8})?$"
+RunName = Annotated[str, Field(pattern=RUN)]
+"""As `launch` and the chart draw it; empty where a run has none. It becomes part of paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +43,28 @@ class Here:
     born: Moment
     machine: str
     runtime: Literal["processes"] = "processes"
-    run: str = ""
+    run: RunName = ""
     """The run's own name, by which its hospitals know what they have in custody."""
     data: str = ""
     """The folder with data files; empty for none."""
+    boot: str = ""
+    """Which boot of which kernel the process is of: it stays what it is where machines are
+    renamed; empty in what earlier versions noted."""
 
     @classmethod
     def of_this_process(cls) -> Here:
         """Describe this process."""
-        return cls(os.getpid(), psutil.Process().create_time(), platform.node())
+        born = psutil.Process().create_time()
+        return cls(os.getpid(), born, platform.node(), boot=_boot())
 
     @property
     def away(self) -> bool:
         """Tell whether it is a process of another machine, of which nothing can be known here."""
-        return self.machine != platform.node()
+        return self.machine != platform.node() and (not self.boot or self.boot != _boot())
 
-    def process(self) -> psutil.Process | None:
-        """Find it; None if it has ended, whoever has its number now, or belongs to another
-        machine.
+    def process(self, folder: Path) -> psutil.Process | None:
+        """Find it; None if it has ended, whoever has its number now, belongs to another machine, or
+        is no launcher of the run in this folder, whatever the folder says.
         """
         try:
             found = psutil.Process(self.pid)
@@ -63,9 +74,9 @@ class Here:
             )
         except psutil.Error:
             return None
-        return found if same and not self.away else None
+        return found if same and not self.away and _holds(self.pid, folder / LOCK) else None
 
-    def terminate(self, patience: float) -> bool:
+    def terminate(self, folder: Path, patience: float) -> bool:
         """Ask it to end, and tell whether it has within ``patience`` seconds; nobody else is ever
         signalled.
 
@@ -73,7 +84,7 @@ class Here:
             OutputNotWritable: it is another user's.
 
         """
-        process, deadline = self.process(), clock.now() + patience
+        process, deadline = self.process(folder), clock.now() + patience
         try:
             if process is not None:
                 process.terminate()
@@ -83,9 +94,34 @@ class Here:
             raise OutputNotWritable(
                 f"process {self.pid} is another user's", fix="let that user stop it"
             ) from error
-        while self.process() and clock.now() < deadline:
+        while self.process(folder) and clock.now() < deadline:
             clock.sleep(LOOK_S)
-        return self.process() is None
+        return self.process(folder) is None
+
+
+def _boot() -> str:
+    """Give what Linux calls this boot; '' where it cannot be known."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
+def _holds(pid: int, lock: Path) -> bool:
+    """Tell whether a process has a run folder's lock open; nobody can tell it of another user's,
+    which cannot be signalled either.
+    """
+    try:
+        wanted = lock.lstat()
+        opened = [*Path(f"/proc/{pid}/fd").iterdir()]
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    for one in opened:
+        with suppress(OSError):  # closed meanwhile
+            if stat.S_ISREG(wanted.st_mode) and os.path.samestat(wanted, one.stat()):
+                return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +134,7 @@ class InCluster:
     context: str
     collected: bool = False
     runtime: Literal["kubernetes"] = "kubernetes"
-    run: str = ""
+    run: RunName = ""
     """The run's own name; empty where it was only joined here."""
     resumed: bool = False
     """It went on here with what it had left elsewhere or earlier, which is in the folder."""

@@ -29,7 +29,7 @@ from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer, modules_for
 from fedskd_sim.runtimes.leader import Leader
-from fedskd_sim.runtimes.member import MemberOrder, custody_of
+from fedskd_sim.runtimes.member import MemberOrder
 from fedskd_sim.runtimes.member_orders import member_order
 from fedskd_sim.runtimes.place import Here
 from fedskd_sim.runtimes.private import private_folder
@@ -113,9 +113,7 @@ class ProcessRuntime:
             raise
 
     def wait(self, watch: Watch) -> None:
-        """Follow logs and processes until all have ended; raises the error that ended the run;
-        custody ends with a good run.
-        """
+        """Follow logs and processes until all have ended; raises the error that ended the run."""
         end: float | None = None
         try:
             while (end is None or clock.now() < end) and (left := self._processes_left()):
@@ -134,10 +132,6 @@ class ProcessRuntime:
         error = self._verdict()
         if error:
             raise error
-        shutil.rmtree(
-            custody_of(self._order.loaded.scenario, self._order.run, self._order.folder),
-            ignore_errors=True,
-        )
 
     def stop(self) -> None:
         """Ask processes to end, then kill them; remove the sockets. Nothing is there before

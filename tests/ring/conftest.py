@@ -123,6 +123,25 @@ def begun(
 
 
 @pytest.fixture
+def program() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Begin what a user types; whatever the test does, it has ended afterwards, with all that it
+    has started, and its pipes are closed.
+    """
+    launched: list[subprocess.Popen] = []
+
+    def begin(verb: str, *arguments: object) -> subprocess.Popen:
+        command = [sys.executable, "-m", "fedskd_sim", verb, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        launched.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+        return launched[-1]
+
+    yield begin
+    for process in launched:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
 def started(begun: Callable) -> Callable[..., tuple[subprocess.Popen, Path]]:
     """Launch a placebo run and wait until every hospital has a visitor, which one of them keeps
     until the test calls `go_on`.

@@ -12,14 +12,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fates import results
 from watching import PATIENCE_S, PLACEBO, events, go_on, held_at, hospitals_of, until
 
+from fedskd_sim.cli import main
+from fedskd_sim.custody import seal
 from fedskd_sim.errors import CustodyForeign, HospitalCrashed, OutputNotWritable, RunUnreadable
+from fedskd_sim.observe import outcome
 
 pytestmark = pytest.mark.usefixtures("temporary")
 LEARNS = """
@@ -52,11 +57,6 @@ def kill(out: Path, name: str) -> None:
     os.kill(hospitals_of(out)[name], signal.SIGKILL)
 
 
-def begun(verb: str, *arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fedskd_sim", verb, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def everything_dies(process: subprocess.Popen, out: Path) -> None:
     """Kill all processes of a run at once, as far as the first has not taken others with it."""
     for pid in (process.pid, *hospitals_of(out).values()):
@@ -64,23 +64,28 @@ def everything_dies(process: subprocess.Popen, out: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def stopped_in_time(
-    path: Path, enough: Callable[[Path], bool], stop: Callable[..., object], *flags: object
-) -> Path:
+@pytest.fixture
+def stopped_in_time(program: Callable) -> Callable[..., Path]:
     """Launch a scenario and stop it when it has come far enough; again, in another folder, where
     the run was over before: the machine may have stood still.
     """
-    for number in count():
-        out = path.parent / f"out-{number}"
-        process = begun("launch", path, "--out", out, *flags)
-        until(lambda out=out, going=process: enough(out) or going.poll() is not None)
-        stop(process, out)
-        _, errors = process.communicate(timeout=PATIENCE_S)
-        until(lambda out=out: hospitals_of(out) == {})
-        if process.returncode in (130, -signal.SIGKILL):
-            return out
-        assert (process.returncode, number < 3) == (0, True), errors
-    raise AssertionError
+
+    def stopped(
+        path: Path, enough: Callable[[Path], bool], stop: Callable[..., object], *flags: object
+    ) -> Path:
+        for number in count():
+            out = path.parent / f"out-{number}"
+            process = program("launch", path, "--out", out, *flags)
+            until(lambda out=out, going=process: enough(out) or going.poll() is not None)
+            stop(process, out)
+            _, errors = process.communicate(timeout=PATIENCE_S)
+            until(lambda out=out: hospitals_of(out) == {})
+            if process.returncode in (130, -signal.SIGKILL):
+                return out
+            assert (process.returncode, number < 3) == (0, True), errors
+        raise AssertionError
+
+    return stopped
 
 
 def interrupted(process: subprocess.Popen, _: Path) -> None:
@@ -141,7 +146,7 @@ def test_who_dies_over_and_over_ends_the_run(started: Callable) -> None:
 
 @pytest.mark.parametrize("how", ["interrupt", "power cut"])
 def test_a_run_of_which_everything_died_is_resumed(
-    how: str, scenario_file: Callable, run: Callable
+    how: str, scenario_file: Callable, run: Callable, stopped_in_time: Callable
 ) -> None:
     """After Ctrl-C, and after all its processes were killed at once, even twice: the same bytes
     as undisturbed.
@@ -160,7 +165,7 @@ def test_a_run_of_which_everything_died_is_resumed(
 
 
 def test_a_run_is_resumed_at_random_instants(
-    scenario_file: Callable, run: Callable, tmp_path: Path
+    scenario_file: Callable, run: Callable, program: Callable, tmp_path: Path
 ) -> None:
     """Everything is killed again and again, wherever it is; each life goes on from the last, and
     nothing is lost or doubled.
@@ -170,7 +175,7 @@ def test_a_run_is_resumed_at_random_instants(
         hospitals=hospitals, rounds=20, seconds=0.1, size=300_000, transport="tcp", hop=60
     )
     path, out, draw = scenario_file(text), tmp_path / "out", random.Random(7)
-    process, deaths = begun("launch", path, "--out", out), 0
+    process, deaths = program("launch", path, "--out", out), 0
     for _ in range(4):
         before = finished(out, "h1")
         enough = before + draw.randrange(1, 4)
@@ -186,7 +191,7 @@ def test_a_run_is_resumed_at_random_instants(
         if process.returncode == 0:
             break  # the machine stood still, and the run did not
         deaths += 1
-        process = begun("resume", out)
+        process = program("resume", out)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert deaths
@@ -202,10 +207,11 @@ def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
     process.communicate(timeout=PATIENCE_S)
     scenario = out / "scenario.yaml"
     whole = scenario.read_text(encoding="utf-8")
-    scenario.write_text(whole + "\n# changed\n", encoding="utf-8")
+    scenario.write_text(whole.replace("rounds: 60", "rounds: 61"), encoding="utf-8")
     foreign = resumed(out)
     assert foreign.returncode == CustodyForeign.exit_code, foreign.stderr
-    assert "scenario was" in foreign.stderr
+    assert "scenario.yaml:4: algorithm.rounds" in foreign.stderr
+    assert "algorithm.rounds was 60 and is 61" in foreign.stderr
     scenario.write_text(whole, encoding="utf-8")
     place = json.loads((out / "place.json").read_text(encoding="utf-8"))
     (out / "place.json").write_text(json.dumps({**place, "run": ""}), encoding="utf-8")
@@ -217,7 +223,7 @@ def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
 
 
 def test_data_that_have_changed_since_are_not_gone_on_with(
-    scenario_file: Callable, tmp_path: Path
+    scenario_file: Callable, stopped_in_time: Callable, tmp_path: Path
 ) -> None:
     """One pixel of one hospital's file is enough: it is named before anything is learned from
     it, and `--anyway` goes on.
@@ -264,3 +270,41 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(started: Callable, run: Call
     done = resumed(out)
     assert done.returncode == 0, done.stderr
     assert results(out) == results(run(out / "scenario.yaml", "memory"))
+
+
+def test_a_run_that_died_before_its_seal_is_only_ended(
+    scenario_file: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher that dies between training and seal leaves custody; going on repeats no session,
+    with it and, as in runs of earlier versions, without: the run is proven, sealed and ended.
+    """
+    hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(2))
+    given = {"rounds": 2, "seconds": 0, "size": 1000, "transport": "ipc", "hop": 90}
+    path, out = scenario_file(PLACEBO.format(hospitals=hospitals, **given)), tmp_path / "out"
+
+    def full(_: Path) -> None:
+        raise OutputNotWritable("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seal, "seal", full)
+        done = CliRunner().invoke(main, ["launch", str(path), "--out", str(out)])
+    assert done.exit_code == OutputNotWritable.exit_code, done.output
+    before, trained = results(out), sessions(out)
+    for custody in (True, False):
+        assert (out / "custody").is_dir() == custody
+        done = CliRunner().invoke(main, ["resume", str(out)])
+        assert done.exit_code == 0, done.output
+        assert (results(out), sessions(out)) == (before, trained)
+        ended = outcome.read(out)
+        assert ended
+        assert (ended.state, (out / seal.FILE).is_file()) == ("ended well", True)
+        assert not (out / "custody").exists()
+        (out / seal.FILE).unlink()
+        outcome.note(out, replace(ended, state="going"))
+
+
+def sessions(out: Path) -> int:
+    """Count the sessions and evaluations that were timed."""
+    texts = [file.read_text(encoding="utf-8") for file in (out / "timings").glob("*.jsonl")]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    return sum(line["what"] not in ("transfer", "resumed") for line in lines)

@@ -69,9 +69,11 @@ def test_a_launcher_that_comes_up_while_it_is_looked_for_is_seen(tmp_path: Path)
     made = folder.make(load("placebo-ok"), tmp_path / "run", "processes")
     seen = found.run(str(made), "", "")
     assert not seen.going
-    place.note(made, place.Here.of_this_process())
-    assert seen.going
-    assert [*seen.remarks()] == [f"running, process {os.getpid()}"]
+    with folder.hold_lock(made):
+        place.note(made, place.Here.of_this_process())
+        assert seen.going
+        assert [*seen.remarks()] == [f"running, process {os.getpid()}"]
+    assert not seen.going
 
 
 def test_the_home_folder_is_meant_wherever_a_path_begins_with_it(

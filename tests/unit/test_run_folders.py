@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,13 @@ def test_a_torn_last_line_is_absent_and_said(file: str, run: Path) -> None:
 
 
 @pytest.fixture
-def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process that no run has anything to do with."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+def stranger(run: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that has the run's lock, and nothing else to do with it."""
+    code = "import sys; held = open(sys.argv[1], 'w'); print(flush=True); input()"
+    command, pipe = [sys.executable, "-c", code, str(run / places.LOCK)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout
+        process.stdout.readline()
         yield process
         process.kill()
 
@@ -207,16 +212,17 @@ def test_stop_signals_only_the_process_that_launched(
     run: Path, stranger: subprocess.Popen[bytes]
 ) -> None:
     """Of all that place.json may say only number, birth and machine of a process together let it
-    be asked to end.
+    be asked to end; the boot stands for the machine, by whatever name.
     """
-    own = places.Here(
-        stranger.pid,
-        psutil.Process(stranger.pid).create_time(),
-        places.Here.of_this_process().machine,
+    own = replace(
+        places.Here.of_this_process(),
+        pid=stranger.pid,
+        born=psutil.Process(stranger.pid).create_time(),
     )
     places.note(run, own)
     text = (run / places.FILE).read_bytes()
-    good = {key: value for key, value in json.loads(text).items() if key not in ("run", "data")}
+    left_out = ("run", "data", "boot")
+    good = {key: value for key, value in json.loads(text).items() if key not in left_out}
     for key, value in ((key, value) for key in good for value in EVIL):
         (run / places.FILE).write_text(json.dumps({**good, key: value}), encoding="utf-8")
         command("stop", run)
@@ -228,7 +234,8 @@ def test_stop_signals_only_the_process_that_launched(
             command("stop", run)
             command("status", run)
     assert stranger.poll() is None
-    (run / places.FILE).write_bytes(text)
+    named = {**json.loads(text), "machine": "as it was called before"}
+    (run / places.FILE).write_text(json.dumps(named), encoding="utf-8")
     assert command("status", run, f"running, process {stranger.pid}") == 0
     assert command("stop", run, "stopped") == 0
     assert stranger.wait(300)

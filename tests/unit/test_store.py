@@ -237,6 +237,29 @@ def test_weights_are_checked_when_they_are_read(tmp_path: Path) -> None:
         store.weights(digest(OTHER))
 
 
+def test_a_bit_that_has_changed_leaves_the_commit_before(tmp_path: Path) -> None:
+    """Weights of which a bit has changed on the disk are noticed when a commit is chosen: the one
+    before goes on, they are written again, and where both commits need them nothing does.
+    """
+    kept(tmp_path / "a")
+    for which, chosen in ((OTHER, 1), (SMALL, None)):
+        file = tmp_path / "a" / "models" / digest(which)
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        with closing(Store(tmp_path / "a")) as store:
+            if chosen is None:
+                with pytest.raises(DigestMismatch) as told:
+                    store.latest()
+                assert "no older commit is whole" in told.value.fix
+                continue
+            found = store.latest()
+            assert found
+            assert (found.machine["cursor"], len(store.damaged)) == (chosen, 1)
+            store.write(*commit(3, SMALL, OTHER))
+            assert store.weights(digest(OTHER)) == OTHER
+
+
 def test_only_what_kept_commits_name_stays(tmp_path: Path) -> None:
     """After ten commits two are there, with the weights that they name, each once whatever it is
     called; nothing else.
@@ -261,7 +284,7 @@ def test_what_a_dead_writer_left_is_collected(tmp_path: Path) -> None:
     the good commits stay.
     """
     whole = kept(tmp_path / "a")
-    for name in ("commit-00000003.json.draft", "models/abc.draft", "models/" + "1" * 32):
+    for name in ("commit-00000003.json.draft", f"models/{SECRET}.draft", "models/" + "1" * 32):
         (tmp_path / "a" / name).write_bytes(b"half")
     assert cursor(tmp_path / "a") == 2
     assert {
