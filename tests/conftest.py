@@ -16,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.runtimes.memory import MemoryRuntime
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import load
@@ -97,6 +98,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         place = RUNTIMES[runtime]()
         place.launch(Order(loaded, "test", where, data))
         place.wait(watch)
+        discard_custody(loaded.scenario, "test", where)
         return where
 
     return go
