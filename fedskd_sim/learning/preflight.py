@@ -24,7 +24,12 @@ from fedskd_sim.learning.comparable import compare, inputs_of, shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
 from fedskd_sim.learning.inputs import no_data
-from fedskd_sim.learning.networks.buildable import check_architecture, itself
+from fedskd_sim.learning.networks.buildable import (
+    Held,
+    check_architecture,
+    images_as_volumes,
+    itself,
+)
 from fedskd_sim.learning.networks.models import kind_of, names
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import (
@@ -62,7 +67,7 @@ def find_problems(
     """
     if not scenario.learns:
         return
-    known: list[tuple[str, Facts]] = []
+    known, held = list[tuple[str, Facts]](), Held()
     for index, hospital in enumerate(scenario.hospitals):
         chosen, place = _architecture_of(scenario, index)
         yield from (wrong := [*itself(chosen, place)])
@@ -73,9 +78,9 @@ def find_problems(
             known.append((hospital.name, found))
             seen(found)
             yield from _samples(index, hospital, found)
-            yield from () if wrong else _architecture(scenario, chosen, place, found)
+            yield from () if wrong else _architecture(scenario, chosen, place, found, held)
             yield from () if doubtful else compare(index, hospital, found, known[0])
-    yield from _algorithm(scenario, known[0][1] if known else None)
+    yield from _algorithm(scenario, known[0][1] if known else None, held)
     yield from () if doubtful else _common(scenario)
     yield from find_missing_devices(scenario)
 
@@ -103,7 +108,7 @@ def _facts(
     return no_data(hospital.name, ("hospitals", index)) if found is None else found
 
 
-def _algorithm(scenario: Scenario, found: Facts | None) -> Iterator[FedskdError]:
+def _algorithm(scenario: Scenario, found: Facts | None, held: Held) -> Iterator[FedskdError]:
     """Check what the algorithm itself asks for."""
     algorithm = scenario.algorithm
     yield from find_untaught(algorithm)
@@ -113,7 +118,7 @@ def _algorithm(scenario: Scenario, found: Facts | None) -> Iterator[FedskdError]
         yield from (
             ()
             if wrong or found is None
-            else _architecture(scenario, algorithm.architecture, COMMON, found)
+            else _architecture(scenario, algorithm.architecture, COMMON, found, held)
         )
     if (
         found
@@ -186,17 +191,18 @@ def _architecture_of(scenario: Scenario, index: int) -> tuple[Architecture, tupl
 
 
 def _architecture(
-    scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts
+    scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts, held: Held
 ) -> Iterator[FedskdError]:
+    shape = shape_of(found)
     if kind_of(chosen.name) != found.kind:
         fitting = [name for name in names() if kind_of(name) == found.kind]
         text = f"{chosen.name} cannot take {inputs_of(found)}"
-        yield InvalidValue(text, key=key, fix=f"choose one of {', '.join(fitting)}, or other data")
+        fix = f"{images_as_volumes(shape)}choose one of {', '.join(fitting)}, or other data"
+        yield InvalidValue(text, key=key, fix=fix)
         return
-    shape = shape_of(found)
     try:
         yield from check_architecture(
-            chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None
+            chosen, shape, key, scenario.algorithm, atlas=found.atlas is not None, held=held
         )
     except FedskdError as error:
         error.key = (*key, *error.key)

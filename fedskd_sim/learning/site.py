@@ -41,10 +41,13 @@ from fedskd_sim.seeds import seed
 
 
 def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
-    """Describe the model of every hospital, given what its inputs look like."""
-    return {
-        name: spec_of(blueprint(scenario.architecture(name), shape)) for name in scenario.members
-    }
+    """Describe the model of every hospital, given what its inputs look like; each architecture is
+    built once.
+    """
+    chosen = {name: scenario.architecture(name) for name in scenario.members}
+    different = {one.model_dump_json(): one for one in chosen.values()}
+    specs = {key: spec_of(blueprint(one, shape)) for key, one in different.items()}
+    return {name: specs[one.model_dump_json()] for name, one in chosen.items()}
 
 
 class Site:
@@ -146,14 +149,14 @@ class Site:
 
     def to_device(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
         """Bring a network to the hospital's device in the scenario's memory format; ``empty``:
-        it has no values yet.
+        it is a blueprint, whose weights come next.
         """
         if self.shape.kind != "roi":
             network = lay_out(network, self.training.memory_format, self.device)
         return with_memory(network, self.device) if empty else network.to(self.device)
 
     def build(self, model: str, weights: Weights) -> nn.Module:
-        """Build a hospital's architecture around its weights; no initial values are drawn."""
+        """Build a hospital's architecture around its weights, whatever its initial values."""
         return self.build_around(self.scenario.architecture(model), weights)
 
     def build_around(self, architecture: Architecture, weights: Weights) -> nn.Module:

@@ -16,7 +16,9 @@ from fedskd_sim.errors import (
     UnknownArchitecture,
 )
 from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
+from fedskd_sim.learning.networks.contract import Breach, find_breach
 from fedskd_sim.learning.networks.models import (
+    AXES,
     REGISTRY,
     SMALLEST_REGIONS,
     ImageShape,
@@ -33,8 +35,27 @@ from fedskd_sim.learning.options import wrong_options
 from fedskd_sim.scenario import Algorithm, Architecture, Circulating, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
+CHANNELS = (1, 3, 4)
+"""How many channels images have, as others give them."""
 MOST_PARAMETERS = 500_000_000
 MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
+
+
+class Held:
+    """Remembers which architectures were held to the contract, for many hospitals may have one."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._found: dict[tuple[str, ImageShape], Breach | None] = {}
+
+    def find(self, chosen: Architecture, shape: ImageShape) -> Breach | None:
+        """Tell what an architecture of a package breaks of the contract; built-in ones keep it."""
+        if chosen.name in REGISTRY:
+            return None
+        key = chosen.model_dump_json(), shape
+        if key not in self._found:
+            self._found[key] = find_breach(chosen, shape)
+        return self._found[key]
 
 
 def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
@@ -65,13 +86,16 @@ def check_architecture(
     algorithm: Algorithm,
     *,
     atlas: bool,
+    held: Held,
 ) -> Iterator[FedskdError]:
-    """Build an architecture that `itself` finds right; raises what its file of weights has
-    wrong, with a key inside its own.
+    """Build an architecture that `itself` finds right, and hold one of a package to its contract;
+    raises what its file of weights has wrong, with a key inside its own.
     """
     seen = _try_outline(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
+    elif breach := held.find(chosen, shape):
+        yield InvalidValue(f"{chosen.name} {breach.said}", key=key, fix=breach.fix)
     elif isinstance(algorithm, Circulating) and shape.kind != "roi":
         yield from _grids(algorithm.circulating, (chosen, shape, seen), key, atlas=atlas)
 
@@ -85,15 +109,16 @@ def _unbuildable(
     plain = Architecture(name=chosen.name)
     if shape.kind != "roi" and isinstance(_try_outline(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
-        if smallest is None:
-            text = f"{chosen.name} cannot be built for {shape.size} x {shape.size} pixels: {reason}"
+        size, unit = _size_of(shape), "pixels" if shape.kind == "image" else "voxels"
+        if smallest is None or smallest <= shape.size:
+            text = f"{chosen.name} cannot be built for {size} {unit}: {reason}"
             own = "" if chosen.name in REGISTRY else "mend it in its package, "
             yield InvalidValue(text, key=key, fix=f"{own}use other images, or another architecture")
             return
-        text = f"{shape.size} x {shape.size} pixels are too small for {chosen.name}: {reason}"
-        yield ImageTooSmall(
-            text, key=key, fix=f"use images of at least {smallest} pixels, or another architecture"
-        )
+        text = f"{size} {unit} are too small for {chosen.name}: {reason}"
+        what = "images" if shape.kind == "image" else "volumes"
+        fix = f"use {what} of at least {smallest} {unit}, or another architecture"
+        yield ImageTooSmall(text, key=key, fix=f"{images_as_volumes(shape)}{fix}")
         return
     alone = {
         name: _try_outline(Architecture(name=chosen.name, options={name: value}), shape)
@@ -107,6 +132,22 @@ def _unbuildable(
     if not culprits:
         text = f"{chosen.name} cannot have these options together: {reason}"
         yield InvalidValue(text, key=(*key, "options"), fix="change one of them")
+
+
+def images_as_volumes(shape: ImageShape) -> str:
+    """Say what to do where volumes look like images whose channels come first; else empty."""
+    if shape.kind != "volume" or len(shape.grid) != len(AXES["volume"]):
+        return ""
+    if shape.grid[0] not in CHANNELS or min(shape.grid[1:]) <= max(CHANNELS):
+        return ""
+    return (
+        "floats of four dimensions are volumes here; give images as uint8 "
+        "(n, S, S, 3), or (n, S, S) in grey; if they are volumes, "
+    )
+
+
+def _size_of(shape: ImageShape) -> str:
+    return " x ".join(map(str, shape.grid or (shape.size,) * len(AXES[shape.kind])))
 
 
 def _try_outline(chosen: Architecture, shape: ImageShape) -> Outline | str:
@@ -164,9 +205,10 @@ def _too_fine(
     chosen, shape = built
     larger = minimum_input(chosen, shape.channels) if grid <= SMALLEST_REGIONS else None
     if larger:
-        fix = f"use images of at least {larger} pixels, or another architecture"
-        size = f"{shape.size} x {shape.size} pixels are too small"
-        return ImageTooSmall(f"{size}: {text}", key=key, fix=fix)
+        what, unit = ("images", "pixels") if shape.kind == "image" else ("volumes", "voxels")
+        fix = f"use {what} of at least {larger} {unit}, or another architecture"
+        size = f"{_size_of(shape)} {unit} are too small"
+        return ImageTooSmall(f"{size}: {text}", key=key, fix=images_as_volumes(shape) + fix)
     fix = (
         f"set algorithm.similarity.region_grid to {most} or less, use larger images, or choose "
         "another architecture"

@@ -133,13 +133,25 @@ def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module
 
 
 def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
-    """Build a model without memory or values (meta device), to know its tensors."""
+    """Build a model whose state dict has no values that matter, to know its tensors or to put
+    weights into it.
+
+    A built-in one has neither memory nor values (meta device). One of a package is built as at
+    home: its code may look at values, keep some outside of the state dict, or give a tensor two
+    names, and no copy of a finished model is sure to keep all that (a hook may hold the original).
+    """
+    if architecture.name not in REGISTRY:
+        return build(architecture, shape, 0)
     with torch.device("meta"), without_values():
         return _build(architecture, shape)
 
 
 def with_memory(network: nn.Module, device: str) -> nn.Module:
-    """Give a blueprint memory, laid out as ``to_empty`` does, which asks a compiler how."""
+    """Give a blueprint memory, laid out as ``to_empty`` does, which asks a compiler how; one that
+    has memory only changes the device.
+    """
+    if not any(tensor.is_meta for tensor in network.parameters()):
+        return network.to(device)
 
     def memory(tensor: Tensor) -> Tensor:
         like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
@@ -187,24 +199,21 @@ def outline_of(model: nn.Module, blank: Tensor, shape: ImageShape) -> Outline:
     """Pass blank samples through a model and tell what came out; TypeError if that is not
     logits and taps of the right shapes.
     """
-    taps = _taps(model(blank), shape, len(blank))
+    taps = check_output(model(blank), shape, len(blank))
     return Outline(parameter_count(model), tuple(taps.mid.shape[1:]), tuple(taps.deep.shape[1:]))
 
 
 def act_on_blank(
     architecture: Architecture, shape: ImageShape, act: Callable[[nn.Module, Tensor], Result]
 ) -> Result:
-    """Act on a model and a blank sample without values, or with them where the architecture
-    looks at values.
+    """Act on a model and a blank sample: without values, which make no difference to a built-in
+    architecture.
     """
     with installed.translate_errors(), torch.no_grad():
-        if architecture.name in REGISTRY:  # values would make no difference
-            with shapes_only():
-                return act(blueprint(architecture, shape).eval(), shape.blank().to("meta"))
-        try:
+        if architecture.name not in REGISTRY:
+            return act(blueprint(architecture, shape).eval(), shape.blank())
+        with shapes_only():
             return act(blueprint(architecture, shape).eval(), shape.blank().to("meta"))
-        except UNBUILDABLE:
-            return act(build(architecture, shape, 0).eval(), shape.blank())
 
 
 def _check_state(model: nn.Module) -> None:
@@ -225,7 +234,7 @@ def _check_state(model: nn.Module) -> None:
         raise TypeError("it has no parameter that trains (requires_grad)")
 
 
-def _taps(output: object, shape: ImageShape, samples: int) -> Taps:
+def check_output(output: object, shape: ImageShape, samples: int) -> Taps:
     """Check what an architecture gives; TypeError if it is not (logits, Taps) of the right
     shapes.
     """
@@ -233,6 +242,9 @@ def _taps(output: object, shape: ImageShape, samples: int) -> Taps:
     if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[1], Taps):  # noqa: PLR2004 - the pair
         raise TypeError(f"{wanted}, not {type(output).__name__}")
     logits, taps = output[0], output[1]
+    for what, value in {"logits": logits, **taps._asdict()}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{wanted}, and {what} is {type(value).__name__}, no tensor")
     if logits.shape != (samples, shape.classes):
         text = f"not logits {tuple(logits.shape)} for a batch of {samples}"
         raise TypeError(f"{wanted}, {text}")
