@@ -21,7 +21,7 @@ from fedskd_sim.cli.launch import launch
 from fedskd_sim.cli.resume import resume
 from fedskd_sim.cli.verify import verify
 from fedskd_sim.cli.waiting import Waiting
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import Loaded, Scenario
 
 
 @click.group(
@@ -88,10 +88,16 @@ def validate(
     click.echo(f"{scenario} is a good scenario: {names}")
     if loaded.scenario.links:
         click.echo(f"Links: {loaded.scenario.links_in_words}")
-    for line in (*_of_samples(loaded.scenario, known), *loaded.scenario.idle_keys):
+    for line in (*_of_samples(loaded.scenario, known), *_in_vain(loaded)):
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
+
+
+def _in_vain(loaded: Loaded) -> Iterator[str]:
+    """Tell of every key that has no effect."""
+    for text, where in loaded.idle.items():
+        yield f"Note: {where}: {text}."
 
 
 def _of_samples(scenario: Scenario, known: Sequence[Any]) -> Iterator[str]:

@@ -206,7 +206,7 @@ def report(run: Path, form: str) -> None:
     for line in refreshing.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
-    account = reports.Account(loaded.scenario, outcomes.read(run))
+    account = reports.Account.of(loaded, outcomes.read(run))
     summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out, account)
     click.echo(
         reports.as_text(summary, whole=False)

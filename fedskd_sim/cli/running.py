@@ -56,9 +56,7 @@ def _report(order: Order, ended: Outcome, proof: str) -> None:
     """Report a run that ended well."""
     from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
 
-    summary = report.write(
-        order.folder, *_roles(order), report.Account(order.loaded.scenario, ended)
-    )
+    summary = report.write(order.folder, *_roles(order), report.Account.of(order.loaded, ended))
     click.echo("\n" + report.as_text(summary, whole=False))
     click.echo(f"report: {short(order.folder / 'report.html')}")
     click.echo(f"verified: {proof}")
@@ -96,7 +94,7 @@ def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
     ended = outcomes.finish(begun, error)
     try:
         outcomes.note(order.folder, ended)
-        report.write(order.folder, *_roles(order), report.Account(order.loaded.scenario, ended))
+        report.write(order.folder, *_roles(order), report.Account.of(order.loaded, ended))
         error.add_note(f"report: {short(order.folder / 'report.html')}")
     except FedskdError as second:
         error.add_note(f"no report: {second.message}")
