@@ -27,7 +27,11 @@ from fedskd_sim.scenario import Loaded, Scenario
 @click.group(
     cls=Spoken,
     epilog=exit_codes(),
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "color": True,  # else click takes out what is shown escaped
+    },
 )
 @click.version_option(__version__)
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim.checks import prove
+from fedskd_sim.cli import streams
 from fedskd_sim.cli.common import command, short, stop_when_terminated
 from fedskd_sim.cli.waiting import Waiting
 from fedskd_sim.errors import FedskdError
@@ -20,16 +21,14 @@ if TYPE_CHECKING:
 
 def follow(place: Any, order: Order, *, launch: bool) -> None:
     """Launch a run, or join one, show its progress to the end, and report."""
-    from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
-
-    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
     stop_when_terminated()
     begun = outcomes.begin(order.folder, command())
     try:
-        with LiveView(Topology.of(order.loaded.scenario), Console()) as progress:
+        with LiveView(Topology.of(order.loaded.scenario), streams.console()) as progress:
             _carry_out(place, order, progress, launch=launch)
         with Waiting() as waiting:
             waiting.says("verifying what the run has left")

@@ -176,7 +176,8 @@ def test_a_key_changes_what_a_run_leaves_or_is_listed(label: str, bench: Bench) 
     own = others(BUILT_IN[label], "algorithm")
     rest = (one for one in own if not one[0].startswith("algorithm.schedule"))
     bench.compare({"algorithm.name": label}, of_fedskd() if label == "fedskd" else rest)
-    bench.compare({"algorithm.name": label}, iter(MEASURED.items()))
+    if label not in ("circulation", "mutual"):  # which FedSKD's learner carries out
+        bench.compare({"algorithm.name": label}, iter(MEASURED.items()))
 
 
 @pytest.mark.parametrize("which", SITUATIONS)
