@@ -184,4 +184,6 @@ def _report(order: Order, ended: Outcome) -> None:
     from fedskd_sim import report  # noqa: PLC0415 - only who runs something pays for it
 
     scenario = order.loaded.scenario
-    report.write(order.folder, scenario.members, scenario.held_out, report.Account(scenario, ended))
+    report.write(
+        order.folder, scenario.members, scenario.held_out, report.Account.of(order.loaded, ended)
+    )

@@ -21,13 +21,17 @@ from fedskd_sim.cli.launch import launch
 from fedskd_sim.cli.resume import resume
 from fedskd_sim.cli.verify import verify
 from fedskd_sim.cli.waiting import Waiting
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import Loaded, Scenario
 
 
 @click.group(
     cls=Spoken,
     epilog=exit_codes(),
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "color": True,  # else click takes out what is shown escaped
+    },
 )
 @click.version_option(__version__)
 def main() -> None:
@@ -88,10 +92,16 @@ def validate(
     click.echo(f"{scenario} is a good scenario: {names}")
     if loaded.scenario.links:
         click.echo(f"Links: {loaded.scenario.links_in_words}")
-    for line in (*_of_samples(loaded.scenario, known), *loaded.scenario.idle_keys):
+    for line in (*_of_samples(loaded.scenario, known), *_in_vain(loaded)):
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
+
+
+def _in_vain(loaded: Loaded) -> Iterator[str]:
+    """Tell of every key that has no effect."""
+    for text, where in loaded.idle.items():
+        yield f"Note: {where}: {text}."
 
 
 def _of_samples(scenario: Scenario, known: Sequence[Any]) -> Iterator[str]:

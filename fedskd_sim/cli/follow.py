@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fedskd_sim import clock
+from fedskd_sim.cli import streams
 from fedskd_sim.cli.common import CONTEXT, NAMESPACE, Place, short, with_exit_code
 from fedskd_sim.cli.running import follow as followed
 from fedskd_sim.errors import FedskdError, RunUnreadable
@@ -70,7 +71,7 @@ def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
     view: LiveView | None = None
     with closing(found.run(run, namespace, context)) as seen:
         while watch and seen.going:
-            click.clear()
+            streams.console().clear()
             began = clock.now()
             view = _show(seen, view, watch=True)
             clock.sleep(max(WATCH_S, clock.now() - began))  # a large run's logs take long to read
@@ -79,12 +80,10 @@ def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
 
 def _show(seen: Found, view: LiveView | None, *, watch: bool) -> LiveView:
     """Show a run, of which a view knows what was read before; gives the view that knows all."""
-    from rich.console import Console  # noqa: PLC0415 - only commands that show a run pay for it
-
-    from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
+    from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415 - only commands that show a run pay for it
     from fedskd_sim.topology import Topology  # noqa: PLC0415
 
-    view = view or LiveView(Topology.of(seen.loaded.scenario), Console(), quiet=True)
+    view = view or LiveView(Topology.of(seen.loaded.scenario), streams.console(), quiet=True)
     for event in seen.news() if watch else seen.events():
         view(event)
     view.show()
@@ -206,7 +205,7 @@ def report(run: Path, form: str) -> None:
     for line in refreshing.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
-    account = reports.Account(loaded.scenario, outcomes.read(run))
+    account = reports.Account.of(loaded, outcomes.read(run))
     summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out, account)
     click.echo(
         reports.as_text(summary, whole=False)

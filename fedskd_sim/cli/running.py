@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim.checks import prove
+from fedskd_sim.cli import streams
 from fedskd_sim.cli.common import command, short, stop_when_terminated
 from fedskd_sim.cli.waiting import Waiting
 from fedskd_sim.errors import FedskdError
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 def follow(place: Any, order: Order, *, launch: bool) -> None:
     """Launch a run, or join one, show its progress to the end, and report; custody ends last."""
-    from rich.console import Console  # noqa: PLC0415 - only commands that run something pay for it
-
-    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
+    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415
     from fedskd_sim.runtimes.member import discard_custody  # noqa: PLC0415
     from fedskd_sim.topology import Topology  # noqa: PLC0415
@@ -30,7 +29,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     stop_when_terminated()
     begun = outcomes.begin(order.folder, command())
     try:
-        with LiveView(Topology.of(order.loaded.scenario), Console()) as progress:
+        with LiveView(Topology.of(order.loaded.scenario), streams.console()) as progress:
             _carry_out(place, order, progress, launch=launch)
         with Waiting() as waiting:
             waiting.says("verifying what the run has left")
@@ -58,9 +57,7 @@ def _report(order: Order, ended: Outcome, proof: str) -> None:
     """Report a run that ended well."""
     from fedskd_sim import report  # noqa: PLC0415 - drawing is slow to import
 
-    summary = report.write(
-        order.folder, *_roles(order), report.Account(order.loaded.scenario, ended)
-    )
+    summary = report.write(order.folder, *_roles(order), report.Account.of(order.loaded, ended))
     click.echo("\n" + report.as_text(summary, whole=False))
     click.echo(f"report: {short(order.folder / 'report.html')}")
     click.echo(f"verified: {proof}")
@@ -98,7 +95,7 @@ def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
     ended = outcomes.finish(begun, error)
     try:
         outcomes.note(order.folder, ended)
-        report.write(order.folder, *_roles(order), report.Account(order.loaded.scenario, ended))
+        report.write(order.folder, *_roles(order), report.Account.of(order.loaded, ended))
         error.add_note(f"report: {short(order.folder / 'report.html')}")
     except FedskdError as second:
         error.add_note(f"no report: {second.message}")

@@ -1,14 +1,25 @@
 """Standard input, output and error as shells leave them: closed, or read by somebody who has
-seen enough.
+seen enough; and what may reach a terminal.
+
+Names, reasons and samples of a run may be a stranger's. Whatever a command prints passes `Shown`,
+or the console that `console` gives; nothing else writes to a terminal.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+from fedskd_sim.scenario.syntax import escape_controls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
 
 STANDARD = (0, 1, 2)
 
@@ -40,9 +51,50 @@ class Unread(io.FileIO):
             raise
 
 
+class Shown:
+    """A text stream on which control characters appear as they are escaped: none reaches the
+    terminal behind it. Whatever else is asked of it is the stream's.
+    """
+
+    def __init__(self, plain: Any) -> None:
+        """Stand before a stream, which is ``plain``."""
+        self.plain = plain
+
+    def write(self, text: str) -> int:
+        """Write a text with its control characters escaped."""
+        self.plain.write(escape_controls(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what the stream has of that name."""
+        return getattr(self.plain, name)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Make a console that moves and colours the terminal itself, and escapes what it shows."""
+    from rich.console import Console  # noqa: PLC0415 - only who shows something pays for it
+    from rich.segment import Segment  # noqa: PLC0415 - as above
+
+    class Escaping(Console):
+        """A console of which only its own control characters reach the terminal."""
+
+        def render(self, *args: Any, **options: Any) -> Iterable[Segment]:
+            """Render with the control characters of all texts escaped."""
+            for one in super().render(*args, **options):
+                yield one if one.control else Segment(escape_controls(one.text), one.style)
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Escaping(file=getattr(stream, "plain", stream), stderr=stderr)
+
+
 def settle() -> None:
-    """Open what is closed, so that no file of a run takes its number, and let readers leave (``|
-    head -1``).
+    """Open what is closed, so that no file of a run takes its number, let readers leave (``| head
+    -1``), and escape what is no text.
     """
     for number in STANDARD:
         try:
@@ -57,6 +109,8 @@ def settle() -> None:
             with suppress(OSError):
                 stream.flush()
             setattr(sys, name, _unread(stream))
+        if not isinstance(getattr(sys, name), Shown):
+            setattr(sys, name, cast("Any", Shown(getattr(sys, name))))
 
 
 def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
@@ -64,6 +118,6 @@ def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
     raw.bears = stream is sys.__stderr__
     buffer = io.BufferedWriter(raw)
     lines = stream.isatty() or stream is sys.__stderr__
-    return io.TextIOWrapper(
-        buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=lines
-    )
+    ascii_ = codecs.lookup(stream.encoding).name == "ascii"  # click would go around it for UTF-8
+    encoding = "utf-8" if ascii_ else stream.encoding
+    return io.TextIOWrapper(buffer, encoding=encoding, errors=stream.errors, line_buffering=lines)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from fedskd_sim.cli import streams
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -58,9 +60,7 @@ class Waiting:
     def _tell(self) -> None:
         if self._over.wait(FIRST_S):
             return
-        from rich.console import Console  # noqa: PLC0415 - only who waits long pays for it
-
-        console = Console(stderr=True)
+        console = streams.console(stderr=True)
         if console.is_terminal and not console.is_dumb_terminal:
             self._show(console)
         else:

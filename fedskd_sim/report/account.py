@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from fedskd_sim import clock
 from fedskd_sim.observe.outcome import Outcome
 from fedskd_sim.observe.words import amount, duration
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import Loaded, Scenario
 
 NO_CARDS: Mapping[str, int] = MappingProxyType({})
 
@@ -23,6 +23,17 @@ class Account:
 
     scenario: Scenario
     outcome: Outcome | None
+    in_vain: tuple[str, ...] = ()
+    """Keys of the scenario that have no effect, and why."""
+
+    @classmethod
+    def of(cls, loaded: Loaded, outcome: Outcome | None) -> Self:
+        """Make the account of a run of a scenario's file."""
+        told = (
+            f"line {where.line}: {text}" if where.line else text
+            for text, where in loaded.idle.items()
+        )
+        return cls(loaded.scenario, outcome, tuple(told))
 
     @property
     def failed(self) -> bool:
@@ -59,6 +70,8 @@ class Account:
             ),
         )
         yield "training", settings(self.scenario.training.model_dump(mode="json", by_alias=True))
+        if self.in_vain:
+            yield "keys without effect", "; ".join(self.in_vain)
         if self.scenario.faults:
             yield "faults on purpose", self.scenario.faults_in_words
         if self.scenario.links:

@@ -33,6 +33,7 @@ from fedskd_sim.scenario.datasets import (
 )
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Fault
+from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.links import Conditions, Link, rule_of
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
 from fedskd_sim.scenario.owndata import OwnData
@@ -103,6 +104,7 @@ __all__ = [
     "begin",
     "examine",
     "find",
+    "find_idle",
     "load",
     "nearest",
     "partless",

@@ -88,14 +88,24 @@ def read(path: Path) -> Document:
             where=Where(str(path)),
         ) from error
     except UnicodeDecodeError as error:
-        raise ScenarioSyntaxError(
-            "not a text file in UTF-8", fix="save it as UTF-8", where=Where(str(path))
-        ) from error
+        raise _not_text(path, raw, error.start) from error
+    if b"\0" in raw[:4]:
+        raise _not_text(path, raw, raw.index(b"\0"))
     if len(raw) > LARGEST_FILE:
         raise ScenarioSyntaxError(
             "larger than 256 KiB", fix="a scenario is a short file", where=Where(str(path))
         )
     return parse(str(path), text)
+
+
+def _not_text(path: Path, raw: bytes, place: int) -> ScenarioSyntaxError:
+    """Say at which byte a file stops being UTF-8, and what it may be instead."""
+    utf_16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:4]
+    line = None if utf_16 else raw.count(b"\n", 0, place) + 1
+    form = "utf-16" if utf_16 else "latin-1"
+    text = f"not a text file in UTF-8: byte {place + 1} is 0x{raw[place]:02x}"
+    fix = f"save it as UTF-8; if it is {form.upper()}, 'iconv -f {form} -t utf-8' converts it"
+    return ScenarioSyntaxError(text, fix=fix, where=Where(str(path), line or 1))
 
 
 def _of_run(path: Path) -> str:

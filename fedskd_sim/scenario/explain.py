@@ -16,7 +16,7 @@ from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
 from fedskd_sim.scenario.document import Document
 from fedskd_sim.scenario.renamed import KEYS, MOVED, VALUES
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
-from fedskd_sim.scenario.syntax import shorten
+from fedskd_sim.scenario.syntax import escape_unseen, shorten
 from fedskd_sim.scenario.training import Training
 
 REQUIRED = ("name", "hospitals", "algorithm", "architecture", "hospital", "what")
@@ -126,10 +126,12 @@ def _instead_of(key: tuple[Key, ...], document: Document) -> str:
     """Say what to write in place of an unknown key: its new name, the nearest one, or where it
     belongs.
     """
-    if key[:1] == ("algorithm",) and key[-1] in Training.model_fields:
-        return f"write it under training: {{{key[-1]}: ...}}, which is the same for every algorithm"
-    known = _fields(key[:-1], document)
-    fix = _instead(str(key[-1]), known)
+    if key[:1] == ("algorithm",) and (under := _written_under(Training, key[-1])):
+        return f"write it under training: {{{under}}}, which is the same for every algorithm"
+    part = _part(key[:-1], document)
+    known = _names(part)
+    inner = _written_under(part, key[-1]) if part else ""
+    fix = f"it stands under {inner}" if "{" in inner else _instead(str(key[-1]), known)
     fix += f"; known here: {', '.join(known)}" if known else ""
     if key[-2:-1] == ("architecture",):
         fix += f"; an option of the architecture stands under options: {{{key[-1]}: ...}}"
@@ -175,8 +177,9 @@ def _quoted(value: float, key: tuple[Key, ...], document: Document) -> str:
     """
     line = document.locate(key).line
     written = document.text.splitlines()[line - 1] if line else ""
-    if re.search(rf"(?<![\w.+-]){re.escape(_show(value))}(?![\w.+-])", written):
-        return f': put it in quotes, "{_show(value)}"'
+    for word in re.findall(r"[\w.+-]+", written):
+        if re.fullmatch(NUMBER, word, re.IGNORECASE) and float(word) == value:
+            return f': put it in quotes, "{word}"'
     return ": put it in quotes, as it is written there"
 
 
@@ -197,7 +200,7 @@ def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:
 
 def _show(value: Any) -> str:
     """Show a value nearly as it stands in the file, but short."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = escape_unseen(json.dumps(value, ensure_ascii=False))
     return {"NaN": ".nan", "Infinity": ".inf", "-Infinity": "-.inf"}.get(text, shorten(text))
 
 
@@ -248,6 +251,11 @@ def _drop_members(document: Document, loc: tuple[Key, ...]) -> tuple[Key, ...]:
 
 def _fields(path: tuple[Key, ...], document: Document) -> list[str]:
     """List the keys the schema knows inside the mapping at a path of the file."""
+    return _names(_part(path, document))
+
+
+def _part(path: tuple[Key, ...], document: Document) -> type[BaseModel] | None:
+    """Find the class of the mapping at a path of the file, if it has one."""
     part: Any = Scenario
     data = document.data
     for step in path:
@@ -257,9 +265,22 @@ def _fields(path: tuple[Key, ...], document: Document) -> list[str]:
             part = (
                 _choose(fields[step].annotation, _name(data, document)) if step in fields else None
             )
-    if not (isinstance(part, type) and issubclass(part, BaseModel)):
-        return []
-    return [field.alias or name for name, field in part.model_fields.items()]
+    return part if isinstance(part, type) and issubclass(part, BaseModel) else None
+
+
+def _names(part: type[BaseModel] | None) -> list[str]:
+    return [field.alias or name for name, field in part.model_fields.items()] if part else []
+
+
+def _written_under(part: type[BaseModel], key: Key) -> str:
+    """Write a key as it stands in a part, or in one of the parts that this has."""
+    if key in part.model_fields:
+        return f"{key}: ..."
+    for name, field in part.model_fields.items():
+        inner = _choose(field.annotation, None)
+        if inner and (found := _written_under(inner, key)):
+            return f"{name}: {{{found}}}"
+    return ""
 
 
 def _meant(key: tuple[Key, ...], document: Document) -> list[tuple[Key, ...]]:

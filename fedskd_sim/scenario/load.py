@@ -18,12 +18,14 @@ from fedskd_sim.errors import (
     ScenarioSyntaxError,
     TooFewHospitals,
     UnknownKey,
+    Where,
 )
 from fedskd_sim.scenario.datasets import NoData
 from fedskd_sim.scenario.document import MERGE, Document, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
 from fedskd_sim.scenario.faultchecks import faulty
+from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.linkchecks import find_bad_links
 from fedskd_sim.scenario.losschecks import unbearable
 from fedskd_sim.scenario.partition import contradictions
@@ -50,6 +52,15 @@ class Loaded:
                 self.document.key_in_file(error.key),
             )
         return error
+
+    @property
+    def idle(self) -> dict[str, Where]:
+        """Say of every key that is given in vain why it is, and where it stands."""
+        document, told = self.document, dict[str, Where]()
+        for key, why in find_idle(self.scenario):
+            name = ".".join(map(str, document.key_in_file(key)))
+            told[f"{name} has no effect: {why}"] = document.locate(key)
+        return dict(sorted(told.items(), key=lambda one: one[1].line or 0))
 
 
 @dataclass(frozen=True)

@@ -241,16 +241,6 @@ class Scenario(Part):
         """All rules for links in one line; nothing where there are none."""
         return "; ".join(link.words for link in self.links)
 
-    @property
-    def idle_keys(self) -> list[str]:
-        """What the scenario asks for in vain, in words."""
-        training = self.training
-        on_cards = any(one.device != "cpu" for one in self.hospitals) and training.recorded_steps
-        if not training.compile or on_cards:
-            return []
-        text = "Note: training.compile does nothing: only recorded steps are compiled, on CUDA."
-        return [text]
-
     @cached_property
     def held_out(self) -> tuple[str, ...]:
         """The names of the others."""

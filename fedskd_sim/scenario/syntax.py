@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,26 @@ MOST_NODES = 20_000
 MOST_LEVELS = 40
 LONGEST_SHOWN = 60
 TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
+
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves, colours or renames a terminal, breaks its lines or turns text around; line feeds and
+tabs are text."""
+
+
+def escape_controls(text: str) -> str:
+    """Write control characters as Python escapes them: ``\\x1b`` for ESC."""
+    return CONTROLS.sub(_escape, text)
+
+
+def escape_unseen(text: str) -> str:
+    """Write every character that nobody sees, or takes for a space, as Python escapes it."""
+    return "".join(one if one == " " or one.isprintable() else _escape(one) for one in text)
+
+
+def _escape(found: re.Match[str] | str) -> str:
+    one = found if isinstance(found, str) else found.group()
+    return one.encode("unicode_escape").decode("ascii")
 
 
 def shorten(text: str) -> str:

@@ -322,8 +322,8 @@ BAD = {
             ),
             ("a fraction", "rounds", "rounds: 3", "rounds: 1e1", 11, "write 10"),
             ("a number", "a name", "name: good", "name: 12", 1, "put it in quotes"),
-            ("a power", "a name", "name: good", "name: 1e3", 1, "as it is written there"),
-            ("zeros", "a name", "name: good", "name: 007", 1, "as it is written there"),
+            ("a power", "a name", "name: good", "name: 1e3", 1, 'quotes, "1e3"'),
+            ("zeros", "a name", "name: good", "name: 007", 1, 'quotes, "007"'),
             ("capitals", "a name", "name: good", "name: My Run", 1, "lower-case letters"),
             ("too many letters", "a name", "name: good", "name: " + 41 * "a", 1, "at most 40"),
             (
@@ -617,3 +617,25 @@ def test_hospitals_that_are_no_list_are_named(hospitals: str, tmp_path: Path) ->
     result = CliRunner().invoke(main, ["validate", str(path)])
     assert isinstance(result.exception, SystemExit)
     assert f"{path}:2: hospitals" in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name: 007\n", 'put it in quotes, "007"'),
+        (b"name: 1e5\n", 'put it in quotes, "1e5"'),
+        ("seed: 2\u200b\n".encode(), r'"2\u200b" cannot be used'),
+        (b"training: {learning_rate: 1e-3}\n", "it stands under optimiser: {learning_rate: ...}"),
+        (b"seed: 1\ndescription: gr\xfcn\n", ":2: not a text file in UTF-8: byte 24 is 0xfc"),
+        ("name: x\n".encode("utf-16"), "iconv -f utf-16 -t utf-8"),
+        ("name: x\n".encode("utf-16-le"), "byte 2 is 0x00"),
+    ],
+)
+def test_what_cannot_be_seen_is_shown(content: bytes, told: str, tmp_path: Path) -> None:
+    """Names that YAML reads as numbers, characters that nobody sees, other encodings and keys of
+    an inner part are told so that they can be found and mended.
+    """
+    (tmp_path / "odd.yaml").write_bytes(content)
+    with pytest.raises(FedskdError) as caught:
+        load(tmp_path / "odd.yaml")
+    assert told in str(caught.value)

@@ -63,10 +63,11 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
     package, its options' names and kinds.
     """
     if chosen.name not in names():
+        near = nearest(chosen.name, names(), "choose another")
         fix = (
-            f"{nearest(chosen.name, names(), '')} there are {', '.join(names())}; "
-            "one of your own comes with a package that has to be installed here"
-        ).lstrip()
+            f"{near}; 'fedskd-sim models' lists all {len(names())}, and one of your own comes with "
+            "a package that has to be installed here"
+        )
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
     try:

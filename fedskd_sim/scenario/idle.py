@@ -1,0 +1,269 @@
+"""Keys of a scenario that are there in vain: beside the others, no value of theirs changes what
+the run does.
+
+What depends on the data, such as more ``training.batches`` than there are, is not known here. A key
+that a scenario must have is no such key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from fedskd_sim.errors import Key
+from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, Circulating, FedSKD
+from fedskd_sim.scenario.averaging import FedProto
+from fedskd_sim.scenario.datasets import NoData
+from fedskd_sim.scenario.schema import Scenario
+from fedskd_sim.scenario.training import Prediction
+from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
+
+SIMILARITY = "algorithm.similarity"
+NO_CARD = "all hospitals compute on CPUs"
+REPLACEABLE = ("algorithm", "training", "prediction", "faults", "links")
+"""What a variant may have of its own."""
+
+
+class Idle(NamedTuple):
+    """A key that has no effect, and why."""
+
+    key: tuple[Key, ...]
+    why: str
+
+
+Found = Iterator[tuple[str, str]]
+"""Keys with dots, and why they have no effect."""
+
+
+def find_idle(scenario: Scenario) -> Iterator[Idle]:
+    """Find the keys of a scenario and its variants that are given and have no effect."""
+    yield from _written(scenario, scenario, ())
+    for label, variant in scenario.variants.items():
+        own = {name: part for name in REPLACEABLE if (part := getattr(variant, name)) is not None}
+        under = ("variants", label)
+        if variant.algorithm and "rounds" in variant.algorithm.model_fields_set:
+            yield Idle((*under, "algorithm", "rounds"), "its budget says how many rounds there are")
+        changed = scenario.model_copy(update=own)
+        yield from (one for one in _written(changed, variant, under) if one.key[2] in own)
+
+
+def _written(scenario: Scenario, text: BaseModel, under: tuple[Key, ...]) -> Iterator[Idle]:
+    """Find the idle keys of a scenario that are given in a part of its text."""
+    found = (
+        _of_placebo, _of_training, _of_devices, _of_rounds, _of_measuring, _of_similarity,
+        _of_circulation, _of_disturbances, _of_survival, _of_data,
+    )  # fmt: skip
+    told: set[tuple[Key, ...]] = set()
+    for find in found:
+        for dotted, why in find(scenario):
+            key = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+            known = any(key[:size] in told for size in range(1, len(key) + 1))
+            if not known and _given(text, key):
+                told.add(key)
+                yield Idle((*under, *key), why)
+
+
+def _given(part: Any, key: Sequence[Key]) -> bool:
+    """Tell whether a key stands in the text from which a part was made."""
+    for name in key:
+        if isinstance(name, int):
+            part = part[name]
+            continue
+        if not isinstance(part, BaseModel) or name not in part.model_fields_set:
+            return False
+        value = getattr(part, name)
+        preset = isinstance(part, FedSKD) and part.preset == "traveller-first"
+        if preset and name in TRAVELLER_FIRST and value == TRAVELLER_FIRST[name]:
+            return False
+        part = value
+    return True
+
+
+def _of_placebo(scenario: Scenario) -> Found:
+    if scenario.learns:
+        return
+    for key in ("training", "instruments", "data"):
+        yield key, f"{scenario.algorithm.name!r} learns nothing"
+    for index, hospital in enumerate(scenario.hospitals):
+        yield f"hospitals.{index}.device", f"{scenario.algorithm.name!r} computes nothing"
+        yield f"hospitals.{index}.architecture.options", f"{scenario.algorithm.name!r} has no model"
+        if hospital.data != scenario.data:
+            yield f"hospitals.{index}.data", f"{scenario.algorithm.name!r} learns nothing"
+
+
+def _of_training(scenario: Scenario) -> Found:
+    algorithm = scenario.algorithm
+    if not algorithm.warms_up:
+        yield "training.warmup_epochs", f"{algorithm.name!r} has no warm-up"
+    kinds = {_kind(scenario.architecture(one.name).name) for one in scenario.hospitals}
+    if not kinds & {"image"}:
+        yield "training.augment", "only images are flipped and transposed"
+    if kinds == {"roi"}:
+        yield "training.memory_format", "it is for images and volumes"
+    if scenario.common_architecture:
+        for index, _ in enumerate(scenario.hospitals):
+            why = "algorithm.architecture is what all train"
+            yield f"hospitals.{index}.architecture.options", why
+
+
+def _kind(architecture: str) -> str:
+    """Say what an architecture of that name takes."""
+    return next((kind for kind in ("roi", "vol") if architecture.startswith(f"{kind}-")), "image")
+
+
+def _of_devices(scenario: Scenario) -> Found:
+    training = scenario.training
+    cards = any(one.device != "cpu" for one in scenario.hospitals)
+    if not cards:
+        yield "training.recorded_steps", f"{NO_CARD}, and steps are recorded on CUDA"
+        yield "training.deterministic", f"{NO_CARD}, which always compute so"
+        if training.precision == "tf32":
+            yield "training.precision", f"{NO_CARD}, and there tf32 is fp32"
+        if training.memory_format == "auto":
+            yield "training.memory_format", f"{NO_CARD}, and there auto is contiguous"
+    if not (cards and training.recorded_steps):
+        why = "training.recorded_steps is false" if cards else NO_CARD
+        yield "training.compile", f"only recorded steps are compiled, on CUDA: {why}"
+        yield "training.recorded_gib", f"no steps are recorded: {why}"
+
+
+def _of_rounds(scenario: Scenario) -> Found:
+    algorithm = scenario.algorithm
+    if isinstance(algorithm, FedProto) and algorithm.rounds == 1:
+        yield "algorithm.weight", "there are prototypes from the second round on"
+
+
+def _of_measuring(scenario: Scenario) -> Found:
+    algorithm, prediction = scenario.algorithm, scenario.prediction
+    circulating = algorithm if isinstance(algorithm, Circulating) else None
+    if circulating is None:
+        for key in ("changes", "probe"):
+            why = f"it is measured where models circulate, and with {algorithm.name!r} none does"
+            yield f"instruments.{key}", why
+    if prediction.model == "last" and (
+        circulating is None
+        or circulating.circulating.reconcile == "replace"
+        or circulating.schedule.mode == "sequential"
+    ):
+        yield "prediction.model", "the home model is the last one here: last is reconciled"
+    if not prediction.keeps_averaged:
+        why = f"no weights are averaged with prediction.model {prediction.model}"
+        yield "prediction.averaging_weight", why
+    elif (fewest := _smallest_share(scenario)) >= max(
+        prediction.averaging_weight, Prediction().averaging_weight
+    ):
+        why = f"in so few rounds the newest snapshot has {fewest:.2g} or more"
+        yield "prediction.averaging_weight", why
+
+
+def _smallest_share(scenario: Scenario) -> float:
+    """Give the smallest weight that a snapshot has if nothing but their number says it."""
+    algorithm, hops = scenario.algorithm, 1
+    if isinstance(algorithm, Circulating):
+        others = len(scenario.members) - 1
+        hops = min(algorithm.schedule.visits or others, others)
+        hops += algorithm.schedule.mode == "parallel"
+    return 1 / (algorithm.rounds * hops + 1)
+
+
+def _of_similarity(scenario: Scenario) -> Found:
+    algorithm = scenario.algorithm
+    if not isinstance(algorithm, FedSKD):
+        return
+    similarity, trains = algorithm.similarity, algorithm.resident_every > 0
+    taught = similarity.to_visitor > 0 or (trains and similarity.to_resident > 0)
+    yield from _of_levels(algorithm, taught=taught)
+    if similarity.off:
+        for name in ("to_visitor", "to_resident"):
+            yield f"{SIMILARITY}.{name}", "all weights of levels are 0"
+    elif not trains:
+        yield f"{SIMILARITY}.to_resident", "the resident never trains: resident_every is 0"
+    if not algorithm.mutual_kl and (similarity.off or not taught):
+        yield f"{SIMILARITY}.ramp", "nothing is exchanged whose weight could rise"
+    training = [one for one in scenario.hospitals if not one.held_out]
+    by_region = {_kind(one.architecture.name) for one in training} == {"roi"}
+    if by_region or all(_has_atlas(one.data) for one in training):
+        yield f"{SIMILARITY}.region_grid", "regions are those of the atlas"
+
+
+def _of_levels(algorithm: FedSKD, *, taught: bool) -> Found:
+    """Find what says how maps are compared that nobody compares."""
+    similarity, own = algorithm.similarity, algorithm.self_distillation
+    compared = False
+    for level in ("batch", "pixel", "region"):
+        if not taught:
+            yield f"{SIMILARITY}.{level}", "nobody is taught: to_visitor or to_resident is 0"
+        if (taught and getattr(similarity, level)) or getattr(own, level):
+            compared = True
+            continue
+        for name in ("tap", "grid"):
+            yield f"{SIMILARITY}.{level}_{name}", f"nothing has a weight for the {level} level"
+    if not compared:
+        yield f"{SIMILARITY}.distance", "nothing has a weight for any level"
+
+
+def _has_atlas(data: Any) -> bool:
+    return isinstance(data, SyntheticVolumes) or (isinstance(data, Nifti) and bool(data.atlas))
+
+
+def _of_circulation(scenario: Scenario) -> Found:
+    algorithm = scenario.algorithm
+    if not isinstance(algorithm, Circulating):
+        return
+    schedule, others = algorithm.schedule, len(scenario.members) - 1
+    if schedule.mode == "sequential":
+        for key in ("reconcile", "traveller_start"):
+            why = "one model at a time travels, and comes home to no other"
+            yield f"algorithm.{key}", f"schedule.mode is sequential: {why}"
+    elif algorithm.circulating.reconcile in ("replace", "two_track"):
+        how = algorithm.circulating.reconcile
+        yield "algorithm.traveller_start", f"with reconcile {how} the traveller sets out anyway"
+    if schedule.visits and schedule.visits >= others:
+        why = f"a model visits all {others} others" if others > 1 else "there is one other"
+        yield "algorithm.schedule.visits", why
+    if others == 1 and schedule.mode == "parallel":
+        yield "algorithm.schedule.order", "of two hospitals each visits the other"
+
+
+def _of_disturbances(scenario: Scenario) -> Found:
+    for index, fault in enumerate(scenario.faults):
+        if fault.round is not None or fault.after is not None or fault.what == "late":
+            yield f"faults.{index}.seed", "nothing is drawn: it is said when it happens"
+    for index, rule in enumerate(scenario.links):
+        asked = rule.conditions
+        if not (asked.jitter or asked.loss or asked.repeat or asked.reorder or asked.corrupt):
+            yield f"links.{index}.seed", "nothing is drawn: no jitter, loss or the like"
+
+
+def _of_survival(scenario: Scenario) -> Found:
+    custody, policy = scenario.custody, scenario.on_loss
+    if not custody.enabled:
+        for key in ("folder", "keep", "restarts"):
+            yield f"custody.{key}", "custody.enabled is false"
+    elif policy.name == "abort":
+        yield "custody.restarts", "with on_loss abort nobody is started again"
+    if policy.name == "wait":
+        yield "on_loss.after", "with wait nobody watches for signs of life"
+    if not policy.heals:
+        yield "on_loss.model", f"with {policy.name} the ring never goes on without a hospital"
+    if scenario.network.transport == "ipc":
+        yield "network.port", "ipc has no ports"
+
+
+def _of_data(scenario: Scenario) -> Found:
+    shared = scenario.data
+    if not scenario.learns or isinstance(shared, NoData):
+        return
+    used = [one.data for one in scenario.hospitals if isinstance(one.data, type(shared))]
+    if not used:
+        yield "data", "every hospital names other data"
+        return
+    for name in shared.model_fields_set - {"name", "partition"}:
+        if all(getattr(one, name) != getattr(shared, name) for one in used):
+            yield f"data.{name}", "every hospital has its own"
+    for index, one in enumerate(scenario.hospitals):
+        limit = getattr(one.data, "limit", None)
+        if one.held_out and limit and limit != getattr(shared, "limit", None):
+            yield f"hospitals.{index}.data.limit", "it is held out and trains on nothing"
