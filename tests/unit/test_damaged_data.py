@@ -216,6 +216,7 @@ def test_no_archive_is_a_stray_exception(kind: str, tmp_path: Path) -> None:
     ("names", "words"),
     [
         (np.array("no"), r"has shape \(\), not one name after"),
+        (np.array([0xFFFFFFFF, 1], np.uint32).view("<U1"), "cannot be read"),
         (np.array([["no", "yes"]]), r"has shape \(1, 2\)"),
         (np.array(["x", "y\x1b[31m"]), r"has 'y\\x1b\[31m', which cannot be printed"),
     ],

@@ -79,6 +79,8 @@ def array(arrays: Any, name: str) -> NDArray[Any]:
     shape(arrays, name)
     try:
         found: NDArray[Any] = arrays[name]
+        if found.dtype.kind == "U":
+            found.tolist()  # where a number stands for no character
     except Exception as error:  # as above
         raise corrupt(f"array {name} cannot be read: {error}") from error
     return found
