@@ -17,6 +17,8 @@ from PIL import Image
 from fedskd_sim import launch
 from fedskd_sim.checks import load_and_check
 from fedskd_sim.errors import DataMissing, InvalidValue, ReaderFailed, UnknownReader
+from fedskd_sim.learning.algorithms.learners import make
+from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.comparable import notes_of
 from fedskd_sim.learning.data import facts, load
 from fedskd_sim.learning.installed import READERS
@@ -24,6 +26,9 @@ from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import own
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.sources import sources
+from fedskd_sim.messages import Register
+from fedskd_sim.protocol.samecode import difference
+from fedskd_sim.runtimes.circumstances import computes
 from fedskd_sim.runtimes.deaths import Terminated
 from fedskd_sim.scenario import OwnData, Partition
 from fedskd_sim.scenario import load as read_scenario
@@ -274,6 +279,38 @@ def test_rows_that_come_in_another_order_are_cut_by_their_ids_and_told(
     with pytest.raises(ReaderFailed, match=r"mine gives other .*ids.* 'b' than for 'a'") as caught:
         load_and_check(scenario_file(text), tmp_path)
     assert "sort them" in caught.value.fix
+
+
+def test_hospitals_tell_the_controller_what_their_reader_gave(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """As they register: parts of the same rows may begin together, of other rows they may not, and
+    no id is told.
+    """
+    body = (
+        "def read(folder, *, turn=0):\n"
+        "    new = np.roll(np.arange(N), turn * (folder / 'turned').exists())\n"
+        "    return Cohort(images[new], np.array(labels)[new], ids=[f'case{i}' for i in new])"
+    )
+    install("m", {"mine": "m:read"}, HEAD + body, group=READERS)
+    text = SCENARIO.format(
+        reader="mine, options: {turn: 1}",
+        architecture="cnn-plain",
+        a=PARTS.format(0),
+        b=PARTS.format(1),
+    )
+    scenario = read_scenario(scenario_file(text)).scenario
+
+    def registered(name: str) -> Register:
+        learner = make(LearnerContext(scenario, name, tmp_path))
+        told = computes(scenario, name, learner, {"learning code": "1"}, "run")
+        assert "case" not in told
+        return Register("run", 1, name, "", "", "", told)
+
+    first = registered("a")
+    assert not difference(registered("b"), [first])
+    (tmp_path / "turned").touch()
+    assert "the reader mine(turn=1): " in difference(registered("b"), [first])
 
 
 SHARED = """
