@@ -106,6 +106,10 @@ def _in_vain(loaded: Loaded) -> Iterator[str]:
 
 def _of_samples(scenario: Scenario, known: Sequence[Any]) -> Iterator[str]:
     """Say what is known of every hospital's samples."""
+    if known:
+        from fedskd_sim.learning.comparable import notes_of  # noqa: PLC0415 - needs PyTorch
+
+        yield from notes_of(known)
     from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
 
     counts = [facts.counts for facts in known]

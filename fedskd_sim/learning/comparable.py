@@ -4,16 +4,22 @@ one shape, space and atlas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from fedskd_sim.errors import FedskdError, LabelSpacesDiffer
+from fedskd_sim.errors import FedskdError, InvalidValue, LabelSpacesDiffer, ReaderFailed
 from fedskd_sim.learning.geometry import difference
 from fedskd_sim.learning.networks.models import ImageShape
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import Hospital
+
+IN_ORDER = (
+    "let the reader give the same rows in the same order every time: names in a folder, in a set "
+    "or of a query come in any, so sort them"
+)
 
 
 def shape_of(found: Facts) -> ImageShape:
@@ -22,10 +28,11 @@ def shape_of(found: Facts) -> ImageShape:
 
 
 def compare(
-    index: int, hospital: Hospital, found: Facts, first: tuple[str, Facts]
+    index: int, hospital: Hospital, found: Facts, known: Sequence[tuple[str, Facts]]
 ) -> Iterator[FedskdError]:
-    """Compare a hospital's data with that of the first."""
-    key = ("hospitals", index, "data")
+    """Compare a hospital's data, which are the last that are known, with those before."""
+    first, key = known[0], ("hospitals", index, "data")
+    yield from _compare_rows(index, hospital, found, known[:-1])
     if found.classes != first[1].classes:
         text = (
             f"{hospital.name!r} has the classes {_list_classes(found)}, {first[0]!r} has "
@@ -39,15 +46,72 @@ def compare(
         )
         yield LabelSpacesDiffer(apart, key=key, fix=fix)
     elif shape_of(found)._replace(classes=0) != shape_of(first[1])._replace(classes=0):
-        text = f"{hospital.name!r} has {inputs_of(found)}, {first[0]!r} has {inputs_of(first[1])}"
-        yield LabelSpacesDiffer(
-            text,
-            key=key,
-            fix="give all hospitals images or volumes of one size, or the regions of one atlas",
-        )
+        fix = "give all hospitals images or volumes of one size, or the regions of one atlas"
+        own, theirs = inputs_of(found), inputs_of(first[1])
+        if found.kind == first[1].kind and found.channels != first[1].channels:
+            own, theirs = (f"{inputs_of(one)}{_channels(one)}" for one in (found, first[1]))
+            fix = "give all hospitals samples of as many channels"
+            fix += ": all images in grey, or all in colour" if found.kind == "image" else ""
+        text = f"{hospital.name!r} has {own}, {first[0]!r} has {theirs}"
+        yield LabelSpacesDiffer(text, key=key, fix=fix)
     elif not np.array_equal(_atlas(found), _atlas(first[1])):
         text = f"{hospital.name!r} has another atlas than {first[0]!r}"
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same atlas")
+
+
+def _compare_rows(
+    index: int, hospital: Hospital, found: Facts, others: Sequence[tuple[str, Facts]]
+) -> Iterator[FedskdError]:
+    """Compare what a reader of one's own gave for a hospital with what it gave for those before
+    it, and refuse samples that one of these has, too, under the same id.
+    """
+    if found.given is None:
+        return
+    for name, other in others:
+        if other.given is None:
+            continue
+        theirs = other.given.columns if other.given.source == found.given.source else {}
+        own = found.given.columns
+        if differ := [what for what in own if theirs.get(what, own[what]) != own[what]]:
+            text = (
+                f"reader {found.given.source} gives other {', '.join(differ)} when it is called for"
+                f" {hospital.name!r} than for {name!r}"
+            )
+            yield ReaderFailed(text, key=("hospitals", index, "data", "reader"), fix=IN_ORDER)
+            return
+        shared = _shared(other, found)
+        twice = [ids[0] for ids, _ in shared if ids[0] and ids[0] == ids[1]]
+        if twice:
+            text = f"{hospital.name!r} has {len(twice)} of the samples of {name!r}, as {twice[0]!r}"
+            fix = "let every sample be one hospital's"
+            yield InvalidValue(text, key=("hospitals", index, "data"), fix=fix)
+            return
+
+
+def notes_of(known: Sequence[Facts]) -> Iterator[str]:
+    """Say what is odd about data and no error: each hospital's, and samples that two of them have
+    under other ids, or without any.
+    """
+    for found in known:
+        yield from (f"Note: {found.counts.host}: {note}." for note in found.notes)
+    for one, other in combinations([found for found in known if found.given], 2):
+        shared = [parts for ids, parts in _shared(one, other) if not ids[0] or ids[0] != ids[1]]
+        tested = sum("train" in parts and "test" in parts for parts in shared)
+        if shared:
+            yield (
+                f"Note: {one.counts.host} and {other.counts.host} have {len(shared)} samples that "
+                f"are the same value for value, and {tested} of them train at one and test at the "
+                "other."
+            )
+
+
+def _shared(one: Facts, other: Facts) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """List the samples that two hospitals have: the ids of both, and the splits of both."""
+    if one.given is None or other.given is None:
+        return []
+    first, second = one.given.pictures, other.given.pictures
+    pairs = ((first[mark], second[mark]) for mark in first if mark in second)
+    return [((a[0], b[0]), (a[1], b[1])) for a, b in pairs]
 
 
 def _apart(found: Facts, first: Facts) -> str:
@@ -78,6 +142,13 @@ def inputs_of(found: Facts) -> str:
         if found.kind == "image"
         else f"connectivity of {found.size} regions"
     )
+
+
+def _channels(found: Facts) -> str:
+    """Say how many channels there are, where `inputs_of` does not."""
+    if found.kind == "image":
+        return "" if found.channels == 1 else " in colour"
+    return f" of {found.channels} channel{'s' * (found.channels != 1)}"
 
 
 def _list_classes(found: Facts) -> str:

@@ -79,7 +79,7 @@ def find_problems(
             seen(found)
             yield from _samples(index, hospital, found)
             yield from () if wrong else _architecture(scenario, chosen, place, found, held)
-            yield from () if doubtful else compare(index, hospital, found, known[0])
+            yield from () if doubtful else compare(index, hospital, found, known)
     yield from _algorithm(scenario, known[0][1] if known else None, held)
     yield from () if doubtful else _common(scenario)
     yield from find_missing_devices(scenario)

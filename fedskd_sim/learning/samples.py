@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,12 +18,28 @@ Kind = Literal["image", "roi", "volume"]
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a reader of one's own gave in one call, to be compared with its other calls: the reader
+    with its options, a digest of each column of its rows, and, unless a hospital may have only its
+    own site's files, ``parted``.
+    """
+
+    source: str
+    columns: Mapping[str, str]
+    parted: bool
+    pictures: Mapping[bytes, tuple[str, str]]
+    """Digests of samples of the hospital, with the id that the reader gives, or none, and the
+    split."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What can be checked before anything starts: classes, pixels or regions along an axis,
     channels, training labels (N,), counts.
 
     Of volumes the size is that of the shortest axis, ``grid`` has all three, ``atlas`` (D, H, W)
     regions 1..R, 0 outside, and ``geometry`` tells where their voxels lie, if their source does.
+    ``notes`` say what is odd and no error, ``given`` what a reader of one's own gave.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +51,8 @@ class Facts:
     grid: tuple[int, ...] = ()
     atlas: NDArray[np.integer[Any]] | None = None
     geometry: Geometry | None = None
+    notes: tuple[str, ...] = ()
+    given: Given | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.inputs import pixel_grid, require_facts
 from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, with_memory
+from fedskd_sim.learning.samples import Given
 from fedskd_sim.learning.sessions.recordings import Recordings
 from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.sessions.steps import Teaching
@@ -72,6 +73,11 @@ class Site:
         context.counted(self._known.counts)
         if context.own_process:
             context.receive_buffers.build = self._build_receive_buffer
+
+    @property
+    def given(self) -> Given | None:
+        """Say what the hospital's reader of one's own gave, if it has one."""
+        return self._known.given
 
     def specs(self) -> Mapping[str, Spec]:
         """Describe the model of every hospital."""

@@ -29,12 +29,11 @@ from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
-from fedskd_sim.protocol.samecode import text_of
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.recordfiles import own_records
 from fedskd_sim.runtimes import handover
 from fedskd_sim.runtimes.allocator import keep_freed_memory
-from fedskd_sim.runtimes.circumstances import code_of, identity_of
+from fedskd_sim.runtimes.circumstances import code_of, computes, identity_of
 from fedskd_sim.runtimes.member import (
     FETCHED,
     MARKS,
@@ -112,7 +111,8 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     expected = learner.expected, context.receive_buffers.allocate, len(topology.names)
     incoming = Incoming(*expected, sound_of(scenario))
     links, register = _open_links(order, scenario, incoming, before)
-    register = replace(register, metrics=told.exporter.address, computes=text_of(code))
+    known = computes(scenario, order.name, learner, code, order.run)
+    register = replace(register, metrics=told.exporter.address, computes=known)
     log.event(events.Listening(register.address, told.exporter.address))
     if keeper:
         keeper.address, keeper.learner = links.address, keeper.freeze(learner.state())

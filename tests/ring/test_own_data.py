@@ -17,11 +17,18 @@ from PIL import Image
 from fedskd_sim import launch
 from fedskd_sim.checks import load_and_check
 from fedskd_sim.errors import DataMissing, InvalidValue, ReaderFailed, UnknownReader
+from fedskd_sim.learning.algorithms.learners import make
+from fedskd_sim.learning.base import LearnerContext
+from fedskd_sim.learning.comparable import notes_of
 from fedskd_sim.learning.data import facts, load
 from fedskd_sim.learning.installed import READERS
 from fedskd_sim.learning.preflight import find_problems
+from fedskd_sim.learning.readers import own
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.sources import sources
+from fedskd_sim.messages import Register
+from fedskd_sim.protocol.samecode import difference
+from fedskd_sim.runtimes.circumstances import computes
 from fedskd_sim.runtimes.deaths import Terminated
 from fedskd_sim.scenario import OwnData, Partition
 from fedskd_sim.scenario import load as read_scenario
@@ -41,7 +48,7 @@ import numpy as np
 from fedskd_sim import Cohort
 
 N = 60
-images = np.arange(N * 256, dtype=np.int64).reshape(N, 16, 16).astype(np.uint8)
+images = np.random.default_rng(0).integers(0, 99, (N, 16, 16)).astype(np.uint8)
 matrices = np.sin(np.arange(N * 64.0)).reshape(N, 8, 8)
 volumes = np.cos(np.arange(N * 3 * 8**3)).reshape(N, 3, 8, 8, 8).astype(np.float32)
 labels = ["ill" if row % 3 else "well" for row in range(N)]
@@ -172,6 +179,35 @@ BAD = {
     "missing": ("Cohort(images, [*labels[:-1], None])", "gives None in row 59 of labels"),
     "class": ("Cohort(images, labels, classes=['ill', 'dead'])", "label 'well' in row 0"),
     "gap": ("Cohort(images, np.arange(N) % 2 * 2)", "from 0 to 2, none of them 1, and no classes"),
+    "order": (
+        "Cohort(lambda rows: images[np.sort(rows)], labels)",
+        "alone than with others (m.py:10, in <lambda>): give samples in the order of the rows",
+    ),
+    "chance": (
+        "Cohort(lambda rows: images[rows] + np.random.default_rng().bytes(1)[0] % 99, labels)",
+        "each time it is asked for (m.py:10, in <lambda>): leave chance",
+    ),
+    "empty label": ("Cohort(images, ['a', np.nan, *labels[2:]])", "gives nan in row 1 of labels"),
+    "empty site": ("Cohort(images, labels, sites=[None, *sites[1:]])", "None in row 0 of sites"),
+    "empty subject": (
+        "Cohort(images, labels, subjects=['p', float('nan')] * 30)",
+        "gives nan in row 1 of subjects",
+    ),
+    "empty text": ("Cohort(images, labels, sites=np.array([*sites[:-1], np.nan]))", "'nan' in row"),
+    "sign": (
+        "Cohort(images, np.arange(N) % 2, classes=['a', 'b\\0'])",
+        "in row 1 of classes, which",
+    ),
+    "escape": ("Cohort(images, labels, sites=['\\x1b[31m'] * N)", "in row 0 of sites, which has"),
+    "line": ("Cohort(images, labels, ids=['a\\nb'] * N)", "signs that cannot be printed"),
+    "blank": (
+        "Cohort(images, labels, subjects=['p '] * N)",
+        "'p ' in row 0 of subjects, which has",
+    ),
+    "tensors": (
+        "Cohort(np.zeros((N, 3, 16, 16), np.float32), labels)",
+        "which look like images: give images as uint8 (n, S, S)",
+    ),
     "one class": ("Cohort(images, ['ill'] * N)", "the classes ('ill',), not two names"),
     "spelling": ("Cohort(images, ['Ill', *labels[1:]])", "a label is written in two ways: 'Ill'"),
     "sites": ("Cohort(images, labels, sites=sites[1:])", "sites of shape (59,) and 60 labels"),
@@ -196,6 +232,142 @@ def test_what_is_no_cohort_is_told_with_its_row(
     assert words in caught.value.message
     assert caught.value.fix
     assert caught.value.key == ("data", "reader")
+
+
+def test_an_order_that_only_many_rows_show_is_found_before_training(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """What a reader gives for all rows of a hospital is compared with what it gives for some."""
+    body = (
+        "def read(folder):\n"
+        "    ask = lambda rows: images[rows if len(rows) < 9 else np.sort(rows)]\n"
+        "    return Cohort(ask, labels, sites=sites)"
+    )
+    install("m", {"mine": "m:read"}, HEAD + body, group=READERS)
+    text = SCENARIO.format(reader="mine", architecture="cnn-plain", a="site: x", b="site: y")
+    scenario = read_scenario(scenario_file(text)).scenario
+    assert not [*find_problems(scenario, tmp_path)]
+    with pytest.raises(ReaderFailed, match=r"alone than with others \(m\.py:11, in <lambda>\)"):
+        load(scenario, "a", tmp_path, "cpu")
+
+
+PARTS = "partition: {{parts: 2, part: {}, least: 1, alpha: 100}}"
+
+
+def test_rows_that_come_in_another_order_are_cut_by_their_ids_and_told(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """Hospitals share no sample though every call gives another order, and the check says so,
+    naming what differs.
+    """
+    body = (
+        "def read(folder):\n"
+        "    new = np.random.default_rng().permutation(N)\n"
+        "    return Cohort(images[new], np.array(labels)[new], ids=[f'i{one}' for one in new])"
+    )
+    install("m", {"mine": "m:read"}, HEAD + body, group=READERS)
+    text = SCENARIO.format(
+        reader="mine", architecture="cnn-plain", a=PARTS.format(0), b=PARTS.format(1)
+    )
+    scenario = read_scenario(scenario_file(text)).scenario
+    parts = [load(scenario, name, tmp_path, "cpu") for name in "ab"]
+    first, second = (
+        {one for split in SPLITS for one in getattr(part, split).ids} for part in parts
+    )
+    assert first | second == {f"i{one}" for one in range(60)}
+    assert not first & second
+    with pytest.raises(ReaderFailed, match=r"mine gives other .*ids.* 'b' than for 'a'") as caught:
+        load_and_check(scenario_file(text), tmp_path)
+    assert "sort them" in caught.value.fix
+
+
+def test_hospitals_tell_the_controller_what_their_reader_gave(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """As they register: parts of the same rows may begin together, of other rows they may not, and
+    no id is told.
+    """
+    body = (
+        "def read(folder, *, turn=0):\n"
+        "    new = np.roll(np.arange(N), turn * (folder / 'turned').exists())\n"
+        "    return Cohort(images[new], np.array(labels)[new], ids=[f'case{i}' for i in new])"
+    )
+    install("m", {"mine": "m:read"}, HEAD + body, group=READERS)
+    text = SCENARIO.format(
+        reader="mine, options: {turn: 1}",
+        architecture="cnn-plain",
+        a=PARTS.format(0),
+        b=PARTS.format(1),
+    )
+    scenario = read_scenario(scenario_file(text)).scenario
+
+    def registered(name: str) -> Register:
+        learner = make(LearnerContext(scenario, name, tmp_path))
+        told = computes(scenario, name, learner, {"learning code": "1"}, "run")
+        assert "case" not in told
+        return Register("run", 1, name, "", "", "", told)
+
+    first = registered("a")
+    assert not difference(registered("b"), [first])
+    (tmp_path / "turned").touch()
+    assert "the reader mine(turn=1): " in difference(registered("b"), [first])
+
+
+SHARED = """
+def read(folder, *, clinic="", lazy=False, same=False, blank=False):
+    own = np.arange(10, 50) if clinic else np.arange(40)
+    ids = [f"{'' if same else clinic}{row}" for row in own]
+    given = images[own] * (not blank)
+    return Cohort((lambda rows: given[rows]) if lazy else given, np.array(labels)[own], ids=ids)
+"""
+
+
+def test_a_sample_that_two_hospitals_have_is_told(
+    install: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """Under one id it is refused, from memory or from a function; under two it is noted with how
+    many train here and test there, and what has no contrast is nobody's twice.
+    """
+    install("m", {"mine": "m:read"}, HEAD + SHARED, group=READERS)
+    for given in ("same: true", "same: true, lazy: true", "blank: true, same: true", "same: false"):
+        a, b = (f"options: {{{given}{other}}}" for other in ("", ", clinic: z"))
+        text = SCENARIO.format(reader="mine", architecture="cnn-plain", a=a, b=b)
+        scenario, known = read_scenario(scenario_file(text)).scenario, []
+        found = [*find_problems(scenario, tmp_path, known.append)]
+        notes = [note for note in notes_of(known) if "a and b" in note]
+        if given.startswith("same: true"):
+            (error,) = found
+            assert isinstance(error, InvalidValue)
+            assert re.search(r"'b' has \d+ of the samples of 'a', as '\d+'", error.message)
+            assert not notes
+        else:
+            assert not found
+            assert len(notes) == ("blank" not in given)
+            assert "blank" in given or " have 30 samples that are the same value " in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ("100 * matrices", "values have a spread of 70"),
+        ("matrices - matrices.swapaxes(1, 2)", "connectivity is not symmetric"),
+        ("matrices + matrices.swapaxes(1, 2)", ""),
+        ("0.01 * volumes", "values have a spread of 0.00"),
+        ("volumes", ""),
+    ],
+)
+def test_values_that_are_odd_are_noted(
+    samples: str, words: str, install: Callable, tmp_path: Path
+) -> None:
+    """A spread far from 1, and time series in the place of connectivity, are no error: the check
+    says so, and so does the run.
+    """
+    body = f"def read(folder): return Cohort({samples}, labels)"
+    found = facts_of(body, install, tmp_path)
+    loaded = own.load(OwnData(name="own", reader="mine"), tmp_path, 1, "a")
+    for note in ("; ".join(found.notes), loaded.remark):
+        assert words in note
+        assert bool(words) == bool(note)
 
 
 def test_a_signal_is_no_fault_of_a_reader(install: Callable, tmp_path: Path) -> None:

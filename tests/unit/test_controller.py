@@ -38,11 +38,12 @@ from fedskd_sim.protocol.controller import (
     Rejected,
     Say,
 )
-from fedskd_sim.protocol.samecode import LONGEST, difference, text_of
+from fedskd_sim.protocol.samecode import LONGEST, difference, text_of, told_of_samples
 from fedskd_sim.scenario import load
 from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
+from fedskd_sim.transport.wire import TEXT_LIMIT
 
 SCENARIO = load(Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml").scenario
 NAMES = ("north", "east", "south")
@@ -102,6 +103,33 @@ def test_hospitals_of_different_code_do_not_begin() -> None:
     ]  # fmt: skip
     again, _ = after(late, state=FULL)
     assert again.ended is None
+
+
+def test_hospitals_that_read_other_rows_or_the_same_samples_do_not_begin() -> None:
+    """What differs is named; of a sample that two have only a digest is told, which is another one
+    in every run, and a hospital that registers again has its own.
+    """
+    rows = {"reader x: labels": "3", "reader x: ids": "4"}
+    mine = register("north", computes=text_of({**CODE, **rows}))
+    late = register("south", computes=text_of({**CODE, **rows, "reader x: ids": "5"}))
+    state, _ = after(mine, late)
+    assert state.ended is not None
+    assert state.ended.code == CodeDiffers.exit_code
+    assert "the reader x: ids of 'south' is 5, that of 'north' is 4" in state.ended.reason
+    assert state.ended.reason.endswith("compute with other rows")
+    samples = [f"{number}".encode() for number in range(5000)]
+    here = [text_of(CODE) + told_of_samples(samples[:3000], run) for run in ("r", "s")]
+    there, apart = (text_of(CODE) + told_of_samples(samples[at:], "r") for at in (2000, 3000))
+    assert max(map(len, (*here, there))) < TEXT_LIMIT - LONGEST + len(text_of(CODE))
+    north = register("north", computes=here[0])
+    state, _ = after(north, north, register("south", computes=apart))
+    assert state.ended is None
+    state, _ = after(north, register("south", computes=there))
+    assert state.ended is not None
+    assert "'south' and 'north' have the same samples under the same ids" in state.ended.reason
+    assert not difference(register("north", computes=here[1]), [register("x", computes=there)])
+    nonsense = register("east", computes="samples ####\nsamples é")
+    assert not difference(nonsense, [north])
 
 
 def test_however_much_code_there_is_it_can_be_told() -> None:

@@ -210,6 +210,27 @@ def test_no_archive_is_a_stray_exception(kind: str, tmp_path: Path) -> None:
     assert outcomes == {True, False}
 
 
+@pytest.mark.parametrize("kind", ["abide", "ham10000"])
+@pytest.mark.parametrize("name", ["label_names", "site_names"])
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (np.array("no"), r"has shape \(\), not one name after"),
+        (np.array([0xFFFFFFFF, 1], np.uint32).view("<U1"), "cannot be read"),
+        (np.array([["no", "yes"]]), r"has shape \(1, 2\)"),
+        (np.array(["x", "y\x1b[31m"]), r"has 'y\\x1b\[31m', which cannot be printed"),
+    ],
+)
+def test_names_that_are_no_row_of_words_are_refused(
+    kind: str, name: str, names: Any, words: str, tmp_path: Path
+) -> None:
+    """One name alone, a table of names, or one that would move a terminal's cursor: refused."""
+    (tmp_path / "x.npz").write_bytes(archive(members({**ARCHIVES[kind], name: names})))
+    reader, dataset = READERS[kind]
+    with pytest.raises(DataCorrupt, match=f"{name} {words}"):
+        reader.facts(dataset, tmp_path, 1, "a")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_no_volume_or_table_is_a_stray_exception(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_grey_and_coloured_images_do_not_mix(tmp_path: Path, scenario_file: Call
         scenario_file(text.replace("file: grey.npz", "file: grey.npz, partition: {part: 1}")),
         med(tmp_path),
         LabelSpacesDiffer,
-        "grey",
+        "pixels in grey, 'a' has images of 28 pixels in colour",
         5,
     )
 

@@ -4,8 +4,10 @@ be wrong is named, with the row.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,12 @@ from fedskd_sim.learning.samples import Kind
 SPLITS = ("train", "validation", "test")
 """In the order of `cut.TRAIN`, `cut.VALIDATION` and `cut.TEST`."""
 FEWEST_CLASSES = 2
+EMPTY = ("", "nan", "NaT", "<NA>")
+"""What an empty cell of a table has become where it was made a text."""
+IMAGES = 4
+NEAR_ONE = (0.1, 10.0)
+ASYMMETRY = 1e-3
+"""Of the spread, by which what should be symmetric may differ."""
 WANTED = (
     "uint8 (n, S, S) or (n, S, S, 3) for images, float32 (n, R, R) for connectivity, (n, D, H, W) "
     "or (n, C, D, H, W) for volumes"
@@ -48,7 +56,8 @@ class Cohort:
     splits: Any = None
     """Instead of folds: ``train``, ``validation`` or ``test``."""
     ids: Any = None
-    """What a sample is called in tables of predictions. None: its row, from 0."""
+    """What a sample is called in tables of predictions and, without subjects, drawn by. None: its
+    row, from 0."""
 
 
 class Unfit(Exception):
@@ -65,6 +74,10 @@ class Checked(NamedTuple):
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     by_split: bool
+    named: bool
+    """Whether the ids are the reader's own."""
+    asks: str
+    """The function that is asked for samples, and where it is written; empty for an array."""
 
 
 class Form(NamedTuple):
@@ -86,8 +99,10 @@ def check(found: object) -> Checked:
         for name in ("subjects", "sites", "ids")
         for values in (getattr(found, name),)
     }
-    sites, ids = given["sites"], given["ids"]
-    subjects = np.arange(size) if given["subjects"] is None else given["subjects"]
+    sites, ids, subjects = given["sites"], given["ids"], given["subjects"]
+    if subjects is None:  # ids stay the same where rows come in another order
+        once = ids is not None and len({*ids.tolist()}) == size
+        subjects = ids if ids is not None and once else np.arange(size)
     known, number = (
         ((), np.zeros(size, np.int64)) if sites is None else np.unique(sites, return_inverse=True)
     )
@@ -97,7 +112,18 @@ def check(found: object) -> Checked:
     columns = cut.Columns(labels, subjects, strata, sites, tuple(map(str, known)))
     named = tuple(map(str, range(size) if ids is None else ids))
     take = _taker(found.samples, size)
-    return Checked(take, columns, classes, named, found.splits is not None)
+    by_split, own_ids = found.splits is not None, ids is not None
+    return Checked(take, columns, classes, named, by_split, own_ids, _place(found.samples))
+
+
+def notes(values: NDArray[Any], kind: Kind) -> tuple[str, ...]:
+    """Say what is odd about samples (n, ...) that can be learned from all the same."""
+    found = []
+    if kind != "image" and not NEAR_ONE[0] <= (spread := float(values.std())) <= NEAR_ONE[1]:
+        found.append(f"values have a spread of {spread:.3g}, which models see as it is, not near 1")
+    if kind == "roi" and not np.allclose(values, values.swapaxes(1, 2), atol=ASYMMETRY * spread):
+        found.append("connectivity is not symmetric, as if it were of time and regions")
+    return tuple(found)
 
 
 def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -> Form:
@@ -115,6 +141,9 @@ def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -
         raise Unfit(
             f"gives {len(where)} values that are not finite, the first in row {rows[where[0][0]]}"
         )
+    if values.dtype.kind == "f" and values.ndim == IMAGES and _as_image(*values.shape[1:]):
+        text = f"gives floats of shape {values.shape}, which look like images"
+        raise Unfit(f"{text}: give images as uint8 (n, S, S) or (n, S, S, 3)")
     match (values.dtype.name, *values.shape[1:]):
         case ("uint8", int(height), int(width)) if height == width:
             return Form("image", (height, width), 1)
@@ -130,6 +159,19 @@ def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -
         case ("float32", int(channels), int(depth), int(height), int(width)):
             return Form("volume", (depth, height, width), channels)
     raise Unfit(f"gives samples of shape {values.shape} of {values.dtype}, not {WANTED}")
+
+
+def _as_image(first: int, second: int, third: int) -> bool:
+    """Tell whether a grid is that of an image with one or three channels, first or last."""
+    return (first in {1, 3} and second == third) or (third in {1, 3} and first == second)
+
+
+def _place(samples: Any) -> str:
+    """Say where a function is written; empty if it is none."""
+    code = getattr(samples, "__code__", None)
+    if code is None:
+        return type(samples).__name__ * callable(samples)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}, in {code.co_name}"
 
 
 def _taker(samples: Any, size: int) -> Callable[[NDArray[np.integer[Any]]], NDArray[Any]]:
@@ -150,6 +192,8 @@ def _labels(found: Cohort) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     numbered = given.dtype.kind in "iu"
     if found.classes is not None:
         classes = tuple(found.classes)
+        for row, name in enumerate(classes):
+            _check_name(name, row, "classes")
         if wrong := names.problem("classes", "class", [*map(str, classes)], once=True):
             raise Unfit(f"gives names twice: {wrong}")
     elif numbered:
@@ -179,17 +223,37 @@ def _index(classes: Sequence[str], name: str) -> int:
 
 
 def _column(given: Any, name: str, size: int) -> NDArray[np.str_]:
-    """Give a field as texts (N,)."""
-    values = np.asarray(given)
+    """Give a field as texts (N,), none of which stands for an empty cell."""
+    plain = hasattr(given, "__array__")  # numpy makes names of all that is in a list with names
+    values = np.asarray(given) if plain else np.asarray(given, dtype=object)
     if values.shape != (size,):
         raise Unfit(f"gives {name} of shape {values.shape} and {size} labels")
-    for row, value in enumerate(values.tolist()):
-        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+    cells = [
+        value.item() if hasattr(value, "item") and not isinstance(value, str) else value
+        for value in values.tolist()
+    ]
+    for row, value in enumerate(cells):
+        if isinstance(value, bool) or not isinstance(value, int | str) or value in EMPTY:
             raise Unfit(f"gives {value!r} in row {row} of {name}, not a name or a whole number")
-    texts = values.astype(str)
+        _check_name(value, row, name)
+    texts = np.array(cells).astype(str)
     if name != "ids" and (wrong := names.problem(name, name[:-1], texts.tolist(), once=False)):
         raise Unfit(f"gives names in two ways: {wrong}")
     return texts
+
+
+def _check_name(value: object, row: int, name: str) -> None:
+    """Refuse a name that no table may have; ids may begin and end as files do."""
+    if not isinstance(value, str):
+        return
+    shown = value.isprintable() and value == value.strip()
+    if name == "ids":
+        shown = not any(unicodedata.category(sign) == "Cc" for sign in value)
+    if not shown:
+        raise Unfit(
+            f"gives {value!r} in row {row} of {name}, which has blanks around it or signs that "
+            "cannot be printed"
+        )
 
 
 def _strata(found: Cohort, subjects: NDArray[Any], size: int) -> NDArray[np.int64] | None:

@@ -79,6 +79,8 @@ def array(arrays: Any, name: str) -> NDArray[Any]:
     shape(arrays, name)
     try:
         found: NDArray[Any] = arrays[name]
+        if found.dtype.kind == "U":
+            found.tolist()  # where a number stands for no character
     except Exception as error:  # as above
         raise corrupt(f"array {name} cannot be read: {error}") from error
     return found
@@ -125,7 +127,7 @@ def numbers(arrays: Any, name: str, rows: int, asks: str) -> NDArray[Any]:
             f"{asks} asks for"
         )
     if f"{name}_names" in arrays:
-        count = len(array(arrays, f"{name}_names"))
+        count = len(_named(arrays, name))
         if found.size and not 0 <= found.min() <= found.max() < count:
             raise corrupt(
                 f"{name} goes from {found.min()} to {found.max()}, but {name}_names has {count} "
@@ -136,10 +138,21 @@ def numbers(arrays: Any, name: str, rows: int, asks: str) -> NDArray[Any]:
 
 def names(arrays: Any, name: str) -> tuple[str, ...]:
     """Read the names of a numbered thing; raises DataCorrupt if two are one, in whatever
-    letters.
+    letters, or one cannot be printed.
     """
-    found = tuple(str(entry) for entry in array(arrays, f"{name}_names"))
+    found = tuple(map(str, _named(arrays, name)))
+    for entry in found:
+        if not entry.isprintable():
+            raise corrupt(f"{name}_names has {entry!r}, which cannot be printed")
     check_once(f"{name}_names", [{"name": entry} for entry in found], "name")
+    return found
+
+
+def _named(arrays: Any, name: str) -> NDArray[Any]:
+    """Read the row of names of a numbered thing; raises DataCorrupt if it is none."""
+    found = array(arrays, f"{name}_names")
+    if found.ndim != 1:
+        raise corrupt(f"{name}_names has shape {found.shape}, not one name after the other")
     return found
 
 

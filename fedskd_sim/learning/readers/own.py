@@ -10,7 +10,7 @@ run.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -23,18 +23,20 @@ from fedskd_sim.errors import DataMissing, FedskdError, InvalidValue, Key, Reade
 from fedskd_sim.learning.installed import READER, STRANGE, fetch, let_signals, names
 from fedskd_sim.learning.options import options_of, wrong_options
 from fedskd_sim.learning.readers import cut, npz, partition, splits
-from fedskd_sim.learning.readers.cohort import Checked, Unfit, check, form
-from fedskd_sim.learning.samples import Arrays, Facts, Images
+from fedskd_sim.learning.readers.cohort import SPLITS, Checked, Unfit, check, form, notes
+from fedskd_sim.learning.samples import Arrays, Facts, Given, Images
 from fedskd_sim.scenario import OwnData, nearest
 from fedskd_sim.seeds import seed
 
 NAMED: tuple[Key, ...] = ("data", "reader")
 AT_A_TIME = 64
 """Samples that are held at once to find whether any has changed."""
+SAMPLED = 16
+"""Samples that a function is asked for to find whether another hospital has them too."""
 
 
 def facts(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-    """Call the reader, and look at one sample.
+    """Call the reader, and look at a few samples.
 
     Raises:
         UnknownReader: no installed package offers it.
@@ -49,8 +51,9 @@ def facts(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) 
         found = _read(dataset, folder)
         chosen = _choose(dataset, found, scenario_seed, name)
         source = splits.Source(dataset.file, found.classes, found.columns.labels)
-        rows = chosen.rows[:1] if len(chosen.rows) else np.zeros(1, np.int64)
-        kind, grid, channels = form(_take(found, rows), rows)
+        everything = np.arange(len(found.columns.labels))
+        rows, values = _look(found, everything if dataset.partition else chosen.rows)
+        kind, grid, channels = form(values, rows)
         return Facts(
             found.classes,
             min(grid),
@@ -59,6 +62,8 @@ def facts(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) 
             splits.counts(name, source, chosen),
             kind,
             grid if kind == "volume" else (),
+            notes=notes(values, kind),
+            given=_given(dataset, found, chosen, values),
         )
 
 
@@ -71,12 +76,15 @@ def load(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) -
         rows = chosen.rows
         values = _take(found, rows)
         kind, grid, channels = form(values, rows)
+        some = _ends(len(rows) * bool(found.asks))
+        _compare(found, rows[some], values[some])
         rest = found.columns.labels[rows], chosen.places, found.classes
         names_of = cut.distinct(found.ids, rows), chosen.subjects
         if kind == "image":
             return Images(values.reshape(len(rows), *grid, channels), *rest, *names_of)
         shape = (channels, *grid) if kind == "volume" else grid
-        return Arrays(values.reshape(len(rows), *shape), *rest, *names_of)
+        remark = "; ".join(notes(values, kind))
+        return Arrays(values.reshape(len(rows), *shape), *rest, *names_of, remark)
 
 
 def digest(dataset: OwnData, folder: Path | None) -> str:
@@ -91,6 +99,83 @@ def digest(dataset: OwnData, folder: Path | None) -> str:
             values = _take(found, some)
             whole.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
         return whole.hexdigest()[:16]
+
+
+def _ends(size: int) -> NDArray[np.int64]:
+    """Choose a few of so many places: the last, the middle, the first."""
+    return np.unique(np.array([0, size // 2, size - 1])[: 3 * size])[::-1]
+
+
+def _look(found: Checked, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Ask for a few samples alone and, in falling order, together: give their rows and values.
+
+    Raises:
+        Unfit: they are none, or not the same.
+
+    """
+    few = rows[_ends(len(rows))] if len(rows) else np.zeros(1, np.int64)
+    form(_take(found, few[-1:]), few[-1:])
+    values = _take(found, few)
+    form(values, few)
+    _compare(found, few, values)
+    return few, values
+
+
+def _compare(found: Checked, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+    """Refuse samples that are other ones when they are asked for alone; raises Unfit."""
+    for row, value in zip(rows.tolist(), values, strict=True):
+        alone = _take(found, np.array([row]))
+        form(alone, [row])
+        if alone[0].tobytes() == value.tobytes():
+            continue
+        again = _take(found, np.array([row]))
+        if alone.tobytes() != again.tobytes():
+            text, fix = "each time it is asked for", "leave chance, as in augmentation, to training"
+        else:
+            text, fix = "alone than with others", "give samples in the order of the rows asked for"
+        place = f" ({found.asks})" * bool(found.asks)
+        raise Unfit(f"gives another sample for row {row} {text}{place}: {fix}")
+
+
+def _given(dataset: OwnData, found: Checked, chosen: splits.Splits, values: NDArray[Any]) -> Given:
+    """Note what was given in this call; ``values`` are the same few samples in each."""
+    columns = found.columns
+    held = {
+        "labels": [found.classes, columns.labels.tolist()],
+        "sites": columns.sites if columns.sites is None else columns.sites.tolist(),
+        "subjects": None if {*columns.groups} == {*found.ids} else columns.groups.tolist(),
+        "folds or splits": columns.strata.tolist(),
+        "ids": found.ids,
+    }
+    marks = {name: _mark(repr(column).encode("utf-8", "replace")) for name, column in held.items()}
+    if dataset.partition:
+        marks["samples"] = _mark(values.tobytes())
+    return Given(dataset.file, marks, bool(dataset.partition), _pictures(found, chosen))
+
+
+def _pictures(found: Checked, chosen: splits.Splits) -> dict[bytes, tuple[str, str]]:
+    """Take digests of a hospital's samples, but of those without any contrast: of all that are in
+    memory, and of a few that a function has to read, the same few ids at every hospital.
+    """
+    rows, ends = chosen.rows, np.cumsum([len(part) for part in chosen.places])
+    split = np.searchsorted(ends, np.arange(len(rows)), side="right")
+    names_of = cut.distinct(found.ids, rows)
+    order: Sequence[int] = range(len(rows))
+    if found.asks:
+        order = sorted(order, key=lambda place: _mark(names_of[place].encode("utf-8", "replace")))
+        order = order[: SAMPLED * found.named]
+    pictures = {}
+    for some in np.array_split(np.array(order, np.int64), 1 + len(order) // AT_A_TIME):
+        values = _take(found, rows[some]) if len(some) else ()
+        for place, value in zip(some, values, strict=True):
+            if value.min() != value.max():
+                mark = sha256(f"{value.dtype}{value.shape}".encode() + value.tobytes()).digest()
+                pictures[mark] = names_of[place] * found.named, SPLITS[split[place]]
+    return pictures
+
+
+def _mark(data: bytes) -> str:
+    return sha256(data).hexdigest()[:16]
 
 
 def _take(found: Checked, rows: NDArray[np.int64]) -> NDArray[Any]:
