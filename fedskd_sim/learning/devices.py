@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -44,6 +47,61 @@ def settle(threads: int, device_: str, training: Training) -> None:
     torch.backends.cudnn.benchmark = False
     if device_ != "cpu":  # nothing reads memory that was never written to: filling it costs kernels
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+class CallersSettings:
+    """What a run in the caller's own process changes of PyTorch's settings, and of the generators
+    that everybody shares.
+
+    Of runs that go on at the same time, in threads, the first notes the settings and the last puts
+    them back.
+    """
+
+    def __init__(self) -> None:
+        """Note nothing yet."""
+        self._lock = Lock()
+        self._inside = 0
+        self._put_back: Callable[[], None] = lambda: None
+
+    def note(self) -> None:
+        """Note the settings as they are; call `put_back` once for each call of this."""
+        with self._lock:
+            if not self._inside:
+                self._put_back = _noted()
+            self._inside += 1
+
+    def put_back(self) -> None:
+        """Let everything be as it was noted."""
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._put_back()
+
+
+CALLERS = CallersSettings()
+
+
+def _noted() -> Callable[[], None]:
+    """Note the process's settings; what is returned puts them back."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    products, layers = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags = products.allow_tf32, layers.allow_tf32, layers.benchmark
+    drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the caller's
+    cards = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def put_back() -> None:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        products.allow_tf32, layers.allow_tf32, layers.benchmark = flags
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])  # noqa: NPY002 - the caller's
+        torch.set_rng_state(drawn[2])
+        if cards:
+            torch.cuda.set_rng_state_all(cards)
+
+    return put_back
 
 
 def card_of(where: str) -> int:

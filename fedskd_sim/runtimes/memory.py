@@ -4,6 +4,7 @@ something.
 
 from __future__ import annotations
 
+import os
 import resource
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from fedskd_sim import clock
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
-from fedskd_sim.learning.workspace import fix_workspace
+from fedskd_sim.learning.workspace import WORKSPACE, fix_workspace
 from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.work import Worker
@@ -72,9 +73,16 @@ class MemoryRuntime:
 
     def launch(self, order: Order) -> None:
         """Make the controller and all hospitals."""
+        if WORKSPACE not in os.environ:
+            self._stack.callback(os.environ.pop, WORKSPACE, None)
         fix_workspace()
         forget_device_peak()
         scenario = order.loaded.scenario
+        if scenario.learns:
+            from fedskd_sim.learning.devices import CALLERS  # noqa: PLC0415 - the placebo runs without PyTorch
+
+            CALLERS.note()
+            self._stack.callback(CALLERS.put_back)
         self._order = order
         _allow_files(4 * len(scenario.names))
         self._world.controller = Controller(
@@ -105,7 +113,7 @@ class MemoryRuntime:
             self.stop()
 
     def stop(self) -> None:
-        """Close the ledgers."""
+        """Close the ledgers, and leave the caller's process as it was."""
         self._stack.close()
 
     def _check(self) -> None:

@@ -7,13 +7,19 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import os
+import random
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import fedskd_sim
@@ -394,6 +400,46 @@ def test_licences_are_told(small: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
     )
     with pytest.warns(UserWarning, match="not for sale: small"):
         launch(small.folder.parent / "small.yaml", on="memory", out=tmp_path / "run")
+
+
+def settings() -> dict[str, object]:
+    """Read what a run in memory might leave behind in the process of its caller."""
+    return {
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.get_deterministic_debug_mode(),
+        "tf32": torch.backends.cudnn.allow_tf32,
+        "environment": dict(os.environ),
+        "warnings": [*warnings.filters],
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002 - the process's own generator
+        "random": random.getstate(),
+    }
+
+
+@pytest.mark.parametrize("ends", ["well", "in an error"])
+def test_a_run_in_memory_leaves_its_caller_as_it_was(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next cell of a notebook has its threads, settings, generators and environment, however
+    the run before it has ended.
+    """
+    (tmp_path / "small.yaml").write_text(SMALL, encoding="utf-8")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    threads, watched = torch.get_num_threads(), iter(range(5))
+    torch.set_num_threads(3)
+    try:
+        before = settings()
+        with nullcontext() if ends == "well" else pytest.raises(ZeroDivisionError):
+            launch(
+                tmp_path / "small.yaml",
+                on="memory",
+                out=tmp_path / "run",
+                watch=lambda _: None if ends == "well" or next(watched) < 4 else 1 / 0,
+            )
+        assert settings() == before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_events_are_watched(tmp_path: Path) -> None:
