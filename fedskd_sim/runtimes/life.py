@@ -4,7 +4,7 @@ to the results.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -93,13 +93,11 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     faults = _faults(order, scenario, topology, log)
     faults.come_up()
     machine = HospitalMachine.of(topology, order.name, Terms.of(scenario, order.run))
-    store = _store(order, scenario, held)
     code = code_of(scenario, order.name)
     identity = identity_of(order, loaded, code)
-    before = past(store, identity, anyway=order.anyway) if store else None
+    store = _store(order, scenario, held)
+    before = _before(order, store, identity)
     kept = None if store is None else before.records if before else 0
-    if store and not before and not order.anyway:
-        check_count(records_of(order.folder, order.name), 1)
     told = _tell(order, scenario, log, held, kept)
     keeper = Keeper(store, identity, told.ledger, before, order.anyway) if store else None
     context = _context(order, topology, scenario, told.ledger, keeper)
@@ -126,6 +124,16 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     save_results(context, learner, order.folder)
     told.metrics.write(order.folder)
     _stay(order, scenario, log)
+
+
+def _before(order: MemberOrder, store: Store | None, identity: Mapping[str, str]) -> Past | None:
+    """Return what an earlier life has kept, if there was one; raises RunUnreadable for records
+    whose custody is gone, which a first life would wipe.
+    """
+    before = past(store, identity, anyway=order.anyway) if store else None
+    if store and not before and not order.anyway:
+        check_count(records_of(order.folder, order.name), 1)
+    return before
 
 
 def _tell(
