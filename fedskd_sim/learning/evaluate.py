@@ -15,8 +15,6 @@ than a measurement."""
 PLACES, LARGEST = BATCH * 224 * 224, 1024
 """A card is asked as many small samples as have the pixels or voxels of `BATCH` large ones, at most
 so many: it would wait for the host otherwise."""
-STATISTICS_BATCH = 256
-"""Samples over which batch normalisation takes its statistics."""
 NO_ANSWER = -1.0
 """Stands for all probabilities of an answer that is not finite: less than any, and all alike."""
 ADJUSTMENT_FLOOR = 1e-3
@@ -24,13 +22,13 @@ ADJUSTMENT_FLOOR = 1e-3
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, images: Tensor, *, training: bool = False) -> Tensor:
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Give a model's logits (N, classes) for images as `Samples` has them, asked in evaluation
-    mode (or in training mode); it is left in the mode it was in.
+    mode; it is left in the mode it was in.
     """
     before, where = model.training, next(model.parameters(), images).device
-    model.train(training)
-    parts = images.split(STATISTICS_BATCH if training else batch_size(images, where))
+    model.eval()
+    parts = images.split(batch_size(images, where))
     logits = torch.cat([model(as_input(part, where))[0] for part in parts])
     model.train(before)
     return logits

@@ -8,6 +8,7 @@ warm-up and, after the model's i-th stop, become m + w_i (v - m) with w_i = max(
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -18,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedskd_sim.learning.answers import Tested
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import logits_of, measure_adjusted
 from fedskd_sim.learning.parts import copy_of, join, split
 from fedskd_sim.learning.reconcile import mean
@@ -32,6 +33,8 @@ AVERAGED, LAST = "slow/", "last/"
 """What the tensors of a second set of weights are called on their way: digests in records are taken
 over these names."""
 ENSEMBLE = "ensemble/"
+STATISTICS_BATCH = 256
+"""The most samples over which batch normalisation takes its statistics at once."""
 
 
 class Inner(Sited, Learner, Protocol):
@@ -265,15 +268,25 @@ def together(networks: list[nn.Module], samples: Samples) -> Tensor:
 def refresh(network: nn.Module, train: Samples) -> nn.Module:
     """Take the running statistics of batch normalisation anew from the training data: a mean of
     weights has none of its own.
+
+    Every sample counts as much as any other. The batches are of equal size, but for one sample, and
+    each is drawn from all of the data, since rows often lie in the order of their classes. A single
+    sample has no spread: the statistics then stay the mean of those that were averaged.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
-    if layers:
-        usual = [layer.momentum for layer in layers]
+    count = len(train.labels)
+    if layers and count > 1:
+        usual, seen = [layer.momentum for layer in layers], 0
+        where = next(network.parameters(), train.images).device
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over all batches
         network.train()
-        logits_of(network, train.images, training=True)
+        parts = math.ceil(count / STATISTICS_BATCH)
+        for images in (train.images[first::parts] for first in range(parts)):
+            seen += len(images)
+            for layer in layers:
+                layer.momentum = len(images) / seen  # so that they are means over samples
+            network(as_input(images, where))
         for layer, momentum in zip(layers, usual, strict=True):
             layer.momentum = momentum
     return network.eval()

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+from torch import nn
 
 from fedskd_sim.learning.algorithms.fedavg import flat, install_flat
 from fedskd_sim.learning.algorithms.learners import make
@@ -32,6 +33,7 @@ from fedskd_sim.learning.networks.models import (
     minimum_input,
     outline,
 )
+from fedskd_sim.learning.prediction import refresh
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
@@ -444,6 +446,42 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
         torch.manual_seed(elsewhere)
         found.add(digest(learner._choose()))
     assert len(found) == 1
+
+
+class Normalised(nn.Module):
+    """One number of each sample, normalised over the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self.norm(self.scale * images.flatten(1)), None
+
+
+@pytest.mark.parametrize(
+    ("values", "average", "spread"),
+    [
+        ([0.0] * 150 + [2.0] * 150, 1.0, 150 / 149),
+        ([3.0, 0.0] * 128 + [3.0], 3 * 129 / 257, 0.0),
+        ([5.0, 7.0], 6.0, 2.0),
+        ([5.0], 0.0, 1.0),
+    ],
+    ids=["in the order of classes", "one more than a batch", "two", "one"],
+)
+def test_running_statistics_weigh_every_sample_alike(
+    values: list[float], average: float, spread: float
+) -> None:
+    """However many samples there are and in whatever order, none counts more than another, and none
+    is a batch of its own; a single one has no spread, and leaves things as they are.
+    """
+    network = Normalised()
+    images = torch.tensor(values).reshape(-1, 1, 1, 1)
+    refresh(network, Samples(images, torch.zeros(len(values), dtype=torch.int64)))
+    assert network.norm.running_mean.item() == pytest.approx(average, abs=1e-5)
+    assert network.norm.running_var.item() == pytest.approx(spread, abs=1e-5)
+    assert (network.norm.momentum, network.training) == (0.1, False)
 
 
 def test_the_optimiser_is_pytorchs() -> None:
