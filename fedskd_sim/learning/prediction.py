@@ -3,7 +3,8 @@ models, logit adjustment.
 
 The averaged weights of a model are a mean over its own snapshots. They start as the model after
 warm-up and, after the model's i-th stop, become m + w_i (v - m) with w_i = max(averaging_weight, 1
-/ (i + 1)). They are never trained and never mixed with another model.
+/ (i + 1)). Where nothing warms up (FedAvg, FedProx) they start as the first average, and i counts
+the averages after it. They are never trained and never mixed with another model.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Predicting:
         """Add the forms in which averaged weights and finished models travel."""
         self._inner, self.site, self._settings = inner, inner.site, context.scenario.prediction
         self._topology = context.topology
+        self._warms_up = context.scenario.algorithm.warms_up
         self._keeps_last = self._settings.ensemble or self._settings.model in ("last", "mix")
         self.expected: Mapping[str, Forms] = {
             name: self._forms(forms) for name, forms in inner.expected.items()
@@ -60,9 +62,9 @@ class Predicting:
         self._ensemble: dict[str, Weights] = {}
 
     def warm_up(self) -> Session:
-        """Let the other warm up; its model is the first snapshot."""
+        """Let the other warm up; its model is the first snapshot, if it was trained."""
         session = self._inner.warm_up()
-        if self._settings.keeps_averaged:
+        if self._settings.keeps_averaged and self._warms_up:
             self._averaged = copy_of(session.weights)
         return session
 
@@ -209,9 +211,15 @@ class Predicting:
         weight = max(self._settings.averaging_weight, 1 / (count + 1))
         return {name: _move(averaged[name], buffer, weight) for name, buffer in current.items()}
 
-    def _on_snapshot(self, weights: Weights, count: int) -> None:
+    def _on_snapshot(self, weights: Weights, round_: int) -> None:
+        """Take the model of a round in; where there was no warm-up, that of the first is the
+        first.
+        """
         if self._averaged:
+            count = round_ if self._warms_up else round_ - 1
             self._averaged = self._follow(self._averaged, weights, count)
+        elif self._settings.keeps_averaged:
+            self._averaged = copy_of(weights)
 
     def _decide(self) -> Weights:
         """Give the weights that the hospital predicts with, chosen once its last round is over,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from sessions import CASES, COUNT, make_job
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 from torch import nn
@@ -448,6 +449,15 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
     assert len(found) == 1
 
 
+GOOD = """
+name: averages
+data: {{name: synthetic-skin, samples: 30, image_size: 16, classes: 3}}
+hospitals: [{{name: a, architecture: cnn-plain}}, {{name: b, architecture: cnn-plain}}]
+algorithm: {}
+prediction: {{model: averaged}}
+"""
+
+
 class Normalised(nn.Module):
     """One number of each sample, normalised over the batch."""
 
@@ -482,6 +492,36 @@ def test_running_statistics_weigh_every_sample_alike(
     assert network.norm.running_mean.item() == pytest.approx(average, abs=1e-5)
     assert network.norm.running_var.item() == pytest.approx(spread, abs=1e-5)
     assert (network.norm.momentum, network.training) == (0.1, False)
+
+
+@pytest.mark.parametrize(
+    ("case", "asked"),
+    [("alone", 0), ("mutual training", 0.5), ("traveller first", 2), ("proximal", 0)],
+)
+def test_every_frozen_teacher_is_counted(case: str, asked: float) -> None:
+    """Per sample-gradient: beside two that train the visitor's past is asked, beside a visitor that
+    trains alone its past and the resident.
+    """
+    models, teaching = CASES[case](1)
+    sums = train(models, make_job(epochs=1, models=2), teaching)
+    assert (sums.samples, sums.forwards) == (2 * COUNT, 2 * COUNT * asked)
+
+
+def test_averaged_weights_hold_nothing_untrained(scenario_file: Callable) -> None:
+    """Where nothing warms up, the first average is the first snapshot: 4, then (4 + 8) / 2, then
+    two thirds of that and one third of 12.
+    """
+    text = GOOD.format("{name: fedavg, architecture: cnn-plain}")
+    learner = make(LearnerContext(load(scenario_file(text)).scenario, "a"))
+    learner.warm_up()
+    found = []
+    for round_, value in enumerate((4.0, 8.0, 12.0), 1):
+        learner._on_snapshot({"w": buffer_of(torch.tensor([value]))}, round_)
+        found.append(tensor_of(learner._averaged["w"]).item())
+    assert found == pytest.approx([4.0, 6.0, 8.0])
+    other = make(LearnerContext(load(scenario_file(GOOD.format("{name: local}"))).scenario, "a"))
+    other.warm_up()
+    assert other._averaged
 
 
 def test_the_optimiser_is_pytorchs() -> None:
