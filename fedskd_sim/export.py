@@ -19,6 +19,8 @@ from fedskd_sim.wholefiles import drafted
 
 ROW_GROUP = 20_000
 """Rows of a Parquet file that are held in memory."""
+SUMS = ("reduce", "gather")
+"""Kinds of stops at which a part of a sum arrives, and no model."""
 MOST_METRICS = 1000
 """MLflow takes no more at once."""
 
@@ -172,18 +174,22 @@ def _curves(run: Run) -> Iterator[tuple[str, list[tuple[str, float, int]]]]:
     """Give the measures of each model as name, value and step.
 
     A step is a stop of the model, K a round as in the report (0 is the warm-up), so that curves of
-    all models lie over each other. What is measured at several hospitals, ``evaluation`` and
-    ``ensemble``, has the hospital in its name: as a curve it would say nothing.
+    all models lie over each other; where sums go round it is a session and 2K - 2 hops a round.
+    What is measured at several hospitals, ``evaluation`` and ``ensemble``, has the hospital in its
+    name: as a curve it would say nothing. What is measured while a sum goes round is of the host's
+    own model, whichever part of the sum arrived.
     """
     size = len(run.scenario.members)
+    stops = 2 * size - 1 if run.scenario.algorithm.pattern == "all_reduce" else size
     curves: dict[Any, list[tuple[str, float, int]]] = {name: [] for name in run.scenario.members}
     for row in run.rows("measures"):
         if row["value"] is None:
             continue
         hospital = f"/{row['host']}" if row["kind"] in ("evaluation", "ensemble") else ""
-        step = int(row["round"] or 0) * size + int(row["hop"] or 0)
+        step = int(row["round"] or 0) * stops + int(row["hop"] or 0)
         name = f"{row['kind']}/{row['measure']}{hospital}"
-        curves[row["model"]].append((name, float(row["value"]), step))
+        model = row["host"] if row["kind"] in SUMS else row["model"]
+        curves[model].append((name, float(row["value"]), step))
     yield from ((model, points) for model, points in curves.items() if points)
 
 

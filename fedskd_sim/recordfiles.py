@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from fedskd_sim.errors import RunUnreadable, Where
-from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing
+from fedskd_sim.records import FOLDERS, PROBES, Record, SampleCounts, Timing
 
 AGAIN = "run the scenario again"
 SHARES = ("accuracy", "auc", "accuracy_adjusted")
@@ -184,7 +184,7 @@ def _check(entry: Line) -> Line:
     if isinstance(entry, Record):
         for name, (total, weight) in entry.measures.items():
             if not -EXACT <= total <= weight * (1 + EXACT) and (
-                name.endswith(SHARES) or name.startswith("probe/")
+                name.endswith(SHARES) or name.startswith(PROBES)
             ):
                 raise ValueError(f"{name} is {total:g} of {weight:g}")
     return entry

@@ -60,6 +60,8 @@ class Measure(NamedTuple):
 
 
 NOTHING = Measure(0.0, 0.0)
+PROBE, LEAVING = PROBES = "probe/", "leaving/"
+"""What measures at other hospitals begin with: of a visitor, and of a model that sets out next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,13 @@ class Record:
     the same with ``resident_`` in front, ``loss``/``resident_loss`` (cross-entropy per sample),
     ``similarity_batch``, ``_pixel``, ``_region`` (unweighted distances per step), and ``drift``
     (relative Euclidean parameter change of the session). A homecoming also has ``returned_``
-    measures (the traveller as it came home, before its session). ``forwards`` counts samples that a
-    model only taught on. With ``instruments.changes``: ``representation_drift``, ``churn`` and, at
-    a homecoming, ``net_drift`` (of the whole round); with ``instruments.probe``: ``probe/NAME``,
-    balanced accuracy on the validation data of hospital NAME, of the visitor after its session, at
-    home of the model that sets out next. Test measures may have
+    measures (the traveller as it came home, before its session) and, where another model than the
+    home's sets out next, ``leaving_`` measures of that one. ``forwards`` counts samples that a
+    model only taught on, the visitor's own frozen past too. With ``instruments.changes``:
+    ``representation_drift``, ``churn`` and, at a homecoming, ``net_drift`` (of the whole round);
+    with ``instruments.probe``: ``probe/NAME``, balanced accuracy on the validation data of hospital
+    NAME, of the visitor after its session, and at home ``leaving/NAME``, the same of the model that
+    sets out next. Test measures may have
     ``balanced_accuracy_adjusted``; an ensemble has ``models`` and ``kept_bytes``.
     """
 

@@ -95,7 +95,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     control = control or (CONTROL if CONTROL in labels else labels[0])
     find = partial(_find_problems, labels=labels, control=control, seeds=seeds, data=data)
     loaded = _load_checked(scenario, data, find)
-    chosen = methods(loaded.scenario, labels)
+    chosen = methods(loaded.scenario, labels, _samples(loaded.scenario, data))
     planned = list(tasks(chosen, seeds))
     say_licences(loaded.scenario)
     out = rest["out"] or Path("runs") / f"compare-{loaded.scenario.name}"
@@ -109,6 +109,36 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
         outcomes = _carry_out(shop, planned)
         _report(shop, chosen, control, outcomes, per_hospital=rest["per_hospital"])
     _raise_first([outcome for outcome in outcomes if outcome.code], len(planned))
+
+
+def _samples(
+    scenario: Scenario, data: Path | None, tell: Callable[[str], None] = lambda _: None
+) -> list[int]:
+    """Count the training samples of every hospital that trains, where equal work depends on it."""
+    from fedskd_sim.compare.plan import cut_short  # noqa: PLC0415 - as above
+
+    found: list[int] = []
+    if scenario.learns and cut_short(scenario):
+        found = _ask(scenario, training_samples, scenario, data, tell=tell)
+    return found
+
+
+def training_samples(
+    scenario: Scenario, data: Path | None, tell: Callable[[str], None]
+) -> list[int]:
+    """Count the training samples of every hospital that trains; none where something is wrong
+    with the data of one, which others tell of. Imports PyTorch.
+    """
+    from fedskd_sim.learning.inputs import require_facts  # noqa: PLC0415 - needs PyTorch
+
+    found = []
+    for name in scenario.members:
+        tell(name)
+        try:
+            found.append(len(require_facts(scenario, name, data).train_labels))
+        except FedskdError:
+            return []
+    return found
 
 
 def _load_checked(
@@ -171,7 +201,8 @@ def _find_problems(
         )
     if len(scenario.members) > 1 and not rest.lacks("algorithm", "name"):
         known = [label for label in dict.fromkeys(labels) if label in choices(scenario)]
-        yield from _unfit(rest, methods(scenario, known), data, tell)
+        samples = _samples(scenario, data, tell)
+        yield from _unfit(rest, methods(scenario, known, samples), data, tell)
 
 
 def _ask(

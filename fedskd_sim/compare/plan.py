@@ -35,11 +35,26 @@ class Method:
     budget: float
     share: float = 1.0
     """Its budget, in units of the scenario's."""
+    given: Scenario | None = None
+    """The scenario whose work is the budget."""
 
     @property
     def scenario(self) -> Scenario:
         """The scenario, under its first seed."""
         return self.planned.scenario
+
+    def off(self, done: int, samples: Sequence[int]) -> float:
+        """Tell by which share a run misses the budget.
+
+        Args:
+            done: its sample-gradients, of all hospitals, from its records.
+            samples: the training samples of every hospital; empty where that is not known, and
+                then it is told of the plan.
+
+        """
+        if not samples or self.given is None or not self.budget:
+            return self.planned.passes / self.budget - 1 if self.budget else 0.0
+        return done / (self.share * passes(self.given, samples) * sum(samples)) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +71,13 @@ class PlannedRun:
         return json.dumps(self.scenario.model_dump(mode="json", by_alias=True), indent=1) + "\n"
 
 
-def methods(scenario: Scenario, labels: Sequence[str]) -> list[Method]:
+def methods(scenario: Scenario, labels: Sequence[str], samples: Sequence[int] = ()) -> list[Method]:
     """Give every label its scenario at equal work.
+
+    Args:
+        scenario: what is compared, and whose work is the budget.
+        labels: names of algorithms and variants.
+        samples: the training samples of every hospital that trains; needed where `cut_short`.
 
     Raises:
         InvalidValue: an unknown label, or one that is given twice.
@@ -65,8 +85,15 @@ def methods(scenario: Scenario, labels: Sequence[str]) -> list[Method]:
     """
     for error in find_bad_labels(scenario, labels):
         raise error
-    budget = passes(scenario)
-    return [_method(scenario, label, budget) for label in labels]
+    return [_method(scenario, label, samples) for label in labels]
+
+
+def cut_short(scenario: Scenario) -> bool:
+    """Tell whether ``training.batches`` makes some pass shorter than the training data, here or in
+    a variant: equal work then depends on how many samples there are.
+    """
+    known = [variant.training for variant in scenario.variants.values()]
+    return any(one and one.batches for one in (scenario.training, *known))
 
 
 def find_bad_labels(scenario: Scenario, labels: Sequence[str]) -> Iterator[InvalidValue]:
@@ -112,15 +139,17 @@ def too_few(seeds: int) -> Iterator[InvalidValue]:
         yield InvalidValue(f"{seeds} cannot be used", fix=fix, where=Where("--seeds"))
 
 
-def _method(scenario: Scenario, label: str, budget: float) -> Method:
+def _method(scenario: Scenario, label: str, samples: Sequence[int]) -> Method:
     bare = scenario.model_copy(update={"variants": {}})
+    budget = passes(scenario, samples)
     variant = scenario.variants.get(label)
     if variant is None:
         own = scenario.algorithm
         same = label == (
             own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name
         )
-        return Method(label, at_budget(bare, own if same else BUILT_IN[label], budget), budget)
+        planned = at_budget(bare, own if same else BUILT_IN[label], budget, samples)
+        return Method(label, planned, budget, given=bare)
     given = {
         name: part
         for name in ("prediction", "training", "faults", "links")
@@ -129,9 +158,12 @@ def _method(scenario: Scenario, label: str, budget: float) -> Method:
     size = len(scenario.members)
     share = {"total": 1.0, "per_model": 1 / size, "single": float(size)}[variant.budget]
     planned = at_budget(
-        bare.model_copy(update=given), variant.algorithm or scenario.algorithm, share * budget
+        bare.model_copy(update=given),
+        variant.algorithm or scenario.algorithm,
+        share * budget,
+        samples,
     )
-    return Method(label, planned, share * budget, share)
+    return Method(label, planned, share * budget, share, bare)
 
 
 def _with_seed(scenario: Scenario, index: int) -> Scenario:
@@ -170,6 +202,7 @@ __all__ = [
     "PlannedRun",
     "Variant",
     "choices",
+    "cut_short",
     "describe",
     "find_bad_labels",
     "methods",

@@ -36,6 +36,7 @@ def comparison(
     compared = [run for (_, index), run in sorted(good.items()) if index in indices]
     notes = (
         *_notes(methods, len(outcomes) - len(good), len(indices)),
+        *_off(rows),
         *_lost(rows),
         *_origins(compared),
     )
@@ -49,6 +50,16 @@ def _score(method: Method, run: RunResult) -> Score:
 
 def _origins(compared: Sequence[RunResult]) -> Iterator[str]:
     return remarks({(run.task.label, run.task.scenario.seed): run.made_with for run in compared})
+
+
+def _off(rows: Sequence[MethodRow]) -> Iterator[str]:
+    """Say whose work is not equal."""
+    off = [row.method.label for row in rows if abs(row.off) > OFF_BUDGET]
+    if off:
+        yield (
+            f"The work of {', '.join(off)} is not that of the budget (whole rounds may not divide "
+            "it, sessions be rolled back, hospitals be lost): see the column 'off'."
+        )
 
 
 def _lost(rows: Sequence[MethodRow]) -> Iterator[str]:
@@ -78,13 +89,6 @@ def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
             "One complete seed has no spread: there is no interval, and no difference may be "
             "claimed."
         )
-    off = [
-        method.label
-        for method in methods
-        if abs(method.planned.passes / method.budget - 1) > OFF_BUDGET
-    ]
-    if off:
-        yield f"The rounds of {', '.join(off)} do not divide the budget: see the column 'off'."
     for method in methods:
         if method.share > 1:
             yield (

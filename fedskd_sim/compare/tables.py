@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from fedskd_sim.compare.plan import Method
 from fedskd_sim.compare.statistics import Difference, best, compare_paired, correct
-from fedskd_sim.recordfiles import read_records, read_timings
+from fedskd_sim.recordfiles import read_counts, read_records, read_timings
 from fedskd_sim.records import Record
 from fedskd_sim.report.absences import Absence, Troubles
 from fedskd_sim.report.basis import Basis, bases, rarest_classes, together
@@ -50,6 +50,8 @@ class Score:
     """The values of all tests that it has, of which ``values`` are means."""
     memory: Mapping[Part, float] = field(default_factory=dict)
     """... and of what models forget and keep."""
+    read: Mapping[str, int] = field(default_factory=dict)
+    """The training samples of every hospital that told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,18 @@ class MethodRow:
     def mean(self, metric: str, place: str) -> float:
         """Give the mean over seeds."""
         return mean(self.series(metric, place))
+
+    @property
+    def off(self) -> float:
+        """The mean share by which runs miss the budget, by their own records."""
+        names = self.method.scenario.members
+        return mean(
+            self.method.off(
+                round(score.costs["samples"]),
+                [score.read[name] for name in names] if {*names} <= {*score.read} else [],
+            )
+            for score in self.scores
+        )
 
     def cost(self, name: str) -> float:
         """Give the mean cost of a run."""
@@ -172,6 +186,7 @@ def score(
         Troubles.of(folder, (*names, *held_out), simulated=True).absences if faulty else (),
         tests,
         memory,
+        {one.host: sum(one.used["train"].values()) for one in read_counts(folder)},
     )
 
 

@@ -18,6 +18,8 @@ from fedskd_sim.report.basis import Basis
 from fedskd_sim.report.text import percent
 
 OFF_BUDGET = 0.05
+HALF = 0.005
+"""Half a percent: what is less rounds to 0 %."""
 ROOM = {"difference": 24, "p": 8, "seeds": 8}
 
 
@@ -74,9 +76,8 @@ def conclusion(comparison: Comparison, metric: str, place: str) -> str:
 
 
 def off_budget(row: MethodRow) -> str:
-    """Tell by how much a method misses the budget, if that is more than a little."""
-    share = row.method.planned.passes / row.method.budget - 1
-    return f"{share:+.0%}" if abs(share) > OFF_BUDGET else ""
+    """Write by how much a method's runs miss the budget; blank if it rounds to nothing."""
+    return f"{row.off:+.0%}" if abs(row.off) >= HALF else ""
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -111,6 +112,7 @@ def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
         "algorithm": row.method.scenario.algorithm.model_dump(mode="json"),
         "passes": row.method.planned.passes,
         "budget": row.method.budget,
+        "off": row.off,
         "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
         "faults": twins.plain(comparison, row),
         "values": values,

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedskd_sim.learning.base import NOTHING, LearnerState
 from fedskd_sim.messages import Buffer, Weights
@@ -105,6 +106,22 @@ class Answers:
                 np.lib.format.write_array(member, values, allow_pickle=False)
                 archive.writestr(ZipInfo(f"{name}.npy"), member.getvalue())
         settle(file.parent)
+
+
+def odds(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give p_c / sum of all other p, (N, C), by which ROC curves rank: it orders samples as the
+    probability does, and tells those apart whose probability rounds to 1.
+
+    Args:
+        chances: (N, C), class probabilities; NaN stays NaN.
+
+    """
+    found = np.empty_like(chances)
+    for place in range(chances.shape[1]):
+        others: Any = np.sort(np.delete(chances, place, axis=1), axis=1)
+        with np.errstate(divide="ignore", over="ignore"):  # of next to nothing: more than any
+            found[:, place] = chances[:, place] / sum(others.T)  # one by one: the same everywhere
+    return np.minimum(found, np.finfo(np.float64).max)
 
 
 def _group(kind: Tested, model: str) -> str:

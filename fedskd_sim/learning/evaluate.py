@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fedskd_sim.learning.answers import odds
 from fedskd_sim.learning.base import Measures
 from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.records import Measure
@@ -15,22 +16,20 @@ than a measurement."""
 PLACES, LARGEST = BATCH * 224 * 224, 1024
 """A card is asked as many small samples as have the pixels or voxels of `BATCH` large ones, at most
 so many: it would wait for the host otherwise."""
-STATISTICS_BATCH = 256
-"""Samples over which batch normalisation takes its statistics."""
 NO_ANSWER = -1.0
-"""Stands for all probabilities of an answer that is not finite: less than any, and all alike."""
+"""Stands for all odds of an answer that is not finite: less than any, and all alike."""
 ADJUSTMENT_FLOOR = 1e-3
 """Keeps a class that is hardly ever predicted from being divided by next to nothing."""
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, images: Tensor, *, training: bool = False) -> Tensor:
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Give a model's logits (N, classes) for images as `Samples` has them, asked in evaluation
-    mode (or in training mode); it is left in the mode it was in.
+    mode; it is left in the mode it was in.
     """
     before, where = model.training, next(model.parameters(), images).device
-    model.train(training)
-    parts = images.split(STATISTICS_BATCH if training else batch_size(images, where))
+    model.eval()
+    parts = images.split(batch_size(images, where))
     logits = torch.cat([model(as_input(part, where))[0] for part in parts])
     model.train(before)
     return logits
@@ -68,12 +67,12 @@ def measures(logits: Tensor, labels: Tensor) -> dict[str, Measure]:
     An answer that is not finite is never right, and says as little of one class as of another.
     """
     logits, labels = logits.cpu(), labels.cpu()
-    scores = logits.double().softmax(dim=1)
-    known = scores.isfinite().all(dim=1)
+    chances = logits.detach().double().softmax(dim=1)
+    known = chances.isfinite().all(dim=1)
     hits = (logits.argmax(dim=1) == labels) & known
     present = labels.unique().tolist()
     recalls = [hits[labels == label].double().mean().item() for label in present]
-    scores = scores.where(known.unsqueeze(1), NO_ANSWER)
+    scores = torch.from_numpy(odds(chances.numpy())).where(known.unsqueeze(1), NO_ANSWER)
     areas = (
         [_area(scores[:, label], labels == label) for label in present] if len(present) > 1 else []
     )

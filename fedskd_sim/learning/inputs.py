@@ -42,6 +42,7 @@ def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
     kinds = {
         hospital.architecture.model_dump_json(): hospital.architecture
         for hospital in scenario.hospitals
+        if not hospital.held_out
     }
     sizes = [
         outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()

@@ -14,13 +14,13 @@ from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import BATCH, evaluate
 from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Weights
-from fedskd_sim.records import Measure
+from fedskd_sim.records import PROBE, Measure
 
-FEWEST = 4
-"""Samples below which the unbiased HSIC has no value."""
+FEWEST = 10
+"""Samples below which drift is not told: the unbiased HSIC has a value from 4 on, but of so few it
+is mostly noise, outside 0..1 as often as within."""
 SPREAD = 1e-13
 """An HSIC of less than this, in units of the kernel's mean square, is the rounding of its sums."""
-PROBE = "probe/"
 
 
 def change(site: Site, model: str, before: Weights, after: nn.Module) -> Measures:
@@ -34,24 +34,25 @@ def change(site: Site, model: str, before: Weights, after: nn.Module) -> Measure
 
     Returns:
         ``representation_drift`` (1 - CKA of the deep maps' means before and after; none where one
-        of them is the same for all samples) and ``churn`` (share of samples whose decision
-        changed), on the host's validation data.
+        of them is the same for all samples, or there are fewer than `FEWEST`) and ``churn`` (share
+        of samples whose decision changed), on the host's validation data.
 
     """
-    if not site.scenario.instruments.changes or len(site.data.validation.labels) < FEWEST:
+    if not site.scenario.instruments.changes or not len(site.data.validation.labels):
         return {}
     return _measure_change(site.build(model, before), after, site.data.validation)
 
 
-def probe(site: Site, network: nn.Module) -> Measures:
+def probe(site: Site, network: nn.Module, name: str = PROBE) -> Measures:
     """Measure what a model knows of every hospital, where the scenario's ``instruments`` ask for
-    it: ``probe/NAME``, balanced accuracy on the validation data of hospital NAME.
+    it: ``probe/NAME``, or under another ``name``, balanced accuracy on the validation data of
+    hospital NAME.
     """
     if not site.scenario.instruments.probe:
         return {}
-    found = {name: evaluate(network, site.validation_of(name)) for name in site.scenario.names}
+    found = {host: evaluate(network, site.validation_of(host)) for host in site.scenario.names}
     return {
-        PROBE + name: measures["balanced_accuracy"] for name, measures in found.items() if measures
+        name + host: measures["balanced_accuracy"] for host, measures in found.items() if measures
     }
 
 
@@ -93,7 +94,7 @@ def _measure_change(before: nn.Module, after: nn.Module, samples: Samples) -> di
         _features_and_decisions(after, samples),
     )
     moved = float((decisions != new_decisions).sum())
-    alike = cka(features, new_features)
+    alike = cka(features, new_features) if len(features) >= FEWEST else math.nan
     drifted = {"representation_drift": Measure(1 - alike, 1.0)} if math.isfinite(alike) else {}
     return {**drifted, "churn": Measure(moved, float(len(decisions)))}
 

@@ -3,11 +3,13 @@ models, logit adjustment.
 
 The averaged weights of a model are a mean over its own snapshots. They start as the model after
 warm-up and, after the model's i-th stop, become m + w_i (v - m) with w_i = max(averaging_weight, 1
-/ (i + 1)). They are never trained and never mixed with another model.
+/ (i + 1)). Where nothing warms up (FedAvg, FedProx) they start as the first average, and i counts
+the averages after it. They are never trained and never mixed with another model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -18,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedskd_sim.learning.answers import Tested
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.data import Samples
+from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import logits_of, measure_adjusted
 from fedskd_sim.learning.parts import copy_of, join, split
 from fedskd_sim.learning.reconcile import mean
@@ -32,6 +34,8 @@ AVERAGED, LAST = "slow/", "last/"
 """What the tensors of a second set of weights are called on their way: digests in records are taken
 over these names."""
 ENSEMBLE = "ensemble/"
+STATISTICS_BATCH = 256
+"""The most samples over which batch normalisation takes its statistics at once."""
 
 
 class Inner(Sited, Learner, Protocol):
@@ -47,6 +51,7 @@ class Predicting:
         """Add the forms in which averaged weights and finished models travel."""
         self._inner, self.site, self._settings = inner, inner.site, context.scenario.prediction
         self._topology = context.topology
+        self._warms_up = context.scenario.algorithm.warms_up
         self._keeps_last = self._settings.ensemble or self._settings.model in ("last", "mix")
         self.expected: Mapping[str, Forms] = {
             name: self._forms(forms) for name, forms in inner.expected.items()
@@ -57,9 +62,9 @@ class Predicting:
         self._ensemble: dict[str, Weights] = {}
 
     def warm_up(self) -> Session:
-        """Let the other warm up; its model is the first snapshot."""
+        """Let the other warm up; its model is the first snapshot, if it was trained."""
         session = self._inner.warm_up()
-        if self._settings.keeps_averaged:
+        if self._settings.keeps_averaged and self._warms_up:
             self._averaged = copy_of(session.weights)
         return session
 
@@ -206,9 +211,15 @@ class Predicting:
         weight = max(self._settings.averaging_weight, 1 / (count + 1))
         return {name: _move(averaged[name], buffer, weight) for name, buffer in current.items()}
 
-    def _on_snapshot(self, weights: Weights, count: int) -> None:
+    def _on_snapshot(self, weights: Weights, round_: int) -> None:
+        """Take the model of a round in; where there was no warm-up, that of the first is the
+        first.
+        """
         if self._averaged:
+            count = round_ if self._warms_up else round_ - 1
             self._averaged = self._follow(self._averaged, weights, count)
+        elif self._settings.keeps_averaged:
+            self._averaged = copy_of(weights)
 
     def _decide(self) -> Weights:
         """Give the weights that the hospital predicts with, chosen once its last round is over,
@@ -265,15 +276,25 @@ def together(networks: list[nn.Module], samples: Samples) -> Tensor:
 def refresh(network: nn.Module, train: Samples) -> nn.Module:
     """Take the running statistics of batch normalisation anew from the training data: a mean of
     weights has none of its own.
+
+    Every sample counts as much as any other. The batches are of equal size, but for one sample, and
+    each is drawn from all of the data, since rows often lie in the order of their classes. A single
+    sample has no spread: the statistics then stay the mean of those that were averaged.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
-    if layers:
-        usual = [layer.momentum for layer in layers]
+    count = len(train.labels)
+    if layers and count > 1:
+        usual, seen = [layer.momentum for layer in layers], 0
+        where = next(network.parameters(), train.images).device
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over all batches
         network.train()
-        logits_of(network, train.images, training=True)
+        parts = math.ceil(count / STATISTICS_BATCH)
+        for images in (train.images[first::parts] for first in range(parts)):
+            seen += len(images)
+            for layer in layers:
+                layer.momentum = len(images) / seen  # so that they are means over samples
+            network(as_input(images, where))
         for layer, momentum in zip(layers, usual, strict=True):
             layer.momentum = momentum
     return network.eval()

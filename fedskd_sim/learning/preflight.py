@@ -77,7 +77,7 @@ def find_problems(
         elif found is not None:
             known.append((hospital.name, found))
             seen(found)
-            yield from _samples(index, hospital, found)
+            yield from () if hospital.held_out else _samples(index, hospital, found)
             yield from () if wrong else _architecture(scenario, chosen, place, found, held)
             yield from () if doubtful else compare(index, hospital, found, known)
     yield from _algorithm(scenario, known[0][1] if known else None, held)
@@ -159,9 +159,9 @@ def _common(scenario: Scenario) -> Iterator[FedskdError]:
     """Refuse different architectures where models are averaged."""
     if not scenario.averages or scenario.common_architecture:
         return
-    first = scenario.hospitals[0]
+    first = scenario.hospital(scenario.members[0])
     for index, hospital in enumerate(scenario.hospitals):
-        if hospital.architecture != first.architecture:
+        if not hospital.held_out and hospital.architecture != first.architecture:
             text = (
                 f"{hospital.name!r} has {_describe(hospital.architecture)}, {first.name!r} has "
                 f"{_describe(first.architecture)}"

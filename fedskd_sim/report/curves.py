@@ -73,7 +73,7 @@ def roc(positive: NDArray[np.bool_], scores: Floats) -> Curve:
 
     Args:
         positive: (N,), true for its patients; there are some of both.
-        scores: (N,), its probabilities.
+        scores: (N,), its `odds`, or its probabilities.
 
     """
     order = np.argsort(-scores, kind="stable")
@@ -85,14 +85,12 @@ def roc(positive: NDArray[np.bool_], scores: Floats) -> Curve:
     return Curve(curve[0] / curve[0, -1], curve[1] / curve[1, -1])
 
 
-def areas(
-    labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None
-) -> Floats:
+def areas(labels: NDArray[np.int64], scores: Floats, weights: Floats | None = None) -> Floats:
     """Give the area under the ROC curve of every class against the rest, ties counted half.
 
     Args:
         labels: (N,); places beyond the classes are allowed with ``weights`` 0 only.
-        probabilities: (N, C).
+        scores: (N, C), `odds` of the classes, or their probabilities.
         weights: (B, N), how much every patient counts in each of B resamples; None is once.
 
     Returns:
@@ -100,11 +98,11 @@ def areas(
 
     """
     weigh = np.ones((1, len(labels))) if weights is None else weights
-    found = np.full((probabilities.shape[1], len(weigh)), np.nan)
+    found = np.full((scores.shape[1], len(weigh)), np.nan)
     for label in np.unique(labels):
         positive = labels == label
         if not positive.all():
-            found[label] = _area(positive, probabilities[:, label], weigh)
+            found[label] = _area(positive, scores[:, label], weigh)
     return found
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fedskd_sim.errors import RunUnreadable
-from fedskd_sim.records import NOTHING, Record
-from fedskd_sim.report.memory import PROBE
+from fedskd_sim.records import NOTHING, PROBES, Record
 from fedskd_sim.report.ways import GatheredStep, Way
 from fedskd_sim.routes import Lost, Returns, Told, as_told
 
@@ -108,7 +107,7 @@ class Gathered:
         """
         if record.measures.keys() <= self._plain:
             return False
-        self._plain |= {name for name in record.measures if not name.startswith(PROBE)}
+        self._plain |= {name for name in record.measures if not name.startswith(PROBES)}
         return not record.measures.keys() <= self._plain
 
 

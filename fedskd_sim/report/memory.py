@@ -2,8 +2,10 @@
 the records alone.
 
 For a traveller, a_h(s) is its balanced accuracy on the validation data of hospital s after hop h of
-its round, a_0 as it set out (the warm-up or homecoming before). Only the last value of a model at
-its host is known in a real federation; the others come from ``instruments.probe``.
+its round, a_0 that of the model that set out, measured in the warm-up or homecoming before, after
+home has made one model of two. Only the last value of a model at its host is known in a real
+federation; the others come from ``instruments.probe``. Records from before 0.2 do not say what set
+out, and so give retention alone.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fedskd_sim.records import Record
+from fedskd_sim.records import LEAVING, PROBE, Record
 
-PROBE = "probe/"
 TRAVELLED = ("warm_up", "visit", "homecoming")
 Part = tuple[str, str, int, int, str]
 """``forgetting`` or ``retention``, whose model, in which round, after which hop, whose data."""
@@ -93,16 +94,17 @@ def _tours(records: Sequence[Record]) -> Iterator[_Tour]:
         start = before.get(max(before)) if before else None
         visits = [stops[hop] for hop in sorted(stops) if stops[hop].kind == "visit"]
         probes = [_probes(record) for record in visits]
-        if start is not None and all(probes) and _probes(start):
+        left = _probes(start, LEAVING) if start is not None else {}
+        if left and all(probes):
             hosts = tuple(record.host for record in visits)
-            yield _Tour(model, round_, hosts, (_probes(start), *probes))
+            yield _Tour(model, round_, hosts, (left, *probes))
 
 
-def _probes(record: Record) -> dict[str, float]:
+def _probes(record: Record, what: str = PROBE) -> dict[str, float]:
     return {
-        name.removeprefix(PROBE): measure.mean
+        name.removeprefix(what): measure.mean
         for name, measure in record.measures.items()
-        if name.startswith(PROBE)
+        if name.startswith(what)
     }
 
 
@@ -141,8 +143,8 @@ def _gains_kept(tour: _Tour) -> Iterator[tuple[int, float]]:
 
 
 def _retention(records: Sequence[Record]) -> dict[Part, float]:
-    """Compare a traveller as it comes home with its home's model when it set out, in the
-    homecoming or warm-up before.
+    """Compare a traveller as it comes home with the model that set out: the home's after the
+    homecoming or warm-up before, or another one where two are kept.
     """
     home = {
         (record.model, record.round): record
@@ -152,10 +154,9 @@ def _retention(records: Sequence[Record]) -> dict[Part, float]:
     found: dict[Part, float] = {}
     for (model, round_), record in home.items():
         before = home.get((model, round_ - 1))
-        came, left = (
-            record.measures.get("returned_balanced_accuracy"),
-            before and before.measures.get("balanced_accuracy"),
-        )
+        known = before.measures if before else {}
+        came = record.measures.get("returned_balanced_accuracy")
+        left = known.get("leaving_balanced_accuracy", known.get("balanced_accuracy"))
         if came and left:
             found["retention", model, round_, record.hop, record.host] = came.mean - left.mean
     return found

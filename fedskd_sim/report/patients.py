@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim.learning.answers import odds
 from fedskd_sim.records import Record
 from fedskd_sim.report import curves
 from fedskd_sim.report.patientchecks import (
@@ -189,7 +190,7 @@ def _draw(
             "recall": recalls[:, :, number],
             "accuracy": sizes @ recalls[:, :, number],
             "balanced_accuracy": recalls[:, :, number].mean(axis=0),
-            "auc": draws.areas(here.probabilities[place]) if place in with_areas else nothing,
+            "auc": draws.areas(odds(here.probabilities[place])) if place in with_areas else nothing,
         }
         for number, place in enumerate(places)
     }
@@ -221,6 +222,7 @@ def _row(
         for name in MEASURES
     }
     drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "ensemble") else ()
+    ranked = odds(answers[0])
     return PatientRow(
         who=who,
         models=tuple(here.models[place] for place in places),
@@ -230,7 +232,7 @@ def _row(
         confusion=np.sum([one.matrix for one in found], axis=0),
         calibration=curves.calibration(np.tile(here.labels, len(places)), np.concatenate(answers)),
         curves={
-            int(label): curves.roc(here.labels == label, answers[0][:, label]) for label in drawable
+            int(label): curves.roc(here.labels == label, ranked[:, label]) for label in drawable
         },
     )
 

@@ -101,18 +101,18 @@ class Resampling:
             found.append((patients @ right[own] + made_up[:, :1]) / total[:, None])
         return np.stack(found)
 
-    def areas(self, probabilities: Floats) -> Floats:
+    def areas(self, answers: Floats) -> Floats:
         """Give the mean area under the ROC curves of the classes that are present for one model,
-        (B,); NaN for one class.
+        (B,), from its `odds` or probabilities (N, C); NaN for one class.
         """
         if len(self.present) == 1:
             return np.full(len(self._patients), np.nan)
-        classes = probabilities.shape[1]
+        classes = answers.shape[1]
         ends = np.full((2, len(self.present), classes), -np.inf)
         ends[1] = np.inf
         own = np.arange(len(self.present)), self.present
         ends[0][own], ends[1][own] = np.inf, -np.inf
-        scores = np.concatenate([probabilities, ends.reshape(-1, classes)])
+        scores = np.concatenate([answers, ends.reshape(-1, classes)])
         labels = np.concatenate([self.labels, self.present, self.present])
         weights = np.concatenate(
             [self._patients, self._made_up[1].reshape(len(self._patients), -1)], axis=1

@@ -65,7 +65,8 @@ class FedSKD(Part):
     """The resident takes a gradient step in every n-th step of a session; 0: never, it only teaches
     (traveller-first)."""
     traveller_start: Literal["reconciled", "own"] = "reconciled"
-    """A traveller sets out as the reconciled model, or as it came home (traveller-first)."""
+    """A traveller sets out as the reconciled model, or as it came home (traveller-first). What the
+    evaluation tests is the home model in either case (but for ``reconcile: two_track``)."""
     stop_work: Positive = 2.0
     """Sample-gradients of a stop, both models together, in units of ``training.epochs`` passes over
     the host's data; traveller-first: 1."""

@@ -29,7 +29,7 @@ from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record
-from fedskd_sim.report.memory import assess_memory
+from fedskd_sim.report.memory import assess_memory, remembered
 from fedskd_sim.report.tables import summarise
 from fedskd_sim.scenario import load as load_scenario
 
@@ -344,6 +344,29 @@ def test_an_ensemble_averages_the_finished_models_of_all(
     assert len(ensemble_of(read_records(folder))) == 3
 
 
+@pytest.mark.parametrize("reconcile", ["average", "two_track"])
+def test_a_traveller_of_its_own_is_measured_as_it_sets_out(
+    reconcile: str, scenario_file: Callable, run: Callable
+) -> None:
+    """Where home keeps two models, records have what the one that sets out is worth, which is not
+    what home tests; in the evaluation the home's model is tested everywhere, unless both are kept
+    for good.
+    """
+    algorithm = f"{{name: fedskd, rounds: 1, traveller_start: own, reconcile: {reconcile}}}"
+    records = read_records(run(scenario_file(text(algorithm) + "instruments: {probe: true}\n")))
+    homes = {one.host: one for one in records if one.kind == "homecoming"}
+    assert len(homes) == 3
+    for name, home in homes.items():
+        assert home.measures["leaving_balanced_accuracy"] == home.measures[f"leaving/{name}"]
+        tested = {
+            one.digest_in for one in records if (one.kind, one.model) == ("evaluation", name)
+        } - {""}
+        assert (tested == {home.digest_out}) == (reconcile == "average")
+    assert any(
+        home.measures["leaving_accuracy"] != home.measures["accuracy"] for home in homes.values()
+    )
+
+
 def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Callable) -> None:
     """With all instruments on, weights stay byte for byte what they were; records have churn,
     drifts and all hospitals' probes, at home of the model that sets out next.
@@ -361,13 +384,15 @@ def test_instruments_measure_and_change_nothing(scenario_file: Callable, run: Ca
         assert 0 < record.measures["drift"].mean < 1
         assert 0 <= record.measures["churn"].mean <= 1
         assert 0 < record.measures["representation_drift"].mean < 2
-        assert {f"probe/{name}" for name in "abc"} <= record.measures.keys()
-        assert record.measures[f"probe/{record.host}"] == record.measures["balanced_accuracy"]
+        what = "probe" if record.kind == "visit" else "leaving"
+        assert {f"{what}/{name}" for name in "abc"} <= record.measures.keys()
+        assert record.measures[f"{what}/{record.host}"] == record.measures["balanced_accuracy"]
         assert (
             record.kind == "visit"
             or {"net_drift", "returned_balanced_accuracy"} <= record.measures.keys()
         )
-    assert assess_memory(records).forgetting is not None
+    forgotten = {part[2] for part in remembered(records) if part[0] == "forgetting"}
+    assert forgotten == {1, 2}
     assert assess_memory(read_records(plain)).forgetting is None
     assert files(run(path, "processes")) == files(full)
 

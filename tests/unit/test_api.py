@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -274,6 +275,31 @@ def test_tensorboard_reads_every_measure(small: Run, tmp_path: Path) -> None:
     }
     with pytest.raises(OutputNotEmpty):
         write(small, "tensorboard", tmp_path)
+
+
+def test_what_a_sum_brings_is_exported_as_the_hosts() -> None:
+    """While parts of a sum go round, what is measured is the host's own model: its curve has it,
+    after the session of that round and before that of the next one.
+    """
+    measured = [
+        ("alone", "a", "a", 1, 0), ("gather", "a", "c", 1, 4), ("alone", "a", "a", 2, 0),
+        ("evaluation", "b", "a", 3, 1),
+    ]  # fmt: skip
+    columns = ("kind", "host", "model", "round", "hop")
+    told = [{**dict(zip(columns, one, strict=True)), "measure": "auc", "value": 0.5}
+            for one in measured]  # fmt: skip
+    scenario = SimpleNamespace(
+        members=("a", "b", "c"), algorithm=SimpleNamespace(pattern="all_reduce")
+    )
+    run = SimpleNamespace(scenario=scenario, rows=lambda _: told)
+    assert dict(export._curves(run)) == {
+        "a": [
+            ("alone/auc", 0.5, 5),
+            ("gather/auc", 0.5, 9),
+            ("alone/auc", 0.5, 10),
+            ("evaluation/auc/b", 0.5, 16),
+        ]
+    }
 
 
 @pytest.mark.filterwarnings("default")  # MLflow uses what its libraries have deprecated

@@ -11,10 +11,12 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedskd_sim.learning.answers import odds
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.evaluate import BATCH, evaluate, measures
 from fedskd_sim.records import Measure
+from fedskd_sim.report.curves import areas
 
 
 class Table(nn.Module):
@@ -52,6 +54,28 @@ def test_hard_draws_agree_with_scikit_learn(seed: int) -> None:
     assert found["accuracy"].mean == pytest.approx(accuracy_score(labels, decided), abs=1e-12)
     assert found["balanced_accuracy"].mean == pytest.approx(recalls, abs=1e-12)
     assert found["auc"].mean == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("negative", "positive", "area"),
+    [
+        ([-50.0, -45.0, -39.0], [-38.0, 40.0, 45.0], 1.0),
+        ([50.0, 45.0, 39.0], [38.0, 40.0, 45.0], 0.5 * (3 + 2) / 9),
+        ([-800.0, -900.0], [-900.0, -800.0], 0.5),
+    ],
+)
+def test_how_sure_a_model_is_ranks_beyond_what_a_probability_can_tell(
+    negative: list[float], positive: list[float], area: float
+) -> None:
+    """Probabilities that round to 1 are no ties where logits differ; the records of a run and the
+    report of its predictions have the same area.
+    """
+    gaps = torch.tensor([*negative, *positive])
+    labels = torch.tensor([0] * len(negative) + [1] * len(positive))
+    logits = torch.stack([torch.zeros(len(gaps)), gaps], dim=1)
+    assert measures(logits, labels)["auc"].mean == pytest.approx(area, abs=1e-12)
+    shares = odds(logits.double().softmax(dim=1).numpy())
+    assert areas(labels.numpy(), shares).mean() == pytest.approx(area, abs=1e-12)
 
 
 def test_sums_add_up_over_splits() -> None:

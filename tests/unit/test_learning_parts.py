@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from sessions import CASES, COUNT, make_job
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+from torch import nn
 
 from fedskd_sim.learning.algorithms.fedavg import flat, install_flat
 from fedskd_sim.learning.algorithms.learners import make
@@ -32,6 +34,7 @@ from fedskd_sim.learning.networks.models import (
     minimum_input,
     outline,
 )
+from fedskd_sim.learning.prediction import refresh
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
@@ -444,6 +447,81 @@ def test_running_statistics_are_taken_alike_again(scenario_file: Callable) -> No
         torch.manual_seed(elsewhere)
         found.add(digest(learner._choose()))
     assert len(found) == 1
+
+
+GOOD = """
+name: averages
+data: {{name: synthetic-skin, samples: 30, image_size: 16, classes: 3}}
+hospitals: [{{name: a, architecture: cnn-plain}}, {{name: b, architecture: cnn-plain}}]
+algorithm: {}
+prediction: {{model: averaged}}
+"""
+
+
+class Normalised(nn.Module):
+    """One number of each sample, normalised over the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self.norm(self.scale * images.flatten(1)), None
+
+
+@pytest.mark.parametrize(
+    ("values", "average", "spread"),
+    [
+        ([0.0] * 150 + [2.0] * 150, 1.0, 150 / 149),
+        ([3.0, 0.0] * 128 + [3.0], 3 * 129 / 257, 0.0),
+        ([5.0, 7.0], 6.0, 2.0),
+        ([5.0], 0.0, 1.0),
+    ],
+    ids=["in the order of classes", "one more than a batch", "two", "one"],
+)
+def test_running_statistics_weigh_every_sample_alike(
+    values: list[float], average: float, spread: float
+) -> None:
+    """However many samples there are and in whatever order, none counts more than another, and none
+    is a batch of its own; a single one has no spread, and leaves things as they are.
+    """
+    network = Normalised()
+    images = torch.tensor(values).reshape(-1, 1, 1, 1)
+    refresh(network, Samples(images, torch.zeros(len(values), dtype=torch.int64)))
+    assert network.norm.running_mean.item() == pytest.approx(average, abs=1e-5)
+    assert network.norm.running_var.item() == pytest.approx(spread, abs=1e-5)
+    assert (network.norm.momentum, network.training) == (0.1, False)
+
+
+@pytest.mark.parametrize(
+    ("case", "asked"),
+    [("alone", 0), ("mutual training", 0.5), ("traveller first", 2), ("proximal", 0)],
+)
+def test_every_frozen_teacher_is_counted(case: str, asked: float) -> None:
+    """Per sample-gradient: beside two that train the visitor's past is asked, beside a visitor that
+    trains alone its past and the resident.
+    """
+    models, teaching = CASES[case](1)
+    sums = train(models, make_job(epochs=1, models=2), teaching)
+    assert (sums.samples, sums.forwards) == (2 * COUNT, 2 * COUNT * asked)
+
+
+def test_averaged_weights_hold_nothing_untrained(scenario_file: Callable) -> None:
+    """Where nothing warms up, the first average is the first snapshot: 4, then (4 + 8) / 2, then
+    two thirds of that and one third of 12.
+    """
+    text = GOOD.format("{name: fedavg, architecture: cnn-plain}")
+    learner = make(LearnerContext(load(scenario_file(text)).scenario, "a"))
+    learner.warm_up()
+    found = []
+    for round_, value in enumerate((4.0, 8.0, 12.0), 1):
+        learner._on_snapshot({"w": buffer_of(torch.tensor([value]))}, round_)
+        found.append(tensor_of(learner._averaged["w"]).item())
+    assert found == pytest.approx([4.0, 6.0, 8.0])
+    other = make(LearnerContext(load(scenario_file(GOOD.format("{name: local}"))).scenario, "a"))
+    other.warm_up()
+    assert other._averaged
 
 
 def test_the_optimiser_is_pytorchs() -> None:

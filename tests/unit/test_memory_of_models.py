@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from fedskd_sim.report.tables import as_json, summarise
 
 def record(kind: Kind, round_: int, hop: int, host: str, **measures: float) -> Record:
     names = {
-        name: name.replace("_of_", "/").replace("returned", "returned_balanced_accuracy")
+        name: name.replace("_of_", "/")
+        .replace("returned", "returned_balanced_accuracy")
+        .replace("apart", "leaving_balanced_accuracy")
         for name in measures
     }
     values = {names[name]: Measure(value * 10, 10.0) for name, value in measures.items()}
@@ -32,9 +35,9 @@ TOUR = [
         1,
         3,
         "a",
-        probe_of_a=0.8,
-        probe_of_b=0.4,
-        probe_of_c=0.6,
+        leaving_of_a=0.8,
+        leaving_of_b=0.4,
+        leaving_of_c=0.6,
         balanced_accuracy=0.8,
         returned=0.6,
     ),
@@ -45,9 +48,9 @@ TOUR = [
         2,
         3,
         "a",
-        probe_of_a=0.9,
-        probe_of_b=0.5,
-        probe_of_c=0.5,
+        leaving_of_a=0.9,
+        leaving_of_b=0.5,
+        leaving_of_c=0.5,
         balanced_accuracy=0.9,
         returned=0.65,
     ),
@@ -93,12 +96,26 @@ def test_what_a_model_remembers_is_made_of_parts() -> None:
 
 def test_the_first_round_begins_with_the_model_after_its_warm_up() -> None:
     """With probes of the warm-up a single round tells what was forgotten, and what was gained."""
-    start = record("warm_up", 0, 0, "a", probe_of_a=0.7, probe_of_b=0.2, probe_of_c=0.4)
+    start = record("warm_up", 0, 0, "a", leaving_of_a=0.7, leaving_of_b=0.2, leaving_of_c=0.4)
     found = assess_memory([start, *TOUR[1:3]])
     assert found.forgetting == pytest.approx(0.6 - 0.5)
     assert found.backward == pytest.approx(0.5 - 0.6)
     assert found.kept == pytest.approx({0: 1.0, 1: (0.5 - 0.2) / (0.6 - 0.2)})
     assert assess_memory(TOUR[:3]).forgetting is None
+
+
+def test_memory_begins_with_the_model_that_sets_out() -> None:
+    """Where home keeps two models, or has made another one of two, what set out counts and neither
+    what home tests nor what came home.
+    """
+    left = replace(
+        TOUR[3],
+        measures=TOUR[3].measures
+        | {"leaving_balanced_accuracy": Measure(5.0, 10.0), "probe/b": Measure(9.9, 10.0)},
+    )
+    found = remembered([left, *TOUR[4:]])
+    assert found["retention", "a", 2, 3, "a"] == pytest.approx(0.65 - 0.5)
+    assert found["forgetting", "a", 2, 2, "b"] == pytest.approx(0.8 - 0.7)
 
 
 def test_the_report_shows_what_is_remembered_only_where_it_was_measured() -> None:

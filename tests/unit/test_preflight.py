@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from fedskd_sim.cli import main
 from fedskd_sim.errors import (
+    ArchitecturesDiffer,
     DataCorrupt,
     DataMissing,
     DeviceUnavailable,
@@ -67,6 +68,24 @@ def arrays(**changes: object) -> dict[str, object]:
 def check(path: Path, folder: Path | None = None) -> None:
     loaded = load(path)
     raise_all(loaded.document, find_problems(loaded.scenario, folder))
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_who_is_held_out_need_not_be_like_those_who_train(
+    place: int, scenario_file: Callable
+) -> None:
+    """It sends no model and learns nothing: where models are averaged it may have any
+    architecture, wherever it stands.
+    """
+    hospitals = [f"{{name: {name}, architecture: cnn-plain}}" for name in "ab"]
+    hospitals.insert(place, "{name: c, architecture: vit-tiny, held_out: true}")
+    text = (
+        "name: held\ndata: {name: synthetic-skin, samples: 50, image_size: 16}\n"
+        f"hospitals: [{', '.join(hospitals)}]\nalgorithm: {{name: fedavg}}\n"
+    )
+    check(scenario_file(text))
+    with pytest.raises((ArchitecturesDiffer, ExceptionGroup)):
+        check(scenario_file(text.replace(", held_out: true", "")))
 
 
 CASES = {

@@ -50,6 +50,7 @@ from fedskd_sim.learning.sessions.session import (
     train,
 )
 from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, Output, Teaching, TrainingStep
+from fedskd_sim.learning.sessions.teaching import Exchange
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
 from fedskd_sim.scenario import Architecture, Training
@@ -106,7 +107,8 @@ def read_each_step(
                 optimisers[role].step()
                 optimisers[role].zero_grad()
             sums.samples += len(batch.labels) * len(losses)
-            sums.forwards += len(batch.labels) * (len(roles) - len(losses))
+            asked = isinstance(teaching, Exchange)  # the visitor as it arrived
+            sums.forwards += len(batch.labels) * (len(roles) - len(losses) + asked)
             sums.steps += 1
     return sums
 

@@ -255,7 +255,9 @@ def touring(seed: int, lost: str) -> list[Record]:
     }
     for record in story(names, rounds=2):
         there = {
-            f"probe/{host}": Measure(probes[record.model, record.round, record.hop, host], 1)
+            f"{'probe' if record.kind == 'visit' else 'leaving'}/{host}": Measure(
+                probes[record.model, record.round, record.hop, host], 1
+            )
             for host in names
             if record.kind != "evaluation" and host != lost
         }

@@ -22,6 +22,7 @@ from fedskd_sim.learning.sessions.teaching import Exchange
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import export, install, snapshot, view
 from fedskd_sim.messages import Forms, Weights
+from fedskd_sim.records import LEAVING
 from fedskd_sim.scenario import Circulating, FedSKD
 from fedskd_sim.topology import Stop
 
@@ -63,10 +64,11 @@ class CirculatingLearner:
 
     def depart(self, round_: int) -> Weights:
         """Give a copy of the home model, or the traveller as it came home where the two are kept
-        apart.
+        apart. Tested is the home model, everywhere, unless both are kept for good (two_track).
         """
-        leaving = snapshot(self._home) if self._general is None else self._general
         returns = round_ <= self._config.rounds
+        apart = self._general if returns or self._config.reconcile == "two_track" else None
+        leaving = snapshot(self._home) if apart is None else apart
         self._departed = leaving if returns and self.site.scenario.instruments.changes else None
         return leaving
 
@@ -156,12 +158,16 @@ class CirculatingLearner:
         }
 
     def _probe_leaving(self) -> Measures:
-        """Measure what the model that sets out next knows of all hospitals."""
-        if not self.site.scenario.instruments.probe:
-            return {}
-        apart = self._general
-        leaving = self._home if apart is None else self.site.build(self.site.name, apart)
-        return instruments.probe(self.site, leaving)
+        """Measure the model that sets out next, if it is not the home's, which is measured anyway;
+        and what it knows of all hospitals, where that is wanted.
+        """
+        if self._general is None:
+            return instruments.probe(self.site, self._home, LEAVING)
+        leaving = self.site.build(self.site.name, self._general)
+        return {
+            **self.site.validate(leaving, "leaving_"),
+            **instruments.probe(self.site, leaving, LEAVING),
+        }
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.data import Samples, augment, batches
 from fedskd_sim.learning.sessions.steps import (
+    Asking,
     Moment,
     Seen,
     Setting,
@@ -76,7 +77,8 @@ class SessionModels(NamedTuple):
 @dataclass
 class RunningSums:
     """What a session has seen, as sums that add up; ``samples`` are sample-gradients,
-    ``forwards`` passes of teachers, ``remark`` says how its steps were taken if not as usual.
+    ``forwards`` passes of teachers, a frozen past among them, ``remark`` says how its steps were
+    taken if not as usual.
     """
 
     samples: int = 0
@@ -168,6 +170,7 @@ def train(
     torch.manual_seed(job.seed)
     draw = torch.Generator().manual_seed(job.seed)
     sums, seen = RunningSums(remark=steps.remark), list[tuple[Seen, int]]()
+    asked = teaching.asked if isinstance(teaching, Asking) else 0
     for batch in _endless(job, draw, total):
         roles = models.at(sums.steps)
         images = augment(batch.images, draw) if job.training.augment else batch.images
@@ -175,7 +178,7 @@ def train(
         seen.append((steps.take(Samples(images, batch.labels), moment), len(batch.labels)))
         trained = sum(roles.values())
         sums.samples += len(batch.labels) * trained
-        sums.forwards += len(batch.labels) * (len(roles) - trained)
+        sums.forwards += len(batch.labels) * (len(roles) - trained + asked)
         sums.steps += 1
     steps.leave()
     _read(seen, models.learners.values(), sums)

@@ -78,6 +78,15 @@ Teaching = Callable[[TrainingStep], AddedLoss]
 
 
 @runtime_checkable
+class Asking(Protocol):
+    """A teaching that asks frozen models of its own."""
+
+    @property
+    def asked(self) -> int:
+        """How many it asks in every step about the samples of the batch."""
+
+
+@runtime_checkable
 class Recordable(Protocol):
     """A teaching whose steps can be recorded: it tells what memory they read besides the batch."""
 

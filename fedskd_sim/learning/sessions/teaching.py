@@ -42,6 +42,11 @@ class Exchange:
         total = [*self._exchange(step, parts), *self._self_distilled(step, parts)]
         return AddedLoss(torch.stack(total).sum() if total else None, parts)
 
+    @property
+    def asked(self) -> int:
+        """One frozen model where the visitor is held to what it was: the visitor as it arrived."""
+        return int(self.past is not None)
+
     def kind(self, moment: Moment) -> bool:
         """Tell whether anything is exchanged yet."""
         return ramp(moment.number, moment.total, self.rise) > 0
