@@ -27,17 +27,20 @@ class Unread(io.FileIO):
     """Nothing that fails here is an error: it is where errors are written."""
 
     def write(self, data: Any, /) -> int:
-        """Write as far as there is a reader; raises OSError once, where a disk is full."""
+        """Write all, as far as there is a reader; raises OSError once, where a disk is full."""
+        left = memoryview(data).cast("B")
+        size = left.nbytes
         try:
-            return super().write(data) or 0
+            while left:
+                left = left[super().write(left) or 0 :]
         except BrokenPipeError:
-            return memoryview(data).nbytes
+            return size
         except OSError as error:
-            if self.bears:
-                return memoryview(data).nbytes
-            self.bears = True
-            error.filename = self.words
-            raise
+            if not self.bears:
+                self.bears = True
+                error.filename = self.words
+                raise
+        return size
 
 
 def settle() -> None:
@@ -60,10 +63,12 @@ def settle() -> None:
 
 
 def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
-    raw = Unread(stream.fileno(), "w", closefd=False)
+    """Put such a stream in a stream's place. No buffer of bytes is between: it would keep its lock
+    when the interpreter ends while a thread writes, and the interpreter would abort at that.
+    """
+    raw: Any = Unread(stream.fileno(), "w", closefd=False)
     raw.bears = stream is sys.__stderr__
-    buffer = io.BufferedWriter(raw)
     lines = stream.isatty() or stream is sys.__stderr__
     return io.TextIOWrapper(
-        buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=lines
+        raw, encoding=stream.encoding, errors=stream.errors, line_buffering=lines
     )
