@@ -31,9 +31,7 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     try:
         with LiveView(Topology.of(order.loaded.scenario), streams.console()) as progress:
             _carry_out(place, order, progress, launch=launch)
-        with Waiting() as waiting:
-            waiting.says("verifying what the run has left")
-            proof = prove(order.folder, order.loaded.scenario, order.data, place)
+        proof = _prove(place, order)
     except BaseException as error:
         if (
             isinstance(error, KeyboardInterrupt)
@@ -51,6 +49,26 @@ def follow(place: Any, order: Order, *, launch: bool) -> None:
     ended = outcomes.finish(begun, remark=place.remark)
     _report(order, outcomes.note(order.folder, ended), proof)
     discard_custody(order.loaded.scenario, order.run, order.folder)
+
+
+def _prove(place: Any, order: Order) -> str:
+    """Verify what a run has left, and say what was proven. A cluster gives nothing up before that;
+    raises as `prove`.
+    """
+    try:
+        with Waiting() as waiting:
+            waiting.says("verifying what the run has left")
+            proof = prove(order.folder, order.loaded.scenario, order.data, place)
+    except FedskdError as error:
+        if hasattr(place, "release"):
+            error.add_note(
+                f"nothing was removed from the cluster: 'fedskd-sim collect {short(order.folder)}' "
+                f"fetches it again, 'fedskd-sim stop {short(order.folder)}' gives it up"
+            )
+        raise
+    if hasattr(place, "accept"):
+        place.accept()
+    return proof
 
 
 def _report(order: Order, ended: Outcome, proof: str) -> None:

@@ -38,17 +38,20 @@ class Unread(io.FileIO):
     """Nothing that fails here is an error: it is where errors are written."""
 
     def write(self, data: Any, /) -> int:
-        """Write as far as there is a reader; raises OSError once, where a disk is full."""
+        """Write all, as far as there is a reader; raises OSError once, where a disk is full."""
+        left = memoryview(data).cast("B")
+        size = left.nbytes
         try:
-            return super().write(data) or 0
+            while left:
+                left = left[super().write(left) or 0 :]
         except BrokenPipeError:
-            return memoryview(data).nbytes
+            return size
         except OSError as error:
-            if self.bears:
-                return memoryview(data).nbytes
-            self.bears = True
-            error.filename = self.words
-            raise
+            if not self.bears:
+                self.bears = True
+                error.filename = self.words
+                raise
+        return size
 
 
 class Shown:
@@ -114,10 +117,12 @@ def settle() -> None:
 
 
 def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
-    raw = Unread(stream.fileno(), "w", closefd=False)
+    """Put such a stream in a stream's place. No buffer of bytes is between: it would keep its lock
+    when the interpreter ends while a thread writes, and the interpreter would abort at that.
+    """
+    raw: Any = Unread(stream.fileno(), "w", closefd=False)
     raw.bears = stream is sys.__stderr__
-    buffer = io.BufferedWriter(raw)
     lines = stream.isatty() or stream is sys.__stderr__
     ascii_ = codecs.lookup(stream.encoding).name == "ascii"  # click would go around it for UTF-8
     encoding = "utf-8" if ascii_ else stream.encoding
-    return io.TextIOWrapper(buffer, encoding=encoding, errors=stream.errors, line_buffering=lines)
+    return io.TextIOWrapper(raw, encoding=encoding, errors=stream.errors, line_buffering=lines)

@@ -32,7 +32,8 @@ class FedskdError(Exception):
         in the file.
 
         ``second_hand``: another hospital's failure is only passed on; ``stop``: the round and hop
-        that never came; ``culprit``: the member of the run that failed, where one did.
+        that never came; ``culprit``: the member of the run that failed, where one did; ``told``:
+        the controller has heard of it.
         """
         super().__init__(message)
         self.message, self.fix, self.key, self.where = message, fix, key, where
@@ -40,6 +41,7 @@ class FedskdError(Exception):
         self.second_hand = False
         self.stop = (0, 0)
         self.culprit = ""
+        self.told = False
 
     def __str__(self) -> str:
         """Write one line for the problem (place, key, value) and one for the fix; other problems

@@ -35,6 +35,9 @@ def take_part(mailbox: Mailbox, worker: Worker, faults: FaultInjector | None = N
     except SystemExit:
         mailbox.leave()
         raise
+    except FedskdError as error:
+        error.told = True
+        raise
 
 
 def carry_out(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Event as Flag
 from threading import Lock
 from typing import Any, TextIO
 
@@ -23,6 +24,7 @@ class EventLog:
     stream: TextIO
     bound: Mapping[str, Any] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock, repr=False, compare=False, kw_only=True)
+    over: Flag = field(default_factory=Flag, repr=False, compare=False, kw_only=True)
 
     def event(self, what: Event) -> None:
         """Write one line and flush it, so that a reader sees it at once."""
@@ -31,8 +33,14 @@ class EventLog:
             name: _text(value) if isinstance(value, str) else value for name, value in line.items()
         }
         with self.lock:
-            self.stream.write(json.dumps(line) + "\n")
-            self.stream.flush()
+            if not self.over.is_set():
+                self.stream.write(json.dumps(line) + "\n")
+                self.stream.flush()
+
+    def close(self) -> None:
+        """Write nothing more: threads may outlive the log, and none is in it when this returns."""
+        with self.lock:
+            self.over.set()
 
 
 def _text(value: str) -> str:

@@ -1,7 +1,8 @@
 """What a hospital goes on from, on its way to another place: out of a run folder into a pod that
 waits for it, or out of a pod.
 
-It travels as a tar archive in lines of base64, whole when a line with a full stop has come.
+It travels as a tar archive in lines of base64, whole when a line with a full stop and the digest of
+the archive has come.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
@@ -61,7 +63,7 @@ def pack(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
     archive.seek(0)
     while chunk := archive.read(LINE_BYTES):
         yield base64.b64encode(chunk).decode()
-    yield END
+    yield END + sha256(archive.getbuffer()).hexdigest()
 
 
 def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
@@ -84,7 +86,9 @@ def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
     data = io.BytesIO()
     try:
         for line in lines:
-            if line.strip() == END:
+            if line.startswith(END):
+                if line.strip() != END + sha256(data.getbuffer()).hexdigest():
+                    raise ValueError("it is not what was sent")
                 break
             data.write(base64.b64decode(line.strip(), validate=True))
         else:
@@ -96,7 +100,7 @@ def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
         ):
             for member in archive:
                 _extract(archive, member, Path(place), owner)
-            return _move(Path(place), folder)
+            return move(Path(place), folder)
     except (binascii.Error, tarfile.TarError) as error:
         raise ValueError(f"it cannot be read: {error}") from error
 
@@ -127,7 +131,8 @@ def _owned(parts: tuple[str, ...], owner: str) -> bool:
     return len(parts) == 2 and parts[0] in RESULTS and parts[1].split(".")[0] == owner  # noqa: PLR2004
 
 
-def _move(source: Path, target: Path) -> list[Path]:
+def move(source: Path, target: Path) -> list[Path]:
+    """Put files that came into a run folder, each as a whole; gives their names in it."""
     for before in (target / CUSTODY / new.name for new in source.glob(f"{CUSTODY}/*")):
         shutil.rmtree(
             before, ignore_errors=True

@@ -73,6 +73,9 @@ def run_hospital(order: MemberOrder) -> None:
             if order.advertise:
                 tell_of_pod(error, order.name, order.data)
             log_error(log, loaded.place_error(error))
+            if error.told and order.hold:
+                log.event(events.Holding(order.hold))
+                _hold(order, clock.now())
             raise
 
 
@@ -283,5 +286,9 @@ def _stay(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
     if order.hold:
         log.event(events.Holding(order.hold))
     clock.sleep(linger)
+    _hold(order, began)
+
+
+def _hold(order: MemberOrder, began: float) -> None:
     while clock.now() < began + order.hold and not (order.folder / FETCHED).exists():
         clock.sleep(HOLD_LOOK_S)

@@ -108,14 +108,18 @@ class MemberOrder:
     def log(self, **bound: str) -> Iterator[EventLog]:
         """Open this member's log."""
         if self.to_stdout:
-            with own_stdout() as stdout:
-                yield EventLog(stdout, {"run": self.run, **bound})
+            with (
+                own_stdout() as stdout,
+                closing(EventLog(stdout, {"run": self.run, **bound})) as log,
+            ):
+                yield log
             return
         file = self.folder / "logs" / f"{self.name}.jsonl"
         with file.open("a", encoding="utf-8") as stream:
             if ends_torn(file):  # a word after half a line would be part of it
                 stream.write("\n")
-            yield EventLog(stream, {"run": self.run, **bound})
+            with closing(EventLog(stream, {"run": self.run, **bound})) as log:
+                yield log
 
 
 @contextmanager

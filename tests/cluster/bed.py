@@ -162,6 +162,23 @@ def process_of(pod: Object) -> int:
     pytest.skip("the processes of pods cannot be seen from here")
 
 
+def rotate_log(pod: Object) -> None:
+    """Leave only the end of the log of a hospital that is done, as a kubelet does which has rotated
+    it; skips where the cluster is elsewhere.
+    """
+    if not listed().is_file():
+        pytest.skip("the logs of pods cannot be reached from here")
+    uid = pod["metadata"]["uid"]
+    (file,) = listed().parent.glob(f"node-*/pod-logs/*_{uid}/hospital/0.log")
+
+    def held() -> bool:
+        return '"holding"' in file.read_text(encoding="utf-8")
+
+    until("a hospital that holds", held)
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[-3:]), encoding="utf-8")
+
+
 @contextmanager
 def stands_still(pod: Object) -> Iterator[None]:
     """Let a hospital's process stand still, and go on if it is still there."""

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from bed import INSTANCE, PATIENCE_S, SCENARIOS, Bed, Run, at_once, call, placebo, until
+from bed import INSTANCE, PATIENCE_S, SCENARIOS, Bed, Run, at_once, call, placebo, rotate_log, until
+
+from fedskd_sim.scenario import load
 
 QUICKSTART = SCENARIOS / "quickstart.yaml"
 LITTLE = (
@@ -135,8 +137,13 @@ def test_a_detached_run_can_be_seen_and_stopped(
 
 
 def test_a_run_that_helm_has_installed_can_be_collected(bed: Bed, tmp_path: Path) -> None:
-    """What `helm install` has started is collected by its name."""
-    run = bed.install(SCENARIOS / "placebo-ok.yaml", holdSeconds=30)
+    """What `helm install` has started is collected by its name, and is whole though the kubelet has
+    rotated its logs: hospitals hold all that they have recorded.
+    """
+    run = bed.install(SCENARIOS / "placebo-ok.yaml", holdSeconds=60)
+    assert run.code() == 0
+    for pod in run.pods():
+        rotate_log(pod)
     done = cli("collect", run.release, "-n", bed.namespace, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "placebo-ok (seed 1): 3 hospitals" in done.stdout
@@ -146,7 +153,9 @@ def test_a_run_that_helm_has_installed_can_be_collected(bed: Bed, tmp_path: Path
 def test_failed_runs_end_with_the_codes_they_have_in_processes(
     bed: Bed, values: Path, tmp_path: Path
 ) -> None:
-    """The exit code is the same, the error names the hospital, and nothing is left behind."""
+    """The exit code is the same, the error names the hospital, and nothing is left behind but what
+    the others had recorded, all of which has come home.
+    """
     where = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
     patience = {"crash": 120, "stall": 12}  # only the second is to end by it
     ends = {"crash": 41, "stall": 40}
@@ -161,6 +170,9 @@ def test_failed_runs_end_with_the_codes_they_have_in_processes(
         assert done.returncode == ends[what], done.stderr
         assert "'east'" in done.stderr
         assert (tmp_path / what / "report.txt").exists()
+        assert "does not run" not in done.stdout + done.stderr
+        came = {file.stem for file in (tmp_path / what / "metrics").iterdir()}
+        assert came >= set(load(tmp_path / what / "scenario.yaml").scenario.names) - {"east"}
     until("end of everything", lambda: not leftovers(bed))
 
 

@@ -74,6 +74,30 @@ def test_an_output_on_a_full_disk_is_said_once(arguments: str) -> None:
     assert done.stderr.splitlines() == [told, fix]
 
 
+def test_a_thread_that_writes_while_the_interpreter_ends_does_not_change_the_exit_code() -> None:
+    """Who ends with a code of its own ends with that, whatever a thread that is left writes to
+    standard output meanwhile, and however late that is read.
+    """
+    code = (
+        "import select, sys\n"
+        "from threading import Thread\n"
+        "from fedskd_sim.cli.streams import settle\n"
+        "settle()\n"
+        "def tell():\n"
+        "    while True: print('x' * 500, flush=True)\n"
+        "Thread(target=tell, daemon=True).start()\n"
+        "while select.select([], [1], [], 0)[1]: pass\n"
+        "print('leaves', file=sys.stderr, flush=True)\n"
+        "sys.exit(38)"
+    )
+    command, both = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(command, stdout=both, stderr=both, text=True) as child:
+        assert child.stderr
+        assert child.stderr.readline() == "leaves\n"
+        _, said = child.communicate(timeout=PATIENCE_S)
+    assert (child.returncode, said) == (38, "")
+
+
 @pytest.mark.parametrize("sees", ["fedskd_sim.cli", "click", "fedskd_sim.scenario.schema"])
 def test_an_interrupt_while_modules_are_read_is_no_traceback(sees: str) -> None:
     """Ctrl-C before the command has begun ends in one line and the code of an interrupt."""

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from kubernetes.client import V1Job, V1Pod
 from test_kubernetes_jobs import PLAN
 
-from fedskd_sim.errors import PodCannotStart
-from fedskd_sim.runtimes.kubernetes import earlier_runs, self_test
-from fedskd_sim.runtimes.kubernetes.marks import LOST
+from fedskd_sim.errors import FedskdError, PodCannotStart
+from fedskd_sim.observe.events import Error
+from fedskd_sim.runtimes.kubernetes import earlier_runs, run_controller, self_test
+from fedskd_sim.runtimes.kubernetes.marks import (
+    LOST,
+    STARTED,
+    TOOK_PART,
+    VERDICT,
+    WELL,
+    verdict_note,
+)
 from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.runtimes.kubernetes.pod_tracker import PodTracker
+from fedskd_sim.runtimes.kubernetes.pods import exit_code
+from fedskd_sim.runtimes.kubernetes.run_controller import RunController
 
 OWNER = "uid-of-this-runs-map"
 PLACE = Plan(**PLAN)
@@ -174,3 +190,74 @@ def test_helm_test_does_not_miss_who_is_lost(during: Any) -> None:
     jobs[0].metadata.annotations = {LOST: '{"south": 0, "other": 3}'}
     said = self_test.wait_until_up(during((jobs, [])), PLACE)
     assert said == "1 hospitals and the controller are up or done, without other, south"
+
+
+@dataclass
+class Ended(Cluster):
+    """A cluster whose controller has noted how the run ended, and has died since."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    suspended: list[str] = field(default_factory=list)
+    noted: list[Error] = field(default_factory=list)
+
+    def pods(self) -> Iterator[Any]:
+        return iter(())
+
+    def suspend(self, job: str) -> None:
+        self.suspended.append(job)
+
+    def conclude(self, _job: str, verdict: Error) -> None:
+        self.noted.append(verdict)
+
+
+def end_again(verdict: Error, monkeypatch: pytest.MonkeyPatch) -> tuple[Ended, list[Any]]:
+    """Be the next controller of a run of north and south that has ended so; both still have a pod,
+    of which that of south came after the start.
+    """
+    notes = {STARTED: "1.0", TOOK_PART: json.dumps({"north": "pod-of-n", "south": "another"})}
+    jobs = [job(name) for name in ("", "north", "south")]
+    jobs[0].metadata.annotations = {**notes, **verdict_note(verdict)}
+    pods = [pod("north"), pod("south")]
+    for one, name in zip(pods, ("north", "south"), strict=True):
+        one.metadata.uid, one.metadata.labels = f"pod-of-{name}", {"fedskd.io/hospital": name}
+        one.metadata.creation_timestamp = datetime(2026, 1, 1, tzinfo=UTC)
+    cluster, said = Ended([(jobs, pods)]), list[Any]()
+    monkeypatch.setattr(run_controller, "clock", cluster)
+    loaded = cast("Any", SimpleNamespace(place_error=lambda error: error))
+    loaded.scenario = SimpleNamespace(timeouts=SimpleNamespace(goodbye=5.0))
+    log = cast("Any", SimpleNamespace(event=said.append))
+    tracker = PodTracker(("north", "south"), log, 15)
+    place = replace(PLACE, hold_seconds=60)
+    controller = RunController(place, loaded, log, cast("Any", cluster), tracker)
+    if verdict.code:
+        with pytest.raises(FedskdError, match="no node"):
+            controller.control(cast("Any", None))
+    else:
+        controller.control(cast("Any", None))
+    return cluster, [one for one in said if isinstance(one, Error)]
+
+
+def test_a_controller_that_finds_a_verdict_concludes_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It makes and releases no Job: a failed run is not begun anew, and one that has ended well
+    stays so. A hospital that took part may hold what it has for its time, any other is stopped.
+    """
+    verdict = Error(PodCannotStart.exit_code, own=True, message="no node", fix="ask for less")
+    cluster, (said,) = end_again(verdict, monkeypatch)
+    assert (said, cluster.noted) == (verdict, [verdict])
+    assert cluster.suspended == [PLACE.job("south"), PLACE.job("north"), PLACE.job("south")]
+    assert cluster.time >= 60
+    cluster, errors = end_again(WELL, monkeypatch)
+    assert (errors, cluster.noted, cluster.suspended, cluster.time) == ([], [], [], 0)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(WELL, 0), (Error(38, own=True, message="no"), 38)])
+def test_a_run_is_over_with_its_verdict(verdict: Error, code: int) -> None:
+    """Whoever waits need not wait for the controller's pod, and its exit code may be another."""
+    going = job("", failed=1)
+    assert exit_code([], [going]) is None
+    going.metadata.annotations = verdict_note(verdict)
+    assert exit_code([], [going]) == code
+    going.metadata.annotations = {VERDICT: "of another version"}
+    assert exit_code([], [going]) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -68,8 +70,12 @@ def test_what_comes_in_part_changes_nothing(run: Path, tmp_path: Path) -> None:
     for count in range(len(lines)):
         with pytest.raises(ValueError, match="only in part"):
             handover.unpack(lines[:count], there)
-    for bad in (["not base64!", "."], ["QUJD", "."], [lines[1], "."], ["."]):
+    for bad in (["not base64!"], ["QUJD"], []):
+        data = b"".join(b64decode(line) for line in bad if line.isalnum())
         with pytest.raises(ValueError, match="cannot be read"):
+            handover.unpack([*bad, f".{sha256(data).hexdigest()}"], there)
+    for bad in ([*lines[1:]], [lines[1], lines[0], *lines[2:]], [*lines[:-1], "."]):
+        with pytest.raises(ValueError, match="not what was sent"):
             handover.unpack(bad, there)
     assert list(there.iterdir()) == []
 

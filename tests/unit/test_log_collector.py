@@ -5,11 +5,13 @@ whole is not given up.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import itertools
 import json
 import random
 import tarfile
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -21,8 +23,15 @@ import pytest
 from kubernetes.client import V1Job, V1Pod
 from kubernetes.client.exceptions import ApiException
 
-from fedskd_sim.errors import ClusterUnavailable, FedskdError, OutputNotWritable, RunUnreadable
-from fedskd_sim.observe.events import Logged
+from fedskd_sim.cli import running
+from fedskd_sim.errors import (
+    ClusterUnavailable,
+    FedskdError,
+    HospitalCrashed,
+    OutputNotWritable,
+    RunUnreadable,
+)
+from fedskd_sim.observe.events import Error, Logged
 from fedskd_sim.observe.lives import Starting
 from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record, to_line
@@ -30,9 +39,10 @@ from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import found, refreshing
 from fedskd_sim.runtimes import place as places
 from fedskd_sim.runtimes.base import Order
-from fedskd_sim.runtimes.kubernetes import log_follower
+from fedskd_sim.runtimes.kubernetes import log_follower, moving
 from fedskd_sim.runtimes.kubernetes import runtime as runtimes
-from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector, once
+from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector, new_lines, once
+from fedskd_sim.runtimes.kubernetes.marks import STARTED, verdict_note
 from fedskd_sim.runtimes.kubernetes.moving import pod_of
 from fedskd_sim.runtimes.kubernetes.pods import newest
 from fedskd_sim.runtimes.kubernetes.reach import NO_LOG, Reach, Unreachable
@@ -98,7 +108,9 @@ class Cluster:
 
     def __init__(self, logs: dict[str, list[str]], *pods: V1Pod) -> None:
         self.logs, self.all = logs, list(pods)
-        self.fetched: list[str] = []
+        self.books: dict[str, list[Record]] = {}
+        """What pods hold, by their names; of others nothing can be fetched."""
+        self.gone: list[str] = []
 
     def pods(self, release: str) -> list[V1Pod]:
         assert release == "two"
@@ -108,6 +120,16 @@ class Cluster:
         assert release == "two"
         metadata = {"name": "control", "labels": {}, "creationTimestamp": BEGIN}
         return [V1Job.model_validate({"metadata": metadata, "status": {"succeeded": 1}})]
+
+    def fetch(self, pod: str, hospital: str, folder: Path) -> None:
+        if pod not in self.books:
+            raise LookupError(f"{hospital} has left already")
+        (folder / "records").mkdir()
+        text = "".join(to_line(one) + "\n" for one in self.books[pod])
+        (folder / "records" / f"{hospital}.jsonl").write_text(text, encoding="utf-8")
+
+    def let_go(self, pod: str) -> None:
+        self.gone.append(pod)
 
     def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
         assert follow in (True, False)
@@ -191,7 +213,7 @@ def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(
     names: tuple[str, ...], folder: Path, removed: list[str]
 ) -> None:
     """One hospital's pod, or all of them, begin again before the start: all records are there,
-    and the release is removed.
+    and the release is removed once somebody has found them whole.
     """
     logs = {"c": [], "north": whole("north"), "south": whole("south")} | {
         f"old-{name}": [event("starting", name)] for name in names
@@ -202,7 +224,128 @@ def test_a_run_whose_pods_were_replaced_before_the_start_is_whole(
     place.wait(lambda _: None)
     place.stop()
     assert len(read_records(folder)) == 6
+    assert removed == []
+    place.accept()
+    place.stop()
     assert removed == ["two"]
+
+
+def rotated() -> tuple[Cluster, dict[str, list[Record]]]:
+    """Make a cluster in which a kubelet has rotated the log of north, which holds what it has;
+    south has a pod that came later.
+    """
+    logs = {"c": [], "north": whole("north")[:1] + whole("north")[-4:], "south": whole("south")}
+    pods = [pod("c", "", "Succeeded"), pod("north"), pod("south", "south")]
+    cluster = Cluster(logs, *pods)
+    held = {
+        name: [
+            record(0, name, name, "warm_up"),
+            record(0, "north", name, "evaluation"),
+            record(1, "south", name, "evaluation"),
+        ]
+        for name in ("north", "south")
+    }
+    cluster.books = {"pod-north": held["north"], "pod-south": held["south"][:1]}
+    return cluster, held
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_records_are_what_hospitals_hold_and_not_what_is_left_of_logs(
+    failed: bool,  # noqa: FBT001 - a parameter of the test
+    folder: Path,
+    removed: list[str],
+) -> None:
+    """Of a hospital whose log was rotated all its records come, whether the run has ended well or
+    failed; a pod that has less than was logged has not taken part.
+    """
+    cluster, held = rotated()
+    if failed:
+        verdict = Error(HospitalCrashed.exit_code, own=False, message="'south' failed: it fell")
+        (controller,) = cluster.jobs("two")
+        controller.metadata.annotations = verdict_note(verdict) | {STARTED: "1.0"}
+        cluster.jobs = lambda _: [controller]  # type: ignore[method-assign]
+    place = launcher(cluster, folder)
+    if failed:
+        with pytest.raises(HospitalCrashed, match="it fell"):
+            place.wait(lambda _: None)
+    else:
+        place.wait(lambda _: None)
+    place.stop()
+    for name, records in held.items():
+        lines = (folder / "records" / f"{name}.jsonl").read_text().splitlines()
+        assert lines == [to_line(one) for one in records]
+    assert removed == (["two"] if failed else [])
+
+
+def test_a_failed_run_stays_while_a_hospital_holds_what_cannot_be_fetched(
+    folder: Path, removed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says whose records are missing and how they come home later."""
+    cluster, _ = rotated()
+    (controller,) = cluster.jobs("two")
+    verdict = Error(HospitalCrashed.exit_code, own=False, message="'south' failed: it fell")
+    controller.metadata.annotations = verdict_note(verdict) | {STARTED: "1.0"}
+    cluster.jobs = lambda _: [controller]  # type: ignore[method-assign]
+
+    def broken(*_: object) -> None:
+        raise Unreachable("the connection broke")
+
+    cluster.fetch = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(moving, "TRIES", 1)
+    place = launcher(cluster, folder)
+    with pytest.raises(HospitalCrashed) as caught:
+        place.wait(lambda _: None)
+    place.stop()
+    assert removed == []
+    assert "fedskd-sim collect two" in caught.value.__notes__[-1]
+    assert not json.loads((folder / "place.json").read_text()).get("collected")
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_release_goes_when_what_came_home_was_found_whole(
+    broken: bool,  # noqa: FBT001 - a parameter of the test
+    folder: Path,
+    removed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proof that fails removes nothing, and says how to fetch again and how to give it up."""
+
+    def prove(*_: object) -> str:
+        assert removed == []
+        if broken:
+            raise RunUnreadable("records are missing")
+        return "all of them"
+
+    for name, put in (("prove", prove), ("command", lambda: "collect"), ("_report", None)):
+        monkeypatch.setattr(running, name, put or (lambda *_: None))
+    monkeypatch.setattr(running, "stop_when_terminated", lambda: None)
+    place = launcher(rotated()[0], folder)
+    if broken:
+        with pytest.raises(RunUnreadable) as caught:
+            running.follow(place, place._order, launch=False)
+        (note, *_) = caught.value.__notes__
+        assert "fedskd-sim collect" in note
+        assert "fedskd-sim stop" in note
+    else:
+        running.follow(place, place._order, launch=False)
+    assert removed == ([] if broken else ["two"])
+
+
+def test_a_log_that_was_rotated_while_nobody_read_it_is_read_on() -> None:
+    """Whatever line it begins with when it is read again, no line is lost and none is told twice,
+    also where lines are equal, or a connection broke in the middle of one.
+    """
+    draw, lines = random.Random(0), [f"line {number // 2}" for number in range(400)]
+    for _ in range(200):
+        known, got, end = array("q"), list[str](), 0
+        while end < len(lines):
+            begin, end = draw.randint(0, max(0, end - 2)), draw.randint(end, len(lines))
+            got += new_lines(known, iter(lines[begin:end]))
+        assert got == lines
+    known = array("q")
+    assert [*new_lines(known, ["a", "b", "ha"])] == ["a", "b", "ha"]
+    assert [*new_lines(known, ["b", "half", "c"])] == ["half", "c"]
+    assert [*new_lines(known, ["x", "y"])] == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -372,7 +515,11 @@ def archive(**files: str) -> str:
             about = tarfile.TarInfo(f"{name}/north.jsonl")
             about.size = len(text)
             made.addfile(about, io.BytesIO(text.encode()))
-    return base64.b64encode(packed.getvalue()).decode() + "\n."
+    return in_lines(packed.getvalue())
+
+
+def in_lines(packed: bytes) -> str:
+    return f"{base64.b64encode(packed).decode()}\n.{hashlib.sha256(packed).hexdigest()}"
 
 
 def test_what_is_fetched_comes_whole_or_not_at_all(
@@ -383,7 +530,7 @@ def test_what_is_fetched_comes_whole_or_not_at_all(
     """
     reach, said = Reach.__new__(Reach), []
     full = archive(records="new\n" * 400, timings="new\n" * 9000)
-    half = base64.b64encode(base64.b64decode(full[:-2])[:12000]).decode() + "\n."
+    half = in_lines(base64.b64decode(full.partition("\n")[0])[:12000])
     file = folder / "records" / "north.jsonl"
     file.write_text("old\n")
     monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or half)
@@ -395,7 +542,11 @@ def test_what_is_fetched_comes_whole_or_not_at_all(
         reach.fetch("pod-1", "north", folder)
         assert reader.read() == "old\n"
     assert file.read_text() == "new\n" * 400
-    assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd", "--fetched"]
+    other = in_lines(b"").partition("\n")[2]
+    monkeypatch.setattr(Reach, "_run", lambda *_: f"{full.partition('.')[0]}{other}")
+    with pytest.raises(Unreachable, match="not what was sent"):
+        reach.fetch("pod-1", "north", folder)
+    assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd"]
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".brought")) == []
 
 

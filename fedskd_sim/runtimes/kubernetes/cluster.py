@@ -20,8 +20,9 @@ from urllib3.exceptions import HTTPError
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
+from fedskd_sim.observe.events import Error
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL
-from fedskd_sim.runtimes.kubernetes.marks import STARTED, TOOK_PART, Losses
+from fedskd_sim.runtimes.kubernetes.marks import STARTED, TOOK_PART, Losses, verdict_note
 from fedskd_sim.runtimes.kubernetes.pods import UID, newest
 
 AT_ONCE = 20
@@ -120,6 +121,12 @@ class Cluster:
     def mark_lost(self, job: str, losses: Losses) -> None:
         """Note on the controller's Job who is or was lost, and who is back."""
         self._patch(job, {"metadata": {"annotations": losses.notes()}})
+
+    def conclude(self, job: str, verdict: Error) -> None:
+        """Note on the controller's Job how the run has ended, for a controller that may come after
+        this one and for whoever waits for the end.
+        """
+        self._patch(job, {"metadata": {"annotations": verdict_note(verdict)}})
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""

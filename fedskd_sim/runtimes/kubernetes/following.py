@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable
+from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events, lives
 from fedskd_sim.runtimes.base import Order, Told, Watch, error_of
 from fedskd_sim.runtimes.kubernetes import moving
-from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch
+from fedskd_sim.runtimes.kubernetes.controller_watch import ControllerWatch, started
 from fedskd_sim.runtimes.kubernetes.log_collector import LogCollector
-from fedskd_sim.runtimes.kubernetes.marks import Losses, losses_in
+from fedskd_sim.runtimes.kubernetes.marks import Losses, losses_in, verdict_in
 from fedskd_sim.runtimes.kubernetes.pods import ENDED, exit_code, newest
 from fedskd_sim.runtimes.kubernetes.reach import Reach, Unreachable
 
 LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
 AWAY_S = 600.0
-DRAIN_S = 60.0
+DRAIN_S, LATE_S = 60.0, 15.0
+"""So long logs may take to be read to their end; so much later than hospitals."""
 
 
 @dataclass
@@ -40,8 +42,10 @@ class Follower:
     more may have taken some of it along."""
     noted: Losses = field(default_factory=Losses)
     """... and as it is noted on the controller's Job."""
-    went_on: bool = False
-    """A pod has gone on from what another kept: the books are whole on its volume only."""
+    verdict: events.Error | None = None
+    """How the controller says that the run has ended."""
+    started: bool = False
+    """It has been noted on the controller's Job that the run has begun."""
 
     @property
     def losses(self) -> Losses:
@@ -58,7 +62,8 @@ class Follower:
                     pods = self.reach.pods(self.release)
                     collector.follow(pods)
                     jobs = self.reach.jobs(self.release)
-                    self.noted = losses_in(jobs)
+                    self.noted, self.verdict = losses_in(jobs), verdict_in(jobs)
+                    self.started = started(jobs)
                     code = exit_code(pods, jobs)
                     answered = clock.now()
                     next_look = answered + max(LOOK_S, LOOK_PER_POD_S * len(pods))
@@ -71,11 +76,17 @@ class Follower:
             self.show(collector, watch)
 
     def drain(self, collector: LogCollector, watch: Watch) -> None:
-        """Read the logs to their end, or until the hospitals hold."""
-        deadline = clock.now() + DRAIN_S
+        """Read the logs to their end, or until the hospitals hold; of a run that has failed, no
+        longer than hospitals have for their goodbye, since one may be why it has failed.
+        """
+        failed = self.verdict if self.verdict and self.verdict.code else None
+        patience = self.order.loaded.scenario.timeouts.goodbye + LATE_S if failed else DRAIN_S
+        deadline = clock.now() + patience
         while clock.now() < deadline and not (self.settled(collector) and collector.complete):
             self.show(collector, watch)
         collector.join()
+        if failed and not any(told.member == CONTROLLER for told in self.errors):
+            self.errors.append(Told(clock.unix(), CONTROLLER, failed))
 
     def settled(self, collector: LogCollector) -> bool:
         """Tell whether nobody is left from whom there is more to come: who is lost may be silent
@@ -102,8 +113,6 @@ class Follower:
                     moving.bring(self.reach, self.release, self.order.folder, logged.hospital)
                 case events.Holding():
                     self.holding.add(logged.hospital)
-                case lives.WentOn():
-                    self.went_on = True
                 case events.Lost(_, hospitals):
                     self.logged = self.logged.losing(hospitals)
                 case events.Back(_, hospital, round_):

@@ -11,8 +11,9 @@ of the same life (`LogCollector.join`).
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from fedskd_sim.runtimes.kubernetes.pods import ENDED
 from fedskd_sim.runtimes.kubernetes.reach import MISSING, NO_LOG, Reach, Unreachable
 
 AGAIN_S = 1.0
+NEAR = 256
+"""A line that is known stands at most so many lines behind the one before it."""
 ENTRIES = ("records", "samples", "timings")
 
 
@@ -133,13 +136,11 @@ class LogCollector:
         """Follow one pod to its end; after a broken connection the log is read anew, without
         what is known.
         """
-        known = 0
+        known = array("q")
         while not self._closed.is_set():
             try:
-                for number, line in enumerate(self.reach.lines(pod, name, follow=True)):
-                    if number >= known:
-                        self._lines.put((uid, name, line))
-                        known += 1
+                for line in new_lines(known, self.reach.lines(pod, name, follow=True)):
+                    self._lines.put((uid, name, line))
                 if self._phases.get(uid) in ENDED:
                     break
             except ApiException as error:
@@ -200,6 +201,22 @@ class LogCollector:
         if path not in self._files:
             self._files[path] = path.open("w", encoding="utf-8", buffering=1)
         self._files[path].write(line + "\n")
+
+
+def new_lines(known: array[int], lines: Iterable[str]) -> Iterator[str]:
+    """Yield what of a log that is read again is new, and note it in what is ``known``: the lines'
+    hashes. A kubelet that has rotated the log gives it from a later line on, so that lines are
+    known by what they say and by their order, not by their number.
+    """
+    at = -1
+    for line in lines:
+        mark = hash(line)
+        try:
+            at = known.index(mark, max(0, at), len(known) if at < 0 else at + NEAR) + 1
+        except ValueError:
+            known.append(mark)
+            at = len(known) if at in (-1, len(known) - 1) else at
+            yield line
 
 
 def _key(kind: str, line: str) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from fedskd_sim.observe.events import Error
 from fedskd_sim.routes import (
     NO_RETURN,
     NOBODY,
@@ -22,6 +24,9 @@ from fedskd_sim.routes import (
 
 STARTED, TOOK_PART = "fedskd.io/started", "fedskd.io/pods"
 LOST, BACK = "fedskd.io/lost", "fedskd.io/back"
+VERDICT = "fedskd.io/verdict"
+"""How the run has ended: an `Error` as a log tells it, with code 0 where it has ended well."""
+WELL = Error(0, own=True, message="")
 
 
 class Losses(NamedTuple):
@@ -84,6 +89,26 @@ def earlier_start(jobs: list[Any], controller: str) -> Started | None:
             pods = json.loads(notes.get(TOOK_PART, "{}"))
             return Started(float(notes[STARTED]), pods, losses_in([job]))
     return None
+
+
+def verdict_note(verdict: Error) -> dict[str, str]:
+    """Write how the run has ended as an annotation."""
+    return {VERDICT: json.dumps(asdict(verdict))}
+
+
+def verdict_in(jobs: Iterable[Any]) -> Error | None:
+    """Read how a run has ended from its controller's Job (V1Job), the last one made; None while
+    nothing has been concluded.
+    """
+    noted = [job for job in jobs if VERDICT in (job.metadata.annotations or {})]
+    if not noted:
+        return None
+    last = max(noted, key=lambda job: job.metadata.creation_timestamp)
+    try:
+        told = json.loads(last.metadata.annotations[VERDICT])
+        return Error(**told | {"key": tuple(told["key"]), "stop": tuple(told["stop"])})
+    except (ValueError, KeyError, TypeError):  # of another version: its Job's end says it too
+        return None
 
 
 def losses_in(jobs: Iterable[Any]) -> Losses:

@@ -28,11 +28,11 @@ def pod_of(reach: Reach, release: str, name: str) -> str:
     return str(pod.metadata.name)
 
 
-def retry(action: Callable[[], None], tries: int = TRIES) -> str:
+def retry(action: Callable[[], None]) -> str:
     """Do something with a pod, again after a broken connection; gives what was in the way at
     last, or nothing.
     """
-    for attempt in range(tries):
+    for attempt in range(TRIES):
         try:
             action()
         except (Unreachable, ApiException, LookupError) as error:

@@ -131,6 +131,18 @@ class PodTracker:
                 if entry.finding.standing in ("running", "leaving") and not entry.gone
             }
 
+    def holding(self) -> set[str]:
+        """Name those of them that have taken part, and may hold what they have recorded: a pod that
+        came later, and goes on from nothing, has none of it.
+        """
+        first, at_work = self.took_part or {}, self.at_work()
+        with self._lock:
+            return {
+                name
+                for name in at_work & {*first}
+                if name in self.survivors or self._pods[name].uid[:UID] == first[name]
+            }
+
     def summary(self) -> str:
         """Tell of every pod that does not run."""
         with self._lock:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, HOSPITAL, TAKEN
+from fedskd_sim.runtimes.kubernetes.marks import verdict_in
 
 Standing = Literal[
     "pending",
@@ -163,6 +164,8 @@ def exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
     if not jobs:
         raise ClusterUnavailable("the run has been removed from the cluster", fix="launch it again")
     last = max(controllers, key=lambda job: job.metadata.creation_timestamp)
+    if verdict := verdict_in([last]):  # its pod may stay a while, until hospitals have left
+        return verdict.code
     if last.status.succeeded:
         return 0
     if not any(

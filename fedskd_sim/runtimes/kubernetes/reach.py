@@ -188,17 +188,17 @@ class Reach:
         )
 
     def fetch(self, pod: str, hospital: str, folder: Path) -> None:
-        """Bring a holding hospital's final weights and predictions, and the whole of its records,
-        into a folder, then let it go.
-
-        Nothing is there in part: files that a reader may have open, or that were read from logs,
-        are replaced as wholes.
+        """Bring all that a holding hospital has of weights, predictions, records and timings into a
+        folder. Nothing is there in part; the hospital still holds.
 
         Raises:
-            Unreachable: the connection broke, or what came was not whole; the hospital still holds.
+            Unreachable: the connection broke, or what came was not whole.
 
         """
         _unpack(self._run(pod, ["fedskd-sim", "results", RUN]), pod, hospital, folder)
+
+    def let_go(self, pod: str) -> None:
+        """Tell a holding hospital that it may leave; raises Unreachable, ApiException."""
         self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
 
     def take(self, pod: str, hospital: str, folder: Path) -> None:

@@ -7,11 +7,12 @@ taken over.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event as Flag
 from threading import Lock, Thread
 from typing import Any
 
@@ -26,6 +27,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.member.controller import Controller
+from fedskd_sim.member.reporter import error_event
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
 from fedskd_sim.observe import events
 from fedskd_sim.observe.log import EventLog
@@ -34,7 +36,7 @@ from fedskd_sim.routes import Lost, Returns
 from fedskd_sim.runtimes.kubernetes import earlier_runs
 from fedskd_sim.runtimes.kubernetes.cluster import AT_ONCE, Cluster
 from fedskd_sim.runtimes.kubernetes.jobs import HOSPITAL, job
-from fedskd_sim.runtimes.kubernetes.marks import Losses, earlier_start
+from fedskd_sim.runtimes.kubernetes.marks import WELL, Losses, Started, earlier_start, verdict_in
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.runtimes.kubernetes.pod_group import FINISHING
 from fedskd_sim.runtimes.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
@@ -122,10 +124,35 @@ class RunController:
     _losses: Losses = field(default_factory=Losses)
     """Who is or was lost, and who is back."""
     _noting: Lock = field(default_factory=Lock)
+    _over: Flag = field(default_factory=Flag)
+    """The run has ended."""
 
     def control(self, keys: Keys) -> None:
+        """Lead the run to its end, or find that it has ended; raises the error that ended it. What
+        is concluded stands in the API before this returns: a controller that finds it there
+        concludes the same.
+        """
+        try:
+            jobs = self.cluster.jobs()
+            started = earlier_start(jobs, self.plan.controller)
+            if started:
+                self.pod_tracker.took_part, self._losses = started.pods, started.losses
+            found = verdict_in(job for job in jobs if job.metadata.name == self.plan.controller)
+            if found is None:
+                self._lead(keys, started)
+                self._note_verdict(WELL)
+            elif found.code:
+                self._end_as(found)
+        except FedskdError as error:
+            log_error(self.log, self.loaded.place_error(error))
+            self._note_verdict(error_event(error))
+            self._sweep()
+            raise
+        finally:
+            self._over.set()
+
+    def _lead(self, keys: Keys, started: Started | None) -> None:
         """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
-        started = earlier_start(self.cluster.jobs(), self.plan.controller)
         with closing(PodAwareHub(Hub(self.plan.bind, keys), self.pod_tracker)) as transport:
             self.log.event(events.Listening(self.plan.hub))
             controller = Controller(
@@ -138,7 +165,6 @@ class RunController:
                 earlier_runs.await_gone(self.cluster, self.plan, owner, self.log)
                 self._make_hospitals(owner)
             else:
-                self.pod_tracker.took_part, self._losses = started.pods, started.losses
                 self.log.event(events.Resumed(started.time))
                 names = self.loaded.scenario.names
                 addresses = {name: self.plan.address(name) for name in names}
@@ -149,12 +175,10 @@ class RunController:
                 end = controller.serve()
             except FedskdError as error:
                 self._explain(error)
-                self._sweep()
                 raise
             finally:
                 self.log.event(events.Api(dict(self.cluster.calls)))
         if end.code:
-            self._sweep()
             ended = rebuilt(end.code, end.reason, fix=fix_of(end.reason))
             ended.second_hand = end.code != PodCannotStart.exit_code
             raise ended
@@ -178,19 +202,45 @@ class RunController:
             list(pool.map(self.cluster.release, [self.plan.job(name) for name in names]))
         self.log.event(events.Released(len(bodies)))
 
+    def _note_verdict(self, verdict: events.Error) -> None:
+        with suppress(FedskdError, ApiException):  # the exit code says it, too
+            self.cluster.conclude(self.plan.controller, verdict)
+
+    def _end_as(self, verdict: events.Error) -> None:
+        """End as an earlier controller did, which has died after that; raises its error."""
+        for pod in self.cluster.pods_of(f"{self.cluster.selector},{HOSPITAL}"):
+            self.pod_tracker.saw("MODIFIED", pod)
+        Thread(target=self._watch, daemon=True).start()
+        error = rebuilt(verdict.code, verdict.message, fix=verdict.fix)
+        error.second_hand, error.stop = not verdict.own, verdict.stop
+        raise error
+
     def _sweep(self) -> None:
         """Leave no hospital behind that would wait for a run which has failed: a Job whose pod
-        crashed makes another one, for which a queue would keep its room.
+        crashed makes another one, for which a queue would keep its room. One that took part holds
+        what it has recorded, and is given its time.
         """
         if self.plan.queue:
             with suppress(FedskdError):  # what ended the run is what is to be told
                 self.cluster.annotate_pods(*FINISHING)
-        deadline = clock.now() + self.loaded.scenario.timeouts.goodbye
-        while clock.now() < deadline and self.pod_tracker.at_work():
+        goodbye = clock.now() + self.loaded.scenario.timeouts.goodbye
+        self._await_end_of(self.pod_tracker.at_work, goodbye)
+        self._suspend_but(self.pod_tracker.holding())
+        if self.pod_tracker.holding():
+            self._await_end_of(self.pod_tracker.holding, goodbye + self.plan.hold_seconds)
+            self._suspend_but(set())
+
+    def _await_end_of(self, names: Callable[[], set[str]], deadline: float) -> None:
+        while clock.now() < deadline and names():
             clock.sleep(LOOK_S)
+
+    def _suspend_but(self, names: set[str]) -> None:
+        """Suspend the Jobs of all other hospitals that have not finished."""
         with suppress(FedskdError, ApiException):  # what ended the run is what is to be told
             for found in self.cluster.jobs():
-                if found.metadata.name != self.plan.controller and not finished(found):
+                hospital = found.metadata.labels.get(HOSPITAL)
+                others = found.metadata.name != self.plan.controller and hospital not in names
+                if others and not finished(found):
                     self.cluster.suspend(found.metadata.name)
 
     def _let_go(self, lost: Collection[str]) -> None:
@@ -237,15 +287,15 @@ class RunController:
     def _listen_for_complaints(self) -> None:
         """Look at the events of Jobs as long as a hospital has no pod."""
         by_job = {self.plan.job(name): name for name in self.loaded.scenario.names}
-        clock.sleep(COMPLAINTS_S)
-        while missing := set(self.pod_tracker.without_pod()):
+        self._over.wait(COMPLAINTS_S)
+        while not self._over.is_set() and (missing := set(self.pod_tracker.without_pod())):
             found = {
                 by_job[name]: text
                 for name, text in self.cluster.complaints().items()
                 if by_job.get(name) in missing
             }
             self.pod_tracker.note_refusals(found)
-            clock.sleep(COMPLAINTS_S)
+            self._over.wait(COMPLAINTS_S)
 
 
 def control(folder: Path, secret: Path) -> None:
@@ -267,23 +317,29 @@ def control(folder: Path, secret: Path) -> None:
     with order.log() as log:
         loaded = order.read_and_tell(log)
         try:
-            names = loaded.scenario.names
-            plan.check_names(names)
-            raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
-            selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
-            aborts = loaded.scenario.on_loss.name == "abort"
-            kept = {
-                name: plan.startup_seconds
-                for name in names
-                if loaded.scenario.custody.enabled and plan.custody(name) and not aborts
-            }
-            pod_tracker = PodTracker(
-                names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept
-            )
-            keys: Any = order.read_keys(loaded.scenario)
-            RunController(
-                plan, loaded, log, Cluster(plan.namespace, selector), pod_tracker
-            ).control(keys)
+            controller, keys = _prepare(plan, order, loaded, log)
         except FedskdError as error:
             log_error(log, loaded.place_error(error))
             raise
+        controller.control(keys)
+
+
+def _prepare(
+    plan: Plan, order: MemberOrder, loaded: Loaded, log: EventLog
+) -> tuple[RunController, Any]:
+    """Make the controller of a run, and read the keys; raises FedskdError."""
+    names = loaded.scenario.names
+    plan.check_names(names)
+    raise_all(loaded.document, spaceless(loaded.scenario.hospitals))
+    selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
+    aborts = loaded.scenario.on_loss.name == "abort"
+    kept = {
+        name: plan.startup_seconds
+        for name in names
+        if loaded.scenario.custody.enabled and plan.custody(name) and not aborts
+    }
+    pod_tracker = PodTracker(
+        names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept
+    )
+    cluster = Cluster(plan.namespace, selector)
+    return RunController(plan, loaded, log, cluster, pod_tracker), order.read_keys(loaded.scenario)

@@ -66,6 +66,8 @@ class KubernetesRuntime:
     into it."""
     reach: Reach = field(init=False)
     _installed: bool = False
+    _holds: bool = False
+    """The release is left to itself, or has what has not been found whole here."""
     remark: ClassVar = ""
     """Where the controller dies another pod takes over."""
     _order: Order = field(init=False)
@@ -190,21 +192,49 @@ class KubernetesRuntime:
             follower = self._follower()
             ended = follower.follow(collector, watch)
             follower.drain(collector, watch)
+            self._holds = True
+            missing = results.NONE
+            if ended == 0 or follower.started:
+                missing = results.fetch(self.reach, self.release, self._order)
             if ended == 0:
-                self._bring_home(follower)
-            places.note(self._order.folder, replace(self.place, collected=True))
+                if self._order.loaded.scenario.learns or self._order.resumed:
+                    results.check_fetched(self.release, missing, follower.losses.away)
+                results.check_whole(self.release, self._order, follower.losses)
         if ended:
-            raise self._verdict(ended, follower.errors)
+            raise self._with_what_is_missing(self._verdict(ended, follower.errors), missing)
+
+    def _with_what_is_missing(self, error: FedskdError, missing: results.Missing) -> FedskdError:
+        """Say in the error of a failed run whose records did not come home whole; where all that
+        pods hold has come, nothing in the cluster is needed any more.
+        """
+        if missing.left:
+            names = ", ".join(missing.left)
+            error.add_note(f"of {names} there is what was logged: no pod holds more")
+        if missing.held:
+            error.add_note(
+                f"what {', '.join(missing.held)} have recorded could not be fetched; the "
+                f"release was left: 'fedskd-sim collect {self.release}' tries again"
+            )
+        else:
+            self.accept()
+        return error
+
+    def accept(self) -> None:
+        """Take note that what has come home is whole: nothing in the cluster is needed any more."""
+        self._holds = False
+        places.note(self._order.folder, replace(self.place, collected=True))
+        if self.keep:
+            results.let_go(self.reach, self.release, self._order)
 
     def stop(self) -> None:
-        """Remove the release, unless it was to be kept or holds results that were not fetched."""
-        if self._installed and not self.keep:
+        """Remove the release, unless it was to be kept, or holds what may not be whole here."""
+        if self._installed and not self.keep and not self._holds:
             self._helm.uninstall(self.release)
             self._installed = False
 
     def detach(self) -> None:
         """Leave the run to itself."""
-        self.keep = True
+        self._holds = True
 
     @property
     def _helm(self) -> Helm:
@@ -212,17 +242,6 @@ class KubernetesRuntime:
 
     def _follower(self) -> Follower:
         return Follower(self.reach, self.release, self._order, self.custody == "in", self.detach)
-
-    def _bring_home(self, follower: Follower) -> None:
-        """Fetch the results of a run that ended well; whatever goes wrong, the release has them
-        and stays.
-        """
-        kept, self.keep = self.keep, True
-        scenario = self._order.loaded.scenario
-        if scenario.learns or self._order.resumed or follower.went_on:
-            results.fetch(self.reach, self.release, self._order, follower.losses.away)
-        results.check_whole(self.release, self._order, follower.losses)
-        self.keep = kept
 
     def _verdict(self, code: int, errors: list[Told]) -> FedskdError:
         """Choose the error that ended the run: a hospital's own, else what the controller has
