@@ -27,7 +27,10 @@ def __getattr__(name: str) -> object:
     """Import a public name."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from fedskd_sim.errors import extras_named  # noqa: PLC0415 - importing the package is quick
+
+    with extras_named():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

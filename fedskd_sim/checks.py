@@ -15,6 +15,7 @@ from fedskd_sim.errors import (
     Key,
     RunUnreadable,
     Where,
+    extras_named,
 )
 from fedskd_sim.member.schedule import unmet
 from fedskd_sim.scenario import (
@@ -123,7 +124,8 @@ def of_learning(
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[FedskdError]:
     """Find what is wrong with models and data, as `Slowly` says; imports PyTorch."""
-    from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
+    with extras_named():
+        from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
 
     return [*find_problems(rest.scenario, data, seen, rest.doubtful, tell=tell)]
 
@@ -224,10 +226,10 @@ def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str
 
 def of_models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
     """Describe the networks' tensors, or say why that cannot be; imports PyTorch."""
-    from fedskd_sim.learning.inputs import image_shape  # noqa: PLC0415 - needs PyTorch
-    from fedskd_sim.learning.site import specs_of  # noqa: PLC0415
-
     try:
+        with extras_named():
+            from fedskd_sim.learning.inputs import image_shape  # noqa: PLC0415 - needs PyTorch
+            from fedskd_sim.learning.site import specs_of  # noqa: PLC0415
         return specs_of(scenario, image_shape(scenario, scenario.members[0], data)), ""
     except FedskdError as error:
         return {}, f"weights were not compared: {error}"

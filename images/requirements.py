@@ -12,6 +12,10 @@ PLACE = next(folder for folder in (HERE, HERE.parent) if (folder / "pyproject.to
 """The project's folder: an image's build puts this file beside pyproject.toml."""
 PROJECT = tomllib.loads((PLACE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+AT_THE_USERS = {"jinja2", "matplotlib", "psutil", "rich", "scipy"}
+"""What commands take that a person gives: reports, tables on a terminal, processes of a machine."""
+WITHOUT_WEIGHTS = {"numpy", "safetensors"}
+"""What a controller, and a hospital of a placebo, never opens."""
 
 
 def name(requirement: str) -> str:
@@ -19,15 +23,11 @@ def name(requirement: str) -> str:
     return re.split(r"[<>=~!\[]", requirement)[0]
 
 
+LEFT_OUT = {"controller": AT_THE_USERS | WITHOUT_WEIGHTS, "hospital": AT_THE_USERS}
+ADDED = {"controller": EXTRAS["cluster"], "hospital": EXTRAS["learning"]}
 WANTED = {
-    "controller": EXTRAS["cluster"],
-    "hospital": [
-        line for line in EXTRAS["cluster"] + EXTRAS["learning"] if name(line) != "kubernetes"
-    ],
-}
-LEFT_OUT = {
-    image: {name(line) for line in PROJECT["dependencies"]} - {name(line) for line in lines}
-    for image, lines in WANTED.items()
+    image: [line for line in PROJECT["dependencies"] if name(line) not in LEFT_OUT[image]] + added
+    for image, added in ADDED.items()
 }
 
 if __name__ == "__main__":

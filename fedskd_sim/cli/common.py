@@ -16,7 +16,7 @@ import click
 
 from fedskd_sim.checks import licences
 from fedskd_sim.cli import streams
-from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
+from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable, extras_named
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, no_space, out_of_space
 from fedskd_sim.scenario import Scenario
 
@@ -123,7 +123,8 @@ def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
     @wraps(function)
     def wrapper(*args: Args.args, **kwargs: Args.kwargs) -> Result:
         try:
-            return function(*args, **kwargs)
+            with extras_named():
+                return function(*args, **kwargs)
         except FedskdError as error:
             if isinstance(error, HospitalCrashed) and error.__cause__:  # of code that ran here
                 traceback.print_exception(error.__cause__)

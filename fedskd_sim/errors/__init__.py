@@ -90,6 +90,7 @@ from fedskd_sim.errors.run import (
     RunAborted,
     RunError,
     WireError,
+    extras_named,
 )
 from fedskd_sim.errors.scenario import (
     ArchitecturesDiffer,
@@ -161,4 +162,5 @@ __all__ = [
     "UnknownReader",
     "Where",
     "WireError",
+    "extras_named",
 ]

@@ -4,6 +4,11 @@ on.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
 from fedskd_sim.errors.base import FedskdError
 
 
@@ -121,3 +126,34 @@ class LibraryMissing(FedskdError):
             f"{library} is not installed",
             fix=f"pip install 'fedskd-sim[{extra}]', or {library} alone",
         )
+
+
+EXTRAS: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("torch", "torchvision", "nibabel", "PIL"), "learning")
+    | dict.fromkeys(("kubernetes", "urllib3", "websocket"), "cluster")
+)
+"""Which extra of this project installs a library that the core does without."""
+OF_POSIX = ("fcntl", "resource")
+"""Parts of Python's own library that Windows has not."""
+
+
+@contextmanager
+def extras_named() -> Iterator[None]:
+    """Say which extra is missing where an import inside finds no library of one, and which system
+    has what this one lacks.
+
+    Raises:
+        LibraryMissing: instead of the ModuleNotFoundError of a library in `EXTRAS` or `OF_POSIX`.
+
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in OF_POSIX:
+            text = f"{library} is not here: this system ({sys.platform}) is no Unix"
+            fix = "use Linux, on Windows its subsystem (WSL), or macOS with --on memory"
+            raise LibraryMissing(text, fix=fix) from error
+        if library not in EXTRAS:
+            raise
+        raise LibraryMissing.of(library, EXTRAS[library]) from error

@@ -173,7 +173,8 @@ def make_reporter(scenario: Scenario, name: str, ledger: Ledger, log: EventLog) 
 
 
 def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _device_peak() -> int:

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from kubernetes.client import ApiClient, V1Job, V1Pod
+
+
+def _of_an_older_client(model: type) -> Any:
+    """Read an object of the API as tests do with pydantic's models, which came with version 37."""
+
+    def read(body: Any) -> Any:
+        return ApiClient().deserialize(SimpleNamespace(data=json.dumps(body, default=str)), model)
+
+    return read
+
+
+for model in (V1Job, V1Pod):
+    if not hasattr(model, "model_validate"):
+        model.model_validate = staticmethod(_of_an_older_client(model))
 
 
 @pytest.fixture(autouse=True, scope="session")

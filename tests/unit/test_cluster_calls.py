@@ -16,7 +16,7 @@ def test_the_api_server_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch
     def inside() -> None:
         settings = client.Configuration()
         settings.host = "https://10.96.0.1:443"
-        assert settings.proxy == "http://proxy:3128"
+        assert settings.proxy in ("http://proxy:3128", None)  # clients before 35 do not look
         monkeypatch.setattr(client.Configuration, "_default", settings)
 
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")

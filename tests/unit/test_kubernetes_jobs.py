@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import kubernetes
 import pytest
 
 from fedskd_sim.errors import InvalidValue
+from fedskd_sim.runtimes.kubernetes import client_models
 from fedskd_sim.runtimes.kubernetes.jobs import FINAL_CODES, job
 from fedskd_sim.runtimes.kubernetes.plan import Plan
 from fedskd_sim.scenario import Scenario, load
@@ -221,6 +224,43 @@ def test_what_is_no_plan_or_no_job_is_refused(tmp_path: Path) -> None:
 LACKING = ["podLabels", "jobLabels", "limits", "sizeLimit", "pod", "data", "custody"]
 
 
+class Inner:
+    """A model as clients before 37 have them."""
+
+    openapi_types: ClassVar = {"node_name": "str", "priority": "int", "on": "bool"}
+    attribute_map: ClassVar = {"node_name": "nodeName", "priority": "priority", "on": "on"}
+
+
+class Outer:
+    """Another, that has the first one in lists and by name."""
+
+    openapi_types: ClassVar = {"many": "list[Inner]", "named": "dict(str, Inner)", "any": "object"}
+    attribute_map: ClassVar = {"many": "many", "named": "named", "any": "any"}
+
+
+def test_an_older_clients_models_refuse_what_a_server_would_drop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unknown fields and wrong types are told with their place, as the models of newer ones do."""
+    monkeypatch.setattr(client_models, "models", SimpleNamespace(Inner=Inner, Outer=Outer))
+    good = {"many": [{"nodeName": "a", "on": True}, {}], "named": {"x": {}}, "any": {"b": [1]}}
+    assert client_models.problems_of("Outer", good) == []
+    bad = {
+        "many": [{}, {"node_name": "a", "priority": True, "on": 1}],
+        "named": {"x": {"nodeName": 3}, "y": 4},
+        "other": 1,
+    }
+    found = {one["loc"]: one["msg"] for one in client_models.problems_of("Outer", bad)}
+    assert found.pop(("many", 1, "node_name")) == found.pop(("other",))
+    assert found == {
+        ("many", 1, "priority"): "Input should be a valid integer",
+        ("many", 1, "on"): "Input should be a valid boolean",
+        ("named", "x", "nodeName"): "Input should be a valid string",
+        ("named", "y"): "Input should be a valid dictionary",
+    }
+    assert len(client_models.problems_of("Outer", {"many": {}, "named": []})) == 2
+
+
 @pytest.mark.parametrize("lacking", LACKING)
 def test_what_values_do_not_say_is_as_by_default(lacking: str, tmp_path: Path) -> None:
     """Values of an older release lack a key, somebody sets one to null: the pod is that of the
@@ -266,6 +306,9 @@ def test_limits_reach_every_container_and_every_folder_is_bounded(tmp_path: Path
     assert folders == [{"sizeLimit": "5Gi"}] * 3
 
 
+@pytest.mark.skipif(
+    int(kubernetes.__version__.partition(".")[0]) < 31, reason="the client does not know templates"
+)
 def test_gpus_without_a_name_come_by_claims(tmp_path: Path) -> None:
     """With an empty resource only the patch says what a GPU hospital gets, and its devices are
     not hidden.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -236,7 +237,7 @@ def fails(case: str, times: int, after: float = 0.0, **changes: Any) -> Failed |
     """Let as many pods of one hospital fail before the start; gives the last conclusion."""
     watched, found = Watched(), None
     for number in range(times):
-        failed = CASES[case].model_copy(deep=True)
+        failed = deepcopy(CASES[case])
         failed.metadata.uid = str(number)
         for name, value in changes.items():
             setattr(failed.metadata, name, value)

@@ -31,8 +31,12 @@ def of_memory(error: BaseException) -> bool:
 
 
 def of_a_card(error: BaseException) -> bool:
-    """Tell whether a card has failed, and not only refused to be recorded."""
-    return isinstance(error, torch.AcceleratorError) and "captur" not in str(error)
+    """Tell whether a card has failed, and not only refused to be recorded; older versions of
+    PyTorch have no class of its own for it.
+    """
+    known = getattr(torch, "AcceleratorError", None)
+    failed = isinstance(error, known) if known else str(error).startswith("CUDA error")
+    return failed and "captur" not in str(error)
 
 
 class Recordings:

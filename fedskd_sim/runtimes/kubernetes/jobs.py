@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kubernetes.client import V1Job, V1PodSpec
-
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import final_codes
 from fedskd_sim.runtimes.kubernetes import pod_group
+from fedskd_sim.runtimes.kubernetes.client_models import problems_of
 from fedskd_sim.runtimes.kubernetes.overlay import (
     Locate,
     Patch,
@@ -62,13 +61,12 @@ def job(
             },
         },
     }
-    try:
-        V1Job.model_validate(body)
-    except ValueError as error:  # pydantic's, which this module need not know
+    if wrong := problems_of("V1Job", body):
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
         raise InvalidValue(
-            f"the settings of {name!r} make no valid Job: {error}",
+            f"the settings of {name!r} make no valid Job: {said}",
             fix="see hospitals in the chart's values",
-        ) from None
+        )
     return body
 
 
@@ -115,11 +113,8 @@ def check_pod(
     """Refuse a pod's spec that the client's models do not know; raises InvalidValue with the
     place in the values.
     """
-    try:
-        V1PodSpec.model_validate(pod)
-    except ValueError as error:
-        problems: Any = error
-        raise refusal(member, problems.errors(), pod, patches, locate) from None
+    if wrong := problems_of("V1PodSpec", pod):
+        raise refusal(member, wrong, pod, patches, locate)
 
 
 def _labels(scenario: Scenario, plan: Plan, name: str) -> dict[str, str]:
