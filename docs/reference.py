@@ -3,21 +3,41 @@ cannot be out of date.
 
 A line ``<!-- fill: NAME -->`` of a page, and the sentence in italics under it, which is for whoever
 reads the page in a checkout, are replaced by what the function of that name in `FILLINGS` gives.
+
+Tables of `results.md` stand in the page, since it is read in a checkout too: what is between
+``<!-- table: NAME -->`` and ``<!-- end of table -->`` is what `result_tables` makes of
+``results/NAME.json``, the ``compare.json`` of a comparison. Run this file after a change of one; a
+test says when to.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from fedskd_sim import errors
 from fedskd_sim.cli import main
+from fedskd_sim.compare.statistics import Difference, student
+from fedskd_sim.compare.tables import COMPARED, SCORES
+from fedskd_sim.compare.words import NAMES, format_difference
+from fedskd_sim.observe.words import amount
+from fedskd_sim.report.text import percent
 from fedskd_sim.scenario import Scenario, load, scenarios
 
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent / "results.md"
+TABLE = re.compile(
+    r"^<!-- table: (?P<name>[a-z0-9-]+) -->\n(?P<rows>.*?)^<!-- end of table -->$",
+    re.MULTILINE | re.DOTALL,
+)
 MARK = re.compile(r"^<!-- fill: ([a-z-]+) -->\n(?:\*[^*]+\*$)?", re.MULTILINE)
 LIMITS = {
     "minimum": "at least",
@@ -148,6 +168,110 @@ def quickstart() -> str:
     return f"```yaml\n{scenarios()['quickstart'].read_text(encoding='utf-8')}```"
 
 
+def comparisons() -> dict[str, dict[str, Any]]:
+    """Read what is kept of comparisons, by the name of its table."""
+    return {
+        file.stem: json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(RESULTS.glob("*.json"))
+    }
+
+
+def result_tables(found: Mapping[str, Any]) -> str:
+    """Write the tables of a kept comparison: one for every measure, and what the methods cost."""
+    measured = [metric for metric in SCORES if any(_series(found, metric, "own"))]
+    tables = [*(_measure(found, metric) for metric in measured), _work(found)]
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in tables)
+
+
+def differences(method: Mapping[str, Any], metric: str) -> dict[str, Difference]:
+    """Give a method's differences to the control as they were kept, by place."""
+    names = [one.name for one in fields(Difference)]
+    return {
+        place: Difference(**{name: _number(kept[name]) for name in names})
+        for place, kept in method["differences"][metric].items()
+    }
+
+
+def _measure(found: Mapping[str, Any], metric: str) -> Iterator[Sequence[str]]:
+    control = found["control"]
+    places = [place for place in COMPARED if any(_series(found, metric, place))]
+    heads = [f"{NAMES[metric]}, {len(found['seeds'])} seeds", "own", "others"]
+    for place in places:
+        shown = "held out" if place == "unseen" else place
+        heads += [shown, f"{shown} - {control}"]
+    yield heads
+    yield ["---"] * len(heads)
+    for method in found["methods"]:
+        values = method["values"][metric]
+        cells = [percent(_mean(values[place])) for place in ("own", "others")]
+        for place in places:
+            difference = differences(method, metric).get(place)
+            own = method["label"] == control
+            cells += [_with_interval(values[place]), "control" if own else _claim(difference)]
+        yield [method["label"], *cells]
+
+
+def _claim(difference: Difference | None) -> str:
+    """Write a difference, its p and, where it may not be called one, the seeds that would do."""
+    points, p, seeds = format_difference(difference)
+    if difference is None or not p:
+        return points
+    chance = f"p {p}" if p[0].isdigit() else f"p {p[0]} {p[1:]}"
+    return f"{points}, {chance}" + (" *" if difference.claimed else f"; {seeds}")
+
+
+def _work(found: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    yield ["work of a run", "sample-gradients", "off", "passes", "teachers' passes", "bytes"]
+    yield ["---"] * 6
+    for method in found["methods"]:
+        costs = method["costs"]
+        planned = method["passes"] / method["budget"] - 1
+        off = method.get("off", planned)  # by its records, where compare has kept that
+        teachers = costs["forwards"] / costs["samples"] if costs["samples"] else 0
+        yield [
+            method["label"],
+            f"{costs['samples']:,.0f}",
+            f"{off:+.1%}" if f"{abs(off):.1%}" != "0.0%" else "0",
+            f"{method['passes']:g}",
+            f"{teachers:.0%}",
+            amount(costs["bytes"]),
+        ]
+
+
+def _with_interval(series: Sequence[float | None]) -> str:
+    """Write a mean over seeds with its 95 % interval."""
+    known = np.array([value for value in series if value is not None])
+    if len(known) < 2 or not known.std():  # noqa: PLR2004 - one value has no spread
+        return percent(_mean(series))
+    told = student(known)
+    return f"{percent(told.mean)} [{percent(told.low)}, {percent(told.high)}]"
+
+
+def _series(found: Mapping[str, Any], metric: str, place: str) -> list[float | None]:
+    return [value for method in found["methods"] for value in method["values"][metric][place]]
+
+
+def _mean(series: Sequence[float | None]) -> float:
+    known = [value for value in series if value is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def with_tables(markdown: str) -> str:
+    """Fill the tables of a page from what is kept. Raises KeyError for one that is not kept."""
+    kept = comparisons()
+    return TABLE.sub(
+        lambda mark: (
+            f"<!-- table: {mark['name']} -->\n{result_tables(kept[mark['name']])}\n"
+            "<!-- end of table -->"
+        ),
+        markdown,
+    )
+
+
 FILLINGS: Mapping[str, Callable[[], str]] = {
     "scenario-reference": scenario_reference,
     "exit-codes": exit_codes,
@@ -165,3 +289,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def markers(markdown: str) -> Iterator[str]:
     """List the fillings that a page asks for."""
     return (mark.group(1) for mark in MARK.finditer(markdown))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

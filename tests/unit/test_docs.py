@@ -8,17 +8,22 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from runpy import run_path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from fedskd_sim.cli import main
+from fedskd_sim.compare.statistics import compare_paired, correct
+from fedskd_sim.compare.tables import COMPARED, SCORES
 from fedskd_sim.exits import all_errors
 from fedskd_sim.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "docs" / "results.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
     r"^(?:<!-- (run|not run: [^\n]+|elsewhere: [^\n]+) "
@@ -167,6 +172,47 @@ def test_every_filling_has_its_page() -> None:
         mark for page in PAGES for mark in REFERENCE["markers"](page.read_text(encoding="utf-8"))
     ]
     assert sorted(asked) == sorted(REFERENCE["FILLINGS"])
+
+
+def test_tables_of_results_are_what_is_kept() -> None:
+    """Every kept comparison stands in the page, digit by digit as its file says."""
+    page = RESULTS.read_text(encoding="utf-8")
+    told = "run python docs/reference.py"
+    assert [*REFERENCE["with_tables"](page).splitlines()] == [*page.splitlines()], told
+    assert sorted(found["name"] for found in REFERENCE["TABLE"].finditer(page)) == sorted(
+        REFERENCE["comparisons"]()
+    )
+
+
+@pytest.mark.parametrize(
+    "kept", REFERENCE["comparisons"]().values(), ids=REFERENCE["comparisons"]()
+)
+def test_kept_differences_follow_from_the_values_of_every_seed(kept: Mapping[str, Any]) -> None:
+    """What is shown of a comparison is computed from its seeds, by what compare computes with."""
+    values = {method["label"]: method["values"] for method in kept["methods"]}
+    for metric in SCORES:
+        shown = {
+            (method["label"], place): difference
+            for method in kept["methods"]
+            for place, difference in REFERENCE["differences"](method, metric).items()
+        }
+        pairs = sorted(shown, key=lambda pair: COMPARED.index(pair[1]))
+        computed = correct(
+            compare_paired(values[label][metric][place], values[kept["control"]][metric][place])
+            for label, place in pairs
+        )
+        for pair, difference in zip(pairs, computed, strict=True):
+            assert astuple(shown[pair]) == pytest.approx(astuple(difference), nan_ok=True), pair
+
+
+def test_other_tables_say_that_their_runs_are_not_kept() -> None:
+    """A table of results that no kept comparison fills says so right above it."""
+    told = "*Computed by an earlier version; its runs are not kept.*\n\n"
+    page = REFERENCE["TABLE"].sub("", RESULTS.read_text(encoding="utf-8"))
+    tables = [found.start() for found in re.finditer(r"(?<=\n\n)\|", page)]
+    assert tables
+    for start in tables:
+        assert page[:start].endswith(told), page[start : start + 100]
 
 
 def test_the_readme_is_short() -> None:
