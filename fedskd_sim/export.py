@@ -107,7 +107,7 @@ def _parquet(file: Path, rows: Iterable[Row]) -> int:
 
 def _tensorboard(run: Run, folder: Path) -> dict[Path, int]:
     """Write the measures of each model as a run of TensorBoard, ``tensorboard/MODEL``; names and
-    steps are those of `_curves`.
+    steps are those of `_curves`. The name says it where the run was disturbed on purpose.
     """
     try:
         from tensorboard.summary import Writer  # noqa: PLC0415 - an extra
@@ -115,7 +115,8 @@ def _tensorboard(run: Run, folder: Path) -> dict[Path, int]:
         raise LibraryMissing.of("tensorboard", "tensorboard") from error
     written = dict[Path, int]()
     for model, curves in _curves(run):
-        place = folder / "tensorboard" / model
+        mark = ", disturbed on purpose" if run.scenario.disturbed else ""
+        place = folder / "tensorboard" / f"{model}{mark}"
         if place.is_dir() and any(place.iterdir()):
             fix = "remove it, or give another --out"
             raise OutputNotEmpty(f"{place} has event files already", fix=fix)
@@ -159,6 +160,8 @@ def _log(run: Run, client: Any, place: str) -> dict[Path, int]:
         raise OutputNotEmpty(f"{place} has the runs of {of} already", fix=fix)
     for model, curves in _curves(run):
         tags = {"fedskd_sim.run": of, "fedskd_sim.model": model}
+        if words := run.scenario.disturbed:
+            tags["fedskd_sim.disturbed"] = words
         made = client.create_run(experiment, tags=tags, run_name=f"{run.folder.name}/{model}")
         client.log_param(made.info.run_id, "seed", run.scenario.seed)
         client.log_param(made.info.run_id, "algorithm", run.scenario.algorithm.name)

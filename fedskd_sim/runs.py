@@ -32,7 +32,8 @@ STOP = ("kind", "round", "hop", "host", "model")
 class Run:
     """What a run has left, read when it is first asked for.
 
-    All its tables raise RunUnreadable for what is damaged, by file and line.
+    All its tables raise RunUnreadable for what is damaged, by file and line. Those of a run that
+    its scenario disturbs on purpose have one more column, ``disturbed``, which says by what.
     """
 
     folder: Path
@@ -46,7 +47,7 @@ class Run:
         Columns: those of `fedskd_sim.records.Record` but ``measures``, ``schema`` and ``back``;
         ``without`` names the hospitals that were left out in this round, with spaces between.
         """
-        return [*map(_hop, self._records)]
+        return [*self._marked(map(_hop, self._records))]
 
     @cached_property
     def measures(self) -> list[Row]:
@@ -55,7 +56,7 @@ class Run:
 
         Measures that add up are added as sums and weights; ``value`` is their ratio.
         """
-        return [row for one in self._records for row in _measures(one)]
+        return [*self._marked(row for one in self._records for row in _measures(one))]
 
     @cached_property
     def matrix(self) -> list[Row]:
@@ -72,14 +73,14 @@ class Run:
             for model in self.scenario.members
             for host in (*self.scenario.members, *self.scenario.held_out)
         ]
-        return [_cell(found[pair]) for pair in pairs if pair in found]
+        return [*self._marked(_cell(found[pair]) for pair in pairs if pair in found)]
 
     @cached_property
     def timings(self) -> list[Row]:
         """One row per session, evaluation and transfer: ``start`` and ``end`` in UNIX seconds,
         ``seconds`` between them.
         """
-        return [*map(_timing, read_timings(self.folder))]
+        return [*self._marked(map(_timing, read_timings(self.folder)))]
 
     @cached_property
     def predictions(self) -> list[Row]:
@@ -91,7 +92,8 @@ class Run:
         """
         from fedskd_sim.report import read_predictions  # noqa: PLC0415 - needs numpy, which the other tables do not
 
-        return [row for here in read_predictions(self.folder).values() for row in _answers(here)]
+        found = read_predictions(self.folder).values()
+        return [*self._marked(row for here in found for row in _answers(here))]
 
     def rows(self, name: str) -> Iterable[Row]:
         """Give the rows of a table one by one, of which those that grow with the rounds are not
@@ -99,11 +101,12 @@ class Run:
         """
         match name:
             case "hops":
-                return map(_hop, stream_records(self.folder))
+                return self._marked(map(_hop, stream_records(self.folder)))
             case "measures":
-                return (row for one in stream_records(self.folder) for row in _measures(one))
+                records = stream_records(self.folder)
+                return self._marked(row for one in records for row in _measures(one))
             case "timings":
-                return map(_timing, stream_timings(self.folder))
+                return self._marked(map(_timing, stream_timings(self.folder)))
         return self.table(name)
 
     def table(self, name: str) -> list[Row]:
@@ -129,6 +132,11 @@ class Run:
         except ImportError as error:
             raise LibraryMissing.of("pandas", "export") from error
         return pd.DataFrame(rows)
+
+    def _marked(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Say in every row what disturbed the run on purpose; nothing where nothing did."""
+        words = self.scenario.disturbed
+        return ({**row, "disturbed": words} for row in rows) if words else iter(rows)
 
     @cached_property
     def _records(self) -> Sequence[Record]:

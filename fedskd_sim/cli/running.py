@@ -81,7 +81,8 @@ def _report(order: Order, ended: Outcome, proof: str) -> None:
     click.echo(f"verified: {proof}")
     if ended.reason:
         click.echo(f"note: {ended.reason}")
-    click.echo(f"{ended.words}; run folder {short(order.folder)}")
+    disturbed = f"{words}; " if (words := order.loaded.scenario.disturbed) else ""
+    click.echo(f"{ended.words}; {disturbed}run folder {short(order.folder)}")
 
 
 def _carry_out(place: Any, order: Order, watch: Watch, *, launch: bool) -> None:
@@ -117,7 +118,8 @@ def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
         error.add_note(f"report: {short(order.folder / 'report.html')}")
     except FedskdError as second:
         error.add_note(f"no report: {second.message}")
-    error.add_note(f"{ended.words}; run folder {short(order.folder)}")
+    disturbed = f"{words}; " if (words := order.loaded.scenario.disturbed) else ""
+    error.add_note(f"{ended.words}; {disturbed}run folder {short(order.folder)}")
     if isinstance(error, KeyboardInterrupt) and (order.folder / "custody").is_dir():
         error.add_note(f"'fedskd-sim resume {short(order.folder)}' goes on with it")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.compare import faulttext, twins
 from fedskd_sim.compare.tables import SCORES, Comparison
-from fedskd_sim.compare.text import about, as_text, conclusion
+from fedskd_sim.compare.text import about, as_text, conclusion, disturbed
 from fedskd_sim.compare.words import NAMES
 from fedskd_sim.compare.work import PLACE
 from fedskd_sim.report.svg import GHOST, MUTED, PALETTE, SERIES, picture
@@ -45,6 +45,7 @@ def as_html(comparison: Comparison) -> str:
     ]
     return home.get_template(TEMPLATE).render(
         about=about(comparison),
+        disturbed=[*disturbed(comparison)],
         comparison=comparison,
         parts=parts,
         faults=_faults(comparison) if twins.faulty(comparison) else None,

@@ -27,7 +27,7 @@ def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
     """Write the tables; percentages with one decimal, differences in points."""
     lines = [
         line
-        for sentence in (about(comparison), *comparison.notes)
+        for sentence in (*disturbed(comparison), about(comparison), *comparison.notes)
         for line in wrap(sentence, WIDTH)
     ]
     for metric in SCORES:
@@ -39,6 +39,17 @@ def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
     if per_hospital:
         lines += ["", *_hospitals(comparison)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def disturbed(comparison: Comparison) -> Iterator[str]:
+    """Say which methods are disturbed on purpose, and by what."""
+    found: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        if words := row.method.scenario.disturbed:
+            found.setdefault(words, []).append(row.method.label)
+    for words, labels in found.items():
+        whose = "All methods" if len(labels) == len(comparison.rows) else ", ".join(labels)
+        yield f"{words[0].upper()}{words[1:]} ({whose})."
 
 
 def about(comparison: Comparison) -> str:
@@ -114,6 +125,7 @@ def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
         "budget": row.method.budget,
         "off": row.off,
         "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
+        "disturbed": row.method.scenario.disturbed,
         "faults": twins.plain(comparison, row),
         "values": values,
         "differences": {metric: _differences(comparison, row, metric) for metric in SCORES},
@@ -139,7 +151,7 @@ def _value(value: float) -> float | None:
 
 
 def _table(comparison: Comparison, metric: str) -> Iterator[str]:
-    width = max(len(row.method.label) for row in comparison.rows) + 2
+    width = max(len(_named(row)) for row in comparison.rows) + 2
     places = [place for place in COMPARED if comparison.present(metric, place)]
     heads = [
         "own",
@@ -162,9 +174,14 @@ def _table(comparison: Comparison, metric: str) -> Iterator[str]:
                 else format_difference(differences.get((label, place)))
             )
             cells += [percent(row.mean(metric, place)), *found]
-        yield f"{label:<{width}}" + "".join(
+        yield f"{_named(row):<{width}}" + "".join(
             f"{cell:>{room}}" for cell, room in zip(cells, rooms, strict=True)
         )
+
+
+def _named(row: MethodRow) -> str:
+    """Mark a method that is disturbed on purpose."""
+    return f"{row.method.label}{' (disturbed)' if row.method.scenario.disturbed else ''}"
 
 
 def _basis(comparison: Comparison, metric: str) -> Iterator[str]:
@@ -198,7 +215,7 @@ def _fewest(bases: Sequence[Basis]) -> tuple[str, str]:
 
 
 def _costs(comparison: Comparison) -> Iterator[str]:
-    width = max(len(row.method.label) for row in comparison.rows) + 2
+    width = max(len(_named(row)) for row in comparison.rows) + 2
     memory = [name for name in MEMORY if comparison.present(name, "mean")]
     heads = ["passes", "off", "teacher", "bytes", "seconds", *(NAMES[name] for name in memory)]
     yield (
@@ -215,7 +232,7 @@ def _costs(comparison: Comparison) -> Iterator[str]:
         ]
         cells += [amount(row.cost("bytes")), f"{row.cost('seconds'):.0f}"]
         cells += [percent(row.mean(name, "mean")) for name in memory]
-        yield f"{row.method.label:<{width}}" + "".join(f"{cell:>16}" for cell in cells)
+        yield f"{_named(row):<{width}}" + "".join(f"{cell:>16}" for cell in cells)
     yield ""
     for row in comparison.rows:
         yield from wrap(

@@ -68,7 +68,7 @@ def write(
     account: Account | None = None,
 ) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on
-    its results alone.
+    its results alone, and on what its scenario disturbed on purpose.
 
     Args:
         run: the run folder.
@@ -86,7 +86,7 @@ def write(
     order = {name: place for place, name in enumerate(hospitals + held_out)}
     journeys = Journeys.among(order)
     try:
-        summary = _summary(run, hospitals, held_out)
+        summary = _summary(run, hospitals, held_out, account)
         spans = Spans.of(journeys.taking(stream_timings(run)))
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(
@@ -102,14 +102,24 @@ def write(
     return summary
 
 
-def _summary(run: Path, hospitals: tuple[str, ...], held_out: tuple[str, ...]) -> Summary:
+def _summary(
+    run: Path,
+    hospitals: tuple[str, ...],
+    held_out: tuple[str, ...],
+    account: Account | None,
+) -> Summary:
     """Compute all tables of a run and, where predictions were kept, what they say of patients;
     raises as `write` and, where a file cannot be read, OSError or UnicodeDecodeError.
     """
     order = {name: place for place, name in enumerate(hospitals + held_out)}
     counts = sorted(read_counts(run), key=lambda one: order.get(one.host, len(order)))
-    found = Gathered.of(stream_records(run), hospitals, held_out)
-    summary = replace(summary_of(found, rarest_classes(run)), samples=tuple(counts))
+    faults, disturbed = (
+        (account.scenario.faults, account.scenario.disturbed) if account else ((), "")
+    )
+    found = Gathered.of(stream_records(run), hospitals, held_out, faults)
+    summary = replace(
+        summary_of(found, rarest_classes(run)), samples=tuple(counts), disturbed=disturbed
+    )
     cut = torn(run)
     patients = assess(run, found.kept, hospitals, held_out, cut)
     if patients:

@@ -48,7 +48,8 @@ class Account:
     @property
     def words(self) -> str:
         """Say what the algorithm does, and how the run ended."""
-        ended = f" The run: {self.outcome.words}." if self.outcome else ""
+        disturbed = ", disturbed on purpose" if self.scenario.disturbed else ""
+        ended = f" The run: {self.outcome.words}{disturbed}." if self.outcome else ""
         return f"{self.scenario.algorithm.name}: {self.scenario.algorithm.words}{ended}"
 
     def rows(

@@ -4,13 +4,14 @@ what tables and pictures show.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.records import NOTHING, PROBES, Record
 from fedskd_sim.report.ways import GatheredStep, Way
 from fedskd_sim.routes import Lost, Returns, Told, as_told
+from fedskd_sim.scenario import Fault
 
 KEPT = ("warm_up", "homecoming", "evaluation", "ensemble")
 SESSIONS = ("warm_up", "alone", "visit", "homecoming")
@@ -48,6 +49,10 @@ class Gathered:
     architectures: dict[str, str] = field(default_factory=dict)
     ways: dict[str, Way] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+    poisons: Sequence[Fault] = ()
+    """The scenario's own, which make losses that are not finite."""
+    poisoned: int = 0
+    """Sessions rolled back after a model may have left with such a poison."""
     left_out: dict[str, set[int]] = field(default_factory=dict)
     """Hospitals without which the ring went on, and in which rounds, as the others name them."""
     words: dict[str, Told] = field(default_factory=dict)
@@ -56,10 +61,15 @@ class Gathered:
 
     @classmethod
     def of(
-        cls, records: Iterable[Record], hospitals: tuple[str, ...], held_out: tuple[str, ...] = ()
+        cls,
+        records: Iterable[Record],
+        hospitals: tuple[str, ...],
+        held_out: tuple[str, ...] = (),
+        faults: Sequence[Fault] = (),
     ) -> Gathered:
-        """Take in all records of a run; raises RunUnreadable as `add` does."""
-        found = cls(hospitals, held_out, ways={name: Way() for name in hospitals})
+        """Take in all records of a run with these faults; raises RunUnreadable as `add` does."""
+        poisons = [fault for fault in faults if fault.what == "poison"]
+        found = cls(hospitals, held_out, ways={name: Way() for name in hospitals}, poisons=poisons)
         known = {*hospitals, *held_out}
         for record in records:
             found.add(record, known)
@@ -88,7 +98,9 @@ class Gathered:
         counts = self.counts
         counts.hops += record.hop > 0
         counts.sessions += session
-        counts.rolled_back += record.outcome == "rolled_back"
+        if record.outcome == "rolled_back":
+            counts.rolled_back += 1
+            self.poisoned += any(_is_before(poison, record) for poison in self.poisons)
         counts.bytes += record.bytes
         counts.samples += record.samples
         if session and record.model in self.ways:
@@ -109,6 +121,13 @@ class Gathered:
             return False
         self._plain |= {name for name in record.measures if not name.startswith(PROBES)}
         return not record.measures.keys() <= self._plain
+
+
+def _is_before(fault: Fault, record: Record) -> bool:
+    """Tell whether a fault may have been before a session: one that is drawn, or comes after a
+    time, may be anywhere in the rounds.
+    """
+    return (fault.round or 0, fault.hop or 0) < (record.round, record.hop)
 
 
 def most_steps(models: int) -> int:

@@ -116,6 +116,14 @@ def _of_sessions(found: Gathered) -> Iterator[str]:
             f"{sessions} rolled back: the loss was not finite, and both models went on as they had "
             "come."
         )
+    if found.poisoned:
+        number = "All" if found.poisoned == rolled_back else f"{found.poisoned} of them"
+        came = "It came" if rolled_back == 1 else f"{number} came"
+        words = "; ".join(poison.words for poison in found.poisons)
+        yield (
+            f"{came} after a poison of the scenario's own, which makes losses that are not finite: "
+            f"{words}."
+        )
 
 
 def _of_missing(found: Gathered, missing: int, cells: int) -> str:

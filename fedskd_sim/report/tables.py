@@ -85,6 +85,8 @@ class Summary:
     """What every hospital has read of its source, as far as it is known."""
     patients: Patients | None = None
     """What is known of single patients; None where the run has no predictions."""
+    disturbed: str = ""
+    """What disturbed the run on purpose; empty where nothing did, or nobody knows."""
 
     @property
     def rests(self) -> list[tuple[Basis, Basis]]:
@@ -155,7 +157,8 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """Give a summary as plain values; shares are in [0, 1], null stands for a missing value.
 
     Returns:
-        ``scenario``, ``seed``, ``complete``, ``notes`` (sentences); ``headline``: the metric shown
+        ``scenario``, ``seed``, ``complete``, ``disturbed`` (what the scenario disturbed on purpose,
+        empty for nothing), ``notes`` (sentences); ``headline``: the metric shown
         first, with its ``personalization`` and ``generalization``; ``hospitals``: in ring order,
         each with ``name`` and ``architecture``; ``tested``: for each of them its test ``samples``
         and how many its ``rarest`` class has; ``ensemble``, ``unseen``: the mean of every metric of
@@ -172,10 +175,9 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
     """
     named = zip(summary.hospitals, summary.architectures, strict=True)
+    plain = ("scenario", "seed", "complete", "disturbed")
     return {
-        "scenario": summary.scenario,
-        "seed": summary.seed,
-        "complete": summary.complete,
+        **{name: getattr(summary, name) for name in plain},
         "notes": list(summary.notes),
         "headline": summary.headline,
         "personalization": _value(summary.matrices[summary.headline].personalization),

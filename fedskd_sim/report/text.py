@@ -32,7 +32,7 @@ def as_text(summary: Summary, *, whole: bool = True) -> str:
     """Write a summary in lines of at most 100 columns, percentages with one decimal, missing
     values blank; if not ``whole`` then without the matrix of many hospitals, which fills pages.
     """
-    words = (headline(summary), *summary.notes)
+    words = (*_disturbed(summary), headline(summary), *summary.notes)
     lines = [line for sentence in words for line in wrap(sentence, WIDTH)]
     lines += ["", *_table(summary), ""]
     if whole or len(summary.hospitals) <= MOST_ROWS:
@@ -51,6 +51,11 @@ def as_text(summary: Summary, *, whole: bool = True) -> str:
         ),
     ]
     return "\n".join(line.rstrip() for line in lines).rstrip("\n") + "\n"
+
+
+def _disturbed(summary: Summary) -> Iterator[str]:
+    if summary.disturbed:
+        yield f"{summary.disturbed[0].upper()}{summary.disturbed[1:]}."
 
 
 def headline(summary: Summary) -> str:

@@ -102,6 +102,7 @@ class LocalRun:
 
     def remarks(self) -> Iterator[str]:
         """Say whether the launcher is alive, and which files a death has cut."""
+        yield from _disturbed(self.loaded)
         place, going = self.place, self.going  # first: a launcher that has ended has said how
         ended = outcomes.read(self.folder)
         match place:
@@ -183,6 +184,7 @@ class ClusterRun:
 
     def remarks(self) -> Iterator[str]:
         """Say how the pods and Jobs are, and whose words are missing."""
+        yield from _disturbed(self.loaded)
         yield from self.runtime.remarks()
         yield from self.unread
 
@@ -288,6 +290,11 @@ def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
         file = Path(place) / "scenario.yaml"
         file.write_text(runtime.scenario(), encoding="utf-8")
         return load(file)
+
+
+def _disturbed(loaded: Loaded) -> Iterator[str]:
+    if loaded.scenario.disturbed:
+        yield loaded.scenario.disturbed
 
 
 def _describe_end(ended: outcomes.Outcome) -> Iterator[str]:

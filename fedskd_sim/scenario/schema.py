@@ -34,6 +34,8 @@ PATTERNS = {
     SIZE: "write a number and a unit (Ki, Mi, Gi, Ti, k, M, G or T), as in 2Gi",
 }
 """What the patterns of this schema ask for, in words."""
+MOST_TOLD = 6
+"""Faults and links that are told wherever a run is shown; its page has all."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -240,6 +242,17 @@ class Scenario(Part):
     def links_in_words(self) -> str:
         """All rules for links in one line; nothing where there are none."""
         return "; ".join(link.words for link in self.links)
+
+    @property
+    def disturbed(self) -> str:
+        """Say what disturbs a run on purpose, the first of it; nothing where nothing does."""
+        words = [fault.words for fault in self.faults]
+        words += [f"links: {link.words}" for link in self.links]
+        if not words:
+            return ""
+        more = len(words) - MOST_TOLD
+        some = "; ".join(words[:MOST_TOLD]) + (f"; and {more} more" if more > 0 else "")
+        return f"disturbed on purpose: {some}"
 
     @cached_property
     def held_out(self) -> tuple[str, ...]:

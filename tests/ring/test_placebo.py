@@ -146,8 +146,8 @@ def test_misbehaving_hospitals_end_the_run_with_the_right_error(
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert re.fullmatch(
-        rf"failed after .*: (east|south|north|controller), exit code {error.exit_code}; run folder "
-        r".*out",
+        rf"failed after .*: (east|south|north|controller), exit code {error.exit_code}; "
+        r"disturbed on purpose: east: .*; run folder .*out",
         last,
     )
     assert behaviour == "stall" or ": east, " in last

@@ -240,7 +240,9 @@ def test_a_run_that_fails_names_its_report_and_ends_with_outcome_culprit_and_fol
     assert (tmp_path / "run" / "report.html").is_file()
     culprit = json.loads((tmp_path / "run" / outcome.FILE).read_text())["culprit"]
     assert re.fullmatch(
-        rf"failed after \S+ s: {culprit}, exit code {done.exit_code}; run folder \S+run", last
+        rf"failed after \S+ s: {culprit}, exit code {done.exit_code}; "
+        r"disturbed on purpose: east: abort, round 1 hop 1; run folder \S+run",
+        last,
     )
     page = (tmp_path / "run" / "report.html").read_text()
     of_another_process(tmp_path / "run")

@@ -59,6 +59,12 @@ def test_a_methods_faults_stand_beside_its_name(scenario_file: Callable) -> None
     words = "cork: slow, factor 2, round 1"
     assert f"dark: fedskd; faults: {words}\n" in as_text(found)
     assert f"dark (faults: {words}):" in as_html(found)
+    said = f"Disturbed on purpose: {words} (dark)."
+    assert as_text(found).startswith(said)
+    assert said in as_html(found)
+    assert [row.split()[:2] for row in rows(found)][1] == ["dark", "(disturbed)"]
+    methods_ = as_json(found)["methods"]
+    assert [one["disturbed"] for one in methods_] == ["", f"disturbed on purpose: {words}"]
 
 
 def rows(comparison: Comparison) -> list[str]:
