@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
-from fedskd_sim.scenario import Circulating, CommunicationPattern, Scenario, Schedule
+from fedskd_sim.scenario import CommunicationPattern, Scenario, Schedule
 from fedskd_sim.seeds import seed, shuffle
 
 Kind = Literal["visit", "homecoming", "reduce", "gather", "evaluation"]
@@ -80,12 +80,11 @@ class Topology:
     def of(cls, scenario: Scenario) -> Self:
         """Give the topology of a scenario."""
         algorithm = scenario.algorithm
-        schedule = algorithm.schedule if isinstance(algorithm, Circulating) else FULL
         return cls(
             scenario.members,
             algorithm.rounds,
             algorithm.pattern,
-            schedule,
+            scenario.schedule,
             scenario.seed,
             scenario.held_out,
         )

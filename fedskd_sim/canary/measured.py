@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fedskd_sim.program import Program
 from fedskd_sim.recordfiles import read_counts, read_records, read_timings
 from fedskd_sim.records import Record, Timing
-from fedskd_sim.scenario import Circulating, Scenario
+from fedskd_sim.scenario import Scenario
 from fedskd_sim.topology import Topology
 from fedskd_sim.world.forecast import Cost
 
@@ -35,8 +35,7 @@ def changes(scenario: Scenario) -> list[str]:
         *(["faults=[]"] if scenario.faults else []),
         *(["variants={}"] if scenario.variants else []),
     ]
-    algorithm = scenario.algorithm
-    if isinstance(algorithm, Circulating) and algorithm.schedule.visits:
+    if scenario.schedule.visits:
         found.append("algorithm.schedule.visits=null")
     return found
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fedskd_sim.program import Program, Step
 from fedskd_sim.records import Kind, Record
-from fedskd_sim.scenario import FML, Circulating, FedProto, Scenario
+from fedskd_sim.scenario import FML, FedProto, Scenario
 from fedskd_sim.topology import Topology
 
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
@@ -134,8 +134,8 @@ class Due:
 
 def apart(scenario: Scenario) -> bool:
     """Tell whether a traveller is kept apart from the home model from its first homecoming on."""
-    if not isinstance(scenario.algorithm, Circulating):
+    how = scenario.circulating
+    if how is None:
         return False
-    how = scenario.algorithm.circulating
     own = how.traveller_start == "own" and how.reconcile != "replace"
     return how.schedule.mode == "parallel" and (own or how.reconcile == "two_track")

@@ -9,7 +9,7 @@ from fedskd_sim.learning.comparable import shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.networks.models import AXES, ImageShape, outline
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.scenario import Circulating, Scenario, Similarity
+from fedskd_sim.scenario import Scenario, Similarity
 
 
 def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
@@ -33,10 +33,7 @@ def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
     """
     if shape.kind == "roi":
         return None
-    algorithm = scenario.algorithm
-    similarity = (
-        algorithm.circulating.similarity if isinstance(algorithm, Circulating) else Similarity()
-    )
+    similarity = scenario.circulating.similarity if scenario.circulating else Similarity()
     if similarity.pixel_grid:
         return (similarity.pixel_grid,) * len(AXES[shape.kind])
     kinds = {

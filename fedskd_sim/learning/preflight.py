@@ -35,9 +35,9 @@ from fedskd_sim.learning.samples import Facts
 from fedskd_sim.scenario import (
     FML,
     Architecture,
-    Circulating,
     Hospital,
     Scenario,
+    Schedule,
 )
 
 COMMON: tuple[Key, ...] = ("algorithm", "architecture")
@@ -112,6 +112,10 @@ def _algorithm(scenario: Scenario, found: Facts | None, held: Held) -> Iterator[
     """Check what the algorithm itself asks for."""
     algorithm = scenario.algorithm
     yield from find_untaught(algorithm)
+    if algorithm.pattern != "circulation" and scenario.schedule != Schedule():
+        text = f"with {algorithm.name!r} nothing travels by a schedule: it is {algorithm.pattern}"
+        fix = "leave it out; only where models circulate there is an order of hospitals"
+        yield InvalidValue(text, key=("algorithm", "schedule"), fix=fix)
     if isinstance(algorithm, FML) and algorithm.architecture:
         wrong = [*itself(algorithm.architecture, COMMON)]
         yield from wrong
@@ -123,8 +127,8 @@ def _algorithm(scenario: Scenario, found: Facts | None, held: Held) -> Iterator[
     if (
         found
         and found.kind == "roi"
-        and isinstance(algorithm, Circulating)
-        and algorithm.circulating.similarity.pixel_grid
+        and scenario.circulating
+        and scenario.circulating.similarity.pixel_grid
     ):
         text = "connectivity has no grid: every region of the atlas is an item"
         yield InvalidValue(

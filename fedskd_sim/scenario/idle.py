@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from fedskd_sim.errors import Key
-from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, Circulating, FedSKD
+from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, FedSKD
 from fedskd_sim.scenario.averaging import FedProto
 from fedskd_sim.scenario.datasets import NoData
 from fedskd_sim.scenario.schema import Scenario
@@ -137,15 +137,16 @@ def _of_rounds(scenario: Scenario) -> Found:
 
 def _of_measuring(scenario: Scenario) -> Found:
     algorithm, prediction = scenario.algorithm, scenario.prediction
-    circulating = algorithm if isinstance(algorithm, Circulating) else None
-    if circulating is None:
+    how = scenario.circulating
+    travels = scenario.learns and algorithm.pattern == "circulation"
+    if not travels:
         for key in ("changes", "probe"):
             why = f"it is measured where models circulate, and with {algorithm.name!r} none does"
             yield f"instruments.{key}", why
     if prediction.model == "last" and (
-        circulating is None
-        or circulating.circulating.reconcile == "replace"
-        or circulating.schedule.mode == "sequential"
+        not travels
+        or (how and how.reconcile == "replace")
+        or scenario.schedule.mode == "sequential"
     ):
         yield "prediction.model", "the home model is the last one here: last is reconciled"
     if not prediction.keeps_averaged:
@@ -161,10 +162,10 @@ def _of_measuring(scenario: Scenario) -> Found:
 def _smallest_share(scenario: Scenario) -> float:
     """Give the smallest weight that a snapshot has if nothing but their number says it."""
     algorithm, hops = scenario.algorithm, 1
-    if isinstance(algorithm, Circulating):
+    if scenario.learns and algorithm.pattern == "circulation":
         others = len(scenario.members) - 1
-        hops = min(algorithm.schedule.visits or others, others)
-        hops += algorithm.schedule.mode == "parallel"
+        hops = min(scenario.schedule.visits or others, others)
+        hops += scenario.schedule.mode == "parallel"
     return 1 / (algorithm.rounds * hops + 1)
 
 
@@ -210,16 +211,16 @@ def _has_atlas(data: Any) -> bool:
 
 def _of_circulation(scenario: Scenario) -> Found:
     algorithm = scenario.algorithm
-    if not isinstance(algorithm, Circulating):
+    if algorithm.pattern != "circulation":
         return
-    schedule, others = algorithm.schedule, len(scenario.members) - 1
+    how, schedule, others = scenario.circulating, scenario.schedule, len(scenario.members) - 1
     if schedule.mode == "sequential":
         for key in ("reconcile", "traveller_start"):
             why = "one model at a time travels, and comes home to no other"
             yield f"algorithm.{key}", f"schedule.mode is sequential: {why}"
-    elif algorithm.circulating.reconcile in ("replace", "two_track"):
-        how = algorithm.circulating.reconcile
-        yield "algorithm.traveller_start", f"with reconcile {how} the traveller sets out anyway"
+    elif how and how.reconcile in ("replace", "two_track"):
+        why = f"with reconcile {how.reconcile} the traveller sets out anyway"
+        yield "algorithm.traveller_start", why
     if schedule.visits and schedule.visits >= others:
         why = f"a model visits all {others} others" if others > 1 else "there is one other"
         yield "algorithm.schedule.visits", why

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, WithJsonSchema
 
-from fedskd_sim.scenario.algorithms import Algorithm
+from fedskd_sim.scenario.algorithms import Algorithm, FedSKD
 from fedskd_sim.scenario.averaging import FedAvg, FedProx
+from fedskd_sim.scenario.circulation import Schedule
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.faults import Fault
 from fedskd_sim.scenario.links import Link
@@ -227,6 +228,18 @@ class Scenario(Part):
     def averages(self) -> bool:
         """Whether all hospitals train one model, whose weights are averaged."""
         return isinstance(self.algorithm, FedAvg | FedProx)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Who visits whom when: as the algorithm says, or all at once."""
+        found: Schedule = getattr(self.algorithm, "schedule", Schedule())
+        return found
+
+    @property
+    def circulating(self) -> FedSKD | None:
+        """The FedSKD that circulates as the algorithm does, if that names one."""
+        found: FedSKD | None = getattr(self.algorithm, "circulating", None)
+        return found
 
     @property
     def common_architecture(self) -> Architecture | None:

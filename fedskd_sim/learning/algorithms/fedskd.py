@@ -23,7 +23,7 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import export, install, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import LEAVING
-from fedskd_sim.scenario import Circulating, FedSKD
+from fedskd_sim.scenario import FedSKD
 from fedskd_sim.topology import Stop
 
 
@@ -223,6 +223,7 @@ def make(context: LearnerContext) -> CirculatingLearner:
     """Make the learner of one hospital; raises TypeError for a scenario whose models do not
     circulate.
     """
-    if not isinstance(context.scenario.algorithm, Circulating):
+    how = context.scenario.circulating
+    if how is None:
         raise TypeError(context.scenario.algorithm.name)
-    return CirculatingLearner(Site(context), context.scenario.algorithm.circulating)
+    return CirculatingLearner(Site(context), how)

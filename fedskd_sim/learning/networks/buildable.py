@@ -32,7 +32,7 @@ from fedskd_sim.learning.networks.models import (
     parameter_count,
 )
 from fedskd_sim.learning.options import wrong_options
-from fedskd_sim.scenario import Algorithm, Architecture, Circulating, FedSKD, Tap, nearest
+from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
 CHANNELS = (1, 3, 4)
@@ -97,8 +97,8 @@ def check_architecture(
         yield from _unbuildable(chosen, shape, key, seen)
     elif breach := held.find(chosen, shape):
         yield InvalidValue(f"{chosen.name} {breach.said}", key=key, fix=breach.fix)
-    elif isinstance(algorithm, Circulating) and shape.kind != "roi":
-        yield from _grids(algorithm.circulating, (chosen, shape, seen), key, atlas=atlas)
+    elif (how := getattr(algorithm, "circulating", None)) and shape.kind != "roi":
+        yield from _grids(how, (chosen, shape, seen), key, atlas=atlas)
 
 
 def _unbuildable(
