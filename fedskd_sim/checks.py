@@ -162,7 +162,7 @@ def verify_run(
     run: Path, scenario: Scenario, data: Path | None, models: Models | None = None
 ) -> tuple[Verdict, str]:
     """Verify the folder of a scenario's run; gives what was found and, if weights could not be
-    compared, why.
+    compared, why. What is not shown with it, `not_proven` says.
 
     Args:
         run: the folder.
@@ -174,9 +174,7 @@ def verify_run(
         RunUnreadable: it is no run folder, has no records, or a file of it cannot be read.
 
     """
-    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
-    from fedskd_sim.custody.verify import verify  # noqa: PLC0415
-    from fedskd_sim.observe import outcome  # noqa: PLC0415
+    from fedskd_sim.custody.verify import verify  # noqa: PLC0415 - only who looks at a run pays for it
 
     tables: Mapping[str, Any]
     tables, remark = {}, ""
@@ -187,14 +185,73 @@ def verify_run(
     except OSError as error:
         text = f"{error.filename or run} cannot be read: {error.strerror or error}"
         raise RunUnreadable(text, fix="make it readable") from error
+    return found._replace(broken=found.broken or _beyond_records(run, scenario, found)), remark
+
+
+def _beyond_records(run: Path, scenario: Scenario, found: Verdict) -> ChainBroken | None:
+    """Give the first break that lies in predictions, or in the seal that is gone."""
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
+    from fedskd_sim.observe import outcome  # noqa: PLC0415
+
+    if any(run.glob("predictions/*.npz")):
+        from fedskd_sim.report.agreement import disagreements  # noqa: PLC0415 - needs NumPy
+
+        if error := next(disagreements(run, scenario), None):
+            return error
     how = outcome.read(run)
-    if not (found.broken or found.sealed) and how and how.state == "ended well":
-        where = Where(str(run / seal.FILE))
-        broken = ChainBroken(
-            "missing: the run ended well and was sealed", fix=seal.FIX, where=where
+    if how is None or how.state != "ended well" or found.sealed:
+        return None
+    where = Where(str(run / seal.FILE))
+    return ChainBroken("missing: the run ended well and was sealed", fix=seal.FIX, where=where)
+
+
+def not_proven(run: Path, scenario: Scenario, found: Verdict) -> Iterator[str]:
+    """Say what `verify_run` has not shown of a folder that is whole, line by line.
+
+    Raises:
+        ChainBroken: the signature of the seal is none.
+
+    """
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
+
+    signed, sealed = seal.signature(run), seal.read(run)
+    if not sealed:
+        yield "not sealed: nothing shows whether measures were changed since"
+    elif not sealed.meaning:
+        yield "not proven: what the scenario meant; the seal, of version 0.1.0, has no word of it"
+    elif sealed.meaning != seal.meaning_of(scenario):
+        yield "not proven: that this version reads the scenario as the one did that sealed the run"
+    if signed:
+        yield signed
+    yield from (f"not proven: {text}" for text in _without_proof(run, scenario, found))
+    if sealed and not signed:
+        yield (
+            "not proven: settings and measures, of which records have no digest, against somebody "
+            "who seals again; a signed seal shows it"
         )
-        return found._replace(broken=broken), remark
-    return found, remark
+
+
+def _without_proof(run: Path, scenario: Scenario, found: Verdict) -> Iterator[str]:
+    """Say which files are missing that could show more, and of what only records tell."""
+    away = [*found.lost, *found.back]
+    if away:
+        yield f"that {', '.join(away)} was lost: only the records of the others say so"
+    if not scenario.learns:
+        return
+    here = [name for name in scenario.names if name not in found.lost]
+    kept = {
+        folder: {file.stem for file in run.glob(f"{folder}/*") if file.is_file()}
+        for folder in ("samples", "predictions", "weights")
+    }
+    for folder, names, what in (
+        ("weights", [name for name in here if name in scenario.members], "models at the end"),
+        ("predictions", here, "accuracies"),
+        ("samples", here, "numbers of samples"),
+    ):
+        gone = [name for name in names if name not in kept[folder]]
+        if gone:
+            whose = "" if gone == names else f" of {', '.join(gone)}"
+            yield f"{what}{whose}: {folder} are not kept"
 
 
 def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str:
@@ -218,7 +275,7 @@ def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str
     verdict, remark = verify_run(run, scenario, data, asker(runtime, of_models))
     if verdict.broken:
         raise verdict.broken
-    seal.seal(run)
+    seal.seal(run, scenario)
     return f"{verdict}" + (f"; {remark}" if remark else "")
 
 

@@ -78,7 +78,9 @@ def _carry_out(place: Any, order: Order, gauge: Gauge) -> None:
     try:
         place.launch(order)
         place.wait(gauge)
-        seal.seal(order.folder)  # `verify` takes a run that ended well without one for changed
+        seal.seal(
+            order.folder, order.loaded.scenario
+        )  # `verify` takes a run that ended well without one for changed
     except BaseException as error:
         with suppress(FedskdError):  # nothing here may hide what ended it
             outcome.note(order.folder, outcome.finish(begun, error))

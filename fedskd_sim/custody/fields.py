@@ -7,15 +7,16 @@ one cause, in the word for what was done to the file: doubled, foreign, swapped,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fedskd_sim.custody.chain import FoundRecord, misnamed
 from fedskd_sim.custody.due import OUTCOMES, TRAINING, Due, Mark, mark
 from fedskd_sim.custody.kept import Kept
 from fedskd_sim.errors import ChainBroken, Where
 from fedskd_sim.recordfiles import parse_record
+from fedskd_sim.records import Record, SampleCounts
 from fedskd_sim.routes import Routes
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import BUILT_IN, Scenario
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 FIX = (
@@ -98,6 +99,71 @@ def with_due_digests(entry: FoundRecord, due: Due) -> None:
     )
     if (taken or due.passes_on(record)) and record.digest_in != record.digest_out:
         raise broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
+
+
+def in_itself(entry: FoundRecord, scenario: Scenario, counts: Mapping[str, SampleCounts]) -> None:
+    """Raise ChainBroken for a record whose numbers contradict each other, or what its hospital has
+    read of its source.
+
+    Args:
+        entry: the record.
+        scenario: the run's; of an algorithm that is not built in, nothing is known.
+        counts: what each hospital has read, as far as that is known.
+
+    """
+    record = entry.record
+    if scenario.learns and scenario.algorithm.name not in BUILT_IN:
+        return
+    if record.outcome == "rolled_back" and (record.samples or record.steps or not record.reason):
+        text = (
+            f"{record.samples} samples and {record.steps} steps, for the reason {record.reason!r}: "
+            "a session that is rolled back has trained nothing, and says why"
+        )
+        raise broken(f"altered: {mark(record)} tells of {text}", entry.where)
+    if not scenario.learns or not counts:
+        return
+    for wrong in (
+        _wrong_samples(record, scenario, counts),
+        _wrong_weight(record, scenario, counts),
+    ):
+        if wrong:
+            raise broken(f"altered: {mark(record)} {wrong}", entry.where)
+
+
+def _wrong_samples(record: Record, scenario: Scenario, counts: Mapping[str, SampleCounts]) -> str:
+    """Say how a record's samples are not those of its steps: in each one model or two are trained
+    on a mini-batch; '' if they are.
+    """
+    hosts = scenario.members if scenario.pools else [record.host]
+    if not {*hosts} <= {*counts}:
+        return ""
+    read = sum(sum(counts[name].used["train"].values()) for name in hosts)
+    sizes = scenario.training.batch_sizes(read)
+    passes, rest = divmod(record.steps, len(sizes)) if sizes else (0, 0)
+    once = passes * sum(sizes) + sum(sizes[:rest])
+    if once <= record.samples <= 2 * once:
+        return ""
+    return (
+        f"tells of {record.samples} samples in {record.steps} steps, which have {once} for each "
+        f"model that trains: {record.host!r} has read {read} to train with"
+    )
+
+
+def _wrong_weight(record: Record, scenario: Scenario, counts: Mapping[str, SampleCounts]) -> str:
+    """Say how an accuracy is not over the samples that it is measured on; '' if it is."""
+    if record.host not in counts:
+        return ""
+    tested = record.kind in ("evaluation", "ensemble")
+    split = scenario.instruments.evaluate_on if tested else "validation"
+    read = sum(counts[record.host].used[split].values())
+    for name in ("accuracy", "resident_accuracy", "returned_accuracy"):
+        weight = record.measures[name].weight if name in record.measures else read
+        if weight != read:
+            return (
+                f"tells of {name} over {weight:g} samples: {record.host!r} has read {read} for "
+                f"{split}"
+            )
+    return ""
 
 
 def _mark_of(line: bytes) -> Mark | None:

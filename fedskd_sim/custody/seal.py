@@ -2,15 +2,16 @@
 its results.
 
 Records say of every model with which digest it came and went, and nothing of their own measures. So
-the launcher notes at the end of a run what its files are. Whoever can change the files can change
-the seal as well: against that it is signed, with a key of one's own and the tools that sign files
-(docs/reliability.md).
+the launcher notes at the end of a run what its files are, and what its scenario means. Whoever can
+change the files can change the seal as well: against that it is signed, with a key of one's own and
+the tools that sign files (docs/reliability.md).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +21,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.records import NO_OTHER_KEYS
+from fedskd_sim.scenario import Scenario
 from fedskd_sim.wholefiles import write_text
 
 FILE = "seal.json"
+SIGNATURE = f"{FILE}.sig"
+NAMESPACE = "fedskd-sim"
+"""What a signature is for, as ssh-keygen asks: none that was made for anything else is good."""
+PATIENCE_S = 10.0
+SCENARIO = "scenario.yaml"
 SEALED = (
-    "scenario.yaml",
+    SCENARIO,
     "environment.json",
     "records/*",
     "weights/*",
@@ -44,6 +51,8 @@ class Seal:
     files: dict[str, str]
     """SHA-256 in hexadecimal digits, by path in the run folder."""
     version: Literal[1] = 1
+    meaning: str = ""
+    """`meaning_of` the scenario; '' in seals of version 0.1.0."""
 
 
 Found = tuple[tuple[int, int], ChainBroken]
@@ -51,16 +60,27 @@ Found = tuple[tuple[int, int], ChainBroken]
 _FORM: TypeAdapter[Seal] = TypeAdapter(Seal)
 
 
-def seal(run: Path) -> Seal:
-    """Note what the files of a run are; an earlier seal is replaced.
+def seal(run: Path, scenario: Scenario | None = None) -> Seal:
+    """Note what the files of a run are, and what its scenario means; an earlier seal is replaced.
 
     Raises:
         OutputNotWritable: the folder cannot be written.
 
     """
-    made = Seal({str(file.relative_to(run)): _sum(file) for file in _files(run)})
+    files = {str(file.relative_to(run)): _sum(file) for file in _files(run)}
+    made = Seal(files, meaning=meaning_of(scenario) if scenario else "")
     write_text(run / FILE, json.dumps(asdict(made), indent=1) + "\n")
     return made
+
+
+def meaning_of(scenario: Scenario) -> str:
+    """Give the SHA-256 of what a scenario means, however it is written.
+
+    Keys that have their default are left out, so that a later version, which has more of them,
+    finds the same.
+    """
+    said = scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read(run: Path) -> Seal | None:
@@ -73,7 +93,7 @@ def read(run: Path) -> Seal | None:
         raise RunUnreadable("this is no seal of a run", fix=FIX, where=where) from error
 
 
-def breaks(run: Path, sealed: Seal) -> Iterator[ChainBroken]:
+def breaks(run: Path, sealed: Seal, scenario: Scenario) -> Iterator[ChainBroken]:
     """Compare every file with the seal, in the order of their names."""
     there = {str(file.relative_to(run)): file for file in _files(run)}
     for name in sorted({*there, *sealed.files}):
@@ -83,9 +103,44 @@ def breaks(run: Path, sealed: Seal) -> Iterator[ChainBroken]:
         elif name not in sealed.files:
             yield ChainBroken("foreign: the run was sealed without this file", fix=FIX, where=where)
         elif _sum(there[name]) != sealed.files[name]:
-            yield ChainBroken(
-                "altered: the run was sealed with other bytes in it", fix=FIX, where=where
-            )
+            text = "altered: the run was sealed with other bytes in it"
+            if name == SCENARIO and sealed.meaning:
+                same = sealed.meaning == meaning_of(scenario)
+                text += f"; it means {'the same' if same else 'something else'}"
+            yield ChainBroken(text, fix=FIX, where=where)
+
+
+def signature(run: Path) -> str:
+    """Say what is known of the signature of a run's seal; '' where there is none.
+
+    It is checked with the key that it names itself. Whose key that is, nobody but the reader knows.
+
+    Raises:
+        ChainBroken: it is no signature of this seal.
+
+    """
+    file, where = run / SIGNATURE, Where(str(run / SIGNATURE))
+    if not file.exists():
+        return ""
+    if not (file.is_file() and (run / FILE).is_file()):
+        raise ChainBroken("missing: the seal that is signed here", fix=FIX, where=where)
+    command = ["ssh-keygen", "-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(file.absolute())]
+    try:
+        done = subprocess.run(  # noqa: S603 - as the manual has it
+            command, input=(run / FILE).read_bytes(), capture_output=True, check=False,
+            timeout=PATIENCE_S,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = "is not here" if isinstance(error, FileNotFoundError) else f"did not run: {error}"
+        return f"{SIGNATURE} was not checked: ssh-keygen {why}"
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        if "option" in said[0]:
+            return f"{SIGNATURE} was not checked: this ssh-keygen cannot ({said[0]})"
+        text = f"altered: this is no signature of {FILE} (ssh-keygen: {said[0]})"
+        raise ChainBroken(text, fix="sign the seal again, or remove the signature", where=where)
+    key = done.stdout.decode(errors="replace").strip().rpartition(" with ")[2]
+    return f"{SIGNATURE} is a good signature with {key}; whose key that is was not checked"
 
 
 def keep_changed(breaks: list[Found], unlike: list[ChainBroken]) -> list[Found]:

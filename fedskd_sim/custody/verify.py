@@ -5,9 +5,10 @@ What is proven: each file in ``records`` has exactly the records that the scenar
 in order, to its end or as far as the run got; where a model or a sum arrives it has the digest with
 which it left the stop before, and where it sets out, that of the home model wherever a record tells
 it (`fedskd_sim.custody.due.Due.origin`); each file in ``weights`` has the digest under which its
-model was evaluated. Measures, counts of samples and steps, and reasons have no digest of their own:
-that nobody has changed them since the run ended well is what its seal says
-(`fedskd_sim.custody.seal`).
+model was evaluated; samples and steps are such as the counts of what was read allow. Measures and
+reasons have no digest of their own: that nobody has changed them since the run ended well is what
+its seal says (`fedskd_sim.custody.seal`), and that accuracies are those of the predictions,
+`fedskd_sim.report.agreement`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ from pathlib import Path
 from fedskd_sim.custody import seal
 from fedskd_sim.custody.chain import FoundRecord, sources, ways_left
 from fedskd_sim.custody.due import Due, Mark, mark
-from fedskd_sim.custody.fields import broken, in_place, of_this_run, with_due_digests
+from fedskd_sim.custody.fields import (
+    broken,
+    in_itself,
+    in_place,
+    of_this_run,
+    with_due_digests,
+)
 from fedskd_sim.custody.finals import Finals
 from fedskd_sim.custody.kept import Kept, KeptRecord
 from fedskd_sim.custody.seal import Found
 from fedskd_sim.custody.verdict import Verdict
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Spec
-from fedskd_sim.recordfiles import parse_record
-from fedskd_sim.records import Record
+from fedskd_sim.recordfiles import parse_record, read_counts
+from fedskd_sim.records import Record, SampleCounts
 from fedskd_sim.routes import Routes
 from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.topology import Stop, Topology
@@ -64,13 +71,15 @@ def verify(
         fix = "give the folder that 'fedskd-sim launch' named"
         raise RunUnreadable(f"{run} has no scenario or no records", fix=fix)
     proof = _Proof(run, scenario or load(run / "scenario.yaml").scenario, ended)
-    read, links = [*proof.strangers(), *proof.lines()], [*proof.chain()]
+    read, links = [*proof.strangers(), *proof.counted(), *proof.lines()], [*proof.chain()]
     breaks = [*read, *proof.gaps(), *links]
     finals = Finals(run, proof.scenario, tables or {})
     if not breaks:
         breaks = [((proof.topology.behind, 0), error) for error in finals.breaks(proof.entries())]
     sealed = seal.read(run)
-    breaks = seal.keep_changed(breaks, [*seal.breaks(run, sealed)]) if sealed else breaks
+    breaks = (
+        seal.keep_changed(breaks, [*seal.breaks(run, sealed, proof.scenario)]) if sealed else breaks
+    )
     first = min(breaks, key=lambda one: one[0])[1] if breaks else None
     return proof.verdict(first, finals, len(sealed.files) if sealed else 0)
 
@@ -88,6 +97,8 @@ class _Proof:
         self.found = {name: Kept(due, self._file(name)) for name, due in self.due.items()}
         self.torn: dict[str, tuple[int, Where]] = {}
         """Hospitals that have not finished and whose last line has no end: which step it is of."""
+        self.counts: dict[str, SampleCounts] = {}
+        """What hospitals have read of their sources."""
         self.records = self.owed = self.links = self.begins = 0
         heals = scenario.on_loss.heals
         self.routes = ways_left(run, self.topology) if heals else Routes(self.topology)
@@ -122,6 +133,14 @@ class _Proof:
                     broken("foreign: the scenario has no such hospital", Where(str(file))),
                 )
 
+    def counted(self) -> Iterator[Found]:
+        """Read what the hospitals have read of their sources; gives what cannot be read."""
+        try:
+            self.counts = {one.host: one for one in read_counts(self.run)}
+        except RunUnreadable as error:
+            where = error.where or Where(str(self.run / "samples"))
+            yield (0, 0), broken(f"altered: {error.message}", where)
+
     def lines(self) -> Iterator[Found]:
         """Compare every file with what is due, line by line; gives the first break of each."""
         for name, due in self.due.items():
@@ -145,6 +164,7 @@ class _Proof:
                     )
                     of_this_run(entry, self.scenario, self.routes)
                     with_due_digests(entry, due)
+                    in_itself(entry, self.scenario, self.counts)
                 except ChainBroken as error:
                     yield when, error
                     break

@@ -35,6 +35,8 @@ WHAT = {
 }  # fmt: skip
 
 
+STEPS = (events.WarmUp, events.Arrived, events.Finished)
+"""The words of a hospital at work."""
 RECORDED = ("host", "home")
 """The steps of a round that leave a record each."""
 LIGHT = ("evaluation", "ensemble", "reduce", "gather")
@@ -63,6 +65,10 @@ class LiveView:
         self._left: float | None = None
         self._estimated = 0.0
         """When `_left` was estimated."""
+        self._at_work: dict[str, tuple[float, float]] = {}
+        """When each hospital told of its first and of its last step, by its own clock."""
+        self._first = self._last = self._started
+        """When the first and the last of all these words were taken in."""
         self._remark_of_all, self._pace = "", Pace()
         self._live_now = False
         self._live = Live(
@@ -95,6 +101,11 @@ class LiveView:
         row = self._rows.get(logged.hospital)
         if row is None:
             return
+        if isinstance(logged.what, STEPS):
+            self._last = clock.now()
+            self._first = self._first if self._at_work else self._last
+            first = self._at_work.get(logged.hospital, (logged.time, logged.time))[0]
+            self._at_work[logged.hospital] = first, logged.time
         match logged.what:
             case events.Pod(hospital, standing, text) if standing != "running" and not row.finished:
                 row.doing = text or standing
@@ -158,7 +169,8 @@ class LiveView:
 
         Steps are weighed by what they have taken so far at each hospital, sessions and light steps
         apart; where there was none yet, by what they take at the others, and where a light step is
-        unknown, by what its forward passes are of a session's work.
+        unknown, by what its forward passes are of a session's work. Time counts from the first step
+        on: until then pods start and data is read, which never comes again.
         """
         rows = [self._rows[name] for name in self._topology.hospitals]
         if not all(row.finished or row.lost for row in rows):
@@ -171,7 +183,9 @@ class LiveView:
             done += row.done[False] * own + row.done[True] * light
             whole = (row.total - row.light) * own + row.light * light
             total += whole * (1 - row.before / row.total)
-        return (clock.now() - self._started) * max(0.0, total - done) / done
+        told = [last - first for first, last in self._at_work.values()]
+        worked = max(self._last - self._first, *told)  # who looks later has it from the logs
+        return (worked + clock.now() - self._last) * max(0.0, total - done) / done
 
     def _usual(self, *, light: bool) -> float:
         """Give the mean seconds of a step at any hospital; 0 where none was timed."""

@@ -198,6 +198,30 @@ def test_the_time_left_weighs_steps_by_kind_and_hospital(monkeypatch: pytest.Mon
     assert progress.seconds_left() == pytest.approx(1.0, rel=0.05)
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["live", "looked at later"])
+def test_the_time_left_does_not_count_what_passed_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, *, later: bool
+) -> None:
+    """Pods that take ten minutes to come up do not make a run of a minute one of hours; who looks
+    at a run later takes its pace from the logs, whatever each machine's clock says.
+    """
+    now = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    ring = Topology(("one", "two"), 10)
+    progress = LiveView(ring, Console(file=io.StringIO()), quiet=True)
+    at, pace = 600.0, 2.0
+    now[0] = 5000.0 if later else at
+    for kind, round_, hop in (("warm_up", 0, 0), ("visit", 1, 1), ("homecoming", 1, 2)):
+        for name, other, clock_s in (("one", "two", 0.0), ("two", "one", 7e5)):
+            begin = WarmUp() if kind == "warm_up" else Arrived(round_, hop, other, kind)
+            progress(Logged(at + clock_s, name, begin))
+        at, now[0] = at + pace, now[0] if later else now[0] + pace
+        for name, other, clock_s in (("one", "two", 0.0), ("two", "one", 7e5)):
+            progress(Logged(at + clock_s, name, Finished(round_, hop, other, kind, "trained", 0.5)))
+        left = pace * (2 * ring.rounds - hop)
+        assert left <= (progress.seconds_left() or 0.0) <= 1.1 * left, kind
+
+
 def test_the_time_left_knows_what_an_average_costs() -> None:
     """In an all-reduce most steps only add up, and are no sessions."""
     ring = Topology(("a", "b", "c"), 5, "all_reduce")
