@@ -45,7 +45,7 @@ from fedskd_sim.protocol.roll import RegistrarState
 from fedskd_sim.protocol.samecode import FIX
 from fedskd_sim.routes import NO_RETURN, NOBODY, Lost, Returns
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import FIRST_EPOCH, Topology
+from fedskd_sim.topology import FIRST_EPOCH, Stop, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import bad
 
@@ -90,6 +90,10 @@ class Controller:
         self._refused: dict[str, str] = {}
         """Why what a member said last was refused."""
         self._reached: dict[str, int] = {}
+        self._seen: dict[str, tuple[Progress, frozenset[str]]] = {}
+        """The last step that was told of each model, and who was lost by then."""
+        self._told: dict[str, str] = {}
+        """Which models were said to be gone, and how."""
         self._in_vain: list[Failed] = []
         """Words of hospitals that have waited in vain."""
         self._now, self._began, self._looked = now, now(), now()
@@ -190,7 +194,11 @@ class Controller:
             return False
         if self._in_vain:
             near = min(self._in_vain, key=self._distance)
-            suspected = End(suspected.epoch, near.code, f"{near.hospital!r} failed: {near.reason}")
+            reason = f"{near.hospital!r} failed: {near.reason}"
+            stop = self._awaited(near.hospital)
+            if stop and (where := self._lost_with(stop.model)[0]):
+                reason = f"{where}; {reason}"
+            suspected = End(suspected.epoch, near.code, reason)
         self._take(self._registrar.end(self.state, suspected))
         return True
 
@@ -202,13 +210,55 @@ class Controller:
         if word.code == AcknowledgementTimeout.exit_code:
             return 0, 0, 0
         ring = self._registrar.topology
-        program = Program(ring, word.hospital)
-        steps = map(program.at, range(self._reached.get(word.hospital, -1) + 1, len(program)))
-        stop = next((step.stop for step in steps if step and step.stop), None)
+        stop = self._awaited(word.hospital)
         if stop is None:
             return ring.evaluation_round + 1, 0, 0
         tour = ring.seating(stop.round).places[stop.model] if ring.one_by_one(stop.round) else 0
         return stop.round, tour, stop.hop
+
+    def _awaited(self, hospital: str) -> Stop | None:
+        """Give the stop to which a hospital comes next, as far as it has told."""
+        program = Program(self._registrar.topology, hospital)
+        steps = map(program.at, range(self._reached.get(hospital, -1) + 1, len(program)))
+        return next((step.stop for step in steps if step and step.stop), None)
+
+    def _lost_with(self, model: str) -> tuple[str, str]:
+        """Say where a model was, as far as was told, if its host is lost and so is the one before
+        or the next one, and what would save it; '' if not. Whoever was lost by then is passed by.
+
+        Only two have a model: its host and the one that sent it there.
+        """
+        ring = self._registrar.topology
+        if model not in self._seen or not ring.travels(model):
+            return "", ""
+        seen, away = self._seen[model]
+        ahead = [(seen.round, hop) for hop in ring.hops(seen.round) if hop > seen.hop]
+        if seen.round < ring.evaluation_round:
+            ahead += [(seen.round + 1, hop) for hop in ring.hops(seen.round + 1)]
+        behind = [ring.stop(model, seen.round, hop).host for hop in range(seen.hop - 1, 0, -1)]
+        behind += [model] if seen.hop else []
+        near = [host for host in behind if host not in away][:1]
+        near += [host for at in ahead if (host := ring.stop(model, *at).host) not in away][:1]
+        lost = [host for host in near if host in self.state.away and host != seen.hospital]
+        if not lost or seen.hospital not in self.state.away:
+            return "", ""
+        text = f"the model of {model!r} was at {seen.hospital!r}, lost, as is "
+        text += " and ".join(map(repr, dict.fromkeys(lost)))
+        left = [f"{host!r} has it" for host in near if host not in self.state.away]
+        return text, " or ".join([*left, *(() if seen.hop else ["it has not set out"])])
+
+    def _tell_of_models(self) -> None:
+        """Say, once, whose models may be gone with those that are lost."""
+        for model in self._registrar.topology.names:
+            text, doubt = self._lost_with(model)
+            if not text:
+                continue
+            wait = self._registrar.scenario.timeouts.hop
+            there = f"unless {doubt}, " if doubt else ""
+            text += f": {there}the run ends once another has waited {wait:g} s for it"
+            if self._told.get(model) != text:
+                self._told[model] = text
+                self._log.event(events.Waiting(text))
 
     def step(self, message: ToController | Unwelcome) -> bool:
         """Handle one hospital's word; tells whether it is one that a member of the run would say.
@@ -250,6 +300,7 @@ class Controller:
                 self._log.event(events.Start(hospitals))
             case Declared(epoch, lost):
                 self._log.event(events.Lost(epoch, dict(lost)))
+                self._tell_of_models()
                 self._losing(self.state.lost, self.state.returned)
             case Admitted(epoch, hospital, round_):
                 self._heartbeats.hear(hospital)
@@ -267,6 +318,9 @@ class Controller:
                 if self._registrations.line(hospital, address) is not None:
                     self._log.event(events.Registered(hospital, address, metrics))
             case Noted(Progress(_, hospital, model, round_, hop, accuracy) as progress):
+                last = self._seen[model][0] if model in self._seen else progress
+                if (round_, hop) >= (last.round, last.hop):
+                    self._seen[model] = progress, frozenset(self.state.away)
                 if self._advances(progress):
                     self._log.event(events.Progress(hospital, model, round_, hop, accuracy))
             case Noted(Failed(_, hospital, code, reason) as failed):

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from fedskd_sim.records import Place
 
+UNWATCHED = "nobody can be declared lost any more: who dies now ends the run"
+"""What the death of the controller means where the ring would go on without who is lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Starting:
@@ -26,9 +29,12 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class ControllerDied:
-    """The controller has died without a word after the start, and how: the models go on."""
+    """The controller has died without a word after the start, and how: the models go on;
+    ``watched``: it was to declare hospitals lost, and nobody is any more.
+    """
 
     cause: str
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

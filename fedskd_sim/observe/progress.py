@@ -132,8 +132,10 @@ class LiveView:
                 self._say(reason)
             case events.Start():
                 self._remark_of_all = ""
-            case lives.ControllerDied(cause):
+            case lives.ControllerDied(cause, watched):
                 self._remark_of_all = f"the controller died {cause}: the models go on without it"
+                if watched:
+                    self._remark_of_all += f"; {lives.UNWATCHED}"
                 self._say(self._remark_of_all)
             case events.Lost(_, hospitals):
                 self._say(f"the ring goes on without {', '.join(hospitals)}")

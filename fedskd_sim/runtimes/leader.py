@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events, lives
 from fedskd_sim.observe.log import EventLog
@@ -24,6 +25,8 @@ class Leader:
     """What it has said of its own failure."""
     cause: str = ""
     """How it died without a word, after the start."""
+    watched: bool = False
+    """It was to declare hospitals lost."""
 
     def note(self, name: str, what: events.Event) -> None:
         """Take in what a member has logged."""
@@ -35,10 +38,18 @@ class Leader:
         """Tell whether it died without a word before the start: nobody can begin."""
         return bool(code) and not self.started and not self.failure
 
-    def mourn(self, cause: str, log: EventLog) -> None:
+    def mourn(self, cause: str, log: EventLog, *, watched: bool = False) -> None:
         """Note how it died without a word after the start, for whoever watches the run."""
-        self.cause = cause
-        log.event(lives.ControllerDied(cause))
+        self.cause, self.watched = cause, watched
+        log.event(lives.ControllerDied(cause, watched))
+
+    def explain(self, error: FedskdError) -> FedskdError:
+        """Let an error that ended the run say so where nobody was there any more to declare its
+        culprit lost.
+        """
+        if self.cause and self.watched:
+            error.message += f"; the controller had died {self.cause}: {lives.UNWATCHED}"
+        return error
 
     @property
     def silent(self) -> bool:

@@ -131,7 +131,7 @@ class ProcessRuntime:
             self.stop()
         error = self._verdict()
         if error:
-            raise error
+            raise self._leader.explain(error)
 
     def stop(self) -> None:
         """Ask processes to end, then kill them; remove the sockets. Nothing is there before
@@ -251,8 +251,9 @@ class ProcessRuntime:
     def _note_a_silent_controller(self) -> None:
         code = self._exits.get(CONTROLLER, 0)
         if code and self._leader.silent:
+            watched = self._order.loaded.scenario.on_loss.heals
             with self._orders[CONTROLLER].log() as log:
-                self._leader.mourn(self._endings.why(code)[0], log)
+                self._leader.mourn(self._endings.why(code)[0], log, watched=watched)
 
     @property
     def remark(self) -> str:

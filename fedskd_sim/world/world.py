@@ -44,6 +44,14 @@ class Weather:
         """Give the delay in seconds of every copy of a message that arrives."""
         yield 0.0
 
+    def words(self, sender: str) -> Iterator[float]:  # noqa: ARG002 - as above
+        """Give the delay in seconds of every copy of a word to the controller that arrives."""
+        yield 0.0
+
+    def parts(self, sender: str, to: str, at: float) -> bool:  # noqa: ARG002 - as above
+        """Tell whether nothing passes from one member to another at a moment."""
+        return False
+
     def kills(self, name: str, effect: Effect) -> bool:  # noqa: ARG002 - as above
         """Tell whether a hospital dies before an effect."""
         return False
@@ -140,8 +148,11 @@ class World:
             self._carry(passage.ends - now, sender, to, said, taken)
 
     def tell(self, message: ToController) -> None:
-        """Carry a word to the controller."""
-        self._at(0.0, partial(self._tell_controller, message))
+        """Carry a word to the controller: as often and as late as the weather says."""
+        if self.weather.parts(message.hospital, CONTROLLER, self.seconds):
+            return
+        for delay in self.weather.words(message.hospital):
+            self._at(delay, partial(self._tell_controller, message))
 
     def send(self, to: str, message: FromController) -> None:
         """Carry the controller's word to a hospital."""
@@ -176,6 +187,8 @@ class World:
         return self.weather.disk()
 
     def _carry(self, after: float, sender: str, to: str, what: Any, take: Take) -> None:
+        if self.weather.parts(sender, to, self.seconds):
+            return
         for delay in self.weather.copies(sender, to):
             self._at(after + delay, partial(self._arrives, sender, to, what, take))
 

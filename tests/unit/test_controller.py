@@ -39,7 +39,7 @@ from fedskd_sim.protocol.controller import (
     Say,
 )
 from fedskd_sim.protocol.samecode import LONGEST, difference, text_of, told_of_samples
-from fedskd_sim.scenario import load
+from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.scenario.losses import OnLoss
 from fedskd_sim.topology import Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
@@ -281,10 +281,10 @@ def test_a_controller_that_takes_over_knows_the_hospitals() -> None:
 class Room:
     """A controller, the words that come to it, and what it says."""
 
-    def __init__(self, *words: ToController | Unwelcome) -> None:
+    def __init__(self, *words: ToController | Unwelcome, scenario: Scenario = SCENARIO) -> None:
         self.words, self.said, self.stream = deque(words), [], io.StringIO()
         self.opened = 0
-        self.controller = Controller(SCENARIO, "run", self, EventLog(self.stream), self.open)
+        self.controller = Controller(scenario, "run", self, EventLog(self.stream), self.open)
         self.patience: list[float] = []
 
     def open(self) -> None:
@@ -400,6 +400,27 @@ def test_who_sends_in_vain_is_nearer_than_who_waits() -> None:
     words = Failed(1, "south", 40, "nothing came"), Failed(1, "north", 45, "never confirmed")
     end = End(1, 45, "'north' failed: never confirmed")
     assert Room(*map(register, NAMES), *words).controller.serve() == end
+
+
+def test_whose_model_was_with_those_that_are_lost_is_told_at_once(tmp_path: Path) -> None:
+    """Of five, the host of a model, the next one and who had it before are lost: the log says it
+    with each loss, and who waits for that model in vain ends the run by it.
+    """
+    file = tmp_path / "five.yaml"
+    five = "".join(f"  - {{name: {name}, architecture: buffer}}\n" for name in "abcde")
+    file.write_text(f"name: five\nalgorithm: {{name: placebo}}\non_loss: skip\nhospitals:\n{five}")
+    lost = [Failed(1, name, 38, "no image") for name in "bca"]
+    reached = Progress(1, "b", "a", 1, 1, 0.0), Progress(1, "d", "b", 1, 2, 0.0)
+    words = [*map(register, "abcde"), *reached, *lost, Failed(1, "d", 40, "nothing came")]
+    room = Room(*words, scenario=load(file).scenario)
+    end = room.controller.serve()
+    where, ends = "the model of 'a' was at 'b', lost, as is ", "the run ends once another has"
+    assert end == End(1, 40, f"{where}'a' and 'c'; 'd' failed: nothing came")
+    told = [line["reason"] for line in room.log() if line["event"] == "waiting"]
+    assert [text for text in told if text.startswith(where)] == [
+        f"{where}'c': unless 'a' has it, {ends} waited 600 s for it",
+        f"{where}'a' and 'c': {ends} waited 600 s for it",
+    ]
 
 
 def test_every_step_is_in_the_log_once() -> None:

@@ -10,9 +10,12 @@ import pytest
 from rich.console import Console
 
 from fedskd_sim import clock
+from fedskd_sim.errors import HopTimeout
 from fedskd_sim.observe.events import Arrived, Finished, Logged, Pod, Start, Waiting, WarmUp
-from fedskd_sim.observe.lives import ControllerDied, WentOn
+from fedskd_sim.observe.lives import UNWATCHED, ControllerDied, WentOn
+from fedskd_sim.observe.log import EventLog
 from fedskd_sim.observe.progress import LiveView
+from fedskd_sim.runtimes.leader import Leader
 from fedskd_sim.topology import Topology
 
 RING = Topology(("north", "south"), 1)
@@ -81,6 +84,20 @@ def test_the_loss_of_the_controller_is_told_until_another_has_started() -> None:
     assert view.remark
     view(Logged(1.0, "", Start(2)))
     assert view.remark == ""
+
+
+def test_without_the_controller_nobody_is_declared_lost() -> None:
+    """Where the ring would go on without who is lost, its death says more: in the line, in the view
+    and in the error of who dies after it.
+    """
+    stream, log = io.StringIO(), io.StringIO()
+    view, leader = LiveView(RING, Console(file=stream, width=200)), Leader(started=True)
+    leader.mourn("by signal 9", EventLog(log), watched=True)
+    view(Logged(0.0, "", ControllerDied("by signal 9", watched=True)))
+    assert UNWATCHED in stream.getvalue()
+    assert UNWATCHED in view.remark
+    assert '"watched": true' in log.getvalue().replace(":true", ": true")
+    assert UNWATCHED in leader.explain(HopTimeout("late")).message
 
 
 def test_on_a_terminal_there_is_a_row_per_hospital() -> None:

@@ -1,5 +1,5 @@
-"""``python -m tests.world [chaos|return] SEED``: replay a storm, chaos or returns, draw who got
-what from whom when, and say whether it ended as it should, or which law was broken.
+"""``python -m tests.world [chaos|return|unheard] SEED``: replay a storm, chaos or returns, draw who
+got what from whom when, and say whether it ended as it should, or which law was broken.
 """
 
 import sys
@@ -42,7 +42,16 @@ def chaos(seed: int) -> int:
 
 def returns(seed: int) -> int:
     """Replay returns."""
-    story = returning.drawn(seed)
+    return told_of(returning.drawn(seed))
+
+
+def unheard(seed: int) -> int:
+    """Replay returns in which the controller does not hear all."""
+    return told_of(returning.drawn_unheard(seed))
+
+
+def told_of(story: returning.Story) -> int:
+    """Replay a story."""
     run, sentry = returning.raised(story)
     print(story.words)
     return lived_through(run, sentry, lambda: returning.judge(story, run, sentry))
@@ -82,5 +91,5 @@ def ended(run: Run, wrong: str) -> int:
 
 
 if __name__ == "__main__":
-    replays = {"chaos": chaos, "return": returns}
+    replays = {"chaos": chaos, "return": returns, "unheard": unheard}
     sys.exit(replays.get(sys.argv[1], storm)(int(sys.argv[-1])))

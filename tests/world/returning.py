@@ -5,7 +5,7 @@ instant: a `Sentry` looks at its world after every event.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -15,7 +15,7 @@ from typing import Any
 from chaos import Paced
 from invariants import Broken
 from symbols import Run, prepared, scenario_of
-from weather import Storm
+from weather import Cut, Storm
 
 from fedskd_sim.custody.chain import sources
 from fedskd_sim.custody.due import Due, Mark, mark
@@ -64,6 +64,8 @@ class Story:
     """When another controller takes the run over; 0: never."""
     notes: float | None = None
     """How old what it knows of losses and returns is, in seconds; None: it knows of none."""
+    kind: str = "return"
+    """By which word it is replayed."""
 
     @property
     def words(self) -> str:
@@ -74,7 +76,8 @@ class Story:
             f"{len(scenario.held_out)} held out, {scenario.algorithm.rounds} rounds, "
             f"{scenario.on_loss.model}, away {storm.fates}; {faults}; {storm.lost:.0%} lost, "
             f"{storm.repeated:.0%} repeated, delay {storm.delay}, disk {storm.disk_s}, "
-            f"another controller at {self.takeover:.1f} s, with notes of {self.notes} s ago"
+            f"another controller at {self.takeover:.1f} s, with notes of {self.notes} s ago; "
+            f"{storm.unheard:.0%} unheard, words {storm.late} s late, cut off {storm.cuts}"
         )
 
 
@@ -126,6 +129,31 @@ def drawn(seed: int) -> Story:
     takeover = draw.choice((0.0, 0.0, 0.0, 1.0)) * draw.uniform(AFTER_S, 10.0 * rounds)
     notes = draw.choice((None, 0.0, 0.0, 2.0, 20.0))
     return Story(seed, scenario.model_copy(update=updated), storm, takeover, notes)
+
+
+def drawn_unheard(seed: int) -> Story:
+    """Draw a story in which words to the controller are lost, late and overtake each other, and
+    hospitals are cut off from it, or from everybody, while they work; in every third nobody dies.
+    """
+    story, draw = drawn(seed), Random(f"unheard {seed}")
+    names, rounds = story.scenario.names, story.scenario.algorithm.rounds
+    cuts = []
+    for _ in range(draw.choice((0, 1, 2, 3))):
+        who = draw.sample(names, draw.choice((1, 1, 1, 2)) if len(names) > 3 else 1)
+        begin = draw.uniform(0.5, 8.0 * rounds)
+        end = begin + draw.uniform(1, 3) * draw.choice((1.0, 3.0, 8.0))
+        way = draw.choice(("up", "down", "both", "all"))
+        cuts.append(Cut(begin, end, frozenset(who), way))
+    storm = replace(
+        story.storm, cuts=tuple(cuts), unheard=draw.choice((0.0, 0.05, 0.2)),
+        late=draw.choice((0.0, 0.3, 1.0, 5.0)),
+    )  # fmt: skip
+    story = replace(story, storm=storm, kind="unheard")
+    if seed % 3 == 0:
+        storm.fates.clear()
+        story.scenario = story.scenario.model_copy(update={"faults": ()})
+        story.takeover = 0.0
+    return story
 
 
 @dataclass
@@ -280,7 +308,7 @@ def survived(story: Story, machine: type[HospitalMachine] = HospitalMachine) -> 
     except Broken as error:
         text = (
             f"{error.text}; after event {sentry.events} at {run.world.seconds:.2f} s of "
-            f"{story.words}; replay: python -m tests.world return {story.seed}"
+            f"{story.words}; replay: python -m tests.world {story.kind} {story.seed}"
         )
         raise Broken(error.law, text) from None
     return run, sentry

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from invariants import Broken
-from returning import Story, drawn, survived
+from returning import Story, drawn, drawn_unheard, survived
 
 from fedskd_sim.member.shell import Shell
 from fedskd_sim.messages import Holds
@@ -34,6 +34,17 @@ def test_who_was_lost_comes_back_in_any_weather() -> None:
         _, sentry = survived(drawn(seed))
         back += sentry.returned
     assert back > SEEDS / 4
+
+
+def test_a_controller_that_does_not_hear_all_breaks_no_law() -> None:
+    """Its words and those to it are lost, late and overtake each other, hospitals are cut off from
+    it or from everybody, and go on working meanwhile.
+    """
+    lost = 0
+    for seed in range(SEEDS // 2):
+        run, _ = survived(drawn_unheard(seed))
+        lost += len(run.world.controller.state.lost) if run.world.controller else 0
+    assert lost > SEEDS / 4
 
 
 @pytest.mark.parametrize("seed", [333, 349])
