@@ -29,6 +29,7 @@ from fedskd_sim.protocol.events import Event, Goodbye, Overdue, TooLate, Unanswe
 from fedskd_sim.protocol.machine import HospitalMachine, Turn
 from fedskd_sim.protocol.state import State
 from fedskd_sim.scenario import Scenario
+from fedskd_sim.world.world import Weather
 
 Item = tuple[float, int, Any, Any]
 HURRIED = 10
@@ -46,7 +47,7 @@ def undisturbed(shape: str, size: int, held_out: int) -> tuple[Scenario, Run]:
     return scenario, lived(scenario, OneDeath())
 
 
-class Fate:
+class Fate(Weather):
     """Weather in which a hospital dies before its next effect when it was told to."""
 
     persists = True

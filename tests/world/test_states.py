@@ -30,6 +30,7 @@ from fedskd_sim.records import to_line
 from fedskd_sim.runtimes.life import save_results
 from fedskd_sim.scenario import Architecture, Scenario, load
 from fedskd_sim.topology import Topology
+from fedskd_sim.world.world import Weather
 
 TEXT = """
 name: remembered
@@ -120,7 +121,7 @@ WITHIN = (Persist, Send, Reply, Tell)
 between."""
 
 
-class Deaths:
+class Deaths(Weather):
     """Weather in which hospitals die once before every step, and before each of ``sampled``
     effects of the kinds in between.
     """
