@@ -22,11 +22,12 @@ from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable, RunUnreadable
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.recordfiles import whole_lines
-from fedskd_sim.runtimes.place import LOCK
 from fedskd_sim.scenario import Loaded
 from fedskd_sim.wholefiles import write_text
 
 ANOTHER = "give another --out, or remove what is in it"
+LOCK = ".lock"
+"""In a run folder: whoever writes into it, or launched what does, has it open."""
 AGAIN_S = 0.1
 LOOK_S = 0.5
 PACKAGES = (

@@ -19,11 +19,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fedskd_sim import clock
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import NO_OTHER_KEYS, Moment
+from fedskd_sim.runtimes.folder import LOCK
 from fedskd_sim.wholefiles import write_text
 
 FILE = "place.json"
-LOCK = ".lock"
-"""In a run folder: whoever writes into it, or launched what does, has it open."""
 LOOK_S = 0.1
 ABOUT_S = 2.0
 """By so much may two readings of the moment at which a process began differ: it is counted from a

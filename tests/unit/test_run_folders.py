@@ -200,7 +200,7 @@ def test_a_torn_last_line_is_absent_and_said(file: str, run: Path) -> None:
 def stranger(run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process that has the run's lock, and nothing else to do with it."""
     code = "import sys; held = open(sys.argv[1], 'w'); print(flush=True); input()"
-    command, pipe = [sys.executable, "-c", code, str(run / places.LOCK)], subprocess.PIPE
+    command, pipe = [sys.executable, "-c", code, str(run / folders.LOCK)], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
         assert process.stdout
         process.stdout.readline()
