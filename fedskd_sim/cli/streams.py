@@ -112,8 +112,9 @@ def settle() -> None:
             with suppress(OSError):
                 stream.flush()
             setattr(sys, name, _unread(stream))
-        if not isinstance(getattr(sys, name), Shown):
-            setattr(sys, name, cast("Any", Shown(getattr(sys, name))))
+        shown = getattr(sys, name)
+        if shown is not None and not isinstance(shown, Shown):
+            setattr(sys, name, cast("Any", Shown(shown)))
 
 
 def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:

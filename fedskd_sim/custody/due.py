@@ -139,3 +139,9 @@ def apart(scenario: Scenario) -> bool:
         return False
     own = how.traveller_start == "own" and how.reconcile != "replace"
     return how.schedule.mode == "parallel" and (own or how.reconcile == "two_track")
+
+
+def tests_traveller(scenario: Scenario) -> bool:
+    """Tell whether the evaluation tests the traveller that is kept apart, not the home model."""
+    how = scenario.circulating
+    return apart(scenario) and how is not None and how.reconcile == "two_track"

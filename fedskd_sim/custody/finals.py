@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import safetensors
 
-from fedskd_sim.custody.due import apart
+from fedskd_sim.custody.due import apart, tests_traveller
 from fedskd_sim.custody.kept import KeptRecord
 from fedskd_sim.errors import ChainBroken, Where
 from fedskd_sim.messages import Buffer, Spec, Weights, digest
@@ -81,7 +81,8 @@ class Finals:
         """Say for every file that a run may leave which digest it must have."""
         prediction, members = self._scenario.prediction, self._scenario.members
         kept = apart(self._scenario)
-        travels = ".traveller" if kept and prediction.model == "reconciled" else ""
+        tested = tests_traveller(self._scenario) and prediction.model == "reconciled"
+        travels = ".traveller" if tested else ""
         for name in members:
             shown, mark = (f"{name}{travels}.safetensors", name), said.get(name, "")
             behind = ((f"{name}.ensemble.{name}.safetensors", name),) if prediction.ensemble else ()

@@ -110,7 +110,8 @@ class Answers:
 
 def odds(chances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give p_c / sum of all other p, (N, C), by which ROC curves rank: it orders samples as the
-    probability does, and tells those apart whose probability rounds to 1.
+    probability does, and tells those apart whose probability rounds to 1. To 40 bits, so that
+    rounding parts no ties.
 
     Args:
         chances: (N, C), class probabilities; NaN stays NaN.
@@ -121,6 +122,9 @@ def odds(chances: NDArray[np.float64]) -> NDArray[np.float64]:
         others: Any = np.sort(np.delete(chances, place, axis=1), axis=1)
         with np.errstate(divide="ignore", over="ignore"):  # of next to nothing: more than any
             found[:, place] = chances[:, place] / sum(others.T)  # one by one: the same everywhere
+    digits, powers = np.frexp(found)
+    with np.errstate(over="ignore"):
+        found = np.ldexp(np.round(digits * 2.0**40) / 2.0**40, powers)
     return np.minimum(found, np.finfo(np.float64).max)
 
 

@@ -125,7 +125,8 @@ def _of_devices(scenario: Scenario) -> Found:
             yield "training.memory_format", f"{NO_CARD}, and there auto is contiguous"
     if not (cards and training.recorded_steps):
         why = "training.recorded_steps is false" if cards else NO_CARD
-        yield "training.compile", f"only recorded steps are compiled, on CUDA: {why}"
+        if training.compile:
+            yield "training.compile", f"only recorded steps are compiled, on CUDA: {why}"
         yield "training.recorded_gib", f"no steps are recorded: {why}"
 
 

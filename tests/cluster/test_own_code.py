@@ -29,7 +29,7 @@ import csv
 from pathlib import Path
 import numpy as np
 from PIL import Image
-draw = np.random.default_rng(0)
+draw = np.random.default_rng(list("{hospital}".encode()))
 with open("/data/cases.csv", "w", newline="") as file:
     table = csv.writer(file)
     table.writerow(("image", "diagnosis", "patient", "clinic"))

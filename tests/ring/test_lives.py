@@ -282,7 +282,7 @@ def test_a_run_that_died_before_its_seal_is_only_ended(
     given = {"rounds": 2, "seconds": 0, "size": 1000, "transport": "ipc", "hop": 90}
     path, out = scenario_file(PLACEBO.format(hospitals=hospitals, **given)), tmp_path / "out"
 
-    def full(_: Path) -> None:
+    def full(*_: object) -> None:
         raise OutputNotWritable("no space left on device")
 
     with monkeypatch.context() as patched:
