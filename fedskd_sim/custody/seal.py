@@ -73,14 +73,21 @@ def seal(run: Path, scenario: Scenario | None = None) -> Seal:
     return made
 
 
-def meaning_of(scenario: Scenario) -> str:
-    """Give the SHA-256 of what a scenario means, however it is written.
+def as_json(scenario: Scenario, *without: str) -> str:
+    """Return as JSON what a scenario means, however it is written, without some of its keys.
 
     Keys that have their default are left out, so that a later version, which has more of them,
     finds the same.
     """
-    said = scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    said = scenario.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude={*without}
+    )
+    return json.dumps(said, sort_keys=True)
+
+
+def meaning_of(scenario: Scenario) -> str:
+    """Return the SHA-256 of what a scenario means."""
+    return hashlib.sha256(as_json(scenario).encode()).hexdigest()
 
 
 def read(run: Path) -> Seal | None:

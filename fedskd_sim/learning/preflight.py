@@ -25,7 +25,7 @@ from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
 from fedskd_sim.learning.inputs import no_data
 from fedskd_sim.learning.networks.buildable import (
-    Held,
+    Contracts,
     check_architecture,
     images_as_volumes,
     itself,
@@ -67,7 +67,7 @@ def find_problems(
     """
     if not scenario.learns:
         return
-    known, held = list[tuple[str, Facts]](), Held()
+    known, held = list[tuple[str, Facts]](), Contracts()
     for index, hospital in enumerate(scenario.hospitals):
         chosen, place = _architecture_of(scenario, index)
         yield from (wrong := [*itself(chosen, place)])
@@ -108,7 +108,7 @@ def _facts(
     return no_data(hospital.name, ("hospitals", index)) if found is None else found
 
 
-def _algorithm(scenario: Scenario, found: Facts | None, held: Held) -> Iterator[FedskdError]:
+def _algorithm(scenario: Scenario, found: Facts | None, held: Contracts) -> Iterator[FedskdError]:
     """Check what the algorithm itself asks for."""
     algorithm = scenario.algorithm
     yield from find_untaught(algorithm)
@@ -195,7 +195,7 @@ def _architecture_of(scenario: Scenario, index: int) -> tuple[Architecture, tupl
 
 
 def _architecture(
-    scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts, held: Held
+    scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts, held: Contracts
 ) -> Iterator[FedskdError]:
     shape = shape_of(found)
     if kind_of(chosen.name) != found.kind:

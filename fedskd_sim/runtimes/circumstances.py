@@ -4,11 +4,11 @@ a run, must have in common.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from hashlib import sha256
 
 from fedskd_sim import __version__
+from fedskd_sim.custody.seal import as_json
 from fedskd_sim.learning.base import Learner
 from fedskd_sim.protocol.samecode import READER, ROWS, text_of, told_of_samples
 from fedskd_sim.runtimes.member import MemberOrder
@@ -29,13 +29,8 @@ def code_of(scenario: Scenario, name: str) -> Mapping[str, str]:
 
 
 def meaning(scenario: Scenario) -> str:
-    """Say as JSON what a scenario means, however it is written: all keys that have not their
-    default, in an order of their own.
-    """
-    said = scenario.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, exclude={*MEANS_NOTHING}
-    )
-    return json.dumps(said, sort_keys=True)
+    """Return as JSON what a scenario means for what is computed."""
+    return as_json(scenario, *MEANS_NOTHING)
 
 
 def computes(

@@ -59,8 +59,8 @@ def test_a_schedule_by_which_nothing_travels_is_refused(monkeypatch: pytest.Monk
     """Rather than taken and forgotten."""
     monkeypatch.setattr(preflight, "find_untaught", lambda _: ())
     (error,) = preflight._algorithm(
-        own(Sums(schedule=Schedule(order="shuffled"))), None, preflight.Held()
+        own(Sums(schedule=Schedule(order="shuffled"))), None, preflight.Contracts()
     )
     assert isinstance(error, InvalidValue)
     assert error.key == ("algorithm", "schedule")
-    assert not [*preflight._algorithm(own(Sums()), None, preflight.Held())]
+    assert not [*preflight._algorithm(own(Sums()), None, preflight.Contracts())]

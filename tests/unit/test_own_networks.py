@@ -24,7 +24,7 @@ from fedskd_sim.errors import FedskdError, ImageTooSmall, InvalidValue
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.networks import contract
-from fedskd_sim.learning.networks.buildable import Held, check_architecture, images_as_volumes
+from fedskd_sim.learning.networks.buildable import Contracts, check_architecture, images_as_volumes
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
     ImageShape,
@@ -455,7 +455,7 @@ def test_a_network_that_breaks_the_contract_is_told_what_to_change(
 def problems(chosen: Architecture, shape: ImageShape) -> list[FedskdError]:
     return [
         *check_architecture(
-            chosen, shape, ("architecture",), FedSKD(name="fedskd"), atlas=False, held=Held()
+            chosen, shape, ("architecture",), FedSKD(name="fedskd"), atlas=False, held=Contracts()
         )
     ]
 

@@ -41,7 +41,7 @@ MOST_PARAMETERS = 500_000_000
 MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
 
 
-class Held:
+class Contracts:
     """Remembers which architectures were held to the contract, for many hospitals may have one."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ def check_architecture(
     algorithm: Algorithm,
     *,
     atlas: bool,
-    held: Held,
+    held: Contracts,
 ) -> Iterator[FedskdError]:
     """Build an architecture that `itself` finds right, and hold one of a package to its contract;
     raises what its file of weights has wrong, with a key inside its own.
