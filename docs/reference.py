@@ -25,11 +25,11 @@ import numpy as np
 
 from fedskd_sim import errors
 from fedskd_sim.cli import main
-from fedskd_sim.compare.statistics import Difference, student
-from fedskd_sim.compare.tables import COMPARED, SCORES
-from fedskd_sim.compare.words import NAMES, format_difference
 from fedskd_sim.observe.words import amount
-from fedskd_sim.report.text import percent
+from fedskd_sim.results.comparison.statistics import Difference, student
+from fedskd_sim.results.comparison.tables import COMPARED, SCORES
+from fedskd_sim.results.comparison.text import NAMES, format_difference
+from fedskd_sim.results.text import percent
 from fedskd_sim.scenario import Scenario, load, scenarios
 
 RESULTS = Path(__file__).parent / "results"

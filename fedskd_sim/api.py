@@ -26,9 +26,17 @@ from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.checks import Slowly, apart, asker, licences, load_and_check, of_learning, prove
 from fedskd_sim.errors import FedskdError, InvalidValue
-from fedskd_sim.runs import Run, read_run
+from fedskd_sim.operate.checks import (
+    Slowly,
+    apart,
+    asker,
+    licences,
+    load_and_check,
+    of_learning,
+    prove,
+)
+from fedskd_sim.results.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, find
 from fedskd_sim.scenario import load as load_file
 
@@ -112,7 +120,7 @@ def launch(
 def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], called: str) -> None:
     """Launch, follow, verify and report a run; one that fails is reported as far as it went."""
     from fedskd_sim.observe import outcome  # noqa: PLC0415 - imported by who runs something
-    from fedskd_sim.runtimes import place  # noqa: PLC0415
+    from fedskd_sim.runtimes import folder  # noqa: PLC0415
     from fedskd_sim.runtimes.folder import hold_lock  # noqa: PLC0415
     from fedskd_sim.runtimes.member import discard_custody  # noqa: PLC0415
 
@@ -121,7 +129,7 @@ def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], call
         try:
             with _APART:
                 runtime.launch(order)
-                place.note(order.folder, runtime.place)
+                folder.note(order.folder, runtime.place)
                 runtime.wait(watch)
                 prove(order.folder, order.loaded.scenario, order.data, runtime)
         except BaseException as error:
@@ -181,9 +189,9 @@ def _runtime(name: str) -> Any:
 
 
 def _report(order: Order, ended: Outcome) -> None:
-    from fedskd_sim import report  # noqa: PLC0415 - only who runs something pays for it
+    from fedskd_sim.results import report as reports  # noqa: PLC0415 - only who runs something pays for it
 
     scenario = order.loaded.scenario
-    report.write(
-        order.folder, scenario.members, scenario.held_out, report.Account.of(order.loaded, ended)
+    reports.write(
+        order.folder, scenario.members, scenario.held_out, reports.Account.of(order.loaded, ended)
     )

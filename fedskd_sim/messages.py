@@ -111,7 +111,7 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Register:
     """A hospital is up: where its inbox listens, its public key (empty without keys), where its
-    metrics are served, and with which code it computes (`fedskd_sim.protocol.samecode`).
+    metrics are served, and with which code it computes (`fedskd_sim.protocol.admission`).
     """
 
     run: str
@@ -189,7 +189,7 @@ class Alive:
     lost: str
     round: int
     back: int = 0
-    """... and what it knows of that one's return, as `fedskd_sim.routes.code` writes it."""
+    """... and what it knows of that one's return, as `fedskd_sim.ring.routes.code` writes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,20 @@ from typing import Any
 import click
 
 from fedskd_sim import __version__
-from fedskd_sim.checks import Slowly, load_and_check
 from fedskd_sim.cli import members
-from fedskd_sim.cli.common import CHANGES, DATA, Place, Spoken, exit_codes, with_exit_code
+from fedskd_sim.cli.common import (
+    CHANGES,
+    DATA,
+    PathArgument,
+    Spoken,
+    Waiting,
+    exit_codes,
+    with_exit_code,
+)
 from fedskd_sim.cli.compare import compare
-from fedskd_sim.cli.export import export
-from fedskd_sim.cli.follow import collect, logs, report, status, stop
-from fedskd_sim.cli.init import init
-from fedskd_sim.cli.launch import launch
-from fedskd_sim.cli.resume import resume
-from fedskd_sim.cli.verify import verify
-from fedskd_sim.cli.waiting import Waiting
+from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
+from fedskd_sim.cli.launch import launch, resume
+from fedskd_sim.operate.checks import Slowly, load_and_check
 from fedskd_sim.scenario import Loaded, Scenario
 
 
@@ -52,7 +55,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("scenario", type=Place(path_type=Path), required=False)
+@click.argument("scenario", type=PathArgument(path_type=Path), required=False)
 @CHANGES
 @DATA
 @click.option(
@@ -110,7 +113,7 @@ def _of_samples(scenario: Scenario, known: Sequence[Any]) -> Iterator[str]:
         from fedskd_sim.learning.comparable import notes_of  # noqa: PLC0415 - needs PyTorch
 
         yield from notes_of(known)
-    from fedskd_sim.report import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
+    from fedskd_sim.results import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
 
     counts = [facts.counts for facts in known]
     training = [one for one in counts if one.host not in scenario.held_out]

@@ -1,30 +1,155 @@
-"""What all commands share: arguments, errors as messages and exit codes."""
+"""What all commands share: arguments, errors as messages and exit codes, and the three standard
+streams as shells leave them, closed or read by somebody who has seen enough.
+
+Names, reasons and samples of a run may be a stranger's. Whatever a command prints passes `Shown`,
+or the console that `console` returns; nothing else writes to a terminal. A command that waits
+longer than people wait without a word says once what it waits for.
+"""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from threading import Event, Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 import click
 
-from fedskd_sim.checks import licences
-from fedskd_sim.cli import streams
 from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable, extras_named
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, no_space, out_of_space
+from fedskd_sim.operate.checks import licences
 from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario.document import escape_controls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+
+STANDARD = (0, 1, 2)
+
+
+class Unread(io.FileIO):
+    """A stream whose reader may leave: what is written after that is written to nobody, and
+    whoever writes goes on.
+
+    A file that cannot grow is told of once, by an exception; what its buffer still holds then is
+    lost, or the interpreter would try again at its end and put its own exit code in place of the
+    command's. Of errors themselves nobody can be told more.
+    """
+
+    words = "standard output"
+    bears = False
+    """Nothing that fails here is an error: it is where errors are written."""
+
+    def write(self, data: Any, /) -> int:
+        """Write all, as far as there is a reader; raises OSError once, where a disk is full."""
+        left = memoryview(data).cast("B")
+        size = left.nbytes
+        try:
+            while left:
+                left = left[super().write(left) or 0 :]
+        except BrokenPipeError:
+            return size
+        except OSError as error:
+            if not self.bears:
+                self.bears = True
+                error.filename = self.words
+                raise
+        return size
+
+
+class Shown:
+    """A text stream on which control characters appear as they are escaped: none reaches the
+    terminal behind it. Whatever else is asked of it is the stream's.
+    """
+
+    def __init__(self, plain: Any) -> None:
+        """Stand before a stream, which is ``plain``."""
+        self.plain = plain
+
+    def write(self, text: str) -> int:
+        """Write a text with its control characters escaped."""
+        self.plain.write(escape_controls(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what the stream has of that name."""
+        return getattr(self.plain, name)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Make a console that moves and colours the terminal itself, and escapes what it shows."""
+    from rich.console import Console  # noqa: PLC0415 - only who shows something pays for it
+    from rich.segment import Segment  # noqa: PLC0415 - as above
+
+    class Escaping(Console):
+        """A console of which only its own control characters reach the terminal."""
+
+        def render(self, *args: Any, **options: Any) -> Iterable[Segment]:
+            """Render with the control characters of all texts escaped."""
+            for one in super().render(*args, **options):
+                yield one if one.control else Segment(escape_controls(one.text), one.style)
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Escaping(file=getattr(stream, "plain", stream), stderr=stderr)
+
+
+def settle() -> None:
+    """Open what is closed, so that no file of a run takes its number, let readers leave (``| head
+    -1``), and escape what is no text.
+    """
+    for number in STANDARD:
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(
+                os.devnull, os.O_RDWR
+            )  # takes the lowest free number, which is this one
+            os.set_inheritable(opened, True)  # noqa: FBT003 - programs that are started need it as much
+    for name, stream in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
+        if stream is not None and getattr(sys, name) is stream:
+            with suppress(OSError):
+                stream.flush()
+            setattr(sys, name, _unread(stream))
+        shown = getattr(sys, name)
+        if shown is not None and not isinstance(shown, Shown):
+            setattr(sys, name, cast("Any", Shown(shown)))
+
+
+def _unread(stream: io.TextIOBase | io.TextIOWrapper) -> io.TextIOWrapper:
+    """Put such a stream in a stream's place. No buffer of bytes is between: it would keep its lock
+    when the interpreter ends while a thread writes, and the interpreter would abort at that.
+    """
+    raw: Any = Unread(stream.fileno(), "w", closefd=False)
+    raw.bears = stream is sys.__stderr__
+    lines = stream.isatty() or stream is sys.__stderr__
+    ascii_ = codecs.lookup(stream.encoding).name == "ascii"  # click would go around it for UTF-8
+    encoding = "utf-8" if ascii_ else stream.encoding
+    return io.TextIOWrapper(raw, encoding=encoding, errors=stream.errors, line_buffering=lines)
+
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 
-class Place(click.Path):
+class PathArgument(click.Path):
     """A path that may begin with ``~``, which a shell leaves as it is in ``--out=~/runs``, and
     which would be made as a folder of that name.
     """
@@ -36,10 +161,10 @@ class Place(click.Path):
         return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 - lets ~NOBODY be
 
 
-SCENARIO = click.argument("scenario", type=Place(path_type=Path))
+SCENARIO = click.argument("scenario", type=PathArgument(path_type=Path))
 DATA = click.option(
     "--data",
-    type=Place(path_type=Path, exists=True, file_okay=False),
+    type=PathArgument(path_type=Path, exists=True, file_okay=False),
     help="Folder with data files. Default: the environment variable FEDSKD_DATA.",
 )
 CHANGES = click.option(
@@ -71,7 +196,7 @@ class Spoken(click.Group):
         """Note the arguments before they are taken apart; help, too, is written to streams that
         hold.
         """
-        streams.settle()
+        settle()
         ctx.meta[__name__] = shlex.join(["fedskd-sim", *args])
         return super().parse_args(ctx, args)
 
@@ -164,3 +289,76 @@ def short(path: Path) -> str:
     """Show a path relative to here where that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)
+
+
+FIRST_S, NEXT_S, LOOK_S = 3.0, 10.0, 0.1
+"""Seconds until something is said, between two lines where they cannot replace each other, and
+where they can."""
+OF_DATA = "reading the data of {} and checking its model"
+
+
+class Waiting:
+    """Says on standard error what is waited for: on a terminal in one line, which goes when the
+    waiting is over, elsewhere in a line now and then. Use as a context manager.
+    """
+
+    def __init__(self) -> None:
+        """Say nothing yet."""
+        self._what = ""
+        self._over = Event()
+        self._teller = Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin; time counts from the first thing that is waited for."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Say no more, and take away what stands on the terminal."""
+        self._over.set()
+        if self._what:
+            self._teller.join()
+
+    def checks(self, hospital: str) -> None:
+        """Wait for a hospital's data from now on."""
+        self.says(OF_DATA.format(hospital))
+
+    def says(self, what: str) -> None:
+        """Wait for something else from now on."""
+        first, self._what = not self._what, what
+        if first:
+            self._teller.start()
+
+    def _tell(self) -> None:
+        if self._over.wait(FIRST_S):
+            return
+        terminal = console(stderr=True)
+        if terminal.is_terminal and not terminal.is_dumb_terminal:
+            self._show(terminal)
+        else:
+            self._list()
+
+    def _show(self, console: Console) -> None:
+        """Show what is waited for on a terminal; what goes to standard output stays as it is."""
+        from rich.live import Live  # noqa: PLC0415 - as above
+        from rich.spinner import Spinner  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        spinner = Spinner("dots", Text(self._what))
+        with Live(spinner, console=console, transient=True, redirect_stdout=False):
+            while not self._over.wait(LOOK_S):
+                spinner.update(text=Text(self._what))
+
+    def _list(self) -> None:
+        """Write what is waited for in lines, none of them twice in a row."""
+        told = ""
+        while True:
+            if self._what != told:
+                told = self._what
+                click.echo(f"{told} ...", err=True)
+            if self._over.wait(NEXT_S):
+                return

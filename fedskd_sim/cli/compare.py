@@ -12,26 +12,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedskd_sim import clock
-from fedskd_sim.checks import Slowly, load_and_check, never_met, of_learning
 from fedskd_sim.cli.common import (
     DATA,
     SCENARIO,
-    Place,
+    PathArgument,
+    Waiting,
     say_licences,
     short,
     stop_when_terminated,
     with_exit_code,
 )
-from fedskd_sim.cli.waiting import Waiting
 from fedskd_sim.errors import FedskdError, InvalidValue, Where
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.observe.words import counted
-from fedskd_sim.scenario import Loaded, Scenario, Sound, nearest
+from fedskd_sim.operate.checks import Slowly, load_and_check, never_met, of_learning
+from fedskd_sim.scenario import Loaded, Scenario, ValidParts, nearest
 from fedskd_sim.wholefiles import write_text
 
 if TYPE_CHECKING:
-    from fedskd_sim.compare.plan import Method, PlannedRun
-    from fedskd_sim.compare.work import RunResult, Workshop
+    from fedskd_sim.results.comparison.work import Method, PlannedRun, RunResult, Workshop
 
 CONTROL = "circulation"
 
@@ -57,7 +56,7 @@ CONTROL = "circulation"
 )
 @click.option(
     "--out",
-    type=Place(path_type=Path),
+    type=PathArgument(path_type=Path),
     help="Folder; finished runs in it are kept. Default: runs/compare-NAME.",
 )
 @click.option(
@@ -85,8 +84,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     Example:
       fedskd-sim compare quickstart --algorithms fedskd,circulation,local --seeds 3
     """
-    from fedskd_sim.compare.plan import methods, tasks  # noqa: PLC0415 - only commands that run something pay for it
-    from fedskd_sim.compare.work import Workshop, cores  # noqa: PLC0415
+    from fedskd_sim.results.comparison.work import Workshop, cores, methods, tasks  # noqa: PLC0415 - only who runs something pays
 
     data: Path | None = rest["data"]
     labels = [label.strip() for label in algorithms.split(",") if label.strip()]
@@ -115,7 +113,7 @@ def _samples(
     scenario: Scenario, data: Path | None, tell: Callable[[str], None] = lambda _: None
 ) -> list[int]:
     """Count the training samples of every hospital that trains, where equal work depends on it."""
-    from fedskd_sim.compare.plan import cut_short  # noqa: PLC0415 - as above
+    from fedskd_sim.results.comparison.work import cut_short  # noqa: PLC0415 - as above
 
     found: list[int] = []
     if scenario.learns and cut_short(scenario):
@@ -129,7 +127,7 @@ def training_samples(
     """Count the training samples of every hospital that trains; none where something is wrong
     with the data of one, which others tell of. Imports PyTorch.
     """
-    from fedskd_sim.learning.inputs import require_facts  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.comparable import require_facts  # noqa: PLC0415 - needs PyTorch
 
     found = []
     for name in scenario.members:
@@ -180,7 +178,7 @@ def _raise_first(failed: list[RunResult], total: int) -> None:
 
 
 def _find_problems(
-    rest: Sound,
+    rest: ValidParts,
     labels: list[str],
     control: str,
     seeds: int,
@@ -189,7 +187,7 @@ def _find_problems(
     tell: Callable[[str], None],
 ) -> Iterator[FedskdError]:
     """Find what is wrong with a comparison and with each of its methods, before anything starts."""
-    from fedskd_sim.compare.plan import choices, find_bad_labels, methods, too_few  # noqa: PLC0415 - as above
+    from fedskd_sim.results.comparison.work import choices, find_bad_labels, methods, too_few  # noqa: PLC0415 - as above
 
     scenario = rest.scenario
     yield from (error for error in find_bad_labels(scenario, labels) if not rest.lacks("variants"))
@@ -212,16 +210,15 @@ def _ask(
     tell: Callable[[str], None],
 ) -> Any:
     """Let a process that is forked from that with PyTorch, as runs will be, answer a question."""
-    from fedskd_sim.compare.work import threads  # noqa: PLC0415 - as above
-    from fedskd_sim.runtimes.asking import ask  # noqa: PLC0415
-    from fedskd_sim.runtimes.commands import prepare  # noqa: PLC0415
+    from fedskd_sim.results.comparison.work import threads  # noqa: PLC0415 - as above
+    from fedskd_sim.runtimes.commands import ask, prepare  # noqa: PLC0415
 
     prepare(scenario, threads(scenario))
     return ask(question, *arguments, tell=tell)
 
 
 def _unfit(
-    rest: Sound, methods: list[Method], data: Path | None, tell: Callable[[str], None]
+    rest: ValidParts, methods: list[Method], data: Path | None, tell: Callable[[str], None]
 ) -> Iterator[FedskdError]:
     """Find what keeps methods from running, besides what is wrong with the scenario itself."""
     for method in methods:
@@ -240,7 +237,7 @@ def _unfit(
 
 
 def problems_of(
-    rest: Sound, scenarios: list[Scenario], data: Path | None, tell: Callable[[str], None]
+    rest: ValidParts, scenarios: list[Scenario], data: Path | None, tell: Callable[[str], None]
 ) -> list[list[FedskdError]]:
     """Find what is wrong with models and data of scenarios and not with that which they were made
     from; imports PyTorch. ``tell`` is told whose data is read.
@@ -262,7 +259,7 @@ def problems_of(
     ]
 
 
-def _named(rest: Sound, method: Method, problem: FedskdError) -> FedskdError:
+def _named(rest: ValidParts, method: Method, problem: FedskdError) -> FedskdError:
     """Say whose problem it is, and where in the file."""
     if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",):
         problem.key = ("variants", method.label, *problem.key)
@@ -309,9 +306,8 @@ def _report(
     *,
     per_hospital: bool,
 ) -> None:
-    from fedskd_sim.compare.page import as_html  # noqa: PLC0415 - drawing is slow to import
-    from fedskd_sim.compare.summary import comparison  # noqa: PLC0415
-    from fedskd_sim.compare.text import as_json, as_text  # noqa: PLC0415
+    from fedskd_sim.results.comparison.summary import comparison  # noqa: PLC0415
+    from fedskd_sim.results.comparison.text import as_html, as_json, as_text  # noqa: PLC0415
 
     found = comparison(chosen, control, outcomes)
     if found is None:

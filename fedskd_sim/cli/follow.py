@@ -1,4 +1,6 @@
-"""Commands on a run that exists: status, logs, stop, collect, report."""
+"""Commands beside a run: status, logs, stop, collect, report, verify and export, and ``init``,
+which writes a scenario to begin with.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,25 @@ import click
 from click.shell_completion import CompletionItem
 
 from fedskd_sim import clock
-from fedskd_sim.cli import streams
-from fedskd_sim.cli.common import CONTEXT, NAMESPACE, Place, short, with_exit_code
-from fedskd_sim.cli.running import follow as followed
+from fedskd_sim.cli import common
+from fedskd_sim.cli.common import (
+    CONTEXT,
+    DATA,
+    NAMESPACE,
+    PathArgument,
+    Waiting,
+    short,
+    with_exit_code,
+)
+from fedskd_sim.cli.launch import follow as followed
 from fedskd_sim.errors import FedskdError, RunUnreadable
-from fedskd_sim.scenario import load
+from fedskd_sim.operate.checks import not_proven, verify_run
+from fedskd_sim.scenario import begin, load
 
 if TYPE_CHECKING:
     from fedskd_sim.observe.progress import LiveView
-    from fedskd_sim.runtimes.found import Found
+    from fedskd_sim.operate.run_access import FoundRun
+
 
 WATCH_S = 2.0
 
@@ -66,24 +78,24 @@ def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
       fedskd-sim status runs/skin --watch
       fedskd-sim status quickstart --namespace fedskd
     """
-    from fedskd_sim.runtimes import found  # noqa: PLC0415 - only commands that show a run pay for it
+    from fedskd_sim.operate import run_access  # noqa: PLC0415 - only commands that show a run pay for it
 
     view: LiveView | None = None
-    with closing(found.run(run, namespace, context)) as seen:
+    with closing(run_access.run(run, namespace, context)) as seen:
         while watch and seen.going:
-            streams.console().clear()
+            common.console().clear()
             began = clock.now()
             view = _show(seen, view, watch=True)
             clock.sleep(max(WATCH_S, clock.now() - began))  # a large run's logs take long to read
         _show(seen, view, watch=watch)
 
 
-def _show(seen: Found, view: LiveView | None, *, watch: bool) -> LiveView:
+def _show(seen: FoundRun, view: LiveView | None, *, watch: bool) -> LiveView:
     """Show a run, of which a view knows what was read before; gives the view that knows all."""
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415 - only commands that show a run pay for it
-    from fedskd_sim.topology import Topology  # noqa: PLC0415
+    from fedskd_sim.ring.topology import Topology  # noqa: PLC0415
 
-    view = view or LiveView(Topology.of(seen.loaded.scenario), streams.console(), quiet=True)
+    view = view or LiveView(Topology.of(seen.loaded.scenario), common.console(), quiet=True)
     for event in seen.news() if watch else seen.events():
         view(event)
     view.show()
@@ -112,9 +124,9 @@ def logs(run: str, hospital: str, namespace: str, context: str, *, follow: bool)
       fedskd-sim logs runs/skin aachen --follow
       fedskd-sim logs quickstart bergen --namespace fedskd
     """
-    from fedskd_sim.runtimes import found  # noqa: PLC0415 - needs what runs need
+    from fedskd_sim.operate import run_access  # noqa: PLC0415 - needs what runs need
 
-    seen = found.run(run, namespace, context)
+    seen = run_access.run(run, namespace, context)
     names = seen.loaded.scenario.names
     if hospital and hospital not in (*names, "controller"):
         raise click.UsageError(
@@ -138,16 +150,16 @@ def stop(run: str, namespace: str, context: str) -> None:
       fedskd-sim stop runs/skin
       fedskd-sim stop quickstart --namespace fedskd
     """
-    from fedskd_sim.runtimes import found  # noqa: PLC0415 - needs what runs need
+    from fedskd_sim.operate import run_access  # noqa: PLC0415 - needs what runs need
 
-    click.echo(found.run(run, namespace, context).stop())
+    click.echo(run_access.run(run, namespace, context).stop())
 
 
 @click.command()
 @RUN
 @click.option(
     "--out",
-    type=Place(path_type=Path),
+    type=PathArgument(path_type=Path),
     help="Run folder, new or empty, for a run given by name.",
 )
 @NAMESPACE
@@ -164,16 +176,16 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
       fedskd-sim collect runs/skin                       # launched with --detach
       fedskd-sim collect quickstart --namespace fedskd   # installed with helm
     """
-    from fedskd_sim.runtimes import found  # noqa: PLC0415 - needs what runs need
+    from fedskd_sim.operate import run_access  # noqa: PLC0415 - needs what runs need
 
-    place, order = found.to_collect(run, out, namespace, context)
+    place, order = run_access.to_collect(run, out, namespace, context)
     place.keep = keep
     click.echo(f"{order.loaded.scenario.name}: collecting into {short(order.folder)}")
     followed(place, order, launch=False)
 
 
 @click.command()
-@click.argument("run", type=Place(path_type=Path), shell_complete=_folders)
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=_folders)
 @click.option(
     "--format",
     "form",
@@ -194,15 +206,15 @@ def report(run: Path, form: str) -> None:
       fedskd-sim report runs/skin
       fedskd-sim report runs/skin --format json | jq .personalization
     """
-    from fedskd_sim import report as reports  # noqa: PLC0415 - only this command pays for it
     from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
-    from fedskd_sim.runtimes import refreshing  # noqa: PLC0415
+    from fedskd_sim.operate import run_access  # noqa: PLC0415
+    from fedskd_sim.results import report as reports  # noqa: PLC0415 - only this command pays for it
 
     if not (run / "scenario.yaml").is_file():
         raise RunUnreadable(
             f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
         )
-    for line in refreshing.refresh(run):
+    for line in run_access.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
     account = reports.Account.of(loaded, outcomes.read(run))
@@ -214,3 +226,101 @@ def report(run: Path, form: str) -> None:
     )
     if form == "text":
         click.echo(f"report: {short(run / 'report.html')}")
+
+
+@click.command()
+@click.argument("run", type=PathArgument(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "parquet", "tensorboard", "mlflow"]),
+    default="csv",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--out",
+    type=PathArgument(path_type=Path),
+    help="Folder for the files. Default: export/ in the run folder.",
+)
+@with_exit_code
+def export(run: Path, form: str, out: Path | None) -> None:
+    """Write the tables of a RUN folder: hops, measures, matrix, timings and predictions.
+    For TensorBoard and MLflow: the measures of every model, by its stops.
+
+    \b
+    Examples:
+      fedskd-sim export runs/skin
+      fedskd-sim export runs/skin --format parquet --out tables
+      fedskd-sim export runs/skin --format tensorboard
+      MLFLOW_TRACKING_URI=http://localhost:5000 fedskd-sim export runs/skin --format mlflow
+    """
+    from fedskd_sim.results import export as exports  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.results.runs import read_run  # noqa: PLC0415
+
+    for file, rows in exports.write(read_run(run), form, out or run / "export").items():
+        click.echo(f"{short(file)}: {rows} {'rows' if form in ('csv', 'parquet') else 'values'}")
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--from",
+    "source",
+    default="quickstart",
+    show_default=True,
+    help="Scenario to begin with: a name, or a file.",
+)
+@with_exit_code
+def init(name: str, source: str) -> None:
+    """Write NAME.yaml, a scenario to change, from one that comes with the program or another file.
+
+    \b
+    Examples:
+      fedskd-sim init mine
+      fedskd-sim init skin --from fedskin-ham10000
+      fedskd-sim init again --from mine.yaml
+    """
+    file = begin(name, source)
+    try:
+        load(file)
+        next_ = f"'fedskd-sim launch {short(file)}' runs it"
+    except FedskdError:
+        next_ = f"'fedskd-sim validate {short(file)}' names what is wrong with it, as with {source}"
+    click.echo(f"{short(file)} is written; {next_}")
+
+
+@click.command()
+@click.argument("run", type=PathArgument(path_type=Path))
+@DATA
+@with_exit_code
+def verify(run: Path, data: Path | None) -> None:
+    """Prove that the records and weights of a RUN folder are whole, or name the first break by file
+    and line.
+
+    Every step of every hospital has left one record, every model has arrived as it left, the final
+    weights are those that were evaluated, and accuracies are those of the predictions. Models are
+    compared in the order of their networks' tensors, for which the scenario's data must be here.
+    What is not shown is said: of a run that is not sealed, of a signature without its key, of files
+    that are not kept.
+
+    \b
+    Example:
+      fedskd-sim verify runs/skin
+    """
+    if not (run / "scenario.yaml").is_file():
+        raise RunUnreadable(
+            f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
+        )
+    scenario = load(run / "scenario.yaml").scenario
+    with Waiting() as waiting:
+        waiting.says("verifying")
+        verdict, remark = verify_run(run, scenario, data)
+    if verdict.broken:
+        raise verdict.broken
+    rest = [*not_proven(run, scenario, verdict)]
+    click.echo(f"{short(run)} is {verdict}")
+    if remark:
+        click.echo(remark)
+    for line in rest:
+        click.echo(line)

@@ -116,10 +116,10 @@ def hospital(**given: Any) -> None:
 @with_exit_code
 def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
     """Be the controller of a run in a cluster; FOLDER is what the chart mounts."""
-    from fedskd_sim.runtimes.kubernetes import run_controller, self_test  # noqa: PLC0415
+    from fedskd_sim.kubernetes import inspection, run_controller  # noqa: PLC0415
 
     if check:
-        click.echo(self_test.check(folder))
+        click.echo(inspection.check(folder))
         return
     if secret is None:
         raise click.UsageError("give --secret")

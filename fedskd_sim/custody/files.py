@@ -40,7 +40,7 @@ _HEAD = 85
 _COMMIT = re.compile(rb"fedskd-sim commit 1 ([0-9a-f]{64})\n")
 _FIX = "no older commit is whole: bring custody back from a copy, or run the scenario again"
 
-Part = bytes | bytearray | memoryview
+Bytes = bytes | bytearray | memoryview
 
 
 def length(file: Path) -> int:
@@ -52,7 +52,7 @@ def length(file: Path) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
 
-def pack_weights(weights: Weights) -> list[Part]:
+def pack_weights(weights: Weights) -> list[Bytes]:
     """Give the parts of a file of weights; raises ValueError for a table that could not be read
     again.
     """
@@ -101,7 +101,7 @@ def read_weights(file: Path, digest: str) -> Weights:
     return found
 
 
-def pack_commit(values: Any) -> list[Part]:
+def pack_commit(values: Any) -> list[Bytes]:
     """Give the parts of a commit; raises ValueError for one that is too large: what grows
     belongs into weights.
     """

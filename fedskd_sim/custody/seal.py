@@ -55,7 +55,7 @@ class Seal:
     """`meaning_of` the scenario; '' in seals of version 0.1.0."""
 
 
-Found = tuple[tuple[int, int], ChainBroken]
+SealBreak = tuple[tuple[int, int], ChainBroken]
 """A break, and when in the run it lies: round and hop."""
 _FORM: TypeAdapter[Seal] = TypeAdapter(Seal)
 
@@ -150,7 +150,7 @@ def signature(run: Path) -> str:
     return f"{SIGNATURE} is a good signature with {key}; whose key that is was not checked"
 
 
-def keep_changed(breaks: list[Found], unlike: list[ChainBroken]) -> list[Found]:
+def keep_changed(breaks: list[SealBreak], unlike: list[ChainBroken]) -> list[SealBreak]:
     """Keep to the files that are not as they were sealed.
 
     Where two records contradict each other, the seal knows which of them was changed.

@@ -8,36 +8,217 @@ it (`fedskd_sim.custody.due.Due.origin`); each file in ``weights`` has the diges
 model was evaluated; samples and steps are such as the counts of what was read allow. Measures and
 reasons have no digest of their own: that nobody has changed them since the run ended well is what
 its seal says (`fedskd_sim.custody.seal`), and that accuracies are those of the predictions,
-`fedskd_sim.report.agreement`.
+`fedskd_sim.results.agreement`. What was found is told in numbers and in one line (`Verdict`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import safetensors
 
 from fedskd_sim.custody import seal
-from fedskd_sim.custody.chain import FoundRecord, sources, ways_left
-from fedskd_sim.custody.due import Due, Mark, mark
-from fedskd_sim.custody.fields import (
+from fedskd_sim.custody.due import (
+    Due,
+    FoundRecord,
+    Kept,
+    KeptRecord,
+    Mark,
+    apart,
     broken,
     in_itself,
     in_place,
+    mark,
     of_this_run,
+    sources,
+    tests_traveller,
+    ways_left,
     with_due_digests,
 )
-from fedskd_sim.custody.finals import Finals
-from fedskd_sim.custody.kept import Kept, KeptRecord
-from fedskd_sim.custody.seal import Found
-from fedskd_sim.custody.verdict import Verdict
+from fedskd_sim.custody.seal import SealBreak
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
-from fedskd_sim.messages import Spec
-from fedskd_sim.recordfiles import parse_record, read_counts
+from fedskd_sim.messages import Buffer, Spec, Weights, digest
 from fedskd_sim.records import Record, SampleCounts
-from fedskd_sim.routes import Routes
+from fedskd_sim.records.files import parse_record, read_counts
+from fedskd_sim.ring.routes import Routes
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario, load
-from fedskd_sim.topology import Stop, Topology
+
+_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+LAST = "last/"
+"""What stands before the names of a finished model's tensors, where it travels behind the one that
+predicts."""
+
+
+class Claim(NamedTuple):
+    """What records say of a file: by itself, or joined with the other with which it travelled,
+    it has a digest ('': nothing).
+    """
+
+    file: str
+    digest: str
+    parts: tuple[tuple[str, str], ...]
+    """Names of files, each with the hospital whose model is in it; the tensors of the second have
+    `LAST` before their names."""
+
+
+class Finals:
+    """The files in ``weights``; counts those that are equal to what records say, and those of
+    which that is unknown.
+    """
+
+    def __init__(self, run: Path, scenario: Scenario, tables: Mapping[str, Spec]) -> None:
+        """Take the run's folder; files are read by `breaks`. ``tables`` are those of
+        `fedskd_sim.custody.verify.verify`.
+        """
+        self._folder, self._scenario, self._tables = run / "weights", scenario, tables
+        self.equal = self.unknown = 0
+
+    def breaks(self, records: Iterable[KeptRecord]) -> Iterator[ChainBroken]:
+        """Compare all files with what the records of a run say of their models, file by file."""
+        claims = {claim.file: claim for claim in self._claims(*_digests_in(records))}
+        for file in sorted(self._folder.glob("*")):
+            claim = claims.get(file.name)
+            if claim is None:
+                yield _error("foreign: no model of this run is called so", file)
+                continue
+            there = all((self._folder / name).is_file() for name, _ in claim.parts)
+            if not (claim.digest and self._tables and there):
+                self.unknown += 1
+                continue
+            wrong = self._wrong(claim)
+            if wrong:
+                yield _error(f"altered: these are not the weights of the run's end: {wrong}", file)
+            else:
+                self.equal += 1
+
+    def _wrong(self, claim: Claim) -> str:
+        """Say how a file is not what records say; empty if it is."""
+        try:
+            found = digest(self._read_parts(claim))
+        except (ValueError, KeyError, safetensors.SafetensorError) as error:
+            return str(error)
+        return (
+            ""
+            if found == claim.digest
+            else f"their digest is {found}, and records say {claim.digest}"
+        )
+
+    def _claims(self, said: Mapping[str, str], homes: Mapping[str, str]) -> Iterator[Claim]:
+        """Say for every file that a run may leave which digest it must have."""
+        prediction, members = self._scenario.prediction, self._scenario.members
+        kept = apart(self._scenario)
+        tested = tests_traveller(self._scenario) and prediction.model == "reconciled"
+        travels = ".traveller" if tested else ""
+        for name in members:
+            shown, mark = (f"{name}{travels}.safetensors", name), said.get(name, "")
+            behind = ((f"{name}.ensemble.{name}.safetensors", name),) if prediction.ensemble else ()
+            yield Claim(shown[0], mark, (shown, *behind))
+            if travels:
+                yield Claim(
+                    f"{name}.safetensors", homes.get(name, ""), ((f"{name}.safetensors", name),)
+                )
+            elif kept:
+                yield Claim(f"{name}.traveller.safetensors", "", ())
+            for host in members if prediction.ensemble else ():
+                file = f"{host}.ensemble.{name}.safetensors"
+                yield Claim(file, mark, (shown, (file, name)))
+
+    def _read_parts(self, claim: Claim) -> Weights:
+        found: dict[str, Buffer] = {}
+        for (file, model), prefix in zip(claim.parts, ("", LAST), strict=False):
+            found |= {
+                prefix + name: buffer
+                for name, buffer in self._read(self._folder / file, self._tables[model]).items()
+            }
+        return found
+
+    def _read(self, file: Path, table: Spec) -> Weights:
+        """Read a file's tensors in the order of a table; raises ValueError, KeyError or
+        SafetensorError.
+        """
+        found = dict(safetensors.deserialize(file.read_bytes()))
+        if found.keys() != table.keys():
+            raise ValueError("it has other tensors than the network")
+        return {
+            name: Buffer(
+                _TYPES[found[name]["dtype"]],
+                tuple(found[name]["shape"]),
+                bytes(found[name]["data"]),
+            )
+            for name in table
+        }
+
+
+def _digests_in(records: Iterable[KeptRecord]) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the digest under which each model was evaluated, and that of its home model after the
+    last homecoming.
+    """
+    said: dict[str, str] = {}
+    homes: dict[str, tuple[int, str]] = {}
+    for found, came, left, _ in records:
+        if found.kind == "evaluation" and found.hop:
+            said[found.model] = came
+        elif found.kind == "homecoming":
+            homes[found.model] = max(homes.get(found.model, (0, "")), (found.round, left))
+    return said, {name: mark for name, (_, mark) in homes.items()}
+
+
+def _error(text: str, file: Path) -> ChainBroken:
+    return ChainBroken(
+        text, fix="restore the file from a copy, or run the scenario again", where=Where(str(file))
+    )
+
+
+class Verdict(NamedTuple):
+    """What was found; without a ``broken`` the run is whole as far as it got."""
+
+    broken: ChainBroken | None
+    """The first break in the order of the run."""
+    records: int = 0
+    due: int = 0
+    links: int = 0
+    """Digests that were equal to that of the stop before."""
+    begins: int = 0
+    """Ways of which no record tells with which digest they begin, or go on behind a lost host."""
+    weights: int = 0
+    """Files of weights that have the digest that records say."""
+    unchecked: int = 0
+    """Those of which that is not known."""
+    sealed: int = 0
+    """Files that are as the run was sealed."""
+    lost: tuple[str, ...] = ()
+    """Hospitals without which the ring went on to the end."""
+    back: Mapping[str, int] = MappingProxyType({})
+    """Hospitals without which it went on until a round."""
+    torn: tuple[str, ...] = ()
+    """Hospitals that have not finished and whose last line of records has no end."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if self.broken:
+            return str(self.broken)
+        far = "whole" if self.records == self.due else "whole as far as it got"
+        rest = f", {self.unchecked} not compared" if self.unchecked else ""
+        open_ = f", {self.begins} begin with a digest that no record tells" if self.begins else ""
+        proven = f"{self.records} of {self.due} records, {self.links} links of digests{open_}"
+        sealed = f", {self.sealed} files as they were sealed" if self.sealed else ""
+        until = [f"{name} until round {round_}" for name, round_ in self.back.items()]
+        without = f", without {', '.join([*self.lost, *until])}" if self.lost or until else ""
+        cut = (
+            f"; the last line of {', '.join(self.torn)} is torn, as a death leaves it"
+            if self.torn
+            else ""
+        )
+        return f"{far}{without}: {proven}, {self.weights} files of weights{rest}{sealed}{cut}"
+
 
 OWN = (
     "; if the algorithm is your own: `depart` has to give the weights that its session before gave"
@@ -124,7 +305,7 @@ class _Proof:
             torn=tuple(self.torn),
         )
 
-    def strangers(self) -> Iterator[Found]:
+    def strangers(self) -> Iterator[SealBreak]:
         """Find files of hospitals that the scenario does not have."""
         for file in sorted(self.run.glob("records/*")):
             if file.suffix != ".jsonl" or file.stem not in self.due:
@@ -133,7 +314,7 @@ class _Proof:
                     broken("foreign: the scenario has no such hospital", Where(str(file))),
                 )
 
-    def counted(self) -> Iterator[Found]:
+    def counted(self) -> Iterator[SealBreak]:
         """Read what the hospitals have read of their sources; gives what cannot be read."""
         try:
             self.counts = {one.host: one for one in read_counts(self.run)}
@@ -141,7 +322,7 @@ class _Proof:
             where = error.where or Where(str(self.run / "samples"))
             yield (0, 0), broken(f"altered: {error.message}", where)
 
-    def lines(self) -> Iterator[Found]:
+    def lines(self) -> Iterator[SealBreak]:
         """Compare every file with what is due, line by line; gives the first break of each."""
         for name, due in self.due.items():
             file = self._file(name)
@@ -197,7 +378,7 @@ class _Proof:
         lost = tuple(name for name in self.routes.lost if self.routes.left_out(name))
         return lost, {name: one.round for name, one in self.routes.back.items() if not one.away}
 
-    def gaps(self) -> Iterator[Found]:
+    def gaps(self) -> Iterator[SealBreak]:
         """Find records that must be there, since others are that came after them; counts those that
         are due, less those that need not be there.
         """
@@ -225,7 +406,7 @@ class _Proof:
         if step is not None and step > self.reached.get(sender, (-1, None))[0]:
             self.reached[sender] = step, where
 
-    def chain(self) -> Iterator[Found]:
+    def chain(self) -> Iterator[SealBreak]:
         """Compare the digest of everything that arrives with that of the stop before it, and note
         how far each hospital must have come.
         """

@@ -14,8 +14,8 @@ from fedskd_sim import clock
 from fedskd_sim.learning.receive_buffers import ReceiveBuffers
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import Measure, SampleCounts, StepOutcome
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Stop, Topology
 
 Measures = Mapping[str, Measure]
 

@@ -1,4 +1,6 @@
-"""Which device a hospital computes on, and what makes it compute the same bytes twice."""
+"""Which device a hospital computes on, what makes it compute the same bytes twice, and what the
+bytes of a result depend on besides the scenario and the code that trains: cards and libraries.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
@@ -16,7 +20,7 @@ from torch import nn
 
 from fedskd_sim.errors import DeviceUnavailable, FedskdError
 from fedskd_sim.learning.workspace import FIXED, REPEATABLE, WORKSPACE, runs_at_once
-from fedskd_sim.scenario import Scenario, Training
+from fedskd_sim.scenario import Hospital, Scenario, Training
 
 DRIVER = Path("/proc/driver/nvidia/version")
 """Where Linux tells the version of NVIDIA's driver, in containers too."""
@@ -221,3 +225,36 @@ def find_workspace_problem() -> str:
         if given in REPEATABLE
         else f"{WORKSPACE}={given} in the environment lets products differ from run to run"
     )
+
+
+def arithmetic(hospital: Hospital) -> dict[str, str]:
+    """Name versions, device, threads and the processor's vector instructions that PyTorch uses;
+    of a card also the driver and its libraries.
+    """
+    where = device(hospital.device)
+    card = torch.cuda.get_device_name(where) if where.startswith("cuda") else where
+    return {
+        "torch": torch.__version__,
+        "torchvision": torchvision_version(),
+        "numpy": np.__version__,
+        "device": card,
+        "threads": str(hospital.resources.cpu),
+        "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        **library_versions(where),
+    }
+
+
+def torchvision_version() -> str:
+    """Give ``torchvision.__version__``: read, because the import takes over a second and 100 MB, at
+    every hospital, for networks of which most need nothing.
+    """
+    spec = find_spec("torchvision")
+    text = ""
+    with suppress(OSError):
+        if spec and spec.origin:
+            text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    if found := re.search(r"^__version__ = ['\"](.+)['\"]$", text, re.MULTILINE):
+        return found[1]
+    import torchvision  # noqa: PLC0415 - as above
+
+    return str(torchvision.__version__)

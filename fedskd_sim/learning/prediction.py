@@ -22,13 +22,12 @@ from fedskd_sim.learning.answers import Tested
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import logits_of, measure_adjusted
-from fedskd_sim.learning.parts import copy_of, join, split
 from fedskd_sim.learning.reconcile import mean
 from fedskd_sim.learning.site import Sited
-from fedskd_sim.learning.weights import FLOATS, buffer_of, snapshot, tensor_of
+from fedskd_sim.learning.weights import FLOATS, buffer_of, copy_of, join, snapshot, split, tensor_of
 from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
 from fedskd_sim.records import Measure
-from fedskd_sim.topology import Stop
+from fedskd_sim.ring.topology import Stop
 
 AVERAGED, LAST = "slow/", "last/"
 """What the tensors of a second set of weights are called on their way: digests in records are taken

@@ -20,10 +20,9 @@ from fedskd_sim.errors import (
     ScenarioError,
 )
 from fedskd_sim.learning.algorithms.learners import find_untaught
-from fedskd_sim.learning.comparable import compare, inputs_of, shape_of
+from fedskd_sim.learning.comparable import compare, inputs_of, no_data, shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
-from fedskd_sim.learning.inputs import no_data
 from fedskd_sim.learning.networks.buildable import (
     Contracts,
     check_architecture,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.comparable import shape_of
+from fedskd_sim.learning.comparable import pixel_grid, require_facts, shape_of
 from fedskd_sim.learning.data import (
     HospitalData,
     Samples,
@@ -28,10 +28,9 @@ from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, 
 from fedskd_sim.learning.distillation.arrangements import Atlas
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
-from fedskd_sim.learning.inputs import pixel_grid, require_facts
 from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, with_memory
 from fedskd_sim.learning.samples import Given
-from fedskd_sim.learning.sessions.recordings import Recordings
+from fedskd_sim.learning.sessions.recorded import Recordings
 from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.sessions.steps import Teaching
 from fedskd_sim.learning.weights import export, install, snapshot, spec_of

@@ -1,5 +1,6 @@
-"""Tensors to travelling buffers and back, without a copy where memory allows; safetensors files
-for people.
+"""Sets of tensors that travel: to buffers and back, without a copy where memory allows, two of them
+together, and as safetensors files for people; how far a session has moved them, whether their
+numbers are numbers, and how they are made wrong on purpose.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from itertools import chain
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fedskd_sim.learning.base import Measures
 from fedskd_sim.messages import Buffer, Spec, TensorSpec, Weights
+from fedskd_sim.records import Measure
 from fedskd_sim.wholefiles import drafted, settle
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
@@ -146,3 +150,82 @@ def buffer_of(tensor: Tensor) -> Buffer:
     else:
         data = memoryview(here.numpy().data).cast("B")
     return Buffer(_NAMES[tensor.dtype], tuple(tensor.shape), data)
+
+
+def drift(before: Weights, after: Weights, name: str = "drift") -> Measures:
+    """Give the Euclidean change of the float tensors as a sum and, as its weight, their norm
+    before: the mean is relative.
+    """
+    moved = length = 0.0
+    for key, now in after.items():
+        if now.dtype in FLOATS:
+            old = tensor_of(before[key]).double()
+            moved += float((tensor_of(now).double() - old).square().sum())
+            length += float(old.square().sum())
+    return {name: Measure(moved**0.5, length**0.5 or 1.0)}
+
+
+HALVES = {"float16": 0x7C00, "bfloat16": 0x7F80}
+"""The bits of the exponent: all of them are set in what is infinite or not a number."""
+
+
+def finite(dtype: str, data: memoryview) -> bool:
+    """Tell whether a tensor has neither infinite values nor NaN; whole numbers never have.
+
+    The sum of squares tells nearly always, and once through the cache; only where it overflows
+    every number is looked at.
+
+    Args:
+        dtype: element type as `fedskd_sim.messages.Buffer` names it.
+        data: the tensor's bytes.
+
+    """
+    if dtype in HALVES:
+        bits = np.frombuffer(data, np.uint16) & HALVES[dtype]
+        return not bool((bits == HALVES[dtype]).any())
+    if dtype not in ("float32", "float64"):
+        return True
+    values = np.frombuffer(data, dtype)
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.dot(values, values)) or np.isfinite(values).all())
+
+
+def join(weights: Weights, prefix: str, other: Weights) -> Weights:
+    """Put a second set of weights behind the first, its names prefixed."""
+    return {**weights, **{prefix + name: buffer for name, buffer in other.items()}}
+
+
+def split(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
+    """Undo `join`; the second set is empty where there is none."""
+    first = {name: buffer for name, buffer in weights.items() if not name.startswith(prefix)}
+    return first, {
+        name.removeprefix(prefix): buffer
+        for name, buffer in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def copy_of(weights: Weights) -> Weights:
+    """Copy weights that live in a model or in a received message."""
+    return {name: buffer._replace(data=bytearray(buffer.data)) for name, buffer in weights.items()}
+
+
+POISONED = ("float64", "float32", "float16")
+
+
+def poison(weights: Weights, factor: float | None) -> Weights:
+    """Give a copy of weights times a factor, or without one with not a number everywhere.
+
+    Whole numbers and bfloat16, which numpy does not know, stay as they are. What no longer fits its
+    type becomes infinite.
+    """
+    return {name: _poison(buffer, factor) for name, buffer in weights.items()}
+
+
+def _poison(buffer: Buffer, factor: float | None) -> Buffer:
+    if buffer.dtype not in POISONED:
+        return buffer
+    values = np.frombuffer(buffer.data, buffer.dtype)
+    with np.errstate(over="ignore"):
+        wrong = values * values.dtype.type(np.nan if factor is None else factor)
+    return buffer._replace(data=wrong.tobytes())

@@ -1,18 +1,17 @@
 """The controller of a run: carries out what its machine asks for on the hub's socket and in the
-log.
+log, and keeps count of who has given a sign of life when; whoever has not for too long is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.errors import AcknowledgementTimeout, CodeDiffers, FedskdError, HospitalLost
 from fedskd_sim.exits import final_codes
-from fedskd_sim.member.heartbeats import Heartbeats
-from fedskd_sim.member.throttle import Throttle
+from fedskd_sim.member.reporter import Throttle
 from fedskd_sim.messages import (
     Alive,
     Done,
@@ -25,29 +24,45 @@ from fedskd_sim.messages import (
     ToController,
 )
 from fedskd_sim.observe import events
-from fedskd_sim.observe.log import EventLog
-from fedskd_sim.program import Program
-from fedskd_sim.protocol.admission import MayReturn
-from fedskd_sim.protocol.controller import CONSEQUENCES, Registrar, Turn
-from fedskd_sim.protocol.controller_effects import (
+from fedskd_sim.observe.events import EventLog
+from fedskd_sim.protocol.admission import FIX, MayReturn, RegistrarState
+from fedskd_sim.protocol.controller import CONSEQUENCES, Registrar, Turn, refuse
+from fedskd_sim.protocol.effects import (
     Admitted,
     Closed,
+    ControllerEffect,
     Declared,
-    Effect,
     Noted,
     Opened,
     Opening,
     Rejected,
     Say,
 )
-from fedskd_sim.protocol.foreign import refuse
-from fedskd_sim.protocol.roll import RegistrarState
-from fedskd_sim.protocol.samecode import FIX
-from fedskd_sim.routes import NO_RETURN, NOBODY, Lost, Returns
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.routes import NO_RETURN, NOBODY, LostHospitals, Returns
+from fedskd_sim.ring.topology import FIRST_EPOCH, Stop, Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import FIRST_EPOCH, Stop, Topology
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import bad
+
+
+class Heartbeats:
+    """The last sign of life of every hospital, on the clock ``now`` (seconds)."""
+
+    def __init__(self, limit: float, now: Callable[[], float]) -> None:
+        """Bear a silence of up to ``limit`` seconds."""
+        self._limit, self._now = limit, now
+        self._heard: dict[str, float] = {}
+
+    def hear(self, *names: str) -> None:
+        """Note that hospitals live."""
+        self._heard |= dict.fromkeys(names, self._now())
+
+    def silent(self, but: Collection[str]) -> list[str]:
+        """List who was heard once, and then not for too long."""
+        since = self._now() - self._limit
+        return [name for name, last in self._heard.items() if last < since and name not in but]
+
 
 LOOK_S = 1.0
 
@@ -78,7 +93,7 @@ class Controller:
         log: EventLog,
         opening: Callable[[], None] = lambda: None,
         *,
-        losing: Callable[[Lost, Returns], None] = lambda *_: None,
+        losing: Callable[[LostHospitals, Returns], None] = lambda *_: None,
         now: Callable[[], float] = clock.now,
     ) -> None:
         """Know the scenario; nobody has registered yet."""
@@ -111,7 +126,7 @@ class Controller:
         self,
         addresses: Mapping[str, str],
         keys: Mapping[str, str],
-        lost: Lost = NOBODY,
+        lost: LostHospitals = NOBODY,
         back: Returns = NO_RETURN,
     ) -> None:
         """Take a run over that has been started before, by a controller that is no more, and has
@@ -258,7 +273,7 @@ class Controller:
             text += f": {there}the run ends once another has waited {wait:g} s for it"
             if self._told.get(model) != text:
                 self._told[model] = text
-                self._log.event(events.Waiting(text))
+                self._log.event(events.WaitingEvent(text))
 
     def step(self, message: ToController | Unwelcome) -> bool:
         """Handle one hospital's word; tells whether it is one that a member of the run would say.
@@ -289,7 +304,7 @@ class Controller:
         for effect in effects:
             self._carry_out(effect)
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _carry_out(self, effect: ControllerEffect) -> None:
         match effect:
             case Say(to, message):
                 self._wire.send(to, message)
@@ -297,17 +312,17 @@ class Controller:
                 self._opening()
             case Opened(hospitals):
                 self._heartbeats.hear(*self.state.registered)
-                self._log.event(events.Start(hospitals))
+                self._log.event(events.StartEvent(hospitals))
             case Declared(epoch, lost):
-                self._log.event(events.Lost(epoch, dict(lost)))
+                self._log.event(events.LostEvent(epoch, dict(lost)))
                 self._tell_of_models()
                 self._losing(self.state.lost, self.state.returned)
             case Admitted(epoch, hospital, round_):
                 self._heartbeats.hear(hospital)
-                self._log.event(events.Back(epoch, hospital, round_))
+                self._log.event(events.BackEvent(epoch, hospital, round_))
                 self._losing(self.state.lost, self.state.returned)
             case Closed(end):
-                self._log.event(events.End(end.code, end.reason))
+                self._log.event(events.EndEvent(end.code, end.reason))
             case Rejected(hospital, reason):
                 if hospital in self._registrar.scenario.names:
                     self._refused[hospital] = reason
@@ -322,10 +337,10 @@ class Controller:
                 if (round_, hop) >= (last.round, last.hop):
                     self._seen[model] = progress, frozenset(self.state.away)
                 if self._advances(progress):
-                    self._log.event(events.Progress(hospital, model, round_, hop, accuracy))
+                    self._log.event(events.ProgressEvent(hospital, model, round_, hop, accuracy))
             case Noted(Failed(_, hospital, code, reason) as failed):
                 self._in_vain += [failed] if code in CONSEQUENCES else []
-                self._log.event(events.Failed(hospital, code, reason))
+                self._log.event(events.FailedEvent(hospital, code, reason))
 
     def _advances(self, progress: Progress) -> bool:
         """Tell whether a step is behind the last one of its hospital: however often it is said,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable
 from fedskd_sim.exits import out_of_space
-from fedskd_sim.program import Step
+from fedskd_sim.ring.program import Step
 
 MEMORY = "give it more memory, or the scenario smaller models and batches"
 CARD_MEMORY = "use a smaller batch_size or recorded_gib, or let fewer hospitals share the card"

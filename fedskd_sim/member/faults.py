@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from fedskd_sim import clock
 from fedskd_sim.errors import RunAborted
-from fedskd_sim.member.schedule import FOR_EVER, Place, Schedule, place_of
-from fedskd_sim.observe import events, lives
-from fedskd_sim.program import Step
+from fedskd_sim.member.schedule import FOR_EVER, FaultSchedule, StepPosition, place_of
+from fedskd_sim.observe import events
+from fedskd_sim.ring.program import Step
 from fedskd_sim.scenario import Fault
 from fedskd_sim.wholefiles import PRIVATE_FOLDER
 
@@ -53,8 +53,8 @@ class FaultInjector:
     nothing happens again in its next life.
     """
 
-    schedule: Schedule
-    log: Callable[[events.Event], object] = lambda _: None
+    schedule: FaultSchedule
+    log: Callable[[events.LogEvent], object] = lambda _: None
     marks: Path | None = None
     _began: float = field(default_factory=clock.now)
     _still: float = 0.0
@@ -62,7 +62,7 @@ class FaultInjector:
     _step_began: float = 0.0
     _dragged: float = 0.0
     """Seconds by which the step under way has been made longer."""
-    _place: Place = (0, 0)
+    _place: StepPosition = (0, 0)
     """Where the step under way, or the last one, is."""
 
     def come_up(self) -> None:
@@ -74,7 +74,7 @@ class FaultInjector:
         for index in [number for number, one in self.schedule.left.items() if one.what == "late"]:
             fault = self.schedule.left.pop(index)
             self._mark(index)
-            self.log(lives.Fault(fault.what, lasts=fault.lasts))
+            self.log(events.FaultEvent(fault.what, lasts=fault.lasts))
             clock.sleep(fault.lasts or 0.0)
         self._began = clock.now()
         self.schedule.come_up_again(clock.unix())
@@ -119,7 +119,7 @@ class FaultInjector:
         if fault.what == "slow" and fault.lasts is not None:
             self._mark(index, UNTIL, clock.unix() + fault.lasts)
         self._mark(index)
-        self.log(lives.Fault(fault.what, *self._place, fault.lasts))
+        self.log(events.FaultEvent(fault.what, *self._place, fault.lasts))
         match fault.what:
             case "kill" | "restart":
                 die()

@@ -15,14 +15,13 @@ from fedskd_sim.custody.store import Commit, Store
 from fedskd_sim.custody.writer import Held, Snapshot, Writer
 from fedskd_sim.errors import CustodyForeign, FedskdError, Key, RunUnreadable, Where
 from fedskd_sim.learning.base import NOTHING, LearnerState
-from fedskd_sim.ledger import Ledger
 from fedskd_sim.messages import Start, Weights, freeze, lasting
-from fedskd_sim.protocol.saved import dump, handles, parse
-from fedskd_sim.protocol.state import State
+from fedskd_sim.protocol.state import State, dump, handles, parse
+from fedskd_sim.records.ledger import Ledger
 from fedskd_sim.scenario import Scenario
 
 
-class Past(NamedTuple):
+class KeptPast(NamedTuple):
     """What a hospital goes on from."""
 
     state: State
@@ -61,7 +60,7 @@ class Freezer:
         )
 
 
-def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | None:
+def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> KeptPast | None:
     """Read what is in custody; None where nothing is.
 
     Args:
@@ -87,11 +86,11 @@ def past(store: Store, identity: Mapping[str, str], *, anyway: bool) -> Past | N
         ) from error
 
 
-def _past(store: Store, commit: Commit) -> Past:
+def _past(store: Store, commit: Commit) -> KeptPast:
     machine = commit.machine
     state = parse(machine["state"])
     book = machine["book"]
-    return Past(
+    return KeptPast(
         state,
         {number: store.weights(commit.models[str(number)]) for number in handles(state)},
         LearnerState(
@@ -179,7 +178,7 @@ class Keeper:
     store: Store
     identity: Mapping[str, str]
     ledger: Ledger
-    before: Past | None = None
+    before: KeptPast | None = None
     """What this life goes on from."""
     anyway: bool = False
     """... even with other data."""

@@ -20,7 +20,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import LearnerState
 from fedskd_sim.member.crash import PRINTED, crash, whereabouts
-from fedskd_sim.member.keeper import Keeper, Past
+from fedskd_sim.member.keeper import Keeper, KeptPast
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.messages import (
@@ -69,7 +69,7 @@ class Mailbox:
     register_as: Register
     keeper: Keeper | None = None
     """Keeps what a next life needs."""
-    past: Past | None = None
+    past: KeptPast | None = None
     """What this life goes on from."""
     again: bool = False
     """This is not the hospital's first life."""

@@ -1,26 +1,51 @@
 """What a hospital reports: whatever its machine does becomes records, timings, metrics and log
-lines here, and nowhere else.
+lines here, and nowhere else. Of what comes without end the first few lines of everybody are written
+down, then ever fewer.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.member.throttle import Throttle
 from fedskd_sim.observe import events
 from fedskd_sim.observe.metrics import HospitalMetrics, Transfer
-from fedskd_sim.program import Step
 from fedskd_sim.records import Record, SampleCounts, Timing
+from fedskd_sim.ring.program import Step
+from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Stop
+
+FIRST = 16
+"""So many are written down of everybody; later only those whose number is a power of two."""
+SPEAKERS = 4096
+"""So many are counted apart; where names cannot be trusted there is no end of them."""
+
+
+class Throttle:
+    """Counts what every speaker has said, and thins out what is written down of it."""
+
+    def __init__(self) -> None:
+        """Nobody has said anything yet."""
+        self._counts: Counter[str] = Counter()
+
+    def line(self, speaker: str, text: str) -> str | None:
+        """Count something of a speaker; gives the text to write down, with its number where
+        others were left out, or None.
+        """
+        who = speaker if speaker in self._counts or len(self._counts) < SPEAKERS else ""
+        self._counts[who] += 1
+        number = self._counts[who]
+        if number <= FIRST:
+            return text
+        return None if number & (number - 1) else f"{text} (and so on: {number} by now)"
 
 
 class RecordSink(Protocol):
-    """Where records and timings go; see `fedskd_sim.ledger.Ledger`."""
+    """Where records and timings go; see `fedskd_sim.records.ledger.Ledger`."""
 
     def add(self, entry: Record | Timing | SampleCounts) -> None:
         """Append an entry, so that it survives whatever happens next."""
@@ -40,7 +65,7 @@ class Reporter:
     scenario: Scenario
     name: str
     ledger: RecordSink
-    log: Callable[[events.Event], Any]
+    log: Callable[[events.LogEvent], Any]
     metrics: HospitalMetrics | None = None
     peak: Callable[[], int] = field(default=lambda: 0)
     device_peak: Callable[[], int] = field(default=lambda: 0)
@@ -128,7 +153,7 @@ class Reporter:
     def done(self) -> None:
         """Note that the program is over."""
         self.phase("done")
-        self.log(events.Done())
+        self.log(events.DoneEvent())
 
     def leaves(self, reason: str) -> None:
         """Note why the hospital goes."""

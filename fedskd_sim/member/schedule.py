@@ -10,16 +10,16 @@ from random import Random
 from typing import Self
 
 from fedskd_sim.messages import Weights
-from fedskd_sim.program import Program, Step
+from fedskd_sim.ring.program import Program, Step
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Fault, Scenario
 from fedskd_sim.seeds import seed
-from fedskd_sim.topology import Topology
 
 AT_ONCE = ("kill", "restart", "stop", "leave")
 """What strikes a hospital whatever it does; of the others those with a time wait for its next
 step."""
 FOR_EVER = float("inf")
-Place = tuple[int, int]
+StepPosition = tuple[int, int]
 """A round and a hop; hop 0 is the departure from home."""
 Poison = Callable[[Weights, float | None], Weights]
 """Gives weights times a factor, or without one weights that are no numbers."""
@@ -31,7 +31,7 @@ def harmless(weights: Weights, factor: float | None) -> Weights:  # noqa: ARG001
 
 
 @dataclass
-class Schedule:
+class FaultSchedule:
     """The faults of one hospital that are still to come, by their number in the scenario, each with
     its round where it has one; and those that last.
     """
@@ -42,9 +42,9 @@ class Schedule:
     """How many times as long steps take, and until when (seconds since the hospital came up)."""
     poisons: dict[int, float | None] = field(default_factory=dict)
     """Factors of those poisons that wait for the next departure."""
-    departures: dict[Place, dict[int, float | None]] = field(default_factory=dict)
+    departures: dict[StepPosition, dict[int, float | None]] = field(default_factory=dict)
     """... and of those that have met it. It is spoiled in the same way if it is made again."""
-    note: Callable[[int, Place], object] = lambda _index, _place: None
+    note: Callable[[int, StepPosition], object] = lambda _index, _place: None
     """Told when a poison meets its departure."""
 
     @classmethod
@@ -108,7 +108,7 @@ class Schedule:
         factor, until = self._slow
         return factor if seconds < until else 1.0
 
-    def spoiled(self, place: Place, weights: Weights) -> Weights:
+    def spoiled(self, place: StepPosition, weights: Weights) -> Weights:
         """Give what leaves the hospital after a round and hop in place of these weights."""
         for index in self.poisons:
             self.note(index, place)
@@ -120,7 +120,7 @@ class Schedule:
         return weights
 
 
-def place_of(step: Step) -> Place:
+def place_of(step: Step) -> StepPosition:
     """Say where a step is; one that is no stop has hop 0."""
     return step.round, step.stop.hop if step.stop else 0
 

@@ -28,7 +28,6 @@ from fedskd_sim.messages import (
     size,
 )
 from fedskd_sim.observe.metrics import Transfer
-from fedskd_sim.program import Step
 from fedskd_sim.protocol.effects import (
     Call,
     Delivered,
@@ -46,10 +45,10 @@ from fedskd_sim.protocol.effects import (
 )
 from fedskd_sim.protocol.events import Event, Model, ModelArrived, ModelReleased, Timer
 from fedskd_sim.protocol.machine import HospitalMachine
-from fedskd_sim.protocol.saved import handles
-from fedskd_sim.protocol.state import State
+from fedskd_sim.protocol.state import State, handles
 from fedskd_sim.records import Record
-from fedskd_sim.topology import Stop
+from fedskd_sim.ring.program import Step
+from fedskd_sim.ring.topology import Stop
 
 
 @dataclass(frozen=True, slots=True)

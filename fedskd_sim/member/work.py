@@ -1,28 +1,118 @@
-"""The steps of a program carried out by a learner: an arriving model in, what goes on and a record
-out; no sockets.
+"""A hospital at work: the thread that trains takes one step of the program after the other from its
+mailbox, lets the learner carry it out, and hands back what came of it; no sockets.
 
 What goes on from a step is released first; its digest for the record is taken, and it is measured,
 while it is on its way: on the copy that stays here until its receiver has it.
+
+What a learner has promised to give is looked at where it gives it: an algorithm that forgets a
+return value, or lets something else go on than the model it was asked for, is told of its method
+here, and not of its neighbour's silence two minutes later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from fedskd_sim import clock
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, Measures, Session
-from fedskd_sim.member import promises
-from fedskd_sim.member.schedule import Place
-from fedskd_sim.messages import Weights, digest, size
-from fedskd_sim.program import Step
-from fedskd_sim.records import Record
+from fedskd_sim.member.crash import PRINTED, crash, whereabouts
+from fedskd_sim.member.faults import FaultInjector
+from fedskd_sim.member.keeper import Freezer
+from fedskd_sim.member.schedule import StepPosition
+from fedskd_sim.member.shell import Task
+from fedskd_sim.messages import Buffer, Forms, Weights, digest, size
+from fedskd_sim.records import Measure, Record, StepOutcome
+from fedskd_sim.ring.program import Step
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Stop, Topology
+
+if TYPE_CHECKING:
+    from fedskd_sim.member.mailbox import Mailbox
+
+
+def check_session(learner: Learner, method: str, given: Any) -> Session:
+    """Give back what a method gave; raises TypeError if it is no session that a record can tell
+    of.
+    """
+    what = f"{type(learner).__name__}.{method}"
+    if not isinstance(given, Session):
+        raise TypeError(f"{what} has to give a Session, not {_kind(given)}")
+    if given.outcome not in get_args(StepOutcome):
+        known = ", ".join(get_args(StepOutcome))
+        raise TypeError(f"{what}: the outcome of a Session is one of {known}, not {given.outcome}")
+    if not isinstance(given.reason, str) or not all(
+        type(count) is int for count in (given.samples, given.steps)
+    ):
+        raise TypeError(f"{what}: a Session's samples and steps are int, its reason is str")
+    check_measures(learner, method, given.measures)
+    check_weights(learner, method, given.weights, ())
+    return given
+
+
+def check_measures(learner: Learner, method: str, given: Any) -> Measures:
+    """Give back what a method has measured; raises TypeError if these are no measures by name."""
+    what = f"{type(learner).__name__}.{method}"
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} has to give measures by name, not {_kind(given)}")
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, Measure):
+            text = f"Measure(sum, weight), not {_kind(value)}"
+            raise TypeError(f"{what}: what is measured as {name!r} has to be {text}")
+    return given
+
+
+def check_weights(learner: Learner, method: str, given: Any, forms: Forms) -> Weights:
+    """Give back the weights that a method lets go on; raises TypeError if they are none, or have
+    none of the ``forms`` in which others await them (none are given: any may be).
+    """
+    what = f"{type(learner).__name__}.{method}"
+    if not isinstance(given, Mapping) or not all(isinstance(one, Buffer) for one in given.values()):
+        raise TypeError(f"{what} has to give weights, named buffers, not {_kind(given)}")
+    if forms and not any(_unlike(given, form) is None for form in forms):
+        nearest = next((form for form in forms if form.keys() == given.keys()), forms[0])
+        raise TypeError(
+            f"{what} lets other weights go on than the model's: {_unlike(given, nearest)}"
+        )
+    return given
+
+
+def join_measures(trained: Measures, assessed: Measures) -> Measures:
+    """Put the measures of a record together; raises TypeError for a name that would be in it
+    twice.
+    """
+    for name in trained.keys() & assessed.keys():
+        raise TypeError(f"both the session and assess() measure {name!r}: rename one of the two")
+    return {**trained, **assessed}
+
+
+def _unlike(given: Weights, form: Mapping[str, Any]) -> str | None:
+    """Say what of some weights is not as in a form."""
+    for name, spec in form.items():
+        if name not in given:
+            return f"{name!r} is missing"
+        found = given[name].dtype, tuple(given[name].shape)
+        if found != tuple(spec):
+            return f"{name!r} is {_shape(*found)}, not {_shape(*spec)}"
+    more = [name for name in given if name not in form]
+    return f"there is no {more[0]!r} in it" if more else None
+
+
+def _shape(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{dtype} {tuple(shape)}"
+
+
+def _kind(given: Any) -> str:
+    """Name what was given instead."""
+    return "None (is a return missing?)" if given is None else type(given).__name__
+
 
 Result = TypeVar("Result")
-Release = Callable[[Weights, str], None]
+ReleaseWeights = Callable[[Weights, str], None]
 """Lets weights go on, with their digest where it is known."""
 
 
@@ -50,10 +140,12 @@ class Worker:
     learner: Learner
     span: Callable[[str, Stop, float], None]
     expect: Callable[[str], None]
-    spoil: Callable[[Place, Weights], Weights] = lambda _, weights: weights
+    spoil: Callable[[StepPosition, Weights], Weights] = lambda _, weights: weights
     """Gives what goes on, after a round and hop, in place of weights that would."""
 
-    def carry_out(self, step: Step, arrival: Arrival | None, release: Release) -> Record | None:
+    def carry_out(
+        self, step: Step, arrival: Arrival | None, release: ReleaseWeights
+    ) -> Record | None:
         """Carry out a step; gives its record, or None where it leaves none."""
         match step.action:
             case "warm_up":
@@ -79,7 +171,7 @@ class Worker:
         if stop is not None and stop.kind not in ("reduce", "gather"):
             self.expect(stop.model)
 
-    def _host(self, stop: Stop, arrival: Arrival, release: Release) -> Record:
+    def _host(self, stop: Stop, arrival: Arrival, release: ReleaseWeights) -> Record:
         if not arrival.digest:  # it stayed here, where the stop between was at a lost hospital
             arrival = replace(arrival, digest=digest(arrival.weights))
         if stop.kind == "evaluation":
@@ -116,7 +208,7 @@ class Worker:
         given = self._time(what, stop, train)
         if given is None and kind == "alone":
             return None
-        session = promises.session(self.learner, kind, given)
+        session = check_session(self.learner, kind, given)
         marks = "", digest(session.weights)
         return replace(self._record(stop, session, marks, self._assess(stop)), kind=kind)  # type: ignore[arg-type]
 
@@ -133,22 +225,22 @@ class Worker:
             return None
         self.span("evaluation", stop, start)
         method = "ensemble" if kind == "ensemble" else "evaluate"
-        promises.measures(self.learner, method, measures)
+        check_measures(self.learner, method, measures)
         return replace(self._record(stop, Session({}, "evaluated"), ("", ""), measures), kind=kind)  # type: ignore[arg-type]
 
     def _session(self, method: str, stop: Stop, train: Callable[[], Session]) -> Session:
-        return promises.session(self.learner, method, self._time("session", stop, train))
+        return check_session(self.learner, method, self._time("session", stop, train))
 
     def _leaves(self, method: str, model: str, given: Weights) -> Weights:
         """Give back weights of a model that leave this hospital, as its next host awaits them."""
         forms = self.learner.expected.get(model, ())
-        return promises.weights(self.learner, method, given, forms)
+        return check_weights(self.learner, method, given, forms)
 
     def _assess(self, stop: Stop) -> Measures:
         return self._measures("assess", stop, self.learner.assess)
 
     def _measures(self, method: str, stop: Stop, work: Callable[[], Measures]) -> Measures:
-        return promises.measures(self.learner, method, self._time("evaluation", stop, work))
+        return check_measures(self.learner, method, self._time("evaluation", stop, work))
 
     def _at_home(self, step: Step) -> Stop:
         return Stop(step.round, 0, self.name, self.name, "homecoming")
@@ -182,5 +274,61 @@ class Worker:
             bytes=size(session.weights) if marks[0] else 0,
             digest_in=marks[0],
             digest_out=marks[1],
-            measures=promises.together(session.measures, measures),
+            measures=join_measures(session.measures, measures),
         )
+
+
+def take_part(mailbox: Mailbox, worker: Worker, faults: FaultInjector | None = None) -> None:
+    """Take part in a run from registration to the end.
+
+    Whoever stops this hospital before knows whether another life follows: nobody is told that it
+    has failed.
+
+    Raises:
+        FedskdError: the run cannot go on; the controller has been told.
+
+    """
+    mailbox.start()
+    freeze = mailbox.keeper.freeze if mailbox.keeper else None
+    try:
+        while (task := mailbox.next_task()) is not None:
+            carry_out(mailbox, worker, task, freeze, faults)
+    except SystemExit:
+        mailbox.leave()
+        raise
+    except FedskdError as error:
+        error.told = True
+        raise
+
+
+def carry_out(
+    mailbox: Mailbox,
+    worker: Worker,
+    task: Task,
+    freeze: Freezer | None = None,
+    faults: FaultInjector | None = None,
+) -> None:
+    """Carry out one step; an error is the hospital's own word, whatever its class."""
+    try:
+        arrival = None if task.weights is None else Arrival(task.weights, task.digest)
+        worker.make_ready(task.following if task.step.action in ("depart", "host") else None)
+        if faults:
+            faults.before(task.step)
+
+        def release(weights: Weights, mark: str) -> None:
+            if faults:
+                faults.drag()
+            mailbox.release(task.index, weights, mark)
+
+        record = worker.carry_out(task.step, arrival, release)
+        if faults:
+            faults.drag()
+        kept = freeze(worker.learner.state()) if freeze else None
+    except FedskdError as error:
+        mailbox.fail(error)
+    except Exception as error:  # noqa: BLE001 - a user's architecture may raise anything, and the others must hear of it
+        with suppress(OSError):  # a full disk takes no words
+            traceback.print_exception(error)
+        mailbox.fail(crash(worker.name, whereabouts(task.step), error, PRINTED))
+    else:
+        mailbox.finish(task.index, record, kept)

@@ -1,29 +1,82 @@
 """The catalogue of what a member's log can say, each event with its fields; whoever writes or reads
-a log does it through here. Those of the lives of a hospital stand in `fedskd_sim.observe.lives`.
+a log does it through here.
 
-A line of a log is a JSON object: ``time`` (UNIX seconds), ``event`` (the class's name, as
-``warm_up`` for `WarmUp`), ``run``, in a hospital's log ``hospital``, and the event's fields.
+A line of a log is a JSON object: ``time`` (UNIX seconds), ``event`` (the name of the class, as
+``warm_up`` for `WarmUp` and ``done`` for `DoneEvent`), ``run``, in a hospital's log ``hospital``,
+and the event's fields. The launcher's live progress reads the same lines.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from threading import Event as Flag
+from threading import Lock
+from typing import Any, NamedTuple, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedskd_sim.observe.lives import (
-    AwaitsCustody,
-    ControllerDied,
-    Fault,
-    Restarted,
-    Starting,
-    WentOn,
-)
-from fedskd_sim.records import Moment, Place, Whole
+from fedskd_sim import clock
+from fedskd_sim.records import Ordinal, UnixSeconds, Whole
+
+UNWATCHED = "nobody can be declared lost any more: who dies now ends the run"
+"""What the death of the controller means where the ring would go on without who is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A hospital's process is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A hospital that died is started again, for the time ``number`` in a row without a record
+    in between; and how it died.
+    """
+
+    number: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerDied:
+    """The controller has died without a word after the start, and how: the models go on;
+    ``watched``: it was to declare hospitals lost, and nobody is any more.
+    """
+
+    cause: str
+    watched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitsCustody:
+    """A hospital waits for its custody to be brought into its pod ("in"), or out of it ("out")."""
+
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class WentOn:
+    """A hospital goes on from what it had in custody, with so many of its steps done."""
+
+    steps: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class FaultEvent:
+    """Something goes wrong as the scenario wants it: before or, where it has a time, within a step
+    of a round and hop (hop 0: one that is no stop, round 0: before the first round); ``lasts`` are
+    the seconds for which it is to last, by the hospital's own clock, None where it has none.
+    """
+
+    what: str
+    round: Ordinal = 0
+    hop: Ordinal = 0
+    lasts: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +96,8 @@ class WarmUp:
 class Arrived:
     """A model's turn has come."""
 
-    round: Place
-    hop: Place
+    round: Ordinal
+    hop: Ordinal
     model: str
     kind: str
 
@@ -55,8 +108,8 @@ class Finished:
     ``device_bytes`` the most that the hospital's process has taken of a card's memory by then.
     """
 
-    round: Place
-    hop: Place
+    round: Ordinal
+    hop: Ordinal
     model: str
     kind: str
     outcome: str
@@ -75,7 +128,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class DoneEvent:
     """A hospital's program is over, and what it sent is safe."""
 
 
@@ -111,7 +164,7 @@ class Error:
     message: str
     fix: str = ""
     key: tuple[str | int, ...] = ()
-    stop: tuple[Place, Place] = (0, 0)
+    stop: tuple[Ordinal, Ordinal] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +185,7 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostEvent:
     """The ring goes on without these hospitals: the epoch, and by name the first round in which
     their model does not travel (0: it does to the end).
     """
@@ -142,7 +195,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Back:
+class BackEvent:
     """A hospital that was lost is one of the ring again from a round on; the epoch."""
 
     epoch: int
@@ -151,25 +204,25 @@ class Back:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartEvent:
     """The address book has left."""
 
     hospitals: int
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ProgressEvent:
     """A hospital has told the controller of a step."""
 
     hospital: str
     model: str
-    round: Place
-    hop: Place
+    round: Ordinal
+    hop: Ordinal
     accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedEvent:
     """A hospital has told the controller that it cannot go on."""
 
     hospital: str
@@ -178,7 +231,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EndEvent:
     """The controller has ended the run."""
 
     code: int
@@ -224,7 +277,7 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingEvent:
     """The controller waits for something in the cluster."""
 
     reason: str
@@ -237,11 +290,11 @@ class Blind:
     reason: str
 
 
-Event = (
-    Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | Done | Left
-    | Lingering | Holding | Error | Entry | Registered | Start | Progress | Failed | End | Pod
-    | Resumed | Api | Created | Released | Waiting | Blind | AwaitsCustody | Fault | Lost | Back
-    | ControllerDied
+LogEvent = (
+    Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | DoneEvent
+    | Left | Lingering | Holding | Error | Entry | Registered | StartEvent | ProgressEvent
+    | FailedEvent | EndEvent | Pod | Resumed | Api | Created | Released | WaitingEvent | Blind
+    | AwaitsCustody | FaultEvent | LostEvent | BackEvent | ControllerDied
 )  # fmt: skip
 
 
@@ -252,22 +305,22 @@ class Logged(NamedTuple):
 
     time: float
     hospital: str
-    what: Event
+    what: LogEvent
 
 
 def name_of(kind: type) -> str:
     """Give the name of an event in a log."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Event")).lower()
 
 
 @cache
 def _forms() -> Mapping[str | None, TypeAdapter[Any]]:
     """Give the readers of all events by name, and under None that of what every line has."""
-    kinds: dict[str | None, Any] = {name_of(kind): TypeAdapter(kind) for kind in Event.__args__}
+    kinds: dict[str | None, Any] = {name_of(kind): TypeAdapter(kind) for kind in LogEvent.__args__}
     return kinds | {None: TypeAdapter(_Head)}
 
 
-def fields_of(what: Event) -> dict[str, Any]:
+def fields_of(what: LogEvent) -> dict[str, Any]:
     """Give an event's name and fields as they stand in a line."""
     return {"event": name_of(type(what)), **{one: getattr(what, one) for one in what.__slots__}}
 
@@ -289,6 +342,41 @@ def read(line: str | bytes) -> Logged | None:
 class _Head:
     """What every line has, or may have."""
 
-    time: Moment
+    time: UnixSeconds
     event: str
     hospital: str = ""
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Write events as JSON lines to a text stream, each with UNIX time in seconds and the bound
+    fields; threads may share it.
+    """
+
+    stream: TextIO
+    bound: Mapping[str, Any] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False, kw_only=True)
+    over: Flag = field(default_factory=Flag, repr=False, compare=False, kw_only=True)
+
+    def event(self, what: LogEvent) -> None:
+        """Write one line and flush it, so that a reader sees it at once."""
+        line = {"time": round(clock.unix(), 6), **self.bound, **fields_of(what)}
+        line = {
+            name: _text(value) if isinstance(value, str) else value for name, value in line.items()
+        }
+        with self.lock:
+            if not self.over.is_set():
+                self.stream.write(json.dumps(line) + "\n")
+                self.stream.flush()
+
+    def close(self) -> None:
+        """Write nothing more: threads may outlive the log, and none is in it when this returns."""
+        with self.lock:
+            self.over.set()
+
+
+def _text(value: str) -> str:
+    """Write a name of a file that is no text as one that is, so that whoever reads the line is
+    not refused it.
+    """
+    return value.encode("utf-8", "replace").decode()

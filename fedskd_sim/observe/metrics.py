@@ -27,7 +27,7 @@ from prometheus_client import (
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import HopId
 from fedskd_sim.records import Record
-from fedskd_sim.topology import Topology
+from fedskd_sim.ring.topology import Topology
 
 PHASES = (
     "starting", "warm_up", "alone", "visit", "homecoming", "averaging", "evaluation", "waiting",

@@ -15,7 +15,7 @@ from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.exits import INTERRUPTED, out_of_space
 from fedskd_sim.observe.words import duration, legible
-from fedskd_sim.records import NO_OTHER_KEYS, Moment
+from fedskd_sim.records import NO_OTHER_KEYS, UnixSeconds
 from fedskd_sim.wholefiles import write_text
 
 FILE = "outcome.json"
@@ -32,10 +32,10 @@ class Outcome:
 
     __pydantic_config__ = NO_OTHER_KEYS
     state: Literal["going", "ended well", "failed", "stopped"]
-    started: Moment
+    started: UnixSeconds
     commands: tuple[str, ...] = ()
     """What was typed: the launch, and whatever went on with the run later."""
-    ended: Moment = 0.0
+    ended: UnixSeconds = 0.0
     code: Annotated[int, Field(ge=0, le=255)] = 0
     """The launcher's exit code."""
     culprit: str = ""

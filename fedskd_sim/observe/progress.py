@@ -1,9 +1,11 @@
-"""Live progress of a run: a table on a terminal, plain lines elsewhere; fed by the events of the
-members' logs.
+"""Live progress of a run, fed by the events of the members' logs: a table on a terminal, plain
+lines elsewhere, and only so many of them where they cannot replace each other.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -14,12 +16,96 @@ from rich.table import Table
 from rich.text import Text
 
 from fedskd_sim import clock
-from fedskd_sim.observe import events, lives
-from fedskd_sim.observe.pace import Pace
-from fedskd_sim.observe.rows import HospitalRow
+from fedskd_sim.observe import events
 from fedskd_sim.observe.words import amount, short
-from fedskd_sim.program import Program
-from fedskd_sim.topology import Topology
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.topology import Topology
+
+MOST = 1000
+"""Lines that are printed as they come: a run that has more is followed by fewer."""
+SELDOM_S = 1.0
+"""Seconds between two lines from then on."""
+FROM_NOW_ON = "from here on one line a second; the logs have all"
+
+
+@dataclass
+class Pace:
+    """Counts the lines of a run."""
+
+    printed: int = 0
+    last: float = 0.0
+
+    def next(self, line: str) -> list[str]:
+        """Give what is to be printed where a line would be: it, nothing, or that many more will be
+        left out.
+        """
+        now = clock.now()
+        if self.printed > MOST and now - self.last < SELDOM_S:
+            return []
+        self.printed, self.last = self.printed + 1, now
+        return [FROM_NOW_ON, line] if self.printed == MOST + 1 else [line]
+
+
+LOST = "lost"
+
+
+@dataclass
+class HospitalRow:
+    """A hospital's line in the live table: what it does, where, and how far it is."""
+
+    doing: str = "starting"
+    place: tuple[int, int] | None = None
+    """Round and hop."""
+    accuracy: str = ""
+    """The last one that was measured here, and of whose model."""
+    device_bytes: int = 0
+    """The most that its process has taken of a card's memory."""
+    finished: int = 0
+    before: int = 0
+    """Steps of an earlier life that were not seen here."""
+    total: int = 1
+    light: int = 0
+    """How many of all its steps only test or add up."""
+    done: Counter[bool] = field(default_factory=Counter)
+    """Steps that are done, by whether they are light."""
+    timed: Counter[bool] = field(default_factory=Counter)
+    """Steps whose begin was logged, by whether they are light."""
+    seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
+    """What these steps have taken together."""
+    began: float | None = None
+
+    @property
+    def behind_it(self) -> int:
+        """How many of its steps are done, here and in earlier lives."""
+        return min(self.total, self.before + self.finished)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the ring goes on without it."""
+        return self.doing == LOST
+
+    def usual(self, *, light: bool) -> float:
+        """Give the mean seconds of its steps; 0 where none was timed."""
+        return self.seconds[light] / self.timed[light] if self.timed[light] else 0.0
+
+    def lose(self) -> None:
+        """Note that the hospital is lost: no more of its steps are waited for."""
+        self.doing, self.total, self.light = LOST, max(1, self.behind_it), 0
+
+    def come_back(self, left: int, light: int) -> None:
+        """Note that the hospital is back, with so many steps to do, some of them light."""
+        self.doing = "back"
+        self.total, self.light = self.behind_it + left, self.done[True] + light
+
+    def end_step(self, at: float, *, light: bool) -> None:
+        """Note that a step has ended at a UNIX time."""
+        self.finished += 1
+        self.done[light] += 1
+        if self.began is not None:
+            self.timed[light] += 1
+            self.seconds[light] += max(0.0, at - self.began)
+        self.began = None
+
 
 REFRESH_PER_S = 8
 LATELY_S = 0.1
@@ -110,7 +196,7 @@ class LiveView:
             case events.Pod(hospital, standing, text) if standing != "running" and not row.finished:
                 row.doing = text or standing
                 self._remark(hospital, standing, text)
-            case lives.WentOn(steps, of):
+            case events.WentOn(steps, of):
                 row.before = max(0, round(row.total * steps / of) - row.finished)
             case events.WarmUp():
                 row.doing, row.began = "warming up", logged.time
@@ -120,28 +206,28 @@ class LiveView:
             case events.Finished() as finished:
                 row.end_step(logged.time, light=finished.kind in LIGHT)
                 self._note_finished(logged.hospital, row, finished)
-            case events.Done():
+            case events.DoneEvent():
                 row.doing = "done"
             case events.Error(_, own):
                 row.doing = "failed" if own else "stopped"
 
-    def _note_of_all(self, what: events.Event) -> None:
+    def _note_of_all(self, what: events.LogEvent) -> None:
         """Take in what the controller says of all: what it waits for, and who is lost."""
         match what:
-            case events.Waiting(reason):
+            case events.WaitingEvent(reason):
                 self._say(reason)
-            case events.Start():
+            case events.StartEvent():
                 self._remark_of_all = ""
-            case lives.ControllerDied(cause, watched):
+            case events.ControllerDied(cause, watched):
                 self._remark_of_all = f"the controller died {cause}: the models go on without it"
                 if watched:
-                    self._remark_of_all += f"; {lives.UNWATCHED}"
+                    self._remark_of_all += f"; {events.UNWATCHED}"
                 self._say(self._remark_of_all)
-            case events.Lost(_, hospitals):
+            case events.LostEvent(_, hospitals):
                 self._say(f"the ring goes on without {', '.join(hospitals)}")
                 for name in hospitals:
                     self._rows[name].lose()
-            case events.Back(_, hospital, round_):
+            case events.BackEvent(_, hospital, round_):
                 self._say(f"{hospital} is back from round {round_} on")
                 program = Program(self._topology, hospital)
                 steps = [step for number in range(len(program)) if (step := program.at(number))]

@@ -1,7 +1,9 @@
 """The controller's part: register hospitals, hand out the address book, follow progress, end the
 run. It never holds weights.
 
-Once `Start` is out the ring needs it no more: models circulate and hospitals finish without it.
+Once `Start` is out the ring needs it no more: models circulate and hospitals finish without it. A
+hospital whose words are of another version of the program, as one from an older image, can never
+register, so nobody waits for it.
 """
 
 from __future__ import annotations
@@ -30,23 +32,22 @@ from fedskd_sim.messages import (
     Register,
     ToController,
 )
-from fedskd_sim.program import Program
 from fedskd_sim.protocol import admission
-from fedskd_sim.protocol.controller_effects import (
+from fedskd_sim.protocol.admission import RegistrarState, difference
+from fedskd_sim.protocol.effects import (
     Closed,
+    ControllerEffect,
     Declared,
-    Effect,
     Noted,
     Opened,
     Opening,
     Rejected,
     Say,
 )
-from fedskd_sim.protocol.roll import RegistrarState
-from fedskd_sim.protocol.samecode import difference
-from fedskd_sim.routes import NOBODY, Lost, Returns, decoded, merged, merged_returns
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.routes import NOBODY, LostHospitals, Returns, decoded, merged, merged_returns
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Topology
 
 OTHERS_SPEAK_S = 3.0
 """After a hospital's word that it has waited in vain, how long others may say the same, or what the
@@ -55,7 +56,7 @@ FEWEST = 2
 """Fewer hospitals that train are no ring."""
 CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
 """What a hospital fails with that has waited in vain for another, which may be the cause."""
-Turn = tuple[RegistrarState, list[Effect]]
+Turn = tuple[RegistrarState, list[ControllerEffect]]
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Registrar:
             state, effects = self.end(state, end)
         return state, [Noted(message), *effects]
 
-    def _ending(self, state: RegistrarState, effects: Collection[Effect] = ()) -> Turn:
+    def _ending(self, state: RegistrarState, effects: Collection[ControllerEffect] = ()) -> Turn:
         """End the run if all are done that are left; behind effects that come first."""
         if state.done.union(state.away) < {*self.scenario.names}:
             return state, [*effects]
@@ -154,7 +155,11 @@ class Registrar:
         return state, [*learned, *([Say(word.hospital, state.word)] if told else [])]
 
     def lose(
-        self, state: RegistrarState, names: Collection[str], also: Lost = NOBODY, why: str = ""
+        self,
+        state: RegistrarState,
+        names: Collection[str],
+        also: LostHospitals = NOBODY,
+        why: str = "",
     ) -> Turn:
         """Declare hospitals lost: the ring goes on without them, or the run ends.
 
@@ -174,7 +179,9 @@ class Registrar:
             return state, []
         return self._go_on(state, lost, admission.called_off(state, again | state.asked), why)
 
-    def _go_on(self, state: RegistrarState, lost: Lost, back: Returns, why: str = "") -> Turn:
+    def _go_on(
+        self, state: RegistrarState, lost: LostHospitals, back: Returns, why: str = ""
+    ) -> Turn:
         """Let the ring go on with whoever is left, if these can."""
         policy, state = self.scenario.on_loss, replace(state, lost=lost, back=back)
         left = {*self.scenario.members} - (state.away - state.done)
@@ -186,7 +193,7 @@ class Registrar:
             return self.end(state, End(self.epoch, HospitalLost.exit_code, text))
         said = [Say(name, state.word) for name in state.registered if name not in state.asked]
         away, number = {name: lost[name] for name in sorted(state.away)}, state.epoch
-        opening: list[Effect] = []
+        opening: list[ControllerEffect] = []
         if not state.opened and self.complete(state):
             state, opening = self._open(state)
         state, ending = self._ending(state)
@@ -201,7 +208,7 @@ class Registrar:
             state, [name for name in self.scenario.names if name not in state.registered]
         )
 
-    def _farewell(self, state: RegistrarState, name: str, end: End) -> Effect:
+    def _farewell(self, state: RegistrarState, name: str, end: End) -> ControllerEffect:
         left_behind = name in state.away
         return Say(name, admission.left_behind(name, self.epoch) if left_behind else end)
 
@@ -274,7 +281,7 @@ class Registrar:
         If it comes again from elsewhere, all get the new one.
         """
         known = state.registered.get(message.hospital)
-        effects: list[Effect] = [] if known == message else [Noted(message)]
+        effects: list[ControllerEffect] = [] if known == message else [Noted(message)]
         moved = known is None or (known.address, known.public_key) != (
             message.address,
             message.public_key,
@@ -297,3 +304,17 @@ class Registrar:
         start = state.book(self.epoch)
         said = [Say(name, start) for name in self.scenario.names if name in state.registered]
         return replace(state, opened=True), [Opening(), *said, Opened(len(said))]
+
+
+def refuse(
+    registrar: Registrar, state: RegistrarState, rejected: Rejected, *, foreign: bool
+) -> Turn:
+    """Refuse what no member would say; if it is ``foreign``, the first word of a hospital of the
+    run and in another version of the wire, the run ends before it starts.
+    """
+    first = rejected.hospital in {*registrar.scenario.names} - {*state.registered}
+    if not (foreign and first) or state.opened or state.ended is not None:
+        return state, [rejected]
+    text = f"{rejected.hospital!r} has another version of the program: {rejected.reason}"
+    ended, ending = registrar.end(state, End(registrar.epoch, CodeDiffers.exit_code, text))
+    return ended, [rejected, *ending]

@@ -18,8 +18,8 @@ from fedskd_sim.messages import (
     Ready,
 )
 from fedskd_sim.records import Record
-from fedskd_sim.routes import NO_RETURN, Lost, Returns, decoded
-from fedskd_sim.topology import FIRST_EPOCH
+from fedskd_sim.ring.routes import NO_RETURN, LostHospitals, Returns, decoded
+from fedskd_sim.ring.topology import FIRST_EPOCH
 
 
 class Model(NamedTuple):
@@ -102,7 +102,7 @@ class Healed(NamedTuple):
     the epoch ``number``.
     """
 
-    lost: Lost
+    lost: LostHospitals
     back: Returns = NO_RETURN
     number: int = FIRST_EPOCH
 

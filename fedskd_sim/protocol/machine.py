@@ -4,35 +4,47 @@ state and what to carry out.
 The way of a model: `ModelArrived` -> it is judged, persisted, acknowledged -> when its turn comes,
 `Work` -> `ModelReleased`: what goes on is sent, and kept until its receiver has it safe ->
 `StepFinished`: state and record are persisted together, and the next step begins.
+
+A sender whose model is here already, or has no room here, is told so. A hospital that has gone
+through its program takes its leave; the controller's word, an error, or a wait that is over ends
+its part before its time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedskd_sim.errors import HopTimeout
-from fedskd_sim.messages import Ack, HopId, Later, Progress, Ready
-from fedskd_sim.program import Program
-from fedskd_sim.protocol import delivery, interruptions, leaving, returns, troubles, visits
+from fedskd_sim.errors import HopTimeout, LeftBehind, RunAborted
+from fedskd_sim.messages import Ack, Done, Failed, HopId, Later, Progress, Ready
+from fedskd_sim.protocol import delivery, losses
+from fedskd_sim.protocol.delivery import Judgement, following, judge
 from fedskd_sim.protocol.effects import (
     Call,
     Effect,
     Fail,
     Join,
+    Leave,
     Persist,
     Refuse,
     Reply,
     Tell,
     Wait,
     Work,
+    count_rollbacks,
+    left_behind,
+    never_arrived,
+    never_started,
 )
 from fedskd_sim.protocol.events import (
     Acked,
     Again,
     Beat,
     Begun,
+    Broke,
     Deferred,
+    Ended,
     Event,
+    Goodbye,
     Healed,
     Joined,
     Knocked,
@@ -47,13 +59,134 @@ from fedskd_sim.protocol.events import (
     Unanswered,
     Wanted,
 )
-from fedskd_sim.protocol.judge import Judgement, following, judge
 from fedskd_sim.protocol.losses import Healer
 from fedskd_sim.protocol.state import RECENT, REGISTER_AGAIN_S, State, Terms, without
 from fedskd_sim.records import Record
-from fedskd_sim.topology import Stop, Topology
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.topology import Stop, Topology
 
+TRIES = 3
+"""A word or its answer may get lost: so many without an answer mean that the controller is gone."""
 Turn = tuple[State, list[Effect]]
+
+
+def say_done(state: State, effects: list[Effect], program: Program, terms: Terms) -> Turn:
+    """Say that everything is done once it is and what was sent has arrived; who comes back after
+    that sends nothing more.
+    """
+    over = state.over or state.done or state.outbox or not state.joined
+    if over or program.at(state.cursor) is not None:
+        return state, effects
+    done = Tell(Done(program.topology.epoch, program.host))
+    told: list[Effect] = [Persist(), done, Wait(terms.goodbye, Goodbye())]
+    return state._replace(done=True), effects + told
+
+
+def stay(state: State, program: Program, terms: Terms) -> Turn:
+    """Stay while the controller answers: others may need to hear again that something is here.
+
+    Not for ever: who was to end the run may wait in vain itself.
+    """
+    most = (2 * terms.hop + terms.acknowledgement) / terms.goodbye
+    if state.unanswered >= TRIES or state.asked > most:
+        return state._replace(over=True), [Leave("no word from the controller")]
+    again = Tell(Done(program.topology.epoch, program.host))
+    state = state._replace(unanswered=state.unanswered + 1, asked=state.asked + 1)
+    return state, [again, Wait(terms.goodbye, Goodbye())]
+
+
+def arrive_again(
+    state: State, event: ModelArrived | Knocked | Repeated, *, relayed: bool
+) -> Effect:
+    """Say again that a model is here; if it is not the same as the one that came first, refuse it.
+
+    Where it is ``relayed``, since the host in between is lost, it may be another: as it was before
+    that host, which may have sent its own before it was lost.
+    """
+    digest = (
+        event.model.digest
+        if isinstance(event, ModelArrived)
+        else event.digest
+        if isinstance(event, Repeated)
+        else ""
+    )
+    known = (
+        state.waiting[event.hop].digest
+        if event.hop in state.waiting
+        else state.recent.get(event.hop, "")
+    )
+    if digest and known and digest != known and not relayed:
+        text = f"another model (digest {digest}) than the one that came first (digest {known})"
+        return Refuse(event.sender, event.hop, text)
+    return Reply(event.sender, Ack(event.hop))
+
+
+def call_waiting(state: State, program: Program, terms: Terms) -> list[Effect]:
+    """Ask for a model that was told to wait, the one that is needed first, if there is room now: a
+    step has begun, say.
+    """
+    positions = {
+        hop: program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred
+    }
+    for hop in sorted(positions, key=lambda one: positions[one])[:1]:
+        if judge(program, terms, state, hop, state.deferred[hop]).take:
+            return [Reply(state.deferred[hop], Ready(hop))]
+    return []
+
+
+def interrupt(state: State, event: Event, program: Program, terms: Terms) -> Turn:
+    """Handle what comes in between; the last effect is `Fail` if it is the end."""
+    name = program.host
+    match event:
+        case Ended(LeftBehind.exit_code):
+            return state, [Fail(left_behind(name))]
+        case Ended(code, reason) if code:
+            error = RunAborted(reason, fix="see the first error of the run")
+            error.second_hand = True
+            return state, [Fail(error)]
+        case Ended() if program.at(state.cursor) is None:
+            return state._replace(over=True), [Leave("the run has ended")]
+        case Ended():
+            return state._replace(ended=True), []
+        case Broke(error):
+            return state, [Fail(error)]
+        case Again() if not state.joined:
+            return losses.register_again(state, name, terms)
+        case TooLate() if not state.joined and name not in state.lost:
+            return state, [Fail(never_started(terms))]
+        case Overdue(index, _) if index == state.cursor and not state.working:
+            return state, [Fail(missing(state, program, terms))]
+        case Goodbye() if state.done:
+            return stay(state, program, terms)
+    return state, []
+
+
+def stop_on_failure(state: State, effects: list[Effect], program: Program) -> Turn:
+    """If the last effect is an error, tell the controller before it, unless it was the
+    controller's word, and stop.
+    """
+    last = effects[-1] if effects else None
+    if not isinstance(last, Fail):
+        return state, effects
+    error = last.error
+    word = Failed(program.topology.epoch, program.host, error.exit_code, error.message)
+    told = [] if error.second_hand else [Tell(word)]
+    return state._replace(over=True), [*effects[:-1], *told, last]
+
+
+def waiting_time(state: State, program: Program, terms: Terms) -> float:
+    """Give the seconds to wait for a model; who has come back may be early by a round."""
+    topology = program.topology
+    returned = len(topology.hops(1)) + 1 if program.host in state.lost else 1
+    return terms.hop * topology.patience(program.host) * returned
+
+
+def missing(state: State, program: Program, terms: Terms) -> HopTimeout:
+    """Say what a hospital has waited for in vain."""
+    routes = state.routes(program.topology)
+    stop = following(program, routes, state.cursor)
+    sender = routes.sender(stop) if stop else ""
+    return never_arrived(program.host, stop, sender, waiting_time(state, program, terms))
 
 
 @dataclass(frozen=True)
@@ -100,7 +233,7 @@ class HospitalMachine:
             case Beat(number):
                 return state, self._healer.beat(state, number)
             case _:
-                interrupted = interruptions.interrupt(state, event, self.program, self.terms)
+                interrupted = interrupt(state, event, self.program, self.terms)
                 return self._failing(*interrupted)
 
     def judge(self, state: State, hop: HopId, sender: str) -> Judgement:
@@ -131,13 +264,13 @@ class HospitalMachine:
             joined=False, working=False, released=False, parting=None, deferred={}, done=False,
             asked=0, unanswered=0, ended=False, beats=False
         )  # fmt: skip
-        guest = returns.is_guest(state, self.program)
+        guest = losses.is_guest(state, self.program)
         state, beats = self._healer.begin_to_beat(state) if guest else (state, [])
         again = Wait(REGISTER_AGAIN_S if guest else self.terms.register_again, Again())
         return state, [Join(), again, Wait(self.terms.register, TooLate()), *beats]
 
     def _on_joined(self, state: State) -> Turn:
-        if state.joined or returns.is_guest(state, self.program):
+        if state.joined or losses.is_guest(state, self.program):
             return state._replace(unanswered=0), []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
         state, beats = self._healer.begin_to_beat(state)
@@ -168,7 +301,7 @@ class HospitalMachine:
         """Go on without hospitals that the controller has declared lost, or with them again."""
         state = state._replace(unanswered=0)
         healed, effects = self._healer.heal(state, word)
-        effects += returns.answer(healed, self.program, word)
+        effects += losses.answer(healed, self.program, word)
         if healed is state:
             return state, effects
         return self._call_waiting(*self._advance(healed, effects))
@@ -194,7 +327,7 @@ class HospitalMachine:
             return state, [Reply(sender, Ready(hop))]
         stop = self.topology.stop(hop.model, hop.round, hop.hop)
         relayed = state.routes(self.topology).sender(stop) != self.topology.sender(stop)
-        return state, [visits.again(state, event, relayed=relayed)]
+        return state, [arrive_again(state, event, relayed=relayed)]
 
     def _on_release(self, state: State, index: int, model: Model) -> Turn:
         step = self.program.at(index)
@@ -234,10 +367,10 @@ class HospitalMachine:
             state, sent = self._depart(state._replace(parting=None), *state.parting)
         effects: list[Effect] = []
         if record and state.lost:
-            record = returns.marked(record, state.routes(self.topology))
+            record = losses.marked(record, state.routes(self.topology))
         if record:
             most = self.terms.max_rollbacks
-            state, error = troubles.count_rollbacks(self.name, most, state, record)
+            state, error = count_rollbacks(self.name, most, state, record)
             accuracy = record.measures["accuracy"].mean if "accuracy" in record.measures else 0.0
             told = Progress(
                 self.topology.epoch, self.name, record.model, record.round, record.hop, accuracy
@@ -256,14 +389,14 @@ class HospitalMachine:
 
     def _call_waiting(self, state: State, effects: list[Effect]) -> Turn:
         """Ask for a model that was told to wait, if there is room now."""
-        return state, [*effects, *visits.call_waiting(state, self.program, self.terms)]
+        return state, [*effects, *call_waiting(state, self.program, self.terms)]
 
     def _advance(self, state: State, effects: list[Effect]) -> Turn:
         """Begin the step at the cursor if it can begin."""
         if state.working or not state.joined:
             return state, effects
         step, routes = self.program.at(state.cursor), state.routes(self.topology)
-        while step and returns.passes_over(routes, self.name, step):
+        while step and losses.passes_over(routes, self.name, step):
             if step.stop:
                 waiting = without(state.waiting, self.hop_id(step.stop))
                 state = state._replace(waiting=waiting)
@@ -276,7 +409,7 @@ class HospitalMachine:
             hop = self.hop_id(step.stop)
             model = state.waiting.get(hop)
             if model is None:
-                patience = interruptions.patience(state, self.program, self.terms)
+                patience = waiting_time(state, self.program, self.terms)
                 return state, [*effects, Wait(patience, Overdue(state.cursor, state.epoch))]
         state = state._replace(working=True)
         if step.stop and step.stop.kind == "evaluation" and model:
@@ -289,11 +422,11 @@ class HospitalMachine:
 
     def _leaving(self, state: State, effects: list[Effect]) -> Turn:
         """Say that everything is done once it is."""
-        return leaving.say_done(state, effects, self.program, self.terms)
+        return say_done(state, effects, self.program, self.terms)
 
     def missing(self, state: State) -> HopTimeout:
         """Say what this hospital has waited for in vain."""
-        return interruptions.missing(state, self.program, self.terms)
+        return missing(state, self.program, self.terms)
 
     def _failing(self, state: State, effects: list[Effect]) -> Turn:
-        return interruptions.stop_on_failure(state, effects, self.program)
+        return stop_on_failure(state, effects, self.program)

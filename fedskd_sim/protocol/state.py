@@ -1,25 +1,34 @@
 """What a hospital must remember: all that a restart needs besides its learner's state and the
-weights in custody.
+weights in custody, also as plain values for custody, without what begins anew with a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol.events import Model, Overdue, Timer, Unanswered
-from fedskd_sim.routes import NO_RETURN, NOBODY, Lost, Returns, Routes, epoch
+from fedskd_sim.ring.routes import (
+    NO_RETURN,
+    NOBODY,
+    LostHospitals,
+    Returns,
+    Routes,
+    code,
+    decoded,
+    epoch,
+)
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Stop, Topology
 
 REGISTER_AGAIN_S = 5.0
 RECENT = 8
 """Of so many models that were hosted last the digests are kept, to tell a repeat from another model
 under the same hop."""
-Key = TypeVar("Key")
+KeyType = TypeVar("KeyType")
 Value = TypeVar("Value")
 
 
@@ -105,7 +114,7 @@ class State(NamedTuple):
     kept: Mapping[HopId, Departure] = NOTHING
     """Models that are safe elsewhere, but not yet one host further: if that one is lost, they go on
     from here."""
-    lost: Lost = NOBODY
+    lost: LostHospitals = NOBODY
     """Hospitals without which the ring goes on, or went on for a while."""
     back: Returns = NO_RETURN
     """... and from when on those are back."""
@@ -144,6 +153,77 @@ class State(NamedTuple):
         return False
 
 
-def without(items: Mapping[Key, Value], key: Key) -> dict[Key, Value]:
+def without(items: Mapping[KeyType, Value], key: KeyType) -> dict[KeyType, Value]:
     """Copy a mapping but for one key."""
     return {name: value for name, value in items.items() if name != key}
+
+
+def dump(state: State) -> dict[str, Any]:
+    """Write a state as values that JSON has; of models their handles' numbers."""
+    return {
+        "cursor": state.cursor,
+        "rollbacks": state.rollbacks,
+        "waiting": [[*hop, model.number, model.digest] for hop, model in state.waiting.items()],
+        "outbox": _dump_departures(state.outbox),
+        "kept": _dump_departures(state.kept),
+        "recent": [[*hop, digest] for hop, digest in state.recent.items()],
+        "lost": dict(state.lost),
+        "back": {name: code(back) for name, back in state.back.items()},
+    }
+
+
+def parse(values: Mapping[str, Any]) -> State:
+    """Read what `dump` has written.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is something else.
+
+    """
+    size = len(HopId._fields)
+    waiting = {_hop(entry[:size]): _model(*entry[size:]) for entry in values["waiting"]}
+    recent = {_hop(entry[:size]): str(entry[size]) for entry in values["recent"]}
+    return State(
+        cursor=int(values["cursor"]),
+        rollbacks=int(values["rollbacks"]),
+        waiting=waiting,
+        outbox=_departures(values["outbox"]),
+        recent=recent,
+        kept=_departures(values.get("kept", ())),
+        lost={str(name): int(round_) for name, round_ in values.get("lost", {}).items()},
+        back={
+            str(name): back
+            for name, number in values.get("back", {}).items()
+            if (back := decoded(int(number)))
+        },
+    )
+
+
+def handles(state: State) -> dict[int, Model]:
+    """Give the models that a state speaks of, by their numbers."""
+    models = [
+        *state.waiting.values(),
+        *(one.model for one in (*state.outbox.values(), *state.kept.values())),
+        *(state.parting or ())[1:],
+    ]
+    return {model.number: model for model in models}
+
+
+def _dump_departures(departures: Mapping[HopId, Departure]) -> list[list[Any]]:
+    return [[*hop, to, model.number, model.digest] for hop, (to, model, *_) in departures.items()]
+
+
+def _departures(entries: Iterable[list[Any]]) -> dict[HopId, Departure]:
+    size = len(HopId._fields)
+    return {
+        _hop(entry[:size]): Departure(str(entry[size]), _model(*entry[size + 1 :]))
+        for entry in entries
+    }
+
+
+def _hop(values: list[Any]) -> HopId:
+    run, epoch, model, round_, hop = values
+    return HopId(str(run), int(epoch), str(model), int(round_), int(hop))
+
+
+def _model(number: Any, digest: Any) -> Model:
+    return Model(int(number), str(digest))

@@ -11,7 +11,7 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe.events import Error, Logged
-from fedskd_sim.runtimes.place import Place
+from fedskd_sim.runtimes.folder import RunLocation
 from fedskd_sim.scenario import Loaded
 
 Watch = Callable[[Logged], None]
@@ -39,7 +39,7 @@ class Runtime(Protocol):
     """
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RunLocation:
         """Say where the run is, once it has been launched, for the run folder."""
 
     @property
@@ -71,7 +71,7 @@ class Runtime(Protocol):
         """End everything that still runs; calling it after a finished run does nothing."""
 
 
-class Told(NamedTuple):
+class LoggedError(NamedTuple):
     """An error as a member has logged it: when (UNIX seconds), who, what."""
 
     time: float
@@ -79,16 +79,16 @@ class Told(NamedTuple):
     error: Error
 
 
-def error_of(logged: Logged) -> Told | None:
+def error_of(logged: Logged) -> LoggedError | None:
     """Give the error that a line of a log tells of; None for any other line."""
     return (
-        Told(logged.time, logged.hospital or CONTROLLER, logged.what)
+        LoggedError(logged.time, logged.hospital or CONTROLLER, logged.what)
         if isinstance(logged.what, Error)
         else None
     )
 
 
-def verdict(errors: Iterable[Told]) -> FedskdError | None:
+def verdict(errors: Iterable[LoggedError]) -> FedskdError | None:
     """Choose the error that ended a run from those in its logs: a hospital's own before what it
     caused, early before late.
     """

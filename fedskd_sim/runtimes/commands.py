@@ -1,5 +1,6 @@
-"""Commands of this program that it gives itself, each carried out by a process of its own: forked
-from the fork server, which has read PyTorch once for all of them.
+"""What this program lets a process do that is forked from the fork server, which has read PyTorch
+once for all of them: carry out one of its own commands, or answer a question, so that the launcher
+need not import PyTorch.
 """
 
 from __future__ import annotations
@@ -9,18 +10,114 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim import clock
-from fedskd_sim.runtimes.asking import Surroundings
-from fedskd_sim.runtimes.endings import check_temporary_folder
-from fedskd_sim.runtimes.forkserver import ForkServer, let_go, modules_for
-from fedskd_sim.runtimes.private import private_folder
+from fedskd_sim.errors import HospitalCrashed
+from fedskd_sim.runtimes.deaths import cause, check_temporary_folder
+from fedskd_sim.runtimes.forkserver import ForkServer, let_go, modules_for, private_folder
 from fedskd_sim.scenario import Scenario
+
+Result = TypeVar("Result")
+
+
+class Answer(NamedTuple):
+    """What is said on the way to an answer."""
+
+    words: str
+
+
+class CallerState(NamedTuple):
+    """What relative paths and variables mean where a question is asked; the fork server may have
+    begun elsewhere.
+    """
+
+    folder: Path
+    environment: Mapping[str, str]
+
+
+def ask(
+    question: Callable[..., Result], *arguments: Any, tell: Callable[[str], None] | None = None
+) -> Result:
+    """Call a function in a process of its own, in this folder and environment, and give what it
+    gives.
+
+    Args:
+        question: a function of a module; it, its arguments and its result can go from process to
+            process.
+        arguments: its arguments.
+        tell: is told here what the question, which takes a ``tell`` of its own, says meanwhile.
+
+    Raises:
+        FedskdError: what the function raises, or that its process has died.
+
+    """
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    place = CallerState(Path.cwd(), dict(os.environ))
+    given = (theirs, place, question, arguments, tell is not None)
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_answer, args=given, name="question", daemon=True
+    )
+    process.start()
+    theirs.close()
+    with ours:
+        try:
+            found = _hear(ours, tell)
+        except BaseException:
+            process.terminate()  # nobody waits for the answer any more
+            raise
+        finally:
+            process.join()
+    if found is None:
+        text = f"the process that checks models and data died {cause(process.exitcode or 0)}"
+        fix = "see what it has written above; give it more memory, or use fewer samples"
+        raise HospitalCrashed(text, fix=fix)
+    answer, error = found
+    if error is not None:
+        raise error
+    return answer  # type: ignore[no-any-return]  # what the question gives
+
+
+def _hear(ours: Connection, tell: Callable[[str], None] | None) -> Any:
+    """Wait for the answer, and hand on what is said until then; None if the process has died."""
+    try:
+        while isinstance(found := ours.recv(), Answer):
+            if tell:
+                tell(found.words)
+    except EOFError:
+        return None
+    return found
+
+
+def _answer(
+    to: Connection,
+    place: CallerState,
+    question: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    tells: bool,  # noqa: FBT001 - processes are given their arguments by position
+) -> None:
+    def tell(words: str) -> None:
+        with suppress(OSError):
+            to.send(Answer(words))
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the launcher's business
+    os.chdir(place.folder)
+    os.environ.clear()
+    os.environ.update(place.environment)
+    found: tuple[Any, Exception | None]
+    try:
+        found = question(*arguments, **({"tell": tell} if tells else {})), None
+    except Exception as error:  # noqa: BLE001 - it is raised where the question was asked
+        found = None, error
+    with suppress(OSError):  # a launcher that has gone meanwhile asks no more
+        to.send(found)
+
 
 ALSO = ("fedskd_sim.cli.launch", "fedskd_sim.runtimes.memory", "matplotlib.figure")
 """What a launch imports besides."""
@@ -78,7 +175,7 @@ class Command:
         kept = [Connection(os.dup(one)) for one in held]
         with Connection(theirs, readable=False) as errors:
             reader = Connection(ours, writable=False)
-            given = (tuple(arguments), Surroundings(Path.cwd(), dict(environment)), errors, kept)
+            given = (tuple(arguments), CallerState(Path.cwd(), dict(environment)), errors, kept)
             process = multiprocessing.get_context("forkserver").Process(
                 target=_carry_out, args=given, name="command", daemon=False
             )
@@ -111,7 +208,7 @@ class Command:
 
 
 def _carry_out(
-    arguments: tuple[str, ...], place: Surroundings, errors: Connection, _held: list[Connection]
+    arguments: tuple[str, ...], place: CallerState, errors: Connection, _held: list[Connection]
 ) -> None:
     let_go()
     os.setsid()

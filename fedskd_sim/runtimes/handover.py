@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 
 from fedskd_sim import clock
 from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
-from fedskd_sim.observe import lives
-from fedskd_sim.observe.log import EventLog
+from fedskd_sim.observe import events
+from fedskd_sim.observe.events import EventLog
 from fedskd_sim.runtimes.member import CUSTODY, MARKS, STARTED, MemberOrder
 from fedskd_sim.wholefiles import PRIVATE, PRIVATE_FOLDER, PUBLIC, opened, settle
 
@@ -160,7 +160,7 @@ def wait(order: MemberOrder, log: EventLog) -> None:
     """
     if order.custody == "in" and any((order.folder / CUSTODY / order.name).glob("commit-*")):
         return
-    log.event(lives.AwaitsCustody(order.custody))
+    log.event(events.AwaitsCustody(order.custody))
     patience = order.patience or order.read().scenario.timeouts.register_
     deadline = clock.now() + patience
     while order.custody == "out" or not (order.folder / PLACED).exists():

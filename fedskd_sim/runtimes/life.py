@@ -1,53 +1,164 @@
-"""One life of a hospital, whoever started it: from its order, and what an earlier life has kept,
-to the results.
+"""One life of a hospital, whoever started it: from its order, and what an earlier life has kept, to
+the results.
+
+Here it is found out what a hospital computes with and for, which its lives, and as far as it is
+code all hospitals of a run, must have in common; when its run has started, since a life may begin
+in the middle of it; and how the C library gives memory back, which a process through which models
+pass should keep.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from fedskd_sim import clock
+from fedskd_sim import __version__, clock
+from fedskd_sim.custody.seal import as_json
 from fedskd_sim.custody.store import Store
-from fedskd_sim.errors import FedskdError
+from fedskd_sim.errors import FedskdError, OutputNotWritable
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.learning.workspace import fix_workspace
-from fedskd_sim.ledger import Ledger, check_count, records_of
 from fedskd_sim.member.faults import FaultInjector
-from fedskd_sim.member.hospital import take_part
-from fedskd_sim.member.keeper import Keeper, Past, past
+from fedskd_sim.member.keeper import Keeper, KeptPast, past
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.reporter import Reporter
-from fedskd_sim.member.schedule import Poison, Schedule, harmless
-from fedskd_sim.member.work import Worker
+from fedskd_sim.member.schedule import FaultSchedule, Poison, harmless
+from fedskd_sim.member.work import Worker, take_part
 from fedskd_sim.messages import Register
-from fedskd_sim.observe import events, lives
-from fedskd_sim.observe.log import EventLog
+from fedskd_sim.observe import events
+from fedskd_sim.observe.events import EventLog
 from fedskd_sim.observe.metrics import Exporter, HospitalMetrics
+from fedskd_sim.protocol.admission import READER, ROWS, text_of, told_of_samples
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.recordfiles import own_records
+from fedskd_sim.records.files import own_records
+from fedskd_sim.records.ledger import Ledger, check_count, records_of
+from fedskd_sim.ring.topology import FIRST_EPOCH, Topology
 from fedskd_sim.runtimes import handover
-from fedskd_sim.runtimes.allocator import keep_freed_memory
-from fedskd_sim.runtimes.circumstances import code_of, computes, identity_of
 from fedskd_sim.runtimes.member import (
     FETCHED,
     MARKS,
+    STARTED,
     MemberOrder,
     custody_of,
     log_error,
     make_reporter,
 )
-from fedskd_sim.runtimes.outset import shaped
 from fedskd_sim.runtimes.podwords import tell_of_pod
 from fedskd_sim.scenario import Loaded, Scenario
-from fedskd_sim.topology import FIRST_EPOCH, Topology
-from fedskd_sim.transport.chunks import Sound, taken_as_it_is
-from fedskd_sim.transport.zeromq import Incoming, Links, Place
+from fedskd_sim.transport.chunks import ChunkCheck, taken_as_it_is
+from fedskd_sim.transport.shaping import Shaping
+from fedskd_sim.transport.zeromq import Incoming, Links, Location, Shaped
+from fedskd_sim.wholefiles import PRIVATE_FOLDER, write_text
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+LARGEST_ON_HEAP = 32 << 20
+KEPT_BYTES = 256 << 20
+
+
+def keep_freed_memory() -> None:
+    """Tell the C allocator to keep what is freed for the next message instead of returning it to
+    the kernel.
+
+    Receiving and exporting a model otherwise spends more time on fresh pages than on copying
+    (tests/benchmarks/hop.py). The price: up to `KEPT_BYTES` of freed memory stay with the process.
+    Does nothing where the C library is not glibc.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def shaped(order: MemberOrder, scenario: Scenario) -> Shaped | None:
+    """Make what disturbs what a hospital says; None where the scenario's links do not."""
+    if not scenario.links:
+        return None
+    custody = custody_of(scenario, order.run, order.folder)
+    note = custody / f"{order.name}{STARTED}" if scenario.custody.enabled else None
+    return Shaped(order.name, Shaping(scenario), partial(started, note))
+
+
+def started(note: Path | None) -> float:
+    """Give the moment at which the run started, on the monotonic clock: now, unless an earlier life
+    has noted it.
+    """
+    if note is None:
+        return clock.now()
+    with suppress(OSError, ValueError):  # there is none yet, or it is damaged
+        return clock.now() - (clock.unix() - float(note.read_text(encoding="utf-8")))
+    with suppress(OSError, OutputNotWritable):  # a full disk ends the hospital where it keeps more
+        note.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+        write_text(note, f"{clock.unix()}\n")
+    return clock.now()
+
+
+MEANS_NOTHING = frozenset({"description", "timeouts"})
+"""Keys that change nothing of what is computed: who waited in vain may wait longer next time."""
+LONGEST_SOURCE = 60
+
+
+def code_of(scenario: Scenario, name: str) -> Mapping[str, str]:
+    """Name the code with which the hospital computes."""
+    if not scenario.learns:
+        return {}
+    from fedskd_sim.learning.sources import sources  # noqa: PLC0415 - the placebo runs without PyTorch
+
+    return sources(scenario, name)
+
+
+def meaning(scenario: Scenario) -> str:
+    """Return as JSON what a scenario means for what is computed."""
+    return as_json(scenario, *MEANS_NOTHING)
+
+
+def computes(
+    scenario: Scenario, name: str, learner: Learner, code: Mapping[str, str], run: str
+) -> str:
+    """Tell the controller the code with which the hospital computes and, of what a reader of one's
+    own gave it, what no two hospitals of the run may have otherwise, or both.
+    """
+    given = None
+    if scenario.learns:
+        from fedskd_sim.learning.site import Sited  # noqa: PLC0415 - the placebo runs without PyTorch
+
+        given = learner.site.given if isinstance(learner, Sited) else None
+    if given is None:
+        return text_of(code)
+    source = given.source
+    if len(source) > LONGEST_SOURCE or not source.isprintable():
+        source = f"{scenario.hospital(name).data.name} {sha256(source.encode()).hexdigest()[:8]}"
+    columns = given.columns.items() if given.parted else ()
+    rows = {f"{READER}{source}{ROWS}{what}": digest for what, digest in columns}
+    held = (
+        mark + one.encode("utf-8", "replace") for mark, (one, _) in given.pictures.items() if one
+    )
+    return text_of({**code, **rows}) + told_of_samples(held, run)
+
+
+def identity_of(order: MemberOrder, loaded: Loaded, code: Mapping[str, str]) -> Mapping[str, str]:
+    """Say what two lives must have in common to compute the same bytes."""
+    scenario = loaded.scenario
+    found = {
+        "run": order.run,
+        "hospital": order.name,
+        "scenario": meaning(scenario),
+        "fedskd_sim": __version__,
+    }
+    if not scenario.learns:
+        return found
+    from fedskd_sim.learning.devices import arithmetic  # noqa: PLC0415 - the placebo runs without PyTorch
+
+    return {**found, **arithmetic(scenario.hospital(order.name)), **code}
+
 
 HOLD_LOOK_S = 0.5
 
@@ -62,7 +173,7 @@ def run_hospital(order: MemberOrder) -> None:
     keep_freed_memory()
     fix_workspace()
     with order.log(hospital=order.name) as log:
-        log.event(lives.Starting())
+        log.event(events.Starting())
         loaded = order.read_and_tell(log)
         try:
             if order.custody:
@@ -106,7 +217,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     context = _context(order, topology, scenario, told.ledger, keeper)
     learner = make(context)
     if before:
-        log.event(lives.WentOn(before.state.cursor, len(machine.program)))
+        log.event(events.WentOn(before.state.cursor, len(machine.program)))
         _recall(order, told.metrics, learner, before)
         told.reporter.report_resumption(began)
     expected = learner.expected, context.receive_buffers.allocate, len(topology.names)
@@ -129,7 +240,9 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     _stay(order, scenario, log)
 
 
-def _before(order: MemberOrder, store: Store | None, identity: Mapping[str, str]) -> Past | None:
+def _before(
+    order: MemberOrder, store: Store | None, identity: Mapping[str, str]
+) -> KeptPast | None:
     """Return what an earlier life has kept, if there was one; raises RunUnreadable for records
     whose custody is gone, which a first life would wipe.
     """
@@ -182,7 +295,7 @@ def _faults(
 ) -> FaultInjector:
     """Make what lets the scenario's faults happen here; what has happened is noted in custody."""
     custody = custody_of(scenario, order.run, order.folder)
-    schedule = Schedule.of(scenario, topology, order.name, poison_of(scenario))
+    schedule = FaultSchedule.of(scenario, topology, order.name, poison_of(scenario))
     marks = custody / f"{order.name}{MARKS}" if scenario.custody.enabled else None
     return FaultInjector(schedule, log.event, marks)
 
@@ -191,7 +304,7 @@ def poison_of(scenario: Scenario) -> Poison:
     """Say how weights are poisoned: not at all where nothing is learned."""
     if not scenario.learns:
         return harmless
-    from fedskd_sim.learning.poison import poison  # noqa: PLC0415 - the placebo runs without numpy
+    from fedskd_sim.learning.weights import poison  # noqa: PLC0415 - the placebo runs without numpy
 
     return poison
 
@@ -213,7 +326,9 @@ def _copy(order: MemberOrder, log: EventLog) -> Callable[[str, str], None]:
     )
 
 
-def _recall(order: MemberOrder, metrics: HospitalMetrics, learner: Learner, before: Past) -> None:
+def _recall(
+    order: MemberOrder, metrics: HospitalMetrics, learner: Learner, before: KeptPast
+) -> None:
     """Be what the earlier life was: the learner, and the metrics, which its records hold."""
     for record in own_records(order.folder, order.name):
         metrics.count_step(record)
@@ -221,14 +336,14 @@ def _recall(order: MemberOrder, metrics: HospitalMetrics, learner: Learner, befo
 
 
 def _open_links(
-    order: MemberOrder, scenario: Scenario, incoming: Incoming, before: Past | None
+    order: MemberOrder, scenario: Scenario, incoming: Incoming, before: KeptPast | None
 ) -> tuple[Links, Register]:
     """Open the links, where the run went on meanwhile at the address that the others know; and
     say how to register.
     """
     keys = order.read_keys(scenario)
     bind = before.address if before and order.life == "restarted" else order.bind
-    place = Place(order.name, bind, order.controller, keys)
+    place = Location(order.name, bind, order.controller, keys)
     links = Links(place, incoming, shaped(order, scenario))
     address = order.advertise or links.address
     return links, Register(
@@ -236,13 +351,13 @@ def _open_links(
     )
 
 
-def sound_of(scenario: Scenario) -> Sound:
+def sound_of(scenario: Scenario) -> ChunkCheck:
     """Give what looks at the numbers that arrive; those of a placebo mean nothing, and it runs
     without numpy.
     """
     if not scenario.learns:
         return taken_as_it_is
-    from fedskd_sim.learning.finite import finite  # noqa: PLC0415 - the controller's image has no numpy
+    from fedskd_sim.learning.weights import finite  # noqa: PLC0415 - the controller's image has no numpy
 
     return finite
 

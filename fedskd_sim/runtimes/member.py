@@ -15,13 +15,13 @@ from typing import Literal, TextIO
 
 from fedskd_sim.custody import store
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import Reporter, error_event
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
-from fedskd_sim.observe.log import EventLog
-from fedskd_sim.recordfiles import ends_torn
+from fedskd_sim.observe.events import EventLog
+from fedskd_sim.records.files import ends_torn
+from fedskd_sim.records.ledger import Ledger
 from fedskd_sim.scenario import Loaded, Scenario, load
 from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 

@@ -16,20 +16,19 @@ from fedskd_sim.exits import rebuilt
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.workspace import WORKSPACE, fix_workspace
-from fedskd_sim.ledger import Ledger
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.work import Worker
-from fedskd_sim.observe.events import Event, Logged
-from fedskd_sim.observe.log import EventLog
+from fedskd_sim.observe.events import EventLog, LogEvent, Logged
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import SampleCounts
+from fedskd_sim.records.ledger import Ledger
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Order, Watch
+from fedskd_sim.runtimes.folder import Here
 from fedskd_sim.runtimes.life import poison_of, save_results, sound_of
 from fedskd_sim.runtimes.member import forget_device_peak, log_error, make_reporter
-from fedskd_sim.runtimes.place import Here
 from fedskd_sim.scenario import COMES_BACK, Loaded
-from fedskd_sim.topology import Topology
 from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.world.node import Node
 from fedskd_sim.world.world import World
@@ -41,7 +40,7 @@ class WatchedLog(EventLog):
 
     watchers: list[Watch] = field(default_factory=list)
 
-    def event(self, what: Event) -> None:
+    def event(self, what: LogEvent) -> None:
         """Write one line and show it."""
         super().event(what)
         shown = Logged(

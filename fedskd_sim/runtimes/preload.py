@@ -11,12 +11,12 @@ import gc
 gc.disable()
 
 import fedskd_sim.learning.algorithms.fedskd  # noqa: E402 - as above
-import fedskd_sim.learning.sources  # noqa: E402
+import fedskd_sim.learning.devices  # noqa: E402
 import fedskd_sim.runtimes.entry  # noqa: E402
 
 MODULES = (
     fedskd_sim.learning.algorithms.fedskd,
-    fedskd_sim.learning.sources,
+    fedskd_sim.learning.devices,
     fedskd_sim.runtimes.entry,
 )
 

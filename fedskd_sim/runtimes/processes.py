@@ -1,4 +1,8 @@
-"""Each hospital in a process of its own on this machine, talking over ZeroMQ."""
+"""Each hospital in a process of its own on this machine, talking over ZeroMQ: what members are told
+(where each listens, which keys it has), which dead hospitals are started again, and what a launcher
+sees of the controller. Nobody can begin without that; once the ring has started the models go on
+without it.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +23,161 @@ from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, RegistrationTimeout
 from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.observe import events, lives
+from fedskd_sim.observe import events
+from fedskd_sim.observe.events import BackEvent, EventLog, Finished, LogEvent, LostEvent
 from fedskd_sim.runtimes import folder
-from fedskd_sim.runtimes.asking import ask
-from fedskd_sim.runtimes.base import Order, Told, Watch, error_of, verdict
-from fedskd_sim.runtimes.deaths import DONE, cause, place
-from fedskd_sim.runtimes.endings import Endings, check_temporary_folder
+from fedskd_sim.runtimes.base import LoggedError, Order, Watch, error_of, verdict
+from fedskd_sim.runtimes.commands import ask
+from fedskd_sim.runtimes.deaths import DONE, Endings, cause, check_temporary_folder, place
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
-from fedskd_sim.runtimes.folder import Tail
-from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer, modules_for
-from fedskd_sim.runtimes.leader import Leader
-from fedskd_sim.runtimes.member import MemberOrder
-from fedskd_sim.runtimes.member_orders import member_order
-from fedskd_sim.runtimes.place import Here
-from fedskd_sim.runtimes.private import private_folder
-from fedskd_sim.runtimes.restarts import Restarts
-from fedskd_sim.scenario import Loaded
+from fedskd_sim.runtimes.folder import Here, Tail
+from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer, modules_for, private_folder
+from fedskd_sim.runtimes.member import Life, MemberOrder
+from fedskd_sim.scenario import Loaded, Scenario
+from fedskd_sim.transport.zeromq import Keys, Passwords
+
+SIGNS_OF_THE_START = (events.StartEvent, events.WarmUp, events.Arrived)
+ALONE = "the models went on without it, to the end"
+
+
+@dataclass
+class Leader:
+    """How far a run's controller came, and how it ended."""
+
+    started: bool = False
+    """Somebody has told that the ring has started."""
+    failure: str = ""
+    """What it has said of its own failure."""
+    cause: str = ""
+    """How it died without a word, after the start."""
+    watched: bool = False
+    """It was to declare hospitals lost."""
+
+    def note(self, name: str, what: events.LogEvent) -> None:
+        """Take in what a member has logged."""
+        self.started = self.started or isinstance(what, SIGNS_OF_THE_START)
+        if name == CONTROLLER and isinstance(what, events.Error):
+            self.failure = what.message
+
+    def missing(self, code: int) -> bool:
+        """Tell whether it died without a word before the start: nobody can begin."""
+        return bool(code) and not self.started and not self.failure
+
+    def mourn(self, cause: str, log: EventLog, *, watched: bool = False) -> None:
+        """Note how it died without a word after the start, for whoever watches the run."""
+        self.cause, self.watched = cause, watched
+        log.event(events.ControllerDied(cause, watched))
+
+    def explain(self, error: FedskdError) -> FedskdError:
+        """Let an error that ended the run say so where nobody was there any more to declare its
+        culprit lost.
+        """
+        if self.cause and self.watched:
+            error.message += f"; the controller had died {self.cause}: {events.UNWATCHED}"
+        return error
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether a death of it would be news."""
+        return self.started and not (self.failure or self.cause)
+
+    @property
+    def remark(self) -> str:
+        """Say how it ended, of a run that ended well; '' if as it should."""
+        if self.cause:
+            return f"the controller died {self.cause} after the start: {ALONE}"
+        return f"the controller failed: {self.failure}: {ALONE}" if self.failure else ""
+
+
+def member_order(order: Order, sockets: Path, name: str, number: int) -> MemberOrder:
+    """Say where a member listens, and give it its key file.
+
+    Args:
+        order: the run.
+        sockets: the run's folder for sockets and keys, which only this user may enter.
+        name: the member.
+        number: 0 for the controller, and its hospitals' places in the scenario counted from 1: told
+            apart by it, no two members share a socket or a port.
+
+    """
+    scenario = order.loaded.scenario
+    if scenario.network.transport == "ipc":
+        bind = f"ipc://{sockets / str(number)}"
+    else:
+        port = scenario.network.port + number if scenario.network.port else "*"
+        bind = f"tcp://127.0.0.1:{port}"
+    port = scenario.metrics.port + number if scenario.metrics.port else 0
+    life: Life = "resumed" if order.resumed else "first"
+    return MemberOrder(
+        order.folder / "scenario.yaml",
+        name,
+        order.run,
+        order.folder,
+        bind,
+        "",
+        key_file(scenario, sockets, name),
+        order.data,
+        f"127.0.0.1:{port}",
+        life=life,
+        anyway=order.anyway,
+    )
+
+
+def key_file(scenario: Scenario, sockets: Path, name: str) -> Path:
+    """Give a member's file of keys, or of secrets where nothing is encrypted, after making
+    everybody's.
+    """
+    network = scenario.network
+    kind = Keys if network.transport == "tcp" and not network.plaintext else Passwords
+    home = sockets / "keys"
+    if not home.exists():
+        home.mkdir(mode=0o700)
+        for member, keys in kind.for_members((CONTROLLER, *scenario.names)).items():
+            keys.write(home / member)
+    return home / name
+
+
+@dataclass
+class Restarts:
+    """The restarts of a run; none without custody, from which a hospital goes on."""
+
+    most: int
+    """How often in a row, without a record in between."""
+    lost: set[str] = field(default_factory=set)
+    """Hospitals without which the ring goes on."""
+    _tried: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Restarts:
+        """Read the policy from the scenario."""
+        restarts = scenario.custody.enabled and scenario.on_loss.name != "abort"
+        return cls(scenario.custody.restarts if restarts else 0)
+
+    def allow(self, name: str, code: int) -> bool:
+        """Tell whether a hospital that ended with an exit code (-N: by signal N) is to be started
+        again, and count it.
+
+        An error of its own would only come again; a signal is nobody's word.
+        """
+        if code >= 0 or self._tried.get(name, 0) >= self.most:
+            return False
+        self._tried[name] = self._tried.get(name, 0) + 1
+        return True
+
+    def note(self, name: str, what: LogEvent) -> None:
+        """Note that a hospital has left a record, and who is lost, or back."""
+        match what:
+            case Finished():
+                self._tried.pop(name, None)
+            case LostEvent(_, hospitals):
+                self.lost |= {*hospitals}
+            case BackEvent(_, hospital):
+                self.lost.discard(hospital)
+
+    def attempts(self, name: str) -> int:
+        """Count the restarts in a row."""
+        return self._tried.get(name, 0)
+
 
 LONGEST_S = 86_400.0
 """A day, after which no controller comes up any more: the system counts milliseconds in 31 bits."""
@@ -47,7 +190,7 @@ class ProcessRuntime:
 
     _processes: dict[str, ForkServerProcess] = field(default_factory=dict)
     _tails: list[Tail] = field(default_factory=list)
-    _errors: list[Told] = field(default_factory=list)
+    _errors: list[LoggedError] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
     """Exit codes of members that have ended by themselves, first the first, before anyone was
@@ -81,7 +224,7 @@ class ProcessRuntime:
         return replace(Here.of_this_process(), run=self._order.run, data=data)
 
     def ask(self, question: Callable[..., Any], *arguments: Any, **tell: Any) -> Any:
-        """Let a process forked from the fork server answer (`fedskd_sim.runtimes.asking`).
+        """Let a process forked from the fork server answer (`fedskd_sim.runtimes.commands`).
 
         Raises:
             FedskdError: what the question raises, or the death of one of the two.
@@ -183,7 +326,7 @@ class ProcessRuntime:
             if name == CONTROLLER or spoke or leaderless or not self._restarts.allow(name, code):
                 continue
             with self._orders[name].log(hospital=name) as log:
-                log.event(lives.Restarted(self._restarts.attempts(name), cause(code)))
+                log.event(events.Restarted(self._restarts.attempts(name), cause(code)))
             del self._exits[name]
             again = replace(self._orders[name], life="restarted")
             self._start(name, be_hospital, again, private_folder().lease)

@@ -2,16 +2,21 @@
 
 from fedskd_sim.scenario.algorithms import (
     BUILT_IN,
+    FML,
     Algorithm,
     Averaging,
     Circulating,
     Circulation,
     Cyclic,
+    FedAvg,
+    FedProto,
+    FedProx,
     FedSKD,
+    Local,
     Mutual,
+    Placebo,
+    Pooled,
 )
-from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
-from fedskd_sim.scenario.budget import Planned, at_budget, passes
 from fedskd_sim.scenario.circulation import (
     CommunicationPattern,
     Schedule,
@@ -27,24 +32,33 @@ from fedskd_sim.scenario.datasets import (
     Ham10000,
     Ham10000Images,
     MedMnist,
+    Nifti,
     NoData,
+    OwnData,
+    Space,
     SyntheticRoi,
     SyntheticSkin,
+    SyntheticVolumes,
+    spaceless,
 )
 from fedskd_sim.scenario.explain import nearest
-from fedskd_sim.scenario.faults import COMES_BACK, Fault
+from fedskd_sim.scenario.faults import COMES_BACK, Conditions, Fault, Link, rule_of
 from fedskd_sim.scenario.idle import find_idle
-from fedskd_sim.scenario.links import Conditions, Link, rule_of
-from fedskd_sim.scenario.load import Examined, Loaded, examine, load, raise_all
-from fedskd_sim.scenario.owndata import OwnData
-from fedskd_sim.scenario.part import Architecture
-from fedskd_sim.scenario.partition import Partition, partless
-from fedskd_sim.scenario.references import Local, Placebo, Pooled
-from fedskd_sim.scenario.schema import Hospital, Network, Resources, Scenario, Timeouts, Variant
+from fedskd_sim.scenario.load import Examined, Loaded, ValidParts, examine, load, raise_all
+from fedskd_sim.scenario.part import Architecture, Partition, partless
+from fedskd_sim.scenario.schema import (
+    Hospital,
+    Network,
+    Planned,
+    Resources,
+    Scenario,
+    Timeouts,
+    Variant,
+    at_budget,
+    passes,
+)
 from fedskd_sim.scenario.shipped import begin, find, scenarios
-from fedskd_sim.scenario.sound import Sound
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
-from fedskd_sim.scenario.volumes import Nifti, Space, SyntheticVolumes, spaceless
 
 __all__ = [
     "BUILT_IN",
@@ -91,7 +105,6 @@ __all__ = [
     "Schedule",
     "SelfDistillation",
     "Similarity",
-    "Sound",
     "Space",
     "SyntheticRoi",
     "SyntheticSkin",
@@ -99,6 +112,7 @@ __all__ = [
     "Tap",
     "Timeouts",
     "Training",
+    "ValidParts",
     "Variant",
     "at_budget",
     "begin",

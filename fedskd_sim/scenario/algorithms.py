@@ -1,9 +1,12 @@
 """How the hospitals learn from each other: one class per algorithm, chosen by ``algorithm.name``.
+Some sum something over the ring after every local session (models, a common model beside the own
+one, prototypes); some are there to be compared with (training alone, on everybody's data, or not at
+all).
 
-Every class says how models move in a round (``pattern``, see `fedskd_sim.topology`), whether models
-train alone before the first round (``warms_up``), its ``work``: sample-gradients per hospital and
-round, in passes of one model over the hospital's training data, and what travels and who trains
-with whom in ``words``, for whatever shows a run to people.
+Every class says how models move in a round (``pattern``, see `fedskd_sim.ring.topology`), whether
+models train alone before the first round (``warms_up``), its ``work``: sample-gradients per
+hospital and round, in passes of one model over the hospital's training data, and what travels and
+who trains with whom in ``words``, for whatever shows a run to people.
 """
 
 from __future__ import annotations
@@ -14,15 +17,213 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fedskd_sim.scenario.averaging import FML, FedAvg, FedProto, FedProx
 from fedskd_sim.scenario.circulation import (
     CommunicationPattern,
     Schedule,
     SelfDistillation,
     Similarity,
 )
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive
-from fedskd_sim.scenario.references import Local, Placebo, Pooled
+from fedskd_sim.scenario.part import (
+    Architecture,
+    Count,
+    NonNegative,
+    Part,
+    Positive,
+    Seconds,
+    with_a_name,
+)
+
+
+class FedAvg(Part):
+    """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead
+    of a server.
+    """
+
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
+    warms_up: ClassVar[bool] = False
+    name: Literal["fedavg"]
+    """Mean of the hospitals' models, weighted by their training samples, after every local
+    session."""
+    rounds: Count = 2
+    """Local sessions, each followed by one averaging."""
+    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
+    """The architecture of all; null: the hospitals' own, which must then be equal."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains the common model on its own data; after each session all take "
+            "the mean of what they have, "
+            "summed over a ring."
+        )
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session."""
+        return 1.0
+
+
+class FedProx(Part):
+    """FedAvg whose local sessions are held close to the common model (Li et al. 2020)."""
+
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
+    warms_up: ClassVar[bool] = False
+    name: Literal["fedprox"]
+    """FedAvg with a proximal term."""
+    rounds: Count = 2
+    """Local sessions, each followed by one averaging."""
+    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
+    """The architecture of all; null: the hospitals' own, which must then be equal."""
+    mu: Positive = 0.01
+    """Weight of half the squared Euclidean distance of all parameters to the common model."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains the common model on its own data and stays close to it; after "
+            "each session all take the mean of "
+            "what they have, summed over a ring."
+        )
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session."""
+        return 1.0
+
+
+class FML(Part):
+    """Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a
+    small common one that is averaged.
+    """
+
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
+    warms_up: ClassVar[bool] = True
+    name: Literal["fml"]
+    """Own model and common model teach each other at home; only the common one is averaged."""
+    rounds: Count = 2
+    """Local sessions of both models, each followed by one averaging."""
+    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
+    """The architecture of the common model; null: the hospitals' smallest."""
+    weight: NonNegative = 1.0
+    """Weight of the Kullback-Leibler divergences beside the cross-entropies, temperature 1, the
+    other side detached; the paper's alpha and beta are both 1 / (1 + weight)."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "At every hospital its own model and a common one train and teach each other by their "
+            "predictions. Only the common one "
+            "is averaged, summed over a ring; own models stay at home until all are tested."
+        )
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session of two models."""
+        return 2.0
+
+
+class FedProto(Part):
+    """Prototypes instead of models (Tan et al. 2022): the mean features of every class, summed
+    over the ring.
+    """
+
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
+    warms_up: ClassVar[bool] = True
+    name: Literal["fedproto"]
+    """Models never leave home; every class has one common prototype that all are drawn to."""
+    rounds: Count = 2
+    """Local sessions, each followed by one summing of prototypes."""
+    weight: NonNegative = 1.0
+    """Weight of the mean squared distance of a sample's features to the prototype of its class."""
+    features: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Length of a prototype: the channel means of every architecture's deep map are pooled to
+    it."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains its own model and draws it to the mean features of every class, "
+            "which are summed over a ring. "
+            "Models stay at home until all are tested."
+        )
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session."""
+        return 1.0
+
+
+class Local(Part):
+    """Every hospital trains alone; nothing travels before the evaluation."""
+
+    pattern: ClassVar[CommunicationPattern] = "none"
+    warms_up: ClassVar[bool] = True
+    name: Literal["local"]
+    """The lower reference."""
+    rounds: Count = 2
+    """Sessions of ``training.epochs`` each."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains its own model on its own data. No model travels before all are "
+            "tested."
+        )
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session."""
+        return 1.0
+
+
+class Pooled(Part):
+    """Every hospital's architecture trains on the data of ALL hospitals: not federated, in one
+    process only.
+    """
+
+    pattern: ClassVar[CommunicationPattern] = "none"
+    warms_up: ClassVar[bool] = True
+    name: Literal["pooled"]
+    """The upper reference; refuses to run where hospitals are apart."""
+    rounds: Count = 2
+    """Sessions of ``training.epochs`` passes over everybody's data each."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital's model trains on the data of all hospitals, put into one place. This "
+            "is no federation."
+        )
+
+    def work(self, size: int) -> float:
+        """One session over everybody's data: as much as ``size`` hospitals' on average."""
+        return float(size)
+
+
+class Placebo(Part):
+    """Tests the machinery: buffers travel, nothing is learned, PyTorch is never imported."""
+
+    pattern: ClassVar[CommunicationPattern] = "circulation"
+    warms_up: ClassVar[bool] = True
+    name: Literal["placebo"]
+    """No learning."""
+    rounds: Count = 1
+    """Full circulations."""
+    buffer_bytes: Annotated[int, Field(ge=0, le=2**33)] = 1024
+    """Size of each travelling model in bytes."""
+    session_seconds: Seconds = 0.0
+    """How long a session pretends to work."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return "Buffers without meaning travel from hospital to hospital. Nothing is learned."
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - there is none
+        """Nothing is learned."""
+        return 0.0
+
 
 Reconcile = Literal["average", "two_track", "replace", "select"]
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
 
 CommunicationPattern = Literal["circulation", "all_reduce", "none"]
-"""How models move in a round, see `fedskd_sim.topology`."""
-Grid = Annotated[int, Field(ge=1, le=64)]
+"""How models move in a round, see `fedskd_sim.ring.topology`."""
+GridSize = Annotated[int, Field(ge=1, le=64)]
 Tap = Literal["mid", "deep"]
 """A map of a model that levels compare: a middle stage's or the last one's, see `fedskd-sim
 models`."""
@@ -38,10 +38,10 @@ class Similarity(Part):
     """The same for the pixel level."""
     region_tap: Tap = "deep"
     """The same for the region level."""
-    pixel_grid: Grid | None = None
+    pixel_grid: GridSize | None = None
     """Height and width of the grid both maps of the pixel level are pooled to; null: the coarsest
     of all hospitals' maps."""
-    region_grid: Grid = 4
+    region_grid: GridSize = 4
     """Height and width of the region grid."""
     to_visitor: NonNegative = 1.0
     """Factor on what the visitor learns from the resident."""

@@ -1,20 +1,159 @@
-"""What the hospitals learn from. The top level's ``data`` is the default of every hospital,
-whose own ``data`` overrides keys.
+"""What the hospitals learn from: pictures, tables, volumes, or what a user's own package reads. The
+top level's ``data`` is the default of every hospital, whose own ``data`` overrides keys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fedskd_sim.scenario.owndata import OwnData
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Samples, Share
-from fedskd_sim.scenario.partition import Partition
-from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.scenario.part import (
+    Count,
+    NonNegative,
+    Part,
+    Partition,
+    Positive,
+    SampleCount,
+    Share,
+)
 
 Fold = Annotated[int, Field(ge=0, le=4)]
-Pixels = Annotated[int, Field(ge=8, le=512)]
+
+
+class OwnData(Part):
+    """Data that a package of yours reads (see docs/own-code.md)."""
+
+    name: Literal["own"]
+    """A function of yours reads the files; hospitals share them by site or by ``partition``."""
+    reader: Annotated[str, Field(min_length=1)]
+    """The name under which an installed package offers it, in the entry points
+    ``fedskd_sim.readers``."""
+    options: dict[str, int | float | str | bool] = {}
+    """Options of this reader, for example ``{table: cases.csv}``."""
+    site: str = ""
+    """The site this hospital owns, if the reader names sites."""
+    partition: Partition | None = None
+    """Instead of a site: the part of all samples that this hospital owns."""
+    test_fold: Fold = 0
+    """Fold used for testing; folds never split a subject. Without effect where the reader gives
+    splits of its own, as is the next."""
+    validation_fold: Fold = 1
+    """Fold used for validation; the other three train."""
+    limit: Count | None = None
+    """At most this many training samples, drawn from the seed; null takes all."""
+
+    @property
+    def file(self) -> str:
+        """What is read, in words: the reader with its options."""
+        given = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.reader}({given})" if given else self.reader
+
+
+class SyntheticVolumes(Part):
+    """Volumes with an atlas of regions, made from the scenario's seed; nothing is downloaded or
+    stored.
+    """
+
+    name: Literal["synthetic-volumes"]
+    """Regions of a ball that light up together in a way that depends on the class, seen through the
+    hospital's own scanner."""
+    samples: SampleCount = 120
+    """Volumes of this hospital; 60 % train, 20 % validate, 20 % test."""
+    size: Annotated[int, Field(ge=8, le=64)] = 16
+    """Voxels along each axis; every hospital must have the same."""
+    regions: Annotated[int, Field(ge=4, le=200)] = 12
+    """Regions of the atlas; every hospital must have the same."""
+    classes: Annotated[int, Field(ge=2, le=8)] = 2
+    """Number of diagnoses; every hospital must have the same."""
+    effect: Positive = 0.6
+    """How strongly the regions of a class's pattern go up and down together, in units of the noise
+    between regions."""
+    site_shift: NonNegative = 0.6
+    """Strength of this hospital's own gain, shading and blur; 0 makes all scanners alike."""
+    label_skew: Share = 0.6
+    """0: all classes equally frequent; 1: class frequencies drawn freely for each hospital (flat
+    Dirichlet)."""
+
+
+AffineRow = tuple[float, float, float, float]
+
+
+class Space(Part):
+    """Where the voxels of every volume lie once its axes point to the right, the front and the
+    top; hospitals share it.
+    """
+
+    grid: tuple[Count, Count, Count]
+    """Voxels along the three axes."""
+    affine: tuple[AffineRow, AffineRow, AffineRow]
+    """From the indices of a voxel to its place in millimetres, three rows of four numbers;
+    ``validate`` writes it."""
+
+
+class Nifti(Part):
+    """Volumes in NIfTI files, a table that tells their label, site and subject, and an atlas
+    (see docs/data.md).
+    """
+
+    name: Literal["nifti"]
+    """Sites act as hospitals."""
+    file: str = "participants.csv"
+    """The table inside the folder given by ``--data`` or FEDSKD_DATA: columns file, label, site,
+    subject; or fold, too."""
+    atlas: str = ""
+    """A NIfTI file of region numbers on the volumes' grid, inside the same folder; none: regions
+    are the cells of a grid."""
+    space: Space | None = None
+    """Where the voxels of every volume lie, which compares hospitals that cannot see each other's
+    files; needed in a cluster."""
+    site: str = ""
+    """The site this hospital owns."""
+    test_fold: Fold = 0
+    """Fold used for testing; folds never split a subject."""
+    validation_fold: Fold = 1
+    """Fold used for validation; the other three train."""
+    limit: Count | None = None
+    """At most this many training volumes, drawn from the seed; null takes all."""
+
+
+def spaces_differ(hospitals: Sequence[Any]) -> Iterator[InvalidValue]:
+    """Find hospitals whose ``space`` is another than that of the first with volumes in files."""
+    known = [
+        (index, hospital)
+        for index, hospital in enumerate(hospitals)
+        if isinstance(hospital.data, Nifti)
+    ]
+    for index, hospital in known[1:]:
+        if hospital.data.space != known[0][1].data.space:
+            text = f"{hospital.name!r} has another space than {known[0][1].name!r}"
+            yield InvalidValue(
+                text,
+                key=("hospitals", index, "data", "space"),
+                fix="write it once, in the top level's data",
+            )
+
+
+def spaceless(hospitals: Sequence[Any]) -> Iterator[InvalidValue]:
+    """Find hospitals with volumes in files whose ``space`` is not said, which hospitals that are
+    apart need.
+    """
+    for index, hospital in enumerate(hospitals):
+        if isinstance(hospital.data, Nifti) and hospital.data.space is None:
+            text = (
+                f"nothing says where the voxels of {hospital.name!r} lie, and in a cluster nobody "
+                "sees the files of two hospitals"
+            )
+            fix = (
+                "add the 'space' that 'fedskd-sim validate' shows where the files are to the top "
+                "level's data"
+            )
+            yield InvalidValue(text, key=("hospitals", index, "data"), fix=fix)
+
+
+ImageSize = Annotated[int, Field(ge=8, le=512)]
 HAM10000 = (
     "HAM10000 is CC BY-NC 4.0: non-commercial use only (Tschandl, Rosendahl and Kittler 2018)"
 )
@@ -29,7 +168,7 @@ class SyntheticSkin(Part):
     name: Literal["synthetic-skin"]
     """Draw round blotches whose border, colour and texture depend on the class, under the
     hospital's own camera."""
-    samples: Samples = 400
+    samples: SampleCount = 400
     """Images of this hospital; 60 % train, 20 % validate, 20 % test."""
     image_size: Annotated[int, Field(ge=8, le=512)] = 32
     """Height and width in pixels."""
@@ -70,7 +209,7 @@ class SyntheticRoi(Part):
     name: Literal["synthetic-roi"]
     """Networks of regions whose coupling depends on the class, seen through the hospital's own
     scanner."""
-    samples: Samples = 150
+    samples: SampleCount = 150
     """Subjects of this hospital; 60 % train, 20 % validate, 20 % test."""
     regions: Annotated[int, Field(ge=8, le=512)] = 40
     """Regions of the atlas; every hospital must have the same."""
@@ -123,7 +262,7 @@ class Ham10000Images(Part):
     """The collection this hospital owns: rosendahl, vidir_modern, vidir_molemax or vienna_dias."""
     partition: Partition | None = None
     """Instead of a site: the part of all collections that this hospital owns."""
-    size: Pixels = 64
+    size: ImageSize = 64
     """Height and width in pixels to which the middle square of every image is brought."""
     test_fold: Fold = 0
     """Fold used for testing; folds never split a lesion."""
@@ -171,7 +310,7 @@ class Derm7pt(Part):
     """Dermoscopic or clinical images."""
     partition: Partition | None = None
     """The part of the set that this hospital owns; null for the whole of it."""
-    size: Pixels = 64
+    size: ImageSize = 64
     """Height and width in pixels to which the middle square of every image is brought."""
     cache: str | None = None
     """Folder in which decoded images are kept for later runs, for nobody else to read; ~ is your

@@ -14,8 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from fedskd_sim.errors import InvalidValue, Key, ScenarioError, UnknownKey, Where
-from fedskd_sim.scenario.document import Document, parse
-from fedskd_sim.scenario.syntax import TOO_DEEP, check_extent, shorten
+from fedskd_sim.scenario.document import TOO_DEEP, Document, check_extent, parse, shorten
 
 WIDEST = 1 << 16
 """Columns; no line is broken that was not."""

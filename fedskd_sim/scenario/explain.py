@@ -1,5 +1,5 @@
-"""The schema's complaints in words for people: which key of the file, what it holds, what to
-write instead.
+"""The schema's complaints in words for people: which key of the file, what it holds, what to write
+instead, also for keys and words that had another name before; nothing reads those.
 """
 
 from __future__ import annotations
@@ -8,16 +8,35 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
-from fedskd_sim.scenario.document import Document
-from fedskd_sim.scenario.renamed import KEYS, MOVED, VALUES
+from fedskd_sim.scenario.document import Document, escape_unseen, shorten
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
-from fedskd_sim.scenario.syntax import escape_unseen, shorten
 from fedskd_sim.scenario.training import Training
+
+KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "council": "ensemble",
+        "class_offset": "logit_adjustment",
+        "slow_weight": "averaging_weight",
+        "lock": "self_distillation",
+        "lock_kl": "self_distillation_kl",
+        "receipt": "acknowledgement",
+    }
+)
+VALUES: Mapping[str, str] = MappingProxyType({"slow": "averaged"})
+MOVED: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(
+        ("behaviour", "culprit"),
+        "write 'faults: [{hospital: ..., what: ...}]' at the top level, for every algorithm",
+    )
+)
+"""What has another form now, in words."""
+
 
 REQUIRED = ("name", "hospitals", "algorithm", "architecture", "hospital", "what")
 NUMBER = r"[-+]?[0-9.]+(e[-+]?[0-9]+)?"

@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from fedskd_sim.errors import Key
-from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, FedSKD
-from fedskd_sim.scenario.averaging import FedProto
-from fedskd_sim.scenario.datasets import NoData
+from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, FedProto, FedSKD
+from fedskd_sim.scenario.datasets import Nifti, NoData, SyntheticVolumes
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.training import Prediction
-from fedskd_sim.scenario.volumes import Nifti, SyntheticVolumes
 
 SIMILARITY = "algorithm.similarity"
 NO_CARD = "all hospitals compute on CPUs"

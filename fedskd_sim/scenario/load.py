@@ -1,12 +1,15 @@
-"""From a file to a checked scenario, with file, line, value and fix in every error."""
+"""From a file to a checked scenario, with file, line, value and fix in every error. What of a wrong
+scenario is right is kept, so that everything else that is wrong with it is said at the same time.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,19 +23,151 @@ from fedskd_sim.errors import (
     UnknownKey,
     Where,
 )
-from fedskd_sim.scenario.datasets import NoData
+from fedskd_sim.scenario.datasets import NoData, spaces_differ
 from fedskd_sim.scenario.document import MERGE, Document, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
-from fedskd_sim.scenario.faultchecks import faulty
+from fedskd_sim.scenario.faultchecks import faulty, find_bad_links, unbearable
 from fedskd_sim.scenario.idle import find_idle
-from fedskd_sim.scenario.linkchecks import find_bad_links
-from fedskd_sim.scenario.losschecks import unbearable
-from fedskd_sim.scenario.partition import contradictions
+from fedskd_sim.scenario.part import contradictions
 from fedskd_sim.scenario.schema import Scenario
-from fedskd_sim.scenario.sound import Sound, sound
 from fedskd_sim.scenario.training import Prediction
-from fedskd_sim.scenario.volumes import spaces_differ
+
+KeyPath = tuple[Key, ...]
+MOST_TURNS = 20
+LEARNED_FROM = ("name", "data", "architecture")
+DECIDING = frozenset(
+    {
+        ("algorithm", "similarity"),
+        ("algorithm", "lock"),
+        ("algorithm", "architecture"),
+        ("data", "file"),
+        ("data", "space"),
+    }
+)
+"""Keys whose defaults would mislead later checks: what they stand in is left out with them."""
+
+
+class ValidParts(NamedTuple):
+    """A scenario in which what is wrong was left out or has a stand-in, and what that was."""
+
+    scenario: Scenario
+    left_out: frozenset[KeyPath] = frozenset()
+
+    def lacks(self, *key: Key) -> bool:
+        """Tell whether a key's value, what it stands in or what stands in it is none of the
+        file.
+        """
+        return any(
+            place[: len(key)] == key or key[: len(place)] == place for place in self.left_out
+        )
+
+    @property
+    def doubtful(self) -> frozenset[int]:
+        """The hospitals, counted from 0, of which it is not known what they learn from, or with
+        which architecture.
+        """
+        if self.lacks("seed"):
+            return frozenset(range(len(self.scenario.hospitals)))
+        known = range(len(self.scenario.hospitals))
+        return frozenset(
+            index
+            for index in known
+            if any(self.lacks("hospitals", index, key) for key in LEARNED_FROM)
+        )
+
+
+def sound(values: Mapping[str, Any], faults: Iterable[KeyPath] = ()) -> ValidParts | None:
+    """Leave out what the schema refuses until it accepts the rest; None if that does not come to an
+    end.
+
+    Args:
+        values: the scenario as plain data, hospitals with all of their data's keys.
+        faults: keys whose values are known to be wrong already.
+
+    """
+    rest = json.loads(json.dumps(values))
+    left_out = {place for fault in faults if (place := _leave_out(rest, fault))}
+    for _ in range(MOST_TURNS):
+        try:
+            return ValidParts(Scenario.model_validate_json(json.dumps(rest)), frozenset(left_out))
+        except ValidationError as error:
+            for problem in error.errors(include_url=False):
+                place = problem["loc"]
+                left_out.add(
+                    _stand_in(rest, place)
+                    if problem["type"] == "missing"
+                    else _leave_out(rest, place)
+                )
+    return None
+
+
+def _leave_out(values: Any, place: KeyPath) -> KeyPath:
+    """Take the value at a place out, or what it stands in where only that makes sense; gives the
+    place of what was taken.
+    """
+    key = _existing(values, place)
+    size = next(
+        (index + 1 for index, pair in enumerate(pairwise(key)) if pair in DECIDING), len(key)
+    )
+    key = key[:size]
+    while key:
+        *outer, last = key
+        parent = _inside(values, outer)
+        if isinstance(parent, dict):
+            parent.pop(last, None)
+            return key
+        if outer == ["hospitals"]:
+            parent[last] = {}
+            return key
+        key = tuple(outer)  # of a list without one item nothing is known
+    return key
+
+
+def _stand_in(values: Any, place: KeyPath) -> KeyPath:
+    """Put something in the place of a key that is missing and needed, or leave out what needs
+    it.
+    """
+    key: Any = (*_existing(values, place[:-1]), place[-1])
+    stand_in: Any
+    match key:
+        case ("name",):
+            stand_in = "unnamed"
+        case ("hospitals",):
+            stand_in = []
+        case ("algorithm",):
+            stand_in = {"name": "local"}
+        case ("hospitals", int(index), "name"):
+            stand_in = f"hospital-{index}"
+        case ("hospitals", int(), "architecture"):
+            stand_in = "cnn-plain"
+        case _:
+            return _leave_out(values, key[:-1])
+    _inside(values, key[:-1])[key[-1]] = stand_in
+    return tuple(key)
+
+
+def _existing(values: Any, place: KeyPath) -> KeyPath:
+    """Drop from a place what pydantic puts into it and the file has not: the names of union
+    members.
+    """
+    key: KeyPath = ()
+    for part in place:
+        there = (
+            part in values
+            if isinstance(values, dict)
+            else isinstance(values, list) and part in range(len(values))
+        )
+        if there:
+            key, values = (*key, part), values[part]
+    return key
+
+
+def _inside(values: Any, place: Iterable[Key]) -> Any:
+    for part in place:
+        values = values[part]
+    return values
+
 
 LAST_PORT = 65535
 
@@ -70,7 +205,7 @@ class Examined:
     """
 
     document: Document
-    rest: Sound | None
+    rest: ValidParts | None
     """What of it is right; None if nothing can be said."""
     problems: tuple[FedskdError, ...] = ()
 
@@ -114,7 +249,7 @@ def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
     faults = {fault.key for fault in document.faults if fault.key[-1:] not in ((), (MERGE,))}
     problems: list[FedskdError] = [*document.faults]
     try:
-        rest: Sound | None = Sound(Scenario.model_validate_json(json.dumps(values)))
+        rest: ValidParts | None = ValidParts(Scenario.model_validate_json(json.dumps(values)))
     except ValidationError as error:
         rest = sound(values, faults)
         known = faults | document.merged
@@ -187,7 +322,7 @@ def _merge(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {**shared, **own, **inner}
 
 
-def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
+def _contradictions(rest: ValidParts, document: Document) -> Iterator[FedskdError]:
     """Find what no single key has wrong; keys that were left out contradict nothing."""
     scenario = rest.scenario
     yield from _names(rest, document)
@@ -214,7 +349,7 @@ def _contradictions(rest: Sound, document: Document) -> Iterator[FedskdError]:
     yield from spaces_differ(known)
 
 
-def _idle(rest: Sound) -> Iterator[FedskdError]:
+def _idle(rest: ValidParts) -> Iterator[FedskdError]:
     """Find what has no meaning beside other keys, or no room."""
     scenario, network = rest.scenario, rest.scenario.network
     if network.plaintext and network.transport != "tcp" and not rest.lacks("network", "transport"):
@@ -236,7 +371,7 @@ def _idle(rest: Sound) -> Iterator[FedskdError]:
             )
 
 
-def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
+def _names(rest: ValidParts, document: Document) -> Iterator[FedskdError]:
     """Find names that two hospitals have, or none may have."""
     before: dict[str, int] = {}
     for index, name in enumerate(rest.scenario.names):
@@ -259,7 +394,7 @@ def _names(rest: Sound, document: Document) -> Iterator[FedskdError]:
             )
 
 
-def _find_bad_disturbances(rest: Sound, document: Document) -> Iterator[FedskdError]:
+def _find_bad_disturbances(rest: ValidParts, document: Document) -> Iterator[FedskdError]:
     """Find what is wrong with the faults and links of the scenario and of its variants."""
     names = _written_names(rest.scenario, document)
     for disturbed, under in _with_variants(rest, "faults"):
@@ -269,7 +404,7 @@ def _find_bad_disturbances(rest: Sound, document: Document) -> Iterator[FedskdEr
             yield from find_bad_links(disturbed, names, under)
 
 
-def _with_variants(rest: Sound, key: str) -> Iterator[tuple[Scenario, tuple[Key, ...]]]:
+def _with_variants(rest: ValidParts, key: str) -> Iterator[tuple[Scenario, tuple[Key, ...]]]:
     """Give the scenario, and it with a key of each variant that has it, and under what that stands;
     not where it is known to be wrong.
     """

@@ -1,10 +1,16 @@
-"""The base of every part of a scenario: frozen, and an unknown key is an error."""
+"""The base of every part of a scenario: frozen, and an unknown key is an error. Also one data set
+that is cut into parts for several hospitals, and what these may not contradict each other about.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from posixpath import normpath
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fedskd_sim.errors import InvalidValue, Key
 
 
 class Part(BaseModel):
@@ -24,7 +30,7 @@ SomeSeconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 """What is counted one by one: a thousand million of anything would never end."""
-Samples = Annotated[int, Field(ge=10, le=10_000_000)]
+SampleCount = Annotated[int, Field(ge=10, le=10_000_000)]
 """So many synthetic samples have numbers that fit into memory."""
 SIZE = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
@@ -46,3 +52,140 @@ def with_a_name(shown: Any) -> BeforeValidator:
         lambda value: {"name": value} if isinstance(value, str) else value,
         json_schema_input_type=shown,
     )
+
+
+SITE_OR_ALL = ("medmnist", "derm7pt", "own")
+"""Data of which a hospital without site and partition has all samples."""
+
+
+class Partition(Part):
+    """A data set cut among hospitals: they share all keys but ``part``, so that together they
+    have every sample once.
+    """
+
+    by: Literal["dirichlet", "quantity"] = "dirichlet"
+    """dirichlet: the shares of every class are drawn anew, so class frequencies differ; quantity:
+    only the sizes differ."""
+    parts: Annotated[int, Field(ge=2, le=1000)]
+    """Into how many parts the data set is cut; a part that no hospital has is not used."""
+    part: Annotated[int, Field(ge=0)] | None = None
+    """The part of this hospital, counted from 0."""
+    alpha: Annotated[float, Field(ge=0.001, le=1e6)] = 0.5
+    """Concentration of the Dirichlet distribution: 0.1 is very uneven, 100 nearly even."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    """Decides the cut; it does not depend on the scenario's seed, so that repeated runs have the
+    same hospitals."""
+    least: Count = 10
+    """A part with fewer training samples is an error."""
+
+
+def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue]:
+    """Find parts that are missing or impossible, and parts and sites that are owned twice.
+
+    Args:
+        datasets: names of the hospitals and their data; only data from files are looked at.
+
+    Yields:
+        Errors with the scenario key they belong to.
+
+    """
+    before: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+    for index, (name, data) in enumerate(datasets):
+        if not hasattr(data, "file"):
+            continue
+        file = data.file if data.name == "own" else normpath(data.file)
+        others = before.setdefault((data.name, file), [])
+        key: tuple[Key, ...] = ("hospitals", index, "data")
+        alone = [*_alone(data, key)]
+        yield from alone or [*_together(data, others, key)] or _alike(data, others, key)
+        others.append((name, data))
+
+
+def partless(partition: Partition, key: tuple[Key, ...]) -> InvalidValue:
+    """Say that a partition lacks its ``part``."""
+    return InvalidValue(
+        "it does not say which part is this hospital's",
+        key=key,
+        fix=f"add 'data: {{partition: {{part: ...}}}}', from 0 to {partition.parts - 1}",
+    )
+
+
+def _alone(data: Any, key: tuple[Key, ...]) -> Iterator[InvalidValue]:
+    """Check what a hospital says about its own part."""
+    own = getattr(data, "partition", None)
+    if own is None:
+        return
+    last = own.parts - 1
+    if getattr(data, "site", ""):
+        text = (
+            f"site {data.site!r} and a partition cannot both say which samples are this hospital's"
+        )
+        yield InvalidValue(text, key=(*key, "site"), fix="leave out one of them")
+    elif own.part is None:
+        yield partless(own, (*key, "partition"))
+    elif own.part > last:
+        text = f"there is no part {own.part} of {own.parts}"
+        yield InvalidValue(text, key=(*key, "partition", "part"), fix=f"choose 0 to {last}")
+
+
+def _together(
+    data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]
+) -> Iterator[InvalidValue]:
+    """Compare a hospital's part with those of the hospitals before it that read the same file."""
+    own, at = getattr(data, "partition", None), (*key, "partition")
+    for name, other in others:
+        theirs = getattr(other, "partition", None)
+        if own is None and theirs is None and _site(data) != _site(other):
+            continue
+        if own is None and theirs is None and _site(data)[-1]:
+            text = f"site {data.site!r} of {data.file} belongs to {name!r} already"
+            fix, at = "give every hospital a site of its own", (*key, "site")
+        elif own is None and theirs is None and data.name not in SITE_OR_ALL:
+            continue  # the reader says that it needs a site
+        elif own is None or theirs is None:
+            text = f"{name!r} reads {data.file}, too, and it is not said who has which part"
+            fix = "give each of them 'partition: {parts: ..., part: ...}'"
+            fix += ", or the 'site' that is its own" if hasattr(data, "site") else ""
+        elif own.model_copy(update={"part": 0}) != theirs.model_copy(update={"part": 0}):
+            text = (
+                f"it cuts {data.file} otherwise than {name!r} does, so their samples would overlap"
+            )
+            fix = (
+                "write the partition once in the top level's data, and only 'partition: {part: "
+                "...}' at each hospital"
+            )
+        elif own.part == theirs.part:
+            text, fix = (
+                f"part {own.part} belongs to {name!r} already",
+                "give every hospital a part of its own",
+            )
+        else:
+            continue
+        yield InvalidValue(text, key=at, fix=fix)
+        return
+
+
+def _alike(
+    data: Any, others: Sequence[tuple[str, Any]], key: tuple[Key, ...]
+) -> Iterator[InvalidValue]:
+    """Compare what a hospital's site is, and its test fold, with those of the first hospital that
+    has a site of the same file: the same people may stand at two sites.
+    """
+    sited = [(name, other) for name, other in others if _site(other)[1]]
+    if not (sited and _site(data)[1]):
+        return
+    for field, what in (
+        ("by", "so that samples could be at both"),
+        ("test_fold", "so that one could train on people whom the other tests on"),
+    ):
+        name, first = sited[0]
+        own, theirs = getattr(data, field, None), getattr(first, field, None)
+        if own != theirs:
+            text = f"{field} is {own} here and {theirs} at {name!r}, {what}"
+            fix = f"write {field!r} once, in the top level's data"
+            yield InvalidValue(text, key=(*key, field), fix=fix)
+
+
+def _site(data: Any) -> tuple[str, str]:
+    """Name the site of a hospital, behind the kind of site that it is."""
+    return getattr(data, "by", ""), getattr(data, "site", "")

@@ -1,20 +1,19 @@
-"""The scenario itself."""
+"""The scenario itself, and equal work for every algorithm: sample-gradients per hospital, in passes
+of one model over the hospital's training data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, WithJsonSchema
 
-from fedskd_sim.scenario.algorithms import Algorithm, FedSKD
-from fedskd_sim.scenario.averaging import FedAvg, FedProx
+from fedskd_sim.scenario.algorithms import Algorithm, FedAvg, FedProx, FedSKD, Placebo, Pooled
 from fedskd_sim.scenario.circulation import Schedule
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
-from fedskd_sim.scenario.faults import Fault
-from fedskd_sim.scenario.links import Link
-from fedskd_sim.scenario.losses import OnLoss
+from fedskd_sim.scenario.faults import Fault, Link, OnLoss
 from fedskd_sim.scenario.part import (
     SIZE,
     Architecture,
@@ -24,7 +23,6 @@ from fedskd_sim.scenario.part import (
     SomeSeconds,
     with_a_name,
 )
-from fedskd_sim.scenario.references import Placebo, Pooled
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
@@ -280,3 +278,64 @@ class Scenario(Part):
     @cached_property
     def _by_name(self) -> dict[str, Hospital]:
         return {hospital.name: hospital for hospital in self.hospitals}
+
+
+class Planned(NamedTuple):
+    """A scenario cut to a budget, and the passes per hospital that it really takes."""
+
+    scenario: Scenario
+    passes: float
+
+
+def passes(scenario: Scenario, samples: Sequence[int] = ()) -> float:
+    """Count the work of a scenario, warm-up and all rounds: sample-gradients per hospital, in
+    passes over its training data.
+
+    Args:
+        scenario: what is counted.
+        samples: the training samples of every hospital that trains. Without them every pass counts
+            as a whole one, which is wrong where ``training.batches`` cuts it short.
+
+    """
+    begun, per_round = _work(scenario, samples)
+    return begun + scenario.algorithm.rounds * per_round
+
+
+def at_budget(
+    scenario: Scenario, algorithm: Algorithm, budget: float, samples: Sequence[int] = ()
+) -> Planned:
+    """Give a scenario another algorithm, with the number of rounds (at least 1) whose work comes
+    nearest to a budget.
+
+    Args:
+        scenario: hospitals, data and training.
+        algorithm: its ``rounds`` are replaced.
+        budget: passes per hospital, as from `passes` with the same ``samples``.
+        samples: as for `passes`.
+
+    """
+    begun, per_round = _work(scenario.model_copy(update={"algorithm": algorithm}), samples)
+    rounds = max(1, round((budget - begun) / per_round)) if per_round else algorithm.rounds
+    planned = scenario.model_copy(
+        update={"algorithm": algorithm.model_copy(update={"rounds": rounds})}
+    )
+    return Planned(planned, passes(planned, samples))
+
+
+def _work(scenario: Scenario, samples: Sequence[int]) -> tuple[float, float]:
+    """Give the work of the warm-up and that of a round; where data is pooled, a pass is one over
+    everybody's, in the warm-up too.
+    """
+    training, algorithm, size = scenario.training, scenario.algorithm, len(scenario.members)
+    part = _part(scenario, samples) if samples else 1.0
+    own = float(size) if scenario.pools else 1.0
+    begun = training.warmup_epochs * own if algorithm.warms_up else 0.0
+    return begun * part, training.epochs * algorithm.work(size) * part
+
+
+def _part(scenario: Scenario, samples: Sequence[int]) -> float:
+    """Tell which part of the training data a pass takes, over all hospitals."""
+    training = scenario.training
+    passed = [sum(samples)] if scenario.pools else samples
+    taken = sum(sum(training.batch_sizes(count)[: training.batches]) for count in passed)
+    return taken / sum(samples)

@@ -116,8 +116,8 @@ def _join(views: list[memoryview]) -> Frame:
     return views[0] if len(views) == 1 else b"".join(views)
 
 
-Sound = Callable[[str, memoryview], bool]
-"""Tells whether a tensor of an element type may come in; see `fedskd_sim.learning.finite`."""
+ChunkCheck = Callable[[str, memoryview], bool]
+"""Tells whether a tensor of an element type may come in; see `fedskd_sim.learning.weights`."""
 
 
 def taken_as_it_is(dtype: str, data: memoryview) -> bool:  # noqa: ARG001 - the signature of a Sound
@@ -129,7 +129,11 @@ class Assembly:
     """A traveller that is arriving."""
 
     def __init__(
-        self, traveller: Traveller, table: Spec, allocate: Allocate, sound: Sound = taken_as_it_is
+        self,
+        traveller: Traveller,
+        table: Spec,
+        allocate: Allocate,
+        sound: ChunkCheck = taken_as_it_is,
     ) -> None:
         """Wait for the first chunk; see `read_announcement` for the arguments. Memory is asked for
         as tensors begin.

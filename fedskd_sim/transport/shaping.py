@@ -40,7 +40,7 @@ class _Copy(NamedTuple, Generic[What]):
 
 
 @dataclass
-class Line(Generic[What]):
+class ShapedLine(Generic[What]):
     """A link from one hospital to another, and what is on its way there."""
 
     conditions: Conditions
@@ -103,9 +103,9 @@ class Shaping(Generic[What]):
     """The links of a scenario."""
 
     scenario: Scenario
-    _lines: dict[tuple[str, str], Line[What] | None] = field(default_factory=dict)
+    _lines: dict[tuple[str, str], ShapedLine[What] | None] = field(default_factory=dict)
 
-    def line(self, sender: str, to: str) -> Line[What] | None:
+    def line(self, sender: str, to: str) -> ShapedLine[What] | None:
         """Give the link from one member to another; None where messages pass undisturbed, as the
         controller's do.
         """
@@ -113,5 +113,5 @@ class Shaping(Generic[What]):
             others = CONTROLLER not in (sender, to)
             rule = rule_of(self.scenario.links, sender, to) if others else None
             names = (self.scenario.seed, sender, to)
-            self._lines[sender, to] = Line(rule.conditions, names) if rule else None
+            self._lines[sender, to] = ShapedLine(rule.conditions, names) if rule else None
         return self._lines[sender, to]

@@ -17,12 +17,12 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.work import Worker
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.observe.log import EventLog
+from fedskd_sim.observe.events import EventLog
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, SampleCounts, Timing
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Stop, Topology
 from fedskd_sim.world.node import Node
 from fedskd_sim.world.world import Weather, World
 

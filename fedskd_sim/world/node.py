@@ -1,5 +1,5 @@
-"""A hospital in simulated time: its shell and its learner, and what it has in custody, from
-which it comes back.
+"""A hospital in simulated time: its shell and its learner, what it has in custody, from which it
+comes back, and what the faults of a scenario do to it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ from typing import Any, Protocol
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, LearnerState
 from fedskd_sim.member.crash import in_step
+from fedskd_sim.member.faults import abort, fill_disk
 from fedskd_sim.member.keeper import Freezer
 from fedskd_sim.member.reporter import Reporter
-from fedskd_sim.member.schedule import Poison, Schedule, harmless
+from fedskd_sim.member.schedule import (
+    FOR_EVER,
+    FaultSchedule,
+    Poison,
+    StepPosition,
+    harmless,
+    place_of,
+)
 from fedskd_sim.member.shell import Shell, Task
 from fedskd_sim.member.work import Arrival, Worker
 from fedskd_sim.messages import (
@@ -30,6 +38,7 @@ from fedskd_sim.messages import (
     digest,
     freeze,
 )
+from fedskd_sim.observe import events
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.events import (
     Begun,
@@ -40,12 +49,119 @@ from fedskd_sim.protocol.events import (
     heard,
 )
 from fedskd_sim.protocol.machine import HospitalMachine
-from fedskd_sim.protocol.saved import dump, handles, parse
-from fedskd_sim.protocol.state import State
+from fedskd_sim.protocol.state import State, dump, handles, parse
 from fedskd_sim.records import Record
-from fedskd_sim.world.faults import Faults, Killed, Stalled
+from fedskd_sim.ring.program import Step
+from fedskd_sim.scenario import Fault
 
-Past = Callable[[], bool]
+
+class Killed(Exception):
+    """The hospital dies here, before it carries out its next effect; it is away for so many
+    seconds, for as long as a restart takes, or for ever.
+    """
+
+    def __init__(self, away: float | None = None) -> None:
+        """Keep the seconds; None: as long as a restart takes."""
+        super().__init__()
+        self.away = away
+
+
+class Stalled(Exception):
+    """The hospital never ends the step that it is at."""
+
+
+class Clock(Protocol):
+    """What a fault needs of the world; see `fedskd_sim.world.world.World`."""
+
+    @property
+    def seconds(self) -> float:
+        """The present moment."""
+
+    def later(self, node: Any, delay: float, happen: Callable[[], None]) -> None:
+        """Let something happen to a hospital if it has not died by then."""
+
+
+class Sufferer(Protocol):
+    """What a fault needs of the hospital it strikes; see `fedskd_sim.world.node.Node`."""
+
+    asleep: float
+
+    @property
+    def world(self) -> Clock:
+        """The simulated world it lives in, for its clock."""
+
+    @property
+    def reporter(self) -> Any:
+        """Notes faults in the hospital's log."""
+
+
+@dataclass
+class Faults:
+    """Lets the faults of one hospital happen, each once in all its lives."""
+
+    schedule: FaultSchedule
+    _began: float = 0.0
+    _place: StepPosition = (0, 0)
+    """Where the step under way, or the last one, is."""
+
+    def come_up(self, node: Sufferer) -> None:
+        """Begin to count seconds, and wait for what has a time."""
+        self.schedule.come_up_again(node.world.seconds - self._began)
+        self._began, self._place = node.world.seconds, (0, 0)
+        for index in [number for number, one in self.schedule.left.items() if one.what == "late"]:
+            self._log(node, self.schedule.left.pop(index))
+        for index, fault in self.schedule.timed.items():
+            strike = partial(self._strike, node, index, fault)
+            node.world.later(node, fault.after or 0.0, strike)
+
+    def before(self, node: Sufferer, step: Step) -> bool:
+        """Let happen what is to happen before a step; tells whether the step can begin now.
+
+        Raises:
+            Killed: the hospital dies.
+            Stalled: it keeps its visitor.
+            RunAborted: it ends the run.
+            OSError: its disk is full.
+
+        """
+        self._place = place_of(step)
+        for _, fault in self.schedule.meet(step, self._seconds(node)):
+            self._happens(node, fault)
+        return node.asleep <= node.world.seconds
+
+    def slowness(self, node: Sufferer) -> float:
+        """Say how many times as long a step takes."""
+        return self.schedule.slowness(self._seconds(node))
+
+    def _seconds(self, node: Sufferer) -> float:
+        return node.world.seconds - self._began
+
+    def _strike(self, node: Sufferer, index: int, fault: Fault) -> None:
+        if index in self.schedule.left:
+            self.schedule.strike(index, self._seconds(node))
+            self._happens(node, fault)
+
+    def _log(self, node: Sufferer, fault: Fault) -> None:
+        node.reporter.log(events.FaultEvent(fault.what, *self._place, fault.lasts))
+
+    def _happens(self, node: Sufferer, fault: Fault) -> None:
+        self._log(node, fault)
+        match fault.what:
+            case "kill" | "restart":
+                raise Killed(fault.lasts)
+            case "leave":
+                raise Killed(FOR_EVER)
+            case "stop":
+                node.asleep = node.world.seconds + (fault.lasts or FOR_EVER)
+            case "stall":
+                raise Stalled
+            case "abort":
+                abort()
+            case "full_disk":
+                fill_disk()
+
+
+IsPast = Callable[[], bool]
 """Tells whether what a timer was set for is over."""
 
 
@@ -53,7 +169,7 @@ class Surroundings(Protocol):
     """What a node needs of its world; see `fedskd_sim.world.world.World`."""
 
     def later(
-        self, node: Node, delay: float, happen: Callable[[], None], past: Past | None = None
+        self, node: Node, delay: float, happen: Callable[[], None], past: IsPast | None = None
     ) -> None:
         """Let something happen to a hospital if it has not died by then."""
 
@@ -131,7 +247,7 @@ class Node:
     def __post_init__(self) -> None:
         """Put everything that there is at the beginning into custody."""
         ring, scenario = self.machine.topology, self.worker.scenario
-        self.faults = Faults(Schedule.of(scenario, ring, self.name, self.poison))
+        self.faults = Faults(FaultSchedule.of(scenario, ring, self.name, self.poison))
         self.worker = replace(self.worker, spoil=self.faults.schedule.spoiled)
         self.custody = InMemoryCustody(State(), self.worker.learner.state())
         self.shell = self._shell(State(), {})

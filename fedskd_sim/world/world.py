@@ -20,15 +20,14 @@ from fedskd_sim.member.schedule import FOR_EVER
 from fedskd_sim.messages import CONTROLLER, FromController, Start, ToController, Traveller, size
 from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect
-from fedskd_sim.routes import NOBODY, Lost
+from fedskd_sim.ring.routes import NOBODY, LostHospitals
 from fedskd_sim.transport.shaping import Shaping
-from fedskd_sim.world.faults import Killed
-from fedskd_sim.world.node import Node, Past
+from fedskd_sim.world.node import IsPast, Killed, Node
 
 RESTART_S = 5.0
 ROOM = 1000
 Take = Callable[[Node], None]
-Item = tuple[float, int, Callable[[], Any], Past | None]
+ScheduledCall = tuple[float, int, Callable[[], Any], IsPast | None]
 """When something will happen, the how manieth it is, what, and whether it is past."""
 
 
@@ -83,7 +82,7 @@ class World:
     """What the scenario's links do to messages, before the weather does; None: nothing."""
     _started: float | None = None
     """When the controller had all hospitals."""
-    _agenda: list[Item] = field(default_factory=list)
+    _agenda: list[ScheduledCall] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _room: int = ROOM
     """Length of the agenda at which it is looked through for what nobody needs any more."""
@@ -114,7 +113,7 @@ class World:
         return self.seconds
 
     @property
-    def lost(self) -> Lost:
+    def lost(self) -> LostHospitals:
         """Give the hospitals without which the ring goes on."""
         if self.controller is None:
             return NOBODY
@@ -127,7 +126,7 @@ class World:
         return self._lasting >= len(self.nodes)
 
     def later(
-        self, node: Node, delay: float, happen: Callable[[], None], past: Past | None = None
+        self, node: Node, delay: float, happen: Callable[[], None], past: IsPast | None = None
     ) -> None:
         """Let something happen to a hospital if it has not died by then; it may be forgotten
         from when on ``past`` says so.
@@ -192,7 +191,7 @@ class World:
         for delay in self.weather.copies(sender, to):
             self._at(after + delay, partial(self._arrives, sender, to, what, take))
 
-    def _at(self, delay: float, happen: Callable[[], Any], past: Past | None = None) -> None:
+    def _at(self, delay: float, happen: Callable[[], Any], past: IsPast | None = None) -> None:
         heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen, past))
         if len(self._agenda) > self._room:
             self._forget()

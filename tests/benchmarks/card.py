@@ -20,11 +20,10 @@ from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.devices import settle
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.networks.models import ImageShape, build
-from fedskd_sim.learning.sessions.compiled import compiler
 from fedskd_sim.learning.sessions.graphs import CudaGraphs
-from fedskd_sim.learning.sessions.recordings import Recordings
+from fedskd_sim.learning.sessions.recorded import Recordings, compiler
 from fedskd_sim.learning.sessions.session import Begin, Launched, SessionModels, TrainingJob, train
-from fedskd_sim.learning.sessions.teaching import Exchange
+from fedskd_sim.learning.sessions.steps import Exchange
 from fedskd_sim.learning.weights import snapshot
 from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.messages import digest

@@ -47,4 +47,4 @@ def once(*, kept: bool) -> tuple[float, list[float]]:
         change = f"custody.enabled={str(kept).lower()}"
         run = launch(load(Path(SCENARIO), change), out=Path(folder) / "out", data=DATA, watch=look)
         ways = [1e3 * float(row["seconds"]) for row in run.timings if row["what"] == "transfer"]
-    return moments[events.End] - moments[events.Start], ways
+    return moments[events.EndEvent] - moments[events.StartEvent], ways

@@ -29,10 +29,10 @@ from fedskd_sim.messages import (
     Traveller,
     allocate_plain,
 )
-from fedskd_sim.runtimes.allocator import keep_freed_memory
+from fedskd_sim.runtimes.life import keep_freed_memory
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.transport.shaping import Shaping
-from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Links, Passwords, Place, Shaped
+from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Links, Location, Passwords, Shaped
 from tests.benchmarks.table import Table
 
 MB = 1_000_000
@@ -83,7 +83,7 @@ def links_of(
     """Open the links of a hospital."""
     incoming = Incoming({"a": (table_of(size),)}, allocate_plain, 2)
     shaped = Shaped(name, Shaping(scenario_with(rule))) if rule else None
-    return Links(Place(name, "tcp://127.0.0.1:*", hub, keys), incoming, shaped)
+    return Links(Location(name, "tcp://127.0.0.1:*", hub, keys), incoming, shaped)
 
 
 def receiver(pipe: Connection, hub: str, keys: Identity, size: int) -> None:

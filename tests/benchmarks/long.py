@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedskd_sim.canary.measured import size_of
+from fedskd_sim.operate.canary import size_of
 from tests.benchmarks.table import Table
 from tests.benchmarks.world import TEXT
 

@@ -15,17 +15,17 @@ import torch
 
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
-from fedskd_sim.learning.distillation.similarity import BUDGET_BYTES, Form, distance
+from fedskd_sim.learning.distillation.similarity import BUDGET_BYTES, GramForm, distance
 from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
-from fedskd_sim.learning.sessions.teaching import Exchange
+from fedskd_sim.learning.sessions.steps import Exchange
 from fedskd_sim.scenario import Architecture, Similarity, Training
 from tests.benchmarks.table import Table
 
 REPEATS = 5
 LARGEST = 2**30
 """A form that would keep more than this many bytes is left out."""
-FORMS: tuple[Form, ...] = ("direct", "factored", "auto")
+FORMS: tuple[GramForm, ...] = ("direct", "factored", "auto")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     first: int
     second: int
 
-    def kept(self, form: Form) -> int:
+    def kept(self, form: GramForm) -> int:
         """Estimate the bytes that a form keeps."""
         a, b = self.first, self.second
         return 4 * self.lead * (3 * self.items**2 if form == "direct" else a * a + b * b + a * b)
@@ -54,7 +54,7 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def measured(case: Case, form: Form) -> tuple[float, int]:
+def measured(case: Case, form: GramForm) -> tuple[float, int]:
     """Compute value and gradients once; milliseconds, and bytes kept for backward beside the
     inputs.
     """

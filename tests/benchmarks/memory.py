@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from fedskd_sim.learning.comparable import image_shape, pixel_grid
 from fedskd_sim.learning.data import Samples, batches
 from fedskd_sim.learning.data import load as load_data
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
-from fedskd_sim.learning.inputs import image_shape, pixel_grid
 from fedskd_sim.learning.networks.models import build
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
-from fedskd_sim.learning.sessions.teaching import Exchange
+from fedskd_sim.learning.sessions.steps import Exchange
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import size
 from fedskd_sim.scenario import Scenario, load

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from fedskd_sim.program import Program
 from fedskd_sim.records import Measure, Record, Timing, to_line
-from fedskd_sim.topology import Topology
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.topology import Topology
 from tests.benchmarks.table import Table
 
 SHAPES = ((17, 20), (17, 200), (100, 50))
@@ -32,7 +32,7 @@ SCENARIO = (
 PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
-from fedskd_sim.report import write
+from fedskd_sim.results.report import write
 from fedskd_sim.scenario import load
 run = Path(sys.argv[1])
 scenario = load(run / "scenario.yaml").scenario

@@ -19,9 +19,8 @@ import torch.distributed as dist
 from torch import nn
 from torchvision.models import resnet18
 
-from fedskd_sim.learning.finite import finite
 from fedskd_sim.learning.receive_buffers import ReceiveBuffers
-from fedskd_sim.learning.weights import export, install, snapshot, spec_of
+from fedskd_sim.learning.weights import export, finite, install, snapshot, spec_of
 from fedskd_sim.messages import (
     Ack,
     Answer,
@@ -32,8 +31,8 @@ from fedskd_sim.messages import (
     Traveller,
     Weights,
 )
-from fedskd_sim.runtimes.allocator import keep_freed_memory
-from fedskd_sim.transport.zeromq import Incoming, Links, Place
+from fedskd_sim.runtimes.life import keep_freed_memory
+from fedskd_sim.transport.zeromq import Incoming, Links, Location
 
 MEMBERS = 4
 LAPS = 10
@@ -161,7 +160,7 @@ class Ours:
         )
         expected = dict.fromkeys(NAMES, (spec_of(networks[0]),))
         links = Links(
-            Place(self.name, bind, settings["hub"], keys),
+            Location(self.name, bind, settings["hub"], keys),
             Incoming(expected, self.receive_buffers.allocate, MEMBERS, finite),
         )
         self.post = Post(links)

@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from fedskd_sim import launch, load
-from fedskd_sim.canary.measured import size_of
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
+from fedskd_sim.operate.canary import size_of
 from tests.benchmarks.table import Table
 from tests.ring.fates import scenario
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
+from fedskd_sim.learning.comparable import pixel_grid
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
-from fedskd_sim.learning.inputs import pixel_grid
 from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
-from fedskd_sim.learning.sessions.teaching import Exchange
+from fedskd_sim.learning.sessions.steps import Exchange
 from fedskd_sim.scenario import Scenario, Similarity, load
 from tests.benchmarks.table import Table
 

@@ -14,9 +14,9 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from fedskd_sim.program import Program
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario, Schedule, load
-from fedskd_sim.topology import Stop, Topology
 from fedskd_sim.world.forecast import forecast
 from tests.benchmarks.table import Table
 

@@ -15,12 +15,12 @@ from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.work import Worker
-from fedskd_sim.observe.events import Event
+from fedskd_sim.observe.events import LogEvent
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, Timing
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Scenario, load
-from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import Node
 from fedskd_sim.world.world import World
 from tests.benchmarks.table import Table
@@ -46,7 +46,7 @@ class Counting:
     def close(self) -> None:
         pass
 
-    def event(self, what: Event) -> None:
+    def event(self, what: LogEvent) -> None:
         pass
 
 

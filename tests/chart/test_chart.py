@@ -19,8 +19,8 @@ import yaml
 from manifests import containers, defects, pod_of
 
 from fedskd_sim.exits import final_codes
-from fedskd_sim.runtimes.kubernetes.jobs import job
-from fedskd_sim.runtimes.kubernetes.plan import Plan
+from fedskd_sim.kubernetes.jobs import job
+from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.scenario import load
 
 ROOT = Path(__file__).parent.parent.parent

@@ -17,9 +17,9 @@ import yaml
 from test_chart import CHART, RING, jobs_of, refused, rendered, run
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.runtimes.kubernetes import preview
-from fedskd_sim.runtimes.kubernetes.helm import Helm
-from fedskd_sim.runtimes.kubernetes.overlay import KEYS, Patch, anywhere, apply_patch, check
+from fedskd_sim.kubernetes import runtime
+from fedskd_sim.kubernetes.helm import Helm
+from fedskd_sim.kubernetes.overlay import KEYS, Patch, anywhere, apply_patch, check
 from fedskd_sim.scenario import load
 
 SPEC: dict[str, Any] = {
@@ -322,7 +322,7 @@ def test_a_mistaken_patch_is_refused_by_its_place(name: str, scenario: Path) -> 
         assert f"{start}.pod.{place} " in told
         assert words in told
         with pytest.raises(InvalidValue, match=re.escape(words)) as caught:
-            preview.check(load(scenario).scenario, list, [file])
+            runtime.check(load(scenario).scenario, list, [file])
         assert str(caught.value).startswith(f"{file}:1: {start}.pod.{place}: ")
 
 
@@ -484,7 +484,7 @@ def test_a_launcher_tells_file_and_line_before_it_installs(member: str, scenario
     last.write_text("attempt: 2\n", encoding="utf-8")
     files, read = (good, bad, last), load(scenario).scenario
     with pytest.raises(InvalidValue) as caught:
-        preview.check(read, partial(Helm("ns").render, "r", scenario, files), files)
+        runtime.check(read, partial(Helm("ns").render, "r", scenario, files), files)
     line = 1 + bad.read_text(encoding="utf-8").splitlines().index("      hostPID: maybe")
     assert str(caught.value).startswith(f"{bad}:{line}: {member}")
-    preview.check(read, partial(Helm("ns").render, "r", scenario, (good, last)), (good, last))
+    runtime.check(read, partial(Helm("ns").render, "r", scenario, (good, last)), (good, last))

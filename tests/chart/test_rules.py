@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from fedskd_sim.messages import HopId
 from fedskd_sim.observe.metrics import GAUGES, PHASES, HospitalMetrics, Transfer
 from fedskd_sim.records import Measure, Record
-from fedskd_sim.topology import Topology
+from fedskd_sim.ring.topology import Topology
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm" / "fedskd-sim"

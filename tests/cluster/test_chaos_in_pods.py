@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from bed import INSTANCE, KEPT, Bed, Run, kubectl, placebo, until
 
-from fedskd_sim.recordfiles import read_records, read_timings
+from fedskd_sim.records.files import read_records, read_timings
 
 NAMES = ("h0", "h1", "h2")
 ROUNDS = 16

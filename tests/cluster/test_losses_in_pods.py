@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from bed import HOSPITAL, INSTANCE, Bed, placebo, stands_still, until
 
-from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record
+from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import load
 
 NEVER = {"h1": {"pod": {"nodeSelector": {"fedskd.io/test": "nowhere"}}}}

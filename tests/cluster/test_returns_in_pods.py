@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bed import HOSPITAL, KEPT, TAG, Bed, Run, kubectl, placebo, stands_still, until
 
-from fedskd_sim.recordfiles import read_records
+from fedskd_sim.records.files import read_records
 
 LONG = pytest.mark.skipif(
     not os.environ.get("FEDSKD_TEST_LONG"), reason="FEDSKD_TEST_LONG is not set"

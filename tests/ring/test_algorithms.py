@@ -27,10 +27,10 @@ from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue
 from fedskd_sim.learning.data import batches
 from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.networks.models import ImageShape, build
-from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record
-from fedskd_sim.report.memory import assess_memory, remembered
-from fedskd_sim.report.tables import summarise
+from fedskd_sim.records.files import read_records
+from fedskd_sim.results.memory import assess_memory, remembered
+from fedskd_sim.results.tables import summarise
 from fedskd_sim.scenario import load as load_scenario
 
 

@@ -30,8 +30,7 @@ from watching import (
 )
 
 from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, OutputNotWritable
-from fedskd_sim.observe.events import Arrived, Done, Finished, Lingering, Logged
-from fedskd_sim.observe.lives import Starting
+from fedskd_sim.observe.events import Arrived, DoneEvent, Finished, Lingering, Logged, Starting
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.deaths import Terminated, cause, oom_kills, own_words, place
@@ -340,7 +339,7 @@ def test_a_torn_line_hides_none_that_follow(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("\n".join(lines))
     assert list(Tail(tmp_path / "log").events()) == [
         Logged(1.0, "", Starting()),
-        Logged(2.0, "", Done()),
+        Logged(2.0, "", DoneEvent()),
     ]
 
 

@@ -11,12 +11,12 @@ from watching import events, left_behind
 
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import AcknowledgementTimeout, HopTimeout, HospitalCrashed, OutputNotWritable
-from fedskd_sim.learning.poison import poison
-from fedskd_sim.member.schedule import Schedule
+from fedskd_sim.learning.weights import poison
+from fedskd_sim.member.schedule import FaultSchedule
 from fedskd_sim.messages import Buffer
-from fedskd_sim.recordfiles import read_records
+from fedskd_sim.records.files import read_records
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import load
-from fedskd_sim.topology import Topology
 
 pytestmark = pytest.mark.usefixtures("temporary")
 TEXT = """
@@ -115,7 +115,7 @@ def test_faults_without_a_place_are_drawn_from_seeds(scenario_file: Callable) ->
     def drawn(number: int) -> tuple[int | None, int | None]:
         fault = f"{{hospital: a, what: kill, seed: {number}}}"
         scenario = load(scenario_file(TEXT.format(faults=fault))).scenario
-        (found,) = Schedule.of(scenario, Topology.of(scenario), "a").left.values()
+        (found,) = FaultSchedule.of(scenario, Topology.of(scenario), "a").left.values()
         return found.round, found.hop
 
     places = [drawn(number) for number in range(20)]

@@ -15,7 +15,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.runtimes.base import Order
-from fedskd_sim.runtimes.member_orders import member_order
+from fedskd_sim.runtimes.processes import member_order
 from fedskd_sim.scenario import load
 from fedskd_sim.transport.zeromq import Identity, Keys, Passwords, read
 from fedskd_sim.transport.zeromq.sockets import (

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fedskd_sim.checks import of_learning
 from fedskd_sim.errors import HospitalCrashed, OneClassOnly
-from fedskd_sim.runtimes.asking import ask
+from fedskd_sim.operate.checks import of_learning
+from fedskd_sim.runtimes.commands import ask
 from fedskd_sim.scenario import examine
 
 TINY = """\

@@ -17,8 +17,8 @@ from fedskd_sim.learning.base import Measures
 from fedskd_sim.learning.data import augment, batches, class_weights, load
 from fedskd_sim.learning.evaluate import evaluate
 from fedskd_sim.learning.networks.models import ImageShape, build
-from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record
+from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.seeds import seed

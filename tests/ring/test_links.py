@@ -25,10 +25,10 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
-from fedskd_sim.runtimes.outset import started
+from fedskd_sim.runtimes.life import started
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.transport.shaping import Shaping
-from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place, Shaped
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Location, Shaped
 
 TEXT = """
 name: bad-network
@@ -108,7 +108,7 @@ def test_what_a_link_changes_is_refused_and_passes_unharmed_later(
         hub = held.enter_context(closing(Hub(address(kind, tmp_path, "hub"), keys[CONTROLLER])))
 
         def end(name: str) -> End:
-            place = Place(name, address(kind, tmp_path, name), hub.address, keys[name])
+            place = Location(name, address(kind, tmp_path, name), hub.address, keys[name])
             links = Links(place, INCOMING, Shaped(name, Shaping(scenario)))
             return End(held.enter_context(closing(links)))
 

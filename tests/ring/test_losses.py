@@ -12,11 +12,11 @@ import pytest
 from watching import events, hospitals_of, left_behind, stopped, until
 
 from fedskd_sim import read_run
-from fedskd_sim.checks import verify_run
 from fedskd_sim.errors import HospitalLost, ScenarioError
-from fedskd_sim.observe.events import Logged, Lost
-from fedskd_sim.recordfiles import read_records
+from fedskd_sim.observe.events import Logged, LostEvent
+from fedskd_sim.operate.checks import verify_run
 from fedskd_sim.records import Record
+from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import load
 
 pytestmark = pytest.mark.usefixtures("temporary")
@@ -114,7 +114,7 @@ def lets_go_on(out: Path) -> Callable[[Logged], None]:
     """Let the process of `b` go on when the others have declared it lost."""
 
     def watch(logged: Logged) -> None:
-        if isinstance(logged.what, Lost) and (found := hospitals_of(out)):
+        if isinstance(logged.what, LostEvent) and (found := hospitals_of(out)):
             until(lambda: stopped(found["b"]))
             os.kill(found["b"], signal.SIGCONT)
 

@@ -26,11 +26,11 @@ from fedskd_sim.errors import (
     RunAborted,
 )
 from fedskd_sim.learning.base import NOTHING
-from fedskd_sim.member.hospital import carry_out
-from fedskd_sim.member.keeper import Freezer, Past
+from fedskd_sim.member.keeper import Freezer, KeptPast
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Task
+from fedskd_sim.member.work import carry_out
 from fedskd_sim.messages import (
     CONTROLLER,
     Ack,
@@ -49,10 +49,10 @@ from fedskd_sim.messages import (
 from fedskd_sim.messages import End as Over
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State, Terms
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Scenario, load
-from fedskd_sim.topology import Topology
 from fedskd_sim.transport.chunks import pack_message
-from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Location
 
 NAMES = ("north", "east", "south")
 WEIGHTS = {"w": Buffer("uint8", (9,), b"123456789")}
@@ -102,7 +102,9 @@ class Bed:
 
     def links(self, name: str) -> Links:
         return Links(
-            Place(name, address("ipc", self.folder, name), self.hub.address, self.identities[name]),
+            Location(
+                name, address("ipc", self.folder, name), self.hub.address, self.identities[name]
+            ),
             INCOMING,
         )
 
@@ -447,7 +449,7 @@ def test_who_comes_back_uses_its_old_address_book_as_long_as_the_keys_are_the_sa
     with bed(tmp_path, "east") as at:
         old = replace(at.book, keys=dict.fromkeys(NAMES, key))
         at.mailbox.past, at.mailbox.rejoins, at.mailbox.again = (
-            Past(State(), {}, NOTHING, 0, "", old, {}),
+            KeptPast(State(), {}, NOTHING, 0, "", old, {}),
             True,
             True,
         )

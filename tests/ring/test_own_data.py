@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from fedskd_sim import launch
-from fedskd_sim.checks import load_and_check
 from fedskd_sim.errors import DataMissing, InvalidValue, ReaderFailed, UnknownReader
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
@@ -27,9 +26,10 @@ from fedskd_sim.learning.readers import own
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.sources import sources
 from fedskd_sim.messages import Register
-from fedskd_sim.protocol.samecode import difference
-from fedskd_sim.runtimes.circumstances import computes
+from fedskd_sim.operate.checks import load_and_check
+from fedskd_sim.protocol.admission import difference
 from fedskd_sim.runtimes.deaths import Terminated
+from fedskd_sim.runtimes.life import computes
 from fedskd_sim.scenario import OwnData, Partition
 from fedskd_sim.scenario import load as read_scenario
 

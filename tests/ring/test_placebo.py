@@ -27,9 +27,9 @@ from fedskd_sim.errors import (
     RegistrationTimeout,
     RunAborted,
 )
-from fedskd_sim.program import Program
-from fedskd_sim.recordfiles import read_records, read_timings
-from fedskd_sim.topology import Topology
+from fedskd_sim.records.files import read_records, read_timings
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.topology import Topology
 
 pytestmark = pytest.mark.usefixtures("temporary")
 ROOT = Path(__file__).parent.parent.parent
@@ -244,7 +244,7 @@ def test_the_controllers_image_is_enough_for_it_and_for_placebos(
         assert process.returncode == 0, errors
     assert lines(out) == lines(run(path, "memory"))
     run_controller = (
-        "import fedskd_sim.runtimes.kubernetes.run_controller, fedskd_sim.cli, sys; "
+        "import fedskd_sim.kubernetes.run_controller, fedskd_sim.cli, sys; "
         "sys.exit('numpy' in sys.modules)"
     )
     assert (

@@ -21,9 +21,9 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from fedskd_sim import messages
 from fedskd_sim.cli.members import results
 from fedskd_sim.learning.data import load
-from fedskd_sim.recordfiles import read_records
 from fedskd_sim.records import Record
-from fedskd_sim.report import read_predictions, write
+from fedskd_sim.records.files import read_records
+from fedskd_sim.results.report import read_predictions, write
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.world.world import World
 

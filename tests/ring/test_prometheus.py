@@ -13,8 +13,8 @@ from scraping import Query, scraped
 from watching import until
 
 from fedskd_sim.observe.metrics import GAUGES
-from fedskd_sim.recordfiles import read_records
-from fedskd_sim.topology import Topology
+from fedskd_sim.records.files import read_records
+from fedskd_sim.ring.topology import Topology
 
 SCENARIO = """
 name: watched

@@ -17,7 +17,7 @@ import pytest
 from watching import PATIENCE_S, PLACEBO, finishers
 
 from fedskd_sim.errors import OutputNotWritable
-from fedskd_sim.recordfiles import read_records
+from fedskd_sim.records.files import read_records
 
 COMMAND = f"{sys.executable} -m fedskd_sim launch"
 HOSPITALS = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(3))
@@ -81,7 +81,7 @@ def test_a_thread_that_writes_while_the_interpreter_ends_does_not_change_the_exi
     code = (
         "import select, sys\n"
         "from threading import Thread\n"
-        "from fedskd_sim.cli.streams import settle\n"
+        "from fedskd_sim.cli.common import settle\n"
         "settle()\n"
         "def tell():\n"
         "    while True: print('x' * 500, flush=True)\n"

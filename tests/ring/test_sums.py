@@ -16,7 +16,7 @@ from fedskd_sim.errors import InvalidValue, UnknownArchitecture
 from fedskd_sim.learning.algorithms.fedproto import features_of
 from fedskd_sim.learning.data import class_weights
 from fedskd_sim.learning.networks.models import ImageShape, build
-from fedskd_sim.recordfiles import read_records
+from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import Architecture
 
 FML = (

@@ -18,7 +18,7 @@ import zmq
 from wired import LINKS, PATIENCE_S, End, address, attend, identities, knocking, parts_of, send_all
 
 from fedskd_sim.errors import InvalidValue, PortInUse, SocketPathTooLong
-from fedskd_sim.learning.finite import finite
+from fedskd_sim.learning.weights import finite
 from fedskd_sim.messages import (
     CONTROLLER,
     Ack,
@@ -40,7 +40,7 @@ from fedskd_sim.messages import (
 from fedskd_sim.messages import End as Over
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.wire import CONTROL_LIMIT, encode
-from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Place
+from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Location
 from fedskd_sim.transport.zeromq.links import AT_A_TIME, WORDS_KEPT
 from fedskd_sim.transport.zeromq.sockets import ENVELOPE
 
@@ -71,7 +71,7 @@ class Bed:
             end.links.open(self.start)
 
     def end(self, name: str) -> End:
-        place = Place(
+        place = Location(
             name, address(self.kind, self.folder, name), self.hub.address, self.identities[name]
         )
         return End(Links(place, INCOMING))
@@ -470,11 +470,11 @@ def test_a_port_in_use_and_a_path_too_long_have_their_own_errors(tmp_path: Path)
             Hub(hub.address)
         assert caught.value.key == ("network", "port")
         with pytest.raises(PortInUse):
-            Links(Place("north", hub.address, hub.address), INCOMING)
+            Links(Location("north", hub.address, hub.address), INCOMING)
     with pytest.raises(SocketPathTooLong, match="longer than 107 bytes"):
         Hub(f"ipc://{tmp_path}/{'x' * 120}")
     with pytest.raises(InvalidValue, match="cannot use the address"):
-        Links(Place("north", f"ipc://{tmp_path}/north", "nonsense"), INCOMING)
+        Links(Location("north", f"ipc://{tmp_path}/north", "nonsense"), INCOMING)
 
 
 @pytest.mark.parametrize("kind", LINKS)

@@ -20,13 +20,12 @@ import zmq
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
-from fedskd_sim.learning.finite import finite
+from fedskd_sim.learning.weights import finite
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.member.hospital import carry_out
 from fedskd_sim.member.mailbox import Mailbox
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.shell import Task
-from fedskd_sim.member.work import Worker
+from fedskd_sim.member.work import Worker, carry_out
 from fedskd_sim.messages import (
     CONTROLLER,
     Answer,
@@ -37,15 +36,15 @@ from fedskd_sim.messages import (
     Traveller,
     digest,
 )
-from fedskd_sim.observe.log import EventLog
+from fedskd_sim.observe.events import EventLog
 from fedskd_sim.observe.metrics import HospitalMetrics
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, Timing, to_line
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Topology
 from fedskd_sim.transport.chunks import pack_message
-from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Keys, Links, Passwords, Place
+from fedskd_sim.transport.zeromq import Hub, Identity, Incoming, Keys, Links, Location, Passwords
 from fedskd_sim.transport.zeromq.sockets import Inbox, Received
 
 LINKS = ("ipc", "tcp", "curve")
@@ -291,7 +290,7 @@ class Ring:
             HospitalMetrics(self.scenario.name, name, self.topology),
         )
         links = Links(
-            Place(name, bind, self.hub.address, self.identities[name]),
+            Location(name, bind, self.hub.address, self.identities[name]),
             Incoming(
                 learner.expected, context.receive_buffers.allocate, len(self.topology.names), finite
             ),

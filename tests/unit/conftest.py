@@ -36,10 +36,10 @@ def one_thread() -> None:
 @pytest.fixture
 def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the releases that are uninstalled; nobody waits long for a word."""
-    from fedskd_sim.runtimes.kubernetes import following
-    from fedskd_sim.runtimes.kubernetes.helm import Helm
+    from fedskd_sim.kubernetes import follower
+    from fedskd_sim.kubernetes.helm import Helm
 
     names: list[str] = []
     monkeypatch.setattr(Helm, "uninstall", lambda _, release: names.append(release))
-    monkeypatch.setattr(following, "LOOK_S", 0.01)
+    monkeypatch.setattr(follower, "LOOK_S", 0.01)
     return names

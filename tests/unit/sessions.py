@@ -18,10 +18,9 @@ from fedskd_sim.learning.algorithms.fml import COMMON, MutualTeaching
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.networks.models import ImageShape, build
-from fedskd_sim.learning.sessions.recordings import Recordings
+from fedskd_sim.learning.sessions.recorded import Recordings
 from fedskd_sim.learning.sessions.session import RunningSums, SessionModels, TrainingJob
-from fedskd_sim.learning.sessions.steps import Teaching
-from fedskd_sim.learning.sessions.teaching import Exchange
+from fedskd_sim.learning.sessions.steps import Exchange, Teaching
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
 from fedskd_sim.scenario import Architecture, FedProto, Similarity, Training

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fedskd_sim.learning.sessions.onhost import storages
+from fedskd_sim.learning.sessions.graphs import storages
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero")
 """Operations that no graph may have, since the host waits for what comes of them."""

@@ -16,12 +16,12 @@ from weather import OneDeath, Storm
 
 from fedskd_sim.learning.base import Session
 from fedskd_sim.messages import Weights
-from fedskd_sim.program import Program, Step
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.records import Record
+from fedskd_sim.ring.program import Program, Step
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Fault, Scenario
-from fedskd_sim.topology import Stop, Topology
 
 Result = Mapping[str, tuple[tuple[Record, ...], Any]]
 """Records and the final model, by hospital."""

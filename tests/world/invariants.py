@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fedskd_sim.messages import HopId
-from fedskd_sim.program import Program
 from fedskd_sim.protocol.events import Model
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record
+from fedskd_sim.ring.program import Program
 from fedskd_sim.world.node import InMemoryCustody, Node
 from fedskd_sim.world.world import World
 

@@ -17,21 +17,19 @@ from invariants import Broken
 from symbols import Run, prepared, scenario_of
 from weather import Cut, Storm
 
-from fedskd_sim.custody.chain import sources
-from fedskd_sim.custody.due import Due, Mark, mark
-from fedskd_sim.custody.kept import KeptRecord
+from fedskd_sim.custody.due import Due, KeptRecord, Mark, mark, sources
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import LeftBehind, Where
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.program import Program
 from fedskd_sim.protocol.effects import Effect
+from fedskd_sim.protocol.losses import is_guest
 from fedskd_sim.protocol.machine import HospitalMachine
-from fedskd_sim.protocol.returns import is_guest
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record, to_line
-from fedskd_sim.routes import Routes, code, merged, merged_returns
+from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.routes import Routes, code, merged, merged_returns
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Fault, Scenario
-from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import InMemoryCustody
 from fedskd_sim.world.world import World
 

@@ -16,12 +16,12 @@ from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import Reporter
 from fedskd_sim.member.work import Worker
 from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
-from fedskd_sim.observe.events import Event
+from fedskd_sim.observe.events import LogEvent
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Measure, Record, Timing
+from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario, load
-from fedskd_sim.topology import Stop, Topology
 from fedskd_sim.world.node import Node
 from fedskd_sim.world.world import World
 
@@ -213,9 +213,9 @@ class RecordList:
 class Silence:
     """A log that keeps what may not be there: refusals and errors."""
 
-    said: list[Event] = field(default_factory=list)
+    said: list[LogEvent] = field(default_factory=list)
 
-    def event(self, what: Event) -> None:
+    def event(self, what: LogEvent) -> None:
         if type(what).__name__ in ("Refused", "Error"):
             self.said.append(what)
 
@@ -237,7 +237,7 @@ class Run:
         }
 
     @property
-    def refusals(self) -> list[Event]:
+    def refusals(self) -> list[LogEvent]:
         return [event for log in self.logs.values() for event in log.said]
 
 

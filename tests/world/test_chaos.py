@@ -16,6 +16,7 @@ from symbols import Symbols
 from fedskd_sim.member.schedule import unmet
 from fedskd_sim.messages import HopId
 from fedskd_sim.protocol import delivery
+from fedskd_sim.protocol.delivery import TAKE, Judgement
 from fedskd_sim.protocol.effects import Effect, Persist, Reply, Send, Wait
 from fedskd_sim.protocol.events import (
     Acked,
@@ -25,11 +26,10 @@ from fedskd_sim.protocol.events import (
     StepFinished,
     Unanswered,
 )
-from fedskd_sim.protocol.judge import TAKE, Judgement
 from fedskd_sim.protocol.machine import HospitalMachine, Turn
 from fedskd_sim.protocol.state import State, Terms
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario.faultchecks import faulty
-from fedskd_sim.topology import Topology
 from fedskd_sim.world.node import InMemoryCustody, Node
 
 SEEDS = int(os.environ.get("FEDSKD_CHAOS", "200"))

@@ -13,18 +13,16 @@ import pytest
 from symbols import Run, lived, scenario_of
 from weather import OneDeath, Storm
 
-from fedskd_sim.custody.chain import sources
-from fedskd_sim.custody.due import Due, Mark, mark
-from fedskd_sim.custody.kept import KeptRecord
+from fedskd_sim.custody.due import Due, KeptRecord, Mark, mark, sources
 from fedskd_sim.errors import Where
 from fedskd_sim.member.schedule import FOR_EVER
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.protocol.losses import Healer
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.routes import Routes
+from fedskd_sim.ring.routes import Routes
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Scenario
-from fedskd_sim.topology import Topology
 
 STORMS = 40
 """Of these 240 have been run once; the suite runs the first of them."""

@@ -14,10 +14,11 @@ from returning import Story, drawn, drawn_unheard, survived
 
 from fedskd_sim.member.shell import Shell
 from fedskd_sim.messages import Holds
-from fedskd_sim.protocol import admission, returns, saved
+from fedskd_sim.protocol import admission, losses
+from fedskd_sim.protocol import state as saved
+from fedskd_sim.protocol.admission import RegistrarState
 from fedskd_sim.protocol.effects import Effect, Tell
-from fedskd_sim.protocol.roll import RegistrarState
-from fedskd_sim.topology import Topology
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.world import node
 
 SEEDS = int(os.environ.get("FEDSKD_RETURNS", "20"))
@@ -58,7 +59,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 def believes_all(patch: pytest.MonkeyPatch) -> None:
     """Take every return in, however far one is."""
-    patch.setattr(returns, "believed", lambda _state, _program, word: word.back)
+    patch.setattr(losses, "believed", lambda _state, _program, word: word.back)
 
 
 def waits_for_nobody(patch: pytest.MonkeyPatch) -> None:

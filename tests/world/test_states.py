@@ -18,7 +18,7 @@ from torch import nn
 from weather import OneDeath
 
 from fedskd_sim.errors import HospitalCrashed
-from fedskd_sim.learning import inputs, site
+from fedskd_sim.learning import comparable, site
 from fedskd_sim.learning.algorithms import fml
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState
@@ -27,9 +27,9 @@ from fedskd_sim.learning.site import Site
 from fedskd_sim.messages import Done
 from fedskd_sim.protocol.effects import Effect, Leave, Persist, Reply, Send, Tell, Work
 from fedskd_sim.records import to_line
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.life import save_results
 from fedskd_sim.scenario import Architecture, Scenario, load
-from fedskd_sim.topology import Topology
 from fedskd_sim.world.world import Weather
 
 TEXT = """
@@ -201,7 +201,7 @@ def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self))
     )
-    monkeypatch.setattr(inputs, "outline", outlined)
+    monkeypatch.setattr(comparable, "outline", outlined)
     for module in (site, fml):
         monkeypatch.setattr(module, "blueprint", copied)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedskd_sim.learning.weights import buffer_of, tensor_of
 from fedskd_sim.messages import Spec, TensorSpec, Weights
-from fedskd_sim.topology import Stop, Topology
+from fedskd_sim.ring.topology import Stop, Topology
 
 SUM, WEIGHT = "sum", "weight"
 SHARE, DONE = "share", "sum/"

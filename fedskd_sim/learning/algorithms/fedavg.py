@@ -16,15 +16,14 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.algorithms.allreduce import RingSum
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import FLOATS, export, snapshot, view
+from fedskd_sim.learning.weights import FLOATS, drift, export, snapshot, view
 from fedskd_sim.messages import Forms, Spec, Weights
+from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import Averaging, FedProx
 from fedskd_sim.seeds import seed
-from fedskd_sim.topology import Stop
 
 
 class AveragingLearner:

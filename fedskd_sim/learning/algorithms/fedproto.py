@@ -24,15 +24,15 @@ from fedskd_sim.learning.algorithms.allreduce import RingSum
 from fedskd_sim.learning.algorithms.local import LocalLearner
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
 from fedskd_sim.learning.data import Samples, as_input
-from fedskd_sim.learning.distillation.pooling import average
+from fedskd_sim.learning.distillation.arrangements import average
 from fedskd_sim.learning.evaluate import BATCH
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, tensor_of
 from fedskd_sim.messages import Forms, Weights
+from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import FedProto
-from fedskd_sim.topology import Stop
 
 PROTOTYPES = "prototypes"
 

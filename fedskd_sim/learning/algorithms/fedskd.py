@@ -15,16 +15,15 @@ from torch import nn
 
 from fedskd_sim.learning import instruments
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.reconcile import reconcile
 from fedskd_sim.learning.sessions.session import SessionModels
-from fedskd_sim.learning.sessions.teaching import Exchange
+from fedskd_sim.learning.sessions.steps import Exchange
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import export, install, snapshot, view
+from fedskd_sim.learning.weights import drift, export, install, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import LEAVING
+from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import FedSKD
-from fedskd_sim.topology import Stop
 
 
 class CirculatingLearner:

@@ -24,14 +24,13 @@ from fedskd_sim.learning.algorithms.local import LocalLearner
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
 from fedskd_sim.learning.networks.models import blueprint, parameter_count
 from fedskd_sim.learning.sessions.session import SessionModels
-from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
-from fedskd_sim.learning.sessions.teaching import divergence
+from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep, divergence
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import spec_of, view
 from fedskd_sim.messages import Forms, Weights
+from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import FML, Architecture
 from fedskd_sim.seeds import seed
-from fedskd_sim.topology import Stop
 
 COMMON = "common_"
 

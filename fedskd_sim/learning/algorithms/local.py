@@ -10,14 +10,13 @@ from torch import nn
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.drift import drift
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import Teaching
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import export, snapshot, view
+from fedskd_sim.learning.weights import drift, export, snapshot, view
 from fedskd_sim.messages import Forms, Weights
+from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import Local, Pooled
-from fedskd_sim.topology import Stop
 
 
 class LocalLearner:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from fedskd_sim.learning.base import NOTHING, LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.messages import Buffer, Forms, TensorSpec, Weights
 from fedskd_sim.records import Measure
+from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import Placebo
 from fedskd_sim.seeds import seed
-from fedskd_sim.topology import Stop
 
 
 @dataclass

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Distance = Literal["corr", "mse", "row", "cka"]
-Form = Literal["auto", "direct", "factored"]
-Pair = tuple[Tensor, Tensor]
+GramForm = Literal["auto", "direct", "factored"]
+TensorPair = tuple[Tensor, Tensor]
 
 BUDGET_BYTES = 64 * 2**20
 """Storage of the direct form above which a smaller factored form is preferred."""
@@ -40,7 +40,7 @@ def distance(
     y: Tensor,
     name: Distance = "corr",
     *,
-    form: Form = "auto",
+    form: GramForm = "auto",
     across: bool = False,
     budget_bytes: int = BUDGET_BYTES,
 ) -> Tensor:
@@ -78,7 +78,7 @@ def distance(
 
 
 def _check(x: Tensor, y: Tensor, name: str, form: str, *, axes: int) -> None:
-    if name not in get_args(Distance) or form not in get_args(Form):
+    if name not in get_args(Distance) or form not in get_args(GramForm):
         raise ValueError(f"no distance {name!r} in form {form!r}")
     if x.shape[:-1] != y.shape[:-1] or x.ndim < axes:
         raise ValueError(f"items do not match: {tuple(x.shape)} and {tuple(y.shape)}")
@@ -89,7 +89,7 @@ def _flat(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype).reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
 
 
-def _mean(x: Tensor, y: Tensor, name: Distance, form: Form, budget_bytes: int) -> Tensor:
+def _mean(x: Tensor, y: Tensor, name: Distance, form: GramForm, budget_bytes: int) -> Tensor:
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     x, y = _flat(x, dtype), _flat(y, dtype)
     if x.shape[1] < (3 if name == "corr" else 2) or not (x.numel() and y.numel()):
@@ -98,7 +98,7 @@ def _mean(x: Tensor, y: Tensor, name: Distance, form: Form, budget_bytes: int) -
     return _values((x, y), name, direct=direct).mean().to(dtype)
 
 
-def _values(pair: Pair, name: Distance, *, direct: bool) -> Tensor:
+def _values(pair: TensorPair, name: Distance, *, direct: bool) -> Tensor:
     """Give the distance of each leading index, (L,)."""
     if name == "row":
         return (_row_direct if direct else _row_factored)(*pair)
@@ -132,7 +132,7 @@ def _normalise(x: Tensor) -> Tensor:
     return x * (squares + NORM_EPS2 * squares.detach().mean(1, keepdim=True) + TINY).rsqrt()
 
 
-def _centre(x: Tensor) -> Pair:
+def _centre(x: Tensor) -> TensorPair:
     """Subtract the mean item; give it as well, (L, C, 1)."""
     mean = x.mean(1, keepdim=True)
     return x - mean, mean.transpose(1, 2)
@@ -186,7 +186,7 @@ def _reciprocal_norm(squares: Tensor) -> Tensor:
     return (squares + ROW_EPS2 * squares.detach().mean(1, keepdim=True) + TINY).rsqrt()
 
 
-def _cka(pair: Pair, *, direct: bool) -> Tensor:
+def _cka(pair: TensorPair, *, direct: bool) -> Tensor:
     """Give || G/|G| - H/|H| ||^2 for the centred matrices G and H of centred items."""
     x, y = pair
     floor = VARIANCE_FLOOR * x.shape[1] ** 2
@@ -202,7 +202,7 @@ def _cka(pair: Pair, *, direct: bool) -> Tensor:
     return xx * r * r + yy * s * s - 2 * xy * r * s
 
 
-def _corr_factored(pair: Pair, offsets: Pair) -> Tensor:
+def _corr_factored(pair: TensorPair, offsets: TensorPair) -> Tensor:
     """Give the correlation distance from centred items and their products with the mean item, (L,
     N, 1).
 
@@ -214,7 +214,7 @@ def _corr_factored(pair: Pair, offsets: Pair) -> Tensor:
     pairs = items * (items - 1)
     d, e = a.square().sum(2) + 2 * p, b.square().sum(2) + 2 * q
 
-    def moment(gram: Tensor, edges: Tensor, diagonals: Pair) -> Tensor:
+    def moment(gram: Tensor, edges: Tensor, diagonals: TensorPair) -> Tensor:
         inner = gram + 2 * items * _total(edges) - _total(diagonals[0] * diagonals[1])
         return inner / pairs - _total(diagonals[0]) * _total(diagonals[1]) / pairs**2
 

@@ -15,7 +15,7 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
+from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors, wrong_options
 from fedskd_sim.learning.networks.contract import Breach, find_breach
 from fedskd_sim.learning.networks.models import (
     AXES,
@@ -31,7 +31,6 @@ from fedskd_sim.learning.networks.models import (
     outline,
     parameter_count,
 )
-from fedskd_sim.learning.options import wrong_options
 from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096

@@ -29,12 +29,14 @@ from fedskd_sim.learning.networks.models import (
     outline,
     outline_of,
 )
-from fedskd_sim.learning.samples import Kind
+from fedskd_sim.learning.samples import SampleKind
 from fedskd_sim.scenario import Architecture
 
 LISTED_CLASSES = 7
 LISTED_REGIONS = 110
-UNITS: Mapping[Kind, str] = MappingProxyType({"image": "px", "roi": "regions", "volume": "voxels"})
+UNITS: Mapping[SampleKind, str] = MappingProxyType(
+    {"image": "px", "roi": "regions", "volume": "voxels"}
+)
 
 
 def listing() -> str:

@@ -1,32 +1,91 @@
-"""The registry of architectures: build one by name, and know what it needs without running it."""
+"""The registry of architectures: build one by name, and know what it needs without running it.
+
+What an architecture looks like is found on the meta device, by shapes without values. There random
+draws, normalisations and some activations run through PyTorch's compiler, whose import alone takes
+a second or two; they are given here without it.
+"""
 
 from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.distillation.distill import Taps
-from fedskd_sim.learning.installed import UNBUILDABLE, Builder
+from fedskd_sim.learning.installed import UNBUILDABLE, Builder, options_of
 from fedskd_sim.learning.networks import roi, small, vision, volume
-from fedskd_sim.learning.networks.tracing import shapes_only, without_values
-from fedskd_sim.learning.options import options_of
-from fedskd_sim.learning.samples import Kind
+from fedskd_sim.learning.samples import SampleKind
 from fedskd_sim.messages import ITEM_BYTES
 from fedskd_sim.scenario import Architecture, Tap
 
+FILLS: frozenset[Callable[..., Any]] = frozenset(
+    {
+        Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_, nn.init.normal_,
+        nn.init.uniform_, nn.init.constant_, nn.init.trunc_normal_, nn.init.kaiming_normal_,
+        nn.init.kaiming_uniform_, nn.init.xavier_normal_, nn.init.xavier_uniform_,
+    }
+)  # fmt: skip
+"""What gives a tensor, its first argument, other values."""
+KEEPS_SHAPE: frozenset[Callable[..., Any]] = frozenset(
+    {
+        functional.group_norm, functional.layer_norm, functional.batch_norm, functional.hardswish,
+        functional.hardsigmoid, functional.silu, functional.relu, functional.gelu,
+    }
+)  # fmt: skip
+"""What gives a tensor of the shape of its first argument, and is no operation that PyTorch's
+counter counts."""
+
+
+class Skipping(TorchFunctionMode):
+    """Within it some functions give their first argument as it is."""
+
+    def __init__(self, functions: Collection[Callable[..., Any]]) -> None:
+        """Say which."""
+        super().__init__()
+        self._functions = functions
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Any:
+        """Pass a function by, or call it."""
+        del types
+        return (
+            (args[0] if args else kwargs["tensor"])
+            if func in self._functions
+            else func(*args, **kwargs)
+        )
+
+
+def without_values() -> Skipping:
+    """Give no tensor a value, which on the meta device nothing can see."""
+    return Skipping(FILLS)
+
+
+def shapes_only() -> Skipping:
+    """Leave out what changes no shape, either: for architectures of which that is known to fail
+    with no input.
+    """
+    return Skipping(FILLS | KEEPS_SHAPE)
+
+
 Result = TypeVar("Result")
-AXES: Mapping[Kind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
+AXES: Mapping[SampleKind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
 """The axes of a tap behind sample and channel."""
 SMALLEST_REGIONS = 4
 COMPILER = "torch._dynamo"
@@ -74,7 +133,7 @@ class ImageShape(NamedTuple):
     channels: int
     size: int
     classes: int
-    kind: Kind = "image"
+    kind: SampleKind = "image"
     grid: tuple[int, ...] = ()
 
     def blank(self) -> torch.Tensor:
@@ -113,7 +172,7 @@ def examine(name: str) -> None:
         installed.load(name, REGISTRY)
 
 
-def kind_of(name: str) -> Kind:
+def kind_of(name: str) -> SampleKind:
     """Tell what an architecture takes."""
     return "roi" if name.startswith("roi-") else "volume" if name.startswith("vol-") else "image"
 

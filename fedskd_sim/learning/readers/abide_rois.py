@@ -25,12 +25,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers import csvfile, cut, names, npz, splits, tree
-from fedskd_sim.learning.readers.abide import MOST_SILENT
-from fedskd_sim.learning.readers.csvfile import Row
-from fedskd_sim.learning.readers.timeseries import connectivity, quiet, series, silent
+from fedskd_sim.learning.readers import csvfile, cut, npz, splits, tree
+from fedskd_sim.learning.readers.abide import LARGEST_R, MOST_SILENT
+from fedskd_sim.learning.readers.csvfile import CsvRow
 from fedskd_sim.learning.samples import Arrays, Facts
 from fedskd_sim.scenario import AbideRois
+
+FEWEST_POINTS = 3
+
+
+def connectivity(signals: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Compute z = arctanh r of all pairs of regions (R, R) from their signals (T, R); 0 on the
+    diagonal and for silent regions.
+    """
+    heard = np.flatnonzero(~silent(signals))
+    z = np.zeros((signals.shape[1], signals.shape[1]), np.float32)
+    r = (
+        np.atleast_2d(np.corrcoef(signals[:, heard], rowvar=False))
+        if len(heard)
+        else np.zeros((0, 0))
+    )
+    z[np.ix_(heard, heard)] = np.arctanh(((r + r.T) / 2).clip(-LARGEST_R, LARGEST_R))
+    np.fill_diagonal(z, 0)
+    return z
+
+
+def silent(signals: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which regions (R,) have no signal: constant, or not finite somewhere."""
+    with np.errstate(all="ignore"):
+        spread = signals.std(axis=0)
+    found: NDArray[np.bool_] = (
+        ~np.isfinite(spread) | (spread == 0) | (signals == signals[:1]).all(axis=0)
+    )
+    return found
+
+
+def series(path: Path) -> NDArray[np.float64]:
+    """Read the signals (T, R) of one subject.
+
+    Raises:
+        DataCorrupt: unreadable, no table of numbers, or too short.
+
+    """
+    return _numbers(path, _lines(path))
+
+
+def quiet(path: Path) -> NDArray[np.bool_]:
+    """Tell which regions (R,) are silent in one subject; all numbers are read only where the
+    beginning makes it possible.
+
+    Raises:
+        DataCorrupt: as for `series`, of which a file without silence is checked at its beginning
+            alone.
+
+    """
+    lines = _lines(path)
+    begin = _numbers(path, lines[:FEWEST_POINTS])
+    possible = (begin == begin[:1]).any() or any(
+        word in line for line in lines for word in ("n", "N")
+    )
+    return silent(_numbers(path, lines)) if possible else np.zeros(begin.shape[1], bool)
+
+
+def _lines(path: Path) -> list[str]:
+    """Read the lines of numbers."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise npz.corrupt(f"{path} cannot be read: {error}") from error
+    if not lines or not lines[0].startswith("#"):
+        raise npz.corrupt(f"{path} does not begin with a line of #")
+    found = [line for line in lines[1:] if line.strip()]
+    if len(found) < FEWEST_POINTS:
+        raise npz.corrupt(f"{path} has {len(found)} points in time, too few for a correlation")
+    return found
+
+
+def _numbers(path: Path, lines: list[str]) -> NDArray[np.float64]:
+    """Turn lines into numbers (T, R)."""
+    try:
+        return np.stack([np.array(line.split(), np.float64) for line in lines])
+    except ValueError as error:
+        raise npz.corrupt(f"{path} is no table of numbers: {error}") from error
+
 
 CLASSES = ("control", "asd")
 LABELS = {"1": 1, "2": 0}
@@ -135,7 +212,7 @@ def regions_with_signal(files: tuple[Path, ...]) -> NDArray[np.int64]:
 
 def _table(
     dataset: AbideRois, path: Path
-) -> tuple[list[Row], NDArray[np.int64], dict[str, list[Row]]]:
+) -> tuple[list[CsvRow], NDArray[np.int64], dict[str, list[CsvRow]]]:
     """Read the subjects that have a recording, their labels, and by reason the subjects that are
     skipped.
     """
@@ -163,16 +240,16 @@ def _table(
             f"{path} has no subject with a FILE_ID"
             + (" whose file is there" if skipped.get(ABSENT) else "")
         )
-    names.check_once(path, table, "SUB_ID", "FILE_ID")
-    names.check_spelling(path, table, "SITE_ID")
-    names.check_spelling(
+    splits.check_once(path, table, "SUB_ID", "FILE_ID")
+    splits.check_spelling(path, table, "SITE_ID")
+    splits.check_spelling(
         path, [{"institution": _institution(row["SITE_ID"])} for row in table], "institution"
     )
     return table, np.array([LABELS[row["DX_GROUP"]] for row in table]), skipped
 
 
 def _besides(
-    dataset: AbideRois, path: Path, table: list[Row], skipped: Mapping[str, list[Row]]
+    dataset: AbideRois, path: Path, table: list[CsvRow], skipped: Mapping[str, list[CsvRow]]
 ) -> dict[str, Counter[str]]:
     """Count the subjects that are skipped, and the recordings of nobody in the table."""
     found: dict[str, Counter[str]] = {
@@ -193,7 +270,7 @@ def _besides(
 
 
 def _splits(
-    dataset: AbideRois, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]
+    dataset: AbideRois, table: list[CsvRow], labels: NDArray[np.int64], draw: tuple[int, str]
 ) -> splits.Splits:
     scanners = np.array([row["SITE_ID"] for row in table])
     _, scanner = np.unique(scanners, return_inverse=True)
@@ -211,7 +288,7 @@ def _institution(site: str) -> str:
     return re.sub(r"_\d+$", "", site)
 
 
-def _files(path: Path, table: list[Row], atlas: str) -> tuple[Path, ...]:
+def _files(path: Path, table: list[CsvRow], atlas: str) -> tuple[Path, ...]:
     """Find the file of each subject."""
     places: dict[str, list[Path]] = {}
     for file in tree.ending(path.parent, f"_rois_{atlas}.1D"):
@@ -244,7 +321,7 @@ def _files(path: Path, table: list[Row], atlas: str) -> tuple[Path, ...]:
     return files
 
 
-def _check_one_pipeline(folder: Path, table: list[Row], files: tuple[Path, ...]) -> None:
+def _check_one_pipeline(folder: Path, table: list[CsvRow], files: tuple[Path, ...]) -> None:
     """Refuse files of two pipelines, which folders tell.
 
     They do by their names, and where files of one site lie in several folders, of which one holds

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import cut, names
-from fedskd_sim.learning.samples import Kind
+from fedskd_sim.learning.readers import cut, splits
+from fedskd_sim.learning.samples import SampleKind
 
 SPLITS = ("train", "validation", "test")
 """In the order of `cut.TRAIN`, `cut.VALIDATION` and `cut.TEST`."""
@@ -83,7 +83,7 @@ class Checked(NamedTuple):
 class Form(NamedTuple):
     """What a sample is, its grid and its channels."""
 
-    kind: Kind
+    kind: SampleKind
     grid: tuple[int, ...]
     channels: int
 
@@ -116,7 +116,7 @@ def check(found: object) -> Checked:
     return Checked(take, columns, classes, named, by_split, own_ids, _place(found.samples))
 
 
-def notes(values: NDArray[Any], kind: Kind) -> tuple[str, ...]:
+def notes(values: NDArray[Any], kind: SampleKind) -> tuple[str, ...]:
     """Say what is odd about samples (n, ...) that can be learned from all the same."""
     found = []
     if kind != "image" and not NEAR_ONE[0] <= (spread := float(values.std())) <= NEAR_ONE[1]:
@@ -194,7 +194,7 @@ def _labels(found: Cohort) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         classes = tuple(found.classes)
         for row, name in enumerate(classes):
             _check_name(name, row, "classes")
-        if wrong := names.problem("classes", "class", [*map(str, classes)], once=True):
+        if wrong := splits.problem("classes", "class", [*map(str, classes)], once=True):
             raise Unfit(f"gives names twice: {wrong}")
     elif numbered:
         classes = tuple(map(str, range(int(given.max()) + 1)))
@@ -237,7 +237,7 @@ def _column(given: Any, name: str, size: int) -> NDArray[np.str_]:
             raise Unfit(f"gives {value!r} in row {row} of {name}, not a name or a whole number")
         _check_name(value, row, name)
     texts = np.array(cells).astype(str)
-    if name != "ids" and (wrong := names.problem(name, name[:-1], texts.tolist(), once=False)):
+    if name != "ids" and (wrong := splits.problem(name, name[:-1], texts.tolist(), once=False)):
         raise Unfit(f"gives names in two ways: {wrong}")
     return texts
 

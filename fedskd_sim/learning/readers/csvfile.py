@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers.names import normal_form
 from fedskd_sim.learning.readers.npz import corrupt
+from fedskd_sim.learning.readers.splits import normal_form
 
-Row = dict[str, str]
+CsvRow = dict[str, str]
 LONGEST = 1000
 
 
-def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
+def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[CsvRow]:
     """Read the needed columns of a table with a header, and the optional ones it has.
 
     It is separated by commas or, where the header has one, by tabs.
@@ -28,7 +28,7 @@ def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> lis
     """
     header, table = _table(path, needed)
     places = _places(path, header, needed, optional)
-    found: list[Row] = []
+    found: list[CsvRow] = []
     for number, cells in enumerate(filter(None, table), 1):
         if any(cell.strip() for cell in cells[len(header) :]):
             raise corrupt(f"{path}: row {number} has {len(cells)} values for {len(header)} columns")
@@ -67,7 +67,7 @@ def _table(path: Path, needed: Sequence[str]) -> tuple[Sequence[str], Sequence[S
     return [name.strip() for name in header], table
 
 
-def _check(path: Path, number: int, row: Row) -> None:
+def _check(path: Path, number: int, row: CsvRow) -> None:
     """Refuse a row with a value that is no word, or with none."""
     strange = [
         name
@@ -83,7 +83,7 @@ def _check(path: Path, number: int, row: Row) -> None:
         raise corrupt(f"{path}: row {number} has no {empty[0]}")
 
 
-def whole(path: Path, row: Row, name: str) -> int:
+def whole(path: Path, row: CsvRow, name: str) -> int:
     """Read a whole number from a row; raises DataCorrupt."""
     try:
         return int(row[name])

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataMissing
-from fedskd_sim.learning.readers import csvfile, cut, imagefiles, names, npz, splits
-from fedskd_sim.learning.readers.csvfile import Row
+from fedskd_sim.learning.readers import csvfile, cut, imagefiles, npz, splits
+from fedskd_sim.learning.readers.csvfile import CsvRow
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Derm7pt
 
@@ -65,11 +65,11 @@ def load(dataset: Derm7pt, folder: Path | None, scenario_seed: int, name: str) -
     )
 
 
-def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
+def _columns(path: Path, view: str) -> tuple[list[CsvRow], cut.Columns]:
     """Read the table, and each row's label, case and split."""
     table = csvfile.rows(path, ("case_num", "diagnosis", view))
     labels = np.array([CLASSES.index(_class_of(path, row)) for row in table])
-    names.check_spelling(path, table, "case_num", view)
+    splits.check_spelling(path, table, "case_num", view)
     cases, split = np.array([row["case_num"] for row in table]), _split(path, len(table))
     used = split >= 0
     if len({*zip(cases[used], split[used], strict=True)}) > len({*cases[used]}):
@@ -85,7 +85,7 @@ def _columns(path: Path, view: str) -> tuple[list[Row], cut.Columns]:
     return table, cut.Columns(labels, cases, split)
 
 
-def _class_of(path: Path, row: Row) -> str:
+def _class_of(path: Path, row: CsvRow) -> str:
     """Give the class of a diagnosis."""
     named = row["diagnosis"]
     if named.split()[-1] == "nevus":
@@ -121,5 +121,5 @@ def _split(path: Path, rows: int) -> NDArray[np.int64]:
     return split
 
 
-def _paths(path: Path, view: str, table: list[Row], rows: splits.Rows) -> list[Path]:
+def _paths(path: Path, view: str, table: list[CsvRow], rows: splits.Rows) -> list[Path]:
     return [path.parent.parent / "images" / table[row][view] for row in rows]

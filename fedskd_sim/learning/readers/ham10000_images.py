@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.readers import csvfile, cut, imagefiles, names, npz, splits
-from fedskd_sim.learning.readers.csvfile import Row
+from fedskd_sim.learning.readers import csvfile, cut, imagefiles, npz, splits
+from fedskd_sim.learning.readers.csvfile import CsvRow
 from fedskd_sim.learning.samples import Facts, Images
 from fedskd_sim.scenario import Ham10000Images
 
@@ -65,7 +65,7 @@ def load(dataset: Ham10000Images, folder: Path | None, scenario_seed: int, name:
     return Images(pixels, labels[rows], chosen.places, CLASSES, ids, chosen.subjects)
 
 
-def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
+def _table(path: Path) -> tuple[list[CsvRow], NDArray[np.int64]]:
     """Read the table and the label of each row."""
     table = csvfile.rows(path, NEEDED)
     unknown = [row for row in table if row["dx"] not in CLASSES]
@@ -75,13 +75,13 @@ def _table(path: Path) -> tuple[list[Row], NDArray[np.int64]]:
             f"{', '.join(CLASSES)}"
         )
         raise npz.corrupt(text)
-    names.check_once(path, table, "image_id")
-    names.check_spelling(path, table, "lesion_id", "dataset")
+    splits.check_once(path, table, "image_id")
+    splits.check_spelling(path, table, "lesion_id", "dataset")
     return table, np.array([CLASSES.index(row["dx"]) for row in table])
 
 
 def _splits(
-    dataset: Ham10000Images, table: list[Row], labels: NDArray[np.int64], draw: tuple[int, str]
+    dataset: Ham10000Images, table: list[CsvRow], labels: NDArray[np.int64], draw: tuple[int, str]
 ) -> splits.Splits:
     sites, groups = (np.array([row[key] for row in table]) for key in ("dataset", "lesion_id"))
     known, site = np.unique(sites, return_inverse=True)
@@ -91,6 +91,8 @@ def _splits(
     )
 
 
-def _paths(path: Path, table: list[Row], rows: splits.Rows, images: imagefiles.Names) -> list[Path]:
+def _paths(
+    path: Path, table: list[CsvRow], rows: splits.Rows, images: imagefiles.Names
+) -> list[Path]:
     """Give the image of each row; for one that is missing, where it could be."""
     return [imagefiles.of_name(images, table[row]["image_id"], path.parent) for row in rows]

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.learning.readers import cut, names, npz, splits
-from fedskd_sim.learning.samples import Arrays, Facts, Images, Kind
+from fedskd_sim.learning.readers import cut, npz, splits
+from fedskd_sim.learning.samples import Arrays, Facts, Images, SampleKind
 from fedskd_sim.scenario import MedMnist
 
 IMAGE_AXES = 2
@@ -47,7 +47,7 @@ def facts(dataset: MedMnist, folder: Path | None, scenario_seed: int, name: str)
         )
         counts = splits.counts(name, splits.Source(dataset.file, classes, labels), chosen)
         grid, channels = _sample_shape(arrays)
-        kind: Kind = "image" if len(grid) == IMAGE_AXES else "volume"
+        kind: SampleKind = "image" if len(grid) == IMAGE_AXES else "volume"
         return Facts(
             classes,
             grid[0],
@@ -165,6 +165,6 @@ def _classes(dataset: MedMnist, labels: NDArray[np.int64]) -> tuple[str, ...]:
             fix=f"name {last + 1} classes, or none to call them by number",
             key=("data", "classes"),
         )
-    if twice := names.problem("data.classes", "class", dataset.classes, once=True):
-        raise InvalidValue(twice, fix=names.FIX, key=("data", "classes"))
+    if twice := splits.problem("data.classes", "class", dataset.classes, once=True):
+        raise InvalidValue(twice, fix=splits.FIX, key=("data", "classes"))
     return dataset.classes

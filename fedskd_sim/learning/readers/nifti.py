@@ -2,10 +2,15 @@
 
 Expected in one folder: a table with the columns ``file`` (a path below the table's folder),
 ``label``, ``site`` and ``subject``, and optionally ``fold`` (0 to 4, no subject in two folds);
-without it five folds are drawn here, always the same, spread evenly over sites and labels. Volumes
-are read on axes to the right, the front and the top, and all have one geometry then: that of
-``space``, or without it that of the hospital's first volume. An atlas, if there is one, is a NIfTI
-file of whole numbers with that geometry: 0 is background, every other number a region.
+without it five folds are drawn here, always the same, spread evenly over sites and labels. An
+atlas, if there is one, is a NIfTI file of whole numbers: 0 is background, every other number a
+region.
+
+Volumes are read on axes to the right, the front and the top (RAS+), only swapped and flipped
+(`nibabel.as_closest_canonical`), never resampled, and all have one geometry then: that of
+``space``, or without it that of the hospital's first volume; an atlas has it too. A file is refused
+if it has no affine, or two that contradict each other, more than one volume, or numbers that are
+not real.
 
 Intensities are standardised per volume over the voxels that count: those of the atlas, or without
 one those that are not 0. Voxels that are not finite are set to 0 after that and do not count; how
@@ -15,19 +20,220 @@ finite is refused.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import Logger, LogRecord
 from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.geometry import Geometry, difference
-from fedskd_sim.learning.readers import csvfile, cut, names, niftifiles, npz, splits, tree
-from fedskd_sim.learning.readers.csvfile import Row
-from fedskd_sim.learning.readers.niftifiles import bad
-from fedskd_sim.learning.samples import Arrays, Facts
+from fedskd_sim.errors import DataCorrupt, DataMissing
+from fedskd_sim.learning.readers import csvfile, cut, npz, splits, tree
+from fedskd_sim.learning.readers.csvfile import CsvRow
+from fedskd_sim.learning.samples import TOLERANCE, Arrays, Facts, Geometry, apart, difference
 from fedskd_sim.scenario import Nifti
+
+AXES = 3
+MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""By NIfTI's code of the unit: unknown (taken as mm), metre, millimetre, micrometre."""
+UNIT_BITS = 7
+DENSEST = 1100
+"""By so much can the usual compressions shrink a file at most, and a little more."""
+
+
+class Volume(NamedTuple):
+    """A file whose header has been read: where its voxels lie on canonical axes, and how they
+    are turned to lie so.
+    """
+
+    path: Path
+    image: Any
+    turn: NDArray[np.float64]
+    geometry: Geometry
+
+
+def open_volume(path: Path) -> Volume:
+    """Read a header.
+
+    Raises:
+        DataMissing: no such file.
+        DataCorrupt: it is no NIfTI file, or not one volume of real numbers whose place is certain.
+
+    """
+    import nibabel as nib  # noqa: PLC0415 - hospitals with other data need not import it
+
+    if not path.is_file():
+        raise DataMissing(
+            f"{path} is not there",
+            fix="put it there, or take its row out of the table",
+            key=("data", "file"),
+        )
+    with _told_unless_refused(path, nib.imageglobals.logger):
+        return _opened(path)
+
+
+def _opened(path: Path) -> Volume:
+    """Read a header that is there; raises DataCorrupt as `open_volume`."""
+    import nibabel as nib  # noqa: PLC0415 - as above
+
+    try:
+        image: Any = nib.load(path)
+    except Exception as error:  # a damaged header may raise anything
+        raise bad(f"{path} cannot be read: {error}") from error
+    if not isinstance(image, nib.Nifti1Pair):
+        raise bad(f"{path} is no NIfTI file but a {type(image).__name__}", "convert it to NIfTI")
+    _check_numbers(path, image)
+    _check_size(path, image)
+    grid = tuple(int(cells) for cells in image.shape[:AXES])
+    affine = _affine(path, image.header, grid)
+    turn = nib.orientations.io_orientation(affine)
+    inverse = nib.orientations.inv_ornt_aff(turn, grid)
+    sizes = np.empty(AXES, int)
+    sizes[turn[:, 0].astype(int)] = grid
+    return Volume(path, image, turn, Geometry(str(path), tuple(map(int, sizes)), affine @ inverse))
+
+
+@contextmanager
+def _told_unless_refused(path: Path, logger: Logger) -> Iterator[None]:
+    """Keep what nibabel logs and warns of a file back until it is known to be good, and tell it
+    then with its path; of one that is refused the error says what is wrong.
+    """
+    said: list[LogRecord] = []
+
+    def keep(record: LogRecord) -> bool:
+        said.append(record)
+        return False
+
+    logger.addFilter(keep)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            yield
+    finally:
+        logger.removeFilter(keep)
+    for record in said:
+        logger.log(record.levelno, "%s: %s", path, record.getMessage())
+    for one in warned:
+        warnings.warn_explicit(f"{path}: {one.message}", one.category, one.filename, one.lineno)
+
+
+def read_values(volume: Volume) -> NDArray[np.float64]:
+    """Read the scaled voxels (D, H, W) on canonical axes; raises DataCorrupt."""
+    import nibabel as nib  # noqa: PLC0415 - as above
+
+    try:
+        with np.errstate(all="ignore"):
+            found = np.asarray(volume.image.dataobj, dtype=np.float64).reshape(
+                volume.image.shape[:AXES]
+            )
+    except Exception as error:  # a damaged file may raise anything
+        raise bad(f"{volume.path} cannot be read: {error}") from error
+    turned: NDArray[np.float64] = nib.orientations.apply_orientation(found, volume.turn)
+    return turned
+
+
+def bad(
+    text: str, fix: str = "repair or convert the file", key: tuple[str, ...] = ("data", "file")
+) -> DataCorrupt:
+    """Say what is wrong with a file."""
+    return DataCorrupt(text, fix=fix, key=key)
+
+
+def _check_numbers(path: Path, image: Any) -> None:
+    """Refuse anything but one volume of real numbers."""
+    shape, kind = tuple(image.shape), image.get_data_dtype()
+    if len(shape) < AXES or min(shape) < 1 or any(cells != 1 for cells in shape[AXES:]):
+        fix = "give one volume per file, for example the mean over time"
+        raise bad(f"{path} has the shape {shape}, not three axes and one frame", fix)
+    if kind.kind not in "iuf":
+        name = (
+            "colours"
+            if kind.names
+            else "complex numbers"
+            if kind.kind == "c"
+            else f"numbers of the kind {kind}"
+        )
+        raise bad(
+            f"{path} has {name}, not one real number per voxel",
+            "save the channel or the magnitude that is meant",
+        )
+
+
+def _check_size(path: Path, image: Any) -> None:
+    """Refuse a header that promises more voxels than the file can hold, before there is room
+    made for them.
+    """
+    told = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
+    file = Path(image.file_map["image"].filename or path)
+    size = file.stat().st_size if file.is_file() else 0
+    if told > size * (DENSEST if file.suffix in (".gz", ".bz2", ".zst") else 1):
+        raise bad(
+            f"{path} says that it has {told} bytes of voxels, and {file.name} has {size} bytes"
+        )
+
+
+def _affine(path: Path, header: Any, grid: tuple[int, ...]) -> NDArray[np.float64]:
+    """Give the affine (4, 4) in mm: the sform, or without one the qform, unless they contradict
+    each other.
+    """
+    codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
+    try:
+        found = {
+            name: np.asarray(getattr(header, f"get_{name}")(), np.float64)
+            for name, code in codes.items()
+            if code > 0
+        }
+    except ValueError as error:
+        raise bad(f"{path} has a qform that is no rotation: {error}") from error
+    if not found:
+        text = f"{path} says nowhere which side is left (sform and qform have code 0)"
+        raise bad(text, "save it with the affine of the original")
+    for name, affine in found.items():
+        if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) <= AXES:
+            raise bad(f"{path} has a {name} that puts all voxels on a plane, or nowhere")
+    _check_agreement(path, found, codes, grid)
+    first = next(iter(found.values()))
+    edges = np.linalg.norm(first[:AXES, :AXES], axis=0)
+    told = np.abs(np.asarray(header.get_zooms()[:AXES], np.float64))
+    if "qform" not in found and not np.allclose(edges, told, rtol=TOLERANCE, atol=0):
+        text = f"{path} has voxels of {_times(told)} by its pixdim, of {_times(edges)} by its sform"
+        raise bad(text, "find out which is right, and save it so")
+    unit = int(header["xyzt_units"]) & UNIT_BITS
+    if unit not in MILLIMETRES:
+        raise bad(f"{path} has lengths in the unknown unit {unit}")
+    return np.diag([MILLIMETRES[unit]] * AXES + [1.0]) @ first
+
+
+def _check_agreement(
+    path: Path, found: dict[str, Any], codes: dict[str, int], grid: tuple[int, ...]
+) -> None:
+    """Refuse two affines of one space that differ, and of two spaces in which left and right, or
+    axes, are others.
+    """
+    import nibabel as nib  # noqa: PLC0415 - as above
+
+    if len(found) > 1:
+        turns = [nib.orientations.io_orientation(affine) for affine in found.values()]
+        same_space = codes["sform"] == codes["qform"]
+        if not np.array_equal(*turns) or (
+            same_space and apart(found["sform"], found["qform"], grid)
+        ):
+            said = " and ".join(str(Geometry("", grid, affine)) for affine in found.values())
+            text = (
+                f"{path} says two things about where its voxels lie, by sform and by qform: {said}"
+            )
+            raise bad(
+                text, "find out which is right, and save it as both (nibabel: set_sform, set_qform)"
+            )
+
+
+def _times(edges: NDArray[np.float64]) -> str:
+    return " x ".join(f"{edge:.6g}" for edge in edges)
+
 
 NEEDED = ("file", "label", "site", "subject")
 MOST_MISSING = 0.1
@@ -86,7 +292,7 @@ def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> 
         [],
     )
     for row, file in enumerate(files):
-        values = niftifiles.values(niftifiles.open_volume(file))
+        values = read_values(open_volume(file))
         missing.append(int((~np.isfinite(values)).sum()))
         volumes[row, 0] = standardise(values, counts, file)
     remark = (
@@ -132,17 +338,20 @@ def standardise(
     return found
 
 
-def _table(path: Path) -> tuple[list[Row], tuple[str, ...], NDArray[np.int64]]:
+def _table(path: Path) -> tuple[list[CsvRow], tuple[str, ...], NDArray[np.int64]]:
     """Read the table, the names of its classes in order, and the label of each row."""
     table = csvfile.rows(path, NEEDED, ("fold",))
-    names.check_once(path, [{"file": _normal(row["file"])} for row in table], "file")
-    names.check_spelling(path, table, "label", "site", "subject")
+    splits.check_once(path, [{"file": _normal(row["file"])} for row in table], "file")
+    splits.check_spelling(path, table, "label", "site", "subject")
     classes, labels = np.unique([row["label"] for row in table], return_inverse=True)
     return table, tuple(map(str, classes)), labels.astype(np.int64)
 
 
 def _splits(
-    dataset: Nifti, source: tuple[Path, list[Row]], labels: NDArray[np.int64], draw: tuple[int, str]
+    dataset: Nifti,
+    source: tuple[Path, list[CsvRow]],
+    labels: NDArray[np.int64],
+    draw: tuple[int, str],
 ) -> splits.Splits:
     path, table = source
     sites, subjects = (np.array([row[key] for row in table]) for key in ("site", "subject"))
@@ -163,14 +372,14 @@ def _normal(file: str) -> str:
     return str(path.with_suffix(".hdr") if path.suffix == ".img" else path)
 
 
-def _count_unnamed(dataset: Nifti, path: Path, table: list[Row]) -> int:
+def _count_unnamed(dataset: Nifti, path: Path, table: list[CsvRow]) -> int:
     """Count the volumes below the table's folder that neither it nor the scenario names."""
     known = {_normal(row["file"]) for row in table} | {_normal(dataset.atlas)}
     files = tree.ending(path.parent, ".nii", ".nii.gz", ".hdr")
     return sum(_normal(str(file.relative_to(path.parent))) not in known for file in files)
 
 
-def _folds(path: Path, table: list[Row]) -> NDArray[np.int64] | None:
+def _folds(path: Path, table: list[CsvRow]) -> NDArray[np.int64] | None:
     """Read the table's folds; None if it has none."""
     if "fold" not in table[0]:
         return None
@@ -191,7 +400,7 @@ def _geometry(dataset: Nifti, files: Sequence[Path]) -> Geometry | None:
         else Geometry("data.space", space.grid, np.array([*space.affine, (0, 0, 0, 1)], np.float64))
     )
     for file in files:
-        found = niftifiles.open_volume(file).geometry
+        found = open_volume(file).geometry
         first = first or found
         if apart := difference(found, first):
             where = ("data", "space" if space else "file")
@@ -209,10 +418,10 @@ def _atlas(dataset: Nifti, folder: Path, geometry: Geometry) -> NDArray[np.int64
     """
     if not dataset.atlas:
         return None
-    volume, where = niftifiles.open_volume(folder / dataset.atlas), ("data", "atlas")
+    volume, where = open_volume(folder / dataset.atlas), ("data", "atlas")
     if apart := difference(volume.geometry, geometry):
         raise bad(apart, "resample the atlas to the volumes' space with nearest neighbours", where)
-    found = niftifiles.values(volume)
+    found = read_values(volume)
     if (
         not np.isfinite(found).all()
         or (found != np.round(found)).any()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue
-from fedskd_sim.learning.readers.names import check_once
+from fedskd_sim.learning.readers.splits import check_once
 from fedskd_sim.scenario import nearest
 
 ENVIRONMENT = "FEDSKD_DATA"

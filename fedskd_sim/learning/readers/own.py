@@ -20,9 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataMissing, FedskdError, InvalidValue, Key, ReaderFailed
-from fedskd_sim.learning.installed import READER, STRANGE, fetch, let_signals, names
-from fedskd_sim.learning.options import options_of, wrong_options
-from fedskd_sim.learning.readers import cut, npz, partition, splits
+from fedskd_sim.learning.installed import (
+    READER,
+    STRANGE,
+    fetch,
+    let_signals,
+    names,
+    options_of,
+    wrong_options,
+)
+from fedskd_sim.learning.readers import cut, npz, splits
 from fedskd_sim.learning.readers.cohort import SPLITS, Checked, Unfit, check, form, notes
 from fedskd_sim.learning.samples import Arrays, Facts, Given, Images
 from fedskd_sim.scenario import OwnData, nearest
@@ -213,7 +220,7 @@ def _choose(dataset: OwnData, found: Checked, scenario_seed: int, name: str) -> 
             if found.by_split
             else [dataset.test_fold, dataset.validation_fold]
         )
-        mine = partition.own(dataset.partition, *columns[:3], ~np.isin(columns.strata, held_back))
+        mine = cut.own_part(dataset.partition, *columns[:3], ~np.isin(columns.strata, held_back))
     elif columns.sites is not None:
         mine = columns.sites == columns.known[npz.find_site(dataset.site, columns.known, "site")]
     elif dataset.site:

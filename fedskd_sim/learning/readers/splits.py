@@ -1,9 +1,11 @@
-"""Which rows of a source train, validate and test at a hospital, which it leaves out and why,
-and how many these are by class.
+"""Which rows of a source train, validate and test at a hospital, which it leaves out and why, and
+how many these are by class. A name that may be one of two things is an error that names both: only
+whoever wrote it knows.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.errors import InvalidValue
+from fedskd_sim.errors import DataCorrupt, InvalidValue
 from fedskd_sim.records import SampleCounts
 from fedskd_sim.seeds import seed
 
@@ -161,3 +163,47 @@ def make_splits(
 
 def _in_order(numbers: Mapping[str, int], order: Sequence[str]) -> dict[str, int]:
     return {name: numbers[name] for name in order if numbers.get(name)}
+
+
+FIX = "write one name in one way, and two so that they differ"
+
+
+def normal_form(name: str) -> str:
+    """Write a name as it is apart from capital letters, blanks and the coding of accents."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def check_once(source: object, table: Sequence[Mapping[str, str]], *columns: str) -> None:
+    """Refuse a value that stands twice in one of the columns, in whatever letters; raises
+    DataCorrupt, naming both.
+    """
+    _check(source, table, columns, once=True)
+
+
+def check_spelling(source: object, table: Sequence[Mapping[str, str]], *columns: str) -> None:
+    """Refuse values that differ in letters only, as `normal_form` tells; raises DataCorrupt, naming
+    both.
+    """
+    _check(source, table, columns, once=False)
+
+
+def problem(source: object, what: str, values: Sequence[str], *, once: bool) -> str:
+    """Say which two values are one, in different letters or, if each may stand there once only,
+    in the same; else empty.
+    """
+    first: dict[str, int] = {}
+    for number, value in enumerate(values):
+        before = first.setdefault(normal_form(value), number)
+        if before != number and (once or values[before] != value):
+            how = "stands there twice" if values[before] == value else "is written in two ways"
+            both = f"{values[before]!r} in row {before + 1} and {value!r} in row {number + 1}"
+            return f"{source}: {'an' if what[0] in 'aeiou' else 'a'} {what} {how}: {both}"
+    return ""
+
+
+def _check(
+    source: object, table: Sequence[Mapping[str, str]], columns: Sequence[str], *, once: bool
+) -> None:
+    for column in columns:
+        if wrong := problem(source, column, [row[column] for row in table], once=once):
+            raise DataCorrupt(wrong, fix=FIX, key=("data", "file"))

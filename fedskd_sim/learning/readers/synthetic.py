@@ -21,8 +21,8 @@ from fedskd_sim.seeds import seed
 
 TRAIN, VALIDATION = 0.6, 0.2
 AT_A_TIME = 32
-Floats = NDArray[np.float32]
-Values = NDArray[Any]
+Float32s = NDArray[np.float32]
+Arrays = NDArray[Any]
 
 
 def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
@@ -97,18 +97,18 @@ def number_ids(count: int) -> tuple[str, ...]:
 class _Lesions(NamedTuple):
     """What was drawn for each lesion: (N, 1, 1), colours (N, 1, 1, 3)."""
 
-    kind: Values
-    down: Values
-    right: Values
-    waves: Values
-    wobble: Values
-    border: Values
-    phase: Values
-    grain_x: Values
-    grain_y: Values
-    dark: Values
-    tint: Values
-    skin: Values
+    kind: Arrays
+    down: Arrays
+    right: Arrays
+    waves: Arrays
+    wobble: Arrays
+    border: Arrays
+    phase: Arrays
+    grain_x: Arrays
+    grain_y: Arrays
+    dark: Arrays
+    tint: Arrays
+    skin: Arrays
 
 
 class _Camera(NamedTuple):
@@ -116,13 +116,13 @@ class _Camera(NamedTuple):
     right, and blur.
     """
 
-    cast: Values
+    cast: Arrays
     contrast: float
-    slope: Values
+    slope: Arrays
     blur: float
 
 
-def _lesions(kind: Values, draw: np.random.Generator) -> _Lesions:
+def _lesions(kind: Arrays, draw: np.random.Generator) -> _Lesions:
     """Draw lesions whose class lies at ``kind`` (N,) between 0 and 1."""
     count = len(kind)
     down, right = draw.normal(0, 0.12, (2, count, 1, 1))
@@ -152,7 +152,7 @@ def _lesions(kind: Values, draw: np.random.Generator) -> _Lesions:
     )
 
 
-def _paint(lesion: _Lesions, size: int) -> Floats:
+def _paint(lesion: _Lesions, size: int) -> Float32s:
     """Paint lesions (N, S, S, 3) in [0, 1] before any camera."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     y, x = axis[None, :, None] - lesion.down, axis[None, None, :] - lesion.right
@@ -162,7 +162,7 @@ def _paint(lesion: _Lesions, size: int) -> Floats:
     grain = np.sin((4 + 5 * np.cos(3 * np.pi * lesion.kind)) * x * 2 + lesion.grain_x)
     grain = grain * np.sin((4 + 5 * np.sin(3 * np.pi * lesion.kind)) * y * 2 + lesion.grain_y)
     depth = inside * (lesion.dark + 0.16 * grain)
-    seen: Floats = (lesion.skin - depth[..., None] * lesion.tint).astype(np.float32)
+    seen: Float32s = (lesion.skin - depth[..., None] * lesion.tint).astype(np.float32)
     return seen
 
 
@@ -173,7 +173,7 @@ def _camera(shift: float, draw: np.random.Generator) -> _Camera:
     return _Camera(cast, contrast, shift * draw.normal(0, 0.12, 2), shift * draw.uniform(0, 0.8))
 
 
-def _photograph(lesions: Floats, camera: _Camera, draw: np.random.Generator) -> Floats:
+def _photograph(lesions: Float32s, camera: _Camera, draw: np.random.Generator) -> Float32s:
     """Apply a camera, and sensor noise."""
     axis = np.linspace(-1, 1, lesions.shape[1])
     light = camera.slope[0] * axis[:, None, None] + camera.slope[1] * axis[None, :, None]
@@ -185,5 +185,5 @@ def _photograph(lesions: Floats, camera: _Camera, draw: np.random.Generator) -> 
     ) / 4
     mixed = (lesions + camera.blur * soft) / (1 + camera.blur)
     seen = ((mixed - 0.6) * camera.contrast + 0.6) * camera.cast + light
-    noisy: Floats = (seen + draw.normal(0, 0.05, seen.shape)).astype(np.float32)
+    noisy: Float32s = (seen + draw.normal(0, 0.05, seen.shape)).astype(np.float32)
     return noisy

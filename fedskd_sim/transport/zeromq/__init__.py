@@ -2,11 +2,10 @@
 controller's hub.
 """
 
-from fedskd_sim.transport.zeromq.hub import Hub
 from fedskd_sim.transport.zeromq.identity import Identity, Keys, Passwords, read
-from fedskd_sim.transport.zeromq.incoming import Incoming, Receiver
-from fedskd_sim.transport.zeromq.links import Links, Place
+from fedskd_sim.transport.zeromq.links import Incoming, Links, Location, Receiver
 from fedskd_sim.transport.zeromq.shaped import Shaped
+from fedskd_sim.transport.zeromq.sockets import Hub
 
 __all__ = [
     "Hub",
@@ -14,8 +13,8 @@ __all__ = [
     "Incoming",
     "Keys",
     "Links",
+    "Location",
     "Passwords",
-    "Place",
     "Receiver",
     "Shaped",
     "read",

@@ -1,15 +1,16 @@
-"""A hospital's inbox and its links; one thread owns them, and no call here ever waits for a
-peer.
+"""A hospital's inbox and its links: what may arrive, and who is told of it. One thread owns them,
+and no call here ever waits for a peer.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
+from typing import Protocol
 
 import zmq
 
@@ -17,8 +18,10 @@ from fedskd_sim.errors import FedskdError, WireError
 from fedskd_sim.messages import (
     CONTROLLER,
     Alive,
+    Allocate,
     Answer,
     Chunk,
+    Forms,
     FromController,
     HopId,
     Progress,
@@ -27,20 +30,90 @@ from fedskd_sim.messages import (
     ToController,
     Traveller,
 )
-from fedskd_sim.transport.chunks import CHUNK_BYTES, FRAMES, Assembly, pack_message
+from fedskd_sim.transport.chunks import (
+    CHUNK_BYTES,
+    FRAMES,
+    Assembly,
+    ChunkCheck,
+    count,
+    pack_message,
+    taken_as_it_is,
+)
 from fedskd_sim.transport.wire import (
     Frame,
+    Limits,
     bad,
     chunk,
     decode,
     encode,
     header,
+    limit_address_book,
+    limit_travellers,
     read_announcement,
 )
 from fedskd_sim.transport.zeromq.identity import Identity
-from fedskd_sim.transport.zeromq.incoming import Incoming, Receiver
 from fedskd_sim.transport.zeromq.shaped import Shaped
 from fedskd_sim.transport.zeromq.sockets import Endpoint, take
+
+MODELS_QUEUED = 4
+"""How many of the largest models a link keeps for a receiver that does not take them; a further one
+is tried again later."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What may arrive, by the name of the model, the memory it arrives in, the number of
+    hospitals, and what its numbers may be.
+    """
+
+    expected: Mapping[str, Forms]
+    allocate: Allocate
+    hospitals: int
+    sound: ChunkCheck = taken_as_it_is
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The largest headers that announce a model of this run; a larger one is refused unread."""
+        return limit_travellers(self.expected)
+
+    @cached_property
+    def words(self) -> Limits:
+        """The largest message that the controller of this run can send; a larger one is refused."""
+        return limit_address_book(self.hospitals)
+
+    @property
+    def queue(self) -> int:
+        """How many messages a link keeps for a slow reader: those of `MODELS_QUEUED` of the largest
+        models.
+        """
+        return MODELS_QUEUED * max(
+            (count(form) for forms in self.expected.values() for form in forms), default=1
+        )
+
+
+class Receiver(Protocol):
+    """Who is told what has come; a sender's name is the one that its key stands for."""
+
+    def announced(self, hop: HopId, sender: str) -> bool:
+        """Tell whether to take in the weights of a model that is about to arrive."""
+
+    def on_model(self, traveller: Traveller, sender: str) -> None:
+        """Take a model that has arrived whole, its digest proved."""
+
+    def on_repeat(self, hop: HopId, sender: str, digest: str) -> None:
+        """Hear of the end of a model whose weights were not taken in, with the digest it was
+        sent with.
+        """
+
+    def on_answer(self, answer: Answer, by: str) -> None:
+        """Hear what the receiver of a departed model says."""
+
+    def on_word(self, word: FromController) -> None:
+        """Hear the controller's word."""
+
+    def on_refusal(self, sender: str, reason: str) -> None:
+        """Hear of something that no member of the run would send."""
+
 
 STREAM_MS = 2
 """While a model arrives, how long nothing else is looked at before other duties are attended to."""
@@ -51,7 +124,7 @@ WORDS_KEPT = 16
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a hospital listens, where the controller does, and the keys of the run (None: none)."""
 
     name: str
@@ -65,7 +138,7 @@ class Links:
     from other threads.
     """
 
-    def __init__(self, place: Place, incoming: Incoming, shaped: Shaped | None = None) -> None:
+    def __init__(self, place: Location, incoming: Incoming, shaped: Shaped | None = None) -> None:
         """Bind the inbox and connect to the controller; ``shaped`` disturbs what is said to other
         hospitals.
 

@@ -1,5 +1,5 @@
-"""Sockets with manners: a name that can be trusted for every message, limits, signs of life and
-errors a person can read.
+"""Sockets with manners, and the controller's hub, where hospitals register: a name that can be
+trusted for every message, limits, signs of life and errors a person can read.
 
 No socket here ever waits: sending to a peer that takes nothing, and receiving when nothing is
 there, raises `zmq.Again` at once.
@@ -8,21 +8,68 @@ ZeroMQ limits the size of a frame and the number of messages that wait, but it p
 many frames together before anybody sees it, with no limit of its own: while a member sends one,
 memory grows by what it sends. All of it is given back when the message ends, whose sender is known
 then. Where that is too much, the operating system must limit the process.
+
+The gatekeeper of a ZeroMQ context (ZAP, https://rfc.zeromq.org/spec/27) tells it who its peers are.
+What pyzmq has for this brings asyncio along, a seventh of a second at every start, and its thread
+ends at the first exception: then nobody gets in any more.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from contextlib import suppress
 from secrets import token_bytes
+from threading import Thread
 from typing import NamedTuple
 
 import zmq
 
-from fedskd_sim.errors import FedskdError, InvalidValue, PortInUse, SocketPathTooLong
-from fedskd_sim.transport.wire import CONTROL_LIMIT, Frame
-from fedskd_sim.transport.zeromq.gate import DOMAIN, Gate
+from fedskd_sim.errors import FedskdError, InvalidValue, PortInUse, SocketPathTooLong, WireError
+from fedskd_sim.messages import CONTROLLER, FromController, ToController
+from fedskd_sim.transport import NothingReceived, Unwelcome
+from fedskd_sim.transport.wire import CONTROL_LIMIT, Frame, decode, encode, is_foreign
 from fedskd_sim.transport.zeromq.identity import Identity
+
+DOMAIN = b"run"
+_ADDRESS = "inproc://zeromq.zap.01"
+
+
+class Gate:
+    """Answers in a thread of its own; when it has been closed nobody gets in any more."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], identity: Identity) -> None:
+        """Take the place of the one gatekeeper that a context may have, before any of its
+        sockets listens.
+        """
+        self._context, self._identity = context, identity
+        self._socket = context.socket(zmq.REP)
+        self._socket.linger = 0
+        self._socket.bind(_ADDRESS)
+        self._thread = Thread(target=self._serve, name="gate", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wake the thread, which waits for the next question, and let it end."""
+        with self._context.socket(zmq.REQ) as bell:
+            bell.linger = bell.sndtimeo = 0
+            bell.connect(_ADDRESS)
+            with suppress(zmq.Again):
+                bell.send(b"")
+            self._thread.join()
+
+    def _serve(self) -> None:
+        with self._socket, suppress(zmq.ContextTerminated):
+            while len(question := self._socket.recv_multipart()) > 1:
+                self._socket.send_multipart(self._answer(question))
+
+    def _answer(self, question: Sequence[bytes]) -> list[bytes]:
+        version, request, _domain, _address, _socket, mechanism, *credentials = question
+        name = self._identity.owner(mechanism, credentials)
+        if name is None:
+            return [version, request, b"400", b"no member of this run", b"", b""]
+        return [version, request, b"200", b"OK", name.encode(), b""]
+
 
 LINGER_MS = 2000
 HANDSHAKE_MS = 30_000
@@ -271,3 +318,50 @@ def _translate(error: zmq.ZMQError, address: str) -> FedskdError:
     return InvalidValue(
         f"cannot use the address {address}: {error}", fix="check the address and its permissions"
     )
+
+
+class Hub:
+    """An inbox whose messages are one frame of at most 12 KiB, so that no weights fit through."""
+
+    def __init__(self, bind: str, keys: Identity | None = None) -> None:
+        """Listen for hospitals; raises as `Endpoint.listen`."""
+        self._endpoint = Endpoint(CONTROLLER, keys)
+        try:
+            self._inbox = self._endpoint.listen(bind)
+        except FedskdError:
+            self._endpoint.close()
+            raise
+        self.address = self._inbox.address
+
+    def send(self, to: str, message: FromController) -> None:
+        """Send a word to a hospital that has registered; it is lost if nobody takes it, and
+        never waited for.
+        """
+        self._inbox.send(to, encode(message))
+
+    def receive(self, timeout: float) -> ToController | Unwelcome:
+        """Wait up to ``timeout`` seconds, none if negative, for a hospital's word; of anything else
+        only who has sent it is told.
+
+        Raises:
+            NothingReceived: nothing came in time.
+
+        """
+        arrival = self._inbox.receive(max(0, int(timeout * 1000)))
+        if arrival is None:
+            raise NothingReceived
+        try:
+            message = decode(arrival.frames)
+        except WireError as error:
+            return Unwelcome(arrival.sender, error.message, is_foreign(arrival.frames))
+        if not isinstance(message, ToController):
+            return Unwelcome(arrival.sender, f"{type(message).__name__} to the controller")
+        if message.hospital != arrival.sender:
+            return Unwelcome(
+                arrival.sender, f"{type(message).__name__} in the name of {message.hospital!r}"
+            )
+        return message
+
+    def close(self) -> None:
+        """Free the address."""
+        self._endpoint.close()

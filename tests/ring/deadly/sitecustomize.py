@@ -185,7 +185,7 @@ CHANGED = {
     "fedskd_sim.member.work": in_work,
     "fedskd_sim.learning.sessions.steps": in_session,
     "fedskd_sim.custody.store": in_store,
-    "fedskd_sim.ledger": in_ledger,
+    "fedskd_sim.records.ledger": in_ledger,
 }
 
 

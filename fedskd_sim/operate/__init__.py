@@ -1,0 +1,1 @@
+"""What a person does with a run: check it, find it, look at it, resume it."""

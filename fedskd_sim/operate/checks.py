@@ -1,0 +1,303 @@
+"""What must hold before a run starts, and after it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fedskd_sim.errors import (
+    ChainBroken,
+    FedskdError,
+    InvalidValue,
+    Key,
+    RunUnreadable,
+    Where,
+    extras_named,
+)
+from fedskd_sim.member.schedule import unmet
+from fedskd_sim.ring.topology import Topology
+from fedskd_sim.scenario import (
+    Examined,
+    Loaded,
+    NoData,
+    Scenario,
+    ValidParts,
+    examine,
+    find,
+    spaceless,
+)
+
+if TYPE_CHECKING:
+    from fedskd_sim.custody.verify import Verdict
+
+Result = TypeVar("Result")
+Models = Callable[[Scenario, Path | None], tuple[Mapping[str, Any], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Slowly:
+    """How the slow part of the checks is done: reading data and building models.
+
+    Somebody else is ``asked`` for what `of_learning` finds, in place of this process, if nothing is
+    wrong until then; ``tell`` is told the name of every hospital before its data is read, which may
+    take long, and ``seen`` in this process the `Facts` of it.
+    """
+
+    asked: Callable[..., list[FedskdError]] | None = None
+    tell: Callable[[str], None] = lambda _: None
+    seen: Callable[[Any], None] = lambda _: None
+
+    def find(self, rest: ValidParts, data: Path | None, *, ready: bool) -> list[FedskdError]:
+        """Find what is wrong with models and data."""
+        if ready and self.asked:
+            return self.asked(rest, data, tell=self.tell)
+        return of_learning(rest, data, self.seen, self.tell)
+
+
+def load_and_check(
+    scenario: Path | Loaded,
+    data: Path | None,
+    meanwhile: Callable[[Loaded], None] = lambda _: None,
+    *,
+    changes: Iterable[str] = (),
+    elsewhere: tuple[type[FedskdError], ...] = (),
+    also: Callable[[ValidParts], Iterable[FedskdError]] = lambda _: (),
+    slowly: Slowly | None = None,
+) -> Loaded:
+    """Load a scenario and refuse it if its models or data cannot work.
+
+    Args:
+        scenario: the file, or the name of a scenario that comes with the program; or one that was
+            loaded before.
+        data: where data files are.
+        meanwhile: is called before the slow part, if nothing is wrong until then.
+        changes: what to change in the file before it is checked (`fedskd_sim.scenario.edit`).
+        elsewhere: errors that say nothing here, because the run will happen at another place.
+        also: finds what else is wrong, in view of what is meant to be done with what is right of
+            the scenario.
+        slowly: how to do the slow part.
+
+    Raises:
+        ScenarioError: the first problem, by line, with all others listed under it.
+
+    """
+    found = _examined(scenario, changes)
+    rest, more = found.rest, list[FedskdError]()
+    if rest:
+        more = [*also(rest), *(() if found.problems else never_met(rest.scenario))]
+        if ready := not found.problems and not more:
+            meanwhile(found.good())
+        if _learns(rest):
+            problems = (slowly or Slowly()).find(rest, data, ready=ready)
+            more += [error for error in problems if not isinstance(error, elsewhere)]
+    return found.good(more)
+
+
+def _examined(scenario: Path | Loaded, changes: Iterable[str]) -> Examined:
+    """Read a scenario; one that was loaded before has nothing wrong with it so far."""
+    if isinstance(scenario, Loaded):
+        return Examined(scenario.document, ValidParts(scenario.scenario))
+    return examine(find(scenario), changes)
+
+
+def never_met(scenario: Scenario, *under: Key) -> Iterator[FedskdError]:
+    """Find faults that never come, at a place of the scenario's text."""
+    if scenario.faults:
+        for index, key, text, fix in unmet(scenario, Topology.of(scenario)):
+            yield InvalidValue(text, key=(*under, "faults", index, key), fix=fix)
+
+
+def _learns(rest: ValidParts) -> bool:
+    """Tell whether a scenario learns, as far as anybody can tell."""
+    scenario = rest.scenario
+    nothing_to_learn = all(isinstance(hospital.data, NoData) for hospital in scenario.hospitals)
+    return scenario.learns and not (rest.lacks("algorithm", "name") and nothing_to_learn)
+
+
+def of_learning(
+    rest: ValidParts,
+    data: Path | None,
+    seen: Callable[[Any], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[FedskdError]:
+    """Find what is wrong with models and data, as `Slowly` says; imports PyTorch."""
+    with extras_named():
+        from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
+
+    return [*find_problems(rest.scenario, data, seen, rest.doubtful, tell=tell)]
+
+
+def apart(rest: ValidParts, runtime: str) -> Iterator[FedskdError]:
+    """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell
+    whether they lie alike.
+    """
+    scenario = rest.scenario
+    if scenario.pools and runtime != "memory":
+        text = (
+            f"'pooled' puts all hospitals' data into one place, and --on {runtime} keeps them apart"
+        )
+        fix = "it is a reference, no federation: launch it with --on memory"
+        yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
+    if runtime == "kubernetes":
+        yield from spaceless(scenario.hospitals)
+
+
+def licences(scenario: Scenario) -> list[str]:
+    """List what the licence of each data set asks for, where it asks for more than naming the
+    source.
+    """
+    asked = dict.fromkeys(getattr(hospital.data, "licence", "") for hospital in scenario.hospitals)
+    return [licence for licence in asked if licence]
+
+
+def asker(runtime: Any, question: Callable[..., Result]) -> Callable[..., Result] | None:
+    """Let a runtime's own process answer a question that takes PyTorch, if it has one
+    (`ProcessRuntime.ask`).
+    """
+    return partial(runtime.ask, question) if hasattr(runtime, "ask") else None
+
+
+def verify_run(
+    run: Path, scenario: Scenario, data: Path | None, models: Models | None = None
+) -> tuple[Verdict, str]:
+    """Verify the folder of a scenario's run; gives what was found and, if weights could not be
+    compared, why. What is not shown with it, `not_proven` says.
+
+    Args:
+        run: the folder.
+        scenario: what ran.
+        data: where data files are.
+        models: describes them, as `of_models`, in its own way.
+
+    Raises:
+        RunUnreadable: it is no run folder, has no records, or a file of it cannot be read.
+
+    """
+    from fedskd_sim.custody.verify import verify  # noqa: PLC0415 - only who looks at a run pays for it
+
+    tables: Mapping[str, Any]
+    tables, remark = {}, ""
+    if scenario.learns:
+        tables, remark = (models or of_models)(scenario, data)
+    try:
+        found = verify(run, scenario, tables, [*_finished_hospitals(run)])
+    except OSError as error:
+        text = f"{error.filename or run} cannot be read: {error.strerror or error}"
+        raise RunUnreadable(text, fix="make it readable") from error
+    return found._replace(broken=found.broken or _beyond_records(run, scenario, found)), remark
+
+
+def _beyond_records(run: Path, scenario: Scenario, found: Verdict) -> ChainBroken | None:
+    """Give the first break that lies in predictions, or in the seal that is gone."""
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
+    from fedskd_sim.observe import outcome  # noqa: PLC0415
+
+    if any(run.glob("predictions/*.npz")):
+        from fedskd_sim.results.agreement import disagreements  # noqa: PLC0415 - needs NumPy
+
+        if error := next(disagreements(run, scenario), None):
+            return error
+    how = outcome.read(run)
+    if how is None or how.state != "ended well" or found.sealed:
+        return None
+    where = Where(str(run / seal.FILE))
+    return ChainBroken("missing: the run ended well and was sealed", fix=seal.FIX, where=where)
+
+
+def not_proven(run: Path, scenario: Scenario, found: Verdict) -> Iterator[str]:
+    """Say what `verify_run` has not shown of a folder that is whole, line by line.
+
+    Raises:
+        ChainBroken: the signature of the seal is none.
+
+    """
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
+
+    signed, sealed = seal.signature(run), seal.read(run)
+    if not sealed:
+        yield "not sealed: nothing shows whether measures were changed since"
+    elif not sealed.meaning:
+        yield "not proven: what the scenario meant; the seal, of version 0.1.0, has no word of it"
+    elif sealed.meaning != seal.meaning_of(scenario):
+        yield "not proven: that this version reads the scenario as the one did that sealed the run"
+    if signed:
+        yield signed
+    yield from (f"not proven: {text}" for text in _without_proof(run, scenario, found))
+    if sealed and not signed:
+        yield (
+            "not proven: settings and measures, of which records have no digest, against somebody "
+            "who seals again; a signed seal shows it"
+        )
+
+
+def _without_proof(run: Path, scenario: Scenario, found: Verdict) -> Iterator[str]:
+    """Say which files are missing that could show more, and of what only records tell."""
+    away = [*found.lost, *found.back]
+    if away:
+        yield f"that {', '.join(away)} was lost: only the records of the others say so"
+    if not scenario.learns:
+        return
+    here = [name for name in scenario.names if name not in found.lost]
+    kept = {
+        folder: {file.stem for file in run.glob(f"{folder}/*") if file.is_file()}
+        for folder in ("samples", "predictions", "weights")
+    }
+    for folder, names, what in (
+        ("weights", [name for name in here if name in scenario.members], "models at the end"),
+        ("predictions", here, "accuracies"),
+        ("samples", here, "numbers of samples"),
+    ):
+        gone = [name for name in names if name not in kept[folder]]
+        if gone:
+            whose = "" if gone == names else f" of {', '.join(gone)}"
+            yield f"{what}{whose}: {folder} are not kept"
+
+
+def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str:
+    """Verify the folder of a run that has ended well, seal it, and say in one line what was proven.
+
+    Args:
+        run: the folder.
+        scenario: what ran.
+        data: where data files are.
+        runtime: where it ran; one that has PyTorch in a process of its own is asked for what takes
+            it.
+
+    Raises:
+        ChainBroken: the first break; nothing is sealed.
+        OutputNotWritable: the folder cannot be written.
+
+    """
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who has run something pays for it
+
+    (run / seal.FILE).unlink(missing_ok=True)  # of an earlier end, before the run went on
+    verdict, remark = verify_run(run, scenario, data, asker(runtime, of_models))
+    if verdict.broken:
+        raise verdict.broken
+    seal.seal(run, scenario)
+    return f"{verdict}" + (f"; {remark}" if remark else "")
+
+
+def of_models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
+    """Describe the networks' tensors, or say why that cannot be; imports PyTorch."""
+    try:
+        with extras_named():
+            from fedskd_sim.learning.comparable import image_shape  # noqa: PLC0415 - needs PyTorch
+            from fedskd_sim.learning.site import specs_of  # noqa: PLC0415
+        return specs_of(scenario, image_shape(scenario, scenario.members[0], data)), ""
+    except FedskdError as error:
+        return {}, f"weights were not compared: {error}"
+
+
+def _finished_hospitals(run: Path) -> Iterator[str]:
+    """List the hospitals whose log says that they have finished."""
+    from fedskd_sim.observe import events  # noqa: PLC0415 - only who looks at a run pays for it
+    from fedskd_sim.runtimes.folder import Tail  # noqa: PLC0415
+
+    for file in sorted(run.glob("logs/*.jsonl")):
+        told = Tail(file, only=f'"{events.name_of(events.DoneEvent)}"'.encode())
+        if any(isinstance(logged.what, events.DoneEvent) for logged in told.events()):
+            yield file.stem

@@ -1,0 +1,1 @@
+"""What a run has left, for people and programs: tables, reports, pages, exports, comparisons."""

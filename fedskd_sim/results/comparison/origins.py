@@ -1,0 +1,248 @@
+"""With which code and data the runs of a comparison were computed, as digests: results of another
+program, of an architecture or a reader that was edited meanwhile, or of other data, are not put
+beside others without a word.
+
+Files behind a scenario are read whole once. After that their names, sizes and times of change are
+looked at, and they are read again only if any of these is another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import file_digest, sha256
+from pathlib import Path
+from threading import Lock
+from types import MappingProxyType
+from typing import Any
+
+from fedskd_sim.errors import CustodyForeign, FedskdError
+from fedskd_sim.learning.readers import npz, own, tree
+from fedskd_sim.learning.sources import sources
+from fedskd_sim.scenario import OwnData, Scenario
+
+DATA = "data "
+"""What names of data begin with, among those of what a run is computed with."""
+GONE = "missing"
+IMAGES = (".jpg", ".jpeg", ".png")
+ENDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ham10000-images": IMAGES,
+        "derm7pt": (*IMAGES, ".csv"),
+        "abide-rois": (".1d",),
+        "nifti": (".nii", ".nii.gz", ".hdr", ".img", ".img.gz"),
+    }
+)
+"""What the files below the table end with that are read besides it, in small letters."""
+THREADS = 8
+LENGTH = 16
+
+
+@dataclass
+class DataDigests:
+    """The digests of all data, as they are when asked."""
+
+    folder: Path | None
+    """Where the files are; None looks at the environment."""
+    memory: Path
+    """A file that keeps what was found, with sizes and times of change, for the next comparison;
+    what is wrong with it only costs time."""
+    own: Callable[[OwnData, Path | None], str]
+    """Gives the digest of what a reader of one's own gives. It is asked once for each, since such
+    a reader tells of no files."""
+    _known: dict[str, str] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def of(self, scenario: Scenario) -> dict[str, str]:
+        """Give a digest for each set of files that hospitals read, by its name."""
+        sets = {
+            f"{DATA}{hospital.data.file}": hospital.data
+            for hospital in scenario.hospitals
+            if hasattr(hospital.data, "file")
+        }
+        with self._lock:
+            return {name: self._digest(name, dataset) for name, dataset in sets.items()}
+
+    def _digest(self, name: str, dataset: Any) -> str:
+        with suppress(FedskdError, OSError):  # the run says it better
+            if not isinstance(dataset, OwnData):
+                return self._digest_files(name, *_files(dataset, self.folder))
+            if name not in self._known:
+                self._known[name] = self.own(dataset, self.folder)
+            return self._known[name]
+        return GONE
+
+    def _digest_files(self, name: str, root: Path, files: list[Path]) -> str:
+        seen, kept = _look(root, files), self._kept()
+        match kept.get(name):
+            case {"seen": str(before), "digest": str(digest)} if before == seen:
+                return digest
+        found = _read(root, files)
+        text = json.dumps({**kept, name: {"seen": seen, "digest": found}}, indent=1) + "\n"
+        with suppress(OSError):
+            self.memory.write_text(text, encoding="utf-8")
+        return found
+
+    def _kept(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError, RecursionError):
+            found = json.loads(self.memory.read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+
+def _files(dataset: Any, folder: Path | None) -> tuple[Path, list[Path]]:
+    """List the files of a data set, in order, and the folder that their names begin at; raises
+    DataMissing.
+    """
+    file = npz.find(dataset.file, folder)
+    if dataset.name not in ENDS:
+        return file.parent, [file]
+    root = file.parent.parent if dataset.name == "derm7pt" else file.parent
+    return root, sorted({file, *_below(root, ENDS[dataset.name])})
+
+
+def _below(root: Path, ends: tuple[str, ...]) -> Iterator[Path]:
+    for place, files in tree.below(root):
+        yield from (
+            Path(place, name)
+            for name in files
+            if name.lower().endswith(ends) and not name.startswith(".")
+        )
+
+
+def _look(root: Path, files: list[Path]) -> str:
+    """Give the digest of where files are, how large, and when they were changed."""
+    whole = sha256(f"{root.resolve()}\n".encode(errors="surrogatepass"))
+    for file in files:
+        found = os.stat(file)  # noqa: PTH116 - faster for tens of thousands
+        line = f"{file}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n"
+        whole.update(line.encode(errors="surrogatepass"))
+    return whole.hexdigest()[:LENGTH]
+
+
+def _read(root: Path, files: list[Path]) -> str:
+    """Give the digest of files, each with its name below the root."""
+    whole = sha256()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for file, found in zip(files, pool.map(_digest_of, files), strict=True):
+            name = str(file.relative_to(root)).encode(errors="surrogatepass")
+            whole.update(name + b"\0" + found)
+    return whole.hexdigest()[:LENGTH]
+
+
+def _digest_of(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").digest()
+
+
+Code = Mapping[str, str]
+"""Digests of code and data, by what they are; see `fedskd_sim.learning.devices`, and
+`fedskd_sim.results.comparison.origins` for names that begin with `DATA`."""
+RunKey = tuple[str, int]
+"""The label and the seed of a run."""
+FIX = (
+    "remove these runs to have them computed again, give another --out, or add --anyway to compare "
+    "them all the same"
+)
+
+
+def now(scenario: Scenario, data: DataDigests) -> Code:
+    """Tell the code and data that a run would be computed with here."""
+    if not scenario.learns:
+        return {}
+    return sources(scenario) | data.of(scenario)
+
+
+def digests(folder: Path | None, memory: Path) -> DataDigests:
+    """Look after the data of a folder; arguments as those of `DataDigests`."""
+    return DataDigests(folder, memory, own.digest)
+
+
+def keep(run: Path, code: Code) -> None:
+    """Write down with which code and data a run is computed, beside its folder."""
+    _file(run).write_text(json.dumps(code, indent=1) + "\n", encoding="utf-8")
+
+
+def kept(run: Path) -> Code | None:
+    """Read what `keep` wrote; None where nothing was kept, or no more than remains of it."""
+    try:
+        found = json.loads(_file(run).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return {str(name): str(value) for name, value in found.items()} if found else None
+
+
+def refuse_other(found: Sequence[tuple[RunKey, Code | None, Code]]) -> None:
+    """Refuse finished runs of other code or data.
+
+    Args:
+        found: of every finished run which it is, with which code and data it was computed, None
+            if that is not known, and with which it would be now.
+
+    Raises:
+        CustodyForeign: names the first, and what differs.
+
+    """
+    others = [(run, words) for run, before, here in found if (words := _changed(before, here))]
+    if others:
+        (label, seed), first = others[0]
+        what = _kinds({name for _, changed in others for name in changed})
+        text = (
+            f"{len(others)} of {len(found)} finished runs were computed with other {what}, the "
+            f"first {label}, seed {seed}: {', '.join(first.values())}"
+        )
+        raise CustodyForeign(text, fix=FIX)
+
+
+def _changed(before: Code | None, here: Code) -> dict[str, str]:
+    """Say in words, by name, what is other than before. Of data that were not looked at before,
+    as by earlier versions, nothing is known.
+    """
+    if before is None:
+        return {}
+    changed = {
+        name: f"{name} was {before.get(name, 'unknown')} and is {value}"
+        for name, value in here.items()
+        if before.get(name) != value and (name in before or not name.startswith(DATA))
+    }
+    return changed or ({} if before.keys() <= here.keys() else {"": "it had more"})
+
+
+def _kinds(names: Iterable[str]) -> str:
+    """Say whether names are those of code, of data, or of both."""
+    return " and ".join(sorted({"data" if name.startswith(DATA) else "code" for name in names}))
+
+
+def remarks(found: Mapping[RunKey, Code | None]) -> Iterator[str]:
+    """Say which of the runs that are compared were computed with different code or data, and of
+    how many that is not known.
+    """
+    users: dict[str, dict[str, list[RunKey]]] = {}
+    for run, code in found.items():
+        for name, value in (code or {}).items():
+            users.setdefault(name, {}).setdefault(value, []).append(run)
+    for name, values in users.items():
+        if len(values) > 1:
+            each = "; ".join(f"{value}: {_list(runs)}" for value, runs in values.items())
+            yield f"Runs of different {_kinds({name})} are compared. The {name} was {each}."
+        blank = [run for run, code in found.items() if code is not None and name not in code]
+        if blank and name.startswith(DATA):
+            yield f"Nothing says with which {name} {_list(blank)} were computed."
+    unknown = [run for run, code in found.items() if code is None]
+    if unknown:
+        yield f"Nothing says with which code {_list(unknown)} were computed."
+
+
+def _list(runs: Sequence[RunKey]) -> str:
+    seeds: dict[str, list[str]] = {}
+    for label, seed in runs:
+        seeds.setdefault(label, []).append(str(seed))
+    return ", ".join(f"{label} (seed {', '.join(found)})" for label, found in seeds.items())
+
+
+def _file(run: Path) -> Path:
+    return run.with_name(f"{run.name}.code.json")

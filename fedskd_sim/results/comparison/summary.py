@@ -1,0 +1,104 @@
+"""Finished runs to a comparison: only seeds that every method has finished count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fedskd_sim.results.comparison.origins import remarks
+from fedskd_sim.results.comparison.tables import Comparison, MethodRow, Score, score
+from fedskd_sim.results.comparison.text import OFF_BUDGET
+from fedskd_sim.results.comparison.work import Method, RunResult
+
+
+def comparison(
+    methods: Sequence[Method], control: str, outcomes: Sequence[RunResult]
+) -> Comparison | None:
+    """Compare what is finished; None if there is no seed that every method has finished. Raises
+    RunUnreadable.
+    """
+    labels = {method.label for method in methods}
+    good = {
+        (outcome.task.label, outcome.task.index): outcome
+        for outcome in outcomes
+        if not outcome.code
+    }
+    indices = sorted(
+        {index for _, index in good if all((label, index) in good for label in labels)}
+    )
+    if not indices:
+        return None
+    rows = tuple(
+        MethodRow(method, [_score(method, good[method.label, index]) for index in indices])
+        for method in methods
+    )
+    seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
+    compared = [run for (_, index), run in sorted(good.items()) if index in indices]
+    notes = (
+        *_notes(methods, len(outcomes) - len(good), len(indices)),
+        *_off(rows),
+        *_lost(rows),
+        *_origins(compared),
+    )
+    return Comparison(rows, control, seeds, notes)
+
+
+def _score(method: Method, run: RunResult) -> Score:
+    scenario = method.scenario
+    return score(run.folder, scenario.members, scenario.held_out, faulty=bool(scenario.faults))
+
+
+def _origins(compared: Sequence[RunResult]) -> Iterator[str]:
+    return remarks({(run.task.label, run.task.scenario.seed): run.made_with for run in compared})
+
+
+def _off(rows: Sequence[MethodRow]) -> Iterator[str]:
+    """Say whose work is not equal."""
+    off = [row.method.label for row in rows if abs(row.off) > OFF_BUDGET]
+    if off:
+        yield (
+            f"The work of {', '.join(off)} is not that of the budget (whole rounds may not divide "
+            "it, sessions be rolled back, hospitals be lost): see the column 'off'."
+        )
+
+
+def _lost(rows: Sequence[MethodRow]) -> Iterator[str]:
+    """Say which methods lack tests that others have, as where a hospital was lost."""
+    everywhere = [
+        {test for score in scores for test in score.tests}
+        for scores in zip(*(row.scores for row in rows), strict=True)
+    ]
+    for row in rows:
+        short = [
+            len({test[1:] for test in all_ - score.tests.keys()})
+            for all_, score in zip(everywhere, row.scores, strict=True)
+        ]
+        if any(short):
+            yield (
+                f"{row.method.label} lacks up to {max(short)} tests of a run, of hospitals that it "
+                "lost: its means are over those that there are, and its differences over those "
+                "that both methods have."
+            )
+
+
+def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
+    if failed:
+        yield f"{failed} runs failed; seeds that they belong to are left out for every method."
+    if seeds == 1:
+        yield (
+            "One complete seed has no spread: there is no interval, and no difference may be "
+            "claimed."
+        )
+    for method in methods:
+        if method.share > 1:
+            yield (
+                f"Every model of {method.label} has the work of all by itself: {method.share:g} "
+                "times the work of the others."
+            )
+    shared = [method.label for method in methods if method.scenario.averages]
+    if shared and any(method.scenario.prediction.ensemble for method in methods):
+        yield (
+            f"All hospitals end with one model under {', '.join(shared)}: their ensemble is that "
+            "model alone."
+        )
+    if any(method.scenario.pools for method in methods):
+        yield "pooled is not federated: it trains on everybody's data in one place."

@@ -1,0 +1,474 @@
+"""A comparison as plain text, as plain values and as an HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from fedskd_sim.observe.words import amount
+from fedskd_sim.results.comparison import tables
+from fedskd_sim.results.comparison.statistics import LEVEL, MOST_SEEDS, Difference
+from fedskd_sim.results.comparison.tables import (
+    COMPARED,
+    MEMORY,
+    PLACES,
+    SCORES,
+    Comparison,
+    MethodRow,
+)
+from fedskd_sim.results.comparison.work import PLACE, describe
+from fedskd_sim.results.notes import ADJUSTED, Basis, mean
+from fedskd_sim.results.svg import GHOST, MUTED, PALETTE, SERIES, picture
+from fedskd_sim.results.text import TITLES, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+TEXT_WIDTH = 118
+NAMES = {
+    **TITLES,
+    ADJUSTED: "balanced accuracy, adjusted",
+    "retention": "home retention",
+    "forgetting": "forgetting",
+}
+SMALLEST_P = 0.001
+
+
+def format_difference(difference: Difference | None) -> tuple[str, str, str]:
+    """Write a difference in points with its interval, the corrected p and the seeds that a claim
+    takes; blank what is unknown.
+    """
+    if difference is None:
+        return "", "", ""
+    low, high, p, needed = difference.low, difference.high, difference.corrected, difference.needed
+    if not math.isfinite(p):
+        return f"{100 * difference.mean:+.1f}", "", ""
+    seeds = f"{needed:.0f}" if math.isfinite(needed) else f">{MOST_SEEDS}"
+    return (
+        f"{100 * difference.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+        _format_p(p) if p >= SMALLEST_P else f"<{SMALLEST_P}",
+        seeds,
+    )
+
+
+def _format_p(p: float) -> str:
+    """Write a p with as many digits as tell on which side of `LEVEL` it is."""
+    texts = (f"{p:.{digits}f}" for digits in range(3, 17))
+    return next((text for text in texts if (float(text) <= LEVEL) == (p <= LEVEL)), repr(p))
+
+
+ABOUT = (
+    "Differences in points to the twin, the same method without faults, with Student's 95 % "
+    "interval; p is corrected for all differences of this table (Holm). AUC and balanced accuracy "
+    "are the mean of own and others over the tests that both have, retention and forgetting means "
+    "over the models of each; more forgetting is worse."
+)
+HEAD = ("method", "twin", "measure", "with", "without", "difference", "p", "seeds")
+
+
+def faults_as_text(comparison: Comparison) -> Iterator[str]:
+    """Say what faults did to methods, and where they struck; nothing where there are none."""
+    if not tables.faulty(comparison):
+        return
+    if shown := list(rows(comparison)):
+        yield from ("", "what faults did", *wrap(ABOUT, TEXT_WIDTH), *_columns((HEAD, *shown)))
+    sentences = (*tables.alone(comparison), *tables.again(comparison))
+    yield from (line for sentence in sentences for line in wrap(sentence, TEXT_WIDTH))
+    if struck := tables.struck(comparison):
+        some = struck[: tables.MOST_STRUCK]
+        yield from ("", "where faults struck", *_columns((tables.HEAD, *some)))
+        if len(struck) > len(some):
+            yield f"and {len(struck) - len(some)} more: see compare.json"
+
+
+def rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    """Write what faults did, one row each under `HEAD`."""
+    labelled = {row.method.label: row for row in comparison.rows}
+    for (label, name), found in tables.effects(comparison).items():
+        twin = tables.twin_of(comparison, labelled[label])
+        if twin:
+            means = map(percent, map(mean, labelled[label].beside(twin, name, "mean")))
+            yield (label, twin.method.label, NAMES[name], *means, *format_difference(found))
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lay rows out, each column as wide as it needs to be."""
+    wide = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "".join(f"{cell:<{room}}" for cell, room in zip(row, wide, strict=True)).rstrip()
+
+
+OFF_BUDGET = 0.05
+HALF = 0.005
+"""Half a percent: what is less rounds to 0 %."""
+ROOM = {"difference": 24, "p": 8, "seeds": 8}
+
+
+def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
+    """Write the tables; percentages with one decimal, differences in points."""
+    lines = [
+        line
+        for sentence in (*disturbed(comparison), about(comparison), *comparison.notes)
+        for line in wrap(sentence, TEXT_WIDTH)
+    ]
+    for metric in SCORES:
+        if comparison.present(metric, "own"):
+            lines += ["", *_table(comparison, metric)]
+            sentences = (*_basis(comparison, metric), conclusion(comparison, metric, "mean"))
+            lines += [line for sentence in sentences for line in wrap(sentence, TEXT_WIDTH)]
+    lines += ["", *_costs(comparison), *faults_as_text(comparison)]
+    if per_hospital:
+        lines += ["", *_hospitals(comparison)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def disturbed(comparison: Comparison) -> Iterator[str]:
+    """Say which methods are disturbed on purpose, and by what."""
+    found: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        if words := row.method.scenario.disturbed:
+            found.setdefault(words, []).append(row.method.label)
+    for words, labels in found.items():
+        whose = "All methods" if len(labels) == len(comparison.rows) else ", ".join(labels)
+        yield f"{words[0].upper()}{words[1:]} ({whose})."
+
+
+def about(comparison: Comparison) -> str:
+    """Say what is compared."""
+    seeds = ", ".join(map(str, comparison.seeds))
+    scenario = comparison.rows[0].method.scenario
+    return (
+        f"{scenario.name}: {len(comparison.rows)} methods, paired over seeds {seeds}; "
+        f"{scenario.instruments.evaluate_on} data in percent, differences to {comparison.control} "
+        "in points with Student's 95 % "
+        "interval over seeds. p is corrected for all differences of its table (Holm); up to 0.05 a "
+        "difference is called one. "
+        "Seeds: how many find a difference of this size there with a power of 80 %. All blank: "
+        "there is nothing to test."
+    )
+
+
+def conclusion(comparison: Comparison, metric: str, place: str) -> str:
+    """Say which methods differ from the control beyond chance, and name the best only if it is
+    ahead of all others.
+    """
+    claims = {
+        label: found
+        for (label, where), found in comparison.differences(metric).items()
+        if where == place and found.claimed
+    }
+    ahead = [label for label, found in claims.items() if found.mean > 0]
+    behind = [label for label, found in claims.items() if found.mean < 0]
+    parts = [f"ahead of {comparison.control}: {', '.join(ahead)}"] if ahead else []
+    parts += [f"behind {comparison.control}: {', '.join(behind)}"] if behind else []
+    parts = parts or [f"no difference to {comparison.control} is beyond chance"]
+    best = comparison.best(metric, place)
+    parts.append(f"{best} is ahead of all others" if best else "no method is ahead of all others")
+    return f"{NAMES[metric]}, {'own and others' if place == 'mean' else place}: {'; '.join(parts)}."
+
+
+def off_budget(row: MethodRow) -> str:
+    """Write by how much a method's runs miss the budget; blank if it rounds to nothing."""
+    return f"{row.off:+.0%}" if abs(row.off) >= HALF else ""
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Give a comparison as plain values; shares in [0, 1], null stands for a missing value.
+
+    Of a difference ``needed`` is null where no test is possible, and where more seeds are needed
+    than are looked at: then ``needed_above`` is that number, and null otherwise.
+    """
+    return {
+        "scenario": comparison.rows[0].method.scenario.name,
+        "control": comparison.control,
+        "seeds": list(comparison.seeds),
+        "notes": list(comparison.notes),
+        "best": {
+            metric: {place: comparison.best(metric, place) or None for place in COMPARED}
+            for metric in SCORES
+        },
+        "methods": [_plain(comparison, row) for row in comparison.rows],
+    }
+
+
+def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
+    values: dict[str, dict[str, Any]] = {}
+    for metric, place in [(metric, place) for metric in SCORES for place in PLACES] + [
+        (name, "mean") for name in MEMORY
+    ]:
+        values.setdefault(metric, {})[place] = [
+            _value(value) for value in row.series(metric, place)
+        ]
+    return {
+        "label": row.method.label,
+        "algorithm": row.method.scenario.algorithm.model_dump(mode="json"),
+        "passes": row.method.planned.passes,
+        "budget": row.method.budget,
+        "off": row.off,
+        "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
+        "disturbed": row.method.scenario.disturbed,
+        "faults": tables.plain(comparison, row),
+        "values": values,
+        "differences": {metric: _differences(comparison, row, metric) for metric in SCORES},
+    }
+
+
+def _differences(
+    comparison: Comparison, row: MethodRow, metric: str
+) -> dict[str, dict[str, float | None]]:
+    return {
+        place: {
+            name: _value(value)
+            for name, value in (asdict(found) | {"needed": found.needed}).items()
+        }
+        | {"needed_above": MOST_SEEDS if math.isinf(found.needed) else None}
+        for (label, place), found in comparison.differences(metric).items()
+        if label == row.method.label
+    }
+
+
+def _value(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _table(comparison: Comparison, metric: str) -> Iterator[str]:
+    width = max(len(_named(row)) for row in comparison.rows) + 2
+    places = [place for place in COMPARED if comparison.present(metric, place)]
+    heads = [
+        "own",
+        "others",
+        *(head for place in places for head in (place, "difference", "p", "seeds")),
+    ]
+    rooms = [ROOM.get(head, 9) for head in heads]
+    differences = comparison.differences(metric)
+    yield NAMES[metric]
+    yield f"{'method':<{width}}" + "".join(
+        f"{head:>{room}}" for head, room in zip(heads, rooms, strict=True)
+    )
+    for row in comparison.rows:
+        label = row.method.label
+        cells = [percent(row.mean(metric, place)) for place in ("own", "others")]
+        for place in places:
+            found = (
+                ("control", "", "")
+                if label == comparison.control
+                else format_difference(differences.get((label, place)))
+            )
+            cells += [percent(row.mean(metric, place)), *found]
+        yield f"{_named(row):<{width}}" + "".join(
+            f"{cell:>{room}}" for cell, room in zip(cells, rooms, strict=True)
+        )
+
+
+def _named(row: MethodRow) -> str:
+    """Mark a method that is disturbed on purpose."""
+    return f"{row.method.label}{' (disturbed)' if row.method.scenario.disturbed else ''}"
+
+
+def _basis(comparison: Comparison, metric: str) -> Iterator[str]:
+    """Say what the means of a table rest on, and which differences miss some seeds."""
+    scenario = comparison.rows[0].method.scenario
+    for words, place, names in (
+        ("Means", "own", scenario.members),
+        ("Means of unseen", "unseen", scenario.held_out),
+    ):
+        if comparison.present(metric, place):
+            samples, rarest = _fewest(comparison.basis(metric, names))
+            classes = f", {rarest} of the class that is rarest at one hospital" if rarest else ""
+            yield f"{words} rest on {samples} test samples a seed{classes}."
+    for (label, place), found in comparison.differences(metric).items():
+        if found.seeds < len(comparison.seeds):
+            yield (
+                f"{label}, {place}: the difference is over {found.seeds} of "
+                f"{len(comparison.seeds)} seeds; others lack a value."
+            )
+
+
+def _fewest(bases: Sequence[Basis]) -> tuple[str, str]:
+    """Write how many test samples a seed has, and how many of the rarest class at the least;
+    blank where that is not known.
+    """
+    counts = sorted({basis.samples for basis in bases})
+    rarest = [basis.rarest for basis in bases if basis.rarest is not None]
+    return " to ".join(map(str, counts[:1] + counts[1:][-1:])), str(min(rarest)) if len(
+        rarest
+    ) == len(bases) else ""
+
+
+def _costs(comparison: Comparison) -> Iterator[str]:
+    width = max(len(_named(row)) for row in comparison.rows) + 2
+    memory = [name for name in MEMORY if comparison.present(name, "mean")]
+    heads = ["passes", "off", "teacher", "bytes", "seconds", *(NAMES[name] for name in memory)]
+    yield (
+        "work and memory: passes over the training data per hospital, teachers' forward passes as "
+        "a share of sample-gradients"
+    )
+    yield f"{'method':<{width}}" + "".join(f"{head:>16}" for head in heads)
+    for row in comparison.rows:
+        teacher = row.cost("forwards") / row.cost("samples") if row.cost("samples") else 0.0
+        cells = [
+            f"{row.method.planned.passes:g}",
+            off_budget(row),
+            f"{teacher:.0%}" if teacher else "",
+        ]
+        cells += [amount(row.cost("bytes")), f"{row.cost('seconds'):.0f}"]
+        cells += [percent(row.mean(name, "mean")) for name in memory]
+        yield f"{_named(row):<{width}}" + "".join(f"{cell:>16}" for cell in cells)
+    yield ""
+    for row in comparison.rows:
+        yield from wrap(
+            f"{row.method.label}: {describe(row.method.scenario)}",
+            TEXT_WIDTH,
+            subsequent_indent="    ",
+        )
+
+
+def _hospitals(comparison: Comparison) -> Iterator[str]:
+    names = comparison.rows[0].method.scenario.members
+    width = max(len(row.method.label) for row in comparison.rows) + 2
+    for metric in SCORES[:2]:
+        for place in ("own", "others"):
+            yield f"{NAMES[metric]} of every hospital's model, {place}"
+            yield f"{'method':<{width}}" + "".join(f"{name[:14]:>16}" for name in names)
+            sides = ([name] if place == "own" else set(names) - {name} for name in names)
+            found = (_fewest(comparison.basis(metric, side)) for side in sides)
+            cells = (f"{samples} ({rarest})" if rarest else samples for samples, rarest in found)
+            yield f"{'test samples':<{width}}" + "".join(f"{cell:>16}" for cell in cells)
+            for row in comparison.rows:
+                cells = (percent(row.hospital(metric, place, name)) for name in names)
+                yield f"{row.method.label:<{width}}" + "".join(f"{cell:>16}" for cell in cells)
+            yield ""
+
+
+TEMPLATE = "page.html.j2"
+WIDTH = 10.0
+ROW = 0.34
+
+
+def as_html(comparison: Comparison) -> str:
+    """Write the page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only the page needs it
+    from markupsafe import Markup  # noqa: PLC0415
+
+    loader = PackageLoader("fedskd_sim.results.comparison", "")
+    home = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = [
+        {
+            "title": NAMES[metric],
+            "conclusion": conclusion(comparison, metric, "mean"),
+            "levels": Markup(levels(comparison, metric)),  # noqa: S704 - made here, labels escaped
+            "differences": Markup(differences(comparison, metric)),  # noqa: S704 - as above
+        }
+        for metric in SCORES
+        if comparison.present(metric, "own")
+    ]
+    return home.get_template(TEMPLATE).render(
+        about=about(comparison),
+        disturbed=[*disturbed(comparison)],
+        comparison=comparison,
+        parts=parts,
+        faults=_faults(comparison) if tables.faulty(comparison) else None,
+        place=PLACE,
+        text=as_text(comparison, per_hospital=True),
+        palette=PALETTE,
+    )
+
+
+def _faults(comparison: Comparison) -> dict[str, Any]:
+    """Give what the page says of faults."""
+    struck = tables.struck(comparison)
+    return {
+        "about": ABOUT,
+        "effects": [HEAD, *rows(comparison)],
+        "said": [*tables.alone(comparison), *tables.again(comparison)],
+        "struck": [tables.HEAD, *struck[: tables.MOST_STRUCK]],
+        "more": max(0, len(struck) - tables.MOST_STRUCK),
+    }
+
+
+def levels(comparison: Comparison, metric: str) -> str:
+    """Draw every method's own, others and ensemble value, one dot per seed and a bar at the
+    mean.
+    """
+    places = [
+        place
+        for place in ("own", "others", "ensemble", "unseen")
+        if comparison.present(metric, place)
+    ]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for number, place in enumerate(places):
+            color, above = SERIES[number].light, 0.22 * (number - (len(places) - 1) / 2)
+            dots: Any = {"color": color, "alpha": 0.45, "markersize": 5}
+            bar: Any = {"color": color, "markersize": 9, "markeredgewidth": 2.2, "label": place}
+            for index, row in enumerate(comparison.rows):
+                values = [100 * value for value in row.series(metric, place)]
+                axes.plot(values, [index + above] * len(values), ".", **dots)
+                axes.plot(100 * row.mean(metric, place), index + above, "|", **bar)
+                bar["label"] = None  # a legend names each place once
+        _rows(axes, comparison)
+        axes.set_xlabel(f"{NAMES[metric]} in percent; dots: seeds, bar: mean")
+        figure.legend(loc="outside upper left", ncols=len(places))
+
+    label = (
+        f"{NAMES[metric]} of {len(comparison.rows)} methods: {', '.join(places)}, for every seed "
+        "and on average."
+    )
+    return picture(draw, (WIDTH, ROW * len(comparison.rows) + 1.0), f"levels-{metric}", label)
+
+
+def differences(comparison: Comparison, metric: str) -> str:
+    """Draw the paired differences of the mean of own and others to the control with their
+    intervals, filled if beyond chance.
+    """
+    found = {
+        label: difference
+        for (label, place), difference in comparison.differences(metric).items()
+        if place == "mean"
+    }
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvline(0, color=MUTED.light, linewidth=1)
+        for index, row in enumerate(comparison.rows):
+            difference = found.get(row.method.label)
+            if difference is not None:
+                ends = [100 * difference.low, 100 * difference.high]
+                axes.plot(
+                    ends, [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt"
+                )
+                axes.plot(
+                    100 * difference.mean,
+                    index,
+                    "o",
+                    color=SERIES[0 if difference.claimed else 5].light,
+                    markersize=5.5,
+                )
+        _rows(axes, comparison)
+        axes.set_xlabel(
+            f"difference to {comparison.control} in points: mean, 95 % interval; blue: beyond "
+            "chance after correction"
+        )
+
+    label = f"Paired differences of {NAMES[metric]} to {comparison.control}, with their intervals."
+    return picture(draw, (WIDTH, ROW * len(comparison.rows) + 0.7), f"differences-{metric}", label)
+
+
+def _rows(axes: Axes, comparison: Comparison) -> None:
+    labels = [row.method.label for row in comparison.rows]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")

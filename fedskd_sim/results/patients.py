@@ -1,0 +1,408 @@
+"""Predictions of single patients to what a hospital asks of them, one hospital at a time, as text
+for a terminal and as plain values for JSON.
+
+Of every hospital there is a row for its own model (``own``), one for the mean over the models of
+the others (``others``), one for all finished models together (``ensemble``), and, in a run of up to
+`MOST_CELLS` tests, one for each of the others (``visitor``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.learning.answers import odds
+from fedskd_sim.observe.words import short
+from fedskd_sim.records import Record
+from fedskd_sim.results import curves
+from fedskd_sim.results.agreement import Judged, check, compare, judge, mean, on_record, tests_of
+from fedskd_sim.results.curves import DRAWS, LEVEL, Interval, Resampling, interval
+from fedskd_sim.results.predictions import Predictions, files, read_file
+from fedskd_sim.seeds import seed
+
+MOST_CELLS = 400
+MEASURES = ("accuracy", "balanced_accuracy", "auc")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PatientRow:
+    """What one model, or several, are worth for the patients of a hospital; classes without
+    patients have NaN.
+
+    Of several models, measures are means over them, ``confusion`` (row: class, column: decision)
+    and ``calibration`` take all their answers together, and there are no ``curves``.
+    """
+
+    who: str
+    models: tuple[str, ...]
+    measures: Mapping[str, Interval]
+    recall: tuple[Interval, ...]
+    areas: tuple[float, ...]
+    confusion: NDArray[np.int64]
+    calibration: curves.Calibration
+    curves: Mapping[int, curves.Curve]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class HostRows:
+    """A hospital: its patients of every class (C,), its rows, and the models whose answers were
+    not finite. A patient is a test sample; ``subjects`` are as many as there are different ones.
+    """
+
+    name: str
+    counts: tuple[int, ...]
+    rows: tuple[PatientRow, ...]
+    unanswered: tuple[str, ...]
+    subjects: int
+
+    @property
+    def patients(self) -> int:
+        """The number of its patients."""
+        return sum(self.counts)
+
+    @property
+    def rarest(self) -> int:
+        """The number of patients of its rarest class, of those that it has."""
+        return min(count for count in self.counts if count)
+
+    @property
+    def chance(self) -> float:
+        """The balanced accuracy of whoever answers without a look at the patient: one over the
+        classes that it has.
+        """
+        return 1 / sum(count > 0 for count in self.counts)
+
+    def row(self, who: str) -> PatientRow | None:
+        """Find a row."""
+        return next((row for row in self.rows if row.who == who), None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Patients:
+    """What is known of single patients, hospital by hospital in ring order."""
+
+    split: str
+    classes: tuple[str, ...]
+    hosts: tuple[HostRows, ...]
+    notes: tuple[str, ...]
+
+
+def assess(
+    run: Path,
+    records: Sequence[Record],
+    hospitals: tuple[str, ...],
+    held_out: tuple[str, ...] = (),
+    cut: Collection[str] = (),
+) -> Patients | None:
+    """Work out all rows of a run; None where it has no predictions.
+
+    Args:
+        run: the run folder.
+        records: of the same run: predictions that do not give their measures are not of this run.
+        hospitals: those that train, in ring order.
+        held_out: those that only evaluate.
+        cut: files of the run folder whose last line is torn: of a test whose record that was
+            nothing is told.
+
+    Raises:
+        RunUnreadable: a file is damaged, or does not belong to the others or to the records; it is
+            named.
+
+    """
+    found, first, cells = {}, None, 0
+    tested = tests_of(records)
+    visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
+    for file in files(run):
+        here = read_file(file)
+        if f"records/{file.stem}.jsonl" in cut:
+            here = on_record(here, tested)
+        first, judged = first or here, [judge(here, answers) for answers in here.probabilities]
+        check(file, here, first, hospitals + held_out)
+        compare(file, here, judged, tested)
+        found[here.host] = _host(here, judged, visitors=visitors)
+        cells += len(here.models)
+    if first is None:
+        return None
+    hosts = tuple(found[name] for name in hospitals + held_out if name in found)
+    notes = _notes(hosts, first.classes, len(tested) - cells, visitors=visitors)
+    return Patients(first.split, first.classes, hosts, tuple(notes))
+
+
+def _host(here: Predictions, judged: Sequence[Judged], *, visitors: bool) -> HostRows:
+    """Work out the rows of one hospital; without ``visitors`` only the shares of others have
+    intervals.
+    """
+    known = [bool(np.isfinite(answers).all()) for answers in here.probabilities]
+    unanswered = tuple(model for model, whole in zip(here.models, known, strict=True) if not whole)
+    roles = {place: _role(here, place) for place, whole in enumerate(known) if whole}
+    others = [place for place, role in roles.items() if role == "visitor"]
+    wanted = [(role, [place]) for place, role in roles.items() if role != "visitor"]
+    wanted += [("others", others)] if others else []
+    wanted += [("visitor", [place]) for place in others] if visitors else []
+    drawn_from = seed(here.seed, "patients", here.host)
+    draws = Resampling.of(here.labels, drawn_from, subjects=here.subjects) if wanted else None
+    drawn = (
+        _draw(
+            here,
+            draws,
+            [*roles],
+            {place for place, role in roles.items() if visitors or role != "visitor"},
+        )
+        if draws
+        else {}
+    )
+    rows = tuple(_row(here, judged, (who, places), drawn) for who, places in wanted)
+    counts = np.bincount(here.labels, minlength=len(here.classes))
+    subjects = len(here.labels if here.subjects is None else np.unique(here.subjects))
+    return HostRows(here.host, tuple(map(int, counts)), rows, unanswered, subjects)
+
+
+def _role(here: Predictions, place: int) -> str:
+    if here.kinds[place] == "ensemble":
+        return "ensemble"
+    return "own" if here.models[place] == here.host else "visitor"
+
+
+Draws = Mapping[int, Mapping[str, curves.Floats]]
+
+
+def _draw(
+    here: Predictions, draws: Resampling, places: Sequence[int], with_areas: set[int]
+) -> Draws:
+    """Give every measure of some models in all draws: (B,), and ``recall`` of the classes that
+    are present (C', B).
+    """
+    recalls = draws.recalls([here.probabilities[place] for place in places])
+    sizes = np.bincount(here.labels)[draws.present] / len(here.labels)
+    nothing = np.full(recalls.shape[1], np.nan)
+    return {
+        place: {
+            "recall": recalls[:, :, number],
+            "accuracy": sizes @ recalls[:, :, number],
+            "balanced_accuracy": recalls[:, :, number].mean(axis=0),
+            "auc": draws.areas(odds(here.probabilities[place])) if place in with_areas else nothing,
+        }
+        for number, place in enumerate(places)
+    }
+
+
+def _row(
+    here: Predictions, judged: Sequence[Judged], whose: tuple[str, list[int]], drawn: Draws
+) -> PatientRow:
+    who, places = whose
+    answers, found = (
+        [here.probabilities[place] for place in places],
+        [judged[place] for place in places],
+    )
+    areas = np.mean([one.areas for one in found], axis=0)
+    recall = [
+        Interval(float(value))
+        for value in np.mean([curves.recalls(one.matrix) for one in found], axis=0)
+    ]
+    for number, label in enumerate(np.unique(here.labels)):
+        recall[label] = interval(
+            recall[label].value,
+            np.mean([drawn[place]["recall"][number] for place in places], axis=0),
+        )
+    measures = {
+        name: interval(
+            mean([one.measures[name] for one in found]),
+            np.mean([drawn[place][name] for place in places], axis=0),
+        )
+        for name in MEASURES
+    }
+    drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "ensemble") else ()
+    ranked = odds(answers[0])
+    return PatientRow(
+        who=who,
+        models=tuple(here.models[place] for place in places),
+        measures=measures,
+        recall=tuple(recall),
+        areas=tuple(map(float, areas)),
+        confusion=np.sum([one.matrix for one in found], axis=0),
+        calibration=curves.calibration(np.tile(here.labels, len(places)), np.concatenate(answers)),
+        curves={
+            int(label): curves.roc(here.labels == label, ranked[:, label]) for label in drawable
+        },
+    )
+
+
+def _notes(
+    hosts: Sequence[HostRows], classes: Sequence[str], without: int, *, visitors: bool
+) -> Iterator[str]:
+    yield (
+        f"Intervals of single patients hold {LEVEL:.0%}: Bayesian bootstrap over the patients of "
+        "one hospital, class by class, "
+        f"percentiles of {DRAWS} draws. They tell what other patients would change, not what "
+        "another run would."
+    )
+    several = [host for host in hosts if host.subjects < host.patients]
+    if several:
+        yield (
+            "Samples of one patient, or images of one lesion, are drawn together for intervals; "
+            "elsewhere each counts by itself. Samples of patients: "
+            + ", ".join(f"{host.patients} of {host.subjects} at {host.name}" for host in several)
+            + "."
+        )
+    if without > 0:
+        yield f"{without} tests of this run have no predictions."
+    if not visitors:
+        yield (
+            f"With more than {MOST_CELLS} tests there is no row for every visitor, and no interval "
+            "for the others' AUC."
+        )
+    for host in hosts:
+        own = host.row("own")
+        answered = np.flatnonzero(own.confusion.sum(axis=0)) if own else np.zeros(0, int)
+        if own and len(answered) == 1 and host.chance < 1:
+            yield (
+                f"The model of {host.name} answers {classes[answered[0]]!r} for each of its "
+                f"{host.patients} patients: its accuracy "
+                f"of {own.measures['accuracy'].value:.1%} is that class's share, its balanced "
+                f"accuracy chance ({host.chance:.1%})."
+            )
+        if host.unanswered:
+            yield (
+                f"At {host.name} answers were not finite, and are left out: those of "
+                f"{', '.join(host.unanswered)}."
+            )
+
+
+NAME = 18
+CELL = 20
+MOST_LINES = 24
+TITLES = {"own": "own model", "others": "visitors"}
+COLUMNS = (
+    ("balanced accuracy", "own", "balanced_accuracy"),
+    ("balanced accuracy", "others", "balanced_accuracy"), ("AUC", "own", "auc"),
+)  # fmt: skip
+Item = TypeVar("Item")
+
+
+def thin(items: Sequence[Item], most: int) -> list[Item]:
+    """Choose at most so many, evenly from first to last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+
+
+def format_share(found: Interval) -> str:
+    """Write a share with its interval in percent: ``71.8 (64.1-78.9)``; nothing for a missing
+    value.
+    """
+    if not math.isfinite(found.value):
+        return ""
+    limits = f" ({100 * found.low:.1f}-{100 * found.high:.1f})" if math.isfinite(found.low) else ""
+    return f"{100 * found.value:.1f}{limits}"
+
+
+def as_lines(patients: Patients) -> Iterator[str]:
+    """Write hospitals and classes as two tables of at most 100 columns."""
+    shown = thin(patients.hosts, MOST_LINES)
+    part = (
+        ""
+        if len(shown) == len(patients.hosts)
+        else f"; {len(shown)} of {len(patients.hosts)} hospitals"
+    )
+    yield (
+        f"Single patients ({patients.split} data) in percent, with 95 % intervals over the "
+        f"patients of each hospital{part}."
+    )
+    yield "Visitors: the mean over the models of the other hospitals, on the patients of this one."
+    yield ""
+    yield " " * (NAME + 20) + "".join(f"{title:>{CELL}}" for title, _, _ in COLUMNS)
+    yield f"{'hospital':<{NAME}}  patients    rarest" + "".join(
+        f"{TITLES[who]:>{CELL}}" for _, who, _ in COLUMNS
+    )
+    for host in shown:
+        cells = "".join(f"{_cell(host, who, name):>{CELL}}" for _, who, name in COLUMNS)
+        yield f"{short(host.name, NAME):<{NAME}}{host.patients:>10}{host.rarest:>10}{cells}"
+    classes = thin(range(len(patients.classes)), MOST_LINES)
+    part = (
+        ""
+        if len(classes) == len(patients.classes)
+        else f"; {len(classes)} of {len(patients.classes)} classes"
+    )
+    yield ""
+    yield f"Recall of each class over the patients of all hospitals in percent{part}."
+    yield ""
+    yield f"{'class':<{NAME}}  patients own model  visitors"
+    for label in classes:
+        count = sum(host.counts[label] for host in patients.hosts)
+        shares = "".join(f"{_recall_of(patients, who, label):>10}" for who in ("own", "others"))
+        yield f"{short(patients.classes[label], NAME):<{NAME}}{count:>10}{shares}"
+
+
+def _cell(host: HostRows, who: str, name: str) -> str:
+    row = host.row(who)
+    return format_share(row.measures[name]) if row else ""
+
+
+def _recall_of(patients: Patients, who: str, label: int) -> str:
+    rows = [row for host in patients.hosts if (row := host.row(who))]
+    total = sum(int(row.confusion[label].sum()) for row in rows)
+    return (
+        f"{100 * sum(int(row.confusion[label, label]) for row in rows) / total:.1f}"
+        if total
+        else ""
+    )
+
+
+def as_plain(patients: Patients) -> dict[str, Any]:
+    """Give everything as plain values: shares in [0, 1], null for a missing one.
+
+    Returns:
+        ``split``, ``classes``; ``hosts``: each with ``name``, ``patients`` (test samples of
+        every class), ``subjects`` (whom these are of), ``unanswered`` (models) and ``rows``; a
+        row: ``who`` (own, others, ensemble, visitor), ``models``, ``accuracy``,
+        ``balanced_accuracy``, ``auc`` (value, low, high), ``recall`` (the same for every class),
+        ``class_auc``, ``confusion`` (row: class, column: decision), ``calibration`` (``error``, and
+        by bins ``counts``, ``confidence``, ``right``), ``roc`` (by class ``false_positive``,
+        ``true_positive``).
+
+    """
+    hosts = [
+        {
+            "name": host.name,
+            "patients": list(host.counts),
+            "subjects": host.subjects,
+            "unanswered": list(host.unanswered),
+            "rows": [_view_row(row, patients.classes) for row in host.rows],
+        }
+        for host in patients.hosts
+    ]
+    return {"split": patients.split, "classes": list(patients.classes), "hosts": hosts}
+
+
+def _view_row(row: PatientRow, classes: Sequence[str]) -> dict[str, Any]:
+    bins = row.calibration
+    return {
+        "who": row.who,
+        "models": list(row.models),
+        **{name: _values(found) for name, found in row.measures.items()},
+        "recall": [_values(found) for found in row.recall],
+        "class_auc": _values(row.areas),
+        "confusion": row.confusion.tolist(),
+        "calibration": {
+            "error": bins.error,
+            "counts": bins.counts.tolist(),
+            "confidence": _values(bins.confidence),
+            "right": _values(bins.right),
+        },
+        "roc": {
+            classes[label]: {
+                name: np.round(values, 6).tolist() for name, values in curve._asdict().items()
+            }
+            for label, curve in row.curves.items()
+        },
+    }
+
+
+def _values(values: Any) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values]

@@ -1,0 +1,232 @@
+"""A run folder as plain tables: lists of rows, each a mapping from a column's name to a text, a
+number, a truth value or None.
+
+None stands for what is missing, as for an AUC where all test samples are of one class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedskd_sim.errors import InvalidValue, LibraryMissing, RunUnreadable
+from fedskd_sim.records import Record, Timing
+from fedskd_sim.records.files import read_records, read_timings, stream_records, stream_timings
+from fedskd_sim.scenario import Scenario, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Cell = str | float | bool | None
+Row = Mapping[str, Cell]
+TABLES = ("hops", "measures", "matrix", "timings", "predictions")
+METRICS = ("accuracy", "balanced_accuracy", "auc")
+STOP = ("kind", "round", "hop", "host", "model")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has left, read when it is first asked for.
+
+    All its tables raise RunUnreadable for what is damaged, by file and line. Those of a run that
+    its scenario disturbs on purpose have one more column, ``disturbed``, which says by what.
+    """
+
+    folder: Path
+    scenario: Scenario = field(repr=False)
+
+    @cached_property
+    def hops(self) -> list[Row]:
+        """One row per record: who hosted whose model, when in the program, with which outcome, over
+        how many samples.
+
+        Columns: those of `fedskd_sim.records.Record` but ``measures``, ``schema`` and ``back``;
+        ``without`` names the hospitals that were left out in this round, with spaces between.
+        """
+        return [*self._marked(map(_hop, self._records))]
+
+    @cached_property
+    def measures(self) -> list[Row]:
+        """One row per measure of a record: the record's place in the run, ``measure``, ``sum``,
+        ``weight`` and ``value``.
+
+        Measures that add up are added as sums and weights; ``value`` is their ratio.
+        """
+        return [*self._marked(row for one in self._records for row in _measures(one))]
+
+    @cached_property
+    def matrix(self) -> list[Row]:
+        """Every home model on every hospital's test data, in ring order: the K x K matrix of a
+        report.
+
+        Columns: ``model``, ``host``, ``own`` (whether they are the same), a share in [0, 1] for
+        each metric, ``samples`` tested on.
+        """
+        records = stream_records(self.folder)  # of which a long run has millions
+        found = {(one.model, one.host): one for one in records if one.kind == "evaluation"}
+        pairs = [
+            (model, host)
+            for model in self.scenario.members
+            for host in (*self.scenario.members, *self.scenario.held_out)
+        ]
+        return [*self._marked(_cell(found[pair]) for pair in pairs if pair in found)]
+
+    @cached_property
+    def timings(self) -> list[Row]:
+        """One row per session, evaluation and transfer: ``start`` and ``end`` in UNIX seconds,
+        ``seconds`` between them.
+        """
+        return [*self._marked(map(_timing, read_timings(self.folder)))]
+
+    @cached_property
+    def predictions(self) -> list[Row]:
+        """One row per test sample and model: ``subject`` (a number, which means something at that
+        hospital alone), ``label``, ``predicted`` and ``probability_CLASS`` for each class.
+
+        Empty for a run without predictions; `fedskd_sim.results.read_predictions` gives the same as
+        arrays.
+        """
+        from fedskd_sim.results.predictions import read_predictions  # noqa: PLC0415 - needs numpy, which the other tables do not
+
+        found = read_predictions(self.folder).values()
+        return [*self._marked(row for here in found for row in _answers(here))]
+
+    def rows(self, name: str) -> Iterable[Row]:
+        """Give the rows of a table one by one, of which those that grow with the rounds are not
+        kept: a long run has millions.
+        """
+        match name:
+            case "hops":
+                return self._marked(map(_hop, stream_records(self.folder)))
+            case "measures":
+                records = stream_records(self.folder)
+                return self._marked(row for one in records for row in _measures(one))
+            case "timings":
+                return self._marked(map(_timing, stream_timings(self.folder)))
+        return self.table(name)
+
+    def table(self, name: str) -> list[Row]:
+        """Give a table by its name; raises InvalidValue for one that there is not."""
+        if name not in TABLES:
+            raise InvalidValue(
+                f"there is no table {name!r}", fix=f"choose one of {', '.join(TABLES)}"
+            )
+        rows: list[Row] = getattr(self, name)
+        return rows
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """Give a table as a pandas DataFrame.
+
+        Raises:
+            InvalidValue: there is no such table.
+            LibraryMissing: pandas is not installed.
+
+        """
+        rows = self.table(name)
+        try:
+            import pandas as pd  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise LibraryMissing.of("pandas", "export") from error
+        return pd.DataFrame(rows)
+
+    def _marked(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Say in every row what disturbed the run on purpose; nothing where nothing did."""
+        words = self.scenario.disturbed
+        return ({**row, "disturbed": words} for row in rows) if words else iter(rows)
+
+    @cached_property
+    def _records(self) -> Sequence[Record]:
+        return read_records(self.folder)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Open the folder of a run, whether it came to its end or not.
+
+    Args:
+        folder: what ``fedskd-sim launch`` named at its end.
+
+    Raises:
+        RunUnreadable: it is no run folder.
+        ScenarioError: the scenario in it is none that this version can read.
+
+    """
+    place = Path(folder).expanduser()
+    if not (place / "scenario.yaml").is_file():
+        raise RunUnreadable(
+            f"{place} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
+        )
+    return Run(place, load(place / "scenario.yaml").scenario)
+
+
+def _hop(record: Record) -> Row:
+    apart = ("measures", "schema", "without", "back")
+    shown = {each.name: getattr(record, each.name) for each in fields(record)}
+    return {name: value for name, value in shown.items() if name not in apart} | {
+        "without": " ".join(record.left_out)
+    }
+
+
+def _measures(record: Record) -> Iterator[Row]:
+    for name, (total, weight) in record.measures.items():
+        value = _finite_or_none(total / weight if weight else math.nan)
+        yield {
+            **_stop(record),
+            "measure": name,
+            "sum": total,
+            "weight": weight,
+            "value": value,
+        }
+
+
+def _timing(timing: Timing) -> Row:
+    shown: dict[str, Cell] = {each.name: getattr(timing, each.name) for each in fields(timing)}
+    return {**shown, "seconds": timing.end - timing.start}
+
+
+def _stop(record: Record) -> dict[str, Cell]:
+    return {name: getattr(record, name) for name in STOP}
+
+
+def _cell(record: Record) -> Row:
+    means = {
+        metric: _finite_or_none(record.measures[metric].mean) if metric in record.measures else None
+        for metric in METRICS
+    }
+    samples = int(record.measures["accuracy"].weight) if "accuracy" in record.measures else 0
+    return {
+        "model": record.model,
+        "host": record.host,
+        "own": record.model == record.host,
+        **means,
+        "samples": samples,
+    }
+
+
+def _answers(here: Any) -> list[Row]:
+    """Give the rows of one hospital's predictions (`fedskd_sim.results.Predictions`)."""
+    rows: list[Row] = []
+    alone = here.subjects is None  # then every sample is of another one
+    subjects = range(len(here.samples)) if alone else here.subjects.tolist()
+    samples = [*zip(here.samples, subjects, here.labels.tolist(), strict=True)]
+    for model, kind, answers in zip(
+        here.models, here.kinds, here.probabilities.tolist(), strict=True
+    ):
+        about = {"host": here.host, "split": here.split, "model": model, "kind": kind}
+        for (sample, subject, label), shares in zip(samples, answers, strict=True):
+            known = [_finite_or_none(share) for share in shares]
+            best = None if None in known else here.classes[shares.index(max(shares))]
+            each = {
+                f"probability_{name}": share
+                for name, share in zip(here.classes, known, strict=True)
+            }
+            what = {"sample": sample, "subject": subject, "label": here.classes[label]}
+            rows.append({**about, **what, "predicted": best, **each})
+    return rows
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,122 @@
+"""A matplotlib figure as SVG that lives inside a page: same bytes every time, colours that follow
+the page's theme.
+
+Colours of the palette become CSS variables with the light colour as fallback. The six series
+colours stay apart without red or green cones too (tests/unit/results/test_colours.py computes it),
+and every use of them is doubled by a line style, a marker or a position.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Colour(NamedTuple):
+    """A colour of the palette by its CSS variable, on a light and on a dark page."""
+
+    name: str
+    light: str
+    dark: str
+
+
+INK = Colour("ink", "#1c2330", "#e6e9ef")
+MUTED = Colour("muted", "#68707d", "#9aa3b2")
+RULE = Colour("rule", "#d8dce3", "#39404d")
+GHOST = Colour("ghost", "#c3c9d4", "#4b5464")
+SERIES = (
+    Colour("series-1", "#0e75b3", "#46b6f3"),
+    Colour("series-2", "#da6200", "#e57a35"),
+    Colour("series-3", "#0d875e", "#5ed693"),
+    Colour("series-4", "#35178f", "#bd6893"),
+    Colour("series-5", "#593d00", "#fae74b"),
+    Colour("series-6", "#3b4659", "#d1ddeb"),
+)
+PALETTE = (INK, MUTED, RULE, GHOST, *SERIES)
+FONT = "DejaVu Sans"
+PIXELS_PER_INCH = 108
+LEAST_SCALE = 0.86
+"""So far may a picture shrink: its smallest text then has 9 pixels; on narrower screens it is
+scrolled."""
+WIDTH = 10.0
+NAME, NARROW = 22, 13
+EQUAL_CONTRAST = 0.46  # where black and white text read equally well on the colour map
+DASHES = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (9, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+SETTINGS = {
+    "svg.fonttype": "none",
+    "font.family": [FONT],
+    "font.size": 8.5,
+    "text.color": INK.light,
+    "axes.edgecolor": MUTED.light,
+    "axes.labelcolor": INK.light,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8.5,
+    "axes.axisbelow": True,
+    "grid.color": RULE.light,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED.light,
+    "ytick.color": MUTED.light,
+    "xtick.labelcolor": INK.light,
+    "ytick.labelcolor": INK.light,
+    "legend.frameon": False,
+}
+
+
+def picture(
+    draw: Callable[[Figure], None], inches: tuple[float, float], name: str, label: str
+) -> str:
+    """Draw a figure as one ``<svg>`` element.
+
+    Args:
+        draw: fills an empty figure.
+        inches: width and height.
+        name: keeps the ids of shared shapes apart from those of the page's other pictures.
+        label: what a screen reader says; any text.
+
+    """
+    import matplotlib as mpl  # noqa: PLC0415 - only drawing needs it, and it is slow to import
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    out = StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    settings: Any = {**SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=inches, layout="constrained", facecolor="none")
+        draw(figure)
+        figure.savefig(out, format="svg", metadata=nothing)
+    return _embed(out.getvalue(), inches[0], label)
+
+
+def _embed(text: str, inches: float, label: str) -> str:
+    """Cut what a page does not need (prologue, comments, repeated ids, digits); name the
+    picture; apply the palette.
+    """
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    text = text.replace(f"'{FONT}'", "system-ui, sans-serif")
+    for colour in PALETTE:
+        text = text.replace(colour.light, f"var(--{colour.name}, {colour.light})")
+    head, rest = text.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    widest = inches * PIXELS_PER_INCH
+    style = f"min-width: {LEAST_SCALE * widest:.0f}px; max-width: {widest:.0f}px"
+    about = f'role="img" aria-label="{escape(label)}" style="{style}"'
+    return f"{head} {about}>{rest}"

@@ -1,0 +1,366 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from fedskd_sim import __version__
+from fedskd_sim.cli import main
+from fedskd_sim.exits import all_errors
+from fedskd_sim.runtimes.processes import ProcessRuntime
+
+SCENARIOS = Path(__file__).parents[3] / "scenarios"
+MEMBER = {"scenario", "--run", "--out", "--bind", "--keys"}
+PLACE = ("--namespace", "--context")
+IN_A_POD = {
+    "--secret",
+    "--advertise",
+    "--patience",
+    "--hold",
+    "--linger",
+    "--custody",
+    "--anyway",
+    "--to-stdout",
+}
+FLAGS = {
+    # which methods, and how often: each is described in the scenario, or has the defaults of its
+    # algorithm; and whether finished runs of other code or data count, which no scenario can know
+    "compare": {
+        "scenario",
+        "--algorithms",
+        "--seeds",
+        "--control",
+        "--out",
+        "--jobs",
+        "--anyway",
+        "--per-hospital",
+        "--data",
+    },
+    "validate": {"scenario", "--set", "--data", "--schema"},
+    "init": {"name", "--from"},
+    "launch": {
+        "scenario",
+        "--on",
+        "--out",
+        "--set",
+        "--data",
+        *PLACE,
+        "--name",
+        "--values",
+        "--detach",
+        "--canary",
+        "--canary-only",
+        "--keep",
+    },
+    "status": {"run", "--watch", *PLACE},
+    "logs": {"run", "hospital", "--follow", *PLACE},
+    "stop": {"run", *PLACE},
+    "collect": {"run", "--out", *PLACE, "--keep"},
+    "export": {"run", "--format", "--out"},
+    "report": {"run", "--format"},
+    "resume": {"run", "--anyway", "--on", "--data", *PLACE, "--name", "--values", "--keep"},
+    "verify": {"run", "--data"},
+    "models": set(),
+    "controller": MEMBER,
+    "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
+    "conduct": {"folder", "--secret", "--check"},
+    "results": {"folder", "--fetched", "--kept", "--taken"},
+    "place": {"folder"},
+}
+COMMANDS = (
+    "init",
+    "launch",
+    "compare",
+    "status",
+    "logs",
+    "stop",
+    "collect",
+    "report",
+    "export",
+    "resume",
+    "verify",
+    "models",
+)
+STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "socket.bind")
+WATCHED = f"""\
+import sys
+from fedskd_sim.cli import main
+tell = lambda event: print("STARTED", event, file=sys.__stdout__, flush=True)
+sys.addaudithook(lambda event, _: event in {STARTS} and tell(event))
+main(sys.argv[1:])
+"""
+
+
+def call(*arguments: object) -> click.testing.Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_line_only_says_where_a_scenario_runs() -> None:
+    """Commands and flags are pinned: what is learned stands in the scenario, so a new flag needs
+    a reason here.
+    """
+    found = {
+        name: {parameter.opts[0] for parameter in command.params}
+        for name, command in main.commands.items()
+    }
+    assert found == FLAGS
+    assert {parameter.opts[0] for parameter in main.params} == {"--version"}
+    assert {name for name, command in main.commands.items() if command.hidden} == {
+        "controller", "hospital", "conduct", "results", "place",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", ["lanch", "plac", "contoller", "qqq"])
+def test_a_mistyped_command_is_no_hint_at_a_hidden_one(typed: str) -> None:
+    """What is suggested is for people; commands that a run calls itself are not told."""
+    done = call(typed)
+    assert done.exit_code == 2
+    assert typed in done.output
+    hidden = [name for name, command in main.commands.items() if command.hidden]
+    assert not [name for name in hidden if f"'{name}'" in done.output or f" {name}?" in done.output]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in ("validate", *COMMANDS))])
+def test_help_has_an_example(command: list[str]) -> None:
+    """Every command a person uses shows how."""
+    done = call(*command, "--help")
+    assert done.exit_code == 0
+    assert "Example" in done.output
+    assert "fedskd-sim" in done.output
+
+
+def test_the_help_lists_every_exit_code() -> None:
+    """The table in the help has every error's number."""
+    done = call("--help").output
+    for error in all_errors():
+        if not error.__subclasses__():
+            assert re.search(rf"^\s*{error.exit_code}  \S", done, re.MULTILINE), error
+
+
+@pytest.mark.slow
+def test_version_and_schema() -> None:
+    """Two commands that only print."""
+    assert __version__ in call("--version").output
+    assert '"additionalProperties": false' in call("validate", "--schema").output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "launch",
+        "validate",
+        "launch x.yaml --on moon",
+        "launch x.yaml --rounds 3",
+        "launch x.yaml --data nowhere",
+        "validate x.yaml y.yaml",
+        "fly",
+        "report",
+        "report . --format pdf",
+        "hospital x.yaml --name a",
+        "controller x.yaml",
+    ],
+)
+def test_wrong_use_is_exit_code_2(line: str) -> None:
+    """Usage errors have click's code and say how the command is used, on standard error."""
+    done = call(*line.split())
+    assert done.exit_code == 2
+    assert "Usage: " in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("command", ["validate", "launch"])
+def test_a_bad_scenario_starts_nothing_and_makes_no_folder(command: str, tmp_path: Path) -> None:
+    """The error goes to standard error with file, line and fix, and nothing exists afterwards."""
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\nseed: -1\nhospitals: []\nalgorithm: {name: placebo}\n")
+    done = call(command, path, *(["--out", tmp_path / "out"] if command == "launch" else []))
+    assert done.exit_code == 12
+    assert f"{path}:2: seed: -1" in done.stderr
+    assert "fix:" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
+    """Python's own audit sees processes started and addresses bound for a good scenario, and
+    none for a bad one.
+    """
+    text = (SCENARIOS / "placebo-ok.yaml").read_text()
+    for number, (old, new) in enumerate(
+        (
+            ("", ""),
+            ("rounds: 2", "rounds: 0"),
+            ("name: south", "name: north"),
+            ("  rounds", "\trounds"),
+        )
+    ):
+        path = tmp_path / "scenario.yaml"
+        path.write_text(text.replace(old, new) if old else text)
+        command = [sys.executable, "-c", WATCHED, "launch", path, "--out", tmp_path / str(number)]
+        done = subprocess.run(
+            [*map(str, command)], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert ("STARTED" in done.stdout) == (done.returncode == 0) == (not old), done.stderr
+        assert (tmp_path / str(number)).exists() == (not old)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("name: x\nname: y\n", 10),
+        ("a: [", 10),
+        ("", 10),
+        ("nmae: x\n", 11),
+        ("name: x\n", 12),
+        (b"\xff\xfe", 10),
+        (b"#" * (2 << 20), 10),
+    ],
+)
+def test_the_program_itself_ends_with_the_code(
+    text: str | bytes, code: int, tmp_path: Path, cli: Callable
+) -> None:
+    """As a process of its own it ends with the error's number, says where on standard error, and
+    shows no traceback.
+    """
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = cli("launch", path, "--out", tmp_path / "out")
+    assert done.returncode == code
+    assert done.stderr.startswith(f"error: {path}")
+    assert "fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_folder_may_be_new_or_empty_and_is_made_with_its_parents(tmp_path: Path) -> None:
+    """An empty folder is used, and a deep new one is made; both hold the scenario and the
+    environment afterwards.
+    """
+    (tmp_path / "empty").mkdir()
+    for place in (tmp_path / "empty", tmp_path / "a" / "b" / "c"):
+        assert (
+            call(
+                "launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", place
+            ).exit_code
+            == 0
+        )
+        assert (place / "scenario.yaml").read_bytes() == (
+            SCENARIOS / "placebo-ok.yaml"
+        ).read_bytes()
+        assert json.loads((place / "environment.json").read_text())["runtime"] == "memory"
+
+
+def test_a_folder_with_only_a_hidden_file_is_not_empty(tmp_path: Path) -> None:
+    """What a person does not see is not overwritten either."""
+    (tmp_path / ".keep").write_text("")
+    assert (
+        call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path).exit_code
+        == 32
+    )
+
+
+def test_places_that_cannot_hold_a_run(tmp_path: Path) -> None:
+    """A folder with something in it, a file in the way and a place nobody can write to have
+    their exit codes.
+    """
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("keep")
+    (tmp_path / "file").write_text("")
+    for place, code in (
+        (tmp_path / "full", 32),
+        (tmp_path / "file", 31),
+        (tmp_path / "file" / "under", 31),
+        (Path("/proc/x"), 31),
+        (tmp_path / ("n" * 300), 31),
+    ):
+        done = call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", place)
+        assert done.exit_code == code, done.output
+        assert str(place) in done.stderr
+    assert (tmp_path / "full" / "precious").read_text() == "keep"
+
+
+def test_a_runtime_that_never_launched_is_stopped_in_silence() -> None:
+    """What goes wrong between the check of a scenario and its launch is told, not hidden by an
+    error of the clean-up.
+    """
+    ProcessRuntime().stop()
+
+
+def test_launch_and_report_agree(tmp_path: Path) -> None:
+    """`report` computes from the records what `launch` printed, as text and as JSON."""
+    launched = call(
+        "launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run"
+    )
+    assert launched.exit_code == 0, launched.output
+    again = call("report", tmp_path / "run")
+    *told, verified, last = launched.output.splitlines()
+    assert again.output.splitlines()[1:-1] == told[-len(again.output.splitlines()) + 1 : -1]
+    assert verified == "verified: whole: 30 of 30 records, 24 links of digests, 0 files of weights"
+    assert re.fullmatch(r"ended well after \d+\.\d s; run folder \S+", last)
+    assert '"hospitals"' in call("report", tmp_path / "run", "--format", "json").output
+
+
+def test_report_of_something_else_is_an_error(tmp_path: Path) -> None:
+    """A folder that is no run, and damaged records, have exit code 34; the damaged line is
+    named.
+    """
+    for place in (tmp_path, tmp_path / "nowhere", SCENARIOS / "placebo-ok.yaml"):
+        for command in ("report", "verify", "resume", "export"):
+            nothing = call(command, place)
+            assert nothing.exit_code == 34
+            assert f"{place} is not a run folder" in nothing.stderr
+    call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
+    file = tmp_path / "run" / "records" / "east.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:2], lines[2][:40], *lines[3:]]))
+    done = call("report", tmp_path / "run")
+    assert done.exit_code == 34
+    assert f"{file}:3" in done.stderr
+    file.write_bytes(b"\xff\xfe\n")
+    assert call("report", tmp_path / "run").exit_code == 34
+    shutil.rmtree(tmp_path / "run" / "records")
+    assert call("report", tmp_path / "run").exit_code == 34
+
+
+def test_shell_completion_works(cli: Callable) -> None:
+    """The shells' completion scripts come from the program itself."""
+    done = cli(env={**os.environ, "_FEDSKD_SIM_COMPLETE": "bash_source"})
+    assert "_FEDSKD_SIM_COMPLETE=bash_complete" in done.stdout
+    typed = {
+        "COMP_WORDS": "fedskd-sim launch --",
+        "COMP_CWORD": "2",
+        "_FEDSKD_SIM_COMPLETE": "bash_complete",
+    }
+    offered = {
+        line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()
+    }
+    assert {"--on", "--out", "--data", "--help"} <= offered
+    typed |= {"COMP_WORDS": "fedskd-sim ", "COMP_CWORD": "1"}
+    offered = {
+        line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()
+    }
+    assert offered == {"validate", *COMMANDS}
+
+
+def test_validating_does_not_import_what_it_does_not_need() -> None:
+    """Without learning neither PyTorch nor the drawing library is imported."""
+    command = ["validate", str(SCENARIOS / "placebo-ok.yaml")]
+    code = f"import sys; from fedskd_sim.cli import main; main({command}, standalone_mode=False);"
+    code += "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'zmq')))"
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )

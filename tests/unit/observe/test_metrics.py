@@ -1,0 +1,71 @@
+"""What a hospital exports to Prometheus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from fedskd_sim.observe.metrics import HospitalMetrics
+from fedskd_sim.records import Measure, Record
+from fedskd_sim.ring.topology import Topology
+
+
+def test_validation_and_test_are_never_one_series() -> None:
+    """A session's accuracy and that of the evaluation round stand side by side, and all models
+    together are no model.
+    """
+
+    def shares(evaluate_on: str) -> dict[str, float]:
+        metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1), evaluate_on)
+        for kind, right in (("homecoming", 1.0), ("evaluation", 2.0), ("ensemble", 3.0)):
+            record = Record(
+                "s",
+                1,
+                kind,
+                1,
+                1,
+                "north",
+                "north",
+                "net",
+                "trained",
+                measures={"accuracy": Measure(right, 4.0)},
+            )
+            metrics.count_step(record)
+        families = {family.name: family for family in metrics.registry.collect()}
+        return {
+            sample.labels["split"]: sample.value
+            for sample in families["fedskd_accuracy_ratio"].samples
+        }
+
+    assert shares("test") == {"validation": 0.25, "test": 0.5}
+    assert shares("validation") == {"validation": 0.5}
+
+
+def test_the_last_exposition_is_what_a_scrape_would_have_seen(tmp_path: Path) -> None:
+    """The file has every sample as Prometheus reads it, is written again as a whole, and no full
+    disk ends a run over it.
+    """
+    metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
+    metrics.write(tmp_path)
+    metrics.count_step(
+        Record("s", 1, "visit", 1, 1, "north", "south", "net", "trained", bytes=70, samples=5)
+    )
+    metrics.phase("done")
+    metrics.write(tmp_path)
+    lines = (tmp_path / "metrics" / "north.prom").read_text().splitlines()
+    assert 'fedskd_received_bytes_total{hospital="north",model="south",scenario="s"} 70.0' in lines
+    assert 'fedskd_phase{fedskd_phase="done",hospital="north",scenario="s"} 1.0' in lines
+    assert [file.name for file in (tmp_path / "metrics").iterdir()] == ["north.prom"]
+    metrics.write(tmp_path / "metrics" / "north.prom")
+
+
+def test_memory_of_a_card_is_told_with_the_card() -> None:
+    """``auto`` is the CUDA device that there was."""
+    metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
+    metrics.takes_of_card("auto", 70)
+    metrics.takes_of_card("cuda:1", 80)
+    text = generate_latest(metrics.registry).decode()
+    for device, size in (("cuda", 70), ("cuda:1", 80)):
+        of = f'device="{device}",hospital="north",scenario="s"'
+        assert f"fedskd_device_memory_bytes{{{of}}} {size}.0" in text

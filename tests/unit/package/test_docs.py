@@ -1,0 +1,242 @@
+"""The manual and the README: they build, what they name is there, and their commands run as they
+are written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from runpy import run_path
+from typing import Any, NamedTuple
+
+import pytest
+
+from fedskd_sim.cli import main
+from fedskd_sim.exits import all_errors
+from fedskd_sim.results.comparison.statistics import compare_paired, correct
+from fedskd_sim.results.comparison.tables import COMPARED, SCORES
+from fedskd_sim.scenario import Scenario
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "docs" / "results.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"^(?:<!-- (run|not run: [^\n]+|elsewhere: [^\n]+) "
+    r"-->\n)?^```(console|python|bash|sh)\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+REFERENCE = run_path(str(ROOT / "docs" / "reference.py"))
+
+
+class Block(NamedTuple):
+    """Commands or a program of a page, and what stands above them: how they are tested, or why
+    not.
+    """
+
+    mark: str
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(*found) for found in BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+def outside(page: Path) -> str:
+    """Give the lines of a page that stand in no fenced block."""
+    return re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+
+
+def name(page: Path) -> str:
+    return page.name
+
+
+def carried_out(command: str, folder: Path) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shell = {
+        "cwd": folder,
+        "env": os.environ | {"PATH": path},
+        "shell": True,
+        "executable": "/bin/bash",
+    }
+    done = subprocess.run(
+        command, **shell, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def shown(text: str) -> list[tuple[str, list[str]]]:
+    """Give the commands of a block, each with the lines that it is said to print; ``...`` stands
+    for others.
+    """
+    parts = re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]
+    return [
+        (command, [line for line in lines if line.strip() not in ("", "...")])
+        for command, *lines in map(str.splitlines, parts)
+    ]
+
+
+def test_every_block_says_how_it_is_tested() -> None:
+    """Commands and programs are run, or the page says which test does or why none can."""
+    for page in PAGES:
+        assert not re.search(
+            r"^( {4})?[$ ]*(\.venv/bin/)?(fedskd-sim|make|helm|kubectl) [a-z]+ ?[^,.]*$",
+            outside(page),
+            re.MULTILINE,
+        )
+        for block in blocks(page):
+            assert block.mark, f"{page.name}: {block.text}"
+            for test in re.findall(r"tests/[\w/.]+", block.mark):
+                assert (ROOT / test).exists(), test
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(block.mark == "run" for block in blocks(page))], ids=name
+)
+def test_commands_and_programs_run_as_they_are_written(page: Path, tmp_path: Path) -> None:
+    """Page by page, from top to bottom in one folder: everything ends well, and prints the lines
+    that the page shows.
+    """
+    for number, block in enumerate(blocks(page)):
+        if block.mark != "run":
+            continue
+        if block.language == "python":
+            program = tmp_path / f"program-{number}.py"
+            program.write_text(block.text, encoding="utf-8")
+            carried_out(f"{sys.executable} {program.name}", tmp_path)
+            continue
+        assert block.text.startswith("$ ")
+        for command, lines in shown(block.text):
+            printed = iter([line.strip() for line in carried_out(command, tmp_path).splitlines()])
+            for line in lines:
+                assert line.strip() in printed, (
+                    f"{command} does not print, or not in this order: {line}"
+                )
+
+
+def test_the_manual_builds_without_a_warning_and_reads_offline(tmp_path: Path) -> None:
+    """Every page is built, every link leads somewhere, and no page asks another machine for a
+    font or a script.
+    """
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(
+        [*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert {page.stem for page in PAGES[1:]} <= {page.stem for page in tmp_path.glob("*.html")}
+    for page in tmp_path.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "<!-- fill" not in text
+        assert not re.findall(
+            r"<(?:script|img)[^>]* src=\"?https?:[^>]*>|<link[^>]*stylesheet[^>]*https?:[^>]*>",
+            text,
+        )
+
+
+def test_the_reference_has_every_key() -> None:
+    """Each key of each part of a scenario stands in the reference with its meaning, each exit
+    code and command in its table.
+    """
+    told, schema = REFERENCE["scenario_reference"](), Scenario.model_json_schema(by_alias=True)
+    for title, part in {"The scenario": schema, **schema["$defs"]}.items():
+        section = told.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        assert [*part.get("properties", {})] == re.findall(
+            r"^\| `(\w+)` \|", section, re.MULTILINE
+        ), title
+    assert "| `seed` | integer at least 0 | `1` |" in told
+    assert re.search(r"^\| `augment` \| boolean \| `true` \|", told, re.MULTILINE)
+    codes = REFERENCE["exit_codes"]()
+    assert all(
+        f"| {error.exit_code} | `{error.__name__}` |" in codes
+        for error in all_errors()
+        if not error.__subclasses__()
+    )
+    commands = REFERENCE["command_line"]()
+    assert re.findall(r"^## (\w+)$", commands, re.MULTILINE) == [
+        key for key, command in main.commands.items() if not command.hidden
+    ]
+
+
+def test_every_filling_has_its_page() -> None:
+    """What the program says of itself stands on exactly one page each."""
+    asked = [
+        mark for page in PAGES for mark in REFERENCE["markers"](page.read_text(encoding="utf-8"))
+    ]
+    assert sorted(asked) == sorted(REFERENCE["FILLINGS"])
+
+
+def test_tables_of_results_are_what_is_kept() -> None:
+    """Every kept comparison stands in the page, digit by digit as its file says."""
+    page = RESULTS.read_text(encoding="utf-8")
+    told = "run python docs/reference.py"
+    assert [*REFERENCE["with_tables"](page).splitlines()] == [*page.splitlines()], told
+    assert sorted(found["name"] for found in REFERENCE["TABLE"].finditer(page)) == sorted(
+        REFERENCE["comparisons"]()
+    )
+
+
+@pytest.mark.parametrize(
+    "kept", REFERENCE["comparisons"]().values(), ids=REFERENCE["comparisons"]()
+)
+def test_kept_differences_follow_from_the_values_of_every_seed(kept: Mapping[str, Any]) -> None:
+    """What is shown of a comparison is computed from its seeds, by what compare computes with."""
+    values = {method["label"]: method["values"] for method in kept["methods"]}
+    for metric in SCORES:
+        shown = {
+            (method["label"], place): difference
+            for method in kept["methods"]
+            for place, difference in REFERENCE["differences"](method, metric).items()
+        }
+        pairs = sorted(shown, key=lambda pair: COMPARED.index(pair[1]))
+        computed = correct(
+            compare_paired(values[label][metric][place], values[kept["control"]][metric][place])
+            for label, place in pairs
+        )
+        for pair, difference in zip(pairs, computed, strict=True):
+            assert astuple(shown[pair]) == pytest.approx(astuple(difference), nan_ok=True), pair
+
+
+def test_other_tables_say_that_their_runs_are_not_kept() -> None:
+    """A table of results that no kept comparison fills says so right above it."""
+    told = "*Computed by an earlier version; its runs are not kept.*\n\n"
+    page = REFERENCE["TABLE"].sub("", RESULTS.read_text(encoding="utf-8"))
+    tables = [found.start() for found in re.finditer(r"(?<=\n\n)\|", page)]
+    assert tables
+    for start in tables:
+        assert page[:start].endswith(told), page[start : start + 100]
+
+
+def test_the_readme_is_short() -> None:
+    """The first page has at most 700 words, and pictures that are there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 700
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(pictures) >= 2
+    for picture in pictures:
+        assert (ROOT / picture).stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_name_what_is_there(page: Path) -> None:
+    """Paths of the project, make's verbs and the program's commands on a page exist."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(
+        r"`((?:fedskd_sim|scenarios|tests|docs|examples|helm|images|k8s)/[\w./-]*)`", text
+    ):
+        assert (ROOT / path).exists(), path
+    verbs = re.findall(
+        r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {*re.findall(r"\bmake ((?:demo|test|docs|image|bench|lint|kind)[a-z-]*)", text)} <= {
+        *verbs
+    }
+    assert {*re.findall(r"`(?:\.venv/bin/)?fedskd-sim ([a-z]+)", text)} <= {*main.commands}

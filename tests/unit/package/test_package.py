@@ -1,0 +1,156 @@
+"""What says whose the project is, how it may be used and how it is cited."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from fedskd_sim import __version__
+from fedskd_sim.runtimes import member
+
+ROOT = Path(__file__).parents[3]
+APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+LICENCE = "Apache-2.0"
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_licence_is_told_alike_everywhere() -> None:
+    """The licence's own text is there, and metadata, citation, images and chart name it."""
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE_2_0
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    assert (project["license"], project["license-files"]) == (LICENCE, ["LICENSE"])
+    assert yaml.safe_load(read("CITATION.cff"))["license"] == LICENCE
+    assert (
+        yaml.safe_load(read("helm/fedskd-sim/Chart.yaml"))["annotations"]["artifacthub.io/license"]
+        == LICENCE
+    )
+    for image in ("controller", "hospital"):
+        assert f'org.opencontainers.image.licenses="{LICENCE}"' in read(
+            f"images/{image}/Dockerfile"
+        )
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=~!\[]", one)[0] for one in requirements}
+
+
+def test_extras_add_what_their_names_say() -> None:
+    """The core has neither PyTorch nor the Kubernetes client, `all` has every extra but MLflow, and
+    nothing has an upper bound; images get what their members import.
+    """
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    core, extras = names(project["dependencies"]), project["optional-dependencies"]
+    assert core.isdisjoint({"torch", "torchvision", "kubernetes"})
+    assert names(extras["learning"]) == {"nibabel", "pillow", "torch", "torchvision"}
+    assert names(extras["cluster"]) == {"kubernetes"}
+    assert extras["all"] == ["fedskd-sim[learning,cluster,export,tensorboard]"]
+    every = [*project["dependencies"], *chain.from_iterable(extras.values())]
+    assert not [one for one in every if "<" in one or "==" in one]
+    wanted = run_path(str(ROOT / "images" / "requirements.py"))["WANTED"]
+    both = {"click", "msgpack", "prometheus-client", "pydantic", "pyzmq", "ruamel-yaml", "xxhash"}
+    assert names(wanted["controller"]) == both | {"kubernetes"}
+    assert names(wanted["hospital"]) == both | names(extras["learning"]) | {"numpy", "safetensors"}
+
+
+WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+class Without(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {lacking}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Without())
+from click.testing import CliRunner
+from fedskd_sim.cli import main
+for line in sys.argv[1:]:
+    done = CliRunner().invoke(main, line.split())
+    print(done.exit_code, line.split()[0], done.output.replace("\\n", " ")[:200])
+"""
+
+
+def say_without(lacking: tuple[str, ...], *lines: str) -> list[str]:
+    """Carry out commands where libraries are not installed; gives exit code, verb and words."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(lacking=lacking), *lines],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_the_core_reads_verifies_reports_and_exports(tmp_path: Path) -> None:
+    """Without PyTorch and the Kubernetes client all verbs of a run folder work; what needs one of
+    them ends with 62 and names the extra.
+    """
+    run, out = tmp_path / "run", tmp_path / "out"
+    found = say_without(
+        ("torch", "torchvision", "kubernetes", "nibabel"),
+        f"launch placebo-ok --on memory --out {run}",
+        f"verify {run}",
+        f"report {run}",
+        f"status {run}",
+        f"export {run} --out {out}",
+        "validate quickstart",
+        "launch quickstart --on memory",
+        "launch placebo-ok --on kubernetes",
+    )
+    assert [line.split()[0] for line in found] == ["0"] * 5 + ["62"] * 3, found
+    assert all("fedskd-sim[learning]" in line for line in found[5:7])
+    assert "fedskd-sim[cluster]" in found[7]
+
+
+def test_windows_is_told_what_works() -> None:
+    """Where Python has no locks of Unix a run ends in a sentence, and a scenario is still read."""
+    found = say_without(("fcntl", "resource"), "--version", "launch placebo-ok --on memory")
+    assert [line.split()[0] for line in found] == ["0", "62"], found
+    assert "WSL" in found[1]
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+    """The software is cited with its version, and the paper as it was published."""
+    cited = yaml.safe_load(read("CITATION.cff"))
+    assert (cited["cff-version"], cited["version"]) == ("1.2.0", __version__)
+    paper = cited["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Weng", "Cai", "Zhou"]
+    assert {one["value"] for one in paper["identifiers"]} == {"PMID:42019059", "arXiv:2503.18981"}
+
+
+def test_the_changelog_knows_this_version() -> None:
+    """What is not released yet stands first, then this version with its day."""
+    heads = re.findall(r"^## \[(.+?)\](.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert heads[0] == ("Unreleased", "")
+    assert heads[1][0] == __version__
+    assert re.fullmatch(r" - \d{4}-\d\d-\d\d", heads[1][1])
+
+
+def test_peak_memory_is_in_bytes_on_every_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux counts kibibytes, macOS bytes."""
+    used = SimpleNamespace(ru_maxrss=3)
+    monkeypatch.setattr(member.resource, "getrusage", lambda _: used)
+    for system, expected in (("linux", 3072), ("darwin", 3)):
+        monkeypatch.setattr(sys, "platform", system)
+        assert member._peak() == expected
+
+
+def test_issue_forms_ask_for_what_is_needed() -> None:
+    """Every form has a name, a description and fields that have to be filled in."""
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yaml"))
+    assert [form.stem for form in forms] == ["bug", "feature"]
+    for form in forms:
+        asked = yaml.safe_load(form.read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= set(asked)
+        assert any(part.get("validations", {}).get("required") for part in asked["body"])
