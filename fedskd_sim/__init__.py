@@ -10,16 +10,35 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = ["Cohort", "Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]
+__all__ = [
+    "Cluster",
+    "Cohort",
+    "Comparison",
+    "Learner",
+    "Run",
+    "Taps",
+    "__version__",
+    "compare",
+    "launch",
+    "load",
+    "read_run",
+    "resume",
+    "try_out",
+]
 
 _HOMES = {
+    "Cluster": "fedskd_sim.operate.execution",
     "Cohort": "fedskd_sim.learning.readers.cohort",
+    "Comparison": "fedskd_sim.api",
     "Learner": "fedskd_sim.learning.base",
     "Run": "fedskd_sim.api",
     "Taps": "fedskd_sim.learning.distillation.distill",
+    "compare": "fedskd_sim.api",
     "launch": "fedskd_sim.api",
     "load": "fedskd_sim.api",
     "read_run": "fedskd_sim.api",
+    "resume": "fedskd_sim.api",
+    "try_out": "fedskd_sim.api",
 }
 
 

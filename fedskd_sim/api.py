@@ -15,37 +15,38 @@ first used.
 
 from __future__ import annotations
 
-import secrets
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.errors import FedskdError, InvalidValue
-from fedskd_sim.operate.checks import (
-    Slowly,
-    apart,
-    asker,
-    licences,
-    load_and_check,
-    of_learning,
-    prove,
-)
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.operate.checks import licences
 from fedskd_sim.results.runs import Run, read_run
-from fedskd_sim.scenario import Loaded, find
+from fedskd_sim.scenario import Loaded, Scenario, find
 from fedskd_sim.scenario import load as load_file
 
 if TYPE_CHECKING:
     from fedskd_sim.observe.events import Logged
-    from fedskd_sim.observe.outcome import Outcome
-    from fedskd_sim.runtimes.base import Order
+    from fedskd_sim.operate.canary import Findings
+    from fedskd_sim.operate.execution import Attendant, Cluster
+    from fedskd_sim.results.comparison.work import RunResult
 
-__all__ = ["Loaded", "Run", "launch", "load", "read_run"]
+__all__ = [
+    "Comparison",
+    "Loaded",
+    "Run",
+    "compare",
+    "launch",
+    "load",
+    "read_run",
+    "resume",
+    "try_out",
+]
 
 
 def load(scenario: str | Path, *changes: str) -> Loaded:
@@ -82,65 +83,174 @@ def launch(
     out: str | Path | None = None,
     data: str | Path | None = None,
     watch: Callable[[Logged], None] = lambda _: None,
+    cluster: Cluster | None = None,
 ) -> Run:
-    """Run a scenario to its end on this machine, report, and verify what it has left.
+    """Run a scenario to its end, report, and verify what it has left.
 
     A licence of the data that asks for more than naming its source is told as a warning.
 
     Args:
         scenario: a file, a name, or what `load` gave.
-        on: ``processes``: each hospital is its own process; ``memory``: all in this one. The
-            records are the same.
+        on: ``processes``: each hospital is its own process; ``memory``: all in this one;
+            ``kubernetes``: each its own pod. The records are the same.
         out: the run folder, new or empty; None makes ``runs/NAME-DATE-TIME-ID`` here.
         data: the folder with data files.
         watch: is called with every event that a member logs, as it happens.
+        cluster: how the run is in its cluster, with ``kubernetes``.
 
     Raises:
         FedskdError: what the command line would end with; the folder then holds what there is so
-            far.
+            far, and the notes of the error say where.
 
     """
-    from fedskd_sim.runtimes import folder  # noqa: PLC0415 - imported by who runs something
-    from fedskd_sim.runtimes.base import Order  # noqa: PLC0415
+    from fedskd_sim.operate import execution  # noqa: PLC0415 - imported by who runs something
 
-    runtime, where = _runtime(on), Path(data).expanduser() if data is not None else None
-    given = scenario if isinstance(scenario, Loaded) else Path(scenario).expanduser()
+    what = scenario.scenario.name if isinstance(scenario, Loaded) else str(scenario)
+    runtime = execution.runtime_of(on, cluster or execution.HERE)
     with _APART:
-        fits, slowly = partial(apart, runtime=on), Slowly(asker(runtime, of_learning))
-        loaded = load_and_check(given, where, runtime.prepare, also=fits, slowly=slowly)
-    for licence in licences(loaded.scenario):
-        warnings.warn(licence, stacklevel=2)
-    made = folder.make(loaded, Path(out).expanduser() if out is not None else None, on)
-    what = loaded.scenario.name if isinstance(scenario, Loaded) else str(scenario)
-    called = f"fedskd_sim.launch({what!r}, on={on!r})"
-    _carry_out(runtime, Order(loaded, secrets.token_hex(4), made, where), watch, called)
-    return Run(made, loaded.scenario)
+        loaded = execution.check(_given(scenario), on, runtime, _path(data))
+        _warn_of_licences(loaded.scenario)
+        order = execution.make_order(loaded, on, _path(out), _path(data))
+        execution.carry_out(runtime, order, _attendant(f"launch({what!r}, on={on!r})", watch))
+    return Run(order.folder, loaded.scenario)
 
 
-def _carry_out(runtime: Any, order: Order, watch: Callable[[Logged], None], called: str) -> None:
-    """Launch, follow, verify and report a run; one that fails is reported as far as it went."""
-    from fedskd_sim.observe import outcome  # noqa: PLC0415 - imported by who runs something
-    from fedskd_sim.runtimes import folder  # noqa: PLC0415
-    from fedskd_sim.runtimes.folder import hold_lock  # noqa: PLC0415
-    from fedskd_sim.runtimes.member import discard_custody  # noqa: PLC0415
+def resume(
+    folder: str | Path,
+    *,
+    on: str = "",
+    data: str | Path | None = None,
+    anyway: bool = False,
+    watch: Callable[[Logged], None] = lambda _: None,
+    cluster: Cluster | None = None,
+) -> Run:
+    """Go on with a run of which nothing runs any more, to its end: every hospital from its last
+    state in custody. Records and weights become those of the undisturbed run, byte for byte.
 
-    with hold_lock(order.folder):
-        begun = outcome.begin(order.folder, called)
-        try:
-            with _APART:
-                runtime.launch(order)
-                folder.note(order.folder, runtime.place)
-                runtime.wait(watch)
-                prove(order.folder, order.loaded.scenario, order.data, runtime)
-        except BaseException as error:
-            with suppress(FedskdError):  # a report must not hide the error that ended the run
-                _report(order, outcome.note(order.folder, outcome.finish(begun, error)))
-            raise
-        finally:
-            runtime.stop()
-        ended = outcome.finish(begun, remark=runtime.remark)
-        _report(order, outcome.note(order.folder, ended))
-        discard_custody(order.loaded.scenario, order.run, order.folder)
+    Args:
+        folder: its run folder.
+        on: ``processes`` or ``kubernetes``; empty for where it was.
+        data: the folder with data files; None for where they were.
+        anyway: go on even if versions, code, processor, data or threads have changed, on a machine
+            of another name, or from the beginning if all custody is gone.
+        watch: is called with every event that a member logs, as it happens.
+        cluster: how the run is in its cluster; what is empty is as it was.
+
+    Raises:
+        RunUnreadable: there is nothing to go on with, or it still goes on.
+        FedskdError: what ended the run.
+
+    """
+    from fedskd_sim.operate import execution  # noqa: PLC0415 - imported by who runs something
+    from fedskd_sim.operate.resumption import to_resume  # noqa: PLC0415
+
+    run, where = Path(folder).expanduser(), cluster or execution.HERE
+    with _APART, to_resume(run, where, on=on, data=_path(data), anyway=anyway) as (runtime, order):
+        execution.follow(runtime, order, _attendant(f"resume({str(folder)!r})", watch))
+    return Run(order.folder, order.loaded.scenario)
+
+
+def try_out(
+    scenario: str | Path | Loaded,
+    *,
+    on: str = "processes",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+) -> Findings:
+    """Carry out a short run of a scenario, as ``launch --canary-only`` does: two rounds of a few
+    batches, with every model at every hospital.
+
+    Args:
+        scenario: a file, a name, or what `load` gave.
+        on: ``processes`` or ``memory``.
+        out: the folder of the short run, new or empty; None makes one in ``runs``.
+        data: the folder with data files.
+
+    Returns:
+        A forecast of the whole run: ``.usual``, ``.at_least`` and ``.at_most`` in seconds,
+        ``.sent``, ``.stored`` and ``.memory`` in bytes, ``.good`` and ``.problems``;
+        ``.lines()`` tells it in words, ``.check()`` raises the first problem.
+
+    Raises:
+        FedskdError: what ended the short run.
+
+    """
+    from fedskd_sim.operate import canary, execution  # noqa: PLC0415 - imported by who runs something
+
+    if on == "kubernetes":
+        raise InvalidValue("a short run is not for a cluster", fix="try it out on 'processes'")
+    runtime = execution.runtime_of(on)
+    with _APART:
+        loaded = execution.check(_given(scenario), on, runtime, _path(data))
+        called = f"fedskd_sim.try_out({loaded.scenario.name!r}, on={on!r})"
+        return canary.try_out(loaded, on, runtime, data=_path(data), out=_path(out), called=called)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison has found, from the runs of all seeds that every method has finished.
+
+    ``folder`` holds the runs, ``compare.html`` and the files that ``text`` and ``values`` are read
+    from; ``values`` are explained where ``compare.json`` is.
+    """
+
+    folder: Path
+    text: str = field(repr=False)
+    values: dict[str, Any] = field(repr=False, hash=False)
+
+    @property
+    def differences(self) -> list[dict[str, Any]]:
+        """Rows with method, measure and place, and the paired difference to the control there, as
+        ``compare.json`` has it.
+        """
+        return [
+            {"method": method["label"], "measure": measure, "place": place, **found}
+            for method in self.values["methods"]
+            for measure, places in method["differences"].items()
+            for place, found in places.items()
+        ]
+
+
+def compare(  # noqa: PLR0913 - each is an option of the command
+    scenario: str | Path,
+    algorithms: Sequence[str],
+    *,
+    seeds: int = 5,
+    control: str = "",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    jobs: int | None = None,
+    anyway: bool = False,
+    watch: Callable[[RunResult], object] = lambda _: None,
+) -> Comparison:
+    """Compare algorithms at equal work, paired by seed. Runs that have finished are not repeated.
+
+    Args:
+        scenario: a file, or a name.
+        algorithms: names of built-in algorithms and of the scenario's variants.
+        seeds: runs per method: the scenario's seed and the next ones.
+        control: what the others are compared with; empty for ``circulation``, or the first one.
+        out: the folder; None for ``runs/compare-NAME``.
+        data: the folder with data files.
+        jobs: runs side by side; None for as many as there are cores for.
+        anyway: compare finished runs of other code or data, too.
+        watch: is called with every run that has ended.
+
+    Raises:
+        FedskdError: what is wrong with the comparison, or the error of the first run that failed.
+
+    """
+    from fedskd_sim.operate import comparison  # noqa: PLC0415 - imported by who runs something
+
+    wanted = comparison.Wanted(tuple(algorithms), seeds, control, _path(data))
+    with _APART:
+        plan = comparison.plan(Path(scenario).expanduser(), wanted)
+        _warn_of_licences(plan.loaded.scenario)
+        shop = plan.workshop(_path(out), jobs, anyway=anyway)
+        found = comparison.carry_out(plan, shop, watch)
+    if failed := comparison.failure(found.ended):
+        raise failed
+    return Comparison(shop.out, found.text, found.plain)
 
 
 class _Apart:
@@ -174,24 +284,20 @@ class _Apart:
 _APART = _Apart()
 
 
-def _runtime(name: str) -> Any:
-    """Give a runtime of this machine."""
-    if name == "memory":
-        from fedskd_sim.runtimes.memory import MemoryRuntime  # noqa: PLC0415
-
-        return MemoryRuntime()
-    if name == "processes":
-        from fedskd_sim.runtimes.processes import ProcessRuntime  # noqa: PLC0415
-
-        return ProcessRuntime()
-    fix = "choose 'processes' or 'memory'; 'fedskd-sim launch --on kubernetes' runs it in a cluster"
-    raise InvalidValue(f"a library runs nothing on {name!r}", fix=fix)
+def _given(scenario: str | Path | Loaded) -> Path | Loaded:
+    return scenario if isinstance(scenario, Loaded) else Path(scenario).expanduser()
 
 
-def _report(order: Order, ended: Outcome) -> None:
-    from fedskd_sim.results import report as reports  # noqa: PLC0415 - only who runs something pays for it
+def _path(place: str | Path | None) -> Path | None:
+    return None if place is None else Path(place).expanduser()
 
-    scenario = order.loaded.scenario
-    reports.write(
-        order.folder, scenario.members, scenario.held_out, reports.Account.of(order.loaded, ended)
-    )
+
+def _warn_of_licences(scenario: Scenario) -> None:
+    for licence in licences(scenario):
+        warnings.warn(licence, stacklevel=3)
+
+
+def _attendant(call: str, watch: Callable[[Logged], None]) -> Attendant:
+    from fedskd_sim.operate.execution import Attendant  # noqa: PLC0415 - imported by who runs something
+
+    return Attendant(f"fedskd_sim.{call}", watch)

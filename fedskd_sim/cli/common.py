@@ -285,12 +285,6 @@ def say_licences(scenario: Scenario) -> None:
         click.echo(licence, err=True)
 
 
-def short(path: Path) -> str:
-    """Show a path relative to here where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
-
-
 FIRST_S, NEXT_S, LOOK_S = 3.0, 10.0, 0.1
 """Seconds until something is said, between two lines where they cannot replace each other, and
 where they can."""

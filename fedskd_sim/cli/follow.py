@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
@@ -20,11 +20,11 @@ from fedskd_sim.cli.common import (
     NAMESPACE,
     PathArgument,
     Waiting,
-    short,
     with_exit_code,
 )
-from fedskd_sim.cli.launch import follow as followed
+from fedskd_sim.cli.launch import attendant, tell_end
 from fedskd_sim.errors import FedskdError, RunUnreadable
+from fedskd_sim.observe.words import short_path
 from fedskd_sim.operate.checks import not_proven, verify_run
 from fedskd_sim.scenario import begin, load
 
@@ -176,12 +176,12 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
       fedskd-sim collect runs/skin                       # launched with --detach
       fedskd-sim collect quickstart --namespace fedskd   # installed with helm
     """
-    from fedskd_sim.operate import run_access  # noqa: PLC0415 - needs what runs need
+    from fedskd_sim.operate import execution, run_access  # noqa: PLC0415 - needs what runs need
 
     place, order = run_access.to_collect(run, out, namespace, context)
     place.keep = keep
-    click.echo(f"{order.loaded.scenario.name}: collecting into {short(order.folder)}")
-    followed(place, order, launch=False)
+    click.echo(f"{order.loaded.scenario.name}: collecting into {short_path(order.folder)}")
+    tell_end(order, execution.follow(place, order, attendant(order), launched=True))
 
 
 @click.command()
@@ -206,9 +206,8 @@ def report(run: Path, form: str) -> None:
       fedskd-sim report runs/skin
       fedskd-sim report runs/skin --format json | jq .personalization
     """
-    from fedskd_sim.observe import outcome as outcomes  # noqa: PLC0415
-    from fedskd_sim.operate import run_access  # noqa: PLC0415
-    from fedskd_sim.results import report as reports  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.operate import execution, run_access  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.results.report import as_json, as_text  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
         raise RunUnreadable(
@@ -217,15 +216,12 @@ def report(run: Path, form: str) -> None:
     for line in run_access.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
-    account = reports.Account.of(loaded, outcomes.read(run))
-    summary: Any = reports.write(run, loaded.scenario.members, loaded.scenario.held_out, account)
+    summary = execution.report(run, loaded)
     click.echo(
-        reports.as_text(summary, whole=False)
-        if form == "text"
-        else json.dumps(reports.as_json(summary), indent=1)
+        as_text(summary, whole=False) if form == "text" else json.dumps(as_json(summary), indent=1)
     )
     if form == "text":
-        click.echo(f"report: {short(run / 'report.html')}")
+        click.echo(f"report: {short_path(run / 'report.html')}")
 
 
 @click.command()
@@ -259,7 +255,9 @@ def export(run: Path, form: str, out: Path | None) -> None:
     from fedskd_sim.results.runs import read_run  # noqa: PLC0415
 
     for file, rows in exports.write(read_run(run), form, out or run / "export").items():
-        click.echo(f"{short(file)}: {rows} {'rows' if form in ('csv', 'parquet') else 'values'}")
+        click.echo(
+            f"{short_path(file)}: {rows} {'rows' if form in ('csv', 'parquet') else 'values'}"
+        )
 
 
 @click.command()
@@ -284,10 +282,11 @@ def init(name: str, source: str) -> None:
     file = begin(name, source)
     try:
         load(file)
-        next_ = f"'fedskd-sim launch {short(file)}' runs it"
+        next_ = f"'fedskd-sim launch {short_path(file)}' runs it"
     except FedskdError:
-        next_ = f"'fedskd-sim validate {short(file)}' names what is wrong with it, as with {source}"
-    click.echo(f"{short(file)} is written; {next_}")
+        name = short_path(file)
+        next_ = f"'fedskd-sim validate {name}' names what is wrong with it, as with {source}"
+    click.echo(f"{short_path(file)} is written; {next_}")
 
 
 @click.command()
@@ -319,7 +318,7 @@ def verify(run: Path, data: Path | None) -> None:
     if verdict.broken:
         raise verdict.broken
     rest = [*not_proven(run, scenario, verdict)]
-    click.echo(f"{short(run)} is {verdict}")
+    click.echo(f"{short_path(run)} is {verdict}")
     if remark:
         click.echo(remark)
     for line in rest:

@@ -58,9 +58,9 @@ from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.records.files import read_records
 from fedskd_sim.ring.routes import LostHospitals, Routes
 from fedskd_sim.ring.topology import Topology
-from fedskd_sim.runtimes import folder, handover
+from fedskd_sim.runtimes import folder, handover, location
 from fedskd_sim.runtimes.base import LoggedError, Order, Watch, verdict
-from fedskd_sim.runtimes.folder import InCluster
+from fedskd_sim.runtimes.location import InCluster
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.scenario.document import Document, parse, read
 
@@ -445,7 +445,7 @@ class KubernetesRuntime:
     def accept(self) -> None:
         """Take note that what has come home is whole: nothing in the cluster is needed any more."""
         self._holds = False
-        folder.note(self._order.folder, replace(self.place, collected=True))
+        location.note(self._order.folder, replace(self.place, collected=True))
         if self.keep:
             let_go(self.reach, self.release, self._order)
 

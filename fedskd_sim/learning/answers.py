@@ -11,27 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedskd_sim.learning.base import NOTHING, LearnerState
-from fedskd_sim.learning.data import Samples
 from fedskd_sim.messages import Buffer, Weights
 from fedskd_sim.wholefiles import PRIVATE_FOLDER, drafted, opened, settle
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedskd_sim.learning.data import Samples
+
 SCHEMA = 1
-
-
 FOLDER = "predictions"
-
-
 CHANCES = "probabilities"
-
-
 Tested = Literal["evaluation", "ensemble"]
 """The kind of the record that the same test gives: of one hospital's model, or of all finished
 models together."""

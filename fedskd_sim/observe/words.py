@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -11,6 +14,12 @@ def short(name: str, length: int) -> str:
         return name
     head = (length - 1) // 2
     return f"{name[:head]}…{name[head + 1 - length :]}"
+
+
+def short_path(path: Path) -> str:
+    """Show a path relative to here where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def duration(seconds: float) -> str:

@@ -9,21 +9,30 @@ both are the ends of the forecast of seconds, bytes, disk and memory.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean, median
 from types import MappingProxyType
 from typing import NamedTuple
 
+from fedskd_sim import clock
+from fedskd_sim.custody import seal
 from fedskd_sim.errors import CanaryFailed, FedskdError
-from fedskd_sim.observe.words import amount, duration
+from fedskd_sim.observe import outcome
+from fedskd_sim.observe.words import amount, duration, short_path
+from fedskd_sim.operate.execution import make_order
 from fedskd_sim.records import Record, Timing
 from fedskd_sim.records.files import read_counts, read_records, read_timings
 from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.topology import Topology
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.runtimes.base import Order, Runtime
+from fedskd_sim.runtimes.location import memory
+from fedskd_sim.runtimes.member import custody_of, discard_custody
+from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.world.forecast import Cost, forecast
 
 BATCHES, ON_CARDS = 4, 10
@@ -226,7 +235,6 @@ class Measured:
         return round(lines * self.steps / max(1, len(self._records))) + rest + custody
 
 
-__all__ = ["ROUNDS", "Findings", "Gauge", "Measured", "Room", "changes", "find"]
 SPARE_MEMORY = 0.05
 """The share of the machine's memory that must have stayed free."""
 
@@ -336,6 +344,72 @@ class Findings:
             first = self.problems[0]
             first.others = self.problems[1:]
             raise first
+
+
+def try_out(
+    loaded: Loaded,
+    on: str,
+    runtime: Runtime,
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    called: str,
+) -> Findings:
+    """Carry a scenario's short run out, and forecast the whole one from it.
+
+    Args:
+        loaded: the scenario.
+        on: the name of the runtime.
+        runtime: the runtime.
+        data: where data files are.
+        out: the folder of the short run, new or empty; None makes one in ``runs``.
+        called: the command, or the call, that carries it out.
+
+    Raises:
+        FedskdError, KeyboardInterrupt: what ended the short run.
+
+    """
+    scenario, short = loaded.scenario, loaded.changed(changes(loaded.scenario))
+    order = make_order(short, on, out, data)
+    look = partial(_room, order.folder, _cards(short.scenario))
+    gauge = Gauge(look, custody_of(short.scenario, order.run, order.folder))
+    began = clock.now()
+    _carry_out(runtime, order, gauge, called)
+    measured = Measured(scenario, order.folder, clock.now() - began)
+    return find(measured, short.scenario, gauge, at_once=on != "memory")
+
+
+def _carry_out(runtime: Runtime, order: Order, gauge: Gauge, called: str) -> None:
+    """Carry the short run out, seal it and note how it ended; nothing is proven or drawn."""
+    begun = outcome.begin(order.folder, called)
+    try:
+        runtime.launch(order)
+        runtime.wait(gauge)
+        # without a seal, `verify` takes a run that ended well for changed
+        seal.seal(order.folder, order.loaded.scenario)
+    except BaseException as error:
+        with suppress(FedskdError):  # nothing here may hide what ended it
+            outcome.note(order.folder, outcome.finish(begun, error))
+        error.add_note(f"canary: not good; its folder is {short_path(order.folder)}")
+        raise
+    finally:
+        runtime.stop()
+    outcome.note(order.folder, outcome.finish(begun))
+    discard_custody(order.loaded.scenario, order.run, order.folder)
+
+
+def _cards(scenario: Scenario) -> Callable[[], Mapping[str, tuple[int, int]]]:
+    """Give what looks at the cards on which hospitals compute."""
+    if not scenario.learns:
+        return dict
+    from fedskd_sim.learning.devices import cards_of  # noqa: PLC0415 - the placebo runs without PyTorch
+
+    return partial(cards_of, scenario)
+
+
+def _room(folder: Path, cards: Callable[[], Mapping[str, tuple[int, int]]]) -> Room:
+    """Tell what memory and disk there are."""
+    return Room(*memory(), shutil.disk_usage(folder).free, cards())
 
 
 def find(measured: Measured, short: Scenario, gauge: Gauge, *, at_once: bool) -> Findings:

@@ -153,11 +153,11 @@ def licences(scenario: Scenario) -> list[str]:
     return [licence for licence in asked if licence]
 
 
-def asker(runtime: Any, question: Callable[..., Result]) -> Callable[..., Result] | None:
-    """Let a runtime's own process answer a question that takes PyTorch, if it has one
-    (`ProcessRuntime.ask`).
-    """
-    return partial(runtime.ask, question) if hasattr(runtime, "ask") else None
+def asker(runtime: object, question: Callable[..., Result]) -> Callable[..., Result] | None:
+    """Let a runtime's own process answer a question that takes PyTorch, if it has one."""
+    from fedskd_sim.runtimes.base import Asking  # noqa: PLC0415 - only who runs something pays for it
+
+    return partial(runtime.ask, question) if isinstance(runtime, Asking) else None
 
 
 def verify_run(
@@ -256,7 +256,7 @@ def _without_proof(run: Path, scenario: Scenario, found: Verdict) -> Iterator[st
             yield f"{what}{whose}: {folder} are not kept"
 
 
-def prove(run: Path, scenario: Scenario, data: Path | None, runtime: Any) -> str:
+def prove(run: Path, scenario: Scenario, data: Path | None, runtime: object) -> str:
     """Verify the folder of a run that has ended well, seal it, and say in one line what was proven.
 
     Args:

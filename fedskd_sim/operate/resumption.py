@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +14,13 @@ from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import FedskdError, RunExists, RunUnreadable
 from fedskd_sim.member.keeper import compare
 from fedskd_sim.observe import outcome
+from fedskd_sim.operate.execution import HERE, Cluster
 from fedskd_sim.records.ledger import RESTORE, check_count, check_length, records_of
 from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order, Runtime, Watch
-from fedskd_sim.runtimes.folder import Here, InCluster, RunLocation
 from fedskd_sim.runtimes.life import meaning
+from fedskd_sim.runtimes.location import Here, InCluster, RunLocation
 from fedskd_sim.runtimes.member import CUSTODY, custody_of, discard_custody
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Loaded, load
@@ -26,14 +28,11 @@ from fedskd_sim.scenario import Loaded, load
 if TYPE_CHECKING:
     from fedskd_sim.kubernetes.runtime import KubernetesRuntime
 
-MakeRuntime = Callable[[InCluster | None], "KubernetesRuntime"]
-"""Gives the cluster that the user has named, or else the one where the run was."""
-
 
 @contextmanager
 def to_resume(
     folder: Path,
-    release: MakeRuntime,
+    cluster: Cluster = HERE,
     *,
     on: str = "",
     data: Path | None = None,
@@ -44,7 +43,7 @@ def to_resume(
 
     Args:
         folder: its run folder.
-        release: the cluster, if one is needed.
+        cluster: where it goes on; what is empty is as it was.
         on: ``processes`` or ``kubernetes``; empty for where the run was, as for ``data``.
         data: where data files are.
         anyway: go on even where what the run began on differs from what is here, on another
@@ -66,17 +65,29 @@ def to_resume(
             yield _Whole(place), order
             return
         _check_custody(order, place, on)
-        folders.subfolders(order.folder)
         if on == "processes":
-            yield _as_processes(order, there and release(there)), order
+            yield _as_processes(order, there, cluster), order
             return
-        cluster = _in_a_cluster(order, there, release)
-    yield cluster, order  # which holds the folder itself
+        runtime = _in_a_cluster(order, there, _release(cluster, there))
+    yield runtime, order  # which holds the folder itself
+
+
+def _release(cluster: Cluster, was: InCluster | None) -> KubernetesRuntime:
+    """Make the runtime of the cluster that is named, or else of the one where the run was."""
+    from fedskd_sim.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - only who has a cluster pays for it
+
+    before = Cluster(was.release, was.namespace, was.context) if was else HERE
+    named = (
+        cluster.name or before.name,
+        cluster.namespace or before.namespace,
+        cluster.context or before.context,
+    )
+    return KubernetesRuntime(*named, cluster.values, cluster.keep)
 
 
 def _read(folder: Path, data: Path | None, *, anyway: bool) -> tuple[RunLocation, Order]:
     """Read where a run was, and what it is; refuse one that is none, or still goes on."""
-    place = folders.read(folder) or _told_by_custody(folder)
+    place = location.read(folder) or _told_by_custody(folder)
     loaded = load(folder / "scenario.yaml")
     if place is None or not place.run:
         raise RunUnreadable(
@@ -163,15 +174,16 @@ def _told_by_custody(folder: Path) -> Here | None:
     found = [store.newest(home) for home in folder.glob(f"{CUSTODY}/*") if home.is_dir()]
     runs = {commit.identity.get("run", "") for commit in found if commit}
     run = runs.pop() if len(runs) == 1 else ""
-    known = re.fullmatch(folders.RUN, run)
+    known = re.fullmatch(location.RUN, run)
     return replace(Here.of_this_process(), run=run) if run and known else None
 
 
-def _as_processes(order: Order, was: KubernetesRuntime | None) -> Runtime:
+def _as_processes(order: Order, there: InCluster | None, cluster: Cluster) -> Runtime:
     """Prepare processes of this machine, with what the hospitals kept in the cluster where they
     were.
     """
-    if was:
+    if there:
+        was = _release(cluster, there)
         was.run, was.custody, was.keep = order.run, "out", False
         was.prepare(order.loaded)
         was.take_out(order)
@@ -180,11 +192,11 @@ def _as_processes(order: Order, was: KubernetesRuntime | None) -> Runtime:
     return runtime
 
 
-def _in_a_cluster(order: Order, there: InCluster | None, release: MakeRuntime) -> Runtime:
+def _in_a_cluster(order: Order, there: InCluster | None, cluster: KubernetesRuntime) -> Runtime:
     """Prepare a cluster, and let it bring in what the run folder holds of the hospitals: always
     where they were processes, and again where an earlier try did not bring it there.
     """
-    cluster, kept = release(there), order.folder / CUSTODY
+    kept = order.folder / CUSTODY
     here = all(any((kept / name).glob("commit-*")) for name in order.loaded.scenario.names)
     brought = there is None or (there.resumed and here)
     cluster.run, cluster.custody = order.run, "in" if brought else ""
@@ -231,7 +243,9 @@ def _check_end(order: Order, there: InCluster | None) -> None:
 
 
 def _check_custody(order: Order, place: RunLocation, on: str) -> None:
-    """Refuse a run whose hospitals keep nothing, or where it cannot be found."""
+    """Refuse a run whose hospitals keep nothing, or where it cannot be found; else its folder has
+    all that a run writes into.
+    """
     folder, loaded = order.folder, order.loaded
     if not loaded.scenario.custody.enabled:
         text = f"the hospitals of the run in {folder} kept nothing to go on from"
@@ -246,3 +260,4 @@ def _check_custody(order: Order, place: RunLocation, on: str) -> None:
         )
     if isinstance(place, Here):
         _check_kept(order)
+    folders.subfolders(order.folder)

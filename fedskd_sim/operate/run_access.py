@@ -17,8 +17,10 @@ from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records.files import torn
 from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order, error_of, verdict
-from fedskd_sim.runtimes.folder import Here, InCluster, Logs
+from fedskd_sim.runtimes.folder import Logs
+from fedskd_sim.runtimes.location import Here, InCluster
 from fedskd_sim.runtimes.member import custody_of
 from fedskd_sim.scenario import Loaded, load, nearest
 
@@ -51,7 +53,7 @@ def refresh(folder: Path) -> list[str]:
 
     """
     try:
-        place = folders.read(folder)
+        place = location.read(folder)
     except RunUnreadable:  # what is in the folder can be reported without knowing where the run was
         return []
     if not isinstance(place, InCluster) or place.collected:
@@ -136,7 +138,7 @@ class LocalRun:
     @property
     def place(self) -> Here | InCluster | None:
         """Where it is, as noted by now: a launcher may just have come so far."""
-        return folders.read(self.folder)
+        return location.read(self.folder)
 
     def events(self) -> Iterator[Logged]:
         """Read the logs of all members."""
@@ -283,7 +285,7 @@ def run(name: str, namespace: str, context: str) -> FoundRun:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        place = folders.read(folder)
+        place = location.read(folder)
         loaded = load(folder / "scenario.yaml")
         if isinstance(place, InCluster) and not place.collected:
             return ClusterRun(
@@ -317,8 +319,8 @@ def to_collect(
             folders.subfolders(folder)
     else:
         folder = folders.make(seen.loaded, out, "kubernetes")
-        folders.note(folder, seen.runtime.place)
-    place = folders.read(folder)
+        location.note(folder, seen.runtime.place)
+    place = location.read(folder)
     if isinstance(place, InCluster):
         seen.runtime.run, seen.runtime.resumed = place.run, place.resumed
     order = Order(seen.loaded, "", folder, resumed=seen.runtime.resumed)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe.events import Error, Logged
-from fedskd_sim.runtimes.folder import RunLocation
+from fedskd_sim.runtimes.location import RunLocation
 from fedskd_sim.scenario import Loaded
 
 Watch = Callable[[Logged], None]
@@ -69,6 +69,32 @@ class Runtime(Protocol):
 
     def stop(self) -> None:
         """End everything that still runs; calling it after a finished run does nothing."""
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """What a runtime can do that has PyTorch in a process of its own."""
+
+    def ask(self, question: Callable[..., Any], *arguments: Any, **tell: Any) -> Any:
+        """Let that process answer a question that takes PyTorch.
+
+        Raises:
+            FedskdError: what the question raises, or the death of the process.
+
+        """
+
+
+@runtime_checkable
+class Detachable(Protocol):
+    """What a runtime can do whose runs go on without this process, as in a cluster. It holds the
+    run folder by itself while it follows a run, and gives nothing up before `accept`.
+    """
+
+    def detach(self) -> None:
+        """Leave the run to itself: `stop` does nothing then."""
+
+    def accept(self) -> None:
+        """Take note that what has come home is whole: nothing there is needed any more."""
 
 
 class LoggedError(NamedTuple):

@@ -25,8 +25,8 @@ from fedskd_sim.records import SampleCounts
 from fedskd_sim.records.ledger import Ledger
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Order, Watch
-from fedskd_sim.runtimes.folder import Here
 from fedskd_sim.runtimes.life import poison_of, save_results, sound_of
+from fedskd_sim.runtimes.location import Here
 from fedskd_sim.runtimes.member import forget_device_peak, log_error, make_reporter
 from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.transport.shaping import Shaping

@@ -30,8 +30,9 @@ from fedskd_sim.runtimes.base import LoggedError, Order, Watch, error_of, verdic
 from fedskd_sim.runtimes.commands import ask
 from fedskd_sim.runtimes.deaths import DONE, Endings, cause, check_temporary_folder, place
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
-from fedskd_sim.runtimes.folder import Here, Tail
+from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer, modules_for, private_folder
+from fedskd_sim.runtimes.location import Here
 from fedskd_sim.runtimes.member import Life, MemberOrder
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.transport.zeromq import Keys, Passwords

@@ -188,6 +188,10 @@ class Loaded:
             )
         return error
 
+    def changed(self, changes: Iterable[str]) -> Loaded:
+        """Change the scenario and check it again; raises ScenarioError."""
+        return _examine(apply_changes(self.document, changes)).good()
+
     @property
     def idle(self) -> dict[str, Where]:
         """Say of every key that is given in vain why it is, and where it stands."""
@@ -244,7 +248,10 @@ def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
         ScenarioSyntaxError: so little of it can be read that nothing else can be said.
 
     """
-    document = apply_changes(read(path), changes)
+    return _examine(apply_changes(read(path), changes))
+
+
+def _examine(document: Document) -> Examined:
     values = _fill_in(document.data)
     faults = {fault.key for fault in document.faults if fault.key[-1:] not in ((), (MERGE,))}
     problems: list[FedskdError] = [*document.faults]

@@ -12,7 +12,7 @@ from pathlib import Path
 from fates import DEADLY
 from watching import PATIENCE_S, go_on, until
 
-from fedskd_sim.cli.common import short
+from fedskd_sim.observe.words import short_path
 
 SLOW = """
 name: slow
@@ -40,7 +40,7 @@ def test_a_run_of_processes_can_be_seen_read_and_stopped(tmp_path: Path) -> None
         assert cli("stop", folder).stdout == "stopped\n"
         assert launcher.wait(PATIENCE_S) == 130
         last = launcher.stderr.read().decode().splitlines()[-1]
-        assert last == f"'fedskd-sim resume {short(folder)}' goes on with it"
+        assert last == f"'fedskd-sim resume {short_path(folder)}' goes on with it"
     assert "stopped after" in cli("status", folder).stdout
     assert "nothing to stop" in cli("stop", folder).stdout
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fedskd_sim.results.comparison.origins import remarks
-from fedskd_sim.results.comparison.tables import Comparison, MethodRow, Score, score
+from fedskd_sim.results.comparison.tables import MethodRow, MethodTable, Score, score
 from fedskd_sim.results.comparison.text import OFF_BUDGET
 from fedskd_sim.results.comparison.work import Method, RunResult
 
 
 def comparison(
     methods: Sequence[Method], control: str, outcomes: Sequence[RunResult]
-) -> Comparison | None:
+) -> MethodTable | None:
     """Compare what is finished; None if there is no seed that every method has finished. Raises
     RunUnreadable.
     """
@@ -39,7 +39,7 @@ def comparison(
         *_lost(rows),
         *_origins(compared),
     )
-    return Comparison(rows, control, seeds, notes)
+    return MethodTable(rows, control, seeds, notes)
 
 
 def _score(method: Method, run: RunResult) -> Score:

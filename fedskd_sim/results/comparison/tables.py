@@ -103,7 +103,7 @@ class MethodRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class MethodTable:
     """All methods, the control among them; ``seeds`` are those that every method has finished."""
 
     rows: tuple[MethodRow, ...]
@@ -284,25 +284,25 @@ TwinKey = tuple[str, str]
 """A label and a measure."""
 
 
-def faulty(comparison: Comparison) -> list[MethodRow]:
+def faulty(comparison: MethodTable) -> list[MethodRow]:
     """Give the methods that were meant to have faults."""
     return [row for row in comparison.rows if row.method.scenario.faults]
 
 
-def twin_of(comparison: Comparison, row: MethodRow) -> MethodRow | None:
+def twin_of(comparison: MethodTable, row: MethodRow) -> MethodRow | None:
     """Find the same method without faults among what is compared."""
     calm = row.method.scenario.model_copy(update={"faults": ()})
     return next((other for other in comparison.rows if other.method.scenario == calm), None)
 
 
-def measures_of(comparison: Comparison) -> list[str]:
+def measures_of(comparison: MethodTable) -> list[str]:
     """Give the measures that a method and its twin are compared by: those of predictions, over own
     and others, and those of memory.
     """
     return [name for name in (*SCORES, *MEMORY) if comparison.present(name, "mean")]
 
 
-def effects(comparison: Comparison) -> Mapping[TwinKey, Difference]:
+def effects(comparison: MethodTable) -> Mapping[TwinKey, Difference]:
     """Compare methods with their twins, by label and measure, corrected for all of them
     together.
     """
@@ -316,7 +316,7 @@ def effects(comparison: Comparison) -> Mapping[TwinKey, Difference]:
     return dict(zip(shown, correct(shown.values()), strict=True))
 
 
-def alone(comparison: Comparison) -> Iterator[str]:
+def alone(comparison: MethodTable) -> Iterator[str]:
     """Say of which methods it cannot be said what their faults did."""
     for row in faulty(comparison):
         if twin_of(comparison, row) is None:
@@ -326,7 +326,7 @@ def alone(comparison: Comparison) -> Iterator[str]:
             )
 
 
-def again(comparison: Comparison) -> Iterator[str]:
+def again(comparison: MethodTable) -> Iterator[str]:
     """Say how often models were sent or trained again."""
     for row in faulty(comparison):
         if row.cost("again") > 0:
@@ -336,7 +336,7 @@ def again(comparison: Comparison) -> Iterator[str]:
             )
 
 
-def struck(comparison: Comparison) -> list[tuple[str, ...]]:
+def struck(comparison: MethodTable) -> list[tuple[str, ...]]:
     """Write where faults struck, one row each under `HEAD`; blank what is not known or is none.
     A fault that is drawn strikes elsewhere under another seed.
     """
@@ -356,7 +356,7 @@ def struck(comparison: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
-def plain(comparison: Comparison, row: MethodRow) -> dict[str, Any] | None:
+def plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any] | None:
     """Give what is known of a method's faults as plain values; None for one without faults."""
     if not row.method.scenario.faults:
         return None

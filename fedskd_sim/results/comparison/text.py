@@ -16,8 +16,8 @@ from fedskd_sim.results.comparison.tables import (
     MEMORY,
     PLACES,
     SCORES,
-    Comparison,
     MethodRow,
+    MethodTable,
 )
 from fedskd_sim.results.comparison.work import PLACE, describe
 from fedskd_sim.results.notes import ADJUSTED, Basis, mean
@@ -71,7 +71,7 @@ ABOUT = (
 HEAD = ("method", "twin", "measure", "with", "without", "difference", "p", "seeds")
 
 
-def faults_as_text(comparison: Comparison) -> Iterator[str]:
+def faults_as_text(comparison: MethodTable) -> Iterator[str]:
     """Say what faults did to methods, and where they struck; nothing where there are none."""
     if not tables.faulty(comparison):
         return
@@ -86,7 +86,7 @@ def faults_as_text(comparison: Comparison) -> Iterator[str]:
             yield f"and {len(struck) - len(some)} more: see compare.json"
 
 
-def rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+def rows(comparison: MethodTable) -> Iterator[tuple[str, ...]]:
     """Write what faults did, one row each under `HEAD`."""
     labelled = {row.method.label: row for row in comparison.rows}
     for (label, name), found in tables.effects(comparison).items():
@@ -109,7 +109,7 @@ HALF = 0.005
 ROOM = {"difference": 24, "p": 8, "seeds": 8}
 
 
-def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
+def as_text(comparison: MethodTable, *, per_hospital: bool = False) -> str:
     """Write the tables; percentages with one decimal, differences in points."""
     lines = [
         line
@@ -127,7 +127,7 @@ def as_text(comparison: Comparison, *, per_hospital: bool = False) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def disturbed(comparison: Comparison) -> Iterator[str]:
+def disturbed(comparison: MethodTable) -> Iterator[str]:
     """Say which methods are disturbed on purpose, and by what."""
     found: dict[str, list[str]] = {}
     for row in comparison.rows:
@@ -138,7 +138,7 @@ def disturbed(comparison: Comparison) -> Iterator[str]:
         yield f"{words[0].upper()}{words[1:]} ({whose})."
 
 
-def about(comparison: Comparison) -> str:
+def about(comparison: MethodTable) -> str:
     """Say what is compared."""
     seeds = ", ".join(map(str, comparison.seeds))
     scenario = comparison.rows[0].method.scenario
@@ -153,7 +153,7 @@ def about(comparison: Comparison) -> str:
     )
 
 
-def conclusion(comparison: Comparison, metric: str, place: str) -> str:
+def conclusion(comparison: MethodTable, metric: str, place: str) -> str:
     """Say which methods differ from the control beyond chance, and name the best only if it is
     ahead of all others.
     """
@@ -177,7 +177,7 @@ def off_budget(row: MethodRow) -> str:
     return f"{row.off:+.0%}" if abs(row.off) >= HALF else ""
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def as_json(comparison: MethodTable) -> dict[str, Any]:
     """Give a comparison as plain values; shares in [0, 1], null stands for a missing value.
 
     Of a difference ``needed`` is null where no test is possible, and where more seeds are needed
@@ -196,7 +196,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
+def _plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
     values: dict[str, dict[str, Any]] = {}
     for metric, place in [(metric, place) for metric in SCORES for place in PLACES] + [
         (name, "mean") for name in MEMORY
@@ -219,7 +219,7 @@ def _plain(comparison: Comparison, row: MethodRow) -> dict[str, Any]:
 
 
 def _differences(
-    comparison: Comparison, row: MethodRow, metric: str
+    comparison: MethodTable, row: MethodRow, metric: str
 ) -> dict[str, dict[str, float | None]]:
     return {
         place: {
@@ -236,7 +236,7 @@ def _value(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _table(comparison: Comparison, metric: str) -> Iterator[str]:
+def _table(comparison: MethodTable, metric: str) -> Iterator[str]:
     width = max(len(_named(row)) for row in comparison.rows) + 2
     places = [place for place in COMPARED if comparison.present(metric, place)]
     heads = [
@@ -270,7 +270,7 @@ def _named(row: MethodRow) -> str:
     return f"{row.method.label}{' (disturbed)' if row.method.scenario.disturbed else ''}"
 
 
-def _basis(comparison: Comparison, metric: str) -> Iterator[str]:
+def _basis(comparison: MethodTable, metric: str) -> Iterator[str]:
     """Say what the means of a table rest on, and which differences miss some seeds."""
     scenario = comparison.rows[0].method.scenario
     for words, place, names in (
@@ -300,7 +300,7 @@ def _fewest(bases: Sequence[Basis]) -> tuple[str, str]:
     ) == len(bases) else ""
 
 
-def _costs(comparison: Comparison) -> Iterator[str]:
+def _costs(comparison: MethodTable) -> Iterator[str]:
     width = max(len(_named(row)) for row in comparison.rows) + 2
     memory = [name for name in MEMORY if comparison.present(name, "mean")]
     heads = ["passes", "off", "teacher", "bytes", "seconds", *(NAMES[name] for name in memory)]
@@ -328,7 +328,7 @@ def _costs(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def _hospitals(comparison: Comparison) -> Iterator[str]:
+def _hospitals(comparison: MethodTable) -> Iterator[str]:
     names = comparison.rows[0].method.scenario.members
     width = max(len(row.method.label) for row in comparison.rows) + 2
     for metric in SCORES[:2]:
@@ -350,7 +350,7 @@ WIDTH = 10.0
 ROW = 0.34
 
 
-def as_html(comparison: Comparison) -> str:
+def as_html(comparison: MethodTable) -> str:
     """Write the page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only the page needs it
     from markupsafe import Markup  # noqa: PLC0415
@@ -385,7 +385,7 @@ def as_html(comparison: Comparison) -> str:
     )
 
 
-def _faults(comparison: Comparison) -> dict[str, Any]:
+def _faults(comparison: MethodTable) -> dict[str, Any]:
     """Give what the page says of faults."""
     struck = tables.struck(comparison)
     return {
@@ -397,7 +397,7 @@ def _faults(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def levels(comparison: Comparison, metric: str) -> str:
+def levels(comparison: MethodTable, metric: str) -> str:
     """Draw every method's own, others and ensemble value, one dot per seed and a bar at the
     mean.
     """
@@ -429,7 +429,7 @@ def levels(comparison: Comparison, metric: str) -> str:
     return picture(draw, (WIDTH, ROW * len(comparison.rows) + 1.0), f"levels-{metric}", label)
 
 
-def differences(comparison: Comparison, metric: str) -> str:
+def differences(comparison: MethodTable, metric: str) -> str:
     """Draw the paired differences of the mean of own and others to the control with their
     intervals, filled if beyond chance.
     """
@@ -466,7 +466,7 @@ def differences(comparison: Comparison, metric: str) -> str:
     return picture(draw, (WIDTH, ROW * len(comparison.rows) + 0.7), f"differences-{metric}", label)
 
 
-def _rows(axes: Axes, comparison: Comparison) -> None:
+def _rows(axes: Axes, comparison: MethodTable) -> None:
     labels = [row.method.label for row in comparison.rows]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)

@@ -19,6 +19,7 @@ from fedskd_sim.kubernetes.job_annotations import BACK, LOST
 from fedskd_sim.kubernetes.runtime import KubernetesRuntime
 from fedskd_sim.records import Record
 from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.scenario import load
 
@@ -96,7 +97,7 @@ def collect(
     (folder / "scenario.yaml").write_text(TEXT, encoding="utf-8")
     loaded = load(folder / "scenario.yaml")
     made = folders.make(loaded, folder / "run", "kubernetes")
-    folders.note(made, folders.InCluster("heals", "n", "c"))
+    location.note(made, location.InCluster("heals", "n", "c"))
     said = [json.dumps({"event": "lost", "time": 1.0, "epoch": 2, "hospitals": lost})]
     pods = [pod("0", "", "Succeeded"), *(pod(name, name) for name in NAMES)]
     place = KubernetesRuntime("heals", "n", "c")

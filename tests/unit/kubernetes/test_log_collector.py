@@ -23,7 +23,6 @@ import pytest
 from kubernetes.client import V1Job, V1Pod
 from kubernetes.client.exceptions import ApiException
 
-from fedskd_sim.cli import launch
 from fedskd_sim.errors import (
     ClusterUnavailable,
     FedskdError,
@@ -40,10 +39,11 @@ from fedskd_sim.kubernetes.pods import newest
 from fedskd_sim.kubernetes.reach import NO_LOG, Reach, Unreachable, pod_of
 from fedskd_sim.kubernetes.runtime import KubernetesRuntime
 from fedskd_sim.observe.events import Error, Logged, Starting
-from fedskd_sim.operate import run_access
+from fedskd_sim.operate import execution, run_access
 from fedskd_sim.records import Record, to_line
 from fedskd_sim.records.files import read_records
 from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.scenario import load
 
@@ -140,7 +140,7 @@ def folder(tmp_path: Path) -> Path:
     """Make the folder of a run in a cluster that was not collected."""
     (tmp_path / "scenario.yaml").write_text(TWO, encoding="utf-8")
     made = folders.make(load(tmp_path / "scenario.yaml"), tmp_path / "run", "kubernetes")
-    folders.note(made, folders.InCluster("two", "n", "c"))
+    location.note(made, location.InCluster("two", "n", "c"))
     return made
 
 
@@ -314,18 +314,17 @@ def test_a_release_goes_when_what_came_home_was_found_whole(
             raise RunUnreadable("records are missing")
         return "all of them"
 
-    for name, put in (("prove", prove), ("command", lambda: "collect"), ("_report", None)):
-        monkeypatch.setattr(launch, name, put or (lambda *_: None))
-    monkeypatch.setattr(launch, "stop_when_terminated", lambda: None)
-    place = launcher(rotated()[0], folder)
+    monkeypatch.setattr(execution, "prove", prove)
+    monkeypatch.setattr(execution, "report", lambda *_: None)
+    place, attendant = launcher(rotated()[0], folder), execution.Attendant("collect")
     if broken:
         with pytest.raises(RunUnreadable) as caught:
-            launch.follow(place, place._order, launch=False)
+            execution.follow(place, place._order, attendant, launched=True)
         (note, *_) = caught.value.__notes__
         assert "fedskd-sim collect" in note
         assert "fedskd-sim stop" in note
     else:
-        launch.follow(place, place._order, launch=False)
+        execution.follow(place, place._order, attendant, launched=True)
     assert removed == ([] if broken else ["two"])
 
 

@@ -27,8 +27,8 @@ from fedskd_sim.kubernetes.log_collector import LogCollector
 from fedskd_sim.learning.data import READERS, facts, load
 from fedskd_sim.records import SampleCounts, to_line
 from fedskd_sim.records.files import read_counts
-from fedskd_sim.results import samples
 from fedskd_sim.results import report as reports
+from fedskd_sim.results import samples
 from fedskd_sim.scenario import AbideRois, Derm7pt, Ham10000Images, Nifti
 
 HAM = """\

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from fedskd_sim.cli import main
 from fedskd_sim.errors import AcknowledgementTimeout, CanaryFailed, HopTimeout, OutputNotWritable
 from fedskd_sim.observe import outcome
+from fedskd_sim.operate import canary
 from fedskd_sim.operate.canary import Gauge, Measured, Room, changes, find
 from fedskd_sim.records.files import read_records
-from fedskd_sim.runtimes import folder as places
 from fedskd_sim.runtimes.memory import MemoryRuntime
 from fedskd_sim.scenario import load
 from fedskd_sim.world.forecast import PLAYED, forecast
@@ -38,7 +38,7 @@ SECONDS = {"warm_up": 3.0, "visit": 2.0, "homecoming": 1.0, "evaluation": 0.5}
 @pytest.fixture(autouse=True)
 def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the machine have memory, whatever else runs on it meanwhile."""
-    monkeypatch.setattr(places, "memory", lambda: (10**10, 9 * 10**9))
+    monkeypatch.setattr(canary, "memory", lambda: (10**10, 9 * 10**9))
 
 
 def cost(kind: str, host: str, model: str) -> float:  # noqa: ARG001 - hospitals are alike

@@ -23,6 +23,7 @@ from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.results.comparison.tables import score
 from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.memory import MemoryRuntime
 from fedskd_sim.scenario import load
@@ -62,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made, runtime = folders.make(loaded, home / "run", "memory"), MemoryRuntime()
     runtime.launch(Order(loaded, "test", made))
     runtime.wait(lambda _: None)
-    folders.note(made, folders.Here(2**22 + 1, 1.0, "elsewhere"))
+    location.note(made, location.Here(2**22 + 1, 1.0, "elsewhere"))
     assert command("report", made) == 0
     return made
 
@@ -191,7 +192,7 @@ def test_a_torn_last_line_is_absent_and_said(file: str, run: Path) -> None:
     text = (run / file).read_bytes()
     (run / file).write_bytes(text[:-20])
     assert command("report", run, f"The last line of {file} has no end") == 0
-    folders.note(run, folders.Here(2**22 + 1, 1.0, folders.Here.of_this_process().machine))
+    location.note(run, location.Here(2**22 + 1, 1.0, location.Here.of_this_process().machine))
     assert command("status", run, f"the last line of {file} has no end") == 0
 
 
@@ -214,27 +215,27 @@ def test_stop_signals_only_the_process_that_launched(
     be asked to end; the boot stands for the machine, by whatever name.
     """
     own = replace(
-        folders.Here.of_this_process(),
+        location.Here.of_this_process(),
         pid=stranger.pid,
         born=psutil.Process(stranger.pid).create_time(),
     )
-    folders.note(run, own)
-    text = (run / folders.FILE).read_bytes()
+    location.note(run, own)
+    text = (run / location.FILE).read_bytes()
     left_out = ("run", "data", "boot")
     good = {key: value for key, value in json.loads(text).items() if key not in left_out}
     for key, value in ((key, value) for key in good for value in EVIL):
-        (run / folders.FILE).write_text(json.dumps({**good, key: value}), encoding="utf-8")
+        (run / location.FILE).write_text(json.dumps({**good, key: value}), encoding="utf-8")
         command("stop", run)
         command("status", run)
     for number in range(100):
         changed = bent(json.dumps(good).encode() + b"\n", random.Random(number))
-        (run / folders.FILE).write_bytes(changed)
+        (run / location.FILE).write_bytes(changed)
         if not same(changed, good):
             command("stop", run)
             command("status", run)
     assert stranger.poll() is None
     named = {**json.loads(text), "machine": "as it was called before"}
-    (run / folders.FILE).write_text(json.dumps(named), encoding="utf-8")
+    (run / location.FILE).write_text(json.dumps(named), encoding="utf-8")
     assert command("status", run, f"running, process {stranger.pid}") == 0
     assert command("stop", run, "stopped") == 0
     assert stranger.wait(300)
@@ -257,7 +258,7 @@ def test_without_births_nothing_is_signalled(run: Path, stranger: subprocess.Pop
     """The notes of an older version, which say of no machine or have an empty birth, stop
     nobody.
     """
-    (run / folders.FILE).write_text(
+    (run / location.FILE).write_text(
         json.dumps({"runtime": "processes", "pid": stranger.pid, "born": ""}), encoding="utf-8"
     )
     assert command("stop", run, "place.json") == 34

@@ -21,6 +21,7 @@ from fedskd_sim.custody.store import Store
 from fedskd_sim.errors import CustodyForeign, RunUnreadable
 from fedskd_sim.operate.resumption import to_resume
 from fedskd_sim.runtimes import folder as folders
+from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.handover import list_kept, pack, unpack
 from fedskd_sim.runtimes.life import meaning
 from fedskd_sim.runtimes.member import discard_custody
@@ -174,7 +175,7 @@ def test_only_who_holds_the_run_folder_is_stopped(given: Callable) -> None:
     launcher of it: it is neither shown as such nor signalled.
     """
     made = given()
-    folders.note(made, folders.Here.of_this_process())
+    location.note(made, location.Here.of_this_process())
     assert "not running any more" in call("status", made).output
     assert "nothing to stop" in call("stop", made).output
     with folders.hold_lock(made):
@@ -204,7 +205,7 @@ def resumable(given: Callable) -> Path:
 
 def prepared(run: Path, *, anyway: bool = False) -> str:
     """Go through everything that is looked at before a run is gone on with, and give its name."""
-    with to_resume(run, lambda _: pytest.fail("no cluster"), anyway=anyway) as (_, order):
+    with to_resume(run, anyway=anyway) as (_, order):
         return order.run
 
 
@@ -270,11 +271,11 @@ def test_a_scenario_is_compared_by_what_it_means(resumable: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_run_of_a_renamed_machine_goes_on(resumable: Path) -> None:
     """The boot tells a machine, whatever it is called; where neither is known, `--anyway` does."""
-    here = folders.Here.of_this_process()
+    here = location.Here.of_this_process()
     renamed = replace(here, pid=2**22 + 1, machine="as it was called before", run=RUN)
-    folders.note(resumable, renamed)
+    location.note(resumable, renamed)
     assert prepared(resumable) == RUN
-    folders.note(resumable, replace(renamed, boot="another"))
+    location.note(resumable, replace(renamed, boot="another"))
     with pytest.raises(RunUnreadable, match="may still go on there") as told:
         prepared(resumable)
     assert "--anyway" in told.value.fix
@@ -286,7 +287,7 @@ def test_custody_tells_which_run_it_is_of(resumable: Path) -> None:
     """Without place.json the commits tell the run's name, if all are of one; logs and other
     folders that somebody has removed are made anew.
     """
-    (resumable / folders.FILE).unlink()
+    (resumable / location.FILE).unlink()
     for name in ("logs", "metrics", "weights"):
         shutil.rmtree(resumable / name)
     assert prepared(resumable) == RUN

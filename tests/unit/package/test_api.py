@@ -24,9 +24,10 @@ import torch
 from click.testing import CliRunner
 
 import fedskd_sim
-from fedskd_sim import Run, launch, load, read_run
+from fedskd_sim import Cluster, Run, launch, load, read_run, resume, try_out
 from fedskd_sim.cli import main
 from fedskd_sim.errors import (
+    ClusterUnavailable,
     FedskdError,
     InvalidValue,
     LibraryMissing,
@@ -35,6 +36,7 @@ from fedskd_sim.errors import (
     RunUnreadable,
     ScenarioSyntaxError,
 )
+from fedskd_sim.observe.events import Arrived, Logged
 from fedskd_sim.records.files import read_records
 from fedskd_sim.results import export
 from fedskd_sim.results.export import FORMS, write
@@ -82,7 +84,8 @@ def test_a_run_folder_is_no_scenario_and_holds_one(small: Run) -> None:
 
 def test_the_public_names_are_pinned() -> None:
     """A name that is added or goes is a change for users; type checkers see the same names."""
-    names = ["Cohort", "Learner", "Run", "Taps", "__version__", "launch", "load", "read_run"]
+    types = ["Cluster", "Cohort", "Comparison", "Learner", "Run", "Taps", "__version__"]
+    names = [*types, "compare", "launch", "load", "read_run", "resume", "try_out"]
     assert fedskd_sim.__all__ == dir(fedskd_sim) == names
     assert all(getattr(fedskd_sim, name) for name in names)
     stub = ast.parse((ROOT / "fedskd_sim" / "__init__.pyi").read_text(encoding="utf-8"))
@@ -339,17 +342,48 @@ def test_what_cannot_be_exported(small: Run, tmp_path: Path) -> None:
 
 
 def test_a_library_says_what_it_cannot_do(tmp_path: Path) -> None:
-    """Another runtime, a scenario that is not there and a run that fails are the errors of the
-    command line.
+    """Another runtime, a cluster or a scenario that is not there, and a run that fails are the
+    errors of the command line.
     """
-    with pytest.raises(InvalidValue, match="nothing on 'kubernetes'"):
-        launch("placebo-ok", on="kubernetes")
+    with pytest.raises(InvalidValue, match="nothing runs on 'slurm'"):
+        launch("placebo-ok", on="slurm")
+    with pytest.raises(ClusterUnavailable):
+        launch("placebo-ok", on="kubernetes", cluster=Cluster(context="none of that name"))
+    with pytest.raises(InvalidValue, match="not for a cluster"):
+        try_out("placebo-ok", on="kubernetes")
     with pytest.raises(FedskdError, match="cannot read"):
         load(tmp_path / "no.yaml")
     with pytest.raises(FedskdError) as caught:
         launch(load("placebo-abort"), on="memory", out=tmp_path / "run")
     assert caught.value.exit_code == 42
     assert (tmp_path / "run" / "report.json").is_file()
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in caught.value.__notes__
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_records(tmp_path: Path) -> None:
+    """A script that is interrupted resumes its run; one that has ended well is not run again."""
+
+    def interrupt(event: Logged) -> None:
+        if isinstance(event.what, Arrived):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch("placebo-ok", out=tmp_path / "run", watch=interrupt)
+    run = resume(tmp_path / "run")
+    whole = launch("placebo-ok", on="memory", out=tmp_path / "whole")
+    assert run.hops == whole.hops
+    assert [read_run(run.folder).hops] == [whole.hops]
+    with pytest.raises(RunUnreadable, match="has ended well"):
+        resume(run.folder)
+
+
+def test_a_short_run_forecasts_the_whole(tmp_path: Path) -> None:
+    """It runs two rounds and tells what the command line prints."""
+    found = try_out("placebo-ok", on="memory", out=tmp_path / "short")
+    assert found.good
+    assert found.at_least <= found.usual <= found.at_most
+    assert [*found.lines()][-1] == "canary: good"
+    assert (tmp_path / "short" / "seal.json").is_file()
 
 
 def test_a_program_needs_no_guard(tmp_path: Path) -> None:

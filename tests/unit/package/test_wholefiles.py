@@ -14,13 +14,13 @@ from fedskd_sim.errors import OutputNotWritable
 from fedskd_sim.learning.weights import save
 from fedskd_sim.messages import Buffer
 from fedskd_sim.observe import outcome
-from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes import location
 from fedskd_sim.wholefiles import drafted, write_text
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "outcome.json": lambda run: outcome.begin(run, "fedskd-sim launch quickstart"),
     "seal.json": seal.seal,
-    "place.json": lambda run: folder.note(run, folder.Here.of_this_process()),
+    "place.json": lambda run: location.note(run, location.Here.of_this_process()),
     "a.safetensors": lambda run: save(
         {"x": Buffer("uint8", (1,), b"x")}, run / "a.safetensors", {}
     ),

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from fedskd_sim import compare
 from fedskd_sim.cli import main
 from fedskd_sim.errors import (
     ArchitecturesDiffer,
@@ -32,6 +34,7 @@ from fedskd_sim.results.comparison.text import off_budget
 from fedskd_sim.results.comparison.work import (
     LOCK,
     PlannedRun,
+    RunResult,
     Workshop,
     choices,
     cut_short,
@@ -187,6 +190,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
     assert "<svg" in (out / "compare.html").read_text()
     assert not list((out / "runs").glob("*/*.yaml"))
 
+    check_that_a_library_finds_the_same(path, out, found)
     check_that_other_code_is_told(path, out)
     (out / "runs" / "local" / "seed-2" / "report.json").unlink()
     older = out / "runs" / "averaged" / "seed-1" / "scenario.yaml"
@@ -219,6 +223,22 @@ def test_a_comparison_runs_once_and_says_what_failed(
     )
     assert again.exit_code == OutputNotEmpty.exit_code
     assert "is a run of another scenario" in again.stderr
+
+
+def check_that_a_library_finds_the_same(path: Path, out: Path, values: dict[str, Any]) -> None:
+    """A script compares what has finished without running it again, and has differences as rows."""
+    seen: list[RunResult] = []
+    found = compare(path, ["local", "averaged"], seeds=2, out=out, watch=seen.append)
+    assert [one.fresh for one in seen] == [False] * 4
+    assert (found.values, found.text) == (values, (out / "compare.txt").read_text())
+    (row,) = (
+        row
+        for row in found.differences
+        if (row["method"], row["measure"], row["place"]) == ("averaged", "auc", "mean")
+    )
+    assert row.items() >= values["methods"][1]["differences"]["auc"]["mean"].items()
+    with pytest.raises(InvalidValue, match="the control 'fedskd' is not among local"):
+        compare(path, ["local"], seeds=2, control="fedskd", out=out)
 
 
 def check_that_other_code_is_told(path: Path, out: Path) -> None:

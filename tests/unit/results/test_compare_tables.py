@@ -13,7 +13,7 @@ import pytest
 
 from fedskd_sim.results.comparison.statistics import Difference
 from fedskd_sim.results.comparison.summary import _notes
-from fedskd_sim.results.comparison.tables import COMPARED, SCORES, Comparison, MethodRow, Score
+from fedskd_sim.results.comparison.tables import COMPARED, SCORES, MethodRow, MethodTable, Score
 from fedskd_sim.results.comparison.text import (
     as_html,
     as_json,
@@ -34,7 +34,7 @@ def compared(
     scores: Mapping[str, Mapping[str, Sequence[float]]],
     bases: Sequence[Mapping[str, Basis]] = (),
     metric: str = "auc",
-) -> Comparison:
+) -> MethodTable:
     """Make a comparison from values by method and place; the first method is the control."""
     count = len(next(iter(next(iter(scores.values())).values())))
     rows = []
@@ -49,7 +49,7 @@ def compared(
             for seed in range(count)
         ]
         rows.append(MethodRow(method, runs))
-    return Comparison(tuple(rows), next(iter(scores)), tuple(range(1, count + 1)), ())
+    return MethodTable(tuple(rows), next(iter(scores)), tuple(range(1, count + 1)), ())
 
 
 def test_a_methods_faults_stand_beside_its_name(scenario_file: Callable) -> None:
@@ -71,7 +71,7 @@ def test_a_methods_faults_stand_beside_its_name(scenario_file: Callable) -> None
     assert [one["disturbed"] for one in methods_] == ["", f"disturbed on purpose: {words}"]
 
 
-def rows(comparison: Comparison) -> list[str]:
+def rows(comparison: MethodTable) -> list[str]:
     """Give the lines of the methods in the AUC's table."""
     lines = as_text(comparison).splitlines()
     start = lines.index("AUC") + 2

@@ -21,7 +21,7 @@ from fedskd_sim.results.account import Absence
 from fedskd_sim.results.comparison import tables
 from fedskd_sim.results.comparison.statistics import compare_paired, holm
 from fedskd_sim.results.comparison.summary import _lost
-from fedskd_sim.results.comparison.tables import Comparison, Score, score
+from fedskd_sim.results.comparison.tables import MethodTable, Score, score
 from fedskd_sim.results.comparison.text import as_html, as_json, as_text
 from fedskd_sim.results.comparison.work import finished, methods
 from fedskd_sim.results.memory import average
@@ -40,11 +40,11 @@ STAYED = Absence("cork", "restart", 2, 0, 1e9, seconds=20.0)
 
 
 @pytest.fixture
-def make(scenario_file: Callable) -> Callable[..., Comparison]:
+def make(scenario_file: Callable) -> Callable[..., MethodTable]:
     """Make a comparison of methods of the quickstart with variants that have faults."""
     scenario = load(scenario_file(QUICKSTART.read_text("utf-8") + DARK)).scenario
 
-    def go(*labels: str, hurt: Sequence[float] = HURT) -> Comparison:
+    def go(*labels: str, hurt: Sequence[float] = HURT) -> MethodTable:
         def places(values: Sequence[float]) -> dict[str, Sequence[float]]:
             return dict.fromkeys(("own", "others", "mean"), values)
 

@@ -14,7 +14,7 @@ from fedskd_sim.cli import main
 from fedskd_sim.errors import DataMissing, FedskdError, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.learning.readers.npz import find
 from fedskd_sim.operate import run_access
-from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes import folder, location
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_launcher_that_comes_up_while_it_is_looked_for_is_seen(tmp_path: Path)
     seen = run_access.run(str(made), "", "")
     assert not seen.going
     with folder.hold_lock(made):
-        folder.note(made, folder.Here.of_this_process())
+        location.note(made, location.Here.of_this_process())
         assert seen.going
         assert [*seen.remarks()] == [f"running, process {os.getpid()}"]
     assert not seen.going

@@ -1,0 +1,263 @@
+"""Compare algorithms: check the plan, carry its runs out, and write what comes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fedskd_sim.errors import FedskdError, InvalidValue, Where
+from fedskd_sim.exits import rebuilt
+from fedskd_sim.observe.words import counted, short_path
+from fedskd_sim.operate.checks import Slowly, load_and_check, never_met, of_learning
+from fedskd_sim.results.comparison.work import (
+    Method,
+    PlannedRun,
+    RunResult,
+    Workshop,
+    choices,
+    cores,
+    cut_short,
+    find_bad_labels,
+    methods,
+    tasks,
+    threads,
+    too_few,
+)
+from fedskd_sim.runtimes.commands import ask, prepare
+from fedskd_sim.scenario import Loaded, Scenario, ValidParts, nearest
+from fedskd_sim.wholefiles import write_text
+
+CONTROL = "circulation"
+"""What others are compared with, where it is among them and nobody says otherwise."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be compared: labels of methods, built-in algorithms or variants of the scenario,
+    under so many seeds, with the control that they are compared with.
+    """
+
+    labels: Sequence[str]
+    seeds: int = 5
+    control: str = ""
+    data: Path | None = None
+    per_hospital: bool = False
+    """The text shows every hospital's values, too."""
+
+    @property
+    def against(self) -> str:
+        """The label of the control."""
+        return self.control or (CONTROL if CONTROL in self.labels else self.labels[0])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison that can be carried out: its methods at equal work, and all of its runs."""
+
+    wanted: Wanted
+    loaded: Loaded
+    methods: list[Method]
+    runs: list[PlannedRun]
+
+    def workshop(self, out: Path | None, jobs: int | None = None, *, anyway: bool) -> Workshop:
+        """Give where its runs are carried out.
+
+        Args:
+            out: the folder; None for ``runs/compare-NAME``.
+            jobs: so many runs side by side; None for as many as there are cores for.
+            anyway: compare finished runs of other code or data, too.
+
+        """
+        out = out or Path("runs") / f"compare-{self.loaded.scenario.name}"
+        return Workshop(out, self.wanted.data, jobs or cores(self.runs[0]), anyway)
+
+
+class Compared(NamedTuple):
+    """How every run of a comparison ended, and what comes of those that ended well: as text and as
+    the plain values of ``compare.json``, empty if no seed was finished by every method.
+    """
+
+    ended: list[RunResult]
+    text: str
+    plain: dict[str, Any]
+
+
+def plan(scenario: Path, wanted: Wanted, tell: Tell = lambda _: None) -> Plan:
+    """Load a scenario and plan its comparison, unless something of it cannot be.
+
+    Args:
+        scenario: a file, or the name of a scenario that comes with the program.
+        wanted: what is to be compared.
+        tell: is told of every hospital whose data is about to be read.
+
+    Raises:
+        ScenarioError, InvalidValue: the first problem, with all others listed under it.
+
+    """
+    slowly = Slowly(
+        lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told), tell
+    )
+    also = partial(_find_problems, wanted=wanted, tell=tell)
+    loaded = load_and_check(scenario, wanted.data, also=also, slowly=slowly)
+    samples = _samples(loaded.scenario, wanted.data)
+    chosen = methods(loaded.scenario, wanted.labels, samples)
+    return Plan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)))
+
+
+def carry_out(
+    planned: Plan,
+    shop: Workshop,
+    tell: Callable[[RunResult], object] = lambda _: None,
+    opening: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Compared:
+    """Carry out the runs of a comparison that have not finished yet, side by side, and write what
+    comes of them: ``compare.txt``, ``compare.json`` and ``compare.html``.
+
+    Args:
+        planned: the comparison.
+        shop: where.
+        tell: is told of every run that has ended.
+        opening: gives what surrounds the look at code and data of finished runs.
+
+    Raises:
+        OutputNotEmpty, OutputNotWritable: the folder is of something else, or in use.
+        CustodyForeign: finished runs are of other code or data.
+        RunUnreadable: a finished run is damaged.
+
+    """
+    from fedskd_sim.results.comparison.summary import comparison  # noqa: PLC0415 - drawing is slow to import
+    from fedskd_sim.results.comparison.text import as_html, as_json, as_text  # noqa: PLC0415
+
+    with ExitStack() as held:
+        with opening():
+            held.enter_context(shop.prepare(planned.runs))
+        ended = list(shop.carry_out(planned.runs, tell))
+        found = comparison(planned.methods, planned.wanted.against, ended)
+        if found is None:
+            return Compared(ended, "", {})
+        text = as_text(found, per_hospital=planned.wanted.per_hospital)
+        plain = as_json(found)
+        write_text(shop.out / "compare.txt", text)
+        write_text(shop.out / "compare.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+        write_text(shop.out / "compare.html", as_html(found))
+        return Compared(ended, text, plain)
+
+
+def failure(ended: Sequence[RunResult]) -> FedskdError | None:
+    """Give the error of the first run that failed, if one did."""
+    failed = [one for one in ended if one.code]
+    if not failed:
+        return None
+    lines = failed[0].words.splitlines()
+    words = [line.partition("error: ")[2] for line in lines if line.startswith("error: ")]
+    what = words[0] if words else failed[0].words
+    fix = f"'fedskd-sim launch {short_path(failed[0].folder)}.yaml --on memory' repeats it"
+    text = f"{len(failed)} of {len(ended)} runs failed, the first with: {what}"
+    return rebuilt(failed[0].code, text, fix=fix)
+
+
+def _samples(scenario: Scenario, data: Path | None, tell: Tell = lambda _: None) -> list[int]:
+    """Count the training samples of every hospital that trains, where equal work depends on it."""
+    found: list[int] = []
+    if scenario.learns and cut_short(scenario):
+        found = _ask(scenario, training_samples, scenario, data, tell=tell)
+    return found
+
+
+def training_samples(scenario: Scenario, data: Path | None, tell: Tell) -> list[int]:
+    """Count the training samples of every hospital that trains; none where something is wrong
+    with the data of one, which others tell of. Imports PyTorch.
+    """
+    from fedskd_sim.learning.comparable import require_facts  # noqa: PLC0415 - needs PyTorch
+
+    found = []
+    for name in scenario.members:
+        tell(name)
+        try:
+            found.append(len(require_facts(scenario, name, data).train_labels))
+        except FedskdError:
+            return []
+    return found
+
+
+def _find_problems(rest: ValidParts, wanted: Wanted, *, tell: Tell) -> Iterator[FedskdError]:
+    """Find what is wrong with a comparison and with each of its methods, before anything starts."""
+    scenario, labels, control = rest.scenario, wanted.labels, wanted.against
+    yield from (error for error in find_bad_labels(scenario, labels) if not rest.lacks("variants"))
+    yield from too_few(wanted.seeds)
+    if control not in labels:
+        text = f"the control {control!r} is not among {', '.join(labels)}"
+        yield InvalidValue(
+            text, fix=nearest(control, labels, "add it to --algorithms"), where=Where("--control")
+        )
+    if len(scenario.members) > 1 and not rest.lacks("algorithm", "name"):
+        known = [label for label in dict.fromkeys(labels) if label in choices(scenario)]
+        samples = _samples(scenario, wanted.data, tell)
+        yield from _unfit(rest, methods(scenario, known, samples), wanted.data, tell)
+
+
+def _ask(scenario: Scenario, question: Callable[..., Any], *arguments: Any, tell: Tell) -> Any:
+    """Let a process that is forked from that with PyTorch, as runs will be, answer a question."""
+    prepare(scenario, threads(scenario))
+    return ask(question, *arguments, tell=tell)
+
+
+def _unfit(
+    rest: ValidParts, chosen: list[Method], data: Path | None, tell: Tell
+) -> Iterator[FedskdError]:
+    """Find what keeps methods from running, besides what is wrong with the scenario itself."""
+    for method in chosen:
+        variant = rest.scenario.variants.get(method.label)
+        under = ("variants", method.label) if variant and variant.faults else ()
+        for fault in never_met(method.scenario, *under):
+            rounds = counted(method.scenario.algorithm.rounds, "round")
+            fault.message = f"{method.label}, in its {rounds}: {fault.message}"
+            yield fault
+    learning = [method for method in chosen if method.scenario.learns]
+    if learning:
+        tried = [method.scenario for method in learning]
+        found = _ask(tried[0], problems_of, rest, tried, data, tell=tell)
+        for method, problems in zip(learning, found, strict=True):
+            yield from (_named(rest, method, problem) for problem in problems)
+
+
+def problems_of(
+    rest: ValidParts, scenarios: list[Scenario], data: Path | None, tell: Tell
+) -> list[list[FedskdError]]:
+    """Find what is wrong with models and data of scenarios and not with that which they were made
+    from; imports PyTorch. ``tell`` is told whose data is read.
+    """
+    from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
+
+    found = [[*find_problems(one, data, doubtful=rest.doubtful, tell=tell)] for one in scenarios]
+    before = (
+        {
+            (error.key, error.message)
+            for error in find_problems(rest.scenario, data, doubtful=rest.doubtful, tell=tell)
+        }
+        if any(found)
+        else set()
+    )
+    return [
+        [problem for problem in problems if (problem.key, problem.message) not in before]
+        for problems in found
+    ]
+
+
+def _named(rest: ValidParts, method: Method, problem: FedskdError) -> FedskdError:
+    """Say whose problem it is, and where in the file."""
+    if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",):
+        problem.key = ("variants", method.label, *problem.key)
+    problem.message = f"{method.label}: {problem.message}"
+    if method.scenario.averages:
+        problem.fix += (
+            f"; or add a variant: {{algorithm: {{name: {method.scenario.algorithm.name}, "
+            f"architecture: ...}}}}"
+        )
+    return problem
