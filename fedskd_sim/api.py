@@ -242,7 +242,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     """
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - imported by who runs something
 
-    wanted = comparison.Wanted(tuple(algorithms), seeds, control, _path(data))
+    wanted = comparison.CompareRequest(tuple(algorithms), seeds, control, _path(data))
     with _APART:
         plan = comparison.plan(Path(scenario).expanduser(), wanted)
         _warn_of_licences(plan.loaded.scenario)

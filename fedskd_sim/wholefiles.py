@@ -18,7 +18,7 @@ DRAFT = ".draft"
 PRIVATE, PUBLIC = 0o600, 0o666
 """Modes of files: weights, and what was predicted of whom, are their owner's alone."""
 PRIVATE_FOLDER = 0o700
-Part = bytes | bytearray | memoryview
+DraftPart = bytes | bytearray | memoryview
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def opened(file: Path, mode: int = PRIVATE) -> BinaryIO:
     return os.fdopen(os.open(file, flags, mode), "wb")
 
 
-def write(file: Path, parts: Iterable[Part], mode: int = PUBLIC) -> None:
+def write(file: Path, parts: Iterable[DraftPart], mode: int = PUBLIC) -> None:
     """Write a file that lasts, once its folder is settled; raises OutputNotWritable, and what
     had the name before is untouched.
     """

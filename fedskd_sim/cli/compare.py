@@ -23,7 +23,7 @@ from fedskd_sim.cli.common import (
 from fedskd_sim.observe.words import counted, short_path
 
 if TYPE_CHECKING:
-    from fedskd_sim.operate.comparison import Plan
+    from fedskd_sim.operate.comparison import ComparisonPlan
     from fedskd_sim.results.comparison.work import RunResult, Workshop
 
 
@@ -81,7 +81,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     labels = [label.strip() for label in algorithms.split(",") if label.strip()]
     if not labels:
         raise click.UsageError("--algorithms names nothing")
-    wanted = comparison.Wanted(labels, seeds, control, rest["data"], rest["per_hospital"])
+    wanted = comparison.CompareRequest(labels, seeds, control, rest["data"], rest["per_hospital"])
     with Waiting() as waiting:
         plan = comparison.plan(scenario, wanted, waiting.checks)
     say_licences(plan.loaded.scenario)
@@ -104,7 +104,7 @@ class _Teller:
     rest will take.
     """
 
-    plan: Plan
+    plan: ComparisonPlan
     shop: Workshop
     start: float = 0.0
     done: int = 0

@@ -28,7 +28,7 @@ from fedskd_sim.cli.common import (
 from fedskd_sim.observe.words import counted, short_path
 
 if TYPE_CHECKING:
-    from fedskd_sim.operate.execution import Attendant, Ended
+    from fedskd_sim.operate.execution import Attendant, FinishedRun
     from fedskd_sim.runtimes.base import Order, Runtime
     from fedskd_sim.scenario import Loaded
 
@@ -69,7 +69,7 @@ def _wants_to_detach() -> bool:
         return False
 
 
-def tell_end(order: Order, ended: Ended | None) -> None:
+def tell_end(order: Order, ended: FinishedRun | None) -> None:
     """Show how a run ended and what it was worth, or that it goes on without this command."""
     from fedskd_sim.operate.execution import closing_words  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.results.report import as_text  # noqa: PLC0415 - drawing is slow to import

@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes
 from kubernetes.client import models
 
-Problem = Mapping[str, Any]
+ModelProblem = Mapping[str, Any]
 """As pydantic lists it: ``loc``, the place in the object, and ``msg``, what is wrong there."""
 LIST, MAPPING = re.compile(r"list\[(.+)\]"), re.compile(r"dict\(str, (.+)\)")
 PLAIN: Mapping[str, tuple[tuple[type, ...], str]] = {
@@ -22,7 +22,7 @@ PLAIN: Mapping[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def problems_of(name: str, body: Any) -> list[Problem]:
+def problems_of(name: str, body: Any) -> list[ModelProblem]:
     """List what is wrong with an object, in the words of pydantic.
 
     Args:
@@ -46,7 +46,7 @@ def problems_of(name: str, body: Any) -> list[Problem]:
     return []
 
 
-def _walk(kind: str, value: Any, place: tuple[str | int, ...]) -> Iterator[Problem]:
+def _walk(kind: str, value: Any, place: tuple[str | int, ...]) -> Iterator[ModelProblem]:
     """Compare a value with the type that a model of an older client names for it."""
     if found := LIST.fullmatch(kind):
         yield from _entries(found[1], value, list, "a valid list", place)
@@ -62,7 +62,7 @@ def _walk(kind: str, value: Any, place: tuple[str | int, ...]) -> Iterator[Probl
 
 def _entries(
     kind: str, value: Any, type_: type, words: str, place: tuple[str | int, ...]
-) -> Iterator[Problem]:
+) -> Iterator[ModelProblem]:
     if not isinstance(value, type_):
         yield {"loc": place, "msg": f"Input should be {words}"}
         return
@@ -71,7 +71,7 @@ def _entries(
         yield from _walk(kind, entry, (*place, key))
 
 
-def _fields(model: Any, value: Any, place: tuple[str | int, ...]) -> Iterator[Problem]:
+def _fields(model: Any, value: Any, place: tuple[str | int, ...]) -> Iterator[ModelProblem]:
     if not isinstance(value, Mapping):
         yield {"loc": place, "msg": "Input should be a valid dictionary"}
         return

@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Cluster:
+class KubernetesApi:
     """The API of one namespace, limited to the objects of one run; safe to use from threads."""
 
     namespace: str

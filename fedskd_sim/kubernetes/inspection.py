@@ -15,7 +15,7 @@ from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, PodCannotStart
-from fedskd_sim.kubernetes.cluster import Cluster
+from fedskd_sim.kubernetes.cluster import KubernetesApi
 from fedskd_sim.kubernetes.job_annotations import STARTED, losses_in
 from fedskd_sim.kubernetes.jobs import FINAL_CODES, HOSPITAL
 from fedskd_sim.kubernetes.plan import Plan
@@ -238,10 +238,10 @@ def check(folder: Path) -> str:
     """
     plan = Plan.read(folder / "plan.json")
     selector = f"app.kubernetes.io/instance={plan.release},fedskd.io/run={plan.run}"
-    return wait_until_up(Cluster(plan.namespace, selector), plan)
+    return wait_until_up(KubernetesApi(plan.namespace, selector), plan)
 
 
-def wait_until_up(cluster: Cluster, plan: Plan) -> str:
+def wait_until_up(cluster: KubernetesApi, plan: Plan) -> str:
     """Wait for all Jobs of a run; returns and raises as `check` does."""
     left, begun = plan.startup_seconds, clock.now()
     looked = begun
@@ -274,7 +274,7 @@ def wait_until_up(cluster: Cluster, plan: Plan) -> str:
         clock.sleep(LOOK_S)
 
 
-def _queued(cluster: Cluster) -> bool:
+def _queued(cluster: KubernetesApi) -> bool:
     pods: list[Any] = cluster.pods_of(cluster.selector)
     return any(finding(pod).standing == "queued" for pod in pods)
 

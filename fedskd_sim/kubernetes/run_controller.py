@@ -33,7 +33,7 @@ from fedskd_sim.errors import (
     RegistrationTimeout,
 )
 from fedskd_sim.exits import rebuilt
-from fedskd_sim.kubernetes.cluster import AT_ONCE, Cluster
+from fedskd_sim.kubernetes.cluster import AT_ONCE, KubernetesApi
 from fedskd_sim.kubernetes.job_annotations import WELL, Losses, Started, earlier_start, verdict_in
 from fedskd_sim.kubernetes.jobs import FINISHING, HOSPITAL, job
 from fedskd_sim.kubernetes.plan import Plan
@@ -54,7 +54,7 @@ from fedskd_sim.transport.zeromq import Hub, Keys
 EARLIER_LOOK_S = 2.0
 
 
-def await_gone(cluster: Cluster, plan: Plan, owner: str, log: EventLog) -> None:
+def await_gone(cluster: KubernetesApi, plan: Plan, owner: str, log: EventLog) -> None:
     """Wait until pods of hospitals of earlier runs have gone, which hold their GPUs until then, and
     Jobs of this run's names, which a run that goes on right after it was stopped meets.
 
@@ -90,7 +90,7 @@ def await_gone(cluster: Cluster, plan: Plan, owner: str, log: EventLog) -> None:
         clock.sleep(EARLIER_LOOK_S)
 
 
-def check_own(cluster: Cluster, plan: Plan, names: tuple[str, ...], owner: str) -> None:
+def check_own(cluster: KubernetesApi, plan: Plan, names: tuple[str, ...], owner: str) -> None:
     """Refuse to go on with Jobs that somebody else has made; raises PodCannotStart."""
     own = {job.metadata.name for job in cluster.jobs() if is_own(job, owner)}
     strange = sorted({plan.job(name) for name in names} - own)
@@ -124,7 +124,7 @@ waits for the answer."""
 class Returners:
     """Compares the pods of lost hospitals with those that took part."""
 
-    cluster: Cluster
+    cluster: KubernetesApi
     pod_tracker: PodTracker
     _unanswered: float | None = field(default=None, init=False)
 
@@ -226,7 +226,7 @@ class RunController:
     plan: Plan
     loaded: Loaded
     log: EventLog
-    cluster: Cluster
+    cluster: KubernetesApi
     pod_tracker: PodTracker
     _losses: Losses = field(default_factory=Losses)
     """Who is or was lost, and who is back."""
@@ -448,5 +448,5 @@ def _prepare(
     pod_tracker = PodTracker(
         names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept
     )
-    cluster = Cluster(plan.namespace, selector)
+    cluster = KubernetesApi(plan.namespace, selector)
     return RunController(plan, loaded, log, cluster, pod_tracker), order.read_keys(loaded.scenario)

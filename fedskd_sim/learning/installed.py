@@ -162,7 +162,7 @@ def _unlike(function: object, offered: Offered) -> str:
     return ""
 
 
-Bounds = tuple[int, int]
+OptionBounds = tuple[int, int]
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, object]:
@@ -179,7 +179,7 @@ def wrong_options(
     known: Mapping[str, object],
     given: Mapping[str, object],
     key: tuple[Key, ...],
-    bounds: Bounds | None = None,
+    bounds: OptionBounds | None = None,
 ) -> Iterator[InvalidValue]:
     """Check the names and the kinds of options.
 
@@ -205,7 +205,7 @@ def wrong_options(
             yield InvalidValue(f"{option} is {shown}", key=place, fix=fix)
 
 
-def _expectation(default: object, bounds: Bounds | None) -> str:
+def _expectation(default: object, bounds: OptionBounds | None) -> str:
     """Say what an option with such a default may be."""
     match default:
         case bool():

@@ -25,8 +25,8 @@ from fedskd_sim.messages import (
 )
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import EventLog
-from fedskd_sim.protocol.admission import FIX, MayReturn, RegistrarState
-from fedskd_sim.protocol.controller import CONSEQUENCES, Registrar, Turn, refuse
+from fedskd_sim.protocol.admission import FIX, ControllerTurn, MayReturn, RegistrarState
+from fedskd_sim.protocol.controller import CONSEQUENCES, Registrar, refuse
 from fedskd_sim.protocol.effects import (
     Admitted,
     Closed,
@@ -299,7 +299,7 @@ class Controller:
             self.look()
         return fits
 
-    def _take(self, turn: Turn) -> None:
+    def _take(self, turn: ControllerTurn) -> None:
         self.state, effects = turn
         for effect in effects:
             self._carry_out(effect)

@@ -5,6 +5,8 @@ down, then ever fewer.
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,6 +54,30 @@ class RecordSink(Protocol):
 
     def close(self) -> None:
         """Take no more."""
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_of_cards() -> int:
+    """Return the most bytes that PyTorch has taken of cards for this process; a placebo has no
+    PyTorch.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
+
+
+def forget_peak_of_cards() -> None:
+    """Let a run in this process begin with no memory of cards that an earlier one took."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(number)
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,9 @@ def licences(scenario: Scenario) -> list[str]:
 
 def asker(runtime: object, question: Callable[..., Result]) -> Callable[..., Result] | None:
     """Let a runtime's own process answer a question that takes PyTorch, if it has one."""
-    from fedskd_sim.runtimes.base import Asking  # noqa: PLC0415 - only who runs something pays for it
+    from fedskd_sim.runtimes.base import AnswersQuestions  # noqa: PLC0415 - only who runs something pays for it
 
-    return partial(runtime.ask, question) if isinstance(runtime, Asking) else None
+    return partial(runtime.ask, question) if isinstance(runtime, AnswersQuestions) else None
 
 
 def verify_run(

@@ -34,11 +34,11 @@ from fedskd_sim.wholefiles import write_text
 
 CONTROL = "circulation"
 """What others are compared with, where it is among them and nobody says otherwise."""
-Tell = Callable[[str], None]
+TellName = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CompareRequest:
     """What is to be compared: labels of methods, built-in algorithms or variants of the scenario,
     under so many seeds, with the control that they are compared with.
     """
@@ -57,10 +57,10 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """A comparison that can be carried out: its methods at equal work, and all of its runs."""
 
-    wanted: Wanted
+    wanted: CompareRequest
     loaded: Loaded
     methods: list[Method]
     runs: list[PlannedRun]
@@ -78,7 +78,7 @@ class Plan:
         return Workshop(out, self.wanted.data, jobs or cores(self.runs[0]), anyway)
 
 
-class Compared(NamedTuple):
+class ComparedRuns(NamedTuple):
     """How every run of a comparison ended, and what comes of those that ended well: as text and as
     the plain values of ``compare.json``, empty if no seed was finished by every method.
     """
@@ -88,7 +88,7 @@ class Compared(NamedTuple):
     plain: dict[str, Any]
 
 
-def plan(scenario: Path, wanted: Wanted, tell: Tell = lambda _: None) -> Plan:
+def plan(scenario: Path, wanted: CompareRequest, tell: TellName = lambda _: None) -> ComparisonPlan:
     """Load a scenario and plan its comparison, unless something of it cannot be.
 
     Args:
@@ -107,15 +107,15 @@ def plan(scenario: Path, wanted: Wanted, tell: Tell = lambda _: None) -> Plan:
     loaded = load_and_check(scenario, wanted.data, also=also, slowly=slowly)
     samples = _samples(loaded.scenario, wanted.data)
     chosen = methods(loaded.scenario, wanted.labels, samples)
-    return Plan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)))
+    return ComparisonPlan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)))
 
 
 def carry_out(
-    planned: Plan,
+    planned: ComparisonPlan,
     shop: Workshop,
     tell: Callable[[RunResult], object] = lambda _: None,
     opening: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> Compared:
+) -> ComparedRuns:
     """Carry out the runs of a comparison that have not finished yet, side by side, and write what
     comes of them: ``compare.txt``, ``compare.json`` and ``compare.html``.
 
@@ -140,13 +140,13 @@ def carry_out(
         ended = list(shop.carry_out(planned.runs, tell))
         found = comparison(planned.methods, planned.wanted.against, ended)
         if found is None:
-            return Compared(ended, "", {})
+            return ComparedRuns(ended, "", {})
         text = as_text(found, per_hospital=planned.wanted.per_hospital)
         plain = as_json(found)
         write_text(shop.out / "compare.txt", text)
         write_text(shop.out / "compare.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
         write_text(shop.out / "compare.html", as_html(found))
-        return Compared(ended, text, plain)
+        return ComparedRuns(ended, text, plain)
 
 
 def failure(ended: Sequence[RunResult]) -> FedskdError | None:
@@ -162,7 +162,7 @@ def failure(ended: Sequence[RunResult]) -> FedskdError | None:
     return rebuilt(failed[0].code, text, fix=fix)
 
 
-def _samples(scenario: Scenario, data: Path | None, tell: Tell = lambda _: None) -> list[int]:
+def _samples(scenario: Scenario, data: Path | None, tell: TellName = lambda _: None) -> list[int]:
     """Count the training samples of every hospital that trains, where equal work depends on it."""
     found: list[int] = []
     if scenario.learns and cut_short(scenario):
@@ -170,7 +170,7 @@ def _samples(scenario: Scenario, data: Path | None, tell: Tell = lambda _: None)
     return found
 
 
-def training_samples(scenario: Scenario, data: Path | None, tell: Tell) -> list[int]:
+def training_samples(scenario: Scenario, data: Path | None, tell: TellName) -> list[int]:
     """Count the training samples of every hospital that trains; none where something is wrong
     with the data of one, which others tell of. Imports PyTorch.
     """
@@ -186,7 +186,9 @@ def training_samples(scenario: Scenario, data: Path | None, tell: Tell) -> list[
     return found
 
 
-def _find_problems(rest: ValidParts, wanted: Wanted, *, tell: Tell) -> Iterator[FedskdError]:
+def _find_problems(
+    rest: ValidParts, wanted: CompareRequest, *, tell: TellName
+) -> Iterator[FedskdError]:
     """Find what is wrong with a comparison and with each of its methods, before anything starts."""
     scenario, labels, control = rest.scenario, wanted.labels, wanted.against
     yield from (error for error in find_bad_labels(scenario, labels) if not rest.lacks("variants"))
@@ -202,14 +204,14 @@ def _find_problems(rest: ValidParts, wanted: Wanted, *, tell: Tell) -> Iterator[
         yield from _unfit(rest, methods(scenario, known, samples), wanted.data, tell)
 
 
-def _ask(scenario: Scenario, question: Callable[..., Any], *arguments: Any, tell: Tell) -> Any:
+def _ask(scenario: Scenario, question: Callable[..., Any], *arguments: Any, tell: TellName) -> Any:
     """Let a process that is forked from that with PyTorch, as runs will be, answer a question."""
     prepare(scenario, threads(scenario))
     return ask(question, *arguments, tell=tell)
 
 
 def _unfit(
-    rest: ValidParts, chosen: list[Method], data: Path | None, tell: Tell
+    rest: ValidParts, chosen: list[Method], data: Path | None, tell: TellName
 ) -> Iterator[FedskdError]:
     """Find what keeps methods from running, besides what is wrong with the scenario itself."""
     for method in chosen:
@@ -228,7 +230,7 @@ def _unfit(
 
 
 def problems_of(
-    rest: ValidParts, scenarios: list[Scenario], data: Path | None, tell: Tell
+    rest: ValidParts, scenarios: list[Scenario], data: Path | None, tell: TellName
 ) -> list[list[FedskdError]]:
     """Find what is wrong with models and data of scenarios and not with that which they were made
     from; imports PyTorch. ``tell`` is told whose data is read.

@@ -133,7 +133,7 @@ class Attendant:
     """Is asked after Ctrl-C, where the run can go on by itself, whether to leave it to itself."""
 
 
-class Ended(NamedTuple):
+class FinishedRun(NamedTuple):
     """A run that ended well: how, what was proven in one line, and what its reports show."""
 
     outcome: Outcome
@@ -141,7 +141,7 @@ class Ended(NamedTuple):
     summary: Summary
 
 
-def carry_out(runtime: Runtime, order: Order, attendant: Attendant) -> Ended | None:
+def carry_out(runtime: Runtime, order: Order, attendant: Attendant) -> FinishedRun | None:
     """Launch a run and carry it out to its end, as the only process that writes into its folder.
 
     Returns:
@@ -159,7 +159,7 @@ def carry_out(runtime: Runtime, order: Order, attendant: Attendant) -> Ended | N
 
 def follow(
     runtime: Runtime, order: Order, attendant: Attendant, *, launched: bool = False
-) -> Ended | None:
+) -> FinishedRun | None:
     """Carry a run out whose folder this process holds already, or join one that was launched
     before; returns and raises as `carry_out`. Custody is removed last.
     """
@@ -181,7 +181,7 @@ def follow(
     ended = outcome.note(order.folder, outcome.finish(begun, remark=runtime.remark))
     summary = report(order.folder, order.loaded, ended)
     discard_custody(order.loaded.scenario, order.run, order.folder)
-    return Ended(ended, proof, summary)
+    return FinishedRun(ended, proof, summary)
 
 
 def launch(runtime: Runtime, order: Order) -> None:

@@ -104,7 +104,7 @@ class RegistrarState:
         return Start(epoch, addresses, keys)
 
 
-Turn = tuple[RegistrarState, list[ControllerEffect]]
+ControllerTurn = tuple[RegistrarState, list[ControllerEffect]]
 EARLIEST = 2
 """Nobody comes back in the first round: a model that travels has set out in it."""
 MayReturn = Callable[[str], bool | None]
@@ -133,7 +133,7 @@ def anyone(name: str) -> bool:  # noqa: ARG001 - whoever it is
 
 def on_guest(
     state: RegistrarState, message: ToController, ring: Topology, may_return: MayReturn
-) -> Turn:
+) -> ControllerTurn:
     """Let a hospital that is lost know that it is, or that it cannot come back; once it knows, and
     nobody else comes back just now, ask the others.
     """
@@ -158,7 +158,7 @@ def on_guest(
     return state, [] if may is None else [Say(name, left_behind(name, ring.epoch))]
 
 
-def ask(state: RegistrarState, name: str, round_: int, ring: Topology) -> Turn:
+def ask(state: RegistrarState, name: str, round_: int, ring: Topology) -> ControllerTurn:
     """Ask all that are left to take in that a guest is back from a round on, and where it is."""
     back = {**state.back, name: Back(round_)}
     state = replace(state, back=back, admitted=state.admitted - {name}, asking=name)
@@ -167,7 +167,9 @@ def ask(state: RegistrarState, name: str, round_: int, ring: Topology) -> Turn:
     return state, [*books, *(Say(one, state.word) for one in left)]
 
 
-def hear(state: RegistrarState, word: Holds, ring: Topology, may_return: MayReturn) -> Turn:
+def hear(
+    state: RegistrarState, word: Holds, ring: Topology, may_return: MayReturn
+) -> ControllerTurn:
     """Hear that a hospital has an epoch, or cannot take it in."""
     state = replace(state, far=max(state.far, word.round))
     if word.epoch == state.epoch:
@@ -192,7 +194,7 @@ def tells_of_itself(state: RegistrarState, word: ToController) -> bool:
     return back is not None and not back.away and word.back > code(state.back.get(word.hospital))
 
 
-def knows_itself(state: RegistrarState, word: Alive) -> Turn:
+def knows_itself(state: RegistrarState, word: Alive) -> ControllerTurn:
     """Learn from a hospital that it is back, where a controller before this one has told it so."""
     name, back = word.hospital, state.back.get(word.hospital)
     if word.lost != name or back is None or back.away or code(back) != word.back:
@@ -210,13 +212,13 @@ def called_off(state: RegistrarState, names: Collection[str]) -> Returns:
     return {**state.back, **ended}
 
 
-def call_off(state: RegistrarState, names: Collection[str]) -> Turn:
+def call_off(state: RegistrarState, names: Collection[str]) -> ControllerTurn:
     """Tell all that some returns came to nothing."""
     state = replace(state, back=called_off(state, names))
     return state, [Say(name, state.word) for name in state.registered]
 
 
-def admit(state: RegistrarState, ring: Topology) -> Turn:
+def admit(state: RegistrarState, ring: Topology) -> ControllerTurn:
     """Tell the guest that it is back, and where the others are."""
     (name,) = state.asked
     told: list[ControllerEffect] = [Say(name, state.word), Say(name, state.book(ring.epoch))]

@@ -33,7 +33,7 @@ from fedskd_sim.messages import (
     ToController,
 )
 from fedskd_sim.protocol import admission
-from fedskd_sim.protocol.admission import RegistrarState, difference
+from fedskd_sim.protocol.admission import ControllerTurn, RegistrarState, difference
 from fedskd_sim.protocol.effects import (
     Closed,
     ControllerEffect,
@@ -56,7 +56,6 @@ FEWEST = 2
 """Fewer hospitals that train are no ring."""
 CONSEQUENCES = (HopTimeout.exit_code, AcknowledgementTimeout.exit_code)
 """What a hospital fails with that has waited in vain for another, which may be the cause."""
-Turn = tuple[RegistrarState, list[ControllerEffect]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Registrar:
     topology: Topology
     may_return: admission.MayReturn = admission.anyone
 
-    def step(self, state: RegistrarState, message: ToController) -> Turn:
+    def step(self, state: RegistrarState, message: ToController) -> ControllerTurn:
         """Handle a hospital's word, which is known to come from the hospital that it names."""
         if state.ended is not None:
             again = isinstance(message, Register | Alive)
@@ -106,7 +105,7 @@ class Registrar:
                 return self._ending(replace(state, done=state.done | {hospital}))
         return state, []
 
-    def _on_progress(self, state: RegistrarState, message: Progress) -> Turn:
+    def _on_progress(self, state: RegistrarState, message: Progress) -> ControllerTurn:
         """Note how far a hospital is."""
         hospital, round_ = message.hospital, message.round
         if self.place(message) is None:
@@ -115,7 +114,7 @@ class Registrar:
         told = {**state.told, hospital: max(round_, state.told.get(hospital, 0))}
         return replace(state, round=max(state.round, round_), told=told), [Noted(message)]
 
-    def _on_failure(self, state: RegistrarState, message: Failed) -> Turn:
+    def _on_failure(self, state: RegistrarState, message: Failed) -> ControllerTurn:
         """End the run, or go on without the hospital that failed."""
         hospital, code, reason = message.hospital, message.code, message.reason
         if code not in self.codes:
@@ -130,14 +129,16 @@ class Registrar:
             state, effects = self.end(state, end)
         return state, [Noted(message), *effects]
 
-    def _ending(self, state: RegistrarState, effects: Collection[ControllerEffect] = ()) -> Turn:
+    def _ending(
+        self, state: RegistrarState, effects: Collection[ControllerEffect] = ()
+    ) -> ControllerTurn:
         """End the run if all are done that are left; behind effects that come first."""
         if state.done.union(state.away) < {*self.scenario.names}:
             return state, [*effects]
         state, ending = self.end(state, End(self.epoch, 0, "all hospitals are done"))
         return state, [*effects, *ending]
 
-    def _on_alive(self, state: RegistrarState, word: Alive) -> Turn:
+    def _on_alive(self, state: RegistrarState, word: Alive) -> ControllerTurn:
         """Learn of a loss that a controller before this one has declared, and say again what a
         hospital does not know.
         """
@@ -160,7 +161,7 @@ class Registrar:
         names: Collection[str],
         also: LostHospitals = NOBODY,
         why: str = "",
-    ) -> Turn:
+    ) -> ControllerTurn:
         """Declare hospitals lost: the ring goes on without them, or the run ends.
 
         Args:
@@ -181,7 +182,7 @@ class Registrar:
 
     def _go_on(
         self, state: RegistrarState, lost: LostHospitals, back: Returns, why: str = ""
-    ) -> Turn:
+    ) -> ControllerTurn:
         """Let the ring go on with whoever is left, if these can."""
         policy, state = self.scenario.on_loss, replace(state, lost=lost, back=back)
         left = {*self.scenario.members} - (state.away - state.done)
@@ -200,7 +201,7 @@ class Registrar:
         declared = [Declared(number, away)] if away else []
         return state, [*declared, *opening, *said, *ending]
 
-    def begin_without(self, state: RegistrarState) -> Turn:
+    def begin_without(self, state: RegistrarState) -> ControllerTurn:
         """Begin without those that did not register."""
         if not self.scenario.on_loss.heals:
             return state, []
@@ -254,7 +255,7 @@ class Registrar:
             opened=True,
         )
 
-    def end(self, state: RegistrarState, end: End) -> Turn:
+    def end(self, state: RegistrarState, end: End) -> ControllerTurn:
         """End the run."""
         said = [self._farewell(state, name, end) for name in state.registered]
         return replace(state, ended=end), [Closed(end), *said]
@@ -274,7 +275,7 @@ class Registrar:
         fix = "see the logs of these hospitals, or raise timeouts.hop"
         return HopTimeout(f"no word from {', '.join(waiting)}", fix=fix, key=("timeouts", "hop"))
 
-    def _register(self, state: RegistrarState, message: Register) -> Turn:
+    def _register(self, state: RegistrarState, message: Register) -> ControllerTurn:
         """Take a hospital in; the last one starts the run, one that comes again gets the address
         book again.
 
@@ -299,7 +300,7 @@ class Registrar:
         start = state.book(self.epoch)
         return state, [*effects, *(Say(name, start) for name in to)]
 
-    def _open(self, state: RegistrarState) -> Turn:
+    def _open(self, state: RegistrarState) -> ControllerTurn:
         """Hand out the address book to all."""
         start = state.book(self.epoch)
         said = [Say(name, start) for name in self.scenario.names if name in state.registered]
@@ -308,7 +309,7 @@ class Registrar:
 
 def refuse(
     registrar: Registrar, state: RegistrarState, rejected: Rejected, *, foreign: bool
-) -> Turn:
+) -> ControllerTurn:
     """Refuse what no member would say; if it is ``foreign``, the first word of a hospital of the
     run and in another version of the wire, the run ends before it starts.
     """

@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 from fedskd_sim.errors import AcknowledgementTimeout
 from fedskd_sim.messages import HopId
-from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Send, Wait
+from fedskd_sim.protocol.effects import Delivered, Effect, Fail, Send, Turn, Wait
 from fedskd_sim.protocol.events import Acked, Deferred, Model, Unanswered, Wanted
 from fedskd_sim.protocol.state import Departure, State, Terms, without
 from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.routes import Routes
 from fedskd_sim.ring.topology import Stop
 
-Turn = tuple[State, list[Effect]]
 PATIENT_RETRIES = 8
 """A model that was told to wait is sent again after so many times ``timeouts.retry``, in case that
 its call was lost."""

@@ -129,6 +129,8 @@ class Fail(NamedTuple):
 Effect = (
     Join | Persist | Tell | Reply | Call | Send | Delivered | Work | Wait | Refuse | Leave | Fail
 )
+Turn = tuple[State, list[Effect]]
+"""What an event comes to: the hospital's next state, and what to carry out for it."""
 
 
 class Say(NamedTuple):

@@ -42,6 +42,7 @@ from fedskd_sim.protocol.effects import (
     Persist,
     Reply,
     Tell,
+    Turn,
     Wait,
     never_started,
 )
@@ -51,8 +52,6 @@ from fedskd_sim.records import Record
 from fedskd_sim.ring.program import Program, Step
 from fedskd_sim.ring.routes import Returns, Routes, code, merged, merged_returns
 from fedskd_sim.ring.topology import Stop
-
-Turn = tuple[State, list[Effect]]
 
 
 def is_guest(state: State, program: Program) -> bool:

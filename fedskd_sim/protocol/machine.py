@@ -28,6 +28,7 @@ from fedskd_sim.protocol.effects import (
     Refuse,
     Reply,
     Tell,
+    Turn,
     Wait,
     Work,
     count_rollbacks,
@@ -67,7 +68,6 @@ from fedskd_sim.ring.topology import Stop, Topology
 
 TRIES = 3
 """A word or its answer may get lost: so many without an answer mean that the controller is gone."""
-Turn = tuple[State, list[Effect]]
 
 
 def say_done(state: State, effects: list[Effect], program: Program, terms: Terms) -> Turn:

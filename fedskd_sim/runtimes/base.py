@@ -72,7 +72,7 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
-class Asking(Protocol):
+class AnswersQuestions(Protocol):
     """What a runtime can do that has PyTorch in a process of its own."""
 
     def ask(self, question: Callable[..., Any], *arguments: Any, **tell: Any) -> Any:

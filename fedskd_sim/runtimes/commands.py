@@ -27,7 +27,7 @@ from fedskd_sim.scenario import Scenario
 Result = TypeVar("Result")
 
 
-class Answer(NamedTuple):
+class QuestionAnswer(NamedTuple):
     """What is said on the way to an answer."""
 
     words: str
@@ -87,7 +87,7 @@ def ask(
 def _hear(ours: Connection, tell: Callable[[str], None] | None) -> Any:
     """Wait for the answer, and hand on what is said until then; None if the process has died."""
     try:
-        while isinstance(found := ours.recv(), Answer):
+        while isinstance(found := ours.recv(), QuestionAnswer):
             if tell:
                 tell(found.words)
     except EOFError:
@@ -104,7 +104,7 @@ def _answer(
 ) -> None:
     def tell(words: str) -> None:
         with suppress(OSError):
-            to.send(Answer(words))
+            to.send(QuestionAnswer(words))
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the launcher's business
     os.chdir(place.folder)

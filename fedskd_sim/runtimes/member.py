@@ -5,7 +5,6 @@ started it.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout, suppress
@@ -16,7 +15,7 @@ from typing import Literal, TextIO
 from fedskd_sim.custody import store
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.member.controller import Controller
-from fedskd_sim.member.reporter import Reporter, error_event
+from fedskd_sim.member.reporter import Reporter, error_event, peak_memory, peak_of_cards
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import EventLog
@@ -169,28 +168,7 @@ def discard_custody(scenario: Scenario, run: str, folder: Path) -> None:
 
 def make_reporter(scenario: Scenario, name: str, ledger: Ledger, log: EventLog) -> Reporter:
     """Make a hospital's reporter, without metrics."""
-    return Reporter(scenario, name, ledger, log.event, peak=_peak, device_peak=_device_peak)
-
-
-def _peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _device_peak() -> int:
-    """Give the most that PyTorch has taken of cards for this process; a placebo has no PyTorch."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return 0
-    return sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
-
-
-def forget_device_peak() -> None:
-    """Let a run in this process begin with no memory of cards that an earlier one took."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        for number in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(number)
+    return Reporter(scenario, name, ledger, log.event, peak=peak_memory, device_peak=peak_of_cards)
 
 
 def log_error(log: EventLog, error: FedskdError) -> None:

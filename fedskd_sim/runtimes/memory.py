@@ -17,6 +17,7 @@ from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.workspace import WORKSPACE, fix_workspace
 from fedskd_sim.member.controller import Controller
+from fedskd_sim.member.reporter import forget_peak_of_cards
 from fedskd_sim.member.work import Worker
 from fedskd_sim.observe.events import EventLog, LogEvent, Logged
 from fedskd_sim.protocol.machine import HospitalMachine
@@ -27,7 +28,7 @@ from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Order, Watch
 from fedskd_sim.runtimes.life import poison_of, save_results, sound_of
 from fedskd_sim.runtimes.location import Here
-from fedskd_sim.runtimes.member import forget_device_peak, log_error, make_reporter
+from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.world.node import Node
@@ -75,7 +76,7 @@ class MemoryRuntime:
         if WORKSPACE not in os.environ:
             self._stack.callback(os.environ.pop, WORKSPACE, None)
         fix_workspace()
-        forget_device_peak()
+        forget_peak_of_cards()
         scenario = order.loaded.scenario
         if scenario.learns:
             from fedskd_sim.learning.devices import CALLERS  # noqa: PLC0415 - the placebo runs without PyTorch

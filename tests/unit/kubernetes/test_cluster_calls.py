@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kubernetes import client, config
 
-from fedskd_sim.kubernetes.cluster import Cluster
+from fedskd_sim.kubernetes.cluster import KubernetesApi
 
 
 def test_the_api_server_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_the_api_server_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setattr(config, "load_incluster_config", inside)
-    made = Cluster("n", "a=b")
+    made = KubernetesApi("n", "a=b")
     assert made._core.api_client.configuration.host == "https://10.96.0.1:443"
     assert made._core.api_client.configuration.proxy is None
     assert made._batch.api_client.configuration.proxy is None
@@ -38,7 +38,7 @@ def test_a_patch_between_others_changes_is_repeated(monkeypatch: pytest.MonkeyPa
             raise client.ApiException(status, "the object has been modified")
 
     monkeypatch.setattr(config, "load_incluster_config", lambda: None)
-    made = Cluster("n", "a=b")
+    made = KubernetesApi("n", "a=b")
     monkeypatch.setattr(made._batch, "patch_namespaced_job", patch)
     made.suspend("a")
     assert (made.calls["patch jobs"], [*answers]) == (3, [])

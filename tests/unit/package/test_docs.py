@@ -233,6 +233,9 @@ def test_pages_name_what_is_there(page: Path) -> None:
         r"`((?:fedskd_sim|scenarios|tests|docs|examples|helm|images|k8s)/[\w./-]*)`", text
     ):
         assert (ROOT / path).exists(), path
+    for what, path in re.findall(r"`(\w+)` in `(fedskd_sim/[\w/]+\.py)`", text):
+        defined = rf"^ *(def|class) {what}\b"
+        assert re.search(defined, (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), what
     verbs = re.findall(
         r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
     )
