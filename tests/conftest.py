@@ -51,8 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Give one process more than there are processors: tests of runs in real time mostly wait."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Give two processes more than there are processors, and one more where there is a cluster:
+    tests of runs in real time and in pods mostly wait.
+    """
+    return len(os.sched_getaffinity(0)) + 2 + bool(os.environ.get("FEDSKD_TEST_CLUSTER"))
 
 
 class ByRoom(LoadScopeScheduling):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from symbols import SHAPES, Run, lived, scenario_of, storm_of
+from symbols import SHAPES, Run, drawn, lived, scenario_of, storm_of
 from weather import OneDeath, Storm
 
 from fedskd_sim.member.shell import Shell
@@ -43,7 +43,7 @@ def killed_everywhere(
             yield death
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", drawn(SHAPES))
 def test_a_death_at_any_instant_changes_nothing(shape: str, tmp_path: Path) -> None:
     """A kill before every effect of every hospital, for every algorithm: restarted from custody,
     all end with the same bytes.

@@ -101,7 +101,8 @@ def test_no_cluster_is_touched_unasked(recorded: tuple[dict[str, str], Path]) ->
     kubectl nor helm is called.
     """
     environment, calls = recorded
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cluster"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
+    command += ["tests/cluster"]
     plain = {**environment, "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
         command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=300, check=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ CHANGES = {
 }
 
 
+@cache
 def printed() -> Draft202012Validator:
     schema = json.loads(CliRunner().invoke(main, ["validate", "--schema"]).stdout)
     Draft202012Validator.check_schema(schema)
