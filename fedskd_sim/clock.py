@@ -15,19 +15,19 @@ it."""
 
 
 def now() -> float:
-    """Give monotonic seconds since some moment of this machine's past."""
+    """Return monotonic seconds since some moment of this machine's past."""
     return time.monotonic()
 
 
 def unix() -> float:
-    """Give UNIX seconds that never jump: they go on with the monotonic clock, wherever the
+    """Return UNIX seconds that never jump: they go on with the monotonic clock, wherever the
     system's clock is set to.
     """
     return _BEGIN + time.monotonic()
 
 
 def seconds_left(deadline: float) -> float:
-    """Give the seconds until a deadline on the monotonic clock; 0 when it has passed."""
+    """Return the seconds until a deadline on the monotonic clock; 0 when it has passed."""
     return max(0.0, deadline - time.monotonic())
 
 

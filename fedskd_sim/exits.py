@@ -12,7 +12,7 @@ NO_SPACE = "No space left on device"
 
 
 def out_of_space(error: BaseException) -> bool:
-    """Tell whether an exception means a full disk, a quota or a limit of files, also one of a
+    """Return whether an exception means a full disk, a quota or a limit of files, also one of a
     library with errors of its own.
     """
     return (isinstance(error, OSError) and error.errno in DISK_FULL) or NO_SPACE in str(error)

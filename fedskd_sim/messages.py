@@ -229,7 +229,7 @@ Message = Traveller | Chunk | Answer | ToController | FromController
 
 
 def allocate_plain(model: str, tensor: str, size: int) -> memoryview:  # noqa: ARG001 - the signature of an Allocate
-    """Give memory that is as good as any; `fedskd_sim.learning.receive_buffers` gives that of a
+    """Return memory that is as good as any; `fedskd_sim.learning.receive_buffers` gives that of a
     network.
     """
     return memoryview(bytearray(size))
@@ -262,7 +262,7 @@ class Fingerprint:
 
 
 def digest(weights: Weights) -> str:
-    """Give the digest of weights as a whole."""
+    """Return the digest of weights as a whole."""
     mark = Fingerprint(spec(weights))
     for buffer in weights.values():
         mark.add(buffer.data)
@@ -270,12 +270,12 @@ def digest(weights: Weights) -> str:
 
 
 def lasting(weights: Weights) -> bool:
-    """Tell whether nobody can change weights: all their data are ``bytes``."""
+    """Return whether nobody can change weights: all their data are ``bytes``."""
     return all(type(buffer.data) is bytes for buffer in weights.values())
 
 
 def freeze(weights: Weights) -> Weights:
-    """Give weights that nobody can change: these themselves if they are `lasting`, or else a
+    """Return weights that nobody can change: these themselves if they are `lasting`, or else a
     copy.
     """
     if lasting(weights):

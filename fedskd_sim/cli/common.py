@@ -90,7 +90,7 @@ class Shown:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        """Give what the stream has of that name."""
+        """Return what the stream has of that name."""
         return getattr(self.plain, name)
 
 
@@ -213,7 +213,7 @@ class Spoken(click.Group):
 
 
 def command() -> str:
-    """Give the command that this process carries out, as it was typed."""
+    """Return the command that this process carries out, as it was typed."""
     return str(click.get_current_context().meta[__name__])
 
 
@@ -271,7 +271,7 @@ def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
 
 
 def _notes(error: BaseException) -> list[str]:
-    """Give what was added to an exception on its way: where its report is, and how the run
+    """Return what was added to an exception on its way: where its report is, and how the run
     ended.
     """
     return list(getattr(error, "__notes__", ()))

@@ -53,7 +53,7 @@ class Mark(NamedTuple):
 
 
 def mark(record: Record) -> Mark:
-    """Give the mark of a record."""
+    """Return the mark of a record."""
     return Mark(record.round, record.hop, record.kind, record.host, record.model)
 
 
@@ -71,12 +71,12 @@ class Due:
         return Program(self.topology, self.host)
 
     def marks(self) -> Iterator[tuple[Mark, int]]:
-        """Give every record that is due, in order, with the step that leaves it."""
+        """Yield every record that is due, in order, with the step that leaves it."""
         found = ((self._mark(step), index) for index, step in self._program())
         return ((one, index) for one, index in found if one)
 
     def index(self, one: Mark) -> int | None:
-        """Give the step that leaves a record; None where none does."""
+        """Return the step that leaves a record; None where none does."""
         index = self.program.index_of_record(one.model, one.round, one.hop)
         step = None if index is None else self.program.at(index)
         return index if step is not None and self._mark(step) == one else None
@@ -87,7 +87,7 @@ class Due:
         return {step.round: index for index, step in self._program() if step.action == "depart"}
 
     def origin(self, round_: int) -> Mark | None:
-        """Give the record whose digest is that of the own model as it sets out in a round; None
+        """Return the record whose digest is that of the own model as it sets out in a round; None
         where no record tells.
 
         A share of a sum, a model whose averaged weights go along, and a traveller that is kept
@@ -110,7 +110,7 @@ class Due:
         return found if found and found.model == self.host else None
 
     def poisons(self, round_: int) -> bool:
-        """Tell whether what leaves the hospital in a round may be poisoned, as the scenario wants
+        """Return whether what leaves the hospital in a round may be poisoned, as the scenario wants
         it: no record then tells with which digest it left home.
         """
         return any(
@@ -119,7 +119,7 @@ class Due:
         )
 
     def passes_on(self, record: Record) -> bool:
-        """Tell whether a stop leaves what it hosts as it came."""
+        """Return whether a stop leaves what it hosts as it came."""
         honest = not self.poisons(record.round)
         return record.kind == "evaluation" or (record.kind == "gather" and honest)
 
@@ -130,7 +130,7 @@ class Due:
                 yield index, step
 
     def _mark(self, step: Step) -> Mark | None:
-        """Give the mark of the record that a step leaves, if it leaves one."""
+        """Return the mark of the record that a step leaves, if it leaves one."""
         match step.action:
             case "host" if step.stop:
                 return Mark(step.round, step.stop.hop, step.stop.kind, self.host, step.stop.model)
@@ -146,7 +146,7 @@ class Due:
 
 
 def apart(scenario: Scenario) -> bool:
-    """Tell whether a traveller is kept apart from the home model from its first homecoming on."""
+    """Return whether a traveller is kept apart from the home model from its first homecoming on."""
     how = scenario.circulating
     if how is None:
         return False
@@ -155,7 +155,7 @@ def apart(scenario: Scenario) -> bool:
 
 
 def tests_traveller(scenario: Scenario) -> bool:
-    """Tell whether the evaluation tests the traveller that is kept apart, not the home model."""
+    """Return whether the evaluation tests the traveller that is kept apart, not the home model."""
     how = scenario.circulating
     return apart(scenario) and how is not None and how.reconcile == "two_track"
 
@@ -189,16 +189,16 @@ class Kept:
         _ROW.pack_into(self._rows, index * _ROW.size, line, bool(came), bool(left), *both)
 
     def has(self, index: int) -> bool:
-        """Tell whether there is a record of a step."""
+        """Return whether there is a record of a step."""
         return bool(_LINE.unpack_from(self._rows, index * _ROW.size)[0])
 
     def get(self, mark: Mark) -> KeptRecord | None:
-        """Give a record by its mark; None where there is none."""
+        """Return a record by its mark; None where there is none."""
         index = self._due.index(mark)
         return self._at(index, mark) if index is not None and self.has(index) else None
 
     def __iter__(self) -> Iterator[KeptRecord]:
-        """Give all records in order."""
+        """Yield all records in order."""
         return (self._at(index, mark) for mark, index in self._due.marks() if self.has(index))
 
     def _at(self, index: int, mark: Mark) -> KeptRecord:
@@ -225,7 +225,7 @@ def ways_left(run: Path, topology: Topology) -> Routes:
 
 
 def _last_words(run: Path, names: Collection[str]) -> Iterator[tuple[str, ToldLosses]]:
-    """Give what each hospital's last record tells: all that it knew of."""
+    """Yield what each hospital's last record tells: all that it knew of."""
     for file in sorted(run.glob("records/*.jsonl")):
         try:
             with file.open("rb") as stream:
@@ -254,7 +254,7 @@ def misnamed(record: Record, routes: Routes) -> str:
 def sources(
     found_at: Mark, dues: Mapping[str, Due], found: KeptByHospital, routes: Routes
 ) -> Sources:
-    """Give the records of the stops from which a model may have come to the one that is marked.
+    """Return the records of the stops from which a model may have come to the one that is marked.
 
     That is the stop before it, or where its host was lost, also the one before that: the lost host
     may have sent what it had made of the model, or not, and have taken the record of it along.

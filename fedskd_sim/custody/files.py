@@ -44,7 +44,7 @@ Bytes = bytes | bytearray | memoryview
 
 
 def length(file: Path) -> int:
-    """Give the bytes of a file; -1 for what is not there, or is no ordinary file."""
+    """Return the bytes of a file; -1 for what is not there, or is no ordinary file."""
     try:
         found = file.lstat()
     except OSError:
@@ -53,7 +53,7 @@ def length(file: Path) -> int:
 
 
 def pack_weights(weights: Weights) -> list[Bytes]:
-    """Give the parts of a file of weights; raises ValueError for a table that could not be read
+    """Return the parts of a file of weights; raises ValueError for a table that could not be read
     again.
     """
     table = write_table(spec(weights))
@@ -102,7 +102,7 @@ def read_weights(file: Path, digest: str) -> Weights:
 
 
 def pack_commit(values: Any) -> list[Bytes]:
-    """Give the parts of a commit; raises ValueError for one that is too large: what grows
+    """Return the parts of a commit; raises ValueError for one that is too large: what grows
     belongs into weights.
     """
     body = json.dumps(values, separators=(",", ":")).encode()
@@ -134,7 +134,7 @@ def read_commit(file: Path) -> Any:
 
 
 def _table_length(head: bytes, size: int, file: Path) -> int:
-    """Give the length of the table that a file promises, if it may have it."""
+    """Return the length of the table that a file promises, if it may have it."""
     promised = int.from_bytes(head[len(MAGIC) :], "little")
     if (
         len(head) < len(MAGIC) + _LENGTH

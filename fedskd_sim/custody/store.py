@@ -104,7 +104,7 @@ class Store:
         self._secure()
 
     def latest(self) -> Commit | None:
-        """Give the newest commit that is whole, its weights looked at bit by bit; None where
+        """Return the newest commit that is whole, its weights looked at bit by bit; None where
         nothing was ever committed.
 
         Raises:
@@ -228,7 +228,7 @@ class Store:
         return self.folder / f"commit-{number:08}.json"
 
     def _place(self, digest: str) -> Path:
-        """Give the file of weights; raises RunUnreadable for a digest that is none, which could
+        """Return the file of weights; raises RunUnreadable for a digest that is none, which could
         lead anywhere.
         """
         if not _DIGEST.fullmatch(digest):
@@ -344,7 +344,7 @@ def discard(folder: Path, identity: Mapping[str, str]) -> bool:
 
 
 def _ours(file: Path, form: re.Pattern[str]) -> bool:
-    """Tell whether a file has the name of one of ours, or of the draft of one."""
+    """Return whether a file has the name of one of ours, or of the draft of one."""
     return bool(form.fullmatch(file.name.removesuffix(DRAFT)))
 
 

@@ -158,7 +158,7 @@ class Finals:
 
 
 def _digests_in(records: Iterable[KeptRecord]) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the digest under which each model was evaluated, and that of its home model after the
+    """Return the digest under which each model was evaluated, and that of its home model after the
     last homecoming.
     """
     said: dict[str, str] = {}
@@ -285,7 +285,7 @@ class _Proof:
         self.routes = ways_left(run, self.topology) if heals else Routes(self.topology)
 
     def entries(self) -> Iterator[KeptRecord]:
-        """Give all records that stand where they should."""
+        """Yield all records that stand where they should."""
         return (entry for some in self.found.values() for entry in some)
 
     def verdict(self, first: ChainBroken | None, finals: Finals, sealed: int) -> Verdict:
@@ -356,7 +356,7 @@ class _Proof:
                 self.records += 1
 
     def _left_out(self, host: str, expected: Mark | None, record: Record) -> bool:
-        """Tell whether a record that is due was left out at a hospital that went on."""
+        """Return whether a record that is due was left out at a hospital that went on."""
         if expected is None or expected == mark(record):
             return False
         if host in self.routes.lost and host not in self.routes.back:  # until then it took its part
@@ -366,7 +366,7 @@ class _Proof:
         return self._void(expected)
 
     def _void(self, wanted: Mark) -> bool:
-        """Tell whether a record may be missing: its host was lost, or its model retired."""
+        """Return whether a record may be missing: its host was lost, or its model retired."""
         return self.routes.away(wanted.host, wanted.round) or (
             _travels(wanted)
             and self.routes.void(self.topology.stop(wanted.model, wanted.round, wanted.hop))
@@ -433,7 +433,7 @@ class _Proof:
                 yield found[:2], error
 
     def _torn_before(self, found: Mark) -> Where | None:
-        """Give the torn line of a hospital without which the ring went on, where what has arrived
+        """Return the torn line of a hospital without which the ring went on, where what has arrived
         can only have come from there: its record was whole before it left.
         """
         stop = _stop(found)
@@ -447,12 +447,12 @@ class _Proof:
         return where if step is not None and index <= step else None
 
     def _file(self, name: str) -> Path:
-        """Give the file with a hospital's records."""
+        """Return the file with a hospital's records."""
         return self.run / "records" / f"{name}.jsonl"
 
 
 def _lines(file: Path) -> Iterator[bytes]:
-    """Give the lines of a file, if it is there."""
+    """Yield the lines of a file, if it is there."""
     if file.is_file():
         with file.open("rb") as stream:
             yield from stream
@@ -463,5 +463,5 @@ def _stop(mark: Mark) -> Stop:
 
 
 def _travels(wanted: Mark) -> bool:
-    """Tell whether a record is of a model that has come to its host."""
+    """Return whether a record is of a model that has come to its host."""
     return wanted.hop > 0 and wanted.kind != "ensemble"

@@ -104,7 +104,7 @@ class Writer:
         self._thread.join()
 
     def _hold(self, held: Held, known: dict[int, Held]) -> str:
-        """Give the digest of weights, which are kept until the disk has them; ``known`` is of
+        """Return the digest of weights, which are kept until the disk has them; ``known`` is of
         this snapshot.
         """
         before = known.get(id(held.weights)) or self._known.get(id(held.weights))

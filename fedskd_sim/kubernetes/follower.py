@@ -89,7 +89,7 @@ class Follower:
             self.errors.append(LoggedError(clock.unix(), CONTROLLER, failed))
 
     def settled(self, collector: LogCollector) -> bool:
-        """Tell whether nobody is left from whom there is more to come: who is lost may be silent
+        """Return whether nobody is left from whom there is more to come: who is lost may be silent
         for ever.
         """
         try:

@@ -103,7 +103,7 @@ class Helm:
             raise RunExists(f"a run {release!r} is in namespace {self.namespace!r}", fix=fix)
 
     def exists(self, release: str) -> bool:
-        """Tell whether a release of this name is in the namespace; raises ClusterUnavailable
+        """Return whether a release of this name is in the namespace; raises ClusterUnavailable
         where nobody can tell.
         """
         return bool(self._status(release))

@@ -127,12 +127,12 @@ class ControllerWatch:
 
 
 def started(jobs: list[Any]) -> bool:
-    """Tell whether a controller has noted on its Job (V1Job) that the run has started."""
+    """Return whether a controller has noted on its Job (V1Job) that the run has started."""
     return any(STARTED in (job.metadata.annotations or {}) for job in jobs)
 
 
 def at_work(pods: list[Any]) -> bool:
-    """Tell whether any hospital's pod (V1Pod) runs."""
+    """Return whether any hospital's pod (V1Pod) runs."""
     return any(finding(pod).standing == "running" for pod in newest(pods).values())
 
 
@@ -140,7 +140,7 @@ BACKOFF_S, LONGEST_BACKOFF_S = 10, 360
 
 
 def goes_on(reach: Reach, release: str) -> bool:
-    """Tell whether the run is there and its controller has not ended; raises ClusterUnavailable."""
+    """Return whether the run is there, its controller at work; raises ClusterUnavailable."""
     with translate_errors():
         jobs = reach.jobs(release)
         return bool(jobs) and exit_code(reach.pods(release), jobs) is None

@@ -47,11 +47,11 @@ class Losses(NamedTuple):
         }
 
     def merged(self, other: Losses) -> Losses:
-        """Give what is known by either view."""
+        """Return what is known by either view."""
         return Losses(merged(self.lost, other.lost), merged_returns(self.back, other.back))
 
     def losing(self, hospitals: LostHospitals) -> Losses:
-        """Give what is known once these are away, whoever of them was back."""
+        """Return what is known once these are away, whoever of them was back."""
         again = {
             name: Back(back.round, away=True)
             for name, back in self.back.items()
@@ -60,7 +60,7 @@ class Losses(NamedTuple):
         return Losses(merged(self.lost, hospitals), merged_returns(self.back, again))
 
     def returning(self, hospital: str, round_: int) -> Losses:
-        """Give what is known once a hospital is back from a round on."""
+        """Return what is known once a hospital is back from a round on."""
         return self.merged(Losses({hospital: 0}, {hospital: Back(round_)}))
 
     def notes(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ FINISHING = (f"{KUEUE}/retriable-in-group", "false")
 
 
 def marks(scenario: Scenario, plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the labels and annotations by which Kueue takes the ring's pods for one group: all are
+    """Return the labels and annotations by which Kueue takes the ring's pods for one group: all are
     admitted, or none.
 
     A group with a pod that is marked as not retriable ends with its last pod and frees its quota,
@@ -224,7 +224,7 @@ def _node_loss() -> list[dict[str, Any]]:
 
 
 def _pod_security(user: int | str) -> dict[str, Any]:
-    """Give the pod-level settings of the restricted standard; without a user the platform has to
+    """Return the pod-level settings of the restricted standard; without a user the platform has to
     assign one.
     """
     ids = {"runAsUser": user, "runAsGroup": user, "fsGroup": user} if user else {}
@@ -232,7 +232,7 @@ def _pod_security(user: int | str) -> dict[str, Any]:
 
 
 def _container_security() -> dict[str, Any]:
-    """Give the container-level settings of the restricted standard."""
+    """Return the container-level settings of the restricted standard."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

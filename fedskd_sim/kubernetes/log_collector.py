@@ -96,7 +96,7 @@ class LogCollector:
 
     @property
     def complete(self) -> bool:
-        """Tell whether the logs of all pods that have ended have been read to their end."""
+        """Return whether the logs of all pods that have ended have been read to their end."""
         ended = {uid for uid, phase in self._phases.items() if phase in ENDED}
         return ended <= self._finished and self._lines.empty()
 

@@ -118,7 +118,7 @@ class Plan:
         return self
 
     def settings(self, name: str) -> dict[str, Any]:
-        """Give a hospital's settings: the defaults, key by key replaced by its own; of GPU and
+        """Return a hospital's settings: the defaults, key by key replaced by its own; of GPU and
         requests only what is given.
 
         What the values of an older release lack, or somebody has set to null, is as in `SETTINGS`.

@@ -115,7 +115,7 @@ class PodTracker:
                 self._done.discard(name)
 
     def queued(self) -> bool:
-        """Tell whether a queue holds any pod back: that is no time of the run."""
+        """Return whether a queue holds any pod back: that is no time of the run."""
         with self._lock:
             return any(
                 entry.finding.standing == "queued" and not entry.gone

@@ -135,7 +135,7 @@ def fix_of(reason: str) -> str:
 
 
 def finished(job: Any) -> bool:
-    """Tell whether a Job (V1Job) has ended, well or not; other conditions say nothing of that."""
+    """Return whether a Job (V1Job) has ended, well or not; other conditions say nothing of that."""
     return any(
         one.type in ("Complete", "Failed") and one.status == "True"
         for one in job.status.conditions or ()
@@ -182,7 +182,7 @@ def exit_code(pods: list[Any], jobs: list[Any]) -> int | None:
 
 
 def newest(pods: Iterable[Any]) -> dict[str, Any]:
-    """Give the pod (V1Pod) that stands for each hospital now, by name: the last one made, of two
+    """Return the pod (V1Pod) that stands for each hospital now, by name: the last one made, of two
     of one second one at work.
     """
     of_hospitals = [pod for pod in pods if HOSPITAL in (pod.metadata.labels or {})]
@@ -240,7 +240,7 @@ def _failed(pod: Any, name: str, state: Any) -> Finding:
 
 
 def last_words(log: str) -> str:
-    """Give the last line of the end of a container's log that is for people, behind a colon."""
+    """Return the last line of the end of a container's log that is for people, behind a colon."""
     lines = [line.strip() for line in log.splitlines() if not line.startswith("{")]
     told = next((line for line in reversed(lines) if line), "")
     return f": {told[:WORDS]}" if told else ""

@@ -329,7 +329,7 @@ class Reach:
 
 
 def _words(error: ApiException) -> str:
-    """Give the API server's own words, which name the right that is missing."""
+    """Return the API server's own words, which name the right that is missing."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (TypeError, ValueError, KeyError):

@@ -99,7 +99,7 @@ def check_own(cluster: KubernetesApi, plan: Plan, names: tuple[str, ...], owner:
 
 
 def is_own(job: Any, owner: str) -> bool:
-    """Tell whether a Job (V1Job) was made for the ConfigMap of this identity, and stays."""
+    """Return whether a Job (V1Job) was made for the ConfigMap of this identity, and stays."""
     return owner in _owners(job) and job.metadata.deletion_timestamp is None
 
 
@@ -201,7 +201,7 @@ class PodAwareHub:
         return now - self.queued_s
 
     def _cause(self, message: ToController | Unwelcome) -> ToController | Unwelcome:
-        """Give a hospital that has waited in vain for another a moment until its pod's end is
+        """Return a hospital that has waited in vain for another a moment until its pod's end is
         known: that is the cause.
         """
         deadline = clock.now() + OWN_WORD_S

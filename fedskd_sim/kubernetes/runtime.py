@@ -345,7 +345,7 @@ class KubernetesRuntime:
             self._order = order
 
     def exists(self) -> bool:
-        """Tell whether the release is in the cluster."""
+        """Return whether the release is in the cluster."""
         return self._helm.exists(self.release)
 
     def scenario(self) -> str:
@@ -353,7 +353,7 @@ class KubernetesRuntime:
         return self._helm.scenario(self.release)
 
     def goes_on(self) -> bool:
-        """Tell whether the run is there and its controller has not ended; raises
+        """Return whether the run is there and its controller has not ended; raises
         ClusterUnavailable.
         """
         return inspection.goes_on(self.reach, self.release)

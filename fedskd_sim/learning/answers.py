@@ -54,7 +54,7 @@ class Answers:
             }
 
     def state(self) -> LearnerState:
-        """Give all answers, each a group of its own, and their order."""
+        """Return all answers, each a group of its own, and their order."""
         return NOTHING.plus(
             {"answers": [[*whose] for whose in self._found]},
             {_group(*whose): group for whose, group in self._found.items()},
@@ -109,7 +109,7 @@ class Answers:
 
 
 def odds(chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give p_c / sum of all other p, (N, C), by which ROC curves rank: it orders samples as the
+    """Return p_c / sum of all other p, (N, C), by which ROC curves rank: it orders samples as the
     probability does, and tells those apart whose probability rounds to 1. To 40 bits, so that
     rounding parts no ties.
 

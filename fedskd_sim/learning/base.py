@@ -77,7 +77,7 @@ class Learner(Protocol):
         """Train the own model before a round's departures; None where the algorithm does not."""
 
     def depart(self, round_: int) -> Weights:
-        """Give the weights with which the own traveller sets out in a round (training or
+        """Return the weights with which the own traveller sets out in a round (training or
         evaluation).
         """
 
@@ -108,10 +108,10 @@ class Learner(Protocol):
         """
 
     def results(self) -> Mapping[str, Weights]:
-        """Give the final weights: the home model under '', a general twin under its suffix."""
+        """Return the final weights: the home model under '', a general twin under its suffix."""
 
     def state(self) -> LearnerState:
-        """Give what must outlive a death; asked between two steps, by the thread that takes them.
+        """Return what must outlive a death; asked between two steps, by the thread that takes them.
 
         Buffers may be views of what the next step changes, so whoever keeps them copies them before
         that; ``bytes`` never change. A group that is the same object as last time has not changed

@@ -31,7 +31,7 @@ IN_ORDER = (
 
 
 def shape_of(found: Facts) -> ImageShape:
-    """Give the part of the facts that decides what a model looks like."""
+    """Return the part of the facts that decides what a model looks like."""
     return ImageShape(found.channels, found.size, len(found.classes), found.kind, found.grid)
 
 
@@ -179,7 +179,7 @@ def require_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
 
 
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
-    """Give the canonical grid of the pixel level: the scenario's, or the coarsest of the maps
+    """Return the canonical grid of the pixel level: the scenario's, or the coarsest of the maps
     compared; None for ROI data.
     """
     if shape.kind == "roi":

@@ -147,7 +147,7 @@ def load(
 
 
 def fingerprint(data: HospitalData) -> str:
-    """Give the digest of everything that is learned or tested on: values, labels, ids and
+    """Return the digest of everything that is learned or tested on: values, labels, ids and
     classes, split by split.
     """
     parts: dict[str, Buffer] = {"classes": _text(data.classes)}
@@ -164,7 +164,7 @@ def fingerprint(data: HospitalData) -> str:
 
 
 def pool(own: HospitalData, everyone: Mapping[str, HospitalData]) -> HospitalData:
-    """Give a hospital everybody's training data, ids behind the names of their hospitals; it
+    """Return a hospital everybody's training data, ids behind the names of their hospitals; it
     validates and tests on its own.
     """
     images, labels, *_ = zip(*(data.train for data in everyone.values()), strict=True)

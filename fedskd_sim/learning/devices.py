@@ -27,7 +27,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def device(asked: str) -> str:
-    """Give the device for what a scenario asks for: ``auto`` is the first CUDA device here, if
+    """Return the device for what a scenario asks for: ``auto`` is the first CUDA device here, if
     there is one.
     """
     if asked != "auto":
@@ -109,12 +109,12 @@ def _noted() -> Callable[[], None]:
 
 
 def card_of(where: str) -> int:
-    """Give the number of a CUDA device: ``cuda`` is the first."""
+    """Return the number of a CUDA device: ``cuda`` is the first."""
     return int(where.partition(":")[2] or 0)
 
 
 def share_of_card(scenario: Scenario, where: str, *, alone: bool) -> float:
-    """Give a hospital's share of its card's memory, in bytes; without end for a CPU.
+    """Return a hospital's share of its card's memory, in bytes; without end for a CPU.
 
     Args:
         scenario: the scenario.
@@ -207,7 +207,7 @@ def find_missing_devices(scenario: Scenario) -> Iterator[FedskdError]:
 
 
 def why_no_card() -> str:
-    """Give PyTorch's words for why it can use no card at all, a driver that is too old say; empty
+    """Return PyTorch's words for why it can use no card at all, a driver that is too old say; empty
     where it can.
     """
     try:
@@ -245,8 +245,8 @@ def arithmetic(hospital: Hospital) -> dict[str, str]:
 
 
 def torchvision_version() -> str:
-    """Give ``torchvision.__version__``: read, because the import takes over a second and 100 MB, at
-    every hospital, for networks of which most need nothing.
+    """Return ``torchvision.__version__``: read, because the import takes over a second and 100 MB,
+    at every hospital, for networks of which most need nothing.
     """
     spec = find_spec("torchvision")
     text = ""

@@ -24,7 +24,7 @@ ADJUSTMENT_FLOOR = 1e-3
 
 @torch.no_grad()
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Give a model's logits (N, classes) for images as `Samples` has them, asked in evaluation
+    """Return a model's logits (N, classes) for images as `Samples` has them, asked in evaluation
     mode; it is left in the mode it was in.
     """
     before, where = model.training, next(model.parameters(), images).device

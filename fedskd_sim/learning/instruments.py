@@ -100,7 +100,7 @@ def _measure_change(before: nn.Module, after: nn.Module, samples: Samples) -> di
 
 
 def _features_and_decisions(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
-    """Give the means of the deep maps (n, C) and the decisions (n,)."""
+    """Return the means of the deep maps (n, C) and the decisions (n,)."""
     training = model.training
     model.eval()
     where = samples.labels.device

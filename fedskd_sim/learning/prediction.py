@@ -77,7 +77,7 @@ class Predicting:
         return session
 
     def depart(self, round_: int) -> Weights:
-        """Give the other's traveller with its averaged weights; for the evaluation, what this
+        """Return the other's traveller with its averaged weights; for the evaluation, what this
         hospital predicts with.
         """
         if round_ <= self._topology.rounds:
@@ -148,8 +148,8 @@ class Predicting:
         )
 
     def _unpack(self, arriving: Weights) -> tuple[Weights, Weights]:
-        """Give what a model predicts with and its last weights. One whose home is lost comes as it
-        travels in training rounds: nobody has chosen for it.
+        """Return what a model predicts with and its last weights. One whose home is lost comes as
+        it travels in training rounds: nobody has chosen for it.
         """
         shown, finished = split(arriving, LAST)
         current, averaged = split(shown, AVERAGED)
@@ -172,7 +172,7 @@ class Predicting:
         return {**self._measure(("ensemble", self.site.name), logits, networks), **cost}
 
     def results(self) -> Mapping[str, Weights]:
-        """Give what the hospital predicts with, and the ensemble's models as ``ensemble.NAME``."""
+        """Return what the hospital predicts with, the ensemble's models as ``ensemble.NAME``."""
         rest = {name: weights for name, weights in self._inner.results().items() if name}
         kept = {f"ensemble.{name}": weights for name, weights in self._ensemble.items()}
         return {"": self._decide(), **rest, **kept}
@@ -221,7 +221,7 @@ class Predicting:
             self._averaged = copy_of(weights)
 
     def _decide(self) -> Weights:
-        """Give the weights that the hospital predicts with, chosen once its last round is over,
+        """Return the weights that the hospital predicts with, chosen once its last round is over,
         and again after a restart.
         """
         if self._chosen is None:
@@ -264,7 +264,7 @@ class Predicting:
 
 
 def together(networks: list[nn.Module], samples: Samples) -> Tensor:
-    """Give the logarithm of the networks' mean probabilities, (N, classes) in fp64."""
+    """Return the logarithm of the networks' mean probabilities, (N, classes) in fp64."""
     chances = torch.stack(
         [logits_of(network, samples.images).double().softmax(dim=1) for network in networks]
     )

@@ -182,7 +182,7 @@ def _describe(architecture: Architecture) -> str:
 
 
 def _architecture_of(scenario: Scenario, index: int) -> tuple[Architecture, tuple[Key, ...]]:
-    """Give the architecture of a hospital's model and say where it is written; two hospitals may
+    """Return the architecture of a hospital's model and say where it is written; two hospitals may
     still have one name.
     """
     common = scenario.common_architecture

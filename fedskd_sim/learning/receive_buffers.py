@@ -59,7 +59,7 @@ class ReceiveBuffers:
             self._buffers[model] = _ReceiveBuffer(network, memory)
 
     def allocate(self, model: str, tensor: str, size: int) -> memoryview:
-        """Give memory for a tensor that arrives: once that of the network which waits for it."""
+        """Return memory for a tensor that arrives: once that of the network which waits for it."""
         waiting = self._buffers.get(model)
         found = waiting.memory.pop(tensor, None) if waiting else None
         if waiting is None or found is None or len(found) != size:
@@ -72,7 +72,7 @@ class ReceiveBuffers:
         self._buffers.pop(model, None)
 
     def take(self, model: str, weights: Weights) -> Any | None:
-        """Give the network in whose memory exactly these weights have arrived; None if there is
+        """Return the network in whose memory exactly these weights have arrived; None if there is
         none.
         """
         waiting = self._buffers.pop(model, None)

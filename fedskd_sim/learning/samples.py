@@ -71,7 +71,7 @@ def difference(one: Geometry, other: Geometry) -> str:
 
 
 def apart(one: NDArray[np.float64], other: NDArray[np.float64], grid: tuple[int, ...]) -> bool:
-    """Tell whether two affines (4, 4) put a voxel of a grid to different places; the corners are
+    """Return whether two affines (4, 4) put a voxel of a grid to different places; the corners are
     the worst.
     """
     corners = np.array(

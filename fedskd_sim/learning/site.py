@@ -111,7 +111,7 @@ class Site:
         return load(self.scenario, name, self.context.data_folder, self.device, share)
 
     def validation_of(self, name: str) -> Samples:
-        """Give the validation data of any hospital: an instrument of the simulation, which no
+        """Return the validation data of any hospital: an instrument of the simulation, which no
         algorithm may use.
         """
         if name not in self._others:
@@ -133,7 +133,7 @@ class Site:
         settle(self.me.resources.cpu, self.device, self.training)
 
     def state(self) -> LearnerState:
-        """Give what must outlive a death: what was predicted here."""
+        """Return what must outlive a death: what was predicted here."""
         return self.answers.state()
 
     def restore(self, state: LearnerState) -> None:
@@ -171,12 +171,12 @@ class Site:
         return self.recordings.know(network, architecture)
 
     def receive(self, model: str, weights: Weights) -> nn.Module:
-        """Give the network in whose memory a model has arrived, or build one around its weights."""
+        """Return the network in whose memory a model has arrived, or one around its weights."""
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
         return self.build(model, weights) if network is None else network
 
     def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
-        """Give a model that has arrived and is going to train, and the weights to which it can
+        """Return a model that has arrived and is going to train, and the weights to which it can
         be put back.
         """
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
@@ -197,7 +197,7 @@ class Site:
         return network, export(network)
 
     def passes(self, count: float) -> float:
-        """Give the sample-gradients of passes over the training data, as batched."""
+        """Return the sample-gradients of passes over the training data, as batched."""
         sizes = self.training.batch_sizes(len(self.data.train.labels))
         return count * sum(sizes[: self.training.batches])
 
@@ -291,7 +291,7 @@ class Site:
         )
 
     def score(self, weights: Weights) -> float:
-        """Give the balanced accuracy of own weights on the validation data; 0 without any."""
+        """Return the balanced accuracy of own weights on the validation data; 0 without any."""
         measures = self.validate(self.build(self.name, weights))
         return measures["balanced_accuracy"].mean if measures else 0.0
 

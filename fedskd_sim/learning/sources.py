@@ -18,7 +18,7 @@ TRAINS = ("learning", "scenario")
 
 
 def digest(places: Iterable[Path]) -> str:
-    """Give the digest of files, and of all Python files in folders, with their names."""
+    """Return the digest of files, and of all Python files in folders, with their names."""
     whole = sha256()
     for place in places:
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:

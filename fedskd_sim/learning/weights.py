@@ -153,7 +153,7 @@ def buffer_of(tensor: Tensor) -> Buffer:
 
 
 def drift(before: Weights, after: Weights, name: str = "drift") -> Measures:
-    """Give the Euclidean change of the float tensors as a sum and, as its weight, their norm
+    """Return the Euclidean change of the float tensors as a sum and, as its weight, their norm
     before: the mean is relative.
     """
     moved = length = 0.0
@@ -170,7 +170,7 @@ HALVES = {"float16": 0x7C00, "bfloat16": 0x7F80}
 
 
 def finite(dtype: str, data: memoryview) -> bool:
-    """Tell whether a tensor has neither infinite values nor NaN; whole numbers never have.
+    """Return whether a tensor has neither infinite values nor NaN; whole numbers never have.
 
     The sum of squares tells nearly always, and once through the cache; only where it overflows
     every number is looked at.
@@ -214,7 +214,7 @@ POISONED = ("float64", "float32", "float16")
 
 
 def poison(weights: Weights, factor: float | None) -> Weights:
-    """Give a copy of weights times a factor, or without one with not a number everywhere.
+    """Return a copy of weights times a factor, or without one with not a number everywhere.
 
     Whole numbers and bfloat16, which numpy does not know, stay as they are. What no longer fits its
     type becomes infinite.

@@ -232,7 +232,7 @@ class Controller:
         return stop.round, tour, stop.hop
 
     def _awaited(self, hospital: str) -> Stop | None:
-        """Give the stop to which a hospital comes next, as far as it has told."""
+        """Return the stop to which a hospital comes next, as far as it has told."""
         program = Program(self._registrar.topology, hospital)
         steps = map(program.at, range(self._reached.get(hospital, -1) + 1, len(program)))
         return next((step.stop for step in steps if step and step.stop), None)
@@ -343,7 +343,7 @@ class Controller:
                 self._log.event(events.FailedEvent(hospital, code, reason))
 
     def _advances(self, progress: Progress) -> bool:
-        """Tell whether a step is behind the last one of its hospital: however often it is said,
+        """Return whether a step is behind the last one of its hospital: however often it is said,
         the log has every step once.
         """
         place = self._registrar.place(progress)

@@ -159,7 +159,7 @@ class FaultInjector:
             schedule.departures.setdefault((round_, hop), {})[index] = schedule.poisons.pop(index)
 
     def _whole_marks(self) -> list[str]:
-        """Give the lines of the marks; one that a power cut has torn was never written."""
+        """Return the lines of the marks; one that a power cut has torn was never written."""
         if self.marks is None or not self.marks.exists():
             return []
         written = self.marks.read_bytes()

@@ -47,7 +47,7 @@ class Freezer:
         self._given: dict[str, tuple[Weights, Weights]] = {}
 
     def __call__(self, state: LearnerState) -> LearnerState:
-        """Give a state that never changes."""
+        """Return a state that never changes."""
         before = self._given
         self._given = {
             name: before[name]
@@ -147,7 +147,7 @@ def _changes(before: str, now: str) -> dict[tuple[Key, ...], str]:
 
 
 def _leaves(value: Any, key: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """Give every value of a tree by its key, as it is written."""
+    """Yield every value of a tree by its key, as it is written."""
     if isinstance(value, dict | list) and value:
         inner = value.items() if isinstance(value, dict) else enumerate(value)
         for name, one in inner:

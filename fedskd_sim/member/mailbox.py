@@ -241,7 +241,7 @@ class Mailbox:
     # what the links tell
 
     def announced(self, hop: HopId, sender: str) -> bool:
-        """Tell whether to take in the weights of a model; so many may be on their way at once as
+        """Return whether to take in the weights of a model; so many may be on their way at once as
         may wait, and the next one.
         """
         state = self.shell.state

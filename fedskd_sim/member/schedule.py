@@ -78,7 +78,7 @@ class FaultSchedule:
         }
 
     def meet(self, step: Step, seconds: float) -> Iterator[tuple[int, Fault]]:
-        """Give what strikes before a step, so many seconds after it came up; each once."""
+        """Yield what strikes before a step, so many seconds after it came up; each once."""
         for index, fault in list(self.left.items()):
             if _strikes(fault, step, seconds):
                 self.strike(index, seconds)
@@ -109,7 +109,7 @@ class FaultSchedule:
         return factor if seconds < until else 1.0
 
     def spoiled(self, place: StepPosition, weights: Weights) -> Weights:
-        """Give what leaves the hospital after a round and hop in place of these weights."""
+        """Return what leaves the hospital after a round and hop in place of these weights."""
         for index in self.poisons:
             self.note(index, place)
         if self.poisons:  # most departures meet none, and nothing is kept of them

@@ -157,7 +157,7 @@ class Shell:
         self.handle(ModelReleased(index, self._keep(weights, digest)))
 
     def _promises(self, effect: Effect) -> bool:
-        """Tell whether somebody will rely on what an effect says.
+        """Return whether somebody will rely on what an effect says.
 
         A model may leave before what made it is safe, for it can be made again; but not where
         arithmetic is not repeatable, or where a visitor that is forgotten may come again as it was

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def check_session(learner: Learner, method: str, given: Any) -> Session:
-    """Give back what a method gave; raises TypeError if it is no session that a record can tell
+    """Return what a method gave; raises TypeError if it is no session that a record can tell
     of.
     """
     what = f"{type(learner).__name__}.{method}"
@@ -55,7 +55,7 @@ def check_session(learner: Learner, method: str, given: Any) -> Session:
 
 
 def check_measures(learner: Learner, method: str, given: Any) -> Measures:
-    """Give back what a method has measured; raises TypeError if these are no measures by name."""
+    """Return what a method has measured; raises TypeError if these are no measures by name."""
     what = f"{type(learner).__name__}.{method}"
     if not isinstance(given, Mapping):
         raise TypeError(f"{what} has to give measures by name, not {_kind(given)}")
@@ -67,7 +67,7 @@ def check_measures(learner: Learner, method: str, given: Any) -> Measures:
 
 
 def check_weights(learner: Learner, method: str, given: Any, forms: Forms) -> Weights:
-    """Give back the weights that a method lets go on; raises TypeError if they are none, or have
+    """Return the weights that a method lets go on; raises TypeError if they are none, or have
     none of the ``forms`` in which others await them (none are given: any may be).
     """
     what = f"{type(learner).__name__}.{method}"
@@ -232,7 +232,7 @@ class Worker:
         return check_session(self.learner, method, self._time("session", stop, train))
 
     def _leaves(self, method: str, model: str, given: Weights) -> Weights:
-        """Give back weights of a model that leave this hospital, as its next host awaits them."""
+        """Return weights of a model that leave this hospital, as its next host awaits them."""
         forms = self.learner.expected.get(model, ())
         return check_weights(self.learner, method, given, forms)
 

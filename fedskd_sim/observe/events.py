@@ -309,19 +309,19 @@ class Logged(NamedTuple):
 
 
 def name_of(kind: type) -> str:
-    """Give the name of an event in a log."""
+    """Return the name of an event in a log."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Event")).lower()
 
 
 @cache
 def _forms() -> Mapping[str | None, TypeAdapter[Any]]:
-    """Give the readers of all events by name, and under None that of what every line has."""
+    """Return the readers of all events by name, and under None that of what every line has."""
     kinds: dict[str | None, Any] = {name_of(kind): TypeAdapter(kind) for kind in LogEvent.__args__}
     return kinds | {None: TypeAdapter(_Head)}
 
 
 def fields_of(what: LogEvent) -> dict[str, Any]:
-    """Give an event's name and fields as they stand in a line."""
+    """Return an event's name and fields as they stand in a line."""
     return {"event": name_of(type(what)), **{one: getattr(what, one) for one in what.__slots__}}
 
 

@@ -36,8 +36,8 @@ class Pace:
     last: float = 0.0
 
     def next(self, line: str) -> list[str]:
-        """Give what is to be printed where a line would be: it, nothing, or that many more will be
-        left out.
+        """Return what is to be printed where a line would be: it, nothing, or that many more will
+        be left out.
         """
         now = clock.now()
         if self.printed > MOST and now - self.last < SELDOM_S:
@@ -85,7 +85,7 @@ class HospitalRow:
         return self.doing == LOST
 
     def usual(self, *, light: bool) -> float:
-        """Give the mean seconds of its steps; 0 where none was timed."""
+        """Return the mean seconds of its steps; 0 where none was timed."""
         return self.seconds[light] / self.timed[light] if self.timed[light] else 0.0
 
     def lose(self) -> None:
@@ -276,7 +276,7 @@ class LiveView:
         return (worked + clock.now() - self._last) * max(0.0, total - done) / done
 
     def _usual(self, *, light: bool) -> float:
-        """Give the mean seconds of a step at any hospital; 0 where none was timed."""
+        """Return the mean seconds of a step at any hospital; 0 where none was timed."""
         timed = sum(row.timed[light] for row in self._rows.values())
         return sum(row.seconds[light] for row in self._rows.values()) / timed if timed else 0.0
 
@@ -367,7 +367,7 @@ class LiveView:
         return short(name, room), where, *more, f"{row.behind_it}/{row.total}"
 
     def _visible_rows(self) -> dict[str, HospitalRow]:
-        """Give the rows that fit a live table, in ring order: those that are furthest behind,
+        """Return the rows that fit a live table, in ring order: those that are furthest behind,
         whom the others wait for.
         """
         room = max(1, self._console.height - AROUND_ROWS)

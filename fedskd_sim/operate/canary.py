@@ -177,7 +177,7 @@ class Measured:
 
     @property
     def hospitals(self) -> list[MeasuredPart]:
-        """Give those that train, in ring order."""
+        """Return those that train, in ring order."""
         peaks: dict[str, int] = {}
         cards: dict[str, int] = {}
         for one in self._timings:
@@ -214,8 +214,8 @@ class Measured:
         return round(sum(fmean(found) * hops[tests] for (_, tests), found in sizes.items()))
 
     def between(self, at_work: float) -> tuple[float, float]:
-        """Give the seconds of a run before its first step and behind the last, and those that pass
-        beside the steps for each of them, where the steps of the short run take ``at_work``.
+        """Return the seconds of a run before its first step and behind the last, and those that
+        pass beside the steps for each of them, where the steps of the short run take ``at_work``.
         """
         first = min((one.start for one in self._timings if one.what == "warm_up"), default=0.0)
         last = max((one.end for one in self._timings), default=0.0)
@@ -302,7 +302,7 @@ class Findings:
 
     @property
     def good(self) -> bool:
-        """Tell whether the run may begin."""
+        """Return whether the run may begin."""
         return not self.problems
 
     def lines(self) -> Iterator[str]:
@@ -399,7 +399,7 @@ def _carry_out(runtime: Runtime, order: Order, gauge: Gauge, called: str) -> Non
 
 
 def _cards(scenario: Scenario) -> Callable[[], Mapping[str, tuple[int, int]]]:
-    """Give what looks at the cards on which hospitals compute."""
+    """Return what looks at the cards on which hospitals compute."""
     if not scenario.learns:
         return dict
     from fedskd_sim.learning.devices import cards_of  # noqa: PLC0415 - the placebo runs without PyTorch

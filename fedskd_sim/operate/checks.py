@@ -111,7 +111,7 @@ def never_met(scenario: Scenario, *under: Key) -> Iterator[FedskdError]:
 
 
 def _learns(rest: ValidParts) -> bool:
-    """Tell whether a scenario learns, as far as anybody can tell."""
+    """Return whether a scenario learns, as far as anybody can tell."""
     scenario = rest.scenario
     nothing_to_learn = all(isinstance(hospital.data, NoData) for hospital in scenario.hospitals)
     return scenario.learns and not (rest.lacks("algorithm", "name") and nothing_to_learn)
@@ -191,7 +191,7 @@ def verify_run(
 
 
 def _beyond_records(run: Path, scenario: Scenario, found: Verdict) -> ChainBroken | None:
-    """Give the first break that lies in predictions, or in the seal that is gone."""
+    """Return the first break that lies in predictions, or in the seal that is gone."""
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
     from fedskd_sim.observe import outcome  # noqa: PLC0415
 

@@ -66,7 +66,7 @@ class ComparisonPlan:
     runs: list[PlannedRun]
 
     def workshop(self, out: Path | None, jobs: int | None = None, *, anyway: bool) -> Workshop:
-        """Give where its runs are carried out.
+        """Return where its runs are carried out.
 
         Args:
             out: the folder; None for ``runs/compare-NAME``.
@@ -150,7 +150,7 @@ def carry_out(
 
 
 def failure(ended: Sequence[RunResult]) -> FedskdError | None:
-    """Give the error of the first run that failed, if one did."""
+    """Return the error of the first run that failed, if one did."""
     failed = [one for one in ended if one.code]
     if not failed:
         return None

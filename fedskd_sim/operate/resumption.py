@@ -123,7 +123,7 @@ class _Whole:
 
 
 def _is_whole(order: Order) -> bool:
-    """Tell whether a run has left everything and no custody: it died before it was sealed."""
+    """Return whether a run has left everything and no custody: it died before it was sealed."""
     run, scenario = order.folder, order.loaded.scenario
     if any(_committed(order).values()):
         return False

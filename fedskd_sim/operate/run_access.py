@@ -33,7 +33,7 @@ READ = ("records", "samples", "timings", "logs")
 
 
 def connect(release: str, namespace: str, context: str) -> KubernetesRuntime:
-    """Give a release's runtime; raises ClusterUnavailable."""
+    """Return a release's runtime; raises ClusterUnavailable."""
     from fedskd_sim.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - only runs in clusters need the client
 
     runtime = KubernetesRuntime(release, namespace, context)

@@ -98,7 +98,7 @@ class RegistrarState:
         return Epoch(self.epoch, texts)
 
     def book(self, epoch: int) -> Start:
-        """Give the address book."""
+        """Return the address book."""
         addresses = {name: entry.address for name, entry in self.registered.items()}
         keys = {name: entry.public_key for name, entry in self.registered.items()}
         return Start(epoch, addresses, keys)
@@ -113,7 +113,7 @@ had: a stranger in its place would begin anew. None: that cannot be seen now."""
 
 
 def next_round(state: RegistrarState, ring: Topology, name: str) -> int | None:
-    """Give the round from which on a hospital could be back; None if there is none: the last one
+    """Return the round from which on a hospital could be back; None if there is none: the last one
     in which models train is the last one.
     """
     before = state.back[name].round if name in state.back else 0
@@ -185,7 +185,7 @@ def hear(
 
 
 def tells_of_itself(state: RegistrarState, word: ToController) -> bool:
-    """Tell whether a hospital that this controller takes for lost knows that it is back: one
+    """Return whether a hospital that this controller takes for lost knows that it is back: one
     before it has told it so, and did not live to note it.
     """
     if not isinstance(word, Alive) or word.lost != word.hospital:
@@ -207,7 +207,7 @@ def knows_itself(state: RegistrarState, word: Alive) -> ControllerTurn:
 
 
 def called_off(state: RegistrarState, names: Collection[str]) -> Returns:
-    """Give the returns without those that came to nothing, or are over."""
+    """Return the returns without those that came to nothing, or are over."""
     ended = {name: Back(state.back[name].round, away=True) for name in names}
     return {**state.back, **ended}
 

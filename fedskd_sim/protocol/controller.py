@@ -224,17 +224,17 @@ class Registrar:
         return {name: Program(self.topology, name) for name in self.topology.names}
 
     def place(self, progress: Progress) -> int | None:
-        """Give the index of the step that a hospital has finished; None if it has no such step."""
+        """Return the index of the step that a hospital has finished; None without such a step."""
         return self._programs[progress.hospital].index_of_record(
             progress.model, progress.round, progress.hop
         )
 
     def complete(self, state: RegistrarState) -> bool:
-        """Tell whether every hospital has registered."""
+        """Return whether every hospital has registered."""
         return {*state.registered, *state.lost} >= {*self.scenario.names}
 
     def patience(self, state: RegistrarState) -> float:
-        """Give the seconds that may pass: until all have registered, then between two words of
+        """Return the seconds that may pass: until all have registered, then between two words of
         anybody.
         """
         waits = self.scenario.timeouts

@@ -104,7 +104,7 @@ TAKE, LATER, REPEAT = Judgement(take=True), Judgement(later=True), Judgement(rep
 
 
 def following(program: Program, routes: Routes, cursor: int) -> Stop | None:
-    """Give the next stop at a hospital that is not over, and at which something happens."""
+    """Return the next stop at a hospital that is not over, and at which something happens."""
     stop = program.following(cursor - 1)
     while stop is not None and routes.void(stop):
         position = program.position(stop.model, stop.round, stop.hop)

@@ -113,7 +113,7 @@ ANSWERS: Mapping[type[Answer], Callable[[HopId, str], Acked | Deferred | Wanted 
 
 
 def answered(answer: Answer, by: str) -> Acked | Deferred | Wanted | PassedOn:
-    """Give what it means to a sender that a receiver has answered."""
+    """Return what it means to a sender that a receiver has answered."""
     return ANSWERS[type(answer)](answer.hop, by)
 
 
@@ -145,7 +145,7 @@ class Ended(NamedTuple):
 
 
 def heard(word: FromController) -> Ended | Joined | Healed:
-    """Give what the controller's word means to a hospital."""
+    """Return what the controller's word means to a hospital."""
     match word:
         case End(_, code, reason):
             return Ended(code, reason)

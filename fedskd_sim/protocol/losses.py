@@ -55,7 +55,7 @@ from fedskd_sim.ring.topology import Stop
 
 
 def is_guest(state: State, program: Program) -> bool:
-    """Tell whether a hospital knows that the ring goes on without it."""
+    """Return whether a hospital knows that the ring goes on without it."""
     return state.routes(program.topology).left_out(program.host)
 
 
@@ -65,7 +65,7 @@ def absence(state: State, name: str) -> int:
 
 
 def reached(state: State, program: Program) -> int:
-    """Give the last round of which a hospital has begun anything, or holds a model."""
+    """Return the last round of which a hospital has begun anything, or holds a model."""
     step, before = program.at(state.cursor), program.at(state.cursor - 1) if state.cursor else None
     if step is None:
         return program.topology.evaluation_round
@@ -76,8 +76,8 @@ def reached(state: State, program: Program) -> int:
 
 
 def believed(state: State, program: Program, word: Healed) -> Returns:
-    """Give what a hospital can take in of the controller's word on returns: none from a round that
-    it has reached; but a guest's view binds nobody, until it is back itself.
+    """Return what a hospital can take in of the controller's word on returns: none from a round
+    that it has reached; but a guest's view binds nobody, until it is back itself.
     """
     far, host = reached(state, program), program.host
     guest = is_guest(state, program)
@@ -126,7 +126,7 @@ def register_again(state: State, host: str, terms: Terms) -> Turn:
 
 
 def passes_over(routes: Routes, host: str, step: Step) -> bool:
-    """Tell whether nothing happens at a step of a hospital's program."""
+    """Return whether nothing happens at a step of a hospital's program."""
     if step.stop:
         return routes.void(step.stop)
     return step.action == "depart" and routes.stays(host, step.round)
@@ -196,7 +196,7 @@ class Healer(NamedTuple):
         return [Tell(alive), *missing, Wait(self.terms.beat, Beat(number + 1))]
 
     def begin_to_beat(self, state: State) -> Turn:
-        """Give signs of life from now on, if this life does not yet."""
+        """Return signs of life from now on, if this life does not yet."""
         return state._replace(beats=True), [] if state.beats else self.beat(state)
 
     def depart(self, state: State, stop: Stop, hop: HopId, model: Model) -> Turn:
@@ -247,7 +247,7 @@ class Healer(NamedTuple):
         return state, [*effects, *beats]
 
     def _at_work(self, state: State, hop: HopId) -> bool:
-        """Tell whether a model is in the step that is under way, which will end."""
+        """Return whether a model is in the step that is under way, which will end."""
         here = self.program.position(hop.model, hop.round, hop.hop) == state.cursor
         return state.working and here
 

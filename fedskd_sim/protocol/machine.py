@@ -175,7 +175,7 @@ def stop_on_failure(state: State, effects: list[Effect], program: Program) -> Tu
 
 
 def waiting_time(state: State, program: Program, terms: Terms) -> float:
-    """Give the seconds to wait for a model; who has come back may be early by a round."""
+    """Return the seconds to wait for a model; who has come back may be early by a round."""
     topology = program.topology
     returned = len(topology.hops(1)) + 1 if program.host in state.lost else 1
     return terms.hop * topology.patience(program.host) * returned
@@ -199,7 +199,7 @@ class HospitalMachine:
 
     @classmethod
     def of(cls, topology: Topology, name: str, terms: Terms) -> HospitalMachine:
-        """Give the machine of a hospital."""
+        """Return the machine of a hospital."""
         return cls(topology, Program(topology, name), terms)
 
     @property
@@ -208,7 +208,7 @@ class HospitalMachine:
         return self.program.host
 
     def step(self, state: State, event: Event) -> Turn:
-        """Give the state after an event, and what it asks for; an event that no longer matters
+        """Return the state after an event, and what it asks for; an event that no longer matters
         changes nothing.
         """
         if state.over or (isinstance(event, Overdue) and state.is_past(event)):
@@ -243,16 +243,16 @@ class HospitalMachine:
         return judge(self.program, self.terms, state, hop, sender)
 
     def hop_id(self, stop: Stop) -> HopId:
-        """Give the identity of a stop's hop."""
+        """Return the identity of a stop's hop."""
         return HopId(self.terms.run, self.topology.epoch, stop.model, stop.round, stop.hop)
 
     def needs(self, state: State, hop: HopId) -> bool:
-        """Tell whether a model is the next one that is hosted here."""
+        """Return whether a model is the next one that is hosted here."""
         stop = self.next_stop(state)
         return stop is not None and self.hop_id(stop) == hop
 
     def next_stop(self, state: State) -> Stop | None:
-        """Give the next stop here that is not over."""
+        """Return the next stop here that is not over."""
         return following(self.program, state.routes(self.topology), state.cursor)
 
     @property

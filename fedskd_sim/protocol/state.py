@@ -139,11 +139,11 @@ class State(NamedTuple):
         return epoch(self.lost, self.back)
 
     def routes(self, topology: Topology) -> Routes:
-        """Give the ways that models take now."""
+        """Return the ways that models take now."""
         return Routes(topology, self.lost, self.back)
 
     def is_past(self, timer: Timer) -> bool:
-        """Tell whether what a timer was set for is over, so that it changes nothing."""
+        """Return whether what a timer was set for is over, so that it changes nothing."""
         match timer:
             case Overdue(cursor, number):
                 return cursor != self.cursor or number != self.epoch
@@ -199,7 +199,7 @@ def parse(values: Mapping[str, Any]) -> State:
 
 
 def handles(state: State) -> dict[int, Model]:
-    """Give the models that a state speaks of, by their numbers."""
+    """Return the models that a state speaks of, by their numbers."""
     models = [
         *state.waiting.values(),
         *(one.model for one in (*state.outbox.values(), *state.kept.values())),

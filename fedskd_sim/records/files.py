@@ -81,7 +81,7 @@ def torn(run: Path) -> list[str]:
 
 
 def ends_torn(file: Path) -> bool:
-    """Tell whether a file ends in the middle of a line: a death, a full disk or a reader in
+    """Return whether a file ends in the middle of a line: a death, a full disk or a reader in
     haste has cut it.
     """
     with file.open("rb") as stream:
@@ -155,7 +155,7 @@ def _parse(stream: BinaryIO, kind: type[Line], file: Path) -> Iterator[Line]:
 
 @cache
 def _forms() -> Mapping[Any, TypeAdapter[Any]]:
-    """Give the readers of all kinds of lines: types and ranges as they are declared, and no
+    """Return the readers of all kinds of lines: types and ranges as they are declared, and no
     other keys.
     """
     return {kind: TypeAdapter(kind) for kind in FOLDERS}
@@ -191,7 +191,7 @@ def _check(entry: Line) -> Line:
 
 
 def _identity(entry: Record | Timing | SampleCounts) -> Hashable:
-    """Give what no two entries of a run share, as simple as it can be: a long run has millions."""
+    """Return what no two entries of a run share, as simple as can be: a long run has millions."""
     if isinstance(entry, Timing):
         return _ALL(entry)
     if isinstance(entry, SampleCounts):

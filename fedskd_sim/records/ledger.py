@@ -80,7 +80,7 @@ class Ledger:
 
 
 def records_of(run: Path, host: str) -> Path:
-    """Give the file of a hospital's records."""
+    """Return the file of a hospital's records."""
     return run / FOLDERS[Record] / f"{host}.jsonl"
 
 

@@ -44,12 +44,12 @@ class Account:
 
     @property
     def failed(self) -> bool:
-        """Tell whether it is known not to have ended well."""
+        """Return whether it is known not to have ended well."""
         return self.outcome is not None and self.outcome.state in ("failed", "stopped")
 
     @property
     def strange(self) -> bool:
-        """Tell whether the first that is to be read is how it ended."""
+        """Return whether the first that is to be read is how it ended."""
         return self.failed or bool(self.outcome and self.outcome.reason)
 
     @property
@@ -62,7 +62,7 @@ class Account:
     def rows(
         self, peaks: Mapping[str, int], runtime: str, cards: Mapping[str, int] = NO_CARDS
     ) -> Iterator[tuple[str, str]]:
-        """Give name and value of everything there is to tell.
+        """Yield name and value of everything there is to tell.
 
         Args:
             peaks: the largest resident memory of every hospital's process, in bytes.

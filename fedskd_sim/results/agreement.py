@@ -89,7 +89,7 @@ def _of_records(found: Predictions, run: Path, where: Where) -> Iterator[ChainBr
 
 
 def _tests(run: Path, host: str) -> Iterator[tuple[tuple[str, str], tuple[Record, Where]]]:
-    """Give the records of a hospital's tests, by model and kind."""
+    """Yield the records of a hospital's tests, by model and kind."""
     file = run / FOLDERS[Record] / f"{host}.jsonl"
     for line, record in enumerate(own_records(run, host) if file.is_file() else (), 1):
         if record.kind in KINDS and "accuracy" in record.measures:
@@ -129,7 +129,7 @@ Tests = Mapping[tuple[str, str, str], Record]
 
 
 def tests_of(records: Iterable[Record]) -> Tests:
-    """Give the records of tests."""
+    """Return the records of tests."""
     return {
         (one.kind, one.model, one.host): one
         for one in records
@@ -214,7 +214,7 @@ def _agree(value: float, said: float) -> bool:
 
 
 def _older(here: Predictions, answers: curves.Floats) -> float:
-    """Give the AUC as it was before 0.2, by probabilities: those that round to 1 were ties."""
+    """Return the AUC as it was before 0.2, by probabilities: those that round to 1 were ties."""
     return mean(curves.areas(here.labels, answers)[:, 0])
 
 

@@ -63,7 +63,7 @@ class Calibration:
 
 
 def decisions(probabilities: Floats) -> NDArray[np.int64]:
-    """Give the class (N,) that a model decides for: the first of the most probable."""
+    """Return the class (N,) that a model decides for: the first of the most probable."""
     return np.asarray(probabilities.argmax(axis=1), np.int64)
 
 
@@ -77,7 +77,7 @@ def confusion(labels: NDArray[np.int64], probabilities: Floats) -> NDArray[np.in
 
 
 def recalls(matrix: NDArray[np.int64]) -> Floats:
-    """Give the share of right decisions of every class (C,) from `confusion`; NaN for a class
+    """Return the share of right decisions of every class (C,) from `confusion`; NaN for a class
     without patients.
     """
     totals = matrix.sum(axis=1)
@@ -85,7 +85,7 @@ def recalls(matrix: NDArray[np.int64]) -> Floats:
 
 
 def roc(positive: NDArray[np.bool_], scores: Floats) -> Curve:
-    """Give the ROC curve of one class against the rest.
+    """Return the ROC curve of one class against the rest.
 
     Args:
         positive: (N,), true for its patients; there are some of both.
@@ -102,7 +102,7 @@ def roc(positive: NDArray[np.bool_], scores: Floats) -> Curve:
 
 
 def areas(labels: NDArray[np.int64], scores: Floats, weights: Floats | None = None) -> Floats:
-    """Give the area under the ROC curve of every class against the rest, ties counted half.
+    """Return the area under the ROC curve of every class against the rest, ties counted half.
 
     Args:
         labels: (N,); places beyond the classes are allowed with ``weights`` 0 only.
@@ -207,7 +207,7 @@ class Resampling:
         return np.unique(self.labels)
 
     def recalls(self, probabilities: Sequence[Floats]) -> Floats:
-        """Give the share of right decisions of every class that is present, for M models in B
+        """Return the share of right decisions of every class that is present, for M models in B
         draws: (C', B, M).
         """
         right = np.stack(
@@ -222,7 +222,7 @@ class Resampling:
         return np.stack(found)
 
     def areas(self, answers: Floats) -> Floats:
-        """Give the mean area under the ROC curves of the classes that are present for one model,
+        """Return the mean area under the ROC curves of the classes that are present for one model,
         (B,), from its `odds` or probabilities (N, C); NaN for one class.
         """
         if len(self.present) == 1:
@@ -246,7 +246,7 @@ class Resampling:
 
 
 def interval(value: float, draws: Floats) -> Interval:
-    """Give the interval between the percentiles of draws (B,); it holds the value."""
+    """Return the interval between the percentiles of draws (B,); it holds the value."""
     if not (math.isfinite(value) and np.isfinite(draws).all()):
         return Interval(value)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -174,7 +174,7 @@ def _log(run: Run, client: Any, place: str) -> dict[Path, int]:
 
 
 def _curves(run: Run) -> Iterator[tuple[str, list[tuple[str, float, int]]]]:
-    """Give the measures of each model as name, value and step.
+    """Yield the measures of each model as name, value and step.
 
     A step is a stop of the model, K a round as in the report (0 is the warm-up), so that curves of
     all models lie over each other; where sums go round it is a session and 2K - 2 hops a round.

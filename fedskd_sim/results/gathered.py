@@ -74,12 +74,12 @@ class Way(Sequence[GatheredStep]):
         self._table = rows[np.argsort(rows["stop"], kind="stable")]
 
     def column(self, name: str) -> NDArray[Any]:
-        """Give one of the fields, but ``host``, of all steps."""
+        """Return one of the fields, but ``host``, of all steps."""
         found: NDArray[Any] = self._table[: self._count][name]
         return found
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether all steps are the same."""
+        """Return whether all steps are the same."""
         return isinstance(other, Way) and repr([*self]) == repr([*other])
 
     __hash__ = None  # type: ignore[assignment]
@@ -89,7 +89,7 @@ class Way(Sequence[GatheredStep]):
         return self._count
 
     def __getitem__(self, place: Any) -> Any:
-        """Give a session by its place, from 0."""
+        """Return a session by its place, from 0."""
         if not -self._count <= place < self._count:
             raise IndexError(place)
         stop, round_, hop, host, *rest = self._table[: self._count][place].tolist()
@@ -197,7 +197,7 @@ class Gathered:
         return as_told(self.words)
 
     def _has_probes(self, record: Record) -> bool:
-        """Tell whether a record has probes; names of other measures are remembered, for all
+        """Return whether a record has probes; names of other measures are remembered, for all
         records have the same.
         """
         if record.measures.keys() <= self._plain:
@@ -207,14 +207,14 @@ class Gathered:
 
 
 def _is_before(fault: Fault, record: Record) -> bool:
-    """Tell whether a fault may have been before a session: one that is drawn, or comes after a
+    """Return whether a fault may have been before a session: one that is drawn, or comes after a
     time, may be anywhere in the rounds.
     """
     return (fault.round or 0, fault.hop or 0) < (record.round, record.hop)
 
 
 def most_steps(models: int) -> int:
-    """Give how many sessions of each model report.json lists, of a run of so many models."""
+    """Return how many sessions of each model report.json lists, of a run of so many models."""
     return max(LEAST_STEPS, MOST_STEPS // max(1, models))
 
 

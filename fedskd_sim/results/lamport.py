@@ -80,28 +80,28 @@ class Journeys:
 
     @property
     def repeats(self) -> list[Repeat]:
-        """Give what took place more than once, by round and hop."""
+        """Return what took place more than once, by round and hop."""
         return sorted(self._repeats.values(), key=lambda one: (one.round, one.hop))
 
     @property
     def pieces(self) -> list[Timing]:
-        """Give what can be drawn, in order of time."""
+        """Return what can be drawn, in order of time."""
         found = [one for kept in self._kept.values() for one in kept]
         return sorted(found, key=lambda one: one.start)[:MOST_PIECES]
 
     @property
     def whole(self) -> bool:
-        """Tell whether everything of the hospitals that are drawn can be."""
+        """Return whether everything of the hospitals that are drawn can be."""
         return self.cut is None and self.fits
 
     @property
     def fits(self) -> bool:
-        """Tell whether everything of the rounds that are kept can be drawn."""
+        """Return whether everything of the rounds that are kept can be drawn."""
         return self._size <= MOST_PIECES
 
     @property
     def last(self) -> int:
-        """Give the last round that is kept."""
+        """Return the last round that is kept."""
         return max(self._kept, default=0)
 
     def _shorten(self) -> None:
@@ -177,21 +177,21 @@ class Scene:
         return cls(journeys, troubles, models, inside, zero, last)
 
     def x(self, moment: float) -> float:
-        """Give where a moment lies, in percent."""
+        """Return where a moment lies, in percent."""
         share = (moment - self.zero) / ((self.last - self.zero) or 1.0)
         return EDGE + (100 - 2 * EDGE) * min(1.0, max(0.0, share))
 
     def y(self, host: str) -> int:
-        """Give the pixel of a hospital's line."""
+        """Return the pixel of a hospital's line."""
         return TOP + ROW * self.journeys.hosts.index(host)
 
     @property
     def height(self) -> int:
-        """Give the picture's height in pixels."""
+        """Return the picture's height in pixels."""
         return TOP + ROW * (len(self.journeys.hosts) - 1) + FOOT
 
     def look(self, model: str) -> int:
-        """Give the number of a model's colour and dashes."""
+        """Return the number of a model's colour and dashes."""
         return self.models.index(model) if model in self.models else 0
 
 
@@ -230,7 +230,7 @@ def _colour(number: int) -> Colour:
 
 
 def _dashes(number: int) -> str:
-    """Give the dashes of a model: with a colour, no others' of three dozen."""
+    """Return the dashes of a model: with a colour, no others' of three dozen."""
     dashes = DASHES[(number + number // len(SERIES)) % len(DASHES)]
     return "" if isinstance(dashes, str) else " ".join(f"{1.5 * one:g}" for one in dashes[1])
 
@@ -273,7 +273,7 @@ def _grid(scene: Scene) -> Iterator[str]:
 
 
 def _ticks(seconds: float, most: int) -> list[float]:
-    """Give round numbers of seconds, at most so many."""
+    """Return round numbers of seconds, at most so many."""
     if seconds <= 0:
         return [0.0]
     least = seconds / most
@@ -395,11 +395,11 @@ class Course:
 
     @property
     def drawn_whole(self) -> bool:
-        """Tell whether the picture of journeys has everything."""
+        """Return whether the picture of journeys has everything."""
         return self.journeys.whole and len(self.journeys.hosts) == self.everyone
 
     def on_page(self, models: tuple[str, ...]) -> dict[str, Any]:
-        """Give what the page shows of it; ``models``: whose there are, in the order of their
+        """Return what the page shows of it; ``models``: whose there are, in the order of their
         colours.
         """
         from markupsafe import Markup  # noqa: PLC0415 - only the page needs it

@@ -57,7 +57,7 @@ def assess_memory(records: Sequence[Record]) -> Remembered:
 
 
 def remembered(records: Sequence[Record]) -> dict[MemoryPart, float]:
-    """Give what every model forgets of, or keeps at, a hospital at a hop, which `average`
+    """Return what every model forgets of, or keeps at, a hospital at a hop, which `average`
     averages.
     """
     return _parts([*_tours(records)], records)
@@ -119,7 +119,7 @@ def _parts(tours: Sequence[_Tour], records: Sequence[Record]) -> dict[MemoryPart
 
 
 def _forgotten(tour: _Tour, hop: int) -> Iterator[tuple[str, float]]:
-    """Give what is forgotten of every hospital that was visited before a hop."""
+    """Yield what is forgotten of every hospital that was visited before a hop."""
     now = tour.probes[hop]
     for host in tour.hosts[: hop - 1]:
         if host in now:

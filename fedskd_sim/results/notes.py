@@ -23,7 +23,7 @@ _NAMES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "a
 
 
 def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dict[str, float]:
-    """Give the mean of every metric over some records; NaN where none of them has a value."""
+    """Return the mean of every metric over some records; NaN where none of them has a value."""
     some = [record for record in records if chosen(record)]
     names = sorted({name for record in some for name in record.measures} - {"models", "kept_bytes"})
     return {
@@ -32,21 +32,21 @@ def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dic
 
 
 def ensemble(records: Sequence[Record]) -> dict[str, float]:
-    """Give the mean over the hospitals of what the ensemble of all finished models scores; empty
+    """Return the mean over the hospitals of what the ensemble of all finished models scores; empty
     without one.
     """
     return averages(records, lambda record: record.kind == "ensemble")
 
 
 def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, float]:
-    """Give the mean of every metric over all models and the hospitals that were held out; empty
+    """Return the mean of every metric over all models and the hospitals that were held out; empty
     without any.
     """
     return averages(records, lambda record: record.kind == "evaluation" and record.host in held_out)
 
 
 def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
-    """Give the sentences that belong under the tables, each whole."""
+    """Yield the sentences that belong under the tables, each whole."""
     records, hospitals = found.kept, found.hospitals
     tested = {
         (record.model, record.host): record for record in records if record.kind == "evaluation"

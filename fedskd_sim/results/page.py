@@ -61,7 +61,7 @@ def as_html(
 
 
 def _home() -> Any:
-    """Give what makes pages of templates."""
+    """Return what makes pages of templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only the page needs it
 
     home = Environment(

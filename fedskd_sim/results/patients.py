@@ -175,7 +175,7 @@ Draws = Mapping[int, Mapping[str, curves.Floats]]
 def _draw(
     here: Predictions, draws: Resampling, places: Sequence[int], with_areas: set[int]
 ) -> Draws:
-    """Give every measure of some models in all draws: (B,), and ``recall`` of the classes that
+    """Return every measure of some models in all draws: (B,), and ``recall`` of the classes that
     are present (C', B).
     """
     recalls = draws.recalls([here.probabilities[place] for place in places])
@@ -355,7 +355,7 @@ def _recall_of(patients: Patients, who: str, label: int) -> str:
 
 
 def as_plain(patients: Patients) -> dict[str, Any]:
-    """Give everything as plain values: shares in [0, 1], null for a missing one.
+    """Return everything as plain values: shares in [0, 1], null for a missing one.
 
     Returns:
         ``split``, ``classes``; ``hosts``: each with ``name``, ``patients`` (test samples of

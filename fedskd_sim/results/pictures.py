@@ -219,7 +219,7 @@ class Grid(NamedTuple):
     high: float
 
     def x(self, panel: int, stops: Any) -> Any:
-        """Give the horizontal places of stops in a panel: panel widths from the left edge."""
+        """Return the horizontal places of stops in a panel: panel widths from the left edge."""
         return (
             panel % self.columns
             + 0.07
@@ -227,7 +227,7 @@ class Grid(NamedTuple):
         )
 
     def y(self, panel: int, values: Any) -> Any:
-        """Give the vertical places of values in a panel: panel heights from the top edge."""
+        """Return the vertical places of values in a panel: panel heights from the top edge."""
         return (
             panel // self.columns
             + 0.9
@@ -321,7 +321,7 @@ def mark_rollbacks(axes: Axes, line: DrawnLine) -> None:
 
 
 def _homes(band: Band, *, small: bool) -> list[int]:
-    """Give the stops at which all models are home, or every so many of them."""
+    """Return the stops at which all models are home, or every so many of them."""
     last = int(band.stops[-1])
     most = MOST_ROUND_TICKS[small] if not small or len(f"{last}") <= SHORT else FEW_TICKS
     rounds = math.ceil(last / band.round / most) or 1

@@ -57,7 +57,7 @@ class Predictions:
     """Whom each sample is of, (N,), as numbers; None where all are of different ones."""
 
     def of(self, model: str, kind: str = "evaluation") -> NDArray[np.float64]:
-        """Give the probabilities (N, C) of one model.
+        """Return the probabilities (N, C) of one model.
 
         Raises:
             KeyError: it was not tested here.

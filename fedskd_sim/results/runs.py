@@ -96,7 +96,7 @@ class Run:
         return [*self._marked(row for here in found for row in _answers(here))]
 
     def rows(self, name: str) -> Iterable[Row]:
-        """Give the rows of a table one by one, of which those that grow with the rounds are not
+        """Return the rows of a table one by one, of which those that grow with the rounds are not
         kept: a long run has millions.
         """
         match name:
@@ -110,7 +110,7 @@ class Run:
         return self.table(name)
 
     def table(self, name: str) -> list[Row]:
-        """Give a table by its name; raises InvalidValue for one that there is not."""
+        """Return a table by its name; raises InvalidValue for one that there is not."""
         if name not in TABLES:
             raise InvalidValue(
                 f"there is no table {name!r}", fix=f"choose one of {', '.join(TABLES)}"
@@ -119,7 +119,7 @@ class Run:
         return rows
 
     def frame(self, name: str) -> pd.DataFrame:
-        """Give a table as a pandas DataFrame.
+        """Return a table as a pandas DataFrame.
 
         Raises:
             InvalidValue: there is no such table.
@@ -207,7 +207,7 @@ def _cell(record: Record) -> Row:
 
 
 def _answers(here: Any) -> list[Row]:
-    """Give the rows of one hospital's predictions (`fedskd_sim.results.Predictions`)."""
+    """Return the rows of one hospital's predictions (`fedskd_sim.results.Predictions`)."""
     rows: list[Row] = []
     alone = here.subjects is None  # then every sample is of another one
     subjects = range(len(here.samples)) if alone else here.subjects.tolist()

@@ -44,7 +44,7 @@ def short_passes(counts: Sequence[SampleCounts], batch_size: int) -> Iterator[st
 
 
 def count_used(counts: SampleCounts) -> int:
-    """Give how many samples are used."""
+    """Return how many samples are used."""
     return sum(map(total, counts.used.values()))
 
 
@@ -54,7 +54,7 @@ def total(numbers: Mapping[str, int]) -> int:
 
 
 def rows(counts: SampleCounts) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Give for all samples, then for each class: its name; how many were found, train, validate,
+    """Yield for all samples, then for each class: its name; how many were found, train, validate,
     test, are left out by reason.
     """
     columns = (counts.found, *_splits(counts), *counts.left_out.values())

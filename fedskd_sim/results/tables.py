@@ -32,11 +32,11 @@ class Matrix:
     values: tuple[tuple[float, ...], ...]
 
     def own(self, model: int) -> float:
-        """Give a model's value on its own hospital's data."""
+        """Return a model's value on its own hospital's data."""
         return self.values[model][model]
 
     def others(self, model: int) -> float:
-        """Give the mean of a model's values on the other hospitals' data."""
+        """Return the mean of a model's values on the other hospitals' data."""
         return mean(value for host, value in enumerate(self.values[model]) if host != model)
 
     @property
@@ -151,7 +151,7 @@ def summary_of(found: Gathered, rarest: Mapping[str, int]) -> Summary:
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
-    """Give a summary as plain values; shares are in [0, 1], null stands for a missing value.
+    """Return a summary as plain values; shares are in [0, 1], null stands for a missing value.
 
     Returns:
         ``scenario``, ``seed``, ``complete``, ``disturbed`` (what the scenario disturbed on purpose,

@@ -67,12 +67,12 @@ class Spans:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Give the first start and the last end, UNIX seconds."""
+        """Return the first start and the last end, UNIX seconds."""
         ends = [np.array(times) for times in self._times.values()]
         return min(float(times.min()) for times in ends), max(float(times.max()) for times in ends)
 
     def at(self, host: str, what: str, since: float) -> tuple[Floats, Floats]:
-        """Give starts and ends of one kind of timing at a hospital, in seconds since a UNIX
+        """Return starts and ends of one kind of timing at a hospital, in seconds since a UNIX
         time.
         """
         times = np.array(self._times.get((host, what), array("d"))).reshape(-1, 2) - since
@@ -80,8 +80,8 @@ class Spans:
 
 
 def busy(starts: Floats, ends: Floats, edges: Floats) -> Floats:
-    """Give the share of the time between each two edges that lies within spans, at most 1; (B,) for
-    B + 1 edges.
+    """Return the share of the time between each two edges that lies within spans, at most 1; (B,)
+    for B + 1 edges.
 
     The time that spans have taken until t is sum_i max(0, t - start_i) - sum_i max(0, t - end_i).
     """
@@ -170,7 +170,7 @@ def _long(spans: Spans) -> bool:
 
 
 def _boxes(bar: Bar, found: Sequence[tuple[int, Floats, Floats]]) -> list[Floats]:
-    """Give the corners of every bar, (N, 4, 2)."""
+    """Return the corners of every bar, (N, 4, 2)."""
     return [
         np.stack(
             [
@@ -185,7 +185,7 @@ def _boxes(bar: Bar, found: Sequence[tuple[int, Floats, Floats]]) -> list[Floats
 
 
 def _shares(bar: Bar, found: Sequence[tuple[int, Floats, Floats]], seconds: float) -> list[Floats]:
-    """Give the outline over all stretches of time for every hospital, (1, 2 B + 2, 2)."""
+    """Return the outline over all stretches of time for every hospital, (1, 2 B + 2, 2)."""
     edges = np.linspace(0, seconds, STRETCHES + 1)
     outlines = []
     for row, start, end in found:

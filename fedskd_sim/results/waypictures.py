@@ -67,7 +67,7 @@ def sampling(summary: Summary) -> str:
 
 
 def travels(summary: Summary) -> bool:
-    """Tell whether any model was trained away from home."""
+    """Return whether any model was trained away from home."""
     return not all(steps.column("home").all() for steps in summary.ways.values())
 
 

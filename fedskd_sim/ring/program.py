@@ -61,7 +61,7 @@ class Program:
         return len(self) - departures - 1
 
     def at(self, index: int) -> Step | None:
-        """Give the step at an index, from 0; None behind the end."""
+        """Return the step at an index, from 0; None behind the end."""
         return self._steps(index)
 
     @cached_property
@@ -83,7 +83,7 @@ class Program:
         return self._hosting(round_, number - 1)
 
     def position(self, model: str, round_: int, hop: int) -> int | None:
-        """Give the index of the step that hosts a model; None where that hop of it does not lead
+        """Return the index of the step that hosts a model; None where that hop of it does not lead
         here.
         """
         ring = self.topology
@@ -111,7 +111,7 @@ class Program:
         return start + rank + (rank >= home)
 
     def index_of_record(self, model: str, round_: int, hop: int) -> int | None:
-        """Give the index of the step that leaves a record with these marks, if it leaves one;
+        """Return the index of the step that leaves a record with these marks, if it leaves one;
         None where no step could.
         """
         if hop == 0 and model == self.host and self.member:
@@ -129,7 +129,7 @@ class Program:
         return self.position(model, round_, hop)
 
     def following(self, index: int) -> Stop | None:
-        """Give the next stop behind a step."""
+        """Return the next stop behind a step."""
         while (step := self.at(index := index + 1)) is not None:
             if step.stop is not None:
                 return step.stop
@@ -150,7 +150,7 @@ class Program:
 
     @cached_property
     def _evaluation(self) -> int:
-        """Give the index of the first step of the evaluation round."""
+        """Return the index of the first step of the evaluation round."""
         return 1 + self.topology.rounds * self._per_round if self.member else 0
 
     @cached_property
@@ -178,7 +178,7 @@ class Program:
         return self.topology.seating(self.topology.evaluation_round).places[self.host]
 
     def _hop_in_evaluation(self, number: int) -> int:
-        """Give the hop at which the model ``number`` (from 0) is tested; who is held out has
+        """Return the hop at which the model ``number`` (from 0) is tested; who is held out has
         none and is left out.
         """
         if not self.member:
@@ -214,7 +214,7 @@ class Program:
         )
 
     def _visitors(self, round_: int) -> _Places:
-        """Give the places of the models that come in a round, the own among them."""
+        """Return the places of the models that come in a round, the own among them."""
         ring = self.topology
         own, others = ring.seating(round_).places[self.host], ring.size - 1
         first = (round_ - 1) * ring.visits % others
@@ -232,7 +232,7 @@ class _Places(NamedTuple):
     parts: tuple[range, ...]
 
     def at(self, index: int) -> int:
-        """Give the place at an index."""
+        """Return the place at an index."""
         for part in self.parts:
             if index < len(part):
                 return part[index]

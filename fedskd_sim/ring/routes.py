@@ -52,7 +52,7 @@ def decoded(number: int) -> Back | None:
 
 
 def merged(one: LostHospitals, other: LostHospitals) -> LostHospitals:
-    """Give all that are lost by either word; a model retires at the earlier of two rounds."""
+    """Return all that are lost by either word; a model retires at the earlier of two rounds."""
     return {
         name: min(rounds) if (rounds := [r for r in (one.get(name, 0), other.get(name, 0)) if r])
         else 0
@@ -61,7 +61,7 @@ def merged(one: LostHospitals, other: LostHospitals) -> LostHospitals:
 
 
 def merged_returns(one: Returns, other: Returns) -> Returns:
-    """Give the newer of two words on each return."""
+    """Return the newer of two words on each return."""
     newer = {name: max(one.get(name, back), back) for name, back in other.items()}
     return dict(sorted((dict(one) | newer).items()))
 
@@ -114,23 +114,23 @@ class Routes:
     back: Returns = field(default_factory=lambda: NO_RETURN)
 
     def away(self, name: str, round_: int) -> bool:
-        """Tell whether the ring goes on without a hospital in a round."""
+        """Return whether the ring goes on without a hospital in a round."""
         if name not in self.lost:
             return False
         back = self.back.get(name)
         return back is None or back.away or round_ < back.round
 
     def left_out(self, name: str) -> bool:
-        """Tell whether the ring goes on without a hospital, as far as is known for ever."""
+        """Return whether the ring goes on without a hospital, as far as is known for ever."""
         back = self.back.get(name)
         return name in self.lost and (back is None or back.away)
 
     def retired(self, model: str, round_: int) -> bool:
-        """Tell whether a model does not travel any more in a round."""
+        """Return whether a model does not travel any more in a round."""
         return 0 < self.lost.get(model, 0) <= round_
 
     def stays(self, name: str, round_: int) -> bool:
-        """Tell whether no model sets out from a hospital in a round: it is away, its model has
+        """Return whether no model sets out from a hospital in a round: it is away, its model has
         retired, or is still under way since the hospital was away the round before.
         """
         back = self.back.get(name)
@@ -138,32 +138,32 @@ class Routes:
         return self.away(name, round_) or self.retired(name, round_) or returns
 
     def void(self, stop: Stop) -> bool:
-        """Tell whether nothing happens at a stop: its host is lost, or its model has retired."""
+        """Return whether nothing happens at a stop: its host is lost, or its model has retired."""
         return self.away(stop.host, stop.round) or self.retired(stop.model, stop.round)
 
     def onward(self, stop: Stop) -> Stop | None:
-        """Give the stop to which a model goes after this one, or None where it stays."""
+        """Return the stop to which a model goes after this one, or None where it stays."""
         if not self.lost:
             return self.topology.onward(stop)
         at_home = stop.kind == "homecoming" and not self.void(stop)
         return None if at_home else self.next_living(self._after(stop))
 
     def departure(self, model: str, round_: int) -> Stop | None:
-        """Give the stop to which a hospital's model sets out in a round."""
+        """Return the stop to which a hospital's model sets out in a round."""
         return self.next_living(self.topology.stop(model, round_, 1))
 
     def next_living(self, stop: Stop | None) -> Stop | None:
-        """Give the first stop of a model's way, from this one on, that is not void."""
+        """Return the first stop of a model's way, from this one on, that is not void."""
         while stop is not None and self.void(stop):
             stop = self._after(stop)
         return stop
 
     def goes_on(self, stop: Stop) -> bool:
-        """Tell whether a model has another stop to go to after this one, from whoever hosts it."""
+        """Return whether a model has another stop to go to after this one, whoever hosts it."""
         return self.next_living(self._after(stop)) is not None
 
     def before(self, stop: Stop) -> Stop | None:
-        """Give the stop where a model was before this one; None at the beginning of its way."""
+        """Return the stop where a model was before this one; None at the beginning of its way."""
         found = self.back_of(stop)
         while found is not None and self.away(found.host, found.round):
             found = self.back_of(found)
@@ -177,7 +177,7 @@ class Routes:
         return before.host if before else stop.model
 
     def _after(self, stop: Stop) -> Stop | None:
-        """Give the next stop of a model as if nobody were lost, through all rounds."""
+        """Return the next stop of a model as if nobody were lost, through all rounds."""
         ring = self.topology
         if stop.hop + 1 in ring.hops(stop.round):
             return ring.stop(stop.model, stop.round, stop.hop + 1)
@@ -185,8 +185,8 @@ class Routes:
         return ring.stop(stop.model, following, 1) if self._has(following) else None
 
     def back_of(self, stop: Stop) -> Stop | None:
-        """Give the stop before one as if nobody were lost; for a hospital's own model, that of its
-        homecoming a round before.
+        """Return the stop before one as if nobody were lost; for a hospital's own model, that of
+        its homecoming a round before.
         """
         ring, earlier = self.topology, stop.round - 1
         if stop.hop > 1:
@@ -196,6 +196,6 @@ class Routes:
         )
 
     def _has(self, round_: int) -> bool:
-        """Tell whether models travel in a round."""
+        """Return whether models travel in a round."""
         ring = self.topology
         return 1 <= round_ <= ring.evaluation_round and len(ring.hops(round_)) > 0

@@ -78,7 +78,7 @@ class Topology:
 
     @classmethod
     def of(cls, scenario: Scenario) -> Self:
-        """Give the topology of a scenario."""
+        """Return the topology of a scenario."""
         algorithm = scenario.algorithm
         return cls(
             scenario.members,
@@ -117,15 +117,15 @@ class Topology:
         return min(self.schedule.visits or self.size - 1, self.size - 1)
 
     def trains(self, name: str) -> bool:
-        """Tell whether a hospital trains; one that is held out has no model."""
+        """Return whether a hospital trains; one that is held out has no model."""
         return self.seating(self.evaluation_round).places[name] < self.size
 
     def order(self, round_: int) -> tuple[str, ...]:
-        """Give the order in which hospitals stand in a round."""
+        """Return the order in which hospitals stand in a round."""
         return self.seating(round_).names
 
     def hops(self, round_: int) -> range:
-        """Give the hops of a round; in the evaluation round travellers need not come home."""
+        """Return the hops of a round; in the evaluation round travellers need not come home."""
         if round_ > self.rounds:
             return range(1, self.size + len(self.held_out))
         last = {"circulation": self.visits + 1, "all_reduce": 2 * self.size - 2, "none": 0}[
@@ -144,7 +144,7 @@ class Topology:
         return stop.model if stop.hop == 1 else self.stop(stop.model, stop.round, stop.hop - 1).host
 
     def onward(self, stop: Stop) -> Stop | None:
-        """Give the stop after this one, or None where the model stays (it is home, or the
+        """Return the stop after this one, or None where the model stays (it is home, or the
         evaluation is over).
         """
         return (
@@ -154,8 +154,8 @@ class Topology:
         )
 
     def far_ahead(self, stop: Stop, awaited: Stop) -> bool:
-        """Tell whether a model cannot have come so far: its way to ``stop`` leads through what its
-        host still awaits.
+        """Return whether a model cannot have come so far: its way to ``stop`` leads through what
+        its host still awaits.
 
         In full rounds of fixed order whoever is at hop T has had T - 1 from its predecessor, and so
         on around the ring: so the hop numbers of two hospitals differ by less than N, and by one
@@ -177,7 +177,7 @@ class Topology:
         return sessions if self.trains(host) else sessions * self.rounds * (len(self.hops(1)) + 1)
 
     def travels(self, model: str) -> bool:
-        """Tell whether there is a model of that name."""
+        """Return whether there is a model of that name."""
         return self.seating(self.evaluation_round).places.get(model, self.size) < self.size
 
     def _count(self, stop: Stop) -> int:
@@ -185,7 +185,7 @@ class Topology:
         return (stop.round - 1) * len(self.hops(1)) + stop.hop
 
     def seating(self, round_: int) -> Seating:
-        """Give the order of a round; drawn ones are kept, equal ones once."""
+        """Return the order of a round; drawn ones are kept, equal ones once."""
         drawn = self.schedule.order == "shuffled" and round_ <= self.rounds
         key = round_ if drawn else -(round_ > self.rounds)
         if key not in self._orders:
@@ -196,7 +196,7 @@ class Topology:
         return self._orders[key]
 
     def one_by_one(self, round_: int) -> bool:
-        """Tell whether a single model travels at a time in a round."""
+        """Return whether a single model travels at a time in a round."""
         return self.schedule.mode == "sequential" and round_ <= self.rounds
 
     def kind(self, round_: int, hop: int) -> StopKind:
@@ -218,5 +218,5 @@ class Topology:
         )
 
     def hop_over(self, distance: int, round_: int) -> int:
-        """Give the hop of a visit to a host that is so many places away; undoes `distance`."""
+        """Return the hop of a visit to a host that is so many places away; undoes `distance`."""
         return (distance - 1 - (round_ - 1) * self.visits) % (self.size - 1) + 1

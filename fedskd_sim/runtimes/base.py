@@ -106,7 +106,7 @@ class LoggedError(NamedTuple):
 
 
 def error_of(logged: Logged) -> LoggedError | None:
-    """Give the error that a line of a log tells of; None for any other line."""
+    """Return the error that a line of a log tells of; None for any other line."""
     return (
         LoggedError(logged.time, logged.hospital or CONTROLLER, logged.what)
         if isinstance(logged.what, Error)

@@ -203,7 +203,7 @@ class Command:
 
     @property
     def words(self) -> str:
-        """Give what it has written to standard error, or the end of it."""
+        """Return what it has written to standard error, or the end of it."""
         return self._said.decode(errors="replace")
 
 

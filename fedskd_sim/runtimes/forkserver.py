@@ -82,7 +82,7 @@ class ForkServer:
         return cls(server._forkserver_pid)  # noqa: SLF001
 
     def death(self, patience: float = 0.0) -> int | None:
-        """Give its exit code, -N for signal N, if it dies within ``patience`` seconds; None if it
+        """Return its exit code, -N for signal N, if it dies within ``patience`` seconds; None if it
         lives.
 
         `UNKNOWN` is the code of one that multiprocessing has replaced. Systems without process

@@ -125,7 +125,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path, own
 
 
 def _owned(parts: tuple[str, ...], owner: str) -> bool:
-    """Tell whether a file is a hospital's: of its custody, or named after it."""
+    """Return whether a file is a hospital's: of its custody, or named after it."""
     if parts[:1] == (CUSTODY,):
         return parts[1:2] == (owner,) or parts[1:] in ((owner + MARKS,), (owner + STARTED,))
     return len(parts) == 2 and parts[0] in RESULTS and parts[1].split(".")[0] == owner  # noqa: PLR2004

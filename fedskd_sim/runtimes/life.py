@@ -88,8 +88,8 @@ def shaped(order: MemberOrder, scenario: Scenario) -> Shaped | None:
 
 
 def started(note: Path | None) -> float:
-    """Give the moment at which the run started, on the monotonic clock: now, unless an earlier life
-    has noted it.
+    """Return the moment at which the run started, on the monotonic clock: now, unless an earlier
+    life has noted it.
     """
     if note is None:
         return clock.now()
@@ -352,7 +352,7 @@ def _open_links(
 
 
 def sound_of(scenario: Scenario) -> ChunkCheck:
-    """Give what looks at the numbers that arrive; those of a placebo mean nothing, and it runs
+    """Return what looks at the numbers that arrive; those of a placebo mean nothing, and it runs
     without numpy.
     """
     if not scenario.learns:

@@ -68,7 +68,7 @@ class Here:
 
     @property
     def away(self) -> bool:
-        """Tell whether it is a process of another machine, of which nothing can be known here."""
+        """Return whether it is a process of another machine, of which nothing can be known here."""
         return self.machine != platform.node() and (not self.boot or self.boot != _boot())
 
     def process(self, folder: Path) -> psutil.Process | None:
@@ -109,14 +109,14 @@ class Here:
 
 
 def _boot() -> str:
-    """Give what Linux calls this boot; '' where it cannot be known."""
+    """Return what Linux calls this boot; '' where it cannot be known."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""
 
 
 def _holds(pid: int, lock: Path) -> bool:
-    """Tell whether a process has a run folder's lock open; nobody can tell it of another user's,
+    """Return whether a process has a run folder's lock open; nobody can tell it of another user's,
     which cannot be signalled either.
     """
     try:
@@ -184,8 +184,8 @@ def read(folder: Path) -> RunLocation | None:
 
 
 def memory() -> tuple[int, int]:
-    """Give the bytes of memory that this process and its children may use, and how many of them are
-    free: the machine's, or those of the control group (version 2) that it is in, where that has
+    """Return the bytes of memory that this process and its children may use, and how many of them
+    are free: the machine's, or those of the control group (version 2) that it is in, where that has
     fewer.
     """
     found = psutil.virtual_memory()

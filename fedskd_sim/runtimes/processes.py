@@ -61,7 +61,7 @@ class Leader:
             self.failure = what.message
 
     def missing(self, code: int) -> bool:
-        """Tell whether it died without a word before the start: nobody can begin."""
+        """Return whether it died without a word before the start: nobody can begin."""
         return bool(code) and not self.started and not self.failure
 
     def mourn(self, cause: str, log: EventLog, *, watched: bool = False) -> None:
@@ -79,7 +79,7 @@ class Leader:
 
     @property
     def silent(self) -> bool:
-        """Tell whether a death of it would be news."""
+        """Return whether a death of it would be news."""
         return self.started and not (self.failure or self.cause)
 
     @property
@@ -125,7 +125,7 @@ def member_order(order: Order, sockets: Path, name: str, number: int) -> MemberO
 
 
 def key_file(scenario: Scenario, sockets: Path, name: str) -> Path:
-    """Give a member's file of keys, or of secrets where nothing is encrypted, after making
+    """Return a member's file of keys, or of secrets where nothing is encrypted, after making
     everybody's.
     """
     network = scenario.network
@@ -155,7 +155,7 @@ class Restarts:
         return cls(scenario.custody.restarts if restarts else 0)
 
     def allow(self, name: str, code: int) -> bool:
-        """Tell whether a hospital that ended with an exit code (-N: by signal N) is to be started
+        """Return whether a hospital that ended with an exit code (-N: by signal N) is to be started
         again, and count it.
 
         An error of its own would only come again; a signal is nobody's word.
@@ -405,7 +405,7 @@ class ProcessRuntime:
         return self._leader.remark
 
     def _fatal_exits(self) -> dict[str, int]:
-        """Give those whose end ends the run: a hospital, with a code or before it was done, or
+        """Return those whose end ends the run: a hospital, with a code or before it was done, or
         the controller before the start; none while a controller lives that lets the ring go on.
         """
         if self._order.loaded.scenario.on_loss.heals and CONTROLLER not in self._exits:

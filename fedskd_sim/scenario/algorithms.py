@@ -284,7 +284,7 @@ class FedSKD(Part):
         return {**TRAVELLER_FIRST, **values} if chosen else values
 
     def work(self, size: int) -> float:
-        """Give the work of a round: as many stops as a model makes, the one at home included
+        """Return the work of a round: as many stops as a model makes, the one at home included
         where it trains there.
         """
         at_home = 0 if self.schedule.mode == "sequential" else 1
@@ -365,7 +365,7 @@ class Circulation(Part):
         return self.circulating.words
 
     def work(self, size: int) -> float:
-        """Give the work of a round, that of the FedSKD which circulates alike."""
+        """Return the work of a round, that of the FedSKD which circulates alike."""
         return self.circulating.work(size)
 
     @property
@@ -404,7 +404,7 @@ class Mutual(Part):
         return self.circulating.words
 
     def work(self, size: int) -> float:
-        """Give the work of a round, that of the FedSKD which circulates alike."""
+        """Return the work of a round, that of the FedSKD which circulates alike."""
         return self.circulating.work(size)
 
     @property
@@ -448,7 +448,7 @@ class Cyclic(Part):
         )
 
     def work(self, size: int) -> float:
-        """Give the work of a round, that of the FedSKD which circulates alike."""
+        """Return the work of a round, that of the FedSKD which circulates alike."""
         return self.circulating.work(size)
 
     @property

@@ -52,11 +52,11 @@ class Similarity(Part):
 
     @property
     def off(self) -> bool:
-        """Tell whether no level has a weight."""
+        """Return whether no level has a weight."""
         return not (self.batch or self.pixel or self.region)
 
     def with_weights(self, own: SelfDistillation) -> Similarity:
-        """Give what keeps a visitor close to its past: the weights of ``own`` on the same maps,
+        """Return what keeps a visitor close to its past: the weights of ``own`` on the same maps,
         grids and distance.
         """
         weights = {"batch": own.batch, "pixel": own.pixel, "region": own.region}

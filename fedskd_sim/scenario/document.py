@@ -195,7 +195,7 @@ class Document:
     """Keys that ``data`` has by a merge key (``<<``), which is one of the faults."""
 
     def key_in_file(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
-        """Give the key as it stands in the file: a hospital may have inherited it from the top
+        """Return the key as it stands in the file: a hospital may have inherited it from the top
         level's ``data``.
         """
         match key:
@@ -389,7 +389,7 @@ class _Builder:
         return None
 
     def _text(self, node: ScalarNode, path: tuple[Key, ...], line: int) -> str | None:
-        """Give a text; two escapes of which each is half of a character (as in JSON) are that
+        """Return a text; two escapes of which each is half of a character (as in JSON) are that
         character.
         """
         try:

@@ -57,7 +57,7 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
 def _change(
     document: Document, changes: Iterable[str]
 ) -> tuple[str, dict[tuple[Key, ...], str], list[ScenarioError]]:
-    """Give the text with all changes that can be made, which of them is to blame for which new
+    """Return the text with all changes that can be made, which of them is to blame for which new
     key, and the errors of the others.
     """
     form = _form()
@@ -134,7 +134,7 @@ def _put(root: Any, steps: list[str], value: Any, word: str) -> tuple[Key, ...]:
 
 
 def _key(node: Any, step: str, word: str) -> Key:
-    """Give the key of a step within a mapping, or within a list the place that is counted or
+    """Return the key of a step within a mapping, or within a list the place that is counted or
     named.
     """
     if isinstance(node, CommentedMap):

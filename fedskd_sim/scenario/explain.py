@@ -241,7 +241,7 @@ def _suggest_choice(value: Any, known: Sequence[str]) -> str:
 
 
 def _inherited(document: Document, loc: tuple[Key, ...]) -> bool:
-    """Tell whether a problem of a hospital's data stands in the top level's data, where it is
+    """Return whether a problem of a hospital's data stands in the top level's data, where it is
     reported already.
     """
     match loc:
@@ -316,7 +316,7 @@ def _inside(data: Any, step: Key) -> Any:
 
 
 def _name(data: Any, document: Document) -> Any:
-    """Give the ``name`` that tells which kind a mapping is; a hospital's data inherits it."""
+    """Return the ``name`` that tells which kind a mapping is; a hospital's data inherits it."""
     shared = document.data.get("data")
     inherited = shared.get("name") if isinstance(shared, dict) else None
     return data.get("name", inherited) if isinstance(data, dict) else None

@@ -65,7 +65,7 @@ class Fault(Part):
 
     @property
     def for_ever(self) -> bool:
-        """Tell whether the hospital never goes on from it."""
+        """Return whether the hospital never goes on from it."""
         return self.what in FOR_EVER or (self.what == "stop" and self.lasts is None)
 
 
@@ -137,7 +137,7 @@ class Outage(Part):
         return f"cut at {self.begin:g} s for {self.lasts:g} s{again}"
 
     def meets(self, begin: float, end: float) -> bool:
-        """Tell whether any of it lies between two moments, both included."""
+        """Return whether any of it lies between two moments, both included."""
         first = self.begin
         if self.every and begin >= first + self.lasts:
             first += self.every * (floor((begin - first - self.lasts) / self.every) + 1)
@@ -253,13 +253,13 @@ class Link(Part):
         return f"{where or 'all links'}: {', '.join(word for word in said if word)}"
 
     def covers(self, sender: str, to: str) -> bool:
-        """Tell whether the rule is for a link."""
+        """Return whether the rule is for a link."""
         if self.between:
             return {sender, to} == {*self.between}
         return self.from_ in (None, sender) and self.to in (None, to)
 
 
 def rule_of(links: Iterable[Link], sender: str, to: str) -> Link | None:
-    """Give the rule that counts for a link: the last one that is for it."""
+    """Return the rule that counts for a link: the last one that is for it."""
     found = [rule for rule in links if rule.covers(sender, to)]
     return found[-1] if found else None

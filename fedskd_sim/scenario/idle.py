@@ -64,7 +64,7 @@ def _written(scenario: Scenario, text: BaseModel, under: tuple[Key, ...]) -> Ite
 
 
 def _given(part: Any, key: Sequence[Key]) -> bool:
-    """Tell whether a key stands in the text from which a part was made."""
+    """Return whether a key stands in the text from which a part was made."""
     for name in key:
         if isinstance(name, int):
             part = part[name]
@@ -159,7 +159,7 @@ def _of_measuring(scenario: Scenario) -> Found:
 
 
 def _smallest_share(scenario: Scenario) -> float:
-    """Give the smallest weight that a snapshot has if nothing but their number says it."""
+    """Return the smallest weight that a snapshot has if nothing but their number says it."""
     algorithm, hops = scenario.algorithm, 1
     if scenario.learns and algorithm.pattern == "circulation":
         others = len(scenario.members) - 1

@@ -55,7 +55,7 @@ class ValidParts(NamedTuple):
     left_out: frozenset[KeyPath] = frozenset()
 
     def lacks(self, *key: Key) -> bool:
-        """Tell whether a key's value, what it stands in or what stands in it is none of the
+        """Return whether a key's value, what it stands in or what stands in it is none of the
         file.
         """
         return any(
@@ -180,7 +180,7 @@ class Loaded:
     document: Document
 
     def place_error(self, error: FedskdError) -> FedskdError:
-        """Give an error that names a scenario key the file and line of that key."""
+        """Return an error that names a scenario key the file and line of that key."""
         if error.where is None and error.key:
             error.where, error.key = (
                 self.document.locate(error.key),
@@ -214,7 +214,7 @@ class Examined:
     problems: tuple[FedskdError, ...] = ()
 
     def good(self, more: Iterable[FedskdError] = ()) -> Loaded:
-        """Give the scenario if nothing is wrong with it.
+        """Return the scenario if nothing is wrong with it.
 
         Raises:
             FedskdError: the first problem, by line, with all others listed under it.
@@ -412,8 +412,8 @@ def _find_bad_disturbances(rest: ValidParts, document: Document) -> Iterator[Fed
 
 
 def _with_variants(rest: ValidParts, key: str) -> Iterator[tuple[Scenario, tuple[Key, ...]]]:
-    """Give the scenario, and it with a key of each variant that has it, and under what that stands;
-    not where it is known to be wrong.
+    """Yield the scenario, and it with a key of each variant that has it, and under what that
+    stands; not where it is known to be wrong.
     """
     if not rest.lacks(key):
         yield rest.scenario, ()

@@ -201,7 +201,7 @@ class Scenario(Part):
         return self._by_name[name]
 
     def architecture(self, name: str) -> Architecture:
-        """Give the architecture of a hospital's model: its own, or the one that the algorithm
+        """Return the architecture of a hospital's model: its own, or the one that the algorithm
         asks of all.
         """
         common = self.common_architecture
@@ -304,7 +304,7 @@ def passes(scenario: Scenario, samples: Sequence[int] = ()) -> float:
 def at_budget(
     scenario: Scenario, algorithm: Algorithm, budget: float, samples: Sequence[int] = ()
 ) -> Planned:
-    """Give a scenario another algorithm, with the number of rounds (at least 1) whose work comes
+    """Return a scenario another algorithm, with the number of rounds (at least 1) whose work comes
     nearest to a budget.
 
     Args:
@@ -323,7 +323,7 @@ def at_budget(
 
 
 def _work(scenario: Scenario, samples: Sequence[int]) -> tuple[float, float]:
-    """Give the work of the warm-up and that of a round; where data is pooled, a pass is one over
+    """Return the work of the warm-up and that of a round; where data is pooled, a pass is one over
     everybody's, in the warm-up too.
     """
     training, algorithm, size = scenario.training, scenario.algorithm, len(scenario.members)

@@ -37,7 +37,7 @@ def scenarios() -> Mapping[str, Path]:
 
 
 def find(given: Path) -> Path:
-    """Give the file that a person means: their own, or where there is none of that name, one that
+    """Return the file that a person means: their own, or where there is none of that name, one that
     comes with the program.
 
     Raises:
@@ -49,7 +49,7 @@ def find(given: Path) -> Path:
 
 
 def path_of(name: str) -> Path:
-    """Give the file of a scenario that comes with the program.
+    """Return the file of a scenario that comes with the program.
 
     Raises:
         ScenarioSyntaxError: there is none of that name; the error lists those that there are.

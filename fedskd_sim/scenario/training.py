@@ -72,7 +72,7 @@ class Training(Part):
     """Sessions in a row that a hospital may roll back for a non-finite loss before the run ends."""
 
     def batch_sizes(self, samples: int) -> list[int]:
-        """Give the sizes of the mini-batches of a pass over so many samples, as
+        """Return the sizes of the mini-batches of a pass over so many samples, as
         `fedskd_sim.learning.data.batches` cuts them; ``batches`` is not applied.
         """
         rest = samples % self.batch_size
@@ -120,5 +120,5 @@ class Prediction(Part):
 
     @property
     def keeps_averaged(self) -> bool:
-        """Tell whether averaged weights travel along."""
+        """Return whether averaged weights travel along."""
         return self.model in ("averaged", "mix")

@@ -106,7 +106,7 @@ class Shaping(Generic[What]):
     _lines: dict[tuple[str, str], ShapedLine[What] | None] = field(default_factory=dict)
 
     def line(self, sender: str, to: str) -> ShapedLine[What] | None:
-        """Give the link from one member to another; None where messages pass undisturbed, as the
+        """Return the link from one member to another; None where messages pass undisturbed, as the
         controller's do.
         """
         if (sender, to) not in self._lines:

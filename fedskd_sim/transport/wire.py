@@ -126,7 +126,7 @@ def header(
 
 
 def is_foreign(frames: Sequence[Frame]) -> bool:
-    """Tell whether frames that cannot be read are a header of another version."""
+    """Return whether frames that cannot be read are a header of another version."""
     with suppress(BadMessage, IndexError, TypeError):
         head = _unpack(frames[0], CONTROL)
         return [*map(type, head)] == [int, str, dict] and bool(head[0] != VERSION)
@@ -234,7 +234,7 @@ def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 def _plain(name: str, form: str, value: Any) -> Any:
-    """Give a field in the types that msgpack has."""
+    """Return a field in the types that msgpack has."""
     match form:
         case "HopId":
             return [getattr(value, part) for part in _FIELDS[form]]
@@ -284,7 +284,7 @@ def _field(name: str, form: str, value: Any) -> Any:
 
 
 def _fits(name: str, form: str, value: Any) -> bool:
-    """Tell whether a string or a number is one, and neither endless nor absurd; what is shown to
+    """Return whether a string or a number is one, and neither endless nor absurd; what is shown to
     people can be printed.
     """
     match form, value:

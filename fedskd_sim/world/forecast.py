@@ -92,11 +92,11 @@ class CostedLearner:
         return None
 
     def results(self) -> Mapping[str, Weights]:
-        """Give nothing."""
+        """Return nothing."""
         return {}
 
     def state(self) -> LearnerState:
-        """Give nothing."""
+        """Return nothing."""
         return NOTHING
 
     def restore(self, state: LearnerState) -> None:
@@ -124,7 +124,7 @@ class _Late(Weather):
     delay: float = 0.0
 
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - all links are alike
-        """Give the delay in seconds."""
+        """Yield the delay in seconds."""
         yield self.delay
 
 
@@ -180,7 +180,7 @@ def _pass(world: World, spent: list[float], name: str, seconds: float) -> None:
 
 
 def _same(learner: CostedLearner) -> CostedLearner:
-    """Give the same learner to another life: it remembers nothing that a death could take."""
+    """Return the same learner to another life: it remembers nothing that a death could take."""
     return learner
 
 

@@ -183,7 +183,7 @@ class Surroundings(Protocol):
         """Note that a hospital has failed."""
 
     def kills(self, name: str, effect: Effect) -> bool:
-        """Tell whether a hospital dies before an effect."""
+        """Return whether a hospital dies before an effect."""
 
     @property
     def persists(self) -> bool:
@@ -197,7 +197,7 @@ class Surroundings(Protocol):
     """The present moment."""
 
     def disk(self) -> float:
-        """Give the seconds that a disk takes for what is to be kept."""
+        """Return the seconds that a disk takes for what is to be kept."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class Node:
 
     @property
     def finished(self) -> bool:
-        """Tell whether it has gone through its whole program."""
+        """Return whether it has gone through its whole program."""
         return self.shell.state.done
 
     @property

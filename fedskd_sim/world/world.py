@@ -40,23 +40,23 @@ class Weather:
     """How many seconds who dies of it stays away; None: as long as a restart takes."""
 
     def copies(self, sender: str, to: str) -> Iterator[float]:  # noqa: ARG002 - the signature of weather that is not fair
-        """Give the delay in seconds of every copy of a message that arrives."""
+        """Yield the delay in seconds of every copy of a message that arrives."""
         yield 0.0
 
     def words(self, sender: str) -> Iterator[float]:  # noqa: ARG002 - as above
-        """Give the delay in seconds of every copy of a word to the controller that arrives."""
+        """Yield the delay in seconds of every copy of a word to the controller that arrives."""
         yield 0.0
 
     def parts(self, sender: str, to: str, at: float) -> bool:  # noqa: ARG002 - as above
-        """Tell whether nothing passes from one member to another at a moment."""
+        """Return whether nothing passes from one member to another at a moment."""
         return False
 
     def kills(self, name: str, effect: Effect) -> bool:  # noqa: ARG002 - as above
-        """Tell whether a hospital dies before an effect."""
+        """Return whether a hospital dies before an effect."""
         return False
 
     def disk(self) -> float:
-        """Give the seconds that a disk takes for what is to be kept; 0: none at all."""
+        """Return the seconds that a disk takes for what is to be kept; 0: none at all."""
         return 0.0
 
 
@@ -109,12 +109,12 @@ class World:
                 self.watch()
 
     def now(self) -> float:
-        """Give the present moment."""
+        """Return the present moment."""
         return self.seconds
 
     @property
     def lost(self) -> LostHospitals:
-        """Give the hospitals without which the ring goes on."""
+        """Return the hospitals without which the ring goes on."""
         if self.controller is None:
             return NOBODY
         state = self.controller.state
@@ -122,7 +122,7 @@ class World:
 
     @property
     def over(self) -> bool:
-        """Tell whether all hospitals have ended."""
+        """Return whether all hospitals have ended."""
         return self._lasting >= len(self.nodes)
 
     def later(
@@ -168,7 +168,7 @@ class World:
         self.errors.append((name, error))
 
     def kills(self, name: str, effect: Effect) -> bool:
-        """Tell whether a hospital dies before an effect."""
+        """Return whether a hospital dies before an effect."""
         return self.weather.kills(name, effect)
 
     @property
@@ -182,7 +182,7 @@ class World:
         return self.weather.persists
 
     def disk(self) -> float:
-        """Give the seconds that a disk takes."""
+        """Return the seconds that a disk takes."""
         return self.weather.disk()
 
     def _carry(self, after: float, sender: str, to: str, what: Any, take: Take) -> None:

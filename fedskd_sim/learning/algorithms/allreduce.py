@@ -80,7 +80,7 @@ class RingSum:
         return Total(vector, float(tensor_of(self._done[self._host][WEIGHT])))
 
     def groups(self) -> Mapping[str, Weights]:
-        """Give what a restart in the midst of a sum needs: the own share, and the chunks that
+        """Return what a restart in the midst of a sum needs: the own share, and the chunks that
         are finished; then nothing.
         """
         if len(self._done) == self._topology.size:

@@ -102,11 +102,11 @@ class AveragingLearner:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
-        """Give the common model."""
+        """Return the common model."""
         return {"": export(self._model)}
 
     def state(self) -> LearnerState:
-        """Give the common model, and a sum that is under way."""
+        """Return the common model, and a sum that is under way."""
         return self.site.state().plus(
             {}, {"home": view(getattr(self, "_model", None)), **self._sum.groups()}
         )
@@ -139,7 +139,7 @@ class ProximalTeaching:
         return cls(mu, [parameter.detach().clone() for parameter in model.parameters()])
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
-        """Give mu/2 times the squared distance of the parameters from where the session began (Li
+        """Return mu/2 times the squared distance of the parameters from where the session began (Li
         et al. 2020).
         """
         pairs = zip(step.models[""].parameters(), self.anchors, strict=True)
@@ -164,7 +164,7 @@ def floats_in(spec: Spec) -> int:
 
 
 def flat(model: nn.Module) -> Tensor:
-    """Give a model's float tensors in a row, (length,) float32, a copy."""
+    """Return a model's float tensors in a row, (length,) float32, a copy."""
     return torch.cat([tensor.reshape(-1).float() for tensor in _floats(model)])
 
 

@@ -94,7 +94,7 @@ class PrototypeLearner(LocalLearner):
         return Session(leaving, "passed")
 
     def state(self) -> LearnerState:
-        """Give the own model, the prototypes bit for bit, and a sum that is under way."""
+        """Return the own model, the prototypes bit for bit, and a sum that is under way."""
         return super().state().plus({}, {PROTOTYPES: self._prototypes, **self._sum.groups()})
 
     def restore(self, state: LearnerState) -> None:
@@ -135,7 +135,7 @@ class PrototypeTeaching:
 
 
 def features_of(deep: Tensor, length: int) -> Tensor:
-    """Give the features (B, length) of deep maps (B, C, ...): channel means over space,
+    """Return the features (B, length) of deep maps (B, C, ...): channel means over space,
     neighbouring channels pooled.
     """
     return average(deep.flatten(2).mean(dim=2).unsqueeze(1), (length,)).squeeze(1)

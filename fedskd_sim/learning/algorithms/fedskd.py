@@ -62,7 +62,7 @@ class CirculatingLearner:
         """Do nothing: a round begins with the departures."""
 
     def depart(self, round_: int) -> Weights:
-        """Give a copy of the home model, or the traveller as it came home where the two are kept
+        """Return a copy of the home model, or the traveller as it came home where the two are kept
         apart. Tested is the home model, everywhere, unless both are kept for good (two_track).
         """
         returns = round_ <= self._config.rounds
@@ -179,14 +179,14 @@ class CirculatingLearner:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
-        """Give the final home model, and the traveller that is kept apart from it as
+        """Return the final home model, and the traveller that is kept apart from it as
         ``traveller``.
         """
         home = {"": export(self._home)}
         return home if self._general is None else {**home, "traveller": self._general}
 
     def state(self) -> LearnerState:
-        """Give the resident, what sets out in its place or has set out, and the work that is
+        """Return the resident, what sets out in its place or has set out, and the work that is
         left over from sessions.
         """
         models = {

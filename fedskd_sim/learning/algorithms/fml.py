@@ -85,7 +85,7 @@ class MutualLearner(LocalLearner):
         return Session(leaving, "passed")
 
     def state(self) -> LearnerState:
-        """Give both models, and a sum that is under way."""
+        """Return both models, and a sum that is under way."""
         return (
             super()
             .state()
@@ -124,7 +124,7 @@ class MutualTeaching:
         return []
 
     def apart(self) -> MutualTeaching:
-        """Give itself: it holds no tensors that a recorded step would need its own copies of."""
+        """Return itself: it holds no tensors that a recorded step would need its own copies of."""
         return self
 
 

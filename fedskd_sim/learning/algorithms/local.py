@@ -60,7 +60,7 @@ class LocalLearner:
         return session
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - the only departure is to the evaluation
-        """Give a copy of the model."""
+        """Return a copy of the model."""
         return snapshot(self.model)
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - never called
@@ -88,11 +88,11 @@ class LocalLearner:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
-        """Give the final model."""
+        """Return the final model."""
         return {"": export(self.model)}
 
     def state(self) -> LearnerState:
-        """Give the model, which has been assessed between steps."""
+        """Return the model, which has been assessed between steps."""
         return self.site.state().plus({}, {"home": view(getattr(self, "model", None))})
 
     def restore(self, state: LearnerState) -> None:

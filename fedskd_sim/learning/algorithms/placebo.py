@@ -67,11 +67,11 @@ class PlaceboLearner:
         """Do nothing: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
-        """Give the own buffer."""
+        """Return the own buffer."""
         return {"": self._own}
 
     def state(self) -> LearnerState:
-        """Give the own buffer."""
+        """Return the own buffer."""
         return NOTHING.plus({}, {"home": self._own})
 
     def restore(self, state: LearnerState) -> None:

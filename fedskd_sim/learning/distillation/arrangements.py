@@ -74,7 +74,7 @@ class AdaptiveAverage(nn.Module):
 
 
 def _shares(size: int, cells: int, like: Tensor) -> Tensor:
-    """Give the matrix (size, cells) of how much each place adds to each cell; made on the device,
+    """Return the matrix (size, cells) of how much each place adds to each cell; made on the device,
     so that making it can be part of a CUDA graph.
     """
     place = torch.arange(size, device=like.device).unsqueeze(1)
@@ -194,7 +194,7 @@ def atlas_items(features: Tensor, pooling: AtlasPooling, other: AtlasPooling) ->
 
 
 def find_region_means(pooling: AtlasPooling, other: AtlasPooling) -> Tensor:
-    """Give the matrix (R', S) that takes the mean over each region that is large enough in both
+    """Return the matrix (R', S) that takes the mean over each region that is large enough in both
     poolings; its size depends on their values, so finding it waits for the device.
 
     Raises:
@@ -219,14 +219,14 @@ class Atlas:
     _means: dict[tuple[tuple[int, ...], tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     def pooling(self, feature_grid: Sequence[int]) -> AtlasPooling:
-        """Give `atlas_pooling` for maps of a size, on the labels' device."""
+        """Return `atlas_pooling` for maps of a size, on the labels' device."""
         grid = tuple(feature_grid)
         if grid not in self._poolings:
             self._poolings[grid] = atlas_pooling(self.labels, grid)
         return self._poolings[grid]
 
     def items(self, features: Tensor, others: Tensor) -> Tensor:
-        """Give `atlas_items` of a map (B, C, *space) that is compared with another model's map."""
+        """Return `atlas_items` of a map (B, C, *space) that is compared with another model's."""
         own, other = tuple(features.shape[2:]), tuple(others.shape[2:])
         if (own, other) not in self._means:
             self._means[own, other] = find_region_means(self.pooling(own), self.pooling(other))

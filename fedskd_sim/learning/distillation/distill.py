@@ -31,7 +31,7 @@ class Taps(NamedTuple):
     """Map of the last stage; the batch and region levels' unless told otherwise."""
 
     def at(self, tap: Tap) -> Tensor:
-        """Give a map by its name."""
+        """Return a map by its name."""
         return self.mid if tap == "mid" else self.deep
 
 
@@ -177,7 +177,7 @@ class SimilarityLoss:
         )
 
     def _level(self, level: _Level, v: Tensor, l: Tensor) -> tuple[Tensor, Tensor]:  # noqa: E741 - as in weight_l
-        """Give the distance for the log and its share of the total before the level's weight."""
+        """Return the distance for the log and its share of the total before the level's weight."""
 
         def measure(x: Tensor, y: Tensor) -> Tensor:
             return distance(x, y, self.distance, across=level.across)
@@ -199,7 +199,7 @@ def scale(value: Tensor, factor: float | Tensor) -> Tensor:
 
 
 def ramp(step: int, total: int, share: float = 0.3) -> float:
-    """Give the factor of a step counted from 0: a linear rise from 0 over the first ``share`` of
+    """Return the factor of a step counted from 0: a linear rise from 0 over the first ``share`` of
     ``total`` steps, then 1.
 
     Raises:

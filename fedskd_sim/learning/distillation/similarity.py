@@ -99,7 +99,7 @@ def _mean(x: Tensor, y: Tensor, name: Distance, form: GramForm, budget_bytes: in
 
 
 def _values(pair: TensorPair, name: Distance, *, direct: bool) -> Tensor:
-    """Give the distance of each leading index, (L,)."""
+    """Return the distance of each leading index, (L,)."""
     if name == "row":
         return (_row_direct if direct else _row_factored)(*pair)
     if name == "corr" and direct:
@@ -144,7 +144,7 @@ def _total(x: Tensor) -> Tensor:
 
 
 def _squares(x: Tensor, y: Tensor) -> Tensor:
-    """Give the squared Frobenius norm of x' y, which equals the inner product of x x' and y y'."""
+    """Return the squared Frobenius norm of x' y, equal to the inner product of x x' and y y'."""
     return _total((x.transpose(1, 2) @ y).square())
 
 
@@ -187,7 +187,7 @@ def _reciprocal_norm(squares: Tensor) -> Tensor:
 
 
 def _cka(pair: TensorPair, *, direct: bool) -> Tensor:
-    """Give || G/|G| - H/|H| ||^2 for the centred matrices G and H of centred items."""
+    """Return || G/|G| - H/|H| ||^2 for the centred matrices G and H of centred items."""
     x, y = pair
     floor = VARIANCE_FLOOR * x.shape[1] ** 2
     if direct:
@@ -203,7 +203,7 @@ def _cka(pair: TensorPair, *, direct: bool) -> Tensor:
 
 
 def _corr_factored(pair: TensorPair, offsets: TensorPair) -> Tensor:
-    """Give the correlation distance from centred items and their products with the mean item, (L,
+    """Return the correlation distance from centred items and their products with the mean item, (L,
     N, 1).
 
     With x_i = a_i + m and p_i = a_i m, the similarity less the constant m m is a_i a_j + p_i + p_j.
@@ -264,7 +264,7 @@ class _Corr(torch.autograd.Function):
 
 
 def _corr_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Give 2 S x for each side, S the slope in its raw similarities; the diagonal of S carries
+    """Return 2 S x for each side, S the slope in its raw similarities; the diagonal of S carries
     the norms' share.
     """
     x, y, grams, scale, mean, moments = ctx.saved_tensors

@@ -119,7 +119,7 @@ def _told(what: str, model: nn.Module | None, fix: str) -> Iterator[None]:
 
 
 def _line_of(error: BaseException, model: nn.Module | None) -> str:
-    """Give the last line that is neither PyTorch's nor ours; else where ``forward`` begins."""
+    """Return the last line that is neither PyTorch's nor ours; else where ``forward`` begins."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not any(Path(frame.filename).is_relative_to(folder) for folder in OURS):
             return f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})"
@@ -187,7 +187,7 @@ def _evaluate(home: nn.Module, chosen: Architecture, images: Tensor, shape: Imag
 
 
 def _ask(model: nn.Module, images: Tensor, shape: ImageShape) -> list[Tensor]:
-    """Give copies of logits and maps in evaluation."""
+    """Return copies of logits and maps in evaluation."""
     model.eval()
     with _told(f"fails in evaluation of a batch of {len(images)}", model, "mend it in its package"):
         output = model(images)

@@ -73,7 +73,7 @@ class Skipping(TorchFunctionMode):
 
 
 def without_values() -> Skipping:
-    """Give no tensor a value, which on the meta device nothing can see."""
+    """Return no tensor a value, which on the meta device nothing can see."""
     return Skipping(FILLS)
 
 
@@ -137,7 +137,7 @@ class ImageShape(NamedTuple):
     grid: tuple[int, ...] = ()
 
     def blank(self) -> torch.Tensor:
-        """Give a batch of one empty sample."""
+        """Return a batch of one empty sample."""
         if self.kind == "volume":
             return torch.zeros(1, self.channels, *(self.grid or (self.size,) * 3))
         lead = (1,) if self.kind == "roi" else (1, self.channels)
@@ -155,7 +155,7 @@ class Outline:
     deep: tuple[int, ...]
 
     def at(self, tap: Tap) -> tuple[int, ...]:
-        """Give the size of a tap."""
+        """Return the size of a tap."""
         return self.mid if tap == "mid" else self.deep
 
 
@@ -206,7 +206,7 @@ def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
 
 
 def with_memory(network: nn.Module, device: str) -> nn.Module:
-    """Give a blueprint memory, laid out as ``to_empty`` does, which asks a compiler how; one that
+    """Return a blueprint memory, laid out as ``to_empty`` does, which asks a compiler how; one that
     has memory only changes the device.
     """
     if not any(tensor.is_meta for tensor in network.parameters()):
@@ -242,7 +242,7 @@ def outline(architecture: Architecture, shape: ImageShape) -> Outline:
 
 
 def quick(architecture: Architecture, shape: ImageShape) -> bool:
-    """Tell whether computing one blank sample takes less than the import of PyTorch's compiler,
+    """Return whether computing one blank sample takes less than the import of PyTorch's compiler,
     which operations without values ask for their shapes: at each place a layer meets each of its
     parameters once at most.
     """
@@ -325,7 +325,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def fits(found: Outline) -> bool:
-    """Tell whether every tap has at least the default region grid."""
+    """Return whether every tap has at least the default region grid."""
     return min(*found.mid[1:], *found.deep[1:]) >= SMALLEST_REGIONS
 
 

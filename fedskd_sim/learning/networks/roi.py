@@ -155,7 +155,7 @@ def layer(inputs: int, outputs: int, norm: str) -> nn.Module:
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:
-    """Give the normalisation over the last axis: layer or none.
+    """Return the normalisation over the last axis: layer or none.
 
     Raises:
         ValueError: another name.

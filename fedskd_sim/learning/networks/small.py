@@ -166,7 +166,7 @@ def transformer(
 
 
 def normalisation(norm: str, channels: int) -> list[nn.Module]:
-    """Give the layers of a normalisation: none, group (up to 8 groups) or batch.
+    """Return the layers of a normalisation: none, group (up to 8 groups) or batch.
 
     Raises:
         ValueError: another name.

@@ -137,7 +137,7 @@ class _Plan(NamedTuple):
 
 
 def _normalised(name: str, mid: str, deep: str, about: str) -> Builder:
-    """Give the builder of an architecture in which torchvision has BatchNorm."""
+    """Return the builder of an architecture in which torchvision has BatchNorm."""
     plan = _Plan(name, mid, deep)
 
     def build(
@@ -157,7 +157,7 @@ def _normalised(name: str, mid: str, deep: str, about: str) -> Builder:
 def _as_it_is(
     name: str, mid: str, deep: str, about: str, as_map: Callable[[Tensor], Tensor] | None = None
 ) -> Builder:
-    """Give the builder of an architecture with no BatchNorm; ``as_map`` as in `Tapped`."""
+    """Return the builder of an architecture with no BatchNorm; ``as_map`` as in `Tapped`."""
     plan = _Plan(name, mid, deep)
 
     def build(channels: int, image_size: int, classes: int, *, weights: str = "") -> nn.Module:  # noqa: ARG001 - all builders take it

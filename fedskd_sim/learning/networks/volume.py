@@ -123,7 +123,7 @@ def _block(width: int, norm: str) -> nn.Module:
 
 
 def _norm(norm: str, channels: int) -> list[nn.Module]:
-    """Give group normalisation of up to eight groups, batch normalisation, or nothing;
+    """Return group normalisation of up to eight groups, batch normalisation, or nothing;
     ValueError for another word.
     """
     match norm:

@@ -162,7 +162,7 @@ def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -
 
 
 def _as_image(first: int, second: int, third: int) -> bool:
-    """Tell whether a grid is that of an image with one or three channels, first or last."""
+    """Return whether a grid is that of an image with one or three channels, first or last."""
     return (first in {1, 3} and second == third) or (third in {1, 3} and first == second)
 
 
@@ -184,7 +184,7 @@ def _taker(samples: Any, size: int) -> Callable[[NDArray[np.integer[Any]]], NDAr
 
 
 def _labels(found: Cohort) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Give the number of each sample's class (N,), and the classes."""
+    """Return the number of each sample's class (N,), and the classes."""
     given = np.asarray(found.labels)
     if given.ndim != 1 or not len(given):
         raise Unfit(f"gives labels of shape {given.shape}, not one for each sample")
@@ -223,7 +223,7 @@ def _index(classes: Sequence[str], name: str) -> int:
 
 
 def _column(given: Any, name: str, size: int) -> NDArray[np.str_]:
-    """Give a field as texts (N,), none of which stands for an empty cell."""
+    """Return a field as texts (N,), none of which stands for an empty cell."""
     plain = hasattr(given, "__array__")  # numpy makes names of all that is in a list with names
     values = np.asarray(given) if plain else np.asarray(given, dtype=object)
     if values.shape != (size,):
@@ -257,7 +257,7 @@ def _check_name(value: object, row: int, name: str) -> None:
 
 
 def _strata(found: Cohort, subjects: NDArray[Any], size: int) -> NDArray[np.int64] | None:
-    """Give the fold of each sample (N,), or the number of its split; None if it has neither."""
+    """Return the fold of each sample (N,), or the number of its split; None if it has neither."""
     if found.folds is not None and found.splits is not None:
         raise Unfit("gives both folds and splits")
     what, known = ("splits", SPLITS) if found.splits is not None else ("folds", range(cut.FOLDS))

@@ -114,7 +114,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 def distinct(names: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
-    """Give the ids of some rows of a source: what names them there, with the row's number behind
+    """Return the ids of some rows of a source: what names them there, with the row's number behind
     a name that several rows have.
     """
     counts = Counter(names)

@@ -86,7 +86,7 @@ def _columns(path: Path, view: str) -> tuple[list[CsvRow], cut.Columns]:
 
 
 def _class_of(path: Path, row: CsvRow) -> str:
-    """Give the class of a diagnosis."""
+    """Return the class of a diagnosis."""
     named = row["diagnosis"]
     if named.split()[-1] == "nevus":
         return "nevus"

@@ -94,5 +94,5 @@ def _splits(
 def _paths(
     path: Path, table: list[CsvRow], rows: splits.Rows, images: imagefiles.Names
 ) -> list[Path]:
-    """Give the image of each row; for one that is missing, where it could be."""
+    """Return the image of each row; for one that is missing, where it could be."""
     return [imagefiles.of_name(images, table[row]["image_id"], path.parent) for row in rows]

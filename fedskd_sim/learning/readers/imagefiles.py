@@ -41,7 +41,7 @@ FORM = 1
 
 
 def kept(folder: str, paths: Sequence[Path], size: int, decode: Decode, by: str) -> Pixels:
-    """Give images (N, size, size, 3) as they were decoded once, or decode and keep them; ``by``
+    """Return images (N, size, size, 3) as they were decoded once, or decode and keep them; ``by``
     names the program that decodes, with its version.
 
     Raises:
@@ -74,7 +74,7 @@ def _useless(text: str) -> InvalidValue:
 
 
 def _name(paths: Sequence[Path], size: int, by: str) -> str:
-    """Give the digest of files in their order, of the size in pixels, and of what decodes them."""
+    """Return the digest of files in their order, the size in pixels, and what decodes them."""
     with ThreadPoolExecutor(THREADS) as pool:
         digests = [*pool.map(_digest, paths)]
     return xxh3_128_hexdigest("\n".join([f"{FORM} {size} {by}", *digests]).encode())
@@ -146,7 +146,7 @@ def by_name(folder: Path) -> dict[str, list[Path]]:
 
 
 def of_name(names: Names, image: str, folder: Path) -> Path:
-    """Give the file of an image; for one that is missing, where it could be.
+    """Return the file of an image; for one that is missing, where it could be.
 
     Raises:
         DataCorrupt: several files have that name, or one that differs in case only, and they are
@@ -246,7 +246,7 @@ def _doubt(image: Image.Image) -> str:
 
 
 def _colours(image: Image.Image) -> Image.Image | str:
-    """Give an image in 8-bit colours, the right way up, or say what keeps it from being one."""
+    """Return an image in 8-bit colours, the right way up, or say what keeps it from being one."""
     bits, dark = (
         next(iter(_numbers(image, BITSPERSAMPLE)), DEEP_BITS),
         _numbers(image, PHOTOMETRIC_INTERPRETATION) == (0,),
@@ -286,6 +286,6 @@ def _faint(largest: int) -> str:
 
 
 def _numbers(image: Image.Image, tag: int) -> tuple[int, ...]:
-    """Give the numbers of a TIFF tag; none for other formats."""
+    """Return the numbers of a TIFF tag; none for other formats."""
     found = getattr(image, "tag_v2", {}).get(tag, ())
     return tuple(found) if isinstance(found, tuple) else (int(found),)

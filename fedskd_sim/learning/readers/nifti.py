@@ -177,7 +177,7 @@ def _check_size(path: Path, image: Any) -> None:
 
 
 def _affine(path: Path, header: Any, grid: tuple[int, ...]) -> NDArray[np.float64]:
-    """Give the affine (4, 4) in mm: the sform, or without one the qform, unless they contradict
+    """Return the affine (4, 4) in mm: the sform, or without one the qform, unless they contradict
     each other.
     """
     codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
@@ -392,7 +392,7 @@ def _folds(path: Path, table: list[CsvRow]) -> NDArray[np.int64] | None:
 
 
 def _geometry(dataset: Nifti, files: Sequence[Path]) -> Geometry | None:
-    """Give the common geometry of volumes; None without any."""
+    """Return the common geometry of volumes; None without any."""
     space = dataset.space
     first = (
         None

@@ -95,7 +95,7 @@ def load(dataset: OwnData, folder: Path | None, scenario_seed: int, name: str) -
 
 
 def digest(dataset: OwnData, folder: Path | None) -> str:
-    """Give the digest of all that the reader gives, every sample included; raises as `facts`."""
+    """Return the digest of all that the reader gives, every sample included; raises as `facts`."""
     with _told(dataset):
         found = _read(dataset, folder)
         whole = sha256(repr((found.classes, found.ids, found.by_split)).encode("utf-8", "replace"))

@@ -90,7 +90,7 @@ def count_samples(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]
 
 
 def number_ids(count: int) -> tuple[str, ...]:
-    """Give samples that were made here their numbers as ids."""
+    """Return samples that were made here their numbers as ids."""
     return tuple(map(str, range(count)))
 
 

@@ -56,7 +56,7 @@ class Recorder(Protocol):
         """Give back what steps that are not recorded have left of memory, if it is much."""
 
     def afresh(self) -> Self:
-        """Give one that has recorded nothing, and the memory of what nobody holds any more back."""
+        """Give the memory of what nobody holds any more back, and return one that is empty."""
 
 
 class CudaGraphs:
@@ -162,7 +162,7 @@ class CudaGraphs:
             torch.cuda.empty_cache()
 
     def afresh(self) -> Self:
-        """Give graphs with a pool of their own; that of these is freed with the last of them."""
+        """Return graphs with a pool of their own; that of these is freed with the last of them."""
         self._graphs.clear()
         gc.collect()  # compiled networks lie in circles
         torch.cuda.empty_cache()
@@ -221,24 +221,24 @@ class Reads(TorchDispatchMode):
         return result
 
     def of_others(self) -> dict[int, UntypedStorage]:
-        """Give the memory that was read and had not been made meanwhile, by address."""
+        """Return the memory that was read and had not been made meanwhile, by address."""
         return self._read
 
 
 def storages(anything: Any) -> dict[int, UntypedStorage]:
-    """Give the memory of all tensors in something, by address."""
+    """Return the memory of all tensors in something, by address."""
     tensors = (one for one in tree_leaves(anything) if isinstance(one, Tensor))
     found = (one.untyped_storage() for one in tensors)
     return {one.data_ptr(): one for one in found}
 
 
 def held(network: nn.Module) -> dict[int, UntypedStorage]:
-    """Give the memory of what its modules hold, by address: weights, buffers, other tensors."""
+    """Return the memory of what its modules hold, by address: weights, buffers, other tensors."""
     return storages([vars(module) for module in network.modules()])
 
 
 def apart(network: nn.Module) -> list[object]:
-    """Give what a network keeps besides its state_dict, as far as it can be compared: plain
+    """Return what a network keeps besides its state_dict, as far as it can be compared: plain
     attributes of its modules, and buffers that do not travel.
     """
     travels = network.state_dict().keys()

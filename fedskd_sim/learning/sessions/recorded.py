@@ -59,7 +59,7 @@ MOST_OF_ALL = 1 << 20
 
 
 def compiler(training: Training) -> Compile | None:
-    """Give what compiles networks, where a scenario asks for it."""
+    """Return what compiles networks, where a scenario asks for it."""
     if not training.compile:
         return None
 
@@ -237,7 +237,7 @@ class RecordedPair:
         return replay
 
     def _try(self, step: Callable[[], Seen], begin: list[Tensor]) -> list[Tensor]:
-        """Give what a few steps see and leave, from the same beginning each time, on the host: a
+        """Return what a few steps see and leave, from the same beginning each time, on the host: a
         card may have no room for it.
         """
         with torch.no_grad():
@@ -313,7 +313,7 @@ PASSING = "the card's memory did not suffice"
 
 
 def of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory did not suffice; compilers have errors of their own
+    """Return whether an error says that memory did not suffice; compilers have errors of their own
     around it.
     """
     inner = error.__cause__ or getattr(error, "inner_exception", None)
@@ -322,7 +322,7 @@ def of_memory(error: BaseException) -> bool:
 
 
 def of_a_card(error: BaseException) -> bool:
-    """Tell whether a card has failed, and not only refused to be recorded; older versions of
+    """Return whether a card has failed, and not only refused to be recorded; older versions of
     PyTorch have no class of its own for it.
     """
     known = getattr(torch, "AcceleratorError", None)
@@ -447,7 +447,7 @@ class Recordings:
         return names, models.every, models.teaches, taught, size
 
     def _give_up(self, tools: Tools) -> Tools:
-        """Give up all pairs, when they are no longer at work; gives what to record on from now."""
+        """Give up all pairs, no longer at work; returns what to record on from now."""
         tools.on.reserved()
         self._refused = 0
         self._pairs = {key: pair for key, pair in self._pairs.items() if isinstance(pair, str)}

@@ -65,7 +65,7 @@ class TrainingStep(NamedTuple):
     models: Mapping[str, nn.Module] = MappingProxyType({})
 
     def rise(self, share: float) -> float | Tensor:
-        """Give the factor that rises from 0 to 1 over the first ``share`` of the session: a
+        """Return the factor that rises from 0 to 1 over the first ``share`` of the session: a
         number, or a float64 scalar where steps are replayed.
         """
         number, total, _, clock = self.moment
@@ -104,7 +104,7 @@ class Recordable(Protocol):
         """Compute what is added in a step."""
 
     def kind(self, moment: Moment) -> Hashable:
-        """Give what decides which operations a step has."""
+        """Return what decides which operations a step has."""
 
     def tensors(self) -> Sequence[Tensor]:
         """List the tensors that are others in another session."""
@@ -279,7 +279,7 @@ class Exchange:
         return int(self.past is not None)
 
     def kind(self, moment: Moment) -> bool:
-        """Tell whether anything is exchanged yet."""
+        """Return whether anything is exchanged yet."""
         return ramp(moment.number, moment.total, self.rise) > 0
 
     def tensors(self) -> Sequence[Tensor]:
@@ -325,7 +325,7 @@ class Exchange:
 
 
 def divergence(teacher: Output, student: Output) -> Tensor:
-    """Give KL(sg teacher || student) of the predictions, the mean over the batch, natural
+    """Return KL(sg teacher || student) of the predictions, the mean over the batch, natural
     logarithm, temperature 1.
     """
     given = log_softmax(teacher.logits.detach(), dim=1)

@@ -58,7 +58,7 @@ class DataDigests:
     _lock: Lock = field(default_factory=Lock)
 
     def of(self, scenario: Scenario) -> dict[str, str]:
-        """Give a digest for each set of files that hospitals read, by its name."""
+        """Return a digest for each set of files that hospitals read, by its name."""
         sets = {
             f"{DATA}{hospital.data.file}": hospital.data
             for hospital in scenario.hospitals
@@ -115,7 +115,7 @@ def _below(root: Path, ends: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _look(root: Path, files: list[Path]) -> str:
-    """Give the digest of where files are, how large, and when they were changed."""
+    """Return the digest of where files are, how large, and when they were changed."""
     whole = sha256(f"{root.resolve()}\n".encode(errors="surrogatepass"))
     for file in files:
         found = os.stat(file)  # noqa: PTH116 - faster for tens of thousands
@@ -125,7 +125,7 @@ def _look(root: Path, files: list[Path]) -> str:
 
 
 def _read(root: Path, files: list[Path]) -> str:
-    """Give the digest of files, each with its name below the root."""
+    """Return the digest of files, each with its name below the root."""
     whole = sha256()
     with ThreadPoolExecutor(THREADS) as pool:
         for file, found in zip(files, pool.map(_digest_of, files), strict=True):

@@ -52,7 +52,7 @@ class Difference:
 
     @property
     def claimed(self) -> bool:
-        """Tell whether it may be called a difference, beside all others of its table."""
+        """Return whether it may be called a difference, beside all others of its table."""
         return self.corrected <= LEVEL
 
     @property

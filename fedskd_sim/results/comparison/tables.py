@@ -61,11 +61,11 @@ class MethodRow:
     scores: Sequence[Score]
 
     def series(self, metric: str, place: str) -> list[float]:
-        """Give a value per seed."""
+        """Return a value per seed."""
         return [score.values.get((metric, place), math.nan) for score in self.scores]
 
     def mean(self, metric: str, place: str) -> float:
-        """Give the mean over seeds."""
+        """Return the mean over seeds."""
         return mean(self.series(metric, place))
 
     @property
@@ -81,15 +81,15 @@ class MethodRow:
         )
 
     def cost(self, name: str) -> float:
-        """Give the mean cost of a run."""
+        """Return the mean cost of a run."""
         return mean(score.costs.get(name, math.nan) for score in self.scores)
 
     def hospital(self, metric: str, place: str, name: str) -> float:
-        """Give the mean over seeds for one hospital."""
+        """Return the mean over seeds for one hospital."""
         return mean(score.hospitals.get((metric, place, name), math.nan) for score in self.scores)
 
     def beside(self, other: MethodRow, metric: str, place: str) -> tuple[list[float], list[float]]:
-        """Give a value per seed of this method and of another one, over the tests that both have:
+        """Return a value per seed of this method and of another one, over the tests that both have:
         where a run lost a hospital, a mean over fewer hospitals is not one over all of them.
         """
         pairs = [
@@ -154,7 +154,7 @@ class MethodTable:
         return first if to_control and all(to_control) else ""
 
     def present(self, metric: str, place: str) -> bool:
-        """Tell whether any method has a value."""
+        """Return whether any method has a value."""
         return any(math.isfinite(value) for row in self.rows for value in row.series(metric, place))
 
 
@@ -213,7 +213,7 @@ def _kept(memory: Mapping[MemoryPart, float], name: str) -> float:
 
 
 def _tests(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[Test, float]:
-    """Give all values of tests that there are; the last record of a test counts."""
+    """Return all values of tests that there are; the last record of a test counts."""
     found = {
         (metric, _counts_as(record, held_out), record.model, record.host): record.measures[
             metric
@@ -246,7 +246,7 @@ def _value(tests: Mapping[Test, float], metric: str, place: str) -> float:
 def _of_models(
     tests: Mapping[Test, float], metric: str, names: Iterable[str]
 ) -> dict[str, tuple[float, float]]:
-    """Give what hospitals' models have at home and, on average, at the others that train."""
+    """Return what hospitals' models have at home and, on average, at the others that train."""
     cells: dict[str, dict[str, float]] = {name: {} for name in names}
     for (found, where, model, host), value in tests.items():
         if (found, where) == (metric, "inside") and model in cells:
@@ -285,7 +285,7 @@ TwinKey = tuple[str, str]
 
 
 def faulty(comparison: MethodTable) -> list[MethodRow]:
-    """Give the methods that were meant to have faults."""
+    """Return the methods that were meant to have faults."""
     return [row for row in comparison.rows if row.method.scenario.faults]
 
 
@@ -296,8 +296,8 @@ def twin_of(comparison: MethodTable, row: MethodRow) -> MethodRow | None:
 
 
 def measures_of(comparison: MethodTable) -> list[str]:
-    """Give the measures that a method and its twin are compared by: those of predictions, over own
-    and others, and those of memory.
+    """Return the measures that a method and its twin are compared by: those of predictions, over
+    own and others, and those of memory.
     """
     return [name for name in (*SCORES, *MEMORY) if comparison.present(name, "mean")]
 
@@ -357,7 +357,7 @@ def struck(comparison: MethodTable) -> list[tuple[str, ...]]:
 
 
 def plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any] | None:
-    """Give what is known of a method's faults as plain values; None for one without faults."""
+    """Return what is known of a method's faults as plain values; None for one without faults."""
     if not row.method.scenario.faults:
         return None
     twin = twin_of(comparison, row)

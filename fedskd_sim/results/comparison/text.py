@@ -178,7 +178,7 @@ def off_budget(row: MethodRow) -> str:
 
 
 def as_json(comparison: MethodTable) -> dict[str, Any]:
-    """Give a comparison as plain values; shares in [0, 1], null stands for a missing value.
+    """Return a comparison as plain values; shares in [0, 1], null stands for a missing value.
 
     Of a difference ``needed`` is null where no test is possible, and where more seeds are needed
     than are looked at: then ``needed_above`` is that number, and null otherwise.
@@ -386,7 +386,7 @@ def as_html(comparison: MethodTable) -> str:
 
 
 def _faults(comparison: MethodTable) -> dict[str, Any]:
-    """Give what the page says of faults."""
+    """Return what the page says of faults."""
     struck = tables.struck(comparison)
     return {
         "about": ABOUT,

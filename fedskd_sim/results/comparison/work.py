@@ -113,8 +113,8 @@ def methods(scenario: Scenario, labels: Sequence[str], samples: Sequence[int] = 
 
 
 def cut_short(scenario: Scenario) -> bool:
-    """Tell whether ``training.batches`` makes some pass shorter than the training data, here or in
-    a variant: equal work then depends on how many samples there are.
+    """Return whether ``training.batches`` makes some pass shorter than the training data, here or
+    in a variant: equal work then depends on how many samples there are.
     """
     known = [variant.training for variant in scenario.variants.values()]
     return any(one and one.batches for one in (scenario.training, *known))
@@ -347,7 +347,7 @@ class Workshop:
             raise OutputNotEmpty(text, fix="give another --out")
 
     def folder(self, task: PlannedRun) -> Path:
-        """Give the run folder of a task."""
+        """Return the run folder of a task."""
         return self.out / PLACE.format(label=task.label, seed=task.scenario.seed)
 
     def carry_out(
@@ -403,7 +403,7 @@ class Workshop:
         return RunResult(task, folder, ended, "\n".join(words.splitlines()[-LAST_WORDS:]))
 
     def _launch(self, task: PlannedRun, command: Sequence[str]) -> tuple[int, str]:
-        """Give a run's exit code, negative for a signal, and its words."""
+        """Return a run's exit code, negative for a signal, and its words."""
         given = {**os.environ, **threads(task.scenario), RUNS_AT_ONCE: str(self.jobs)}
         try:
             run = Command.begin(command, given, self._lock)
@@ -422,7 +422,7 @@ def threads(scenario: Scenario) -> dict[str, str]:
 
 
 def _same(file: Path, task: PlannedRun) -> bool:
-    """Tell whether a run's scenario is the task's; a key that it did not know yet has its
+    """Return whether a run's scenario is the task's; a key that it did not know yet has its
     default.
     """
     try:
@@ -433,7 +433,7 @@ def _same(file: Path, task: PlannedRun) -> bool:
 
 
 def finished(folder: Path) -> bool:
-    """Tell whether a run folder holds a complete run, or one that ended well without hospitals
+    """Return whether a run folder holds a complete run, or one that ended well without hospitals
     that it lost.
     """
     try:
@@ -444,7 +444,7 @@ def finished(folder: Path) -> bool:
 
 
 def ended_well(folder: Path) -> bool:
-    """Tell whether a run says of itself that it ended well."""
+    """Return whether a run says of itself that it ended well."""
     try:
         how = outcome.read(folder)
     except FedskdError:

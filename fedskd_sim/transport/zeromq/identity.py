@@ -192,7 +192,7 @@ def _long(secret: bytes) -> bytes:
 
 
 def _check_key(known: Mapping[str, str], peer: str, told: str, public: str) -> str:
-    """Give what is known of a peer whose public key, if one was told, is the right one."""
+    """Return what is known of a peer whose public key, if one was told, is the right one."""
     if peer not in known or told not in ("", public):
         raise InvalidValue(f"the key of {peer!r} is not the agreed one", fix="start the run anew")
     return known[peer]

@@ -95,7 +95,7 @@ class Receiver(Protocol):
     """Who is told what has come; a sender's name is the one that its key stands for."""
 
     def announced(self, hop: HopId, sender: str) -> bool:
-        """Tell whether to take in the weights of a model that is about to arrive."""
+        """Return whether to take in the weights of a model that is about to arrive."""
 
     def on_model(self, traveller: Traveller, sender: str) -> None:
         """Take a model that has arrived whole, its digest proved."""
@@ -267,7 +267,7 @@ class Links:
             self._endpoint.close()
 
     def _link(self, to: str) -> zmq.Socket[bytes] | None:
-        """Give the link to a hospital, opened if it was not; None as long as nobody knows where
+        """Return the link to a hospital, opened if it was not; None as long as nobody knows where
         it is.
         """
         if to not in self._book:
@@ -280,7 +280,7 @@ class Links:
         return self._links[to]
 
     def _hand(self, to: str, frames: list[Frame]) -> bool:
-        """Give a message, or a part of one, to a link; False if that takes nothing more."""
+        """Return a message, or a part of one, to a link; False if that takes nothing more."""
         if link := self._link(to):
             with suppress(zmq.Again):
                 link.send_multipart(frames, copy=False)

@@ -33,7 +33,7 @@ class Said:
     model: Traveller | None = None
 
     def messages(self, flip: float | None) -> Iterator[Frames]:
-        """Give what goes over the socket, at which share of a model's bytes one may be another."""
+        """Yield what goes over the socket, at which share of a model's bytes one may be another."""
         if self.model is None:
             yield self.word
             return
