@@ -119,9 +119,8 @@ def settle() -> None:
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(
-                os.devnull, os.O_RDWR
-            )  # takes the lowest free number, which is this one
+            # takes the lowest free number, which is this one
+            opened = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(opened, True)  # noqa: FBT003 - programs that are started need it as much
     for name, stream in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
         if stream is not None and getattr(sys, name) is stream:

@@ -141,9 +141,8 @@ def _resources(hospital: Hospital, settings: dict[str, Any]) -> dict[str, Any]:
     memory = hospital.resources.memory
     requests = {"cpu": str(hospital.resources.cpu), "memory": memory} | _clean(settings["requests"])
     devices = settings["gpu"]["resource"] if hospital.resources.gpu else ""
-    gpus = (
-        {devices: str(hospital.resources.gpu)} if devices else {}
-    )  # without a name they come by claims in the pod's patch
+    # without a name they come by claims in the pod's patch
+    gpus = {devices: str(hospital.resources.gpu)} if devices else {}
     return {"requests": requests, "limits": {"memory": memory} | gpus | _clean(settings["limits"])}
 
 

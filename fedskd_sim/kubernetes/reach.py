@@ -281,9 +281,8 @@ class Reach:
 
     def _run(self, pod: str, command: list[str], given: Iterable[str] = ()) -> str:
         """Carry out a command in a hospital's pod; gives what it prints."""
-        api: Any = client.CoreV1Api(
-            client.ApiClient(self._settings)
-        )  # one of its own: a stream changes its client
+        # one of its own: a stream changes its client
+        api: Any = client.CoreV1Api(client.ApiClient(self._settings))
         opened: Any = stream
         asked = {
             "container": "hospital",

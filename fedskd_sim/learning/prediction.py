@@ -240,9 +240,8 @@ class Predicting:
                 chosen = self._averaged
             case "mix":
                 chosen = mean(last, self._averaged)
-        torch.manual_seed(
-            self.site.seed("running statistics")
-        )  # of a user's architecture that draws in training mode
+        # of a user's architecture that draws in training mode
+        torch.manual_seed(self.site.seed("running statistics"))
         return snapshot(refresh(self.site.build(self.site.name, chosen), self.site.data.train))
 
     def _measure(

@@ -67,9 +67,8 @@ def mean(one: Weights, other: Weights) -> Weights:
 
 
 def _mean(one: Buffer, other: Buffer) -> Buffer:
-    return buffer_of(
-        tensor_of(one) * 0.5 + tensor_of(other) * 0.5
-    )  # halves first: their sum cannot overflow
+    # halves first: their sum cannot overflow
+    return buffer_of(tensor_of(one) * 0.5 + tensor_of(other) * 0.5)
 
 
 def _average(

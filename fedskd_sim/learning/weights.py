@@ -96,9 +96,8 @@ def tensor_of(buffer: Buffer) -> Tensor:
     """View a buffer as a CPU tensor, or copy one that is read-only; do not write to it."""
     if not len(buffer.data):
         return torch.empty(buffer.shape, dtype=_DTYPES[buffer.dtype])
-    data = (
-        bytearray(buffer.data) if memoryview(buffer.data).readonly else buffer.data
-    )  # all of PyTorch's memory can be written to
+    # all of PyTorch's memory can be written to
+    data = bytearray(buffer.data) if memoryview(buffer.data).readonly else buffer.data
     return torch.frombuffer(data, dtype=_DTYPES[buffer.dtype]).reshape(buffer.shape)
 
 

@@ -146,9 +146,8 @@ class Mailbox:
     def _begin(self) -> None:
         self.shell.handle(Begun(self.again))
         book = self.past.book if self.past and self.rejoins else None
-        if (
-            book and book.keys.get(self.machine.name, "") == self.register_as.public_key
-        ):  # else the others have new keys too
+        # else the others have new keys too
+        if book and book.keys.get(self.machine.name, "") == self.register_as.public_key:
             self.on_word(book)
 
     def _run(self) -> None:

@@ -261,9 +261,8 @@ class ClusterRun:
                 f"{self.runtime.namespace!r}"
             )
         if self.folder:
-            with suppress(
-                Exception
-            ):  # what it holds must be freed whether or not its records can be read
+            # what it holds must be freed whether or not its records can be read
+            with suppress(Exception):
                 refresh(self.folder)
         self.runtime.attach(None)
         self.runtime.stop()

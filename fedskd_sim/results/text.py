@@ -153,7 +153,6 @@ def _matrix(summary: Summary, metric: str) -> Iterator[str]:
             f"{summary.bases[column].samples:>{CELL}}" for column in columns
         )
         if any(summary.bases[column].rarest for column in columns):
-            fewest = (
-                summary.bases[column].rarest or "" for column in columns
-            )  # blank where it is not known
+            # blank where it is not known
+            fewest = (summary.bases[column].rarest or "" for column in columns)
             yield f"{'rarest class':<{width}}" + "".join(f"{rarest:>{CELL}}" for rarest in fewest)

@@ -140,10 +140,11 @@ def _describe_death(
     ]
     death = crash(order.name, next((where for where in reversed(known) if where), ""), error, fix())
     bound = {} if order.name == CONTROLLER else {"hospital": order.name}
+    # a full disk takes no words: the exit code has to do
     with (
         suppress(OSError, ValueError),
         order.log(**bound) as log,
-    ):  # a full disk takes no words: the exit code has to do
+    ):
         log_error(log, death)
     return death
 

@@ -71,9 +71,8 @@ class ForkServer:
         config["tempdir"] = str(folder)
         multiprocessing.set_forkserver_preload([*preload])
         resource_tracker.ensure_running()  # it unblocks interrupts when it starts
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # inherited: an interrupt is the launcher's business alone
+        # inherited: an interrupt is the launcher's business alone
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
         finally:

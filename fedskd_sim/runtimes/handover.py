@@ -134,9 +134,8 @@ def _owned(parts: tuple[str, ...], owner: str) -> bool:
 def move(source: Path, target: Path) -> list[Path]:
     """Put files that came into a run folder, each as a whole; gives their names in it."""
     for before in (target / CUSTODY / new.name for new in source.glob(f"{CUSTODY}/*")):
-        shutil.rmtree(
-            before, ignore_errors=True
-        )  # what an earlier life kept is older, and would be in the way
+        # what an earlier life kept is older, and would be in the way
+        shutil.rmtree(before, ignore_errors=True)
     names = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     for name in names:
         mode = PRIVATE_FOLDER if name.parts[0] in PRIVATE_KINDS else 0o777

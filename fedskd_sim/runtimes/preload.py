@@ -23,6 +23,5 @@ MODULES = (
 gc.collect()
 gc.freeze()
 gc.enable()
-atexit.register(
-    gc.unfreeze
-)  # for the server itself: extension modules complain about objects that live on at its end
+# for the server itself: extension modules complain about objects that live on at its end
+atexit.register(gc.unfreeze)

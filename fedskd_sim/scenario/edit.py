@@ -37,9 +37,8 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
 
     """
     changes = [*changes]
-    if (
-        not changes or document.faults
-    ):  # of a file with two values for one key nobody knows which one a change replaces
+    # of a file with two values for one key nobody knows which one a change replaces
+    if not changes or document.faults:
         return document
     text, places, faults = _change(document, changes)
     found = parse(document.file, text)

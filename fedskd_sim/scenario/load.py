@@ -283,9 +283,8 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
                 document.locate(problem.key),
                 document.key_in_file(problem.key),
             )
-        known = not isinstance(
-            problem, UnknownKey
-        )  # a misspelt key first: it may be why another is missing
+        # a misspelt key first: it may be why another is missing
+        known = not isinstance(problem, UnknownKey)
         form = not isinstance(problem, ScenarioSyntaxError)  # and before all what is no good YAML
         found.setdefault(
             (form, problem.where.line or 0, known, str(problem.key), problem.message), problem

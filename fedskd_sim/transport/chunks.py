@@ -192,9 +192,8 @@ class Assembly:
             self._memory[name][start:end] = frame[place : place + end - start]
             place += end - start
             form = self._table[name]
-            if end == bytes_of(form) and not self._sound(
-                form.dtype, self._memory[name]
-            ):  # while it is still in the cache
+            # while it is still in the cache
+            if end == bytes_of(form) and not self._sound(form.dtype, self._memory[name]):
                 self._unsound = self._unsound or name
 
     def _finish(self, label: Chunk) -> Traveller:

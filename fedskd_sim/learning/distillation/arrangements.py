@@ -170,9 +170,8 @@ def atlas_pooling(labels: Tensor, feature_grid: Sequence[int]) -> AtlasPooling:
         raise ValueError("the atlas has no region: its labels are all 0 or below")
     grid = tuple(feature_grid)
     shares = torch.empty((regions, math.prod(grid)), dtype=torch.float64, device=labels.device)
-    for place, row in enumerate(
-        shares, 1
-    ):  # one region's voxels at a time: those of all at once are hundreds of volumes
+    # one region's voxels at a time: those of all at once are hundreds of volumes
+    for place, row in enumerate(shares, 1):
         row.copy_(_pool((labels == place).to(torch.float64)[None, None], grid).flatten())
     return AtlasPooling(shares, shares.sum(1))
 
@@ -255,9 +254,8 @@ def _pool(features: Tensor, grid: tuple[int, ...]) -> Tensor:
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     if any(size % cells for cells, size in zip(grid, space, strict=True)):
         return average(features, grid)
-    for axis, cells in enumerate(
-        grid, start=2
-    ):  # even cells: sums of slices, a third of the time of the pooling kernels
+    # even cells: sums of slices, a third of the time of the pooling kernels
+    for axis, cells in enumerate(grid, start=2):
         if features.shape[axis] > cells:
             parts = features.unflatten(axis, (cells, -1)).unbind(axis + 1)
             features = reduce(torch.add, parts)

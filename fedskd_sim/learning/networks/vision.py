@@ -109,9 +109,8 @@ class Tapped(nn.Module):
         self._as_map = as_map
         self._maps: dict[str, Tensor] = {}
         for tap, name in zip(("mid", "deep"), taps, strict=True):
-            backbone.get_submodule(name).register_forward_hook(
-                partial(_keep, self._maps, tap)
-            )  # no way back to self: no cycle
+            # no way back to self: no cycle
+            backbone.get_submodule(name).register_forward_hook(partial(_keep, self._maps, tap))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Taps]:
         """Map images (B, C, H, W) to logits (B, classes) and taps (B, C', H', W')."""

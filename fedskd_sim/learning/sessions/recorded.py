@@ -178,9 +178,8 @@ class RecordedPair:
         self._set(moment)
         kind = self._kind(moment)
         recorded = self._recorded.get(kind)
-        if (
-            self._compiled and kind not in self._worth
-        ):  # else bytes would depend on earlier sessions
+        # else bytes would depend on earlier sessions
+        if self._compiled and kind not in self._worth:
             recorded = None
         if recorded is None or len(batch.labels) != self._size:
             with as_written() if self._compiled else nullcontext():

@@ -300,9 +300,8 @@ class Workshop:
             ) from error
         with lock:
             try:
-                fcntl.flock(
-                    lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # ends with the processes that hold it, however they end
+                # ends with the processes that hold it, however they end
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 fix = "wait until it has ended, or give another --out"
                 raise OutputNotWritable(

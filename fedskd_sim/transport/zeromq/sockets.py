@@ -260,9 +260,8 @@ class Endpoint:
         try:
             if self._identity:
                 self._identity.present(socket, self.name, peer, public_key)
-                socket.routing_id = b"." + token_bytes(
-                    ROUTE_BYTES
-                )  # an empty one, or one that begins with 0, is ZeroMQ's own
+                # an empty one, or one that begins with 0, is ZeroMQ's own
+                socket.routing_id = b"." + token_bytes(ROUTE_BYTES)
             socket.connect(address)
         except zmq.ZMQError as error:
             socket.close()
