@@ -135,6 +135,7 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
         return Judgement(reason=f"{wanted!r} should have sent it")
     if position < state.cursor or hop in state.waiting or routes.void(stop):
         return REPEAT
+    # it is to come, and from its sender: is it its turn, or is there room to wait?
     awaited = following(program, routes, state.cursor)
     if awaited is None or awaited == stop:
         return TAKE
@@ -145,6 +146,7 @@ def judge(program: Program, terms: Terms, state: State, hop: HopId, sender: str)
             reason=f"it cannot have come so far while round {awaited.round} hop {awaited.hop} has "
             "not been here"
         )
+    # the model at work stands among those that wait, and takes no place of the inbox
     step = program.at(state.cursor)
     hosts = state.working and step is not None and step.stop is not None
     return TAKE if len(state.waiting) - hosts < terms.inbox else LATER

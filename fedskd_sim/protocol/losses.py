@@ -220,6 +220,7 @@ class Healer(NamedTuple):
         routes = state.routes(self.program.topology)
         if routes.left_out(host):
             return self._stand_aside(state, known)
+        # what no longer leads here goes, but for the step under way; so does what the lost offered
         waiting = {
             hop: model
             for hop, model in state.waiting.items()
@@ -228,9 +229,11 @@ class Healer(NamedTuple):
         deferred = {hop: to for hop, to in state.deferred.items() if not routes.away(to, hop.round)}
         state = state._replace(waiting=waiting, deferred=deferred)
         effects: list[Effect] = [Persist()]
+        # what left for a lost hospital sets out again, to the next one that lives
         for hop, model in _stranded(state, routes):
             state, more = self._forward(state, hop, model, routes)
             effects += more
+        # what somebody still offers may be a repeat now
         for hop, to in list(state.deferred.items()):
             if judge(self.program, self.terms, state, hop, to).repeat:
                 state = state._replace(deferred=without(state.deferred, hop))

@@ -396,6 +396,7 @@ class HospitalMachine:
         if state.working or not state.joined:
             return state, effects
         step, routes = self.program.at(state.cursor), state.routes(self.topology)
+        # steps whose model is lost, or that a lost hospital would have taken, are done with
         while step and losses.passes_over(routes, self.name, step):
             if step.stop:
                 waiting = without(state.waiting, self.hop_id(step.stop))
@@ -412,6 +413,7 @@ class HospitalMachine:
                 patience = waiting_time(state, self.program, self.terms)
                 return state, [*effects, Wait(patience, Overdue(state.cursor, state.epoch))]
         state = state._replace(working=True)
+        # an evaluation changes nothing, so that the model goes on while it is tested
         if step.stop and step.stop.kind == "evaluation" and model:
             state, sent = self._on_release(state, state.cursor, model)
             effects = effects + sent
