@@ -51,6 +51,35 @@ def modules_for(scenario: Scenario) -> list[str]:
     return [*([] if small else ["torch._dynamo"]), "fedskd_sim.runtimes.preload"]
 
 
+class Undocumented:
+    """All that the package takes of multiprocessing beyond what it documents, which the next Python
+    may change; ``tests/unit/runtimes/test_forkserver.py`` tells which has.
+    """
+
+    def __init__(self) -> None:
+        """Find this process's."""
+        self._config: Any = process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to say where
+        self._server: Any = forkserver._forkserver  # noqa: SLF001 - nothing else knows its number
+        self._helper: Any = resource_tracker._resource_tracker  # noqa: SLF001 - nothing else knows what it holds
+
+    def keep_sockets_in(self, folder: Path) -> None:
+        """Say where sockets are, instead of a folder of multiprocessing's own that a killed
+        launcher would leave behind.
+        """
+        self._config["tempdir"] = str(folder)
+
+    def number(self) -> int:
+        """Return the number of the fork server's process, which runs."""
+        found: int = self._server._forkserver_pid  # noqa: SLF001 - as above
+        return found
+
+    def let_go(self) -> None:
+        """Close what keeps the fork server and the helper alive, and forget them."""
+        for held in (self._server._forkserver_alive_fd, self._helper._fd):  # noqa: SLF001 - as above
+            os.close(held)
+        self._server._forkserver_alive_fd = self._helper._fd = None  # noqa: SLF001 - as above
+
+
 @dataclass(frozen=True, slots=True)
 class ForkServer:
     """The fork server of this process, as it was when it was asked for."""
@@ -63,12 +92,11 @@ class ForkServer:
 
         Args:
             preload: the modules that it imports.
-            folder: where its socket is, instead of a folder of multiprocessing's own that a killed
-                launcher would leave behind.
+            folder: where its socket is.
 
         """
-        config: Any = process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001 - the only way to say where
-        config["tempdir"] = str(folder)
+        parts = Undocumented()
+        parts.keep_sockets_in(folder)
         multiprocessing.set_forkserver_preload([*preload])
         resource_tracker.ensure_running()  # it unblocks interrupts when it starts
         # inherited: an interrupt is the launcher's business alone
@@ -77,8 +105,7 @@ class ForkServer:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        server: Any = forkserver._forkserver  # noqa: SLF001 - nothing else knows its number
-        return cls(server._forkserver_pid)  # noqa: SLF001
+        return cls(parts.number())
 
     def death(self, patience: float = 0.0) -> int | None:
         """Return its exit code, -N for signal N, if it dies within ``patience`` seconds; None if it
@@ -110,11 +137,7 @@ def let_go() -> None:
     """Let the fork server, and the helper of multiprocessing, end when whoever started them does,
     and not wait for this process, which was forked from it and will fork nothing.
     """
-    server: Any = forkserver._forkserver  # noqa: SLF001 - nothing else knows what is held
-    helper: Any = resource_tracker._resource_tracker  # noqa: SLF001 - as above
-    for held in (server._forkserver_alive_fd, helper._fd):  # noqa: SLF001 - as above
-        os.close(held)
-    server._forkserver_alive_fd = helper._fd = None  # noqa: SLF001 - as above
+    Undocumented().let_go()
 
 
 KEEPER = """
