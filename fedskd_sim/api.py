@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.operate.checks import licences
+from fedskd_sim.operate.checks import licences, unused_card
 from fedskd_sim.results.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, Scenario, find
 from fedskd_sim.scenario import load as load_file
@@ -87,7 +87,8 @@ def launch(
 ) -> Run:
     """Run a scenario to its end, report, and verify what it has left.
 
-    A licence of the data that asks for more than naming its source is told as a warning.
+    A licence of the data that asks for more than naming its source is told as a warning, and so is
+    a card of this machine that PyTorch cannot use.
 
     Args:
         scenario: a file, a name, or what `load` gave.
@@ -110,6 +111,8 @@ def launch(
     with _APART:
         loaded = execution.check(_given(scenario), on, runtime, _path(data))
         _warn_of_licences(loaded.scenario)
+        if on != "kubernetes" and (text := unused_card(loaded.scenario, runtime)):
+            warnings.warn(text, stacklevel=2)
         order = execution.make_order(loaded, on, _path(out), _path(data))
         execution.carry_out(runtime, order, _attendant(f"launch({what!r}, on={on!r})", watch))
     return Run(order.folder, loaded.scenario)

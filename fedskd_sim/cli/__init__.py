@@ -23,7 +23,7 @@ from fedskd_sim.cli.common import (
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
-from fedskd_sim.operate.checks import Slowly, load_and_check
+from fedskd_sim.operate.checks import Slowly, load_and_check, unused_card
 from fedskd_sim.scenario import Loaded, Scenario
 
 
@@ -97,6 +97,8 @@ def validate(
         click.echo(f"Links: {loaded.scenario.links_in_words}")
     for line in (*_of_samples(loaded.scenario, known), *_in_vain(loaded)):
         click.echo(line)
+    if text := unused_card(loaded.scenario):
+        click.echo(f"Note: {text}.")
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
 

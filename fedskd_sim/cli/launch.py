@@ -178,12 +178,17 @@ def launch(
 def _check(
     scenario: Path, on: str, runtime: Runtime, data: Path | None, changes: tuple[str, ...]
 ) -> Loaded:
-    """Load the scenario and refuse it if it cannot work there; say what its data's licences ask."""
+    """Load the scenario and refuse it if it cannot work there; say what its data's licences ask,
+    and that a card of this machine will not be used.
+    """
+    from fedskd_sim.operate.checks import unused_card  # noqa: PLC0415
     from fedskd_sim.operate.execution import check  # noqa: PLC0415 - only commands that run something pay for it
 
     with Waiting() as waiting:
         loaded = check(scenario, on, runtime, data, changes=changes, tell=waiting.checks)
     say_licences(loaded.scenario)
+    if on != "kubernetes" and (text := unused_card(loaded.scenario, runtime)):
+        click.echo(f"note: {text}", err=True)
     return loaded
 
 

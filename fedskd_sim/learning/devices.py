@@ -19,11 +19,9 @@ import torch
 from torch import nn
 
 from fedskd_sim.errors import DeviceUnavailable, FedskdError
+from fedskd_sim.learning.drivers import DRIVER, CardSupport, signs_of_card
 from fedskd_sim.learning.workspace import FIXED, REPEATABLE, WORKSPACE, runs_at_once
 from fedskd_sim.scenario import Hospital, Scenario, Training
-
-DRIVER = Path("/proc/driver/nvidia/version")
-"""Where Linux tells the version of NVIDIA's driver, in containers too."""
 
 
 def device(asked: str) -> str:
@@ -196,25 +194,27 @@ def find_missing_devices(scenario: Scenario) -> Iterator[FedskdError]:
         number = card_of(where)
         key = ("hospitals", index, "device")
         if number >= torch.cuda.device_count():
+            found = card_support()
             text = (
                 f"{hospital.device!r} is not here: this machine has "
-                f"{torch.cuda.device_count()} CUDA devices{why_no_card()}"
+                f"{torch.cuda.device_count()} CUDA devices"
+                f"{f' ({found.reason})' if found.reason else ''}"
             )
-            yield DeviceUnavailable(text, key=key, fix="use 'cpu', or a machine with it")
+            fix = f"{found.fix}; or use 'cpu'" if found.fix else "use 'cpu', or a machine with it"
+            yield DeviceUnavailable(text, key=key, fix=fix)
         elif scenario.training.deterministic and (text := find_workspace_problem()):
             fix = f"unset it, set it to {FIXED}, or say training: {{deterministic: false}}"
             yield DeviceUnavailable(text, key=key, fix=fix)
 
 
-def why_no_card() -> str:
-    """Return PyTorch's words for why it can use no card at all, a driver that is too old say; empty
-    where it can.
-    """
+def card_support() -> CardSupport:
+    """Return what this machine and PyTorch tell of cards; nothing else asks. It may begin CUDA."""
+    words = ""
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return f" ({str(error).partition('. ')[0].rstrip('.')})"
-    return ""
+        words = str(error)
+    return CardSupport(signs_of_card(), torch.version.cuda or "", driver_version(), words)
 
 
 def find_workspace_problem() -> str:

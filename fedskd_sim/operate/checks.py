@@ -130,6 +130,30 @@ def of_learning(
     return [*find_problems(rest.scenario, data, seen, rest.doubtful, tell=tell)]
 
 
+def unused_card(scenario: Scenario, runtime: object = None) -> str:
+    """Return why hospitals whose device is ``auto`` will not use this machine's card;
+    empty where there is none, or they will. PyTorch is asked only where there are signs of a card.
+
+    Args:
+        scenario: what is to run here.
+        runtime: where it is to run; one that has PyTorch in a process of its own is asked.
+
+    """
+    if not scenario.learns or all(hospital.device != "auto" for hospital in scenario.hospitals):
+        return ""
+    from fedskd_sim.learning.drivers import signs_of_card  # noqa: PLC0415 - only who learns here has cards
+
+    return (asker(runtime, of_card) or of_card)() if signs_of_card() else ""
+
+
+def of_card() -> str:
+    """Return why PyTorch cannot use the card that this machine has; imports PyTorch."""
+    with extras_named():
+        from fedskd_sim.learning.devices import card_support  # noqa: PLC0415 - needs PyTorch
+
+    return card_support().unused
+
+
 def apart(rest: ValidParts, runtime: str) -> Iterator[FedskdError]:
     """Refuse to pool data where hospitals are apart, and volumes of which a cluster cannot tell
     whether they lie alike.
