@@ -13,6 +13,11 @@ KIND_CLUSTER ?= fedskd
 KIND_IMAGE ?=
 KIND_GPUS ?= 4
 
+LOCKED ?=
+LOCKED_PYTHONS := 3.11 3.12 3.13 3.14
+LOCK = locks/python$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-linux-x86_64.txt
+INSTALLED := $(VENV)/.installed$(if $(LOCKED),-locked)
+
 .PHONY: help
 help:  ## List the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +29,21 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	touch $@
 
+$(VENV)/.installed-locked: pyproject.toml $(wildcard locks/*.txt)
+	@test "$$(uname -sm)" = "Linux x86_64" -a -f "$(LOCK)" || { echo "there is no lock for this system and Python: see locks/" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	sed -n 's/^\([a-z0-9.-]*==[^ ]*\).*/\1/p' $(LOCK) > $(VENV)/locked.txt
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --constraint $(VENV)/locked.txt
+	touch $@
+
+$(VENV)/uv/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)/uv/bin/python -m pip install --quiet --group lock
+	touch $@
+
 $(VENV)/checkov/.installed: pyproject.toml $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)/checkov
 	$(VENV)/checkov/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
@@ -31,11 +51,20 @@ $(VENV)/checkov/.installed: pyproject.toml $(VENV)/.installed
 	touch $@
 
 .PHONY: install
-install: $(VENV)/.installed  ## Make the environment in .venv
+install: $(INSTALLED)  ## Make the environment in .venv; with LOCKED=1 the versions in locks/
 
 .PHONY: demo
 demo: install  ## Train four hospitals around a ring, under two minutes after installation
 	$(BIN)/fedskd-sim launch scenarios/quickstart.yaml
+
+.PHONY: lock
+lock: $(VENV)/uv/.installed  ## Write locks/ anew: the newest versions that go together, with hashes
+	@set -e; for version in $(LOCKED_PYTHONS); do \
+	  echo "locking for Python $$version"; \
+	  $(VENV)/uv/bin/uv pip compile --quiet --no-config --no-python-downloads --upgrade --python-version $$version \
+	    --python-platform x86_64-manylinux_2_28 --extra all --only-binary :all: --generate-hashes --no-emit-index-url \
+	    --custom-compile-command 'make lock' --output-file locks/python$$version-linux-x86_64.txt pyproject.toml; \
+	done
 
 .PHONY: lint
 lint: install  ## ruff and mypy
@@ -64,14 +93,15 @@ docs: install  ## Build the manual into site/
 	$(BIN)/python -m mkdocs build --strict
 
 .PHONY: image
-image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPTIONS)
+image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPTIONS, LOCKED)
 	@test -n "$(ENGINE)" || { echo "image needs podman or docker; set ENGINE=..." >&2; exit 1; }
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 \
 	$(ENGINE) build --tag localhost/fedskd-controller:$(VERSION) --build-arg VERSION=$(VERSION) \
-	  --build-arg BASE=$(BASE) --file images/controller/Dockerfile .
+	  --build-arg BASE=$(BASE) --build-arg LOCKED=$(LOCKED) --file images/controller/Dockerfile .
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 \
 	$(ENGINE) build --tag localhost/fedskd-hospital:$(VERSION) --build-arg VERSION=$(VERSION) \
-	  --build-arg BASE=$(HOSPITAL_BASE) --build-arg PIP_OPTIONS="$(PIP_OPTIONS)" --file images/hospital/Dockerfile .
+	  --build-arg BASE=$(HOSPITAL_BASE) --build-arg PIP_OPTIONS="$(PIP_OPTIONS)" --build-arg LOCKED=$(LOCKED) \
+	  --file images/hospital/Dockerfile .
 
 .PHONY: kind-up
 kind-up:  ## Start a kind cluster, load the images, advertise GPUs that are not there

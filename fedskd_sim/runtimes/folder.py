@@ -8,11 +8,13 @@ import fcntl
 import json
 import os
 import platform
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from heapq import merge
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count, islice
@@ -31,6 +33,8 @@ from fedskd_sim.wholefiles import write_text
 ANOTHER = "give another --out, or remove what is in it"
 LOCK = ".lock"
 """In a run folder: whoever writes into it, or launched what does, has it open."""
+INFORMATION = ".dist-info"
+"""How the folder ends in which an installed library is described."""
 LOOK_S = 0.5
 AGAIN_S = 0.1
 PACKAGES = (
@@ -206,7 +210,47 @@ def environment(runtime: str) -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    if lock := lock_met(lock_for_this_python(), sys.path):
+        found["lock"] = lock
     return found
+
+
+def lock_for_this_python() -> Path:
+    """Return the lock for this Python and system, whether there is one or not: in the package where
+    it is installed, in the project where it is developed.
+    """
+    major, minor = sys.version_info[:2]
+    name = f"python{major}.{minor}-{sys.platform}-{platform.machine()}.txt"
+    package = Path(__file__).resolve().parent.parent
+    places = (package / "locks" / name, package.parent / "locks" / name)
+    return next((file for file in places if file.is_file()), places[0])
+
+
+def lock_met(lock: Path, places: Iterable[str]) -> str:
+    """Return a lock's name and the beginning of its SHA-256 if all that it names is installed in
+    its very versions, whatever there is besides; else, or without a lock, an empty text.
+
+    Names of folders tell versions: to read what each library says of itself takes ten times longer.
+
+    Args:
+        lock: the file, in pip's format.
+        places: where libraries may be; of two of one name the first counts.
+
+    """
+    try:
+        text = lock.read_bytes()
+    except OSError:
+        return ""
+    found = dict[str, str]()
+    for place in places:
+        with suppress(OSError):  # an archive, or nothing at all
+            for file in os.listdir(place or "."):  # noqa: PTH208 - a path for each takes longer
+                if file.endswith(INFORMATION):
+                    name, _, number = file.removesuffix(INFORMATION).partition("-")
+                    found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), number)
+    wanted = re.findall(r"^([a-z0-9-]+)==(\S+)", text.decode(), re.MULTILINE)
+    met = wanted and all(found.get(name) == number for name, number in wanted)
+    return f"{lock.stem}, sha256 {sha256(text).hexdigest()[:12]}" if met else ""
 
 
 def _processor() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import re
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from fedskd_sim import __version__
 from fedskd_sim.runtimes import member
+from fedskd_sim.runtimes.folder import lock_for_this_python, lock_met
 
 ROOT = Path(__file__).parents[3]
 APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
@@ -63,6 +66,85 @@ def test_extras_add_what_their_names_say() -> None:
     both = {"click", "msgpack", "prometheus-client", "pydantic", "pyzmq", "ruamel-yaml", "xxhash"}
     assert names(wanted["controller"]) == both | {"kubernetes"}
     assert names(wanted["hospital"]) == both | names(extras["learning"]) | {"numpy", "safetensors"}
+
+
+LOCKS = sorted((ROOT / "locks").glob("*.txt"))
+PIN = re.compile(r"^([a-z0-9-]+)==(\S+) \\$")
+HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
+
+
+def pins(lock: Path) -> dict[str, str]:
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    return {found[1]: found[2] for line in lines if (found := PIN.match(line))}
+
+
+def test_there_is_a_lock_for_every_python_that_is_named() -> None:
+    """Each version among the classifiers has one, and no other; `make lock` writes the same."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    named = [one.rpartition(" ")[2] for one in project["classifiers"] if "Python :: 3." in one]
+    assert [lock.name for lock in LOCKS] == [f"python{one}-linux-x86_64.txt" for one in named]
+    assert f"LOCKED_PYTHONS := {' '.join(named)}\n" in read("Makefile")
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_has_every_requirement_within_its_bounds_and_a_hash_for_all(lock: Path) -> None:
+    """All of `[all]` and of the core is there; every version has a hash, and nothing says whence it
+    comes.
+    """
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras, found = project["optional-dependencies"], pins(lock)
+    (every,) = re.findall(r"\[(.+)\]", extras["all"][0])
+    wanted = chain(project["dependencies"], *(extras[one] for one in every.split(",")))
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(found[requirement.name]), requirement
+    text = lock.read_text(encoding="utf-8")
+    for part in re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]:
+        first, *rest = [line for line in part.splitlines() if "#" not in line]
+        assert PIN.match(first), first
+        assert rest, first
+        assert all(map(HASH.match, rest)), first
+    assert not re.search(r"://|^--|@|\.(org|com|io)\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_images_take_from_a_lock_what_they_need_and_no_more(lock: Path) -> None:
+    """A controller has no PyTorch and a hospital no Kubernetes client, and each all that its
+    libraries need.
+    """
+    module = run_path(str(ROOT / "images" / "requirements.py"))
+    text, whole = lock.read_text(encoding="utf-8"), pins(lock)
+    for image, without in (("controller", "torch"), ("hospital", "kubernetes")):
+        part = module["locked"](module["WANTED"][image], text)
+        taken = re.findall(r"^([a-z0-9-]+)==", part, re.MULTILINE)
+        assert names(module["WANTED"][image]) <= {*taken} < {*whole}
+        assert without not in taken
+        assert {"pydantic-core", "typing-extensions", "annotated-types"} <= {*taken}
+
+
+def test_a_run_names_the_lock_that_its_environment_has(tmp_path: Path) -> None:
+    """Every version of the lock has to be there; what there is besides does not count."""
+    lock, place = tmp_path / "python3.11-linux-x86_64.txt", tmp_path / "place"
+    lock.write_text("# words\nruamel-yaml==0.19.1 \\\n    --hash=sha256:0\nnumpy==2.4.6 \\\n")
+    names = ("ruamel.yaml-0.19.1", "numpy-2.4.6", "pip-26.3")
+    for name in names:
+        (place / f"{name}.dist-info").mkdir(parents=True)
+    met = lock_met(lock, [str(tmp_path / "none"), str(place)])
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    assert met == f"python3.11-linux-x86_64, sha256 {digest[:12]}"
+    assert lock_met(tmp_path / "no.txt", [str(place)]) == ""
+    (place / "numpy-2.4.6.dist-info").rename(place / "numpy-2.4.6+cpu.dist-info")
+    assert lock_met(lock, [str(place)]) == ""
+    (place / "numpy-2.4.6+cpu.dist-info").rmdir()
+    assert lock_met(lock, [str(place)]) == ""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="locks are for Linux, x86_64"
+)
+def test_the_lock_for_this_python_is_found() -> None:
+    """Where there is one for its version."""
+    if sys.version_info[:2] in ((3, 11), (3, 12), (3, 13), (3, 14)):
+        assert lock_for_this_python() in LOCKS
 
 
 WITHOUT = """
