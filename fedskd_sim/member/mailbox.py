@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -80,6 +80,8 @@ class Mailbox:
     _timers: list[tuple[float, int, Timer]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _over: bool = False
+    _left: bool = False
+    """It stops without a word."""
 
     def __post_init__(self) -> None:
         """Make the shell; `start` lets it run."""
@@ -123,7 +125,7 @@ class Mailbox:
 
     def leave(self) -> None:
         """Stop without a word; what was to be kept still is."""
-        self._over = True
+        self._over = self._left = True
         self._hand_in(lambda: None)
 
     def close(self) -> None:
@@ -163,7 +165,9 @@ class Mailbox:
             self._over = True
             if self.keeper:
                 self.keeper.close()
-            self.links.close()
+            with closing(self.links):
+                if not self._left:
+                    self.links.say_goodbye()
 
     def _break(self, error: Exception) -> None:
         """End with what broke here, and tell the controller if that can still be done."""

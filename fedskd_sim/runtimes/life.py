@@ -79,12 +79,15 @@ def keep_freed_memory() -> None:
 
 
 def shaped(order: MemberOrder, scenario: Scenario) -> Shaped | None:
-    """Make what disturbs what a hospital says; None where the scenario's links do not."""
+    """Make what disturbs what a hospital says and hears; None where the scenario's links do not."""
     if not scenario.links:
         return None
     custody = custody_of(scenario, order.run, order.folder)
     note = custody / f"{order.name}{STARTED}" if scenario.custody.enabled else None
-    return Shaped(order.name, Shaping(scenario), partial(started, note))
+    disturbs = Shaped(order.name, Shaping(scenario), partial(started, note))
+    if note and note.exists():  # it is known from when on links are cut, before it is told again
+        disturbs.begin()
+    return disturbs
 
 
 def started(note: Path | None) -> float:

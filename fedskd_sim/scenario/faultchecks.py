@@ -9,7 +9,14 @@ from types import MappingProxyType
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key
 from fedskd_sim.scenario.explain import nearest
-from fedskd_sim.scenario.faults import COMES_BACK, Fault, Link, rule_of
+from fedskd_sim.scenario.faults import (
+    COMES_BACK,
+    CONTROLLER,
+    Fault,
+    Link,
+    OnLoss,
+    rule_of,
+)
 from fedskd_sim.scenario.schema import Scenario, Timeouts
 
 TAKES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -161,10 +168,14 @@ def _too_often(scenario: Scenario, under: tuple[Key, ...]) -> Iterator[FedskdErr
                 yield InvalidValue(text, key=key, fix="raise custody.restarts, or say leave")
 
 
-CONTROLLER = "controller"
 OFTEN = 0.01
 """The largest chance that a model is never confirmed which is taken: a run has many models."""
+ASKED = 3
+"""So many words in a row without an answer, and a hospital that is done takes the controller for
+gone; a test compares it with the protocol's."""
 LOSING = ("loss", "corrupt", "reorder", "partition")
+SAID_ONCE = ("loss", "reorder", "partition")
+"""What words do not survive that are said only once."""
 LinkProblem = tuple[Key, str, str]
 """The key of a rule, what is wrong with it, and the fix."""
 
@@ -196,13 +207,18 @@ def find_bad_links(
     """
     if not scenario.links:
         return
-    counts = {id(rule_of(scenario.links, *pair)) for pair in permutations(names, 2)}
+    pairs = permutations([*names, CONTROLLER], 2)
+    counts = {id(rule_of(scenario.links, *pair)) for pair in pairs}
     for index, rule in enumerate(scenario.links):
         found = [*_ends(rule, names)]
         if counts and not found and id(rule) not in counts:
             text = "later rules are for all of its links, and the last one counts"
             found.append(("preset" if rule.preset else "", text, "put it behind them"))
-        found += [*_values(rule), *_mortal(rule, scenario.timeouts)]
+        found += _values(rule)
+        if rule.of_controller:
+            found += _unheard(rule, scenario.timeouts, scenario.on_loss)
+        else:
+            found += _mortal(rule, scenario.timeouts)
         for key, text, fix in found:
             place = (*under, "links", index, *([key] if key else []))
             yield InvalidValue(text, key=place, fix=fix)
@@ -216,11 +232,8 @@ def _ends(rule: Link, names: Sequence[str]) -> Iterator[LinkProblem]:
         *(("between", one) for one in rule.between or ()),
     ]
     for key, name in given:
-        if name == CONTROLLER:
-            text = "the controller's words pass undisturbed: rules are for links between hospitals"
-            yield key, text, "name a hospital"
-        elif name is not None and name not in names:
-            fix = nearest(name, [*names], f"choose one of {', '.join(names)}")
+        if name is not None and name not in (CONTROLLER, *names):
+            fix = nearest(name, [*names, CONTROLLER], f"choose one of {', '.join(names)}")
             yield key, f"{name!r} is not a hospital of this scenario", fix
     if rule.between and (rule.from_ or rule.to):
         yield "between", "both 'between' and 'from' or 'to'", "give one of the two"
@@ -270,6 +283,39 @@ def _mortal(rule: Link, waits: Timeouts) -> Iterator[LinkProblem]:
             "never be confirmed, which ends the run"
         )
         yield cause, text, "lower timeouts.retry, raise timeouts.acknowledgement, or say less"
+
+
+def _unheard(rule: Link, waits: Timeouts, policy: OnLoss) -> Iterator[LinkProblem]:
+    """Find what a run does not survive of what happens to words from and to the controller, or what
+    never happens to them.
+    """
+    asked, ways = rule.conditions, 2 if rule.between else 1
+    if asked.corrupt:
+        yield "corrupt", "words are never changed: they have no digest", "remove it"
+    limits = {"timeouts.register": waits.register_, "timeouts.goodbye": ASKED * waits.goodbye}
+    if policy.beat:
+        limits["on_loss.after"] = policy.after
+    name = min(limits, key=lambda one: limits[one])
+    if (late := ways * (asked.delay + asked.jitter)) >= limits[name]:
+        text = f"a word or its answer is {late:g} s under way, and after {limits[name]:g} s without"
+        yield "delay", f"{text} the other is taken for gone", f"raise {name}, or say less"
+    lossy = next((one for one in SAID_ONCE if getattr(asked, one)), None)
+    cause = "preset" if lossy and not getattr(rule, lossy) else lossy or ""
+    if lossy and not policy.beat:
+        text = "some words from and to the controller are said only once, and none may get lost"
+        fix = (
+            "say 'on_loss: {name: skip}' or abort, with which hospitals give signs of life and are "
+            "told again, or leave the rule with delay, bandwidth and repeat"
+        )
+        yield cause, text, fix
+        return
+    if (chance := asked.loss**ASKED) > OFTEN:
+        text = f"{ASKED} words in a row are lost {100 * chance:.2g} times in 100"
+        yield cause, f"{text}, and then the other is taken for gone", "say less"
+    for outage in asked.partition:
+        if outage.lasts >= ASKED * waits.goodbye:
+            text = f"{outage.words}: who is done then asks {ASKED} times in vain, and leaves"
+            yield cause, text, f"raise timeouts.goodbye above {outage.lasts / ASKED:g}, or say less"
 
 
 FEWEST = 3

@@ -198,19 +198,23 @@ PRESETS: Mapping[str, Conditions] = MappingProxyType(
 down for half a minute once a day, first after an hour."""
 
 
+CONTROLLER = "controller"
+
+
 class Link(Part):
     """What the network does to all that hospitals say to each other over some links, as it leaves.
 
-    Without ``from``, ``to`` and ``between`` the rule is for every link. Of several rules for a link
-    the last one counts, by itself. The controller's words pass undisturbed.
+    Without ``from``, ``to`` and ``between`` the rule is for every link between hospitals. Where one
+    of them names the ``controller``, it is for words between hospitals and the controller; without
+    such a rule they pass undisturbed. Of several rules for a link the last one counts, by itself.
     """
 
     from_: Annotated[str | None, Field(alias="from")] = None
-    """Links from this hospital."""
+    """Links from this hospital, or from the controller."""
     to: str | None = None
-    """Links to this hospital."""
+    """Links to this hospital, or to the controller."""
     between: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] | None = None
-    """Two hospitals: both links between them."""
+    """Two hospitals, or a hospital and the controller: both links between them."""
     preset: Literal["lan", "wan-100ms", "vpn-daily-drop"] | None = None
     """Where values that are not given come from; null: 0. lan: delay 0.001, bandwidth 125M;
     wan-100ms: delay 0.05, jitter 0.005, bandwidth 12500k; vpn-daily-drop: delay 0.02, jitter 0.005,
@@ -222,7 +226,9 @@ class Link(Part):
     bandwidth: Rate | None = None
     """Bytes per second, or a size such as 2M or 512Ki: one message after the other."""
     loss: NotAll | None = None
-    """Share of messages, whole models or words, that never arrive."""
+    """Share of messages, whole models or words, that never arrive. Of words from and to the
+    controller none may get lost, be held back or be cut off with ``on_loss`` wait: some of them are
+    said only once."""
     repeat: Share | None = None
     """Share that arrives twice."""
     reorder: Share | None = None
@@ -252,10 +258,17 @@ class Link(Part):
         said = (self.preset or "", self.conditions.words)
         return f"{where or 'all links'}: {', '.join(word for word in said if word)}"
 
+    @property
+    def of_controller(self) -> bool:
+        """Tell whether the rule is for words between hospitals and the controller."""
+        return CONTROLLER in (self.from_, self.to, *(self.between or ()))
+
     def covers(self, sender: str, to: str) -> bool:
         """Return whether the rule is for a link."""
         if self.between:
             return {sender, to} == {*self.between}
+        if CONTROLLER in (sender, to) and not self.of_controller:
+            return False
         return self.from_ in (None, sender) and self.to in (None, to)
 
 

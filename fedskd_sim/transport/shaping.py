@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Generic, NamedTuple, TypeVar
 
-from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.scenario import Conditions, Scenario, rule_of
 from fedskd_sim.seeds import seed
 
@@ -23,8 +23,8 @@ What = TypeVar("What")
 
 
 class Passage(NamedTuple):
-    """One copy of a message: when its first and last byte arrive, in seconds since the run's start,
-    and at which share of its bytes one is another then (None: nowhere).
+    """One copy of a message: when its first and last byte arrive, in seconds of the clock by which
+    it was sent, and at which share of its bytes one is another then (None: nowhere).
     """
 
     begins: float
@@ -41,11 +41,13 @@ class _Copy(NamedTuple, Generic[What]):
 
 @dataclass
 class ShapedLine(Generic[What]):
-    """A link from one hospital to another, and what is on its way there."""
+    """A link from one member to another, and what is on its way there."""
 
     conditions: Conditions
     names: tuple[int, str, str]
     """What all its draws derive from."""
+    started: float = 0.0
+    """When the run has started, from which outages count; before it there is none."""
     _free: float = 0.0
     """When all that was said before has left."""
     _latest: float = 0.0
@@ -58,7 +60,7 @@ class ShapedLine(Generic[What]):
         it, and what was held back until it came.
 
         Args:
-            now: seconds since the run's start.
+            now: the present moment, in seconds of any clock, always the same one.
             what: the message.
             size: a model's bytes; None: it is a word.
 
@@ -92,10 +94,15 @@ class ShapedLine(Generic[What]):
         takes = copy.size / rate if rate else 0.0
         self._free = leaves + takes
         begins = max(leaves + copy.delay, self._latest)
-        if lost or any(one.meets(leaves, begins + takes) for one in self.conditions.partition):
+        if lost or self._cut(leaves, begins + takes):
             return None
         self._latest = begins + takes
         return Passage(begins, self._latest, copy.flip), copy.what
+
+    def _cut(self, leaves: float, arrives: float) -> bool:
+        """Tell whether the link is cut while a copy is under way."""
+        begin, end = leaves - self.started, arrives - self.started
+        return any(one.meets(begin, end) for one in self.conditions.partition)
 
 
 @dataclass
@@ -103,15 +110,29 @@ class Shaping(Generic[What]):
     """The links of a scenario."""
 
     scenario: Scenario
+    _started: float = inf
     _lines: dict[tuple[str, str], ShapedLine[What] | None] = field(default_factory=dict)
+
+    def begin(self, moment: float) -> None:
+        """Note when the run has started, by the clock by which messages are sent; later calls
+        change nothing.
+        """
+        if self._started < inf:
+            return
+        self._started = moment
+        for line in self._lines.values():
+            if line:
+                line.started = moment
 
     def line(self, sender: str, to: str) -> ShapedLine[What] | None:
         """Return the link from one member to another; None where messages pass undisturbed, as the
-        controller's do.
+        controller's do where no rule names it.
         """
         if (sender, to) not in self._lines:
-            others = CONTROLLER not in (sender, to)
-            rule = rule_of(self.scenario.links, sender, to) if others else None
+            rule = rule_of(self.scenario.links, sender, to)
             names = (self.scenario.seed, sender, to)
-            self._lines[sender, to] = ShapedLine(rule.conditions, names) if rule else None
+            line: ShapedLine[What] | None = None
+            if rule:
+                line = ShapedLine(rule.conditions, names, self._started)
+            self._lines[sender, to] = line
         return self._lines[sender, to]

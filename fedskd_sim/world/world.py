@@ -18,7 +18,7 @@ from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.member.controller import LOOK_S, Controller
 from fedskd_sim.member.schedule import FOR_EVER
 from fedskd_sim.messages import CONTROLLER, FromController, Start, ToController, Traveller, size
-from fedskd_sim.protocol.controller import OTHERS_SPEAK_S
+from fedskd_sim.protocol.controller import CONSEQUENCES, OTHERS_SPEAK_S
 from fedskd_sim.protocol.effects import Effect
 from fedskd_sim.ring.routes import NOBODY, LostHospitals
 from fedskd_sim.transport.shaping import Shaping
@@ -78,10 +78,8 @@ class World:
     """It must speak through `send`."""
     sound: Callable[[str, memoryview], bool] | None = None
     """Tells whether a tensor's numbers may arrive; None: all may."""
-    links: Shaping[tuple[Any, Take]] | None = None
+    links: Shaping[Any] | None = None
     """What the scenario's links do to messages, before the weather does; None: nothing."""
-    _started: float | None = None
-    """When the controller had all hospitals."""
     _agenda: list[ScheduledCall] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _room: int = ROOM
@@ -139,7 +137,7 @@ class World:
         if line is None:
             self._carry(0.0, sender, to, what, take)
             return
-        now = self.seconds - (self._started or 0.0)
+        now = self.seconds
         weight = size(what.weights) if isinstance(what, Traveller) else None
         for passage, (said, taken) in line.carry(now, (what, take), weight):
             if passage.flip is not None:
@@ -147,16 +145,18 @@ class World:
             self._carry(passage.ends - now, sender, to, said, taken)
 
     def tell(self, message: ToController) -> None:
-        """Carry a word to the controller: as often and as late as the weather says."""
-        if self.weather.parts(message.hospital, CONTROLLER, self.seconds):
+        """Carry a word to the controller: as often and as late as its link and the weather say."""
+        line = self.links.line(message.hospital, CONTROLLER) if self.links else None
+        if line is None:
+            self._tell(0.0, message)
             return
-        for delay in self.weather.words(message.hospital):
-            self._at(delay, partial(self._tell_controller, message))
+        for passage, said in line.carry(self.seconds, message):
+            self._tell(passage.ends - self.seconds, said)
 
     def send(self, to: str, message: FromController) -> None:
         """Carry the controller's word to a hospital."""
-        if isinstance(message, Start) and self._started is None:
-            self._started = self.seconds
+        if isinstance(message, Start) and self.links:
+            self.links.begin(self.seconds)
         self.carry(CONTROLLER, to, message, lambda node: node.hear(message))
 
     def receive(self, timeout: float) -> ToController:
@@ -164,7 +164,12 @@ class World:
         raise NotImplementedError(timeout)
 
     def fails(self, name: str, error: FedskdError) -> None:
-        """Note that a hospital has failed."""
+        """Note that a hospital has failed; if it has waited in vain since the run ended with an
+        error of which no word has reached it, that is no error of its own.
+        """
+        end = self.controller.state.ended if self.controller else None
+        if end and end.code and error.exit_code in CONSEQUENCES:
+            error.second_hand = True
         self.errors.append((name, error))
 
     def kills(self, name: str, effect: Effect) -> bool:
@@ -190,6 +195,12 @@ class World:
             return
         for delay in self.weather.copies(sender, to):
             self._at(after + delay, partial(self._arrives, sender, to, what, take))
+
+    def _tell(self, after: float, message: ToController) -> None:
+        if self.weather.parts(message.hospital, CONTROLLER, self.seconds):
+            return
+        for delay in self.weather.words(message.hospital):
+            self._at(after + delay, partial(self._tell_controller, message))
 
     def _at(self, delay: float, happen: Callable[[], Any], past: IsPast | None = None) -> None:
         heapq.heappush(self._agenda, (self.seconds + delay, next(self._order), happen, past))

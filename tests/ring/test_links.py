@@ -13,6 +13,7 @@ from watching import events, left_behind
 from wired import End, address, attend, identities
 
 from fedskd_sim import clock
+from fedskd_sim.errors import HospitalLost, RunAborted
 from fedskd_sim.messages import (
     CONTROLLER,
     Ack,
@@ -25,8 +26,12 @@ from fedskd_sim.messages import (
     digest,
     spec,
 )
+from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.life import started
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.runtimes.memory import MemoryRuntime
+from fedskd_sim.runtimes.processes import ProcessRuntime
+from fedskd_sim.scenario import Scenario, load
 from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.transport.zeromq import Hub, Incoming, Links, Location, Shaped
 
@@ -71,6 +76,67 @@ def test_a_bad_network_changes_no_record(scenario_file: Callable, run: Callable)
         assert {*refused} <= {*changed, HALF}, refused
         assert not (folder / "custody").exists()
     assert left_behind() == []
+
+
+LATE = (
+    "{from: controller, delay: 0.1, jitter: 0.1, repeat: 0.3}, "
+    "{to: controller, delay: 0.1, bandwidth: 10k, repeat: 0.3}, "
+    "{between: [b, controller], delay: 0.4}"
+)
+LOST = (
+    "{from: controller, loss: 0.2, reorder: 0.2, partition: [{begin: 0.1, lasts: 0.3}]}, "
+    "{to: controller, delay: 0.05, loss: 0.05, partition: [{begin: 0.1, lasts: 0.3}]}"
+)
+
+
+@pytest.mark.usefixtures("temporary")
+def test_late_and_lost_words_of_the_controller_change_no_record(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """In simulated time and as processes, where words to it and from it are late, and where they
+    are lost while hospitals give signs of life: nobody is lost, nothing is refused.
+    """
+    undisturbed = records(run(scenario_file(TEXT.format(links="", more=""), "twin.yaml")))
+    watched = "on_loss: {name: skip, after: 30}"
+    for links, more in ((LATE, ""), (LOST, watched)):
+        path = scenario_file(
+            TEXT.format(links=links, more=more).replace("goodbye: 40", "goodbye: 1")
+        )
+        for runtime in ("memory", "processes"):
+            folder = run(path, runtime)
+            assert records(folder) == undisturbed
+            assert not events(folder, name="refused") + events(folder, name="lost")
+    assert left_behind() == []
+
+
+@pytest.mark.usefixtures("temporary")
+@pytest.mark.parametrize("kind", [MemoryRuntime, ProcessRuntime])
+def test_the_last_word_of_a_hospital_is_late_and_not_lost(
+    kind: type[MemoryRuntime | ProcessRuntime], scenario_file: Callable, tmp_path: Path
+) -> None:
+    """It stays until the controller can have heard why it failed."""
+    fails = "faults: [{hospital: b, what: abort, round: 1, hop: 1}]"
+    path = scenario_file(TEXT.format(links="{between: [b, controller], delay: 0.4}", more=fails))
+    loaded = load(path)
+    where, place = folder.make(loaded, tmp_path / "run", "test"), kind()
+    place.launch(Order(loaded, "test", where, None))
+    with pytest.raises(RunAborted):
+        place.wait(lambda _: None)
+    assert [event["hospital"] for event in events(where, CONTROLLER, "failed")] == ["b"]
+
+
+def test_who_does_not_hear_of_the_end_hides_no_cause(
+    scenario_file: Callable, run: Callable
+) -> None:
+    """One is lost, another does not hear that the run has ended by that, and waits in vain when the
+    others have left: the run ends with the loss, not with the wait.
+    """
+    text = TEXT.replace("session_seconds: 0.05", "session_seconds: 1").replace("hop: 60", "hop: 8")
+    outage = "partition: [{begin: 1, lasts: 60}]"
+    cut = f"{{from: b, to: controller, {outage}}}, {{from: controller, to: c, {outage}}}"
+    path = scenario_file(text.format(links=cut, more="on_loss: {name: abort, after: 5}"))
+    with pytest.raises(HospitalLost, match="nothing was heard of 'b' for 5 s"):
+        run(path)
 
 
 def test_another_life_counts_from_the_start_of_the_run(

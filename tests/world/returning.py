@@ -29,7 +29,8 @@ from fedskd_sim.records import Record, to_line
 from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.routes import Routes, code, merged, merged_returns
 from fedskd_sim.ring.topology import Topology
-from fedskd_sim.scenario import Fault, Scenario
+from fedskd_sim.scenario import Fault, Link, Scenario
+from fedskd_sim.transport.shaping import Shaping
 from fedskd_sim.world.node import InMemoryCustody
 from fedskd_sim.world.world import World
 
@@ -64,6 +65,8 @@ class Story:
     """How old what it knows of losses and returns is, in seconds; None: it knows of none."""
     kind: str = "return"
     """By which word it is replayed."""
+    links: tuple[Link, ...] = ()
+    """Rules of the scenario for links."""
 
     @property
     def words(self) -> str:
@@ -287,6 +290,8 @@ def raised(story: Story, machine: type[HospitalMachine] = HospitalMachine) -> tu
     run = prepared(story.scenario, story.storm, machine, learner)
     assert run.world.controller
     run.world.controller._losing = note
+    if story.links:
+        run.world.links = Shaping(story.scenario.model_copy(update={"links": story.links}))
     if story.takeover:
         run.world._at(story.takeover, take_over)
     return run, Sentry(run.world)

@@ -139,8 +139,8 @@ class Links:
     """
 
     def __init__(self, place: Location, incoming: Incoming, shaped: Shaped | None = None) -> None:
-        """Bind the inbox and connect to the controller; ``shaped`` disturbs what is said to other
-        hospitals.
+        """Bind the inbox and connect to the controller; ``shaped`` disturbs what is said to
+        others, and what the controller says.
 
         Raises:
             FedskdError: the inbox cannot be bound (see `Endpoint.listen`).
@@ -166,7 +166,7 @@ class Links:
         self._links: dict[str, zmq.Socket[bytes]] = {}
         self._arriving: dict[str, Assembly] = {}
         self._passing: dict[str, HopId] = {}
-        self._words: deque[ToController] = deque(maxlen=WORDS_KEPT)
+        self._words: deque[list[Frame]] = deque(maxlen=WORDS_KEPT)
 
     @property
     def arriving(self) -> int:
@@ -229,34 +229,42 @@ class Links:
         """Say something to the controller. Progress and signs of life are dropped if it does not
         listen; other words are kept and tried again.
         """
-        if isinstance(word, Progress | Alive):
-            with suppress(zmq.Again):
-                self._controller.send_multipart(encode(word))
-            return
-        self._words.append(word)
-        self._speak()
+        hand = self._say if isinstance(word, Progress | Alive) else self._insist
+        frames = encode(word)
+        if not (self._shaped and self._shaped.word(CONTROLLER, frames, hand)):
+            hand(frames)
 
     def attend(self, seconds: float, receiver: Receiver) -> None:
         """Wait up to so long for something to come, and hand on all that has."""
-        poller = zmq.Poller()
-        for socket in (self._wake, self._controller, self._inbox.socket, *self._links.values()):
-            poller.register(socket, zmq.POLLIN)
         if self._shaped:
             self._shaped.release()
             seconds = self._shaped.patience(seconds)
+        poller = zmq.Poller()
+        for socket in (self._wake, self._controller, self._inbox.socket, *self._links.values()):
+            poller.register(socket, zmq.POLLIN)
         ready = dict(poller.poll(int(seconds * 1000) + 1))
         if self._wake in ready:
             self._wake.recv()
         if self._inbox.socket in ready:
             self._arrivals(receiver)
         if self._controller in ready:
-            self._word(take(self._controller), receiver)
+            word: list[Frame] = [*take(self._controller)]
+            hand = partial(self._word, receiver)
+            if not (self._shaped and self._shaped.hear(word, hand)):
+                hand(word)
         for name, link in list(self._links.items()):
             if link in ready:
                 self._answer(name, take(link), receiver)
         if self._shaped:
             self._shaped.release()
         self._speak()
+
+    def say_goodbye(self) -> None:
+        """Let words to the controller that are under way arrive before the links are closed; waits
+        for them only where the scenario delays them, and not for long.
+        """
+        if self._shaped:
+            self._shaped.flush(CONTROLLER)
 
     def close(self) -> None:
         """Close every socket; to be called by the thread that attends to them, or when it has
@@ -287,10 +295,22 @@ class Links:
                 return True
         return False
 
+    def _say(self, word: list[Frame]) -> bool:
+        """Say a word to the controller, if it listens."""
+        with suppress(zmq.Again):
+            self._controller.send_multipart(word)
+        return True
+
+    def _insist(self, word: list[Frame]) -> bool:
+        """Say a word to the controller, now or when it listens."""
+        self._words.append(word)
+        self._speak()
+        return True
+
     def _speak(self) -> None:
         with suppress(zmq.Again):
             while self._words:
-                self._controller.send_multipart(encode(self._words[0]))
+                self._controller.send_multipart(self._words[0])
                 self._words.popleft()
 
     def _arrivals(self, receiver: Receiver) -> None:
@@ -348,16 +368,18 @@ class Links:
             receiver.on_repeat(self._passing.pop(sender), sender, label.digest)
         return None
 
-    def _word(self, frames: list[memoryview], receiver: Receiver) -> None:
+    def _word(self, receiver: Receiver, frames: list[Frame]) -> bool:
+        """Hear a word of the controller."""
         try:
             message = decode(frames, self._incoming.words)
         except WireError as error:
             receiver.on_refusal(CONTROLLER, error.message)
-            return
+            return True
         if isinstance(message, FromController):
             receiver.on_word(message)
         else:
             receiver.on_refusal(CONTROLLER, f"{type(message).__name__} from the controller")
+        return True
 
     def _answer(self, by: str, frames: list[memoryview], receiver: Receiver) -> None:
         try:

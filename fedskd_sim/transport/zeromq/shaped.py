@@ -1,4 +1,5 @@
-"""What a hospital has said over links that a scenario disturbs, and what of it has not left yet.
+"""What a hospital has said over links that a scenario disturbs, and what of it has not left yet;
+and what the controller has said to it, and of that what it has not heard yet.
 
 Everything leaves at the moment at which it would arrive: nobody waits here, whoever attends to the
 links asks how long they may wait, and lets leave what is due.
@@ -9,17 +10,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from fedskd_sim import clock
-from fedskd_sim.messages import Traveller, digest, size
+from fedskd_sim.messages import CONTROLLER, Traveller, digest, size
 from fedskd_sim.transport.chunks import pack_message
 from fedskd_sim.transport.shaping import Passage, Shaping
 from fedskd_sim.transport.wire import Frame
 
 Frames = list[Frame]
 Hand = Callable[[Frames], bool]
-"""Gives a message of a model, or a word, to a socket; False if that takes nothing more."""
+"""Gives a message of a model, or a word, to a socket, or to who is to hear it; False if that takes
+nothing more."""
 EVERY_BIT = 0xFF
+LAST_WORDS_S = 5.0
 EARLY_S = 0.0005
 """Whoever waits for sockets does so for whole milliseconds: half of one early is on time."""
 
@@ -94,7 +98,9 @@ class _Leaving:
 
 
 class Shaped:
-    """What is on its way over a hospital's links, in order for each."""
+    """What is on its way over a hospital's links, in order for each; the link from the controller
+    is one of them, so that the controller has nothing to do with it.
+    """
 
     def __init__(
         self, name: str, shaping: Shaping[Said], started: Callable[[], float] | None = None
@@ -103,49 +109,68 @@ class Shaped:
         which the run has started, once it has; None: it starts when `begin` is called.
         """
         self._name, self._shaping, self._starts = name, shaping, started
-        self._started: float | None = None
-        self._leaving: dict[str, deque[_Leaving]] = {}
+        self._begun = False
+        self._leaving: dict[tuple[str, str], deque[_Leaving]] = {}
 
     def begin(self) -> None:
         """Start the clock by which links are bad for a time: the run has started. Later calls
         change nothing.
         """
-        if self._started is None:
-            self._started = self._starts() if self._starts else clock.now()
+        if not self._begun:
+            self._begun = True
+            self._shaping.begin(self._starts() if self._starts else clock.now())
 
     def model(self, to: str, model: Traveller, hand: Hand) -> bool:
         """Let a model go its way; False: that link is not shaped."""
-        now = self._seconds
+        now = clock.now()
         if not self._shaping.line(self._name, to):
             return False
         if not model.digest:  # by the time that it leaves, its memory may be another model's
             model = replace(model, digest=digest(model.weights))
-        return self._carry(now, to, Said(hand, model=model), size(model.weights))
+        return self._carry(now, (self._name, to), Said(hand, model=model), size(model.weights))
 
     def word(self, to: str, word: Frames, hand: Hand) -> bool:
         """Let a word go its way; False: that link is not shaped."""
-        return self._carry(self._seconds, to, Said(hand, word))
+        return self._carry(clock.now(), (self._name, to), Said(hand, word))
+
+    def hear(self, word: Frames, hand: Hand) -> bool:
+        """Let a word of the controller that has just come go its way; False: that link is not
+        shaped.
+        """
+        return self._carry(clock.now(), (CONTROLLER, self._name), Said(hand, word))
 
     def release(self) -> None:
         """Send what the links have held back for long enough by now, in each link's order."""
-        now = self._seconds + EARLY_S
-        for queue in self._leaving.values():
-            while queue and queue[0].leave(now):
-                queue.popleft()
+        self._release(clock.now() + EARLY_S, list(self._leaving.values()))
+
+    def flush(self, to: str) -> None:
+        """Let the last words to a member arrive when they are due, but wait for them for
+        `LAST_WORDS_S` seconds at most: what is left then arrives at once.
+        """
+        queue = self._leaving.get((self._name, to), deque())
+        deadline = clock.now() + LAST_WORDS_S
+        while queue and (left := clock.seconds_left(deadline)) > 0:
+            clock.sleep(min(left, max(0.0, queue[0].due - clock.now())))
+            self._release(clock.now() + EARLY_S, [queue])
+        self._release(inf, [queue])
 
     def patience(self, seconds: float) -> float:
         """Say how long nothing is due, at most so many seconds."""
         due = min((queue[0].due for queue in self._leaving.values() if queue), default=None)
-        return seconds if due is None else min(seconds, max(0.0, due - EARLY_S - self._seconds))
+        return seconds if due is None else min(seconds, max(0.0, due - EARLY_S - clock.now()))
 
-    @property
-    def _seconds(self) -> float:
-        return 0.0 if self._started is None else clock.now() - self._started
+    def _release(self, now: float, queues: list[deque[_Leaving]]) -> None:
+        """Let leave what is due; who hears a word may say something that is not due yet."""
+        for queue in queues:
+            while queue and queue[0].leave(now):
+                queue.popleft()
 
-    def _carry(self, now: float, to: str, said: Said, bytes_: int | None = None) -> bool:
-        line = self._shaping.line(self._name, to)
+    def _carry(
+        self, now: float, ends: tuple[str, str], said: Said, bytes_: int | None = None
+    ) -> bool:
+        line = self._shaping.line(*ends)
         if line is None:
             return False
-        queue = self._leaving.setdefault(to, deque())
+        queue = self._leaving.setdefault(ends, deque())
         queue.extend(_Leaving(*one) for one in line.carry(now, said, bytes_))
         return True

@@ -15,11 +15,13 @@ from fedskd_sim.messages import HopId
 from fedskd_sim.protocol import delivery
 from fedskd_sim.protocol.effects import Send, Wait
 from fedskd_sim.protocol.events import Model
+from fedskd_sim.protocol.machine import TRIES
 from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.results.account import Account
 from fedskd_sim.results.comparison.work import describe, methods
 from fedskd_sim.scenario import Timeouts, load
-from fedskd_sim.scenario.faultchecks import tries
+from fedskd_sim.scenario.faultchecks import ASKED, tries
+from fedskd_sim.scenario.faults import rule_of
 
 TEXT = """name: n
 hospitals: [{{name: north, architecture: buffer}}, {{name: south, architecture: buffer}}]
@@ -32,7 +34,19 @@ PATIENT = "retry: 1, acknowledgement: 60, goodbye: 60"
 BAD = {
     "a hospital": ("{from: nort}", "from", "did you mean 'north'?"),
     "a hospital of two": ("{between: [north, eas]}", "between", "choose one of north, south"),
-    "the controller": ("{to: controller}", "to", "the controller's words pass undisturbed"),
+    "a controller": ("{to: contoller}", "to", "did you mean 'controller'?"),
+    "the controller itself": (
+        "{from: controller, to: controller}", "to", "no link leads from 'controller' to itself",
+    ),
+    "lost words": ("{to: controller, loss: 0.1}", "loss", "say 'on_loss: {name: skip}' or abort"),
+    "words held back": ("{from: controller, reorder: 0.1}", "reorder", "are said only once"),
+    "words cut off": (
+        "{between: [north, controller], preset: vpn-daily-drop}", "preset", "are said only once",
+    ),
+    "changed words": ("{to: controller, corrupt: 0.1}", "corrupt", "words are never changed"),
+    "words longer under way than patience": (
+        "{between: [north, controller], delay: 31}", "delay", "raise timeouts.register",
+    ),
     "one hospital": ("{between: [north]}", "between", "give a list of 2 or more"),
     "three hospitals": ("{between: [north, south, north]}", "between", "a list of 2 or fewer"),
     "itself": ("{from: north, to: north}", "to", "no link leads from 'north' to itself"),
@@ -101,6 +115,63 @@ def test_a_rule_that_counts_for_no_link_is_refused(scenario_file: Callable) -> N
     assert error.key == ("links", 0)
     text = TEXT.format(rule="{delay: 2}\n  - {from: north, delay: 1}", timeouts="")
     assert len(load(scenario_file(text)).scenario.links) == 2
+
+
+WATCHED = """name: n
+hospitals:
+  [{{name: north, architecture: buffer}}, {{name: south, architecture: buffer}},
+   {{name: east, architecture: buffer}}]
+algorithm: {{name: placebo, rounds: 2}}
+on_loss: {{name: {policy}, after: 10}}
+links: [{rule}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("{to: controller, loss: 0.3}", "3 words in a row are lost 2.7 times in 100"),
+        ("{from: controller, partition: [{begin: 9, lasts: 15}]}", "raise timeouts.goodbye above"),
+        ("{between: [east, controller], delay: 5}", "raise on_loss.after, or say less"),
+    ],
+)
+def test_words_of_the_controller_are_not_lost_for_too_long(
+    rule: str, words: str, scenario_file: Callable
+) -> None:
+    """Where signs of life are given they may get lost, but nobody is to be taken for gone by that
+    alone.
+    """
+    error = problem(WATCHED.format(rule=rule, policy="skip"), scenario_file)
+    assert words in str(error)
+    assert error.where
+    assert error.where.line == 7
+
+
+@pytest.mark.parametrize("policy", ["skip", "abort"])
+def test_words_of_the_controller_may_get_lost_where_signs_of_life_are_given(
+    policy: str, scenario_file: Callable
+) -> None:
+    """Lost, held back and cut off; a rule that names the controller is for no other link, and one
+    without it is not for the controller's.
+    """
+    rule = "{to: controller, loss: 0.2, reorder: 0.1, partition: [{begin: 1, lasts: 12}]}"
+    found = load(scenario_file(WATCHED.format(rule=f"{rule}, {{delay: 1}}", policy=policy)))
+    to, others = found.scenario.links
+    pairs = (("north", "controller"), ("controller", "north"), ("north", "south"))
+    assert [rule_of((to, others), *pair) for pair in pairs] == [to, None, others]
+    assert to.words.startswith("to controller: loss 20 %")
+
+
+def test_a_rule_for_words_that_a_later_one_is_for_is_refused(scenario_file: Callable) -> None:
+    """As it is for any other link."""
+    rules = "{from: east, to: controller, delay: 1}, {to: controller}"
+    error = problem(WATCHED.format(rule=rules, policy="wait"), scenario_file)
+    assert "the last one counts" in str(error)
+
+
+def test_a_hospital_asks_as_often_as_the_checks_say() -> None:
+    """Before it takes the controller for gone."""
+    assert TRIES == ASKED
 
 
 @pytest.mark.parametrize(("retry", "acknowledgement"), [(10, 120), (1, 60), (7, 7), (50, 20)])

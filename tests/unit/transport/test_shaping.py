@@ -114,6 +114,24 @@ def test_the_last_rule_for_a_link_counts() -> None:
     every: Shaping[int] = Shaping(scenario_with({"delay": 1}))
     assert every.line("a", "controller") is every.line("controller", "a") is None
     assert every.line("c", "b")
+    words: Shaping[int] = Shaping(scenario_with({"to": "controller", "delay": 1}))
+    assert words.line("a", "controller")
+    assert words.line("controller", "a") is words.line("a", "b") is None
+
+
+def test_links_are_cut_from_the_start_of_the_run_on() -> None:
+    """Words to the controller are said before it, and pass."""
+    cut = {"begin": 0, "lasts": 5}
+    shaping: Shaping[int] = Shaping(scenario_with({"to": "controller", "partition": [cut]}))
+    asked = shaping.line("a", "controller")
+    assert asked
+    assert asked.carry(100.0, 1)
+    shaping.begin(102.0)
+    shaping.begin(200.0)
+    other = shaping.line("b", "controller")
+    assert other
+    for line in (asked, other):
+        assert [bool(line.carry(now, 2)) for now in (102.0, 106.9, 107.0)] == [False, False, True]
 
 
 def test_a_preset_gives_what_a_rule_does_not_say() -> None:
@@ -160,6 +178,45 @@ def test_a_model_leaves_part_by_part_when_each_is_due(time: list[float]) -> None
         (6.0, 1),
         (6.0, 0),
     ]
+
+
+def test_a_word_of_the_controller_is_heard_when_it_is_due(time: list[float]) -> None:
+    """Before the run has started, too; who hears it may answer at once."""
+    rules = ({"from": "controller", "delay": 2}, {"to": "controller", "delay": 1})
+    shaped, heard = Shaped("a", Shaping(scenario_with(*rules))), list[tuple[str, float]]()
+
+    def said(_frames: list[Frame]) -> bool:
+        heard.append(("answer", time[0] - 50))
+        return True
+
+    def hear(_frames: list[Frame]) -> bool:
+        heard.append(("word", time[0] - 50))
+        return shaped.word("controller", encode(Ack(HOP)), said)
+
+    assert shaped.hear(encode(Ack(HOP)), hear)
+    while (wait := shaped.patience(60.0)) < 60:
+        time[0] += wait + 1e-9
+        shaped.release()
+    assert [(what, round(when, 2)) for what, when in heard] == [("word", 2.0), ("answer", 3.0)]
+
+
+def test_last_words_wait_until_they_are_due(
+    time: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those to the controller, as long as that is not for too long; others stay unsaid."""
+    monkeypatch.setattr(clock, "sleep", lambda seconds: time.__setitem__(0, time[0] + seconds))
+    monkeypatch.setattr(clock, "seconds_left", lambda deadline: max(0.0, deadline - time[0]))
+    rule = {"to": "controller", "delay": 1, "bandwidth": 40}
+    shaped, said = Shaped("a", Shaping(scenario_with({"delay": 1}, rule))), list[float]()
+
+    def hand(_frames: list[Frame]) -> bool:
+        said.append(round(time[0] - 50, 3))
+        return True
+
+    for to in ("controller", "controller", "b"):
+        assert shaped.word(to, encode(Ack(HOP)), hand)
+    shaped.flush("controller")
+    assert said == [3.5, 5.0]
 
 
 def test_a_link_that_takes_nothing_more_loses_the_rest(time: list[float]) -> None:
