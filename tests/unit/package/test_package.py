@@ -121,10 +121,14 @@ def test_windows_is_told_what_works() -> None:
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
-    """The software is cited with its version, and the paper as it was published."""
+    """The software is cited with its title, its version and that version's day in the changelog,
+    and the paper of the method, as it was published, is a reference.
+    """
     cited = yaml.safe_load(read("CITATION.cff"))
-    assert (cited["cff-version"], cited["version"]) == ("1.2.0", __version__)
-    paper = cited["preferred-citation"]
+    assert cited["cff-version"] == "1.2.0"
+    assert (cited["title"], cited["version"]) == ("fedskd_sim", __version__)
+    assert f"## [{__version__}] - {cited['date-released']}\n" in read("CHANGELOG.md")
+    (paper,) = cited["references"]
     assert [author["family-names"] for author in paper["authors"]] == ["Weng", "Cai", "Zhou"]
     assert {one["value"] for one in paper["identifiers"]} == {"PMID:42019059", "arXiv:2503.18981"}
 
