@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from fedskd_sim import __version__
-from fedskd_sim.runtimes import member
+from fedskd_sim.member import reporter
 
 ROOT = Path(__file__).parents[3]
 APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
@@ -191,10 +191,10 @@ def test_the_changelog_knows_this_version() -> None:
 def test_peak_memory_is_in_bytes_on_every_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux counts kibibytes, macOS bytes."""
     used = SimpleNamespace(ru_maxrss=3)
-    monkeypatch.setattr(member.resource, "getrusage", lambda _: used)
+    monkeypatch.setattr(reporter.resource, "getrusage", lambda _: used)
     for system, expected in (("linux", 3072), ("darwin", 3)):
         monkeypatch.setattr(sys, "platform", system)
-        assert member._peak() == expected
+        assert reporter.peak_memory() == expected
 
 
 def test_issue_forms_ask_for_what_is_needed() -> None:
