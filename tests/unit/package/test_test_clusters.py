@@ -80,8 +80,8 @@ def test_the_workflow_uses_the_verbs_of_the_makefile() -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_workflows_name_what_is_there_and_pin_what_they_use(name: str) -> None:
-    """Every action is pinned by its commit, with its version beside it, tests and make verbs
-    exist, no secret is used, and nothing may be written that a job has not asked for.
+    """Every action is pinned by its commit, with its version beside it, tests, make verbs and
+    switches exist, no secret is used, and nothing may be written that a job has not asked for.
     """
     text, told = WORKFLOWS[name].read_text(encoding="utf-8"), read(WORKFLOWS[name])
     used = [line for line in text.splitlines() if "uses:" in line]
@@ -93,6 +93,11 @@ def test_workflows_name_what_is_there_and_pin_what_they_use(name: str) -> None:
     assert {*re.findall(r"\bmake ([a-z-]+)", done)} <= TARGETS
     for path in re.findall(r"\btests/[\w/.]+", done):
         assert (ROOT / path).exists(), path
+    read_by_tests = "".join(
+        test.read_text(encoding="utf-8") for test in (ROOT / "tests").glob("*/*.py")
+    )
+    for switch in re.findall(r"\bFEDSKD_\w+", text):
+        assert f'"{switch}"' in read_by_tests, switch
 
 
 def test_an_action_has_one_version_in_all_workflows() -> None:
