@@ -123,6 +123,26 @@ def test_commands_and_programs_run_as_they_are_written(page: Path, tmp_path: Pat
                 )
 
 
+def test_every_page_stands_in_the_menu_once() -> None:
+    """A reader finds each page of the manual, and none twice."""
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"^ +- (\S+\.md)$", menu, re.MULTILINE)
+    assert sorted(listed) == [page.name for page in PAGES[1:]]
+
+
+def test_claims_name_commands_of_the_results() -> None:
+    """Every section of results with a comparison is named by the page that says how to check
+    them.
+    """
+    page = (ROOT / "docs" / "artefact.md").read_text(encoding="utf-8")
+    sections = re.split(r"^##+ ", RESULTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for section in sections:
+        if not re.search(r"^ {4,6}fedskd-sim (compare|launch)", section, re.MULTILINE):
+            continue
+        words = re.sub(r"[^\w ]", "", section.partition("\n")[0].lower())
+        assert f"(results.md#{words.replace(' ', '-')})" in page, words
+
+
 def test_the_manual_builds_without_a_warning_and_reads_offline(tmp_path: Path) -> None:
     """Every page is built, every link leads somewhere, and no page asks another machine for a
     font or a script.

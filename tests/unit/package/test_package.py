@@ -203,12 +203,63 @@ def test_windows_is_told_what_works() -> None:
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
-    """The software is cited with its version, and the paper as it was published."""
+    """The software is cited with its title, its version and that version's day in the changelog,
+    and the paper of the method, as it was published, is a reference.
+    """
     cited = yaml.safe_load(read("CITATION.cff"))
-    assert (cited["cff-version"], cited["version"]) == ("1.2.0", __version__)
-    paper = cited["preferred-citation"]
+    assert cited["cff-version"] == "1.2.0"
+    assert (cited["title"], cited["version"]) == ("fedskd_sim", __version__)
+    assert f"## [{__version__}] - {cited['date-released']}\n" in read("CHANGELOG.md")
+    (paper,) = cited["references"]
     assert [author["family-names"] for author in paper["authors"]] == ["Weng", "Cai", "Zhou"]
     assert {one["value"] for one in paper["identifiers"]} == {"PMID:42019059", "arXiv:2503.18981"}
+
+
+def test_chart_and_images_have_this_version() -> None:
+    """What is released together says one version."""
+    chart = yaml.safe_load(read("helm/fedskd-sim/Chart.yaml"))
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+    for image in ("controller", "hospital"):
+        assert f"\nARG VERSION={__version__}\n" in read(f"images/{image}/Dockerfile")
+
+
+def test_the_paper_is_short_and_cites_what_it_lists() -> None:
+    """It has its sections, at most a thousand words and the release's day, and text and list of
+    references name the same works.
+    """
+    _, front, text = read("paper.md").split("---\n", 2)
+    sections = re.findall(r"^# (.+)$", text, re.MULTILINE)
+    wanted = ("Summary", "Statement of need", "State of the field", "Limitations")
+    assert [one for one in sections if one in wanted] == [*wanted]
+    assert 700 <= len(text.split()) <= 1000
+    told = yaml.safe_load(front)
+    released = yaml.safe_load(read("CITATION.cff"))["date-released"]
+    assert told["date"] == f"{released:%-d %B %Y}"
+    cited = {*re.findall(r"@(\w+)", text)}
+    assert cited == {*re.findall(r"^@\w+\{(\w+),", read(told["bibliography"]), re.MULTILINE)}
+
+
+def test_hooks_are_the_linters_of_make() -> None:
+    """Before a commit runs what `make lint` runs, out of the same environment."""
+    (local,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert local["repo"] == "local"
+    assert {hook["language"] for hook in local["hooks"]} == {"system"}
+    recipe = read("Makefile").partition("\nlint:")[2].partition("\n\n")[0]
+    linted = re.findall(r"^\t\$\(BIN\)/(.+)$", recipe, re.MULTILINE)
+    assert [
+        re.sub(r" --force-exclude$", "", hook["entry"]).removeprefix(".venv/bin/")
+        for hook in local["hooks"]
+    ] == [re.sub(r"( --check)? \.$", "", command) for command in linted]
+
+
+def test_what_is_renewed_each_week_is_there() -> None:
+    """Requirements, actions and the images' base are looked at once a week, where they stand."""
+    asked = yaml.safe_load(read(".github/dependabot.yml"))["updates"]
+    kinds = [one["package-ecosystem"] for one in asked]
+    assert kinds == ["pip", "github-actions", "docker"]
+    assert {one["schedule"]["interval"] for one in asked} == {"weekly"}
+    for folder in asked[2]["directories"]:
+        assert (ROOT / folder.strip("/") / "Dockerfile").exists()
 
 
 def test_the_changelog_knows_this_version() -> None:
