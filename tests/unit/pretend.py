@@ -62,7 +62,9 @@ class Card(TorchDispatchMode):
         }.items():
             patches.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
         stream = SimpleNamespace(is_capturing=lambda: False)
-        patches.setattr(torch.accelerator, "current_stream", lambda: stream)
+        if hasattr(torch, "accelerator"):  # PyTorch 2.6
+            patches.setattr(torch.accelerator, "current_stream", lambda: stream)
+        patches.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         for where in (clip_grad, torch.optim.Optimizer):  # C++ does not ask
             grouped = where._group_tensors_by_device_and_dtype
             answer = partial(self._group, grouped)

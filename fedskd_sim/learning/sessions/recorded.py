@@ -27,6 +27,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, UntypedStorage, nn
 
+from fedskd_sim.errors import LibraryMissing
 from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.sessions.graphs import CudaGraphs, Reads, Recorder, apart, held
 from fedskd_sim.learning.sessions.session import (
@@ -59,9 +60,21 @@ MOST_OF_ALL = 1 << 20
 
 
 def compiler(training: Training) -> Compile | None:
-    """Return what compiles networks, where a scenario asks for it."""
+    """Return what compiles networks, where a scenario asks for it.
+
+    Raises:
+        LibraryMissing: this PyTorch cannot leave out of it what is not worth it.
+
+    """
     if not training.compile:
         return None
+    if not hasattr(torch.compiler, "set_stance"):
+        text = f"training.compile needs PyTorch 2.6 or newer, and this is {torch.__version__}"
+        raise LibraryMissing(
+            text,
+            key=("training", "compile"),
+            fix="update PyTorch, or write training.compile: false",
+        )
 
     def compile_(network: nn.Module) -> None:
         from torch._dynamo import config as tracing  # noqa: PLC0415 - takes a second and 100 MB
@@ -350,7 +363,7 @@ class Recordings:
         """
         records, most = device.startswith("cuda") and training.recorded_steps, training.recorded_gib
         limit = OF_THE_SHARE * share if most is None else most * 2**30
-        return cls(CudaGraphs(device) if records else None, limit, compiler(training))
+        return cls(CudaGraphs(device), limit, compiler(training)) if records else cls(None, limit)
 
     def know(self, network: nn.Module, architecture: Architecture) -> nn.Module:
         """Note the architecture of a network, and give the network."""

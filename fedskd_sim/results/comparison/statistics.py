@@ -71,13 +71,9 @@ class Difference:
         size = min(LARGEST_SIZE, abs(self.mean) / (self.error * math.sqrt(self.seeds)))
 
         def power(seeds: int) -> float:
-            return float(
-                nct.sf(
-                    stdtrit(seeds - 1, 1 - LEVEL / self.beside / 2),
-                    seeds - 1,
-                    size * math.sqrt(seeds),
-                )
-            )
+            least = stdtrit(seeds - 1, 1 - LEVEL / self.beside / 2)
+            with np.errstate(divide="ignore"):  # of which SciPy before 1.14 warns, and is right
+                return float(nct.sf(least, seeds - 1, size * math.sqrt(seeds)))
 
         found = bisect_left(range(MOST_SEEDS + 1), POWER, lo=2, key=power)
         return float(found) if found <= MOST_SEEDS else math.inf

@@ -225,7 +225,7 @@ def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
         ("nmae: x\n", 11),
         ("name: x\n", 12),
         (b"\xff\xfe", 10),
-        (b"#" * (2 << 20), 10),
+        pytest.param(b"#" * (2 << 20), 10, id="two MiB"),
     ],
 )
 def test_the_program_itself_ends_with_the_code(

@@ -37,6 +37,7 @@ from fedskd_sim.errors import (
     ScenarioSyntaxError,
 )
 from fedskd_sim.observe.events import Arrived, Logged
+from fedskd_sim.observe.words import short_path
 from fedskd_sim.records.files import read_records
 from fedskd_sim.results import export
 from fedskd_sim.results.export import FORMS, write
@@ -357,7 +358,8 @@ def test_a_library_says_what_it_cannot_do(tmp_path: Path) -> None:
         launch(load("placebo-abort"), on="memory", out=tmp_path / "run")
     assert caught.value.exit_code == 42
     assert (tmp_path / "run" / "report.json").is_file()
-    assert f"report: {tmp_path / 'run' / 'report.html'}" in caught.value.__notes__
+    place = short_path(tmp_path / "run" / "report.html")
+    assert f"report: {place}" in caught.value.__notes__
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_records(tmp_path: Path) -> None:
