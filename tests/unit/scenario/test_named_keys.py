@@ -85,7 +85,10 @@ def in_chart(path: list[str]) -> bool:
 
 
 def unknown(text: str) -> set[str]:
-    """Give the dotted keys of a text that neither a scenario nor the chart has."""
+    """Give the dotted keys of a text that neither a scenario nor the chart has, but for those of
+    which the text shows the program's word that they are unknown.
+    """
+    text = re.sub(r"^.*: unknown key \(.*$", "", text, flags=re.MULTILINE)
     paths = {name for name in NAMED.findall(text) if name.rpartition(".")[2] not in FILES}
     return {name for name in paths if not known(name.split(".")) and not in_chart(name.split("."))}
 
