@@ -551,6 +551,9 @@ algorithm: {name: fedskd, rounds: 1, similarity: {batch: 0.1, pixel: 0.1, region
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not hasattr(torch, "accelerator"), reason="PyTorch before 2.6 imports sympy itself"
+)
 def test_small_networks_learn_without_what_is_slow_to_import(
     scenario_file: Callable, tmp_path: Path
 ) -> None:

@@ -37,10 +37,11 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import cross_entropy
 
+from fedskd_sim.errors import LibraryMissing
 from fedskd_sim.learning.data import Samples, as_input, augment, batches
 from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.learning.sessions.graphs import CudaGraphs
-from fedskd_sim.learning.sessions.recorded import Recordings
+from fedskd_sim.learning.sessions.recorded import Recordings, compiler
 from fedskd_sim.learning.sessions.session import (
     Launched,
     NonFinite,
@@ -61,6 +62,10 @@ from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
 from fedskd_sim.scenario import Architecture, Training
 from fedskd_sim.scenario.training import Optimiser
+
+COMPILES = pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"), reason="compiled networks need PyTorch 2.6"
+)
 
 
 def read_each_step(
@@ -317,6 +322,16 @@ def test_what_cannot_be_recorded_is_launched_and_says_why(
         assert outcome(other, train(other, make_job())) == outcome(models, sums)
 
 
+def test_a_pytorch_that_is_too_old_to_compile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for compiled networks is told which PyTorch has what they need."""
+    monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
+    assert compiler(Training()) is None
+    with pytest.raises(LibraryMissing, match=r"training\.compile needs PyTorch 2\.6") as caught:
+        compiler(Training(compile=True))
+    assert caught.value.key == ("training", "compile")
+
+
+@COMPILES
 @pytest.mark.slow
 def test_only_steps_that_are_recorded_are_compiled() -> None:
     """Compiled by a backend that computes as written, a session gives the bytes of launched steps;
@@ -532,7 +547,7 @@ def test_a_buffer_that_is_changed_in_place_is_recorded() -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=COMPILES)])
 def test_what_a_network_forgets_is_kept_for_its_graph(*, compiles: bool) -> None:
     """A ragged batch replaces a tensor that a graph goes on reading."""
     on = Watching()
