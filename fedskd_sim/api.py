@@ -15,6 +15,7 @@ first used.
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,8 +28,7 @@ from typing import TYPE_CHECKING, Any
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.operate.checks import licences, unused_card
 from fedskd_sim.results.runs import Run, read_run
-from fedskd_sim.scenario import Loaded, Scenario, find
-from fedskd_sim.scenario import load as load_file
+from fedskd_sim.scenario import Loaded, Scenario, examine, find
 
 if TYPE_CHECKING:
     from fedskd_sim.observe.events import Logged
@@ -73,7 +73,12 @@ def load(scenario: str | Path, *changes: str) -> Loaded:
     if strange:  # a list of all of them, most likely
         fix = 'give each by itself, as in load("quickstart", "training.epochs=3", "seed=2")'
         raise InvalidValue(f"a change is a text, not {strange[0]}", fix=fix)
-    return load_file(find(Path(scenario).expanduser()), changes)
+    found = examine(find(Path(scenario).expanduser()), changes)
+    if found.asked and found.rest:
+        from fedskd_sim.operate.checks import Slowly  # noqa: PLC0415 - only code of one's own needs it
+
+        found = Slowly().resolve(found)
+    return found.good()
 
 
 def launch(
@@ -82,6 +87,7 @@ def launch(
     on: str = "processes",
     out: str | Path | None = None,
     data: str | Path | None = None,
+    code: Sequence[Any] = (),
     watch: Callable[[Logged], None] = lambda _: None,
     cluster: Cluster | None = None,
 ) -> Run:
@@ -96,6 +102,8 @@ def launch(
             ``kubernetes``: each its own pod. The records are the same.
         out: the run folder, new or empty; None makes ``runs/NAME-DATE-TIME-ID`` here.
         data: the folder with data files.
+        code: what decorators such as `algorithm` have marked, in the place of the scenario's
+            ``code``: in memory from anywhere, as processes from modules in files.
         watch: is called with every event that a member logs, as it happens.
         cluster: how the run is in its cluster, with ``kubernetes``.
 
@@ -109,7 +117,8 @@ def launch(
     what = scenario.scenario.name if isinstance(scenario, Loaded) else str(scenario)
     runtime = execution.runtime_of(on, cluster or execution.HERE)
     with _APART:
-        loaded = execution.check(_given(scenario), on, runtime, _path(data))
+        given = _with_code(scenario, code, on) if code else _given(scenario)
+        loaded = execution.check(given, on, runtime, _path(data))
         _warn_of_licences(loaded.scenario)
         if on != "kubernetes" and (text := unused_card(loaded.scenario, runtime)):
             warnings.warn(text, stacklevel=2)
@@ -124,6 +133,7 @@ def resume(
     on: str = "",
     data: str | Path | None = None,
     anyway: bool = False,
+    trust_code: str = "",
     watch: Callable[[Logged], None] = lambda _: None,
     cluster: Cluster | None = None,
 ) -> Run:
@@ -136,6 +146,8 @@ def resume(
         data: the folder with data files; None for where they were.
         anyway: go on even if versions, code, processor, data or threads have changed, on a machine
             of another name, or from the beginning if all custody is gone.
+        trust_code: the digest of code in the folder that may be run, though somebody else launched
+            it.
         watch: is called with every event that a member logs, as it happens.
         cluster: how the run is in its cluster; what is empty is as it was.
 
@@ -148,7 +160,8 @@ def resume(
     from fedskd_sim.operate.resumption import to_resume  # noqa: PLC0415
 
     run, where = Path(folder).expanduser(), cluster or execution.HERE
-    with _APART, to_resume(run, where, on=on, data=_path(data), anyway=anyway) as (runtime, order):
+    wanted = to_resume(run, where, on=on, data=_path(data), anyway=anyway, trust_code=trust_code)
+    with _APART, wanted as (runtime, order):
         execution.follow(runtime, order, _attendant(f"resume({str(folder)!r})", watch))
     return Run(order.folder, order.loaded.scenario)
 
@@ -285,6 +298,18 @@ class _Apart:
 
 
 _APART = _Apart()
+
+
+def _with_code(scenario: str | Path | Loaded, code: Sequence[Any], on: str) -> Loaded:
+    """Load a scenario with code that a program has given; raises ScenarioError, InvalidValue."""
+    from fedskd_sim.learning.offers import code_of  # noqa: PLC0415 - only code of one's own needs it
+    from fedskd_sim.operate.checks import Slowly  # noqa: PLC0415
+
+    brought = code_of(code, as_files=on != "memory")
+    place = Path(scenario.document.file if isinstance(scenario, Loaded) else scenario).expanduser()
+    names = f"code={json.dumps([*brought.files])}"
+    found = examine(find(place), [names] if brought.files else [], brought)
+    return (Slowly().resolve(found) if found.asked and found.rest else found).good()
 
 
 def _given(scenario: str | Path | Loaded) -> Path | Loaded:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -18,13 +21,15 @@ from fedskd_sim.cli.common import (
     Spoken,
     Waiting,
     exit_codes,
+    say_code,
     with_exit_code,
 )
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
-from fedskd_sim.operate.checks import Slowly, load_and_check, unused_card
-from fedskd_sim.scenario import Loaded, Scenario
+from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.operate.checks import Slowly, load_and_check, own_parts, unused_card
+from fedskd_sim.scenario import Loaded, Scenario, examine, find, raise_all
 
 
 @click.group(
@@ -59,11 +64,21 @@ def main() -> None:
 @CHANGES
 @DATA
 @click.option(
+    "--no-code",
+    is_flag=True,
+    help="Import nothing of the scenario's own code, and no data: check what can be without.",
+)
+@click.option(
     "--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop."
 )
 @with_exit_code
 def validate(
-    scenario: Path | None, changes: tuple[str, ...], data: Path | None, *, schema: bool
+    scenario: Path | None,
+    changes: tuple[str, ...],
+    data: Path | None,
+    *,
+    schema: bool,
+    no_code: bool,
 ) -> None:
     """Check SCENARIO, a file or a name as for launch, without starting anything, and show what is
     read of its data.
@@ -73,6 +88,7 @@ def validate(
       fedskd-sim validate quickstart
       fedskd-sim validate mine.yaml --data ~/data
       fedskd-sim validate mine.yaml --set hospitals.aachen.architecture=vit-tiny
+      fedskd-sim validate theirs.yaml --no-code
       fedskd-sim validate --schema > scenario.schema.json
     """
     if schema:
@@ -81,13 +97,16 @@ def validate(
         return
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
+    if no_code:
+        _without_code(scenario, changes)
+        return
     known: list[Any] = []
     with Waiting() as waiting:
         loaded = load_and_check(
             scenario,
             data,
             changes=changes,
-            slowly=Slowly(tell=waiting.checks, seen=known.append),
+            slowly=Slowly(tell=waiting.checks, seen=known.append, says=say_code),
         )
     names = ", ".join(
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
@@ -99,8 +118,41 @@ def validate(
         click.echo(line)
     if text := unused_card(loaded.scenario):
         click.echo(f"Note: {text}.")
+    if own := own_parts(loaded):
+        _try(loaded, data)
+        click.echo(f"Tried: {own}, in a short run of all hospitals, which ended well")
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
+
+
+def _try(loaded: Loaded, data: Path | None) -> None:
+    """Let all hospitals take a few steps with the scenario's own loss or algorithm; raises what
+    ends them.
+    """
+    from fedskd_sim.operate.canary import try_out  # noqa: PLC0415 - only code of one's own needs it
+    from fedskd_sim.operate.execution import runtime_of  # noqa: PLC0415
+
+    with TemporaryDirectory() as place, redirect_stderr(io.StringIO()):  # a traceback says no more
+        out, memory = Path(place) / "short", runtime_of("memory")
+        try:
+            try_out(loaded, "memory", memory, data=data, out=out, called="validate")
+        except FedskdError as error:
+            error.__notes__, error.__cause__ = [], None  # the folder is gone
+            error.fix = "mend that code" if isinstance(error, HospitalCrashed) else error.fix
+            raise
+
+
+def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:
+    """Check what can be checked of a scenario without its own code, and name that."""
+    found = examine(find(scenario), changes)
+    raise_all(found.document, found.problems)
+    click.echo(f"{scenario}: nothing is wrong, as far as can be known without its code and data")
+    if found.code:
+        click.echo(f"Not imported: {', '.join(sorted(found.code.files))}, in {found.code.home}")
+        click.echo(f"  digest {found.code.digest}")
+    for one in found.asked:
+        name = one.given["name"]
+        click.echo(f"Note: {found.document.locate(one.key)}: only code knows the keys of {name!r}.")
 
 
 def _in_vain(loaded: Loaded) -> Iterator[str]:

@@ -28,7 +28,7 @@ import click
 from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable, extras_named
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, no_space, out_of_space
 from fedskd_sim.operate.checks import licences
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import OwnCode, Scenario
 from fedskd_sim.scenario.document import escape_controls
 
 if TYPE_CHECKING:
@@ -282,6 +282,12 @@ def say_licences(scenario: Scenario) -> None:
     """
     for licence in licences(scenario):
         click.echo(licence, err=True)
+
+
+def say_code(code: OwnCode) -> None:
+    """Tell on standard error which code of the user's own is about to be run."""
+    files = ", ".join(sorted(code.files))
+    click.echo(f"note: runs the scenario's own code: {files} (digest {code.digest})", err=True)
 
 
 FIRST_S, NEXT_S, LOOK_S = 3.0, 10.0, 0.1

@@ -21,6 +21,7 @@ from fedskd_sim.cli.common import (
     PathArgument,
     Waiting,
     command,
+    say_code,
     say_licences,
     stop_when_terminated,
     with_exit_code,
@@ -185,7 +186,9 @@ def _check(
     from fedskd_sim.operate.execution import check  # noqa: PLC0415 - only commands that run something pay for it
 
     with Waiting() as waiting:
-        loaded = check(scenario, on, runtime, data, changes=changes, tell=waiting.checks)
+        loaded = check(
+            scenario, on, runtime, data, changes=changes, tell=waiting.checks, says=say_code
+        )
     say_licences(loaded.scenario)
     if on != "kubernetes" and (text := unused_card(loaded.scenario, runtime)):
         click.echo(f"note: {text}", err=True)
@@ -245,6 +248,12 @@ def _check_flags(cluster: dict[str, Any], *, in_cluster: bool, canary: bool) -> 
     type=click.Choice(["processes", "kubernetes"]),
     help="Where to go on. Default: where it was.",
 )
+@click.option(
+    "--trust-code",
+    default="",
+    metavar="DIGEST",
+    help="Run the code in the folder, which has this digest, though somebody else launched it.",
+)
 @DATA
 @NAMESPACE
 @CONTEXT
@@ -263,7 +272,15 @@ def _check_flags(cluster: dict[str, Any], *, in_cluster: bool, canary: bool) -> 
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
 @with_exit_code
-def resume(run: Path, on: str | None, data: Path | None, *, anyway: bool, **cluster: Any) -> None:
+def resume(
+    run: Path,
+    on: str | None,
+    data: Path | None,
+    trust_code: str,
+    *,
+    anyway: bool,
+    **cluster: Any,
+) -> None:
     """Go on with a RUN folder of which nothing runs any more: a power cut, Ctrl-C, a full disk, a
     release that was removed.
 
@@ -281,7 +298,9 @@ def resume(run: Path, on: str | None, data: Path | None, *, anyway: bool, **clus
     from fedskd_sim.operate.resumption import to_resume  # noqa: PLC0415
 
     stop_when_terminated()
-    wanted = to_resume(run, Cluster(**cluster), on=on or "", data=data, anyway=anyway)
+    wanted = to_resume(
+        run, Cluster(**cluster), on=on or "", data=data, anyway=anyway, trust_code=trust_code
+    )
     with wanted as (runtime, order):
         click.echo(f"{order.loaded.scenario.name}: going on in {short_path(order.folder)}")
         ended = follow(runtime, order, attendant(order))

@@ -25,7 +25,7 @@ from fedskd_sim.records.files import parse_record, whole_lines
 from fedskd_sim.ring.program import Program, Step
 from fedskd_sim.ring.routes import Routes, ToldLosses, as_told
 from fedskd_sim.ring.topology import Stop, Topology
-from fedskd_sim.scenario import BUILT_IN, FML, FedProto, Scenario
+from fedskd_sim.scenario import OwnAlgorithm, Scenario
 
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("evaluated",), "ensemble": ("evaluated",), "reduce": ("passed",),
@@ -103,7 +103,7 @@ class Due:
             return None
         if self.topology.pattern == "all_reduce":
             alone = Mark(round_ - 1, 0, "alone", self.host, self.host)
-            return alone if last and isinstance(algorithm, FML | FedProto) else None
+            return alone if last and algorithm.keeps_models else None
         if before is None or (apart(self.scenario) and round_ > 1):
             return None
         found = self._mark(before)
@@ -373,6 +373,7 @@ def with_due_digests(entry: FoundRecord, due: Due) -> None:
         record.outcome == "passed"
         and record.kind == "homecoming"
         and not due.scenario.prediction.keeps_averaged
+        and not isinstance(due.scenario.algorithm, OwnAlgorithm)  # which may keep another model
     )
     if (taken or due.passes_on(record)) and record.digest_in != record.digest_out:
         raise broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
@@ -389,7 +390,7 @@ def in_itself(entry: FoundRecord, scenario: Scenario, counts: Mapping[str, Sampl
 
     """
     record = entry.record
-    if scenario.learns and scenario.algorithm.name not in BUILT_IN:
+    if isinstance(scenario.algorithm, OwnAlgorithm):
         return
     if record.outcome == "rolled_back" and (record.samples or record.steps or not record.reason):
         text = (

@@ -33,6 +33,8 @@ SCENARIO = "scenario.yaml"
 SEALED = (
     SCENARIO,
     "environment.json",
+    "resolved.json",
+    "code/**/*.py",
     "records/*",
     "weights/*",
     "samples/*",

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fedskd_sim.errors import ChartNotInstallable, ClusterUnavailable, RunExists
+from fedskd_sim.scenario.own import FILE, PACKED
 
 Settings = Mapping[str, str]
 """Values of the chart, by key."""
@@ -84,9 +85,9 @@ class Helm:
         self, verb: str, release: str, scenario: Path, values: tuple[Path, ...], *more: str
     ) -> str:
         files = [part for file in values for part in ("--values", str(file))]
-        done = self._call(
-            verb, release, str(chart()), "--set-file", f"scenario={scenario}", *files, *more
-        )
+        given = {"scenario": scenario, **_beside(scenario)}
+        text = [part for key, file in given.items() for part in ("--set-file", f"{key}={file}")]
+        done = self._call(verb, release, str(chart()), *text, *files, *more)
         if done.returncode:
             reason = done.stderr.strip().removeprefix("Error: ") or done.stdout.strip()
             fix = next(fix for words, fix in FIXES.items() if words in reason)
@@ -123,8 +124,8 @@ class Helm:
         _check_answer(done.stderr)
         return ""
 
-    def scenario(self, release: str) -> str:
-        """Read the scenario a release was installed with.
+    def given(self, release: str) -> dict[str, str]:
+        """Read the scenario a release was installed with, and what lies beside it.
 
         Raises:
             ChartNotInstallable: there is no such release.
@@ -136,7 +137,9 @@ class Helm:
             _check_answer(done.stderr)
             text = f"no run {release!r} in namespace {self.namespace!r}: {done.stderr.strip()}"
             raise ChartNotInstallable(text, fix="see 'helm list', and give its --namespace")
-        return str(json.loads(done.stdout).get("scenario", ""))
+        values = json.loads(done.stdout)
+        beside = {name: values[key] for key, name in BESIDE.items() if values.get(key)}
+        return {"scenario.yaml": str(values.get("scenario", "")), **beside}
 
     def uninstall(self, release: str) -> None:
         """Remove a release and, through its ConfigMap, every hospital; one that is gone already
@@ -174,6 +177,18 @@ class Helm:
         except subprocess.TimeoutExpired:
             text = f"helm {arguments[0]} did not end within {PATIENCE_S * 2} s"
             raise ChartNotInstallable(text, fix="look at the cluster's API server") from None
+
+
+BESIDE = MappingProxyType({"resolved": FILE, "code": PACKED})
+"""Values of the chart, and the files that they are in a run folder."""
+
+
+def _beside(scenario: Path) -> dict[str, Path]:
+    """Say what lies beside the scenario of a run that brings code: the code, packed, and what it
+    has said of its algorithms.
+    """
+    found = {key: scenario.parent / name for key, name in BESIDE.items()}
+    return {key: file for key, file in found.items() if file.is_file()}
 
 
 def _set(settings: Settings) -> list[str]:

@@ -348,9 +348,11 @@ class KubernetesRuntime:
         """Return whether the release is in the cluster."""
         return self._helm.exists(self.release)
 
-    def scenario(self) -> str:
-        """Read the scenario from the release; raises ChartNotInstallable if there is none."""
-        return self._helm.scenario(self.release)
+    def given(self) -> dict[str, str]:
+        """Read the scenario from the release, and what lies beside it, by the names of the files;
+        raises ChartNotInstallable if there is none.
+        """
+        return self._helm.given(self.release)
 
     def goes_on(self) -> bool:
         """Return whether the run is there and its controller has not ended; raises

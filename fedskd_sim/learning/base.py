@@ -15,7 +15,7 @@ from fedskd_sim.learning.receive_buffers import ReceiveBuffers
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import Measure, SampleCounts, StepOutcome
 from fedskd_sim.ring.topology import Stop, Topology
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import OwnCode, Scenario
 
 Measures = Mapping[str, Measure]
 
@@ -147,6 +147,7 @@ class LearnerContext:
     pause: Callable[[float], None] = clock.sleep
     counted: Callable[[SampleCounts], None] = lambda _: None
     loaded: Callable[[str], None] | None = None
+    code: OwnCode | None = None
 
     @property
     def topology(self) -> Topology:

@@ -1,5 +1,6 @@
-"""Users' own architectures and readers of data: installed packages offer them through the entry
-point groups ``fedskd_sim.architectures`` and ``fedskd_sim.readers``.
+"""Users' own architectures, readers, losses and algorithms: installed packages offer them through
+the entry point groups ``fedskd_sim.architectures``, ``.readers``, ``.losses`` and ``.algorithms``,
+files beside the scenario through `fedskd_sim.learning.offers`.
 
 An entry point's name is the architecture's name; its object is a function ``(channels, image_size,
 classes, *, options...)`` that gives a module whose forward gives (logits, Taps(mid, deep)). A name
@@ -19,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownArchitecture, UnknownReader
-from fedskd_sim.scenario import nearest
+from fedskd_sim.learning.offers import ARCHITECTURES as GROUP
+from fedskd_sim.learning.offers import LOSSES, OWN, READERS, REPLACES
+from fedskd_sim.scenario import ALGORITHMS, nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 Builder = Callable[..., "nn.Module"]
-GROUP = "fedskd_sim.architectures"
-READERS = "fedskd_sim.readers"
 
 
 class Offered(NamedTuple):
@@ -54,6 +55,10 @@ ARCHITECTURE = Offered(
 READER = Offered(
     READERS, "reader", (Path(),), "a folder", "(folder, *, option=default)", UnknownReader
 )
+ALGORITHM = Offered(
+    ALGORITHMS, "algorithm", (None, None), "a site and keys", "(site, config)", InvalidValue
+)
+LOSS = Offered(LOSSES, "loss", (None,), "a step", "(step, *, option=default)", InvalidValue)
 UNBUILDABLE = (RuntimeError, ValueError, ZeroDivisionError, TypeError, AssertionError)
 """What PyTorch raises when an architecture cannot have its input or its options."""
 STRANGE = (Exception, SystemExit)
@@ -61,8 +66,10 @@ STRANGE = (Exception, SystemExit)
 
 
 def names(group: str = GROUP) -> list[str]:
-    """List the names that installed packages offer, sorted, usable or not."""
-    return sorted(entry_points(group=group).names)
+    """List the names that installed packages and the run's own code offer, sorted, usable or
+    not.
+    """
+    return sorted({*entry_points(group=group).names, *OWN.names(group)})
 
 
 def load(name: str, taken: Collection[str]) -> Builder:
@@ -74,7 +81,7 @@ def load(name: str, taken: Collection[str]) -> Builder:
 
 
 def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[..., Any]:
-    """Import a function that an installed package offers.
+    """Import a function that an installed package, or the run's own code, offers.
 
     Args:
         offered: what it is to be.
@@ -82,25 +89,31 @@ def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[
         taken: names that no package may use.
 
     Raises:
-        UnknownArchitecture, UnknownReader: no installed package offers it.
+        UnknownArchitecture, UnknownReader, InvalidValue: nobody offers it.
         InvalidValue: it cannot be imported, is no such function, or its name is offered twice or
             built in.
 
     """
     offers = tuple(entry_points(group=offered.group, name=name))
-    if not offers:
-        fix = f"install a package with the entry point {name!r} in the group {offered.group}"
+    own = OWN.find(offered.group, name)
+    origins = sorted(f"{_package(offer)} ({offer.value})" for offer in offers)
+    origins += [] if own is None else [f"{getattr(own, '__module__', 'code')}.py"]
+    if not origins:
+        fix = (
+            f"install a package with the entry point {name!r} in the group {offered.group}, or "
+            f"offer it by @{offered.what}({name!r}) in a file under code"
+        )
         raise offered.unknown(f"there is no {offered.what} {name!r}", fix=fix)
-    origin = " and ".join(sorted(f"{_package(offer)} ({offer.value})" for offer in offers))
+    origin = " and ".join(origins)
     if name in taken:
         raise InvalidValue(
             f"{name!r} is built in, and {origin} offers it too",
-            fix="rename the entry point, or remove the package",
+            fix="rename one of yours, or remove the package",
         )
-    if len(offers) > 1:
-        raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these packages")
+    if len(origins) > 1:
+        raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these")
     try:
-        function = offers[0].load()
+        function = offers[0].load() if own is None else own
     except STRANGE as error:
         let_signals(error)
         text = f"{name!r} of {origin} cannot be imported: {type(error).__name__}: {error}"
@@ -149,11 +162,15 @@ def _unlike(function: object, offered: Offered) -> str:
     """Say what keeps an object from being such a function; empty if nothing does."""
     if not callable(function):
         return f"is {type(function).__name__}, not a function"
-    signature = inspect.signature(function)
+    signature, (arguments, said) = inspect.signature(function), (offered.arguments, offered.names)
+    if offered is LOSS and isinstance(function, type):
+        arguments, said = (), "its options"
+    elif offered is LOSS and getattr(function, REPLACES, False):
+        arguments, said = (None, ""), "a step and a role"
     try:
-        signature.bind(*offered.arguments)
+        signature.bind(*arguments)
     except TypeError as error:
-        return f"cannot be called with {offered.names}: {error}"
+        return f"cannot be called with {said}: {error}"
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and not isinstance(
             parameter.default, int | float | str

@@ -19,7 +19,6 @@ from fedskd_sim.errors import (
     OneClassOnly,
     ScenarioError,
 )
-from fedskd_sim.learning.algorithms.learners import find_untaught
 from fedskd_sim.learning.comparable import compare, inputs_of, no_data, shape_of
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.devices import find_missing_devices
@@ -31,8 +30,8 @@ from fedskd_sim.learning.networks.buildable import (
 )
 from fedskd_sim.learning.networks.models import kind_of, names
 from fedskd_sim.learning.samples import Facts
+from fedskd_sim.learning.sessions.own import find_wrong_loss
 from fedskd_sim.scenario import (
-    FML,
     Architecture,
     Hospital,
     Scenario,
@@ -110,18 +109,17 @@ def _facts(
 def _algorithm(scenario: Scenario, found: Facts | None, held: Contracts) -> Iterator[FedskdError]:
     """Check what the algorithm itself asks for."""
     algorithm = scenario.algorithm
-    yield from find_untaught(algorithm)
+    yield from find_wrong_loss(algorithm)
     if algorithm.pattern != "circulation" and scenario.schedule != Schedule():
         text = f"with {algorithm.name!r} nothing travels by a schedule: it is {algorithm.pattern}"
         fix = "leave it out; only where models circulate there is an order of hospitals"
         yield InvalidValue(text, key=("algorithm", "schedule"), fix=fix)
-    if isinstance(algorithm, FML) and algorithm.architecture:
-        wrong = [*itself(algorithm.architecture, COMMON)]
+    beside = getattr(algorithm, "architecture", None)  # of a common model that is not the only one
+    if beside and not algorithm.averages:
+        wrong = [*itself(beside, COMMON)]
         yield from wrong
         yield from (
-            ()
-            if wrong or found is None
-            else _architecture(scenario, algorithm.architecture, COMMON, found, held)
+            () if wrong or found is None else _architecture(scenario, beside, COMMON, found, held)
         )
     if (
         found

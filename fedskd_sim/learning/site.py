@@ -30,6 +30,7 @@ from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
 from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, with_memory
 from fedskd_sim.learning.samples import Given
+from fedskd_sim.learning.sessions.own import loss_of
 from fedskd_sim.learning.sessions.recorded import Recordings
 from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.sessions.steps import Teaching
@@ -65,6 +66,7 @@ class Site:
         self.device = device(self.me.device)
         self.share = share_of_card(context.scenario, self.device, alone=context.own_card)
         self.recordings = Recordings.of(self.device, self.training, self.share)
+        self.loss = loss_of(context.scenario.algorithm)
         self.answers = Answers(context.scenario.instruments.predictions)
         self._others: dict[str, Samples] = {}
         self._known = require_facts(context.scenario, context.host, context.data_folder)
@@ -206,7 +208,7 @@ class Site:
         weights = class_weights(
             self.data.train.labels, len(self.data.classes), self.training.class_weights
         )
-        return TrainingJob(self.data.train, weights, self.training, budget, session_seed)
+        return TrainingJob(self.data.train, weights, self.training, budget, session_seed, self.loss)
 
     def similarity(self, settings: Similarity) -> SimilarityLoss:
         """Make the similarity term for the models of this scenario."""

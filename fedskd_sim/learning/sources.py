@@ -9,8 +9,9 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from fedskd_sim.learning.installed import ARCHITECTURE, READER, fetch, names
-from fedskd_sim.scenario import OwnData, Scenario
+from fedskd_sim.learning.installed import ALGORITHM, ARCHITECTURE, LOSS, READER, fetch, names
+from fedskd_sim.learning.offers import OWN
+from fedskd_sim.scenario import OwnAlgorithm, OwnCode, OwnData, Scenario
 
 PACKAGE = Path(__file__).parent.parent
 TRAINS = ("learning", "scenario")
@@ -31,25 +32,32 @@ CODE = digest(PACKAGE / name for name in TRAINS)
 """As this module is imported, with the others: hospitals forked later run what was there then."""
 
 
-def sources(scenario: Scenario, host: str = "") -> dict[str, str]:
-    """Name the code that trains the models of a scenario: this package's, and that of each
-    architecture and reader of one's own, which every hospital imports anew; at a ``host`` only its
-    own reader's, for it need not have those of others. Importing these imports PyTorch.
+def sources(scenario: Scenario, host: str = "", code: OwnCode | None = None) -> dict[str, str]:
+    """Name the code that trains the models of a scenario: this package's, the scenario's own, and
+    that of each package that offers an architecture, a reader, a loss or an algorithm, which every
+    hospital imports anew; at a ``host`` only its own reader's, for it need not have those of
+    others. Importing these imports PyTorch.
     """
+    OWN.use(code)
+    algorithm = scenario.algorithm
     used = [scenario.architecture(name) for name in scenario.members]
-    common = getattr(scenario.algorithm, "architecture", None)  # of fml, beside theirs
+    common = getattr(algorithm, "architecture", None)  # of fml, beside theirs
     own = {one.name for one in (*used, common) if one} & {*names()}
     readers = {
         one.data.reader
         for one in scenario.hospitals
         if isinstance(one.data, OwnData) and host in ("", one.name)
     }
-    functions = {f"architecture {name}": fetch(ARCHITECTURE, name) for name in sorted(own)} | {
-        f"reader {name}": fetch(READER, name) for name in sorted(readers)
+    used_names = [(ARCHITECTURE, name) for name in sorted(own)]
+    used_names += [(READER, name) for name in sorted(readers)]
+    used_names += [(LOSS, algorithm.loss)] if algorithm.loss else []
+    used_names += [(ALGORITHM, algorithm.name)] if isinstance(algorithm, OwnAlgorithm) else []
+    packages = {
+        f"{offered.what} {name}": digest(_places(fetch(offered, name).__module__))
+        for offered, name in used_names
+        if OWN.find(offered.group, name) is None
     }
-    return {"learning code": CODE} | {
-        name: digest(_places(function.__module__)) for name, function in functions.items()
-    }
+    return {"learning code": CODE} | ({"own code": code.digest} if code else {}) | packages
 
 
 def _places(module: str) -> list[Path]:

@@ -23,19 +23,23 @@ OF_A_CARD = ("OutOfMemoryError", "AcceleratorError")
 """Names of PyTorch's errors of a card, which this side of the learning seam does not import."""
 SPEAK_OF_A_CARD = ("CUDA", "cuDNN", "CUBLAS", "cuBLAS", "GET was unable", "FIND was unable")
 """How errors of libraries for cards begin that have no class of their own."""
+OURS = tuple(map(str, (Path(__file__).parents[1], Path(traceback.__file__).parent)))
+"""Where the files are that no user has written: this package, Python and what is installed."""
 FULL = ("out of memory", "ALLOC_FAILED", "OutOfMemoryError", "unable to find an engine")
 
 
 def crash(name: str, where: str, error: BaseException, fix: str) -> FedskdError:
     """Make an error of an exception that nobody foresaw: class, message and the line of code
-    that raised it.
+    that raised it, the user's own before ours.
     """
     kind, card = type(error).__name__, _of_a_card(error)
     said = _without_advice(str(error)) if card else str(error)
     words = f"{kind}: {said}" if said else kind
-    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(OURS)]
     line = "".join(
-        f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})" for frame in frames
+        f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})"
+        for frame in (theirs or frames)[-1:]
     )
     text = " ".join(part for part in (f"{name!r} died", where) if part) + f": {words}{line}"
     if out_of_space(error):

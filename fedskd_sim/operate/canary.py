@@ -24,6 +24,7 @@ from fedskd_sim.custody import seal
 from fedskd_sim.errors import CanaryFailed, FedskdError
 from fedskd_sim.observe import outcome
 from fedskd_sim.observe.words import amount, duration, short_path
+from fedskd_sim.operate.checks import Slowly, asker, of_code
 from fedskd_sim.operate.execution import make_order
 from fedskd_sim.records import Record, Timing
 from fedskd_sim.records.files import read_counts, read_records, read_timings
@@ -369,7 +370,7 @@ def try_out(
         FedskdError, KeyboardInterrupt: what ended the short run.
 
     """
-    scenario, short = loaded.scenario, loaded.changed(changes(loaded.scenario))
+    scenario, short = loaded.scenario, _shorten(loaded, runtime)
     order = make_order(short, on, out, data)
     look = partial(_room, order.folder, _cards(short.scenario))
     gauge = Gauge(look, custody_of(short.scenario, order.run, order.folder))
@@ -377,6 +378,14 @@ def try_out(
     _carry_out(runtime, order, gauge, called)
     measured = Measured(scenario, order.folder, clock.now() - began)
     return find(measured, short.scenario, gauge, at_once=on != "memory")
+
+
+def _shorten(loaded: Loaded, runtime: Runtime) -> Loaded:
+    """Return the short run of a scenario; an algorithm of the user's own is asked again."""
+    found = loaded.changed(changes(loaded.scenario))
+    if found.asked:
+        found = Slowly(code=asker(runtime, of_code)).resolve(found)
+    return found.good()
 
 
 def _carry_out(runtime: Runtime, order: Order, gauge: Gauge, called: str) -> None:

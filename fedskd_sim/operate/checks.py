@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,9 +20,12 @@ from fedskd_sim.errors import (
 from fedskd_sim.member.schedule import unmet
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import (
+    Asked,
     Examined,
     Loaded,
     NoData,
+    OwnAlgorithm,
+    OwnCode,
     Scenario,
     ValidParts,
     examine,
@@ -49,6 +52,18 @@ class Slowly:
     asked: Callable[..., list[FedskdError]] | None = None
     tell: Callable[[str], None] = lambda _: None
     seen: Callable[[Any], None] = lambda _: None
+    says: Callable[[OwnCode], None] = lambda _: None
+    """Is told which code of the user's own is about to be run."""
+    code: Callable[..., Any] | None = None
+    """Asks what algorithms of the user's own are, as `of_code`, in place of this process."""
+
+    def resolve(self, found: Examined) -> Examined:
+        """Ask code of the user's own for what it says of its algorithms."""
+        size = len(found.rest.scenario.members) if found.rest else 0
+        told, wrong = (self.code or of_code)(found.code, found.asked, size)
+        if wrong:
+            return replace(found, problems=(*found.problems, *wrong), asked=())
+        return found.answered(told)
 
     def find(self, rest: ValidParts, data: Path | None, *, ready: bool) -> list[FedskdError]:
         """Find what is wrong with models and data."""
@@ -85,6 +100,13 @@ def load_and_check(
 
     """
     found = _examined(scenario, changes)
+    if found.code and slowly:
+        slowly.says(found.code)
+    if found.asked and found.rest and not _code_is_wrong(found):
+        meanwhile(Loaded(found.rest.scenario, found.document, found.code))
+        found = (slowly or Slowly()).resolve(found)
+    if _code_is_wrong(found):  # all that it should offer is missing, too
+        return found.good()
     rest, more = found.rest, list[FedskdError]()
     if rest:
         more = [*also(rest), *(() if found.problems else never_met(rest.scenario))]
@@ -96,10 +118,16 @@ def load_and_check(
     return found.good(more)
 
 
+def _code_is_wrong(found: Examined) -> bool:
+    """Return whether code of the user's own cannot be read or imported."""
+    return any(problem.key[:1] == ("code",) for problem in found.problems)
+
+
 def _examined(scenario: Path | Loaded, changes: Iterable[str]) -> Examined:
     """Read a scenario; one that was loaded before has nothing wrong with it so far."""
     if isinstance(scenario, Loaded):
-        return Examined(scenario.document, ValidParts(scenario.scenario))
+        rest = ValidParts(scenario.scenario, code=scenario.code)
+        return Examined(scenario.document, rest, code=scenario.code)
     return examine(find(scenario), changes)
 
 
@@ -117,6 +145,16 @@ def _learns(rest: ValidParts) -> bool:
     return scenario.learns and not (rest.lacks("algorithm", "name") and nothing_to_learn)
 
 
+def of_code(code: OwnCode | None, asked: Iterable[Asked], size: int) -> Any:
+    """Ask what algorithms of the user's own are, and what is wrong with them: runs their code, and
+    imports PyTorch.
+    """
+    with extras_named():
+        from fedskd_sim.learning.algorithms.own import ask  # noqa: PLC0415 - needs PyTorch
+
+    return ask(code, asked, size)
+
+
 def of_learning(
     rest: ValidParts,
     data: Path | None,
@@ -125,8 +163,13 @@ def of_learning(
 ) -> list[FedskdError]:
     """Find what is wrong with models and data, as `Slowly` says; imports PyTorch."""
     with extras_named():
-        from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
+        from fedskd_sim.learning.offers import OWN  # noqa: PLC0415 - needs PyTorch
+        from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415
 
+    try:
+        OWN.use(rest.code)
+    except FedskdError as error:
+        return [error]
     return [*find_problems(rest.scenario, data, seen, rest.doubtful, tell=tell)]
 
 
@@ -152,6 +195,14 @@ def of_card() -> str:
         from fedskd_sim.learning.devices import card_support  # noqa: PLC0415 - needs PyTorch
 
     return card_support().unused
+
+
+def own_parts(loaded: Loaded) -> str:
+    """Name the loss and the algorithm of the user's own that a scenario has; '' for none."""
+    algorithm = loaded.scenario.algorithm
+    own = [f"loss {algorithm.loss}"] if algorithm.loss else []
+    own += [f"algorithm {algorithm.name}"] if isinstance(algorithm, OwnAlgorithm) else []
+    return " and ".join(own)
 
 
 def apart(rest: ValidParts, runtime: str) -> Iterator[FedskdError]:
@@ -280,7 +331,13 @@ def _without_proof(run: Path, scenario: Scenario, found: Verdict) -> Iterator[st
             yield f"{what}{whose}: {folder} are not kept"
 
 
-def prove(run: Path, scenario: Scenario, data: Path | None, runtime: object) -> str:
+def prove(
+    run: Path,
+    scenario: Scenario,
+    data: Path | None,
+    runtime: object,
+    code: OwnCode | None = None,
+) -> str:
     """Verify the folder of a run that has ended well, seal it, and say in one line what was proven.
 
     Args:
@@ -289,6 +346,7 @@ def prove(run: Path, scenario: Scenario, data: Path | None, runtime: object) -> 
         data: where data files are.
         runtime: where it ran; one that has PyTorch in a process of its own is asked for what takes
             it.
+        code: what the scenario brings along, which has run.
 
     Raises:
         ChainBroken: the first break; nothing is sealed.
@@ -298,19 +356,32 @@ def prove(run: Path, scenario: Scenario, data: Path | None, runtime: object) -> 
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only who has run something pays for it
 
     (run / seal.FILE).unlink(missing_ok=True)  # of an earlier end, before the run went on
-    verdict, remark = verify_run(run, scenario, data, asker(runtime, of_models))
+    asked = asker(runtime, of_models) or of_models
+
+    def models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
+        return asked(scenario, data, code)
+
+    verdict, remark = verify_run(run, scenario, data, models)
     if verdict.broken:
         raise verdict.broken
     seal.seal(run, scenario)
     return f"{verdict}" + (f"; {remark}" if remark else "")
 
 
-def of_models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
-    """Describe the networks' tensors, or say why that cannot be; imports PyTorch."""
+def of_models(
+    scenario: Scenario, data: Path | None, code: OwnCode | None = None
+) -> tuple[Mapping[str, Any], str]:
+    """Describe the networks' tensors, or say why that cannot be; imports PyTorch, and runs no other
+    code of the user's own than it is given.
+    """
+    if scenario.code and code is None:
+        return {}, "weights were not compared: the scenario brings code, which is not run to verify"
     try:
         with extras_named():
             from fedskd_sim.learning.comparable import image_shape  # noqa: PLC0415 - needs PyTorch
+            from fedskd_sim.learning.offers import OWN  # noqa: PLC0415
             from fedskd_sim.learning.site import specs_of  # noqa: PLC0415
+        OWN.use(code)
         return specs_of(scenario, image_shape(scenario, scenario.members[0], data)), ""
     except FedskdError as error:
         return {}, f"weights were not compared: {error}"

@@ -29,7 +29,7 @@ from fedskd_sim.results.comparison.work import (
     too_few,
 )
 from fedskd_sim.runtimes.commands import ask, prepare
-from fedskd_sim.scenario import Loaded, Scenario, ValidParts, nearest
+from fedskd_sim.scenario import Loaded, OwnCode, Scenario, ValidParts, nearest
 from fedskd_sim.wholefiles import write_text
 
 CONTROL = "circulation"
@@ -75,7 +75,8 @@ class ComparisonPlan:
 
         """
         out = out or Path("runs") / f"compare-{self.loaded.scenario.name}"
-        return Workshop(out, self.wanted.data, jobs or cores(self.runs[0]), anyway)
+        jobs = jobs or cores(self.runs[0])
+        return Workshop(out, self.wanted.data, jobs, anyway, self.loaded.code)
 
 
 class ComparedRuns(NamedTuple):
@@ -105,7 +106,7 @@ def plan(scenario: Path, wanted: CompareRequest, tell: TellName = lambda _: None
     )
     also = partial(_find_problems, wanted=wanted, tell=tell)
     loaded = load_and_check(scenario, wanted.data, also=also, slowly=slowly)
-    samples = _samples(loaded.scenario, wanted.data)
+    samples = _samples(loaded.scenario, wanted.data, loaded.code)
     chosen = methods(loaded.scenario, wanted.labels, samples)
     return ComparisonPlan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)))
 
@@ -162,20 +163,26 @@ def failure(ended: Sequence[RunResult]) -> FedskdError | None:
     return rebuilt(failed[0].code, text, fix=fix)
 
 
-def _samples(scenario: Scenario, data: Path | None, tell: TellName = lambda _: None) -> list[int]:
+def _samples(
+    scenario: Scenario, data: Path | None, code: OwnCode | None, tell: TellName = lambda _: None
+) -> list[int]:
     """Count the training samples of every hospital that trains, where equal work depends on it."""
     found: list[int] = []
     if scenario.learns and cut_short(scenario):
-        found = _ask(scenario, training_samples, scenario, data, tell=tell)
+        found = _ask(scenario, training_samples, scenario, data, code, tell=tell)
     return found
 
 
-def training_samples(scenario: Scenario, data: Path | None, tell: TellName) -> list[int]:
+def training_samples(
+    scenario: Scenario, data: Path | None, code: OwnCode | None, tell: TellName
+) -> list[int]:
     """Count the training samples of every hospital that trains; none where something is wrong
     with the data of one, which others tell of. Imports PyTorch.
     """
     from fedskd_sim.learning.comparable import require_facts  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.offers import OWN  # noqa: PLC0415
 
+    OWN.use(code)
     found = []
     for name in scenario.members:
         tell(name)
@@ -200,7 +207,7 @@ def _find_problems(
         )
     if len(scenario.members) > 1 and not rest.lacks("algorithm", "name"):
         known = [label for label in dict.fromkeys(labels) if label in choices(scenario)]
-        samples = _samples(scenario, wanted.data, tell)
+        samples = _samples(scenario, wanted.data, rest.code, tell)
         yield from _unfit(rest, methods(scenario, known, samples), wanted.data, tell)
 
 
@@ -235,8 +242,10 @@ def problems_of(
     """Find what is wrong with models and data of scenarios and not with that which they were made
     from; imports PyTorch. ``tell`` is told whose data is read.
     """
-    from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.offers import OWN  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415
 
+    OWN.use(rest.code)
     found = [[*find_problems(one, data, doubtful=rest.doubtful, tell=tell)] for one in scenarios]
     before = (
         {

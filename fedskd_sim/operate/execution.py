@@ -19,11 +19,20 @@ from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError, Inval
 from fedskd_sim.observe import outcome
 from fedskd_sim.observe.outcome import Outcome
 from fedskd_sim.observe.words import short_path
-from fedskd_sim.operate.checks import Slowly, apart, asker, load_and_check, of_learning, prove
+from fedskd_sim.operate import trust
+from fedskd_sim.operate.checks import (
+    Slowly,
+    apart,
+    asker,
+    load_and_check,
+    of_code,
+    of_learning,
+    prove,
+)
 from fedskd_sim.runtimes import folder, location
 from fedskd_sim.runtimes.base import Detachable, Order, Runtime, Watch
 from fedskd_sim.runtimes.member import discard_custody
-from fedskd_sim.scenario import Loaded
+from fedskd_sim.scenario import Loaded, OwnCode
 
 if TYPE_CHECKING:
     from fedskd_sim.results.tables import Summary
@@ -80,6 +89,7 @@ def check(
     *,
     changes: Iterable[str] = (),
     tell: Callable[[str], None] = lambda _: None,
+    says: Callable[[OwnCode], None] = lambda _: None,
 ) -> Loaded:
     """Load a scenario and refuse it if it cannot work in a runtime, whose name is ``on``; data and
     devices of a cluster are looked at by its own pods, unless the data are here too.
@@ -91,6 +101,7 @@ def check(
         data: the folder with data files.
         changes: what to change in the scenario first.
         tell: is told of every hospital whose data is about to be read.
+        says: is told which code of the user's own is about to be run.
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
@@ -104,7 +115,7 @@ def check(
         changes=changes,
         elsewhere=ELSEWHERE if on == "kubernetes" and data is None else (),
         also=partial(apart, runtime=on),
-        slowly=Slowly(asker(runtime, of_learning), tell),
+        slowly=Slowly(asker(runtime, of_learning), tell, says=says, code=asker(runtime, of_code)),
     )
 
 
@@ -112,6 +123,7 @@ def make_order(loaded: Loaded, on: str, out: Path | None, data: Path | None) -> 
     """Make the folder of a new run, and say what the run is; raises OutputNotEmpty,
     OutputNotWritable.
     """
+    trust.note(loaded.code)
     return Order(loaded, secrets.token_hex(4), folder.make(loaded, out, on), data)
 
 
@@ -236,7 +248,8 @@ def _prove(runtime: Runtime, order: Order) -> str:
     raises as `prove`.
     """
     try:
-        proof = prove(order.folder, order.loaded.scenario, order.data, runtime)
+        loaded = order.loaded
+        proof = prove(order.folder, loaded.scenario, order.data, runtime, loaded.code)
     except FedskdError as error:
         if isinstance(runtime, Detachable):
             run = short_path(order.folder)

@@ -14,6 +14,7 @@ from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import FedskdError, RunExists, RunUnreadable
 from fedskd_sim.member.keeper import compare
 from fedskd_sim.observe import outcome
+from fedskd_sim.operate import trust
 from fedskd_sim.operate.execution import HERE, Cluster
 from fedskd_sim.records.ledger import RESTORE, check_count, check_length, records_of
 from fedskd_sim.runtimes import folder as folders
@@ -37,6 +38,7 @@ def to_resume(
     on: str = "",
     data: Path | None = None,
     anyway: bool = False,
+    trust_code: str = "",
 ) -> Iterator[tuple[Runtime, Order]]:
     """Prepare to go on with a run, as the only process that does. Nothing is opened for writing
     before all has been looked at: somebody may have given you the folder.
@@ -48,16 +50,20 @@ def to_resume(
         data: where data files are.
         anyway: go on even where what the run began on differs from what is here, on another
             machine, or from the beginning if all custody is gone.
+        trust_code: the digest of code in the folder that may be run, though somebody else launched
+            it.
 
     Raises:
-        RunUnreadable: it is no such run, it still goes on, it has ended well, its hospitals kept
-            nothing, or records and custody do not belong together.
+        RunUnreadable: it is no such run, it brings code of somebody else's, it still goes on, it
+            has ended well, its hospitals kept nothing, or records and custody do not belong
+            together.
         CustodyForeign: its scenario is another.
         OutputNotWritable, RunExists: another process goes on with it, or its cluster has it.
         ClusterUnavailable, ChartNotInstallable, InvalidValue: the cluster cannot take it.
 
     """
     place, order = _read(folder, data, anyway=anyway)
+    trust.check(order.loaded.code, folder, trust_code)
     there, on = place if isinstance(place, InCluster) else None, on or place.runtime
     with folders.hold_lock(folder):
         _check_end(order, there)

@@ -351,9 +351,9 @@ def _find_release(name: str, namespace: str, context: str) -> KubernetesRuntime:
 
 def _scenario_of(runtime: KubernetesRuntime) -> Loaded:
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "scenario.yaml"
-        file.write_text(runtime.scenario(), encoding="utf-8")
-        return load(file)
+        for name, text in runtime.given().items():
+            (Path(place) / name).write_text(text, encoding="utf-8")
+        return load(Path(place) / "scenario.yaml")
 
 
 def _disturbed(loaded: Loaded) -> Iterator[str]:

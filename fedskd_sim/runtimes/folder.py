@@ -28,6 +28,7 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records.files import whole_lines
 from fedskd_sim.scenario import Loaded
+from fedskd_sim.scenario.own import FILE, FOLDER, PACKED, as_text
 from fedskd_sim.wholefiles import write_text
 
 ANOTHER = "give another --out, or remove what is in it"
@@ -104,6 +105,12 @@ def _make(loaded: Loaded, folder: Path, runtime: str) -> Path:
             raise OutputNotEmpty(f"{folder} is not empty", fix=ANOTHER)
         with (folder / "scenario.yaml").open("x", encoding="utf-8") as stream:  # of two, one has it
             stream.write(loaded.document.text)
+        if loaded.code or loaded.document.answers:
+            (folder / FILE).write_text(as_text(loaded.document.answers, loaded.code), "utf-8")
+        if loaded.code:
+            loaded.code.write(folder / FOLDER)
+            if runtime == "kubernetes":
+                (folder / PACKED).write_text(loaded.code.packed(), "utf-8")
         subfolders(folder)
         (folder / "environment.json").write_text(
             json.dumps(environment(runtime), indent=1) + "\n", encoding="utf-8"

@@ -109,13 +109,13 @@ MEANS_NOTHING = frozenset({"description", "timeouts"})
 LONGEST_SOURCE = 60
 
 
-def code_of(scenario: Scenario, name: str) -> Mapping[str, str]:
-    """Name the code with which the hospital computes."""
-    if not scenario.learns:
+def code_of(loaded: Loaded, name: str) -> Mapping[str, str]:
+    """Name the code with which the hospital computes; the scenario's own is imported for it."""
+    if not loaded.scenario.learns:
         return {}
     from fedskd_sim.learning.sources import sources  # noqa: PLC0415 - the placebo runs without PyTorch
 
-    return sources(scenario, name)
+    return sources(loaded.scenario, name, loaded.code)
 
 
 def meaning(scenario: Scenario) -> str:
@@ -210,14 +210,14 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     faults = _faults(order, scenario, topology, log)
     faults.come_up()
     machine = HospitalMachine.of(topology, order.name, Terms.of(scenario, order.run))
-    code = code_of(scenario, order.name)
+    code = code_of(loaded, order.name)
     identity = identity_of(order, loaded, code)
     store = _store(order, scenario, held)
     before = _before(order, store, identity)
     kept = None if store is None else before.records if before else 0
     told = _tell(order, scenario, log, held, kept)
     keeper = Keeper(store, identity, told.ledger, before, order.anyway) if store else None
-    context = _context(order, topology, scenario, told.ledger, keeper)
+    context = _context(order, topology, loaded, told.ledger, keeper)
     learner = make(context)
     if before:
         log.event(events.WentOn(before.state.cursor, len(machine.program)))
@@ -276,13 +276,13 @@ def _tell(
 def _context(
     order: MemberOrder,
     topology: Topology,
-    scenario: Scenario,
+    loaded: Loaded,
     ledger: Ledger,
     keeper: Keeper | None,
 ) -> LearnerContext:
     """Say what a learner is given; the keeper compares the data with those of the earlier life."""
     return LearnerContext(
-        scenario,
+        loaded.scenario,
         order.name,
         order.data,
         own_process=True,
@@ -290,6 +290,7 @@ def _context(
         given=topology,
         counted=ledger.add,
         loaded=keeper.check_data if keeper else None,
+        code=loaded.code,
     )
 
 

@@ -145,6 +145,7 @@ class MemoryRuntime:
             given=topology,
             pause=partial(_pass, world, name),
             counted=partial(_add_once, ledger, []),
+            code=self._order.loaded.code,
         )
         self._contexts[name] = context
         fresh = partial(make, context)

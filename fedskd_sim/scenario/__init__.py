@@ -3,10 +3,9 @@
 from fedskd_sim.scenario.algorithms import (
     BUILT_IN,
     FML,
-    Algorithm,
-    Averaging,
-    Circulating,
+    AllReduceKeys,
     Circulation,
+    CirculationKeys,
     Cyclic,
     FedAvg,
     FedProto,
@@ -18,6 +17,7 @@ from fedskd_sim.scenario.algorithms import (
     Pooled,
 )
 from fedskd_sim.scenario.circulation import (
+    AlgorithmKeys,
     CommunicationPattern,
     Schedule,
     SelfDistillation,
@@ -45,6 +45,7 @@ from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Conditions, Fault, Link, rule_of
 from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.load import Examined, Loaded, ValidParts, examine, load, raise_all
+from fedskd_sim.scenario.own import ALGORITHMS, Algorithm, Asked, OwnAlgorithm, OwnCode, Resolved
 from fedskd_sim.scenario.part import Architecture, Partition, partless
 from fedskd_sim.scenario.schema import (
     Hospital,
@@ -61,16 +62,19 @@ from fedskd_sim.scenario.shipped import begin, find, scenarios
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 
 __all__ = [
+    "ALGORITHMS",
     "BUILT_IN",
     "COMES_BACK",
     "FML",
     "Abide",
     "AbideRois",
     "Algorithm",
+    "AlgorithmKeys",
+    "AllReduceKeys",
     "Architecture",
-    "Averaging",
-    "Circulating",
+    "Asked",
     "Circulation",
+    "CirculationKeys",
     "CommunicationPattern",
     "Conditions",
     "Cyclic",
@@ -94,12 +98,15 @@ __all__ = [
     "Network",
     "Nifti",
     "NoData",
+    "OwnAlgorithm",
+    "OwnCode",
     "OwnData",
     "Partition",
     "Placebo",
     "Planned",
     "Pooled",
     "Prediction",
+    "Resolved",
     "Resources",
     "Scenario",
     "Schedule",

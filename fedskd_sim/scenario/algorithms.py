@@ -3,10 +3,7 @@ Some sum something over the ring after every local session (models, a common mod
 one, prototypes); some are there to be compared with (training alone, on everybody's data, or not at
 all).
 
-Every class says how models move in a round (``pattern``, see `fedskd_sim.ring.topology`), whether
-models train alone before the first round (``warms_up``), its ``work``: sample-gradients per
-hospital and round, in passes of one model over the hospital's training data, and what travels and
-who trains with whom in ``words``, for whatever shows a run to people.
+What a run has to know of each beside its keys, `AlgorithmKeys` says.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from fedskd_sim.scenario.circulation import (
+    AlgorithmKeys,
     CommunicationPattern,
     Schedule,
     SelfDistillation,
@@ -27,20 +25,27 @@ from fedskd_sim.scenario.part import (
     Architecture,
     Count,
     NonNegative,
-    Part,
     Positive,
     Seconds,
     with_a_name,
 )
 
 
-class FedAvg(Part):
+class AllReduceKeys(AlgorithmKeys):
+    """The keys of an algorithm that sums something over the ring after every session."""
+
+    pattern: ClassVar[CommunicationPattern] = "all_reduce"
+    keeps_models: ClassVar[bool] = True
+
+
+class FedAvg(AllReduceKeys):
     """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead
     of a server.
     """
 
-    pattern: ClassVar[CommunicationPattern] = "all_reduce"
+    keeps_models: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
+    averages: ClassVar[bool] = True
     name: Literal["fedavg"]
     """Mean of the hospitals' models, weighted by their training samples, after every local
     session."""
@@ -58,16 +63,13 @@ class FedAvg(Part):
             "summed over a ring."
         )
 
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session."""
-        return 1.0
 
-
-class FedProx(Part):
+class FedProx(AllReduceKeys):
     """FedAvg whose local sessions are held close to the common model (Li et al. 2020)."""
 
-    pattern: ClassVar[CommunicationPattern] = "all_reduce"
+    keeps_models: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
+    averages: ClassVar[bool] = True
     name: Literal["fedprox"]
     """FedAvg with a proximal term."""
     rounds: Count = 2
@@ -86,18 +88,12 @@ class FedProx(Part):
             "what they have, summed over a ring."
         )
 
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session."""
-        return 1.0
 
-
-class FML(Part):
+class FML(AllReduceKeys):
     """Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a
     small common one that is averaged.
     """
 
-    pattern: ClassVar[CommunicationPattern] = "all_reduce"
-    warms_up: ClassVar[bool] = True
     name: Literal["fml"]
     """Own model and common model teach each other at home; only the common one is averaged."""
     rounds: Count = 2
@@ -122,13 +118,11 @@ class FML(Part):
         return 2.0
 
 
-class FedProto(Part):
+class FedProto(AllReduceKeys):
     """Prototypes instead of models (Tan et al. 2022): the mean features of every class, summed
     over the ring.
     """
 
-    pattern: ClassVar[CommunicationPattern] = "all_reduce"
-    warms_up: ClassVar[bool] = True
     name: Literal["fedproto"]
     """Models never leave home; every class has one common prototype that all are drawn to."""
     rounds: Count = 2
@@ -148,16 +142,10 @@ class FedProto(Part):
             "Models stay at home until all are tested."
         )
 
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session."""
-        return 1.0
 
-
-class Local(Part):
+class Local(AlgorithmKeys):
     """Every hospital trains alone; nothing travels before the evaluation."""
 
-    pattern: ClassVar[CommunicationPattern] = "none"
-    warms_up: ClassVar[bool] = True
     name: Literal["local"]
     """The lower reference."""
     rounds: Count = 2
@@ -171,18 +159,13 @@ class Local(Part):
             "tested."
         )
 
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session."""
-        return 1.0
 
-
-class Pooled(Part):
+class Pooled(AlgorithmKeys):
     """Every hospital's architecture trains on the data of ALL hospitals: not federated, in one
     process only.
     """
 
-    pattern: ClassVar[CommunicationPattern] = "none"
-    warms_up: ClassVar[bool] = True
+    pools: ClassVar[bool] = True
     name: Literal["pooled"]
     """The upper reference; refuses to run where hospitals are apart."""
     rounds: Count = 2
@@ -201,11 +184,11 @@ class Pooled(Part):
         return float(size)
 
 
-class Placebo(Part):
+class Placebo(AlgorithmKeys):
     """Tests the machinery: buffers travel, nothing is learned, PyTorch is never imported."""
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
-    warms_up: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
     name: Literal["placebo"]
     """No learning."""
     rounds: Count = 1
@@ -240,13 +223,12 @@ TRAVELLER_FIRST: Mapping[str, Any] = MappingProxyType(
 )
 
 
-class FedSKD(Part):
+class FedSKD(AlgorithmKeys):
     """Circulation with similarity distillation: visitor and resident at every stop, a homecoming
     session, reconciliation.
     """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
-    warms_up: ClassVar[bool] = True
     name: Literal["fedskd"]
     """Similarity distillation between visitor and resident."""
     preset: Literal["plain", "traveller-first"] = "plain"
@@ -345,15 +327,12 @@ def _session(settings: FedSKD) -> str:
     return f"at every stop visitor and resident train on the host's data, and {both}"
 
 
-class Circulation(Part):
-    """The control of every claim about similarity: FedSKD's circulation with all weights 0."""
+class CirculationKeys(AlgorithmKeys):
+    """The keys of an algorithm whose models circulate, visitor and resident training at every
+    stop.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
-    warms_up: ClassVar[bool] = True
-    name: Literal["circulation"]
-    """Visitor and resident train side by side and do not teach each other."""
-    rounds: Count = 2
-    """Full circulations."""
     reconcile: Reconcile = "average"
     """See fedskd."""
     schedule: Schedule = Schedule()
@@ -380,53 +359,39 @@ class Circulation(Part):
         )
 
 
-class Mutual(Part):
+class Circulation(CirculationKeys):
+    """The control of every claim about similarity: FedSKD's circulation with all weights 0."""
+
+    name: Literal["circulation"]
+    """Visitor and resident train side by side and do not teach each other."""
+    rounds: Count = 2
+    """Full circulations."""
+
+
+class Mutual(CirculationKeys):
     """The same circulation with deep mutual learning (Zhang et al. 2018) on predictions instead
     of similarities.
     """
 
-    pattern: ClassVar[CommunicationPattern] = "circulation"
-    warms_up: ClassVar[bool] = True
     name: Literal["mutual"]
     """Visitor and resident learn each other's predictions, the other side detached."""
     rounds: Count = 2
     """Full circulations."""
     weight: NonNegative = 1.0
     """Weight of the Kullback-Leibler divergences, temperature 1."""
-    reconcile: Reconcile = "average"
-    """See fedskd."""
-    schedule: Schedule = Schedule()
-    """See fedskd."""
-
-    @property
-    def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
-        return self.circulating.words
-
-    def work(self, size: int) -> float:
-        """Return the work of a round, that of the FedSKD which circulates alike."""
-        return self.circulating.work(size)
 
     @property
     def circulating(self) -> FedSKD:
         """The FedSKD that circulates and trains alike: one learner serves all of them."""
-        return FedSKD(
-            name="fedskd",
-            rounds=self.rounds,
-            similarity=OFF,
-            reconcile=self.reconcile,
-            mutual_kl=self.weight,
-            schedule=self.schedule,
-        )
+        return super().circulating.model_copy(update={"mutual_kl": self.weight})
 
 
-class Cyclic(Part):
+class Cyclic(AlgorithmKeys):
     """Cyclic weight transfer (Chang et al. 2018): every model travels and trains alone at each
     stop; there are no residents.
     """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
-    warms_up: ClassVar[bool] = True
     name: Literal["cyclic"]
     """One travelling model per hospital and architecture."""
     rounds: Count = 2
@@ -462,12 +427,7 @@ class Cyclic(Part):
         )  # fmt: skip
 
 
-Circulating = FedSKD | Circulation | Mutual | Cyclic
-Averaging = FedAvg | FedProx
-Algorithm = Annotated[
-    Circulating | Local | Pooled | Averaging | FML | FedProto | Placebo, Field(discriminator="name")
-]
-BUILT_IN: Mapping[str, Algorithm] = MappingProxyType(
+BUILT_IN: Mapping[str, AlgorithmKeys] = MappingProxyType(
     {
         "fedskd": FedSKD(name="fedskd"),
         "traveller-first": FedSKD.model_validate(

@@ -1,14 +1,14 @@
-"""What algorithms in which models circulate are made of: distillation by similarity,
-self-distillation, and the schedule.
+"""What algorithms are made of: the keys of all, and of those in which models circulate distillation
+by similarity, self-distillation, and the schedule.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Share
+from fedskd_sim.scenario.part import Count, NonNegative, Option, Part, Share
 
 CommunicationPattern = Literal["circulation", "all_reduce", "none"]
 """How models move in a round, see `fedskd_sim.ring.topology`."""
@@ -89,3 +89,42 @@ class Schedule(Part):
     visits: Count | None = None
     """Visits of a model in a round before it comes home, for large rings; the next round goes on
     with other hosts. null: all."""
+
+
+class AlgorithmKeys(Part):
+    """The keys of an algorithm, and what a run has to know of it without its learner: an own
+    algorithm's are a subclass.
+    """
+
+    pattern: ClassVar[CommunicationPattern] = "none"
+    """What travels in a round: models (circulation), sums (all_reduce), or nothing."""
+    warms_up: ClassVar[bool] = True
+    """Models train alone before the first round."""
+    learns: ClassVar[bool] = True
+    """It has models and data, and needs PyTorch."""
+    pools: ClassVar[bool] = False
+    """Every model trains on the data of all hospitals, in one process."""
+    averages: ClassVar[bool] = False
+    """All hospitals train one model, of one architecture."""
+    keeps_models: ClassVar[bool] = False
+    """Sums travel, and every hospital trains a model of its own that they do not change."""
+    name: str
+    """Which one."""
+    rounds: Count = 2
+    """Rounds of training."""
+    loss: str | None = None
+    """A loss of your own, which is added to the cross-entropies of every session or stands in
+    their place; null: none."""
+    options: dict[str, Option] = {}
+    """Arguments of that loss."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return "An algorithm of your own."
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - of most it does not depend on it
+        """Return the work of a round among ``size`` hospitals, in passes of one model over its
+        hospital's training data: that of one session.
+        """
+        return 1.0

@@ -193,6 +193,10 @@ class Document:
     was."""
     merged: frozenset[tuple[Key, ...]] = frozenset()
     """Keys that ``data`` has by a merge key (``<<``), which is one of the faults."""
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What algorithms of the user's own have said of themselves, see `own.Asked`."""
+    brought: Any = None
+    """Code (`own.OwnCode`) that is given beside the file, in the place of what it names."""
 
     def key_in_file(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
         """Return the key as it stands in the file: a hospital may have inherited it from the top

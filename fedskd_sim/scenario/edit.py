@@ -47,6 +47,8 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
         lines={**found.lines, **document.lines},
         places=places,
         faults=(*found.faults, *faults),
+        answers=document.answers,
+        brought=document.brought,
     )
     for fault in found.faults:
         fault.where = result.locate(fault.key)

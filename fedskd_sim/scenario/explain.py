@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
 from fedskd_sim.scenario.document import Document, escape_unseen, shorten
+from fedskd_sim.scenario.own import OWN
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
 from fedskd_sim.scenario.training import Training
 
@@ -117,13 +118,20 @@ def _one(document: Document, problem: Any) -> FedskdError:
                 fix=f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}",
             )
         case "union_tag_invalid":
-            choices = _find_quoted(problem["ctx"]["expected_tags"])
+            found = _find_quoted(problem["ctx"]["expected_tags"])
+            choices = [one for one in found if one != OWN or key[-1] == "data"]
             fix = _suggest_choice(value.get("name"), choices)
             if key[-1] == "data":
                 fix += "; what a package of yours reads is {name: own, reader: ...}"
+            elif key[-1] == "algorithm":
+                fix += "; one of your own comes with a file under code, or with a package"
             return InvalidValue(
                 f"there is no {key[-1]} {_show(value.get('name'))}", key=(*key, "name"), fix=fix
             )
+        case "union_tag_not_found" if not isinstance(value, dict):
+            shown = "null (nothing)" if value is None else _show(value)
+            fix = _structure(value, key, document)
+            return InvalidValue(f"{shown} cannot be used", key=key, fix=fix)
         case "union_tag_not_found":
             return InvalidValue(
                 "it does not say which one",
@@ -326,7 +334,8 @@ def _choose(annotation: Any, name: Any) -> Any:
     """Pick the schema class behind an annotation: the class itself, a tuple's item, or the union
     member called ``name``.
     """
-    members = [annotation, *getattr(annotation, "__args__", ())]
+    members = [getattr(one, "__origin__", one) for one in getattr(annotation, "__args__", ())]
+    members.append(annotation)
     classes = [
         member for member in members if isinstance(member, type) and issubclass(member, BaseModel)
     ]

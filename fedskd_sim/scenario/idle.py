@@ -50,7 +50,7 @@ def find_idle(scenario: Scenario) -> Iterator[Idle]:
 def _written(scenario: Scenario, text: BaseModel, under: tuple[Key, ...]) -> Iterator[Idle]:
     """Find the idle keys of a scenario that are given in a part of its text."""
     found = (
-        _of_placebo, _of_training, _of_devices, _of_rounds, _of_measuring, _of_similarity,
+        _of_placebo, _of_loss, _of_training, _of_devices, _of_rounds, _of_measuring, _of_similarity,
         _of_circulation, _of_disturbances, _of_survival, _of_data,
     )  # fmt: skip
     told: set[tuple[Key, ...]] = set()
@@ -89,6 +89,13 @@ def _of_placebo(scenario: Scenario) -> Found:
         yield f"hospitals.{index}.architecture.options", f"{scenario.algorithm.name!r} has no model"
         if hospital.data != scenario.data:
             yield f"hospitals.{index}.data", f"{scenario.algorithm.name!r} learns nothing"
+
+
+def _of_loss(scenario: Scenario) -> Found:
+    if not scenario.learns:
+        yield "algorithm.loss", f"{scenario.algorithm.name!r} learns nothing"
+    if not scenario.algorithm.loss:
+        yield "algorithm.options", "they are those of a loss of your own, and there is none"
 
 
 def _of_training(scenario: Scenario) -> Found:

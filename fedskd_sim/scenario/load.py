@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import translate
 from fedskd_sim.scenario.faultchecks import faulty, find_bad_links, unbearable
 from fedskd_sim.scenario.idle import find_idle
+from fedskd_sim.scenario.own import Answers, Asked, OwnCode, read_answers, read_code, to_ask
 from fedskd_sim.scenario.part import contradictions
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.training import Prediction
@@ -53,6 +54,8 @@ class ValidParts(NamedTuple):
 
     scenario: Scenario
     left_out: frozenset[KeyPath] = frozenset()
+    code: OwnCode | None = None
+    """What the scenario brings along."""
 
     def lacks(self, *key: Key) -> bool:
         """Return whether a key's value, what it stands in or what stands in it is none of the
@@ -178,6 +181,7 @@ class Loaded:
 
     scenario: Scenario
     document: Document
+    code: OwnCode | None = None
 
     def place_error(self, error: FedskdError) -> FedskdError:
         """Return an error that names a scenario key the file and line of that key."""
@@ -188,9 +192,9 @@ class Loaded:
             )
         return error
 
-    def changed(self, changes: Iterable[str]) -> Loaded:
-        """Change the scenario and check it again; raises ScenarioError."""
-        return _examine(apply_changes(self.document, changes)).good()
+    def changed(self, changes: Iterable[str]) -> Examined:
+        """Change the scenario and examine it again."""
+        return _examine(apply_changes(self.document, changes))
 
     @property
     def idle(self) -> dict[str, Where]:
@@ -212,6 +216,15 @@ class Examined:
     rest: ValidParts | None
     """What of it is right; None if nothing can be said."""
     problems: tuple[FedskdError, ...] = ()
+    code: OwnCode | None = None
+    """What it brings along."""
+    asked: tuple[Asked, ...] = ()
+    """Algorithms of which only their code can say more; ``rest`` has others in their place."""
+
+    def answered(self, answers: Answers) -> Examined:
+        """Examine it again with what the code has said of these algorithms."""
+        known = {**self.document.answers, **answers}
+        return _examine(replace(self.document, answers=known))
 
     def good(self, more: Iterable[FedskdError] = ()) -> Loaded:
         """Return the scenario if nothing is wrong with it.
@@ -223,7 +236,11 @@ class Examined:
         raise_all(self.document, [*self.problems, *more])
         if self.rest is None:
             raise RuntimeError("the schema refuses it and says not why")
-        return Loaded(self.rest.scenario, self.document)
+        if self.asked:
+            name = self.asked[0].given["name"]
+            text = f"only code can say what the algorithm {name!r} is, and it was not run"
+            raise InvalidValue(text, fix="load it with fedskd_sim.load", key=self.asked[0].key)
+        return Loaded(self.rest.scenario, self.document, self.code)
 
 
 def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
@@ -241,31 +258,78 @@ def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
     return examine(path, changes).good()
 
 
-def examine(path: Path, changes: Iterable[str] = ()) -> Examined:
-    """Read a scenario file as `load` does and find everything that is wrong with it.
+def examine(path: Path, changes: Iterable[str] = (), brought: OwnCode | None = None) -> Examined:
+    """Read a scenario file as `load` does and find everything that is wrong with it; ``brought`` is
+    code that comes beside it, in the place of what the file names.
 
     Raises:
         ScenarioSyntaxError: so little of it can be read that nothing else can be said.
 
     """
-    return _examine(apply_changes(read(path), changes))
+    return _examine(apply_changes(replace(read(path), brought=brought), changes))
 
 
 def _examine(document: Document) -> Examined:
-    values = _fill_in(document.data)
-    faults = {fault.key for fault in document.faults if fault.key[-1:] not in ((), (MERGE,))}
     problems: list[FedskdError] = [*document.faults]
+    faults = {fault.key for fault in document.faults if fault.key[-1:] not in ((), (MERGE,))}
+    own = to_ask(_fill_in(document.data), any_name=bool(document.brought))
+    if own:
+        kept = read_answers(Path(document.file).parent)
+        document = replace(document, answers={**kept, **document.answers})
+    values, asked = _with_answers(document, own)
+    unsaid = frozenset(one.key for one in asked)
+    code = None
     try:
-        rest: ValidParts | None = ValidParts(Scenario.model_validate_json(json.dumps(values)))
+        code = _code(document)
+    except FedskdError as error:
+        problems.append(error)
+    try:
+        found = Scenario.model_validate_json(json.dumps(values))
+        rest: ValidParts | None = ValidParts(found, unsaid, code)
     except ValidationError as error:
         rest = sound(values, faults)
+        rest = rest and rest._replace(left_out=rest.left_out | unsaid, code=code)
         known = faults | document.merged
         problems += [
             found
             for found in translate(document, error)
             if not any(document.key_in_file(found.key)[: len(key)] == key for key in known)
         ]
-    return Examined(document, rest, (*problems, *(_contradictions(rest, document) if rest else ())))
+    problems += _contradictions(rest, document) if rest else ()
+    return Examined(document, rest, tuple(problems), code, tuple(asked))
+
+
+def _code(document: Document) -> OwnCode | None:
+    """Read what a scenario brings along, if its ``code`` is a list of texts; raises as
+    `read_code`.
+    """
+    if document.brought:
+        given: OwnCode = document.brought
+        return given
+    entries = document.data.get("code")
+    texts = isinstance(entries, list) and all(isinstance(one, str) for one in entries)
+    return read_code(Path(document.file).parent, entries) if texts else None
+
+
+def _with_answers(document: Document, own: Iterable[Asked]) -> tuple[dict[str, Any], list[Asked]]:
+    """Return a scenario's values with what is known of algorithms of the user's own, another in
+    the place of those of which nothing is, and these.
+    """
+    values, unknown = _fill_in(document.data), list[Asked]()
+    for one in own:
+        told = document.answers.get(one.text)
+        unknown += [] if told else [one]
+        default = {"rounds": told["keys"]["rounds"]} if told else {}
+        said = {**default, **one.given, "resolved": told} if told else {"name": "local"}
+        values = _put(values, one.key, said)
+    return values, unknown
+
+
+def _put(values: Any, key: KeyPath, value: Any) -> Any:
+    """Copy a mapping with another value at a key."""
+    if not key:
+        return value
+    return {**values, key[0]: _put(values[key[0]], key[1:], value)}
 
 
 def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:

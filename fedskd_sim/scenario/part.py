@@ -35,12 +35,16 @@ SampleCount = Annotated[int, Field(ge=10, le=10_000_000)]
 SIZE = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 
+Option = int | float | str | bool
+"""An argument of what a user offers: an architecture, a reader, a loss."""
+
+
 class Architecture(Part):
     """A registered architecture with its options; a bare name in the file means no options."""
 
     name: str
     """See ``fedskd-sim models``."""
-    options: dict[str, int | float | str | bool] = {}
+    options: dict[str, Option] = {}
     """Options of this architecture, for example ``{width: 32, norm: group}``."""
 
 

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, WithJsonSchema
 
-from fedskd_sim.scenario.algorithms import Algorithm, FedAvg, FedProx, FedSKD, Placebo, Pooled
-from fedskd_sim.scenario.circulation import Schedule
+from fedskd_sim.scenario.algorithms import FedSKD
+from fedskd_sim.scenario.circulation import AlgorithmKeys, Schedule
 from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
 from fedskd_sim.scenario.faults import Fault, Link, OnLoss
+from fedskd_sim.scenario.own import Algorithm, OwnAlgorithm
 from fedskd_sim.scenario.part import (
     SIZE,
     Architecture,
@@ -161,6 +162,9 @@ class Scenario(Part):
     """All random draws derive from it."""
     data: Dataset = NoData()
     """Default data of every hospital."""
+    code: tuple[str, ...] = ()
+    """Python files, or folders of packages, of your own beside this file: every hospital imports
+    them, for the architectures, readers, losses and algorithms that they offer."""
     hospitals: tuple[Hospital, ...]
     """The ring, in this order."""
     algorithm: Algorithm
@@ -215,17 +219,17 @@ class Scenario(Part):
     @property
     def learns(self) -> bool:
         """Whether anything is learned: a placebo needs neither data nor PyTorch."""
-        return not isinstance(self.algorithm, Placebo)
+        return self.algorithm.learns
 
     @property
     def pools(self) -> bool:
         """Whether one process has the data of all hospitals, as a reference."""
-        return isinstance(self.algorithm, Pooled)
+        return self.algorithm.pools
 
     @property
     def averages(self) -> bool:
         """Whether all hospitals train one model, whose weights are averaged."""
-        return isinstance(self.algorithm, FedAvg | FedProx)
+        return self.algorithm.averages
 
     @property
     def schedule(self) -> Schedule:
@@ -242,7 +246,8 @@ class Scenario(Part):
     @property
     def common_architecture(self) -> Architecture | None:
         """The one of the model that all train, where the algorithm names it."""
-        return self.algorithm.architecture if isinstance(self.algorithm, FedAvg | FedProx) else None
+        found: Architecture | None = getattr(self.algorithm, "architecture", None)
+        return found if self.averages else None
 
     @property
     def faults_in_words(self) -> str:
@@ -302,7 +307,10 @@ def passes(scenario: Scenario, samples: Sequence[int] = ()) -> float:
 
 
 def at_budget(
-    scenario: Scenario, algorithm: Algorithm, budget: float, samples: Sequence[int] = ()
+    scenario: Scenario,
+    algorithm: AlgorithmKeys | OwnAlgorithm,
+    budget: float,
+    samples: Sequence[int] = (),
 ) -> Planned:
     """Return a scenario another algorithm, with the number of rounds (at least 1) whose work comes
     nearest to a budget.

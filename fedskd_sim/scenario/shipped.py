@@ -13,7 +13,9 @@ from fedskd_sim.errors import (
     ScenarioSyntaxError,
     Where,
 )
+from fedskd_sim.scenario.document import read
 from fedskd_sim.scenario.explain import nearest
+from fedskd_sim.scenario.own import OwnCode, read_code
 from fedskd_sim.scenario.schema import NAME, PATTERNS
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -71,7 +73,8 @@ def path_of(name: str) -> Path:
 
 
 def begin(name: str, source: str, folder: Path = Path()) -> Path:
-    """Write ``NAME.yaml`` with the text of another scenario, under its own name.
+    """Write ``NAME.yaml`` with the text of another scenario, under its own name, and the code that
+    this brings along.
 
     Args:
         name: of the new scenario.
@@ -89,11 +92,17 @@ def begin(name: str, source: str, folder: Path = Path()) -> Path:
         raise InvalidValue(
             f"{name!r} is no name for a scenario", fix=f"{PATTERNS[NAME]}; '.yaml' is added"
         )
-    text = _with_name(find(Path(source)), name)
+    text, code = _with_name(find(Path(source)), name), _code_of(find(Path(source)))
     file = folder / f"{name}.yaml"
+    for there, data in code.files.items() if code else ():
+        if (folder / there).exists() and (folder / there).read_bytes() != data:
+            fix = "go to another folder, or remove it"
+            raise OutputNotEmpty(f"{folder / there} is there already, and another", fix=fix)
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(HEADER.format(name=name, source=source) + text)
+        if code:
+            code.write(folder)
     except FileExistsError as error:
         raise OutputNotEmpty(
             f"{file} is there already", fix="choose another name, or remove it"
@@ -102,6 +111,15 @@ def begin(name: str, source: str, folder: Path = Path()) -> Path:
         fix = "go to a folder that you may write to"
         raise OutputNotWritable(f"{file} cannot be written: {error.strerror}", fix=fix) from error
     return file
+
+
+def _code_of(file: Path) -> OwnCode | None:
+    """Read what a scenario brings along; None for one that is in no state to say."""
+    try:
+        entries = read(file).data.get("code", [])
+    except ScenarioSyntaxError:
+        return None
+    return read_code(file.parent, entries) if isinstance(entries, list) else None
 
 
 def _with_name(file: Path, name: str) -> str:

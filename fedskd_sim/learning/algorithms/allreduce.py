@@ -7,6 +7,7 @@ that all hospitals end with the same bytes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,9 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fedskd_sim.learning.algorithms.local import LocalLearner
+from fedskd_sim.learning.base import LearnerState, Session
+from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import buffer_of, tensor_of
-from fedskd_sim.messages import Spec, TensorSpec, Weights
+from fedskd_sim.messages import Forms, Spec, TensorSpec, Weights
 from fedskd_sim.ring.topology import Stop, Topology
+from fedskd_sim.scenario import AlgorithmKeys, AllReduceKeys
 
 SUM, WEIGHT = "sum", "weight"
 SHARE, DONE = "share", "sum/"
@@ -103,3 +108,60 @@ class RingSum:
 
 def _pack(total: Tensor, weight: float) -> Weights:
     return {SUM: buffer_of(total), WEIGHT: buffer_of(torch.tensor([weight], dtype=torch.float64))}
+
+
+class AllReduceLearner(LocalLearner, ABC):
+    """One hospital's own model; after every session the hospitals sum a vector of each, and what
+    travels are chunks of these sums.
+
+    A method on this base says how long the vectors are (`length`), what the own share is
+    (`share`) and what becomes of the sum (`take`). Where every hospital has a slot of its own in
+    the vector, and zeros elsewhere, the sum is what all of them have: an all-gather.
+    """
+
+    keys = AllReduceKeys
+
+    def __init__(self, site: Site, config: AlgorithmKeys) -> None:
+        """Look up what travels; nothing is loaded or trained yet."""
+        super().__init__(site, config)
+        self._sum = RingSum(site.context.topology, site.name, self.length)
+        self.expected: Mapping[str, Forms] = {
+            name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()
+        }
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """How many numbers the vector of a hospital has."""
+
+    @abstractmethod
+    def share(self, round_: int) -> Total:
+        """Return the own share of a round's sum: a vector (length,), float32, and its weight."""
+
+    @abstractmethod
+    def take(self, total: Total) -> None:
+        """Take in the sum over all hospitals, and that of their weights."""
+
+    def depart(self, round_: int) -> Weights:
+        """Begin the sum; for the evaluation, give the own model."""
+        if round_ > self.config.rounds:
+            return super().depart(round_)
+        self.site.settle()
+        return self._sum.begin(*self.share(round_))
+
+    def visit(self, stop: Stop, arriving: Weights) -> Session:
+        """Add the own share to a sum on its way, or take a finished one in."""
+        self.site.settle()
+        leaving = self._sum.visit(stop, arriving)
+        if (total := self._sum.total) is not None:
+            self.take(total)
+        return Session(leaving, "passed")
+
+    def state(self) -> LearnerState:
+        """Return the own model, and a sum that is under way."""
+        return super().state().plus({}, self._sum.groups())
+
+    def restore(self, state: LearnerState) -> None:
+        """Go on with the model and the sum that an earlier life of this hospital had."""
+        super().restore(state)
+        self._sum.restore(state.weights)

@@ -7,120 +7,54 @@ the sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from fedskd_sim.learning.algorithms.allreduce import RingSum
-from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.sessions.session import SessionModels
+from fedskd_sim.learning.algorithms.allreduce import AllReduceLearner, Total
+from fedskd_sim.learning.base import Session
 from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
-from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import FLOATS, drift, export, snapshot, view
-from fedskd_sim.messages import Forms, Spec, Weights
-from fedskd_sim.ring.topology import Stop
-from fedskd_sim.scenario import Averaging, FedProx
+from fedskd_sim.learning.weights import FLOATS, snapshot
+from fedskd_sim.messages import Spec
+from fedskd_sim.scenario import FedProx
 from fedskd_sim.seeds import seed
 
 
-class AveragingLearner:
+class AveragingLearner(AllReduceLearner):
     """One hospital's copy of the common model; what travels are chunks of sums."""
 
-    def __init__(self, site: Site, mu: float) -> None:
-        """Look up what the common model looks like; nothing is loaded or trained yet."""
-        self.site, self._mu = site, mu
-        self._rounds = site.scenario.algorithm.rounds
-        specs = site.specs()
-        self._sum = RingSum(site.context.topology, site.name, floats_in(next(iter(specs.values()))))
-        self.expected: Mapping[str, Forms] = {
-            name: (spec, self._sum.form(name)) for name, spec in specs.items()
-        }
-        self._model: nn.Module
-        self._measures: Measures = {}
-        self._assessed = False
+    @property
+    def length(self) -> int:
+        """As many numbers as the common model has, but its integers."""
+        return floats_in(next(iter(self.site.specs().values())))
 
     def warm_up(self) -> Session:
         """Load the data and draw the common initial model; nothing is trained."""
         self.site.settle()
-        self._model = self.site.first(seed(self.site.scenario.seed, "initial weights"))
-        self._assessed = True
-        return self.site.note_remarks(Session(snapshot(self._model)))
+        self.model = self.site.first(seed(self.site.scenario.seed, "initial weights"))
+        return self.site.note_remarks(Session(snapshot(self.model)))
 
-    def alone(self, round_: int) -> Session | None:
-        """Train the common model on the own data for a session."""
-        self.site.settle()
-        before = snapshot(self._model)
-        job = self.site.plan_job(
-            self.site.passes(self.site.training.epochs), self.site.seed("session", round_)
-        )
-        teaching = ProximalTeaching.of(self._mu, self._model) if self._mu else None
-        session = self.site.session(SessionModels({"": self._model}), job, teaching)
-        self._measures, self._assessed = drift(before, session.weights), True
-        return session
+    def teaching(self, round_: int) -> ProximalTeaching | None:  # noqa: ARG002 - every round is alike
+        """Hold the model close to the common one, where the scenario wants that."""
+        mu = self.config.mu if isinstance(self.config, FedProx) else 0.0
+        return ProximalTeaching.of(mu, self.model) if mu else None
 
-    def depart(self, round_: int) -> Weights:
-        """Begin the sum of the weighted models; for the evaluation, give the common model."""
-        if round_ > self._rounds:
-            return snapshot(self._model)
-        return self._sum.begin(flat(self._model) * self._samples, self._samples)
+    def session_seed(self, round_: int) -> int:
+        """Draw the seed of a round's session."""
+        return self.site.seed("session", round_)
 
-    def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Add the own share to a sum on its way, or take a finished one in."""
-        self.site.settle()
-        leaving = self._sum.visit(stop, arriving)
-        total = self._sum.total
-        if total is not None:
-            install_flat(self._model, total.vector / total.weight)
-            self._assessed = True
-        return Session(leaving, "passed")
+    def share(self, round_: int) -> Total:  # noqa: ARG002 - every round is alike
+        """Return the model, weighted by the training samples."""
+        samples = float(len(self.site.data.train.labels))
+        return Total(flat(self.model) * samples, samples)
 
-    def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - never called
-        """Raise RuntimeError, which would be a bug: shares of a sum are added up around the ring,
-        and no model of this hospital ever comes back.
-        """
-        raise RuntimeError(stop.model)
-
-    def assess(self) -> Measures:
-        """Measure the model on the host's validation data, if it has changed since."""
-        if not self._assessed:
-            return {}
-        self.site.settle()
-        measures, self._measures, self._assessed = self._measures, {}, False
-        return {**self.site.validate(self._model), **measures}
-
-    def evaluate(self, model: str, arriving: Weights | None) -> Measures:
-        """Measure a model, or the own one, on the host's test data."""
-        self.site.settle()
-        return self.site.test(
-            model, self._model if arriving is None else self.site.receive(model, arriving)
-        )
-
-    def ensemble(self) -> Measures | None:
-        """Do nothing: no models are kept."""
-
-    def results(self) -> Mapping[str, Weights]:
-        """Return the common model."""
-        return {"": export(self._model)}
-
-    def state(self) -> LearnerState:
-        """Return the common model, and a sum that is under way."""
-        return self.site.state().plus(
-            {}, {"home": view(getattr(self, "_model", None)), **self._sum.groups()}
-        )
-
-    def restore(self, state: LearnerState) -> None:
-        """Go on with the common model and the sum that an earlier life of this hospital had."""
-        self.site.restore(state)
-        self._sum.restore(state.weights)
-        if "home" in state.weights:
-            self._model = self.site.build(self.site.name, state.weights["home"])
-
-    @property
-    def _samples(self) -> float:
-        return float(len(self.site.data.train.labels))
+    def take(self, total: Total) -> None:
+        """Become the mean."""
+        install_flat(self.model, total.vector / total.weight)
+        self.changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +113,3 @@ def install_flat(model: nn.Module, vector: Tensor) -> None:
 
 def _floats(model: nn.Module) -> list[Tensor]:
     return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
-
-
-def make(context: LearnerContext) -> AveragingLearner:
-    """Make the learner of one hospital; raises TypeError for a scenario of another algorithm."""
-    algorithm = context.scenario.algorithm
-    if not isinstance(algorithm, Averaging):
-        raise TypeError(algorithm.name)
-    return AveragingLearner(Site(context), algorithm.mu if isinstance(algorithm, FedProx) else 0.0)

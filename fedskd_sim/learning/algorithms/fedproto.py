@@ -14,94 +14,51 @@ model's own classifier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from fedskd_sim.learning.algorithms.allreduce import RingSum
-from fedskd_sim.learning.algorithms.local import LocalLearner
-from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
+from fedskd_sim.learning.algorithms.allreduce import AllReduceLearner, Total
+from fedskd_sim.learning.algorithms.kept import Kept
 from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.distillation.arrangements import average
 from fedskd_sim.learning.evaluate import BATCH
-from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
-from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import buffer_of, tensor_of
-from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.ring.topology import Stop
 from fedskd_sim.scenario import FedProto
 
-PROTOTYPES = "prototypes"
 
-
-class PrototypeLearner(LocalLearner):
+class PrototypeLearner(AllReduceLearner):
     """One hospital's own model; what travels are chunks of the sums of features and of the
     numbers of samples.
     """
 
-    def __init__(self, site: Site, config: FedProto) -> None:
-        """Look up what travels; nothing is loaded or trained yet."""
-        super().__init__(site)
-        self._config = config
-        self._sum = RingSum(
-            site.context.topology, site.name, site.shape.classes * (config.features + 1)
-        )
-        self.expected: Mapping[str, Forms] = {
-            name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()
-        }
-        self._prototypes: Weights = {}
+    config: FedProto
+    prototypes = Kept[Tensor | None](None)
 
-    def alone(self, round_: int) -> Session | None:
-        """Train for a session, drawn to the prototypes once there are some."""
-        self.site.settle()
-        known = (
-            tensor_of(self._prototypes[PROTOTYPES]).to(self.site.device)
-            if self._prototypes
-            else None
-        )
-        return self.run_session(
-            round_,
-            SessionModels({"": self.model}),
-            None
-            if known is None or not bool(known.isfinite().all(dim=1).any())
-            else PrototypeTeaching(known, self._config),
-        )
+    @property
+    def length(self) -> int:
+        """As many as the features of all classes, and a number of samples for each."""
+        return self.site.shape.classes * (self.config.features + 1)
 
-    def depart(self, round_: int) -> Weights:
-        """Begin the sum of the features; for the evaluation, give the own model."""
-        if round_ > self._config.rounds:
-            return super().depart(round_)
-        self.site.settle()
-        sums, numbers = class_sums(
-            self.model, self.site.data.train, (self.site.shape.classes, self._config.features)
-        )
-        return self._sum.begin(torch.cat([sums.reshape(-1), numbers]), float(numbers.sum()))
+    def teaching(self, round_: int) -> PrototypeTeaching | None:  # noqa: ARG002 - it depends on the prototypes
+        """Draw the features to the prototypes, once there are some."""
+        if self.prototypes is None or not bool(self.prototypes.isfinite().all(dim=1).any()):
+            return None
+        return PrototypeTeaching(self.prototypes.to(self.site.device), self.config)
 
-    def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Add the own share to a sum on its way, or take a finished one in."""
-        self.site.settle()
-        leaving = self._sum.visit(stop, arriving)
-        total = self._sum.total
-        if total is not None:
-            classes, features = self.site.shape.classes, self._config.features
-            sums, numbers = total.vector.split([classes * features, classes])
-            self._prototypes = {
-                PROTOTYPES: buffer_of(sums.reshape(classes, features) / numbers[:, None])
-            }
-        return Session(leaving, "passed")
+    def share(self, round_: int) -> Total:  # noqa: ARG002 - every round is alike
+        """Return the sums of the features and the numbers of samples."""
+        size = (self.site.shape.classes, self.config.features)
+        sums, numbers = class_sums(self.model, self.site.data.train, size)
+        return Total(torch.cat([sums.reshape(-1), numbers]), float(numbers.sum()))
 
-    def state(self) -> LearnerState:
-        """Return the own model, the prototypes bit for bit, and a sum that is under way."""
-        return super().state().plus({}, {PROTOTYPES: self._prototypes, **self._sum.groups()})
-
-    def restore(self, state: LearnerState) -> None:
-        """Go on with the model, prototypes and sum that an earlier life of this hospital had."""
-        super().restore(state)
-        self._sum.restore(state.weights)
-        self._prototypes = state.weights.get(PROTOTYPES, {})
+    def take(self, total: Total) -> None:
+        """Take the quotients for prototypes."""
+        classes, features = self.site.shape.classes, self.config.features
+        sums, numbers = total.vector.split([classes * features, classes])
+        self.prototypes = sums.reshape(classes, features) / numbers[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +123,3 @@ def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tup
         sums += one_hot.T @ features_of(model(as_input(images, labels.device))[1].deep, length)
     model.train(before)
     return sums, torch.bincount(samples.labels, minlength=classes).float()
-
-
-def make(context: LearnerContext) -> PrototypeLearner:
-    """Make the learner of one hospital; raises TypeError for a scenario of another algorithm."""
-    if not isinstance(context.scenario.algorithm, FedProto):
-        raise TypeError(context.scenario.algorithm.name)
-    return PrototypeLearner(Site(context), context.scenario.algorithm)

@@ -14,31 +14,44 @@ from dataclasses import replace
 from torch import nn
 
 from fedskd_sim.learning import instruments
-from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
-from fedskd_sim.learning.reconcile import reconcile
+from fedskd_sim.learning.algorithms.kept import Keeping
+from fedskd_sim.learning.base import LearnerState, Measures, Session
+from fedskd_sim.learning.reconcile import Reconciled, reconcile
 from fedskd_sim.learning.sessions.session import SessionModels
-from fedskd_sim.learning.sessions.steps import Exchange
+from fedskd_sim.learning.sessions.steps import Exchange, Teaching
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import drift, export, install, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import LEAVING
 from fedskd_sim.ring.topology import Stop
-from fedskd_sim.scenario import FedSKD
+from fedskd_sim.scenario import AlgorithmKeys, CirculationKeys, FedSKD
 
 
-class CirculatingLearner:
-    """One hospital's models. ``_home`` is the resident; a visitor lives from its arrival to the
+class CirculatingLearner(Keeping):
+    """One hospital's models: ``home`` is the resident; a visitor lives from its arrival to the
     next one's.
+
+    A method on this base says by `teaching` what visitor and resident learn from each other, by
+    `join` what home does with a traveller that has come back, or takes `visit` and `homecome`
+    into its own hands.
     """
 
-    def __init__(self, site: Site, config: FedSKD) -> None:
+    keys: type[AlgorithmKeys] = CirculationKeys
+    """The class of its keys in a scenario; ``circulating`` of it says how models circulate."""
+
+    def __init__(self, site: Site, config: AlgorithmKeys) -> None:
         """Look up what every model of the run looks like; nothing is loaded or trained yet."""
-        self.site, self._config = site, config
+        self.site, self.config = site, config
+        how: FedSKD | None = getattr(config, "circulating", None)
+        if how is None:
+            raise TypeError(f"{config.name}: its keys are no subclass of CirculationKeys")
+        self._config = how
+        config = how
         self.expected: Mapping[str, Forms] = {name: (spec,) for name, spec in site.specs().items()}
         self._similarity = site.similarity(config.similarity)
         held = config.similarity.with_weights(config.self_distillation)
         self._self_similarity = None if held.off else site.similarity(held)
-        self._home: nn.Module
+        self.home: nn.Module
         self._general: Weights | None = None
         self._visitor: nn.Module | None = None
         self._arrived: Weights | None = None
@@ -50,11 +63,11 @@ class CirculatingLearner:
     def warm_up(self) -> Session:
         """Load the data and train the own model alone by cross-entropy."""
         self.site.settle()
-        self._home = self.site.first(self.site.seed("initial weights"))
+        self.home = self.site.first(self.site.seed("initial weights"))
         job = self.site.plan_job(
             self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
         )
-        session = self.site.session(SessionModels({"": self._home}), job)
+        session = self.site.session(SessionModels({"": self.home}), job)
         self._drift = self._probe_leaving()
         return self.site.note_remarks(session)
 
@@ -67,7 +80,7 @@ class CirculatingLearner:
         """
         returns = round_ <= self._config.rounds
         apart = self._general if returns or self._config.reconcile == "two_track" else None
-        leaving = snapshot(self._home) if apart is None else apart
+        leaving = snapshot(self.home) if apart is None else apart
         self._departed = leaving if returns and self.site.scenario.instruments.changes else None
         return leaving
 
@@ -84,11 +97,9 @@ class CirculatingLearner:
         )
         teaches = self._config.mutual_kl > 0 or not self._config.similarity.off
         models = SessionModels(
-            {"": self._visitor, "resident_": self._home}, self._config.resident_every, teaches
+            {"": self._visitor, "resident_": self.home}, self._config.resident_every, teaches
         )
-        session = self.site.session(
-            models, job, self._exchange(stop.model, self._arrived), self._arrived
-        )
+        session = self.site.session(models, job, self.teaching(stop, self._arrived), self._arrived)
         if session.outcome == "trained":
             self._unspent = budget - session.samples
         return session
@@ -107,26 +118,30 @@ class CirculatingLearner:
         net = drift(self._departed, returned, "net_drift") if self._departed else {}
         self._drift = {**self._changes(), **net, **came}
         validation = len(self.site.data.validation.labels)
-        joined = reconcile(
-            self._config.reconcile, snapshot(self._home), returned, self.site.score, validation
-        )
-        install(self._home, joined.home)
+        joined = self.join(snapshot(self.home), returned, validation)
+        install(self.home, joined.home)
         apart = self._config.traveller_start == "own" and self._config.reconcile != "replace"
         self._general = returned if apart else joined.general
         self._drift = {**self._drift, **self._probe_leaving()}
         self._visitor = self._arrived = self._departed = None
         reason = "; ".join(part for part in (session.reason, joined.note) if part)
-        return replace(session, weights=export(self._home), reason=reason, returned=returned)
+        return replace(session, weights=export(self.home), reason=reason, returned=returned)
+
+    def join(self, resident: Weights, traveller: Weights, validation: int) -> Reconciled:
+        """Return what home does with its resident and its returned traveller, as ``reconcile``
+        says; ``validation`` counts the samples on which they can be compared.
+        """
+        return reconcile(self._config.reconcile, resident, traveller, self.site.score, validation)
 
     def _take_back(self, stop: Stop, arriving: Weights) -> Session:
         """Make the traveller that came home the home model, without a session: where one model at a
         time travels there is no resident with which to reconcile it.
         """
         self.site.settle()
-        install(self._home, arriving)
+        install(self.home, arriving)
         self.site.context.receive_buffers.drop(stop.model)
         net = drift(self._departed, arriving, "net_drift") if self._departed else {}
-        came = self.site.validate(self._home, "returned_")
+        came = self.site.validate(self.home, "returned_")
         self._drift = {**net, **came, **self._probe_leaving()}
         self._visitor = self._arrived = self._departed = None
         return Session(arriving, "passed")
@@ -138,10 +153,8 @@ class CirculatingLearner:
         self.site.settle()
         if self._visitor is None or self._arrived is None:
             moved, self._drift = self._drift, {}
-            return {**self.site.validate(self._home), **moved}
-        resident = (
-            self.site.validate(self._home, "resident_") if self._config.resident_every else {}
-        )
+            return {**self.site.validate(self.home), **moved}
+        resident = self.site.validate(self.home, "resident_") if self._config.resident_every else {}
         known = instruments.probe(self.site, self._visitor)
         measures = {**self.site.validate(self._visitor), **resident, **self._changes(), **known}
         self._visitor = self._arrived = None
@@ -161,7 +174,7 @@ class CirculatingLearner:
         and what it knows of all hospitals, where that is wanted.
         """
         if self._general is None:
-            return instruments.probe(self.site, self._home, LEAVING)
+            return instruments.probe(self.site, self.home, LEAVING)
         leaving = self.site.build(self.site.name, self._general)
         return {
             **self.site.validate(leaving, "leaving_"),
@@ -172,7 +185,7 @@ class CirculatingLearner:
         """Measure a model, or the own home model, on the host's test data."""
         self.site.settle()
         return self.site.test(
-            model, self._home if arriving is None else self.site.receive(model, arriving)
+            model, self.home if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
@@ -182,7 +195,7 @@ class CirculatingLearner:
         """Return the final home model, and the traveller that is kept apart from it as
         ``traveller``.
         """
-        home = {"": export(self._home)}
+        home = {"": export(self.home)}
         return home if self._general is None else {**home, "traveller": self._general}
 
     def state(self) -> LearnerState:
@@ -190,23 +203,27 @@ class CirculatingLearner:
         left over from sessions.
         """
         models = {
-            "home": view(getattr(self, "_home", None)),
+            "home": view(getattr(self, "home", None)),
             "general": self._general,
             "departed": self._departed,
         }
-        return self.site.state().plus({"unspent": self._unspent}, models)
+        return self.keep(self.site.state().plus({"unspent": self._unspent}, models))
 
     def restore(self, state: LearnerState) -> None:
         """Go on with the models and the unspent work that an earlier life of this hospital had."""
         self.site.restore(state)
         if "home" in state.weights:
-            self._home = self.site.build(self.site.name, state.weights["home"])
+            self.home = self.site.build(self.site.name, state.weights["home"])
         self._general, self._departed = state.weights.get("general"), state.weights.get("departed")
         self._unspent = state.numbers["unspent"]
+        self.take_back(state, self.site)
 
-    def _exchange(self, model: str, arriving: Weights) -> Exchange:
+    def teaching(self, stop: Stop, arriving: Weights) -> Teaching:
+        """Return what is added to the cross-entropies at a stop: the terms of FedSKD, as far as
+        the scenario gives them a weight. ``arriving`` is the visitor as it came.
+        """
         held = self._self_similarity is not None or self._config.self_distillation.kl > 0
-        past = self.site.build(model, arriving).eval() if held else None
+        past = self.site.build(stop.model, arriving).eval() if held else None
         settings = self._config.similarity
         return Exchange(
             self._similarity,
@@ -216,13 +233,3 @@ class CirculatingLearner:
             self._self_similarity,
             self._config.self_distillation.kl,
         )
-
-
-def make(context: LearnerContext) -> CirculatingLearner:
-    """Make the learner of one hospital; raises TypeError for a scenario whose models do not
-    circulate.
-    """
-    how = context.scenario.circulating
-    if how is None:
-        raise TypeError(context.scenario.algorithm.name)
-    return CirculatingLearner(Site(context), how)

@@ -15,89 +15,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
-from fedskd_sim.learning.algorithms.allreduce import RingSum
+from fedskd_sim.learning.algorithms.allreduce import AllReduceLearner, Total
 from fedskd_sim.learning.algorithms.fedavg import flat, floats_in, install_flat
-from fedskd_sim.learning.algorithms.local import LocalLearner
-from fedskd_sim.learning.base import LearnerContext, LearnerState, Session
+from fedskd_sim.learning.algorithms.kept import Kept
+from fedskd_sim.learning.base import Session
 from fedskd_sim.learning.networks.models import blueprint, parameter_count
-from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep, divergence
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import spec_of, view
-from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.ring.topology import Stop
+from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.scenario import FML, Architecture
 from fedskd_sim.seeds import seed
 
 COMMON = "common_"
 
 
-class MutualLearner(LocalLearner):
+class CommonModelLearner(AllReduceLearner):
     """One hospital's own model and its copy of the common one; what travels are chunks of the
     common one's sum.
     """
 
-    def __init__(self, site: Site, config: FML) -> None:
-        """Look up what own and common models look like; nothing is loaded or trained yet."""
-        super().__init__(site)
-        self._config = config
-        self._architecture = config.architecture or _smallest(site)
-        self._common: nn.Module
-        length = floats_in(spec_of(blueprint(self._architecture, site.shape)))
-        self._sum = RingSum(site.context.topology, site.name, length)
-        self.expected: Mapping[str, Forms] = {
-            name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()
-        }
+    config: FML
+    common = Kept[nn.Module]()
+
+    @cached_property
+    def _architecture(self) -> Architecture:
+        return self.config.architecture or _smallest(self.site)
+
+    @property
+    def length(self) -> int:
+        """As many numbers as the common model has, but its integers."""
+        return floats_in(spec_of(blueprint(self._architecture, self.site.shape)))
 
     def warm_up(self) -> Session:
         """Train the own model alone, and draw the common one."""
         session = super().warm_up()
         common = seed(self.site.scenario.seed, "initial weights")
-        self._common = self.site.initialise(self._architecture, common)
+        self.common = self.site.initialise(self._architecture, common)
         return session
 
-    def alone(self, round_: int) -> Session | None:
-        """Train both models for a session."""
-        self.site.settle()
-        return self.run_session(
-            round_,
-            SessionModels({"": self.model, COMMON: self._common}),
-            MutualTeaching(self._config.weight),
-        )
+    def companions(self) -> Mapping[str, nn.Module]:
+        """Train the common model, too."""
+        return {COMMON: self.common}
 
-    def depart(self, round_: int) -> Weights:
-        """Begin the sum of the weighted common models; for the evaluation, give the own model."""
-        if round_ > self._config.rounds:
-            return super().depart(round_)
+    def teaching(self, round_: int) -> MutualTeaching:  # noqa: ARG002 - every round is alike
+        """Let both teach each other."""
+        return MutualTeaching(self.config.weight)
+
+    def share(self, round_: int) -> Total:  # noqa: ARG002 - every round is alike
+        """Return the common model, weighted by the training samples."""
         samples = float(len(self.site.data.train.labels))
-        return self._sum.begin(flat(self._common) * samples, samples)
+        return Total(flat(self.common) * samples, samples)
 
-    def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Add the own share to a sum on its way, or take a finished one in."""
-        self.site.settle()
-        leaving = self._sum.visit(stop, arriving)
-        total = self._sum.total
-        if total is not None:
-            install_flat(self._common, total.vector / total.weight)
-        return Session(leaving, "passed")
-
-    def state(self) -> LearnerState:
-        """Return both models, and a sum that is under way."""
-        return (
-            super()
-            .state()
-            .plus({}, {"common": view(getattr(self, "_common", None)), **self._sum.groups()})
-        )
-
-    def restore(self, state: LearnerState) -> None:
-        """Go on with both models and the sum that an earlier life of this hospital had."""
-        super().restore(state)
-        self._sum.restore(state.weights)
-        if "common" in state.weights:
-            self._common = self.site.build_around(self._architecture, state.weights["common"])
+    def take(self, total: Total) -> None:
+        """Let the common model become the mean."""
+        install_flat(self.common, total.vector / total.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +109,3 @@ def _smallest(site: Site) -> Architecture:
     """
     known = [site.scenario.architecture(name) for name in site.scenario.members]
     return min(known, key=lambda architecture: parameter_count(blueprint(architecture, site.shape)))
-
-
-def make(context: LearnerContext) -> MutualLearner:
-    """Make the learner of one hospital; raises TypeError for a scenario of another algorithm."""
-    if not isinstance(context.scenario.algorithm, FML):
-        raise TypeError(context.scenario.algorithm.name)
-    return MutualLearner(Site(context), context.scenario.algorithm)

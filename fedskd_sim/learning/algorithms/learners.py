@@ -1,39 +1,31 @@
-"""Which module teaches which algorithm; a new one has its line here."""
+"""Which class teaches which algorithm, built in or a user's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any, cast
 
-from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.base import Learner, LearnerContext
-from fedskd_sim.scenario import Algorithm, Prediction
+from fedskd_sim.scenario import OwnAlgorithm, Prediction
 
-_LEARNERS = {
-    "fedskd": "fedskd", "circulation": "fedskd", "mutual": "fedskd", "cyclic": "fedskd",
-    "local": "local", "pooled": "local", "fedavg": "fedavg", "fedprox": "fedavg", "fml": "fml",
-    "fedproto": "fedproto", "placebo": "placebo",
-}  # fmt: skip
-
-
-def find_untaught(algorithm: Algorithm) -> Iterator[FedskdError]:
-    """Find whether an algorithm that scenarios may name is taught by no module: whoever adds one
-    has not made all four changes yet that the manual lists.
-    """
-    name = algorithm.name
-    module = _LEARNERS.get(name)
-    if module and find_spec(f"{__package__}.{module}"):
-        return
-    text = f"algorithm {name!r} has keys, but no learner"
-    room = "fedskd_sim/learning/algorithms"
-    table = f"_LEARNERS in {room}/learners.py"
-    fix = (
-        f"write {room}/{module}.py, as {table} names it"
-        if module
-        else f"add a line to {table} that names its module"
-    )
-    yield InvalidValue(text, key=("algorithm", "name"), fix=fix)
+_LEARNERS: Mapping[str, str] = MappingProxyType(
+    {
+        "fedskd": "fedskd.CirculatingLearner",
+        "circulation": "fedskd.CirculatingLearner",
+        "mutual": "fedskd.CirculatingLearner",
+        "cyclic": "fedskd.CirculatingLearner",
+        "local": "local.LocalLearner",
+        "pooled": "local.LocalLearner",
+        "fedavg": "fedavg.AveragingLearner",
+        "fedprox": "fedavg.AveragingLearner",
+        "fml": "fml.CommonModelLearner",
+        "fedproto": "fedproto.PrototypeLearner",
+    }
+)
+"""Where the class of a built-in algorithm is, which is imported by whoever makes one."""
 
 
 def make(context: LearnerContext) -> Learner:
@@ -41,14 +33,26 @@ def make(context: LearnerContext) -> Learner:
     modules it needs are imported.
 
     Raises:
-        InvalidValue: no module teaches the algorithm.
+        InvalidValue: code of the user's own cannot be imported or has no such algorithm, or data
+            would be pooled where hospitals are processes of their own.
 
     """
-    for missing in find_untaught(context.scenario.algorithm):
-        raise missing
-    made: Learner = import_module(
-        f"{__package__}.{_LEARNERS[context.scenario.algorithm.name]}"
-    ).make(context)
-    if context.scenario.prediction != Prediction():
+    scenario, algorithm = context.scenario, context.scenario.algorithm
+    made: Any
+    if not scenario.learns:
+        made = import_module(f"{__package__}.placebo").PlaceboLearner(context, algorithm)
+        return cast("Learner", made)
+    if scenario.pools and context.own_process:
+        text = "'pooled' puts all hospitals' data into one place, and here hospitals are apart"
+        fix = "it is a reference, no federation: launch it with --on memory"
+        raise InvalidValue(text, fix=fix, key=("algorithm", "name"))
+    import_module("fedskd_sim.learning.offers").OWN.use(context.code)
+    if isinstance(algorithm, OwnAlgorithm):
+        made = import_module("fedskd_sim.learning.algorithms.own").make(context, algorithm)
+    else:
+        module, _, name = _LEARNERS[algorithm.name].partition(".")
+        learner = getattr(import_module(f"{__package__}.{module}"), name)
+        made = learner(import_module("fedskd_sim.learning.site").Site(context), algorithm)
+    if scenario.prediction != Prediction():
         made = import_module("fedskd_sim.learning.prediction").Predicting(made, context)
-    return made
+    return cast("Learner", made)

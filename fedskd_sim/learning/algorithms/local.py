@@ -8,23 +8,30 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from fedskd_sim.errors import InvalidValue
-from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.algorithms.kept import Keeping
+from fedskd_sim.learning.base import LearnerState, Measures, Session
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import Teaching
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.weights import drift, export, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.ring.topology import Stop
-from fedskd_sim.scenario import Local, Pooled
+from fedskd_sim.scenario import AlgorithmKeys
 
 
-class LocalLearner:
-    """One hospital's own model; it travels only to be evaluated."""
+class LocalLearner(Keeping):
+    """One hospital's own model; it travels only to be evaluated.
 
-    def __init__(self, site: Site) -> None:
+    A method on this base says by `teaching` what a session adds to the cross-entropy, and by
+    `companions` which other models train beside the own one.
+    """
+
+    keys: type[AlgorithmKeys] = AlgorithmKeys
+    """The class of its keys in a scenario."""
+
+    def __init__(self, site: Site, config: AlgorithmKeys) -> None:
         """Look up what every model of the run looks like; nothing is loaded or trained yet."""
-        self.site = site
+        self.site, self.config = site, config
         self.expected: Mapping[str, Forms] = {name: (spec,) for name, spec in site.specs().items()}
         self.model: nn.Module
         self._drift: Measures = {}
@@ -42,22 +49,31 @@ class LocalLearner:
     def alone(self, round_: int) -> Session | None:
         """Train for a session."""
         self.site.settle()
-        return self.run_session(round_, SessionModels({"": self.model}))
-
-    def run_session(
-        self, round_: int, models: SessionModels, teaching: Teaching | None = None
-    ) -> Session:
-        """Train the own model, and whoever is beside it, for ``training.epochs`` passes each;
-        its drift is assessed with it.
-        """
         before = snapshot(self.model)
-        job = self.site.plan_job(
-            self.site.passes(self.site.training.epochs * len(models.by_role)),
-            self.site.seed("session", self.site.name, round_, 0),
-        )
-        session = self.site.session(models, job, teaching)
+        models = SessionModels({"": self.model, **self.companions()})
+        work = self.site.passes(self.site.training.epochs * len(models.by_role))
+        job = self.site.plan_job(work, self.session_seed(round_))
+        session = self.site.session(models, job, self.teaching(round_))
         self._drift, self._assessed = drift(before, session.weights), False
         return session
+
+    def companions(self) -> Mapping[str, nn.Module]:
+        """Return the models that train beside the own one in every session, by role: a prefix of
+        what records call their measures, such as ``common_``.
+        """
+        return {}
+
+    def teaching(self, round_: int) -> Teaching | None:  # noqa: ARG002 - here every round is alike
+        """Return what is added to the cross-entropies in a round's session; None for nothing."""
+        return None
+
+    def session_seed(self, round_: int) -> int:
+        """Draw the seed of a round's session."""
+        return self.site.seed("session", self.site.name, round_, 0)
+
+    def changed(self) -> None:
+        """Note that the own model was changed outside of a session, so that it is measured anew."""
+        self._drift, self._assessed = {}, False
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - the only departure is to the evaluation
         """Return a copy of the model."""
@@ -93,7 +109,8 @@ class LocalLearner:
 
     def state(self) -> LearnerState:
         """Return the model, which has been assessed between steps."""
-        return self.site.state().plus({}, {"home": view(getattr(self, "model", None))})
+        held = {"home": view(getattr(self, "model", None))}
+        return self.keep(self.site.state().plus({}, held))
 
     def restore(self, state: LearnerState) -> None:
         """Go on with the model that an earlier life of this hospital had."""
@@ -103,23 +120,4 @@ class LocalLearner:
                 self.site.build(self.site.name, state.weights["home"]),
                 True,
             )
-
-
-def make(context: LearnerContext) -> LocalLearner:
-    """Make the learner of one hospital.
-
-    Raises:
-        TypeError: a scenario in which models travel.
-        InvalidValue: data would be pooled where hospitals are processes of their own.
-
-    """
-    if not isinstance(context.scenario.algorithm, Local | Pooled):
-        raise TypeError(context.scenario.algorithm.name)
-    if isinstance(context.scenario.algorithm, Pooled) and context.own_process:
-        text = "'pooled' puts all hospitals' data into one place, and here hospitals are apart"
-        raise InvalidValue(
-            text,
-            fix="it is a reference, no federation: launch it with --on memory",
-            key=("algorithm", "name"),
-        )
-    return LocalLearner(Site(context))
+        self.take_back(state, self.site)

@@ -77,10 +77,3 @@ class PlaceboLearner:
     def restore(self, state: LearnerState) -> None:
         """Go on with the buffer that an earlier life of this hospital had."""
         self._own = state.weights.get("home", {})
-
-
-def make(context: LearnerContext) -> PlaceboLearner:
-    """Make the learner of one hospital."""
-    if not isinstance(context.scenario.algorithm, Placebo):
-        raise TypeError(context.scenario.algorithm.name)
-    return PlaceboLearner(context, context.scenario.algorithm)

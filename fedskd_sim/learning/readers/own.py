@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +200,17 @@ def _read(dataset: OwnData, folder: Path | None) -> Checked:
     if dataset.reader not in names(READER.group):
         there = names(READER.group)
         fix = f"{nearest(dataset.reader, there, '')} " + (
-            f"there are {', '.join(there)}; " if there else "no installed package offers one; "
+            f"there are {', '.join(there)}; " if there else "nobody offers one; "
         )
-        fix += "a reader comes with a package that has to be installed here"
+        fix += "a reader comes with a file under code, or with a package that is installed here"
         raise READER.unknown(f"there is no reader {dataset.reader!r}", key=NAMED, fix=fix.lstrip())
     read = fetch(READER, dataset.reader)
     wrong = [*wrong_options(dataset.reader, options_of(read), dataset.options, ("data",))]
     if wrong:
         raise wrong[0]
-    return check(read(npz.folder_of(dataset.reader, folder), **dataset.options))
+    needs = next(iter(signature(read).parameters.values())).default is Parameter.empty
+    where = npz.folder_of(dataset.reader, folder) if needs or folder else None
+    return check(read(where, **dataset.options))
 
 
 def _choose(dataset: OwnData, found: Checked, scenario_seed: int, name: str) -> splits.Splits:

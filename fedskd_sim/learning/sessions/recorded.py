@@ -370,6 +370,10 @@ class Recordings:
         self._architectures[network] = architecture.model_dump_json()
         return network
 
+    def known_as(self, network: nn.Module) -> str:
+        """Return the architecture of a network, as JSON; '' where nobody has noted it."""
+        return self._architectures.get(network, "")
+
     def begin(self, models: SessionModels, job: TrainingJob, teaching: Teaching | None) -> Steps:
         """Begin a session: on recorded steps, or on launched ones that say why.
 
@@ -384,6 +388,9 @@ class Recordings:
             return Launched(models, job, teaching, "steps launched: an unknown network")
         if teaching is not None and not isinstance(teaching, Recordable):
             text = f"steps launched: {type(teaching).__name__} cannot be recorded"
+            return Launched(models, job, teaching, text)
+        if job.loss is not None:
+            text = f"steps launched: {type(job.loss).__name__} cannot be recorded"
             return Launched(models, job, teaching, text)
         pair = self._prepare(self._tools, models, job, teaching)
         if isinstance(pair, str):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fedskd_sim.learning.data import Samples, augment, batches
 from fedskd_sim.learning.sessions.steps import (
     Asking,
+    Loss,
     Moment,
     Seen,
     Setting,
@@ -48,6 +49,8 @@ class TrainingJob(NamedTuple):
     training: Training
     budget: float
     seed: int
+    loss: Loss | None = None
+    """A loss of the user's own."""
 
 
 class SessionModels(NamedTuple):
@@ -129,7 +132,7 @@ class Launched:
             for name, model in models.learners.items()
         }
         self._setting = Setting(
-            models.by_role, optimisers, job.class_weights, job.training, teaching
+            models.by_role, optimisers, job.class_weights, job.training, teaching, job.loss
         )
 
     def take(self, batch: Samples, moment: Moment) -> Seen:

@@ -63,6 +63,26 @@ class TrainingStep(NamedTuple):
     moment: Moment
     precision: Precision = "fp32"
     models: Mapping[str, nn.Module] = MappingProxyType({})
+    class_weights: Tensor | None = None
+    """Weights of the classes (classes,) in the cross-entropies."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes of the batch, int64 (B,)."""
+        return self.batch.labels
+
+    @property
+    def trained(self) -> list[str]:
+        """The roles of the models that train in this step."""
+        return [role for role, trains in self.moment.roles.items() if trains]
+
+    def logits(self, role: str = "") -> Tensor:
+        """Return the logits (B, classes) of a model: '' is the visitor, or the only model."""
+        return self.outputs[role].logits
+
+    def cross_entropy(self, role: str = "") -> Tensor:
+        """Return the cross-entropy of a model, as it is without a loss of the user's own."""
+        return cross_entropy(self.logits(role), self.labels, self.class_weights)
 
     def rise(self, share: float) -> float | Tensor:
         """Return the factor that rises from 0 to 1 over the first ``share`` of the session: a
@@ -85,6 +105,34 @@ class AddedLoss(NamedTuple):
 
 
 Teaching = Callable[[TrainingStep], AddedLoss]
+
+
+class Loss:
+    """A loss of a user's own, which holds in every session of every algorithm: the warm-up, visits,
+    training at home. It is made once per hospital, with its options; what is not overridden is as
+    without it.
+    """
+
+    @property
+    def called(self) -> str:
+        """What records call the part that it adds."""
+        return type(self).__name__.lower()
+
+    def prepare(self, batch: Samples) -> Samples:
+        """Return the mini-batch that all models of a step see: images and labels."""
+        return batch
+
+    def supervised(self, step: TrainingStep, role: str) -> Tensor:
+        """Return what stands in the place of the cross-entropy of a model that trains, a scalar."""
+        return step.cross_entropy(role)
+
+    def added(self, step: TrainingStep) -> AddedLoss | Tensor | None:
+        """Return what is added to the losses of all models, a scalar; None for nothing."""
+
+    def before_step(self, step: TrainingStep, role: str) -> None:
+        """Change the gradients of a model that trains, after the backward pass and before they are
+        clipped and its optimiser steps.
+        """
 
 
 @runtime_checkable
@@ -124,6 +172,10 @@ class Setting:
     class_weights: Tensor
     training: Training
     teaching: Teaching | None
+    loss: Loss | None = None
+
+
+PLAIN = Loss()
 
 
 class Seen(NamedTuple):
@@ -137,33 +189,64 @@ class Seen(NamedTuple):
 
 def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     """Take one step: every model that trains is changed."""
-    precision = given.training.precision
+    precision, own = given.training.precision, given.loss or PLAIN
+    batch = own.prepare(batch)
     outputs = {
         name: _output(given.models[name], batch.images, precision, trains=trains)
         for name, trains in moment.roles.items()
     }
-    trained = [name for name, trains in moment.roles.items() if trains]
-    step = TrainingStep(batch, outputs, moment, precision, given.models)
-    losses = {
-        name: cross_entropy(outputs[name].logits, batch.labels, given.class_weights)
-        for name in trained
-    }
+    step = TrainingStep(batch, outputs, moment, precision, given.models, given.class_weights)
+    trained = step.trained
+    losses = {name: _scalar(own, own.supervised(step, name)) for name in trained}
     added = _taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})
     loss = _sum(list(losses.values()))
     loss = loss if added.total is None else loss + added.total
+    if given.loss is not None:
+        more = _added(given.loss, step)
+        loss = loss if more.total is None else loss + more.total
+        added = AddedLoss(None, {**added.parts, **more.parts})
     loss.backward()
+    for name in trained if given.loss else ():
+        own.before_step(step, name)
     norms = [_descend(given.models[name], given.optimisers[name]) for name in trained]
     seen = [*added.parts.values(), *losses.values(), loss, *norms]
     values = torch.stack([value.detach() for value in seen])
     return Seen(tuple(added.parts), tuple(trained), values)
 
 
+def _scalar(loss: Loss, value: object) -> Tensor:
+    """Check that a loss is a scalar tensor; raises TypeError."""
+    if isinstance(value, Tensor) and not value.ndim:
+        return value
+    found = f"a tensor {(*value.shape,)}" if isinstance(value, Tensor) else repr(value)
+    raise TypeError(f"{name_of(loss)} has to give a scalar tensor, not {found}")
+
+
+def name_of(loss: object) -> str:
+    """Return what a loss or a teaching is called in errors: its class, or its function and file."""
+    return str(getattr(loss, "place", type(loss).__name__))
+
+
+def _added(loss: Loss, step: TrainingStep) -> AddedLoss:
+    """Ask what a user's own loss adds; raises TypeError if that is no scalar."""
+    given: Any = loss.added(step)
+    if given is None:
+        return AddedLoss(None, {})
+    if isinstance(given, Tensor):
+        value = _scalar(loss, given)
+        given = AddedLoss(value, {loss.called: value.detach()})
+    return _checked(given, step, name_of(loss))
+
+
 def _taught(teaching: Teaching, step: TrainingStep) -> AddedLoss:
     """Ask what is added to the cross-entropies; raises TypeError if that is not what `AddedLoss`
     promises.
     """
-    given: Any = teaching(step)
-    what = type(teaching).__name__
+    return _checked(teaching(step), step, name_of(teaching))
+
+
+def _checked(given: Any, step: TrainingStep, what: str) -> AddedLoss:
+    """Raise TypeError for what is not as `AddedLoss` promises."""
     if not isinstance(given, AddedLoss):
         found = "None (is a return missing?)" if given is None else type(given).__name__
         raise TypeError(f"{what} has to give AddedLoss(total, parts), not {found}")

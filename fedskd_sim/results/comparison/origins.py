@@ -23,7 +23,7 @@ from typing import Any
 from fedskd_sim.errors import CustodyForeign, FedskdError
 from fedskd_sim.learning.readers import npz, own, tree
 from fedskd_sim.learning.sources import sources
-from fedskd_sim.scenario import OwnData, Scenario
+from fedskd_sim.scenario import OwnCode, OwnData, Scenario
 
 DATA = "data "
 """What names of data begin with, among those of what a run is computed with."""
@@ -150,11 +150,11 @@ FIX = (
 )
 
 
-def now(scenario: Scenario, data: DataDigests) -> Code:
+def now(scenario: Scenario, data: DataDigests, code: OwnCode | None = None) -> Code:
     """Tell the code and data that a run would be computed with here."""
     if not scenario.learns:
         return {}
-    return sources(scenario) | data.of(scenario)
+    return sources(scenario, code=code) | data.of(scenario)
 
 
 def digests(folder: Path | None, memory: Path) -> DataDigests:

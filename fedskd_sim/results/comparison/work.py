@@ -36,6 +36,8 @@ from fedskd_sim.scenario import (
     BUILT_IN,
     Dataset,
     FedSKD,
+    OwnAlgorithm,
+    OwnCode,
     Planned,
     Scenario,
     Variant,
@@ -136,7 +138,9 @@ def find_bad_labels(scenario: Scenario, labels: Sequence[str]) -> Iterator[Inval
 
 def choices(scenario: Scenario) -> list[str]:
     """Name what can be compared: the scenario's variants and the built-in algorithms."""
-    return [*scenario.variants, *(label for label in BUILT_IN if label not in scenario.variants)]
+    own = scenario.algorithm.name
+    known = [*([own] if isinstance(scenario.algorithm, OwnAlgorithm) else []), *BUILT_IN]
+    return [*scenario.variants, *(label for label in known if label not in scenario.variants)]
 
 
 def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
@@ -268,6 +272,8 @@ class Workshop:
     jobs: int
     anyway: bool = False
     """Runs that were computed with other code or data count, too."""
+    code: OwnCode | None = None
+    """What the scenario brings along, and every run gets."""
     stopped: Event = field(default_factory=Event)
     _lock: tuple[int, ...] = ()
     """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison
@@ -323,7 +329,10 @@ class Workshop:
         if self.anyway:
             return
         one_each = {task.label: task.scenario for task in tasks}
-        here = {label: origins.now(scenario, self._digests) for label, scenario in one_each.items()}
+        here = {
+            label: origins.now(scenario, self._digests, self.code)
+            for label, scenario in one_each.items()
+        }
         origins.refuse_other(
             [
                 ((task.label, task.scenario.seed), origins.kept(folder), here[task.label])
@@ -388,7 +397,9 @@ class Workshop:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f"{folder.name}.yaml"
         draft.write_text(task.text, encoding="utf-8")
-        made_with = origins.now(task.scenario, self._digests)
+        if self.code:
+            self.code.write(folder.parent)
+        made_with = origins.now(task.scenario, self._digests, self.code)
         origins.keep(folder, made_with)
         command = ["launch", str(draft), "--on", "memory", "--out", str(folder)]
         command += ["--data", str(self.data)] if self.data else []

@@ -25,8 +25,6 @@ from fedskd_sim.errors import (
     RegionGridTooLarge,
     UnknownArchitecture,
 )
-from fedskd_sim.learning.algorithms import learners
-from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import ham10000
 from fedskd_sim.scenario import Ham10000, load, raise_all
@@ -216,32 +214,6 @@ def refused(path: Path, error: FedskdError, *options: object) -> None:
         done = CliRunner().invoke(main, [str(argument) for argument in (*command, *options)])
         assert (done.exit_code, done.stderr) == (type(error).exit_code, f"error: {error}\n")
     assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    ("known", "words"),
-    [
-        ({}, "add a line to _LEARNERS"),
-        ({"fedskd": "not_there"}, "learning/algorithms/not_there.py"),
-    ],
-)
-def test_an_algorithm_without_a_learner_is_found(
-    known: dict[str, str],
-    words: str,
-    scenario_file: Callable,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Whoever adds an algorithm is told at its line which of the four places is missing, and so
-    is a hospital that starts without having looked.
-    """
-    monkeypatch.setattr(learners, "_LEARNERS", known)
-    path = scenario_file(GOOD)
-    with pytest.raises(InvalidValue, match="algorithm 'fedskd' has keys, but no learner") as caught:
-        check(path)
-    assert (str(caught.value.where), words in caught.value.fix) == (f"{path}:7", True)
-    refused(path, caught.value)
-    with pytest.raises(InvalidValue, match="has keys, but no learner"):
-        learners.make(LearnerContext(load(path).scenario, "a"))
 
 
 def test_every_hospital_is_checked(scenario_file: Callable) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import fedskd_sim
 from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, InvalidValue, ScenarioError, UnknownKey
 from fedskd_sim.scenario import load, scenarios
@@ -156,7 +157,7 @@ def test_what_is_wrong_in_the_file_keeps_its_line(scenario_file: Callable) -> No
 @pytest.mark.parametrize("path", scenarios().values(), ids=lambda path: path.stem)
 def test_a_change_touches_nothing_else(path: Path) -> None:
     """In every scenario that comes with the program a changed seed is all that is changed."""
-    before, found = load(path).scenario, load(path, ["seed=99"]).scenario
+    before, found = fedskd_sim.load(path).scenario, fedskd_sim.load(path, "seed=99").scenario
     assert found == before.model_copy(update={"seed": 99})
 
 

@@ -140,7 +140,13 @@ def others(part: BaseModel, under: str) -> Iterator[tuple[str, Any]]:
     schema = type(part).model_json_schema()["properties"]
     for name in type(part).model_fields:
         value, key = getattr(part, name), f"{under}.{name}"
-        if name in ("name", "rounds", *RARE):
+        if name in (
+            "name",
+            "rounds",
+            "loss",
+            "options",
+            *RARE,
+        ):
             continue
         if isinstance(value, BaseModel):
             yield from others(value, key)

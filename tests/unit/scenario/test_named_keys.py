@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,8 +16,10 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from fedskd_sim import scenario
+from fedskd_sim.learning.algorithms.kept import Keeping
 from fedskd_sim.learning.algorithms.learners import _LEARNERS
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import AlgorithmKeys, Scenario
+from fedskd_sim.scenario.own import NAMES
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "fedskd-sim"
@@ -56,22 +59,22 @@ def known(path: list[str], part: Any = Scenario) -> bool:
     return any(known(path[1:], annotation) for annotation in found)
 
 
-def test_every_algorithm_has_its_four_places() -> None:
-    """What the keys offer has a module that teaches it, and a class that other layers can name, as
-    the manual asks of a new one.
-    """
+def test_every_algorithm_has_its_places() -> None:
+    """What the keys offer has a class that teaches it, and keys that other layers can name."""
     kinds = {*models(Scenario.model_fields["algorithm"].annotation)}
     offered = {
         name: kind
         for kind in kinds
-        if "pattern" in vars(kind)
+        if issubclass(kind, AlgorithmKeys)
         for name in get_args(kind.model_fields["name"].annotation)
     }
-    assert offered.keys() == _LEARNERS.keys()
+    assert offered.keys() == NAMES == {*_LEARNERS, "placebo"}
     assert all(getattr(scenario, kind.__name__) is kind for kind in offered.values())
     assert {kind.__name__ for kind in offered.values()} <= {*scenario.__all__}
-    folder = ROOT / "fedskd_sim" / "learning" / "algorithms"
-    assert all((folder / f"{module}.py").is_file() for module in _LEARNERS.values())
+    home = "fedskd_sim.learning.algorithms"
+    for place in _LEARNERS.values():
+        module, _, name = place.partition(".")
+        assert issubclass(getattr(import_module(f"{home}.{module}"), name), Keeping)
 
 
 def in_chart(path: list[str]) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import fedskd_sim
 from fedskd_sim.cli import main
 from fedskd_sim.errors import (
     DuplicateHospital,
@@ -387,7 +388,7 @@ BAD = {
         broken("rounds: 3", "culprit: a"),
         UnknownKey,
         11,
-        "known here: name, preset, rounds",
+        "known here: name, rounds, loss",
     ),
     "a key of training": (
         broken("rounds: 3", "epochs: 3"),
@@ -603,7 +604,7 @@ def test_the_scenarios_of_the_project_load_and_fit_on_a_screen(path: Path) -> No
     """Every file in scenarios/ is good, has a sentence for people, is named as its file, and has
     under 40 lines.
     """
-    scenario = load(path).scenario
+    scenario = fedskd_sim.load(path).scenario
     assert scenario.name == path.stem
     assert scenario.description
     assert path.read_text().count("\n") < 40

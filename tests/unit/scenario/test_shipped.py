@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import fedskd_sim
 from fedskd_sim.cli import main
 from fedskd_sim.errors import InvalidValue, OutputNotEmpty, OutputNotWritable, ScenarioSyntaxError
 from fedskd_sim.scenario import begin, find, load, scenarios
@@ -73,7 +74,7 @@ def test_a_scenario_can_be_begun_from_any(file: Path, tmp_path: Path) -> None:
     """
     made = begin("mine", file.stem, tmp_path)
     assert "fedskd-sim validate mine.yaml" in made.read_text()
-    begun, source = load(made).scenario, load(file).scenario
+    begun, source = fedskd_sim.load(made).scenario, fedskd_sim.load(file).scenario
     assert begun.model_copy(update={"name": source.name}) == source
     assert begun.name == "mine"
 
