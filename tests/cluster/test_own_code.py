@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +51,17 @@ hospitals:
 algorithm: {name: fedskd, rounds: 1, similarity: {batch: 0.1, pixel: 0.1, region: 0.1}}
 training: {epochs: 1, warmup_epochs: 1, batch_size: 16}
 """
+
+
+LITTLE = (
+    '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
+    '"terminationGracePeriodSeconds": 5}'
+)
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
 def provide(bed: Bed, name: str, **changes: str) -> None:
@@ -110,3 +124,22 @@ def test_a_hospital_that_crashes_each_time_ends_the_run(crashing: Run) -> None:
     assert crashing.code() == 41
     assert "3 of its pods have failed before the start" in crashing.said()
     assert "exit code 1: no libGL" in crashing.said()
+
+
+def test_code_beside_the_scenario_needs_no_image(bed: Bed, tmp_path: Path) -> None:
+    """Network, reader, loss and method of the shipped example travel in the release: pods leave
+    the bytes that a run in memory leaves, and the run folder is resumed and read as any other.
+    """
+    values = tmp_path / "values.yaml"
+    values.write_text(LITTLE, encoding="utf-8")
+    place = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
+    here, there = tmp_path / "here", tmp_path / "there"
+    for way in ((*place, "--out", there), ("--on", "memory", "--out", here)):
+        done = cli("launch", "own", *way)
+        assert done.returncode == 0, done.stderr
+    for name in ("records", "weights", "predictions"):
+        files = sorted(file.name for file in (here / name).iterdir())
+        assert files == sorted(file.name for file in (there / name).iterdir())
+        for file in files:
+            assert (here / name / file).read_bytes() == (there / name / file).read_bytes(), file
+    assert f"{there} is whole" in cli("verify", there).stdout

@@ -1,0 +1,220 @@
+"""A network, a reader, a loss and a method of a user's own, from a file beside the scenario: the
+same bytes in memory, as processes, killed, and resumed; and nobody else's code without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedskd_sim import Run, compare, launch, load, resume
+from fedskd_sim.errors import FedskdError, HospitalCrashed, RunUnreadable
+from fedskd_sim.observe.events import Arrived, Logged
+from fedskd_sim.operate.checks import verify_run
+from fedskd_sim.records.files import read_records
+from fedskd_sim.scenario import begin
+
+LEAVES = ("records", "weights", "predictions", "samples")
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The shipped scenario, in memory."""
+    return launch("own", on="memory", out=tmp_path_factory.mktemp("own") / "run")
+
+
+def left(run: Run) -> dict[str, bytes]:
+    """Read what a run leaves."""
+    files = [file for name in LEAVES for file in run.folder.glob(f"{name}/*")]
+    return {str(file.relative_to(run.folder)): file.read_bytes() for file in files}
+
+
+FAULTS = ["", "{hospital: bonn, what: kill, round: 1, hop: 1}"]
+FAULTS += ["{hospital: calw, what: kill, round: 2, hop: 1}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_processes_leave_the_same_bytes(reference: Run, fault: str, tmp_path: Path) -> None:
+    """Also where a hospital dies and another life of it imports the code anew."""
+    loaded = load("own", *([f"faults=[{fault}]"] if fault else []))
+    run = launch(loaded, on="processes", out=tmp_path / "run")
+    assert left(run) == left(reference)
+    assert (run.folder / "code" / "own_parts.py").read_bytes() == (
+        reference.folder / "code" / "own_parts.py"
+    ).read_bytes()
+
+
+def stopped(place: Path) -> Path:
+    """Launch the scenario and interrupt it in the middle."""
+    arrivals = []
+
+    def interrupt(event: Logged) -> None:
+        arrivals.append(event) if isinstance(event.what, Arrived) else None
+        if len(arrivals) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch("own", out=place, watch=interrupt)
+    return place
+
+
+@pytest.mark.slow
+def test_a_stopped_run_is_resumed_with_its_own_code(
+    reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever launched it without a word; by somebody else once they say its digest; edited,
+    it is other code.
+    """
+    folder = stopped(tmp_path / "run")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+    shutil.copytree(folder, tmp_path / "given")
+    with pytest.raises(RunUnreadable, match=r"not launched by you: own_parts\.py") as caught:
+        resume(tmp_path / "given")
+    digest = caught.value.fix.rpartition(" ")[2]
+    with pytest.raises(RunUnreadable, match=f"its digest is {digest}, not 0123456789abcdef"):
+        resume(tmp_path / "given", trust_code="0123456789abcdef")
+    edited = folder / "code" / "own_parts.py"
+    before = edited.read_text(encoding="utf-8")
+    edited.write_text(before + "\nNEW = 1\n", encoding="utf-8")
+    with pytest.raises(FedskdError, match="own code"):
+        resume(folder, trust_code=load(folder / "scenario.yaml").code.digest)
+    edited.write_text(before, encoding="utf-8")
+    assert left(resume(folder, trust_code=digest)) == left(reference)
+
+
+def test_a_run_is_read_without_its_code(reference: Run, cli: Callable, tmp_path: Path) -> None:
+    """By verify, report, status and export: a module that ends the program is not imported."""
+    folder = tmp_path / "run"
+    shutil.copytree(reference.folder, folder)
+    (folder / "code" / "own_parts.py").write_text("raise SystemExit(99)", encoding="utf-8")
+    for command in (["report"], ["status"], ["export"]):
+        done = cli(*command[:1], folder, *command[1:])
+        assert done.returncode == 0, done.stderr
+        assert "99" not in done.stderr
+    broken = cli("verify", folder)
+    assert broken.returncode == 60
+    assert "code/own_parts.py" in broken.stderr
+    (folder / "code" / "own_parts.py").write_bytes(
+        (reference.folder / "code" / "own_parts.py").read_bytes()
+    )
+    found, remark = verify_run(folder, reference.scenario, None)
+    assert not found.broken
+    assert "brings code, which is not run to verify" in remark
+
+
+def test_everybody_reads_what_the_algorithm_has_said(reference: Run) -> None:
+    """The report names its words and its keys."""
+    told = json.loads((reference.folder / "resolved.json").read_text(encoding="utf-8"))
+    assert [*told["code"]] == ["own_parts.py"]
+    page = (reference.folder / "report.html").read_text(encoding="utf-8")
+    assert "both learn from each other" in page
+    assert "temperature" in page
+    assert {row["kind"] for row in reference.hops} >= {"warm_up", "visit", "homecoming"}
+
+
+LOSSES = """\
+import torch
+from fedskd_sim import Loss, loss
+
+@loss("twice", replaces=True)
+def twice(step, role, *, factor=2.0):
+    return factor * step.cross_entropy(role)
+
+@loss("plain", replaces=True)
+def plain(step, role):
+    return step.cross_entropy(role)
+
+@loss("more")
+def more(step, *, weight=0.5):
+    return weight * step.logits().square().mean()
+
+@loss("still")
+class Still(Loss):
+    def before_step(self, step, role):
+        for parameter in step.models[role].parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+@loss("grey")
+class Grey(Loss):
+    def __init__(self, *, value=0.0):
+        self.value = value
+    def prepare(self, batch):
+        return batch._replace(images=torch.full_like(batch.images, self.value))
+
+@loss("vector", replaces=True)
+def vector(step, role):
+    return step.logits(role)
+"""
+TINY = """\
+name: tiny
+code: [losses.py]
+data: {name: synthetic-skin, samples: 20, image_size: 16, classes: 2}
+hospitals:
+  - {name: a, architecture: {name: cnn-plain, options: {width: 4}}}
+  - {name: b, architecture: {name: cnn-plain, options: {width: 4}}}
+algorithm: {name: NAME, rounds: 1}
+training: {warmup_epochs: 1, batch_size: 6, optimiser: {weight_decay: 0.0}}
+"""
+
+
+def first(tmp_path: Path, name: str, *changes: str) -> Run:
+    """Run an algorithm with a loss."""
+    place = tmp_path / f"{name}-{len([*tmp_path.iterdir()])}"
+    place.mkdir()
+    (place / "losses.py").write_text(LOSSES, encoding="utf-8")
+    (place / "tiny.yaml").write_text(TINY.replace("NAME", name), encoding="utf-8")
+    return launch(load(place / "tiny.yaml", *changes), on="memory", out=place / "run")
+
+
+def measured(run: Run, what: str) -> list[float]:
+    """List a measure in all records, in order."""
+    found = [one.measures for one in read_records(run.folder)]
+    return [one[what].mean for one in found if what in one]
+
+
+@pytest.mark.parametrize("name", ["circulation", "fedavg", "fml", "local"])
+def test_a_loss_holds_in_every_session(name: str, tmp_path: Path) -> None:
+    """One that is the cross-entropy changes no bit; one that is twice it shows twice the loss from
+    the first session on; without gradients nothing is learned; what is added is told.
+    """
+    usual = first(tmp_path, name)
+    assert left(usual) == left(first(tmp_path, name, "algorithm.loss=plain"))
+    larger = first(tmp_path, name, "algorithm.loss=twice", "algorithm.options={factor: 1000.0}")
+    assert measured(larger, "loss")[0] > 500 * measured(usual, "loss")[0]
+    still = first(tmp_path, name, "algorithm.loss=still")
+    drifts = [*measured(still, "drift"), *measured(still, "net_drift")]
+    assert drifts
+    assert not any(drifts)
+    assert any(measured(first(tmp_path, name, "algorithm.loss=more"), "more"))
+    grey = first(tmp_path, name, "algorithm.loss=grey", "algorithm.options={value: 1.0}")
+    assert left(grey) != left(usual)
+
+
+def test_a_wrong_loss_ends_the_run_with_its_line(tmp_path: Path) -> None:
+    """It names file and line of the function, and what was expected."""
+    with pytest.raises(HospitalCrashed, match=r"vector \(losses\.py:29\) has to give a scalar"):
+        first(tmp_path, "local", "algorithm.loss=vector")
+
+
+@pytest.mark.slow
+def test_own_methods_are_compared(tmp_path: Path) -> None:
+    """By their name and as variants, beside built-in ones, with the code beside every run."""
+    place = begin("mine", "own", tmp_path)
+    text = place.read_text(encoding="utf-8")
+    variants = "variants:\n  hot: {algorithm: {name: def-kt, temperature: 5.0}}\n"
+    place.write_text(text + variants, encoding="utf-8")
+    found = compare(
+        place, ["def-kt", "hot", "mutual"], seeds=2, control="mutual", out=tmp_path / "c"
+    )
+    assert {one["method"] for one in found.differences} == {"def-kt", "hot"}
+    assert "def-kt" in found.text
