@@ -171,6 +171,11 @@ def quickstart() -> str:
     return f"```yaml\n{scenarios()['quickstart'].read_text(encoding='utf-8')}```"
 
 
+def own() -> str:
+    """Show the text of the scenario that brings code."""
+    return f"```yaml\n{scenarios()['own'].read_text(encoding='utf-8')}```"
+
+
 def comparisons() -> dict[str, dict[str, Any]]:
     """Read what is kept of comparisons, by the name of its table."""
     return {
@@ -281,6 +286,7 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
     "command-line": command_line,
     "scenario-names": scenario_names,
     "quickstart": quickstart,
+    "own": own,
 }
 
 

@@ -263,8 +263,17 @@ def problems_of(
 
 def _named(rest: ValidParts, method: Method, problem: FedskdError) -> FedskdError:
     """Say whose problem it is, and where in the file."""
-    if method.label in rest.scenario.variants and problem.key[:1] == ("algorithm",):
-        problem.key = ("variants", method.label, *problem.key)
+    if variant := rest.scenario.variants.get(method.label):
+        under = ("variants", method.label)
+        match problem.key:
+            case ("algorithm", *_):
+                problem.key = (*under, *problem.key)
+            case ("hospitals", int(index), *rest_of_key):
+                name = method.scenario.names[index]
+                if name in (variant.hospitals or {}):
+                    problem.key = (*under, "hospitals", name, *rest_of_key)
+                else:
+                    problem.key = ("hospitals", rest.scenario.names.index(name), *rest_of_key)
     problem.message = f"{method.label}: {problem.message}"
     if method.scenario.averages:
         problem.fix += (

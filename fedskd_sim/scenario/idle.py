@@ -43,7 +43,8 @@ def find_idle(scenario: Scenario) -> Iterator[Idle]:
         under = ("variants", label)
         if variant.algorithm and "rounds" in variant.algorithm.model_fields_set:
             yield Idle((*under, "algorithm", "rounds"), "its budget says how many rounds there are")
-        changed = scenario.model_copy(update=own)
+        hospitals = variant.of(scenario.hospitals)
+        changed = scenario.model_copy(update={**own, "hospitals": hospitals})
         yield from (one for one in _written(changed, variant, under) if one.key[2] in own)
 
 

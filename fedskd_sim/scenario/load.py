@@ -26,7 +26,7 @@ from fedskd_sim.errors import (
 from fedskd_sim.scenario.datasets import NoData, spaces_differ
 from fedskd_sim.scenario.document import MERGE, Document, read
 from fedskd_sim.scenario.edit import apply_changes
-from fedskd_sim.scenario.explain import translate
+from fedskd_sim.scenario.explain import nearest, translate
 from fedskd_sim.scenario.faultchecks import faulty, find_bad_links, unbearable
 from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.own import Answers, Asked, OwnCode, read_answers, read_code, to_ask
@@ -409,6 +409,7 @@ def _contradictions(rest: ValidParts, document: Document) -> Iterator[FedskdErro
     if not rest.lacks("on_loss"):
         yield from unbearable(rest.scenario)
     yield from _idle(rest)
+    yield from _find_bad_variants(rest)
     known = [
         hospital.model_copy(update={"data": NoData()})
         if rest.lacks("hospitals", index, "data")
@@ -439,6 +440,22 @@ def _idle(rest: ValidParts) -> Iterator[FedskdError]:
             yield InvalidValue(
                 message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones"
             )
+
+
+def _find_bad_variants(rest: ValidParts) -> Iterator[FedskdError]:
+    """Find variants that change hospitals which there are not, or leave some out of their order."""
+    names = rest.scenario.names
+    for label, variant in rest.scenario.variants.items():
+        under = ("variants", label)
+        for name in variant.hospitals or ():
+            if name not in names:
+                fix = nearest(name, names, f"name one of {', '.join(names)}")
+                text = f"there is no hospital {name!r}"
+                yield InvalidValue(text, key=(*under, "hospitals", name), fix=fix)
+        if variant.order is not None and sorted(variant.order) != sorted(names):
+            text = f"{', '.join(variant.order)} is no order of {', '.join(names)}"
+            fix = "name every hospital once: others would train, and nothing could be paired"
+            yield InvalidValue(text, key=(*under, "order"), fix=fix)
 
 
 def _names(rest: ValidParts, document: Document) -> Iterator[FedskdError]:

@@ -130,6 +130,25 @@ class Custody(Part):
     again."""
 
 
+class HospitalChange(Part):
+    """What a hospital has otherwise in a variant; its data and its place among those that train
+    stay, or nothing could be paired.
+    """
+
+    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
+    """Another architecture of its model."""
+    device: Annotated[str, Field(pattern=DEVICE)] | None = None
+    """Where it computes."""
+    resources: Resources | None = None
+    """What it may use."""
+
+    def of(self, hospital: Hospital) -> Hospital:
+        """Return the hospital as it is in the variant."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        changed = {name: part for name, part in given.items() if part is not None}
+        return hospital.model_copy(update=changed)
+
+
 class Variant(Part):
     """Another way to learn from the same data, for ``fedskd-sim compare``; what is left out is
     as in the scenario.
@@ -145,10 +164,22 @@ class Variant(Part):
     """Replaces the scenario's as a whole; []: undisturbed."""
     links: tuple[Link, ...] | None = None
     """Replaces the scenario's as a whole; []: undisturbed."""
+    hospitals: dict[str, HospitalChange] | None = None
+    """What hospitals have otherwise, by their names: architecture, device, resources."""
+    order: tuple[str, ...] | None = None
+    """The names of all hospitals in another order: that of the ring."""
     budget: Literal["total", "per_model", "single"] = "total"
     """total: the work of all hospitals' models together; per_model: that divided by the number of
     hospitals; single: every model gets all of it by itself, as if no other travelled, which is the
     match of an average of one architecture."""
+
+    def of(self, hospitals: tuple[Hospital, ...]) -> tuple[Hospital, ...]:
+        """Return the hospitals of a scenario as they are in this variant."""
+        changes = self.hospitals or {}
+        changed = {
+            one.name: changes[one.name].of(one) if one.name in changes else one for one in hospitals
+        }
+        return tuple(changed[name] for name in self.order or changed)
 
 
 class Scenario(Part):

@@ -322,7 +322,7 @@ def _costs(comparison: MethodTable) -> Iterator[str]:
     yield ""
     for row in comparison.rows:
         yield from wrap(
-            f"{row.method.label}: {describe(row.method.scenario)}",
+            f"{row.method.label}: {describe(row.method)}",
             TEXT_WIDTH,
             subsequent_indent="    ",
         )

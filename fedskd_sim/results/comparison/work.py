@@ -46,6 +46,7 @@ from fedskd_sim.scenario import (
     nearest,
     passes,
 )
+from fedskd_sim.scenario.part import Part
 
 FOLDS = 5
 FOLD_KEYS = ("test_fold", "validation_fold")
@@ -185,6 +186,7 @@ def _method(scenario: Scenario, label: str, samples: Sequence[int]) -> Method:
     }
     size = len(scenario.members)
     share = {"total": 1.0, "per_model": 1 / size, "single": float(size)}[variant.budget]
+    given["hospitals"] = variant.of(scenario.hospitals)
     planned = at_budget(
         bare.model_copy(update=given),
         variant.algorithm or scenario.algorithm,
@@ -214,15 +216,34 @@ def _with_fold(dataset: Dataset, index: int) -> Dataset:
     return dataset.model_copy(update=folds)
 
 
-def describe(scenario: Scenario) -> str:
+def describe(method: Method) -> str:
     """Write what a method is in one line: its algorithm, what of its settings differs from the
-    defaults, its faults and its links.
+    defaults, its faults and its links, and which hospitals are not as the scenario has them.
     """
+    scenario = method.scenario
     given = scenario.algorithm.model_dump(mode="json", exclude_defaults=True)
     name = str(given.pop("name"))
     told = name + (f" {json.dumps(given)}" if given else "")
     disturbed = {"faults": scenario.faults_in_words, "links": scenario.links_in_words}
-    return told + "".join(f"; {key}: {words}" for key, words in disturbed.items() if words)
+    apart = disturbed | _other_hospitals(scenario, method.given or scenario)
+    return told + "".join(f"; {key}: {words}" for key, words in apart.items() if words)
+
+
+def _other_hospitals(scenario: Scenario, given: Scenario) -> dict[str, str]:
+    """Say which hospitals have something else than in the scenario that is given, and in which
+    order they stand if in another.
+    """
+    told = []
+    for name in scenario.names:
+        before, now = given.hospital(name), scenario.hospital(name)
+        parts = [
+            part.model_dump_json(exclude_defaults=True) if isinstance(part, Part) else str(part)
+            for key in ("architecture", "device", "resources")
+            if (part := getattr(now, key)) != getattr(before, key)
+        ]
+        told += [f"{name} {' '.join(parts)}"] if parts else []
+    order = ", ".join(scenario.names) if scenario.names != given.names else ""
+    return {"hospitals": ", ".join(told), "order": order}
 
 
 __all__ = [
