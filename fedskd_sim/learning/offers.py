@@ -33,6 +33,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.scenario import ALGORITHMS, OwnCode
+from fedskd_sim.scenario.own import NAMES
 
 ARCHITECTURES = "fedskd_sim.architectures"
 READERS = "fedskd_sim.readers"
@@ -285,5 +286,10 @@ def _offers_of(modules: Sequence[ModuleType]) -> Iterator[tuple[Offer, Any]]:
             if offer in seen:
                 text = f"{offer.name!r} is offered twice, in {module.__name__} the second time"
                 raise InvalidValue(text, fix="give each a name of its own", key=("code",))
+            if offer.group == ALGORITHMS and offer.name in NAMES:
+                text = (
+                    f"{offer.name!r} is a built-in algorithm, and {module.__name__} offers it too"
+                )
+                raise InvalidValue(text, fix="give yours another name", key=("code",))
             seen[offer] = thing
             yield offer, thing

@@ -141,6 +141,7 @@ def test_only_its_class_knows_its_keys(write: Callable[..., Path]) -> None:
         ({"mine": "def"}, (), "SyntaxError"),
         ({"mine": "import sys; sys.exit(3)"}, (), "SystemExit: 3 (mine.py, line 1)"),
         ({"mine": METHOD, "other": METHOD}, ("code=[mine.py, other.py]",), "is offered twice"),
+        ({"mine": METHOD.replace('"mine"', '"fedavg"')}, (), "'fedavg' is a built-in algorithm"),
         ({"mine": f"x = '{'a' * LARGEST}'"}, (), "the most is"),
     ],
 )
