@@ -1,5 +1,6 @@
 """Death at every point of every algorithm for each of three hospitals, by kill and by full disk,
-and of all at random instants.
+and of all at random instants. ``DEATHS_HOW`` says which deaths, or none of them; ``DEATHS_SEEDS``
+how many random runs, and ``DEATHS_FROM`` their first seed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.ring.fates import ALGORITHMS, POINTS, Death, called, fated, results, 
 HOSPITALS = ("h0", "h1", "h2")
 HOW = tuple(os.environ.get("DEATHS_HOW", "kill full").split())
 SEEDS = int(os.environ.get("DEATHS_SEEDS", "50"))
+FROM = int(os.environ.get("DEATHS_FROM", "0"))
 LIVES = 3
 VERDICTS = ("the same bytes", "OTHERS, OR AN ERROR", "the same bytes, a point not met by all three")
 
@@ -100,7 +102,7 @@ def recoveries(out: Path) -> list[float]:
 def at_random(path: Path, whole: dict[str, bytes], seeds: int) -> list[float]:
     """Kill all processes of runs, again and again at random instants, and resume them."""
     counts = [0.0, 0.0, 0.0]
-    for seed in range(seeds):
+    for seed in range(FROM, FROM + seeds):
         draw = random.Random(seed)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             out = Path(folder) / "out"
@@ -113,7 +115,7 @@ def at_random(path: Path, whole: dict[str, bytes], seeds: int) -> list[float]:
             counts[0 if ended and results(out) == whole else 1] += 1
             if not ended:
                 print(seed, done.stderr, flush=True)
-    print(path, "everything at once:", counts, flush=True)
+    print(f"everything at once, seeds from {FROM}:", counts, flush=True)
     return counts
 
 
