@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,13 +108,14 @@ def validate(
             changes=changes,
             slowly=Slowly(tell=waiting.checks, seen=known.append, says=say_code),
         )
+        notes = [*_of_samples(loaded, known, data, waiting.checks)]
     names = ", ".join(
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )
     click.echo(f"{scenario} is a good scenario: {names}")
     if loaded.scenario.links:
         click.echo(f"Links: {loaded.scenario.links_in_words}")
-    for line in (*_of_samples(loaded.scenario, known), *_in_vain(loaded)):
+    for line in (*notes, *_in_vain(loaded)):
         click.echo(line)
     if text := unused_card(loaded.scenario):
         click.echo(f"Note: {text}.")
@@ -161,12 +162,19 @@ def _in_vain(loaded: Loaded) -> Iterator[str]:
         yield f"Note: {where}: {text}."
 
 
-def _of_samples(scenario: Scenario, known: Sequence[Any]) -> Iterator[str]:
+def _of_samples(
+    loaded: Loaded, known: Sequence[Any], data: Path | None, tell: Callable[[str], None]
+) -> Iterator[str]:
     """Say what is known of every hospital's samples."""
+    scenario = loaded.scenario
     if known:
-        from fedskd_sim.learning.comparable import notes_of  # noqa: PLC0415 - needs PyTorch
+        from fedskd_sim.learning.comparable import notes_of, notes_of_arrays  # noqa: PLC0415 - needs PyTorch
 
         yield from notes_of(known)
+        try:
+            yield from notes_of_arrays(scenario, data, tell)
+        except FedskdError as error:
+            raise loaded.place_error(error) from None
     from fedskd_sim.results import samples  # noqa: PLC0415 - the controller has no numpy, which reports need
 
     counts = [facts.counts for facts in known]

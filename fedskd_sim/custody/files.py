@@ -38,6 +38,7 @@ _AXES, _SIZE_LIMIT = 16, 1 << 48
 _HEAD = 85
 """Bytes of the first line of a commit."""
 _COMMIT = re.compile(rb"fedskd-sim commit 1 ([0-9a-f]{64})\n")
+_OTHER = re.compile(rb"fedskd-sim commit ([0-9]{1,9}) ")
 _FIX = "no older commit is whole: bring custody back from a copy, or run the scenario again"
 
 Bytes = bytes | bytearray | memoryview
@@ -122,6 +123,10 @@ def read_commit(file: Path) -> Any:
     except OSError as error:
         raise _damage_error(file, error.strerror or str(error)) from error
     head = _COMMIT.match(raw)
+    if head is None and (other := _OTHER.match(raw)) and int(other[1]) != 1:
+        text = f"this is a commit of form {int(other[1])}, and this version of fedskd_sim reads 1"
+        fix = "go on with the version that kept it; environment.json of the run says which"
+        raise RunUnreadable(text, fix=fix, where=Where(str(file)))
     if head is None:
         raise _damage_error(file, "it is no commit of this version of fedskd_sim")
     body = memoryview(raw)[head.end() :]

@@ -314,6 +314,15 @@ def newest(folder: Path) -> Commit | None:
     return None
 
 
+def check_readable(folder: Path) -> None:
+    """Raise RunUnreadable, for the newest, where there are commits and none can be read: of another
+    form or damaged.
+    """
+    found = sorted(file for file in folder.glob("commit-*") if _NAME.fullmatch(file.name))
+    if found and newest(folder) is None:
+        read_commit(found[-1])
+
+
 def discard(folder: Path, identity: Mapping[str, str]) -> bool:
     """Remove a hospital's custody, and tell whether that is gone.
 

@@ -4,7 +4,8 @@ shape, space and atlas, and a grid on which the ring can compare their maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,24 @@ from fedskd_sim.errors import (
     Key,
     LabelSpacesDiffer,
     ReaderFailed,
+    ScenarioError,
 )
-from fedskd_sim.learning.data import facts
+from fedskd_sim.learning.data import READERS, facts
 from fedskd_sim.learning.networks.models import AXES, ImageShape, outline
-from fedskd_sim.learning.samples import Facts, difference
-from fedskd_sim.scenario import Hospital, Scenario, Similarity
+from fedskd_sim.learning.readers import npz
+from fedskd_sim.learning.readers.cohort import SPLITS
+from fedskd_sim.learning.samples import Arrays, Facts, Images, difference
+from fedskd_sim.scenario import Abide, Ham10000, Hospital, MedMnist, Scenario, Similarity
 
 IN_ORDER = (
     "let the reader give the same rows in the same order every time: names in a folder, in a set "
     "or of a query come in any, so sort them"
 )
+
+IN_ONE_ARRAY = (MedMnist, Ham10000, Abide)
+"""Data sets of which all samples are one array, that is read in a second or two."""
+LARGEST_ARCHIVE = 512 << 20
+"""Bytes of a file of which that is still so; MedMNIST of 28 x 28 pixels has at most 206 MB."""
 
 
 def shape_of(found: Facts) -> ImageShape:
@@ -105,12 +114,66 @@ def notes_of(known: Sequence[Facts]) -> Iterator[str]:
     for one, other in combinations([found for found in known if found.given], 2):
         shared = [parts for ids, parts in _shared(one, other) if not ids[0] or ids[0] != ids[1]]
         tested = sum("train" in parts and "test" in parts for parts in shared)
-        if shared:
-            yield (
-                f"Note: {one.counts.host} and {other.counts.host} have {len(shared)} samples that "
-                f"are the same value for value, and {tested} of them train at one and test at the "
-                "other."
-            )
+        yield from _in_words((one.counts.host, other.counts.host), len(shared), tested)
+
+
+def notes_of_arrays(
+    scenario: Scenario, folder: Path | None, tell: Callable[[str], None]
+) -> Iterator[str]:
+    """Say which samples two hospitals have, under whatever ids, where a data set is one array of a
+    file: what was published twice can train at one and test at the other.
+
+    Args:
+        scenario: in which nothing else is wrong.
+        folder: where data files are; None looks at the environment.
+        tell: is told the name of every hospital before its samples are read.
+
+    Raises:
+        DataMissing, DataCorrupt: with their key, what only reading all samples shows.
+
+    """
+    sets = {
+        index: hospital
+        for index, hospital in enumerate(scenario.hospitals)
+        if isinstance(hospital.data, IN_ONE_ARRAY)
+        and npz.find(hospital.data.file, folder).stat().st_size <= LARGEST_ARCHIVE
+    }
+    held = dict[str, dict[bytes, set[str]]]()
+    for index, hospital in sets.items() if len(sets) > 1 else ():
+        tell(hospital.name)
+        try:
+            read = READERS[hospital.data.name].load
+            held[hospital.name] = _marks(read(hospital.data, folder, scenario.seed, hospital.name))
+        except ScenarioError as error:
+            error.key = ("hospitals", index, *error.key)
+            raise
+    for one, other in combinations(held, 2):
+        shared = [(held[one][mark], held[other][mark]) for mark in held[one].keys() & held[other]]
+        tested = sum(
+            ("train" in own and "test" in theirs) or ("test" in own and "train" in theirs)
+            for own, theirs in shared
+        )
+        yield from _in_words((one, other), len(shared), tested)
+
+
+def _marks(found: Images | Arrays) -> dict[bytes, set[str]]:
+    """Take digests of samples, but of those without any contrast, each with the splits it is in."""
+    values = found.values if isinstance(found, Arrays) else found.pixels
+    flat, marks = values.reshape(len(values), -1), dict[bytes, set[str]]()
+    told = flat.min(axis=1) != flat.max(axis=1)
+    for split, rows in zip(SPLITS, found.splits, strict=True):
+        for row in rows[told[rows]]:
+            marks.setdefault(sha256(flat[row].tobytes()).digest(), set()).add(split)
+    return marks
+
+
+def _in_words(names: tuple[str, str], shared: int, tested: int) -> Iterator[str]:
+    """Say how many samples two hospitals have, and how many train at one and test at the other."""
+    if shared:
+        yield (
+            f"Note: {names[0]} and {names[1]} have {shared} samples that are the same value for "
+            f"value, and {tested} of them train at one and test at the other."
+        )
 
 
 def _shared(one: Facts, other: Facts) -> list[tuple[tuple[str, str], tuple[str, str]]]:

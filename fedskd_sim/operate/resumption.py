@@ -164,7 +164,9 @@ def _check_kept(order: Order) -> None:
         if bare and (any(found.values()) or not order.anyway):  # one is written before it is kept
             check_count(records_of(order.folder, name), int((home / name).is_dir()), or_else)
     for name, commit in found.items():
-        if commit:
+        if not commit:
+            store.check_readable(home / name)
+        else:
             now = {"run": order.run, "hospital": name, "scenario": meaning(scenario)}
             try:
                 compare(home / name, commit.identity, now, anyway=order.anyway)

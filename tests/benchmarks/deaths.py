@@ -1,5 +1,7 @@
 """Death at every point of every algorithm for each of three hospitals, by kill and by full disk,
-and of all at random instants.
+and of all at random instants. ``DEATHS_HOW`` says which deaths, or none of them; ``DEATHS_SEEDS``
+how many random runs, and ``DEATHS_FROM`` their first seed; ``DEATHS_DRAWN`` how many runs of each
+algorithm in which every hospital is killed at a point that is drawn, too.
 """
 
 from __future__ import annotations
@@ -7,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +24,8 @@ from tests.ring.fates import ALGORITHMS, POINTS, Death, called, fated, results, 
 HOSPITALS = ("h0", "h1", "h2")
 HOW = tuple(os.environ.get("DEATHS_HOW", "kill full").split())
 SEEDS = int(os.environ.get("DEATHS_SEEDS", "50"))
+FROM = int(os.environ.get("DEATHS_FROM", "0"))
+DRAWN = int(os.environ.get("DEATHS_DRAWN", "0"))
 LIVES = 3
 VERDICTS = ("the same bytes", "OTHERS, OR AN ERROR", "the same bytes, a point not met by all three")
 
@@ -42,8 +47,9 @@ def main() -> list[Table]:
                     verdict = tried(path, deaths, whole, waits)
                     counts[verdict] += 1
                     print(f"{algorithm}: {point}, {how}: {VERDICTS[verdict]}", flush=True)
+            rows[f"{algorithm}, kill, drawn"] = drawn(path, algorithm, whole, waits)
             rows[f"{algorithm}, everything at once"] = at_random(
-                path, whole, SEEDS // len(ALGORITHMS) + 1
+                path, whole, -(-SEEDS // len(ALGORITHMS))
             )
     told = {
         f"{row}: {how}": [count]
@@ -51,11 +57,11 @@ def main() -> list[Table]:
         for how, count in zip(VERDICTS, counts, strict=True)
         if count
     }
-    again = {"from a death that was seen to the links of the next life": waits}
-    return [
-        Table("runs in which every hospital died", "count", told),
-        Table("recovery, PyTorch imported by the fork server", "s", again),
-    ]
+    tables = [Table("runs in which every hospital died", "count", told)]
+    if waits:
+        again = {"from a death that was seen to the links of the next life": waits}
+        tables.append(Table("recovery, PyTorch imported by the fork server", "s", again))
+    return tables
 
 
 def reference(path: Path) -> dict[str, bytes]:
@@ -84,6 +90,18 @@ def tried(path: Path, deaths: list[Death], whole: dict[str, bytes], waits: list[
         return 2 if wrong else 0
 
 
+def drawn(path: Path, algorithm: str, whole: dict[str, bytes], waits: list[float]) -> list[float]:
+    """Kill every hospital at a point, and at a time of it, that are drawn."""
+    counts = [0.0, 0.0, 0.0]
+    for seed in range(FROM, FROM + DRAWN):
+        draw = random.Random(f"{algorithm} {seed}")
+        deaths = [(name, draw.choice(POINTS), draw.randint(1, 3), "kill") for name in HOSPITALS]
+        verdict = tried(path, deaths, whole, waits)
+        counts[verdict] += 1
+        print(f"{algorithm}, seed {seed}: {deaths}: {VERDICTS[verdict]}", flush=True)
+    return counts
+
+
 def recoveries(out: Path) -> list[float]:
     """Read how long hospitals took from their restart until they listened."""
     waits, since = [], 0.0
@@ -100,20 +118,23 @@ def recoveries(out: Path) -> list[float]:
 def at_random(path: Path, whole: dict[str, bytes], seeds: int) -> list[float]:
     """Kill all processes of runs, again and again at random instants, and resume them."""
     counts = [0.0, 0.0, 0.0]
-    for seed in range(seeds):
+    for seed in range(FROM, FROM + seeds):
         draw = random.Random(seed)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             out = Path(folder) / "out"
             arguments: list[object] = ["launch", path, "--out", out]
             for _ in range(LIVES):
                 killed_after(draw.uniform(4.0, 9.0), *arguments)
-                arguments = ["resume", out] if (out / "place.json").exists() else arguments
+                if (out / "place.json").exists() or [*out.glob("custody/*/commit-*.json")]:
+                    arguments = ["resume", out]
+                elif out.exists():  # who died before anything began has nothing to go on from
+                    shutil.rmtree(out)
             done = called(dict(os.environ), *arguments)
             ended = done.returncode == 0 or "has ended well" in done.stderr
             counts[0 if ended and results(out) == whole else 1] += 1
             if not ended:
                 print(seed, done.stderr, flush=True)
-    print(path, "everything at once:", counts, flush=True)
+    print(f"everything at once, seeds from {FROM}:", counts, flush=True)
     return counts
 
 

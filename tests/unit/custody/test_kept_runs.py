@@ -16,11 +16,12 @@ from click.testing import CliRunner, Result
 
 from fedskd_sim.cli import main
 from fedskd_sim.custody import seal
-from fedskd_sim.errors import ChainBroken
+from fedskd_sim.errors import ChainBroken, RunUnreadable
 from fedskd_sim.scenario import load
 
 KEPT = Path(__file__).parents[2] / "kept" / "0.1.0"
-NAMES = sorted(folder.name for folder in KEPT.iterdir())
+NAMES = ("learns", "placebo")
+"""Those that have ended; `stopped` and `killed` are gone on with in ``tests/ring``."""
 
 
 @pytest.fixture(params=NAMES)
@@ -33,6 +34,12 @@ def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def run(tmp_path: Path) -> Path:
     """A copy of the one that learned."""
     return Path(shutil.copytree(KEPT / "learns", tmp_path / "run"))
+
+
+@pytest.fixture(params=["stopped", "killed"])
+def left(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of one that was left in its midst."""
+    return Path(shutil.copytree(KEPT / request.param, tmp_path / "run"))
 
 
 def told(*words: object) -> Result:
@@ -88,6 +95,36 @@ def test_a_run_of_an_earlier_version_that_has_ended_is_not_gone_on_with(earlier:
     assert before == {file: file.read_bytes() for file in before}
 
 
+@pytest.mark.parametrize("verb", ["status", "report", "verify"])
+def test_a_run_in_its_midst_is_read(left: Path, verb: str) -> None:
+    """By every verb that looks at a run; the proof tells how far it got."""
+    result = told(verb, left)
+    assert result.exit_code == 0, result.output
+    assert verb != "verify" or "is whole as far as it got" in result.output
+
+
+def test_a_run_that_was_left_elsewhere_is_gone_on_with_there(left: Path) -> None:
+    """Its place names another machine, where it may still go on."""
+    result = told("resume", left)
+    assert result.exit_code == RunUnreadable.exit_code
+    assert "launched on elsewhere, and may still go on there" in result.output
+
+
+@pytest.mark.parametrize("hospitals", ["*", "bb"])
+def test_custody_of_a_form_of_tomorrow_is_refused(left: Path, hospitals: str) -> None:
+    """The form of commits has a number; one that this version does not read is named with the way
+    out, of one hospital as of all, and nothing is begun anew over it.
+    """
+    for file in left.glob(f"custody/{hospitals}/commit-*.json"):
+        file.write_bytes(file.read_bytes().replace(b"commit 1 ", b"commit 2 ", 1))
+    before = {file: file.read_bytes() for file in left.rglob("*") if file.is_file()}
+    result = told("resume", left, "--anyway")
+    assert result.exit_code == RunUnreadable.exit_code, result.output
+    assert "this is a commit of form 2, and this version of fedskd_sim reads 1" in result.output
+    assert "fix: go on with the version that kept it" in result.output
+    assert before == {file: file.read_bytes() for file in before}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -105,7 +142,10 @@ def test_a_run_of_an_earlier_version_that_has_ended_is_not_gone_on_with(earlier:
         (lambda run: changed(run, "aa", "evaluation", measures={}), "no record tells of the"),
         (swap_predictions, "these are no predictions of"),
         (more_found, "they are of the classes"),
-        (lambda run: (run / "samples/aa.jsonl").write_text("{}\n"), "damaged line"),
+        (
+            lambda run: (run / "samples/aa.jsonl").write_text("{}\n"),
+            "samples/aa.jsonl:1: altered: damaged line",
+        ),
     ],
     ids=["samples", "steps", "outcome", "weight", "accuracy", "gone", "swapped", "classes", "torn"],
 )

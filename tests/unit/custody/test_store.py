@@ -125,7 +125,7 @@ def test_where_no_commit_is_whole_nothing_begins_anew_in_silence(tmp_path: Path)
 
 
 def test_another_version_is_named(tmp_path: Path) -> None:
-    """A commit of another format is not guessed at."""
+    """A commit of another form is not guessed at."""
     whole = kept(tmp_path / "a")
     newer = {name: data.replace(b"commit 1 ", b"commit 2 ") for name, data in whole.items()}
     restored(tmp_path / "a", newer)
