@@ -20,7 +20,8 @@ from fedskd_sim.errors import (
     ReaderFailed,
 )
 from fedskd_sim.learning.data import facts
-from fedskd_sim.learning.networks.models import AXES, ImageShape, outline
+from fedskd_sim.learning.networks.models import outline
+from fedskd_sim.learning.networks.shapes import AXES, ImageShape
 from fedskd_sim.learning.samples import Facts, difference
 from fedskd_sim.scenario import Hospital, Scenario, Similarity
 

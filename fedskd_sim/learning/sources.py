@@ -38,7 +38,8 @@ def sources(scenario: Scenario, host: str = "") -> dict[str, str]:
     """
     used = [scenario.architecture(name) for name in scenario.members]
     common = getattr(scenario.algorithm, "architecture", None)  # of fml, beside theirs
-    own = {one.name for one in (*used, common) if one} & {*names()}
+    given = {one.name: one.is_class for one in (*used, common) if one}
+    own, classes = {*given} & {*names()}, {name for name in given if given[name]}
     readers = {
         one.data.reader
         for one in scenario.hospitals
@@ -47,9 +48,14 @@ def sources(scenario: Scenario, host: str = "") -> dict[str, str]:
     functions = {f"architecture {name}": fetch(ARCHITECTURE, name) for name in sorted(own)} | {
         f"reader {name}": fetch(READER, name) for name in sorted(readers)
     }
-    return {"learning code": CODE} | {
-        name: digest(_places(function.__module__)) for name, function in functions.items()
-    }
+    return (
+        {"learning code": CODE}
+        | {name: digest(_places(function.__module__)) for name, function in functions.items()}
+        | {
+            f"architecture {name}": digest(_places(name.partition(":")[0]))
+            for name in sorted(classes)
+        }
+    )
 
 
 def _places(module: str) -> list[Path]:

@@ -35,13 +35,45 @@ SampleCount = Annotated[int, Field(ge=10, le=10_000_000)]
 SIZE = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 
+Plain = int | float | str | bool
+Option = Plain | list[Plain | list[Plain | list[Plain]]]
+Takes = Literal["image", "volume", "roi"]
+
+
 class Architecture(Part):
-    """A registered architecture with its options; a bare name in the file means no options."""
+    """A registered architecture with its options, or a class of networks of an installed package; a
+    bare name in the file means no options.
+    """
 
     name: str
-    """See ``fedskd-sim models``."""
-    options: dict[str, int | float | str | bool] = {}
-    """Options of this architecture, for example ``{width: 32, norm: group}``."""
+    """See ``fedskd-sim models``; or ``package.module:Class``, a class of networks
+    (``torch.nn.Module``) of an installed package, such as ``torchvision.models:DenseNet``."""
+    options: dict[str, Option] = {}
+    """Options of this architecture, for example ``{width: 32, norm: group}``; of a class its
+    arguments, among which ``$channels``, ``$classes`` and ``$size`` (pixels or voxels along the
+    shortest axis, or regions) stand for what the data have."""
+    input: Takes | None = None
+    """What a network of a package takes; null: volumes if its name begins with ``vol-``,
+    connectivity with ``roi-``, else images."""
+    taps: Annotated[tuple[str, ...], Field(min_length=2, max_length=2, strict=False)] | None = None
+    """Two modules of a network of a package, the middle and the deep one, whose outputs are
+    compared; where a class is named without any, they are proposed from a trial pass, as
+    ``fedskd-sim models NAME`` shows."""
+    output: str | int | None = None
+    """Which entry of what a network of a package gives are the logits, where it gives several: the
+    name of an entry or field, or its number from 0."""
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is a class of networks of an installed package."""
+        return ":" in self.name
+
+    @property
+    def takes(self) -> Takes:
+        """What goes into it."""
+        prefixes: dict[str, Takes] = {"roi-": "roi", "vol-": "volume"}
+        by_name = [kind for prefix, kind in prefixes.items() if self.name.startswith(prefix)]
+        return self.input or (by_name[0] if by_name else "image")
 
 
 def with_a_name(shown: Any) -> BeforeValidator:

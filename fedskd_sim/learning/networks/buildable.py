@@ -18,19 +18,20 @@ from fedskd_sim.errors import (
 from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors, wrong_options
 from fedskd_sim.learning.networks.contract import Breach, find_breach
 from fedskd_sim.learning.networks.models import (
-    AXES,
     REGISTRY,
     SMALLEST_REGIONS,
-    ImageShape,
     Outline,
     blueprint,
     examine,
+    kind_of,
     minimum_input,
     names,
     options,
     outline,
     parameter_count,
 )
+from fedskd_sim.learning.networks.named import NO_OBJECTS, wrong_arguments
+from fedskd_sim.learning.networks.shapes import AXES, ImageShape
 from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
@@ -61,11 +62,17 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
     """Find what is wrong with an architecture whatever it is to learn from: its name, its
     package, its options' names and kinds.
     """
+    if chosen.is_class:
+        try:
+            yield from (_under(key, error) for error in wrong_arguments(chosen))
+        except FedskdError as error:
+            yield _under(key, error)
+        return
     if chosen.name not in names():
         near = nearest(chosen.name, names(), "choose another")
         fix = (
             f"{near}; 'fedskd-sim models' lists all {len(names())}, and one of your own comes with "
-            "a package that has to be installed here"
+            "a package that has to be installed here; a class of a package is package.module:Class"
         )
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
@@ -75,8 +82,24 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
             chosen.name, options(chosen.name), chosen.options, key, (1, LARGEST_OPTION)
         )
     except FedskdError as error:
-        error.key = (*key, *error.key)
-        yield error
+        yield _under(key, error)
+    if chosen.name in REGISTRY:
+        yield from _fixed(chosen, key)
+
+
+def _fixed(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
+    """Refuse to say of a built-in architecture what is known of it."""
+    for name in ("input", "taps", "output"):
+        if getattr(chosen, name) not in (None, kind_of(chosen.name)):
+            text = f"{chosen.name} is built in, and its {name} cannot be chosen"
+            fix = "leave it out; it is for networks of packages"
+            yield InvalidValue(text, key=(*key, name), fix=fix)
+
+
+def _under(key: tuple[Key, ...], error: FedskdError) -> FedskdError:
+    """Say under which key an architecture stands of which something is wrong."""
+    error.key = (*key, *error.key)
+    return error
 
 
 def check_architecture(
@@ -104,16 +127,15 @@ def _unbuildable(
     chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str
 ) -> Iterator[FedskdError]:
     """Find the options that an architecture cannot have, or say that its plain form cannot take
-    the image.
+    the image; a class has none.
     """
-    plain = Architecture(name=chosen.name)
+    plain = chosen if chosen.is_class else chosen.model_copy(update={"options": {}})
     if shape.kind != "roi" and isinstance(_try_outline(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
         size, unit = _size_of(shape), "pixels" if shape.kind == "image" else "voxels"
         if smallest is None or smallest <= shape.size:
             text = f"{chosen.name} cannot be built for {size} {unit}: {reason}"
-            own = "" if chosen.name in REGISTRY else "mend it in its package, "
-            yield InvalidValue(text, key=key, fix=f"{own}use other images, or another architecture")
+            yield InvalidValue(text, key=key, fix=_mended(chosen))
             return
         text = f"{size} {unit} are too small for {chosen.name}: {reason}"
         what = "images" if shape.kind == "image" else "volumes"
@@ -121,7 +143,7 @@ def _unbuildable(
         yield ImageTooSmall(text, key=key, fix=f"{images_as_volumes(shape)}{fix}")
         return
     alone = {
-        name: _try_outline(Architecture(name=chosen.name, options={name: value}), shape)
+        name: _try_outline(chosen.model_copy(update={"options": {name: value}}), shape)
         for name, value in chosen.options.items()
     }
     culprits = {name: why for name, why in alone.items() if isinstance(why, str)}
@@ -132,6 +154,13 @@ def _unbuildable(
     if not culprits:
         text = f"{chosen.name} cannot have these options together: {reason}"
         yield InvalidValue(text, key=(*key, "options"), fix="change one of them")
+
+
+def _mended(chosen: Architecture) -> str:
+    if chosen.is_class:
+        return f"change its options, or choose another network; {NO_OBJECTS}"
+    own = "" if chosen.name in REGISTRY else "mend it in its package, "
+    return f"{own}use other images, or another architecture"
 
 
 def images_as_volumes(shape: ImageShape) -> str:
@@ -208,6 +237,7 @@ def _too_fine(
         what, unit = ("images", "pixels") if shape.kind == "image" else ("volumes", "voxels")
         fix = f"use {what} of at least {larger} {unit}, or another architecture"
         size = f"{_size_of(shape)} {unit} are too small"
+        fix = f"tap an earlier module, or {fix}" if chosen.is_class else fix
         return ImageTooSmall(f"{size}: {text}", key=key, fix=images_as_volumes(shape) + fix)
     fix = (
         f"set algorithm.similarity.region_grid to {most} or less, use larger images, or choose "
