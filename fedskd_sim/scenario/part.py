@@ -62,11 +62,29 @@ class Architecture(Part):
     output: str | int | None = None
     """Which entry of what a network of a package gives are the logits, where it gives several: the
     name of an entry or field, or its number from 0."""
+    weights: str = ""
+    """A file of initial weights with the names of the network's own ``state_dict``: safetensors, or
+    what ``torch.save`` made of it. Where only the number of classes differs, the head stays as it
+    was drawn."""
+    trainable: Annotated[
+        Literal["all", "head"] | Annotated[tuple[str, ...], Field(min_length=1, strict=False)],
+        Field(union_mode="left_to_right"),
+    ] = "all"
+    """all; head: the last module whose weights have as many rows as there are classes; or patterns
+    of names of parameters, such as ``[layer4.*, fc.*]``. The rest stays as it is, in evaluation
+    mode."""
+    head_rate: Positive | None = None
+    """Learning rate of the head; null: ``training.optimiser.learning_rate``."""
 
     @property
     def is_class(self) -> bool:
         """Whether it is a class of networks of an installed package."""
         return ":" in self.name
+
+    @property
+    def restricted(self) -> bool:
+        """Whether its parts do not all train alike."""
+        return self.trainable != "all" or self.head_rate is not None
 
     @property
     def takes(self) -> Takes:

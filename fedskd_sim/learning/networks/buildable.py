@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+import torch
+
 from fedskd_sim.errors import (
     FedskdError,
     ImageTooSmall,
@@ -22,6 +24,7 @@ from fedskd_sim.learning.networks.models import (
     SMALLEST_REGIONS,
     Outline,
     blueprint,
+    build,
     examine,
     kind_of,
     minimum_input,
@@ -32,7 +35,7 @@ from fedskd_sim.learning.networks.models import (
 )
 from fedskd_sim.learning.networks.named import NO_OBJECTS, wrong_arguments
 from fedskd_sim.learning.networks.shapes import AXES, ImageShape
-from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, Tap, nearest
+from fedskd_sim.scenario import Algorithm, Architecture, FedProto, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
 CHANNELS = (1, 3, 4)
@@ -117,10 +120,57 @@ def check_architecture(
     seen = _try_outline(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
-    elif breach := held.find(chosen, shape):
+        return
+    if chosen.weights:
+        build(chosen, shape, 0)
+    if breach := held.find(chosen, shape):
         yield InvalidValue(f"{chosen.name} {breach.said}", key=key, fix=breach.fix)
-    elif (how := getattr(algorithm, "circulating", None)) and shape.kind != "roi":
+        return
+    yield from _unmoved(algorithm, chosen, shape, key)
+    if (how := getattr(algorithm, "circulating", None)) and shape.kind != "roi":
         yield from _grids(how, (chosen, shape, seen), key, atlas=atlas)
+
+
+def _unmoved(
+    algorithm: Algorithm, chosen: Architecture, shape: ImageShape, key: tuple[Key, ...]
+) -> Iterator[FedskdError]:
+    """Refuse to compare maps that nothing before them can change, for it would teach nothing."""
+    compared = _compared(algorithm)
+    if not compared or (chosen.name in REGISTRY and not chosen.restricted):
+        return
+    model = build(chosen.model_copy(update={"weights": ""}), shape, 0).eval()
+    with torch.enable_grad():
+        _, taps = model(shape.blank())
+    still = [tap for tap in compared if not taps.at(tap).requires_grad]
+    if still:
+        weights = [name for tap in still for name in compared[tap]]
+        text = (
+            f"nothing that trains comes before the {' and '.join(MAPS[tap] for tap in still)} map "
+            f"of {chosen.name}, and {', '.join(weights)} would teach it nothing"
+        )
+        at = (*key, "trainable") if chosen.trainable != "all" else key
+        fix = f"set {'it' if len(weights) == 1 else 'them'} to 0, or let more of it train"
+        yield InvalidValue(text, key=at, fix=fix)
+
+
+def _compared(algorithm: Algorithm) -> dict[Tap, list[str]]:
+    """Tell which maps an algorithm compares, and the keys whose weights say so."""
+    if isinstance(algorithm, FedProto):
+        return {"deep": ["algorithm.weight"]} if algorithm.weight else {}
+    how: FedSKD | None = getattr(algorithm, "circulating", None)
+    if how is None:
+        return {}
+    found: dict[Tap, list[str]] = {}
+    given, own = how.similarity, how.self_distillation
+    taught = given.to_visitor or (given.to_resident and how.resident_every)
+    for level in ("batch", "pixel", "region"):
+        weights = {"similarity": getattr(given, level) if taught else 0.0}
+        weights["self_distillation"] = getattr(own, level)
+        for part, weight in weights.items():
+            if weight:
+                tap: Tap = getattr(given, f"{level}_tap")
+                found.setdefault(tap, []).append(f"algorithm.{part}.{level}")
+    return found
 
 
 def _unbuildable(

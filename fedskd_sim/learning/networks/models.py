@@ -30,6 +30,8 @@ from fedskd_sim.learning.installed import UNBUILDABLE, Builder, options_of
 from fedskd_sim.learning.networks import named, roi, small, vision, volume
 from fedskd_sim.learning.networks.shapes import AXES, ImageShape
 from fedskd_sim.learning.networks.taps import Candidate, Wiring, attach, propose, trace
+from fedskd_sim.learning.networks.trainable import head_of, restrict
+from fedskd_sim.learning.networks.weightfiles import load_weights
 from fedskd_sim.learning.samples import SampleKind
 from fedskd_sim.messages import ITEM_BYTES
 from fedskd_sim.scenario import Architecture, Tap
@@ -169,7 +171,10 @@ def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(architecture, shape)
+        made = _build(architecture, shape)
+    if architecture.weights:
+        load_weights(made, architecture.weights, head_of(made, shape.classes))
+    return made
 
 
 def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
@@ -181,7 +186,7 @@ def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
     names, and no copy of a finished model is sure to keep all that (a hook may hold the original).
     """
     if architecture.name not in REGISTRY:
-        return build(architecture, shape, 0)
+        return build(architecture.model_copy(update={"weights": ""}), shape, 0)
     with torch.device("meta"), without_values():
         return _build(architecture, shape)
 
@@ -336,9 +341,8 @@ def builder_of(name: str) -> Builder:
 
 def _build(architecture: Architecture, shape: ImageShape) -> nn.Module:
     made = _bare(architecture, shape)
-    if architecture.name in REGISTRY:
-        return made
-    _check_state(made)
+    if architecture.name not in REGISTRY:
+        _check_state(made)
     if architecture.is_class or architecture.taps or architecture.output is not None:
         chosen = architecture.taps or _propose(
             id(named.find(architecture.name)) if architecture.is_class else 0,
@@ -346,6 +350,8 @@ def _build(architecture: Architecture, shape: ImageShape) -> nn.Module:
             shape,
         )
         attach(made, Wiring((chosen[0], chosen[1]), architecture.output, shape))
+    if architecture.restricted:
+        restrict(made, architecture, shape.classes)
     return made
 
 
