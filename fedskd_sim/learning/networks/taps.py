@@ -25,6 +25,8 @@ from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.scenario import nearest
 
 TAPS = ("mid", "deep")
+DEEPEST = 2
+"""How many dots more than another's the name of a module may have that is proposed."""
 FEWEST_BLOCKS = 3
 """Modules of one kind in a row that are taken for the depth of a network."""
 
@@ -172,7 +174,8 @@ def propose(candidates: Sequence[Candidate]) -> tuple[str, str]:
     Deep is the last map. Mid is the last one with about four times as many places along each axis,
     else twice as many, else more, of modules that have modules of their own, if there is one. Where
     all maps have one grid, it is the middle one of the longest row of blocks. Of modules with one
-    grid those count whose names have the fewest dots.
+    grid those count whose names have the fewest dots, and none with much more: what is deep inside,
+    as the heads of an attention, may only look like a map.
 
     Raises:
         InvalidValue: there is none.
@@ -181,6 +184,8 @@ def propose(candidates: Sequence[Candidate]) -> tuple[str, str]:
     if not candidates:
         text = "no module of it gives a map"
         raise InvalidValue(text, key=("taps",), fix="choose a network of images or volumes")
+    deepest = min(one.name.count(".") for one in candidates) + DEEPEST
+    candidates = [one for one in candidates if one.name.count(".") <= deepest]
     deep = _outermost(candidates, candidates[-1].places)
     axes = len(deep.map) - 1
     above = [one for one in candidates if one.places > deep.places]
