@@ -55,6 +55,7 @@ HOMES = {
 }
 CHANGES = ("update", "pop", "popitem", "setdefault", "clear")
 REMEMBERED = {
+    "learning/networks/models.py:_propose",  # a class with its options has the same maps each time
     "learning/readers/abide_rois.py:regions_with_signal",  # a run's files do not change
     "observe/events.py:_forms",
     "records/files.py:_forms",

@@ -29,7 +29,7 @@ from fedskd_sim.cli.follow import collect, export, init, logs, report, status, s
 from fedskd_sim.cli.launch import launch, resume
 from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.operate.checks import Slowly, load_and_check, own_parts, unused_card
-from fedskd_sim.scenario import Loaded, Scenario, examine, find, raise_all
+from fedskd_sim.scenario import Loaded, Scenario, examine, find, load_architecture, raise_all
 
 
 @click.group(
@@ -184,17 +184,21 @@ def _of_samples(
 
 
 @main.command()
+@click.argument("name", required=False)
+@CHANGES
 @with_exit_code
-def models() -> None:
-    """List architectures: parameters, operations, taps, minimum input and options.
+def models(name: str | None, changes: tuple[str, ...]) -> None:
+    """List architectures: parameters, operations, taps, minimum input and options; or the modules
+    of the network NAME that give maps, among which its taps are chosen.
 
     \b
-    Example:
+    Examples:
       fedskd-sim models
+      fedskd-sim models torchvision.models:SqueezeNet --set 'options.num_classes=$classes'
     """
-    from fedskd_sim.learning.networks.listing import listing  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.networks.listing import listing, modules_of  # noqa: PLC0415 - needs PyTorch
 
-    click.echo(listing())
+    click.echo(modules_of(load_architecture(name, changes)) if name else listing())
 
 
 for command in (

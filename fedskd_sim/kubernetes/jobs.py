@@ -336,7 +336,8 @@ def check_pod(
 
 
 def _labels(scenario: Scenario, plan: Plan, name: str) -> dict[str, str]:
-    architecture = scenario.hospital(name).architecture.name
+    # of a class in a package the end of its name, which is what a label may have
+    architecture = scenario.hospital(name).architecture.name.replace(":", ".")[-63:].lstrip("._-")
     own = {
         "app.kubernetes.io/component": "hospital",
         HOSPITAL: name,

@@ -22,7 +22,8 @@ from fedskd_sim.errors import (
     ScenarioError,
 )
 from fedskd_sim.learning.data import READERS, facts
-from fedskd_sim.learning.networks.models import AXES, ImageShape, outline
+from fedskd_sim.learning.networks.models import outline
+from fedskd_sim.learning.networks.shapes import AXES, ImageShape
 from fedskd_sim.learning.readers import npz
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.samples import Arrays, Facts, Images, difference

@@ -195,10 +195,12 @@ def _architecture(
     scenario: Scenario, chosen: Architecture, key: tuple[Key, ...], found: Facts, held: Contracts
 ) -> Iterator[FedskdError]:
     shape = shape_of(found)
-    if kind_of(chosen.name) != found.kind:
+    if chosen.takes != found.kind:
         fitting = [name for name in names() if kind_of(name) == found.kind]
         text = f"{chosen.name} cannot take {inputs_of(found)}"
         fix = f"{images_as_volumes(shape)}choose one of {', '.join(fitting)}, or other data"
+        if chosen.is_class:
+            fix = f"say 'input: {found.kind}' if it takes them; else {fix}"
         yield InvalidValue(text, key=key, fix=fix)
         return
     try:

@@ -28,7 +28,8 @@ from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, 
 from fedskd_sim.learning.distillation.arrangements import Atlas
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
-from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, with_memory
+from fedskd_sim.learning.networks.models import blueprint, build, with_memory
+from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.learning.samples import Given
 from fedskd_sim.learning.sessions.own import loss_of
 from fedskd_sim.learning.sessions.recorded import Recordings

@@ -42,7 +42,8 @@ def sources(scenario: Scenario, host: str = "", code: OwnCode | None = None) -> 
     algorithm = scenario.algorithm
     used = [scenario.architecture(name) for name in scenario.members]
     common = getattr(algorithm, "architecture", None)  # of fml, beside theirs
-    own = {one.name for one in (*used, common) if one} & {*names()}
+    given = {one.name: one.is_class for one in (*used, common) if one}
+    own, classes = {*given} & {*names()}, {name for name in given if given[name]}
     readers = {
         one.data.reader
         for one in scenario.hospitals
@@ -56,6 +57,9 @@ def sources(scenario: Scenario, host: str = "", code: OwnCode | None = None) -> 
         f"{offered.what} {name}": digest(_places(fetch(offered, name).__module__))
         for offered, name in used_names
         if OWN.find(offered.group, name) is None
+    }
+    packages |= {
+        f"architecture {name}": digest(_places(name.partition(":")[0])) for name in sorted(classes)
     }
     return {"learning code": CODE} | ({"own code": code.digest} if code else {}) | packages
 

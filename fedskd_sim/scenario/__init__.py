@@ -44,7 +44,15 @@ from fedskd_sim.scenario.datasets import (
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Conditions, Fault, Link, rule_of
 from fedskd_sim.scenario.idle import find_idle
-from fedskd_sim.scenario.load import Examined, Loaded, ValidParts, examine, load, raise_all
+from fedskd_sim.scenario.load import (
+    Examined,
+    Loaded,
+    ValidParts,
+    examine,
+    load,
+    load_architecture,
+    raise_all,
+)
 from fedskd_sim.scenario.own import ALGORITHMS, Algorithm, Asked, OwnAlgorithm, OwnCode, Resolved
 from fedskd_sim.scenario.part import Architecture, Partition, partless
 from fedskd_sim.scenario.schema import (
@@ -127,6 +135,7 @@ __all__ = [
     "find",
     "find_idle",
     "load",
+    "load_architecture",
     "nearest",
     "partless",
     "passes",

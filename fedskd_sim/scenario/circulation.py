@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fedskd_sim.scenario.part import Count, NonNegative, Option, Part, Share
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Plain, Share
 
 CommunicationPattern = Literal["circulation", "all_reduce", "none"]
 """How models move in a round, see `fedskd_sim.ring.topology`."""
@@ -115,7 +115,7 @@ class AlgorithmKeys(Part):
     loss: str | None = None
     """A loss of your own, which is added to the cross-entropies of every session or stands in
     their place; null: none."""
-    options: dict[str, Option] = {}
+    options: dict[str, Plain] = {}
     """Arguments of that loss."""
 
     @property

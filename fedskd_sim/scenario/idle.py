@@ -103,7 +103,7 @@ def _of_training(scenario: Scenario) -> Found:
     algorithm = scenario.algorithm
     if not algorithm.warms_up:
         yield "training.warmup_epochs", f"{algorithm.name!r} has no warm-up"
-    kinds = {_kind(scenario.architecture(one.name).name) for one in scenario.hospitals}
+    kinds = {scenario.architecture(one.name).takes for one in scenario.hospitals}
     if not kinds & {"image"}:
         yield "training.augment", "only images are flipped and transposed"
     if kinds == {"roi"}:
@@ -112,11 +112,6 @@ def _of_training(scenario: Scenario) -> Found:
         for index, _ in enumerate(scenario.hospitals):
             why = "algorithm.architecture is what all train"
             yield f"hospitals.{index}.architecture.options", why
-
-
-def _kind(architecture: str) -> str:
-    """Say what an architecture of that name takes."""
-    return next((kind for kind in ("roi", "vol") if architecture.startswith(f"{kind}-")), "image")
 
 
 def _of_devices(scenario: Scenario) -> Found:
@@ -191,7 +186,7 @@ def _of_similarity(scenario: Scenario) -> Found:
     if not algorithm.mutual_kl and (similarity.off or not taught):
         yield f"{SIMILARITY}.ramp", "nothing is exchanged whose weight could rise"
     training = [one for one in scenario.hospitals if not one.held_out]
-    by_region = {_kind(one.architecture.name) for one in training} == {"roi"}
+    by_region = {one.architecture.takes for one in training} == {"roi"}
     if by_region or all(_has_atlas(one.data) for one in training):
         yield f"{SIMILARITY}.region_grid", "regions are those of the atlas"
 

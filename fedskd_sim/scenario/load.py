@@ -24,13 +24,13 @@ from fedskd_sim.errors import (
     Where,
 )
 from fedskd_sim.scenario.datasets import NoData, spaces_differ
-from fedskd_sim.scenario.document import MERGE, Document, read
+from fedskd_sim.scenario.document import MERGE, Document, parse, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import nearest, translate
 from fedskd_sim.scenario.faultchecks import faulty, find_bad_links, unbearable
 from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.own import Answers, Asked, OwnCode, read_answers, read_code, to_ask
-from fedskd_sim.scenario.part import contradictions
+from fedskd_sim.scenario.part import Architecture, contradictions
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.training import Prediction
 
@@ -256,6 +256,26 @@ def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
 
     """
     return examine(path, changes).good()
+
+
+def load_architecture(name: str, changes: Iterable[str] = ()) -> Architecture:
+    """Read an architecture by its name, changed as `load` changes a scenario.
+
+    Raises:
+        ScenarioError: the first problem, with all others listed under it.
+
+    """
+    document = apply_changes(parse(name, json.dumps({"name": name})), changes)
+    raise_all(document, document.faults)
+    try:
+        return Architecture.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        problems = translate(document, error)
+        for one in problems:
+            if isinstance(one, UnknownKey):
+                one.fix = f"known here: {', '.join(Architecture.model_fields)}"
+        raise_all(document, problems)
+        raise
 
 
 def examine(path: Path, changes: Iterable[str] = (), brought: OwnCode | None = None) -> Examined:

@@ -35,7 +35,7 @@ from fedskd_sim.scenario.algorithms import (
     Pooled,
 )
 from fedskd_sim.scenario.circulation import CommunicationPattern, Schedule
-from fedskd_sim.scenario.part import Architecture, Count, Option, Part
+from fedskd_sim.scenario.part import Architecture, Count, Part, Plain
 
 ALGORITHMS = "fedskd_sim.algorithms"
 """The entry point group of packages that offer algorithms."""
@@ -82,7 +82,7 @@ class OwnAlgorithm(Part):
     """Rounds of training."""
     loss: str | None = None
     """See fedavg."""
-    options: dict[str, Option] = {}
+    options: dict[str, Plain] = {}
     """See fedavg."""
     resolved: SkipJsonSchema[Annotated[Resolved | None, Field(exclude=True)]] = None
     """What was asked of its class; no scenario says it."""

@@ -35,17 +35,65 @@ SampleCount = Annotated[int, Field(ge=10, le=10_000_000)]
 SIZE = r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 
-Option = int | float | str | bool
-"""An argument of what a user offers: an architecture, a reader, a loss."""
+Plain = int | float | str | bool
+"""An argument of what a user offers: a reader, a loss."""
+Option = Plain | list[Plain | list[Plain | list[Plain]]]
+"""An argument of a network."""
+Takes = Literal["image", "volume", "roi"]
 
 
 class Architecture(Part):
-    """A registered architecture with its options; a bare name in the file means no options."""
+    """A registered architecture with its options, or a class of networks of an installed package; a
+    bare name in the file means no options.
+    """
 
     name: str
-    """See ``fedskd-sim models``."""
+    """See ``fedskd-sim models``; or ``package.module:Class``, a class of networks
+    (``torch.nn.Module``) of an installed package, such as ``torchvision.models:DenseNet``."""
     options: dict[str, Option] = {}
-    """Options of this architecture, for example ``{width: 32, norm: group}``."""
+    """Options of this architecture, for example ``{width: 32, norm: group}``; of a class its
+    arguments, among which ``$channels``, ``$classes`` and ``$size`` (pixels or voxels along the
+    shortest axis, or regions) stand for what the data have."""
+    input: Takes | None = None
+    """What a network of a package takes; null: volumes if its name begins with ``vol-``,
+    connectivity with ``roi-``, else images."""
+    taps: Annotated[tuple[str, ...], Field(min_length=2, max_length=2, strict=False)] | None = None
+    """Two modules of a network of a package, the middle and the deep one, whose outputs are
+    compared; where a class is named without any, they are proposed from a trial pass, as
+    ``fedskd-sim models NAME`` shows."""
+    output: str | int | None = None
+    """Which entry of what a network of a package gives are the logits, where it gives several: the
+    name of an entry or field, or its number from 0."""
+    weights: str = ""
+    """A file of initial weights with the names of the network's own ``state_dict``: safetensors, or
+    what ``torch.save`` made of it. Where only the number of classes differs, the head stays as it
+    was drawn."""
+    trainable: Annotated[
+        Literal["all", "head"] | Annotated[tuple[str, ...], Field(min_length=1, strict=False)],
+        Field(union_mode="left_to_right"),
+    ] = "all"
+    """all; head: the last module whose weights have as many rows as there are classes; or patterns
+    of names of parameters, such as ``[layer4.*, fc.*]``. The rest stays as it is, in evaluation
+    mode."""
+    head_rate: Positive | None = None
+    """Learning rate of the head; null: ``training.optimiser.learning_rate``."""
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is a class of networks of an installed package."""
+        return ":" in self.name
+
+    @property
+    def restricted(self) -> bool:
+        """Whether its parts do not all train alike."""
+        return self.trainable != "all" or self.head_rate is not None
+
+    @property
+    def takes(self) -> Takes:
+        """What goes into it."""
+        prefixes: dict[str, Takes] = {"roi-": "roi", "vol-": "volume"}
+        by_name = [kind for prefix, kind in prefixes.items() if self.name.startswith(prefix)]
+        return self.input or (by_name[0] if by_name else "image")
 
 
 def with_a_name(shown: Any) -> BeforeValidator:

@@ -37,6 +37,7 @@ def install(
         (place / info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {package or module}\nVersion: 1.0\n"
         )
+        (place / info / "RECORD").write_text(f"{module}.py,,\n{info}/METADATA,,\n")
         lines = "\n".join(f"{name} = {value}" for name, value in offers.items())
         (place / info / "entry_points.txt").write_text(f"[{group}]\n{lines}\n")
         monkeypatch.syspath_prepend(place)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, ImageTooSmall, InvalidValue
 from fedskd_sim.learning import installed
@@ -268,3 +270,45 @@ def test_one_that_is_gone_is_an_error_of_ours() -> None:
     """Where a process does not have the package, building it says what to install."""
     with pytest.raises(FedskdError, match="no architecture 'mine'"):
         build(Architecture(name="mine"), ImageShape(3, 16, 3), 1)
+
+
+PLAIN = """
+import torch
+from torch import nn
+
+class Plain(nn.Module):
+    def __init__(self, channels, classes, widths=(4, 8)):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, widths[0], 3, 2, 1)
+        self.norm = nn.BatchNorm2d(widths[0])
+        self.body = nn.Conv2d(widths[0], widths[1], 3, 2, 1)
+        self.fc = nn.Linear(widths[1], classes)
+    def forward(self, images):
+        maps = self.body(self.norm(self.stem(images)).relu()).relu()
+        return {"maps": maps, "logits": self.fc(maps.mean((2, 3)))}
+
+def net(channels, image_size, classes, *, width=4):
+    return Plain(channels, classes, (width, 8))
+"""
+WIRED = "taps: [norm, body], output: logits, trainable: [norm.*, body.*, fc.*]"
+CLASS = "{name: 'm:Plain', options: {channels: $channels, classes: $classes, widths: [4, 8]}, "
+
+
+def test_a_network_as_it_is_travels(
+    install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
+) -> None:
+    """A class of an installed package as processes, and what a function of it gives with the same
+    keys in memory, leave the same weights, with the class's own names.
+    """
+    install("m", {"mine": "m:net"}, PLAIN)
+    left = []
+    for number, architecture in enumerate((f"{CLASS}{WIRED}}}", f"{{name: mine, {WIRED}}}")):
+        path = scenario_file(SCENARIO.format(architecture=architecture), f"{number}.yaml")
+        on = ("processes", "memory")[number]
+        done = cli("launch", path, "--on", on, "--out", tmp_path / str(number))
+        assert done.returncode == 0, done.stdout + done.stderr
+        left.append(load_file(tmp_path / str(number) / "weights" / "a.safetensors"))
+    one, other = left
+    assert "stem.weight" in one
+    assert "norm.running_mean" in one
+    assert all(torch.equal(one[name], other[name]) for name in one)

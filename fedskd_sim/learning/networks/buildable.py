@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+import torch
+
 from fedskd_sim.errors import (
     FedskdError,
     ImageTooSmall,
@@ -18,20 +20,22 @@ from fedskd_sim.errors import (
 from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors, wrong_options
 from fedskd_sim.learning.networks.contract import Breach, find_breach
 from fedskd_sim.learning.networks.models import (
-    AXES,
     REGISTRY,
     SMALLEST_REGIONS,
-    ImageShape,
     Outline,
     blueprint,
+    build,
     examine,
+    kind_of,
     minimum_input,
     names,
     options,
     outline,
     parameter_count,
 )
-from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, Tap, nearest
+from fedskd_sim.learning.networks.named import NO_OBJECTS, wrong_arguments
+from fedskd_sim.learning.networks.shapes import AXES, ImageShape
+from fedskd_sim.scenario import Algorithm, Architecture, FedProto, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
 CHANNELS = (1, 3, 4)
@@ -61,11 +65,17 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
     """Find what is wrong with an architecture whatever it is to learn from: its name, its
     package, its options' names and kinds.
     """
+    if chosen.is_class:
+        try:
+            yield from (_under(key, error) for error in wrong_arguments(chosen))
+        except FedskdError as error:
+            yield _under(key, error)
+        return
     if chosen.name not in names():
         near = nearest(chosen.name, names(), "choose another")
         fix = (
             f"{near}; 'fedskd-sim models' lists all {len(names())}, and one of your own comes with "
-            "a package that has to be installed here"
+            "a package that has to be installed here; a class of a package is package.module:Class"
         )
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
@@ -75,8 +85,24 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
             chosen.name, options(chosen.name), chosen.options, key, (1, LARGEST_OPTION)
         )
     except FedskdError as error:
-        error.key = (*key, *error.key)
-        yield error
+        yield _under(key, error)
+    if chosen.name in REGISTRY:
+        yield from _fixed(chosen, key)
+
+
+def _fixed(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
+    """Refuse to say of a built-in architecture what is known of it."""
+    for name in ("input", "taps", "output"):
+        if getattr(chosen, name) not in (None, kind_of(chosen.name)):
+            text = f"{chosen.name} is built in, and its {name} cannot be chosen"
+            fix = "leave it out; it is for networks of packages"
+            yield InvalidValue(text, key=(*key, name), fix=fix)
+
+
+def _under(key: tuple[Key, ...], error: FedskdError) -> FedskdError:
+    """Say under which key an architecture stands of which something is wrong."""
+    error.key = (*key, *error.key)
+    return error
 
 
 def check_architecture(
@@ -94,26 +120,72 @@ def check_architecture(
     seen = _try_outline(chosen, shape)
     if isinstance(seen, str):
         yield from _unbuildable(chosen, shape, key, seen)
-    elif breach := held.find(chosen, shape):
+        return
+    if chosen.weights:
+        build(chosen, shape, 0)
+    if breach := held.find(chosen, shape):
         yield InvalidValue(f"{chosen.name} {breach.said}", key=key, fix=breach.fix)
-    elif (how := getattr(algorithm, "circulating", None)) and shape.kind != "roi":
+        return
+    yield from _unmoved(algorithm, chosen, shape, key)
+    if (how := getattr(algorithm, "circulating", None)) and shape.kind != "roi":
         yield from _grids(how, (chosen, shape, seen), key, atlas=atlas)
+
+
+def _unmoved(
+    algorithm: Algorithm, chosen: Architecture, shape: ImageShape, key: tuple[Key, ...]
+) -> Iterator[FedskdError]:
+    """Refuse to compare maps that nothing before them can change, for it would teach nothing."""
+    compared = _compared(algorithm)
+    if not compared or (chosen.name in REGISTRY and not chosen.restricted):
+        return
+    model = build(chosen.model_copy(update={"weights": ""}), shape, 0).eval()
+    with torch.enable_grad():
+        _, taps = model(shape.blank())
+    still = [tap for tap in compared if not taps.at(tap).requires_grad]
+    if still:
+        weights = [name for tap in still for name in compared[tap]]
+        text = (
+            f"nothing that trains comes before the {' and '.join(MAPS[tap] for tap in still)} map "
+            f"of {chosen.name}, and {', '.join(weights)} would teach it nothing"
+        )
+        at = (*key, "trainable") if chosen.trainable != "all" else key
+        fix = f"set {'it' if len(weights) == 1 else 'them'} to 0, or let more of it train"
+        yield InvalidValue(text, key=at, fix=fix)
+
+
+def _compared(algorithm: Algorithm) -> dict[Tap, list[str]]:
+    """Tell which maps an algorithm compares, and the keys whose weights say so."""
+    if isinstance(algorithm, FedProto):
+        return {"deep": ["algorithm.weight"]} if algorithm.weight else {}
+    how: FedSKD | None = getattr(algorithm, "circulating", None)
+    if how is None:
+        return {}
+    found: dict[Tap, list[str]] = {}
+    given, own = how.similarity, how.self_distillation
+    taught = given.to_visitor or (given.to_resident and how.resident_every)
+    for level in ("batch", "pixel", "region"):
+        weights = {"similarity": getattr(given, level) if taught else 0.0}
+        weights["self_distillation"] = getattr(own, level)
+        for part, weight in weights.items():
+            if weight:
+                tap: Tap = getattr(given, f"{level}_tap")
+                found.setdefault(tap, []).append(f"algorithm.{part}.{level}")
+    return found
 
 
 def _unbuildable(
     chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str
 ) -> Iterator[FedskdError]:
     """Find the options that an architecture cannot have, or say that its plain form cannot take
-    the image.
+    the image; a class has none.
     """
-    plain = Architecture(name=chosen.name)
+    plain = chosen if chosen.is_class else chosen.model_copy(update={"options": {}})
     if shape.kind != "roi" and isinstance(_try_outline(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
         size, unit = _size_of(shape), "pixels" if shape.kind == "image" else "voxels"
         if smallest is None or smallest <= shape.size:
             text = f"{chosen.name} cannot be built for {size} {unit}: {reason}"
-            own = "" if chosen.name in REGISTRY else "mend it in its package, "
-            yield InvalidValue(text, key=key, fix=f"{own}use other images, or another architecture")
+            yield InvalidValue(text, key=key, fix=_mended(chosen))
             return
         text = f"{size} {unit} are too small for {chosen.name}: {reason}"
         what = "images" if shape.kind == "image" else "volumes"
@@ -121,7 +193,7 @@ def _unbuildable(
         yield ImageTooSmall(text, key=key, fix=f"{images_as_volumes(shape)}{fix}")
         return
     alone = {
-        name: _try_outline(Architecture(name=chosen.name, options={name: value}), shape)
+        name: _try_outline(chosen.model_copy(update={"options": {name: value}}), shape)
         for name, value in chosen.options.items()
     }
     culprits = {name: why for name, why in alone.items() if isinstance(why, str)}
@@ -132,6 +204,13 @@ def _unbuildable(
     if not culprits:
         text = f"{chosen.name} cannot have these options together: {reason}"
         yield InvalidValue(text, key=(*key, "options"), fix="change one of them")
+
+
+def _mended(chosen: Architecture) -> str:
+    if chosen.is_class:
+        return f"change its options, or choose another network; {NO_OBJECTS}"
+    own = "" if chosen.name in REGISTRY else "mend it in its package, "
+    return f"{own}use other images, or another architecture"
 
 
 def images_as_volumes(shape: ImageShape) -> str:
@@ -208,6 +287,7 @@ def _too_fine(
         what, unit = ("images", "pixels") if shape.kind == "image" else ("volumes", "voxels")
         fix = f"use {what} of at least {larger} {unit}, or another architecture"
         size = f"{_size_of(shape)} {unit} are too small"
+        fix = f"tap an earlier module, or {fix}" if chosen.is_class else fix
         return ImageTooSmall(f"{size}: {text}", key=key, fix=images_as_volumes(shape) + fix)
     fix = (
         f"set algorithm.similarity.region_grid to {most} or less, use larger images, or choose "

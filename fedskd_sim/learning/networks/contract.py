@@ -25,8 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.installed import STRANGE, let_signals
-from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, check_output
+from fedskd_sim.learning.networks.models import blueprint, build, check_output
+from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.learning.weights import install, snapshot
 from fedskd_sim.messages import Weights
 from fedskd_sim.scenario import Architecture
@@ -110,7 +112,7 @@ def _told(what: str, model: nn.Module | None, fix: str) -> Iterator[None]:
     """Turn whatever a stranger's code raises into a breach with the line of its code."""
     try:
         yield
-    except Broken:
+    except (Broken, FedskdError):
         raise
     except STRANGE as error:
         let_signals(error)

@@ -11,16 +11,17 @@ from types import MappingProxyType
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedskd_sim.errors import FedskdError
-from fedskd_sim.learning.installed import UNBUILDABLE
+from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
+from fedskd_sim.learning.networks.buildable import itself
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SIZES,
     SMALLEST_REGIONS,
-    ImageShape,
     Outline,
     act_on_blank,
     builder_of,
+    candidates_of,
     examine,
     kind_of,
     minimum_input,
@@ -29,11 +30,22 @@ from fedskd_sim.learning.networks.models import (
     outline,
     outline_of,
 )
+from fedskd_sim.learning.networks.named import NO_OBJECTS
+from fedskd_sim.learning.networks.shapes import ImageShape
+from fedskd_sim.learning.networks.taps import Candidate, propose
 from fedskd_sim.learning.samples import SampleKind
 from fedskd_sim.scenario import Architecture
 
 LISTED_CLASSES = 7
 LISTED_REGIONS = 110
+LOOKED_AT: Mapping[SampleKind, ImageShape] = MappingProxyType(
+    {
+        "image": ImageShape(3, 128, LISTED_CLASSES),
+        "roi": ImageShape(1, LISTED_REGIONS, LISTED_CLASSES, "roi"),
+        "volume": ImageShape(1, 64, LISTED_CLASSES, "volume"),
+    }
+)
+"""Samples of which a network is shown what its modules give."""
 UNITS: Mapping[SampleKind, str] = MappingProxyType(
     {"image": "px", "roi": "regions", "volume": "voxels"}
 )
@@ -103,3 +115,39 @@ def cost(architecture: Architecture, shape: ImageShape) -> tuple[Outline, int]:
     if architecture.name not in REGISTRY:
         outline(architecture, shape)  # with more than the one sample that is counted
     return act_on_blank(architecture, shape, count_flops)
+
+
+def modules_of(chosen: Architecture) -> str:
+    """Write which modules of a network give maps, for people who choose its taps; of one that gives
+    its taps by itself, what `listing` says.
+
+    Raises:
+        FedskdError: the network cannot be found, or cannot have these options.
+
+    """
+    for error in itself(chosen, ()):
+        raise error
+    if not (chosen.is_class or chosen.taps or chosen.output is not None):
+        return "\n".join(_lines(chosen.name))
+    shape = LOOKED_AT[chosen.takes]
+    unit, size = UNITS[chosen.takes], " x ".join(map(str, shape.space))
+    try:
+        with translate_errors():
+            found = candidates_of(chosen, shape)
+        mid, deep = chosen.taps or propose(found)
+        count = outline(chosen, shape).parameters
+    except UNBUILDABLE as error:
+        raise InvalidValue(f"{chosen.name} cannot be built: {error}", fix=NO_OBJECTS) from error
+    depth = max(mid.count("."), deep.count("."))
+    shown = [one for one in found if one.name.count(".") <= depth]
+    rows = [("module", "gives", "map"), *((one.name, *_sizes(one)) for one in shown)]
+    widths = [max(len(row[place]) for row in rows) for place in (0, 1)]
+    table = (f"{name:<{widths[0]}}  {gives:<{widths[1]}}  {map_}" for name, gives, map_ in rows)
+    head = f"{chosen.name}: {count:,} parameters at {size} {unit}, {LISTED_CLASSES} classes"
+    chosen_ = "chosen" if chosen.taps else "proposed"
+    return "\n".join([head, *table, f"{chosen_}: taps: [{mid}, {deep}]"])
+
+
+def _sizes(one: Candidate) -> tuple[str, str]:
+    """Write what a module gives for a sample, and the map that this is."""
+    return " x ".join(map(str, one.sizes)), " x ".join(map(str, one.map))

@@ -12,9 +12,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,15 @@ from torch.nn import functional
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder, options_of
-from fedskd_sim.learning.networks import roi, small, vision, volume
+from fedskd_sim.learning.networks import named, roi, small, vision, volume
+from fedskd_sim.learning.networks.shapes import AXES, ImageShape
+from fedskd_sim.learning.networks.taps import Candidate, Wiring, attach, propose, trace
+from fedskd_sim.learning.networks.trainable import head_of, restrict
+from fedskd_sim.learning.networks.weightfiles import load_weights
 from fedskd_sim.learning.samples import SampleKind
 from fedskd_sim.messages import ITEM_BYTES
 from fedskd_sim.scenario import Architecture, Tap
@@ -85,8 +91,6 @@ def shapes_only() -> Skipping:
 
 
 Result = TypeVar("Result")
-AXES: Mapping[SampleKind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
-"""The axes of a tap behind sample and channel."""
 SMALLEST_REGIONS = 4
 COMPILER = "torch._dynamo"
 QUICK = 1 << 30
@@ -123,27 +127,6 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
 )
 
 
-class ImageShape(NamedTuple):
-    """What goes in and how many classes come out: images (channels, size, size), connectivity of
-    ``size`` regions, or volumes.
-
-    Volumes are (channels, *grid), and without a grid cubes of ``size`` voxels along each axis.
-    """
-
-    channels: int
-    size: int
-    classes: int
-    kind: SampleKind = "image"
-    grid: tuple[int, ...] = ()
-
-    def blank(self) -> torch.Tensor:
-        """Return a batch of one empty sample."""
-        if self.kind == "volume":
-            return torch.zeros(1, self.channels, *(self.grid or (self.size,) * 3))
-        lead = (1,) if self.kind == "roi" else (1, self.channels)
-        return torch.zeros(*lead, self.size, self.size)
-
-
 @dataclass(frozen=True, slots=True)
 class Outline:
     """What is known of an architecture without computing: parameters and the sizes (channels,
@@ -173,8 +156,8 @@ def examine(name: str) -> None:
 
 
 def kind_of(name: str) -> SampleKind:
-    """Tell what an architecture takes."""
-    return "roi" if name.startswith("roi-") else "volume" if name.startswith("vol-") else "image"
+    """Tell what an architecture takes by its name."""
+    return Architecture(name=name).takes
 
 
 def options(name: str) -> dict[str, object]:
@@ -188,7 +171,10 @@ def build(architecture: Architecture, shape: ImageShape, seed: int) -> nn.Module
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(architecture, shape)
+        made = _build(architecture, shape)
+    if architecture.weights:
+        load_weights(made, architecture.weights, head_of(made, shape.classes))
+    return made
 
 
 def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
@@ -200,7 +186,7 @@ def blueprint(architecture: Architecture, shape: ImageShape) -> nn.Module:
     names, and no copy of a finished model is sure to keep all that (a hook may hold the original).
     """
     if architecture.name not in REGISTRY:
-        return build(architecture, shape, 0)
+        return build(architecture.model_copy(update={"weights": ""}), shape, 0)
     with torch.device("meta"), without_values():
         return _build(architecture, shape)
 
@@ -337,11 +323,9 @@ def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 
     def enough(size: int) -> bool:
         try:
             return fits(
-                outline(
-                    architecture, ImageShape(channels, size, classes, kind_of(architecture.name))
-                )
+                outline(architecture, ImageShape(channels, size, classes, architecture.takes))
             )
-        except UNBUILDABLE:
+        except (FedskdError, *UNBUILDABLE):
             return False
 
     place = bisect_left(SIZES, x=True, key=enough)
@@ -356,9 +340,40 @@ def builder_of(name: str) -> Builder:
 
 
 def _build(architecture: Architecture, shape: ImageShape) -> nn.Module:
-    made = builder_of(architecture.name)(
-        shape.channels, shape.size, shape.classes, **architecture.options
-    )
+    made = _bare(architecture, shape)
     if architecture.name not in REGISTRY:
         _check_state(made)
+    if architecture.is_class or architecture.taps or architecture.output is not None:
+        chosen = architecture.taps or _propose(
+            id(named.find(architecture.name)) if architecture.is_class else 0,
+            architecture.model_dump_json(),
+            shape,
+        )
+        attach(made, Wiring((chosen[0], chosen[1]), architecture.output, shape))
+    if architecture.restricted:
+        restrict(made, architecture, shape.classes)
     return made
+
+
+def _bare(architecture: Architecture, shape: ImageShape) -> nn.Module:
+    """Build a network as it is, with nothing attached."""
+    if architecture.is_class:
+        return named.construct(architecture, shape)
+    return builder_of(architecture.name)(
+        shape.channels, shape.size, shape.classes, **architecture.options
+    )
+
+
+@cache
+def _propose(source: int, chosen: str, shape: ImageShape) -> tuple[str, str]:
+    """Propose taps of an architecture, given as JSON, once in a process; ``source`` is the number
+    of its class, which may be another one under the same name.
+    """
+    del source
+    return propose(candidates_of(Architecture.model_validate_json(chosen), shape))
+
+
+def candidates_of(architecture: Architecture, shape: ImageShape) -> list[Candidate]:
+    """List the modules of a network that give maps; raises as `outline`."""
+    with torch.random.fork_rng(devices=[]):
+        return trace(_bare(architecture, shape), shape)

@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps, ramp, scale
+from fedskd_sim.learning.networks.trainable import groups_of
 from fedskd_sim.scenario import Training
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -291,7 +292,7 @@ def make_optimiser(
     model.zero_grad()  # a session that was rolled back may have left some
     where = next(model.parameters()).device
     made = AdamW(
-        model.parameters(),
+        groups_of(model, settings.learning_rate),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True if on_device else None,
@@ -313,9 +314,9 @@ def set_rate(optimiser: torch.optim.Optimizer, training: Training, moment: Momen
     rate = settings.learning_rate * min(1.0, (moment.number + 1) / rise if rise else 1.0)
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(rate * group["factor"])
         else:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
 
 
 def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: bool) -> Output:

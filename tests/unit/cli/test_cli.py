@@ -81,7 +81,8 @@ FLAGS = {
         "--keep",
     },
     "verify": {"run", "--data"},
-    "models": set(),
+    # a network of a package may need options to be looked at
+    "models": {"name", "--set"},
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
     "conduct": {"folder", "--secret", "--check"},
