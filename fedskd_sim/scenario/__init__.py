@@ -44,15 +44,7 @@ from fedskd_sim.scenario.datasets import (
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Conditions, Fault, Link, rule_of
 from fedskd_sim.scenario.idle import find_idle
-from fedskd_sim.scenario.load import (
-    Examined,
-    Loaded,
-    ValidParts,
-    examine,
-    load,
-    load_architecture,
-    raise_all,
-)
+from fedskd_sim.scenario.load import Examined, Loaded, examine, load, load_architecture, raise_all
 from fedskd_sim.scenario.own import ALGORITHMS, Algorithm, Asked, OwnAlgorithm, OwnCode, Resolved
 from fedskd_sim.scenario.part import Architecture, Partition, partless
 from fedskd_sim.scenario.schema import (
@@ -68,6 +60,7 @@ from fedskd_sim.scenario.schema import (
 )
 from fedskd_sim.scenario.shipped import begin, find, scenarios
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
+from fedskd_sim.scenario.valid import ValidParts
 
 __all__ = [
     "ALGORITHMS",
