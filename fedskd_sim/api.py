@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fedskd_sim.operate.canary import Findings
     from fedskd_sim.operate.execution import Attendant, Cluster
     from fedskd_sim.results.comparison.work import RunResult
+    from fedskd_sim.runtimes.base import Runtime
 
 __all__ = [
     "Comparison",
@@ -93,8 +94,7 @@ def launch(
 ) -> Run:
     """Run a scenario to its end, report, and verify what it has left.
 
-    A licence of the data that asks for more than naming its source is told as a warning, and so is
-    a card of this machine that PyTorch cannot use.
+    A warning tells of a licence that asks for more than naming its source, and of an unused card.
 
     Args:
         scenario: a file, a name, or what `load` gave.
@@ -102,8 +102,7 @@ def launch(
             ``kubernetes``: each its own pod. The records are the same.
         out: the run folder, new or empty; None makes ``runs/NAME-DATE-TIME-ID`` here.
         data: the folder with data files.
-        code: what decorators such as `algorithm` have marked, in the place of the scenario's
-            ``code``: in memory from anywhere, as processes from modules in files.
+        code: what `algorithm` and the like have marked; but for memory it has to stand in files.
         watch: is called with every event that a member logs, as it happens.
         cluster: how the run is in its cluster, with ``kubernetes``.
 
@@ -119,9 +118,7 @@ def launch(
     with _APART:
         given = _with_code(scenario, code, on) if code else _given(scenario)
         loaded = execution.check(given, on, runtime, _path(data))
-        _warn_of_licences(loaded.scenario)
-        if on != "kubernetes" and (text := unused_card(loaded.scenario, runtime)):
-            warnings.warn(text, stacklevel=2)
+        _warn(loaded.scenario, runtime, on)
         order = execution.make_order(loaded, on, _path(out), _path(data))
         execution.carry_out(runtime, order, _attendant(f"launch({what!r}, on={on!r})", watch))
     return Run(order.folder, loaded.scenario)
@@ -261,7 +258,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     wanted = comparison.CompareRequest(tuple(algorithms), seeds, control, _path(data))
     with _APART:
         plan = comparison.plan(Path(scenario).expanduser(), wanted)
-        _warn_of_licences(plan.loaded.scenario)
+        _warn(plan.loaded.scenario)
         shop = plan.workshop(_path(out), jobs, anyway=anyway)
         found = comparison.carry_out(plan, shop, watch)
     if failed := comparison.failure(found.ended):
@@ -320,9 +317,13 @@ def _path(place: str | Path | None) -> Path | None:
     return None if place is None else Path(place).expanduser()
 
 
-def _warn_of_licences(scenario: Scenario) -> None:
-    for licence in licences(scenario):
-        warnings.warn(licence, stacklevel=3)
+def _warn(scenario: Scenario, runtime: Runtime | None = None, on: str = "") -> None:
+    """Warn of licences, and of a card of this machine that no hospital will use."""
+    told = licences(scenario)
+    if runtime and on != "kubernetes" and (text := unused_card(scenario, runtime)):
+        told.append(text)
+    for text in told:
+        warnings.warn(text, stacklevel=3)
 
 
 def _attendant(call: str, watch: Callable[[Logged], None]) -> Attendant:

@@ -31,6 +31,8 @@ from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.operate.checks import Slowly, load_and_check, own_parts, unused_card
 from fedskd_sim.scenario import Loaded, Scenario, examine, find, load_architecture, raise_all
 
+DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+
 
 @click.group(
     cls=Spoken,
@@ -92,14 +94,18 @@ def validate(
       fedskd-sim validate --schema > scenario.schema.json
     """
     if schema:
-        dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        click.echo(json.dumps(dialect | Scenario.model_json_schema(by_alias=True), indent=1))
+        click.echo(json.dumps(DIALECT | Scenario.model_json_schema(by_alias=True), indent=1))
         return
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
     if no_code:
         _without_code(scenario, changes)
         return
+    _check(scenario, changes, data)
+
+
+def _check(scenario: Path, changes: tuple[str, ...], data: Path | None) -> None:
+    """Check a scenario, and show what is read of its data."""
     known: list[Any] = []
     with Waiting() as waiting:
         loaded = load_and_check(
@@ -113,23 +119,20 @@ def validate(
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )
     click.echo(f"{scenario} is a good scenario: {names}")
-    if loaded.scenario.links:
-        click.echo(f"Links: {loaded.scenario.links_in_words}")
-    for line in (*notes, *_in_vain(loaded)):
+    for line in (*_of_links(loaded.scenario), *notes, *_in_vain(loaded)):
         click.echo(line)
-    if text := unused_card(loaded.scenario):
-        click.echo(f"Note: {text}.")
-    if own := own_parts(loaded):
-        _try(loaded, data)
-        click.echo(f"Tried: {own}, in a short run of all hospitals, which ended well")
+    _try(loaded, data)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
 
 
 def _try(loaded: Loaded, data: Path | None) -> None:
-    """Let all hospitals take a few steps with the scenario's own loss or algorithm; raises what
-    ends them.
+    """Let all hospitals take a few steps with the scenario's own loss or algorithm, if it has any;
+    raises what ends them.
     """
+    own = own_parts(loaded)
+    if not own:
+        return
     from fedskd_sim.operate.canary import try_out  # noqa: PLC0415 - only code of one's own needs it
     from fedskd_sim.operate.execution import runtime_of  # noqa: PLC0415
 
@@ -141,6 +144,7 @@ def _try(loaded: Loaded, data: Path | None) -> None:
             error.__notes__, error.__cause__ = [], None  # the folder is gone
             error.fix = "mend that code" if isinstance(error, HospitalCrashed) else error.fix
             raise
+    click.echo(f"Tried: {own}, in a short run of all hospitals, which ended well")
 
 
 def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:
@@ -157,9 +161,17 @@ def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:
 
 
 def _in_vain(loaded: Loaded) -> Iterator[str]:
-    """Tell of every key that has no effect."""
+    """Tell of every key that has no effect, and of a card that none uses."""
     for text, where in loaded.idle.items():
         yield f"Note: {where}: {text}."
+    if text := unused_card(loaded.scenario):
+        yield f"Note: {text}."
+
+
+def _of_links(scenario: Scenario) -> Iterator[str]:
+    """Say what the scenario's links do."""
+    if scenario.links:
+        yield f"Links: {scenario.links_in_words}"
 
 
 def _of_samples(

@@ -174,7 +174,7 @@ class KeptRecord(NamedTuple):
     where: Where
 
 
-class Kept:
+class KeptRecords:
     """The records of one hospital, by the step of its program that has left them."""
 
     def __init__(self, due: Due, file: Path) -> None:
@@ -214,7 +214,7 @@ class FoundRecord(NamedTuple):
     where: Where
 
 
-KeptByHospital = Mapping[str, Kept]
+KeptByHospital = Mapping[str, KeptRecords]
 
 
 def ways_left(run: Path, topology: Topology) -> Routes:
@@ -290,7 +290,7 @@ class Sources(NamedTuple):
     known: bool
 
 
-def _there(some: Kept, mark: Mark | None) -> Iterator[KeptRecord]:
+def _there(some: KeptRecords, mark: Mark | None) -> Iterator[KeptRecord]:
     if mark is not None and (found := some.get(mark)):
         yield found
 
@@ -311,7 +311,7 @@ def in_place(
     entry: FoundRecord,
     expected: Mark | None,
     due: Due,
-    before: Kept,
+    before: KeptRecords,
     rest: Iterable[bytes],
 ) -> None:
     """Raise for a record that is not the one that is due next.

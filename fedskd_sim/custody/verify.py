@@ -25,8 +25,8 @@ from fedskd_sim.custody import seal
 from fedskd_sim.custody.due import (
     Due,
     FoundRecord,
-    Kept,
     KeptRecord,
+    KeptRecords,
     Mark,
     apart,
     broken,
@@ -275,7 +275,7 @@ class _Proof:
             if name in ended or (run / "weights" / f"{name}.safetensors").exists()
         }
         """The step before which all records of a hospital must be there, and why."""
-        self.found = {name: Kept(due, self._file(name)) for name, due in self.due.items()}
+        self.found = {name: KeptRecords(due, self._file(name)) for name, due in self.due.items()}
         self.torn: dict[str, tuple[int, Where]] = {}
         """Hospitals that have not finished and whose last line has no end: which step it is of."""
         self.counts: dict[str, SampleCounts] = {}

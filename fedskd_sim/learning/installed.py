@@ -94,8 +94,7 @@ def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[
             built in.
 
     """
-    offers = tuple(entry_points(group=offered.group, name=name))
-    own = OWN.find(offered.group, name)
+    offers, own = entry_points(group=offered.group, name=name), OWN.find(offered.group, name)
     origins = sorted(f"{_package(offer)} ({offer.value})" for offer in offers)
     origins += [] if own is None else [f"{getattr(own, '__module__', 'code')}.py"]
     if not origins:
@@ -112,20 +111,23 @@ def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[
         )
     if len(origins) > 1:
         raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these")
-    try:
-        function = offers[0].load() if own is None else own
-    except STRANGE as error:
-        let_signals(error)
-        text = f"{name!r} of {origin} cannot be imported: {type(error).__name__}: {error}"
-        fix = f"repair that package, or choose another {offered.what}"
-        raise InvalidValue(text, fix=fix) from error
-    wrong = _unlike(function, offered)
-    if wrong:
-        raise InvalidValue(
-            f"{name!r} of {origin} {wrong}", fix=f"write a function {offered.signature}"
-        )
+    function = _imported(next(iter(offers)), offered, origin) if own is None else own
+    if wrong := _unlike(function, offered):
+        fix = f"write a function {offered.signature}"
+        raise InvalidValue(f"{name!r} of {origin} {wrong}", fix=fix)
     checked: Callable[..., Any] = function
     return checked
+
+
+def _imported(offer: EntryPoint, offered: Offered, origin: str) -> Any:
+    """Import what a package offers; raises InvalidValue where that cannot be."""
+    try:
+        return offer.load()
+    except STRANGE as error:
+        let_signals(error)
+        text = f"{offer.name!r} of {origin} cannot be imported: {type(error).__name__}: {error}"
+        fix = f"repair that package, or choose another {offered.what}"
+        raise InvalidValue(text, fix=fix) from error
 
 
 @contextmanager

@@ -99,12 +99,8 @@ def load_and_check(
         ScenarioError: the first problem, by line, with all others listed under it.
 
     """
-    found = _examined(scenario, changes)
-    if found.code and slowly:
-        slowly.says(found.code)
-    if found.asked and found.rest and not _code_is_wrong(found):
-        meanwhile(Loaded(found.rest.scenario, found.document, found.code))
-        found = (slowly or Slowly()).resolve(found)
+    slowly = slowly or Slowly()
+    found = _with_code(_examined(scenario, changes), meanwhile, slowly)
     if _code_is_wrong(found):  # all that it should offer is missing, too
         return found.good()
     rest, more = found.rest, list[FedskdError]()
@@ -113,9 +109,21 @@ def load_and_check(
         if ready := not found.problems and not more:
             meanwhile(found.good())
         if _learns(rest):
-            problems = (slowly or Slowly()).find(rest, data, ready=ready)
+            problems = slowly.find(rest, data, ready=ready)
             more += [error for error in problems if not isinstance(error, elsewhere)]
     return found.good(more)
+
+
+def _with_code(found: Examined, meanwhile: Callable[[Loaded], None], slowly: Slowly) -> Examined:
+    """Say which code of the user's own is about to be run, and let it say what its algorithms
+    are.
+    """
+    if found.code:
+        slowly.says(found.code)
+    if not (found.asked and found.rest) or _code_is_wrong(found):
+        return found
+    meanwhile(Loaded(found.rest.scenario, found.document, found.code))
+    return slowly.resolve(found)
 
 
 def _code_is_wrong(found: Examined) -> bool:

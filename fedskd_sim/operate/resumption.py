@@ -50,13 +50,11 @@ def to_resume(
         data: where data files are.
         anyway: go on even where what the run began on differs from what is here, on another
             machine, or from the beginning if all custody is gone.
-        trust_code: the digest of code in the folder that may be run, though somebody else launched
-            it.
+        trust_code: the digest of somebody else's code in the folder, which may be run.
 
     Raises:
-        RunUnreadable: it is no such run, it brings code of somebody else's, it still goes on, it
-            has ended well, its hospitals kept nothing, or records and custody do not belong
-            together.
+        RunUnreadable: it is no such run, brings code of somebody else's, still goes on, has ended
+            well, or has kept nothing, or what does not belong to its records.
         CustodyForeign: its scenario is another.
         OutputNotWritable, RunExists: another process goes on with it, or its cluster has it.
         ClusterUnavailable, ChartNotInstallable, InvalidValue: the cluster cannot take it.
@@ -67,12 +65,9 @@ def to_resume(
     there, on = place if isinstance(place, InCluster) else None, on or place.runtime
     with folders.hold_lock(folder):
         _check_end(order, there)
-        if _is_whole(order):
-            yield _Whole(place), order
-            return
-        _check_custody(order, place, on)
-        if on == "processes":
-            yield _as_processes(order, there, cluster), order
+        whole = _is_whole(order)
+        if whole or _check_custody(order, place, on) == "processes":
+            yield _Whole(place) if whole else _as_processes(order, there, cluster), order
             return
         runtime = _in_a_cluster(order, there, _release(cluster, there))
     yield runtime, order  # which holds the folder itself
@@ -250,9 +245,9 @@ def _check_end(order: Order, there: InCluster | None) -> None:
         _check_gone(there, order.folder)
 
 
-def _check_custody(order: Order, place: RunLocation, on: str) -> None:
+def _check_custody(order: Order, place: RunLocation, on: str) -> str:
     """Refuse a run whose hospitals keep nothing, or where it cannot be found; else its folder has
-    all that a run writes into.
+    all that a run writes into, and where it goes on is returned.
     """
     folder, loaded = order.folder, order.loaded
     if not loaded.scenario.custody.enabled:
@@ -269,3 +264,4 @@ def _check_custody(order: Order, place: RunLocation, on: str) -> None:
     if isinstance(place, Here):
         _check_kept(order)
     folders.subfolders(order.folder)
+    return on

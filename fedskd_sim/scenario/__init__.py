@@ -45,7 +45,16 @@ from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Conditions, Fault, Link, rule_of
 from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, load_architecture, raise_all
-from fedskd_sim.scenario.own import ALGORITHMS, Algorithm, Asked, OwnAlgorithm, OwnCode, Resolved
+from fedskd_sim.scenario.own import (
+    ALGORITHMS,
+    Algorithm,
+    Asked,
+    OwnAlgorithm,
+    OwnCode,
+    Resolved,
+    find_wrong_keys,
+    keys_of,
+)
 from fedskd_sim.scenario.part import Architecture, Partition, partless
 from fedskd_sim.scenario.schema import (
     Hospital,
@@ -127,6 +136,8 @@ __all__ = [
     "examine",
     "find",
     "find_idle",
+    "find_wrong_keys",
+    "keys_of",
     "load",
     "load_architecture",
     "nearest",

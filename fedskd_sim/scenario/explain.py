@@ -78,6 +78,15 @@ WANTED = {
 """What to give, by pydantic's type of error."""
 
 
+YOURS: Mapping[Key, str] = MappingProxyType(
+    {
+        "data": "; what a reader of yours reads is {name: own, reader: ...}",
+        "algorithm": "; one of your own comes with a file under code, or with a package",
+    }
+)
+"""What may stand there besides what is built in."""
+
+
 def translate(document: Document, error: ValidationError) -> list[FedskdError]:
     """Turn pydantic's errors into ours; what hospitals inherit is reported once, where it
     stands, and so is a misspelt key.
@@ -120,11 +129,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
         case "union_tag_invalid":
             found = _find_quoted(problem["ctx"]["expected_tags"])
             choices = [one for one in found if one != OWN or key[-1] == "data"]
-            fix = _suggest_choice(value.get("name"), choices)
-            if key[-1] == "data":
-                fix += "; what a package of yours reads is {name: own, reader: ...}"
-            elif key[-1] == "algorithm":
-                fix += "; one of your own comes with a file under code, or with a package"
+            fix = _suggest_choice(value.get("name"), choices) + YOURS.get(key[-1], "")
             return InvalidValue(
                 f"there is no {key[-1]} {_show(value.get('name'))}", key=(*key, "name"), fix=fix
             )

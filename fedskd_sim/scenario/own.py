@@ -10,16 +10,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError, WithJsonSchema
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic.json_schema import SkipJsonSchema
 
-from fedskd_sim.errors import InvalidValue, Key, RunUnreadable, Where
+from fedskd_sim.errors import FedskdError, InvalidValue, Key, RunUnreadable, UnknownKey, Where
 from fedskd_sim.scenario.algorithms import (
     BUILT_IN,
     FML,
@@ -34,7 +43,7 @@ from fedskd_sim.scenario.algorithms import (
     Placebo,
     Pooled,
 )
-from fedskd_sim.scenario.circulation import CommunicationPattern, Schedule
+from fedskd_sim.scenario.circulation import AlgorithmKeys, CommunicationPattern, Schedule
 from fedskd_sim.scenario.part import Architecture, Count, Part, Plain
 
 ALGORITHMS = "fedskd_sim.algorithms"
@@ -64,8 +73,23 @@ class Resolved(Part):
     """How its models circulate, where they do."""
     architecture: Architecture | None = None
     """That of a common model, where it names one."""
-    known: tuple[str, ...] = ()
-    """The names of its keys."""
+
+    @classmethod
+    def of(cls, keys: type[AlgorithmKeys], one: Asked, size: int) -> Self:
+        """Ask the keys that an algorithm is given, among ``size`` hospitals that train."""
+        given = keys.model_validate(dict(one.given), strict=False)
+        beside = getattr(given, "architecture", None)
+        return cls(
+            pattern=given.pattern,
+            warms_up=given.warms_up,
+            averages=given.averages,
+            keeps_models=given.keeps_models,
+            words=given.words,
+            work=float(given.work(size)),
+            keys=given.model_dump(mode="json", by_alias=True),
+            circulating=getattr(given, "circulating", None),
+            architecture=beside if isinstance(beside, Architecture) else None,
+        )
 
 
 class OwnAlgorithm(Part):
@@ -276,6 +300,31 @@ class Asked(NamedTuple):
         """The keys but ``rounds``, on which nothing of it depends, in one form however written."""
         said = {name: value for name, value in self.given.items() if name != "rounds"}
         return json.dumps(said, sort_keys=True)
+
+
+def keys_of(base: type[AlgorithmKeys], one: Asked) -> type[AlgorithmKeys]:
+    """Return the class of an algorithm's keys, with the name under which it is offered."""
+    called: Any = (Literal[one.given["name"]], ...)
+    found: type[AlgorithmKeys] = create_model(base.__name__, __base__=base, name=called)
+    return found
+
+
+def find_wrong_keys(form: type[AlgorithmKeys], one: Asked) -> Iterator[FedskdError]:
+    """Find keys that the class of an algorithm does not have, or not with these values."""
+    try:
+        form.model_validate(dict(one.given), strict=False)
+    except ValidationError as error:
+        known = [field.alias or name for name, field in form.model_fields.items()]
+        for problem in error.errors(include_url=False):
+            key: tuple[Key, ...] = (*one.key, *problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                near = get_close_matches(str(key[-1]), known, 1)
+                fix = f"did you mean {near[0]!r}?" if near else "remove it"
+                fix += f"; known here: {', '.join(known)}"
+                yield UnknownKey(f"unknown key (value {problem['input']!r})", key=key, fix=fix)
+            else:
+                text = f"{problem['input']!r} cannot be used"
+                yield InvalidValue(text, key=key, fix=problem["msg"])
 
 
 Answers = Mapping[str, Mapping[str, Any]]

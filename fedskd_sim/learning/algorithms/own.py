@@ -4,23 +4,22 @@ scenario is launched or validated, and told to everybody who must not run their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any
 
-from pydantic import ValidationError, create_model
-
-from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
+from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.learning.base import Learner, LearnerContext
 from fedskd_sim.learning.installed import ALGORITHM, fetch, names
 from fedskd_sim.learning.offers import OWN, place_of
 from fedskd_sim.learning.site import Site
 from fedskd_sim.scenario import (
     AlgorithmKeys,
-    Architecture,
     Asked,
     OwnAlgorithm,
     OwnCode,
     Resolved,
+    find_wrong_keys,
+    keys_of,
     nearest,
 )
 
@@ -45,10 +44,11 @@ def ask(code: OwnCode | None, algorithms: Iterable[Asked], size: int) -> Told:
     for one in algorithms:
         try:
             learner = _class_of(str(one.given["name"]))
-            found = list(_find_wrong_keys(learner, one))
+            keys = keys_of(learner.keys, one)
+            found = list(find_wrong_keys(keys, one))
             wrong += found
             if not found:
-                told[one.text] = _resolve(learner, one, size).model_dump(mode="json")
+                told[one.text] = _told(keys, one, size)
         except FedskdError as error:
             error.key = error.key or (*one.key, "name")
             wrong.append(error)
@@ -59,9 +59,20 @@ def make(context: LearnerContext, algorithm: OwnAlgorithm) -> Learner:
     """Make the learner of an algorithm of the user's own, whose code is imported."""
     learner = _class_of(algorithm.name)
     given = algorithm.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    keys = _keys_of(learner, algorithm.name).model_validate(given, strict=False)
-    made: Learner = learner(Site(context), keys)
+    keys = keys_of(learner.keys, Asked(("algorithm",), given))
+    made: Learner = learner(Site(context), keys.model_validate(given, strict=False))
     return made
+
+
+def _told(keys: type[AlgorithmKeys], one: Asked, size: int) -> dict[str, Any]:
+    """Ask the keys of an algorithm for all that a run has to know; raises InvalidValue where they
+    cannot say.
+    """
+    try:
+        return Resolved.of(keys, one, size).model_dump(mode="json")
+    except (Exception, SystemExit) as error:
+        text = f"the keys of {one.given['name']!r} fail: {type(error).__name__}: {error}"
+        raise InvalidValue(f"{text}{place_of(error)}", fix="repair them") from error
 
 
 def _class_of(name: str) -> Any:
@@ -80,54 +91,3 @@ def _class_of(name: str) -> Any:
         )
         raise InvalidValue(text, fix=fix)
     return learner
-
-
-def _keys_of(learner: Any, name: str) -> type[AlgorithmKeys]:
-    """Return the class of an algorithm's keys, which has its name."""
-    called: Any = (Literal[name], ...)
-    found: type[AlgorithmKeys] = create_model(
-        learner.keys.__name__, __base__=learner.keys, name=called
-    )
-    return found
-
-
-def _find_wrong_keys(learner: Any, one: Asked) -> Iterator[FedskdError]:
-    """Find keys that the class of an algorithm does not have, or not with these values."""
-    form = _keys_of(learner, str(one.given["name"]))
-    try:
-        form.model_validate(dict(one.given), strict=False)
-    except ValidationError as error:
-        known = [field.alias or name for name, field in form.model_fields.items()]
-        for problem in error.errors(include_url=False):
-            key: tuple[Key, ...] = (*one.key, *problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                near = nearest(str(key[-1]), known, "remove it")
-                fix = f"{near}; known here: {', '.join(known)}"
-                yield UnknownKey(f"unknown key (value {problem['input']!r})", key=key, fix=fix)
-            else:
-                text = f"{problem['input']!r} cannot be used"
-                yield InvalidValue(text, key=key, fix=problem["msg"])
-
-
-def _resolve(learner: Any, one: Asked, size: int) -> Resolved:
-    """Ask an algorithm with its keys for all that a run has to know; raises InvalidValue where it
-    cannot say.
-    """
-    name = str(one.given["name"])
-    try:
-        keys = _keys_of(learner, name).model_validate(dict(one.given), strict=False)
-        architecture = getattr(keys, "architecture", None)
-        return Resolved(
-            pattern=keys.pattern,
-            warms_up=keys.warms_up,
-            averages=keys.averages,
-            keeps_models=keys.keeps_models,
-            words=keys.words,
-            work=float(keys.work(size)),
-            keys=keys.model_dump(mode="json", by_alias=True),
-            circulating=getattr(keys, "circulating", None),
-            architecture=architecture if isinstance(architecture, Architecture) else None,
-        )
-    except (Exception, SystemExit) as error:
-        text = f"the keys of {name!r} fail: {type(error).__name__}: {error}{place_of(error)}"
-        raise InvalidValue(text, fix="repair them") from error
