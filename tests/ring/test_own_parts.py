@@ -182,7 +182,7 @@ def measured(run: Run, what: str) -> list[float]:
     return [one[what].mean for one in found if what in one]
 
 
-@pytest.mark.parametrize("name", ["circulation", "fedavg", "fml", "local"])
+@pytest.mark.parametrize("name", ["circulation", "fml"])
 def test_a_loss_holds_in_every_session(name: str, tmp_path: Path) -> None:
     """One that is the cross-entropy changes no bit; one that is twice it shows twice the loss from
     the first session on; without gradients nothing is learned; what is added is told.
@@ -208,13 +208,12 @@ def test_a_wrong_loss_ends_the_run_with_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_own_methods_are_compared(tmp_path: Path) -> None:
-    """By their name and as variants, beside built-in ones, with the code beside every run."""
+    """By their name and as variants, with the code beside every run."""
     place = begin("mine", "own", tmp_path)
     text = place.read_text(encoding="utf-8")
-    variants = "variants:\n  hot: {algorithm: {name: def-kt, temperature: 5.0}}\n"
-    place.write_text(text + variants, encoding="utf-8")
-    found = compare(
-        place, ["def-kt", "hot", "mutual"], seeds=2, control="mutual", out=tmp_path / "c"
-    )
-    assert {one["method"] for one in found.differences} == {"def-kt", "hot"}
+    hot = "  hot: {algorithm: {name: def-kt, temperature: 5.0}}\n"
+    place.write_text(text.replace("  turned:", f"{hot}  turned:"), encoding="utf-8")
+    labels = ["def-kt", "hot"]
+    found = compare(place, labels, seeds=2, control="def-kt", out=tmp_path / "compared")
+    assert {one["method"] for one in found.differences} == {"hot"}
     assert "def-kt" in found.text
