@@ -184,7 +184,7 @@ BAD = {
         "alone than with others (m.py:10, in <lambda>): give samples in the order of the rows",
     ),
     "chance": (
-        "Cohort(lambda rows: images[rows] + np.random.default_rng().bytes(1)[0] % 99, labels)",
+        "Cohort(lambda rows: images[rows] + np.random.default_rng().random(), labels)",
         "each time it is asked for (m.py:10, in <lambda>): leave chance",
     ),
     "empty label": ("Cohort(images, ['a', np.nan, *labels[2:]])", "gives nan in row 1 of labels"),
