@@ -1,6 +1,7 @@
 """Death at every point of every algorithm for each of three hospitals, by kill and by full disk,
 and of all at random instants. ``DEATHS_HOW`` says which deaths, or none of them; ``DEATHS_SEEDS``
-how many random runs, and ``DEATHS_FROM`` their first seed.
+how many random runs, and ``DEATHS_FROM`` their first seed; ``DEATHS_DRAWN`` how many runs of each
+algorithm in which every hospital is killed at a point that is drawn, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ HOSPITALS = ("h0", "h1", "h2")
 HOW = tuple(os.environ.get("DEATHS_HOW", "kill full").split())
 SEEDS = int(os.environ.get("DEATHS_SEEDS", "50"))
 FROM = int(os.environ.get("DEATHS_FROM", "0"))
+DRAWN = int(os.environ.get("DEATHS_DRAWN", "0"))
 LIVES = 3
 VERDICTS = ("the same bytes", "OTHERS, OR AN ERROR", "the same bytes, a point not met by all three")
 
@@ -45,8 +47,9 @@ def main() -> list[Table]:
                     verdict = tried(path, deaths, whole, waits)
                     counts[verdict] += 1
                     print(f"{algorithm}: {point}, {how}: {VERDICTS[verdict]}", flush=True)
+            rows[f"{algorithm}, kill, drawn"] = drawn(path, algorithm, whole, waits)
             rows[f"{algorithm}, everything at once"] = at_random(
-                path, whole, SEEDS // len(ALGORITHMS) + 1
+                path, whole, -(-SEEDS // len(ALGORITHMS))
             )
     told = {
         f"{row}: {how}": [count]
@@ -85,6 +88,18 @@ def tried(path: Path, deaths: list[Death], whole: dict[str, bytes], waits: list[
             print("\n".join(wrong))
             return 1
         return 2 if wrong else 0
+
+
+def drawn(path: Path, algorithm: str, whole: dict[str, bytes], waits: list[float]) -> list[float]:
+    """Kill every hospital at a point, and at a time of it, that are drawn."""
+    counts = [0.0, 0.0, 0.0]
+    for seed in range(FROM, FROM + DRAWN):
+        draw = random.Random(f"{algorithm} {seed}")
+        deaths = [(name, draw.choice(POINTS), draw.randint(1, 3), "kill") for name in HOSPITALS]
+        verdict = tried(path, deaths, whole, waits)
+        counts[verdict] += 1
+        print(f"{algorithm}, seed {seed}: {deaths}: {VERDICTS[verdict]}", flush=True)
+    return counts
 
 
 def recoveries(out: Path) -> list[float]:
