@@ -142,7 +142,10 @@ def test_custody_of_a_form_of_tomorrow_is_refused(left: Path, hospitals: str) ->
         (lambda run: changed(run, "aa", "evaluation", measures={}), "no record tells of the"),
         (swap_predictions, "these are no predictions of"),
         (more_found, "they are of the classes"),
-        (lambda run: (run / "samples/aa.jsonl").write_text("{}\n"), "damaged line"),
+        (
+            lambda run: (run / "samples/aa.jsonl").write_text("{}\n"),
+            "samples/aa.jsonl:1: altered: damaged line",
+        ),
     ],
     ids=["samples", "steps", "outcome", "weight", "accuracy", "gone", "swapped", "classes", "torn"],
 )

@@ -284,6 +284,16 @@ def test_the_text_has_percentages_with_one_decimal() -> None:
     ]
 
 
+@pytest.mark.parametrize("size", [3, 17])
+def test_columns_have_the_numbers_of_their_rows(size: int) -> None:
+    """Of however many blocks a matrix has: each hospital once, in the rows' order."""
+    names = tuple(f"hospital-{number}" for number in range(size))
+    lines = as_text(summarise(story(names), names)).splitlines()
+    blocks = [line.split() for line in lines if re.fullmatch(r" [ \d]*\d", line)]
+    assert [int(number) for block in blocks for number in block] == [*range(1, size + 1)]
+    assert len(blocks) == (1 if size == 3 else 2)
+
+
 @pytest.mark.parametrize("size", [2, 4, 17])
 def test_the_text_fits_a_terminal(size: int) -> None:
     """No line is longer than 100 columns, with the longest names, many samples and seventeen
