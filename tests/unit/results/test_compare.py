@@ -100,6 +100,16 @@ def test_a_shorter_pass_is_less_work_and_gets_more_rounds(scenario_file: Callabl
     assert passes(pooled, samples) == pytest.approx(3 * 2 * 20 / 90)
 
 
+def test_samples_are_needed_only_where_passes_are_cut_short(scenario_file: Callable) -> None:
+    """`batches` of the scenario or of a variant makes equal work depend on them; without any a
+    comparison needs no data before its runs.
+    """
+    assert not cut_short(load(scenario_file(TINY)).scenario)
+    for place in ("\ntraining: {", "broken: {training: {"):
+        text = TINY.replace(place, f"{place}batches: 1, ", 1)
+        assert cut_short(load(scenario_file(text)).scenario), place
+
+
 def test_off_is_what_the_records_say() -> None:
     """With 100 training samples and a budget of 36 passes, 3,960 sample-gradients are a tenth too
     many, whatever was planned; where nobody knows the samples, the plan tells.

@@ -82,6 +82,18 @@ def test_every_model_that_went_on_is_an_arrow_in_its_colour(tmp_path: Path) -> N
     assert Outline(page).open == []
 
 
+def test_the_picture_of_journeys_is_whole(tmp_path: Path) -> None:
+    """No line, piece or word of it lies above or below it: what does is not shown."""
+    page = page_of(tmp_path, list(timings(THREE, 1)))
+    for name in ("names", "lines"):
+        found = re.search(rf'<svg class="{name}".*?height: (\d+)px.*?</svg>', page, re.DOTALL)
+        assert found
+        drawn = re.sub("<defs>.*?</defs>", "", found[0], flags=re.DOTALL)
+        places = [float(place) for place in re.findall(r' y[12]?="(-?[\d.]+)"', drawn)]
+        assert places
+        assert 0 <= min(places) <= max(places) <= int(found[1]), name
+
+
 def test_what_was_sent_or_done_again_is_named(tmp_path: Path) -> None:
     """Attempts stand beside the arrow and in the table; a session that was done again has a
     rim.

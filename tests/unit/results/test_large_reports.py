@@ -46,6 +46,23 @@ def way(stops: int, size: int) -> Way:
     )
 
 
+@pytest.mark.parametrize("size", [3, 17])
+def test_a_picture_of_ways_is_whole(size: int) -> None:
+    """Panels, or one for all: no word and no line of them lies outside the picture."""
+    names = FORTY[:size]
+    drawn = accuracy(summarise(story(names, rounds=3), names))
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
+    assert box
+    words = re.findall(r'<text [^>]* x="(-?[\d.]+)" y="(-?[\d.]+)"', drawn)
+    paths = re.findall(r'<path d="([^"]*)"[^>]*clip-path', drawn)
+    ends = re.findall(r"[ML] (-?[\d.]+) (-?[\d.]+)", " ".join(paths))
+    assert words
+    assert ends
+    for x, y in (*words, *ends):
+        assert 0 <= float(x) <= float(box[1]), x
+        assert 0 <= float(y) <= float(box[2]), y
+
+
 def test_a_report_takes_in_one_record_at_a_time() -> None:
     """Visits, of which a long run has most, are not kept: an iterator is enough, and gives the
     summary of the whole list.

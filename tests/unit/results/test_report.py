@@ -284,6 +284,18 @@ def test_the_text_has_percentages_with_one_decimal() -> None:
     ]
 
 
+def test_long_names_leave_each_other_room() -> None:
+    """Where neither fits, a hospital has 22 letters and its architecture the rest; where the
+    hospitals are short, architectures have what they leave.
+    """
+    for names, wide in ((("hospital-" * 4 + "a", "hospital-" * 4 + "b"), 22), (("a", "b"), 8)):
+        found = [replace(record, architecture="net-" * 10) for record in story(names)]
+        lines = as_text(summarise(found, names)).splitlines()
+        row = next(line.split() for line in lines if "…" in line)
+        assert len(row[0]) == min(wide, len(names[0]))
+        assert len(row[1]) == 36 - wide
+
+
 @pytest.mark.parametrize("size", [3, 17])
 def test_columns_have_the_numbers_of_their_rows(size: int) -> None:
     """Of however many blocks a matrix has: each hospital once, in the rows' order."""
