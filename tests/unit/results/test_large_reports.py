@@ -63,6 +63,15 @@ def test_a_picture_of_ways_is_whole(size: int) -> None:
         assert 0 <= float(y) <= float(box[2]), y
 
 
+def test_a_picture_has_room_on_a_page() -> None:
+    """It grows to one and a half times its points, and does not shrink below them."""
+    drawn = accuracy(summarise(story(FORTY[:3]), FORTY[:3]))
+    found = re.search(r'viewBox="0 0 (\d+) .*?min-width: (\d+)px; max-width: (\d+)px', drawn)
+    assert found
+    points, least, most = map(int, found.groups())
+    assert points < least < most == 1.5 * points
+
+
 def test_a_report_takes_in_one_record_at_a_time() -> None:
     """Visits, of which a long run has most, are not kept: an iterator is enough, and gives the
     summary of the whole list.
