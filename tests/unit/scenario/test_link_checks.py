@@ -205,7 +205,7 @@ def test_a_variant_has_links_of_its_own(scenario_file: Callable) -> None:
     good = COMPARED.format(rule="{preset: lan, from: north}")
     far, same = methods(load(scenario_file(good)).scenario, ["far", "fedskd"])
     words = "from north: lan, delay 0.001 s, 125M bytes/s"
-    assert describe(far.scenario).endswith(f"; links: {words}")
+    assert describe(far).endswith(f"; links: {words}")
     assert same.scenario.links == ()
 
 
