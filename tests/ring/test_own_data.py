@@ -508,7 +508,7 @@ def test_a_part_that_is_not_named_is_told_once(
     text = text.replace("name: own, reader: mine,", "name: mine,")
     with pytest.raises(InvalidValue, match='there is no data "mine"') as caught:
         read_scenario(scenario_file(text))
-    assert caught.value.fix.endswith("what a package of yours reads is {name: own, reader: ...}")
+    assert caught.value.fix.endswith("what a reader of yours reads is {name: own, reader: ...}")
 
 
 def test_a_sample_that_only_training_sees_is_told_by_its_row(
