@@ -35,7 +35,6 @@ class AllReduceKeys(AlgorithmKeys):
     """The keys of an algorithm that sums something over the ring after every session."""
 
     pattern: ClassVar[CommunicationPattern] = "all_reduce"
-    keeps_models: ClassVar[bool] = True
 
 
 class FedAvg(AllReduceKeys):
@@ -43,7 +42,6 @@ class FedAvg(AllReduceKeys):
     of a server.
     """
 
-    keeps_models: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
     averages: ClassVar[bool] = True
     name: Literal["fedavg"]
@@ -67,7 +65,6 @@ class FedAvg(AllReduceKeys):
 class FedProx(AllReduceKeys):
     """FedAvg whose local sessions are held close to the common model (Li et al. 2020)."""
 
-    keeps_models: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
     averages: ClassVar[bool] = True
     name: Literal["fedprox"]
@@ -94,6 +91,7 @@ class FML(AllReduceKeys):
     small common one that is averaged.
     """
 
+    keeps_models: ClassVar[bool] = True
     name: Literal["fml"]
     """Own model and common model teach each other at home; only the common one is averaged."""
     rounds: Count = 2
@@ -123,6 +121,7 @@ class FedProto(AllReduceKeys):
     over the ring.
     """
 
+    keeps_models: ClassVar[bool] = True
     name: Literal["fedproto"]
     """Models never leave home; every class has one common prototype that all are drawn to."""
     rounds: Count = 2

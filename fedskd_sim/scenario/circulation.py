@@ -107,7 +107,8 @@ class AlgorithmKeys(Part):
     averages: ClassVar[bool] = False
     """All hospitals train one model, of one architecture."""
     keeps_models: ClassVar[bool] = False
-    """Sums travel, and every hospital trains a model of its own that they do not change."""
+    """Sums travel, and own models set out for the evaluation as their last session has left them,
+    which the proof then compares."""
     name: str
     """Which one."""
     rounds: Count = 2

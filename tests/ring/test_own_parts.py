@@ -5,6 +5,7 @@ same bytes in memory, as processes, killed, and resumed; and nobody else's code 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from fedskd_sim.operate.checks import verify_run
 from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import begin
 
+ROOT = Path(__file__).parents[2]
 LEAVES = ("records", "weights", "predictions", "samples")
 
 
@@ -204,6 +206,26 @@ def test_a_wrong_loss_ends_the_run_with_its_line(tmp_path: Path) -> None:
     """It names file and line of the function, and what was expected."""
     with pytest.raises(HospitalCrashed, match=r"vector \(losses\.py:29\) has to give a scalar"):
         first(tmp_path, "local", "algorithm.loss=vector")
+
+
+@pytest.mark.slow
+def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
+    """A personal model that is kept outlives a death: records and weights are those of a run
+    without one; the manual's loss and its other method do as the manual says.
+    """
+    page = (ROOT / "docs" / "own-algorithm.md").read_text(encoding="utf-8")
+    focal, def_kt, ditto = re.findall(r"```python\n(from .*?)```", page, re.DOTALL)
+    for name, text in {"losses": focal, "method": def_kt, "ditto": ditto}.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    text = TINY.replace("[losses.py]", "[losses.py, method.py, ditto.py]").replace("NAME", "ditto")
+    (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
+    loss = "algorithm.loss=focal"
+    calm = launch(load(tmp_path / "tiny.yaml", loss), on="memory", out=tmp_path / "calm")
+    fault = "faults=[{hospital: b, what: kill, round: 1, hop: 1}]"
+    killed = launch(load(tmp_path / "tiny.yaml", loss, fault), out=tmp_path / "killed")
+    assert left(killed) == left(calm)
+    other = load(tmp_path / "tiny.yaml", "algorithm.name=def-kt", "algorithm.weight=0.5")
+    assert launch(other, on="memory", out=tmp_path / "other").scenario.schedule.visits == 1
 
 
 @pytest.mark.slow
