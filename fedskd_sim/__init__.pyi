@@ -23,6 +23,7 @@ from fedskd_sim.learning.offers import architecture as architecture
 from fedskd_sim.learning.offers import loss as loss
 from fedskd_sim.learning.offers import reader as reader
 from fedskd_sim.learning.readers.cohort import Cohort as Cohort
+from fedskd_sim.learning.reconcile import Reconciled as Reconciled
 from fedskd_sim.learning.sessions.session import SessionModels as SessionModels
 from fedskd_sim.learning.sessions.steps import AddedLoss as AddedLoss
 from fedskd_sim.learning.sessions.steps import Loss as Loss
@@ -58,6 +59,7 @@ __all__ = [
     "LocalLearner",
     "Loss",
     "Output",
+    "Reconciled",
     "Run",
     "Schedule",
     "Session",

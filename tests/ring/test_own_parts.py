@@ -214,10 +214,12 @@ def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
     without one; the manual's loss and its other method do as the manual says.
     """
     page = (ROOT / "docs" / "own-algorithm.md").read_text(encoding="utf-8")
-    focal, def_kt, ditto = re.findall(r"```python\n(from .*?)```", page, re.DOTALL)
-    for name, text in {"losses": focal, "method": def_kt, "ditto": ditto}.items():
-        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    text = TINY.replace("[losses.py]", "[losses.py, method.py, ditto.py]").replace("NAME", "ditto")
+    blocks = re.findall(r"```python\n(?=from |import )(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 5
+    for number, text in enumerate(blocks):
+        (tmp_path / f"block{number}.py").write_text(text, encoding="utf-8")
+    code = ", ".join(f"block{number}.py" for number in range(5))
+    text = TINY.replace("[losses.py]", f"[{code}]").replace("NAME", "ditto")
     (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
     loss = "algorithm.loss=focal"
     calm = launch(load(tmp_path / "tiny.yaml", loss), on="memory", out=tmp_path / "calm")
@@ -226,6 +228,11 @@ def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
     assert left(killed) == left(calm)
     other = load(tmp_path / "tiny.yaml", "algorithm.name=def-kt", "algorithm.weight=0.5")
     assert launch(other, on="memory", out=tmp_path / "other").scenario.schedule.visits == 1
+    sums = load(
+        tmp_path / "tiny.yaml", "algorithm.name=fd", "algorithm.loss=mixup", "algorithm.rounds=2"
+    )
+    told = launch(sums, on="memory", out=tmp_path / "sums")
+    assert any(measured(told, "distance"))
 
 
 @pytest.mark.slow
