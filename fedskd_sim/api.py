@@ -19,14 +19,14 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.operate.checks import licences, unused_card
+from fedskd_sim.operate.checks import Slowly, licences, unused_card
 from fedskd_sim.results.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, Scenario, examine, find
 
@@ -74,12 +74,7 @@ def load(scenario: str | Path, *changes: str) -> Loaded:
     if strange:  # a list of all of them, most likely
         fix = 'give each by itself, as in load("quickstart", "training.epochs=3", "seed=2")'
         raise InvalidValue(f"a change is a text, not {strange[0]}", fix=fix)
-    found = examine(find(Path(scenario).expanduser()), changes)
-    if found.asked and found.rest:
-        from fedskd_sim.operate.checks import Slowly  # noqa: PLC0415 - only code of one's own needs it
-
-        found = Slowly().resolve(found)
-    return found.good()
+    return Slowly().resolve(examine(find(Path(scenario).expanduser()), changes)).good()
 
 
 def launch(
@@ -300,13 +295,13 @@ _APART = _Apart()
 def _with_code(scenario: str | Path | Loaded, code: Sequence[Any], on: str) -> Loaded:
     """Load a scenario with code that a program has given; raises ScenarioError, InvalidValue."""
     from fedskd_sim.learning.offers import code_of  # noqa: PLC0415 - only code of one's own needs it
-    from fedskd_sim.operate.checks import Slowly  # noqa: PLC0415
 
     brought = code_of(code, as_files=on != "memory")
-    place = Path(scenario.document.file if isinstance(scenario, Loaded) else scenario).expanduser()
-    names = f"code={json.dumps([*brought.files])}"
-    found = examine(find(place), [names] if brought.files else [], brought)
-    return (Slowly().resolve(found) if found.asked and found.rest else found).good()
+    named = [f"code={json.dumps([*brought.files])}"] if brought.files else []
+    if isinstance(scenario, Loaded):  # with what was changed in it
+        found = replace(scenario, document=replace(scenario.document, brought=brought))
+        return Slowly().resolve(found.changed(named)).good()
+    return Slowly().resolve(examine(find(Path(scenario).expanduser()), named, brought)).good()
 
 
 def _given(scenario: str | Path | Loaded) -> Path | Loaded:

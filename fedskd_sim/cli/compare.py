@@ -16,6 +16,7 @@ from fedskd_sim.cli.common import (
     SCENARIO,
     PathArgument,
     Waiting,
+    say_code,
     say_licences,
     stop_when_terminated,
     with_exit_code,
@@ -83,7 +84,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
         raise click.UsageError("--algorithms names nothing")
     wanted = comparison.CompareRequest(labels, seeds, control, rest["data"], rest["per_hospital"])
     with Waiting() as waiting:
-        plan = comparison.plan(scenario, wanted, waiting.checks)
+        plan = comparison.plan(scenario, wanted, waiting.checks, say_code)
     say_licences(plan.loaded.scenario)
     shop = plan.workshop(rest["out"], rest["jobs"], anyway=rest["anyway"])
     stop_when_terminated()

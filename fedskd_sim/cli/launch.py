@@ -302,6 +302,8 @@ def resume(
         run, Cluster(**cluster), on=on or "", data=data, anyway=anyway, trust_code=trust_code
     )
     with wanted as (runtime, order):
+        if order.loaded.code:
+            say_code(order.loaded.code)
         click.echo(f"{order.loaded.scenario.name}: going on in {short_path(order.folder)}")
         ended = follow(runtime, order, attendant(order))
     tell_end(order, ended)

@@ -188,6 +188,8 @@ class OwnModules:
         self._code: OwnCode | None = None
         self._finder: _Finder | None = None
         self._found: Mapping[Offer, Any] = MappingProxyType({})
+        self._hidden: dict[str, ModuleType] = {}
+        """What the caller's program has imported under the same names, perhaps before an edit."""
 
     def use(self, code: OwnCode | None) -> None:
         """Import the code of a run, unless that is what was imported last.
@@ -203,8 +205,8 @@ class OwnModules:
             self.forget()
             if code is None:
                 return
-            for name in code.modules:
-                _check_name(name)
+            _check_names(code.modules)
+            self._hidden = _take_out(code)
             self._code, self._finder = code, _Finder(code)
             sys.meta_path.insert(0, self._finder)
             try:
@@ -219,13 +221,13 @@ class OwnModules:
     def forget(self) -> None:
         """Forget all of it, so that the next code of these names is imported anew."""
         with self._lock:
-            tops = {*self._code.modules} if self._code else set()
-            for name in [*sys.modules]:
-                if name.partition(".")[0] in tops:
-                    del sys.modules[name]
+            if self._code:
+                _take_out(self._code)
+                sys.modules.update(self._hidden)
             if self._finder in sys.meta_path:
                 sys.meta_path.remove(self._finder)
             self._code, self._finder, self._found = None, None, MappingProxyType({})
+            self._hidden = {}
 
     @property
     def home(self) -> str:
@@ -244,11 +246,20 @@ class OwnModules:
 OWN = OwnModules()
 
 
-def _check_name(name: str) -> None:
-    """Refuse a module that would stand in the place of another; raises InvalidValue."""
-    if name in sys.stdlib_module_names or name in packages_distributions():
-        text = f"a module {name!r} is installed, which {name}.py would hide"
-        raise InvalidValue(text, fix="rename the file, and what imports it", key=("code",))
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse modules that would stand in the place of others; raises InvalidValue."""
+    installed = packages_distributions()
+    for name in names:
+        if name in sys.stdlib_module_names or name in installed:
+            text = f"a module {name!r} is installed, which {name}.py would hide"
+            raise InvalidValue(text, fix="rename the file, and what imports it", key=("code",))
+
+
+def _take_out(code: OwnCode) -> dict[str, ModuleType]:
+    """Take modules with the names of the code out of those that are imported."""
+    tops = {*code.modules}
+    found = [name for name in sys.modules if name.partition(".")[0] in tops]
+    return {name: sys.modules.pop(name) for name in found}
 
 
 def _import(name: str) -> ModuleType:

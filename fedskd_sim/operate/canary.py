@@ -383,9 +383,7 @@ def try_out(
 def _shorten(loaded: Loaded, runtime: Runtime) -> Loaded:
     """Return the short run of a scenario; an algorithm of the user's own is asked again."""
     found = loaded.changed(changes(loaded.scenario))
-    if found.asked:
-        found = Slowly(code=asker(runtime, of_code)).resolve(found)
-    return found.good()
+    return Slowly(code=asker(runtime, of_code)).resolve(found).good()
 
 
 def _carry_out(runtime: Runtime, order: Order, gauge: Gauge, called: str) -> None:

@@ -58,8 +58,10 @@ class Slowly:
     """Asks what algorithms of the user's own are, as `of_code`, in place of this process."""
 
     def resolve(self, found: Examined) -> Examined:
-        """Ask code of the user's own for what it says of its algorithms."""
-        size = len(found.rest.scenario.members) if found.rest else 0
+        """Ask code of the user's own for what it says of its algorithms, if there are any."""
+        if not (found.asked and found.rest):
+            return found
+        size = len(found.rest.scenario.members)
         told, wrong = (self.code or of_code)(found.code, found.asked, size)
         if wrong:
             return replace(found, problems=(*found.problems, *wrong), asked=())

@@ -89,20 +89,28 @@ class ComparedRuns(NamedTuple):
     plain: dict[str, Any]
 
 
-def plan(scenario: Path, wanted: CompareRequest, tell: TellName = lambda _: None) -> ComparisonPlan:
+def plan(
+    scenario: Path,
+    wanted: CompareRequest,
+    tell: TellName = lambda _: None,
+    says: Callable[[OwnCode], None] = lambda _: None,
+) -> ComparisonPlan:
     """Load a scenario and plan its comparison, unless something of it cannot be.
 
     Args:
         scenario: a file, or the name of a scenario that comes with the program.
         wanted: what is to be compared.
         tell: is told of every hospital whose data is about to be read.
+        says: is told which code of the user's own is about to be run.
 
     Raises:
         ScenarioError, InvalidValue: the first problem, with all others listed under it.
 
     """
     slowly = Slowly(
-        lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told), tell
+        lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told),
+        tell,
+        says=says,
     )
     also = partial(_find_problems, wanted=wanted, tell=tell)
     loaded = load_and_check(scenario, wanted.data, also=also, slowly=slowly)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.scenario import OwnCode
+from fedskd_sim.scenario.own import DIGITS
 
 FILE = Path("fedskd-sim") / "launched-code"
-DIGEST = 16
 
 
 def _file() -> Path:
@@ -59,5 +59,5 @@ def _known() -> set[str]:
     """Read the digests that this user has launched."""
     with suppress(OSError, RuntimeError, UnicodeDecodeError):
         lines = _file().read_text(encoding="ascii").split()
-        return {line for line in lines if len(line) == DIGEST}
+        return {line for line in lines if len(line) == DIGITS}
     return set()

@@ -55,6 +55,8 @@ FOLDER, FILE, PACKED = "code", "resolved.json", "code.json"
 LARGEST = 512 << 10
 """Bytes of code in all: a cluster keeps it beside the scenario, in an object of 1 MiB at most."""
 MOST_FILES = 100
+DIGITS = 32
+"""Of a digest of code."""
 
 
 class Resolved(Part):
@@ -78,6 +80,8 @@ class Resolved(Part):
     def of(cls, keys: type[AlgorithmKeys], one: Asked, size: int) -> Self:
         """Ask the keys that an algorithm is given, among ``size`` hospitals that train."""
         given = keys.model_validate(dict(one.given), strict=False)
+        if given.pools or not given.learns:
+            raise ValueError("pools and learns are for built-in algorithms")
         beside = getattr(given, "architecture", None)
         return cls(
             pattern=given.pattern,
@@ -204,11 +208,13 @@ class OwnCode:
 
     @cached_property
     def digest(self) -> str:
-        """The beginning of a SHA-256 of all names and bytes."""
+        """The beginning of a SHA-256 of all names and bytes, so long that nobody writes two codes
+        with one digest: `resume` runs by it what was launched before.
+        """
         whole = sha256(self.told.encode())
         for name, data in sorted(self.files.items()):
             whole.update(f"{name}\0{sha256(data).hexdigest()}\n".encode())
-        return whole.hexdigest()[:16]
+        return whole.hexdigest()[:DIGITS]
 
     @property
     def modules(self) -> list[str]:

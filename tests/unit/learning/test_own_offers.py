@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from fedskd_sim import load
+from fedskd_sim import TrainingStep, load, loss
+from fedskd_sim.api import _with_code
 from fedskd_sim.errors import FedskdError, InvalidValue, UnknownKey
 from fedskd_sim.learning.algorithms.kept import Keeping, Kept
 from fedskd_sim.learning.base import NOTHING
@@ -184,6 +186,37 @@ def test_changed_code_is_imported_anew(write: Callable[..., Path]) -> None:
     assert load(path).scenario.schedule.visits == 1
     write(mine=METHOD.replace("visits=1", "visits=2"))
     assert load(path).scenario.schedule.visits == 2
+
+
+def test_what_the_program_has_imported_is_hidden_meanwhile(write: Callable[..., Path]) -> None:
+    """A notebook may have an older module of that name: what runs is what was read."""
+    older = ModuleType("mine")
+    sys.modules["mine"] = older
+    try:
+        assert load(write(mine=METHOD)).scenario.schedule.visits == 1
+        assert sys.modules["mine"] is not older
+        OWN.use(None)
+        assert sys.modules["mine"] is older
+    finally:
+        del sys.modules["mine"]
+
+
+def test_keys_that_are_for_built_in_algorithms_are_refused(write: Callable[..., Path]) -> None:
+    """They would be taken without effect."""
+    pools = METHOD.replace("    strength", "    pools = True\n    strength")
+    assert "pools and learns are for built-in algorithms" in str(told(write(mine=pools)))
+
+
+def test_code_of_a_program_keeps_what_was_changed(write: Callable[..., Path]) -> None:
+    """A scenario that was loaded with changes has them beside code that is given, too."""
+    path = write(SCENARIO.replace("code: [mine.py]\n", "").replace("mine}", "circulation}"))
+
+    @loss("given")
+    def given(step: TrainingStep) -> torch.Tensor:
+        return step.logits().sum()
+
+    changed = load(path, "seed=7", "algorithm.loss=given")
+    assert _with_code(changed, [given], "memory").scenario.seed == 7
 
 
 def test_without_its_code_the_rest_is_checked(write: Callable[..., Path]) -> None:
