@@ -30,7 +30,7 @@ from fedskd_sim.results.comparison.statistics import Difference, student
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES
 from fedskd_sim.results.comparison.text import NAMES, format_difference
 from fedskd_sim.results.text import percent
-from fedskd_sim.scenario import Scenario, scenarios
+from fedskd_sim.scenario import json_schema, scenarios
 from fedskd_sim.scenario.document import read
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,7 +50,7 @@ LIMITS = {
 
 def scenario_reference() -> str:
     """Describe every key of a scenario, part by part, from its schema."""
-    schema = Scenario.model_json_schema(by_alias=True)
+    schema = json_schema()
     parts = {"The scenario": schema, **schema["$defs"]}
     return "\n\n".join(_part(title, part, schema["$defs"]) for title, part in parts.items())
 

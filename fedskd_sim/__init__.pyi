@@ -17,6 +17,7 @@ from fedskd_sim.learning.algorithms.local import LocalLearner as LocalLearner
 from fedskd_sim.learning.base import Learner as Learner
 from fedskd_sim.learning.base import LearnerState as LearnerState
 from fedskd_sim.learning.base import Session as Session
+from fedskd_sim.learning.distillation.arrangements import channel_means as channel_means
 from fedskd_sim.learning.distillation.distill import Taps as Taps
 from fedskd_sim.learning.offers import algorithm as algorithm
 from fedskd_sim.learning.offers import architecture as architecture
@@ -38,7 +39,10 @@ from fedskd_sim.operate.execution import Cluster as Cluster
 from fedskd_sim.ring.topology import Stop as Stop
 from fedskd_sim.scenario import AlgorithmKeys as AlgorithmKeys
 from fedskd_sim.scenario import AllReduceKeys as AllReduceKeys
+from fedskd_sim.scenario import Architecture as Architecture
+from fedskd_sim.scenario import AveragingKeys as AveragingKeys
 from fedskd_sim.scenario import CirculationKeys as CirculationKeys
+from fedskd_sim.scenario import NamedArchitecture as NamedArchitecture
 from fedskd_sim.scenario import Schedule as Schedule
 
 __version__: str
@@ -47,6 +51,8 @@ __all__ = [
     "AlgorithmKeys",
     "AllReduceKeys",
     "AllReduceLearner",
+    "Architecture",
+    "AveragingKeys",
     "AveragingLearner",
     "CirculatingLearner",
     "CirculationKeys",
@@ -58,6 +64,7 @@ __all__ = [
     "LearnerState",
     "LocalLearner",
     "Loss",
+    "NamedArchitecture",
     "Output",
     "Reconciled",
     "Run",
@@ -72,6 +79,7 @@ __all__ = [
     "__version__",
     "algorithm",
     "architecture",
+    "channel_means",
     "compare",
     "divergence",
     "export",

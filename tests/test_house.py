@@ -30,9 +30,10 @@ HOMES = {
         "observe/outcome.py",
         "runtimes/location.py",
         "custody/seal.py",
+        "methods/keys.py",
     ],
     "ruamel": ["scenario/"],
-    "torch": ["learning/", "runtimes/preload.py"],
+    "torch": ["learning/", "methods/", "runtimes/preload.py"],
     "torchvision": ["learning/"],
     "safetensors": ["learning/", "custody/verify.py"],
     "PIL": ["learning/readers/imagefiles.py"],
@@ -230,7 +231,7 @@ def test_a_class_name_has_one_meaning() -> None:
 def test_classes_inherit_once() -> None:
     """A class has at most one class of our own above it; an error and a part of a scenario have
     the kind that they are of between them and the base of all, an algorithm and its keys the
-    pattern on which methods stand, too.
+    pattern on which methods stand, too, and these stand on all of them.
     """
     above = {node.name: [ast.unparse(base) for base in node.bases] for _, node in classes()}
 
@@ -238,6 +239,8 @@ def test_classes_inherit_once() -> None:
         return max((1 + depth(base) for base in above[one] if base in above), default=0)
 
     def most(path: Path, one: str) -> int:
+        if "methods/" in str(path):
+            return 4
         if "learning/algorithms" in str(path) or "AlgorithmKeys" in lineage(one):
             return 3
         return 1 + path.relative_to(PACKAGE).parts[0].startswith(("errors", "scen"))

@@ -28,8 +28,16 @@ from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
 from fedskd_sim.errors import FedskdError, HospitalCrashed
-from fedskd_sim.operate.checks import Slowly, load_and_check, own_parts, unused_card
-from fedskd_sim.scenario import Loaded, Scenario, examine, find, load_architecture, raise_all
+from fedskd_sim.operate.checks import Slowly, keys_in, load_and_check, own_parts, unused_card
+from fedskd_sim.scenario import (
+    Loaded,
+    Scenario,
+    examine,
+    find,
+    json_schema,
+    load_architecture,
+    raise_all,
+)
 
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
@@ -71,7 +79,10 @@ def main() -> None:
     help="Import nothing of the scenario's own code, and no data: check what can be without.",
 )
 @click.option(
-    "--schema", is_flag=True, help="Print the JSON Schema of scenario files, for editors, and stop."
+    "--schema",
+    is_flag=True,
+    help="Print the JSON Schema of scenario files, for editors, and stop; with SCENARIO, that of "
+    "its own algorithms, too.",
 )
 @with_exit_code
 def validate(
@@ -92,9 +103,12 @@ def validate(
       fedskd-sim validate mine.yaml --set hospitals.aachen.architecture=vit-tiny
       fedskd-sim validate theirs.yaml --no-code
       fedskd-sim validate --schema > scenario.schema.json
+      fedskd-sim validate own.yaml --schema > scenario.schema.json
     """
     if schema:
-        click.echo(json.dumps(DIALECT | Scenario.model_json_schema(by_alias=True), indent=1))
+        given = None if no_code else scenario
+        keys = keys_in(examine(find(given), changes), say_code) if given else {}
+        click.echo(json.dumps(DIALECT | json_schema(keys), indent=1))
         return
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")

@@ -25,7 +25,7 @@ from fedskd_sim.records.files import parse_record, whole_lines
 from fedskd_sim.ring.program import Program, Step
 from fedskd_sim.ring.routes import Routes, ToldLosses, as_told
 from fedskd_sim.ring.topology import Stop, Topology
-from fedskd_sim.scenario import OwnAlgorithm, Scenario
+from fedskd_sim.scenario import Scenario
 
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("evaluated",), "ensemble": ("evaluated",), "reduce": ("passed",),
@@ -373,7 +373,7 @@ def with_due_digests(entry: FoundRecord, due: Due) -> None:
         record.outcome == "passed"
         and record.kind == "homecoming"
         and not due.scenario.prediction.keeps_averaged
-        and not isinstance(due.scenario.algorithm, OwnAlgorithm)  # which may keep another model
+        and due.scenario.algorithm.base_sessions  # others may keep another model
     )
     if (taken or due.passes_on(record)) and record.digest_in != record.digest_out:
         raise broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
@@ -385,12 +385,12 @@ def in_itself(entry: FoundRecord, scenario: Scenario, counts: Mapping[str, Sampl
 
     Args:
         entry: the record.
-        scenario: the run's; of an algorithm that is not built in, nothing is known.
+        scenario: the run's; of an algorithm with sessions of its own, nothing is known.
         counts: what each hospital has read, as far as that is known.
 
     """
     record = entry.record
-    if isinstance(scenario.algorithm, OwnAlgorithm):
+    if not scenario.algorithm.base_sessions:
         return
     if record.outcome == "rolled_back" and (record.samples or record.steps or not record.reason):
         text = (

@@ -4,7 +4,7 @@ that are undone if they fail.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from fedskd_sim.learning.comparable import pixel_grid, require_facts, shape_of
 from fedskd_sim.learning.data import (
     HospitalData,
     Samples,
+    as_input,
     class_weights,
     fingerprint,
     load,
@@ -27,15 +28,15 @@ from fedskd_sim.learning.data import (
 from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, share_of_card
 from fedskd_sim.learning.distillation.arrangements import Atlas
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
-from fedskd_sim.learning.evaluate import evaluate, logits_of, measures
-from fedskd_sim.learning.networks.models import blueprint, build, with_memory
+from fedskd_sim.learning.evaluate import BATCH, evaluate, logits_of, measures
+from fedskd_sim.learning.networks.models import blueprint, build, parameter_count, with_memory
 from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.learning.samples import Given
 from fedskd_sim.learning.sessions.own import loss_of
 from fedskd_sim.learning.sessions.recorded import Recordings
 from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
-from fedskd_sim.learning.sessions.steps import Teaching
-from fedskd_sim.learning.weights import export, install, snapshot, spec_of
+from fedskd_sim.learning.sessions.steps import Output, Teaching
+from fedskd_sim.learning.weights import export, floats_in, install, snapshot, spec_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Architecture, Scenario, Similarity
@@ -131,6 +132,10 @@ class Site:
         """Draw this hospital's seed for a purpose."""
         return seed(self.scenario.seed, purpose, self.name, *names)
 
+    def common_seed(self, purpose: str, *names: str | int) -> int:
+        """Draw a seed for a purpose that is the same at every hospital."""
+        return seed(self.scenario.seed, purpose, *names)
+
     def settle(self) -> None:
         """Fix what the result may depend on besides seeds."""
         settle(self.me.resources.cpu, self.device, self.training)
@@ -154,6 +159,27 @@ class Site:
         """Build a network with initial weights from a seed."""
         network = self.to_device(build(architecture, self.shape, seed_))
         return self.recordings.know(network, architecture)
+
+    def parameters(self, architecture: Architecture) -> int:
+        """Count the parameters of an architecture."""
+        return parameter_count(blueprint(architecture, self.shape))
+
+    def floats(self, architecture: Architecture) -> int:
+        """Count the float numbers of an architecture's ``state_dict``: the length of `flat`."""
+        return floats_in(spec_of(blueprint(architecture, self.shape)))
+
+    @torch.no_grad()
+    def outputs(self, model: nn.Module, samples: Samples) -> Iterator[tuple[Output, Tensor]]:
+        """Yield a model's outputs and the labels (B,) for samples in their order, a few at a time,
+        in evaluation mode; it is left in the mode it was in.
+        """
+        before = model.training
+        model.eval()
+        for images, labels in zip(
+            samples.images.split(BATCH), samples.labels.split(BATCH), strict=True
+        ):
+            yield Output(*model(as_input(images, labels.device))), labels
+        model.train(before)
 
     def to_device(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
         """Bring a network to the hospital's device in the scenario's memory format; ``empty``:

@@ -14,8 +14,8 @@ from fedskd_sim.learning.offers import OWN
 from fedskd_sim.scenario import OwnAlgorithm, OwnCode, OwnData, Scenario
 
 PACKAGE = Path(__file__).parent.parent
-TRAINS = ("learning", "scenario")
-"""The packages in which an algorithm of one's own is written."""
+TRAINS = ("learning", "scenario", "methods")
+"""The packages of this program in which algorithms are written."""
 
 
 def digest(places: Iterable[Path]) -> str:
@@ -53,10 +53,11 @@ def sources(scenario: Scenario, host: str = "", code: OwnCode | None = None) -> 
     used_names += [(READER, name) for name in sorted(readers)]
     used_names += [(LOSS, algorithm.loss)] if algorithm.loss else []
     used_names += [(ALGORITHM, algorithm.name)] if isinstance(algorithm, OwnAlgorithm) else []
+    offers = [one for one in used_names if OWN.find(one[0].group, one[1]) is None]
     packages = {
-        f"{offered.what} {name}": digest(_places(fetch(offered, name).__module__))
-        for offered, name in used_names
-        if OWN.find(offered.group, name) is None
+        f"{offered.what} {name}": digest(_places(module))
+        for offered, name in offers
+        if not (module := fetch(offered, name).__module__).startswith(f"{PACKAGE.name}.")
     }
     packages |= {
         f"architecture {name}": digest(_places(name.partition(":")[0])) for name in sorted(classes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from itertools import chain
+from math import prod
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -228,3 +229,8 @@ def _poison(buffer: Buffer, factor: float | None) -> Buffer:
     with np.errstate(over="ignore"):
         wrong = values * values.dtype.type(np.nan if factor is None else factor)
     return buffer._replace(data=wrong.tobytes())
+
+
+def floats_in(spec: Spec) -> int:
+    """Count the float numbers of a model."""
+    return sum(prod(shape) for dtype, shape in spec.values() if dtype in FLOATS)

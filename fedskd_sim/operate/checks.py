@@ -20,6 +20,7 @@ from fedskd_sim.errors import (
 from fedskd_sim.member.schedule import unmet
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import (
+    AlgorithmKeys,
     Asked,
     Examined,
     Loaded,
@@ -30,6 +31,7 @@ from fedskd_sim.scenario import (
     ValidParts,
     examine,
     find,
+    raise_all,
     spaceless,
 )
 
@@ -163,6 +165,25 @@ def of_code(code: OwnCode | None, asked: Iterable[Asked], size: int) -> Any:
         from fedskd_sim.learning.algorithms.own import ask  # noqa: PLC0415 - needs PyTorch
 
     return ask(code, asked, size)
+
+
+def keys_in(
+    found: Examined, says: Callable[[OwnCode], None] = lambda _: None
+) -> dict[str, type[AlgorithmKeys]]:
+    """Return the keys of all algorithms that packages and a scenario's own code offer, by their
+    names: runs that code, and imports PyTorch.
+
+    Raises:
+        FedskdError: the code cannot be read or imported, or an algorithm has no keys.
+
+    """
+    raise_all(found.document, [one for one in found.problems if one.key[:1] == ("code",)])
+    if found.code:
+        says(found.code)
+    with extras_named():
+        from fedskd_sim.learning.algorithms.own import all_keys  # noqa: PLC0415 - needs PyTorch
+
+    return all_keys(found.code)
 
 
 def of_learning(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,17 @@ from fedskd_sim.results.comparison.work import (
     too_few,
 )
 from fedskd_sim.runtimes.commands import ask, prepare
-from fedskd_sim.scenario import Loaded, OwnCode, Scenario, ValidParts, nearest
+from fedskd_sim.scenario import (
+    ALGORITHMS,
+    Examined,
+    Loaded,
+    OwnCode,
+    Scenario,
+    ValidParts,
+    examine,
+    find,
+    nearest,
+)
 from fedskd_sim.wholefiles import write_text
 
 CONTROL = "circulation"
@@ -113,10 +124,26 @@ def plan(
         says=says,
     )
     also = partial(_find_problems, wanted=wanted, tell=tell)
-    loaded = load_and_check(scenario, wanted.data, also=also, slowly=slowly)
+    changes = [*_variants_of_code(examine(find(scenario)), wanted.labels)]
+    loaded = load_and_check(scenario, wanted.data, changes=changes, also=also, slowly=slowly)
     samples = _samples(loaded.scenario, wanted.data, loaded.code)
     chosen = methods(loaded.scenario, wanted.labels, samples)
     return ComparisonPlan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)))
+
+
+def _variants_of_code(found: Examined, labels: Sequence[str]) -> Iterator[str]:
+    """Yield what makes variants of labels that may be algorithms of which only code, of the
+    scenario or of a package, knows more.
+    """
+    if found.rest is None:
+        return
+    scenario = found.rest.scenario
+    packages = {*entry_points(group=ALGORITHMS).names}
+    for label in dict.fromkeys(labels):
+        own = found.document.data.get("algorithm", {})
+        named = isinstance(own, dict) and label == own.get("name")
+        if not named and label not in choices(scenario) and (found.code or label in packages):
+            yield f"variants.{label}={{algorithm: {{name: {label}}}}}"
 
 
 def carry_out(

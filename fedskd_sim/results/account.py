@@ -74,7 +74,7 @@ class Account:
         yield (
             "its settings",
             settings(
-                self.scenario.algorithm.model_dump(mode="json", by_alias=True, exclude={"name"})
+                {key: one for key, one in self.scenario.algorithm.settings.items() if key != "name"}
             ),
         )
         yield "training", settings(self.scenario.training.model_dump(mode="json", by_alias=True))

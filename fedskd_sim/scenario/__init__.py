@@ -2,14 +2,12 @@
 
 from fedskd_sim.scenario.algorithms import (
     BUILT_IN,
-    FML,
     AllReduceKeys,
+    AveragingKeys,
     Circulation,
     CirculationKeys,
     Cyclic,
     FedAvg,
-    FedProto,
-    FedProx,
     FedSKD,
     Local,
     Mutual,
@@ -41,21 +39,23 @@ from fedskd_sim.scenario.datasets import (
     SyntheticVolumes,
     spaceless,
 )
-from fedskd_sim.scenario.explain import nearest
+from fedskd_sim.scenario.explain import find_wrong_keys, nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Conditions, Fault, Link, rule_of
 from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, load_architecture, raise_all
+from fedskd_sim.scenario.offered import default_of, json_schema
 from fedskd_sim.scenario.own import (
     ALGORITHMS,
+    KEYS,
     Algorithm,
     Asked,
     OwnAlgorithm,
     OwnCode,
     Resolved,
-    find_wrong_keys,
     keys_of,
+    offered_names,
 )
-from fedskd_sim.scenario.part import Architecture, Partition, partless
+from fedskd_sim.scenario.part import Architecture, NamedArchitecture, Partition, partless
 from fedskd_sim.scenario.schema import (
     Hospital,
     Network,
@@ -75,7 +75,7 @@ __all__ = [
     "ALGORITHMS",
     "BUILT_IN",
     "COMES_BACK",
-    "FML",
+    "KEYS",
     "Abide",
     "AbideRois",
     "Algorithm",
@@ -83,6 +83,7 @@ __all__ = [
     "AllReduceKeys",
     "Architecture",
     "Asked",
+    "AveragingKeys",
     "Circulation",
     "CirculationKeys",
     "CommunicationPattern",
@@ -93,8 +94,6 @@ __all__ = [
     "Examined",
     "Fault",
     "FedAvg",
-    "FedProto",
-    "FedProx",
     "FedSKD",
     "Ham10000",
     "Ham10000Images",
@@ -105,6 +104,7 @@ __all__ = [
     "Local",
     "MedMnist",
     "Mutual",
+    "NamedArchitecture",
     "Network",
     "Nifti",
     "NoData",
@@ -133,14 +133,17 @@ __all__ = [
     "Variant",
     "at_budget",
     "begin",
+    "default_of",
     "examine",
     "find",
     "find_idle",
     "find_wrong_keys",
+    "json_schema",
     "keys_of",
     "load",
     "load_architecture",
     "nearest",
+    "offered_names",
     "partless",
     "passes",
     "raise_all",

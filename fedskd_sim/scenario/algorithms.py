@@ -8,7 +8,7 @@ What a run has to know of each beside its keys, `AlgorithmKeys` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,12 +22,11 @@ from fedskd_sim.scenario.circulation import (
     Similarity,
 )
 from fedskd_sim.scenario.part import (
-    Architecture,
     Count,
+    NamedArchitecture,
     NonNegative,
     Positive,
     Seconds,
-    with_a_name,
 )
 
 
@@ -37,20 +36,26 @@ class AllReduceKeys(AlgorithmKeys):
     pattern: ClassVar[CommunicationPattern] = "all_reduce"
 
 
-class FedAvg(AllReduceKeys):
+class AveragingKeys(AllReduceKeys):
+    """The keys of an algorithm in which all hospitals train one model and average it."""
+
+    warms_up: ClassVar[bool] = False
+    averages: ClassVar[bool] = True
+    rounds: Count = 2
+    """Local sessions, each followed by one averaging."""
+    architecture: NamedArchitecture = None
+    """The architecture of all; null: the hospitals' own, which must then be equal."""
+
+
+class FedAvg(AveragingKeys):
     """Federated averaging (McMahan et al. 2017) of one architecture, by ring all-reduce instead
     of a server.
     """
 
-    warms_up: ClassVar[bool] = False
-    averages: ClassVar[bool] = True
+    base_sessions: ClassVar[bool] = True
     name: Literal["fedavg"]
     """Mean of the hospitals' models, weighted by their training samples, after every local
     session."""
-    rounds: Count = 2
-    """Local sessions, each followed by one averaging."""
-    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
-    """The architecture of all; null: the hospitals' own, which must then be equal."""
 
     @property
     def words(self) -> str:
@@ -62,89 +67,10 @@ class FedAvg(AllReduceKeys):
         )
 
 
-class FedProx(AllReduceKeys):
-    """FedAvg whose local sessions are held close to the common model (Li et al. 2020)."""
-
-    warms_up: ClassVar[bool] = False
-    averages: ClassVar[bool] = True
-    name: Literal["fedprox"]
-    """FedAvg with a proximal term."""
-    rounds: Count = 2
-    """Local sessions, each followed by one averaging."""
-    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
-    """The architecture of all; null: the hospitals' own, which must then be equal."""
-    mu: Positive = 0.01
-    """Weight of half the squared Euclidean distance of all parameters to the common model."""
-
-    @property
-    def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
-        return (
-            "Every hospital trains the common model on its own data and stays close to it; after "
-            "each session all take the mean of "
-            "what they have, summed over a ring."
-        )
-
-
-class FML(AllReduceKeys):
-    """Federated mutual learning (Shen et al. 2020): an own model of any architecture beside a
-    small common one that is averaged.
-    """
-
-    keeps_models: ClassVar[bool] = True
-    name: Literal["fml"]
-    """Own model and common model teach each other at home; only the common one is averaged."""
-    rounds: Count = 2
-    """Local sessions of both models, each followed by one averaging."""
-    architecture: Annotated[Architecture | None, with_a_name(str | Architecture | None)] = None
-    """The architecture of the common model; null: the hospitals' smallest."""
-    weight: NonNegative = 1.0
-    """Weight of the Kullback-Leibler divergences beside the cross-entropies, temperature 1, the
-    other side detached; the paper's alpha and beta are both 1 / (1 + weight)."""
-
-    @property
-    def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
-        return (
-            "At every hospital its own model and a common one train and teach each other by their "
-            "predictions. Only the common one "
-            "is averaged, summed over a ring; own models stay at home until all are tested."
-        )
-
-    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
-        """One session of two models."""
-        return 2.0
-
-
-class FedProto(AllReduceKeys):
-    """Prototypes instead of models (Tan et al. 2022): the mean features of every class, summed
-    over the ring.
-    """
-
-    keeps_models: ClassVar[bool] = True
-    name: Literal["fedproto"]
-    """Models never leave home; every class has one common prototype that all are drawn to."""
-    rounds: Count = 2
-    """Local sessions, each followed by one summing of prototypes."""
-    weight: NonNegative = 1.0
-    """Weight of the mean squared distance of a sample's features to the prototype of its class."""
-    features: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Length of a prototype: the channel means of every architecture's deep map are pooled to
-    it."""
-
-    @property
-    def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
-        return (
-            "Every hospital trains its own model and draws it to the mean features of every class, "
-            "which are summed over a ring. "
-            "Models stay at home until all are tested."
-        )
-
-
 class Local(AlgorithmKeys):
     """Every hospital trains alone; nothing travels before the evaluation."""
 
+    base_sessions: ClassVar[bool] = True
     name: Literal["local"]
     """The lower reference."""
     rounds: Count = 2
@@ -165,6 +91,7 @@ class Pooled(AlgorithmKeys):
     """
 
     pools: ClassVar[bool] = True
+    base_sessions: ClassVar[bool] = True
     name: Literal["pooled"]
     """The upper reference; refuses to run where hospitals are apart."""
     rounds: Count = 2
@@ -188,6 +115,7 @@ class Placebo(AlgorithmKeys):
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
     learns: ClassVar[bool] = False
+    base_sessions: ClassVar[bool] = True
     name: Literal["placebo"]
     """No learning."""
     rounds: Count = 1
@@ -228,6 +156,7 @@ class FedSKD(AlgorithmKeys):
     """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
+    base_sessions: ClassVar[bool] = True
     name: Literal["fedskd"]
     """Similarity distillation between visitor and resident."""
     preset: Literal["plain", "traveller-first"] = "plain"
@@ -275,6 +204,23 @@ class FedSKD(AlgorithmKeys):
     def circulating(self) -> FedSKD:
         """The FedSKD that circulates and trains alike: one learner serves all of them."""
         return self
+
+    @property
+    def compared(self) -> Mapping[str, Sequence[str]]:
+        """The maps of a model that it compares with others, and under each the keys of the
+        weights.
+        """
+        found: dict[str, list[str]] = {}
+        given, own = self.similarity, self.self_distillation
+        taught = given.to_visitor or (given.to_resident and self.resident_every)
+        for level in ("batch", "pixel", "region"):
+            weights = {"similarity": getattr(given, level) if taught else 0.0}
+            weights["self_distillation"] = getattr(own, level)
+            for part, weight in weights.items():
+                if weight:
+                    key = f"algorithm.{part}.{level}"
+                    found.setdefault(getattr(given, f"{level}_tap"), []).append(key)
+        return found
 
     @property
     def words(self) -> str:
@@ -347,6 +293,13 @@ class CirculationKeys(AlgorithmKeys):
         return self.circulating.work(size)
 
     @property
+    def compared(self) -> Mapping[str, Sequence[str]]:
+        """The maps of a model that it compares with others, those of the FedSKD which circulates
+        alike.
+        """
+        return self.circulating.compared
+
+    @property
     def circulating(self) -> FedSKD:
         """The FedSKD that circulates and trains alike: one learner serves all of them."""
         return FedSKD(
@@ -361,6 +314,7 @@ class CirculationKeys(AlgorithmKeys):
 class Circulation(CirculationKeys):
     """The control of every claim about similarity: FedSKD's circulation with all weights 0."""
 
+    base_sessions: ClassVar[bool] = True
     name: Literal["circulation"]
     """Visitor and resident train side by side and do not teach each other."""
     rounds: Count = 2
@@ -372,6 +326,7 @@ class Mutual(CirculationKeys):
     of similarities.
     """
 
+    base_sessions: ClassVar[bool] = True
     name: Literal["mutual"]
     """Visitor and resident learn each other's predictions, the other side detached."""
     rounds: Count = 2
@@ -391,6 +346,7 @@ class Cyclic(AlgorithmKeys):
     """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
+    base_sessions: ClassVar[bool] = True
     name: Literal["cyclic"]
     """One travelling model per hospital and architecture."""
     rounds: Count = 2
@@ -438,9 +394,6 @@ BUILT_IN: Mapping[str, AlgorithmKeys] = MappingProxyType(
         "local": Local(name="local"),
         "pooled": Pooled(name="pooled"),
         "fedavg": FedAvg(name="fedavg"),
-        "fedprox": FedProx(name="fedprox"),
-        "fml": FML(name="fml"),
-        "fedproto": FedProto(name="fedproto"),
     }
 )
-"""What `fedskd-sim compare` knows by name, with default settings."""
+"""What `fedskd-sim compare` knows by name, with default settings, besides what packages offer."""

@@ -4,7 +4,8 @@ by similarity, self-distillation, and the schedule.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -109,6 +110,9 @@ class AlgorithmKeys(Part):
     keeps_models: ClassVar[bool] = False
     """Sums travel, and own models set out for the evaluation as their last session has left them,
     which the proof then compares."""
+    base_sessions: ClassVar[bool] = False
+    """Its learner leaves sessions, visits and homecomings as its base has them, so that the proof
+    can check their numbers, too."""
     name: str
     """Which one."""
     rounds: Count = 2
@@ -123,6 +127,23 @@ class AlgorithmKeys(Part):
     def words(self) -> str:
         """Say what travels and who trains with whom, for reports."""
         return "An algorithm of your own."
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All keys with their values, as plain data."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def compared(self) -> Mapping[str, Sequence[str]]:
+        """The maps of a model that it compares with others, ``mid`` and ``deep``, and under each
+        the keys of the weights, such as ``algorithm.weight``: a map that nothing trains is refused.
+        """
+        return {}
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """The keys that have no effect with these values, such as ``weight``, and why."""
+        return {}
 
     def work(self, size: int) -> float:  # noqa: ARG002 - of most it does not depend on it
         """Return the work of a round among ``size`` hospitals, in passes of one model over its

@@ -7,15 +7,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
+from fedskd_sim.scenario.circulation import AlgorithmKeys
 from fedskd_sim.scenario.document import Document, escape_unseen, shorten
-from fedskd_sim.scenario.own import OWN
+from fedskd_sim.scenario.own import OWN, Asked, offered_names
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
 from fedskd_sim.scenario.training import Training
 
@@ -108,6 +109,32 @@ def translate(document: Document, error: ValidationError) -> list[FedskdError]:
     return [error for error in found if not (id(error) in missing and error.key in meant)]
 
 
+def find_wrong_keys(form: type[AlgorithmKeys], one: Asked) -> Iterator[FedskdError]:
+    """Find keys that the class of an algorithm does not have, or not with these values."""
+    try:
+        form.model_validate_json(json.dumps(dict(one.given)))
+    except ValidationError as error:
+        known = _names(form)
+        for problem in error.errors(include_url=False):
+            loc = problem["loc"]
+            inside = loc[:-1] if loc[-1] in CHOICES else loc
+            key, value, kind = (*one.key, *inside), problem["input"], problem["type"]
+            if kind == "extra_forbidden":
+                under = _written_under(Training, key[-1])
+                fix = f"{_instead(str(key[-1]), known)}; known here: {', '.join(known)}"
+                fix = f"write it under training: {{{under}}}" if under else fix
+                yield UnknownKey(f"unknown key (value {_show(value)})", key=key, fix=fix)
+            elif kind == "missing":
+                yield InvalidValue("this key is missing", key=key, fix=f"add '{key[-1]}: ...' here")
+            else:
+                limits = problem.get("ctx", {})
+                wanted = str(problem["msg"])
+                wanted = f"give {WANTED[kind].format(**limits)}" if kind in WANTED else wanted
+                if kind == "literal_error":
+                    wanted = _suggest_choice(value, _find_quoted(limits["expected"]))
+                yield InvalidValue(f"{_show(value)} cannot be used", key=key, fix=wanted)
+
+
 def nearest(name: str, known: Sequence[str], otherwise: str) -> str:
     """Suggest the known name nearest to a mistyped one, or say something else when none is near."""
     near = difflib.get_close_matches(name, known, n=1)
@@ -129,6 +156,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
         case "union_tag_invalid":
             found = _find_quoted(problem["ctx"]["expected_tags"])
             choices = [one for one in found if one != OWN or key[-1] == "data"]
+            choices += offered_names() if key[-1] == "algorithm" else []
             fix = _suggest_choice(value.get("name"), choices) + YOURS.get(key[-1], "")
             return InvalidValue(
                 f"there is no {key[-1]} {_show(value.get('name'))}", key=(*key, "name"), fix=fix

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from fedskd_sim.errors import Key
-from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, FedProto, FedSKD
+from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, FedSKD
 from fedskd_sim.scenario.datasets import Nifti, NoData, SyntheticVolumes
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.training import Prediction
@@ -51,8 +51,8 @@ def find_idle(scenario: Scenario) -> Iterator[Idle]:
 def _written(scenario: Scenario, text: BaseModel, under: tuple[Key, ...]) -> Iterator[Idle]:
     """Find the idle keys of a scenario that are given in a part of its text."""
     found = (
-        _of_placebo, _of_loss, _of_training, _of_devices, _of_rounds, _of_measuring, _of_similarity,
-        _of_circulation, _of_disturbances, _of_survival, _of_data,
+        _of_placebo, _of_loss, _of_training, _of_devices, _of_algorithm, _of_measuring,
+        _of_similarity, _of_circulation, _of_disturbances, _of_survival, _of_data,
     )  # fmt: skip
     told: set[tuple[Key, ...]] = set()
     for find in found:
@@ -131,10 +131,9 @@ def _of_devices(scenario: Scenario) -> Found:
         yield "training.recorded_gib", f"no steps are recorded: {why}"
 
 
-def _of_rounds(scenario: Scenario) -> Found:
-    algorithm = scenario.algorithm
-    if isinstance(algorithm, FedProto) and algorithm.rounds == 1:
-        yield "algorithm.weight", "there are prototypes from the second round on"
+def _of_algorithm(scenario: Scenario) -> Found:
+    for key, why in scenario.algorithm.idle.items():
+        yield f"algorithm.{key}", why
 
 
 def _of_measuring(scenario: Scenario) -> Found:

@@ -5,7 +5,7 @@ scenario is right is kept, so that everything else that is wrong with it is said
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import nearest, translate
 from fedskd_sim.scenario.faultchecks import faulty, find_bad_links, unbearable
 from fedskd_sim.scenario.idle import find_idle
+from fedskd_sim.scenario.offered import ask_packages
 from fedskd_sim.scenario.own import Answers, Asked, OwnCode, read_answers, read_code, to_ask
 from fedskd_sim.scenario.part import Architecture, contradictions
 from fedskd_sim.scenario.schema import Scenario
@@ -158,8 +159,13 @@ def _examine(document: Document) -> Examined:
     if own:
         kept = read_answers(Path(document.file).parent)
         document = replace(document, answers={**kept, **document.answers})
-    values, asked = _with_answers(document, own)
-    unsaid = frozenset(one.key for one in asked)
+    new = [one for one in own if one.text not in document.answers]
+    told, wrong, asked = ask_packages(new, _count_members(document.data))
+    if told:
+        document = replace(document, answers={**document.answers, **told})
+    problems += wrong
+    values = _with_answers(document, own)
+    unsaid = frozenset(one.key for one in new if one.text not in told)
     code = None
     try:
         code = _code(document)
@@ -193,18 +199,24 @@ def _code(document: Document) -> OwnCode | None:
     return read_code(Path(document.file).parent, entries) if texts else None
 
 
-def _with_answers(document: Document, own: Iterable[Asked]) -> tuple[dict[str, Any], list[Asked]]:
-    """Return a scenario's values with what is known of algorithms of the user's own, another in
-    the place of those of which nothing is, and these.
+def _count_members(values: Mapping[str, Any]) -> int:
+    """Count the hospitals that train, as far as a scenario's values say so."""
+    listed = values.get("hospitals")
+    listed = listed if isinstance(listed, list) else []
+    return sum(not (isinstance(one, dict) and one.get("held_out") is True) for one in listed)
+
+
+def _with_answers(document: Document, own: Iterable[Asked]) -> dict[str, Any]:
+    """Return a scenario's values with what is known of algorithms of the user's own, and another in
+    the place of those of which nothing is.
     """
-    values, unknown = _fill_in(document.data), list[Asked]()
+    values = _fill_in(document.data)
     for one in own:
         told = document.answers.get(one.text)
-        unknown += [] if told else [one]
         default = {"rounds": told["keys"]["rounds"]} if told else {}
         said = {**default, **one.given, "resolved": told} if told else {"name": "local"}
         values = _put(values, one.key, said)
-    return values, unknown
+    return values
 
 
 def _put(values: Any, key: KeyPath, value: Any) -> Any:

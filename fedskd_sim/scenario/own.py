@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
     ConfigDict,
@@ -28,26 +27,23 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from fedskd_sim.errors import FedskdError, InvalidValue, Key, RunUnreadable, UnknownKey, Where
+from fedskd_sim.errors import InvalidValue, Key, RunUnreadable, Where
 from fedskd_sim.scenario.algorithms import (
     BUILT_IN,
-    FML,
     Circulation,
     Cyclic,
     FedAvg,
-    FedProto,
-    FedProx,
     FedSKD,
     Local,
     Mutual,
     Placebo,
     Pooled,
 )
-from fedskd_sim.scenario.circulation import AlgorithmKeys, CommunicationPattern, Schedule
+from fedskd_sim.scenario.circulation import AlgorithmKeys, CommunicationPattern, Schedule, Tap
 from fedskd_sim.scenario.part import Architecture, Count, Part, Plain
 
-ALGORITHMS = "fedskd_sim.algorithms"
-"""The entry point group of packages that offer algorithms."""
+ALGORITHMS, KEYS = "fedskd_sim.algorithms", "fedskd_sim.keys"
+"""The entry point groups of packages that offer algorithms, and the keys of these by themselves."""
 NAMES = frozenset({*(one.name for one in BUILT_IN.values()), "placebo"})
 """The built-in algorithms, whose names nobody else may use."""
 FOLDER, FILE, PACKED = "code", "resolved.json", "code.json"
@@ -75,6 +71,11 @@ class Resolved(Part):
     """How its models circulate, where they do."""
     architecture: Architecture | None = None
     """That of a common model, where it names one."""
+    base_sessions: bool = False
+    compared: dict[Tap, tuple[str, ...]] = {}
+    idle: dict[str, str] = {}
+    idle_once: dict[str, str] = {}
+    """What is idle where there is one round only, on which nothing else here depends."""
 
     @classmethod
     def of(cls, keys: type[AlgorithmKeys], one: Asked, size: int) -> Self:
@@ -93,7 +94,19 @@ class Resolved(Part):
             keys=given.model_dump(mode="json", by_alias=True),
             circulating=getattr(given, "circulating", None),
             architecture=beside if isinstance(beside, Architecture) else None,
+            base_sessions=given.base_sessions,
+            compared=_taps(given.compared),
+            idle=dict(given.model_copy(update={"rounds": 2}).idle),
+            idle_once=dict(given.model_copy(update={"rounds": 1}).idle),
         )
+
+
+def _taps(compared: Mapping[str, Sequence[str]]) -> dict[Tap, tuple[str, ...]]:
+    """Check the names of maps; raises ValueError."""
+    known: tuple[Tap, ...] = get_args(Tap)
+    if strange := {*compared} - {*known}:
+        raise ValueError(f"compared are maps called {' and '.join(known)}, not {strange}")
+    return {tap: tuple(compared[tap]) for tap in known if tap in compared}
 
 
 class OwnAlgorithm(Part):
@@ -143,6 +156,26 @@ class OwnAlgorithm(Part):
         return self.facts.keeps_models
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """All keys with their values, as plain data."""
+        return {**self.facts.keys, "rounds": self.rounds}
+
+    @property
+    def base_sessions(self) -> bool:
+        """Return whether its sessions, visits and homecomings are those of a base."""
+        return self.facts.base_sessions
+
+    @property
+    def compared(self) -> Mapping[Any, Sequence[str]]:
+        """The maps of a model that it compares, and the keys of the weights."""
+        return self.facts.compared
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """The keys that have no effect with these values, and why."""
+        return self.facts.idle if self.rounds > 1 else self.facts.idle_once
+
+    @property
     def circulating(self) -> FedSKD | None:
         """How its models circulate, where they do."""
         return self.facts.circulating
@@ -185,9 +218,6 @@ Algorithm = Annotated[
     | Annotated[Local, Tag("local")]
     | Annotated[Pooled, Tag("pooled")]
     | Annotated[FedAvg, Tag("fedavg")]
-    | Annotated[FedProx, Tag("fedprox")]
-    | Annotated[FML, Tag("fml")]
-    | Annotated[FedProto, Tag("fedproto")]
     | Annotated[Placebo, Tag("placebo")]
     | Annotated[OwnAlgorithm, Tag(OWN)],
     Discriminator(_tag),
@@ -315,22 +345,9 @@ def keys_of(base: type[AlgorithmKeys], one: Asked) -> type[AlgorithmKeys]:
     return found
 
 
-def find_wrong_keys(form: type[AlgorithmKeys], one: Asked) -> Iterator[FedskdError]:
-    """Find keys that the class of an algorithm does not have, or not with these values."""
-    try:
-        form.model_validate(dict(one.given), strict=False)
-    except ValidationError as error:
-        known = [field.alias or name for name, field in form.model_fields.items()]
-        for problem in error.errors(include_url=False):
-            key: tuple[Key, ...] = (*one.key, *problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                near = get_close_matches(str(key[-1]), known, 1)
-                fix = f"did you mean {near[0]!r}?" if near else "remove it"
-                fix += f"; known here: {', '.join(known)}"
-                yield UnknownKey(f"unknown key (value {problem['input']!r})", key=key, fix=fix)
-            else:
-                text = f"{problem['input']!r} cannot be used"
-                yield InvalidValue(text, key=key, fix=problem["msg"])
+def offered_names() -> list[str]:
+    """List the algorithms whose keys packages offer, sorted."""
+    return sorted({*entry_points(group=KEYS).names} - NAMES)
 
 
 Answers = Mapping[str, Mapping[str, Any]]
@@ -350,7 +367,7 @@ def to_ask(values: Mapping[str, Any], *, any_name: bool = False) -> list[Asked]:
             if isinstance(one, dict)
         ]
     any_name = any_name or bool(values.get("code"))
-    offered = None if any_name else {*entry_points(group=ALGORITHMS).names}
+    offered = None if any_name else {*entry_points(group=ALGORITHMS).names, *offered_names()}
     return [
         Asked(key, given)
         for key, given in places

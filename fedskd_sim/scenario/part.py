@@ -106,6 +106,10 @@ def with_a_name(shown: Any) -> BeforeValidator:
     )
 
 
+NamedArchitecture = Annotated[Architecture | None, with_a_name(str | Architecture | None)]
+"""An architecture, of which the name alone may be written, or null."""
+
+
 SITE_OR_ALL = ("medmnist", "derm7pt", "own")
 """Data of which a hospital without site and partition has all samples."""
 

@@ -13,8 +13,8 @@ from loops import EPOCHS, Loops, files, final, saved, text
 from torch.nn.functional import cross_entropy, log_softmax
 
 from fedskd_sim.errors import InvalidValue, UnknownArchitecture
-from fedskd_sim.learning.algorithms.fedproto import features_of
 from fedskd_sim.learning.data import class_weights
+from fedskd_sim.learning.distillation.arrangements import channel_means
 from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import Architecture
@@ -127,7 +127,7 @@ def drawn(
     logits, taps = outputs[0]
     plain, known = (
         cross_entropy(logits, labels, weights),
-        zip(features_of(taps.deep, 5), labels.tolist(), strict=True),
+        zip(channel_means(taps.deep, 5), labels.tolist(), strict=True),
     )
     pairs = [(z - prototypes[label]).square() for z, label in known if label in prototypes]
     return plain + 2 * torch.stack(pairs).mean() if pairs else plain
@@ -155,7 +155,7 @@ def test_fedproto_equals_prototypes_added_up_by_a_server(
                     loops.data[name].train.images, loops.data[name].train.labels, strict=True
                 ):
                     features.setdefault(int(label), []).append(
-                        features_of(model(image[None])[1].deep, 5)[0]
+                        channel_means(model(image[None])[1].deep, 5)[0]
                     )
         prototypes = {label: torch.stack(vectors).mean(0) for label, vectors in features.items()}
     folder = run(path, "processes")

@@ -12,9 +12,6 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedskd_sim.learning.algorithms.fedavg import ProximalTeaching
-from fedskd_sim.learning.algorithms.fedproto import PrototypeTeaching
-from fedskd_sim.learning.algorithms.fml import COMMON, MutualTeaching
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.networks.models import ImageShape, build
@@ -23,7 +20,11 @@ from fedskd_sim.learning.sessions.session import RunningSums, SessionModels, Tra
 from fedskd_sim.learning.sessions.steps import Exchange, Teaching
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
-from fedskd_sim.scenario import Architecture, FedProto, Similarity, Training
+from fedskd_sim.methods.fedproto import PrototypeTeaching
+from fedskd_sim.methods.fedprox import ProximalTeaching
+from fedskd_sim.methods.fml import COMMON, MutualTeaching
+from fedskd_sim.methods.keys import FedProto
+from fedskd_sim.scenario import Architecture, Similarity, Training
 
 SHAPE = ImageShape(3, 16, 3)
 VISITOR = Architecture(name="cnn-plain", options={"width": 8, "norm": "batch"})

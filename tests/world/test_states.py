@@ -19,7 +19,6 @@ from weather import OneDeath
 
 from fedskd_sim.errors import HospitalCrashed
 from fedskd_sim.learning import comparable, site
-from fedskd_sim.learning.algorithms import fml
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import Learner, LearnerContext, LearnerState
 from fedskd_sim.learning.networks import models
@@ -202,8 +201,7 @@ def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
         Site, "specs", lambda self: once(("specs", id(self.scenario)), lambda: specs(self))
     )
     monkeypatch.setattr(comparable, "outline", outlined)
-    for module in (site, fml):
-        monkeypatch.setattr(module, "blueprint", copied)
+    monkeypatch.setattr(site, "blueprint", copied)
 
 
 def learner(scenario: Scenario, name: str, topology: Topology) -> Learner:

@@ -20,12 +20,10 @@ _LEARNERS: Mapping[str, str] = MappingProxyType(
         "local": "local.LocalLearner",
         "pooled": "local.LocalLearner",
         "fedavg": "fedavg.AveragingLearner",
-        "fedprox": "fedavg.AveragingLearner",
-        "fml": "fml.CommonModelLearner",
-        "fedproto": "fedproto.PrototypeLearner",
     }
 )
-"""Where the class of a built-in algorithm is, which is imported by whoever makes one."""
+"""Where the class of a built-in algorithm is, which is imported by whoever makes one; packages
+offer others, this one too: see `fedskd_sim.methods`."""
 
 
 def make(context: LearnerContext) -> Learner:

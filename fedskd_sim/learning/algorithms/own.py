@@ -55,6 +55,17 @@ def ask(code: OwnCode | None, algorithms: Iterable[Asked], size: int) -> Told:
     return told, wrong
 
 
+def all_keys(code: OwnCode | None) -> dict[str, type[AlgorithmKeys]]:
+    """Return the keys of all algorithms that packages and code offer, by their names; runs it.
+
+    Raises:
+        InvalidValue: one cannot be imported, or has no keys.
+
+    """
+    OWN.use(code)
+    return {name: _class_of(name).keys for name in names(ALGORITHM.group)}
+
+
 def make(context: LearnerContext, algorithm: OwnAlgorithm) -> Learner:
     """Make the learner of an algorithm of the user's own, whose code is imported."""
     learner = _class_of(algorithm.name)

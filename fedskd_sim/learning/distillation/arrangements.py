@@ -261,3 +261,10 @@ def _pool(features: Tensor, grid: tuple[int, ...]) -> Tensor:
             features = reduce(torch.add, parts)
     share = math.prod(grid) / math.prod(space)
     return features if share == 1 else features * share
+
+
+def channel_means(deep: Tensor, length: int) -> Tensor:
+    """Return features (B, length) of deep maps (B, C, ...) of any architecture: channel means over
+    space, neighbouring channels pooled.
+    """
+    return average(deep.flatten(2).mean(dim=2).unsqueeze(1), (length,)).squeeze(1)

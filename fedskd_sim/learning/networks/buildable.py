@@ -4,8 +4,9 @@ similarity's grids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ from fedskd_sim.learning.networks.models import (
 )
 from fedskd_sim.learning.networks.named import NO_OBJECTS, wrong_arguments
 from fedskd_sim.learning.networks.shapes import AXES, ImageShape
-from fedskd_sim.scenario import Algorithm, Architecture, FedProto, FedSKD, Tap, nearest
+from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, Tap, nearest
 
 LARGEST_OPTION = 4096
 CHANNELS = (1, 3, 4)
@@ -135,7 +136,7 @@ def _unmoved(
     algorithm: Algorithm, chosen: Architecture, shape: ImageShape, key: tuple[Key, ...]
 ) -> Iterator[FedskdError]:
     """Refuse to compare maps that nothing before them can change, for it would teach nothing."""
-    compared = _compared(algorithm)
+    compared: Mapping[Any, Sequence[str]] = algorithm.compared
     if not compared or (chosen.name in REGISTRY and not chosen.restricted):
         return
     model = build(chosen.model_copy(update={"weights": ""}), shape, 0).eval()
@@ -151,26 +152,6 @@ def _unmoved(
         at = (*key, "trainable") if chosen.trainable != "all" else key
         fix = f"set {'it' if len(weights) == 1 else 'them'} to 0, or let more of it train"
         yield InvalidValue(text, key=at, fix=fix)
-
-
-def _compared(algorithm: Algorithm) -> dict[Tap, list[str]]:
-    """Tell which maps an algorithm compares, and the keys whose weights say so."""
-    if isinstance(algorithm, FedProto):
-        return {"deep": ["algorithm.weight"]} if algorithm.weight else {}
-    how: FedSKD | None = getattr(algorithm, "circulating", None)
-    if how is None:
-        return {}
-    found: dict[Tap, list[str]] = {}
-    given, own = how.similarity, how.self_distillation
-    taught = given.to_visitor or (given.to_resident and how.resident_every)
-    for level in ("batch", "pixel", "region"):
-        weights = {"similarity": getattr(given, level) if taught else 0.0}
-        weights["self_distillation"] = getattr(own, level)
-        for part, weight in weights.items():
-            if weight:
-                tap: Tap = getattr(given, f"{level}_tap")
-                found.setdefault(tap, []).append(f"algorithm.{part}.{level}")
-    return found
 
 
 def _unbuildable(

@@ -206,7 +206,7 @@ def _plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
         ]
     return {
         "label": row.method.label,
-        "algorithm": row.method.scenario.algorithm.model_dump(mode="json"),
+        "algorithm": row.method.scenario.algorithm.settings,
         "passes": row.method.planned.passes,
         "budget": row.method.budget,
         "off": row.off,

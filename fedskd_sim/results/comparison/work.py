@@ -42,8 +42,10 @@ from fedskd_sim.scenario import (
     Scenario,
     Variant,
     at_budget,
+    default_of,
     load,
     nearest,
+    offered_names,
     passes,
 )
 from fedskd_sim.scenario.part import Part
@@ -138,10 +140,12 @@ def find_bad_labels(scenario: Scenario, labels: Sequence[str]) -> Iterator[Inval
 
 
 def choices(scenario: Scenario) -> list[str]:
-    """Name what can be compared: the scenario's variants and the built-in algorithms."""
+    """Name what can be compared: the scenario's variants, the built-in algorithms, and those whose
+    keys a package offers.
+    """
     own = scenario.algorithm.name
     known = [*([own] if isinstance(scenario.algorithm, OwnAlgorithm) else []), *BUILT_IN]
-    return [*scenario.variants, *(label for label in known if label not in scenario.variants)]
+    return [*dict.fromkeys([*scenario.variants, *known, *offered_names()])]
 
 
 def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
@@ -177,7 +181,10 @@ def _method(scenario: Scenario, label: str, samples: Sequence[int]) -> Method:
         same = label == (
             own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name
         )
-        planned = at_budget(bare, own if same else BUILT_IN[label], budget, samples)
+        chosen = own if same else BUILT_IN.get(label) or default_of(label, len(scenario.members))
+        if chosen is None:
+            raise KeyError(label)
+        planned = at_budget(bare, chosen, budget, samples)
         return Method(label, planned, budget, given=bare)
     given = {
         name: part

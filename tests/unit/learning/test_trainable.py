@@ -21,7 +21,8 @@ from fedskd_sim.learning.networks.trainable import head_of
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
-from fedskd_sim.scenario import Architecture, FedProto, FedSKD, Similarity, Training
+from fedskd_sim.methods.keys import FedProto
+from fedskd_sim.scenario import Architecture, FedSKD, Similarity, Training
 
 SHAPE = ImageShape(3, 48, 3)
 OPTIONS = {

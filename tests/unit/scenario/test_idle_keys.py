@@ -18,7 +18,16 @@ from fedskd_sim.cli import main
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.folder import subfolders
 from fedskd_sim.runtimes.memory import MemoryRuntime
-from fedskd_sim.scenario import BUILT_IN, Instruments, Prediction, Training, find_idle, load
+from fedskd_sim.scenario import (
+    BUILT_IN,
+    Instruments,
+    Prediction,
+    Training,
+    find_idle,
+    load,
+    offered_names,
+)
+from fedskd_sim.scenario.offered import keys_offered
 
 RESULTS = ("records", "weights", "predictions")
 ANOTHER: Mapping[str, Any] = MappingProxyType(
@@ -174,12 +183,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("idle"))
 
 
-@pytest.mark.parametrize("label", [label for label in BUILT_IN if label != "traveller-first"])
+@pytest.mark.parametrize("label", sorted({*BUILT_IN, *offered_names()} - {"traveller-first"}))
 def test_a_key_changes_what_a_run_leaves_or_is_listed(label: str, bench: Bench) -> None:
     """Whatever key of an algorithm is changed, and whatever of training and measuring depends on
     it: results differ, or the key is listed as one without effect, and never both.
     """
-    own = others(BUILT_IN[label], "algorithm")
+    own = others(BUILT_IN.get(label) or keys_offered(label)(name=label), "algorithm")
     rest = (one for one in own if not one[0].startswith("algorithm.schedule"))
     bench.compare({"algorithm.name": label}, of_fedskd() if label == "fedskd" else rest)
     if label not in ("circulation", "mutual"):  # which FedSKD's learner carries out

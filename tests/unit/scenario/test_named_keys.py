@@ -8,19 +8,24 @@ import ast
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from fedskd_sim import scenario
+from fedskd_sim import methods, scenario
 from fedskd_sim.learning.algorithms.kept import Keeping
 from fedskd_sim.learning.algorithms.learners import _LEARNERS
-from fedskd_sim.scenario import AlgorithmKeys, Scenario
+from fedskd_sim.learning.installed import ALGORITHM, fetch
+from fedskd_sim.scenario import ALGORITHMS, KEYS, AlgorithmKeys, Scenario, offered_names
+from fedskd_sim.scenario.offered import keys_offered
 from fedskd_sim.scenario.own import NAMES
 
+HOME = "fedskd_sim.methods."
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "fedskd-sim"
 TOP = sorted(
@@ -56,6 +61,8 @@ def known(path: list[str], part: Any = Scenario) -> bool:
         for name, field in model.model_fields.items()
         if path[0] in (field.alias, None if field.alias else name)
     ]
+    if part is Scenario and path[0] == "algorithm":
+        found += map(keys_offered, offered_names())
     return any(known(path[1:], annotation) for annotation in found)
 
 
@@ -75,6 +82,24 @@ def test_every_algorithm_has_its_places() -> None:
     for place in _LEARNERS.values():
         module, _, name = place.partition(".")
         assert issubclass(getattr(import_module(f"{home}.{module}"), name), Keeping)
+
+
+def test_every_method_is_found_as_a_strangers_is() -> None:
+    """Entry points of this program offer every module of `fedskd_sim.methods`: a learner on a
+    base, whose keys are those that are offered by themselves.
+    """
+    modules = {one.name for one in iter_modules(methods.__path__)} - {"keys"}
+    offered = [one for one in entry_points(group=ALGORITHMS) if one.value.startswith(HOME)]
+    assert {one.module.removeprefix(HOME) for one in offered} == modules
+    assert {one.name for one in offered} == {
+        one.name for one in entry_points(group=KEYS) if one.value.startswith(HOME)
+    }
+    for one in offered:
+        learner = fetch(ALGORITHM, one.name)
+        assert issubclass(learner, Keeping)
+        assert learner.keys is keys_offered(one.name)
+        assert keys_offered(one.name).base_sessions
+        assert not {*vars(learner)} & {"alone", "visit", "homecome", "depart", "evaluate"}
 
 
 def in_chart(path: list[str]) -> bool:

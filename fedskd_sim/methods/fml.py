@@ -7,8 +7,9 @@ scenario's weight:
     own:     CE(p) + w KL(sg c || p)
     common:  CE(c) + w KL(sg p || c)
 
-Then the common models are averaged by `fedskd_sim.learning.algorithms.allreduce`, weighted by
-training samples. The own model never leaves home before the evaluation.
+Then the common models are averaged over the ring, weighted by training samples; the common one is
+of the smallest architecture among the hospitals', of equal ones the first, unless the scenario
+names another. The own model never leaves home before the evaluation.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from fedskd_sim.learning.algorithms.allreduce import AllReduceLearner, Total
-from fedskd_sim.learning.algorithms.fedavg import flat, floats_in, install_flat
-from fedskd_sim.learning.algorithms.kept import Kept
-from fedskd_sim.learning.base import Session
-from fedskd_sim.learning.networks.models import blueprint, parameter_count
-from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep, divergence
-from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.weights import spec_of
-from fedskd_sim.scenario import FML, Architecture
-from fedskd_sim.seeds import seed
+from fedskd_sim import (
+    AddedLoss,
+    AllReduceLearner,
+    Architecture,
+    Kept,
+    Session,
+    Total,
+    TrainingStep,
+    divergence,
+    flat,
+    install_flat,
+)
+from fedskd_sim.methods.keys import FML
 
 COMMON = "common_"
 
@@ -38,22 +42,24 @@ class CommonModelLearner(AllReduceLearner):
     common one's sum.
     """
 
+    keys = FML
     config: FML
     common = Kept[nn.Module]()
 
     @cached_property
     def _architecture(self) -> Architecture:
-        return self.config.architecture or _smallest(self.site)
+        known = [self.site.scenario.architecture(name) for name in self.site.scenario.members]
+        return self.config.architecture or min(known, key=self.site.parameters)
 
     @property
     def length(self) -> int:
         """As many numbers as the common model has, but its integers."""
-        return floats_in(spec_of(blueprint(self._architecture, self.site.shape)))
+        return self.site.floats(self._architecture)
 
     def warm_up(self) -> Session:
         """Train the own model alone, and draw the common one."""
         session = super().warm_up()
-        common = seed(self.site.scenario.seed, "initial weights")
+        common = self.site.common_seed("initial weights")
         self.common = self.site.initialise(self._architecture, common)
         return session
 
@@ -91,7 +97,7 @@ class MutualTeaching:
         }
         return AddedLoss(self.weight * (from_common + from_own), parts)
 
-    def kind(self, moment: Moment) -> None:
+    def kind(self, moment: object) -> None:
         """Give None: every step runs the same operations, so that one recording serves all."""
 
     def tensors(self) -> Sequence[Tensor]:
@@ -101,11 +107,3 @@ class MutualTeaching:
     def apart(self) -> MutualTeaching:
         """Return itself: it holds no tensors that a recorded step would need its own copies of."""
         return self
-
-
-def _smallest(site: Site) -> Architecture:
-    """Choose the architecture with the fewest parameters among the hospitals'; of equal ones the
-    first.
-    """
-    known = [site.scenario.architecture(name) for name in site.scenario.members]
-    return min(known, key=lambda architecture: parameter_count(blueprint(architecture, site.shape)))

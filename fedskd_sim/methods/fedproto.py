@@ -18,15 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedskd_sim.learning.algorithms.allreduce import AllReduceLearner, Total
-from fedskd_sim.learning.algorithms.kept import Kept
-from fedskd_sim.learning.data import Samples, as_input
-from fedskd_sim.learning.distillation.arrangements import average
-from fedskd_sim.learning.evaluate import BATCH
-from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, TrainingStep
-from fedskd_sim.scenario import FedProto
+from fedskd_sim import (
+    AddedLoss,
+    AllReduceLearner,
+    Kept,
+    Total,
+    TrainingStep,
+    channel_means,
+)
+from fedskd_sim.methods.keys import FedProto
 
 
 class PrototypeLearner(AllReduceLearner):
@@ -34,6 +36,7 @@ class PrototypeLearner(AllReduceLearner):
     numbers of samples.
     """
 
+    keys = FedProto
     config: FedProto
     prototypes = Kept[Tensor | None](None)
 
@@ -50,8 +53,13 @@ class PrototypeLearner(AllReduceLearner):
 
     def share(self, round_: int) -> Total:  # noqa: ARG002 - every round is alike
         """Return the sums of the features and the numbers of samples."""
-        size = (self.site.shape.classes, self.config.features)
-        sums, numbers = class_sums(self.model, self.site.data.train, size)
+        classes, length = self.site.shape.classes, self.config.features
+        train = self.site.data.train
+        sums = torch.zeros(classes, length, device=train.labels.device)
+        for output, labels in self.site.outputs(self.model, train):
+            one_hot = torch.nn.functional.one_hot(labels, classes).float()
+            sums += one_hot.T @ channel_means(output.taps.deep, length)
+        numbers = torch.bincount(train.labels, minlength=classes).float()
         return Total(torch.cat([sums.reshape(-1), numbers]), float(numbers.sum()))
 
     def take(self, total: Total) -> None:
@@ -74,12 +82,12 @@ class PrototypeTeaching:
         """Compute the mean squared distance over the batch's samples that have a prototype."""
         wanted = self.prototypes[step.batch.labels]
         known = wanted.isfinite().all(dim=1)
-        found = features_of(step.outputs[""].taps.deep, self.config.features)
+        found = channel_means(step.outputs[""].taps.deep, self.config.features)
         gap = torch.where(known[:, None], found - wanted, 0.0).square()
         value = gap.sum() / (known.sum() * self.config.features).clamp(min=1)
         return AddedLoss(self.config.weight * value, {"prototype": value.detach()})
 
-    def kind(self, moment: Moment) -> None:
+    def kind(self, moment: object) -> None:
         """Give None: every step runs the same operations, so that one recording serves all."""
 
     def tensors(self) -> Sequence[Tensor]:
@@ -89,37 +97,3 @@ class PrototypeTeaching:
     def apart(self) -> PrototypeTeaching:
         """Copy this with its prototypes, so that a recorded step has memory of its own."""
         return replace(self, prototypes=self.prototypes.clone())
-
-
-def features_of(deep: Tensor, length: int) -> Tensor:
-    """Return the features (B, length) of deep maps (B, C, ...): channel means over space,
-    neighbouring channels pooled.
-    """
-    return average(deep.flatten(2).mean(dim=2).unsqueeze(1), (length,)).squeeze(1)
-
-
-@torch.no_grad()
-def class_sums(model: nn.Module, samples: Samples, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Sum the features of every class, the model in evaluation mode; it is left in the mode it was
-    in.
-
-    Args:
-        model: gives logits and taps.
-        samples: what to sum over.
-        size: number of classes, length of the features.
-
-    Returns:
-        Sums (classes, length) and numbers of samples (classes,), float32.
-
-    """
-    before = model.training
-    model.eval()
-    classes, length = size
-    sums = torch.zeros(classes, length, device=samples.labels.device)
-    for images, labels in zip(
-        samples.images.split(BATCH), samples.labels.split(BATCH), strict=True
-    ):
-        one_hot = torch.nn.functional.one_hot(labels, classes).float()
-        sums += one_hot.T @ features_of(model(as_input(images, labels.device))[1].deep, length)
-    model.train(before)
-    return sums, torch.bincount(samples.labels, minlength=classes).float()
