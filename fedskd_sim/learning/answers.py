@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedskd_sim.learning.base import NOTHING, LearnerState
+from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 from fedskd_sim.messages import Buffer, Weights
 from fedskd_sim.wholefiles import PRIVATE_FOLDER, drafted, opened, settle
 
@@ -41,14 +41,15 @@ class Answers:
     """
 
     wanted: bool
+    task: PredictionTask = ONE_LABEL
     _found: dict[tuple[Tested, str], Weights] = field(default_factory=dict)
 
     def add(self, kind: Tested, model: str, logits: Tensor) -> None:
-        """Keep the softmax of a test's logits (N, classes), as the measures take it; a model
-        that is tested again replaces it.
+        """Keep the probabilities of a test's logits (N, classes), as the measures take them; a
+        model that is tested again replaces them.
         """
         if self.wanted:
-            chances = logits.detach().double().softmax(dim=1).cpu().numpy()
+            chances = self.task.chances(logits.detach()).cpu().numpy()
             self._found[kind, model] = {
                 CHANCES: Buffer("float64", chances.shape, chances.tobytes())
             }
@@ -106,26 +107,6 @@ class Answers:
                 np.lib.format.write_array(member, values, allow_pickle=False)
                 archive.writestr(ZipInfo(f"{name}.npy"), member.getvalue())
         settle(file.parent)
-
-
-def odds(chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p_c / sum of all other p, (N, C), by which ROC curves rank: it orders samples as the
-    probability does, and tells those apart whose probability rounds to 1. To 40 bits, so that
-    rounding parts no ties.
-
-    Args:
-        chances: (N, C), class probabilities; NaN stays NaN.
-
-    """
-    found = np.empty_like(chances)
-    for place in range(chances.shape[1]):
-        others: Any = np.sort(np.delete(chances, place, axis=1), axis=1)
-        with np.errstate(divide="ignore", over="ignore"):  # of next to nothing: more than any
-            found[:, place] = chances[:, place] / sum(others.T)  # one by one: the same everywhere
-    digits, powers = np.frexp(found)
-    with np.errstate(over="ignore"):
-        found = np.ldexp(np.round(digits * 2.0**40) / 2.0**40, powers)
-    return np.minimum(found, np.finfo(np.float64).max)
 
 
 def _group(kind: Tested, model: str) -> str:

@@ -13,6 +13,7 @@ from fedskd_sim.learning.base import Measures
 from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import BATCH, evaluate
 from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 from fedskd_sim.messages import Weights
 from fedskd_sim.records import PROBE, Measure
 
@@ -40,7 +41,7 @@ def change(site: Site, model: str, before: Weights, after: nn.Module) -> Measure
     """
     if not site.scenario.instruments.changes or not len(site.data.validation.labels):
         return {}
-    return _measure_change(site.build(model, before), after, site.data.validation)
+    return _measure_change(site.build(model, before), after, site.data.validation, site.task)
 
 
 def probe(site: Site, network: nn.Module, name: str = PROBE) -> Measures:
@@ -50,9 +51,12 @@ def probe(site: Site, network: nn.Module, name: str = PROBE) -> Measures:
     """
     if not site.scenario.instruments.probe:
         return {}
-    found = {host: evaluate(network, site.validation_of(host)) for host in site.scenario.names}
+    found = {
+        host: evaluate(network, site.validation_of(host), task=site.task)
+        for host in site.scenario.names
+    }
     return {
-        name + host: measures["balanced_accuracy"] for host, measures in found.items() if measures
+        name + host: measures[site.task.decisive] for host, measures in found.items() if measures
     }
 
 
@@ -88,10 +92,12 @@ def _hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741 - as in the literature
 
 
 @torch.no_grad()
-def _measure_change(before: nn.Module, after: nn.Module, samples: Samples) -> dict[str, Measure]:
+def _measure_change(
+    before: nn.Module, after: nn.Module, samples: Samples, task: PredictionTask = ONE_LABEL
+) -> dict[str, Measure]:
     (features, decisions), (new_features, new_decisions) = (
-        _features_and_decisions(before, samples),
-        _features_and_decisions(after, samples),
+        _features_and_decisions(before, samples, task),
+        _features_and_decisions(after, samples, task),
     )
     moved = float((decisions != new_decisions).sum())
     alike = cka(features, new_features) if len(features) >= FEWEST else math.nan
@@ -99,7 +105,9 @@ def _measure_change(before: nn.Module, after: nn.Module, samples: Samples) -> di
     return {**drifted, "churn": Measure(moved, float(len(decisions)))}
 
 
-def _features_and_decisions(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
+def _features_and_decisions(
+    model: nn.Module, samples: Samples, task: PredictionTask
+) -> tuple[Tensor, Tensor]:
     """Return the means of the deep maps (n, C) and the decisions (n,)."""
     training = model.training
     model.eval()
@@ -107,5 +115,5 @@ def _features_and_decisions(model: nn.Module, samples: Samples) -> tuple[Tensor,
     answers = [model(as_input(part, where)) for part in samples.images.split(BATCH)]
     model.train(training)
     return torch.cat([taps.deep.flatten(2).mean(2) for _, taps in answers]), torch.cat(
-        [logits.argmax(1) for logits, _ in answers]
+        [task.decisions(logits) for logits, _ in answers]
     )

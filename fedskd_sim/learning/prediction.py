@@ -24,6 +24,7 @@ from fedskd_sim.learning.data import Samples, as_input
 from fedskd_sim.learning.evaluate import logits_of, measure_adjusted
 from fedskd_sim.learning.reconcile import mean
 from fedskd_sim.learning.site import Sited
+from fedskd_sim.learning.task import PredictionTask
 from fedskd_sim.learning.weights import FLOATS, buffer_of, copy_of, join, snapshot, split, tensor_of
 from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
 from fedskd_sim.records import Measure
@@ -168,7 +169,7 @@ class Predicting:
         kept = sum(map(size, self._ensemble.values()))
         counted = {"models": len(networks), "kept_bytes": kept}
         cost = {name: Measure(float(value), 1.0) for name, value in counted.items()}
-        logits = together(networks, self.site.data.test)
+        logits = together(networks, self.site.data.test, self.site.task)
         return {**self._measure(("ensemble", self.site.name), logits, networks), **cost}
 
     def results(self) -> Mapping[str, Weights]:
@@ -255,17 +256,18 @@ class Predicting:
             return {}
         found = {**self.site.assess(*whose, logits)}
         if self._settings.logit_adjustment and len(self.site.data.validation.labels):
-            usual = together(networks, self.site.data.validation).softmax(dim=1).mean(dim=0)
+            known = together(networks, self.site.data.validation, self.site.task)
+            usual = known.softmax(dim=1).mean(dim=0)
             found["balanced_accuracy_adjusted"] = measure_adjusted(
                 logits, labels, usual, self._settings.logit_adjustment
             )
         return found
 
 
-def together(networks: list[nn.Module], samples: Samples) -> Tensor:
+def together(networks: list[nn.Module], samples: Samples, task: PredictionTask) -> Tensor:
     """Return the logarithm of the networks' mean probabilities, (N, classes) in fp64."""
     chances = torch.stack(
-        [logits_of(network, samples.images).double().softmax(dim=1) for network in networks]
+        [task.chances(logits_of(network, samples.images)) for network in networks]
     )
     return chances.mean(dim=0).log()
 

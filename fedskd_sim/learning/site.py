@@ -28,7 +28,7 @@ from fedskd_sim.learning.data import (
 from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, share_of_card
 from fedskd_sim.learning.distillation.arrangements import Atlas
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
-from fedskd_sim.learning.evaluate import BATCH, evaluate, logits_of, measures
+from fedskd_sim.learning.evaluate import BATCH, evaluate, logits_of
 from fedskd_sim.learning.networks.models import blueprint, build, parameter_count, with_memory
 from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.learning.samples import Given
@@ -36,6 +36,7 @@ from fedskd_sim.learning.sessions.own import loss_of
 from fedskd_sim.learning.sessions.recorded import Recordings
 from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.sessions.steps import Output, Teaching
+from fedskd_sim.learning.task import task_of
 from fedskd_sim.learning.weights import export, floats_in, install, snapshot, spec_of
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
@@ -69,7 +70,8 @@ class Site:
         self.share = share_of_card(context.scenario, self.device, alone=context.own_card)
         self.recordings = Recordings.of(self.device, self.training, self.share)
         self.loss = loss_of(context.scenario.algorithm)
-        self.answers = Answers(context.scenario.instruments.predictions)
+        self.task = task_of(context.scenario)
+        self.answers = Answers(context.scenario.instruments.predictions, self.task)
         self._others: dict[str, Samples] = {}
         self._known = require_facts(context.scenario, context.host, context.data_folder)
         self.shape = shape_of(self._known)
@@ -235,7 +237,8 @@ class Site:
         weights = class_weights(
             self.data.train.labels, len(self.data.classes), self.training.class_weights
         )
-        return TrainingJob(self.data.train, weights, self.training, budget, session_seed, self.loss)
+        given = self.data.train, weights, self.training, budget, session_seed
+        return TrainingJob(*given, self.loss, self.task)
 
     def similarity(self, settings: Similarity) -> SimilarityLoss:
         """Make the similarity term for the models of this scenario."""
@@ -287,7 +290,7 @@ class Site:
 
     def validate(self, model: nn.Module, prefix: str = "") -> Measures:
         """Measure a model on the validation data."""
-        return evaluate(model, self.data.validation, prefix)
+        return evaluate(model, self.data.validation, prefix, self.task)
 
     def test(self, model: str, network: nn.Module) -> Measures:
         """Measure a hospital's model on the test data."""
@@ -300,7 +303,7 @@ class Site:
         every patient.
         """
         self.answers.add(kind, model, logits)
-        return measures(logits, self.data.test.labels)
+        return self.task.measure(logits, self.data.test.labels)
 
     def save_answers(self, run: Path) -> None:
         """Write what the models that were tested here said of every patient into a run folder,
@@ -320,9 +323,9 @@ class Site:
         )
 
     def score(self, weights: Weights) -> float:
-        """Return the balanced accuracy of own weights on the validation data; 0 without any."""
+        """Return the decisive measure of own weights on the validation data; 0 without any."""
         measures = self.validate(self.build(self.name, weights))
-        return measures["balanced_accuracy"].mean if measures else 0.0
+        return measures[self.task.decisive].mean if measures else 0.0
 
 
 @runtime_checkable

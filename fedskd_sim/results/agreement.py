@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
-from fedskd_sim.learning.answers import odds
 from fedskd_sim.records import FOLDERS, Measure, Record
 from fedskd_sim.records.files import own_records, read_counts
 from fedskd_sim.results import curves
@@ -161,7 +160,7 @@ class Judged(NamedTuple):
 def judge(here: Predictions, answers: curves.Floats) -> Judged:
     """Judge the answers of one model (N, C) by the labels of the patients."""
     matrix = curves.confusion(here.labels, answers)
-    areas = curves.areas(here.labels, odds(answers))[:, 0]
+    areas = curves.areas(here.labels, here.task.scores(answers))[:, 0]
     shares = {
         "accuracy": float(np.diag(matrix).sum() / matrix.sum()),
         "balanced_accuracy": mean(curves.recalls(matrix)),

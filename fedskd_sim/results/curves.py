@@ -29,6 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim.learning.task import ONE_LABEL
+
 BINS = 10
 Floats = NDArray[np.float64]
 
@@ -63,8 +65,8 @@ class Calibration:
 
 
 def decisions(probabilities: Floats) -> NDArray[np.int64]:
-    """Return the class (N,) that a model decides for: the first of the most probable."""
-    return np.asarray(probabilities.argmax(axis=1), np.int64)
+    """Return the class (N,) that a model decides for."""
+    return np.asarray(ONE_LABEL.decisions(probabilities), np.int64)
 
 
 def confusion(labels: NDArray[np.int64], probabilities: Floats) -> NDArray[np.int64]:

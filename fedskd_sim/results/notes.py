@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.observe.words import amount
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.results.gathered import Gathered, most_steps
@@ -19,7 +20,6 @@ from fedskd_sim.results.memory import Remembered
 from fedskd_sim.results.predictions import read_predictions
 
 ADJUSTED = "balanced_accuracy_adjusted"
-_NAMES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
 
 
 def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dict[str, float]:
@@ -251,9 +251,9 @@ def _shares(values: Mapping[str, float]) -> str:
     """Write the metrics that have a value, balanced accuracy and AUC first; accuracy only where
     there is nothing else.
     """
-    known = [name for name in _NAMES if math.isfinite(values.get(name, math.nan))]
+    known = [name for name in ONE_LABEL.titles if math.isfinite(values.get(name, math.nan))]
     shown = [name for name in known if name != "accuracy"] or known
     return (
-        " and ".join(f"{values[name]:.1%} {_NAMES[name]}" for name in shown)
+        " and ".join(f"{values[name]:.1%} {ONE_LABEL.titles[name]}" for name in shown)
         or "nothing that could be measured"
     )

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.learning.answers import odds
 from fedskd_sim.observe.words import short
 from fedskd_sim.records import Record
 from fedskd_sim.results import curves
@@ -27,7 +26,6 @@ from fedskd_sim.results.predictions import Predictions, files, read_file
 from fedskd_sim.seeds import seed
 
 MOST_CELLS = 400
-MEASURES = ("accuracy", "balanced_accuracy", "auc")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -181,12 +179,16 @@ def _draw(
     recalls = draws.recalls([here.probabilities[place] for place in places])
     sizes = np.bincount(here.labels)[draws.present] / len(here.labels)
     nothing = np.full(recalls.shape[1], np.nan)
+
+    def areas(place: int) -> curves.Floats:
+        return draws.areas(here.task.scores(here.probabilities[place]))
+
     return {
         place: {
             "recall": recalls[:, :, number],
             "accuracy": sizes @ recalls[:, :, number],
             "balanced_accuracy": recalls[:, :, number].mean(axis=0),
-            "auc": draws.areas(odds(here.probabilities[place])) if place in with_areas else nothing,
+            "auc": areas(place) if place in with_areas else nothing,
         }
         for number, place in enumerate(places)
     }
@@ -215,10 +217,10 @@ def _row(
             mean([one.measures[name] for one in found]),
             np.mean([drawn[place][name] for place in places], axis=0),
         )
-        for name in MEASURES
+        for name in found[0].measures
     }
     drawable = np.flatnonzero(np.isfinite(areas)) if who in ("own", "ensemble") else ()
-    ranked = odds(answers[0])
+    ranked = here.task.scores(answers[0])
     return PatientRow(
         who=who,
         models=tuple(here.models[place] for place in places),

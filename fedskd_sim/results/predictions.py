@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.learning.answers import FOLDER, SCHEMA
+from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 
 KINDS = ("evaluation", "ensemble")
 SPLITS = ("test", "validation")
@@ -55,6 +56,11 @@ class Predictions:
     first largest of a row."""
     subjects: NDArray[np.int64] | None = None
     """Whom each sample is of, (N,), as numbers; None where all are of different ones."""
+
+    @property
+    def task(self) -> PredictionTask:
+        """What the models were asked."""
+        return ONE_LABEL
 
     def of(self, model: str, kind: str = "evaluation") -> NDArray[np.float64]:
         """Return the probabilities (N, C) of one model.

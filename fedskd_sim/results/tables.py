@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.results.gathered import Counts, Gathered, Way, most_steps
 from fedskd_sim.results.memory import Remembered, assess_memory
 from fedskd_sim.results.notes import Basis, bases, ensemble, mean, notes, together, unseen
 from fedskd_sim.results.patients import Patients, as_plain, thin
 
-METRICS = ("balanced_accuracy", "auc", "accuracy")
+METRICS = (*ONE_LABEL.titles,)
 T = TypeVar("T")
 
 

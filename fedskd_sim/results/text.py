@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator
 from textwrap import wrap
 
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.observe.words import amount, short
 from fedskd_sim.results import samples
 from fedskd_sim.results.notes import together
 from fedskd_sim.results.patients import as_lines
 from fedskd_sim.results.tables import METRICS, Matrix, Summary
 
-TITLES = {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "accuracy": "accuracy"}
+TITLES = ONE_LABEL.titles
 RESTS = (
     "Tested on: how many test samples a value rests on and, in brackets where it is known, how "
     "many of them the class has that is "

@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 
 from fedskd_sim.errors import ArchitecturesDiffer, InvalidValue
 from fedskd_sim.learning.data import batches
-from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_records
 from fedskd_sim.results.memory import assess_memory, remembered
@@ -334,7 +334,7 @@ def test_an_ensemble_averages_the_finished_models_of_all(
             mean = torch.stack(
                 [model(test.images)[0].double().softmax(1) for model in models]
             ).mean(0)
-        wanted = measures(mean.log(), test.labels)
+        wanted = ONE_LABEL.measure(mean.log(), test.labels)
         for name in ("accuracy", "balanced_accuracy", "auc"):
             assert record.measures[name].mean == pytest.approx(wanted[name].mean)
         assert record.measures["models"].mean == 3

@@ -140,9 +140,8 @@ class RecordedPair:
             role: make_optimiser(model, job.training, on_device=True)
             for role, model in copies.learners.items()
         }
-        self._setting = Setting(
-            copies.by_role, optimisers, job.class_weights.clone(), job.training, self._teaching
-        )
+        known = copies.by_role, optimisers, job.class_weights.clone(), job.training
+        self._setting = Setting(*known, self._teaching, task=job.task)
         self._compiled = tools.compile is not None
         if tools.compile:
             for network in self._networks():

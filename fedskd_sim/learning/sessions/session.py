@@ -27,6 +27,7 @@ from fedskd_sim.learning.sessions.steps import (
     set_rate,
     take,
 )
+from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Training
 
@@ -51,6 +52,8 @@ class TrainingJob(NamedTuple):
     seed: int
     loss: Loss | None = None
     """A loss of the user's own."""
+    task: PredictionTask = ONE_LABEL
+    """What models are asked."""
 
 
 class SessionModels(NamedTuple):
@@ -131,9 +134,8 @@ class Launched:
             name: make_optimiser(model, job.training, on_device=on_device)
             for name, model in models.learners.items()
         }
-        self._setting = Setting(
-            models.by_role, optimisers, job.class_weights, job.training, teaching, job.loss
-        )
+        known = models.by_role, optimisers, job.class_weights, job.training
+        self._setting = Setting(*known, teaching, job.loss, job.task)
 
     def take(self, batch: Samples, moment: Moment) -> Seen:
         """Take a step at once."""

@@ -25,11 +25,12 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import kl_div, log_softmax
 
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps, ramp, scale
 from fedskd_sim.learning.networks.trainable import groups_of
+from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 from fedskd_sim.scenario import Training
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -66,6 +67,8 @@ class TrainingStep(NamedTuple):
     models: Mapping[str, nn.Module] = MappingProxyType({})
     class_weights: Tensor | None = None
     """Weights of the classes (classes,) in the cross-entropies."""
+    task: PredictionTask = ONE_LABEL
+    """What the models are asked."""
 
     @property
     def labels(self) -> Tensor:
@@ -83,7 +86,7 @@ class TrainingStep(NamedTuple):
 
     def cross_entropy(self, role: str = "") -> Tensor:
         """Return the cross-entropy of a model, as it is without a loss of the user's own."""
-        return cross_entropy(self.logits(role), self.labels, self.class_weights)
+        return self.task.loss(self.logits(role), self.labels, self.class_weights)
 
     def rise(self, share: float) -> float | Tensor:
         """Return the factor that rises from 0 to 1 over the first ``share`` of the session: a
@@ -174,6 +177,7 @@ class Setting:
     training: Training
     teaching: Teaching | None
     loss: Loss | None = None
+    task: PredictionTask = ONE_LABEL
 
 
 PLAIN = Loss()
@@ -196,7 +200,8 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
         name: _output(given.models[name], batch.images, precision, trains=trains)
         for name, trains in moment.roles.items()
     }
-    step = TrainingStep(batch, outputs, moment, precision, given.models, given.class_weights)
+    known = given.models, given.class_weights, given.task
+    step = TrainingStep(batch, outputs, moment, precision, *known)
     trained = step.trained
     losses = {name: _scalar(own, own.supervised(step, name)) for name in trained}
     added = _taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})

@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedskd_sim.learning.answers import odds
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import Taps
-from fedskd_sim.learning.evaluate import BATCH, evaluate, measures
+from fedskd_sim.learning.evaluate import BATCH, evaluate
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.records import Measure
 from fedskd_sim.results.curves import areas
 
@@ -47,7 +47,7 @@ def test_hard_draws_agree_with_scikit_learn(seed: int) -> None:
         ]
     )
     logits = np.round(draw.normal(0, 2, (len(labels), classes)), int(draw.integers(0, 3)))
-    found = measures(torch.tensor(logits), torch.tensor(labels))
+    found = ONE_LABEL.measure(torch.tensor(logits), torch.tensor(labels))
     scores, decided = torch.tensor(logits).softmax(1).numpy(), logits.argmax(1)
     recalls = recall_score(labels, decided, labels=present, average="macro", zero_division=0)
     areas = [roc_auc_score(labels == label, scores[:, label]) for label in present]
@@ -73,8 +73,8 @@ def test_how_sure_a_model_is_ranks_beyond_what_a_probability_can_tell(
     gaps = torch.tensor([*negative, *positive])
     labels = torch.tensor([0] * len(negative) + [1] * len(positive))
     logits = torch.stack([torch.zeros(len(gaps)), gaps], dim=1)
-    assert measures(logits, labels)["auc"].mean == pytest.approx(area, abs=1e-12)
-    shares = odds(logits.double().softmax(dim=1).numpy())
+    assert ONE_LABEL.measure(logits, labels)["auc"].mean == pytest.approx(area, abs=1e-12)
+    shares = ONE_LABEL.scores(logits.double().softmax(dim=1).numpy())
     assert areas(labels.numpy(), shares).mean() == pytest.approx(area, abs=1e-12)
 
 
@@ -87,10 +87,10 @@ def test_sums_add_up_over_splits() -> None:
         torch.randn(101, 3, generator=draw),
         torch.randint(0, 3, (101,), generator=draw),
     )
-    whole = measures(logits, labels)["accuracy"]
+    whole = ONE_LABEL.measure(logits, labels)["accuracy"]
     for sizes in ([1, 100], [50, 51], [1] * 101):
         parts = [
-            measures(*pair)["accuracy"]
+            ONE_LABEL.measure(*pair)["accuracy"]
             for pair in zip(logits.split(sizes), labels.split(sizes), strict=True)
         ]
         pooled = parts[0]
@@ -105,10 +105,10 @@ def test_the_ends_of_the_scale() -> None:
     """
     labels = torch.arange(40) % 4
     right = torch.eye(4)[labels] * 3
-    assert [value.mean for value in measures(right, labels).values()] == [1.0, 1.0, 1.0]
-    wrong = measures(-right, labels)
+    assert [value.mean for value in ONE_LABEL.measure(right, labels).values()] == [1.0, 1.0, 1.0]
+    wrong = ONE_LABEL.measure(-right, labels)
     assert (wrong["accuracy"].mean, wrong["auc"].mean) == (0.0, 0.0)
-    same = measures(torch.zeros(40, 4), labels)
+    same = ONE_LABEL.measure(torch.zeros(40, 4), labels)
     assert (same["balanced_accuracy"].mean, same["auc"].mean) == (0.25, 0.5)
 
 
@@ -116,7 +116,7 @@ def test_huge_logits_give_numbers() -> None:
     """Softmax in double precision neither overflows nor yields NaN for logits of a model gone
     astray.
     """
-    found = measures(
+    found = ONE_LABEL.measure(
         torch.tensor([[1e30, -1e30], [-1e30, 1e30], [0.0, 0.0]]), torch.tensor([0, 1, 0])
     )
     assert all(0 <= value.mean <= 1 for value in found.values())
@@ -132,7 +132,9 @@ def test_batches_make_no_difference() -> None:
         torch.randint(0, 3, (2 * BATCH + 1,), generator=draw),
     )
     found = evaluate(Table(), samples(logits, labels), "resident_")
-    assert found == {f"resident_{name}": value for name, value in measures(logits, labels).items()}
+    assert found == {
+        f"resident_{name}": value for name, value in ONE_LABEL.measure(logits, labels).items()
+    }
 
 
 def test_nothing_to_measure_is_an_empty_answer_in_any_mode() -> None:
@@ -160,14 +162,14 @@ def test_an_answer_that_is_not_finite_is_never_right(stray: float) -> None:
     patients by where they stand in the file; single answers that fail are errors of that model.
     """
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
-    nothing = measures(torch.full((6, 3), stray), labels)
+    nothing = ONE_LABEL.measure(torch.full((6, 3), stray), labels)
     assert {name: value.mean for name, value in nothing.items()} == {
         "accuracy": 0.0, "balanced_accuracy": 0.0, "auc": 0.5
     }  # fmt: skip
     for order in (torch.arange(6), torch.tensor([5, 3, 1, 0, 2, 4])):
         some = 4 * functional.one_hot(labels, 3).double()
         some[0, 0] = some[3, 2] = stray
-        found = measures(some[order], labels[order])
+        found = ONE_LABEL.measure(some[order], labels[order])
         assert found["accuracy"] == Measure(4.0, 6.0)
         assert found["balanced_accuracy"].mean == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
         # of 9, 8 and 5 pairs: a failed positive is below all others, and on a par with a failed one

@@ -23,7 +23,7 @@ from fedskd_sim.learning.algorithms.fedavg import flat, install_flat
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext, Session
 from fedskd_sim.learning.data import Samples, augment, batches, class_weights
-from fedskd_sim.learning.evaluate import evaluate, measures
+from fedskd_sim.learning.evaluate import evaluate
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SIZES,
@@ -40,6 +40,7 @@ from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
 from fedskd_sim.learning.sessions.steps import AdamW
 from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.learning.weights import (
     buffer_of,
     export,
@@ -64,7 +65,7 @@ def test_measures_are_those_of_scikit_learn(seed: int) -> None:
     draw = np.random.default_rng(seed)
     labels = draw.choice([0, 2, 3], 90)
     logits = draw.integers(0, 4, (90, 5)).astype(np.float32)
-    found = measures(torch.tensor(logits), torch.tensor(labels))
+    found = ONE_LABEL.measure(torch.tensor(logits), torch.tensor(labels))
     scores = torch.tensor(logits).double().softmax(1).numpy().round(12)  # rounding parts ties
     decided = logits.argmax(1)
     assert found["accuracy"].mean == pytest.approx(accuracy_score(labels, decided))
@@ -80,12 +81,12 @@ def test_balanced_accuracy_of_all_classes_is_scikit_learns() -> None:
     logits = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(100) % 3
     expected = balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
-    assert measures(logits, labels)["balanced_accuracy"].mean == pytest.approx(expected)
+    assert ONE_LABEL.measure(logits, labels)["balanced_accuracy"].mean == pytest.approx(expected)
 
 
 def test_one_class_has_no_auc_and_no_data_no_measures() -> None:
     """What cannot be measured has weight 0 or is absent, and is never NaN in a record."""
-    one = measures(torch.randn(5, 2), torch.zeros(5, dtype=torch.long))
+    one = ONE_LABEL.measure(torch.randn(5, 2), torch.zeros(5, dtype=torch.long))
     assert one["auc"] == (0, 0)
     model = build(Architecture(name="cnn-plain"), ImageShape(3, 16, 2), 0)
     assert (

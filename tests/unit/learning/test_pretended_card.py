@@ -13,9 +13,9 @@ from sessions import CASES
 from tapes import Tapes
 
 from fedskd_sim.learning import data as hospital_data
-from fedskd_sim.learning.evaluate import measures
 from fedskd_sim.learning.sessions import recorded
 from fedskd_sim.learning.sessions.session import Launched, train
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.learning.weights import export, install, snapshot
 from fedskd_sim.messages import digest
 
@@ -72,7 +72,7 @@ def test_weights_and_answers_come_to_the_host_at_once() -> None:
     """
     model = sessions.alone(1)[0].by_role[""]
     logits, labels = torch.randn(40, 3), torch.arange(40) % 3
-    expected = digest(snapshot(model)), measures(logits, labels)
+    expected = digest(snapshot(model)), ONE_LABEL.measure(logits, labels)
     with Card() as card:
         there = sessions.alone(2)[0].by_role[""].to("cuda")
         install(there, snapshot(model))
@@ -81,7 +81,7 @@ def test_weights_and_answers_come_to_the_host_at_once() -> None:
         found = snapshot(there)
         assert card.waits.total() == len({one.dtype for one in model.state_dict().values()})
         card.waits.clear()
-        assert (digest(found), measures(*given)) == expected
+        assert (digest(found), ONE_LABEL.measure(*given)) == expected
         assert card.waits.total() == 2
         assert digest(export(there)) == expected[0]
 

@@ -87,6 +87,20 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "fasternet": ("fasternet:FasterNet", {**CLASSES, "embed_dim": 8, "depths": [1, 1, 1, 1]}),
     "mambaout": ("mambaout:MambaOut", STAGES),
     "tresnet": ("tresnet:TResNet", {**CLASSES, "layers": [1, 1, 1, 1], "width_factor": 0.25}),
+    "convmixer": ("convmixer:ConvMixer", {**CLASSES, "dim": 16, "depth": 3, "kernel_size": 3,
+                                          "patch_size": 4}),
+    "pit": ("pit:PoolingVisionTransformer", {
+        **CLASSES, "img_size": "$size", "patch_size": 8, "stride": 4, "stem_type": "overlap",
+        "base_dims": [8, 8, 8], "depth": [1, 1, 1], "heads": [1, 2, 2], "mlp_ratio": 2.0}),
+    "nest": ("nest:Nest", {
+        **CLASSES, "img_size": "$size", "patch_size": 4, "num_levels": 2, "embed_dims": [8, 16],
+        "num_heads": [1, 2], "depths": [1, 1]}),
+    "hiera": ("hiera:Hiera", {**CLASSES, "img_size": ["$size", "$size"], "embed_dim": 16,
+                              "num_heads": 1, "stages": [1, 1, 1, 1]}),
+    "levit": ("levit:Levit", {**CLASSES, "img_size": "$size", "embed_dim": [16, 24, 32],
+                              "key_dim": 8, "depth": [1, 1, 1], "num_heads": [2, 2, 2]}),
+    "swiftformer": ("swiftformer:SwiftFormer", {**CLASSES, "layers": [1, 1, 1, 1],
+                                                "embed_dims": [8, 16, 24, 32]}),
     "twins": ("twins:Twins", {
         **CLASSES, "img_size": "$size", "embed_dims": [8, 16, 24, 32],
         "num_heads": [1, 2, 2, 2], "depths": [1, 1, 1, 1]}),
@@ -97,6 +111,7 @@ MONAI: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("ResNet", MONAI_RESNET),
     "resnet bottleneck": ("ResNet", {**MONAI_RESNET, "block": "bottleneck"}),
     "resnet without convolutions beside": ("ResNet", {**MONAI_RESNET, "shortcut_type": "A"}),
+    "squeeze and excitation": ("SEResNet50", {**VOLUMES, **CLASSES, "layers": [1, 1, 1, 1]}),
     "efficientnet": ("EfficientNetBN", {**VOLUMES, **CLASSES, "model_name": "efficientnet-b0",
                                         "pretrained": False}),
     "classifier": ("Classifier", {"in_shape": ["$channels", "$size", "$size", "$size"],

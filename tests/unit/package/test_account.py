@@ -29,6 +29,8 @@ from fedskd_sim.scenario import (
     Scenario,
     Schedule,
     Similarity,
+    default_of,
+    offered_names,
 )
 
 SCENARIOS = Path(__file__).parents[3] / "scenarios"
@@ -62,12 +64,13 @@ def of_another_process(run: Path) -> None:
     (run / "place.json").write_text(json.dumps({**place, "born": place["born"] - 1000}))
 
 
-@pytest.mark.parametrize("name", [*BUILT_IN, "placebo"])
+@pytest.mark.parametrize("name", [*BUILT_IN, *offered_names(), "placebo"])
 def test_every_algorithm_says_what_travels_and_who_trains(name: str) -> None:
     """The words of an algorithm tell what happens in it, and nothing that happens only in
     others.
     """
-    words = Placebo(name="placebo").words if name == "placebo" else BUILT_IN[name].words
+    known = {**BUILT_IN, "placebo": Placebo(name="placebo")}
+    words = (known.get(name) or default_of(name, 3)).words
     said, unsaid = HOW[name]
     assert re.search(said, words)
     assert not re.search(unsaid, words)

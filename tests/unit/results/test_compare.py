@@ -42,7 +42,7 @@ from fedskd_sim.results.comparison.work import (
     tasks,
 )
 from fedskd_sim.runtimes.forkserver import UNKNOWN
-from fedskd_sim.scenario import BUILT_IN, Scenario, load, passes
+from fedskd_sim.scenario import BUILT_IN, Scenario, load, offered_names, passes
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "scenarios" / "quickstart.yaml"
@@ -74,13 +74,13 @@ def test_every_built_in_method_gets_the_same_work() -> None:
     assert passes(scenario()) == 4 + 2 * 2 * 4 * 2
     rounds = {
         method.label: method.scenario.algorithm.rounds
-        for method in methods(scenario(), list(BUILT_IN))
+        for method in methods(scenario(), [*BUILT_IN, *offered_names()])
     }
     assert rounds == {
         "fedskd": 2, "traveller-first": 4, "circulation": 2, "mutual": 2, "cyclic": 4, "local": 16,
         "pooled": 2, "fedavg": 18, "fedprox": 18, "fml": 8, "fedproto": 16,
     }  # fmt: skip
-    for method in methods(scenario(), list(BUILT_IN)):
+    for method in methods(scenario(), [*BUILT_IN, *offered_names()]):
         nearest = 32 if method.label == "pooled" else pytest.approx(method.budget, rel=0.05)
         assert method.planned.passes == nearest
 

@@ -21,7 +21,7 @@ from test_report import Outline, folder
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.learning.answers import Answers
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.evaluate import measures
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.records import Measure, Record
 from fedskd_sim.results import agreement
 from fedskd_sim.results import curves as curves_
@@ -68,7 +68,7 @@ def recorded(
         )
         for hop, ((model, kind), logits) in enumerate(given.items()):
             answers.add(kind, model, torch.tensor(logits))
-            found = measures(torch.tensor(logits), samples.labels)
+            found = ONE_LABEL.measure(torch.tensor(logits), samples.labels)
             found |= (
                 {"models": Measure(2.0, 1.0), "kept_bytes": Measure(8.0, 1.0)}
                 if kind == "ensemble"
@@ -460,7 +460,7 @@ def test_a_hospital_of_one_class_has_no_auc(tmp_path: Path) -> None:
         "north",
         "net",
         "evaluated",
-        measures=measures(logits, labels),
+        measures=ONE_LABEL.measure(logits, labels),
     )
     records = [record, replace(record, host="east", model="east", measures={})]
     summary = write(folder(tmp_path, records, ("north", "east")), ("north", "east"))
