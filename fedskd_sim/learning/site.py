@@ -37,11 +37,21 @@ from fedskd_sim.learning.sessions.recorded import Recordings
 from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
 from fedskd_sim.learning.sessions.steps import Output, Teaching
 from fedskd_sim.learning.task import task_of
-from fedskd_sim.learning.weights import export, floats_in, install, snapshot, spec_of
+from fedskd_sim.learning.weights import (
+    buffers_of,
+    export,
+    floats_in,
+    install,
+    install_some,
+    snapshot,
+    spec_of,
+)
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Architecture, Scenario, Similarity
 from fedskd_sim.seeds import seed
+
+BUFFERS = "buffers/"
 
 
 def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
@@ -72,6 +82,8 @@ class Site:
         self.loss = loss_of(context.scenario.algorithm)
         self.task = task_of(context.scenario)
         self.answers = Answers(context.scenario.instruments.predictions, self.task)
+        self._buffers: dict[str, Weights] = {}
+        """What models whose ``buffers`` stay had of these when they last trained here."""
         self._others: dict[str, Samples] = {}
         self._known = require_facts(context.scenario, context.host, context.data_folder)
         self.shape = shape_of(self._known)
@@ -143,8 +155,9 @@ class Site:
         settle(self.me.resources.cpu, self.device, self.training)
 
     def state(self) -> LearnerState:
-        """Return what must outlive a death: what was predicted here."""
-        return self.answers.state()
+        """Return what must outlive a death: what was predicted here, and buffers that stay."""
+        kept = {BUFFERS + model: buffers for model, buffers in self._buffers.items()}
+        return self.answers.state().plus({}, kept)
 
     def restore(self, state: LearnerState) -> None:
         """Take it back, and settle: the next step may be one that computes nothing at other
@@ -152,6 +165,11 @@ class Site:
         """
         self.settle()
         self.answers.restore(state)
+        self._buffers = {
+            name.removeprefix(BUFFERS): group
+            for name, group in state.weights.items()
+            if name.startswith(BUFFERS)
+        }
 
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""
@@ -204,16 +222,28 @@ class Site:
     def receive(self, model: str, weights: Weights) -> nn.Module:
         """Return the network in whose memory a model has arrived, or one around its weights."""
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
-        return self.build(model, weights) if network is None else network
+        if network is None or model in self._buffers:  # its memory is what goes on
+            network = self.build(model, weights)
+        return self.with_own_buffers(model, network)
+
+    def with_own_buffers(self, model: str, network: nn.Module) -> nn.Module:
+        """Give a network the buffers that its model had here, if they stay and there are any."""
+        install_some(network, self._buffers.get(model, {}))
+        return network
+
+    def keep_buffers(self, model: str, network: nn.Module) -> None:
+        """Keep the buffers of a model that has trained here, if they stay."""
+        if self.scenario.architecture(model).buffers == "stay":
+            self._buffers[model] = buffers_of(network)
 
     def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
         """Return a model that has arrived and is going to train, and the weights to which it can
         be put back.
         """
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
-        if network is None:
-            return self.build(model, weights), weights
-        return network, snapshot(network)
+        came = weights if network is None else snapshot(network)
+        found = self.build(model, weights) if network is None else network
+        return self.with_own_buffers(model, found), came
 
     def _build_receive_buffer(self, model: str) -> tuple[nn.Module | None, Weights]:
         """Build a network whose memory travelling bytes can be written to; None where a copy has

@@ -93,6 +93,20 @@ def install(model: nn.Module, weights: Weights) -> None:
         tensor.copy_(tensor_of(weights[name]))
 
 
+def buffers_of(model: nn.Module) -> Weights:
+    """Copy what a model holds beside its parameters and takes along, such as running statistics."""
+    beside = {name for name, _ in model.named_buffers()}
+    return {name: copy for name, copy in snapshot(model).items() if name in beside}
+
+
+@torch.no_grad()
+def install_some(model: nn.Module, weights: Weights) -> None:
+    """Copy weights of some of a model's tensors into it."""
+    held = model.state_dict()
+    for name, buffer in weights.items():
+        held[name].copy_(tensor_of(buffer))
+
+
 def tensor_of(buffer: Buffer) -> Tensor:
     """View a buffer as a CPU tensor, or copy one that is read-only; do not write to it."""
     if not len(buffer.data):

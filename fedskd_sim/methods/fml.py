@@ -78,7 +78,8 @@ class CommonModelLearner(AllReduceLearner):
 
     def take(self, total: Total) -> None:
         """Let the common model become the mean."""
-        install_flat(self.common, total.vector / total.weight)
+        travel = self._architecture.buffers == "travel"
+        install_flat(self.common, total.vector / total.weight, buffers=travel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ def _of_training(scenario: Scenario) -> Found:
     algorithm = scenario.algorithm
     if not algorithm.warms_up:
         yield "training.warmup_epochs", f"{algorithm.name!r} has no warm-up"
+    if not algorithm.averages and algorithm.pattern != "circulation":
+        for index, _ in enumerate(scenario.hospitals):
+            why = f"with {algorithm.name!r} every model trains at one hospital"
+            yield f"hospitals.{index}.architecture.buffers", why
     kinds = {scenario.architecture(one.name).takes for one in scenario.hospitals}
     if not kinds & {"image"}:
         yield "training.augment", "only images are flipped and transposed"

@@ -328,6 +328,12 @@ def _idle(rest: ValidParts) -> Iterator[FedskdError]:
         yield InvalidValue(
             message, key=("prediction",), fix="remove it, or choose another algorithm"
         )
+    stays = [one.buffers for one in map(scenario.architecture, scenario.members)]
+    averages = scenario.prediction.keeps_averaged
+    if averages and "stay" in stays and not rest.lacks("prediction"):
+        message = f"{scenario.prediction.model!r} takes the buffers anew, which are to stay"
+        fix = "choose model: reconciled, or let buffers travel"
+        yield InvalidValue(message, key=("prediction", "model"), fix=fix)
     for base, key in ((network.port, "network"), (scenario.metrics.port, "metrics")):
         if base and base + len(scenario.hospitals) > LAST_PORT:
             message = f"{base} plus {len(scenario.hospitals)} hospitals is past port {LAST_PORT}"

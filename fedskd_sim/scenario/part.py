@@ -77,6 +77,11 @@ class Architecture(Part):
     mode."""
     head_rate: Positive | None = None
     """Learning rate of the head; null: ``training.optimiser.learning_rate``."""
+    buffers: Literal["travel", "stay"] = "travel"
+    """What a network holds beside its parameters, such as the statistics of batch normalisation.
+    travel: they go where the model goes, and are averaged with it. stay: every hospital keeps those
+    with which a model left it, for when it comes again to train or to be tested; those that it
+    brings count where it has not trained yet."""
 
     @property
     def is_class(self) -> bool:

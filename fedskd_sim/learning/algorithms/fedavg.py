@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.algorithms.allreduce import AllReduceLearner, Total
 from fedskd_sim.learning.base import Session
-from fedskd_sim.learning.weights import floats_in, snapshot
+from fedskd_sim.learning.weights import buffers_of, floats_in, install_some, snapshot
 from fedskd_sim.scenario import AveragingKeys
 
 
@@ -46,7 +46,8 @@ class AveragingLearner(AllReduceLearner):
 
     def take(self, total: Total) -> None:
         """Become the mean."""
-        install_flat(self.model, total.vector / total.weight)
+        chosen = self.site.scenario.architecture(self.site.name)
+        install_flat(self.model, total.vector / total.weight, buffers=chosen.buffers == "travel")
         self.changed()
 
 
@@ -56,12 +57,16 @@ def flat(model: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def install_flat(model: nn.Module, vector: Tensor) -> None:
-    """Write the result of `flat` back into a model; integer tensors stay as they are."""
+def install_flat(model: nn.Module, vector: Tensor, *, buffers: bool = True) -> None:
+    """Write the result of `flat` back into a model, but for integer tensors and, without
+    ``buffers``, what it holds beside its parameters.
+    """
+    own = {} if buffers else buffers_of(model)
     for tensor, part in zip(
         _floats(model), vector.split([tensor.numel() for tensor in _floats(model)]), strict=True
     ):
         tensor.copy_(part.reshape(tensor.shape))
+    install_some(model, own)
 
 
 def _floats(model: nn.Module) -> list[Tensor]:

@@ -102,6 +102,7 @@ class CirculatingLearner(Keeping):
         session = self.site.session(models, job, self.teaching(stop, self._arrived), self._arrived)
         if session.outcome == "trained":
             self._unspent = budget - session.samples
+            self.site.keep_buffers(stop.model, self._visitor)
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
