@@ -62,7 +62,18 @@ def sources(scenario: Scenario, host: str = "", code: OwnCode | None = None) -> 
     packages |= {
         f"architecture {name}": digest(_places(name.partition(":")[0])) for name in sorted(classes)
     }
-    return {"learning code": CODE} | ({"own code": code.digest} if code else {}) | packages
+    own_code = {"own code": code.digest} if code else {}
+    return {"learning code": CODE} | own_code | packages | _weights(scenario, host)
+
+
+def _weights(scenario: Scenario, host: str) -> dict[str, str]:
+    """Digest the files of initial weights that a host reads, or all hosts; those that are here."""
+    models = [scenario.architecture(name) for name in scenario.members if host in ("", name)]
+    common = getattr(scenario.algorithm, "architecture", None)
+    named = {str(one.weights or one.options.get("weights", "")) for one in (*models, common) if one}
+    return {
+        f"weights {file}": digest([Path(file)]) for file in sorted(named) if Path(file).is_file()
+    }
 
 
 def _places(module: str) -> list[Path]:

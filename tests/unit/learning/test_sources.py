@@ -50,6 +50,21 @@ def test_an_architecture_that_was_edited_is_named(
     compare(tmp_path, before, sources(scenario), anyway=True)
 
 
+def test_a_file_of_weights_that_was_changed_is_named(tmp_path: Path) -> None:
+    """A run does not go on from other initial weights; only who reads a file asks for it."""
+    weights = tmp_path / "start.safetensors"
+    weights.write_bytes(b"one")
+    text = SCENARIO.replace("mine-sources", f"{{name: cnn-plain, weights: {weights}}}")
+    (tmp_path / "own.yaml").write_text(text)
+    scenario = load(tmp_path / "own.yaml").scenario
+    before = sources(scenario, "a")
+    assert before.keys() == {"learning code", f"weights {weights}"}
+    assert sources(scenario, "b").keys() == {"learning code"}
+    weights.write_bytes(b"two")
+    with pytest.raises(CustodyForeign, match=r"weights .*start.safetensors was "):
+        compare(tmp_path, before, sources(scenario, "a"), anyway=False)
+
+
 def test_the_code_that_trains_is_that_of_the_import(tmp_path: Path) -> None:
     """It is the digest of all that may teach, and edits of any of it change it."""
     places = [PACKAGE / name for name in TRAINS]
