@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from xdist.scheduler import LoadScopeScheduling
 
+from fedskd_sim.cli import main
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
@@ -104,6 +106,19 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         return where
 
     return go
+
+
+@pytest.fixture
+def inside() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process, which has imported what a program imports first."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        done = CliRunner().invoke(main, [*map(str, arguments)])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    return call
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_local_is_training_alone(scenario_file: Callable, run: Callable) -> None
 
 
 def test_pooled_trains_on_everybodys_data_in_one_process_only(
-    scenario_file: Callable, run: Callable, cli: Callable
+    scenario_file: Callable, run: Callable, inside: Callable
 ) -> None:
     """Every session sees the training samples of all hospitals; between processes it is refused
     with code, key and fix.
@@ -162,7 +162,7 @@ def test_pooled_trains_on_everybodys_data_in_one_process_only(
     assert {record.samples for record in records if record.kind == "alone"} == {
         EPOCHS * (36 + 30 + 36)
     }
-    done = cli("launch", path)
+    done = inside("launch", path)
     assert done.returncode == InvalidValue.exit_code
     assert "algorithm.name: 'pooled' puts all hospitals' data into one place" in done.stderr
     with pytest.raises(InvalidValue, match="hospitals are apart"):
@@ -248,11 +248,13 @@ def load_architecture() -> object:
     return Architecture(name="cnn-plain", options={"width": 8, "norm": "batch"})
 
 
-def test_averaging_refuses_different_architectures(scenario_file: Callable, cli: Callable) -> None:
+def test_averaging_refuses_different_architectures(
+    scenario_file: Callable, inside: Callable
+) -> None:
     """FedAvg without an architecture of its own names the two hospitals that differ, and what to
     make equal.
     """
-    done = cli("validate", scenario_file(text("{name: fedavg}")))
+    done = inside("validate", scenario_file(text("{name: fedavg}")))
     assert done.returncode == ArchitecturesDiffer.exit_code
     assert (
         "hospitals.1.architecture: 'b' has cnn-residual (width 8), 'a' has cnn-plain (width 8, "

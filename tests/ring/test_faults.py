@@ -98,13 +98,13 @@ def test_what_no_hospital_survives_ends_the_run(
 
 
 def test_a_run_goes_on_from_a_full_disk(
-    cli: Callable, scenario_file: Callable, run: Callable, tmp_path: Path
+    inside: Callable, scenario_file: Callable, run: Callable, tmp_path: Path
 ) -> None:
     """Resumed, it does not meet the fault again, and ends with the undisturbed records."""
     fault = "{hospital: b, what: full_disk, round: 2, hop: 1}"
     out = tmp_path / "out"
-    assert cli("launch", scenario_file(TEXT.format(faults=fault)), "--out", out).returncode == 31
-    done = cli("resume", out)
+    assert inside("launch", scenario_file(TEXT.format(faults=fault)), "--out", out).returncode == 31
+    done = inside("resume", out)
     assert done.returncode == 0, done.stderr
     assert records(out) == records(run(scenario_file(TEXT.format(faults=""), "twin.yaml")))
 

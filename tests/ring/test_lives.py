@@ -9,10 +9,10 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -92,9 +92,10 @@ def interrupted(process: subprocess.Popen, _: Path) -> None:
     process.send_signal(signal.SIGTERM)
 
 
-def resumed(out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fedskd_sim", "resume", str(out), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+@pytest.fixture
+def resumed(inside: Callable) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Go on with a run, from another process than the one that launched it."""
+    return partial(inside, "resume")
 
 
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
@@ -146,7 +147,7 @@ def test_who_dies_over_and_over_ends_the_run(started: Callable) -> None:
 
 @pytest.mark.parametrize("how", ["interrupt", "power cut"])
 def test_a_run_of_which_everything_died_is_resumed(
-    how: str, scenario_file: Callable, run: Callable, stopped_in_time: Callable
+    how: str, scenario_file: Callable, run: Callable, stopped_in_time: Callable, resumed: Callable
 ) -> None:
     """After Ctrl-C, and after all its processes were killed at once, even twice: the same bytes
     as undisturbed.
@@ -198,7 +199,7 @@ def test_a_run_is_resumed_at_random_instants(
     assert results(out) == results(run(path, "memory"))
 
 
-def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
+def test_what_cannot_be_resumed_is_refused(started: Callable, resumed: Callable) -> None:
     """A run that still goes on, custody of another program, a second resume beside the first."""
     process, out = started(rounds=60)
     going = resumed(out)
@@ -223,7 +224,7 @@ def test_what_cannot_be_resumed_is_refused(started: Callable) -> None:
 
 
 def test_data_that_have_changed_since_are_not_gone_on_with(
-    scenario_file: Callable, stopped_in_time: Callable, tmp_path: Path
+    scenario_file: Callable, stopped_in_time: Callable, resumed: Callable, tmp_path: Path
 ) -> None:
     """One pixel of one hospital's file is enough: it is named before anything is learned from
     it, and `--anyway` goes on.
@@ -255,7 +256,9 @@ def test_data_that_have_changed_since_are_not_gone_on_with(
     assert anyway.returncode == 0, anyway.stderr
 
 
-def test_a_full_disk_ends_the_run_and_loses_nothing(started: Callable, run: Callable) -> None:
+def test_a_full_disk_ends_the_run_and_loses_nothing(
+    started: Callable, run: Callable, resumed: Callable
+) -> None:
     """A hospital that can keep nothing more ends the run with exit code 31 and words; with room
     again it goes on.
     """

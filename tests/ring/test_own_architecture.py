@@ -73,7 +73,7 @@ def example() -> tuple[dict[str, str], str]:
 
 @pytest.mark.parametrize("runtime", ["memory", "processes"])
 def test_the_manuals_architecture_trains(
-    runtime: str, install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
+    runtime: str, install: Callable, scenario_file: Callable, inside: Callable, tmp_path: Path
 ) -> None:
     """Written as the manual writes it, it is listed, passes the check and travels to the end, in
     memory and in processes.
@@ -82,7 +82,7 @@ def test_the_manuals_architecture_trains(
     ((name, value),) = offers.items()
     install(value.partition(":")[0], offers, module)
     path = scenario_file(SCENARIO.format(architecture=f"{{name: {name}, options: {{width: 8}}}}"))
-    done = cli("launch", path, "--on", runtime, "--out", tmp_path / "out")
+    done = inside("launch", path, "--on", runtime, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out" / "weights" / "a.safetensors").stat().st_size > 1000
     assert name in names()
@@ -181,7 +181,7 @@ def test_a_broken_architecture_is_an_error_where_a_scenario_names_it(
 
 
 def test_one_that_fails_in_mid_run_is_told_with_its_line(
-    install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
+    install: Callable, scenario_file: Callable, inside: Callable, tmp_path: Path
 ) -> None:
     """An exception of an architecture's own ends the run with the hospital, the place, the words
     and the line of code.
@@ -194,7 +194,7 @@ def test_one_that_fails_in_mid_run_is_told_with_its_line(
         "        mid =", f"        {fails}\n        mid ="
     )
     install("m", {"mine": "m:net"}, text)
-    done = cli(
+    done = inside(
         "launch", scenario_file(SCENARIO.format(architecture="mine")), "--out", tmp_path / "out"
     )
     assert done.returncode == HospitalCrashed.exit_code
@@ -295,7 +295,7 @@ CLASS = "{name: 'm:Plain', options: {channels: $channels, classes: $classes, wid
 
 
 def test_a_network_as_it_is_travels(
-    install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
+    install: Callable, scenario_file: Callable, inside: Callable, tmp_path: Path
 ) -> None:
     """A class of an installed package as processes, and what a function of it gives with the same
     keys in memory, leave the same weights, with the class's own names.
@@ -305,7 +305,7 @@ def test_a_network_as_it_is_travels(
     for number, architecture in enumerate((f"{CLASS}{WIRED}}}", f"{{name: mine, {WIRED}}}")):
         path = scenario_file(SCENARIO.format(architecture=architecture), f"{number}.yaml")
         on = ("processes", "memory")[number]
-        done = cli("launch", path, "--on", on, "--out", tmp_path / str(number))
+        done = inside("launch", path, "--on", on, "--out", tmp_path / str(number))
         assert done.returncode == 0, done.stdout + done.stderr
         left.append(load_file(tmp_path / str(number) / "weights" / "a.safetensors"))
     one, other = left

@@ -86,7 +86,7 @@ def cases(folder: Path) -> None:
 
 
 def test_the_manuals_reader_gives_the_same_in_memory_and_in_processes(
-    install: Callable, scenario_file: Callable, cli: Callable, tmp_path: Path
+    install: Callable, scenario_file: Callable, inside: Callable, tmp_path: Path
 ) -> None:
     """Written as the manual writes it, its data are counted, trained on and tested on, by the names
     it gives, and the bytes do not depend on where hospitals run.
@@ -103,7 +103,7 @@ def test_the_manuals_reader_gives_the_same_in_memory_and_in_processes(
     )
     path, given = scenario_file(scenario), ("--data", tmp_path / "data")
     launch(path, on="memory", out=tmp_path / "memory", data=tmp_path / "data")
-    done = cli("launch", path, "--out", tmp_path / "processes", *given)
+    done = inside("launch", path, "--out", tmp_path / "processes", *given)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "read 40 of 80 from my-clinic(size=24): 24 train, 8 validation, 8 " in done.stdout
     found = [

@@ -180,16 +180,18 @@ def test_sums_give_identical_records_and_weights_everywhere(
     assert files(run(path, "memory")) == files(run(path, "processes"))
 
 
-def test_the_common_architecture_of_fml_is_checked(scenario_file: Callable, cli: Callable) -> None:
+def test_the_common_architecture_of_fml_is_checked(
+    scenario_file: Callable, inside: Callable
+) -> None:
     """An unknown common architecture, or one that cannot take the images, is named before
     anything starts.
     """
-    done = cli(
+    done = inside(
         "validate",
         scenario_file(text(FML.replace("cnn-plain, options: {width: 4, norm: none}", "cnn-plane"))),
     )
     assert done.returncode == UnknownArchitecture.exit_code
     assert "algorithm.architecture: there is no architecture 'cnn-plane'" in done.stderr
-    done = cli("validate", scenario_file(text("{name: fml, architecture: roi-mlp}")))
+    done = inside("validate", scenario_file(text("{name: fml, architecture: roi-mlp}")))
     assert done.returncode == InvalidValue.exit_code
     assert "algorithm.architecture: roi-mlp cannot take images of 16 pixels" in done.stderr
