@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,17 +50,15 @@ def content(run: Path) -> dict[str, bytes]:
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
-def test_a_run_of_an_earlier_version_is_gone_on_with(
-    left: Path, environment: dict[str, str]
-) -> None:
+def test_a_run_of_an_earlier_version_is_gone_on_with(left: Path, inside: Callable) -> None:
     """Whatever differs, with --anyway it comes to its end and is whole, and what was there is the
     beginning of what is there then.
     """
     before = content(left)
-    done = called(environment, "resume", left, "--anyway")
+    done = inside("resume", left, "--anyway")
     assert done.returncode == 0, done.stderr
     assert "verified: whole" in done.stderr + done.stdout
-    assert called(environment, "verify", left).returncode == 0
+    assert inside("verify", left).returncode == 0
     for name in (name for name in before if name.startswith("records/")):
         kept = before[name][: length_in_custody(before, Path(name).stem)]
         assert kept, name
@@ -75,12 +74,12 @@ def length_in_custody(found: dict[str, bytes], host: str) -> int:
 
 
 def test_what_moves_only_ends_with_the_bytes_of_a_run_that_nobody_stopped(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, inside: Callable
 ) -> None:
     """A placebo that version 0.1.0 began and this one ends is the one that this one does alone."""
     run, alone = copied("stopped", tmp_path), tmp_path / "alone"
-    assert called(environment, "resume", run, "--anyway").returncode == 0
-    done = called(environment, "launch", run / "scenario.yaml", "--on", "memory", "--out", alone)
+    assert inside("resume", run, "--anyway").returncode == 0
+    done = inside("launch", run / "scenario.yaml", "--on", "memory", "--out", alone)
     assert done.returncode == 0, done.stderr
     assert results(run) == results(alone)
 

@@ -362,7 +362,7 @@ def test_folds_of_a_table_are_kept_and_checked(release: Path) -> None:
 
 @pytest.mark.slow
 def test_nifti_files_train_a_federation(
-    release: Path, scenario_file: Callable, cli: Callable
+    release: Path, scenario_file: Callable, inside: Callable
 ) -> None:
     """A scenario over the release validates, launches and reports with the folder given on the
     command line.
@@ -378,7 +378,7 @@ def test_nifti_files_train_a_federation(
         "algorithm: {name: fedskd, rounds: 1, similarity: {pixel_grid: 4}}\ntraining: {batch_size: "
         "4}\n"
     )
-    done = cli("launch", path, "--on", "memory", "--out", release / "out", "--data", release)
+    done = inside("launch", path, "--on", "memory", "--out", release / "out", "--data", release)
     assert done.returncode == 0, done.stderr
     assert "vol-plain" in done.stdout
     assert "a: 3 voxels of 1 volumes are not finite and masked." in done.stdout
