@@ -21,7 +21,7 @@ from fedskd_sim.messages import digest
 
 RUN = """\
 name: x
-data: {{name: synthetic-skin, samples: 30, image_size: 16}}
+data: {{name: synthetic-skin, samples: 24, image_size: 16}}
 training: {{batch_size: 4, epochs: {epochs}, warmup_epochs: 1, recorded_steps: {recorded}}}
 algorithm: {{name: {algorithm}, rounds: 1}}
 prediction: {{model: averaged, ensemble: true, logit_adjustment: 0.5}}
