@@ -4,10 +4,7 @@ of everything that made them.
 
 from __future__ import annotations
 
-import os
-import random
-import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -59,16 +56,6 @@ SHAPES: Mapping[str, tuple[str, str]] = {
     "ensemble": ("{name: fedskd, rounds: 2}", "{ensemble: true}"),
 }
 """Algorithm and prediction of a scenario, by what it is about."""
-
-
-def drawn(shapes: Iterable[str], few: int = 3) -> list[str]:
-    """Draw a few shapes by the commit, so that each has its turn; with FEDSKD_NIGHT give all."""
-    if os.environ.get("FEDSKD_NIGHT"):
-        return list(shapes)
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, check=False
-    )
-    return sorted(random.Random(done.stdout).sample(sorted(shapes), few))
 
 
 def scenario_of(

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from nights import NIGHT
 from symbols import SHAPES, Run, lived, prepared, scenario_of
 from weather import OneDeath
 
@@ -173,7 +174,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 BOUNDS = settings(
     deadline=None,
-    max_examples=60,
+    max_examples=60 if NIGHT else 20,
     stateful_step_count=30,
     derandomize=True,
     database=None,

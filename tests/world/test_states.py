@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from nights import few_of
 from symbols import Run, prepared
 from torch import nn
 from weather import OneDeath
@@ -175,17 +176,20 @@ def told_apart(effect: Effect) -> tuple[object, ...]:
     return ()
 
 
+KEPT: dict[object, Any] = {}
+
+
 @pytest.fixture(autouse=True)
 def quick_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what every life asks of all architectures: PyTorch takes long to draw values and to
     trace shapes where nothing is.
     """
-    specs, blueprint, kept = Site.specs, models.blueprint, {}
+    specs, blueprint = Site.specs, models.blueprint
 
     def once(key: object, make_it: Callable[[], Any]) -> Any:
-        if key not in kept:
-            kept[key] = make_it()
-        return kept[key]
+        if key not in KEPT:
+            KEPT[key] = make_it()
+        return KEPT[key]
 
     def outlined(chosen: Architecture, shape: models.ImageShape) -> models.Outline:
         return once(
@@ -268,7 +272,7 @@ def undisturbed(name: str) -> tuple[dict[str, bytes], set[str]]:
     return outcome(lived(name, OneDeath(), watched)), seen
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", few_of(RUNS, 6))
 def test_learners_that_die_at_every_step_end_alike(name: str) -> None:
     """Killed before every step and in between, hospitals go on from their state to the same
     records, weights and predictions.

@@ -94,7 +94,9 @@ def test_workflows_name_what_is_there_and_pin_what_they_use(name: str) -> None:
     for path in re.findall(r"\btests/[\w/.]+", done):
         assert (ROOT / path).exists(), path
     read_by_tests = "".join(
-        test.read_text(encoding="utf-8") for test in (ROOT / "tests").glob("*/*.py")
+        test.read_text(encoding="utf-8")
+        for depth in ("*.py", "*/*.py")
+        for test in (ROOT / "tests").glob(depth)
     )
     for switch in re.findall(r"\bFEDSKD_\w+", text):
         assert f'"{switch}"' in read_by_tests, switch
