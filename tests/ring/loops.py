@@ -23,10 +23,10 @@ hospitals:
   - {{name: b, architecture: {{name: cnn-residual, options: {{width: 8}}}}, data: {{samples: 50}}}}
   - {{name: c, architecture: {{name: vit-tiny, options: {{width: 16, depth: 2}}}}}}
 algorithm: {algorithm}
-training: {{epochs: 2, warmup_epochs: 1, batch_size: 16}}
+training: {{epochs: 2, warmup_epochs: 1, batch_size: 20}}
 prediction: {prediction}
 """
-EPOCHS, BATCH = 2, 16
+EPOCHS, BATCH = 2, 20
 TRAVELLER_FIRST = "{name: fedskd, preset: traveller-first, rounds: 2}"
 FEDAVG = (
     "{name: fedavg, rounds: 2, architecture: {name: cnn-plain, options: {width: 8, norm: batch}}}"
