@@ -20,6 +20,7 @@ from fedskd_sim.cli.common import (
     NAMESPACE,
     PathArgument,
     Waiting,
+    say_code,
     with_exit_code,
 )
 from fedskd_sim.cli.launch import attendant, tell_end
@@ -291,9 +292,23 @@ def init(name: str, source: str) -> None:
 
 @click.command()
 @click.argument("run", type=PathArgument(path_type=Path))
+@click.option(
+    "--replay",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Also execute N sessions again, drawn from those that the run kept "
+    "(instruments.keep_hops), and compare what comes of them with the records.",
+)
+@click.option(
+    "--trust-code",
+    default="",
+    metavar="DIGEST",
+    help="With --replay: run the code in the folder, which has this digest, though somebody else "
+    "launched it.",
+)
 @DATA
 @with_exit_code
-def verify(run: Path, data: Path | None) -> None:
+def verify(run: Path, data: Path | None, replay: int | None, trust_code: str) -> None:
     """Prove that the records and weights of a RUN folder are whole, or name the first break by file
     and line.
 
@@ -301,12 +316,15 @@ def verify(run: Path, data: Path | None) -> None:
     weights are those that were evaluated, and accuracies are those of the predictions. Models are
     compared in the order of their networks' tensors, for which the scenario's data must be here.
     What is not shown is said: of a run that is not sealed, of a signature without its key, of files
-    that are not kept.
+    that are not kept. Without --replay no code of the run is executed.
 
     \b
-    Example:
+    Examples:
       fedskd-sim verify runs/skin
+      fedskd-sim verify runs/skin --replay 5
     """
+    if trust_code and not replay:
+        raise click.UsageError("--trust-code needs --replay: nothing else runs code")
     if not (run / "scenario.yaml").is_file():
         raise RunUnreadable(
             f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
@@ -323,3 +341,21 @@ def verify(run: Path, data: Path | None) -> None:
         click.echo(remark)
     for line in rest:
         click.echo(line)
+    if replay:
+        _replay(run, replay, data, trust_code)
+
+
+def _replay(run: Path, count: int, data: Path | None, trust_code: str) -> None:
+    """Execute sessions of a run again and tell what came of them; raises ChainBroken."""
+    from fedskd_sim.operate import replay  # noqa: PLC0415 - only who executes sessions pays for it
+
+    with Waiting() as waiting:
+        found = replay.replay(
+            run, count, data, trust_code=trust_code, tell=waiting.says, says=say_code
+        )
+    click.echo(str(found))
+    if found.differences:
+        first, *rest = found.differences
+        for other in rest:
+            first.add_note(str(other))
+        raise first

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from fedskd_sim import clock
+from fedskd_sim.custody.archive import SESSIONS, SessionKey, SessionStart, SessionWatch
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.base import Learner, Measures, Session
 from fedskd_sim.member.crash import PRINTED, crash, whereabouts
@@ -142,6 +143,8 @@ class Worker:
     expect: Callable[[str], None]
     spoil: Callable[[StepPosition, Weights], Weights] = lambda _, weights: weights
     """Gives what goes on, after a round and hop, in place of weights that would."""
+    archive: SessionWatch | None = None
+    """Keeps sessions so that they can be executed again."""
 
     def carry_out(
         self, step: Step, arrival: Arrival | None, release: ReleaseWeights
@@ -184,6 +187,7 @@ class Worker:
                 (arrival.digest, arrival.digest),
                 measures,
             )
+        start = self._copied(stop.kind, stop, arrival.weights)
         if stop.kind == "homecoming":
             session = self._session(
                 "homecome", stop, lambda: self.learner.homecome(stop, arrival.weights)
@@ -195,22 +199,28 @@ class Worker:
             )
             self._leaves("visit", stop.model, session.weights)
             spoiled = self.spoil((stop.round, stop.hop), session.weights)
+            start = start if spoiled is session.weights else None
             session = replace(session, weights=spoiled)
             mark = arrival.digest if session.weights is arrival.weights else ""
             release(session.weights, mark)
         marks = arrival.digest, mark or digest(session.weights)
-        return self._record(stop, session, marks, self._assess(stop))
+        record = self._record(stop, session, marks, self._assess(stop))
+        self._keep(start, session)
+        return record
 
     def _alone(
         self, step: Step, kind: str, what: str, train: Callable[[], Session | None]
     ) -> Record | None:
         stop = self._at_home(step)
+        start = self._copied(kind, stop)
         given = self._time(what, stop, train)
         if given is None and kind == "alone":
             return None
         session = check_session(self.learner, kind, given)
         marks = "", digest(session.weights)
-        return replace(self._record(stop, session, marks, self._assess(stop)), kind=kind)  # type: ignore[arg-type]
+        record = self._record(stop, session, marks, self._assess(stop))
+        self._keep(start, session)
+        return replace(record, kind=kind)  # type: ignore[arg-type]
 
     def _test(
         self, step: Step, hop: int, kind: str, test: Callable[[], Measures | None]
@@ -227,6 +237,20 @@ class Worker:
         method = "ensemble" if kind == "ensemble" else "evaluate"
         check_measures(self.learner, method, measures)
         return replace(self._record(stop, Session({}, "evaluated"), ("", ""), measures), kind=kind)  # type: ignore[arg-type]
+
+    def _copied(
+        self, kind: str, stop: Stop, arriving: Weights | None = None
+    ) -> SessionStart | None:
+        """Copy what a session begins with, where it may be kept."""
+        if self.archive is None or kind not in SESSIONS:
+            return None
+        key = SessionKey(kind, stop.round, stop.hop, stop.host, stop.model)
+        return self.archive.begin(key, *self.learner.state(), arriving)
+
+    def _keep(self, start: SessionStart | None, session: Session) -> None:
+        """Keep a session, which has left already."""
+        if self.archive is not None and start is not None:
+            self.archive.keep(start, session.weights)
 
     def _session(self, method: str, stop: Stop, train: Callable[[], Session]) -> Session:
         return check_session(self.learner, method, self._time("session", stop, train))

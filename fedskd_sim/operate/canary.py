@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from fedskd_sim import clock
 from fedskd_sim.custody import seal
+from fedskd_sim.custody.archive import FOLDER, GIB
 from fedskd_sim.errors import CanaryFailed, FedskdError
 from fedskd_sim.observe import outcome
 from fedskd_sim.observe.words import amount, duration, short_path
@@ -233,7 +234,10 @@ class Measured:
         """Bytes that the whole run keeps on the disk while it goes on, with those in custody."""
         lines = sum(size_of(self.folder / name) for name in ("records", "timings", "logs"))
         rest = sum(size_of(self.folder / name) for name in ("weights", "predictions", "samples"))
-        return round(lines * self.steps / max(1, len(self._records))) + rest + custody
+        longer = self.steps / max(1, len(self._records))
+        budget = self.scenario.instruments.keep_hops * GIB
+        sessions = min(size_of(self.folder / FOLDER) * longer, budget)
+        return round(lines * longer + sessions) + rest + custody
 
 
 SPARE_MEMORY = 0.05

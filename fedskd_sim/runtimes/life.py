@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedskd_sim import __version__, clock
+from fedskd_sim.custody.archive import FOLDER, GIB, SessionArchive
 from fedskd_sim.custody.seal import as_json
 from fedskd_sim.custody.store import Store
 from fedskd_sim.errors import FedskdError, OutputNotWritable
@@ -149,18 +150,35 @@ def computes(
 
 def identity_of(order: MemberOrder, loaded: Loaded, code: Mapping[str, str]) -> Mapping[str, str]:
     """Say what two lives must have in common to compute the same bytes."""
-    scenario = loaded.scenario
-    found = {
-        "run": order.run,
-        "hospital": order.name,
-        "scenario": meaning(scenario),
-        "fedskd_sim": __version__,
-    }
+    found = {"run": order.run, "hospital": order.name, "scenario": meaning(loaded.scenario)}
+    return {**found, **circumstances(loaded.scenario, order.name, code)}
+
+
+def circumstances(scenario: Scenario, name: str, code: Mapping[str, str]) -> dict[str, str]:
+    """Say with what a hospital computes: versions, device, threads, and ``code``, as of
+    `code_of`.
+    """
     if not scenario.learns:
-        return found
+        return {"fedskd_sim": __version__}
     from fedskd_sim.learning.devices import arithmetic  # noqa: PLC0415 - the placebo runs without PyTorch
 
-    return {**found, **arithmetic(scenario.hospital(order.name)), **code}
+    return {"fedskd_sim": __version__, **arithmetic(scenario.hospital(name)), **code}
+
+
+def archive_of(
+    scenario: Scenario, name: str, folder: Path, code: Mapping[str, str]
+) -> SessionArchive | None:
+    """Open what a hospital keeps of its sessions in a run folder; None where it keeps none.
+
+    Raises:
+        OutputNotWritable: it cannot be made.
+
+    """
+    share = int(scenario.instruments.keep_hops * GIB / len(scenario.members))
+    if not (share and scenario.learns and name in scenario.members):
+        return None
+    made = circumstances(scenario, name, code)
+    return SessionArchive(folder / FOLDER / name, share, scenario.seed, made)
 
 
 HOLD_LOOK_S = 0.5
@@ -207,8 +225,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     results. What is opened is closed with ``held``, in the opposite order.
     """
     began, scenario, topology = clock.unix(), loaded.scenario, Topology.of(loaded.scenario)
-    faults = _faults(order, scenario, topology, log)
-    faults.come_up()
+    (faults := _faults(order, scenario, topology, log)).come_up()
     machine = HospitalMachine.of(topology, order.name, Terms.of(scenario, order.run))
     code = code_of(loaded, order.name)
     identity = identity_of(order, loaded, code)
@@ -217,7 +234,8 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     kept = None if store is None else before.records if before else 0
     told = _tell(order, scenario, log, held, kept)
     keeper = Keeper(store, identity, told.ledger, before, order.anyway) if store else None
-    context = _context(order, topology, loaded, told.ledger, keeper)
+    archive = archive_of(scenario, order.name, order.folder, code)
+    context = _context(order, topology, loaded, told.ledger, (keeper, archive))
     learner = make(context)
     if before:
         log.event(events.WentOn(before.state.cursor, len(machine.program)))
@@ -235,9 +253,10 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     again = order.life != "first" or before is not None
     heard = Mailbox(machine, links, told.reporter, register, keeper, before, again, rejoins)
     with closing(heard) as mailbox:
-        prepare = context.receive_buffers.prepare
-        worker = Worker(scenario, topology, order.name, learner, told.reporter.span, prepare)
-        take_part(mailbox, replace(worker, spoil=faults.schedule.spoiled), faults)
+        span, prepare = told.reporter.span, context.receive_buffers.prepare
+        worker = Worker(scenario, topology, order.name, learner, span, prepare)
+        worker = replace(worker, spoil=faults.schedule.spoiled, archive=archive)
+        take_part(mailbox, worker, faults)
     save_results(context, learner, order.folder)
     told.metrics.write(order.folder)
     _stay(order, scenario, log)
@@ -278,9 +297,12 @@ def _context(
     topology: Topology,
     loaded: Loaded,
     ledger: Ledger,
-    keeper: Keeper | None,
+    keeps: tuple[Keeper | None, SessionArchive | None],
 ) -> LearnerContext:
     """Say what a learner is given; the keeper compares the data with those of the earlier life."""
+    keeper, archive = keeps
+    hear: list[Callable[[str], None]] = [keeper.check_data] if keeper else []
+    hear += [archive.note_data] if archive else []
     return LearnerContext(
         loaded.scenario,
         order.name,
@@ -289,9 +311,15 @@ def _context(
         own_card=bool(order.advertise),  # in a pod
         given=topology,
         counted=ledger.add,
-        loaded=keeper.check_data if keeper else None,
+        loaded=partial(_tell_all, hear) if hear else None,
         code=loaded.code,
     )
+
+
+def _tell_all(hear: list[Callable[[str], None]], data: str) -> None:
+    """Tell everybody who wants to know the digest of the data."""
+    for one in hear:
+        one(data)
 
 
 def _faults(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import resource
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TextIO
 
@@ -26,7 +26,13 @@ from fedskd_sim.records import SampleCounts
 from fedskd_sim.records.ledger import Ledger
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Order, Watch
-from fedskd_sim.runtimes.life import poison_of, save_results, sound_of
+from fedskd_sim.runtimes.life import (
+    archive_of,
+    code_of,
+    poison_of,
+    save_results,
+    sound_of,
+)
 from fedskd_sim.runtimes.location import Here
 from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.scenario import COMES_BACK, Loaded
@@ -138,6 +144,10 @@ class MemoryRuntime:
         scenario, world = self._order.loaded.scenario, self._world
         ledger = self._stack.enter_context(closing(Ledger(self._order.folder, name)))
         reporter = make_reporter(scenario, name, ledger, self._log(name, hospital=name))
+        archive = None
+        if scenario.instruments.keep_hops:
+            code = code_of(self._order.loaded, name)
+            archive = archive_of(scenario, name, self._order.folder, code)
         context = LearnerContext(
             scenario,
             name,
@@ -145,6 +155,7 @@ class MemoryRuntime:
             given=topology,
             pause=partial(_pass, world, name),
             counted=partial(_add_once, ledger, []),
+            loaded=archive.note_data if archive else None,
             code=self._order.loaded.code,
         )
         self._contexts[name] = context
@@ -152,6 +163,7 @@ class MemoryRuntime:
         worker = Worker(
             scenario, topology, name, fresh(), reporter.span, context.receive_buffers.prepare
         )
+        worker = replace(worker, archive=archive)
         machine = HospitalMachine.of(topology, name, terms)
         poison = poison_of(scenario)
         world.add(Node(machine, worker, reporter, world, fresh, poison=poison))

@@ -99,6 +99,10 @@ class Instruments(Part):
     """What every model that the evaluation round tests says of every patient of its host, in one
     file per hospital, with the ids of the samples. It stays in the run folder; the report reads
     it."""
+    keep_hops: NonNegative = 0.0
+    """GiB in the run folder, for all hospitals together, in which sessions are kept as they were
+    before and after, so that ``fedskd-sim verify RUN --replay N`` can execute them again; which
+    ones is drawn, where there is no room for all. 0: none. It holds models of all hospitals."""
 
 
 class Prediction(Part):

@@ -80,7 +80,8 @@ FLAGS = {
         "--values",
         "--keep",
     },
-    "verify": {"run", "--data"},
+    # how many sessions are executed again, and whose code that may run: neither changes the run
+    "verify": {"run", "--data", "--replay", "--trust-code"},
     # a network of a package may need options to be looked at
     "models": {"name", "--set"},
     "controller": MEMBER,

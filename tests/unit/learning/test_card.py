@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedskd_sim.errors import HospitalCrashed
 from fedskd_sim.learning import data as hospital_data
 from fedskd_sim.learning.data import Samples
-from fedskd_sim.learning.devices import settle
+from fedskd_sim.learning.devices import NEAR, settle
 from fedskd_sim.learning.networks.models import ImageShape, build
 from fedskd_sim.learning.sessions.graphs import CudaGraphs, _unwaiting
 from fedskd_sim.learning.sessions.recorded import Recordings, compiler
@@ -279,11 +279,6 @@ class Reading:
     def apart(self) -> Reading:
         """Give itself."""
         return self
-
-
-NEAR = {"fp32": 0.01, "tf32": 0.02, "bf16": 0.3}
-"""How far weights may be from those of a CPU in fp32 after a session, relative to how far the
-session has moved them."""
 
 
 def distance(one: Tensor, other: Tensor) -> float:

@@ -38,8 +38,8 @@ ANOTHER: Mapping[str, Any] = MappingProxyType(
     }
 )  # fmt: skip
 """Another value of a key where half of it, or one more, is none or makes no difference."""
-RARE = ("max_rollbacks", "memory_format")
-"""What only shows in a session that fails, or in time and memory."""
+RARE = ("max_rollbacks", "memory_format", "keep_hops")
+"""What only shows in a session that fails, in time and memory, or in what is kept of sessions."""
 MEASURED: Mapping[str, Any] = MappingProxyType(
     {
         "instruments.changes": True, "instruments.probe": True, "prediction.model": "last",
