@@ -10,6 +10,7 @@ weights/NAME.safetensors the home model at the end of the run
 metrics/NAME.prom        the last exposition of its Prometheus metrics
 predictions/NAME.npz     what the models tested there said of every patient
 logs/NAME.jsonl          one line per event
+hops/NAME/               sessions that can be executed again (`fedskd_sim.custody.archive`)
 =======================  ======================================================================
 
 Timings differ from run to run. `fedskd_sim.records.ledger` writes the first three,
