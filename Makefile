@@ -18,6 +18,8 @@ LOCKED_PYTHONS := 3.11 3.12 3.13 3.14
 LOCK = locks/python$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-linux-x86_64.txt
 INSTALLED := $(VENV)/.installed$(if $(LOCKED),-locked)
 
+unexport PYTHONDONTWRITEBYTECODE  # each worker of the tests would compile all of them anew
+
 .PHONY: help
 help:  ## List the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
