@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedskd_sim import launch
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.networks.buildable import Contracts, check_architecture, itself
 from fedskd_sim.learning.networks.models import ImageShape, candidates_of
@@ -163,3 +165,37 @@ def test_what_needs_objects_of_python_is_refused(name: str) -> None:
     (error,) = itself(Architecture(name=name), ())
     assert re.search(r" needs \w+", error.message)
     assert "write a function that builds the network" in error.fix
+
+
+RING = """
+name: zoo
+data: {name: synthetic-skin, samples: 30, image_size: 32, classes: 3}
+hospitals:
+  - name: monai
+    architecture:
+      name: monai.networks.nets:DenseNet
+      options: {spatial_dims: 2, in_channels: $channels, out_channels: $classes, init_features: 8,
+                growth_rate: 4, block_config: [2, 2, 2]}
+  - name: timm
+    architecture:
+      name: timm.models.convnext:ConvNeXt
+      options: {num_classes: $classes, depths: [1, 1, 1, 1], dims: [8, 16, 24, 32]}
+  - {name: plain, architecture: cnn-plain}
+algorithm: {name: fedskd, rounds: 1, similarity: {region: 0.0}}
+training: {warmup_epochs: 1, batch_size: 10}
+"""
+
+
+def test_they_travel_a_ring_beside_each_other(tmp_path: Path) -> None:
+    """Networks of MONAI and timm, as they are, teach each other and a built-in one, and the run
+    is whole.
+    """
+    if not (find_spec("monai") and find_spec("timm")):
+        pytest.skip("packages are not installed: they are in the dependency group zoo")
+    (tmp_path / "zoo.yaml").write_text(RING)
+    run = launch(tmp_path / "zoo.yaml", on="memory", out=tmp_path / "run")
+    visits = [row for row in run.hops if row["kind"] == "visit"]
+    assert {(row["host"], row["outcome"]) for row in visits} == {
+        (name, "trained") for name in ("monai", "timm", "plain")
+    }
+    assert all(row["digest_in"] != row["digest_out"] for row in visits)
