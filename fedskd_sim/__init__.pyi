@@ -24,7 +24,10 @@ from fedskd_sim.learning.offers import architecture as architecture
 from fedskd_sim.learning.offers import loss as loss
 from fedskd_sim.learning.offers import reader as reader
 from fedskd_sim.learning.readers.cohort import Cohort as Cohort
+from fedskd_sim.learning.readers.cohort import Preview as Preview
+from fedskd_sim.learning.readers.tree import files_below as files_below
 from fedskd_sim.learning.reconcile import Reconciled as Reconciled
+from fedskd_sim.learning.samples import Geometry as Geometry
 from fedskd_sim.learning.sessions.session import SessionModels as SessionModels
 from fedskd_sim.learning.sessions.steps import AddedLoss as AddedLoss
 from fedskd_sim.learning.sessions.steps import Loss as Loss
@@ -59,6 +62,7 @@ __all__ = [
     "Cluster",
     "Cohort",
     "Comparison",
+    "Geometry",
     "Kept",
     "Learner",
     "LearnerState",
@@ -66,6 +70,7 @@ __all__ = [
     "Loss",
     "NamedArchitecture",
     "Output",
+    "Preview",
     "Reconciled",
     "Run",
     "Schedule",
@@ -83,6 +88,7 @@ __all__ = [
     "compare",
     "divergence",
     "export",
+    "files_below",
     "flat",
     "install",
     "install_flat",

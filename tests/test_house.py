@@ -33,20 +33,20 @@ HOMES = {
         "methods/keys.py",
     ],
     "ruamel": ["scenario/"],
-    "torch": ["learning/", "methods/", "runtimes/preload.py"],
+    "torch": ["learning/", "methods/", "datasets/imagefiles.py", "runtimes/preload.py"],
     "torchvision": ["learning/"],
     "safetensors": ["learning/", "custody/verify.py"],
-    "PIL": ["learning/readers/imagefiles.py"],
-    "numpy": ["learning/", "results/"],
+    "PIL": ["datasets/imagefiles.py"],
+    "numpy": ["learning/", "datasets/", "results/"],
     "scipy": ["results/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],
-    "xxhash": ["messages.py", "learning/readers/imagefiles.py"],
+    "xxhash": ["messages.py", "datasets/imagefiles.py"],
     "prometheus_client": ["observe/metrics.py"],
     "rich": ["observe/progress.py", "cli/"],
     "matplotlib": ["results/"],
     "jinja2": ["results/"],
-    "nibabel": ["learning/readers/nifti"],
+    "nibabel": ["datasets/nifti.py"],
     "kubernetes": ["kubernetes/"],
     "urllib3": ["kubernetes/"],
     "websocket": ["kubernetes/"],
@@ -57,7 +57,7 @@ HOMES = {
 CHANGES = ("update", "pop", "popitem", "setdefault", "clear")
 REMEMBERED = {
     "learning/networks/models.py:_propose",  # a class with its options has the same maps each time
-    "learning/readers/abide_rois.py:regions_with_signal",  # a run's files do not change
+    "datasets/abide_rois.py:regions_with_signal",  # a run's files do not change
     "observe/events.py:_forms",
     "records/files.py:_forms",
     "runtimes/forkserver.py:private_folder",  # one for all runs that this process launches

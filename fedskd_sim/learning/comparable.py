@@ -21,12 +21,12 @@ from fedskd_sim.errors import (
     ReaderFailed,
     ScenarioError,
 )
-from fedskd_sim.learning.data import READERS, facts
+from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.networks.models import outline
 from fedskd_sim.learning.networks.shapes import AXES, ImageShape
-from fedskd_sim.learning.readers import npz
+from fedskd_sim.learning.readers import places, reading
 from fedskd_sim.learning.readers.cohort import SPLITS
-from fedskd_sim.learning.samples import Arrays, Facts, Images, difference
+from fedskd_sim.learning.samples import Arrays, Facts, Images
 from fedskd_sim.scenario import Abide, Ham10000, Hospital, MedMnist, Scenario, Similarity
 
 IN_ORDER = (
@@ -137,14 +137,14 @@ def notes_of_arrays(
         index: hospital
         for index, hospital in enumerate(scenario.hospitals)
         if isinstance(hospital.data, IN_ONE_ARRAY)
-        and npz.find(hospital.data.file, folder).stat().st_size <= LARGEST_ARCHIVE
+        and places.find(hospital.data.file, folder).stat().st_size <= LARGEST_ARCHIVE
     }
     held = dict[str, dict[bytes, set[str]]]()
     for index, hospital in sets.items() if len(sets) > 1 else ():
         tell(hospital.name)
         try:
-            read = READERS[hospital.data.name].load
-            held[hospital.name] = _marks(read(hospital.data, folder, scenario.seed, hospital.name))
+            samples = reading.load(hospital.data, folder, scenario.seed, hospital.name)
+            held[hospital.name] = _marks(samples)
         except ScenarioError as error:
             error.key = ("hospitals", index, *error.key)
             raise
@@ -198,7 +198,7 @@ def _apart(found: Facts, first: Facts) -> str:
             f"{known.source if known else ''} says where its voxels lie, and the volumes of "
             "another hospital do not"
         )
-    return difference(found.geometry, first.geometry)
+    return found.geometry.difference(first.geometry)
 
 
 def _atlas(found: Facts) -> Any:

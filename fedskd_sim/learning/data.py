@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedskd_sim.learning.readers import (
-    abide,
-    abide_rois,
-    derm7pt,
-    ham10000,
-    ham10000_images,
-    medmnist,
-    nifti,
-    own,
+    reading,
     synthetic,
     synthetic_roi,
     synthetic_volumes,
@@ -42,30 +34,6 @@ from fedskd_sim.scenario import (
 OF_THE_SHARE = 0.25
 """Of a hospital's share of a card, what its data may take; what is larger stays with the host, and
 batches are copied."""
-
-
-class Reader(Protocol):
-    """A module that reads one kind of data from files."""
-
-    def facts(self, dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-        """Tell what can be checked before anything starts."""
-
-    def load(self, dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Any:
-        """Read a hospital's samples."""
-
-
-READERS: Mapping[str, Reader] = MappingProxyType(
-    {
-        "ham10000": ham10000,
-        "ham10000-images": ham10000_images,
-        "medmnist": medmnist,
-        "derm7pt": derm7pt,
-        "abide": abide,
-        "abide-rois": abide_rois,
-        "nifti": nifti,
-        "own": own,
-    }
-)
 
 
 class Samples(NamedTuple):
@@ -100,7 +68,8 @@ def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts 
     None without data.
 
     Raises:
-        DataMissing, DataCorrupt, InvalidValue: see the loaders.
+        DataMissing, DataCorrupt, InvalidValue, ReaderFailed: as
+            `fedskd_sim.learning.readers.reading.facts`.
 
     """
     match dataset:
@@ -112,7 +81,7 @@ def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts 
             return synthetic_volumes.facts(dataset, name, seed)
         case NoData():
             return None
-    return READERS[dataset.name].facts(dataset, folder, seed, name)
+    return reading.facts(dataset, folder, seed, name)
 
 
 def load(
@@ -132,14 +101,14 @@ def load(
         case NoData():
             raise TypeError(dataset.name)
         case _:
-            found = READERS[dataset.name].load(dataset, folder, scenario.seed, name)
+            found = reading.load(dataset, folder, scenario.seed, name)
     values = found.values if isinstance(found, Arrays) else found.pixels
     here = values.nbytes > OF_THE_SHARE * share
     train, validation, test = (
         _samples(found, rows, device, "cpu" if here else device) for rows in found.splits
     )
     parts = (
-        found.remark if isinstance(found, Arrays) else "",
+        found.remark,
         f"data stays in the host's memory: too large for {device}" if here else "",
     )
     remark = "; ".join(part for part in parts if part)

@@ -23,13 +23,14 @@ TOLERANCE = 0.01
 
 
 class Geometry(NamedTuple):
-    """Of which file or key; voxels along the axes, which point to the right, the front and the
-    top (RAS+); affine (4, 4) in mm.
-    """
+    """Where the voxels of volumes lie, on axes to the right, the front and the top (RAS+)."""
 
     source: str
+    """The file or the key that says so."""
     grid: tuple[int, ...]
+    """Voxels along the three axes."""
     affine: NDArray[np.float64]
+    """From the indices of a voxel to its place in mm (4, 4)."""
 
     @property
     def spacing(self) -> NDArray[np.float64]:
@@ -59,15 +60,20 @@ class Geometry(NamedTuple):
             f"{_format_rows(self.affine[:3], 9)}}}"
         )
 
+    def difference(self, other: Geometry) -> str:
+        """Say how another one differs, naming both sources; empty if it does not: as many voxels,
+        none of whose centres is further away than a hundredth of the shortest edge of a voxel.
 
-def difference(one: Geometry, other: Geometry) -> str:
-    """Say how two geometries differ, naming both sources; empty if they do not."""
-    if one.grid == other.grid and not apart(one.affine, other.affine, one.grid):
-        return ""
-    place = (
-        "; with another affine the same voxel is another place" if one.grid == other.grid else ""
-    )
-    return f"{one.source} has {one}, {other.source} has {other}{place}"
+            >>> import numpy as np
+            >>> one, other = (Geometry(name, (4, 4, 4), np.eye(4)) for name in ("a.nii", "b.nii"))
+            >>> one.difference(other)
+            ''
+
+        """
+        if self.grid == other.grid and not apart(self.affine, other.affine, self.grid):
+            return ""
+        place = "; with another affine the same voxel is another place" * (self.grid == other.grid)
+        return f"{self.source} has {self}, {other.source} has {other}{place}"
 
 
 def apart(one: NDArray[np.float64], other: NDArray[np.float64], grid: tuple[int, ...]) -> bool:
@@ -150,14 +156,14 @@ class Images:
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     subjects: tuple[int, ...] = ()
-    """Whom, or what lesion, each sample is of, as numbers; empty where the source does not say."""
+    """Whom, or what lesion, each sample is of, as numbers; empty where samples were made here."""
+    remark: str = ""
+    """What was masked or left out, for the records; empty if nothing was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; labels, splits, ids and
-    subjects as those of `Images`.
-    """
+    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; all else as that of `Images`."""
 
     values: NDArray[np.float32]
     labels: NDArray[np.integer[Any]]

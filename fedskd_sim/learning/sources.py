@@ -14,8 +14,8 @@ from fedskd_sim.learning.offers import OWN
 from fedskd_sim.scenario import OwnAlgorithm, OwnCode, OwnData, Scenario
 
 PACKAGE = Path(__file__).parent.parent
-TRAINS = ("learning", "scenario", "methods")
-"""The packages of this program in which algorithms are written."""
+TRAINS = ("learning", "scenario", "methods", "datasets")
+"""The packages of this program in which algorithms and readers are written."""
 
 
 def digest(places: Iterable[Path]) -> str:

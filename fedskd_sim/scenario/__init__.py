@@ -23,6 +23,7 @@ from fedskd_sim.scenario.circulation import (
     Tap,
 )
 from fedskd_sim.scenario.datasets import (
+    BUILT_IN_READERS,
     Abide,
     AbideRois,
     Dataset,
@@ -37,6 +38,7 @@ from fedskd_sim.scenario.datasets import (
     SyntheticRoi,
     SyntheticSkin,
     SyntheticVolumes,
+    reader_of,
     spaceless,
 )
 from fedskd_sim.scenario.explain import find_wrong_keys, nearest
@@ -74,6 +76,7 @@ from fedskd_sim.scenario.valid import ValidParts
 __all__ = [
     "ALGORITHMS",
     "BUILT_IN",
+    "BUILT_IN_READERS",
     "COMES_BACK",
     "KEYS",
     "Abide",
@@ -147,6 +150,7 @@ __all__ = [
     "partless",
     "passes",
     "raise_all",
+    "reader_of",
     "rule_of",
     "scenarios",
     "spaceless",

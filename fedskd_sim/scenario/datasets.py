@@ -5,7 +5,7 @@ top level's ``data`` is the default of every hospital, whose own ``data`` overri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -374,6 +374,29 @@ Dataset = Annotated[
     | NoData,
     Field(discriminator="name"),
 ]
+
+
+BUILT_IN_READERS = tuple(
+    get_args(kind.model_fields["name"].annotation)[0]
+    for kind in KINDS
+    if "file" in kind.model_fields
+)
+"""Names of data sets in files, which no other reader may have."""
+CHOICES = frozenset(
+    {"name", "site", "partition", "test_fold", "validation_fold", "limit", "classes", "space"}
+)
+"""Keys that say what of a data set is a hospital's, and what it is compared with: all others are
+options of its reader."""
+
+
+def reader_of(dataset: Any) -> tuple[str, dict[str, Any]]:
+    """Return the name of the reader of data that come from files, and the options that it is called
+    with: of `OwnData` as they are written, of a built-in data set its other keys.
+    """
+    if isinstance(dataset, OwnData):
+        return dataset.reader, dataset.options
+    given = {key: value for key, value in dataset if key not in CHOICES and value is not None}
+    return dataset.name, given
 
 
 def overrides_schema() -> dict[str, Any]:

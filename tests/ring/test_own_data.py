@@ -22,7 +22,7 @@ from fedskd_sim.learning.comparable import notes_of
 from fedskd_sim.learning.data import facts, load
 from fedskd_sim.learning.installed import READERS
 from fedskd_sim.learning.preflight import find_problems
-from fedskd_sim.learning.readers import own
+from fedskd_sim.learning.readers import reading
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.sources import sources
 from fedskd_sim.messages import Register
@@ -209,7 +209,10 @@ BAD = {
         "which look like images: give images as uint8 (n, S, S)",
     ),
     "one class": ("Cohort(images, ['ill'] * N)", "the classes ('ill',), not two names"),
-    "spelling": ("Cohort(images, ['Ill', *labels[1:]])", "a label is written in two ways: 'Ill'"),
+    "spelling": (
+        "Cohort(images, ['Ill', *labels[1:]])",
+        "a label in two ways: 'Ill' in row 0",
+    ),
     "sites": ("Cohort(images, labels, sites=sites[1:])", "sites of shape (59,) and 60 labels"),
     "fold": ("Cohort(images, labels, folds=[5] * N)", "'5' in row 0 of folds, not 0, 1, 2, 3, 4"),
     "subject": (
@@ -364,7 +367,7 @@ def test_values_that_are_odd_are_noted(
     """
     body = f"def read(folder): return Cohort({samples}, labels)"
     found = facts_of(body, install, tmp_path)
-    loaded = own.load(OwnData(name="own", reader="mine"), tmp_path, 1, "a")
+    loaded = reading.load(OwnData(name="own", reader="mine"), tmp_path, 1, "a")
     for note in ("; ".join(found.notes), loaded.remark):
         assert words in note
         assert bool(words) == bool(note)

@@ -1,11 +1,12 @@
-"""What a reader of one's own gives, and whether it can be learned from: every way in which it can
-be wrong is named, with the row.
+"""What a reader gives, a built-in one or a user's, and whether it can be learned from: the one
+place where names, labels, folds and counts are checked. Every way in which they can be wrong is
+named, with the row.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.learning.readers import cut, splits
-from fedskd_sim.learning.samples import SampleKind
+from fedskd_sim.learning.samples import Geometry, SampleKind
 
 SPLITS = ("train", "validation", "test")
 """In the order of `cut.TRAIN`, `cut.VALIDATION` and `cut.TEST`."""
+NO_SPLIT = "none"
 FEWEST_CLASSES = 2
+MOST_CLASSES = 1000
+"""Of which nobody says the names: one stray number makes no millions of them."""
 EMPTY = ("", "nan", "NaT", "<NA>")
 """What an empty cell of a table has become where it was made a text."""
 IMAGES = 4
@@ -29,39 +33,70 @@ WANTED = (
     "uint8 (n, S, S) or (n, S, S, 3) for images, float32 (n, R, R) for connectivity, (n, D, H, W) "
     "or (n, C, D, H, W) for volumes"
 )
+Rows = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a reader knows of some samples before it reads them."""
+
+    like: Any
+    """No samples: an array (0, ...) of the shape and the dtype that they will have."""
+    atlas: Any = None
+    """Of volumes: the region of each voxel (D, H, W), whole numbers from 1 on, 0 outside."""
+    space: Geometry | None = None
+    """Of volumes: where their voxels lie."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """All samples that a reader of one's own has found, N of them, and what is known of each.
+    """All samples that a reader has found, N of them, and what is known of each.
 
-    Only ``samples`` and ``labels`` are needed; every other field is a sequence of N, or None.
+    Only ``samples`` and ``labels`` are needed; every other field is a sequence of N, or None,
+    unless it says otherwise.
     """
 
     samples: Any
     """An array (N, ...), or a function that gives an array (n, ...) for an array of n row numbers:
     images uint8 (S, S) or (S, S, 3), connectivity (R, R) or volumes (D, H, W) or (C, D, H, W) of
-    float32, which models see as they are: bring them to a spread near 1."""
+    float32, which models see as they are: bring them to a spread near 1. A function may give a
+    pair, that array and a text for the records: what was masked or left out."""
     labels: Any
     """The class of each sample: its name, or its number from 0."""
     classes: Sequence[str] | None = None
     """The names of the classes in their order. None: the names in ``labels``, sorted, or the
     numbers."""
     subjects: Any = None
-    """Whom a sample is of; nobody's samples come into two folds. None: each of another one."""
+    """Whom a sample is of; nobody's samples come into two folds. None: each of another one. What
+    is drawn, is drawn by their names in order, of which ``10`` comes before ``9``."""
     sites: Any = None
     """The site of each sample, by which hospitals share them. None: they share by partition."""
     folds: Any = None
     """0 to 4. None: drawn, always the same ones, evenly over sites and classes."""
     splits: Any = None
-    """Instead of folds: ``train``, ``validation`` or ``test``."""
+    """Instead of folds: ``train``, ``validation`` or ``test``; or ``none``, which is left out."""
     ids: Any = None
     """What a sample is called in tables of predictions and, without subjects, drawn by. None: its
     row, from 0."""
+    blocks: Any = None
+    """What folds that are drawn are even over, beside classes. None: sites."""
+    besides: Mapping[str, Sequence[tuple[str, str]]] | None = None
+    """What was found and is no sample, for the counts: under each reason a pair of site and class
+    for each, with '' where it has none."""
+    preview: Callable[[Rows], Preview] | None = None
+    """A function that gives a `Preview` of the samples of some rows, and may raise an error where
+    they cannot be read. None: a few samples are looked at."""
 
 
 class Unfit(Exception):
-    """A cohort, or samples of it, that cannot be learned from."""
+    """A cohort, or samples of it, that cannot be learned from; ``classes`` if it is for their names
+    or number.
+    """
+
+    def __init__(self, text: str, *, classes: bool = False) -> None:
+        """Say what is wrong."""
+        super().__init__(text)
+        self.classes = classes
 
 
 class Checked(NamedTuple):
@@ -69,11 +104,14 @@ class Checked(NamedTuple):
     number if ``by_split``.
     """
 
-    take: Callable[[NDArray[np.integer[Any]]], NDArray[Any]]
+    take: Callable[[Rows], tuple[NDArray[Any], str]]
+    """Gives samples, floats as float32, and what is to be remarked of them."""
     columns: cut.Columns
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     by_split: bool
+    besides: Mapping[str, Sequence[tuple[str, str]]]
+    preview: Callable[[Rows], Preview] | None
     named: bool
     """Whether the ids are the reader's own."""
     asks: str
@@ -94,26 +132,51 @@ def check(found: object) -> Checked:
         raise Unfit(f"gives {type(found).__name__}, not a Cohort")
     labels, classes = _labels(found)
     size = len(labels)
-    given: dict[str, NDArray[Any] | None] = {
-        name: None if values is None else _column(values, name, size)
-        for name in ("subjects", "sites", "ids")
+    sites, ids, whose, blocks = (
+        None if values is None else _column(values, name, size)
+        for name in ("sites", "ids", "subjects", "blocks")
         for values in (getattr(found, name),)
-    }
-    sites, ids, subjects = given["sites"], given["ids"], given["subjects"]
-    if subjects is None:  # ids stay the same where rows come in another order
-        once = ids is not None and len({*ids.tolist()}) == size
-        subjects = ids if ids is not None and once else np.arange(size)
-    known, number = (
-        ((), np.zeros(size, np.int64)) if sites is None else np.unique(sites, return_inverse=True)
     )
+    subjects: NDArray[Any] = np.arange(size)
+    if whose is not None:
+        subjects = whose
+    elif ids is not None and len({*ids.tolist()}) == size:
+        subjects = ids  # which stay the same where rows come in another order
     strata = _strata(found, subjects, size)
     if strata is None:
-        strata = cut.draw_folds(subjects, number.reshape(-1) * len(classes) + labels)
-    columns = cut.Columns(labels, subjects, strata, sites, tuple(map(str, known)))
-    named = tuple(map(str, range(size) if ids is None else ids))
-    take = _taker(found.samples, size)
-    by_split, own_ids = found.splits is not None, ids is not None
-    return Checked(take, columns, classes, named, by_split, own_ids, _place(found.samples))
+        over = next((one for one in (blocks, sites) if one is not None), np.zeros(size))
+        _, block = np.unique(over, return_inverse=True)
+        strata = cut.draw_folds(subjects, block.reshape(-1) * len(classes) + labels)
+    known = () if sites is None else tuple(map(str, np.unique(sites)))
+    return Checked(
+        _taker(found.samples, size),
+        cut.Columns(labels, subjects, strata, sites, known),
+        classes,
+        tuple(map(str, range(size) if ids is None else ids)),
+        found.splits is not None,
+        _besides(found, classes),
+        found.preview,
+        ids is not None,
+        _place(found.samples),
+    )
+
+
+def previewed(seen: object) -> tuple[Form, Preview]:
+    """Check a preview, and tell what the samples will be; raises Unfit."""
+    if not isinstance(seen, Preview):
+        raise Unfit(f"previews {type(seen).__name__}, not a Preview")
+    found = form(np.asarray(seen.like), ())
+    if found.kind != "volume" and (seen.atlas is not None or seen.space is not None):
+        raise Unfit("previews an atlas or a space of samples that are no volumes")
+    if seen.space is not None and tuple(seen.space.grid) != found.grid:
+        raise Unfit(f"previews a space of {seen.space.grid} voxels and volumes of {found.grid}")
+    if seen.atlas is not None:
+        atlas = np.asarray(seen.atlas)
+        whole = atlas.shape == found.grid and atlas.dtype.kind in "iu"
+        if not whole or atlas.min() < 0 or atlas.max() < 1:
+            text = f"previews an atlas of shape {atlas.shape} of {atlas.dtype}"
+            raise Unfit(f"{text}, not regions from 1 on of {found.grid} voxels, 0 outside")
+    return found, seen
 
 
 def notes(values: NDArray[Any], kind: SampleKind) -> tuple[str, ...]:
@@ -174,13 +237,38 @@ def _place(samples: Any) -> str:
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}, in {code.co_name}"
 
 
-def _taker(samples: Any, size: int) -> Callable[[NDArray[np.integer[Any]]], NDArray[Any]]:
-    if callable(samples):
-        return lambda rows: np.asarray(samples(rows))
-    values = np.asarray(samples)
-    if values.ndim < 1 or len(values) != size:
-        raise Unfit(f"gives samples of shape {values.shape} and {size} labels")
-    return lambda rows: values[rows]
+def _taker(samples: Any, size: int) -> Callable[[Rows], tuple[NDArray[Any], str]]:
+    """Ask for samples, of which floats of another size become float32."""
+    given = None if callable(samples) else np.asarray(samples)
+    if given is not None and (given.ndim < 1 or len(given) != size):
+        raise Unfit(f"gives samples of shape {given.shape} and {size} labels")
+
+    def take(rows: Rows) -> tuple[NDArray[Any], str]:
+        found = samples(rows) if given is None else given[rows]
+        match found:
+            case (values, str(remark)):
+                found = values
+            case _:
+                remark = ""
+        values = np.asarray(found)
+        if values.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # too large is not finite, and said to be
+                values = values.astype(np.float32, copy=False)
+        return values, remark
+
+    return take
+
+
+def _besides(found: Cohort, classes: Sequence[str]) -> Mapping[str, Sequence[tuple[str, str]]]:
+    """Return what was found besides samples."""
+    for reason, things in (found.besides or {}).items():
+        for thing in things:
+            match thing:
+                case (str(), str(label)) if label in ("", *classes):
+                    continue
+            text = f"gives {thing!r} as {reason!r}, not a site and one of the classes"
+            raise Unfit(f"{text} {', '.join(classes)}, or '' for either")
+    return found.besides or {}
 
 
 def _labels(found: Cohort) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -190,36 +278,48 @@ def _labels(found: Cohort) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         raise Unfit(f"gives labels of shape {given.shape}, not one for each sample")
     named = _column(found.labels, "labels", len(given))
     numbered = given.dtype.kind in "iu"
+    classes = _classes(found, given, named)
+    places = {name: place for place, name in enumerate(classes)}
+    labels = given if numbered else np.array([places.get(name, -1) for name in named.tolist()])
+    strange = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+    if len(strange):
+        row = strange[0]
+        raise Unfit(
+            f"gives the label {str(given[row])!r} in row {row}, and the classes "
+            f"{', '.join(classes)}",
+            classes=bool(labels[row] >= 0),
+        )
+    nobody = np.flatnonzero(np.bincount(labels.astype(np.int64), minlength=len(classes)) == 0)
+    if found.classes is None and len(nobody):
+        raise Unfit(
+            f"gives labels from {labels.min()} to {labels.max()}, none of them {nobody[0]}, and no "
+            "classes",
+            classes=True,
+        )
+    return labels.astype(np.int64), classes
+
+
+def _classes(found: Cohort, given: NDArray[Any], named: NDArray[np.str_]) -> tuple[str, ...]:
+    """Return the names of the classes."""
+    if given.dtype.kind in "iu":
+        wild = np.flatnonzero((given < 0) | (given >= max(MOST_CLASSES, len(found.classes or ()))))
+        if len(wild):
+            text = f"gives the label {given[wild[0]]} in row {wild[0]}"
+            raise Unfit(f"{text}; a class has a number from 0 to {MOST_CLASSES - 1}")
     if found.classes is not None:
         classes = tuple(found.classes)
         for row, name in enumerate(classes):
             _check_name(name, row, "classes")
-        if wrong := splits.problem("classes", "class", [*map(str, classes)], once=True):
-            raise Unfit(f"gives names twice: {wrong}")
-    elif numbered:
+        numbered = [(str(name), row) for row, name in enumerate(classes)]
+        if wrong := splits.problem("class", numbered):
+            raise Unfit(f"gives {wrong}", classes=True)
+    elif given.dtype.kind in "iu":
         classes = tuple(map(str, range(int(given.max()) + 1)))
     else:
         classes = tuple(map(str, np.unique(named)))
     if not all(isinstance(name, str) for name in classes) or len(classes) < FEWEST_CLASSES:
         raise Unfit(f"gives the classes {classes!r}, not two names or more")
-    labels = given if numbered else np.array([_index(classes, name) for name in named])
-    strange = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if len(strange):
-        raise Unfit(
-            f"gives the label {str(given[strange[0]])!r} in row {strange[0]}, and the classes "
-            f"{', '.join(classes)}"
-        )
-    nobody = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
-    if found.classes is None and len(nobody):
-        raise Unfit(
-            f"gives labels from {labels.min()} to {labels.max()}, none of them {nobody[0]}, and no "
-            "classes"
-        )
-    return labels.astype(np.int64), classes
-
-
-def _index(classes: Sequence[str], name: str) -> int:
-    return classes.index(name) if name in classes else -1
+    return classes
 
 
 def _column(given: Any, name: str, size: int) -> NDArray[np.str_]:
@@ -228,27 +328,33 @@ def _column(given: Any, name: str, size: int) -> NDArray[np.str_]:
     values = np.asarray(given) if plain else np.asarray(given, dtype=object)
     if values.shape != (size,):
         raise Unfit(f"gives {name} of shape {values.shape} and {size} labels")
+    if values.dtype.kind in "iu":
+        return values.astype(str)
     cells = [
         value.item() if hasattr(value, "item") and not isinstance(value, str) else value
         for value in values.tolist()
     ]
+    first: dict[str, int] = {}
     for row, value in enumerate(cells):
-        if isinstance(value, bool) or not isinstance(value, int | str) or value in EMPTY:
+        if isinstance(value, bool) or not isinstance(value, int | str):
             raise Unfit(f"gives {value!r} in row {row} of {name}, not a name or a whole number")
-        _check_name(value, row, name)
-    texts = np.array(cells).astype(str)
-    if name != "ids" and (wrong := splits.problem(name, name[:-1], texts.tolist(), once=False)):
-        raise Unfit(f"gives names in two ways: {wrong}")
-    return texts
+        first.setdefault(str(value), row)
+    for text, row in first.items():
+        _check_name(text, row, name)
+    if name != "ids" and (wrong := splits.problem(name[:-1], first.items())):
+        raise Unfit(f"gives {wrong}")
+    return np.array(cells).astype(str)
 
 
 def _check_name(value: object, row: int, name: str) -> None:
-    """Refuse a name that no table may have; ids may begin and end as files do."""
+    """Refuse a name that no table may have, or that was none; ids may begin and end as files do."""
     if not isinstance(value, str):
         return
+    if value in EMPTY:
+        raise Unfit(f"gives {value!r} in row {row} of {name}, not a name or a whole number")
     shown = value.isprintable() and value == value.strip()
     if name == "ids":
-        shown = not any(unicodedata.category(sign) == "Cc" for sign in value)
+        shown = value.isprintable() or all(unicodedata.category(sign) != "Cc" for sign in value)
     if not shown:
         raise Unfit(
             f"gives {value!r} in row {row} of {name}, which has blanks around it or signs that "
@@ -260,21 +366,24 @@ def _strata(found: Cohort, subjects: NDArray[Any], size: int) -> NDArray[np.int6
     """Return the fold of each sample (N,), or the number of its split; None if it has neither."""
     if found.folds is not None and found.splits is not None:
         raise Unfit("gives both folds and splits")
-    what, known = ("splits", SPLITS) if found.splits is not None else ("folds", range(cut.FOLDS))
+    what, known = "folds", {str(fold): fold for fold in range(cut.FOLDS)}
+    if found.splits is not None:
+        numbers = (cut.TRAIN, cut.VALIDATION, cut.TEST, cut.NOWHERE)
+        what, known = "splits", dict(zip((*SPLITS, NO_SPLIT), numbers, strict=True))
     if getattr(found, what) is None:
         return None
     given = _column(getattr(found, what), what, size)
-    wanted = [*map(str, known)]
-    for row, value in enumerate(given):
-        if value not in wanted:
-            raise Unfit(f"gives {str(value)!r} in row {row} of {what}, not {', '.join(wanted)}")
-    strata = np.array([wanted.index(value) for value in given])
-    first: dict[Any, int] = {}
-    for row, (subject, stratum) in enumerate(zip(subjects.tolist(), strata, strict=True)):
-        before = first.setdefault(subject, row)
-        if strata[before] != stratum:
-            raise Unfit(
-                f"gives subject {subject!r} in two {what}: {given[before]} in row {before}, "
-                f"{given[row]} in row {row}"
-            )
+    if len(strange := np.flatnonzero(~np.isin(given, [*known]))):
+        text = f"gives {str(given[strange[0]])!r} in row {strange[0]} of {what}"
+        raise Unfit(f"{text}, not {', '.join(known)}")
+    strata = np.array([known[value] for value in given.tolist()])
+    rows = np.flatnonzero(strata != cut.NOWHERE)
+    _, first, member = np.unique(subjects[rows], return_index=True, return_inverse=True)
+    before = rows[first[member.reshape(-1)]]
+    for place in np.flatnonzero(strata[before] != strata[rows])[:1]:
+        one, other = before[place], rows[place]
+        raise Unfit(
+            f"gives subject {str(subjects[one])!r} in two {what}: {given[one]} in row {one}, "
+            f"{given[other]} in row {other}"
+        )
     return strata

@@ -18,17 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue, NoTrainingSamples
-from fedskd_sim.learning.readers import npz, splits
-from fedskd_sim.scenario import (
-    AbideRois,
-    Derm7pt,
-    Ham10000,
-    Ham10000Images,
-    MedMnist,
-    Nifti,
-    Partition,
-    partless,
-)
+from fedskd_sim.learning.readers import splits
+from fedskd_sim.scenario import Partition, nearest, partless
 from fedskd_sim.seeds import seed
 
 Column = NDArray[Any]
@@ -109,8 +100,8 @@ def _dealt(
 
 
 FOLDS = 5
-TRAIN, VALIDATION, TEST = 0, 1, 2
-"""The official splits, by number."""
+TRAIN, VALIDATION, TEST, NOWHERE = 0, 1, 2, -1
+"""The splits that a reader gives, by number, and that of a sample in none."""
 
 
 def distinct(names: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
@@ -124,8 +115,8 @@ def distinct(names: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
 
 
 class Columns(NamedTuple):
-    """What is known of every sample (N,): class, group that stays together, fold or official
-    split, name of the site; all sites.
+    """What is known of every sample (N,): class, group that stays together, fold or split, name of
+    the site; all sites.
     """
 
     labels: Column
@@ -135,58 +126,61 @@ class Columns(NamedTuple):
     known: tuple[str, ...] = ()
 
 
-def by_fold(
-    dataset: Ham10000 | Ham10000Images | AbideRois | Nifti,
-    columns: Columns,
-    scenario_seed: int,
-    name: str,
+def choose(
+    dataset: Any, columns: Columns, scenario_seed: int, name: str, *, by_split: bool
 ) -> splits.Splits:
-    """Cut the hospital's site, or part, by folds.
+    """Choose the rows of a hospital, by its site or its part, and cut them by folds or by splits.
 
     Args:
-        dataset: with ``site``, and ``partition`` where there can be one, folds and ``limit``.
-        columns: of all samples; strata are folds.
+        dataset: with ``limit`` and, where there can be any, ``site``, ``partition`` and folds.
+        columns: of all samples.
         scenario_seed: decides which training samples a limit leaves.
         name: the hospital's, for the same.
+        by_split: whether strata are splits.
 
     Raises:
         InvalidValue: no such site, validation and test are the same fold, or too small a part.
         NoTrainingSamples: nothing of the part trains.
 
     """
-    if isinstance(dataset, Ham10000 | Ham10000Images) and dataset.partition:
-        trains = ~np.isin(columns.strata, [dataset.test_fold, dataset.validation_fold])
-        mine = own_part(dataset.partition, *columns[:3], trains)
-    else:
-        what = dataset.by if isinstance(dataset, AbideRois) else "site"
-        mine = (
-            np.asarray(columns.sites)
-            == columns.known[npz.find_site(dataset.site, columns.known, what)]
-        )
-    found = splits.by_fold(dataset, mine, columns.strata, scenario_seed, name)
-    return found._replace(of=np.asarray(columns.groups))
-
-
-def by_split(
-    dataset: MedMnist | Derm7pt, columns: Columns, scenario_seed: int, name: str
-) -> splits.Splits:
-    """Take the official splits of the whole set, or of the hospital's part; arguments and errors
-    as `by_fold`.
-    """
-    mine: NDArray[np.bool_] = np.ones(len(columns.labels), bool)
-    if dataset.partition:
-        mine = own_part(dataset.partition, *columns[:3], columns.strata == TRAIN)
+    mine, strata = _mine(dataset, columns, by_split=by_split), columns.strata
+    if not by_split:
+        found = splits.by_fold(dataset, mine, strata, scenario_seed, name)
+        return found._replace(of=np.asarray(columns.groups))
     left_out = {
         splits.others_of(dataset): np.flatnonzero(~mine),
-        "in no split": np.flatnonzero(mine & (columns.strata < TRAIN)),
+        "in no split": np.flatnonzero(mine & (strata == NOWHERE)),
     }
-    train, validation, test = (
-        mine & (columns.strata == split) for split in (TRAIN, VALIDATION, TEST)
-    )
-    found = splits.make_splits(
-        (train, validation, test), left_out, dataset.limit, seed(scenario_seed, "limit", name)
-    )
+    train, validation, test = (mine & (strata == split) for split in (TRAIN, VALIDATION, TEST))
+    draw = seed(scenario_seed, "limit", name)
+    found = splits.make_splits((train, validation, test), left_out, dataset.limit, draw)
     return found._replace(of=np.asarray(columns.groups))
+
+
+def _mine(dataset: Any, columns: Columns, *, by_split: bool) -> NDArray[np.bool_]:
+    """Tell which samples (N,) are a hospital's."""
+    strata = columns.strata
+    if partition := getattr(dataset, "partition", None):
+        held_back = () if by_split else (dataset.test_fold, dataset.validation_fold)
+        trains = strata == TRAIN if by_split else ~np.isin(strata, held_back)
+        return own_part(partition, *columns[:3], trains)
+    if columns.sites is not None:
+        site = find_site(dataset.site, columns.known, splits.kind_of_site(dataset))
+        return np.asarray(columns.sites == site)
+    if getattr(dataset, "site", ""):
+        text = f"there is no site {dataset.site!r}: {dataset.reader} names none"
+        fix = "leave it out and cut the data by 'partition', or let the reader give 'sites'"
+        raise InvalidValue(text, fix=fix, key=("data", "site"))
+    return np.ones(len(strata), bool)
+
+
+def find_site(given: str, known: Sequence[str], what: str) -> str:
+    """Find a site by name; InvalidValue with the nearest name."""
+    if given not in known:
+        text = f"there is no {what} {given!r}" if given else f"it does not say which {what}"
+        fix = nearest(given, known, "") + f" choose one of {', '.join(known)}"
+        raise InvalidValue(text, fix=fix.lstrip(), key=("data", "site"))
+    return given
 
 
 def draw_folds(groups: Column, strata: Column) -> NDArray[np.int64]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.errors import DataCorrupt, InvalidValue
+from fedskd_sim.errors import InvalidValue
 from fedskd_sim.records import SampleCounts
 from fedskd_sim.seeds import seed
 
@@ -136,7 +136,12 @@ def others_of(dataset: Any) -> str:
     """Say whose the samples are that are not the hospital's."""
     if getattr(dataset, "partition", None):
         return "of another part"
-    return f"of another {getattr(dataset, 'by', 'site')}"
+    return f"of another {kind_of_site(dataset)}"
+
+
+def kind_of_site(dataset: Any) -> str:
+    """Say what a hospital is, of the data sets that may be shared in more than one way."""
+    return str(getattr(dataset, "by", "site"))
 
 
 def make_splits(
@@ -165,45 +170,17 @@ def _in_order(numbers: Mapping[str, int], order: Sequence[str]) -> dict[str, int
     return {name: numbers[name] for name in order if numbers.get(name)}
 
 
-FIX = "write one name in one way, and two so that they differ"
-
-
 def normal_form(name: str) -> str:
     """Write a name as it is apart from capital letters, blanks and the coding of accents."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def check_once(source: object, table: Sequence[Mapping[str, str]], *columns: str) -> None:
-    """Refuse a value that stands twice in one of the columns, in whatever letters; raises
-    DataCorrupt, naming both.
-    """
-    _check(source, table, columns, once=True)
-
-
-def check_spelling(source: object, table: Sequence[Mapping[str, str]], *columns: str) -> None:
-    """Refuse values that differ in letters only, as `normal_form` tells; raises DataCorrupt, naming
-    both.
-    """
-    _check(source, table, columns, once=False)
-
-
-def problem(source: object, what: str, values: Sequence[str], *, once: bool) -> str:
-    """Say which two values are one, in different letters or, if each may stand there once only,
-    in the same; else empty.
-    """
-    first: dict[str, int] = {}
-    for number, value in enumerate(values):
-        before = first.setdefault(normal_form(value), number)
-        if before != number and (once or values[before] != value):
-            how = "stands there twice" if values[before] == value else "is written in two ways"
-            both = f"{values[before]!r} in row {before + 1} and {value!r} in row {number + 1}"
-            return f"{source}: {'an' if what[0] in 'aeiou' else 'a'} {what} {how}: {both}"
+def problem(what: str, named: Iterable[tuple[str, int]]) -> str:
+    """Say which two of several names, each with its row, are one; empty if none are."""
+    first: dict[str, tuple[str, int]] = {}
+    for name, row in named:
+        other, before = first.setdefault(normal_form(name), (name, row))
+        if before != row:
+            how = "twice" if other == name else "in two ways"
+            return f"a {what} {how}: {other!r} in row {before} and {name!r} in row {row}"
     return ""
-
-
-def _check(
-    source: object, table: Sequence[Mapping[str, str]], columns: Sequence[str], *, once: bool
-) -> None:
-    for column in columns:
-        if wrong := problem(source, column, [row[column] for row in table], once=once):
-            raise DataCorrupt(wrong, fix=FIX, key=("data", "file"))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 
-def below(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield every folder below one, itself first, with the names of its files in order; each
-    once, whatever links there are.
+def files_below(folder: Path, *endings: str) -> list[Path]:
+    """List the files in any folders below one, in order: the same list wherever they lie.
+
+    Links to folders are followed, each folder once; hidden files are left out.
+
+        >>> from pathlib import Path
+        >>> files_below(Path("no such folder"), ".jpg", ".png")
+        []
+
+    Args:
+        folder: where to begin; one that is not there has none.
+        endings: what names end with, as they are written; nothing for all files.
+
     """
+    found: list[Path] = []
     seen: set[str] = set()
     for place, inner, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -18,15 +28,10 @@ def below(folder: Path) -> Iterator[tuple[str, list[str]]]:
             inner.clear()
             continue
         seen.add(real)
-        inner.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))  # noqa: PTH114, PTH118 - as below
-        yield place, sorted(files)
-
-
-def ending(folder: Path, *ends: str) -> list[Path]:
-    """List the files below a folder whose names end so, in order; hidden ones apart."""
-    return sorted(
-        Path(place, file)
-        for place, files in below(folder)
-        for file in files
-        if file.endswith(ends) and not file.startswith(".")
-    )
+        inner.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))  # noqa: PTH114, PTH118 - faster than Path for tens of thousands
+        found += [
+            Path(place, name)
+            for name in files
+            if name.endswith(endings or "") and not name.startswith(".")
+        ]
+    return sorted(found)

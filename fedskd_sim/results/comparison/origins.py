@@ -21,7 +21,8 @@ from types import MappingProxyType
 from typing import Any
 
 from fedskd_sim.errors import CustodyForeign, FedskdError
-from fedskd_sim.learning.readers import npz, own, tree
+from fedskd_sim.learning.readers import places, reading
+from fedskd_sim.learning.readers.tree import files_below
 from fedskd_sim.learning.sources import sources
 from fedskd_sim.scenario import OwnCode, OwnData, Scenario
 
@@ -98,20 +99,14 @@ def _files(dataset: Any, folder: Path | None) -> tuple[Path, list[Path]]:
     """List the files of a data set, in order, and the folder that their names begin at; raises
     DataMissing.
     """
-    file = npz.find(dataset.file, folder)
+    file = places.find(dataset.file, folder)
     if dataset.name not in ENDS:
         return file.parent, [file]
     root = file.parent.parent if dataset.name == "derm7pt" else file.parent
-    return root, sorted({file, *_below(root, ENDS[dataset.name])})
-
-
-def _below(root: Path, ends: tuple[str, ...]) -> Iterator[Path]:
-    for place, files in tree.below(root):
-        yield from (
-            Path(place, name)
-            for name in files
-            if name.lower().endswith(ends) and not name.startswith(".")
-        )
+    ends = ENDS[dataset.name]
+    return root, sorted(
+        {file, *(one for one in files_below(root) if one.name.lower().endswith(ends))}
+    )
 
 
 def _look(root: Path, files: list[Path]) -> str:
@@ -159,7 +154,7 @@ def now(scenario: Scenario, data: DataDigests, code: OwnCode | None = None) -> C
 
 def digests(folder: Path | None, memory: Path) -> DataDigests:
     """Look after the data of a folder; arguments as those of `DataDigests`."""
-    return DataDigests(folder, memory, own.digest)
+    return DataDigests(folder, memory, reading.digest)
 
 
 def keep(run: Path, code: Code) -> None:

@@ -24,7 +24,8 @@ from test_names import PEOPLE, changed
 from fedskd_sim.cli import main
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.kubernetes.log_collector import LogCollector
-from fedskd_sim.learning.data import READERS, facts, load
+from fedskd_sim.learning.data import facts, load
+from fedskd_sim.learning.readers import reading
 from fedskd_sim.records import SampleCounts, to_line
 from fedskd_sim.records.files import read_counts
 from fedskd_sim.results import report as reports
@@ -43,7 +44,7 @@ training: {warmup_epochs: 1, epochs: 1}
 
 
 def counted(dataset: object, folder: Path) -> SampleCounts:
-    return READERS[dataset.name].facts(dataset, folder, 1, "a").counts
+    return reading.facts(dataset, folder, 1, "a").counts
 
 
 def test_a_batch_larger_than_a_hospital_is_told_and_no_error(scenario_file: Callable) -> None:

@@ -17,9 +17,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fedskd_sim.datasets import imagefiles
+from fedskd_sim.datasets.nifti import open_volume
 from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue, ScenarioSyntaxError
-from fedskd_sim.learning.readers import abide, abide_rois, ham10000, imagefiles, medmnist, nifti
-from fedskd_sim.learning.readers.nifti import open_volume
+from fedskd_sim.learning.readers import reading
 from fedskd_sim.scenario import Abide, AbideRois, Ham10000, MedMnist, Nifti, load
 
 MEMORY = 48 << 20
@@ -62,18 +63,15 @@ ARCHIVES: dict[str, dict[str, Any]] = {
         "split_group": np.arange(ROWS),
     },
 }
-READERS: dict[str, tuple[Any, Any]] = {
-    "medmnist": (
-        medmnist,
-        MedMnist(
-            name="medmnist",
-            file="x.npz",
-            partition={"parts": 2, "part": 0, "alpha": 100, "least": 2},
-        ),
+READ: dict[str, Any] = {
+    "medmnist": MedMnist(
+        name="medmnist",
+        file="x.npz",
+        partition={"parts": 2, "part": 0, "alpha": 100, "least": 2},
     ),
-    "abide": (abide, Abide(name="abide", file="x.npz", site="x")),
-    "ham10000": (ham10000, Ham10000(name="ham10000", file="x.npz", site="x")),
-    "nifti": (nifti, Nifti(name="nifti", file="scans.csv", site="x", atlas="atlas.nii.gz")),
+    "abide": Abide(name="abide", file="x.npz", site="x"),
+    "ham10000": Ham10000(name="ham10000", file="x.npz", site="x"),
+    "nifti": Nifti(name="nifti", file="scans.csv", site="x", atlas="atlas.nii.gz"),
 }
 HEADERS = (
     b"{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776,), }",
@@ -177,11 +175,11 @@ def judged(kind: str, folder: Path) -> bool:
     """Tell whether a reader takes a folder in; whatever it raises besides the errors of data,
     and much memory, is passed on.
     """
-    reader, dataset = READERS[kind]
+    dataset = READ[kind]
     tracemalloc.start()
     try:
-        reader.facts(dataset, folder, 1, "a")
-        reader.load(dataset, folder, 1, "a")
+        reading.facts(dataset, folder, 1, "a")
+        reading.load(dataset, folder, 1, "a")
     except (DataCorrupt, DataMissing, InvalidValue):
         return False
     finally:
@@ -226,9 +224,9 @@ def test_names_that_are_no_row_of_words_are_refused(
 ) -> None:
     """One name alone, a table of names, or one that would move a terminal's cursor: refused."""
     (tmp_path / "x.npz").write_bytes(archive(members({**ARCHIVES[kind], name: names})))
-    reader, dataset = READERS[kind]
+    dataset = READ[kind]
     with pytest.raises(DataCorrupt, match=f"{name} {words}"):
-        reader.facts(dataset, tmp_path, 1, "a")
+        reading.facts(dataset, tmp_path, 1, "a")
 
 
 @pytest.mark.slow
@@ -273,7 +271,7 @@ def test_a_table_of_long_or_strange_names_is_named(tmp_path: Path) -> None:
             f"file,label,site,subject\n{name},0,x,s\n", encoding="utf-8"
         )
         with pytest.raises(DataCorrupt, match="row 1 has a file that is no word"):
-            nifti.facts(READERS["nifti"][1], tmp_path, 1, "a")
+            reading.facts(READ["nifti"], tmp_path, 1, "a")
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
@@ -287,8 +285,8 @@ def test_a_stray_label_is_refused(stray: int, dtype: type, tmp_path: Path) -> No
     (tmp_path / "x.npz").write_bytes(
         archive(members({**ARCHIVES["medmnist"], "val_labels": labels}))
     )
-    with pytest.raises(DataCorrupt, match=f"val_labels has the label {stray};"):
-        medmnist.facts(READERS["medmnist"][1], tmp_path, 1, "a")
+    with pytest.raises(DataCorrupt, match=f"gives the label {stray} in row {ROWS + 3};"):
+        reading.facts(READ["medmnist"], tmp_path, 1, "a")
 
 
 def test_a_class_that_nobody_has_is_refused_unless_named(tmp_path: Path) -> None:
@@ -300,11 +298,11 @@ def test_a_class_that_nobody_has_is_refused_unless_named(tmp_path: Path) -> None
         for name, value in ARCHIVES["medmnist"].items()
     }
     (tmp_path / "x.npz").write_bytes(archive(members(found)))
-    dataset = READERS["medmnist"][1]
-    with pytest.raises(InvalidValue, match="has labels from 1 to 2, and no image of class 0"):
-        medmnist.facts(dataset, tmp_path, 1, "a")
+    dataset = READ["medmnist"]
+    with pytest.raises(InvalidValue, match="gives labels from 1 to 2, none of them 0"):
+        reading.facts(dataset, tmp_path, 1, "a")
     named = dataset.model_copy(update={"classes": ("none", "a", "b")})
-    assert medmnist.facts(named, tmp_path, 1, "a").classes == ("none", "a", "b")
+    assert reading.facts(named, tmp_path, 1, "a").classes == ("none", "a", "b")
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
@@ -349,12 +347,12 @@ def test_subjects_without_a_file_are_skipped_where_asked(tmp_path: Path) -> None
     (tmp_path / "data" / "rois").symlink_to(tmp_path / "store")
     strict = AbideRois(name="abide-rois", site="NYU")
     with pytest.raises(DataCorrupt, match="10 of 40 subjects have no file") as caught:
-        abide_rois.facts(strict, tmp_path / "data", 1, "a")
+        reading.facts(strict, tmp_path / "data", 1, "a")
     assert "missing: skip" in caught.value.fix
     dataset = strict.model_copy(update={"missing": "skip"})
-    found = abide_rois.facts(dataset, tmp_path / "data", 1, "a")
+    found = reading.facts(dataset, tmp_path / "data", 1, "a")
     assert found.counts.left_out["without a file here"] == {"control": 5, "asd": 5}
-    assert len(abide_rois.load(dataset, tmp_path / "data", 1, "a").values) == 30
+    assert len(reading.load(dataset, tmp_path / "data", 1, "a").values) == 30
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -363,7 +361,7 @@ def test_a_table_in_another_encoding_says_what_to_save_it_as(encoding: str, tmp_
     text = "file,label,site,subject\na,Grün,x,s\n"
     (tmp_path / "scans.csv").write_text(text, encoding=encoding)
     with pytest.raises(DataCorrupt, match="is no text in UTF-8") as caught:
-        nifti.facts(READERS["nifti"][1], tmp_path, 1, "a")
+        reading.facts(READ["nifti"], tmp_path, 1, "a")
     assert caught.value.fix == "save it as UTF-8"
 
 
@@ -371,7 +369,7 @@ def test_semicolons_are_named(tmp_path: Path) -> None:
     """A table as some spreadsheets save it is told from one that lacks columns."""
     (tmp_path / "scans.csv").write_text("file;label;site;subject\na;0;x;s\n", encoding="utf-8")
     with pytest.raises(DataCorrupt, match="is separated by semicolons") as caught:
-        nifti.facts(READERS["nifti"][1], tmp_path, 1, "a")
+        reading.facts(READ["nifti"], tmp_path, 1, "a")
     assert "commas" in caught.value.fix
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fedskd_sim.cli import main
+from fedskd_sim.datasets import abide_rois, imagefiles, medmnist
 from fedskd_sim.errors import (
     DataCorrupt,
     DataMissing,
@@ -23,17 +24,9 @@ from fedskd_sim.errors import (
     NoTrainingSamples,
     UnknownKey,
 )
-from fedskd_sim.learning.data import READERS, load
+from fedskd_sim.learning.data import load
 from fedskd_sim.learning.preflight import find_problems
-from fedskd_sim.learning.readers import (
-    abide_rois,
-    cut,
-    derm7pt,
-    ham10000,
-    ham10000_images,
-    imagefiles,
-    medmnist,
-)
+from fedskd_sim.learning.readers import cut, reading
 from fedskd_sim.learning.readers.cut import cut as parts
 from fedskd_sim.scenario import (
     AbideRois,
@@ -205,10 +198,10 @@ def test_medmnist_keeps_its_splits_in_grey_and_in_colour(
     classes called by number.
     """
     dataset = MedMnist(name="medmnist", file="small.npz")
-    found = medmnist.load(dataset, med(tmp_path, colour), 1, "a")
-    known = medmnist.facts(dataset, tmp_path, 1, "a")
+    found = reading.load(dataset, med(tmp_path, colour), 1, "a")
+    known = reading.facts(dataset, tmp_path, 1, "a")
     raw = np.load(tmp_path / "small.npz")
-    for rows, split in zip(found.splits, medmnist.SPLITS, strict=True):
+    for rows, split in zip(found.splits, medmnist.OFFICIAL, strict=True):
         assert np.array_equal(found.pixels[rows].squeeze(), raw[f"{split}_images"])
         assert np.array_equal(found.labels[rows], raw[f"{split}_labels"][:, 0])
     assert found.classes == known.classes == ("0", "1", "2", "3")
@@ -222,7 +215,7 @@ def test_medmnist_has_volumes_too(tmp_path: Path, scenario_file: Callable) -> No
     """
     folder = med(tmp_path, (28,))
     dataset = MedMnist(name="medmnist", file="small.npz")
-    known, found = medmnist.facts(dataset, folder, 1, "a"), medmnist.load(dataset, folder, 1, "a")
+    known, found = reading.facts(dataset, folder, 1, "a"), reading.load(dataset, folder, 1, "a")
     assert (known.kind, known.grid, known.channels) == ("volume", (28, 28, 28), 1)
     raw = np.load(tmp_path / "small.npz")["test_images"]
     assert np.allclose(found.values[found.splits[2]][:, 0] * 0.25 * 255 + 127.5, raw, atol=1e-3)
@@ -295,7 +288,7 @@ MED_CASES = {
     "a label without a class": (
         {"train_labels": np.full((100, 1), 4)},
         InvalidValue,
-        "labels from 0 to 4, but there are 4 classes",
+        "gives the label '4' in row 0, and the classes w, x, y, z",
     ),
 }
 
@@ -335,7 +328,7 @@ def test_ham10000_images_are_read_cut_and_scaled(tmp_path: Path, scenario_file: 
     rows = ham(tmp_path)
     check(scenario_file(HAM), tmp_path)
     dataset = Ham10000Images(name="ham10000-images", site="vidir_modern", size=16)
-    found = ham10000_images.load(dataset, tmp_path, 1, "b")
+    found = reading.load(dataset, tmp_path, 1, "b")
     assert found.pixels.shape == (60, 16, 16, 3)
     numbers = found.pixels[:, 8, 8, 0].astype(int)
     assert sorted(numbers) == pytest.approx(range(60, 120), abs=2)
@@ -348,7 +341,7 @@ def test_ham10000_images_are_read_cut_and_scaled(tmp_path: Path, scenario_file: 
     assert not lesions[0] & lesions[2]
     assert not lesions[1] & lesions[2]
     assert [len(split) for split in found.splits] == [36, 12, 12]
-    known = ham10000_images.facts(dataset, tmp_path, 1, "b")
+    known = reading.facts(dataset, tmp_path, 1, "b")
     assert np.array_equal(known.train_labels, found.labels[found.splits[0]])
     assert [
         np.bincount(found.labels[split], minlength=7)[[2, 4, 5]].tolist() for split in found.splits
@@ -366,13 +359,13 @@ def test_facts_of_images_open_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(imagefiles.Image, "open", lambda *_: pytest.fail("an image was opened"))
     assert (
         len(
-            ham10000_images.facts(
+            reading.facts(
                 Ham10000Images(name="ham10000-images", site="rosendahl"), tmp_path, 1, "a"
             ).train_labels
         )
         == 36
     )
-    assert len(derm7pt.facts(Derm7pt(name="derm7pt"), tmp_path, 1, "a").train_labels) == 40
+    assert len(reading.facts(Derm7pt(name="derm7pt"), tmp_path, 1, "a").train_labels) == 40
 
 
 def test_the_limit_draws_training_images_of_any_set(tmp_path: Path) -> None:
@@ -382,7 +375,7 @@ def test_the_limit_draws_training_images_of_any_set(tmp_path: Path) -> None:
     med(tmp_path)
     for found, sizes in (
         (
-            ham10000_images.load(
+            reading.load(
                 Ham10000Images(name="ham10000-images", site="rosendahl", limit=9, size=8),
                 tmp_path,
                 1,
@@ -390,9 +383,9 @@ def test_the_limit_draws_training_images_of_any_set(tmp_path: Path) -> None:
             ),
             [9, 12, 12],
         ),
-        (derm7pt.load(Derm7pt(name="derm7pt", limit=9, size=8), tmp_path, 1, "a"), [9, 10, 8]),
+        (reading.load(Derm7pt(name="derm7pt", limit=9, size=8), tmp_path, 1, "a"), [9, 10, 8]),
         (
-            medmnist.load(MedMnist(name="medmnist", file="small.npz", limit=9), tmp_path, 1, "a"),
+            reading.load(MedMnist(name="medmnist", file="small.npz", limit=9), tmp_path, 1, "a"),
             [9, 50, 50],
         ),
     ):
@@ -402,7 +395,12 @@ def test_the_limit_draws_training_images_of_any_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "words", "line"),
     [
-        (lambda rows: rows[0].update(dx="nevus"), DataCorrupt, "ISIC_0000000 has dx 'nevus'", 2),
+        (
+            lambda rows: rows[0].update(dx="nevus"),
+            DataCorrupt,
+            "the label 'nevus' in row 0, and the",
+            2,
+        ),
         (
             lambda rows: rows[1].update(image_id="ISIC_0000000"),
             DataCorrupt,
@@ -464,7 +462,7 @@ def test_a_table_with_tabs_is_read(tmp_path: Path) -> None:
     )
     (tmp_path / "HAM10000_metadata.tab").write_text(text, encoding="utf-8")
     dataset = Ham10000Images(name="ham10000-images", file="HAM10000_metadata.tab", site="rosendahl")
-    assert len(ham10000_images.facts(dataset, tmp_path, 1, "a").train_labels) == 36
+    assert len(reading.facts(dataset, tmp_path, 1, "a").train_labels) == 36
 
 
 @pytest.mark.parametrize("length", [0, 100, 500])
@@ -474,9 +472,7 @@ def test_a_truncated_image_is_named(length: int, tmp_path: Path) -> None:
     path = tmp_path / "HAM10000_images_part_1" / "ISIC_0000000.jpg"
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(DataCorrupt, match="ISIC_0000000"):
-        ham10000_images.load(
-            Ham10000Images(name="ham10000-images", site="rosendahl"), tmp_path, 1, "a"
-        )
+        reading.load(Ham10000Images(name="ham10000-images", site="rosendahl"), tmp_path, 1, "a")
 
 
 # Derm7pt
@@ -488,7 +484,7 @@ def test_derm7pt_groups_diagnoses_and_keeps_its_splits(
     """Five classes, the official splits, cases in none left out, pixels of the right case."""
     derm(tmp_path)
     check(scenario_file(DERM), tmp_path)
-    found = derm7pt.load(Derm7pt(name="derm7pt", size=16), tmp_path, 1, "a")
+    found = reading.load(Derm7pt(name="derm7pt", size=16), tmp_path, 1, "a")
     assert [len(split) for split in found.splits] == [40, 10, 8]
     assert found.labels[:5].tolist() == [1, 2, 3, 0, 4]
     assert found.pixels[:, 8, 8, 0].astype(int) == pytest.approx(np.arange(58), abs=2)
@@ -528,7 +524,7 @@ def test_every_diagnosis_of_derm7pt_has_its_group(
     for row, diagnosis in zip(rows, names, strict=False):
         row["diagnosis"] = diagnosis
     table(tmp_path / "release_v0" / "meta" / "meta.csv", rows)
-    known = derm7pt.facts(Derm7pt(name="derm7pt"), tmp_path, 1, "a")
+    known = reading.facts(Derm7pt(name="derm7pt"), tmp_path, 1, "a")
     assert {known.classes[label] for label in known.train_labels[: len(names)]} == {group}
 
 
@@ -557,7 +553,11 @@ def derm_damage(folder: Path, case: str) -> None:
         ("no index", DataMissing, "valid_indexes.csv is not there"),
         ("no image", DataCorrupt, "d7.jpg is not there"),
         ("diagnosis", DataCorrupt, "case 4 has the unknown diagnosis 'wart'"),
-        ("two cases", DataCorrupt, "a case_num stands in more than one split"),
+        (
+            "two cases",
+            DataCorrupt,
+            "'45' in two splits: train in row 0, val",
+        ),
         ("past the end", DataCorrupt, "goes from 99 to 99, but meta.csv has 60 rows"),
         ("no number", DataCorrupt, "indexes 'x' is not a whole number"),
         ("two splits", DataCorrupt, "stands there twice, or in another split"),
@@ -584,7 +584,7 @@ def test_connectivity_comes_from_the_time_series(tmp_path: Path, scenario_file: 
     rois(tmp_path)
     check(scenario_file(ROIS), tmp_path)
     dataset = AbideRois(name="abide-rois", site="NYU")
-    found = abide_rois.load(dataset, tmp_path, 1, "a")
+    found = reading.load(dataset, tmp_path, 1, "a")
     assert found.values.shape == (40, 7, 7)
     assert found.values.dtype == np.float32
     assert (
@@ -607,7 +607,7 @@ def test_connectivity_comes_from_the_time_series(tmp_path: Path, scenario_file: 
     assert sum(matching) == 1
     assert (
         len(
-            abide_rois.facts(
+            reading.facts(
                 AbideRois(name="abide-rois", by="institution", site="UM"), tmp_path, 1, "b"
             ).train_labels
         )
@@ -715,10 +715,9 @@ def test_what_the_check_knows_is_what_a_run_loads(tmp_path: Path) -> None:
         Derm7pt(name="derm7pt", size=8),
         AbideRois(name="abide-rois", site="UM_1"),
     ):
-        reader = READERS[dataset.name]
         known, loaded = (
-            reader.facts(dataset, tmp_path, 1, "a"),
-            reader.load(dataset, tmp_path, 1, "a"),
+            reading.facts(dataset, tmp_path, 1, "a"),
+            reading.load(dataset, tmp_path, 1, "a"),
         )
         assert known.train_labels.tolist() == loaded.labels[loaded.splits[0]].tolist()
         assert known.classes == loaded.classes
@@ -864,15 +863,15 @@ def test_ham10000_can_be_cut_instead_of_sited(tmp_path: Path) -> None:
         site=np.repeat([0, 1], 100), site_names=np.array(["first", "second"]),
         split_group=np.arange(200) // 2, fold=np.arange(200) // 2 % 5,
     )  # fmt: skip
-    for kind, reader, extra, total in (
-        (Ham10000, ham10000, {"name": "ham10000", "file": "small.npz"}, 200),
-        (Ham10000Images, ham10000_images, {"name": "ham10000-images", "size": 8}, 120),
+    for kind, extra, total in (
+        (Ham10000, {"name": "ham10000", "file": "small.npz"}, 200),
+        (Ham10000Images, {"name": "ham10000-images", "size": 8}, 120),
     ):
         owned = []
         for part in (0, 1):
             cutting = Partition(parts=2, part=part, alpha=100.0)
             images, later = (
-                reader.load(
+                reading.load(
                     kind(partition=cutting, test_fold=fold, validation_fold=fold + 1, **extra),
                     tmp_path,
                     1,

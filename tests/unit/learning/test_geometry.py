@@ -16,10 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from fedskd_sim.cli import main
+from fedskd_sim.datasets import nifti
 from fedskd_sim.errors import DataCorrupt, FedskdError, InvalidValue, LabelSpacesDiffer
 from fedskd_sim.learning.preflight import find_problems
-from fedskd_sim.learning.readers import nifti
-from fedskd_sim.learning.samples import apart
+from fedskd_sim.learning.readers import reading
+from fedskd_sim.learning.samples import Geometry, apart
 from fedskd_sim.scenario import Nifti, raise_all, spaceless
 from fedskd_sim.scenario import load as load_scenario
 
@@ -63,9 +64,7 @@ def stored(
     return image(affine, nib.orientations.apply_orientation(values, turn))
 
 
-def read(
-    file: nib.Nifti1Image, folder: Path, name: str = "x.nii"
-) -> tuple[np.ndarray, nifti.Geometry]:
+def read(file: nib.Nifti1Image, folder: Path, name: str = "x.nii") -> tuple[np.ndarray, Geometry]:
     file.to_filename(folder / name)
     opened = nifti.open_volume(folder / name)
     return nifti.read_values(opened), opened.geometry
@@ -116,7 +115,7 @@ def test_sites_that_store_otherwise_are_read_alike(tmp_path: Path, scenario_file
         )
         check(scenario_file(TEXT.format(more="")), folder)
     one, other = (
-        nifti.load(Nifti(name="nifti", site="south"), folder, 1, "b").values for folder in folders
+        reading.load(Nifti(name="nifti", site="south"), folder, 1, "b").values for folder in folders
     )
     assert np.array_equal(one, other)
 
@@ -335,10 +334,10 @@ def test_an_atlas_lies_where_the_volumes_lie(tmp_path: Path) -> None:
         tmp_path / "atlas.nii"
     )
     image(moved(by=0.03), regions.astype(np.int16)).to_filename(tmp_path / "shifted.nii")
-    known = nifti.facts(Nifti(name="nifti", site="south", atlas="atlas.nii"), tmp_path, 1, "b")
+    known = reading.facts(Nifti(name="nifti", site="south", atlas="atlas.nii"), tmp_path, 1, "b")
     assert np.array_equal(known.atlas, regions)
     with pytest.raises(DataCorrupt, match=r"shifted.nii has .*v1\d.nii has .*another affine"):
-        nifti.facts(Nifti(name="nifti", site="south", atlas="shifted.nii"), tmp_path, 1, "b")
+        reading.facts(Nifti(name="nifti", site="south", atlas="shifted.nii"), tmp_path, 1, "b")
 
 
 def test_a_hospital_needs_no_other_hospitals_files(tmp_path: Path, scenario_file: Callable) -> None:
@@ -353,12 +352,12 @@ def test_a_hospital_needs_no_other_hospitals_files(tmp_path: Path, scenario_file
     with pytest.raises(
         DataCorrupt, match=r"v1\d.nii has a grid .*, data.space has a grid"
     ) as caught:
-        nifti.facts(data, tmp_path, 1, "b")
+        reading.facts(data, tmp_path, 1, "b")
     assert caught.value.key == ("data", "space")
     release(tmp_path)
     for number in range(10):
         (tmp_path / f"v{number}.nii").unlink()
-    assert nifti.facts(data, tmp_path, 1, "b").grid == GRID
+    assert reading.facts(data, tmp_path, 1, "b").grid == GRID
 
 
 def test_hospitals_share_one_space_and_a_cluster_needs_it(

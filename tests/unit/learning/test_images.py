@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, TiffImagePlugin
 from test_datasets import HAM, check, ham
 
+from fedskd_sim.datasets import imagefiles
 from fedskd_sim.errors import DataCorrupt, InvalidValue
-from fedskd_sim.learning.readers import ham10000_images, imagefiles
+from fedskd_sim.learning.readers import reading
 from fedskd_sim.scenario import Ham10000Images
 
 RAMP = np.tile(np.arange(32, dtype=np.uint16) * 2056, (32, 1))
@@ -245,7 +246,7 @@ def test_another_hospitals_copies_do_not_matter(tmp_path: Path) -> None:
     copy(tmp_path, "more/ISIC_0000000.jpg", 200)
     assert (
         len(
-            ham10000_images.load(
+            reading.load(
                 Ham10000Images(name="ham10000-images", site="vidir_modern", size=8),
                 tmp_path,
                 1,

@@ -14,7 +14,7 @@ from test_geometry import release
 from test_ids import skin
 
 from fedskd_sim.errors import DataCorrupt, FedskdError, InvalidValue
-from fedskd_sim.learning.readers import ham10000, nifti, splits
+from fedskd_sim.learning.readers import reading, splits
 from fedskd_sim.scenario import Ham10000, Nifti
 
 SKIN, CASES = "HAM10000_metadata.csv", "release_v0/meta/meta.csv"
@@ -40,14 +40,14 @@ SPELLINGS = {
     "a collection": (
         SKIN,
         ("rosendahl", "Rosendahl"),
-        "a dataset is written in two ways: 'Rosendahl'",
-        "'rosendahl'",
+        "gives a site in two ways: 'Rosendahl' in row 0",
+        "'rosendahl' in row 1",
     ),
     "a lesion": (
         SKIN,
         ("HAM_0000000", "ham_0000000"),
-        "a lesion_id is written in two ways",
-        "'HAM_0000000' in row 2",
+        "gives a subject in two ways",
+        "'HAM_0000000' in row 1",
     ),
     "an image": (
         SKIN,
@@ -58,8 +58,8 @@ SPELLINGS = {
     "a case": (
         CASES,
         ("1,clark nevus,X/c0.jpg", "a,clark nevus,X/c0.jpg"),
-        "'a' in row 1",
-        "'A' in row 3",
+        "'a' in row 0",
+        "'A' in row 2",
     ),
     "an image of a case": (
         CASES,
@@ -67,11 +67,11 @@ SPELLINGS = {
         "a derm is written in two ways",
         "'X/D0.jpg' in row 2",
     ),
-    "a scanner": (BRAINS, ("UM_1,", "um_1,"), "a SITE_ID is written in two ways: 'um_1'", "'UM_1'"),
+    "a scanner": (BRAINS, ("UM_1,", "um_1,"), "gives a site in two ways: 'um'", "'UM'"),
     "an institution": (
         BRAINS,
         ("UM_1,", "um_9,"),
-        "an institution is written in two ways: 'um'",
+        "gives a site in two ways: 'um'",
         "'UM'",
     ),
     "a subject's file": (
@@ -80,18 +80,18 @@ SPELLINGS = {
         "a FILE_ID is written in two ways",
         "'nyu_0' in row 2",
     ),
-    "a site": (PEOPLE, ("north", "North"), "a site is written in two ways", "'north' in row 2"),
+    "a site": (PEOPLE, ("north", "North"), "gives a site in two ways", "'north' in row 1"),
     "a label": (
         PEOPLE,
         (",x,", ",X,"),
-        "a label is written in two ways",
-        "'X' in row 1 and 'x' in row 3",
+        "gives a label in two ways",
+        "'X' in row 0 and 'x' in row 2",
     ),
     "a subject": (
         PEOPLE,
         (",s1\n", ",S0\n"),
-        "a subject is written in two ways",
-        "'s0' in row 1 and 'S0' in row 2",
+        "gives a subject in two ways",
+        "'s0' in row 0 and 'S0' in row 1",
     ),
     "a file": (
         PEOPLE,
@@ -108,8 +108,8 @@ SPELLINGS = {
     "accents": (
         PEOPLE,
         (",x,north,s0", ",x,nörth,s0"),
-        "a site is written in two ways",
-        "in row 3",
+        "gives a site in two ways",
+        "in row 2",
     ),
 }
 
@@ -140,7 +140,7 @@ def test_both_halves_of_a_pair_are_one_file(tmp_path: Path) -> None:
     release(tmp_path)
     changed(tmp_path, PEOPLE, ("v0.nii", "p.hdr"), ("v1.nii", "p.img"))
     with pytest.raises(DataCorrupt, match="a file stands there twice"):
-        nifti.facts(Nifti(name="nifti", site="north"), tmp_path, 1, "a")
+        reading.facts(Nifti(name="nifti", site="north"), tmp_path, 1, "a")
 
 
 @pytest.mark.parametrize("file", TABLES)
@@ -194,7 +194,7 @@ def test_a_column_that_may_be_meant_is_not_passed_over(
         )
     )
     if written == '"fold"':
-        assert nifti.load(Nifti(name="nifti", site="north"), tmp_path, 1, "a").ids[-2:] == (
+        assert reading.load(Nifti(name="nifti", site="north"), tmp_path, 1, "a").ids[-2:] == (
             "v0.nii",
             "v1.nii",
         )
@@ -233,13 +233,13 @@ def test_names_of_an_archive_stand_once(array: str, tmp_path: Path) -> None:
     arrays[array][1] = arrays[array][0].upper()
     np.savez(tmp_path / "skin.npz", **arrays)
     with pytest.raises(DataCorrupt, match=f"{array}: a name is written in two ways"):
-        ham10000.facts(Ham10000(name="ham10000", file="skin.npz", site="first"), tmp_path, 1, "a")
+        reading.facts(Ham10000(name="ham10000", file="skin.npz", site="first"), tmp_path, 1, "a")
 
 
 def test_classes_that_a_scenario_names_stand_once(tmp_path: Path, scenario_file: Callable) -> None:
     """Two classes of one name in the scenario are an error."""
     with pytest.raises(
-        FedskdError, match="a class is written in two ways: 'w' in row 1 and 'W' in row 2"
+        FedskdError, match="gives a class in two ways: 'w' in row 0 and 'W' in row 1"
     ) as caught:
         check(
             scenario_file(MED.replace("file: small.npz", "file: small.npz, classes: [w, W, y, z]")),

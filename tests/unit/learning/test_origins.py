@@ -17,7 +17,7 @@ from test_ids import KINDS, scenario, skin
 from fedskd_sim import Cohort
 from fedskd_sim.errors import CustodyForeign
 from fedskd_sim.learning.data import load
-from fedskd_sim.learning.readers import own
+from fedskd_sim.learning.readers import reading
 from fedskd_sim.results.comparison import origins
 from fedskd_sim.results.comparison.work import Workshop, methods, tasks
 from fedskd_sim.scenario import OwnData, Scenario
@@ -169,17 +169,17 @@ def test_what_a_reader_of_ones_own_gives_counts(what: str, monkeypatch: pytest.M
         "sites": np.where(np.arange(100) < 50, "x", "y"),
         "ids": np.arange(100).astype(str),
     }
-    monkeypatch.setattr(own, "names", lambda _: ["mine"])
-    monkeypatch.setattr(own, "options_of", lambda _: {})
-    monkeypatch.setattr(own.npz, "folder_of", lambda *_: Path())
-    monkeypatch.setattr(own, "fetch", lambda *_: lambda _: Cohort(**given))
+    monkeypatch.setattr(reading, "names", lambda _: ["mine"])
+    monkeypatch.setattr(reading, "options_of", lambda _: {})
+    monkeypatch.setattr(reading.places, "folder_of", lambda *_: Path())
+    monkeypatch.setattr(reading, "fetch", lambda *_: lambda _: Cohort(**given))
     dataset = OwnData(name="own", reader="mine")
-    before = own.digest(dataset, None)
-    assert own.digest(dataset, None) == before
+    before = reading.digest(dataset, None)
+    assert reading.digest(dataset, None) == before
     changed = np.array(given[what])
     changed[70] = {"samples": 1, "labels": 1, "sites": "x", "ids": "z"}[what]
     given[what] = changed
-    assert own.digest(dataset, None) != before
+    assert reading.digest(dataset, None) != before
 
 
 def test_a_comparison_does_not_import_pytorch() -> None:

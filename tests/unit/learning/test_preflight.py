@@ -26,7 +26,7 @@ from fedskd_sim.errors import (
     UnknownArchitecture,
 )
 from fedskd_sim.learning.preflight import find_problems
-from fedskd_sim.learning.readers import ham10000
+from fedskd_sim.learning.readers import reading
 from fedskd_sim.scenario import Ham10000, load, raise_all
 
 GOOD = """\
@@ -281,7 +281,7 @@ def test_a_good_file_passes_and_its_splits_never_share_a_group(
     check(scenario_file(HAM), ham(tmp_path))
     seen = []
     for site in ("first", "second"):
-        images = ham10000.load(
+        images = reading.load(
             Ham10000(name="ham10000", file="small.npz", site=site), tmp_path, 1, "a"
         )
         assert [len(split) for split in images.splits] == [60, 20, 20]
@@ -295,7 +295,7 @@ def test_the_limit_draws_training_images_by_seed(tmp_path: Path) -> None:
     """At most the given number, the same for the same seed, another choice for another."""
     dataset = Ham10000(name="ham10000", file="small.npz", site="first", limit=10)
     first, again, other = (
-        ham10000.load(dataset, ham(tmp_path), number, "a") for number in (1, 1, 2)
+        reading.load(dataset, ham(tmp_path), number, "a") for number in (1, 1, 2)
     )
     assert [len(split) for split in first.splits] == [10, 20, 20]
     assert np.array_equal(first.pixels, again.pixels)
@@ -304,10 +304,16 @@ def test_the_limit_draws_training_images_by_seed(tmp_path: Path) -> None:
 
 HAM_CASES = {
     "no training samples": (
-        {"site": np.zeros(200, np.uint8)},
+        {"fold": np.arange(200) // 2 % np.repeat([5, 2], 100)},
         NoTrainingSamples,
         5,
         "no training samples",
+    ),
+    "a site without a row": (
+        {"site": np.zeros(200, np.uint8)},
+        InvalidValue,
+        5,
+        "there is no site 'second'",
     ),
     "one class": (
         {"label": np.repeat([1, 0], [100, 100]).astype(np.uint8)},
@@ -360,7 +366,7 @@ HAM_CASES = {
         {"split_group": np.arange(200) // 20},
         DataCorrupt,
         2,
-        "more than one fold",
+        "gives subject '0' in two folds",
     ),
 }
 
@@ -414,7 +420,7 @@ def test_a_hospital_may_hold_out_other_folds(tmp_path: Path) -> None:
     dataset = Ham10000(
         name="ham10000", file="small.npz", site="first", test_fold=4, validation_fold=2
     )
-    images = ham10000.load(dataset, ham(tmp_path), 1, "a")
+    images = reading.load(dataset, ham(tmp_path), 1, "a")
     folds = {
         pixels.tobytes(): fold
         for pixels, fold in zip(arrays()["image"], arrays()["fold"], strict=True)
@@ -443,7 +449,7 @@ def test_damaged_images_are_corrupt_when_they_are_read(tmp_path: Path) -> None:
     raw[middle : middle + 50] = bytes(50)
     path.write_bytes(raw)
     with pytest.raises(DataCorrupt, match="image"):
-        ham10000.load(Ham10000(name="ham10000", file="small.npz", site="first"), tmp_path, 1, "a")
+        reading.load(Ham10000(name="ham10000", file="small.npz", site="first"), tmp_path, 1, "a")
 
 
 def test_a_missing_file_says_where_it_was_looked_for(
@@ -475,7 +481,7 @@ def test_the_real_file_has_four_sites_and_no_shared_lesions() -> None:
     check(scenario)
     sizes = {}
     for site in ("rosendahl", "vidir_modern", "vidir_molemax", "vienna_dias"):
-        images = ham10000.load(Ham10000(name="ham10000", site=site), None, 1, site)
+        images = reading.load(Ham10000(name="ham10000", site=site), None, 1, site)
         sizes[site] = sum(len(split) for split in images.splits)
     assert sizes == {
         "rosendahl": 2259,

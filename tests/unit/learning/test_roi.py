@@ -14,14 +14,13 @@ from fedskd_sim.errors import (
     FedskdError,
     InvalidValue,
     LabelSpacesDiffer,
-    NoTrainingSamples,
 )
 from fedskd_sim.learning.comparable import pixel_grid
 from fedskd_sim.learning.data import augment, load
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, outline
 from fedskd_sim.learning.preflight import find_problems
-from fedskd_sim.learning.readers import abide, synthetic_roi
+from fedskd_sim.learning.readers import reading, synthetic_roi
 from fedskd_sim.learning.weights import spec_of
 from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import Abide, Architecture, Similarity, SyntheticRoi, raise_all
@@ -79,7 +78,7 @@ def test_connectivity_is_fisher_z_without_silent_regions(
     subjects is left out for everybody.
     """
     check(scenario_file(TEXT), file(tmp_path))
-    found = abide.load(
+    found = reading.load(
         Abide(name="abide", file="small.npz", by="institution", site="UM"), tmp_path, 1, "b"
     )
     assert found.values.shape == (50, REGIONS - 1, REGIONS - 1)
@@ -97,9 +96,9 @@ def test_connectivity_is_fisher_z_without_silent_regions(
 
 def test_a_scanner_is_a_part_of_its_institution(tmp_path: Path) -> None:
     """The same file by site: UM's second scanner has the last twenty subjects."""
-    found = abide.load(Abide(name="abide", file="small.npz", site="UM_2"), file(tmp_path), 1, "b")
+    found = reading.load(Abide(name="abide", file="small.npz", site="UM_2"), file(tmp_path), 1, "b")
     assert len(found.values) == 20
-    assert abide.facts(
+    assert reading.facts(
         Abide(name="abide", file="small.npz", site="UM_2", limit=5), tmp_path, 1, "b"
     ).train_labels.shape == (5,)
 
@@ -125,13 +124,13 @@ CASES = {
         {"sub_id": np.arange(SUBJECTS) // 20},
         DataCorrupt,
         2,
-        "a subject stands in more than one fold",
+        "gives subject '0' in two folds",
     ),
     "no subjects": (
         {"institution": np.zeros(SUBJECTS, np.uint8)},
-        NoTrainingSamples,
+        InvalidValue,
         5,
-        "no training samples",
+        "there is no institution 'UM'",
     ),
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedskd_sim.datasets import nifti
 from fedskd_sim.errors import (
     DataCorrupt,
     DataMissing,
@@ -25,7 +26,7 @@ from fedskd_sim.learning.distillation.arrangements import Atlas
 from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps
 from fedskd_sim.learning.networks.models import ImageShape, build, outline
 from fedskd_sim.learning.preflight import find_problems
-from fedskd_sim.learning.readers import nifti, synthetic_volumes
+from fedskd_sim.learning.readers import reading, synthetic_volumes
 from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import Architecture, Nifti, Scenario, SyntheticVolumes
 from fedskd_sim.scenario import load as load_scenario
@@ -219,7 +220,7 @@ def test_nifti_volumes_are_read_by_site_and_never_split_a_subject(release: Path)
     """Headers give grid, classes and atlas; volumes are standardised inside the atlas; both
     scans of a subject share a split.
     """
-    facts = nifti.facts(north(atlas="atlas.nii.gz"), release, 1, "a")
+    facts = reading.facts(north(atlas="atlas.nii.gz"), release, 1, "a")
     assert (facts.classes, facts.kind, facts.grid, facts.size) == (
         ("case", "control"),
         "volume",
@@ -227,13 +228,13 @@ def test_nifti_volumes_are_read_by_site_and_never_split_a_subject(release: Path)
         8,
     )
     assert facts.atlas is not None
-    found = nifti.load(north(atlas="atlas.nii.gz"), release, 1, "a")
+    found = reading.load(north(atlas="atlas.nii.gz"), release, 1, "a")
     assert found.values.shape == (20, 1, 8, 9, 10)
     inside = facts.atlas > 0
     assert np.allclose([volume[0][inside].std() for volume in found.values], 1, atol=1e-3)
     assert not found.values[:, 0][:, ~inside].any()
     assert [len(part) for part in found.splits] == [12, 4, 4]
-    others = nifti.load(Nifti(name="nifti", site="south"), release, 1, "b")
+    others = reading.load(Nifti(name="nifti", site="south"), release, 1, "b")
     assert not np.isin(found.values[:, 0, 3, 3, 3], others.values[:, 0, 3, 3, 3]).any()
 
 
@@ -335,7 +336,7 @@ def test_every_damage_of_a_release_is_named_before_anything_starts(
     damage, given, kind, words = DAMAGE[what]
     damage(release)
     with pytest.raises(kind, match=words):
-        nifti.facts(north(**given), release, 1, "a")
+        reading.facts(north(**given), release, 1, "a")
 
 
 def test_folds_of_a_table_are_kept_and_checked(release: Path) -> None:
@@ -346,18 +347,18 @@ def test_folds_of_a_table_are_kept_and_checked(release: Path) -> None:
     lines = table.read_text().splitlines()
     folds = [f"{line},{number // 2 % 5}" for number, line in enumerate(lines[1:])]
     table.write_text("\n".join([lines[0] + ",fold", *folds]) + "\n")
-    assert [len(part) for part in nifti.load(north(), release, 1, "a").splits] == [12, 4, 4]
+    assert [len(part) for part in reading.load(north(), release, 1, "a").splits] == [12, 4, 4]
     table.write_text(
         "\n".join(
             [lines[0] + ",fold", *(f"{line},{number % 5}" for number, line in enumerate(lines[1:]))]
         )
         + "\n"
     )
-    with pytest.raises(DataCorrupt, match="more than one fold"):
-        nifti.facts(north(), release, 1, "a")
+    with pytest.raises(DataCorrupt, match="subject 's0' in two folds: 0 in row 0, 1 in row 1"):
+        reading.facts(north(), release, 1, "a")
     table.write_text("\n".join([lines[0] + ",fold", *(f"{line},7" for line in lines[1:])]) + "\n")
-    with pytest.raises(DataCorrupt, match="not from 0 to 4"):
-        nifti.facts(north(), release, 1, "a")
+    with pytest.raises(DataCorrupt, match="gives '7' in row 0 of folds, not 0, 1, 2, 3, 4"):
+        reading.facts(north(), release, 1, "a")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from fedskd_sim import clock, launch, load, read_run
 from fedskd_sim.cli import main
 from fedskd_sim.errors import DataMissing, FedskdError, OutputNotEmpty, OutputNotWritable
-from fedskd_sim.learning.readers.npz import find
+from fedskd_sim.learning.readers.places import find
 from fedskd_sim.operate import run_access
 from fedskd_sim.runtimes import folder, location
 

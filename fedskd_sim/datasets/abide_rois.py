@@ -16,22 +16,21 @@ always the same: diagnoses of every site are spread evenly.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers import csvfile, cut, npz, splits, tree
-from fedskd_sim.learning.readers.abide import LARGEST_R, MOST_SILENT
-from fedskd_sim.learning.readers.csvfile import CsvRow
-from fedskd_sim.learning.samples import Arrays, Facts
-from fedskd_sim.scenario import AbideRois
+from fedskd_sim import Cohort, Preview, files_below
+from fedskd_sim.datasets import csvfile
+from fedskd_sim.datasets.abide import LARGEST_R, MOST_SILENT
+from fedskd_sim.datasets.csvfile import CsvRow
+from fedskd_sim.datasets.refusals import check_once, corrupt, in_order
 
 FEWEST_POINTS = 3
+Rows = NDArray[np.integer[Any]]
 
 
 def connectivity(signals: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -92,12 +91,12 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise npz.corrupt(f"{path} cannot be read: {error}") from error
+        raise corrupt(f"{path} cannot be read: {error}") from error
     if not lines or not lines[0].startswith("#"):
-        raise npz.corrupt(f"{path} does not begin with a line of #")
+        raise corrupt(f"{path} does not begin with a line of #")
     found = [line for line in lines[1:] if line.strip()]
     if len(found) < FEWEST_POINTS:
-        raise npz.corrupt(f"{path} has {len(found)} points in time, too few for a correlation")
+        raise corrupt(f"{path} has {len(found)} points in time, too few for a correlation")
     return found
 
 
@@ -106,7 +105,7 @@ def _numbers(path: Path, lines: list[str]) -> NDArray[np.float64]:
     try:
         return np.stack([np.array(line.split(), np.float64) for line in lines])
     except ValueError as error:
-        raise npz.corrupt(f"{path} is no table of numbers: {error}") from error
+        raise corrupt(f"{path} is no table of numbers: {error}") from error
 
 
 CLASSES = ("control", "asd")
@@ -130,43 +129,45 @@ _PIPELINES = frozenset(
 FEWEST_REGIONS = 2
 
 
-def facts(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-    """Read what can be checked before anything starts: the table, the hospital's files, and which
-    regions are silent in whom.
-
-    Raises:
-        DataMissing: no folder given, or the table is not in it.
-        DataCorrupt: the table is damaged, a subject's file is missing, there twice, or no table of
-            numbers of one width.
-        InvalidValue: no such site, or validation and test are the same fold.
-
+def read(
+    folder: Path,
+    *,
+    file: str = "Phenotypic_V1_0b_preprocessed1.csv",
+    atlas: str = "cc200",
+    by: str = "site",
+    missing: str = "refuse",
+) -> Cohort:
+    """Read the table, look for the files of all subjects (``missing`` says whether to refuse or to
+    skip one that has none), and find in whom which regions are silent; connectivity is computed of
+    what is asked for. Hospitals are the sites or the institutions.
     """
-    path = npz.find(dataset.file, folder)
-    table, labels, skipped = _table(dataset, path)
-    chosen = _splits(dataset, table, labels, (scenario_seed, name))
-    files = _files(path, table, dataset.atlas)
+    path = folder / file
+    found = files_below(path.parent, f"_rois_{atlas}.1D")
+    table, besides = _table(path, found, by, missing)
+    files = _files(path, table, found, atlas)
     regions = regions_with_signal(files)
-    for row in chosen.rows:
-        series(files[row])
-    source = splits.Source(dataset.file, CLASSES, labels, _besides(dataset, path, table, skipped))
-    return Facts(
-        CLASSES, len(regions), 1, labels[chosen.train], splits.counts(name, source, chosen), "roi"
+
+    def preview(rows: Rows) -> Preview:
+        for row in rows:
+            series(files[row])
+        return Preview(np.empty((0, len(regions), len(regions)), np.float32))
+
+    def connectivities(rows: Rows) -> tuple[NDArray[np.float32], str]:
+        signals = [series(files[row]) for row in rows]
+        z = [connectivity(signal)[np.ix_(regions, regions)] for signal in signals]
+        return np.stack(z), _remark(signals, regions)
+
+    return Cohort(
+        connectivities,
+        [LABELS[row["DX_GROUP"]] for row in table],
+        CLASSES,
+        subjects=in_order(np.arange(len(table))),
+        sites=[_site(row, by) for row in table],
+        ids=[row["FILE_ID"] for row in table],
+        blocks=[row["SITE_ID"] for row in table],
+        besides=besides,
+        preview=preview,
     )
-
-
-def load(dataset: AbideRois, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
-    """Compute the connectivity of one site, Fisher z with diagonal 0; raises as `facts`."""
-    path = npz.find(dataset.file, folder)
-    table, labels, _ = _table(dataset, path)
-    chosen = _splits(dataset, table, labels, (scenario_seed, name))
-    rows = chosen.rows
-    files = _files(path, table, dataset.atlas)
-    regions = regions_with_signal(files)
-    signals = [series(files[row]) for row in rows]
-    z = np.stack([connectivity(signal)[np.ix_(regions, regions)] for signal in signals])
-    ids = tuple(table[row]["FILE_ID"] for row in rows)
-    remark = _remark(signals, regions)
-    return Arrays(z, labels[rows], chosen.places, CLASSES, ids, remark=remark)
 
 
 def _remark(signals: list[NDArray[np.float64]], regions: NDArray[np.int64]) -> str:
@@ -198,7 +199,7 @@ def regions_with_signal(files: tuple[Path, ...]) -> NDArray[np.int64]:
         found = quiet(file)
         counts = counts if len(counts) else np.zeros(len(found), np.int64)
         if len(found) != len(counts):
-            raise npz.corrupt(f"{file} has {len(found)} regions, {files[0]} has {len(counts)}")
+            raise corrupt(f"{file} has {len(found)} regions, {files[0]} has {len(counts)}")
         counts += found
     regions = np.flatnonzero(counts <= MOST_SILENT * len(files))
     if len(regions) < FEWEST_REGIONS:
@@ -206,92 +207,47 @@ def regions_with_signal(files: tuple[Path, ...]) -> NDArray[np.int64]:
             f"{len(counts) - len(regions)} of {len(counts)} regions are silent in more than "
             f"{MOST_SILENT:.0%} of the subjects"
         )
-        raise npz.corrupt(f"{text}, which leaves {len(regions)}")
+        raise corrupt(f"{text}, which leaves {len(regions)}")
     return regions
 
 
 def _table(
-    dataset: AbideRois, path: Path
-) -> tuple[list[CsvRow], NDArray[np.int64], dict[str, list[CsvRow]]]:
-    """Read the subjects that have a recording, their labels, and by reason the subjects that are
-    skipped.
+    path: Path, files: list[Path], by: str, missing: str
+) -> tuple[list[CsvRow], dict[str, list[tuple[str, str]]]]:
+    """Read the subjects that have a recording; and by reason those that are skipped, as site and
+    class, and the recordings of nobody in the table.
     """
-    whole = csvfile.rows(path, NEEDED)
-    table, none = (
-        [row for row in whole if (row["FILE_ID"] == NO_FILE) == without]
-        for without in (False, True)
-    )
-    skipped = {"without a recording": none}
-    if dataset.missing == "skip":
-        there = {
-            file.name.casefold() for file in tree.ending(path.parent, f"_rois_{dataset.atlas}.1D")
-        }
-        kept = [
-            row for row in table if f"{row['FILE_ID']}_rois_{dataset.atlas}.1D".casefold() in there
-        ]
-        table, skipped[ABSENT] = kept, [row for row in table if row not in kept]
-    wrong = [row for row in table if row["DX_GROUP"] not in LABELS]
-    if wrong:
-        raise npz.corrupt(
-            f"{path}: {wrong[0]['FILE_ID']} has DX_GROUP {wrong[0]['DX_GROUP']!r}, not 1 or 2"
-        )
+    there = {file.name.rpartition("_rois_")[0].casefold() for file in files}
+    table: list[CsvRow] = []
+    skipped: dict[str, list[tuple[str, str]]] = {"without a recording": [], ABSENT: []}
+    for row in csvfile.rows(path, NEEDED):
+        absent = missing == "skip" and row["FILE_ID"].casefold() not in there
+        if row["FILE_ID"] == NO_FILE or absent:
+            why = ABSENT if row["FILE_ID"] != NO_FILE else "without a recording"
+            label = LABELS.get(row["DX_GROUP"])
+            skipped[why].append((_site(row, by), "" if label is None else CLASSES[label]))
+            continue
+        if row["DX_GROUP"] not in LABELS:
+            text = f"{path}: {row['FILE_ID']} has DX_GROUP {row['DX_GROUP']!r}, not 1 or 2"
+            raise corrupt(text)
+        table.append(row)
     if not table:
-        raise npz.corrupt(
-            f"{path} has no subject with a FILE_ID"
-            + (" whose file is there" if skipped.get(ABSENT) else "")
-        )
-    splits.check_once(path, table, "SUB_ID", "FILE_ID")
-    splits.check_spelling(path, table, "SITE_ID")
-    splits.check_spelling(
-        path, [{"institution": _institution(row["SITE_ID"])} for row in table], "institution"
-    )
-    return table, np.array([LABELS[row["DX_GROUP"]] for row in table]), skipped
+        more = " whose file is there" if skipped[ABSENT] else ""
+        raise corrupt(f"{path} has no subject with a FILE_ID{more}")
+    check_once(path, table, "SUB_ID", "FILE_ID")
+    unknown = there - {row["FILE_ID"].casefold() for row in table}
+    return table, {**skipped, "recordings that the table does not name": [("", "")] * len(unknown)}
 
 
-def _besides(
-    dataset: AbideRois, path: Path, table: list[CsvRow], skipped: Mapping[str, list[CsvRow]]
-) -> dict[str, Counter[str]]:
-    """Count the subjects that are skipped, and the recordings of nobody in the table."""
-    found: dict[str, Counter[str]] = {
-        **{reason: Counter() for reason in skipped},
-        splits.others_of(dataset): Counter(),
-    }
-    for why, row in [(why, row) for why, rows in skipped.items() for row in rows]:
-        site = row["SITE_ID"] if dataset.by == "site" else _institution(row["SITE_ID"])
-        label = LABELS.get(row["DX_GROUP"])
-        reason = why if site == dataset.site else splits.others_of(dataset)
-        found[reason][splits.UNLABELLED if label is None else CLASSES[label]] += 1
-    known, end = {row["FILE_ID"].casefold() for row in table}, f"_rois_{dataset.atlas}.1D"
-    files = {file.name.removesuffix(end).casefold() for file in tree.ending(path.parent, end)}
-    return {
-        **found,
-        "recordings that the table does not name": Counter({splits.UNLABELLED: len(files - known)}),
-    }
+def _site(row: CsvRow, by: str) -> str:
+    """Return the scanner of a subject, or its institution."""
+    return row["SITE_ID"] if by == "site" else re.sub(r"_\d+$", "", row["SITE_ID"])
 
 
-def _splits(
-    dataset: AbideRois, table: list[CsvRow], labels: NDArray[np.int64], draw: tuple[int, str]
-) -> splits.Splits:
-    scanners = np.array([row["SITE_ID"] for row in table])
-    _, scanner = np.unique(scanners, return_inverse=True)
-    folds = cut.draw_folds(np.arange(len(table)), scanner * len(CLASSES) + labels)
-    sites = (
-        scanners if dataset.by == "site" else np.array([_institution(site) for site in scanners])
-    )
-    known = tuple(str(site) for site in np.unique(sites))
-    return cut.by_fold(
-        dataset, cut.Columns(labels, np.arange(len(table)), folds, sites, known), *draw
-    )
-
-
-def _institution(site: str) -> str:
-    return re.sub(r"_\d+$", "", site)
-
-
-def _files(path: Path, table: list[CsvRow], atlas: str) -> tuple[Path, ...]:
+def _files(path: Path, table: list[CsvRow], there: list[Path], atlas: str) -> tuple[Path, ...]:
     """Find the file of each subject."""
     places: dict[str, list[Path]] = {}
-    for file in tree.ending(path.parent, f"_rois_{atlas}.1D"):
+    for file in there:
         places.setdefault(file.name.casefold(), []).append(file)
     wanted = [f"{row['FILE_ID']}_rois_{atlas}.1D" for row in table]
     found = [places.get(file.casefold(), []) for file in wanted]
@@ -309,10 +265,10 @@ def _files(path: Path, table: list[CsvRow], atlas: str) -> tuple[Path, ...]:
             "fetch them too, or leave these subjects out, as after a quality control, with "
             "'missing: skip'"
         )
-        raise DataCorrupt(text, fix=fix, key=("data", "file"))
+        raise corrupt(text, fix)
     twice = [known for known in found if len(known) > 1]
     if twice:
-        raise npz.corrupt(
+        raise corrupt(
             f"{twice[0][0]} and {twice[0][1]} are both there: keep the files of one pipeline below "
             f"{path.parent}"
         )
@@ -348,4 +304,4 @@ def _check_one_pipeline(folder: Path, table: list[CsvRow], files: tuple[Path, ..
             f"keep the files of one pipeline below {folder}, in one folder, or in one for every "
             "site or for every subject"
         )
-        raise DataCorrupt(text, fix=fix, key=("data", "file"))
+        raise corrupt(text, fix)

@@ -8,9 +8,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedskd_sim.errors import DataCorrupt
-from fedskd_sim.learning.readers.npz import corrupt
-from fedskd_sim.learning.readers.splits import normal_form
+from fedskd_sim.datasets.refusals import corrupt, normal_form
 
 CsvRow = dict[str, str]
 LONGEST = 1000
@@ -50,8 +48,7 @@ def _table(path: Path, needed: Sequence[str]) -> tuple[Sequence[str], Sequence[S
     except OSError as error:
         raise corrupt(f"{path} cannot be read: {error}") from error
     except UnicodeDecodeError as error:
-        text = f"{path} is no text in UTF-8"
-        raise DataCorrupt(text, fix="save it as UTF-8", key=("data", "file")) from error
+        raise corrupt(f"{path} is no text in UTF-8", "save it as UTF-8") from error
     lines = text.splitlines()
     try:
         lines = lines or [""]
@@ -59,11 +56,8 @@ def _table(path: Path, needed: Sequence[str]) -> tuple[Sequence[str], Sequence[S
     except csv.Error as error:
         raise corrupt(f"{path} cannot be read: {error}") from error
     if ";" in lines[0] and not any(name in header for name in needed):
-        text, fix = (
-            f"{path} is separated by semicolons",
-            "save it with commas or tabs between the values",
-        )
-        raise DataCorrupt(text, fix=fix, key=("data", "file"))
+        fix = "save it with commas or tabs between the values"
+        raise corrupt(f"{path} is separated by semicolons", fix)
     return [name.strip() for name in header], table
 
 
@@ -105,14 +99,10 @@ def _places(
         ]
         if len(alike) > 1:
             both = " and ".join(f"{header[place]!r} in column {place + 1}" for place in alike[:2])
-            raise DataCorrupt(
-                f"{path} has {both}", fix="keep the one that is meant", key=("data", "file")
-            )
+            raise corrupt(f"{path} has {both}", "keep the one that is meant")
         if alike and header[alike[0]] != name:
             text = f"{path} has the column {header[alike[0]]!r}, which may be meant as {name!r}"
-            raise DataCorrupt(
-                text, fix="rename it, to that or to something else", key=("data", "file")
-            )
+            raise corrupt(text, "rename it, to that or to something else")
         if alike:
             found[name] = alike[0]
     return found

@@ -29,9 +29,9 @@ from PIL import Image, ImageOps, __version__
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 from xxhash import xxh3_128_hexdigest
 
-from fedskd_sim.errors import DataCorrupt, InvalidValue
-from fedskd_sim.learning.readers import tree
-from fedskd_sim.learning.readers.npz import corrupt
+from fedskd_sim import files_below
+from fedskd_sim.datasets.refusals import corrupt
+from fedskd_sim.errors import InvalidValue
 
 Pixels = NDArray[np.uint8]
 Decode = Callable[[Sequence[Path], int], Pixels]
@@ -137,11 +137,9 @@ def by_name(folder: Path) -> dict[str, list[Path]]:
     folded in case.
     """
     found: dict[str, list[Path]] = {}
-    for place, files in tree.below(folder):
-        for file in files:
-            stem, suffix = os.path.splitext(file)  # noqa: PTH122 - faster than Path for tens of thousands
-            if suffix.lower() in SUFFIXES and not file.startswith("."):
-                found.setdefault(stem.casefold(), []).append(Path(place, file))
+    for file in files_below(folder):
+        if file.suffix.lower() in SUFFIXES:
+            found.setdefault(file.stem.casefold(), []).append(file)
     return found
 
 
@@ -163,11 +161,8 @@ def of_name(names: Names, image: str, folder: Path) -> Path:
                 if exact
                 else f"the image {first} is not there, but {other} is"
             )
-            raise DataCorrupt(
-                text,
-                fix="keep one of each name below the table's folder, written as there",
-                key=("data", "file"),
-            )
+            fix = "keep one of each name below the table's folder, written as there"
+            raise corrupt(text, fix)
     return first
 
 
@@ -179,11 +174,12 @@ def all_there(paths: Sequence[Path]) -> None:
         raise corrupt(f"the image {missing[0]} is not there{others}")
 
 
-def pixels(paths: Sequence[Path], size: int, cache: str | None = None) -> NDArray[np.uint8]:
+def pixels(paths: Sequence[Path], size: int, cache: str = "") -> NDArray[np.uint8]:
     """Read images as (N, size, size, 3): the middle square of each, scaled with antialiasing.
 
     A pool of threads decodes them, as many as PyTorch may use, which is the hospital's
-    ``resources.cpu``: Pillow lets others go on meanwhile. In the folder ``cache`` they are kept.
+    ``resources.cpu``: Pillow lets others go on meanwhile. In the folder ``cache``, if there is any,
+    they are kept.
 
     Raises:
         DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain
@@ -191,7 +187,7 @@ def pixels(paths: Sequence[Path], size: int, cache: str | None = None) -> NDArra
         InvalidValue: nothing can be kept in ``cache``.
 
     """
-    if cache is None:
+    if not cache:
         return _decoded(paths, size)
     return kept(cache, paths, size, _decoded, f"Pillow {__version__}")
 
@@ -220,7 +216,7 @@ def _read(path: Path, size: int) -> NDArray[np.uint8]:
             "save one opaque image in it, of 8 bits in grey or colour, or of 16 bits of which "
             "0 is black and 65535 white"
         )
-        raise DataCorrupt(f"the image {path} {seen}", fix=fix, key=("data", "file"))
+        raise corrupt(f"the image {path} {seen}", fix)
     return np.asarray(ImageOps.fit(seen, (size, size), Image.Resampling.BICUBIC))
 
 

@@ -7,10 +7,9 @@ atlas, if there is one, is a NIfTI file of whole numbers: 0 is background, every
 region.
 
 Volumes are read on axes to the right, the front and the top (RAS+), only swapped and flipped
-(`nibabel.as_closest_canonical`), never resampled, and all have one geometry then: that of
-``space``, or without it that of the hospital's first volume; an atlas has it too. A file is refused
-if it has no affine, or two that contradict each other, more than one volume, or numbers that are
-not real.
+(`nibabel.as_closest_canonical`), never resampled, and all of a hospital have one geometry then,
+that of its first; an atlas has it too. A file is refused if it has no affine, or two that
+contradict each other, more than one volume, or numbers that are not real.
 
 Intensities are standardised per volume over the voxels that count: those of the atlas, or without
 one those that are not 0. Voxels that are not finite are set to 0 after that and do not count; how
@@ -32,16 +31,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim import Cohort, Geometry, Preview, files_below
+from fedskd_sim.datasets import csvfile
+from fedskd_sim.datasets.csvfile import CsvRow
+from fedskd_sim.datasets.refusals import check_once, corrupt
 from fedskd_sim.errors import DataCorrupt, DataMissing
-from fedskd_sim.learning.readers import csvfile, cut, npz, splits, tree
-from fedskd_sim.learning.readers.csvfile import CsvRow
-from fedskd_sim.learning.samples import TOLERANCE, Arrays, Facts, Geometry, apart, difference
-from fedskd_sim.scenario import Nifti
 
 AXES = 3
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """By NIfTI's code of the unit: unknown (taken as mm), metre, millimetre, micrometre."""
 UNIT_BITS = 7
+SPACINGS_DIFFER = 0.01
+"""Of the edge of a voxel, by which a header may contradict itself."""
 DENSEST = 1100
 """By so much can the usual compressions shrink a file at most, and a little more."""
 
@@ -68,11 +69,8 @@ def open_volume(path: Path) -> Volume:
     import nibabel as nib  # noqa: PLC0415 - hospitals with other data need not import it
 
     if not path.is_file():
-        raise DataMissing(
-            f"{path} is not there",
-            fix="put it there, or take its row out of the table",
-            key=("data", "file"),
-        )
+        fix = "put it there, or take its row out of the table"
+        raise DataMissing(f"{path} is not there", fix=fix)
     with _told_unless_refused(path, nib.imageglobals.logger):
         return _opened(path)
 
@@ -136,11 +134,11 @@ def read_values(volume: Volume) -> NDArray[np.float64]:
     return turned
 
 
-def bad(
-    text: str, fix: str = "repair or convert the file", key: tuple[str, ...] = ("data", "file")
-) -> DataCorrupt:
-    """Say what is wrong with a file."""
-    return DataCorrupt(text, fix=fix, key=key)
+def bad(text: str, fix: str = "repair or convert the file", *, atlas: bool = False) -> DataCorrupt:
+    """Say what is wrong with a volume, or with the atlas."""
+    error = corrupt(text, fix)
+    error.key = ("data", "atlas" if atlas else "file")
+    return error
 
 
 def _check_numbers(path: Path, image: Any) -> None:
@@ -199,7 +197,7 @@ def _affine(path: Path, header: Any, grid: tuple[int, ...]) -> NDArray[np.float6
     first = next(iter(found.values()))
     edges = np.linalg.norm(first[:AXES, :AXES], axis=0)
     told = np.abs(np.asarray(header.get_zooms()[:AXES], np.float64))
-    if "qform" not in found and not np.allclose(edges, told, rtol=TOLERANCE, atol=0):
+    if "qform" not in found and not np.allclose(edges, told, rtol=SPACINGS_DIFFER, atol=0):
         text = f"{path} has voxels of {_times(told)} by its pixdim, of {_times(edges)} by its sform"
         raise bad(text, "find out which is right, and save it so")
     unit = int(header["xyzt_units"]) & UNIT_BITS
@@ -219,10 +217,9 @@ def _check_agreement(
     if len(found) > 1:
         turns = [nib.orientations.io_orientation(affine) for affine in found.values()]
         same_space = codes["sform"] == codes["qform"]
-        if not np.array_equal(*turns) or (
-            same_space and apart(found["sform"], found["qform"], grid)
-        ):
-            said = " and ".join(str(Geometry("", grid, affine)) for affine in found.values())
+        one, other = (Geometry("", grid, affine) for affine in found.values())
+        if not np.array_equal(*turns) or (same_space and one.difference(other)):
+            said = f"{one} and {other}"
             text = (
                 f"{path} says two things about where its voxels lie, by sform and by qform: {said}"
             )
@@ -237,78 +234,54 @@ def _times(edges: NDArray[np.float64]) -> str:
 
 NEEDED = ("file", "label", "site", "subject")
 MOST_MISSING = 0.1
+Rows = NDArray[np.integer[Any]]
 
 
-def facts(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-    """Read the table, the headers of the hospital's volumes, and the atlas.
+def read(folder: Path, *, file: str = "participants.csv", atlas: str = "") -> Cohort:
+    """Read the table; headers, and the volumes of those that are asked for, later."""
+    path = folder / file
+    table = csvfile.rows(path, NEEDED, ("fold",))
+    check_once(path, [{"file": _normal(row["file"])} for row in table], "file")
 
-    Raises:
-        DataMissing: no folder given, or the table, the atlas or a volume is not in it.
-        DataCorrupt: the table is damaged, a subject stands in two folds, a file is no volume of
-            real numbers, or two files, or a file and ``space``, differ in their geometry.
-        InvalidValue: no such site, or validation and test are the same fold.
+    def files(rows: Rows) -> list[Path]:
+        return [path.parent / table[row]["file"] for row in rows]
 
-    """
-    path = npz.find(dataset.file, folder)
-    table, classes, labels = _table(path)
-    chosen = _splits(dataset, (path, table), labels, (scenario_seed, name))
-    besides = {
-        "volumes that the table does not name": {
-            splits.UNLABELLED: _count_unnamed(dataset, path, table)
-        }
-    }
-    counts = splits.counts(name, splits.Source(dataset.file, classes, labels, besides), chosen)
-    geometry = _geometry(dataset, [path.parent / table[row]["file"] for row in chosen.rows])
-    if geometry is None:
-        return Facts(classes, 1, 1, labels[chosen.train], counts, "volume", (1, 1, 1))
-    atlas = _atlas(dataset, path.parent, geometry)
-    return Facts(
-        classes,
-        min(geometry.grid),
-        1,
-        labels[chosen.train],
-        counts,
-        "volume",
-        geometry.grid,
-        atlas,
-        geometry,
+    def preview(rows: Rows) -> Preview:
+        space = _geometry(files(rows))
+        grid = space.grid if space else (1, 1, 1)
+        regions = _atlas(path.parent / atlas, space) if atlas and space else None
+        return Preview(np.empty((0, 1, *grid), np.float32), regions, space)
+
+    def volumes(rows: Rows) -> tuple[NDArray[np.float32], str]:
+        seen = preview(rows)
+        return _volumes(files(rows), seen.like.shape[1:], seen.atlas)
+
+    label, site, subject = ([row[name] for row in table] for name in NEEDED[1:])
+    return Cohort(
+        volumes,
+        np.array(label),
+        subjects=subject,
+        sites=site,
+        folds=[csvfile.whole(path, row, "fold") for row in table] if "fold" in table[0] else None,
+        ids=[row["file"] for row in table],
+        besides={
+            "volumes that the table does not name": [("", "")] * _count_unnamed(path, table, atlas)
+        },
+        preview=preview,
     )
 
 
-def load(dataset: Nifti, folder: Path | None, scenario_seed: int, name: str) -> Arrays:
-    """Read the hospital's volumes (N, 1, D, H, W); raises as `facts`, and DataCorrupt for a
-    volume that cannot be used.
-    """
-    path = npz.find(dataset.file, folder)
-    table, classes, labels = _table(path)
-    chosen = _splits(dataset, (path, table), labels, (scenario_seed, name))
-    rows = chosen.rows
-    files = [path.parent / table[row]["file"] for row in rows]
-    geometry = _geometry(dataset, files)
-    atlas = None if geometry is None else _atlas(dataset, path.parent, geometry)
-    counts = None if atlas is None else atlas > 0
-    volumes, missing = (
-        np.empty((len(files), 1, *(geometry.grid if geometry else (1, 1, 1))), np.float32),
-        [],
-    )
+def _volumes(
+    files: Sequence[Path], shape: tuple[int, ...], atlas: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float32], str]:
+    """Read volumes (N, 1, D, H, W), standardised, and count the voxels that are masked."""
+    found, missing = np.empty((len(files), *shape), np.float32), []
     for row, file in enumerate(files):
         values = read_values(open_volume(file))
         missing.append(int((~np.isfinite(values)).sum()))
-        volumes[row, 0] = standardise(values, counts, file)
-    remark = (
-        f"{sum(missing)} voxels of {sum(map(bool, missing))} volumes are not finite and masked"
-        if sum(missing)
-        else ""
-    )
-    return Arrays(
-        volumes,
-        labels[rows],
-        chosen.places,
-        classes,
-        tuple(table[row]["file"] for row in rows),
-        chosen.subjects,
-        remark,
-    )
+        found[row, 0] = standardise(values, None if atlas is None else atlas > 0, file)
+    told = f"{sum(missing)} voxels of {sum(map(bool, missing))} volumes are not finite and masked"
+    return found, told * any(missing)
 
 
 def standardise(
@@ -338,97 +311,44 @@ def standardise(
     return found
 
 
-def _table(path: Path) -> tuple[list[CsvRow], tuple[str, ...], NDArray[np.int64]]:
-    """Read the table, the names of its classes in order, and the label of each row."""
-    table = csvfile.rows(path, NEEDED, ("fold",))
-    splits.check_once(path, [{"file": _normal(row["file"])} for row in table], "file")
-    splits.check_spelling(path, table, "label", "site", "subject")
-    classes, labels = np.unique([row["label"] for row in table], return_inverse=True)
-    return table, tuple(map(str, classes)), labels.astype(np.int64)
-
-
-def _splits(
-    dataset: Nifti,
-    source: tuple[Path, list[CsvRow]],
-    labels: NDArray[np.int64],
-    draw: tuple[int, str],
-) -> splits.Splits:
-    path, table = source
-    sites, subjects = (np.array([row[key] for row in table]) for key in ("site", "subject"))
-    known, site = np.unique(sites, return_inverse=True)
-    folds = _folds(path, table)
-    if folds is None:
-        folds = cut.draw_folds(subjects, site * (labels.max() + 1) + labels)
-    elif len({*zip(subjects, folds, strict=True)}) > len({*subjects}):
-        raise npz.corrupt(f"{path}: a subject stands in more than one fold")
-    return cut.by_fold(
-        dataset, cut.Columns(labels, subjects, folds, sites, tuple(map(str, known))), *draw
-    )
-
-
 def _normal(file: str) -> str:
     """Write the path of a file in one way: both halves of a pair are one file."""
     path = PurePath(os.path.normpath(file))
     return str(path.with_suffix(".hdr") if path.suffix == ".img" else path)
 
 
-def _count_unnamed(dataset: Nifti, path: Path, table: list[CsvRow]) -> int:
+def _count_unnamed(path: Path, table: list[CsvRow], atlas: str) -> int:
     """Count the volumes below the table's folder that neither it nor the scenario names."""
-    known = {_normal(row["file"]) for row in table} | {_normal(dataset.atlas)}
-    files = tree.ending(path.parent, ".nii", ".nii.gz", ".hdr")
+    known = {_normal(row["file"]) for row in table} | {_normal(atlas)}
+    files = files_below(path.parent, ".nii", ".nii.gz", ".hdr")
     return sum(_normal(str(file.relative_to(path.parent))) not in known for file in files)
 
 
-def _folds(path: Path, table: list[CsvRow]) -> NDArray[np.int64] | None:
-    """Read the table's folds; None if it has none."""
-    if "fold" not in table[0]:
-        return None
-    folds = [csvfile.whole(path, row, "fold") for row in table]
-    if not set(folds) <= set(range(cut.FOLDS)):
-        raise npz.corrupt(
-            f"{path}: folds go from {min(folds)} to {max(folds)}, not from 0 to {cut.FOLDS - 1}"
-        )
-    return np.array(folds)
-
-
-def _geometry(dataset: Nifti, files: Sequence[Path]) -> Geometry | None:
+def _geometry(files: Sequence[Path]) -> Geometry | None:
     """Return the common geometry of volumes; None without any."""
-    space = dataset.space
-    first = (
-        None
-        if space is None
-        else Geometry("data.space", space.grid, np.array([*space.affine, (0, 0, 0, 1)], np.float64))
-    )
+    first = None
     for file in files:
         found = open_volume(file).geometry
         first = first or found
-        if apart := difference(found, first):
-            where = ("data", "space" if space else "file")
+        if apart := found.difference(first):
             raise bad(
-                apart,
-                "bring all volumes to one space, for example by resampling to a template",
-                where,
+                apart, "bring all volumes to one space, for example by resampling to a template"
             )
-    return first if files else None
+    return first
 
 
-def _atlas(dataset: Nifti, folder: Path, geometry: Geometry) -> NDArray[np.int64] | None:
+def _atlas(path: Path, geometry: Geometry) -> NDArray[np.int64]:
     """Read the atlas, its regions numbered from 1 on in the order of their numbers, and compare
     it with the volumes.
     """
-    if not dataset.atlas:
-        return None
-    volume, where = open_volume(folder / dataset.atlas), ("data", "atlas")
-    if apart := difference(volume.geometry, geometry):
-        raise bad(apart, "resample the atlas to the volumes' space with nearest neighbours", where)
+    volume = open_volume(path)
+    if apart := volume.geometry.difference(geometry):
+        fix = "resample the atlas to the volumes' space with nearest neighbours"
+        raise bad(apart, fix, atlas=True)
     found = read_values(volume)
-    if (
-        not np.isfinite(found).all()
-        or (found != np.round(found)).any()
-        or found.min() < 0
-        or found.max() < 1
-    ):
-        text = f"{volume.path} does not have whole region numbers from 1 on, with 0 outside"
-        raise bad(text, "give a label volume", where)
+    whole = np.isfinite(found).all() and (found == np.round(found)).all()
+    if not whole or found.min() < 0 or found.max() < 1:
+        text = f"{path} does not have whole region numbers from 1 on, with 0 outside"
+        raise bad(text, "give a label volume", atlas=True)
     _, numbers = np.unique(np.append(found, 0), return_inverse=True)
     return numbers[:-1].reshape(found.shape)

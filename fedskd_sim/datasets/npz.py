@@ -1,6 +1,4 @@
-"""Reading real data from one ``.npz``: every way in which such a file can be wrong is an error
-that names it.
-"""
+"""Reading one ``.npz``: every way in which such a file can be wrong is an error that names it."""
 
 from __future__ import annotations
 
@@ -14,43 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.errors import DataCorrupt, DataMissing, InvalidValue
-from fedskd_sim.learning.readers.splits import check_once
-from fedskd_sim.scenario import nearest
+from fedskd_sim.datasets.refusals import check_once, corrupt
 
-ENVIRONMENT = "FEDSKD_DATA"
 KINDS = "biufU"
 DENSEST = 1100
 """By so much can the compression of an archive shrink a file at most, and a little more."""
-
-
-def find(file: str, folder: Path | None) -> Path:
-    """Find a data file; DataMissing if no folder is known or the file is not in it."""
-    given, key = _given(folder), ("data", "file")
-    fix = f"give the folder that holds {file} with --data DIR or {ENVIRONMENT}"
-    if given is None:
-        raise DataMissing(f"{file}: no data folder was given", fix=fix, key=key)
-    if not (given / file).is_file():
-        raise DataMissing(f"{given / file} is not there", fix=fix, key=key)
-    return given / file
-
-
-def folder_of(reader: str, folder: Path | None) -> Path:
-    """Find the data folder for a reader that looks for its files itself; DataMissing if it is not
-    known or not there.
-    """
-    given, key = _given(folder), ("data", "reader")
-    fix = f"give the folder that holds its files with --data DIR or {ENVIRONMENT}"
-    if given is None:
-        raise DataMissing(f"{reader}: no data folder was given", fix=fix, key=key)
-    if not given.is_dir():
-        raise DataMissing(f"{given} is no folder", fix=fix, key=key)
-    return given
-
-
-def _given(folder: Path | None) -> Path | None:
-    named = os.environ.get(ENVIRONMENT)
-    return folder or (Path(named).expanduser() if named else None)
 
 
 @contextmanager
@@ -154,19 +120,3 @@ def _named(arrays: Any, name: str) -> NDArray[Any]:
     if found.ndim != 1:
         raise corrupt(f"{name}_names has shape {found.shape}, not one name after the other")
     return found
-
-
-def find_site(given: str, known: Sequence[str], what: str) -> int:
-    """Find a site by name; InvalidValue with the nearest name."""
-    if given not in known:
-        text = f"there is no {what} {given!r}" if given else f"it does not say which {what}"
-        fix = nearest(given, known, "") + f" choose one of {', '.join(known)}"
-        raise InvalidValue(text, fix=fix.lstrip(), key=("data", "site"))
-    return list(known).index(given)
-
-
-def corrupt(text: str) -> DataCorrupt:
-    """Say what is wrong with a file."""
-    return DataCorrupt(
-        text, fix="fetch or convert the file again (see docs/data.md)", key=("data", "file")
-    )

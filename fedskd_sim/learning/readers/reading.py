@@ -1,0 +1,267 @@
+"""The data of one hospital, from whatever is not made up: a reader, found by its name among the
+entry points ``fedskd_sim.readers``, is called with the data folder and its options and gives a
+`Cohort`, which is checked and of which the hospital's site or part is cut. Built-in data sets and
+data of a user's own go the same way.
+
+Every hospital's process calls its reader by itself and keeps its own rows. It is called several
+times before a run and once by every hospital, so one whose files are slow to read gives a function
+as ``samples``, and a ``preview``.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedskd_sim.errors import (
+    DataCorrupt,
+    DataMissing,
+    FedskdError,
+    InvalidValue,
+    Key,
+    ReaderFailed,
+)
+from fedskd_sim.learning.installed import (
+    READER,
+    STRANGE,
+    fetch,
+    let_signals,
+    names,
+    options_of,
+    wrong_options,
+)
+from fedskd_sim.learning.readers import cut, doubts, places, splits
+from fedskd_sim.learning.readers.cohort import (
+    Checked,
+    Cohort,
+    Form,
+    Preview,
+    Unfit,
+    check,
+    form,
+    notes,
+    previewed,
+)
+from fedskd_sim.learning.samples import Arrays, Facts, Geometry, Images
+from fedskd_sim.records import SampleCounts
+from fedskd_sim.scenario import BUILT_IN_READERS, OwnData, nearest, reader_of
+
+NAMED: tuple[Key, ...] = ("data", "reader")
+FILE: tuple[Key, ...] = ("data", "file")
+
+
+def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
+    """Call the reader, and tell what can be known without reading the samples: from its preview,
+    and, of a reader of one's own, from a few samples.
+
+    Args:
+        dataset: a part of the scenario, built-in data from files or `OwnData`.
+        folder: where data files are; None looks at the environment.
+        scenario_seed: decides, with the hospital's name, which training samples a limit leaves.
+        name: the hospital's.
+
+    Raises:
+        UnknownReader: no installed package offers it.
+        InvalidValue: it cannot be imported; an option, site, fold, part or class does not fit.
+        DataMissing: no folder given, or a file is not there.
+        DataCorrupt: built-in data are damaged, or lie elsewhere than in the scenario's space.
+        ReaderFailed: a reader of one's own raises another exception, or gives what is no cohort.
+        NoTrainingSamples: nothing of the part trains.
+
+    """
+    with _told(dataset):
+        found = _read(dataset, folder)
+        chosen = _choose(dataset, found, scenario_seed, name)
+        values = given = None
+        if isinstance(dataset, OwnData):
+            values = doubts.look(found, None if dataset.partition else chosen.rows)
+            given = doubts.given_of(dataset, found, chosen, values)
+        (kind, grid, channels), seen = _seen(dataset, found, chosen.rows, values)
+        return Facts(
+            found.classes,
+            min(grid),
+            channels,
+            found.columns.labels[chosen.train],
+            _counts(dataset, found, chosen, name),
+            kind,
+            grid if kind == "volume" else (),
+            seen.atlas,
+            seen.space,
+            () if values is None else notes(values, kind),
+            given,
+        )
+
+
+def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Images | Arrays:
+    """Read the hospital's samples; arguments and errors as those of `facts`, and DataCorrupt for a
+    sample that cannot be read.
+    """
+    with _told(dataset):
+        found = _read(dataset, folder)
+        chosen = _choose(dataset, found, scenario_seed, name)
+        rows = chosen.rows
+        values, remark = found.take(rows)
+        kind, grid, channels = form(values, rows)
+        if isinstance(dataset, OwnData):
+            doubts.look_again(found, rows, values)
+            remark = "; ".join(filter(None, (remark, *notes(values, kind))))
+        if getattr(dataset, "space", None):
+            _seen(dataset, found, rows, None)
+        rest = found.columns.labels[rows], chosen.places, found.classes
+        names_of = cut.distinct(found.ids, rows), chosen.subjects
+        if kind == "image":
+            pixels = values.reshape(len(rows), *grid, channels)
+            return Images(pixels, *rest, *names_of, remark)
+        shape = (channels, *grid) if kind == "volume" else grid
+        return Arrays(values.reshape(len(rows), *shape), *rest, *names_of, remark)
+
+
+def digest(dataset: OwnData, folder: Path | None) -> str:
+    """Return the digest of all that the reader gives, every sample included; raises as `facts`."""
+    with _told(dataset):
+        found = _read(dataset, folder)
+        whole = sha256(repr((found.classes, found.ids, found.by_split)).encode("utf-8", "replace"))
+        for column in found.columns[:4]:
+            whole.update(repr(np.asarray(column).tolist()).encode("utf-8", "replace"))
+        rows = np.arange(len(found.columns.labels))
+        for some in np.split(rows, rows[doubts.AT_A_TIME :: doubts.AT_A_TIME]):
+            values, _ = found.take(some)
+            whole.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
+        return whole.hexdigest()[:16]
+
+
+def _read(dataset: Any, folder: Path | None) -> Checked:
+    """Call the reader as the scenario says."""
+    name, options = reader_of(dataset)
+    if not isinstance(dataset, OwnData):
+        places.find(dataset.file, folder)
+        found: Any = fetch(READER, name)(places.given(folder), **options)
+        if isinstance(found, Cohort) and (named := getattr(dataset, "classes", None)):
+            found = replace(found, classes=named)
+        return check(found)
+    there = [one for one in names(READER.group) if one not in BUILT_IN_READERS]
+    if name in BUILT_IN_READERS:
+        text = f"{name!r} is a built-in data set"
+        fix = f"write 'data: {{name: {name}}}', or give a reader of yours another name"
+        raise InvalidValue(text, key=NAMED, fix=fix)
+    if name not in there:
+        fix = f"{nearest(name, there, '')} " + (
+            f"there are {', '.join(there)}; " if there else "nobody offers one; "
+        )
+        fix += "a reader comes with a file under code, or with a package that is installed here"
+        raise READER.unknown(f"there is no reader {name!r}", key=NAMED, fix=fix.lstrip())
+    read = fetch(READER, name)
+    wrong = [*wrong_options(name, options_of(read), options, ("data",))]
+    if wrong:
+        raise wrong[0]
+    needs = next(iter(signature(read).parameters.values())).default is Parameter.empty
+    where = places.folder_of(name, folder) if needs or folder else None
+    return check(read(where, **options))
+
+
+def _choose(dataset: Any, found: Checked, scenario_seed: int, name: str) -> splits.Splits:
+    return cut.choose(dataset, found.columns, scenario_seed, name, by_split=found.by_split)
+
+
+def _seen(
+    dataset: Any, found: Checked, rows: NDArray[np.int64], values: NDArray[Any] | None
+) -> tuple[Form, Preview]:
+    """Tell what samples of some rows will be: from the preview, which has to agree with what was
+    seen of them, if anything was, and with the scenario's space.
+    """
+    if found.preview is None:
+        few = found.take(rows[:1])[0] if values is None else values
+        return previewed(Preview(few[:0]))
+    told, seen = previewed(found.preview(rows))
+    if values is not None and (shown := form(values, values)) != told:
+        raise Unfit(f"previews samples that are {_words(told)}, and gives {_words(shown)}")
+    space = getattr(dataset, "space", None)
+    if space is None or seen.space is None:
+        return told, seen
+    wanted = Geometry("data.space", space.grid, np.array([*space.affine, (0, 0, 0, 1)], float))
+    if apart := seen.space.difference(wanted):
+        fix = "bring all volumes to one space, for example by resampling to a template"
+        raise DataCorrupt(apart, fix=fix, key=("data", "space"))
+    return told, replace(seen, space=wanted)
+
+
+def _words(found: Form) -> str:
+    return f"{found.kind} of {' x '.join(map(str, found.grid))} with {found.channels} channels"
+
+
+def _counts(dataset: Any, found: Checked, chosen: splits.Splits, name: str) -> SampleCounts:
+    """Count samples, and what was found and is none: of the hospital's site, or of no site, by
+    reason.
+    """
+    site = getattr(dataset, "site", "")
+    counted: dict[str, Counter[str]] = {}
+    for reason, things in found.besides.items():
+        for where, label in things:
+            own = getattr(dataset, "partition", None) or where in ("", site)
+            why = reason if own else splits.others_of(dataset)
+            counted.setdefault(why, Counter())[label] += 1
+    source = splits.Source(dataset.file, found.classes, found.columns.labels, counted)
+    return splits.counts(name, source, chosen)
+
+
+@contextmanager
+def _told(dataset: Any) -> Iterator[None]:
+    """Turn what is wrong into words that name its source: the file of a built-in data set, or the
+    reader and the line of its code.
+    """
+    own = isinstance(dataset, OwnData)
+    try:
+        yield
+    except FedskdError as error:
+        error.key = error.key or (NAMED if own else FILE)
+        raise
+    except Unfit as error:
+        raise _unfit(dataset, error) from error
+    except FileNotFoundError as error:
+        if not own:
+            raise
+        text = f"reader {dataset.reader!r} does not find {error.filename or error}{_line(error)}"
+        fix = "give the folder that holds it with --data DIR or FEDSKD_DATA, or mend the reader"
+        raise DataMissing(text, fix=fix, key=NAMED) from error
+    except STRANGE as error:
+        let_signals(error)
+        if not own:
+            raise
+        text = f"reader {dataset.reader!r} failed: {type(error).__name__}: {error}{_line(error)}"
+        fix = "mend it in its package, or the data that it stumbles over"
+        raise ReaderFailed(text, fix=fix, key=NAMED) from error
+
+
+def _unfit(dataset: Any, error: Unfit) -> FedskdError:
+    """Say whose fault it is: a reader's, the scenario's, which names classes, or the file's."""
+    if isinstance(dataset, OwnData):
+        fix = "mend it in its package (see docs/own-code.md)"
+        return ReaderFailed(f"reader {dataset.reader!r} {error}", fix=fix, key=NAMED)
+    text = f"{dataset.file} {error}{' (rows count from 0)' * (' row ' in str(error))}"
+    if error.classes and "classes" in type(dataset).model_fields:
+        fix = "number classes from 0 without gaps, or name all of them here, each once"
+        return InvalidValue(text, fix=fix, key=("data", "classes"))
+    return DataCorrupt(text, fix="mend it, or fetch it again (see docs/data.md)", key=FILE)
+
+
+def _line(error: BaseException) -> str:
+    """Say in which line of the reader an exception was raised: the first behind this program's."""
+    here = Path(__file__).parent.parent
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if here not in Path(frame.filename).parents
+    ]
+    return "".join(
+        f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})" for frame in frames[:1]
+    )
