@@ -144,11 +144,7 @@ def _read(dataset: Any, folder: Path | None) -> Checked:
     """Call the reader as the scenario says."""
     name, options = reader_of(dataset)
     if not isinstance(dataset, OwnData):
-        places.find(dataset.file, folder)
-        found: Any = fetch(READER, name)(places.given(folder), **options)
-        if isinstance(found, Cohort) and (named := getattr(dataset, "classes", None)):
-            found = replace(found, classes=named)
-        return check(found)
+        return _read_built_in(dataset, name, options, folder)
     there = [one for one in names(READER.group) if one not in BUILT_IN_READERS]
     if name in BUILT_IN_READERS:
         text = f"{name!r} is a built-in data set"
@@ -167,6 +163,24 @@ def _read(dataset: Any, folder: Path | None) -> Checked:
     needs = next(iter(signature(read).parameters.values())).default is Parameter.empty
     where = places.folder_of(name, folder) if needs or folder else None
     return check(read(where, **options))
+
+
+def _read_built_in(
+    dataset: Any, name: str, options: dict[str, Any], folder: Path | None
+) -> Checked:
+    """Call the reader of a public data set, which is found as a stranger's is."""
+    places.find(dataset.file, folder)
+    try:
+        read = fetch(READER, name)
+    except FedskdError as error:
+        error.key = ("data", "name")
+        if isinstance(error, READER.unknown):
+            error.fix = "install this program anew: its entry points are older than its code"
+        raise
+    found = read(places.given(folder), **options)
+    if isinstance(found, Cohort) and (named := getattr(dataset, "classes", None)):
+        found = replace(found, classes=named)
+    return check(found)
 
 
 def _choose(dataset: Any, found: Checked, scenario_seed: int, name: str) -> splits.Splits:

@@ -705,28 +705,6 @@ def test_missing_data_say_where_to_put_them(
         assert caught.value.where.line == 2
 
 
-def test_what_the_check_knows_is_what_a_run_loads(tmp_path: Path) -> None:
-    """For every kind of files, classes, size and training labels agree with the loaded samples."""
-    for make in (med, ham, derm, rois):
-        make(tmp_path)
-    for dataset in (
-        MedMnist(name="medmnist", file="small.npz"),
-        Ham10000Images(name="ham10000-images", site="rosendahl", size=8),
-        Derm7pt(name="derm7pt", size=8),
-        AbideRois(name="abide-rois", site="UM_1"),
-    ):
-        known, loaded = (
-            reading.facts(dataset, tmp_path, 1, "a"),
-            reading.load(dataset, tmp_path, 1, "a"),
-        )
-        assert known.train_labels.tolist() == loaded.labels[loaded.splits[0]].tolist()
-        assert known.classes == loaded.classes
-        assert (
-            known.size
-            == (loaded.values if dataset.name == "abide-rois" else loaded.pixels).shape[1]
-        )
-
-
 def test_folds_are_even_and_whole_and_always_the_same() -> None:
     """Groups stay in one fold; no stratum differs by more than its largest group between folds."""
     draw = np.random.default_rng(1)
