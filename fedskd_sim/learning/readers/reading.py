@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, distribution
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ from fedskd_sim.scenario import BUILT_IN_READERS, OwnData, nearest, reader_of
 
 NAMED: tuple[Key, ...] = ("data", "reader")
 FILE: tuple[Key, ...] = ("data", "file")
+PROGRAM = "fedskd-sim"
 
 
 def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
@@ -170,17 +172,22 @@ def _read_built_in(
 ) -> Checked:
     """Call the reader of a public data set, which is found as a stranger's is."""
     places.find(dataset.file, folder)
-    try:
-        read = fetch(READER, name)
-    except FedskdError as error:
-        error.key = ("data", "name")
-        if isinstance(error, READER.unknown):
-            error.fix = "install this program anew: its entry points are older than its code"
-        raise
-    found = read(places.given(folder), **options)
+    found = _public(name)(places.given(folder), **options)
     if isinstance(found, Cohort) and (named := getattr(dataset, "classes", None)):
         found = replace(found, classes=named)
     return check(found)
+
+
+def _public(name: str) -> Callable[..., Any]:
+    """Find the reader of a public data set among the entry points of this program: whatever others
+    offer under its name is not looked at. Raises UnknownReader.
+    """
+    with suppress(PackageNotFoundError):
+        for offer in distribution(PROGRAM).entry_points.select(group=READER.group, name=name):
+            read: Callable[..., Any] = offer.load()
+            return read
+    text, fix = f"there is no reader {name!r}", "its entry points are older than its code"
+    raise READER.unknown(text, key=("data", "name"), fix=f"install this program anew: {fix}")
 
 
 def _choose(dataset: Any, found: Checked, scenario_seed: int, name: str) -> splits.Splits:
