@@ -137,23 +137,24 @@ def read(
     by: str = "site",
     missing: str = "refuse",
 ) -> Cohort:
-    """Read the table, look for the files of all subjects (``missing`` says whether to refuse or to
-    skip one that has none), and find in whom which regions are silent; connectivity is computed of
-    what is asked for. Hospitals are the sites or the institutions.
+    """Read the table, of which ``missing`` says whether to refuse or to skip a subject without a
+    file. Which regions are silent in whom is found, and connectivity computed, later. Hospitals are
+    the sites or the institutions.
     """
     path = folder / file
     found = files_below(path.parent, f"_rois_{atlas}.1D")
     table, besides = _table(path, found, by, missing)
-    files = _files(path, table, found, atlas)
-    regions = regions_with_signal(files)
+
+    def heard(rows: Rows) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
+        files = _files(path, table, found, atlas)
+        return [series(files[row]) for row in rows], regions_with_signal(files)
 
     def preview(rows: Rows) -> Preview:
-        for row in rows:
-            series(files[row])
-        return Preview(np.empty((0, len(regions), len(regions)), np.float32))
+        regions = len(heard(rows)[1])
+        return Preview(np.empty((0, regions, regions), np.float32))
 
     def connectivities(rows: Rows) -> tuple[NDArray[np.float32], str]:
-        signals = [series(files[row]) for row in rows]
+        signals, regions = heard(rows)
         z = [connectivity(signal)[np.ix_(regions, regions)] for signal in signals]
         return np.stack(z), _remark(signals, regions)
 

@@ -8,8 +8,8 @@ region.
 
 Volumes are read on axes to the right, the front and the top (RAS+), only swapped and flipped
 (`nibabel.as_closest_canonical`), never resampled, and all of a hospital have one geometry then,
-that of its first; an atlas has it too. A file is refused if it has no affine, or two that
-contradict each other, more than one volume, or numbers that are not real.
+that of ``space`` or of its first; an atlas has it too. A file is refused if it has no affine, or
+two that contradict each other, more than one volume, or numbers that are not real.
 
 Intensities are standardised per volume over the voxels that count: those of the atlas, or without
 one those that are not 0. Voxels that are not finite are set to 0 after that and do not count; how
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import Logger, LogRecord
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from fedskd_sim import Cohort, Geometry, Preview, files_below
 from fedskd_sim.datasets import csvfile
 from fedskd_sim.datasets.csvfile import CsvRow
-from fedskd_sim.datasets.refusals import check_once, corrupt
+from fedskd_sim.datasets.refusals import check_once
 from fedskd_sim.errors import DataCorrupt, DataMissing
 
 AXES = 3
@@ -134,11 +134,9 @@ def read_values(volume: Volume) -> NDArray[np.float64]:
     return turned
 
 
-def bad(text: str, fix: str = "repair or convert the file", *, atlas: bool = False) -> DataCorrupt:
-    """Say what is wrong with a volume, or with the atlas."""
-    error = corrupt(text, fix)
-    error.key = ("data", "atlas" if atlas else "file")
-    return error
+def bad(text: str, fix: str = "repair or convert the file", key: str = "file") -> DataCorrupt:
+    """Say what is wrong with a volume, or with what another key says."""
+    return DataCorrupt(text, fix=fix, key=("data", key))
 
 
 def _check_numbers(path: Path, image: Any) -> None:
@@ -237,8 +235,16 @@ MOST_MISSING = 0.1
 Rows = NDArray[np.integer[Any]]
 
 
-def read(folder: Path, *, file: str = "participants.csv", atlas: str = "") -> Cohort:
-    """Read the table; headers, and the volumes of those that are asked for, later."""
+def read(
+    folder: Path,
+    *,
+    file: str = "participants.csv",
+    atlas: str = "",
+    space: Geometry | Literal[""] = "",
+) -> Cohort:
+    """Read the table; headers, and the volumes of those that are asked for, later. All have to lie
+    in ``space``, if it is known, and else where the first of them lies.
+    """
     path = folder / file
     table = csvfile.rows(path, NEEDED, ("fold",))
     check_once(path, [{"file": _normal(row["file"])} for row in table], "file")
@@ -247,10 +253,9 @@ def read(folder: Path, *, file: str = "participants.csv", atlas: str = "") -> Co
         return [path.parent / table[row]["file"] for row in rows]
 
     def preview(rows: Rows) -> Preview:
-        space = _geometry(files(rows))
-        grid = space.grid if space else (1, 1, 1)
-        regions = _atlas(path.parent / atlas, space) if atlas and space else None
-        return Preview(np.empty((0, 1, *grid), np.float32), regions, space)
+        common = _geometry(files(rows), space)
+        regions = _atlas(path.parent / atlas, common) if atlas else None
+        return Preview(np.empty((0, 1, *common.grid), np.float32), regions, common)
 
     def volumes(rows: Rows) -> tuple[NDArray[np.float32], str]:
         seen = preview(rows)
@@ -259,7 +264,7 @@ def read(folder: Path, *, file: str = "participants.csv", atlas: str = "") -> Co
     label, site, subject = ([row[name] for row in table] for name in NEEDED[1:])
     return Cohort(
         volumes,
-        np.array(label),
+        label,
         subjects=subject,
         sites=site,
         folds=[csvfile.whole(path, row, "fold") for row in table] if "fold" in table[0] else None,
@@ -324,16 +329,13 @@ def _count_unnamed(path: Path, table: list[CsvRow], atlas: str) -> int:
     return sum(_normal(str(file.relative_to(path.parent))) not in known for file in files)
 
 
-def _geometry(files: Sequence[Path]) -> Geometry | None:
-    """Return the common geometry of volumes; None without any."""
-    first = None
+def _geometry(files: Sequence[Path], space: Geometry | Literal[""]) -> Geometry:
+    """Return the common geometry of one volume or more."""
+    first = space or open_volume(files[0]).geometry
     for file in files:
-        found = open_volume(file).geometry
-        first = first or found
-        if apart := found.difference(first):
-            raise bad(
-                apart, "bring all volumes to one space, for example by resampling to a template"
-            )
+        if apart := open_volume(file).geometry.difference(first):
+            fix = "bring all volumes to one space, for example by resampling to a template"
+            raise bad(apart, fix, "space" if space else "file")
     return first
 
 
@@ -344,11 +346,11 @@ def _atlas(path: Path, geometry: Geometry) -> NDArray[np.int64]:
     volume = open_volume(path)
     if apart := volume.geometry.difference(geometry):
         fix = "resample the atlas to the volumes' space with nearest neighbours"
-        raise bad(apart, fix, atlas=True)
+        raise bad(apart, fix, "atlas")
     found = read_values(volume)
     whole = np.isfinite(found).all() and (found == np.round(found)).all()
     if not whole or found.min() < 0 or found.max() < 1:
         text = f"{path} does not have whole region numbers from 1 on, with 0 outside"
-        raise bad(text, "give a label volume", atlas=True)
+        raise bad(text, "give a label volume", "atlas")
     _, numbers = np.unique(np.append(found, 0), return_inverse=True)
     return numbers[:-1].reshape(found.shape)

@@ -14,7 +14,9 @@ from fedskd_sim.errors import DataCorrupt
 FIX = "write one name in one way, and two so that they differ"
 
 
-def corrupt(text: str, fix: str = "fetch or convert it again (see docs/data.md)") -> DataCorrupt:
+def corrupt(
+    text: str, fix: str = "fetch or convert the file again (see docs/data.md)"
+) -> DataCorrupt:
     """Say what is wrong with a file."""
     return DataCorrupt(text, fix=fix)
 

@@ -383,9 +383,9 @@ BUILT_IN_READERS = tuple(
 )
 """Names of data sets in files, which no other reader may have."""
 CHOICES = frozenset(
-    {"name", "site", "partition", "test_fold", "validation_fold", "limit", "classes", "space"}
+    {"name", "site", "partition", "test_fold", "validation_fold", "limit", "classes"}
 )
-"""Keys that say what of a data set is a hospital's, and what it is compared with: all others are
+"""Keys that say what of a data set is a hospital's, and what its classes are called: all others are
 options of its reader."""
 
 

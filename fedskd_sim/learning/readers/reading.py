@@ -88,7 +88,7 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
         if isinstance(dataset, OwnData):
             values = doubts.look(found, None if dataset.partition else chosen.rows)
             given = doubts.given_of(dataset, found, chosen, values)
-        (kind, grid, channels), seen = _seen(dataset, found, chosen.rows, values)
+        (kind, grid, channels), seen = _seen(found, chosen.rows, values)
         return Facts(
             found.classes,
             min(grid),
@@ -117,8 +117,6 @@ def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Im
         if isinstance(dataset, OwnData):
             doubts.look_again(found, rows, values)
             remark = "; ".join(filter(None, (remark, *notes(values, kind))))
-        if getattr(dataset, "space", None):
-            _seen(dataset, found, rows, None)
         rest = found.columns.labels[rows], chosen.places, found.classes
         names_of = cut.distinct(found.ids, rows), chosen.subjects
         if kind == "image":
@@ -172,6 +170,9 @@ def _read_built_in(
 ) -> Checked:
     """Call the reader of a public data set, which is found as a stranger's is."""
     places.find(dataset.file, folder)
+    if space := options.get("space"):
+        affine = np.array([*space.affine, (0, 0, 0, 1)], np.float64)
+        options = {**options, "space": Geometry("data.space", space.grid, affine)}
     found = _public(name)(places.given(folder), **options)
     if isinstance(found, Cohort) and (named := getattr(dataset, "classes", None)):
         found = replace(found, classes=named)
@@ -195,10 +196,10 @@ def _choose(dataset: Any, found: Checked, scenario_seed: int, name: str) -> spli
 
 
 def _seen(
-    dataset: Any, found: Checked, rows: NDArray[np.int64], values: NDArray[Any] | None
+    found: Checked, rows: NDArray[np.int64], values: NDArray[Any] | None
 ) -> tuple[Form, Preview]:
     """Tell what samples of some rows will be: from the preview, which has to agree with what was
-    seen of them, if anything was, and with the scenario's space.
+    seen of them, if anything was.
     """
     if found.preview is None:
         few = found.take(rows[:1])[0] if values is None else values
@@ -206,14 +207,7 @@ def _seen(
     told, seen = previewed(found.preview(rows))
     if values is not None and (shown := form(values, values)) != told:
         raise Unfit(f"previews samples that are {_words(told)}, and gives {_words(shown)}")
-    space = getattr(dataset, "space", None)
-    if space is None or seen.space is None:
-        return told, seen
-    wanted = Geometry("data.space", space.grid, np.array([*space.affine, (0, 0, 0, 1)], float))
-    if apart := seen.space.difference(wanted):
-        fix = "bring all volumes to one space, for example by resampling to a template"
-        raise DataCorrupt(apart, fix=fix, key=("data", "space"))
-    return told, replace(seen, space=wanted)
+    return told, seen
 
 
 def _words(found: Form) -> str:
@@ -272,7 +266,7 @@ def _unfit(dataset: Any, error: Unfit) -> FedskdError:
     if error.classes and "classes" in type(dataset).model_fields:
         fix = "number classes from 0 without gaps, or name all of them here, each once"
         return InvalidValue(text, fix=fix, key=("data", "classes"))
-    return DataCorrupt(text, fix="mend it, or fetch it again (see docs/data.md)", key=FILE)
+    return DataCorrupt(text, fix="mend the file, or fetch it again (see docs/data.md)", key=FILE)
 
 
 def _line(error: BaseException) -> str:
