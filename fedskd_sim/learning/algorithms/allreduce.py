@@ -7,10 +7,11 @@ that all hospitals end with the same bytes.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -124,6 +125,9 @@ class AllReduceLearner(LocalLearner, ABC):
     def __init__(self, site: Site, config: AlgorithmKeys) -> None:
         """Look up what travels; nothing is loaded or trained yet."""
         super().__init__(site, config)
+        if type(self.length) is not int or self.length < 0:
+            text = f"{type(self).__name__}.length is {self.length!r}"
+            raise TypeError(f"{text}: give how many numbers a vector has, an int")
         self._sum = RingSum(site.context.topology, site.name, self.length)
         self.expected: Mapping[str, Forms] = {
             name: (*forms, self._sum.form(name)) for name, forms in self.expected.items()
@@ -147,7 +151,27 @@ class AllReduceLearner(LocalLearner, ABC):
         if round_ > self.config.rounds:
             return super().depart(round_)
         self.site.settle()
-        return self._sum.begin(*self.share(round_))
+        return self._sum.begin(*self._checked(self.share(round_)))
+
+    def _checked(self, given: Any) -> Total:
+        """Return the own share; raises TypeError or ValueError for what cannot be summed."""
+        what = f"{type(self).__name__}.share"
+        if not isinstance(given, tuple) or len(given) != len(Total._fields):
+            found = "None (is a return missing?)" if given is None else type(given).__name__
+            raise TypeError(f"{what} has to give Total(vector, weight), not {found}")
+        vector, weight = given
+        if not isinstance(vector, Tensor) or not vector.is_floating_point():
+            found = str(vector.dtype) if isinstance(vector, Tensor) else type(vector).__name__
+            raise TypeError(f"{what} has to give a vector of floats, a tensor, not {found}")
+        if vector.ndim != 1:
+            shape = (*vector.shape,)
+            raise ValueError(f"{what} has to give a vector ({self.length},), not a tensor {shape}")
+        if len(vector) != self.length:
+            text = f"{what} gave {len(vector)} numbers, and its length is {self.length}"
+            raise ValueError(text)
+        if not isinstance(weight, int | float | Tensor) or not math.isfinite(weight):
+            raise ValueError(f"{what} has to give a finite number as weight, not {weight!r}")
+        return Total(vector, float(weight))
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
         """Add the own share to a sum on its way, or take a finished one in."""

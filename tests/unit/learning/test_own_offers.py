@@ -124,7 +124,7 @@ def test_only_its_class_knows_its_keys(write: Callable[..., Path]) -> None:
     assert wrong.fix.startswith("did you mean 'strength'?")
     assert told(path, "algorithm.strength=high").key == ("algorithm", "strength")
     unknown = told(path, "algorithm.name=mane")
-    assert unknown.fix == "did you mean 'mine'? there are fedproto, fedprox, fml, mine"
+    assert unknown.fix.startswith("did you mean 'mine'? there are ")
     assert unknown.where
     assert told(path, "algorithm.resolved={pattern: none}").key == ("algorithm", "resolved")
 
