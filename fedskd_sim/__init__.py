@@ -77,7 +77,7 @@ _HOMES = {
     "Cohort": "fedskd_sim.learning.readers.cohort",
     "Comparison": "fedskd_sim.api",
     "Geometry": "fedskd_sim.learning.samples",
-    "Kept": "fedskd_sim.learning.algorithms.kept",
+    "Kept": "fedskd_sim.learning.kept",
     "Learner": "fedskd_sim.learning.base",
     "LearnerState": "fedskd_sim.learning.base",
     "LocalLearner": "fedskd_sim.learning.algorithms.local",

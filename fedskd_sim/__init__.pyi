@@ -12,13 +12,13 @@ from fedskd_sim.learning.algorithms.fedavg import AveragingLearner as AveragingL
 from fedskd_sim.learning.algorithms.fedavg import flat as flat
 from fedskd_sim.learning.algorithms.fedavg import install_flat as install_flat
 from fedskd_sim.learning.algorithms.fedskd import CirculatingLearner as CirculatingLearner
-from fedskd_sim.learning.algorithms.kept import Kept as Kept
 from fedskd_sim.learning.algorithms.local import LocalLearner as LocalLearner
 from fedskd_sim.learning.base import Learner as Learner
 from fedskd_sim.learning.base import LearnerState as LearnerState
 from fedskd_sim.learning.base import Session as Session
 from fedskd_sim.learning.distillation.arrangements import channel_means as channel_means
 from fedskd_sim.learning.distillation.distill import Taps as Taps
+from fedskd_sim.learning.kept import Kept as Kept
 from fedskd_sim.learning.offers import algorithm as algorithm
 from fedskd_sim.learning.offers import architecture as architecture
 from fedskd_sim.learning.offers import loss as loss

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -27,7 +26,7 @@ from fedskd_sim.cli.common import (
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
-from fedskd_sim.errors import FedskdError, HospitalCrashed
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.operate.checks import Slowly, keys_in, load_and_check, own_parts, unused_card
 from fedskd_sim.scenario import (
     Loaded,
@@ -132,33 +131,26 @@ def _check(scenario: Path, changes: tuple[str, ...], data: Path | None) -> None:
     names = ", ".join(
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )
+    tried = _try(loaded, data)
     click.echo(f"{scenario} is a good scenario: {names}")
-    for line in (*_of_links(loaded.scenario), *notes, *_in_vain(loaded)):
+    for line in (*_of_links(loaded.scenario), *notes, *_in_vain(loaded), *tried):
         click.echo(line)
-    _try(loaded, data)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
 
 
-def _try(loaded: Loaded, data: Path | None) -> None:
-    """Let all hospitals take a few steps with the scenario's own loss or algorithm, if it has any;
-    raises what ends them.
+def _try(loaded: Loaded, data: Path | None) -> list[str]:
+    """Let all hospitals take a few steps with the scenario's own loss or algorithm, if it has any,
+    and say so; raises what ends them.
     """
     own = own_parts(loaded)
     if not own:
-        return
-    from fedskd_sim.operate.canary import try_out  # noqa: PLC0415 - only code of one's own needs it
-    from fedskd_sim.operate.execution import runtime_of  # noqa: PLC0415
+        return []
+    from fedskd_sim.operate.trial import try_own  # noqa: PLC0415 - only code of one's own needs it
 
-    with TemporaryDirectory() as place, redirect_stderr(io.StringIO()):  # a traceback says no more
-        out, memory = Path(place) / "short", runtime_of("memory")
-        try:
-            try_out(loaded, "memory", memory, data=data, out=out, called="validate")
-        except FedskdError as error:
-            error.__notes__, error.__cause__ = [], None  # the folder is gone
-            error.fix = "mend that code" if isinstance(error, HospitalCrashed) else error.fix
-            raise
-    click.echo(f"Tried: {own}, in a short run of all hospitals, which ended well")
+    with redirect_stderr(io.StringIO()):  # a traceback says no more
+        try_own(loaded, data)
+    return [f"Tried: {own}, in a short run of all hospitals, which ended well"]
 
 
 def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:

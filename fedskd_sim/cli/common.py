@@ -14,7 +14,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 import click
 
-from fedskd_sim.errors import FedskdError, HospitalCrashed, OutputNotWritable, extras_named
+from fedskd_sim.errors import FedskdError, OutputNotWritable, extras_named
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, no_space, out_of_space
 from fedskd_sim.operate.checks import licences
 from fedskd_sim.scenario import OwnCode, Scenario
@@ -250,8 +249,6 @@ def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
             with extras_named():
                 return function(*args, **kwargs)
         except FedskdError as error:
-            if isinstance(error, HospitalCrashed) and error.__cause__:  # of code that ran here
-                traceback.print_exception(error.__cause__)
             click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:

@@ -186,6 +186,9 @@ class OwnModules:
         """Begin without any."""
         self._lock = RLock()
         self._code: OwnCode | None = None
+        self._checked = ""
+        """The digest of the code whose names were last compared with those of installed modules,
+        which takes a while."""
         self._finder: _Finder | None = None
         self._found: Mapping[Offer, Any] = MappingProxyType({})
         self._hidden: dict[str, ModuleType] = {}
@@ -205,7 +208,9 @@ class OwnModules:
             self.forget()
             if code is None:
                 return
-            _check_names(code.modules)
+            if code.digest != self._checked:
+                _check_names(code.modules)
+            self._checked = code.digest
             self._hidden = _take_out(code)
             self._code, self._finder = code, _Finder(code)
             sys.meta_path.insert(0, self._finder)

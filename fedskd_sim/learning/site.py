@@ -29,6 +29,7 @@ from fedskd_sim.learning.devices import describe_card, device, lay_out, settle, 
 from fedskd_sim.learning.distillation.arrangements import Atlas
 from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import BATCH, evaluate, logits_of
+from fedskd_sim.learning.kept import keep, take_back
 from fedskd_sim.learning.networks.models import blueprint, build, parameter_count, with_memory
 from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.learning.samples import Given
@@ -52,6 +53,9 @@ from fedskd_sim.scenario import Architecture, Scenario, Similarity
 from fedskd_sim.seeds import seed
 
 BUFFERS = "buffers/"
+"""Before the buffers that stay."""
+LOSS = "loss/"
+"""Before what a loss of the user's own keeps."""
 
 
 def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
@@ -155,9 +159,12 @@ class Site:
         settle(self.me.resources.cpu, self.device, self.training)
 
     def state(self) -> LearnerState:
-        """Return what must outlive a death: what was predicted here, and buffers that stay."""
+        """Return what must outlive a death: what was predicted here, buffers that stay, and what a
+        loss of the user's own keeps.
+        """
         kept = {BUFFERS + model: buffers for model, buffers in self._buffers.items()}
-        return self.answers.state().plus({}, kept)
+        state = self.answers.state().plus({}, kept)
+        return keep(self.loss, state, LOSS) if self.loss else state
 
     def restore(self, state: LearnerState) -> None:
         """Take it back, and settle: the next step may be one that computes nothing at other
@@ -170,6 +177,8 @@ class Site:
             for name, group in state.weights.items()
             if name.startswith(BUFFERS)
         }
+        if self.loss:
+            take_back(self.loss, state, self, LOSS)
 
     def first(self, seed_: int) -> nn.Module:
         """Build the own model with initial weights from a seed."""

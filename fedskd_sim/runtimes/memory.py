@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import os
 import resource
+import traceback
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TextIO
 
 from fedskd_sim import clock
+from fedskd_sim.errors import FedskdError, HospitalCrashed
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.workspace import WORKSPACE, fix_workspace
 from fedskd_sim.member.controller import Controller
+from fedskd_sim.member.crash import ABOVE
 from fedskd_sim.member.reporter import forget_peak_of_cards
 from fedskd_sim.member.work import Worker
 from fedskd_sim.observe.events import EventLog, LogEvent, Logged
@@ -26,6 +29,7 @@ from fedskd_sim.records import SampleCounts
 from fedskd_sim.records.ledger import Ledger
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Order, Watch
+from fedskd_sim.runtimes.folder import look_at
 from fedskd_sim.runtimes.life import (
     archive_of,
     code_of,
@@ -37,7 +41,7 @@ from fedskd_sim.runtimes.location import Here
 from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.transport.shaping import Shaping
-from fedskd_sim.world.node import Node
+from fedskd_sim.world.node import Node, Reborn
 from fedskd_sim.world.world import World
 
 
@@ -60,8 +64,11 @@ class WatchedLog(EventLog):
 class MemoryRuntime:
     """Runs every hospital in turn in the calling thread."""
 
-    def __init__(self) -> None:
-        """Prepare nothing yet."""
+    def __init__(self, reborn: Reborn | None = None) -> None:
+        """Prepare nothing yet; with ``reborn`` every step is taken by another life of its hospital,
+        as `Node` says.
+        """
+        self._reborn = reborn
         self._world = World()
         self._watchers: list[Watch] = []
         self._stack = ExitStack()
@@ -128,6 +135,7 @@ class MemoryRuntime:
         lost = self._world.lost
         for name, error in own:
             error.culprit = name
+            self._print(name, error)
             log_error(self._log(name, hospital=name), self._order.loaded.place_error(error))
         if mattering := [entry for entry in own if entry[0] not in lost]:
             raise min(mattering, key=lambda entry: entry[1].stop)[1]
@@ -139,6 +147,14 @@ class MemoryRuntime:
         ]
         if late:
             raise late[0].machine.missing(late[0].shell.state)
+
+    def _print(self, name: str, error: FedskdError) -> None:
+        """Write the traceback of a hospital's code where its process would have written it."""
+        if isinstance(error, HospitalCrashed) and error.__cause__:
+            place = self._order.folder / "logs" / f"{name}.err"
+            with suppress(OSError), place.open("a", encoding="utf-8") as stream:
+                traceback.print_exception(error.__cause__, file=stream)
+            error.fix = look_at(self._order.folder, name) if error.fix == ABOVE else error.fix
 
     def _add(self, name: str, topology: Topology, terms: Terms) -> None:
         scenario, world = self._order.loaded.scenario, self._world
@@ -166,7 +182,7 @@ class MemoryRuntime:
         worker = replace(worker, archive=archive)
         machine = HospitalMachine.of(topology, name, terms)
         poison = poison_of(scenario)
-        world.add(Node(machine, worker, reporter, world, fresh, poison=poison))
+        world.add(Node(machine, worker, reporter, world, fresh, poison=poison, reborn=self._reborn))
 
     def _log(self, file: str, **bound: str) -> EventLog:
         path = self._order.folder / "logs" / f"{file}.jsonl"

@@ -161,6 +161,9 @@ class Faults:
                 fill_disk()
 
 
+Reborn = Callable[[str, Learner, Callable[[], Learner], LearnerState], Learner]
+"""Makes the next life of a hospital's learner: from its name, the learner, what makes a fresh one,
+and what is in custody of the old one."""
 IsPast = Callable[[], bool]
 """Tells whether what a timer was set for is over."""
 
@@ -218,7 +221,8 @@ class Node:
     """A hospital in simulated time: what its `Shell` finds outside instead of a mailbox, links
     and a disk, and what dies and comes back as the scenario says.
 
-    ``fresh`` makes the learner of another life.
+    ``fresh`` makes the learner of another life; with ``reborn`` every step is taken by another one,
+    as if the hospital had died before it.
     """
 
     machine: HospitalMachine
@@ -234,6 +238,7 @@ class Node:
     cost: float = 0.0
     """Seconds that the step under way takes, as its learner has asked to let pass."""
     poison: Poison = harmless
+    reborn: Reborn | None = None
     asleep: float = 0.0
     """Until when it stands still."""
     faults: Faults = field(init=False)
@@ -310,6 +315,10 @@ class Node:
             if not self.faults.before(self, task.step):
                 self.world.later(self, 0.0, partial(self._carry_out, task))
                 return
+            if self.reborn:
+                state = self._round_trip(self.worker.learner.state())
+                learner = self.reborn(self.name, self.worker.learner, self.fresh, state)
+                self.worker, self._freeze = replace(self.worker, learner=learner), Freezer()
             record = self.worker.carry_out(
                 task.step, arrival, lambda weights, mark: left.append((weights, mark))
             )

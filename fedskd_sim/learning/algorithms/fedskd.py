@@ -14,8 +14,8 @@ from dataclasses import replace
 from torch import nn
 
 from fedskd_sim.learning import instruments
-from fedskd_sim.learning.algorithms.kept import Keeping
 from fedskd_sim.learning.base import LearnerState, Measures, Session
+from fedskd_sim.learning.kept import Keeping
 from fedskd_sim.learning.reconcile import Reconciled, reconcile
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import Exchange, Teaching

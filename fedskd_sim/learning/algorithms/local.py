@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from fedskd_sim.learning.algorithms.kept import Keeping
 from fedskd_sim.learning.base import LearnerState, Measures, Session
+from fedskd_sim.learning.kept import Keeping
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import Teaching
 from fedskd_sim.learning.site import Site

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fedskd_sim import AllReduceLearner, Kept, Total
-from fedskd_sim.learning.algorithms.kept import Keeping
 from fedskd_sim.learning.base import NOTHING
+from fedskd_sim.learning.kept import Keeping
 
 
 class Holder(Keeping):

@@ -13,8 +13,8 @@ import torch
 from fedskd_sim import TrainingStep, load, loss
 from fedskd_sim.api import _with_code
 from fedskd_sim.errors import FedskdError, InvalidValue, UnknownKey
-from fedskd_sim.learning.algorithms.kept import Keeping, Kept
 from fedskd_sim.learning.base import NOTHING
+from fedskd_sim.learning.kept import Keeping, Kept
 from fedskd_sim.learning.offers import OWN
 from fedskd_sim.operate import trust
 from fedskd_sim.operate.canary import changes

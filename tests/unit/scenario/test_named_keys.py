@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from fedskd_sim import methods, scenario
-from fedskd_sim.learning.algorithms.kept import Keeping
+from fedskd_sim.learning.kept import Keeping
 from fedskd_sim.learning.algorithms.learners import _LEARNERS
 from fedskd_sim.learning.installed import ALGORITHM, fetch
 from fedskd_sim.scenario import ALGORITHMS, KEYS, AlgorithmKeys, Scenario, offered_names

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dis import get_instructions
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,19 @@ from fedskd_sim.learning.weights import buffer_of, tensor_of, view
 from fedskd_sim.messages import Weights
 from fedskd_sim.scenario import Architecture
 
-if TYPE_CHECKING:
-    from fedskd_sim.learning.site import Site
-
 Value = TypeVar("Value")
 KEPT, ALONE, MODEL, TENSORS, NUMBER = "kept", "tensor", "model", "tensors", "value"
+STORE = "STORE_ATTR"
 _UNSET: Any = object()
+
+
+class ModelBuilder(Protocol):
+    """What builds kept models again; see `fedskd_sim.learning.site.Site`."""
+
+    device: str
+
+    def build_around(self, architecture: Architecture, weights: Weights) -> nn.Module:
+        """Build an architecture around weights."""
 
 
 class Kept(Generic[Value]):
@@ -78,7 +86,7 @@ class Keeping:
         """
         return keep(self, state)
 
-    def take_back(self, state: LearnerState, site: Site) -> None:
+    def take_back(self, state: LearnerState, site: ModelBuilder) -> None:
         """Set the kept attributes to what a state has of them."""
         take_back(self, state, site)
 
@@ -94,7 +102,7 @@ def keep(holder: object, state: LearnerState, under: str = "") -> LearnerState:
     return state.plus({under + KEPT: forms}, groups) if forms else state
 
 
-def take_back(holder: object, state: LearnerState, site: Site, under: str = "") -> None:
+def take_back(holder: object, state: LearnerState, site: ModelBuilder, under: str = "") -> None:
     """Set the kept attributes of an object to what a state has of them, as `keep` has put them
     there.
     """
@@ -115,7 +123,7 @@ def _pack(holder: object, name: str, value: Any) -> tuple[dict[str, Any], Weight
     """Say what form an attribute has, and give its tensors."""
     what = f"{type(holder).__name__}.{name}"
     if isinstance(value, nn.Module):
-        site: Site | None = vars(holder).get("site")
+        site = vars(holder).get("site")
         built = site.recordings.known_as(value) if site else None
         if not built:
             text = f"{what} is a model that this site has not built"
@@ -133,6 +141,41 @@ def _pack(holder: object, name: str, value: Any) -> tuple[dict[str, Any], Weight
     except (TypeError, ValueError) as error:
         text = f"{what} is {type(value).__name__}"
         raise TypeError(f"{text}: kept are models, tensors, and what JSON can hold") from error
+
+
+def forgotten(before: object, after: object) -> list[str]:
+    """Name the attributes that code of the user's own has set on a learner or a loss, and that its
+    next life does not have: set behind `__init__`, and not kept.
+    """
+    kept, old, new = {*_names(type(before))}, vars(before), vars(after)
+    return [
+        f"{type(before).__name__}.{name}"
+        for name in sorted(_set_by(type(before)))
+        if name in old and name not in kept and _form(old[name]) != _form(new.get(name, _UNSET))
+    ]
+
+
+def _set_by(owner: type) -> set[str]:
+    """List the attributes that methods of classes other than the bases here set."""
+    theirs = [one for one in owner.__mro__ if not one.__module__.startswith("fedskd_sim.learning")]
+    codes = [
+        code
+        for one in theirs
+        for function in vars(one).values()
+        if (code := getattr(function, "__code__", None))
+    ]
+    return {one.argval for code in codes for one in get_instructions(code) if one.opname == STORE}
+
+
+def _form(value: Any) -> Any:
+    """Give something by which two values are the same, as far as that is easily told."""
+    if isinstance(value, Tensor):
+        return str(value.dtype), (*value.shape,), value.detach().cpu().tolist()
+    if isinstance(value, Mapping):
+        return {key: _form(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_form(one) for one in value]
+    return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
 
 
 def _keys(value: Any) -> Iterator[Any]:
