@@ -173,7 +173,10 @@ def _unlike(function: object, offered: Offered) -> str:
         signature.bind(*arguments)
     except TypeError as error:
         return f"cannot be called with {said}: {error}"
-    for parameter in signature.parameters.values():
+    for number, parameter in enumerate(signature.parameters.values()):
+        by_place = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        if offered is not ALGORITHM and by_place and number >= len(arguments):
+            return f"has the option {parameter.name} without a star before it"
         if parameter.kind is parameter.KEYWORD_ONLY and not isinstance(
             parameter.default, int | float | str
         ):
@@ -191,6 +194,20 @@ def options_of(function: Callable[..., Any]) -> dict[str, object]:
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
+
+
+def fill_in(known: Mapping[str, object], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as they are handed over: a whole number as a float, where the default is one;
+    ``known`` are all with their defaults.
+    """
+    return {
+        name: float(value) if _widens(value, known.get(name)) else value
+        for name, value in given.items()
+    }
+
+
+def _widens(value: object, default: object) -> bool:
+    return type(value) is int and type(default) is float
 
 
 def wrong_options(
@@ -216,6 +233,8 @@ def wrong_options(
             there = f"{name} has the options {', '.join(known)}" if known else f"{name} has none"
             fix = f"{nearest(option, list(known), '')} {there}".lstrip()
             yield InvalidValue(f"{name} has no option {option!r}", key=place, fix=fix)
+        elif _widens(value, known[option]):
+            continue
         elif type(value) is not type(known[option]) or (
             type(value) is int and bounds and not bounds[0] <= value <= bounds[1]
         ):
@@ -233,7 +252,7 @@ def _expectation(default: object, bounds: OptionBounds | None) -> str:
             limits = f" from {bounds[0]} to {bounds[1]}" if bounds else ""
             return f"a whole number{limits}, like {default}"
         case float():
-            return f"a number with a decimal point, like {default}"
+            return f"a number, like {default}"
         case "":
             return "a word"
     return f"a word, like {default!r}"

@@ -32,7 +32,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from fedskd_sim.errors import FedskdError, InvalidValue
-from fedskd_sim.scenario import ALGORITHMS, OwnCode
+from fedskd_sim.scenario import ALGORITHMS, OwnCode, explain_class
 from fedskd_sim.scenario.own import NAMES
 
 ARCHITECTURES = "fedskd_sim.architectures"
@@ -164,6 +164,10 @@ def code_of(things: Sequence[Any], *, as_files: bool) -> OwnCode:
     for thing in things:
         module = sys.modules.get(thing.__module__)
         file = Path(getattr(module, "__file__", None) or "")
+        if thing.__module__ == "__main__" and file.is_file():
+            text = f"{thing.__name__} stands in {file.name}, and a program that is run is no module"
+            fix = "put it into a file of its own that this one imports, or launch it on 'memory'"
+            raise InvalidValue(text, fix=fix)
         if thing.__module__ == "__main__" or "." in thing.__module__ or not file.is_file():
             text = f"{thing.__name__} stands in no module that hospitals can import"
             fix = "write it into a file, import it from there, or launch it on 'memory'"
@@ -273,7 +277,11 @@ def _import(name: str) -> ModuleType:
     except FedskdError:
         raise
     except (Exception, SystemExit) as error:
-        text = f"{name} cannot be imported: {type(error).__name__}: {error}{place_of(error)}"
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, SyntaxError):  # which says its place by itself
+            said = f"{type(error).__name__}: {error.msg}"
+        said = explain_class(error, _line_of(error)) or said
+        text = f"{name} cannot be imported: {said}{place_of(error)}"
         raise InvalidValue(text, fix="repair it", key=("code",)) from error
 
 
@@ -281,10 +289,20 @@ def place_of(error: BaseException) -> str:
     """Say in which line of the user's own code an error was raised; '' where in none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({Path(error.filename).name}, line {error.lineno})"
-    home = OWN.home
-    steps = traceback.extract_tb(error.__traceback__)
-    lines = [one for one in steps if home and one.filename.startswith(home)]
+    lines = _own_lines(error)
     return f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else ""
+
+
+def _own_lines(error: BaseException) -> list[traceback.FrameSummary]:
+    """List the lines of the user's own code through which an error came."""
+    home, steps = OWN.home, traceback.extract_tb(error.__traceback__)
+    return [one for one in steps if home and one.filename.startswith(home)]
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the last of these lines, as it is written."""
+    lines = _own_lines(error)
+    return lines[-1].line or "" if lines else ""
 
 
 def _offers_of(modules: Sequence[ModuleType]) -> Iterator[tuple[Offer, Any]]:

@@ -41,7 +41,7 @@ from fedskd_sim.scenario.datasets import (
     reader_of,
     spaceless,
 )
-from fedskd_sim.scenario.explain import find_wrong_keys, nearest
+from fedskd_sim.scenario.explain import explain_class, find_wrong_keys, nearest
 from fedskd_sim.scenario.faults import COMES_BACK, Conditions, Fault, Link, rule_of
 from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.load import Examined, Loaded, examine, load, load_architecture, raise_all
@@ -138,6 +138,7 @@ __all__ = [
     "begin",
     "default_of",
     "examine",
+    "explain_class",
     "find",
     "find_idle",
     "find_wrong_keys",

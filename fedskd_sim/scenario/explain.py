@@ -44,6 +44,10 @@ REQUIRED = ("name", "hospitals", "algorithm", "architecture", "hospital", "what"
 NUMBER = r"[-+]?[0-9.]+(e[-+]?[0-9]+)?"
 STRUCTURES = ("model_type", "dict_type", "model_attributes_type", "tuple_type", "list_type")
 CHOICES = ("int", "float", "str", "bool")
+LITERALS: Mapping[str, str] = MappingProxyType(
+    {"int": r"-?\d+", "float": r"-?\d*\.?\d+(e-?\d+)?|\d+\.", "str": r"'.*'", "bool": "True|False"}
+)
+"""How values of these kinds are written."""
 HOW = {
     "hospitals": "a list with one '- {name: ..., architecture: ...}' per hospital",
     "architecture": "a name that 'fedskd-sim models' lists, or {name: ..., options: {...}}",
@@ -133,6 +137,22 @@ def find_wrong_keys(form: type[AlgorithmKeys], one: Asked) -> Iterator[FedskdErr
                 if kind == "literal_error":
                     wanted = _suggest_choice(value, _find_quoted(limits["expected"]))
                 yield InvalidValue(f"{_show(value)} cannot be used", key=key, fix=wanted)
+
+
+def explain_class(error: BaseException, line: str) -> str:
+    """Say in our words what pydantic has against the class of keys that begins with a line of
+    code; '' for any other error.
+    """
+    if getattr(error, "code", None) != "model-field-missing-annotation":
+        return ""
+    name = re.match(r"class (\w+)", line)
+    written = re.search(r"`(\w+) = (.*?)`", str(error))
+    if not written:
+        return ""
+    key, value = written.groups()
+    kind = next((one for one in CHOICES if re.fullmatch(LITERALS[one], value)), "...")
+    whose = f"{name[1]}.{key}" if name else key
+    return f"{whose} has no type: write {key}: {kind} = {value}"
 
 
 def nearest(name: str, known: Sequence[str], otherwise: str) -> str:

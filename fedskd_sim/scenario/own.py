@@ -80,7 +80,7 @@ class Resolved(Part):
     @classmethod
     def of(cls, keys: type[AlgorithmKeys], one: Asked, size: int) -> Self:
         """Ask the keys that an algorithm is given, among ``size`` hospitals that train."""
-        given = keys.model_validate(dict(one.given), strict=False)
+        given = keys.model_validate_json(json.dumps(dict(one.given)))
         if given.pools or not given.learns:
             raise ValueError("pools and learns are for built-in algorithms")
         beside = getattr(given, "architecture", None)

@@ -231,7 +231,7 @@ def test_options_are_of_the_kind_of_their_defaults(
     """Whole numbers, numbers, words and truths are told apart, and each has its own advice."""
     install("m", {"mine": "m:net"}, good(options="width=4, rate=0.5, deep=False, kind=''"))
     for given, words in (
-        ("rate: 1", "decimal point"),
+        ("rate: true", "a number, like 0.5"),
         ("deep: 3", "true or false"),
         ("kind: 2", "a word"),
         ("width: 0", "from 1 to"),
@@ -241,7 +241,7 @@ def test_options_are_of_the_kind_of_their_defaults(
         assert type(error) is InvalidValue
         assert words in error.fix
     text = SCENARIO.format(
-        architecture="{name: mine, options: {rate: -1.5, deep: false, kind: x, width: 9}}"
+        architecture="{name: mine, options: {rate: -1, deep: false, kind: x, width: 9}}"
     )
     assert not [*find_problems(load(scenario_file(text)).scenario, None)]
 

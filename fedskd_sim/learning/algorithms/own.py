@@ -4,11 +4,13 @@ scenario is launched or validated, and told to everybody who must not run their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.learning.base import Learner, LearnerContext
+from fedskd_sim.learning.hooks import misspelt
 from fedskd_sim.learning.installed import ALGORITHM, fetch, names
 from fedskd_sim.learning.offers import OWN, place_of
 from fedskd_sim.learning.site import Site
@@ -71,7 +73,16 @@ def make(context: LearnerContext, algorithm: OwnAlgorithm) -> Learner:
     learner = _class_of(algorithm.name)
     given = algorithm.model_dump(mode="json", by_alias=True, exclude_unset=True)
     keys = keys_of(learner.keys, Asked(("algorithm",), given))
-    made: Learner = learner(Site(context), keys.model_validate(given, strict=False))
+    made: Learner = learner(Site(context), keys.model_validate_json(json.dumps(given)))
+    expected: Any = getattr(made, "expected", None)
+    if not isinstance(expected, Mapping) or not all(
+        isinstance(forms, tuple | list) and all(isinstance(form, Mapping) for form in forms)
+        for forms in expected.values()
+    ):
+        text = f"{learner.__name__}.expected has to be a mapping of names to lists of forms"
+        found = "it is missing" if expected is None else f"not {type(expected).__name__}"
+        fix = "write self.expected = {name: (spec,) for name, spec in site.specs().items()}"
+        raise InvalidValue(f"{text}: {found}", fix=fix, key=("algorithm", "name"))
     return made
 
 
@@ -101,4 +112,11 @@ def _class_of(name: str) -> Any:
             "let it be a class on a base such as CirculatingLearner, keys a class on AlgorithmKeys"
         )
         raise InvalidValue(text, fix=fix)
+    for given, room, otherwise in (
+        (learner, "fedskd_sim.learning", Learner),
+        (keys, "fedskd_sim.scenario", AlgorithmKeys),
+    ):
+        ours = [one for one in given.__mro__ if one.__module__.startswith(room)]
+        for wrong in misspelt(given, *(ours[:1] or [otherwise])):
+            raise wrong
     return learner

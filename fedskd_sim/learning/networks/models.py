@@ -359,9 +359,9 @@ def _bare(architecture: Architecture, shape: ImageShape) -> nn.Module:
     """Build a network as it is, with nothing attached."""
     if architecture.is_class:
         return named.construct(architecture, shape)
-    return builder_of(architecture.name)(
-        shape.channels, shape.size, shape.classes, **architecture.options
-    )
+    builder = builder_of(architecture.name)
+    given = installed.fill_in(options_of(builder), architecture.options)
+    return builder(shape.channels, shape.size, shape.classes, **given)
 
 
 @cache

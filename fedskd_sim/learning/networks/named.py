@@ -55,7 +55,8 @@ def find(name: str) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         kind = "a class" if isinstance(found, type) else f"a {type(found).__name__}"
         text = f"{name!r} is {kind}, and no class of networks (torch.nn.Module)"
-        fix = f"{nearest(wanted, _classes(module), 'name such a class')} Or {OWN_FUNCTION}"
+        near = nearest(wanted, _classes(module), "name such a class")
+        fix = f"{near}{' Or' if near.endswith('?') else ', or'} {OWN_FUNCTION}"
         raise InvalidValue(text, key=KEY, fix=fix)
     return found
 
@@ -71,6 +72,9 @@ def _classes(module: ModuleType) -> list[str]:
 def _require_installed(top: str) -> None:
     """Refuse a module that no installed package has, or that Python would take from elsewhere."""
     places = [Path(place).resolve() for place in _places(top)]
+    if top in sys.stdlib_module_names:
+        text = f"{top!r} is a module of Python itself, and those are not searched"
+        raise UnknownArchitecture(text, key=KEY, fix="name a class of an installed package")
     owner = next(_owners(top), None)
     if owner is None or not places:
         text = f"no installed package has the module {top!r}"

@@ -36,6 +36,7 @@ from fedskd_sim.learning.installed import (
     READER,
     STRANGE,
     fetch,
+    fill_in,
     let_signals,
     names,
     options_of,
@@ -162,7 +163,7 @@ def _read(dataset: Any, folder: Path | None) -> Checked:
         raise wrong[0]
     needs = next(iter(signature(read).parameters.values())).default is Parameter.empty
     where = places.folder_of(name, folder) if needs or folder else None
-    return check(read(where, **options))
+    return check(read(where, **fill_in(options_of(read), options)))
 
 
 def _read_built_in(

@@ -9,9 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key
+from fedskd_sim.learning.hooks import misspelt
 from fedskd_sim.learning.installed import (
     LOSS,
     fetch,
+    fill_in,
     names,
     options_of,
     wrong_options,
@@ -69,10 +71,11 @@ def loss_of(algorithm: AlgorithmKeys | OwnAlgorithm) -> Loss | None:
     for wrong in find_wrong_loss(algorithm):
         raise wrong
     found = fetch(LOSS, algorithm.loss)
+    given = fill_in(options_of(found), algorithm.options)
     if isinstance(found, type):
-        made: Loss = found(**algorithm.options)
+        made: Loss = found(**given)
         return made
-    return FunctionLoss(found, algorithm.options, replaces=getattr(found, REPLACES, False))
+    return FunctionLoss(found, given, replaces=getattr(found, REPLACES, False))
 
 
 def find_wrong_loss(
@@ -89,7 +92,23 @@ def find_wrong_loss(
         return
     try:
         found = fetch(LOSS, algorithm.loss)
+        _check_class(algorithm.loss, found)
         yield from wrong_options(algorithm.loss, options_of(found), algorithm.options, under)
     except FedskdError as error:
         error.key = error.key or key
         yield error
+
+
+def _check_class(name: str, found: Any) -> None:
+    """Raise InvalidValue for a class that is no loss, or overrides nothing of one."""
+    if not isinstance(found, type):
+        return
+    if not issubclass(found, Loss):
+        text = f"{name!r} ({found.__name__}) is a class, and none on Loss"
+        raise InvalidValue(text, fix=f"write class {found.__name__}(Loss)")
+    for wrong in misspelt(found, Loss):
+        raise wrong
+    hooks = [hook for hook in vars(Loss) if not hook.startswith("_") and hook != "called"]
+    if all(getattr(found, hook) is getattr(Loss, hook) for hook in hooks):
+        text = f"{name!r} ({found.__name__}) overrides no method of Loss, and changes nothing"
+        raise InvalidValue(text, fix=f"write one of {', '.join(hooks)}")

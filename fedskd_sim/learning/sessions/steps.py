@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from inspect import unwrap
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -195,7 +196,7 @@ class Seen(NamedTuple):
 def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     """Take one step: every model that trains is changed."""
     precision, own = given.training.precision, given.loss or PLAIN
-    batch = own.prepare(batch)
+    batch = _prepared(own, own.prepare(batch))
     outputs = {
         name: _output(given.models[name], batch.images, precision, trains=trains)
         for name, trains in moment.roles.items()
@@ -203,7 +204,7 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     known = given.models, given.class_weights, given.task
     step = TrainingStep(batch, outputs, moment, precision, *known)
     trained = step.trained
-    losses = {name: _scalar(own, own.supervised(step, name)) for name in trained}
+    losses = {name: _scalar(own, "supervised", own.supervised(step, name)) for name in trained}
     added = _taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})
     loss = _sum(list(losses.values()))
     loss = loss if added.total is None else loss + added.total
@@ -211,6 +212,9 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
         more = _added(given.loss, step)
         loss = loss if more.total is None else loss + more.total
         added = AddedLoss(None, {**added.parts, **more.parts})
+        if not loss.requires_grad:
+            text = "gave a loss in which no weight has a part: is something detached, or no_grad?"
+            raise TypeError(f"{name_of(own, 'supervised')} {text}")
     loss.backward()
     for name in trained if given.loss else ():
         own.before_step(step, name)
@@ -220,17 +224,40 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     return Seen(tuple(added.parts), tuple(trained), values)
 
 
-def _scalar(loss: Loss, value: object) -> Tensor:
+def _prepared(loss: Loss, given: object) -> Samples:
+    """Check that what a loss has prepared is a batch; raises TypeError."""
+    what = name_of(loss, "prepare")
+    if not isinstance(given, Samples):
+        found = "None (is a return missing?)" if given is None else type(given).__name__
+        raise TypeError(f"{what} has to give a batch, batch._replace(images=...), not {found}")
+    images, labels = given.images, given.labels
+    if not (isinstance(images, Tensor) and isinstance(labels, Tensor)) or len(images) != len(
+        labels
+    ):
+        raise TypeError(f"{what} has to give as many images as labels, both tensors")
+    return given
+
+
+def _scalar(loss: Loss, hook: str, value: object) -> Tensor:
     """Check that a loss is a scalar tensor; raises TypeError."""
     if isinstance(value, Tensor) and not value.ndim:
         return value
     found = f"a tensor {(*value.shape,)}" if isinstance(value, Tensor) else repr(value)
-    raise TypeError(f"{name_of(loss)} has to give a scalar tensor, not {found}")
+    found = "None (is a return missing?)" if value is None else found
+    raise TypeError(f"{name_of(loss, hook)} has to give a scalar tensor, not {found}")
 
 
-def name_of(loss: object) -> str:
-    """Return what a loss or a teaching is called in errors: its class, or its function and file."""
-    return str(getattr(loss, "place", type(loss).__name__))
+def name_of(given: object, hook: str = "") -> str:
+    """Return what a loss, a method of it or a teaching is called in errors, with its line."""
+    if place := getattr(given, "place", ""):
+        return str(place)
+    function: Any = getattr(type(given), hook) if hook else getattr(given, "__func__", given)
+    written = getattr(function, "__code__", None)
+    if written is None:
+        return type(given).__name__
+    line = f" ({Path(written.co_filename).name}:{written.co_firstlineno})"
+    name = f"{type(given).__name__}.{hook}" if hook else function.__qualname__
+    return f"{name}{line}"
 
 
 def _added(loss: Loss, step: TrainingStep) -> AddedLoss:
@@ -239,9 +266,9 @@ def _added(loss: Loss, step: TrainingStep) -> AddedLoss:
     if given is None:
         return AddedLoss(None, {})
     if isinstance(given, Tensor):
-        value = _scalar(loss, given)
+        value = _scalar(loss, "added", given)
         given = AddedLoss(value, {loss.called: value.detach()})
-    return _checked(given, step, name_of(loss))
+    return _checked(given, step, name_of(loss, "added"))
 
 
 def _taught(teaching: Teaching, step: TrainingStep) -> AddedLoss:

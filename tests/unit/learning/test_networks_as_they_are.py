@@ -87,7 +87,7 @@ def test_lists_and_placeholders_are_filled_in() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], type[FedskdError], str, str, str]] = {
     "stdlib": (
         {"name": "os:system", "options": {"command": "touch called"}},
-        UnknownArchitecture, "name", "no installed package has the module 'os'", "install",
+        UnknownArchitecture, "name", "'os' is a module of Python itself", "installed",
     ),
     "uninstalled": (
         {"name": "monay.networks:DenseNet"},
