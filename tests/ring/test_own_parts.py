@@ -226,10 +226,10 @@ def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
     """
     page = (ROOT / "docs" / "own-algorithm.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(?=from |import )(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for number, text in enumerate(blocks):
         (tmp_path / f"block{number}.py").write_text(text, encoding="utf-8")
-    code = ", ".join(f"block{number}.py" for number in range(5))
+    code = ", ".join(f"block{number}.py" for number in range(6))
     text = TINY.replace("[losses.py]", f"[{code}]").replace("NAME", "ditto")
     (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
     loss = "algorithm.loss=focal"
@@ -244,6 +244,8 @@ def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
     )
     told = launch(sums, on="memory", out=tmp_path / "sums")
     assert any(measured(told, "distance"))
+    alone = launch(load(tmp_path / "tiny.yaml", "algorithm.name=alone"), out=tmp_path / "whole")
+    assert [row["kind"] for row in alone.hops].count("alone") == 2
 
 
 @pytest.mark.slow
