@@ -27,7 +27,14 @@ from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.operate.checks import Slowly, keys_in, load_and_check, own_parts, unused_card
+from fedskd_sim.operate.checks import (
+    Slowly,
+    import_code,
+    keys_in,
+    load_and_check,
+    own_parts,
+    unused_card,
+)
 from fedskd_sim.scenario import (
     Loaded,
     Scenario,
@@ -204,8 +211,13 @@ def _of_samples(
 @main.command()
 @click.argument("name", required=False)
 @CHANGES
+@click.option(
+    "--scenario",
+    type=PathArgument(path_type=Path),
+    help="Know the networks of this scenario's own code, which is imported, too.",
+)
 @with_exit_code
-def models(name: str | None, changes: tuple[str, ...]) -> None:
+def models(name: str | None, changes: tuple[str, ...], scenario: Path | None) -> None:
     """List architectures: parameters, operations, taps, minimum input and options; or the modules
     of the network NAME that give maps, among which its taps are chosen.
 
@@ -213,7 +225,10 @@ def models(name: str | None, changes: tuple[str, ...]) -> None:
     Examples:
       fedskd-sim models
       fedskd-sim models torchvision.models:SqueezeNet --set 'options.num_classes=$classes'
+      fedskd-sim models my-cnn --scenario mine.yaml
     """
+    if scenario:
+        import_code(examine(find(scenario)), say_code)
     from fedskd_sim.learning.networks.listing import listing, modules_of  # noqa: PLC0415 - needs PyTorch
 
     click.echo(modules_of(load_architecture(name, changes)) if name else listing())

@@ -177,13 +177,27 @@ def keys_in(
         FedskdError: the code cannot be read or imported, or an algorithm has no keys.
 
     """
-    raise_all(found.document, [one for one in found.problems if one.key[:1] == ("code",)])
-    if found.code:
-        says(found.code)
+    import_code(found, says)
     with extras_named():
         from fedskd_sim.learning.algorithms.own import all_keys  # noqa: PLC0415 - needs PyTorch
 
     return all_keys(found.code)
+
+
+def import_code(found: Examined, says: Callable[[OwnCode], None] = lambda _: None) -> None:
+    """Import a scenario's own code, so that what it offers is known here; imports PyTorch.
+
+    Raises:
+        FedskdError: the code cannot be read or imported.
+
+    """
+    raise_all(found.document, [one for one in found.problems if one.key[:1] == ("code",)])
+    if found.code:
+        says(found.code)
+    with extras_named():
+        from fedskd_sim.learning.offers import OWN  # noqa: PLC0415 - needs PyTorch
+
+    OWN.use(found.code)
 
 
 def of_learning(

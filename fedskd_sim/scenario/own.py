@@ -51,6 +51,8 @@ FOLDER, FILE, PACKED = "code", "resolved.json", "code.json"
 LARGEST = 512 << 10
 """Bytes of code in all: a cluster keeps it beside the scenario, in an object of 1 MiB at most."""
 MOST_FILES = 100
+CELL = "cell.py"
+"""What Python knows of the source of code that a program has given, to be read by people."""
 DIGITS = 32
 """Of a digest of code."""
 
@@ -258,6 +260,9 @@ class OwnCode:
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
+        if self.told:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / CELL).write_text(self.told + "\n", "utf-8")
 
     def packed(self) -> str:
         """Return all files as one JSON text."""

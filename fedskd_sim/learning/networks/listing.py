@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedskd_sim.errors import FedskdError, InvalidValue
+from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, translate_errors
 from fedskd_sim.learning.networks.buildable import itself
 from fedskd_sim.learning.networks.models import (
@@ -127,15 +128,15 @@ def modules_of(chosen: Architecture) -> str:
     """
     for error in itself(chosen, ()):
         raise error
-    if not (chosen.is_class or chosen.taps or chosen.output is not None):
-        return "\n".join(_lines(chosen.name))
     shape = LOOKED_AT[chosen.takes]
+    if not (chosen.is_class or chosen.taps or chosen.output is not None or _plain(chosen, shape)):
+        return "\n".join(_lines(chosen.name))
     unit, size = UNITS[chosen.takes], " x ".join(map(str, shape.space))
     try:
         with translate_errors():
             found = candidates_of(chosen, shape)
         mid, deep = chosen.taps or propose(found)
-        count = outline(chosen, shape).parameters
+        count = outline(chosen.model_copy(update={"taps": (mid, deep)}), shape).parameters
     except UNBUILDABLE as error:
         raise InvalidValue(f"{chosen.name} cannot be built: {error}", fix=NO_OBJECTS) from error
     depth = max(mid.count("."), deep.count("."))
@@ -146,6 +147,17 @@ def modules_of(chosen: Architecture) -> str:
     head = f"{chosen.name}: {count:,} parameters at {size} {unit}, {LISTED_CLASSES} classes"
     chosen_ = "chosen" if chosen.taps else "proposed"
     return "\n".join([head, *table, f"{chosen_}: taps: [{mid}, {deep}]"])
+
+
+def _plain(chosen: Architecture, shape: ImageShape) -> bool:
+    """Return whether a network of a function gives something else than logits and taps."""
+    if chosen.name in REGISTRY:
+        return False
+    try:
+        output = act_on_blank(chosen, shape, lambda model, blank: model(blank))
+    except UNBUILDABLE:
+        return False
+    return not (isinstance(output, tuple) and isinstance(output[-1], Taps))
 
 
 def _sizes(one: Candidate) -> tuple[str, str]:

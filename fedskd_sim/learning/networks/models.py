@@ -261,6 +261,10 @@ def act_on_blank(
             return act(blueprint(architecture, shape).eval(), shape.blank().to("meta"))
 
 
+TAPS = "'fedskd-sim models NAME', for own code with --scenario, proposes some"
+"""Where taps of a network as it is are found."""
+
+
 def _check_state(model: nn.Module) -> None:
     """Refuse a model with something in its state dict that cannot travel, or with nothing to
     train; TypeError says what.
@@ -285,7 +289,8 @@ def check_output(output: object, shape: ImageShape, samples: int) -> Taps:
     """
     wanted = f"forward has to give logits (B, {shape.classes}) and Taps(mid, deep)"
     if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[1], Taps):  # noqa: PLR2004 - the pair
-        raise TypeError(f"{wanted}, not {type(output).__name__}")
+        plain = f"; or name its taps: {TAPS}" if isinstance(output, Tensor) else ""
+        raise TypeError(f"{wanted}, not {type(output).__name__}{plain}")
     logits, taps = output[0], output[1]
     for what, value in {"logits": logits, **taps._asdict()}.items():
         if not isinstance(value, Tensor):

@@ -83,7 +83,7 @@ FLAGS = {
     # how many sessions are executed again, and whose code that may run: neither changes the run
     "verify": {"run", "--data", "--replay", "--trust-code"},
     # a network of a package may need options to be looked at
-    "models": {"name", "--set"},
+    "models": {"name", "--set", "--scenario"},
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
     "conduct": {"folder", "--secret", "--check"},
