@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from fedskd_sim import methods, scenario
-from fedskd_sim.learning.kept import Keeping
 from fedskd_sim.learning.algorithms.learners import _LEARNERS
 from fedskd_sim.learning.installed import ALGORITHM, fetch
+from fedskd_sim.learning.kept import Keeping
 from fedskd_sim.scenario import ALGORITHMS, KEYS, AlgorithmKeys, Scenario, offered_names
 from fedskd_sim.scenario.offered import keys_offered
 from fedskd_sim.scenario.own import NAMES
