@@ -5,6 +5,7 @@ they are asked for, whole subjects, one hospital for each, and no cell that is n
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -23,7 +24,7 @@ from fedskd_sim.errors import InvalidValue, ReaderFailed, UnknownReader
 from fedskd_sim.learning.installed import READER, fetch
 from fedskd_sim.learning.offers import OWN, code_of
 from fedskd_sim.learning.readers import reading
-from fedskd_sim.learning.readers.cohort import Checked, Unfit, check, form, previewed
+from fedskd_sim.learning.readers.cohort import SPLITS, Checked, Unfit, check, form, previewed
 from fedskd_sim.learning.samples import Arrays
 from fedskd_sim.scenario import (
     BUILT_IN_READERS,
@@ -197,10 +198,11 @@ def test_facts_are_of_what_is_loaded_and_read_no_sample(
         shape = values.shape[1:-1] if known.kind == "image" else grid
         assert min(shape) == known.size
         assert known.grid == (shape if known.kind == "volume" else ())
-        for split, rows in zip(("train", "validation", "test"), loaded.splits, strict=True):
-            assert sum(known.counts.used[split].values()) == len(rows)
+        for split, rows in zip(SPLITS, loaded.splits, strict=True):
+            read_as = Counter(loaded.classes[label] for label in loaded.labels[rows])
+            assert Counter(known.counts.used[split]) == read_as
         parts = (*known.counts.used.values(), *known.counts.left_out.values())
-        assert sum(sum(part.values()) for part in parts) == sum(known.counts.found.values())
+        assert sum(map(Counter, parts), Counter()) == Counter(known.counts.found)
 
 
 def test_every_sample_is_one_hospitals_and_subjects_stay_whole(found: Found) -> None:

@@ -68,36 +68,29 @@ training: {batch_size: 36}
     assert notes == [f"Note: {text}: each of its epochs is one gradient step."]
 
 
-@pytest.mark.parametrize("limit", [None, 9])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sample_is_used_or_left_out_for_a_reason(
-    kind: str, limit: int | None, tmp_path: Path, scenario_file: Callable
+    kind: str, tmp_path: Path, scenario_file: Callable
 ) -> None:
-    """For every reader, what is counted in each split is what is loaded, and with what is left
-    out it is all that was found.
+    """For every kind of data and with a limit where there can be one, what is counted in each split
+    is what is loaded, and with what is left out it is all that was found.
     """
     KINDS[kind][0](tmp_path)
     read = scenario(scenario_file, kind)
-    if limit and hasattr(read.hospital("a").data, "limit"):
-        data = read.hospital("a").data.model_copy(update={"limit": limit})
-        read = read.model_copy(
-            update={
-                "hospitals": (
-                    read.hospitals[0].model_copy(update={"data": data}),
-                    *read.hospitals[1:],
-                )
-            }
-        )
-    counts, loaded = (
-        facts(read.hospital("a").data, "a", read.seed, tmp_path).counts,
-        load(read, "a", tmp_path, "cpu"),
-    )
+    first, *others = read.hospitals
+    limited = hasattr(first.data, "limit")
+    if limited:
+        data = first.data.model_copy(update={"limit": 9})
+        hospitals = (first.model_copy(update={"data": data}), *others)
+        read = read.model_copy(update={"hospitals": hospitals})
+    counts = facts(read.hospital("a").data, "a", read.seed, tmp_path).counts
+    loaded = load(read, "a", tmp_path, "cpu")
     for name in samples.SPLITS:
         labels = getattr(loaded, name).labels.tolist()
         assert Counter(counts.used[name]) == Counter(loaded.classes[label] for label in labels)
     parts = [*counts.used.values(), *counts.left_out.values()]
     assert sum(map(Counter, parts), Counter()) == Counter(counts.found)
-    if limit and hasattr(read.hospital("a").data, "limit"):
+    if limited:
         assert samples.total(counts.left_out["more than the limit lets train"]) > 0
     assert counts.host == "a"
     assert counts.source
