@@ -257,7 +257,7 @@ OWN = OwnModules()
 
 def _check_names(names: Sequence[str]) -> None:
     """Refuse modules that would stand in the place of others; raises InvalidValue."""
-    installed = packages_distributions()
+    installed = packages_distributions() if names else {}
     for name in names:
         if name in sys.stdlib_module_names or name in installed:
             text = f"a module {name!r} is installed, which {name}.py would hide"
