@@ -24,6 +24,7 @@ from fedskd_sim.learning.sessions.steps import (
     Setting,
     Teaching,
     make_optimiser,
+    name_of,
     set_rate,
     take,
 )
@@ -186,7 +187,13 @@ def train(
         sums.forwards += len(batch.labels) * (len(roles) - trained + asked)
         sums.steps += 1
     steps.leave()
-    _read(seen, models.learners.values(), sums)
+    try:
+        _read(seen, models.learners.values(), sums)
+    except NonFinite as error:
+        if job.loss is None:
+            raise
+        message = f"{error}, with the loss {name_of(job.loss)}"
+        raise NonFinite(message) from error
     return sums
 
 

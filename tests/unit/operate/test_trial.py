@@ -142,3 +142,16 @@ def test_an_error_of_own_code_is_printed_where_a_process_would(tmp_path: Path) -
     assert caught.value.fix == f"see {(tmp_path / 'run').resolve() / 'logs' / 'a.err'}"
     printed = (tmp_path / "run" / "logs" / "a.err").read_text(encoding="utf-8")
     assert "raise KeyError(7)" in printed
+
+
+def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    """The record of an undone session says whose loss it was."""
+    code = METHOD.replace("ATTRIBUTE", "pass") + (
+        "\n\n@loss('broken', replaces=True)\ndef broken(step, role):\n"
+        "    return step.cross_entropy(role) / 0\n"
+    )
+    path = written(tmp_path, code, "local, loss: broken, rounds: 1")
+    run = launch(path, on="memory", out=tmp_path / "run")
+    reasons = {row["reason"] for row in run.hops if row["outcome"] == "rolled_back"}
+    assert reasons
+    assert all("with the loss broken" in reason for reason in reasons)
