@@ -29,6 +29,7 @@ from fedskd_sim.scenario import (
     OwnCode,
     Scenario,
     ValidParts,
+    comes_along,
     examine,
     find,
     raise_all,
@@ -246,7 +247,8 @@ def own_parts(loaded: Loaded) -> str:
     """Name the loss and the algorithm of the user's own that a scenario has; '' for none."""
     algorithm = loaded.scenario.algorithm
     own = [f"loss {algorithm.loss}"] if algorithm.loss else []
-    own += [f"algorithm {algorithm.name}"] if isinstance(algorithm, OwnAlgorithm) else []
+    if isinstance(algorithm, OwnAlgorithm) and not comes_along(algorithm.name):
+        own.append(f"algorithm {algorithm.name}")
     return " and ".join(own)
 
 

@@ -54,6 +54,7 @@ from fedskd_sim.scenario.own import (
     OwnAlgorithm,
     OwnCode,
     Resolved,
+    comes_along,
     keys_of,
     offered_names,
 )
@@ -136,6 +137,7 @@ __all__ = [
     "Variant",
     "at_budget",
     "begin",
+    "comes_along",
     "default_of",
     "examine",
     "explain_class",

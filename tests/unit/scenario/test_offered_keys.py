@@ -16,6 +16,8 @@ from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
 from fedskd_sim.errors import InvalidValue, ScenarioError, UnknownKey
+from fedskd_sim.operate import comparison
+from fedskd_sim.operate.checks import own_parts
 from fedskd_sim.results.comparison.work import choices, methods
 from fedskd_sim.scenario import json_schema, load
 from fedskd_sim.scenario.offered import default_of, keys_offered
@@ -154,3 +156,34 @@ def test_reading_imports_no_pytorch(scenario_file: Callable[[str], Path]) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == 2.0
+
+
+def test_what_comes_along_is_tried_by_nobody(scenario_file: Callable[[str], Path]) -> None:
+    """`validate` makes a short run with a stranger's algorithm, not with this program's own."""
+    assert own_parts(load(scenario_file(text("{name: fml}")))) == ""
+    assert own_parts(load(scenario_file(text("{name: fml, loss: mine}")))) == "loss mine"
+
+
+OWN = """
+from fedskd_sim import AlgorithmKeys, LocalLearner, algorithm
+
+@algorithm("alone")
+class Alone(LocalLearner):
+    keys = AlgorithmKeys
+"""
+
+
+def test_a_method_in_a_file_is_compared_by_its_name(tmp_path: Path) -> None:
+    """Though the scenario names another algorithm: it is a variant with its defaults. A name that
+    the code does not offer is told with those that it does.
+    """
+    (tmp_path / "mine.py").write_text(OWN)
+    path = tmp_path / "own.yaml"
+    path.write_text(text("{name: circulation, rounds: 1}") + "code: [mine.py]\n")
+    wanted = comparison.CompareRequest(("alone", "circulation"), 2)
+    planned = comparison.plan(path, wanted)
+    assert [method.label for method in planned.methods] == ["alone", "circulation"]
+    assert planned.methods[0].scenario.algorithm.settings["rounds"] == 4
+    with pytest.raises(InvalidValue, match="no algorithm 'alnoe'") as found:
+        comparison.plan(path, comparison.CompareRequest(("alnoe", "circulation"), 2))
+    assert "did you mean 'alone'?" in found.value.fix
