@@ -295,6 +295,8 @@ class _Builder:
     merged: list[tuple[Key, ...]] = field(default_factory=list)
     nodes: int = 0
     open: tuple[int, ...] = ()
+    values: Any = field(default_factory=lambda: YAML(typ="safe", pure=True).constructor)
+    """Makes numbers and truth values of nodes."""
 
     def build(self, node: Node, path: tuple[Key, ...]) -> Any:
         line = node.start_mark.line + 1
@@ -382,7 +384,7 @@ class _Builder:
         if kind in TEXT:
             return self._text(node, path, line)
         try:
-            return YAML(typ="safe", pure=True).load(node.value)
+            return self.values.construct_object(node)
         except (YAMLError, ValueError):
             self._note(
                 f"{shorten(node.value)!r} cannot be read as {kind}",
