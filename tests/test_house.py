@@ -60,6 +60,7 @@ REMEMBERED = {
     "datasets/abide_rois.py:regions_with_signal",  # a run's files do not change
     "observe/events.py:_forms",
     "records/files.py:_forms",
+    "scenario/packages.py:_offers",  # as long as nothing is installed or removed
     "runtimes/forkserver.py:private_folder",  # one for all runs that this process launches
     "transport/chunks.py:_cut",  # of few architectures
 }

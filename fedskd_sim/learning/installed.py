@@ -6,8 +6,8 @@ An entry point's name is the architecture's name; its object is a function ``(ch
 classes, *, options...)`` that gives a module whose forward gives (logits, Taps(mid, deep)). A name
 that begins with ``roi-`` takes connectivity, one with ``vol-`` volumes, any other images. A
 reader's object is a function ``(folder, *, options...)`` that gives a `Cohort`. Options are its
-keyword-only arguments with their defaults. Nothing is remembered between calls, so every process
-and every pod that has the package installed finds the same.
+keyword-only arguments with their defaults. Every process and every pod that has the package
+installed finds the same.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownArchitecture, UnknownReader
 from fedskd_sim.learning.offers import ARCHITECTURES as GROUP
 from fedskd_sim.learning.offers import LOSSES, OWN, READERS, REPLACES
-from fedskd_sim.scenario import ALGORITHMS, nearest
+from fedskd_sim.scenario import ALGORITHMS, nearest, offers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,7 +69,7 @@ def names(group: str = GROUP) -> list[str]:
     """List the names that installed packages and the run's own code offer, sorted, usable or
     not.
     """
-    return sorted({*entry_points(group=group).names, *OWN.names(group)})
+    return sorted({*(one.name for one in offers(group)), *OWN.names(group)})
 
 
 def load(name: str, taken: Collection[str]) -> Builder:
@@ -94,8 +94,8 @@ def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[
             built in.
 
     """
-    offers, own = entry_points(group=offered.group, name=name), OWN.find(offered.group, name)
-    origins = sorted(f"{_package(offer)} ({offer.value})" for offer in offers)
+    known, own = offers(offered.group, name), OWN.find(offered.group, name)
+    origins = sorted(f"{_package(offer)} ({offer.value})" for offer in known)
     origins += [] if own is None else [f"{getattr(own, '__module__', 'code')}.py"]
     if not origins:
         fix = (
@@ -111,7 +111,7 @@ def fetch(offered: Offered, name: str, taken: Collection[str] = ()) -> Callable[
         )
     if len(origins) > 1:
         raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these")
-    function = _imported(next(iter(offers)), offered, origin) if own is None else own
+    function = _imported(known[0], offered, origin) if own is None else own
     if wrong := _unlike(function, offered):
         fix = f"write a function {offered.signature}"
         raise InvalidValue(f"{name!r} of {origin} {wrong}", fix=fix)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ from fedskd_sim.scenario import (
     examine,
     find,
     nearest,
+    offers,
 )
 from fedskd_sim.wholefiles import write_text
 
@@ -138,7 +138,7 @@ def _variants_of_code(found: Examined, labels: Sequence[str]) -> Iterator[str]:
     if found.rest is None:
         return
     scenario = found.rest.scenario
-    packages = {*entry_points(group=ALGORITHMS).names}
+    packages = {one.name for one in offers(ALGORITHMS)}
     for label in dict.fromkeys(labels):
         own = found.document.data.get("algorithm", {})
         named = isinstance(own, dict) and label == own.get("name")

@@ -58,6 +58,7 @@ from fedskd_sim.scenario.own import (
     keys_of,
     offered_names,
 )
+from fedskd_sim.scenario.packages import offers
 from fedskd_sim.scenario.part import Architecture, NamedArchitecture, Partition, partless
 from fedskd_sim.scenario.schema import (
     Hospital,
@@ -150,6 +151,7 @@ __all__ = [
     "load_architecture",
     "nearest",
     "offered_names",
+    "offers",
     "partless",
     "passes",
     "raise_all",

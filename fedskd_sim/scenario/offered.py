@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from fedskd_sim.errors import FedskdError, InvalidValue
@@ -25,6 +24,7 @@ from fedskd_sim.scenario.own import (
     keys_of,
     offered_names,
 )
+from fedskd_sim.scenario.packages import offers
 from fedskd_sim.scenario.schema import Scenario
 
 Told = tuple[dict[str, dict[str, Any]], list[FedskdError], list[Asked]]
@@ -40,14 +40,14 @@ def keys_offered(name: str) -> type[AlgorithmKeys] | None:
         InvalidValue: two packages offer it, it cannot be imported, or it is no such class.
 
     """
-    offers = [*entry_points(group=KEYS, name=name)] if name not in NAMES else []
-    if not offers:
+    known = offers(KEYS, name) if name not in NAMES else []
+    if not known:
         return None
-    origin = " and ".join(sorted(offer.value for offer in offers))
-    if len(offers) > 1:
+    origin = " and ".join(sorted(offer.value for offer in known))
+    if len(known) > 1:
         raise InvalidValue(f"{name!r} is offered by {origin}", fix="remove one of these packages")
     try:
-        found = offers[0].load()
+        found = known[0].load()
     except Exception as error:
         text = (
             f"the keys of {name!r}, {origin}, cannot be imported: {type(error).__name__}: {error}"

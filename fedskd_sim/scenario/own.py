@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
@@ -40,6 +39,7 @@ from fedskd_sim.scenario.algorithms import (
     Pooled,
 )
 from fedskd_sim.scenario.circulation import AlgorithmKeys, CommunicationPattern, Schedule, Tap
+from fedskd_sim.scenario.packages import offers
 from fedskd_sim.scenario.part import Architecture, Count, Part, Plain
 
 ALGORITHMS, KEYS = "fedskd_sim.algorithms", "fedskd_sim.keys"
@@ -352,13 +352,13 @@ def keys_of(base: type[AlgorithmKeys], one: Asked) -> type[AlgorithmKeys]:
 
 def offered_names() -> list[str]:
     """List the algorithms whose keys packages offer, sorted."""
-    return sorted({*entry_points(group=KEYS).names} - NAMES)
+    return sorted({one.name for one in offers(KEYS)} - NAMES)
 
 
 def comes_along(name: str) -> bool:
     """Return whether an algorithm is one of this program's own methods, found as a package's."""
     here = f"{__package__.partition('.')[0]}."
-    return any(one.value.startswith(here) for one in entry_points(group=KEYS, name=name))
+    return any(one.value.startswith(here) for one in offers(KEYS, name))
 
 
 Answers = Mapping[str, Mapping[str, Any]]
@@ -378,7 +378,7 @@ def to_ask(values: Mapping[str, Any], *, any_name: bool = False) -> list[Asked]:
             if isinstance(one, dict)
         ]
     any_name = any_name or bool(values.get("code"))
-    offered = None if any_name else {*entry_points(group=ALGORITHMS).names, *offered_names()}
+    offered = None if any_name else {*offered_names(), *(one.name for one in offers(ALGORITHMS))}
     return [
         Asked(key, given)
         for key, given in places

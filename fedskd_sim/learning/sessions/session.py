@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import NamedTuple, Protocol
@@ -187,14 +188,21 @@ def train(
         sums.forwards += len(batch.labels) * (len(roles) - trained + asked)
         sums.steps += 1
     steps.leave()
-    try:
+    with _named(job.loss):
         _read(seen, models.learners.values(), sums)
-    except NonFinite as error:
-        if job.loss is None:
-            raise
-        message = f"{error}, with the loss {name_of(job.loss)}"
-        raise NonFinite(message) from error
     return sums
+
+
+@contextmanager
+def _named(loss: Loss | None) -> Iterator[None]:
+    """Name a loss of the user's own where something is not finite with it."""
+    try:
+        yield
+    except NonFinite as error:
+        if loss is None:
+            raise
+        message = f"{error}, with the loss {name_of(loss)}"
+        raise NonFinite(message) from error
 
 
 def count_steps(models: SessionModels, job: TrainingJob) -> int:
