@@ -7,6 +7,7 @@ ENGINE ?= $(shell command -v podman || command -v docker)
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 HOSPITAL_BASE ?= $(BASE)
 PIP_OPTIONS ?=
+EXTRAS ?=
 IMAGES := localhost/fedskd-controller:$(VERSION) localhost/fedskd-hospital:$(VERSION)
 KIND ?= kind
 KIND_CLUSTER ?= fedskd
@@ -95,7 +96,7 @@ docs: install  ## Build the manual into site/
 	$(BIN)/python -m mkdocs build --strict
 
 .PHONY: image
-image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPTIONS, LOCKED)
+image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, EXTRAS, PIP_OPTIONS, LOCKED)
 	@test -n "$(ENGINE)" || { echo "image needs podman or docker; set ENGINE=..." >&2; exit 1; }
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 \
 	$(ENGINE) build --tag localhost/fedskd-controller:$(VERSION) --build-arg VERSION=$(VERSION) \
@@ -103,6 +104,7 @@ image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, PIP_OPT
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 \
 	$(ENGINE) build --tag localhost/fedskd-hospital:$(VERSION) --build-arg VERSION=$(VERSION) \
 	  --build-arg BASE=$(HOSPITAL_BASE) --build-arg PIP_OPTIONS="$(PIP_OPTIONS)" --build-arg LOCKED=$(LOCKED) \
+	  --build-arg EXTRAS="$(EXTRAS)" \
 	  --file images/hospital/Dockerfile .
 
 .PHONY: kind-up
