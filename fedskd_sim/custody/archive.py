@@ -73,24 +73,23 @@ class ArchivedSession(NamedTuple):
 
 
 class SessionStart(NamedTuple):
-    """A copy of what a session begins with."""
+    """What a session begins with; its weights may be views."""
 
     key: SessionKey
     numbers: Mapping[str, Any]
     state: Mapping[str, Weights]
     arrived: Weights | None
 
+    @property
+    def groups(self) -> list[Weights]:
+        """All its weights."""
+        return [*self.state.values(), *([self.arrived] if self.arrived else [])]
+
 
 class SessionWatch(Protocol):
     """Whoever sees the sessions of a hospital pass by."""
 
-    def begin(
-        self,
-        key: SessionKey,
-        numbers: Mapping[str, Any],
-        state: Mapping[str, Weights],
-        arrived: Weights | None,
-    ) -> SessionStart | None:
+    def begin(self, start: SessionStart) -> SessionStart | None:
         """See how a session begins; gives what `keep` is told at its end, None for nothing."""
 
     def keep(self, start: SessionStart, left: Weights) -> None:
@@ -127,19 +126,12 @@ class SessionArchive:
         """Hear the digest of the hospital's data, once it is loaded."""
         self._made[DATA] = data
 
-    def begin(
-        self,
-        key: SessionKey,
-        numbers: Mapping[str, Any],
-        state: Mapping[str, Weights],
-        arrived: Weights | None,
-    ) -> SessionStart | None:
+    def begin(self, start: SessionStart) -> SessionStart | None:
         """Copy what a session is about to change; None where it will not be kept anyway."""
-        parts = [*state.values(), *([arrived] if arrived else [])]
-        if self._outdone(key, sum(map(_bytes_of, parts))) is None:
+        if self._outdone(start.key, sum(map(_bytes_of, start.groups))) is None:
             return None
-        held = {name: freeze(group) for name, group in state.items()}
-        return SessionStart(key, numbers, held, freeze(arrived) if arrived else None)
+        held = {name: freeze(group) for name, group in start.state.items()}
+        return start._replace(state=held, arrived=start.arrived and freeze(start.arrived))
 
     def keep(self, start: SessionStart, left: Weights) -> None:
         """Write a session that has ended, in place of those that are outdone by its rank.
@@ -148,7 +140,7 @@ class SessionArchive:
             OutputNotWritable: there is no room, or the folder cannot be written.
 
         """
-        groups = [*start.state.values(), left, *([start.arrived] if start.arrived else [])]
+        groups = [*start.groups, left]
         total = ENTRY_BYTES + sum(map(_bytes_of, groups))
         outdone = self._outdone(start.key, total)
         if outdone is None:

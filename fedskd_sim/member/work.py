@@ -245,7 +245,7 @@ class Worker:
         if self.archive is None or kind not in SESSIONS:
             return None
         key = SessionKey(kind, stop.round, stop.hop, stop.host, stop.model)
-        return self.archive.begin(key, *self.learner.state(), arriving)
+        return self.archive.begin(SessionStart(key, *self.learner.state(), arriving))
 
     def _keep(self, start: SessionStart | None, session: Session) -> None:
         """Keep a session, which has left already."""

@@ -20,6 +20,7 @@ from fedskd_sim.errors import (
 from fedskd_sim.member.schedule import unmet
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import (
+    KEYS,
     AlgorithmKeys,
     Asked,
     Examined,
@@ -29,9 +30,9 @@ from fedskd_sim.scenario import (
     OwnCode,
     Scenario,
     ValidParts,
-    comes_along,
     examine,
     find,
+    offered_here,
     raise_all,
     spaceless,
 )
@@ -182,7 +183,7 @@ def keys_in(
     with extras_named():
         from fedskd_sim.learning.algorithms.own import all_keys  # noqa: PLC0415 - needs PyTorch
 
-    return all_keys(found.code)
+    return all_keys()
 
 
 def import_code(found: Examined, says: Callable[[OwnCode], None] = lambda _: None) -> None:
@@ -247,7 +248,7 @@ def own_parts(loaded: Loaded) -> str:
     """Name the loss and the algorithm of the user's own that a scenario has; '' for none."""
     algorithm = loaded.scenario.algorithm
     own = [f"loss {algorithm.loss}"] if algorithm.loss else []
-    if isinstance(algorithm, OwnAlgorithm) and not comes_along(algorithm.name):
+    if isinstance(algorithm, OwnAlgorithm) and not offered_here(KEYS, algorithm.name):
         own.append(f"algorithm {algorithm.name}")
     return " and ".join(own)
 

@@ -191,9 +191,9 @@ class _Seen:
 
     left: Weights = field(default_factory=dict)
 
-    def begin(self, key: SessionKey, *_: Any) -> SessionStart:
+    def begin(self, start: SessionStart) -> SessionStart:
         """Note nothing."""
-        return SessionStart(key, {}, {}, None)
+        return start
 
     def keep(self, start: SessionStart, left: Weights) -> None:  # noqa: ARG002 - as others do
         """Copy the weights."""

@@ -54,11 +54,10 @@ from fedskd_sim.scenario.own import (
     OwnAlgorithm,
     OwnCode,
     Resolved,
-    comes_along,
     keys_of,
     offered_names,
 )
-from fedskd_sim.scenario.packages import offers
+from fedskd_sim.scenario.packages import offered_here, offers
 from fedskd_sim.scenario.part import Architecture, NamedArchitecture, Partition, partless
 from fedskd_sim.scenario.schema import (
     Hospital,
@@ -138,7 +137,6 @@ __all__ = [
     "Variant",
     "at_budget",
     "begin",
-    "comes_along",
     "default_of",
     "examine",
     "explain_class",
@@ -150,6 +148,7 @@ __all__ = [
     "load",
     "load_architecture",
     "nearest",
+    "offered_here",
     "offered_names",
     "offers",
     "partless",

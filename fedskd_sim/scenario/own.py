@@ -355,12 +355,6 @@ def offered_names() -> list[str]:
     return sorted({one.name for one in offers(KEYS)} - NAMES)
 
 
-def comes_along(name: str) -> bool:
-    """Return whether an algorithm is one of this program's own methods, found as a package's."""
-    here = f"{__package__.partition('.')[0]}."
-    return any(one.value.startswith(here) for one in offers(KEYS, name))
-
-
 Answers = Mapping[str, Mapping[str, Any]]
 """What was asked, by the keys that an algorithm is given, as `Asked.text`."""
 

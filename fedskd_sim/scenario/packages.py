@@ -18,6 +18,12 @@ def offers(group: str, name: str = "") -> list[EntryPoint]:
     return [one for one in _offers(group, _installed()) if name in ("", one.name)]
 
 
+def offered_here(group: str, name: str) -> EntryPoint | None:
+    """Return what this program itself offers under a name, whatever others do; None for nothing."""
+    here = f"{__package__.partition('.')[0]}."
+    return next((one for one in offers(group, name) if one.value.startswith(here)), None)
+
+
 @lru_cache(maxsize=16)
 def _offers(group: str, installed: Installed) -> tuple[EntryPoint, ...]:  # noqa: ARG001 - it is what the answer holds for
     return tuple(entry_points(group=group))

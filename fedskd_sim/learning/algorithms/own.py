@@ -57,14 +57,13 @@ def ask(code: OwnCode | None, algorithms: Iterable[Asked], size: int) -> Told:
     return told, wrong
 
 
-def all_keys(code: OwnCode | None) -> dict[str, type[AlgorithmKeys]]:
-    """Return the keys of all algorithms that packages and code offer, by their names; runs it.
+def all_keys() -> dict[str, type[AlgorithmKeys]]:
+    """Return the keys of all algorithms that packages and the code in use offer, by their names.
 
     Raises:
         InvalidValue: one cannot be imported, or has no keys.
 
     """
-    OWN.use(code)
     return {name: _class_of(name).keys for name in names(ALGORITHM.group)}
 
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, distribution
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -56,11 +55,10 @@ from fedskd_sim.learning.readers.cohort import (
 )
 from fedskd_sim.learning.samples import Arrays, Facts, Geometry, Images
 from fedskd_sim.records import SampleCounts
-from fedskd_sim.scenario import BUILT_IN_READERS, OwnData, nearest, reader_of
+from fedskd_sim.scenario import BUILT_IN_READERS, OwnData, nearest, offered_here, reader_of
 
 NAMED: tuple[Key, ...] = ("data", "reader")
 FILE: tuple[Key, ...] = ("data", "file")
-PROGRAM = "fedskd-sim"
 
 
 def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
@@ -184,10 +182,9 @@ def _public(name: str) -> Callable[..., Any]:
     """Find the reader of a public data set among the entry points of this program: whatever others
     offer under its name is not looked at. Raises UnknownReader.
     """
-    with suppress(PackageNotFoundError):
-        for offer in distribution(PROGRAM).entry_points.select(group=READER.group, name=name):
-            read: Callable[..., Any] = offer.load()
-            return read
+    if offer := offered_here(READER.group, name):
+        read: Callable[..., Any] = offer.load()
+        return read
     text, fix = f"there is no reader {name!r}", "its entry points are older than its code"
     raise READER.unknown(text, key=("data", "name"), fix=f"install this program anew: {fix}")
 

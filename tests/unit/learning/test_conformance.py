@@ -363,7 +363,7 @@ def test_names_of_public_data_sets_are_taken(
         assert reading.facts(dataset, tmp_path, 1, "a").kind == "image"
     finally:
         OWN.use(code_of([read], as_files=False))
-    monkeypatch.setattr(reading, "PROGRAM", "none-such")
+    monkeypatch.setattr(reading, "offered_here", lambda *_: None)
     with pytest.raises(UnknownReader, match="no reader 'ham10000'") as caught:
         reading.facts(dataset, tmp_path, 1, "a")
     assert "install this program anew" in caught.value.fix
