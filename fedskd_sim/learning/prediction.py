@@ -165,10 +165,10 @@ class Predicting:
         # where hospitals may be lost a model may have retired; elsewhere none may be missing
         heals, members = self.site.scenario.on_loss.heals, self.site.scenario.members
         names = [name for name in members if name in self._ensemble or not heals]
-        networks = [
-            self.site.with_own_buffers(name, self.site.build(name, self._ensemble[name]))
-            for name in names
-        ]
+        networks = [self.site.build(name, self._ensemble[name]) for name in names]
+        for name, network in zip(names, networks, strict=True):
+            if name != self.site.name:  # which is tested with its own
+                self.site.with_own_buffers(name, network)
         kept = sum(map(size, self._ensemble.values()))
         counted = {"models": len(networks), "kept_bytes": kept}
         cost = {name: Measure(float(value), 1.0) for name, value in counted.items()}
