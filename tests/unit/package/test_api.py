@@ -212,7 +212,8 @@ def test_a_missing_library_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without an optional library the error names it and the extra that has it."""
-    monkeypatch.setitem(sys.modules, library, None)
+    for loaded in (library, *(name for name in sys.modules if name.startswith(f"{library}."))):
+        monkeypatch.setitem(sys.modules, loaded, None)
     with pytest.raises(LibraryMissing, match=f"{library} is not installed") as caught:
         use(small, tmp_path)
     assert f"fedskd-sim[{extra}]" in caught.value.fix
