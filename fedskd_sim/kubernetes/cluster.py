@@ -22,8 +22,9 @@ from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
 from fedskd_sim.kubernetes.job_annotations import STARTED, TOOK_PART, Losses, verdict_note
 from fedskd_sim.kubernetes.jobs import HOSPITAL
-from fedskd_sim.kubernetes.pods import UID, newest
+from fedskd_sim.kubernetes.pods import newest
 from fedskd_sim.observe.events import Error
+from fedskd_sim.runtimes.supervisor import UID
 
 AT_ONCE = 20
 WATCH_S = 300

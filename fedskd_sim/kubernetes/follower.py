@@ -15,7 +15,8 @@ from fedskd_sim.kubernetes.pods import ENDED, exit_code, newest
 from fedskd_sim.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
-from fedskd_sim.runtimes.base import LoggedError, Order, Watch, error_of
+from fedskd_sim.runtimes.base import Order, Watch
+from fedskd_sim.runtimes.supervisor import LoggedError, error_of
 
 LOOK_S, LOOK_PER_POD_S = 1.0, 0.05
 AWAY_S = 600.0

@@ -17,11 +17,10 @@ from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, PodCannotStart
 from fedskd_sim.kubernetes.cluster import KubernetesApi
 from fedskd_sim.kubernetes.job_annotations import STARTED, losses_in
-from fedskd_sim.kubernetes.jobs import FINAL_CODES, HOSPITAL
+from fedskd_sim.kubernetes.jobs import HOSPITAL
 from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.kubernetes.pods import (
     STARTING,
-    Finding,
     exit_code,
     finding,
     finished,
@@ -40,6 +39,7 @@ from fedskd_sim.kubernetes.reach import (
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
+from fedskd_sim.runtimes.supervisor import MOST_DEATHS, Finding
 
 PATIENCE_S = 300.0
 """How long the controller may be without a pod that runs, where the cluster tries again."""
@@ -47,8 +47,6 @@ STARTING_S = 20.0
 """A pod whose containers have been made for so long is told of."""
 POD = r'pods "[^"]+"'
 """The name that the cluster gives every try."""
-MOST_DEATHS = 3
-"""A controller that has died so often without a word of its own will die again."""
 
 
 @dataclass
@@ -117,7 +115,7 @@ class ControllerWatch:
             finding(mine[-1]),
             [one for one in map(finding, mine) if one.standing == "failed"],
         )
-        if now.standing in ("running", "succeeded", "leaving") or now.code in FINAL_CODES:
+        if now.standing in ("running", "succeeded", "leaving") or now.own:
             return None  # the last is the run's end, which its Job is about to have
         if dead and len(dead) >= MOST_DEATHS:
             return Finding(

@@ -6,29 +6,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.kubernetes.job_annotations import verdict_in
 from fedskd_sim.kubernetes.jobs import FINAL_CODES, HOSPITAL, TAKEN
 from fedskd_sim.messages import CONTROLLER
+from fedskd_sim.runtimes.supervisor import Finding, Standing
 
-Standing = Literal[
-    "pending",
-    "queued",
-    "stuck",
-    "hopeless",
-    "unschedulable",
-    "running",
-    "succeeded",
-    "failed",
-    "leaving",
-]
 ENDED = ("Succeeded", "Failed")
 STARTING = "its containers are being made"
-UID = 8
-"""So many characters of a pod's identity are compared."""
 HOPELESS = {
     "ErrImageNeverPull": "its image is not on the node and may not be pulled",
     "InvalidImageName": "its image has no valid name",
@@ -75,23 +62,6 @@ WORDS = 300
 FOR_A_WHILE = ("were unschedulable", "untolerated taint {node.kubernetes.io/")
 """What a scheduler says of nodes that are cordoned, lost or short of something: they may come
 back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A pod's standing, in words and with the exit code of its container where there is one.
-
-    ``unschedulable`` is a pod that no node could hold even if it were empty; an autoscaler may
-    still bring one. ``stuck`` is one that cannot begin as things are, which the cluster tries
-    again; ``hopeless`` one that never will; ``queued`` one that a queue holds back. ``by_itself``
-    names the container that has failed where nobody took the pod away; the exit code of one that
-    fetches data is none of ours.
-    """
-
-    standing: Standing
-    text: str = ""
-    code: int | None = None
-    by_itself: str = ""
 
 
 def finding(pod: Any) -> Finding:
@@ -236,7 +206,8 @@ def _failed(pod: Any, name: str, state: Any) -> Finding:
         said = last_words(state.message or "")
     text = f"its {which} ended with exit code {state.exit_code}{reason}{said}{taken}"
     alone = name if not (taken or pod.metadata.deletion_timestamp) else ""
-    return Finding("failed", text, None if name == FETCH else state.exit_code, alone)
+    code = None if name == FETCH else state.exit_code
+    return Finding("failed", text, code, alone, code in FINAL_CODES, name == FETCH)
 
 
 def last_words(log: str) -> str:

@@ -37,8 +37,8 @@ from fedskd_sim.kubernetes.cluster import AT_ONCE, KubernetesApi
 from fedskd_sim.kubernetes.job_annotations import WELL, Losses, Started, earlier_start, verdict_in
 from fedskd_sim.kubernetes.jobs import FINISHING, HOSPITAL, job
 from fedskd_sim.kubernetes.plan import Plan
-from fedskd_sim.kubernetes.pod_tracker import OWN_WORD_S, PodTracker
-from fedskd_sim.kubernetes.pods import ENDED, UID, finished, fix_of
+from fedskd_sim.kubernetes.pod_tracker import PodTracker
+from fedskd_sim.kubernetes.pods import ENDED, finished, fix_of
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import error_event
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
@@ -47,6 +47,7 @@ from fedskd_sim.observe.events import EventLog
 from fedskd_sim.protocol.controller import CONSEQUENCES
 from fedskd_sim.ring.routes import LostHospitals, Returns
 from fedskd_sim.runtimes.member import MemberOrder, log_error
+from fedskd_sim.runtimes.supervisor import UID, Rules
 from fedskd_sim.scenario import Loaded, raise_all, spaceless
 from fedskd_sim.transport import NothingReceived, Unwelcome
 from fedskd_sim.transport.zeromq import Hub, Keys
@@ -132,7 +133,7 @@ class Returners:
         """Tell whether a lost hospital that was heard is the one that was lost, with all that it
         had; None: that cannot be seen now, or its pod is about to go.
         """
-        if name in self.pod_tracker.survivors:
+        if name in self.pod_tracker.rules.survivors:
             return True
         if self._unanswered is not None and clock.now() < self._unanswered + AGAIN_S:
             return None
@@ -141,7 +142,7 @@ class Returners:
         except (FedskdError, ApiException):
             self._unanswered = clock.now()
             return None
-        return same_pod(pods, (self.pod_tracker.took_part or {}).get(name, ""))
+        return same_pod(pods, self.pod_tracker.took_part(name))
 
 
 def same_pod(pods: Sequence[Any], first: str) -> bool | None:
@@ -180,7 +181,11 @@ class PodAwareHub:
         self.hub.send(to, message)
 
     def receive(self, timeout: float) -> ToController | Unwelcome:
-        """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived."""
+        """Wait for a hospital's word or a conclusion from its pod; raises NothingReceived.
+
+        A hospital that has waited in vain for another is told of a moment later: until then its
+        pod's end may be known, which is the cause.
+        """
         begun = self.time()
         while True:
             concluded = self.pod_tracker.conclusion()
@@ -188,10 +193,14 @@ class PodAwareHub:
                 return concluded
             left = begun + timeout - self.time()
             try:
-                return self._cause(self.hub.receive(min(LOOK_S, max(0.0, left))))
+                message = self.hub.receive(min(LOOK_S, max(0.0, left)))
             except NothingReceived:
                 if left <= 0:
                     raise
+                continue
+            if not (isinstance(message, Failed) and message.code in CONSEQUENCES):
+                return message
+            self.pod_tracker.waited_in_vain(message)
 
     def time(self) -> float:
         """Tell the time, which stands still while pods wait in a queue."""
@@ -199,20 +208,6 @@ class PodAwareHub:
         self.queued_s += now - self._looked if self.pod_tracker.queued() else 0.0
         self._looked = now
         return now - self.queued_s
-
-    def _cause(self, message: ToController | Unwelcome) -> ToController | Unwelcome:
-        """Return a hospital that has waited in vain for another a moment until its pod's end is
-        known: that is the cause.
-        """
-        deadline = clock.now() + OWN_WORD_S
-        while (
-            isinstance(message, Failed) and message.code in CONSEQUENCES and clock.now() < deadline
-        ):
-            concluded = self.pod_tracker.conclusion()
-            if isinstance(concluded, Failed) and concluded.code not in CONSEQUENCES:
-                return concluded
-            clock.sleep(LOOK_S / 5)
-        return message
 
     def close(self) -> None:
         """Free the address."""
@@ -243,7 +238,8 @@ class RunController:
             jobs = self.cluster.jobs()
             started = earlier_start(jobs, self.plan.controller)
             if started:
-                self.pod_tracker.took_part, self._losses = started.pods, started.losses
+                self.pod_tracker.began(started.pods)
+                self._losses = started.losses
             found = verdict_in(job for job in jobs if job.metadata.name == self.plan.controller)
             if found is None:
                 self._lead(keys, started)
@@ -382,7 +378,7 @@ class RunController:
     def _mark(self) -> None:
         with self._noting:
             started = self.cluster.mark_started(self.plan.controller, self._losses)
-        self.pod_tracker.took_part = started
+        self.pod_tracker.began(started)
 
     def _watch(self) -> None:
         try:
@@ -445,8 +441,10 @@ def _prepare(
         for name in names
         if loaded.scenario.custody.enabled and plan.custody(name) and not aborts
     }
-    pod_tracker = PodTracker(
-        names, log, plan.unschedulable_seconds, plan.startup_seconds * STUCK, kept
-    )
+    rules = Rules(names, loaded.scenario.on_loss.heals, survivors=kept, patience={
+        "hopeless": 0.0, "stuck": plan.startup_seconds * STUCK,
+        "unschedulable": plan.unschedulable_seconds,
+    })  # fmt: skip
     cluster = KubernetesApi(plan.namespace, selector)
-    return RunController(plan, loaded, log, cluster, pod_tracker), order.read_keys(loaded.scenario)
+    controller = RunController(plan, loaded, log, cluster, PodTracker(rules, log))
+    return controller, order.read_keys(loaded.scenario)

@@ -22,14 +22,9 @@ from fedskd_sim.custody.due import ways_left
 from fedskd_sim.errors import (
     ChartNotInstallable,
     ClusterUnavailable,
-    CodeDiffers,
     FedskdError,
-    HospitalCrashed,
-    HospitalLost,
     Key,
     OutputNotWritable,
-    PodCannotStart,
-    RegistrationTimeout,
     ScenarioError,
     Where,
 )
@@ -59,8 +54,9 @@ from fedskd_sim.records.files import read_records
 from fedskd_sim.ring.routes import LostHospitals, Routes
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes import folder, handover, location
-from fedskd_sim.runtimes.base import LoggedError, Order, Watch, verdict
+from fedskd_sim.runtimes.base import Order, Watch, verdict
 from fedskd_sim.runtimes.location import InCluster
+from fedskd_sim.runtimes.supervisor import LoggedError, blame_of_pods
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.scenario.document import Document, parse, read
 
@@ -260,14 +256,6 @@ def _owed(order: Order, losses: Losses) -> dict[str, list[str]]:
 
 
 HELD_TRIES = 50
-CONCLUDED = (
-    PodCannotStart.exit_code,
-    HospitalCrashed.exit_code,
-    RegistrationTimeout.exit_code,
-    HospitalLost.exit_code,
-    CodeDiffers.exit_code,
-)
-"""Ends that the controller knows more of than any hospital."""
 
 
 @dataclass
@@ -472,10 +460,7 @@ class KubernetesRuntime:
         """Choose the error that ended the run: a hospital's own, else what the controller has
         concluded.
         """
-        own = [one for one in errors if one.member != CONTROLLER and one.error.own]
-        concluded = [one for one in errors if one.member == CONTROLLER]
-        chosen = concluded if code in CONCLUDED or not own else own
-        found = verdict(chosen)
+        found = verdict(blame_of_pods(code, errors))
         if found:
             return self._order.loaded.place_error(found)
         return rebuilt(

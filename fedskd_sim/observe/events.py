@@ -380,3 +380,25 @@ def _text(value: str) -> str:
     not refused it.
     """
     return value.encode("utf-8", "replace").decode()
+
+
+DONE = "after its last stop"
+PLACES: Mapping[type[LogEvent], str] = {
+    Starting: "while it started",
+    Listening: "before the start",
+    WarmUp: "in its warm-up",
+    DoneEvent: DONE,
+}
+
+
+def place(event: LogEvent) -> str:
+    """Say where in the run a member is after an event of its log; empty if the event tells
+    nothing of it.
+    """
+    match event:
+        case Finished(kind="warm_up"):
+            return "after its warm-up"
+        case Arrived(round_, hop, model, kind) | Finished(round_, hop, model, kind):
+            when = "in" if isinstance(event, Arrived) else "after"
+            return f"{when} round {round_}, hop {hop} ({kind} of {model!r})"
+    return PLACES.get(type(event), "")

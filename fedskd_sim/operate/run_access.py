@@ -18,10 +18,11 @@ from fedskd_sim.observe.events import Logged
 from fedskd_sim.records.files import torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
-from fedskd_sim.runtimes.base import Order, error_of, verdict
+from fedskd_sim.runtimes.base import Order, verdict
 from fedskd_sim.runtimes.folder import Logs
 from fedskd_sim.runtimes.location import Here, InCluster
 from fedskd_sim.runtimes.member import custody_of
+from fedskd_sim.runtimes.supervisor import error_of, first_error
 from fedskd_sim.scenario import Loaded, load, nearest
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class LocalRun:
                 yield f"running, process {pid}"
             case _:
                 yield "not running any more, and nobody has noted how it ended"
-                error = verdict(one for logged in self.events() if (one := error_of(logged)))
+                told = (one for logged in self.events() if (one := error_of(logged)))
+                error = verdict(first_error(told))
                 if error:
                     yield f"{error.culprit} has logged, exit code {error.exit_code}: {error}"
         if place is None or (isinstance(place, Here) and not place.away and not going):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.exits import rebuilt
-from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.observe.events import Error, Logged
+from fedskd_sim.observe.events import Logged
 from fedskd_sim.runtimes.location import RunLocation
+from fedskd_sim.runtimes.supervisor import LoggedError
 from fedskd_sim.scenario import Loaded
 
 Watch = Callable[[Logged], None]
@@ -97,30 +97,11 @@ class Detachable(Protocol):
         """Take note that what has come home is whole: nothing there is needed any more."""
 
 
-class LoggedError(NamedTuple):
-    """An error as a member has logged it: when (UNIX seconds), who, what."""
-
-    time: float
-    member: str
-    error: Error
-
-
-def error_of(logged: Logged) -> LoggedError | None:
-    """Return the error that a line of a log tells of; None for any other line."""
-    return (
-        LoggedError(logged.time, logged.hospital or CONTROLLER, logged.what)
-        if isinstance(logged.what, Error)
-        else None
-    )
-
-
-def verdict(errors: Iterable[LoggedError]) -> FedskdError | None:
-    """Choose the error that ended a run from those in its logs: a hospital's own before what it
-    caused, early before late.
-    """
-    first = min(errors, key=lambda one: (not one.error.own, one.error.stop, one.time), default=None)
-    if first is None:
+def verdict(error: LoggedError | None) -> FedskdError | None:
+    """Make the error that a member has logged again; None where there is none."""
+    if error is None:
         return None
-    found = rebuilt(first.error.code, first.error.message, fix=first.error.fix, key=first.error.key)
-    found.culprit = first.member
+    what = error.error
+    found = rebuilt(what.code, what.message, fix=what.fix, key=what.key)
+    found.culprit = error.member
     return found

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,31 +26,11 @@ from fedskd_sim.observe import events
 from fedskd_sim.runtimes.folder import Tail, look_at
 from fedskd_sim.runtimes.forkserver import UNKNOWN
 from fedskd_sim.runtimes.member import MemberOrder, log_error
-
-DONE = "after its last stop"
-PLACES: Mapping[type[events.LogEvent], str] = {
-    events.Starting: "while it started",
-    events.Listening: "before the start",
-    events.WarmUp: "in its warm-up",
-    events.DoneEvent: DONE,
-}
+from fedskd_sim.runtimes.supervisor import Lost
 
 
 class Terminated(SystemExit):
     """A polite signal has asked this process to end."""
-
-
-def place(event: events.LogEvent) -> str:
-    """Say where in the run a member is after an event of its log; empty if the event tells
-    nothing of it.
-    """
-    match event:
-        case events.Finished(kind="warm_up"):
-            return "after its warm-up"
-        case events.Arrived(round_, hop, model, kind) | events.Finished(round_, hop, model, kind):
-            when = "in" if isinstance(event, events.Arrived) else "after"
-            return f"{when} round {round_}, hop {hop} ({kind} of {model!r})"
-    return PLACES.get(type(event), "")
 
 
 def cause(code: int) -> str:
@@ -135,7 +115,7 @@ def _describe_death(
     with suppress(OSError):
         traceback.print_exception(error)
     known = [
-        place(logged.what)
+        events.place(logged.what)
         for logged in Tail(order.folder / "logs" / f"{order.name}.jsonl").events()
     ]
     death = crash(order.name, next((where for where in reversed(known) if where), ""), error, fix())
@@ -161,8 +141,9 @@ class Endings:
     folder: Path
     killed_before: int = field(default_factory=lambda: oom_kills() or 0)
 
-    def crash(self, name: str, code: int, where: str) -> FedskdError:
+    def crash(self, lost: Lost) -> FedskdError:
         """Say of whom, where and why, and point to a file only if there is something in it."""
+        name, code, where = lost
         errors = self.folder / "logs" / f"{name}.err"
         said = (
             errors.read_text(encoding="utf-8", errors="replace").strip() if errors.is_file() else ""

@@ -24,70 +24,36 @@ from fedskd_sim.errors import FedskdError, RegistrationTimeout
 from fedskd_sim.learning.workspace import fix_workspace
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
-from fedskd_sim.observe.events import BackEvent, EventLog, Finished, LogEvent, LostEvent
 from fedskd_sim.runtimes import folder
-from fedskd_sim.runtimes.base import LoggedError, Order, Watch, error_of, verdict
+from fedskd_sim.runtimes.base import Order, Watch, verdict
 from fedskd_sim.runtimes.commands import ask
-from fedskd_sim.runtimes.deaths import DONE, Endings, cause, check_temporary_folder, place
+from fedskd_sim.runtimes.deaths import Endings, cause, check_temporary_folder
 from fedskd_sim.runtimes.entry import be_controller, be_hospital
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.forkserver import SINCE_S, UNKNOWN, ForkServer, modules_for, private_folder
 from fedskd_sim.runtimes.location import Here
 from fedskd_sim.runtimes.member import Life, MemberOrder
+from fedskd_sim.runtimes.supervisor import (
+    Exited,
+    Fact,
+    LoggedError,
+    Lost,
+    Orphaned,
+    Restart,
+    Rules,
+    RunEnds,
+    Spoke,
+    Supervised,
+    SupervisorOrder,
+    Tick,
+    blame,
+    left,
+    step,
+)
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.transport.zeromq import Keys, Passwords
 
-SIGNS_OF_THE_START = (events.StartEvent, events.WarmUp, events.Arrived)
 ALONE = "the models went on without it, to the end"
-
-
-@dataclass
-class Leader:
-    """How far a run's controller came, and how it ended."""
-
-    started: bool = False
-    """Somebody has told that the ring has started."""
-    failure: str = ""
-    """What it has said of its own failure."""
-    cause: str = ""
-    """How it died without a word, after the start."""
-    watched: bool = False
-    """It was to declare hospitals lost."""
-
-    def note(self, name: str, what: events.LogEvent) -> None:
-        """Take in what a member has logged."""
-        self.started = self.started or isinstance(what, SIGNS_OF_THE_START)
-        if name == CONTROLLER and isinstance(what, events.Error):
-            self.failure = what.message
-
-    def missing(self, code: int) -> bool:
-        """Return whether it died without a word before the start: nobody can begin."""
-        return bool(code) and not self.started and not self.failure
-
-    def mourn(self, cause: str, log: EventLog, *, watched: bool = False) -> None:
-        """Note how it died without a word after the start, for whoever watches the run."""
-        self.cause, self.watched = cause, watched
-        log.event(events.ControllerDied(cause, watched))
-
-    def explain(self, error: FedskdError) -> FedskdError:
-        """Let an error that ended the run say so where nobody was there any more to declare its
-        culprit lost.
-        """
-        if self.cause and self.watched:
-            error.message += f"; the controller had died {self.cause}: {events.UNWATCHED}"
-        return error
-
-    @property
-    def silent(self) -> bool:
-        """Return whether a death of it would be news."""
-        return self.started and not (self.failure or self.cause)
-
-    @property
-    def remark(self) -> str:
-        """Say how it ended, of a run that ended well; '' if as it should."""
-        if self.cause:
-            return f"the controller died {self.cause} after the start: {ALONE}"
-        return f"the controller failed: {self.failure}: {ALONE}" if self.failure else ""
 
 
 def member_order(order: Order, sockets: Path, name: str, number: int) -> MemberOrder:
@@ -138,46 +104,13 @@ def key_file(scenario: Scenario, sockets: Path, name: str) -> Path:
     return home / name
 
 
-@dataclass
-class Restarts:
-    """The restarts of a run; none without custody, from which a hospital goes on."""
-
-    most: int
-    """How often in a row, without a record in between."""
-    lost: set[str] = field(default_factory=set)
-    """Hospitals without which the ring goes on."""
-    _tried: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, scenario: Scenario) -> Restarts:
-        """Read the policy from the scenario."""
-        restarts = scenario.custody.enabled and scenario.on_loss.name != "abort"
-        return cls(scenario.custody.restarts if restarts else 0)
-
-    def allow(self, name: str, code: int) -> bool:
-        """Return whether a hospital that ended with an exit code (-N: by signal N) is to be started
-        again, and count it.
-
-        An error of its own would only come again; a signal is nobody's word.
-        """
-        if code >= 0 or self._tried.get(name, 0) >= self.most:
-            return False
-        self._tried[name] = self._tried.get(name, 0) + 1
-        return True
-
-    def note(self, name: str, what: LogEvent) -> None:
-        """Note that a hospital has left a record, and who is lost, or back."""
-        match what:
-            case Finished():
-                self._tried.pop(name, None)
-            case LostEvent(_, hospitals):
-                self.lost |= {*hospitals}
-            case BackEvent(_, hospital):
-                self.lost.discard(hospital)
-
-    def attempts(self, name: str) -> int:
-        """Count the restarts in a row."""
-        return self._tried.get(name, 0)
+def rules_of(scenario: Scenario) -> Rules:
+    """Read from a scenario who is started again: nobody without custody, from which a hospital
+    goes on.
+    """
+    custody, policy = scenario.custody, scenario.on_loss
+    restarts = custody.restarts if custody.enabled and policy.name != "abort" else 0
+    return Rules(scenario.names, policy.heals, restarts, scenario.timeouts.stop)
 
 
 LONGEST_S = 86_400.0
@@ -191,16 +124,13 @@ class ProcessRuntime:
 
     _processes: dict[str, ForkServerProcess] = field(default_factory=dict)
     _tails: list[Tail] = field(default_factory=list)
-    _errors: list[LoggedError] = field(default_factory=list)
     _metrics: dict[str, str] = field(default_factory=dict)
-    _exits: dict[str, int] = field(default_factory=dict)
-    """Exit codes of members that have ended by themselves, first the first, before anyone was
-    stopped."""
-    _places: dict[str, str] = field(default_factory=dict)
-    _restarts: Restarts = field(default_factory=lambda: Restarts(0))
     _orders: dict[str, MemberOrder] = field(default_factory=dict)
     _endings: Endings = field(default_factory=lambda: Endings(Path()))
-    _leader: Leader = field(default_factory=Leader)
+    _rules: Rules = field(default_factory=lambda: Rules(()))
+    _state: Supervised = field(default_factory=Supervised)
+    _orphaned: str = ""
+    """How the controller died without a word, after the start."""
     _server_exit: int | None = None
     """The fork server's exit code, once it has died."""
     _sockets: Path | None = None
@@ -241,7 +171,7 @@ class ProcessRuntime:
     def launch(self, order: Order) -> None:
         """Start the controller, wait for its address, then start all hospitals."""
         self._order = order
-        self._restarts = Restarts.of(order.loaded.scenario)
+        self._rules = rules_of(order.loaded.scenario)
         self.prepare(order.loaded)
         self._endings = Endings(order.folder)
         self._sockets = Path(tempfile.mkdtemp(prefix="", dir=private_folder().path))
@@ -258,30 +188,26 @@ class ProcessRuntime:
 
     def wait(self, watch: Watch) -> None:
         """Follow logs and processes until all have ended; raises the error that ended the run."""
-        end: float | None = None
+        end = None
         try:
-            while (end is None or clock.now() < end) and (left := self._processes_left()):
-                wait([process.sentinel for process in left], timeout=LOOK_S)
+            while end is None and self._server_exit is None:
+                still = [self._processes[name].sentinel for name in left(self._rules, self._state)]
+                wait(still, timeout=LOOK_S)
                 self._note_ends()
                 self._look(watch)
-                self._note_a_silent_controller()
-                if end is None:
-                    self._start_again()
-                if end is None and self._fatal_exits():
-                    end = clock.now() + (
-                        0 if self._leader.missing(self._exits.get(CONTROLLER, 0)) else self._grace
-                    )
+                end = self._tick()
         finally:
             self.stop()
-        error = self._verdict()
-        if error:
-            raise self._leader.explain(error)
+        if error := self._error_of(end.blamed if end else None):
+            if end and end.unwatched:
+                error.message += f"; the controller had died {self._orphaned}: {events.UNWATCHED}"
+            raise error
 
     def stop(self) -> None:
         """Ask processes to end, then kill them; remove the sockets. Nothing is there before
         `launch`.
         """
-        patience = self._grace if self._processes else 0.0
+        patience = self._rules.grace if self._processes else 0.0
         for sign in (signal.SIGTERM, signal.SIGKILL):
             alive = [
                 process
@@ -296,10 +222,6 @@ class ProcessRuntime:
                 process.join(clock.seconds_left(deadline))
         if self._sockets:
             shutil.rmtree(self._sockets, ignore_errors=True)
-
-    @property
-    def _grace(self) -> float:
-        return self._order.loaded.scenario.timeouts.stop
 
     def _start(self, name: str, target: Any, *arguments: Any) -> ForkServerProcess:
         process = multiprocessing.get_context("forkserver").Process(
@@ -317,20 +239,27 @@ class ProcessRuntime:
         self._processes[name] = process
         return process
 
-    def _start_again(self) -> None:
-        """Start hospitals again that were killed, as far as the scenario allows; they go on from
-        what they have in custody.
-        """
-        for name, code in list(self._exits.items()):
-            spoke = any(error.member == name for error in self._errors)
-            leaderless = name in self._restarts.lost and CONTROLLER in self._exits
-            if name == CONTROLLER or spoke or leaderless or not self._restarts.allow(name, code):
-                continue
-            with self._orders[name].log(hospital=name) as log:
-                log.event(events.Restarted(self._restarts.attempts(name), cause(code)))
-            del self._exits[name]
-            again = replace(self._orders[name], life="restarted")
-            self._start(name, be_hospital, again, private_folder().lease)
+    def _hand_in(self, fact: Fact) -> list[SupervisorOrder]:
+        self._state, orders = step(self._rules, self._state, fact, clock.now())
+        return orders
+
+    def _tick(self) -> RunEnds | None:
+        """Carry out what the supervisor orders now, and return the run's end if it has come."""
+        end = None
+        for order in self._hand_in(Tick()) if self._server_exit is None else ():
+            match order:
+                case Orphaned(code):
+                    self._orphaned = self._endings.why(code)[0]
+                    with self._orders[CONTROLLER].log() as log:
+                        log.event(events.ControllerDied(self._orphaned, self._rules.heals))
+                case Restart(name, number, code):
+                    with self._orders[name].log(hospital=name) as log:
+                        log.event(events.Restarted(number, cause(code)))
+                    again = replace(self._orders[name], life="restarted")
+                    self._start(name, be_hospital, again, private_folder().lease)
+                case RunEnds():
+                    end = order
+        return end
 
     def _check_server(self, patience: float = 0.0) -> None:
         self._server_exit = self._server.death(patience)
@@ -348,25 +277,20 @@ class ProcessRuntime:
         if ours in wait([ours, process.sentinel], timeout=min(seconds, LONGEST_S)):
             with suppress(EOFError):
                 return str(ours.recv())
-        process.join(self._grace)
+        process.join(self._rules.grace)
         self._note_ends()
         self._look(lambda _: None)
-        raise self._verdict() or RegistrationTimeout(
+        blamed = blame(self._rules, self._state, clock.now())
+        raise self._error_of(blamed) or RegistrationTimeout(
             f"the controller did not come up within {seconds:g} s",
             fix=folder.look_at(self._order.folder, CONTROLLER),
         )
 
     def _look(self, watch: Watch) -> None:
-        """Read new events, keep the errors among them, and write the Prometheus targets when all
-        are known.
-        """
+        """Read new events, and write the Prometheus targets when all are known."""
         for tail in self._tails:
             for logged in tail.events():
-                name = logged.hospital or CONTROLLER
-                self._places[name] = place(logged.what) or self._places.get(name, "")
-                self._leader.note(name, logged.what)
-                self._errors += [error] if (error := error_of(logged)) else []
-                self._restarts.note(name, logged.what)
+                self._hand_in(Spoke(logged))
                 if isinstance(logged.what, events.Listening) and logged.hospital:
                     self._metrics[logged.hospital] = logged.what.metrics
                     if len(self._metrics) == len(self._order.loaded.scenario.hospitals):
@@ -375,62 +299,29 @@ class ProcessRuntime:
                         )
                 watch(logged)
 
-    def _processes_left(self) -> list[ForkServerProcess]:
-        """List those whose end is not known and will be; but none who is lost, after the run."""
-        if self._server_exit is not None:
-            return []
-        past = {*self._exits, *(self._restarts.lost if CONTROLLER in self._exits else ())}
-        return [process for name, process in self._processes.items() if name not in past]
-
     def _note_ends(self) -> None:
         """Note who has ended, and how; without the fork server nobody can tell."""
         for name, process in self._processes.items():
-            if name in self._exits or process.exitcode is None:
+            if name in self._state.seen or process.exitcode is None:
                 continue
             if process.exitcode == UNKNOWN and (code := self._server.death(SINCE_S)) is not None:
                 self._server_exit = code
                 return
-            self._exits[name] = process.exitcode
-
-    def _note_a_silent_controller(self) -> None:
-        code = self._exits.get(CONTROLLER, 0)
-        if code and self._leader.silent:
-            watched = self._order.loaded.scenario.on_loss.heals
-            with self._orders[CONTROLLER].log() as log:
-                self._leader.mourn(self._endings.why(code)[0], log, watched=watched)
+            self._hand_in(Exited(name, process.exitcode))
 
     @property
     def remark(self) -> str:
         """Say what of a run that ended well was not as it should be."""
-        return self._leader.remark
+        if self._orphaned:
+            return f"the controller died {self._orphaned} after the start: {ALONE}"
+        failure = self._state.failure
+        return f"the controller failed: {failure}: {ALONE}" if failure else ""
 
-    def _fatal_exits(self) -> dict[str, int]:
-        """Return those whose end ends the run: a hospital, with a code or before it was done, or
-        the controller before the start; none while a controller lives that lets the ring go on.
-        """
-        if self._order.loaded.scenario.on_loss.heals and CONTROLLER not in self._exits:
-            return {}
-        return {
-            name: code
-            for name, code in self._exits.items()
-            if name not in self._restarts.lost
-            and (
-                not self._leader.started and code
-                if name == CONTROLLER
-                else code or self._places.get(name) != DONE
-            )
-        }
-
-    def _verdict(self) -> FedskdError | None:
-        """Choose the error that ended the run: a death, then a hospital's own error, then what
-        it made others do.
-        """
+    def _error_of(self, blamed: Lost | LoggedError | None) -> FedskdError | None:
+        """Make the error that ended the run; None if it has ended well."""
         if self._server_exit is not None:
             return self._endings.server(self._server_exit)
-        failed = self._fatal_exits()
-        told = {error.member for error in self._errors}
-        for name, code in failed.items():
-            if name not in told:
-                return self._endings.crash(name, code, self._places.get(name, ""))
-        error = self._endings.with_file(verdict(self._errors)) if failed else None
+        if isinstance(blamed, Lost):
+            return self._endings.crash(blamed)
+        error = self._endings.with_file(verdict(blamed))
         return self._order.loaded.place_error(error) if error else None

@@ -30,10 +30,18 @@ from watching import (
 )
 
 from fedskd_sim.errors import FedskdError, ForkServerDied, HospitalCrashed, OutputNotWritable
-from fedskd_sim.observe.events import Arrived, DoneEvent, Finished, Lingering, Logged, Starting
+from fedskd_sim.observe.events import (
+    Arrived,
+    DoneEvent,
+    Finished,
+    Lingering,
+    Logged,
+    Starting,
+    place,
+)
 from fedskd_sim.runtimes import folder
 from fedskd_sim.runtimes.base import Order
-from fedskd_sim.runtimes.deaths import Terminated, cause, oom_kills, own_words, place
+from fedskd_sim.runtimes.deaths import Terminated, cause, oom_kills, own_words
 from fedskd_sim.runtimes.folder import Tail
 from fedskd_sim.runtimes.member import MemberOrder
 from fedskd_sim.runtimes.processes import ProcessRuntime

@@ -17,6 +17,7 @@ from fedskd_sim.kubernetes.pod_tracker import PodTracker
 from fedskd_sim.kubernetes.run_controller import Returners, same_pod
 from fedskd_sim.observe.events import EventLog
 from fedskd_sim.ring.routes import Back
+from fedskd_sim.runtimes.supervisor import Rules
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST, NEXT = "11111111-a", "22222222-b"
@@ -77,9 +78,9 @@ class Server:
 
 
 def tracker(**survivors: float) -> PodTracker:
-    took_part = {"east": FIRST[:8]}
-    log = EventLog(io.StringIO())
-    return PodTracker(("east",), log, 0.0, survivors=survivors, took_part=took_part)
+    made = PodTracker(Rules(("east",), survivors=survivors), EventLog(io.StringIO()))
+    made.began({"east": FIRST[:8]})
+    return made
 
 
 def test_on_a_claim_every_pod_goes_on() -> None:

@@ -29,6 +29,7 @@ from fedskd_sim.kubernetes.pod_tracker import PodTracker
 from fedskd_sim.kubernetes.pods import exit_code
 from fedskd_sim.kubernetes.run_controller import RunController
 from fedskd_sim.observe.events import Error
+from fedskd_sim.runtimes.supervisor import Rules
 
 OWNER = "uid-of-this-runs-map"
 PLACE = Plan(**PLAN)
@@ -228,7 +229,7 @@ def end_again(verdict: Error, monkeypatch: pytest.MonkeyPatch) -> tuple[Ended, l
     loaded = cast("Any", SimpleNamespace(place_error=lambda error: error))
     loaded.scenario = SimpleNamespace(timeouts=SimpleNamespace(goodbye=5.0))
     log = cast("Any", SimpleNamespace(event=said.append))
-    tracker = PodTracker(("north", "south"), log, 15)
+    tracker = PodTracker(Rules(("north", "south")), log)
     place = replace(PLACE, hold_seconds=60)
     controller = RunController(place, loaded, log, cast("Any", cluster), tracker)
     if verdict.code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from kubernetes.client import V1Job, V1Pod
 
 from fedskd_sim import clock
-from fedskd_sim.kubernetes.pod_tracker import MOST_DEATHS, OWN_WORD_S, PodTracker
+from fedskd_sim.kubernetes.pod_tracker import PodTracker
 from fedskd_sim.kubernetes.pods import finding, finished, fix_of, nowhere, refusal
 from fedskd_sim.messages import Done, Failed
 from fedskd_sim.observe.events import EventLog
+from fedskd_sim.runtimes.supervisor import MOST_DEATHS, OWN_WORD_S, Rules
 
 FULL = (
     "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint "
@@ -180,17 +182,27 @@ class Watched:
 
     def __init__(self, *, started: bool = False) -> None:
         self.log = io.StringIO()
-        took_part = {"north": "1", "south": "9"} if started else None
-        self.pod_tracker = PodTracker(
-            ("north", "south"), EventLog(self.log), 0.0, STUCK_S, took_part=took_part
-        )
+        patience = {"hopeless": 0.0, "unschedulable": 0.0, "stuck": STUCK_S}
+        rules = Rules(("north", "south"), patience=patience)
+        self.pod_tracker = PodTracker(rules, EventLog(self.log))
+        if started:
+            self.pod_tracker.began({"north": "1", "south": "9"})
+
+    def age(self, seconds: float) -> None:
+        """Let what is known be older."""
+        state = self.pod_tracker._state
+        seen = {name: replace(one, since=one.since - seconds) for name, one in state.seen.items()}
+        deaths = {
+            name: {uid: since - seconds for uid, since in dead.items()}
+            for name, dead in state.deaths.items()
+        }
+        self.pod_tracker._state = replace(state, seen=seen, deaths=deaths)
 
     def concludes(
         self, case: V1Pod, kind: str = "MODIFIED", after: float = 0.0
     ) -> Failed | Done | None:
         self.pod_tracker.saw(kind, case)
-        for entry in self.pod_tracker._pods.values():
-            entry.since -= after
+        self.age(after)
         return self.pod_tracker.conclusion()
 
 
@@ -242,8 +254,7 @@ def fails(case: str, times: int, after: float = 0.0, **changes: Any) -> Failed |
         for name, value in changes.items():
             setattr(failed.metadata, name, value)
         found = watched.concludes(failed)
-    for seen in watched.pod_tracker._deaths.values():
-        seen.update({uid: since - after for uid, since in seen.items()})
+    watched.age(after)
     return found or watched.pod_tracker.conclusion()
 
 
@@ -306,7 +317,7 @@ def test_why_no_pod_is_made_is_told() -> None:
     away = Watched()
     away.pod_tracker.note_refusals({"north": 'failed calling webhook "w": connection refused'})
     assert away.pod_tracker.conclusion() is None
-    away.pod_tracker._pods["north"].since -= STUCK_S
+    away.age(STUCK_S)
     ended = away.pod_tracker.conclusion()
     assert isinstance(ended, Failed)
     assert (ended.code, "connection refused" in ended.reason) == (38, True)
