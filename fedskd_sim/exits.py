@@ -19,7 +19,7 @@ def out_of_space(error: BaseException) -> bool:
 
 
 def no_space(error: BaseException) -> str:
-    """Say what such an exception means, and what to do."""
+    """Return what such an exception means, and what to do."""
     place = getattr(error, "filename", None) or "what is being written"
     why = getattr(error, "strerror", None) or error
     return f"no space left for {place}: {why}\n  fix: make room, and start again"
@@ -52,5 +52,5 @@ def rebuilt(code: int, message: str, *, fix: str = "", key: tuple[Key, ...] = ()
 
 
 def meaning(error: type[FedskdError]) -> str:
-    """Say in one line what an error means: the first paragraph of its docstring."""
+    """Return in one line what an error means: the first paragraph of its docstring."""
     return " ".join((error.__doc__ or "").partition("\n\n")[0].split())

@@ -57,7 +57,7 @@ class HopId(NamedTuple):
     hop: int
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return it in words."""
         return f"the model of {self.model!r}, round {self.round} hop {self.hop}"
 
 

@@ -23,7 +23,7 @@ DraftPart = bytes | bytearray | memoryview
 
 @contextmanager
 def drafted(file: Path, *, lasting: bool = False, mark: str = "") -> Iterator[Path]:
-    """Give a file to write to, which takes another's name once it is whole; what goes wrong before
+    """Yield a file to write to, which takes another's name once it is whole; what goes wrong before
     leaves the other as it was, and raises as it does.
 
     Args:
@@ -81,7 +81,7 @@ def settle(path: Path) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> OutputNotWritable:
-    """Say in words why something could not be written."""
+    """Return an error that says why something could not be written."""
     reason = (error.strerror or str(error)).lower()
     fix = (
         "make room where the run folder is, and go on from there"

@@ -147,7 +147,7 @@ def _check(scenario: Path, changes: tuple[str, ...], data: Path | None) -> None:
 
 
 def _try(loaded: Loaded, data: Path | None) -> list[str]:
-    """Let all hospitals take a few steps with the scenario's own loss or algorithm, if it has any,
+    """Take a few steps at all hospitals with the scenario's own loss or algorithm, if it has any,
     and say so; raises what ends them.
     """
     own = own_parts(loaded)
@@ -174,7 +174,7 @@ def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:
 
 
 def _in_vain(loaded: Loaded) -> Iterator[str]:
-    """Tell of every key that has no effect, and of a card that none uses."""
+    """Yield a line for every key that has no effect, and of a card that none uses."""
     for text, where in loaded.idle.items():
         yield f"Note: {where}: {text}."
     if text := unused_card(loaded.scenario):
@@ -182,7 +182,7 @@ def _in_vain(loaded: Loaded) -> Iterator[str]:
 
 
 def _of_links(scenario: Scenario) -> Iterator[str]:
-    """Say what the scenario's links do."""
+    """Return what the scenario's links do."""
     if scenario.links:
         yield f"Links: {scenario.links_in_words}"
 
@@ -190,7 +190,7 @@ def _of_links(scenario: Scenario) -> Iterator[str]:
 def _of_samples(
     loaded: Loaded, known: Sequence[Any], data: Path | None, tell: Callable[[str], None]
 ) -> Iterator[str]:
-    """Say what is known of every hospital's samples."""
+    """Return what is known of every hospital's samples."""
     scenario = loaded.scenario
     if known:
         from fedskd_sim.learning.comparable import notes_of, notes_of_arrays  # noqa: PLC0415 - needs PyTorch

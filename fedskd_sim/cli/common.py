@@ -274,7 +274,7 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def say_licences(scenario: Scenario) -> None:
-    """Tell on standard error what the licence of each data set asks for, where it asks for more
+    """Print on standard error what the licence of each data set asks for, where it asks for more
     than naming the source.
     """
     for licence in licences(scenario):
@@ -282,7 +282,7 @@ def say_licences(scenario: Scenario) -> None:
 
 
 def say_code(code: OwnCode) -> None:
-    """Tell on standard error which code of the user's own is about to be run."""
+    """Print on standard error which code of the user's own is about to be run."""
     files = ", ".join(sorted(code.files))
     click.echo(f"note: runs the scenario's own code: {files} (digest {code.digest})", err=True)
 
@@ -299,7 +299,7 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        """Say nothing yet."""
+        """Begin without a word."""
         self._what = ""
         self._over = Event()
         self._teller = Thread(target=self._tell, daemon=True)
@@ -314,7 +314,7 @@ class Waiting:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Say no more, and take away what stands on the terminal."""
+        """End, and take away what stands on the terminal."""
         self._over.set()
         if self._what:
             self._teller.join()

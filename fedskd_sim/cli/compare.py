@@ -125,7 +125,7 @@ class _Teller:
         )
 
     def __call__(self, ended: RunResult) -> None:
-        """Tell that a run has ended."""
+        """Show that a run has ended."""
         self.done, self.fresh = self.done + 1, self.fresh + ended.fresh
         passed, planned = clock.now() - self.start, len(self.plan.runs)
         rest = planned - self.done

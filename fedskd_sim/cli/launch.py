@@ -87,7 +87,7 @@ def tell_end(order: Order, ended: FinishedRun | None) -> None:
 
 
 def _say_detached(folder: Path) -> None:
-    """Say that a run goes on without this command, and how to find it again."""
+    """Print that a run goes on without this command, and how to find it again."""
     place = short_path(folder)
     click.echo(
         f"the run goes on in the cluster; 'fedskd-sim status {place}' shows it, 'fedskd-sim "

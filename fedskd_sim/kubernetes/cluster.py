@@ -95,7 +95,7 @@ class KubernetesApi:
                     self._call("patch pods", patch, LONGEST_PAUSE_S)
 
     def release(self, job: str) -> None:
-        """Let a suspended Job's pod be made."""
+        """Release a suspended Job, so that its pod is made."""
         self._patch(job, {"spec": {"suspend": False}})
 
     def suspend(self, job: str) -> None:
@@ -249,7 +249,7 @@ class KubernetesApi:
 
 
 def refusal(verb: str, error: ApiException) -> FedskdError:
-    """Say in our words why the API server refused a call."""
+    """Return an error that says in our words why the API server refused a call."""
     try:
         reason = json.loads(error.body or "")["message"]
     except (ValueError, KeyError, TypeError):

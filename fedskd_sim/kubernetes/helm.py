@@ -184,7 +184,7 @@ BESIDE = MappingProxyType({"resolved": FILE, "code": PACKED})
 
 
 def _beside(scenario: Path) -> dict[str, Path]:
-    """Say what lies beside the scenario of a run that brings code: the code, packed, and what it
+    """Return what lies beside the scenario of a run that brings code: the code, packed, and what it
     has said of its algorithms.
     """
     found = {key: scenario.parent / name for key, name in BESIDE.items()}

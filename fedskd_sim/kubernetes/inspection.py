@@ -98,12 +98,12 @@ class ControllerWatch:
             raise PodCannotStart(f"the controller cannot run: {found.text}", fix=fix)
 
     def place(self, pods: list[Any]) -> str:
-        """Say where the ring stands in a queue; empty where it stands in none."""
+        """Return where the ring stands in a queue; empty where it stands in none."""
         group = group_of(pods)
         return place(*group, self.reach.workloads()) if group else ""
 
     def diagnose(self, pods: list[Any], jobs: list[Any]) -> Finding | None:
-        """Say why the controller does not run; None if it does, or has ended."""
+        """Return why the controller does not run; None if it does, or has ended."""
         own = [job for job in jobs if HOSPITAL not in (job.metadata.labels or {})]
         if not own or finished(own[-1]) or own[-1].spec.suspend:
             return None
@@ -224,7 +224,7 @@ QUEUED_S = 24 * 3600.0
 
 
 def check(folder: Path) -> str:
-    """Say in one line how the run's Jobs are, once all are up or done; waiting in a queue counts
+    """Return in one line how the run's Jobs are, once all are up or done; waiting in a queue counts
     as no time, for a day at most.
 
     Args:

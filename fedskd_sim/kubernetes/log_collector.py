@@ -224,7 +224,7 @@ def new_lines(known: array[int], lines: Iterable[str]) -> Iterator[str]:
 
 
 def _key(kind: str, line: str) -> tuple[str, ...]:
-    """Tell what no two entries of one life share: a step has one record, however often it is
+    """Return what no two entries of one life share: a step has one record, however often it is
     done.
     """
     if kind != "records":

@@ -169,15 +169,15 @@ def check(patch: Patch, locate: Locate) -> None:
 
 
 def anywhere(_key: tuple[Key, ...]) -> Where:
-    """Say where a key of the values stands, for one who knows no files of them."""
+    """Return where a key of the values stands, for one who knows no files of them."""
     return Where("the chart's values")
 
 
 def refusal(
     what: str, problems: Any, spec: Any, patches: Sequence[Patch], locate: Locate = anywhere
 ) -> InvalidValue:
-    """Say what the API's models refuse in a spec, by the key of the values where it stands, as far
-    as it stands in one.
+    """Return what the API's models refuse in a spec, by the key of the values where it stands, as
+    far as it stands in one.
 
     Args:
         what: whose pod it is.

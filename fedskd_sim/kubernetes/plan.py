@@ -160,7 +160,7 @@ class Plan:
         return self.release[: NAME_LIMIT - len(tail)].rstrip("-.") + tail
 
     def address(self, name: str) -> str:
-        """Say where a member's inbox is reached in the cluster."""
+        """Return where a member's inbox is reached in the cluster."""
         return f"tcp://{name}.{self.subdomain}:{PORT}"
 
     @property
@@ -169,17 +169,17 @@ class Plan:
 
     @property
     def bind(self) -> str:
-        """Say where every member listens in its pod."""
+        """Return where every member listens in its pod."""
         return f"tcp://{self._any or '*'}:{PORT}"
 
     @property
     def metrics(self) -> str:
-        """Say where every hospital serves its metrics in its pod."""
+        """Return where every hospital serves its metrics in its pod."""
         return f"{self._any or '0.0.0.0'}:{METRICS_PORT}"  # noqa: S104 - a pod is reached by its network policy only
 
     @property
     def hub(self) -> str:
-        """Say where the controller is reached."""
+        """Return where the controller is reached."""
         return self.address(CONTROLLER)
 
 

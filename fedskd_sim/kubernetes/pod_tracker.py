@@ -70,8 +70,8 @@ class PodTracker:
         self._hand_in(Spoke(word))
 
     def conclusion(self) -> Failed | Done | None:
-        """Say what follows: an end that a hospital could not tell itself, once, or a word that was
-        taken.
+        """Return what follows: an end that a hospital could not tell itself, once, or a word that
+        was taken.
         """
         for order in self._hand_in(Tick()):
             match order:
@@ -111,7 +111,7 @@ class PodTracker:
         return self._state.first.get(name, "")
 
     def summary(self) -> str:
-        """Tell of every pod that does not run."""
+        """Describe every pod that does not run."""
         told = [
             f"{name}: {one.finding.text or one.finding.standing}"
             for name, one in self._state.seen.items()

@@ -97,7 +97,7 @@ def refusal(text: str) -> Finding:
 
 
 def fix_of(reason: str) -> str:
-    """Say what to do about a hospital's end, from the words for it."""
+    """Return what to do about a hospital's end, from the words for it."""
     for words, fix in FIXES.items():
         if words in reason:
             return fix
@@ -198,7 +198,7 @@ def _states(pod: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _failed(pod: Any, name: str, state: Any) -> Finding:
-    """Tell of a container's end, with what it has said last where that is no word of ours."""
+    """Describe a container's end, with what it has said last where that is no word of ours."""
     which = f"container {name!r}" if name == FETCH else "container"
     reason = f" ({state.reason})" if state.reason and state.reason != "Error" else ""
     taken, said = _disruption(pod.status), ""

@@ -45,8 +45,8 @@ def group_of(pods: Iterable[Any]) -> tuple[str, str] | None:
 
 
 def place(queue: str, group: str, workloads: Iterable[dict[str, Any]]) -> str:
-    """Say at which place of its queue a group is, and why it is not admitted, from the namespace's
-    Workloads; none: not known.
+    """Return at which place of its queue a group is, and why it is not admitted, from the
+    namespace's Workloads; none: not known.
 
     A queue goes by priority, then by age; queues of other namespaces may share its quota, so being
     first is no promise.
@@ -249,7 +249,7 @@ class Reach:
         _unpack(self._run(pod, ["fedskd-sim", "results", RUN]), pod, hospital, folder)
 
     def let_go(self, pod: str) -> None:
-        """Tell a holding hospital that it may leave; raises Unreachable, ApiException."""
+        """Dismiss a holding hospital; raises Unreachable, ApiException."""
         self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
 
     def take(self, pod: str, hospital: str, folder: Path) -> None:

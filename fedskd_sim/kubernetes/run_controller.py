@@ -130,7 +130,7 @@ class Returners:
     _unanswered: float | None = field(default=None, init=False)
 
     def may_return(self, name: str) -> bool | None:
-        """Tell whether a lost hospital that was heard is the one that was lost, with all that it
+        """Return whether a lost hospital that was heard is the one that was lost, with all that it
         had; None: that cannot be seen now, or its pod is about to go.
         """
         if name in self.pod_tracker.rules.survivors:
@@ -146,8 +146,8 @@ class Returners:
 
 
 def same_pod(pods: Sequence[Any], first: str) -> bool | None:
-    """Tell whether of a hospital's pods (V1Pod) only the one runs whose identity begins like this;
-    None while it is about to go, or another runs beside it.
+    """Return whether of a hospital's pods (V1Pod) only the one runs whose identity begins like
+    this; None while it is about to go, or another runs beside it.
     """
     alive = [pod for pod in pods if pod.status.phase not in ENDED]
     if not first or not any(pod.metadata.uid[:UID] == first for pod in alive):
@@ -203,7 +203,7 @@ class PodAwareHub:
             self.pod_tracker.waited_in_vain(message)
 
     def time(self) -> float:
-        """Tell the time, which stands still while pods wait in a queue."""
+        """Return the time, which stands still while pods wait in a queue."""
         now = clock.now()
         self.queued_s += now - self._looked if self.pod_tracker.queued() else 0.0
         self._looked = now
@@ -347,7 +347,7 @@ class RunController:
                     self.cluster.suspend(found.metadata.name)
 
     def _let_go(self, lost: Collection[str]) -> None:
-        """Let no other pod be made for hospitals that are lost, which would find nobody; one that
+        """Suspend the Jobs of hospitals that are lost, which would find nobody; one that
         is there keeps its log.
         """
         if self._losses.lost:

@@ -188,7 +188,7 @@ def _lines(folder: Path, name: str) -> int:
 
 
 def let_go(reach: Reach, release: str, order: Order) -> None:
-    """Let every hospital leave that holds what has come home; one that cannot be told leaves by
+    """Dismiss every hospital that holds what has come home; one that cannot be told leaves by
     itself.
     """
     for name in order.loaded.scenario.names:
@@ -243,7 +243,7 @@ def check_whole(release: str, order: Order, losses: Losses) -> None:
 
 
 def _owed(order: Order, losses: Losses) -> dict[str, list[str]]:
-    """Say which models every hospital must have tested: all, but for those that have retired,
+    """Return which models every hospital must have tested: all, but for those that have retired,
     and nobody who was lost and is not back.
     """
     scenario: Scenario = order.loaded.scenario
@@ -358,7 +358,7 @@ class KubernetesRuntime:
 
     @property
     def place(self) -> InCluster:
-        """Say where the run is, for the run folder."""
+        """Return where the run is, for the run folder."""
         return InCluster(
             self.release, self.namespace, self.context, run=self.run, resumed=self.resumed
         )
@@ -417,7 +417,7 @@ class KubernetesRuntime:
             raise self._with_what_is_missing(self._verdict(ended, follower.errors), missing)
 
     def _with_what_is_missing(self, error: FedskdError, missing: Missing) -> FedskdError:
-        """Say in the error of a failed run whose records did not come home whole; where all that
+        """Add to the error of a failed run whose records did not come home whole; where all that
         pods hold has come, nothing in the cluster is needed any more.
         """
         if missing.left:

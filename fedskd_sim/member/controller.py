@@ -170,7 +170,7 @@ class Controller:
         self._deadline = self._now() + self._registrar.patience(self.state)
 
     def _wait(self) -> float:
-        """Say how long to listen before the next look at who is silent."""
+        """Return how long to listen before the next look at who is silent."""
         left = self._deadline - self._now()
         return min(left, max(0.0, self._looked + LOOK_S - self._now())) if self.watches else left
 
@@ -218,9 +218,9 @@ class Controller:
         return True
 
     def _distance(self, word: Failed) -> tuple[int, int, int]:
-        """Say how far behind the culprit somebody waits in vain: further on in the ring is further
-        away, and who starts to wait first is no sign of it on a busy machine. Nobody is nearer than
-        who has sent a model that is never confirmed.
+        """Return how far behind the culprit somebody waits in vain: further on in the ring is
+        further away, and who starts to wait first is no sign of it on a busy machine. Nobody is
+        nearer than who has sent a model that is never confirmed.
         """
         if word.code == AcknowledgementTimeout.exit_code:
             return 0, 0, 0
@@ -238,8 +238,9 @@ class Controller:
         return next((step.stop for step in steps if step and step.stop), None)
 
     def _lost_with(self, model: str) -> tuple[str, str]:
-        """Say where a model was, as far as was told, if its host is lost and so is the one before
-        or the next one, and what would save it; '' if not. Whoever was lost by then is passed by.
+        """Return where a model was, as far as was told, if its host is lost and so is the one
+        before or the next one, and what would save it; '' if not. Whoever was lost by then is
+        passed by.
 
         Only two have a model: its host and the one that sent it there.
         """
@@ -353,7 +354,7 @@ class Controller:
         return True
 
     def _late(self) -> FedskdError:
-        """Say who is missing; of whom something was refused may be of another version."""
+        """Return who is missing; of whom something was refused may be of another version."""
         error = self._registrar.late(self.state)
         told = "; ".join(f"{name}: {why}" for name, why in self._refused.items())
         if told and not self._registrar.complete(self.state):

@@ -67,7 +67,7 @@ def in_step(name: str, step: Step, error: BaseException) -> FedskdError:
 
 
 def _of_a_card(error: BaseException) -> str:
-    """Say what to do about an error of a card; empty for any other."""
+    """Return what to do about an error of a card; empty for any other."""
     kind, text = type(error), str(error)
     known = kind.__module__ == "torch" and kind.__name__ in OF_A_CARD
     if not known and not (kind is RuntimeError and text.startswith(SPEAK_OF_A_CARD)):
@@ -76,7 +76,7 @@ def _of_a_card(error: BaseException) -> str:
 
 
 def whereabouts(step: Step) -> str:
-    """Say where in the run a step is."""
+    """Return where in the run a step is."""
     if stop := step.stop:
         return f"in round {step.round}, hop {stop.hop} ({stop.kind} of {stop.model!r})"
     words = {

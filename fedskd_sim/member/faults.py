@@ -84,7 +84,7 @@ class FaultInjector:
             timer.start()
 
     def before(self, step: Step) -> None:
-        """Let happen what is to happen before a step.
+        """Cause what is to happen before a step.
 
         Raises:
             RunAborted: the scenario asks for that.
@@ -99,7 +99,7 @@ class FaultInjector:
         self._step_began, self._dragged = clock.now(), 0.0
 
     def drag(self) -> None:
-        """Let a slow hospital have taken longer over what it has done of its step until now."""
+        """Slow a hospital down: wait for what it has done of its step until now."""
         worked = clock.now() - self._step_began - self._dragged
         owed = (self.schedule.slowness(self._seconds) - 1.0) * worked - self._dragged
         if owed > 0:
@@ -179,7 +179,7 @@ class FaultInjector:
 
 
 def stop(seconds: float | None) -> None:
-    """Let this process stand still for so many seconds, or until somebody else lets it go on.
+    """Stop this process for so many seconds, or until somebody else lets it go on.
 
     A process that stands still cannot count seconds: another one does, which also kills it when
     whoever has started it is gone, for it could not notice that.

@@ -129,7 +129,7 @@ def compare(
 
 
 def _changes(before: str, now: str) -> dict[tuple[Key, ...], str]:
-    """Say of the first keys in which two scenarios differ what they were and are; of none where
+    """Return of the first keys in which two scenarios differ what they were and are; of none where
     they cannot be read, as those that earlier versions kept.
     """
     try:

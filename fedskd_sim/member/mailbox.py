@@ -110,7 +110,7 @@ class Mailbox:
         return task
 
     def release(self, index: int, weights: Weights, digest: str) -> None:
-        """Let a step's weights go on to the next hospital."""
+        """Send a step's weights on to the next hospital."""
         self._hand_in(lambda: self.shell.release(index, weights, digest))
 
     def finish(
@@ -120,7 +120,7 @@ class Mailbox:
         self._hand_in(lambda: self._finish(index, record, learner))
 
     def fail(self, error: FedskdError) -> None:
-        """Say that this hospital cannot go on."""
+        """Report that this hospital cannot go on."""
         self._hand_in(lambda: self.shell.handle(Broke(error)))
 
     def leave(self) -> None:
@@ -200,11 +200,11 @@ class Mailbox:
     # what the shell asks for
 
     def register(self) -> None:
-        """Tell the controller that this hospital is up."""
+        """Register with the controller: this hospital is up."""
         self.links.tell(self.register_as)
 
     def tell(self, word: ToController) -> None:
-        """Say something to the controller."""
+        """Send a word to the controller."""
         self.links.tell(word)
 
     def reply(self, to: str, answer: Answer) -> None:
@@ -212,7 +212,7 @@ class Mailbox:
         self.links.reply(to, answer)
 
     def call(self, to: str, word: Ready) -> None:
-        """Tell the host before this one that a model is waited for."""
+        """Call the host before this one: a model is waited for."""
         self.links.call(to, word)
 
     def send(self, to: str, traveller: Traveller) -> None:

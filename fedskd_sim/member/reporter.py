@@ -73,7 +73,7 @@ def peak_of_cards() -> int:
 
 
 def forget_peak_of_cards() -> None:
-    """Let a run in this process begin with no memory of cards that an earlier one took."""
+    """Begin a run in this process with no memory of cards that an earlier one took."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         for number in range(torch.cuda.device_count()):
@@ -98,7 +98,7 @@ class Reporter:
     refusals: Throttle = field(default_factory=Throttle)
 
     def phase(self, name: str, round_: int | None = None) -> None:
-        """Say what the hospital does now."""
+        """Show what the hospital does now."""
         if self.metrics:
             self.metrics.phase(name, round_)
 

@@ -85,7 +85,7 @@ class FaultSchedule:
                 yield index, fault
 
     def strike(self, index: int, seconds: float) -> None:
-        """Let a fault strike: it will not come again."""
+        """Strike with a fault: it will not come again."""
         fault = self.left.pop(index)
         if fault.what == "slow":
             self.slow_down(fault.factor or 1.0, seconds + (fault.lasts or FOR_EVER))
@@ -93,7 +93,7 @@ class FaultSchedule:
             self.poisons[index] = fault.factor
 
     def slow_down(self, factor: float, until: float = FOR_EVER) -> None:
-        """Let steps take so many times as long, until so many seconds after it came up."""
+        """Make steps take so many times as long, until so many seconds after it came up."""
         self._slow = factor, until
 
     def come_up_again(self, later: float) -> None:
@@ -104,7 +104,7 @@ class FaultSchedule:
         self._slow = factor, until - later
 
     def slowness(self, seconds: float) -> float:
-        """Say how many times as long a step takes."""
+        """Return how many times as long a step takes."""
         factor, until = self._slow
         return factor if seconds < until else 1.0
 
@@ -121,7 +121,7 @@ class FaultSchedule:
 
 
 def place_of(step: Step) -> StepPosition:
-    """Say where a step is; one that is no stop has hop 0."""
+    """Return where a step is; one that is no stop has hop 0."""
     return step.round, step.stop.hop if step.stop else 0
 
 
@@ -143,7 +143,7 @@ def unmet(scenario: Scenario, topology: Topology) -> Iterator[tuple[int, str, st
 
 
 def _none_of(fault: Fault, steps: Sequence[Step]) -> tuple[str, str, str]:
-    """Say that a fault is at none of the steps of its round."""
+    """Return words for a fault that is at none of the steps of its round."""
     hops = sorted({step.stop.hop for step in steps if step.stop})
     if not steps:
         text = f"{fault.hospital!r} does nothing in round {fault.round}"

@@ -68,16 +68,16 @@ class Outside(Protocol):
     """Everything around a shell; no call may wait for anybody."""
 
     def register(self) -> None:
-        """Tell the controller that this hospital is up."""
+        """Register with the controller: this hospital is up."""
 
     def tell(self, word: ToController) -> None:
-        """Say something to the controller; progress may be dropped."""
+        """Send a word to the controller; progress may be dropped."""
 
     def reply(self, to: str, answer: Answer) -> None:
         """Answer the sender of a model."""
 
     def call(self, to: str, word: Ready) -> None:
-        """Tell the host before this one, of its own accord, that a model is waited for."""
+        """Call the host before this one, unasked: a model is waited for."""
 
     def send(self, to: str, traveller: Traveller) -> None:
         """Hand a model over to its next host."""
@@ -86,7 +86,7 @@ class Outside(Protocol):
         """Have a step carried out; `ModelReleased` and `StepFinished` come back."""
 
     def wait(self, seconds: float, timer: Timer) -> None:
-        """Give a timer's event back after some seconds."""
+        """Return a timer's event after some seconds."""
 
     def persist(self, state: State, record: Record | None, ticket: int) -> None:
         """Make a state safe, and the weights it speaks of, and a record; `Shell.on_persisted` is
@@ -125,7 +125,7 @@ class Shell:
     """What may only be said once a state is safe."""
 
     def handle(self, event: Event) -> None:
-        """Let the machine take a step, and carry out what it asks for."""
+        """Step the machine, and carry out what it asks for."""
         self.state, effects = self.machine.step(self.state, event)
         for effect in effects:
             if self._safe < self._asked and self._promises(effect):

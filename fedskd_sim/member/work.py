@@ -92,7 +92,7 @@ def join_measures(trained: Measures, assessed: Measures) -> Measures:
 
 
 def _unlike(given: Weights, form: Mapping[str, Any]) -> str | None:
-    """Say what of some weights is not as in a form."""
+    """Return what of some weights is not as in a form."""
     for name, spec in form.items():
         if name not in given:
             return f"{name!r} is missing"

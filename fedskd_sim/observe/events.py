@@ -392,7 +392,7 @@ PLACES: Mapping[type[LogEvent], str] = {
 
 
 def place(event: LogEvent) -> str:
-    """Say where in the run a member is after an event of its log; empty if the event tells
+    """Return where in the run a member is after an event of its log; empty if the event tells
     nothing of it.
     """
     match event:

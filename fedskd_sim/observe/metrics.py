@@ -190,7 +190,7 @@ class HospitalMetrics:
             )
 
     def phase(self, name: str, round_: int | None = None) -> None:
-        """Say what the hospital does now, and in which round."""
+        """Show what the hospital does now, and in which round."""
         self._phase.labels(**self._own).state(name)
         if round_ is not None:
             self._round.labels(**self._own).set(round_)

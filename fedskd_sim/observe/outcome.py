@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def words(self) -> str:
-        """Say it in one sentence without a full stop."""
+        """Return it in one sentence without a full stop."""
         if self.state == "going":
             return f"going since {clock.stamp(self.started)}, as far as its folder tells"
         whose = f": {self.culprit}" if self.culprit else ""
@@ -67,7 +67,7 @@ def begin(folder: Path, command: str) -> Outcome:
 
 
 def finish(begun: Outcome, error: BaseException | None = None, remark: str = "") -> Outcome:
-    """Say how a run ended: well, if with a remark, by an error, or by an interrupt."""
+    """Return how a run ended: well, if with a remark, by an error, or by an interrupt."""
     found = replace(begun, ended=clock.unix(), state="ended well")
     if isinstance(error, KeyboardInterrupt):
         return replace(found, state="stopped", code=INTERRUPTED, reason="it was interrupted")

@@ -176,7 +176,7 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the terminal back with the last state on it."""
+        """Leave the terminal with the last state on it."""
         if self._interactive:
             self._live_now = False  # the last state is told of all, and may scroll
             self._live.stop()
@@ -249,7 +249,7 @@ class LiveView:
 
     @property
     def remark(self) -> str:
-        """Say what is not as it should be with the run as a whole; '' if nothing is."""
+        """Return what is not as it should be with the run as a whole; '' if nothing is."""
         return self._remark_of_all
 
     def seconds_left(self) -> float | None:
@@ -303,7 +303,7 @@ class LiveView:
             self._say(text)
 
     def _remark(self, hospital: str, standing: str, text: str) -> None:
-        """Say what holds a pod up, where there is no table that shows it."""
+        """Print what holds a pod up, where there is no table that shows it."""
         held = standing in ("unschedulable", "hopeless", "stuck", "failed") or "no node" in text
         if held and not self._interactive:
             self._say(f"{hospital}: {text}")

@@ -62,7 +62,7 @@ def changes(scenario: Scenario) -> list[str]:
 
 
 def batches_of(scenario: Scenario) -> int:
-    """Say how many batches a pass of the short run has at most."""
+    """Return how many batches a pass of the short run has at most."""
     on_cards = any(hospital.device != "cpu" for hospital in scenario.hospitals)
     most = ON_CARDS if on_cards else BATCHES
     return min(most, scenario.training.batches or most)
@@ -164,7 +164,7 @@ class Measured:
         return {host: median(values) for host, values in found.items()}
 
     def cost(self, choose: Callable[[tuple[float, ...]], float]) -> Cost:
-        """Say what steps cost; ``choose`` picks from what a step took in the rounds."""
+        """Return what steps cost; ``choose`` picks from what a step took in the rounds."""
         known = {place: choose(seconds) for place, seconds in self._seconds.items()}
         usual: dict[tuple[str, str], list[float]] = {}
         for (kind, host, _), seconds in known.items():
@@ -419,7 +419,7 @@ def _cards(scenario: Scenario) -> Callable[[], Mapping[str, tuple[int, int]]]:
 
 
 def _room(folder: Path, cards: Callable[[], Mapping[str, tuple[int, int]]]) -> Room:
-    """Tell what memory and disk there are."""
+    """Return what memory and disk there are."""
     return Room(*memory(), shutil.disk_usage(folder).free, cards())
 
 

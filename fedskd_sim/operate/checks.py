@@ -121,7 +121,7 @@ def load_and_check(
 
 
 def _with_code(found: Examined, meanwhile: Callable[[Loaded], None], slowly: Slowly) -> Examined:
-    """Say which code of the user's own is about to be run, and let it say what its algorithms
+    """Return which code of the user's own is about to be run, and let it say what its algorithms
     are.
     """
     if found.code:
@@ -277,7 +277,7 @@ def licences(scenario: Scenario) -> list[str]:
 
 
 def asker(runtime: object, question: Callable[..., Result]) -> Callable[..., Result] | None:
-    """Let a runtime's own process answer a question that takes PyTorch, if it has one."""
+    """Return how a runtime's own process is asked what takes PyTorch, if it has one."""
     from fedskd_sim.runtimes.base import AnswersQuestions  # noqa: PLC0415 - only who runs something pays for it
 
     return partial(runtime.ask, question) if isinstance(runtime, AnswersQuestions) else None
@@ -331,7 +331,7 @@ def _beyond_records(run: Path, scenario: Scenario, found: Verdict) -> ChainBroke
 
 
 def not_proven(run: Path, scenario: Scenario, found: Verdict) -> Iterator[str]:
-    """Say what `verify_run` has not shown of a folder that is whole, line by line.
+    """Return what `verify_run` has not shown of a folder that is whole, line by line.
 
     Raises:
         ChainBroken: the signature of the seal is none.
@@ -357,7 +357,7 @@ def not_proven(run: Path, scenario: Scenario, found: Verdict) -> Iterator[str]:
 
 
 def _without_proof(run: Path, scenario: Scenario, found: Verdict) -> Iterator[str]:
-    """Say which files are missing that could show more, and of what only records tell."""
+    """Return which files are missing that could show more, and of what only records tell."""
     away = [*found.lost, *found.back]
     if away:
         yield f"that {', '.join(away)} was lost: only the records of the others say so"

@@ -247,7 +247,7 @@ def _find_problems(
 
 
 def _ask(scenario: Scenario, question: Callable[..., Any], *arguments: Any, tell: TellName) -> Any:
-    """Let a process that is forked from that with PyTorch, as runs will be, answer a question."""
+    """Ask a process that is forked from that with PyTorch, as runs will be."""
     prepare(scenario, threads(scenario))
     return ask(question, *arguments, tell=tell)
 
@@ -297,7 +297,7 @@ def problems_of(
 
 
 def _named(rest: ValidParts, method: Method, problem: FedskdError) -> FedskdError:
-    """Say whose problem it is, and where in the file."""
+    """Return whose problem it is, and where in the file."""
     if variant := rest.scenario.variants.get(method.label):
         under = ("variants", method.label)
         match problem.key:

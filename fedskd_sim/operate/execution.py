@@ -238,7 +238,7 @@ def report(run: Path, loaded: Loaded, ended: Outcome | None = None) -> Summary:
 
 
 def closing_words(ended: Outcome, order: Order) -> str:
-    """Say in one line how a run ended, whether it was disturbed on purpose, and where it is."""
+    """Return in one line how a run ended, whether it was disturbed on purpose, and where it is."""
     disturbed = f"{words}; " if (words := order.loaded.scenario.disturbed) else ""
     return f"{ended.words}; {disturbed}run folder {short_path(order.folder)}"
 

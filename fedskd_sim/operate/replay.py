@@ -78,7 +78,7 @@ class Replayed(NamedTuple):
     """How far they may be."""
 
     def __str__(self) -> str:
-        """Say it in one line, and where bytes were not compared in a second one."""
+        """Return it in one line, and where bytes were not compared in a second one."""
         wrong = len(self.differences)
         result = f"{wrong} of them otherwise" if wrong else "all the same bytes"
         if self.apart and not wrong:
@@ -135,7 +135,7 @@ def replay(
 
 
 def _data_of(run: Path) -> Path | None:
-    """Say where a run's data files were, if it was of this machine."""
+    """Return where a run's data files were, if it was of this machine."""
     place = location.read(run)
     return Path(place.data) if isinstance(place, Here) and place.data else None
 
@@ -254,7 +254,7 @@ class _Bench:
         self.differences.append(ChainBroken(f"not reproduced: {key}: {text}", fix=FIX, where=where))
 
     def _carry_out(self, one: ArchivedSession, seen: _Seen) -> Record:
-        """Let a learner that is what the hospital's was take the step; gives its record."""
+        """Take the step with a learner that is what the hospital's was, and return its record."""
         from fedskd_sim.learning.base import LearnerState  # noqa: PLC0415 - only who replays needs PyTorch
 
         host = one.key.host
@@ -310,14 +310,14 @@ class _Bench:
         return learner
 
     def _computes(self, host: str) -> dict[str, str]:
-        """Say with what a hospital computes here."""
+        """Return with what a hospital computes here."""
         if host not in self._here:
             code = code_of(self.loaded, host)
             self._here[host] = circumstances(self.loaded.scenario, host, code)
         return self._here[host]
 
     def _why_apart(self, one: ArchivedSession) -> list[str]:
-        """Say what is otherwise than when the session was kept, so that bytes may be, too."""
+        """Return what is otherwise than when the session was kept, so that bytes may be, too."""
         was, now = {**one.made, DATA: ""}, {**self._computes(one.key.host), DATA: ""}
         names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
         why = [f"{name} was {was.get(name, '-')} and is {now.get(name, '-')}" for name in names]
@@ -330,7 +330,7 @@ class _Bench:
     def _near(
         self, one: ArchivedSession, record: Record, found: Record, left: Weights
     ) -> list[str]:
-        """Say what is further from the run than another device or library would bring it."""
+        """Return what is further from the run than another device or library would bring it."""
         from fedskd_sim.learning.devices import NEAR  # noqa: PLC0415 - as above
 
         self.limit = NEAR[self.loaded.scenario.training.precision]
@@ -363,7 +363,7 @@ class _Bench:
 
 
 def _step_of(key: SessionKey) -> Step:
-    """Say which step of the hospital's program a session was."""
+    """Return which step of the hospital's program a session was."""
     if key.kind == "warm_up":
         return Step("warm_up", key.round)
     if key.kind == "alone":
@@ -377,7 +377,7 @@ def _on_card(made: Mapping[str, str]) -> bool:
 
 
 def _unlike(record: Record, found: Record) -> list[str]:
-    """Say in which fields and measures two records differ, both values of each."""
+    """List the fields and measures in which two records differ, both values of each."""
     rest = [name for name in record.__slots__ if name != "measures"]
     texts = [text for name in rest for text in _unlike_in(record, found, name)]
     was, now = record.measures, found.measures

@@ -171,7 +171,7 @@ def _check_kept(order: Order) -> None:
 
 
 def _told_by_custody(folder: Path) -> Here | None:
-    """Say which run the custody in a folder is of, where its place is not noted; None where it
+    """Return which run the custody in a folder is of, where its place is not noted; None where it
     does not say.
     """
     found = [store.newest(home) for home in folder.glob(f"{CUSTODY}/*") if home.is_dir()]

@@ -125,7 +125,7 @@ class FoundRun(Protocol):
         """End it, and say what was done."""
 
     def close(self) -> None:
-        """Let go of what `news` needed."""
+        """Release what `news` needed."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class LocalRun:
             yield from printed.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def remarks(self) -> Iterator[str]:
-        """Say whether the launcher is alive, and which files a death has cut."""
+        """Return whether the launcher is alive, and which files a death has cut."""
         yield from _disturbed(self.loaded)
         place, going = self.place, self.going  # first: a launcher that has ended has said how
         ended = outcomes.read(self.folder)
@@ -250,7 +250,7 @@ class ClusterRun:
         yield from self.runtime.log_of(member, follow=follow)
 
     def remarks(self) -> Iterator[str]:
-        """Say how the pods and Jobs are, and whose words are missing."""
+        """Return how the pods and Jobs are, and whose words are missing."""
         yield from _disturbed(self.loaded)
         yield from self.runtime.remarks()
         yield from self.unread
@@ -364,7 +364,7 @@ def _disturbed(loaded: Loaded) -> Iterator[str]:
 
 
 def _describe_end(ended: outcomes.Outcome) -> Iterator[str]:
-    """Say how a run ended, as its launcher has noted it."""
+    """Return how a run ended, as its launcher has noted it."""
     yield f"{ended.words}, at {clock.stamp(ended.ended)}" + (
         f": {ended.reason}" if ended.reason else ""
     )

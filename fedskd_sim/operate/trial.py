@@ -52,7 +52,7 @@ class Lives:
 
 
 def try_own(loaded: Loaded, data: Path | None) -> None:
-    """Let all hospitals take a few steps twice, and compare what comes of it.
+    """Take a few steps at all hospitals twice, and compare what comes of it.
 
     Raises:
         HospitalCrashed: the code fails.
@@ -94,7 +94,7 @@ def _differences(once: list[Record], again: list[Record]) -> Iterator[tuple[Reco
 
 
 def _changed(record: Record, what: str, lives: Lives) -> FedskdError:
-    """Say which hospital's step comes out otherwise behind a death, and what it has forgotten."""
+    """Name the hospital whose step comes out otherwise behind a death, and what it forgot."""
     known = {**lives.forgotten.get(record.host, {}), **_all(lives)}
     lost = f": its next life does not have {', '.join(known)}" if known else ""
     text = f"a death changes {what} of {record.host!r} in round {record.round} ({record.kind})"
@@ -106,7 +106,7 @@ def _all(lives: Lives) -> dict[str, None]:
 
 
 def _placed(loaded: Loaded, error: FedskdError, fix: str) -> FedskdError:
-    """Let an error of own code name the scenario's key for that code, and no folder that is
+    """Make an error of own code name the scenario's key for that code, and no folder that is
     gone.
     """
     error.__notes__, error.__cause__ = [], None

@@ -40,11 +40,11 @@ class Runtime(Protocol):
 
     @property
     def place(self) -> RunLocation:
-        """Say where the run is, once it has been launched, for the run folder."""
+        """Return where the run is, once it has been launched, for the run folder."""
 
     @property
     def remark(self) -> str:
-        """Say what of a run that ended well was not as it should be; '' for nothing."""
+        """Return what of a run that ended well was not as it should be; '' for nothing."""
 
     def prepare(self, loaded: Loaded) -> None:
         """Get ready in the background for a scenario that is still being checked; `launch` may
@@ -76,7 +76,7 @@ class AnswersQuestions(Protocol):
     """What a runtime can do that has PyTorch in a process of its own."""
 
     def ask(self, question: Callable[..., Any], *arguments: Any, **tell: Any) -> Any:
-        """Let that process answer a question that takes PyTorch.
+        """Ask that process a question that takes PyTorch.
 
         Raises:
             FedskdError: what the question raises, or the death of the process.

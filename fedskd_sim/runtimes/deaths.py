@@ -34,7 +34,7 @@ class Terminated(SystemExit):
 
 
 def cause(code: int) -> str:
-    """Say how a process ended: by which signal, if the exit code is negative, or with which code
+    """Return how a process ended: by which signal, if the exit code is negative, or with which code
     and what that means.
     """
     if code < 0:
@@ -78,7 +78,7 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 def own_words(
     order: MemberOrder, fix: Callable[[], str], let: tuple[type[BaseException], ...] = ()
 ) -> Iterator[None]:
-    """Let a member say itself what ended it, in its log and by its exit code, even where nobody
+    """Tell in a member's own log, and by its exit code, what ended it, even where nobody
     foresaw it.
 
     An exception in any of its threads ends the whole process: a member that has lost one can only
@@ -142,7 +142,9 @@ class Endings:
     killed_before: int = field(default_factory=lambda: oom_kills() or 0)
 
     def crash(self, lost: Lost) -> FedskdError:
-        """Say of whom, where and why, and point to a file only if there is something in it."""
+        """Return an error that says who died, where and why, and point to a file only if there is
+        something in it.
+        """
         name, code, where = lost
         errors = self.folder / "logs" / f"{name}.err"
         said = (
@@ -161,7 +163,7 @@ class Endings:
         return found
 
     def with_file(self, error: FedskdError | None) -> FedskdError | None:
-        """Let an error that points to what a member has printed name the file, which that member
+        """Name the file in an error that points to what a member has printed, which that member
         did not know.
         """
         if error and error.fix == PRINTED:
@@ -169,7 +171,7 @@ class Endings:
         return error
 
     def why(self, code: int) -> tuple[str, str]:
-        """Say how a process ended, and what to do about it where the kernel has counted a kill
+        """Return how a process ended, and what to do about it where the kernel has counted a kill
         for lack of memory.
         """
         counted = (oom_kills() or 0) - self.killed_before
@@ -181,7 +183,7 @@ class Endings:
         return cause(code), ""
 
     def server(self, code: int | None) -> FedskdError:
-        """Say how the fork server ended."""
+        """Return how the fork server ended."""
         why, fix = ("unseen", "") if code in (None, UNKNOWN) else self.why(code or 0)
         text = (
             "the fork server, the process that starts the hospitals and learns how they end, died "

@@ -41,7 +41,7 @@ def _be(order: MemberOrder, work: Callable[[MemberOrder], None]) -> None:
 
 
 def _enter(order: MemberOrder) -> None:
-    """Give the process its own error file, and make it end when the launcher dies."""
+    """Open the process's own error file, and make it end when the launcher dies."""
     descriptor = os.open(
         order.folder / "logs" / f"{order.name}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
     )

@@ -63,7 +63,7 @@ class Undocumented:
         self._helper: Any = resource_tracker._resource_tracker  # noqa: SLF001 - nothing else knows what it holds
 
     def keep_sockets_in(self, folder: Path) -> None:
-        """Say where sockets are, instead of a folder of multiprocessing's own that a killed
+        """Set where sockets are, instead of a folder of multiprocessing's own that a killed
         launcher would leave behind.
         """
         self._config["tempdir"] = str(folder)
@@ -134,7 +134,7 @@ class ForkServer:
 
 
 def let_go() -> None:
-    """Let the fork server, and the helper of multiprocessing, end when whoever started them does,
+    """Make the fork server, and the helper of multiprocessing, end when whoever started them does,
     and not wait for this process, which was forked from it and will fork nothing.
     """
     Undocumented().let_go()
@@ -157,7 +157,7 @@ class PrivateFolder:
     keeper: subprocess.Popen[bytes]
 
     def close(self) -> None:
-        """Give up this process's lease, and wait until members that were stopped have gone and
+        """Return this process's lease, and wait until members that were stopped have gone and
         the folder with them.
         """
         self.lease.close()

@@ -65,7 +65,7 @@ KEPT_BYTES = 256 << 20
 
 
 def keep_freed_memory() -> None:
-    """Tell the C allocator to keep what is freed for the next message instead of returning it to
+    """Make the C allocator keep what is freed for the next message instead of returning it to
     the kernel.
 
     Receiving and exporting a model otherwise spends more time on fresh pages than on copying
@@ -127,8 +127,8 @@ def meaning(scenario: Scenario) -> str:
 def computes(
     scenario: Scenario, name: str, learner: Learner, code: Mapping[str, str], run: str
 ) -> str:
-    """Tell the controller the code with which the hospital computes and, of what a reader of one's
-    own gave it, what no two hospitals of the run may have otherwise, or both.
+    """Return for the controller the code with which the hospital computes and, of what a reader of
+    one's own gave it, what no two hospitals of the run may have otherwise, or both.
     """
     given = None
     if scenario.learns:
@@ -149,13 +149,13 @@ def computes(
 
 
 def identity_of(order: MemberOrder, loaded: Loaded, code: Mapping[str, str]) -> Mapping[str, str]:
-    """Say what two lives must have in common to compute the same bytes."""
+    """Return what two lives must have in common to compute the same bytes."""
     found = {"run": order.run, "hospital": order.name, "scenario": meaning(loaded.scenario)}
     return {**found, **circumstances(loaded.scenario, order.name, code)}
 
 
 def circumstances(scenario: Scenario, name: str, code: Mapping[str, str]) -> dict[str, str]:
-    """Say with what a hospital computes: versions, device, threads, and ``code``, as of
+    """Return with what a hospital computes: versions, device, threads, and ``code``, as of
     `code_of`.
     """
     if not scenario.learns:
@@ -299,7 +299,7 @@ def _context(
     ledger: Ledger,
     keeps: tuple[Keeper | None, SessionArchive | None],
 ) -> LearnerContext:
-    """Say what a learner is given; the keeper compares the data with those of the earlier life."""
+    """Return what a learner is given; the keeper compares the data with the earlier life's."""
     keeper, archive = keeps
     hear: list[Callable[[str], None]] = [keeper.check_data] if keeper else []
     hear += [archive.note_data] if archive else []
@@ -317,7 +317,7 @@ def _context(
 
 
 def _tell_all(hear: list[Callable[[str], None]], data: str) -> None:
-    """Tell everybody who wants to know the digest of the data."""
+    """Announce to everybody who wants to know the digest of the data."""
     for one in hear:
         one(data)
 
@@ -333,7 +333,7 @@ def _faults(
 
 
 def poison_of(scenario: Scenario) -> Poison:
-    """Say how weights are poisoned: not at all where nothing is learned."""
+    """Return how weights are poisoned: not at all where nothing is learned."""
     if not scenario.learns:
         return harmless
     from fedskd_sim.learning.weights import poison  # noqa: PLC0415 - the placebo runs without numpy

@@ -123,7 +123,7 @@ class MemberOrder:
 
 @contextmanager
 def own_stdout() -> Iterator[TextIO]:
-    """Give standard output to the log alone: what a reader or a library prints, be it half a line
+    """Keep standard output for the log alone: what a reader or a library prints, be it half a line
     in front of a record, is on standard error meanwhile.
     """
     try:
@@ -143,7 +143,7 @@ def own_stdout() -> Iterator[TextIO]:
 
 
 def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
-    """Say where the hospitals of a run keep what survives them."""
+    """Return where the hospitals of a run keep what survives them."""
     return (
         Path(scenario.custody.folder).expanduser() / run
         if scenario.custody.folder

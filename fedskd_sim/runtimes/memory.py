@@ -81,7 +81,7 @@ class MemoryRuntime:
 
     @property
     def place(self) -> Here:
-        """Say where the run is, for the run folder."""
+        """Return where the run is, for the run folder."""
         return Here.of_this_process()
 
     def launch(self, order: Order) -> None:
@@ -113,7 +113,7 @@ class MemoryRuntime:
             self._add(name, topology, terms)
 
     def wait(self, watch: Watch) -> None:
-        """Let everything happen; raises the error that ended the run."""
+        """Play the whole run; raises the error that ended the run."""
         self._watchers.append(watch)
         try:
             self._world.run()
@@ -199,12 +199,12 @@ def _add_once(ledger: Ledger, told: list[SampleCounts], counts: SampleCounts) ->
 
 
 def _pass(world: World, name: str, seconds: float) -> None:
-    """Let simulated seconds pass in a hospital's step."""
+    """Spend simulated seconds in a hospital's step."""
     world.nodes[name].cost += seconds
 
 
 def _allow_files(count: int) -> None:
-    """Let this process have so many files open, as far as the system permits."""
+    """Allow this process so many open files, as far as the system permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count + 64:
         wanted = count + 64 if hard == resource.RLIM_INFINITY else min(hard, count + 64)

@@ -18,7 +18,7 @@ PACKAGES = (UnknownArchitecture, UnknownReader, LibraryMissing)
 
 
 def tell_of_pod(error: FedskdError, hospital: str, data: Path | None) -> None:
-    """Say in an error's fix what is to be done for a hospital's pod, which has its data in a
+    """Add to an error's fix what is to be done for a hospital's pod, which has its data in a
     folder, or none.
     """
     if isinstance(error, PACKAGES):

@@ -57,7 +57,7 @@ ALONE = "the models went on without it, to the end"
 
 
 def member_order(order: Order, sockets: Path, name: str, number: int) -> MemberOrder:
-    """Say where a member listens, and give it its key file.
+    """Return where a member listens, and give it its key file.
 
     Args:
         order: the run.
@@ -150,12 +150,12 @@ class ProcessRuntime:
 
     @property
     def place(self) -> Here:
-        """Say where the run is, for the run folder."""
+        """Return where the run is, for the run folder."""
         data = str(self._order.data.resolve()) if self._order.data else ""
         return replace(Here.of_this_process(), run=self._order.run, data=data)
 
     def ask(self, question: Callable[..., Any], *arguments: Any, **tell: Any) -> Any:
-        """Let a process forked from the fork server answer (`fedskd_sim.runtimes.commands`).
+        """Ask a process forked from the fork server (`fedskd_sim.runtimes.commands`).
 
         Raises:
             FedskdError: what the question raises, or the death of one of the two.
@@ -311,7 +311,7 @@ class ProcessRuntime:
 
     @property
     def remark(self) -> str:
-        """Say what of a run that ended well was not as it should be."""
+        """Return what of a run that ended well was not as it should be."""
         if self._orphaned:
             return f"the controller died {self._orphaned} after the start: {ALONE}"
         failure = self._state.failure

@@ -56,8 +56,8 @@ class ShapedLine(Generic[What]):
     _held: list[_Copy[What]] = field(default_factory=list)
 
     def carry(self, now: float, what: What, size: int | None = None) -> list[tuple[Passage, What]]:
-        """Say what arrives because of a message that is sent now, in order: nothing, or copies of
-        it, and what was held back until it came.
+        """Return what arrives because of a message that is sent now, in order: nothing, or copies
+        of it, and what was held back until it came.
 
         Args:
             now: the present moment, in seconds of any clock, always the same one.
@@ -89,7 +89,7 @@ class ShapedLine(Generic[What]):
     def _pass(
         self, now: float, copy: _Copy[What], *, lost: bool = False
     ) -> tuple[Passage, What] | None:
-        """Let a copy leave behind what was said before; None if it does not arrive."""
+        """Send a copy behind what was said before; None if it does not arrive."""
         leaves, rate = max(now, self._free), self.conditions.rate
         takes = copy.size / rate if rate else 0.0
         self._free = leaves + takes
@@ -100,7 +100,7 @@ class ShapedLine(Generic[What]):
         return Passage(begins, self._latest, copy.flip), copy.what
 
     def _cut(self, leaves: float, arrives: float) -> bool:
-        """Tell whether the link is cut while a copy is under way."""
+        """Return whether the link is cut while a copy is under way."""
         begin, end = leaves - self.started, arrives - self.started
         return any(one.meets(begin, end) for one in self.conditions.partition)
 

@@ -58,11 +58,11 @@ class CostedLearner:
         return {}
 
     def warm_up(self) -> Session:
-        """Let the warm-up pass."""
+        """Spend the warm-up's time."""
         return self._let_pass("warm_up", self.host)
 
     def alone(self, round_: int) -> Session | None:  # noqa: ARG002 - every round is alike
-        """Let a session without a visitor pass."""
+        """Spend the time of a session without a visitor."""
         return self._let_pass("alone", self.host)
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - every round is alike
@@ -70,11 +70,11 @@ class CostedLearner:
         return {}
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - nothing arrives
-        """Let a session with a visitor pass, or a part of a sum."""
+        """Spend the time of a session with a visitor, or of a part of a sum."""
         return self._let_pass(stop.kind, stop.model)
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - nothing arrives
-        """Let a homecoming pass."""
+        """Spend a homecoming's time."""
         return self._let_pass(stop.kind, stop.model)
 
     def assess(self) -> Measures:
@@ -82,12 +82,12 @@ class CostedLearner:
         return {}
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:  # noqa: ARG002 - nothing arrives
-        """Let a test pass."""
+        """Spend a test's time."""
         self._let_pass("evaluation", model)
         return {}
 
     def ensemble(self) -> Measures | None:
-        """Let the test of all models together pass."""
+        """Spend the time of the test of all models together."""
         self._let_pass("ensemble", self.host)
         return None
 

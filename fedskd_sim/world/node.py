@@ -78,7 +78,7 @@ class Clock(Protocol):
         """The present moment."""
 
     def later(self, node: Any, delay: float, happen: Callable[[], None]) -> None:
-        """Let something happen to a hospital if it has not died by then."""
+        """Do something to a hospital if it has not died by then."""
 
 
 class Sufferer(Protocol):
@@ -115,7 +115,7 @@ class Faults:
             node.world.later(node, fault.after or 0.0, strike)
 
     def before(self, node: Sufferer, step: Step) -> bool:
-        """Let happen what is to happen before a step; tells whether the step can begin now.
+        """Cause what is to happen before a step; returns whether the step can begin now.
 
         Raises:
             Killed: the hospital dies.
@@ -130,7 +130,7 @@ class Faults:
         return node.asleep <= node.world.seconds
 
     def slowness(self, node: Sufferer) -> float:
-        """Say how many times as long a step takes."""
+        """Return how many times as long a step takes."""
         return self.schedule.slowness(self._seconds(node))
 
     def _seconds(self, node: Sufferer) -> float:
@@ -174,7 +174,7 @@ class Surroundings(Protocol):
     def later(
         self, node: Node, delay: float, happen: Callable[[], None], past: IsPast | None = None
     ) -> None:
-        """Let something happen to a hospital if it has not died by then."""
+        """Do something to a hospital if it has not died by then."""
 
     def carry(self, sender: str, to: str, what: Any, take: Callable[[Node], None]) -> None:
         """Carry a message to a hospital."""
@@ -343,7 +343,7 @@ class Node:
         )
 
     def _hand_in(self, index: int, left: list[tuple[Weights, str]], record: Record | None) -> None:
-        """Give back what came of a step."""
+        """Return what came of a step."""
         for weights, mark in left:
             self.shell.release(index, weights, mark)
         self.shell.handle(StepFinished(index, record))
@@ -351,12 +351,12 @@ class Node:
     # what the shell asks for
 
     def register(self) -> None:
-        """Tell the controller that this hospital is up."""
+        """Register with the controller: this hospital is up."""
         ring = self.machine.topology
         self.world.tell(Register(self.machine.terms.run, ring.epoch, self.name, "memory", "", ""))
 
     def tell(self, word: ToController) -> None:
-        """Say something to the controller."""
+        """Send a word to the controller."""
         self.world.tell(word)
 
     def reply(self, to: str, answer: Answer) -> None:
@@ -365,7 +365,7 @@ class Node:
         self.world.carry(self.name, to, answer, lambda node: node.shell.handle(event))
 
     def call(self, to: str, word: Ready) -> None:
-        """Tell the host before this one that a model is waited for."""
+        """Call the host before this one: a model is waited for."""
         self.reply(to, word)
 
     def send(self, to: str, traveller: Traveller) -> None:

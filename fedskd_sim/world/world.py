@@ -87,12 +87,12 @@ class World:
     _lasting: int = 0
 
     def add(self, node: Node) -> None:
-        """Let a hospital live from now on."""
+        """Start a hospital's life."""
         self.nodes[node.name] = node
         self.later(node, node.faults.schedule.late, node.begin)
 
     def run(self) -> None:
-        """Let everything happen until all have ended or nothing is left to happen.
+        """Play until all have ended or nothing is left to happen.
 
         Raises:
             HospitalCrashed: a hospital has died and cannot come back.
@@ -126,7 +126,7 @@ class World:
     def later(
         self, node: Node, delay: float, happen: Callable[[], None], past: IsPast | None = None
     ) -> None:
-        """Let something happen to a hospital if it has not died by then; it may be forgotten
+        """Do something to a hospital if it has not died by then; it may be forgotten
         from when on ``past`` says so.
         """
         self._at(delay, partial(self._lives, node, node.life, happen), past)
@@ -223,7 +223,7 @@ class World:
                 self._at(OTHERS_SPEAK_S, self.controller.conclude)
 
     def _look(self) -> None:
-        """Let the controller see who is silent, and do so again."""
+        """Make the controller look for who is silent, again and again."""
         if self.controller and self.controller.state.ended is None:
             self.controller.look()
             self.controller.give_up()

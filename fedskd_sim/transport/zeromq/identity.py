@@ -84,7 +84,7 @@ class Keys:
         socket.curve_publickey, socket.curve_secretkey = self.public.encode(), self.secret.encode()
 
     def owner(self, mechanism: bytes, credentials: Sequence[bytes]) -> str | None:
-        """Tell whose credentials a peer has shown in ZeroMQ's handshake; None: no member's."""
+        """Return whose credentials a peer has shown in ZeroMQ's handshake; None: no member's."""
         if mechanism != b"CURVE" or len(credentials) != 1:
             return None
         key = z85.encode(credentials[0]).decode()
@@ -147,7 +147,7 @@ class Passwords:
         )
 
     def owner(self, mechanism: bytes, credentials: Sequence[bytes]) -> str | None:
-        """Tell whose credentials a peer has shown in ZeroMQ's handshake; None: no member's."""
+        """Return whose credentials a peer has shown in ZeroMQ's handshake; None: no member's."""
         if mechanism != b"PLAIN" or len(credentials) != 2:  # noqa: PLR2004 - user name and password
             return None
         name = credentials[0].decode(errors="replace")

@@ -174,7 +174,7 @@ class Links:
         return len(self._arriving)
 
     def wake(self) -> None:
-        """Let `attend` return; a bell that still rings need not be rung again."""
+        """Make `attend` return; a bell that still rings need not be rung again."""
         with self._lock, suppress(zmq.Again):
             if not self._closed:
                 self._bell.send(b"")
@@ -212,7 +212,7 @@ class Links:
                     link.send_multipart(frames, copy=False)
 
     def call(self, to: str, word: Ready) -> None:
-        """Tell the sender of a model, over a link of this hospital's, that it is waited for
+        """Call the sender of a model, over a link of this hospital's: it is waited for
         here; lost if the sender is gone.
         """
         frames = encode(word)
@@ -226,7 +226,7 @@ class Links:
             self._inbox.send(to, frames)
 
     def tell(self, word: ToController) -> None:
-        """Say something to the controller. Progress and signs of life are dropped if it does not
+        """Send a word to the controller. Progress and signs of life are dropped if it does not
         listen; other words are kept and tried again.
         """
         hand = self._say if isinstance(word, Progress | Alive) else self._insist
@@ -260,8 +260,8 @@ class Links:
         self._speak()
 
     def say_goodbye(self) -> None:
-        """Let words to the controller that are under way arrive before the links are closed; waits
-        for them only where the scenario delays them, and not for long.
+        """Wait, before the links are closed, until words to the controller that are under way have
+        arrived; only where the scenario delays them, and not for long.
         """
         if self._shaped:
             self._shaped.flush(CONTROLLER)
@@ -296,13 +296,13 @@ class Links:
         return False
 
     def _say(self, word: list[Frame]) -> bool:
-        """Say a word to the controller, if it listens."""
+        """Send a word to the controller, if it listens."""
         with suppress(zmq.Again):
             self._controller.send_multipart(word)
         return True
 
     def _insist(self, word: list[Frame]) -> bool:
-        """Say a word to the controller, now or when it listens."""
+        """Send a word to the controller, now or when it listens."""
         self._words.append(word)
         self._speak()
         return True

@@ -85,7 +85,7 @@ class _Leaving:
         return begins + (ends - begins) * (self._gone / self._whole if self._whole else 1.0)
 
     def leave(self, now: float) -> bool:
-        """Let leave what is due; True when nothing is left."""
+        """Send what is due; True when nothing is left."""
         while self._next is not None and self.due <= now:
             if not self.said.hand(self._next):
                 return True  # as of a link that nobody shapes: its receiver will not confirm it
@@ -121,7 +121,7 @@ class Shaped:
             self._shaping.begin(self._starts() if self._starts else clock.now())
 
     def model(self, to: str, model: Traveller, hand: Hand) -> bool:
-        """Let a model go its way; False: that link is not shaped."""
+        """Send a model on its way; False: that link is not shaped."""
         now = clock.now()
         if not self._shaping.line(self._name, to):
             return False
@@ -130,11 +130,11 @@ class Shaped:
         return self._carry(now, (self._name, to), Said(hand, model=model), size(model.weights))
 
     def word(self, to: str, word: Frames, hand: Hand) -> bool:
-        """Let a word go its way; False: that link is not shaped."""
+        """Send a word on its way; False: that link is not shaped."""
         return self._carry(clock.now(), (self._name, to), Said(hand, word))
 
     def hear(self, word: Frames, hand: Hand) -> bool:
-        """Let a word of the controller that has just come go its way; False: that link is not
+        """Pass on a word of the controller that has just come; False: that link is not
         shaped.
         """
         return self._carry(clock.now(), (CONTROLLER, self._name), Said(hand, word))
@@ -144,8 +144,8 @@ class Shaped:
         self._release(clock.now() + EARLY_S, list(self._leaving.values()))
 
     def flush(self, to: str) -> None:
-        """Let the last words to a member arrive when they are due, but wait for them for
-        `LAST_WORDS_S` seconds at most: what is left then arrives at once.
+        """Send the last words to a member when they are due, but wait for that at most
+        `LAST_WORDS_S` seconds: what is left then arrives at once.
         """
         queue = self._leaving.get((self._name, to), deque())
         deadline = clock.now() + LAST_WORDS_S
@@ -155,12 +155,12 @@ class Shaped:
         self._release(inf, [queue])
 
     def patience(self, seconds: float) -> float:
-        """Say how long nothing is due, at most so many seconds."""
+        """Return how long nothing is due, at most so many seconds."""
         due = min((queue[0].due for queue in self._leaving.values() if queue), default=None)
         return seconds if due is None else min(seconds, max(0.0, due - EARLY_S - clock.now()))
 
     def _release(self, now: float, queues: list[deque[_Leaving]]) -> None:
-        """Let leave what is due; who hears a word may say something that is not due yet."""
+        """Send what is due; who hears a word may say something that is not due yet."""
         for queue in queues:
             while queue and queue[0].leave(now):
                 queue.popleft()
