@@ -7,13 +7,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    Event,
+    NodeEvent,
+)
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.parser import Parser
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scanner import Scanner, ScannerError
 
@@ -23,7 +32,8 @@ MOST_NODES = 20_000
 MOST_LEVELS = 40
 LONGEST_SHOWN = 60
 TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
-
+SHALLOW = "a scenario needs five levels at most"
+TOO_MANY = f"too many values (over {MOST_NODES}): anchors may expand"
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What moves, colours or renames a terminal, breaks its lines or turns text around; line feeds and
@@ -62,11 +72,73 @@ class _Shallow(Scanner):
         super().fetch_flow_collection_start(TokenClass, to_push)
 
 
+class _Bounded(Parser):
+    """Refuses what is nested too deeply, or has too many values once its anchors are written out,
+    before any of it is built.
+    """
+
+    def __init__(self, file: str, loader: YAML) -> None:
+        self.file = file
+        super().__init__(loader)
+
+    def reset_parser(self) -> None:
+        """Begin another text, of which nothing has been counted."""
+        super().reset_parser()
+        self.total = 0
+        self.sizes: dict[str, int] = {}
+        self.open: list[tuple[str | None, int]] = []
+
+    def get_event(self) -> Event:
+        """Read on; raises ScenarioSyntaxError at the first value that is too much."""
+        event: Event = super().get_event()
+        if isinstance(event, CollectionEndEvent):
+            anchor, before = self.open.pop()
+            self.sizes |= {anchor: self.total - before} if anchor else {}
+        elif isinstance(event, NodeEvent):
+            alias = isinstance(event, AliasEvent)
+            self.total += self.sizes.get(event.anchor, 1) if alias else 1
+        if isinstance(event, CollectionStartEvent):
+            self.open.append((event.anchor, self.total - 1))
+        deep = len(self.open) > MOST_LEVELS + 1
+        if deep or self.total > MOST_NODES:
+            text, fix = (TOO_DEEP, SHALLOW) if deep else (TOO_MANY, "write the values out")
+            where = Where(self.file, event.start_mark.line + 1)
+            raise ScenarioSyntaxError(text, fix=fix, where=where)
+        return event
+
+
+class _Whole(Composer):
+    """Reads a text to its end before it refuses it for aliases or for a second document."""
+
+    def get_single_node(self) -> Node:
+        """Read the one document; raises YAMLError for what is wrong with its form first."""
+        try:
+            root: Node = super().get_single_node()
+        except ComposerError:
+            while self.parser.check_event():
+                self.parser.get_event()
+            raise
+        return root
+
+
+def nodes(file: str, text: str) -> Node | None:
+    """Read the nodes of a YAML text in one pass, or None of an empty one.
+
+    Raises:
+        ScenarioSyntaxError: it is nested too deeply or holds too many values.
+        YAMLError: it is no YAML, or its brackets are nested too deeply.
+
+    """
+    form = YAML(typ="safe", pure=True)
+    form.Scanner, form.Parser, form.Composer = _Shallow, partial(_Bounded, file), _Whole
+    root: Node | None = form.compose(text)
+    return root
+
+
 def compose(path: Path, text: str) -> Node:
     """Read the nodes of a scenario's mapping; raises ScenarioSyntaxError for any other text."""
     try:
-        check_extent(str(path), text)
-        root = YAML(typ="safe", pure=True).compose(text)
+        root = nodes(str(path), text)
     except MarkedYAMLError as error:
         raise _explain(error, path, text) from error
     except ReaderError as error:
@@ -79,10 +151,6 @@ def compose(path: Path, text: str) -> Node:
         raise ScenarioSyntaxError(
             f"not YAML: the character {found}", fix="remove it", where=where
         ) from error
-    except RecursionError as error:
-        raise ScenarioSyntaxError(
-            TOO_DEEP, fix="a scenario needs five levels at most", where=Where(str(path), 1)
-        ) from error
     except (YAMLError, ValueError) as error:
         raise ScenarioSyntaxError(
             f"not YAML: {error}", fix="correct the YAML", where=Where(str(path), 1)
@@ -92,45 +160,12 @@ def compose(path: Path, text: str) -> Node:
             "nothing"
             if root is None or root.value in ("", "~", "null")
             else "a list"
-            if root.id == "sequence"
+            if isinstance(root, SequenceNode)
             else "a text"
         )
         problem = f"a scenario is a mapping of keys to values, this file holds {found}"
         raise ScenarioSyntaxError(problem, fix="begin with 'name: ...'", where=Where(str(path), 1))
     return root
-
-
-def check_extent(file: str, text: str) -> None:
-    """Refuse what is nested too deeply, or has too many values once its anchors are written out,
-    before any of it is built.
-
-    Raises:
-        ScenarioSyntaxError: it is such a text.
-        YAMLError: it is none in YAML, or its brackets are nested too deeply.
-
-    """
-    sizes: dict[str, int] = {}
-    open_: list[tuple[str | None, int]] = []
-    total = 0
-    reader = YAML(typ="safe", pure=True)
-    reader.Scanner = _Shallow
-    for event in reader.parse(text):
-        if isinstance(event, CollectionEndEvent):
-            anchor, before = open_.pop()
-            sizes |= {anchor: total - before} if anchor else {}
-            continue
-        if isinstance(event, NodeEvent):
-            total += sizes.get(event.anchor, 1) if isinstance(event, AliasEvent) else 1
-        if isinstance(event, CollectionStartEvent):
-            open_.append((event.anchor, total - 1))
-        line = event.start_mark.line + 1
-        if len(open_) > MOST_LEVELS + 1:
-            raise ScenarioSyntaxError(
-                TOO_DEEP, fix="a scenario needs five levels at most", where=Where(file, line)
-            )
-        if total > MOST_NODES:
-            text = f"too many values (over {MOST_NODES}): anchors may expand"
-            raise ScenarioSyntaxError(text, fix="write the values out", where=Where(file, line))
 
 
 def _explain(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxError:
@@ -143,7 +178,7 @@ def _explain(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxErr
     )
     last, opened = line, begin is not None and begin.line + 1 < line
     if error.problem == TOO_DEEP:
-        problem, fix = TOO_DEEP, "a scenario needs five levels at most"
+        problem, fix = TOO_DEEP, SHALLOW
     elif r"\t" in str(error.problem):
         problem, fix = (
             "not YAML: a tab where only spaces may stand",
@@ -279,6 +314,8 @@ def parse(file: str, text: str) -> Document:
     """Read YAML 1.2 text safely; raises ScenarioSyntaxError as `read` does."""
     builder = _Builder(file, {})
     data = builder.build(compose(Path(file), text), ())
+    if data is None:
+        raise builder.faults[0]
     faults, merged = tuple(builder.faults), frozenset(builder.merged)
     return Document(file, text, data, builder.lines, faults=faults, merged=merged)
 
@@ -293,7 +330,6 @@ class _Builder:
     lines: dict[tuple[Key, ...], int]
     faults: list[ScenarioSyntaxError] = field(default_factory=list)
     merged: list[tuple[Key, ...]] = field(default_factory=list)
-    nodes: int = 0
     open: tuple[int, ...] = ()
     values: Any = field(default_factory=lambda: YAML(typ="safe", pure=True).constructor)
     """Makes numbers and truth values of nodes."""
@@ -301,16 +337,10 @@ class _Builder:
     def build(self, node: Node, path: tuple[Key, ...]) -> Any:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
-        self.nodes += 1
-        if id(node) in self.open or self.nodes > MOST_NODES:
-            problem = (
-                "an anchor contains itself"
-                if id(node) in self.open
-                else f"too many values (over {MOST_NODES}): anchors may expand"
-            )
-            raise self._refusal(problem, "write the values out", path, line)
+        if id(node) in self.open:
+            raise self._refusal("an anchor contains itself", "write the values out", path, line)
         if len(path) > MOST_LEVELS:
-            raise self._refusal(TOO_DEEP, "a scenario needs five levels at most", path[:3], line)
+            raise self._refusal(TOO_DEEP, SHALLOW, path[:3], line)
         if str(node.tag).removeprefix(YAMLS_OWN) not in KNOWN_TAGS:
             tag = str(node.tag).replace(YAMLS_OWN, "!!")
             self._note(
@@ -385,7 +415,7 @@ class _Builder:
             return self._text(node, path, line)
         try:
             return self.values.construct_object(node)
-        except (YAMLError, ValueError):
+        except (YAMLError, ValueError, KeyError):
             self._note(
                 f"{shorten(node.value)!r} cannot be read as {kind}",
                 "quote it if it is text",

@@ -14,7 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from fedskd_sim.errors import InvalidValue, Key, ScenarioError, UnknownKey, Where
-from fedskd_sim.scenario.document import TOO_DEEP, Document, check_extent, parse, shorten
+from fedskd_sim.scenario.document import TOO_DEEP, Document, nodes, parse, shorten
 
 WIDEST = 1 << 16
 """Columns; no line is broken that was not."""
@@ -104,7 +104,7 @@ def _form() -> YAML:
 
 def _value(form: YAML, text: str, word: str) -> Any:
     try:
-        check_extent(word, text)
+        nodes(word, text)
         return form.load(text)
     except (YAMLError, ValueError) as error:
         what = TOO_DEEP if getattr(error, "problem", "") == TOO_DEEP else "not YAML"

@@ -175,7 +175,7 @@ def _examine(document: Document) -> Examined:
         found = Scenario.model_validate_json(json.dumps(values))
         rest: ValidParts | None = ValidParts(found, unsaid, code)
     except ValidationError as error:
-        rest = sound(values, faults)
+        rest = sound(values, error, faults)
         rest = rest and rest._replace(left_out=rest.left_out | unsaid, code=code)
         known = faults | document.merged
         problems += [

@@ -59,28 +59,30 @@ class ValidParts(NamedTuple):
         )
 
 
-def sound(values: Mapping[str, Any], faults: Iterable[KeyPath] = ()) -> ValidParts | None:
+def sound(
+    values: Mapping[str, Any], error: ValidationError, faults: Iterable[KeyPath] = ()
+) -> ValidParts | None:
     """Leave out what the schema refuses until it accepts the rest; None if that does not come to an
     end.
 
     Args:
         values: the scenario as plain data, hospitals with all of their data's keys.
-        faults: keys whose values are known to be wrong already.
+        error: what the schema has against them.
+        faults: keys whose values are known to be wrong already, and for which the schema blames
+            others, too: it is asked again without them.
 
     """
     rest = json.loads(json.dumps(values))
     left_out = {place for fault in faults if (place := _leave_out(rest, fault))}
+    problems = [] if left_out else error.errors(include_url=False)
     for _ in range(MOST_TURNS):
+        for problem in problems:
+            put = _stand_in if problem["type"] == "missing" else _leave_out
+            left_out.add(put(rest, problem["loc"]))
         try:
             return ValidParts(Scenario.model_validate_json(json.dumps(rest)), frozenset(left_out))
-        except ValidationError as error:
-            for problem in error.errors(include_url=False):
-                place = problem["loc"]
-                left_out.add(
-                    _stand_in(rest, place)
-                    if problem["type"] == "missing"
-                    else _leave_out(rest, place)
-                )
+        except ValidationError as again:
+            problems = again.errors(include_url=False)
     return None
 
 

@@ -176,6 +176,20 @@ BAD = {
         12,
         "!odd",
     ),
+    "a tag on everything": ("!odd {name: x}\n", ScenarioSyntaxError, 1, "!odd"),
+    "a tag on what it does not fit": (
+        broken("seed: 7", "seed: !!bool 7"),
+        ScenarioSyntaxError,
+        2,
+        "cannot be read as bool",
+    ),
+    "an alias before worse": (GOOD + "a: *b\nc: [}\n", ScenarioSyntaxError, 14, "not YAML"),
+    "a second document with worse": (
+        GOOD + "---\na: [}\n",
+        ScenarioSyntaxError,
+        14,
+        "not YAML",
+    ),
     "a list as a key": (GOOD + "? [a, b]\n: 1\n", ScenarioSyntaxError, 13, "where a key should"),
     "a merge key": (
         broken("{name: a,", "{<<: {name: a},"),
