@@ -44,7 +44,7 @@ class SessionKey(NamedTuple):
     model: str
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Describe it in words."""
         of = "" if self.kind in ("warm_up", "alone") else f" of the model of {self.model!r}"
         return f"the {self.kind}{of} at {self.host!r}, round {self.round} hop {self.hop}"
 
@@ -176,7 +176,9 @@ class SessionArchive:
             raise unwritable(self.folder, error) from error
 
     def _outdone(self, key: SessionKey, total: int) -> list[SessionKey] | None:
-        """Say which sessions go so that one of so many bytes has room; None where it has none."""
+        """Choose the sessions that go so that one of so many bytes has room; None where it has
+        none.
+        """
         others = {other: one.size for other, one in self._kept.items() if other != key}
         free, gone = self.limit - sum(others.values()), list[SessionKey]()
         for other in sorted(others, key=self._rank, reverse=True):

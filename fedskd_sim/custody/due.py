@@ -45,7 +45,7 @@ class Mark(NamedTuple):
     model: str
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Describe it in words."""
         return (
             f"the {self.kind.replace('_', '-')} of the model of {self.model!r} at {self.host!r}, "
             f"round {self.round} hop {self.hop}"
@@ -241,7 +241,7 @@ def _last_words(run: Path, names: Collection[str]) -> Iterator[tuple[str, ToldLo
 
 
 def misnamed(record: Record, routes: Routes) -> str:
-    """Say what is wrong with whom a record names as left out or as back; '' if nothing is."""
+    """Describe what is wrong with whom a record names as left out or as back; '' if nothing is."""
     if {*record.without, *record.back} - {*routes.lost}:
         return "names who is not lost"
     for name, back in routes.back.items():
@@ -409,8 +409,8 @@ def in_itself(entry: FoundRecord, scenario: Scenario, counts: Mapping[str, Sampl
 
 
 def _wrong_samples(record: Record, scenario: Scenario, counts: Mapping[str, SampleCounts]) -> str:
-    """Say how a record's samples are not those of its steps: in each one model or two are trained
-    on a mini-batch; '' if they are.
+    """Describe how a record's samples are not those of its steps: in each one model or two are
+    trained on a mini-batch; '' if they are.
     """
     hosts = scenario.members if scenario.pools else [record.host]
     if not {*hosts} <= {*counts}:
@@ -428,7 +428,7 @@ def _wrong_samples(record: Record, scenario: Scenario, counts: Mapping[str, Samp
 
 
 def _wrong_weight(record: Record, scenario: Scenario, counts: Mapping[str, SampleCounts]) -> str:
-    """Say how an accuracy is not over the samples that it is measured on; '' if it is."""
+    """Describe how an accuracy is not over the samples that it is measured on; '' if it is."""
     if record.host not in counts:
         return ""
     tested = record.kind in ("evaluation", "ensemble")

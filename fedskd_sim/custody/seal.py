@@ -120,7 +120,7 @@ def breaks(run: Path, sealed: Seal, scenario: Scenario) -> Iterator[ChainBroken]
 
 
 def signature(run: Path) -> str:
-    """Say what is known of the signature of a run's seal; '' where there is none.
+    """Describe what is known of the signature of a run's seal; '' where there is none.
 
     It is checked with the key that it names itself. Whose key that is, nobody but the reader knows.
 

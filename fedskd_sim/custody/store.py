@@ -173,8 +173,8 @@ class Store:
         self._good[number] = commit
 
     def release_unneeded(self, spared: Collection[str] = ()) -> list[Path]:
-        """Say which files no commit that is kept needs, nor ``spared`` names; from now on they do
-        not count as safe.
+        """List the files that no commit that is kept needs, nor ``spared`` names; from now on they
+        do not count as safe.
 
         Raises:
             OutputNotWritable: the folder is gone.

@@ -100,7 +100,7 @@ class Finals:
                 self.equal += 1
 
     def _wrong(self, claim: Claim) -> str:
-        """Say how a file is not what records say; empty if it is."""
+        """Describe how a file is not what records say; empty if it is."""
         try:
             found = digest(self._read_parts(claim))
         except (ValueError, KeyError, safetensors.SafetensorError) as error:
@@ -112,7 +112,7 @@ class Finals:
         )
 
     def _claims(self, said: Mapping[str, str], homes: Mapping[str, str]) -> Iterator[Claim]:
-        """Say for every file that a run may leave which digest it must have."""
+        """Yield for every file that a run may leave the digest that it must have."""
         prediction, members = self._scenario.prediction, self._scenario.members
         kept = apart(self._scenario)
         tested = tests_traveller(self._scenario) and prediction.model == "reconciled"
@@ -202,7 +202,7 @@ class Verdict(NamedTuple):
     """Hospitals that have not finished and whose last line of records has no end."""
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Describe it in one line."""
         if self.broken:
             return str(self.broken)
         far = "whole" if self.records == self.due else "whole as far as it got"

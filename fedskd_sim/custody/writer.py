@@ -115,8 +115,8 @@ class Writer:
         return mark
 
     def _forget(self) -> None:
-        """Let go of copies that neither the newest commit needs nor one that is being written or
-        could not be.
+        """Drop copies that neither the newest commit needs nor one that is being written or could
+        not be.
         """
         needed = self._needed | (self._newest.named if self._newest else frozenset())
         self._copies = {

@@ -107,8 +107,8 @@ def _compare_rows(
 
 
 def notes_of(known: Sequence[Facts]) -> Iterator[str]:
-    """Say what is odd about data and no error: each hospital's, and samples that two of them have
-    under other ids, or without any.
+    """Describe what is odd about data and no error: each hospital's, and samples that two of them
+    have under other ids, or without any.
     """
     for found in known:
         yield from (f"Note: {found.counts.host}: {note}." for note in found.notes)
@@ -121,8 +121,8 @@ def notes_of(known: Sequence[Facts]) -> Iterator[str]:
 def notes_of_arrays(
     scenario: Scenario, folder: Path | None, tell: Callable[[str], None]
 ) -> Iterator[str]:
-    """Say which samples two hospitals have, under whatever ids, where a data set is one array of a
-    file: what was published twice can train at one and test at the other.
+    """Name the samples that two hospitals have, under whatever ids, where a data set is one array
+    of a file: what was published twice can train at one and test at the other.
 
     Args:
         scenario: in which nothing else is wrong.
@@ -169,7 +169,9 @@ def _marks(found: Images | Arrays) -> dict[bytes, set[str]]:
 
 
 def _in_words(names: tuple[str, str], shared: int, tested: int) -> Iterator[str]:
-    """Say how many samples two hospitals have, and how many train at one and test at the other."""
+    """Describe how many samples two hospitals have, and how many train at one and test at the
+    other.
+    """
     if shared:
         yield (
             f"Note: {names[0]} and {names[1]} have {shared} samples that are the same value for "
@@ -187,7 +189,7 @@ def _shared(one: Facts, other: Facts) -> list[tuple[tuple[str, str], tuple[str, 
 
 
 def _apart(found: Facts, first: Facts) -> str:
-    """Say how the volumes of two hospitals lie otherwise; empty if they do not, or are no
+    """Describe how the volumes of two hospitals lie otherwise; empty if they do not, or are no
     volumes.
     """
     if found.kind != "volume" or first.kind != "volume" or found.geometry is first.geometry is None:
@@ -206,7 +208,7 @@ def _atlas(found: Facts) -> Any:
 
 
 def inputs_of(found: Facts) -> str:
-    """Say in words what goes into a model."""
+    """Describe in words what goes into a model."""
     if found.kind == "volume":
         return f"volumes of {' x '.join(map(str, found.grid))} voxels"
     return (
@@ -217,7 +219,7 @@ def inputs_of(found: Facts) -> str:
 
 
 def _channels(found: Facts) -> str:
-    """Say how many channels there are, where `inputs_of` does not."""
+    """Describe how many channels there are, where `inputs_of` does not."""
     if found.kind == "image":
         return "" if found.channels == 1 else " in colour"
     return f" of {found.channels} channel{'s' * (found.channels != 1)}"
@@ -228,14 +230,14 @@ def _list_classes(found: Facts) -> str:
 
 
 def image_shape(scenario: Scenario, name: str, folder: Path | None) -> ImageShape:
-    """Tell what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and
+    """Return what images a hospital has; raises as `fedskd_sim.learning.data.facts`, and
     DataMissing without data.
     """
     return shape_of(require_facts(scenario, name, folder))
 
 
 def require_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
-    """Tell what is known of a hospital's data; raises as `image_shape`."""
+    """Return what is known of a hospital's data; raises as `image_shape`."""
     found = facts(scenario.hospital(name).data, name, scenario.seed, folder)
     if found is None:
         raise no_data(name, ("data",))
@@ -263,7 +265,7 @@ def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
 
 
 def no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
-    """Say that a hospital has no data."""
+    """Return the error of a hospital that has no data."""
     return DataMissing(
         f"{name!r} has no data",
         key=key,

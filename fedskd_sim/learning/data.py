@@ -64,8 +64,8 @@ class HospitalData:
 
 
 def facts(dataset: Dataset, name: str, seed: int, folder: Path | None) -> Facts | None:
-    """Tell classes, image shape and training labels without loading images where that is possible;
-    None without data.
+    """Return classes, image shape and training labels without loading images where that is
+    possible; None without data.
 
     Raises:
         DataMissing, DataCorrupt, InvalidValue, ReaderFailed: as

@@ -79,7 +79,7 @@ class CallersSettings:
             self._inside += 1
 
     def put_back(self) -> None:
-        """Let everything be as it was noted."""
+        """Set everything back as it was noted."""
         with self._lock:
             self._inside -= 1
             if not self._inside:
@@ -136,7 +136,7 @@ def share_of_card(scenario: Scenario, where: str, *, alone: bool) -> float:
 
 
 def cards_of(scenario: Scenario) -> dict[str, tuple[int, int]]:
-    """Tell of each card on which a hospital computes its memory in all and free, in bytes."""
+    """Return, of each card on which a hospital computes, its memory in all and free, in bytes."""
     places = [device(hospital.device) for hospital in scenario.hospitals]
     found = {}
     for number in sorted({card_of(where) for where in places if where.startswith("cuda")}):
@@ -169,7 +169,7 @@ def library_versions(device_: str, driver: Path = DRIVER) -> dict[str, str]:
 
 
 def describe_card(where: str) -> str:
-    """Say for the records on which card, with which driver and libraries a hospital computes;
+    """Describe for the records on which card, with which driver and libraries a hospital computes;
     empty for a CPU.
     """
     if not where.startswith("cuda"):
@@ -224,7 +224,7 @@ def card_support() -> CardSupport:
 
 
 def find_workspace_problem() -> str:
-    """Say what is wrong with the workspace that the environment asks for; empty if nothing is."""
+    """Describe what is wrong with the workspace that the environment asks for; '' if nothing is."""
     given = os.environ.get(WORKSPACE, FIXED)
     return (
         ""

@@ -34,7 +34,7 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def batch_size(images: Tensor, where: torch.device) -> int:
-    """Say how many samples are asked at once on a device, for images as `Samples` has them."""
+    """Return how many samples are asked at once on a device, for images as `Samples` has them."""
     if where.type == "cpu":
         return BATCH
     channels = images.shape[-1] if images.dtype == torch.uint8 else images.shape[1]

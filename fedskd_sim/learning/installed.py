@@ -161,7 +161,7 @@ def _package(offer: EntryPoint) -> str:
 
 
 def _unlike(function: object, offered: Offered) -> str:
-    """Say what keeps an object from being such a function; empty if nothing does."""
+    """Describe what keeps an object from being such a function; empty if nothing does."""
     if not callable(function):
         return f"is {type(function).__name__}, not a function"
     signature, (arguments, said) = inspect.signature(function), (offered.arguments, offered.names)
@@ -244,7 +244,7 @@ def wrong_options(
 
 
 def _expectation(default: object, bounds: OptionBounds | None) -> str:
-    """Say what an option with such a default may be."""
+    """Describe what an option with such a default may be."""
     match default:
         case bool():
             return "true or false"

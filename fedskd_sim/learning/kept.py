@@ -120,7 +120,7 @@ def take_back(holder: object, state: LearnerState, site: ModelBuilder, under: st
 
 
 def _pack(holder: object, name: str, value: Any) -> tuple[dict[str, Any], Weights | None]:
-    """Say what form an attribute has, and give its tensors."""
+    """Describe the form of an attribute, and take out its tensors."""
     what = f"{type(holder).__name__}.{name}"
     if isinstance(value, nn.Module):
         site = vars(holder).get("site")
@@ -168,7 +168,7 @@ def _set_by(owner: type) -> set[str]:
 
 
 def _form(value: Any) -> Any:
-    """Give something by which two values are the same, as far as that is easily told."""
+    """Return something by which two values are the same, as far as that is easily told."""
     if isinstance(value, Tensor):
         return str(value.dtype), (*value.shape,), value.detach().cpu().tolist()
     if isinstance(value, Mapping):

@@ -286,7 +286,7 @@ def _import(name: str) -> ModuleType:
 
 
 def place_of(error: BaseException) -> str:
-    """Say in which line of the user's own code an error was raised; '' where in none."""
+    """Name the line of the user's own code in which an error was raised; '' where in none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({Path(error.filename).name}, line {error.lineno})"
     lines = _own_lines(error)

@@ -62,7 +62,7 @@ class Predicting:
         self._ensemble: dict[str, Weights] = {}
 
     def warm_up(self) -> Session:
-        """Let the other warm up; its model is the first snapshot, if it was trained."""
+        """Warm the other up; its model is the first snapshot, if it was trained."""
         session = self._inner.warm_up()
         if self._settings.keeps_averaged and self._warms_up:
             self._averaged = copy_of(session.weights)
@@ -97,7 +97,7 @@ class Predicting:
         return shown
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Let the other train with a visitor, whose averaged weights then follow it."""
+        """Train the other with a visitor, whose averaged weights then follow it."""
         current, averaged = split(arriving, AVERAGED)
         session = self._inner.visit(stop, current)
         if averaged:

@@ -91,8 +91,8 @@ def _facts(
     *,
     doubtful: bool,
 ) -> Facts | ScenarioError | None:
-    """Tell what is known of a hospital's data, or what is wrong with it; None where that may be so
-    only because something else is.
+    """Return what is known of a hospital's data, or what is wrong with it; None where that may be
+    so only because something else is.
     """
     hospital = scenario.hospitals[index]
     tell(hospital.name)

@@ -61,8 +61,9 @@ class Geometry(NamedTuple):
         )
 
     def difference(self, other: Geometry) -> str:
-        """Say how another one differs, naming both sources; empty if it does not: as many voxels,
-        none of whose centres is further away than a hundredth of the shortest edge of a voxel.
+        """Describe how another one differs, naming both sources; empty if it does not: as many
+        voxels, none of whose centres is further away than a hundredth of the shortest edge of a
+        voxel.
 
             >>> import numpy as np
             >>> one, other = (Geometry(name, (4, 4, 4), np.eye(4)) for name in ("a.nii", "b.nii"))

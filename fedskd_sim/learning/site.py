@@ -97,7 +97,7 @@ class Site:
 
     @property
     def given(self) -> Given | None:
-        """Say what the hospital's reader of one's own gave, if it has one."""
+        """Return what the hospital's reader of one's own gave, if it has one."""
         return self._known.given
 
     def specs(self) -> Mapping[str, Spec]:
@@ -236,7 +236,7 @@ class Site:
         return self.with_own_buffers(model, network)
 
     def with_own_buffers(self, model: str, network: nn.Module) -> nn.Module:
-        """Give a network the buffers that its model had here, if they stay and there are any."""
+        """Set the buffers that its model had here in a network, if they stay and there are any."""
         install_some(network, self._buffers.get(model, {}))
         return network
 
@@ -320,7 +320,7 @@ class Site:
         )
 
     def note_remarks(self, session: Session) -> Session:
-        """Let the record of the warm-up say what of the data was masked or left out, which device
+        """Note in the record of the warm-up what of the data was masked or left out, which device
         ``auto`` is, and which card with which driver and libraries computes.
         """
         found = f"device auto is {self.device}" if self.me.device == "auto" else ""

@@ -18,7 +18,7 @@ RUNS_AT_ONCE = "FEDSKD_RUNS_AT_ONCE"
 
 
 def runs_at_once() -> int:
-    """Tell how many runs share this machine's cards, as `compare` says; else this one alone."""
+    """Return how many runs share this machine's cards, as `compare` says; else this one alone."""
     return max(1, int(os.environ.get(RUNS_AT_ONCE, "1")))
 
 

@@ -90,7 +90,7 @@ class RegistrarState:
 
     @property
     def word(self) -> Epoch:
-        """Say who is lost and who is back."""
+        """Return the word of who is lost and who is back."""
         texts = {
             name: f"{retires} {code(self.back[name])}" if name in self.back else f"{retires}"
             for name, retires in self.lost.items()
@@ -122,19 +122,19 @@ def next_round(state: RegistrarState, ring: Topology, name: str) -> int | None:
 
 
 def left_behind(name: str, epoch: int) -> End:
-    """Tell a hospital that it will not be taken in again."""
+    """Refuse a hospital for good: it will not be taken in again."""
     return End(epoch, LeftBehind.exit_code, f"the run goes on without {name!r}")
 
 
 def anyone(name: str) -> bool:  # noqa: ARG001 - whoever it is
-    """Let everybody come back; a `MayReturn`."""
+    """Return true for everybody who wants to come back; a `MayReturn`."""
     return True
 
 
 def on_guest(
     state: RegistrarState, message: ToController, ring: Topology, may_return: MayReturn
 ) -> ControllerTurn:
-    """Let a hospital that is lost know that it is, or that it cannot come back; once it knows, and
+    """Answer a hospital that is lost that it is, or that it cannot come back; once it knows, and
     nobody else comes back just now, ask the others.
     """
     name, effects = message.hospital, list[ControllerEffect]()
@@ -213,13 +213,13 @@ def called_off(state: RegistrarState, names: Collection[str]) -> Returns:
 
 
 def call_off(state: RegistrarState, names: Collection[str]) -> ControllerTurn:
-    """Tell all that some returns came to nothing."""
+    """Inform all that some returns came to nothing."""
     state = replace(state, back=called_off(state, names))
     return state, [Say(name, state.word) for name in state.registered]
 
 
 def admit(state: RegistrarState, ring: Topology) -> ControllerTurn:
-    """Tell the guest that it is back, and where the others are."""
+    """Answer the guest that it is back, and where the others are."""
     (name,) = state.asked
     told: list[ControllerEffect] = [Say(name, state.word), Say(name, state.book(ring.epoch))]
     admitted = Admitted(state.epoch, name, state.back[name].round)
@@ -264,8 +264,8 @@ def _lines(code: Mapping[str, str]) -> str:
 
 
 def difference(one: Register, others: Iterable[Register]) -> str:
-    """Say in what a hospital's code differs from that of the first that has another; empty where
-    it does from none.
+    """Describe in what a hospital's code differs from that of the first that has another; empty
+    where it does from none.
     """
     own = _digests(one.computes)
     for other in others:

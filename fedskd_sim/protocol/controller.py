@@ -183,7 +183,7 @@ class Registrar:
     def _go_on(
         self, state: RegistrarState, lost: LostHospitals, back: Returns, why: str = ""
     ) -> ControllerTurn:
-        """Let the ring go on with whoever is left, if these can."""
+        """Declare a loss and go on with whoever is left, or end the run where these cannot."""
         policy, state = self.scenario.on_loss, replace(state, lost=lost, back=back)
         left = {*self.scenario.members} - (state.away - state.done)
         if not policy.heals or len(left) < FEWEST:
@@ -261,7 +261,7 @@ class Registrar:
         return replace(state, ended=end), [Closed(end), *said]
 
     def late(self, state: RegistrarState) -> FedskdError:
-        """Say who is missing when the patience is over."""
+        """Return the error that names who is missing when the patience is over."""
         known = {*state.registered, *state.lost}
         missing = [name for name in self.scenario.names if name not in known]
         if missing:

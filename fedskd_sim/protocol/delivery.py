@@ -22,7 +22,7 @@ its call was lost."""
 
 
 def send(state: State, to: str, hop: HopId, model: Model, terms: Terms) -> Turn:
-    """Let a model depart."""
+    """Send a model off and keep it until its receiver has it safe."""
     return _attempt(state, hop, Departure(to, model), terms)
 
 

@@ -35,7 +35,7 @@ from fedskd_sim.ring.topology import Stop
 
 
 class Join(NamedTuple):
-    """Tell the controller that this hospital is up, and where."""
+    """Register with the controller: this hospital is up, and where."""
 
 
 class Persist(NamedTuple):
@@ -47,7 +47,7 @@ class Persist(NamedTuple):
 
 
 class Tell(NamedTuple):
-    """Say something to the controller; `Progress` and `Alive` are advice and may be dropped."""
+    """Send a message to the controller; `Progress` and `Alive` are advice and may be dropped."""
 
     message: Progress | Failed | Done | Alive | Gone | Holds
 
@@ -60,8 +60,8 @@ class Reply(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Tell the host before this one that its model is waited for here: this hospital is back,
-    and it may not have heard of that.
+    """Remind the host before this one that its model is waited for here: this hospital is back, and
+    it may not have heard of that.
     """
 
     to: str
@@ -98,7 +98,7 @@ class Work(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Give a timer's event back after some seconds; the machine itself knows which of them no
+    """Bring a timer's event back after some seconds; the machine itself knows which of them no
     longer matter.
     """
 
@@ -188,7 +188,7 @@ ControllerEffect = Say | Opening | Noted | Opened | Rejected | Declared | Admitt
 
 
 def never_arrived(name: str, stop: Stop | None, sender: str, patience: float) -> HopTimeout:
-    """Say what a hospital has waited for in vain, and for how many seconds."""
+    """Return the error of a hospital that has waited for something in vain, and for how long."""
     if stop is None:
         return HopTimeout(f"{name!r} waits for nothing")
     text = (
@@ -205,7 +205,7 @@ def never_arrived(name: str, stop: Stop | None, sender: str, patience: float) ->
 
 
 def left_behind(name: str) -> LeftBehind:
-    """Say that the ring has closed without this hospital."""
+    """Return the error of a hospital without which the ring has closed."""
     error = LeftBehind(
         f"the run goes on without {name!r}, which was lost and is not taken in any more",
         fix="raise on_loss.after above what such a hospital may be away; in a cluster its next pod "
@@ -217,7 +217,7 @@ def left_behind(name: str) -> LeftBehind:
 
 
 def never_started(terms: Terms) -> RegistrationTimeout:
-    """Say that the controller has not let a hospital begin."""
+    """Return the error of a hospital that the controller has not let begin."""
     text = f"the controller did not start the run within {terms.register:g} s"
     fix, key = "see the controller's log", ("timeouts", "register")
     return RegistrationTimeout(text, fix=fix, key=key)

@@ -93,7 +93,7 @@ def believed(state: State, program: Program, word: Healed) -> Returns:
 
 
 def answer(state: State, program: Program, word: Healed) -> list[Effect]:
-    """Say whether an epoch is known here as it was told; nothing if more is known here."""
+    """Answer whether an epoch is known here as it was told; nothing if more is known here."""
     told = Routes(program.topology, word.lost, word.back)
     if dict(told.lost) == dict(state.lost) and dict(told.back) == dict(state.back):
         return [Tell(Holds(word.number, program.host, reached(state, program)))]
@@ -185,7 +185,7 @@ class Healer(NamedTuple):
         return state._replace(kept=without(state.kept, hop))
 
     def beat(self, state: State, number: int = 0) -> list[Effect]:
-        """Say that this hospital lives, and do so again, where anybody watches for it."""
+        """Send a sign of life, and set the timer of the next, where anybody watches for it."""
         if not self.terms.beat:
             return []
         known = sorted(state.lost.items()) or [("", 0)]
@@ -200,7 +200,7 @@ class Healer(NamedTuple):
         return state._replace(beats=True), [] if state.beats else self.beat(state)
 
     def depart(self, state: State, stop: Stop, hop: HopId, model: Model) -> Turn:
-        """Let a model go to a stop, which may be at the same hospital again."""
+        """Send a model to a stop, which may be at the same hospital again."""
         if stop.host == self.program.host:
             if hop in state.waiting:
                 return state, []
@@ -266,7 +266,7 @@ class Healer(NamedTuple):
         return self.depart(state, stop, onward, model)
 
     def _never_set_out(self, state: State, routes: Routes) -> list[Effect]:
-        """Say whose model is nowhere: of a lost hospital's, its first host would have had it."""
+        """Report whose model is nowhere: of a lost hospital's, its first host would have had it."""
         ring, host = routes.topology, self.program.host
         first = 1 if len(ring.hops(1)) else ring.evaluation_round
         told: list[Effect] = []

@@ -71,8 +71,8 @@ TRIES = 3
 
 
 def say_done(state: State, effects: list[Effect], program: Program, terms: Terms) -> Turn:
-    """Say that everything is done once it is and what was sent has arrived; who comes back after
-    that sends nothing more.
+    """Report to the controller that everything is done, once it is and what was sent has arrived;
+    who comes back after that sends nothing more.
     """
     over = state.over or state.done or state.outbox or not state.joined
     if over or program.at(state.cursor) is not None:
@@ -98,7 +98,8 @@ def stay(state: State, program: Program, terms: Terms) -> Turn:
 def arrive_again(
     state: State, event: ModelArrived | Knocked | Repeated, *, relayed: bool
 ) -> Effect:
-    """Say again that a model is here; if it is not the same as the one that came first, refuse it.
+    """Acknowledge again that a model is here; if it is not the same as the one that came first,
+    refuse it.
 
     Where it is ``relayed``, since the host in between is lost, it may be another: as it was before
     that host, which may have sent its own before it was lost.
@@ -182,7 +183,7 @@ def waiting_time(state: State, program: Program, terms: Terms) -> float:
 
 
 def missing(state: State, program: Program, terms: Terms) -> HopTimeout:
-    """Say what a hospital has waited for in vain."""
+    """Return the error that names what a hospital has waited for in vain."""
     routes = state.routes(program.topology)
     stop = following(program, routes, state.cursor)
     sender = routes.sender(stop) if stop else ""
@@ -237,7 +238,7 @@ class HospitalMachine:
                 return self._failing(*interrupted)
 
     def judge(self, state: State, hop: HopId, sender: str) -> Judgement:
-        """Say what is to be done with a model that is announced, before its weights are taken
+        """Return what is to be done with a model that is announced, before its weights are taken
         in.
         """
         return judge(self.program, self.terms, state, hop, sender)
@@ -349,7 +350,7 @@ class HospitalMachine:
         return state._replace(parting=(onward, model)), []
 
     def _depart(self, state: State, onward: Stop, model: Model) -> Turn:
-        """Let a model go to its next stop."""
+        """Send a model to its next stop."""
         stop = state.routes(self.topology).next_living(onward) if state.lost else onward
         if stop is None:
             return state, []
@@ -423,11 +424,11 @@ class HospitalMachine:
         ]
 
     def _leaving(self, state: State, effects: list[Effect]) -> Turn:
-        """Say that everything is done once it is."""
+        """Report to the controller that everything is done, once it is."""
         return say_done(state, effects, self.program, self.terms)
 
     def missing(self, state: State) -> HopTimeout:
-        """Say what this hospital has waited for in vain."""
+        """Return the error that names what this hospital has waited for in vain."""
         return missing(state, self.program, self.terms)
 
     def _failing(self, state: State, effects: list[Effect]) -> Turn:

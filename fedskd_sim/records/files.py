@@ -162,7 +162,7 @@ def _forms() -> Mapping[Any, TypeAdapter[Any]]:
 
 
 def _first(error: ValueError) -> str:
-    """Say what is wrong with a line, and where in it."""
+    """Describe what is wrong with a line, and where in it."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]

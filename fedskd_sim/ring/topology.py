@@ -134,7 +134,7 @@ class Topology:
         return range(1, last + 1)
 
     def stop(self, model: str, round_: int, hop: int) -> Stop:
-        """Say where ``model`` is at a hop and what happens there."""
+        """Return where ``model`` is at a hop of a round and what happens there."""
         order = self.seating(round_)
         host = order.names[(order.places[model] + self.distance(round_, hop)) % len(order.names)]
         return Stop(round_, hop, host, model, self.kind(round_, hop))
@@ -200,7 +200,7 @@ class Topology:
         return self.schedule.mode == "sequential" and round_ <= self.rounds
 
     def kind(self, round_: int, hop: int) -> StopKind:
-        """Say what happens at a hop."""
+        """Return what happens at a hop of a round."""
         if round_ > self.rounds:
             return "evaluation"
         if self.pattern == "all_reduce":

@@ -59,7 +59,7 @@ class FedAvg(AveragingKeys):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains the common model on its own data; after each session all take "
             "the mean of what they have, "
@@ -78,7 +78,7 @@ class Local(AlgorithmKeys):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains its own model on its own data. No model travels before all are "
             "tested."
@@ -99,7 +99,7 @@ class Pooled(AlgorithmKeys):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return (
             "Every hospital's model trains on the data of all hospitals, put into one place. This "
             "is no federation."
@@ -127,7 +127,7 @@ class Placebo(AlgorithmKeys):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return "Buffers without meaning travel from hospital to hospital. Nothing is learned."
 
     def work(self, size: int) -> float:  # noqa: ARG002 - there is none
@@ -224,19 +224,19 @@ class FedSKD(AlgorithmKeys):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom with these settings, for reports."""
+        """Describe what travels and who trains with whom with these settings, for reports."""
         stays = "" if self.schedule.mode == "sequential" else ", while a copy of it stays there"
         return f"{_tour(self.schedule)}{stays}; {_session(self)}."
 
 
 def _tour(schedule: Schedule) -> str:
-    """Say how models travel."""
+    """Describe how models travel."""
     which = "One model at a time" if schedule.mode == "sequential" else "Every model"
     return f"{which} travels from hospital to hospital and comes home"
 
 
 def _session(settings: FedSKD) -> str:
-    """Say who trains and who teaches at a stop."""
+    """Describe who trains and who teaches at a stop."""
     similarity = settings.similarity
     to_visitor, to_resident = (
         " and ".join(
@@ -285,7 +285,7 @@ class CirculationKeys(AlgorithmKeys):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return self.circulating.words
 
     def work(self, size: int) -> float:
@@ -361,7 +361,7 @@ class Cyclic(AlgorithmKeys):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return (
             f"{_tour(self.schedule)}; it trains at every stop on the host's data, without a "
             "teacher."

@@ -125,7 +125,7 @@ class AlgorithmKeys(Part):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return "An algorithm of your own."
 
     @property

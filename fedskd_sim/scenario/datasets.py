@@ -435,7 +435,7 @@ def _partial(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _any_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Let a key be what any of several kinds of data have under it."""
+    """Allow a key to be what any of several kinds of data have under it."""
     return (
         entries[0]
         if len(entries) == 1

@@ -169,7 +169,7 @@ def compose(path: Path, text: str) -> Node:
 
 
 def _explain(error: MarkedYAMLError, path: Path, text: str) -> ScenarioSyntaxError:
-    """Say what the parser met in words, at the line where a person has to look."""
+    """Describe what the parser met in words, at the line where a person has to look."""
     mark, begin = error.problem_mark or error.context_mark, error.context_mark
     line = mark.line + 1 if mark else 1
     problem, fix = (
@@ -295,7 +295,7 @@ def read(path: Path) -> Document:
 
 
 def _not_text(path: Path, raw: bytes, place: int) -> ScenarioSyntaxError:
-    """Say at which byte a file stops being UTF-8, and what it may be instead."""
+    """Name the byte at which a file stops being UTF-8, and what it may be instead."""
     utf_16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:4]
     line = None if utf_16 else raw.count(b"\n", 0, place) + 1
     form = "utf-16" if utf_16 else "latin-1"

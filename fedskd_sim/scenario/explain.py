@@ -140,7 +140,7 @@ def find_wrong_keys(form: type[AlgorithmKeys], one: Asked) -> Iterator[FedskdErr
 
 
 def explain_class(error: BaseException, line: str) -> str:
-    """Say in our words what pydantic has against the class of keys that begins with a line of
+    """Describe in our words what pydantic has against the class of keys that begins with a line of
     code; '' for any other error.
     """
     if getattr(error, "code", None) != "model-field-missing-annotation":
@@ -203,7 +203,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
 
 
 def _instead_of(key: tuple[Key, ...], document: Document) -> str:
-    """Say what to write in place of an unknown key: its new name, the nearest one, or where it
+    """Suggest what to write in place of an unknown key: its new name, the nearest one, or where it
     belongs.
     """
     if key[:1] == ("algorithm",) and (under := _written_under(Training, key[-1])):
@@ -219,7 +219,7 @@ def _instead_of(key: tuple[Key, ...], document: Document) -> str:
 
 
 def _instead(name: str, known: Sequence[str]) -> str:
-    """Say what to write in place of an unknown key: its new name or form, or one that is near."""
+    """Suggest what to write for an unknown key: its new name or form, or one that is near."""
     now = KEYS.get(name)
     if now in known:
         return f"it is called {now} now"
@@ -227,7 +227,7 @@ def _instead(name: str, known: Sequence[str]) -> str:
 
 
 def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> str:
-    """Say what to write instead of a value of the wrong type or out of range."""
+    """Suggest what to write instead of a value of the wrong type or out of range."""
     value, limits = problem["input"], problem.get("ctx", {})
     if problem["loc"][-1] in CHOICES and problem["loc"] != key:
         return "give a number, a word, true or false"
@@ -252,7 +252,7 @@ def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> s
 
 
 def _quoted(value: float, key: tuple[Key, ...], document: Document) -> str:
-    """Say how a number becomes a text: it may read otherwise than it is written, as 007 and 1e3
+    """Suggest how a number becomes a text: it may read otherwise than it is written, as 007 and 1e3
     do.
     """
     line = document.locate(key).line
@@ -264,7 +264,7 @@ def _quoted(value: float, key: tuple[Key, ...], document: Document) -> str:
 
 
 def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:
-    """Say what a list or a mapping must look like at a key."""
+    """Describe what a list or a mapping must look like at a key."""
     last = key[-1] if key else ""
     if isinstance(value, str) and last in ("data", "algorithm"):
         return f"write '{last}: {{name: {value}}}'"

@@ -181,7 +181,7 @@ LinkProblem = tuple[Key, str, str]
 
 
 def tries(timeouts: Timeouts) -> list[float]:
-    """Say after how many seconds a model that nobody confirms is sent, the first time after 0.
+    """List the seconds after which a model that nobody confirms is sent, the first time after 0.
 
     The same waits as in `fedskd_sim.protocol.delivery`, which a test compares.
     """

@@ -52,7 +52,7 @@ class Fault(Part):
 
     @property
     def words(self) -> str:
-        """Say it in a few words: ``north: slow, factor 10, round 2 hop 1, for 30 s``."""
+        """Describe it in a few words: ``north: slow, factor 10, round 2 hop 1, for 30 s``."""
         place = f"round {self.round}" + (f" hop {self.hop}" if self.hop else "")
         if self.round is None:
             place = "" if self.after is None else f"{self.after:g} s after it came up"
@@ -132,7 +132,7 @@ class Outage(Part):
 
     @property
     def words(self) -> str:
-        """Say it in a few words: ``cut at 30 s for 5 s``."""
+        """Describe it in a few words: ``cut at 30 s for 5 s``."""
         again = "" if self.every is None else f", again every {self.every:g} s"
         return f"cut at {self.begin:g} s for {self.lasts:g} s{again}"
 
@@ -169,7 +169,7 @@ class Conditions(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Say it in a few words: ``delay 0.05 s, 125M bytes/s, loss 5 %``."""
+        """Describe it in a few words: ``delay 0.05 s, 125M bytes/s, loss 5 %``."""
         told = {"delay": self.delay, "jitter": self.jitter}
         said = [f"{name} {seconds:g} s" for name, seconds in told.items() if seconds]
         said += [f"{self.bandwidth} bytes/s"] if self.bandwidth else []
@@ -250,7 +250,7 @@ class Link(Part):
 
     @property
     def words(self) -> str:
-        """Say it in a few words: ``north to south: wan-100ms, delay 0.05 s``."""
+        """Describe it in a few words: ``north to south: wan-100ms, delay 0.05 s``."""
         where = f"between {' and '.join(self.between)}" if self.between else ""
         if self.from_ or self.to:
             ends = (f"from {self.from_}" if self.from_ else "", f"to {self.to}" if self.to else "")
@@ -260,7 +260,7 @@ class Link(Part):
 
     @property
     def of_controller(self) -> bool:
-        """Tell whether the rule is for words between hospitals and the controller."""
+        """Return whether the rule is for words between hospitals and the controller."""
         return CONTROLLER in (self.from_, self.to, *(self.between or ()))
 
     def covers(self, sender: str, to: str) -> bool:

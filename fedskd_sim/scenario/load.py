@@ -61,7 +61,7 @@ class Loaded:
 
     @property
     def idle(self) -> dict[str, Where]:
-        """Say of every key that is given in vain why it is, and where it stands."""
+        """Find every key that is given in vain: why it is, and where it stands."""
         document, told = self.document, dict[str, Where]()
         for key, why in find_idle(self.scenario):
             name = ".".join(map(str, document.key_in_file(key)))
@@ -254,7 +254,7 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
 
 
 def _fill_in(values: dict[str, Any]) -> dict[str, Any]:
-    """Give every hospital the top level's data under its own keys."""
+    """Add the top level's data to every hospital's under its own keys."""
     if not isinstance(values.get("hospitals"), list):
         return values
     shared = values.get("data", {"name": "none"})

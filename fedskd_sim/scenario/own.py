@@ -194,7 +194,7 @@ class OwnAlgorithm(Part):
 
     @property
     def words(self) -> str:
-        """Say what travels and who trains with whom, for reports."""
+        """Describe what travels and who trains with whom, for reports."""
         return self.facts.words
 
     def work(self, size: int) -> float:  # noqa: ARG002 - it was asked for the scenario's size

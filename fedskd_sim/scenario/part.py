@@ -102,9 +102,7 @@ class Architecture(Part):
 
 
 def with_a_name(shown: Any) -> BeforeValidator:
-    """Let a bare name stand for a mapping with that name; ``shown`` is what the JSON Schema
-    says.
-    """
+    """Accept a bare name for a mapping with that name; ``shown`` is what the JSON Schema says."""
     return BeforeValidator(
         lambda value: {"name": value} if isinstance(value, str) else value,
         json_schema_input_type=shown,
@@ -163,7 +161,7 @@ def contradictions(datasets: Sequence[tuple[str, Any]]) -> Iterator[InvalidValue
 
 
 def partless(partition: Partition, key: tuple[Key, ...]) -> InvalidValue:
-    """Say that a partition lacks its ``part``."""
+    """Return the error of a partition that lacks its ``part``."""
     return InvalidValue(
         "it does not say which part is this hospital's",
         key=key,

@@ -292,7 +292,7 @@ class Scenario(Part):
 
     @property
     def disturbed(self) -> str:
-        """Say what disturbs a run on purpose, the first of it; nothing where nothing does."""
+        """Describe what disturbs a run on purpose, the first of it; nothing where nothing does."""
         words = [fault.words for fault in self.faults]
         words += [f"links: {link.words}" for link in self.links]
         if not words:
@@ -373,7 +373,7 @@ def _work(scenario: Scenario, samples: Sequence[int]) -> tuple[float, float]:
 
 
 def _part(scenario: Scenario, samples: Sequence[int]) -> float:
-    """Tell which part of the training data a pass takes, over all hospitals."""
+    """Compute which part of the training data a pass takes, over all hospitals."""
     training = scenario.training
     passed = [sum(samples)] if scenario.pools else samples
     taken = sum(sum(training.batch_sizes(count)[: training.batches]) for count in passed)

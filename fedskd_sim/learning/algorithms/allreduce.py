@@ -49,7 +49,7 @@ class RingSum:
         self._done: dict[str, Weights] = {}
 
     def form(self, chunk: str) -> Spec:
-        """Say what the chunk of a hospital looks like on its way."""
+        """Return what the chunk of a hospital looks like on its way."""
         low, high = self._spans[chunk]
         return {SUM: TensorSpec("float32", (high - low,)), WEIGHT: TensorSpec("float64", (1,))}
 

@@ -53,7 +53,7 @@ class Contracts:
         self._found: dict[tuple[str, ImageShape], Breach | None] = {}
 
     def find(self, chosen: Architecture, shape: ImageShape) -> Breach | None:
-        """Tell what an architecture of a package breaks of the contract; built-in ones keep it."""
+        """Find what an architecture of a package breaks of the contract; built-in ones keep it."""
         if chosen.name in REGISTRY:
             return None
         key = chosen.model_dump_json(), shape
@@ -101,7 +101,7 @@ def _fixed(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
 
 
 def _under(key: tuple[Key, ...], error: FedskdError) -> FedskdError:
-    """Say under which key an architecture stands of which something is wrong."""
+    """Add to an error the key under which its architecture stands."""
     error.key = (*key, *error.key)
     return error
 
@@ -195,7 +195,7 @@ def _mended(chosen: Architecture) -> str:
 
 
 def images_as_volumes(shape: ImageShape) -> str:
-    """Say what to do where volumes look like images whose channels come first; else empty."""
+    """Suggest what to do where volumes look like images whose channels come first; else empty."""
     if shape.kind != "volume" or len(shape.grid) != len(AXES["volume"]):
         return ""
     if shape.grid[0] not in CHANNELS or min(shape.grid[1:]) <= max(CHANNELS):

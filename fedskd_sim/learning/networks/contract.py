@@ -68,7 +68,7 @@ class Broken(Exception):
 
 
 def find_breach(chosen: Architecture, shape: ImageShape) -> Breach | None:
-    """Tell which promise an architecture of a package breaks, the first one; None if it keeps all.
+    """Find which promise an architecture of a package breaks, the first one; None if it keeps all.
 
     Its training step works, in evaluation it gives the same again, the same as a guest that was
     given its weights, of two samples what it gives of each alone, and the same in a forked process.

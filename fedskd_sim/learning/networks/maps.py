@@ -41,8 +41,8 @@ def first_tensor(given: object) -> Tensor | None:
 
 
 def read(sizes: tuple[int, ...], shape: ImageShape) -> Reading | None:
-    """Tell how a tensor of these sizes, behind those of the batch, is a map of such an input; None
-    if it is none.
+    """Return how a tensor of these sizes, behind those of the batch, is a map of such an input;
+    None if it is none.
     """
     space, found = shape.space, None
     if not sizes or not all(sizes):
@@ -85,8 +85,8 @@ def _tokens(sizes: tuple[int, ...], space: tuple[int, ...]) -> Reading | None:
 
 
 def _unevenness(grid: tuple[int, ...], space: tuple[int, ...]) -> float:
-    """Tell how much farther places are apart along one axis than along another, for an input like
-    this; they are no places where there are more than it has.
+    """Compute how much farther places are apart along one axis than along another, for an input
+    like this; they are no places where there are more than it has.
     """
     if any(cells > places for places, cells in zip(space, grid, strict=True)):
         return inf
@@ -95,7 +95,7 @@ def _unevenness(grid: tuple[int, ...], space: tuple[int, ...]) -> float:
 
 
 def as_map(given: object, shape: ImageShape) -> Tensor:
-    """Give what a module gave as a map (B, C, *space); TypeError says why it is none."""
+    """Return what a module gave as a map (B, C, *space); TypeError says why it is none."""
     tensor = first_tensor(given)
     if tensor is None:
         raise TypeError(f"gives {type(given).__name__}, and no tensor")

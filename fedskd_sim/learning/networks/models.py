@@ -58,7 +58,7 @@ class Skipping(TorchFunctionMode):
     """Within it some functions give their first argument as it is."""
 
     def __init__(self, functions: Collection[Callable[..., Any]]) -> None:
-        """Say which."""
+        """Name the architecture in the message."""
         super().__init__()
         self._functions = functions
 
@@ -156,7 +156,7 @@ def examine(name: str) -> None:
 
 
 def kind_of(name: str) -> SampleKind:
-    """Tell what an architecture takes by its name."""
+    """Return what an architecture takes by its name."""
     return Architecture(name=name).takes
 
 

@@ -88,7 +88,7 @@ def _require_installed(top: str) -> None:
 
 
 def _places(top: str) -> list[str]:
-    """Tell where Python would import a module from, without importing it."""
+    """List where Python would import a module from, without importing it."""
     try:
         spec = find_spec(top)
     except (ImportError, ValueError):

@@ -58,7 +58,7 @@ class Wiring(NamedTuple):
 
 
 def attach(network: nn.Module, wiring: Wiring) -> None:
-    """Let a network give (logits, Taps).
+    """Make a network return (logits, Taps).
 
     Raises:
         InvalidValue: it has no module of a tap's name; later, in its forward pass, that the

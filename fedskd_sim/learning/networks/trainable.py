@@ -41,7 +41,7 @@ def head_of(network: nn.Module, classes: int) -> str:
 
 
 def restrict(network: nn.Module, chosen: Architecture, classes: int) -> None:
-    """Let only that part of a network train which a scenario names, and note the rate of its head.
+    """Freeze all but the part of a network which a scenario names, and note the rate of its head.
 
     Raises:
         InvalidValue: it has no such part.

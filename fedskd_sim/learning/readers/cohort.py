@@ -94,7 +94,7 @@ class Unfit(Exception):
     """
 
     def __init__(self, text: str, *, classes: bool = False) -> None:
-        """Say what is wrong."""
+        """Keep what is wrong as the message."""
         super().__init__(text)
         self.classes = classes
 
@@ -180,7 +180,7 @@ def previewed(seen: object) -> tuple[Form, Preview]:
 
 
 def notes(values: NDArray[Any], kind: SampleKind) -> tuple[str, ...]:
-    """Say what is odd about samples (n, ...) that can be learned from all the same."""
+    """Describe what is odd about samples (n, ...) that can be learned from all the same."""
     found = []
     if kind != "image" and not NEAR_ONE[0] <= (spread := float(values.std())) <= NEAR_ONE[1]:
         found.append(f"values have a spread of {spread:.3g}, which models see as it is, not near 1")
@@ -190,7 +190,7 @@ def notes(values: NDArray[Any], kind: SampleKind) -> tuple[str, ...]:
 
 
 def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -> Form:
-    """Tell what samples are, and refuse what is none of these; raises Unfit.
+    """Return what samples are; raises Unfit for what is none of these.
 
     Args:
         values: the samples (n, ...).
@@ -230,7 +230,7 @@ def _as_image(first: int, second: int, third: int) -> bool:
 
 
 def _place(samples: Any) -> str:
-    """Say where a function is written; empty if it is none."""
+    """Name where a function is written; empty if it is none."""
     code = getattr(samples, "__code__", None)
     if code is None:
         return type(samples).__name__ * callable(samples)

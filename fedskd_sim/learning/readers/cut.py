@@ -26,7 +26,7 @@ Column = NDArray[Any]
 
 
 def cut(partition: Partition, labels: Column, groups: Column, strata: Column) -> NDArray[np.int64]:
-    """Give every sample its part; the same for every hospital that asks.
+    """Assign a part to every sample; the same for every hospital that asks.
 
     Args:
         partition: how to cut.
@@ -56,7 +56,7 @@ def cut(partition: Partition, labels: Column, groups: Column, strata: Column) ->
 def own_part(
     partition: Partition, labels: Column, groups: Column, strata: Column, trains: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Tell which samples are in this hospital's part.
+    """Return which samples are in this hospital's part.
 
     Args:
         partition: how to cut, and which part is the hospital's.
@@ -158,7 +158,7 @@ def choose(
 
 
 def _mine(dataset: Any, columns: Columns, *, by_split: bool) -> NDArray[np.bool_]:
-    """Tell which samples (N,) are a hospital's."""
+    """Return which samples (N,) are a hospital's."""
     strata = columns.strata
     if partition := getattr(dataset, "partition", None):
         held_back = () if by_split else (dataset.test_fold, dataset.validation_fold)

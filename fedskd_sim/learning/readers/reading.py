@@ -196,7 +196,7 @@ def _choose(dataset: Any, found: Checked, scenario_seed: int, name: str) -> spli
 def _seen(
     found: Checked, rows: NDArray[np.int64], values: NDArray[Any] | None
 ) -> tuple[Form, Preview]:
-    """Tell what samples of some rows will be: from the preview, which has to agree with what was
+    """Find what samples of some rows will be: from the preview, which has to agree with what was
     seen of them, if anything was.
     """
     if found.preview is None:
@@ -256,7 +256,9 @@ def _told(dataset: Any) -> Iterator[None]:
 
 
 def _unfit(dataset: Any, error: Unfit) -> FedskdError:
-    """Say whose fault it is: a reader's, the scenario's, which names classes, or the file's."""
+    """Return the error of whoever is at fault: a reader's, the scenario's, which names classes, or
+    the file's.
+    """
     if isinstance(dataset, OwnData):
         fix = "mend it in its package (see docs/own-code.md)"
         return ReaderFailed(f"reader {dataset.reader!r} {error}", fix=fix, key=NAMED)
@@ -268,7 +270,9 @@ def _unfit(dataset: Any, error: Unfit) -> FedskdError:
 
 
 def _line(error: BaseException) -> str:
-    """Say in which line of the reader an exception was raised: the first behind this program's."""
+    """Name the line of the reader in which an exception was raised: the first behind this
+    program's.
+    """
     here = Path(__file__).parent.parent
     frames = [
         frame

@@ -133,14 +133,14 @@ def by_fold(
 
 
 def others_of(dataset: Any) -> str:
-    """Say whose the samples are that are not the hospital's."""
+    """Describe whose the samples are that are not the hospital's."""
     if getattr(dataset, "partition", None):
         return "of another part"
     return f"of another {kind_of_site(dataset)}"
 
 
 def kind_of_site(dataset: Any) -> str:
-    """Say what a hospital is, of the data sets that may be shared in more than one way."""
+    """Describe what a hospital is, of the data sets that may be shared in more than one way."""
     return str(getattr(dataset, "by", "site"))
 
 
@@ -176,7 +176,7 @@ def normal_form(name: str) -> str:
 
 
 def problem(what: str, named: Iterable[tuple[str, int]]) -> str:
-    """Say which two of several names, each with its row, are one; empty if none are."""
+    """Name which two of several names, each with its row, are one; empty if none are."""
     first: dict[str, tuple[str, int]] = {}
     for name, row in named:
         other, before = first.setdefault(normal_form(name), (name, row))

@@ -26,7 +26,7 @@ Arrays = NDArray[Any]
 
 
 def facts(dataset: SyntheticSkin, name: str, scenario_seed: int) -> Facts:
-    """Tell a hospital's classes and training labels without drawing an image."""
+    """Return a hospital's classes and training labels without drawing an image."""
     labels = draw_labels(dataset, name, scenario_seed)
     train = labels[shares(len(labels))[0]]
     return Facts(

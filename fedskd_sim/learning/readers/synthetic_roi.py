@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def facts(dataset: SyntheticRoi, name: str, scenario_seed: int) -> Facts:
-    """Tell a hospital's classes and training labels without drawing a subject."""
+    """Return a hospital's classes and training labels without drawing a subject."""
     labels = draw_labels(dataset, name, scenario_seed)
     return Facts(
         _classes(dataset),

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def facts(dataset: SyntheticVolumes, name: str, scenario_seed: int) -> Facts:
-    """Tell a hospital's classes, training labels and atlas without drawing a volume."""
+    """Return a hospital's classes, training labels and atlas without drawing a volume."""
     labels = draw_labels(dataset, name, scenario_seed)
     train = labels[shares(len(labels))[0]]
     counts, grid = count_samples(name, _classes(dataset), labels), (dataset.size,) * 3

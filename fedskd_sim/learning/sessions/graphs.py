@@ -47,16 +47,16 @@ class Recorder(Protocol):
         """Launch work where it would be recorded."""
 
     def drawn(self) -> Hashable:
-        """Tell how far random numbers have got that are drawn where nothing is recorded."""
+        """Return how far random numbers have got that are drawn where nothing is recorded."""
 
     def reserved(self) -> int:
         """Count the bytes in use on the device; waits for it."""
 
     def tidy(self) -> None:
-        """Give back what steps that are not recorded have left of memory, if it is much."""
+        """Free what steps that are not recorded have left of memory, if it is much."""
 
     def afresh(self) -> Self:
-        """Give the memory of what nobody holds any more back, and return one that is empty."""
+        """Free the memory of what nobody holds any more, and return one that is empty."""
 
 
 class CudaGraphs:
@@ -139,7 +139,7 @@ class CudaGraphs:
         raise RuntimeError("too many hospitals of this process have recorded steps on this card")
 
     def drawn(self) -> Hashable:
-        """Tell of the host's: Python's, NumPy's and PyTorch's."""
+        """Return the host's: Python's, NumPy's and PyTorch's."""
         numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - others draw so
         words = [
             one.tobytes() if isinstance(one, np.ndarray) else one for one in tree_leaves(numpys)

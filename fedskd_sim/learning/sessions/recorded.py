@@ -89,7 +89,7 @@ def compiler(training: Training) -> Compile | None:
 
 
 def as_written() -> AbstractContextManager[object]:
-    """Let compiled networks compute operation by operation: a step that is taken seldom is not
+    """Make compiled networks compute operation by operation: a step that is taken seldom is not
     worth compiling.
     """
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -203,7 +203,7 @@ class RecordedPair:
 
     @torch.no_grad()
     def leave(self) -> None:
-        """Give the models back as they are now."""
+        """Hand the models back as they are now."""
         for role, model in self._given.items():
             _copy(model, self._setting.models[role])
             model.train(self._setting.models[role].training)
@@ -458,14 +458,14 @@ class Recordings:
     def _key(
         self, models: SessionModels, job: TrainingJob, teaching: Recordable | None
     ) -> Hashable:
-        """Say what sessions must have in common to take the same recorded steps."""
+        """Name what sessions must have in common to take the same recorded steps."""
         names = tuple((role, self._architectures[model]) for role, model in models.by_role.items())
         taught = type(teaching).__name__, len(teaching.tensors()) if teaching else 0
         size = min(job.training.batch_size, len(job.samples.labels))
         return names, models.every, models.teaches, taught, size
 
     def _give_up(self, tools: Tools) -> Tools:
-        """Give up all pairs, no longer at work; returns what to record on from now."""
+        """Discard all pairs, no longer at work; returns what to record on from now."""
         tools.on.reserved()
         self._refused = 0
         self._pairs = {key: pair for key, pair in self._pairs.items() if isinstance(pair, str)}

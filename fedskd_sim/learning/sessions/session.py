@@ -70,7 +70,7 @@ class SessionModels(NamedTuple):
     """The resident is asked in the steps in which it does not train."""
 
     def at(self, step: int) -> dict[str, bool]:
-        """Tell who takes part in a step (counted from 0), and whether it trains."""
+        """Return who takes part in a step (counted from 0), and whether it trains."""
         trains = self.every > 0 and (step + 1) % self.every == 0
         return {
             name: not name or trains for name in self.by_role if not name or trains or self.teaches
