@@ -11,13 +11,24 @@ from random import Random
 def seed(scenario_seed: int, purpose: str, *names: str | int) -> int:
     """Derive a seed in [0, 2^63) from the scenario's seed, a purpose and names such as hospital,
     model, round and hop.
+
+        >>> seed(7, "order", 1) == seed(7, "order", 1)
+        True
+        >>> seed(7, "order", 1) == seed(7, "order", 2)
+        False
+
     """
     text = "\x1f".join(str(part) for part in (scenario_seed, purpose, *names))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def shuffle(names: tuple[str, ...], number: int) -> tuple[str, ...]:
-    """Put names into the order that a seed gives."""
+    """Put names into the order that a seed gives.
+
+    >>> shuffle(("a", "b", "c"), seed(7, "order", 1))
+    ('b', 'a', 'c')
+
+    """
     drawn = list(names)
     Random(number).shuffle(drawn)  # noqa: S311 - no secret
     return tuple(drawn)

@@ -79,7 +79,18 @@ def view(model: nn.Module | None) -> Weights | None:
 
 
 def snapshot(model: nn.Module) -> Weights:
-    """Copy a model's weights, to go back to them later."""
+    """Copy a model's weights, to go back to them later.
+
+    >>> model = nn.Linear(2, 1)
+    >>> before = snapshot(model)
+    >>> _ = nn.init.zeros_(model.weight)
+    >>> snapshot(model) == before
+    False
+    >>> install(model, before)
+    >>> snapshot(model) == before
+    True
+
+    """
     copies = _on_host(model.state_dict(), copy=True)
     return {name: buffer_of(tensor) for name, tensor in copies.items()}
 

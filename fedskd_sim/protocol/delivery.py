@@ -22,7 +22,15 @@ its call was lost."""
 
 
 def send(state: State, to: str, hop: HopId, model: Model, terms: Terms) -> Turn:
-    """Send a model off and keep it until its receiver has it safe."""
+    """Send a model off and keep it until its receiver has it safe.
+
+    >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
+    >>> hop = HopId("run", 1, "a", 1, 1)
+    >>> state, effects = send(State(), "b", hop, Model(1), terms)
+    >>> hop in state.outbox, [type(one).__name__ for one in effects]
+    (True, ['Send', 'Wait'])
+
+    """
     return _attempt(state, hop, Departure(to, model), terms)
 
 
@@ -38,6 +46,16 @@ def resume(state: State, terms: Terms) -> Turn:
 def step(state: State, event: Acked | Deferred | Wanted | Unanswered, terms: Terms) -> Turn:
     """Handle an answer about a model in the outbox, or that there was none; an answer counts
     only from the receiver itself.
+
+        >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
+        >>> hop = HopId("run", 1, "a", 1, 1)
+        >>> state, _ = send(State(), "b", hop, Model(1), terms)
+        >>> step(state, Acked(hop, by="c"), terms)[1]  # not the receiver
+        []
+        >>> state, effects = step(state, Acked(hop, by="b"), terms)
+        >>> hop in state.outbox, [type(one).__name__ for one in effects]
+        (False, ['Delivered'])
+
     """
     departure = state.outbox[event.hop]
     to, model, attempt, silent = departure
@@ -92,6 +110,17 @@ def _never_confirmed(hop: HopId, departure: Departure, terms: Terms) -> Acknowle
 class Judgement(NamedTuple):
     """``take`` it in, tell it to come ``later``, know it for a ``repeat`` of what is or was
     here, or refuse it for a ``reason``.
+
+    >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
+    >>> from fedskd_sim.ring.topology import Topology
+    >>> program, state = Program(Topology(("a", "b", "c"), rounds=1), "b"), State(cursor=1)
+    >>> judge(program, terms, state, HopId("run", 1, "a", 1, 1), "a").take
+    True
+    >>> judge(program, terms, state, HopId("run", 1, "a", 1, 1), "c").reason
+    "'a' should have sent it"
+    >>> judge(program, terms, state, HopId("run", 1, "b", 1, 1), "b").reason
+    'that hop does not lead here'
+
     """
 
     take: bool = False
@@ -104,7 +133,16 @@ TAKE, LATER, REPEAT = Judgement(take=True), Judgement(later=True), Judgement(rep
 
 
 def following(program: Program, routes: Routes, cursor: int) -> Stop | None:
-    """Return the next stop at a hospital that is not over, and at which something happens."""
+    """Return the next stop at a hospital that is not over, and at which something happens.
+
+    >>> from fedskd_sim.ring.topology import Topology
+    >>> ring = Topology(("a", "b", "c"), rounds=1)
+    >>> following(Program(ring, "b"), Routes(ring), cursor=0).model
+    'a'
+    >>> following(Program(ring, "b"), Routes(ring, lost={"a": 1}), cursor=0).model
+    'c'
+
+    """
     stop = program.following(cursor - 1)
     while stop is not None and routes.void(stop):
         position = program.position(stop.model, stop.round, stop.hop)

@@ -188,7 +188,13 @@ ControllerEffect = Say | Opening | Noted | Opened | Rejected | Declared | Admitt
 
 
 def never_arrived(name: str, stop: Stop | None, sender: str, patience: float) -> HopTimeout:
-    """Return the error of a hospital that has waited for something in vain, and for how long."""
+    """Return the error of a hospital that has waited for something in vain, and for how long.
+
+    >>> error = never_arrived("b", Stop(1, 1, "b", "a", "visit"), "a", 600)
+    >>> error.message[:40], error.exit_code
+    ("'b' waited 600 s for the model of 'a' (r", 40)
+
+    """
     if stop is None:
         return HopTimeout(f"{name!r} waits for nothing")
     text = (

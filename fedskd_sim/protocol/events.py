@@ -113,7 +113,12 @@ ANSWERS: Mapping[type[Answer], Callable[[HopId, str], Acked | Deferred | Wanted 
 
 
 def answered(answer: Answer, by: str) -> Acked | Deferred | Wanted | PassedOn:
-    """Return what it means to a sender that a receiver has answered."""
+    """Return what it means to a sender that a receiver has answered.
+
+    >>> answered(Later(HopId("run", 1, "a", 1, 1)), by="b")
+    Deferred(hop=HopId(run='run', epoch=1, model='a', round=1, hop=1), by='b')
+
+    """
     return ANSWERS[type(answer)](answer.hop, by)
 
 

@@ -176,7 +176,16 @@ def stop_on_failure(state: State, effects: list[Effect], program: Program) -> Tu
 
 
 def waiting_time(state: State, program: Program, terms: Terms) -> float:
-    """Return the seconds to wait for a model; who has come back may be early by a round."""
+    """Return the seconds to wait for a model; who has come back may be early by a round.
+
+    >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
+    >>> program = Program(Topology(("a", "b"), rounds=1), "a")
+    >>> waiting_time(State(), program, terms)
+    600
+    >>> waiting_time(State(lost={"a": 0}), program, terms)
+    1800
+
+    """
     topology = program.topology
     returned = len(topology.hops(1)) + 1 if program.host in state.lost else 1
     return terms.hop * topology.patience(program.host) * returned
@@ -192,7 +201,24 @@ def missing(state: State, program: Program, terms: Terms) -> HopTimeout:
 
 @dataclass(frozen=True)
 class HospitalMachine:
-    """What a hospital knows from the beginning; its state is handed in and out."""
+    """What a hospital knows from the beginning; its state is handed in and out.
+
+    >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
+    >>> machine = HospitalMachine.of(Topology(("a", "b"), rounds=1), "a", terms)
+    >>> state, effects = machine.step(State(), Begun())
+    >>> [type(one).__name__ for one in effects]
+    ['Join', 'Wait', 'Wait']
+    >>> state, effects = machine.step(state, Joined())
+    >>> effects[0].step
+    Step(action='warm_up', round=0, stop=None)
+    >>> state, effects = machine.step(state, StepFinished(0, record=None))
+    >>> effects[-1].step
+    Step(action='depart', round=1, stop=None)
+    >>> state, effects = machine.step(state, ModelReleased(1, Model(1)))
+    >>> effects[0].to, effects[0].hop
+    ('b', HopId(run='run', epoch=1, model='a', round=1, hop=1))
+
+    """
 
     topology: Topology
     program: Program
@@ -248,7 +274,16 @@ class HospitalMachine:
         return HopId(self.terms.run, self.topology.epoch, stop.model, stop.round, stop.hop)
 
     def needs(self, state: State, hop: HopId) -> bool:
-        """Return whether a model is the next one that is hosted here."""
+        """Return whether a model is the next one that is hosted here.
+
+        >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
+        >>> machine = HospitalMachine.of(Topology(("a", "b", "c"), rounds=1), "a", terms)
+        >>> machine.needs(State(), HopId("run", 1, "c", 1, 1))
+        True
+        >>> machine.needs(State(), HopId("run", 1, "b", 1, 2))
+        False
+
+        """
         stop = self.next_stop(state)
         return stop is not None and self.hop_id(stop) == hop
 

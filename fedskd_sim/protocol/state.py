@@ -89,7 +89,16 @@ NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 class State(NamedTuple):
-    """The state of a hospital's machine."""
+    """The state of a hospital's machine.
+
+    >>> hop = HopId("run", 1, "a", 1, 1)
+    >>> state = State(cursor=3, waiting={hop: Model(7, "d1")})
+    >>> parse(dump(state)) == state
+    True
+    >>> handles(state)
+    {7: Model(number=7, digest='d1')}
+
+    """
 
     cursor: int = 0
     """Index of the step that is next or under way."""
@@ -154,7 +163,12 @@ class State(NamedTuple):
 
 
 def without(items: Mapping[KeyType, Value], key: KeyType) -> dict[KeyType, Value]:
-    """Copy a mapping but for one key."""
+    """Copy a mapping but for one key.
+
+    >>> without({"a": 1, "b": 2}, "a")
+    {'b': 2}
+
+    """
     return {name: value for name, value in items.items() if name != key}
 
 

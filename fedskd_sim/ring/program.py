@@ -36,7 +36,21 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """The steps of one hospital."""
+    """The steps of one hospital.
+
+    >>> program = Program(Topology(("a", "b"), rounds=1), "a")
+    >>> for index in range(len(program)):
+    ...     print(program.at(index).action, program.at(index).stop)
+    warm_up None
+    depart None
+    host Stop(round=1, hop=1, host='a', model='b', kind='visit')
+    host Stop(round=1, hop=2, host='a', model='a', kind='homecoming')
+    depart None
+    home None
+    host Stop(round=2, hop=1, host='a', model='b', kind='evaluation')
+    ensemble None
+
+    """
 
     topology: Topology
     host: str
@@ -85,6 +99,13 @@ class Program:
     def position(self, model: str, round_: int, hop: int) -> int | None:
         """Return the index of the step that hosts a model; None where that hop of it does not lead
         here.
+
+            >>> program = Program(Topology(("a", "b"), rounds=1), "a")
+            >>> program.position("b", 1, 1)
+            2
+            >>> program.position("a", 1, 1) is None  # there it is at b
+            True
+
         """
         ring = self.topology
         if not (
@@ -113,6 +134,11 @@ class Program:
     def index_of_record(self, model: str, round_: int, hop: int) -> int | None:
         """Return the index of the step that leaves a record with these marks, if it leaves one;
         None where no step could.
+
+            >>> program = Program(Topology(("a", "b"), rounds=1), "a")
+            >>> program.index_of_record("a", 0, 0), program.index_of_record("b", 1, 1)
+            (0, 2)
+
         """
         if hop == 0 and model == self.host and self.member:
             if round_ == 0:
@@ -129,7 +155,13 @@ class Program:
         return self.position(model, round_, hop)
 
     def following(self, index: int) -> Stop | None:
-        """Return the next stop behind a step."""
+        """Return the next stop behind a step.
+
+        >>> program = Program(Topology(("a", "b"), rounds=1), "a")
+        >>> program.following(0).model
+        'b'
+
+        """
         while (step := self.at(index := index + 1)) is not None:
             if step.stop is not None:
                 return step.stop

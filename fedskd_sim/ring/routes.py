@@ -42,7 +42,12 @@ NO_RETURN: Returns = MappingProxyType({})
 
 
 def code(back: Back | None) -> int:
-    """Write what is known of a return as a number, which grows with it; 0: nothing."""
+    """Write what is known of a return as a number, which grows with it; 0: nothing.
+
+    >>> code(None), code(Back(2)), code(Back(2, away=True)), decoded(5)
+    (0, 4, 5, Back(round=2, away=True))
+
+    """
     return 2 * back.round + back.away if back else 0
 
 
@@ -52,7 +57,12 @@ def decoded(number: int) -> Back | None:
 
 
 def merged(one: LostHospitals, other: LostHospitals) -> LostHospitals:
-    """Return all that are lost by either word; a model retires at the earlier of two rounds."""
+    """Return all that are lost by either word; a model retires at the earlier of two rounds.
+
+    >>> merged({"a": 0, "b": 4}, {"b": 3, "c": 0})
+    {'a': 0, 'b': 3, 'c': 0}
+
+    """
     return {
         name: min(rounds) if (rounds := [r for r in (one.get(name, 0), other.get(name, 0)) if r])
         else 0
@@ -61,7 +71,12 @@ def merged(one: LostHospitals, other: LostHospitals) -> LostHospitals:
 
 
 def merged_returns(one: Returns, other: Returns) -> Returns:
-    """Return the newer of two words on each return."""
+    """Return the newer of two words on each return.
+
+    >>> merged_returns({"a": Back(2)}, {"a": Back(2, away=True), "b": Back(1)})
+    {'a': Back(round=2, away=True), 'b': Back(round=1, away=False)}
+
+    """
     newer = {name: max(one.get(name, back), back) for name, back in other.items()}
     return dict(sorted((dict(one) | newer).items()))
 
@@ -69,6 +84,10 @@ def merged_returns(one: Returns, other: Returns) -> Returns:
 def epoch(lost: LostHospitals, back: Returns = NO_RETURN) -> int:
     """Number the epoch: every loss, every model that retires and every word on a return begins
     another. Of two views one of which has all that is in the other, only equal ones have the same.
+
+        >>> epoch({}), epoch({"a": 0}), epoch({"a": 3}), epoch({"a": 0}, {"a": Back(2)})
+        (1, 2, 3, 6)
+
     """
     retired = sum(1 for round_ in lost.values() if round_)
     return FIRST_EPOCH + len(lost) + retired + sum(map(code, back.values()))
@@ -89,6 +108,10 @@ def as_told(words: Mapping[str, ToldLosses]) -> tuple[LostHospitals, Returns]:
 
     A return is over where somebody who was not lost, and has come to its round, names the hospital
     as left out and not as back.
+
+        >>> as_told({"a": ToldLosses(2, {"c": 0}, {}), "b": ToldLosses(3, {}, {"c": 3})})
+        ({'c': 0}, {'c': Back(round=3, away=False)})
+
     """
     lost: LostHospitals = {}
     rounds: dict[str, int] = {}
@@ -107,7 +130,18 @@ def as_told(words: Mapping[str, ToldLosses]) -> tuple[LostHospitals, Returns]:
 
 @dataclass(frozen=True)
 class Routes:
-    """The ways that are left of a topology's."""
+    """The ways that are left of a topology's.
+
+    >>> ring = Topology(("a", "b", "c"), rounds=2)
+    >>> routes = Routes(ring, lost={"b": 0})
+    >>> routes.departure("a", 1)  # past b
+    Stop(round=1, hop=2, host='c', model='a', kind='visit')
+    >>> routes.sender(ring.stop("a", 1, 2))
+    'a'
+    >>> routes.away("b", 2), Routes(ring, {"b": 0}, {"b": Back(2)}).away("b", 2)
+    (True, False)
+
+    """
 
     topology: Topology
     lost: LostHospitals = field(default_factory=lambda: NOBODY)
@@ -126,12 +160,23 @@ class Routes:
         return name in self.lost and (back is None or back.away)
 
     def retired(self, model: str, round_: int) -> bool:
-        """Return whether a model does not travel any more in a round."""
+        """Return whether a model does not travel any more in a round.
+
+        >>> routes = Routes(Topology(("a", "b", "c"), rounds=3), lost={"b": 2})
+        >>> [routes.retired("b", round_) for round_ in (1, 2, 3)]
+        [False, True, True]
+
+        """
         return 0 < self.lost.get(model, 0) <= round_
 
     def stays(self, name: str, round_: int) -> bool:
         """Return whether no model sets out from a hospital in a round: it is away, its model has
         retired, or is still under way since the hospital was away the round before.
+
+            >>> routes = Routes(Topology(("a", "b", "c"), rounds=3), {"b": 0}, {"b": Back(2)})
+            >>> [routes.stays("b", round_) for round_ in (1, 2, 3)]
+            [True, True, False]
+
         """
         back = self.back.get(name)
         returns = back is not None and not back.away and back.round == round_

@@ -62,6 +62,17 @@ FIRST_EPOCH = 1
 class Topology:
     """The way of the hospitals' models, in the order of the scenario, for a number of training
     rounds.
+
+        >>> ring = Topology(("a", "b", "c"), rounds=2)
+        >>> [ring.stop("a", 1, hop).host for hop in ring.hops(1)]
+        ['b', 'c', 'a']
+        >>> ring.stop("a", 1, 3)
+        Stop(round=1, hop=3, host='a', model='a', kind='homecoming')
+        >>> ring.onward(ring.stop("a", 1, 3)) is None
+        True
+        >>> [(ring.stop("a", 3, hop).host, ring.kind(3, hop)) for hop in ring.hops(3)]
+        [('b', 'evaluation'), ('c', 'evaluation')]
+
     """
 
     hospitals: tuple[str, ...]
@@ -121,11 +132,26 @@ class Topology:
         return self.seating(self.evaluation_round).places[name] < self.size
 
     def order(self, round_: int) -> tuple[str, ...]:
-        """Return the order in which hospitals stand in a round."""
+        """Return the order in which hospitals stand in a round.
+
+        >>> ring = Topology(("a", "b", "c"), 2, schedule=Schedule(order="shuffled"), seed=7)
+        >>> ring.order(1), ring.order(2)
+        (('b', 'a', 'c'), ('c', 'a', 'b'))
+
+        """
         return self.seating(round_).names
 
     def hops(self, round_: int) -> range:
-        """Return the hops of a round; in the evaluation round travellers need not come home."""
+        """Return the hops of a round; in the evaluation round travellers need not come home.
+
+        >>> Topology(("a", "b", "c"), 2).hops(1)  # two visits and the homecoming
+        range(1, 4)
+        >>> Topology(("a", "b", "c"), 2, "all_reduce").hops(1)
+        range(1, 5)
+        >>> Topology(("a", "b", "c"), 2, "none").hops(1)
+        range(1, 1)
+
+        """
         if round_ > self.rounds:
             return range(1, self.size + len(self.held_out))
         last = {"circulation": self.visits + 1, "all_reduce": 2 * self.size - 2, "none": 0}[
@@ -140,7 +166,13 @@ class Topology:
         return Stop(round_, hop, host, model, self.kind(round_, hop))
 
     def sender(self, stop: Stop) -> str:
-        """Name the hospital from which a stop's model comes."""
+        """Name the hospital from which a stop's model comes.
+
+        >>> ring = Topology(("a", "b", "c"), rounds=1)
+        >>> ring.sender(ring.stop("a", 1, 1)), ring.sender(ring.stop("a", 1, 2))
+        ('a', 'b')
+
+        """
         return stop.model if stop.hop == 1 else self.stop(stop.model, stop.round, stop.hop - 1).host
 
     def onward(self, stop: Stop) -> Stop | None:
@@ -161,6 +193,13 @@ class Topology:
         on around the ring: so the hop numbers of two hospitals differ by less than N, and by one
         more while one of them repeats a session after its death, whose result had left already. Of
         other schedules this says nothing.
+
+            >>> ring = Topology(("a", "b", "c"), rounds=9)
+            >>> ring.far_ahead(ring.stop("a", 2, 1), awaited=ring.stop("b", 1, 2))
+            False
+            >>> ring.far_ahead(ring.stop("a", 5, 1), awaited=ring.stop("b", 1, 2))
+            True
+
         """
         if self.pattern == "circulation" and self.schedule != FULL:
             return False
@@ -185,7 +224,12 @@ class Topology:
         return (stop.round - 1) * len(self.hops(1)) + stop.hop
 
     def seating(self, round_: int) -> Seating:
-        """Return the order of a round; drawn ones are kept, equal ones once."""
+        """Return the order of a round; drawn ones are kept, equal ones once.
+
+        >>> Topology(("a", "b"), 1, held_out=("c",)).seating(2)
+        Seating(names=('a', 'b', 'c'), places={'a': 0, 'b': 1, 'c': 2})
+
+        """
         drawn = self.schedule.order == "shuffled" and round_ <= self.rounds
         key = round_ if drawn else -(round_ > self.rounds)
         if key not in self._orders:
@@ -208,7 +252,13 @@ class Topology:
         return "homecoming" if hop == self.visits + 1 else "visit"
 
     def distance(self, round_: int, hop: int) -> int:
-        """Count the places between a model's home and its host at a hop."""
+        """Count the places between a model's home and its host at a hop.
+
+        >>> ring = Topology(("a", "b", "c", "d"), 3, schedule=Schedule(visits=2))
+        >>> [[ring.distance(round_, hop) for hop in ring.hops(round_)] for round_ in (1, 2, 3)]
+        [[1, 2, 0], [3, 1, 0], [2, 3, 0]]
+
+        """
         if self.pattern != "circulation" or round_ > self.rounds:
             return hop
         return (

@@ -41,7 +41,12 @@ tabs are text."""
 
 
 def escape_controls(text: str) -> str:
-    """Write control characters as Python escapes them: ``\\x1b`` for ESC."""
+    r"""Write control characters as Python escapes them: ``\\x1b`` for ESC.
+
+    >>> print(escape_controls("red: \x1b[31m"))
+    red: \x1b[31m
+
+    """
     return CONTROLS.sub(_escape, text)
 
 
@@ -56,7 +61,12 @@ def _escape(found: re.Match[str] | str) -> str:
 
 
 def shorten(text: str) -> str:
-    """Cut a text that is too long to be read in an error."""
+    """Cut a text that is too long to be read in an error.
+
+    >>> shorten("cnn-plain"), len(shorten("x" * 1000))
+    ('cnn-plain', 60)
+
+    """
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
@@ -311,7 +321,17 @@ def _of_run(path: Path) -> str:
 
 
 def parse(file: str, text: str) -> Document:
-    """Read YAML 1.2 text safely; raises ScenarioSyntaxError as `read` does."""
+    r"""Read YAML 1.2 text safely; raises ScenarioSyntaxError as `read` does.
+
+    >>> found = parse("skin.yaml", "name: skin\ntraining:\n  epochs: 3\n")
+    >>> found.data
+    {'name': 'skin', 'training': {'epochs': 3}}
+    >>> found.locate(("training", "epochs"))
+    Where(file='skin.yaml', line=3)
+    >>> parse("skin.yaml", "name: skin\nname: other\n").faults[0].message
+    "key 'name' stands twice, first in line 1"
+
+    """
     builder = _Builder(file, {})
     data = builder.build(compose(Path(file), text), ())
     if data is None:

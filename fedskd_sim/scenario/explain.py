@@ -156,7 +156,14 @@ def explain_class(error: BaseException, line: str) -> str:
 
 
 def nearest(name: str, known: Sequence[str], otherwise: str) -> str:
-    """Suggest the known name nearest to a mistyped one, or say something else when none is near."""
+    """Suggest the known name nearest to a mistyped one, or say something else when none is near.
+
+    >>> nearest("epoch", ["epochs", "batch_size"], "remove it")
+    "did you mean 'epochs'?"
+    >>> nearest("colour", ["epochs", "batch_size"], "remove it")
+    'remove it'
+
+    """
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise
 

@@ -52,7 +52,14 @@ class AveragingLearner(AllReduceLearner):
 
 
 def flat(model: nn.Module) -> Tensor:
-    """Return a model's float tensors in a row, (length,) float32, a copy."""
+    """Return a model's float tensors in a row, (length,) float32, a copy.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> install_flat(model, torch.tensor([1.0, 2.0]))
+    >>> flat(model)
+    tensor([1., 2.])
+
+    """
     return torch.cat([tensor.reshape(-1).float() for tensor in _floats(model)])
 
 
