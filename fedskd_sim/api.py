@@ -57,8 +57,8 @@ def load(scenario: str | Path, *changes: str) -> Loaded:
     loads may still be refused by `launch`, which builds every model first, and by `fedskd-sim
     validate`, which tells everything that is wrong in one go.
 
-        >>> load("quickstart", "seed=7").scenario.seed
-        7
+    >>> load("quickstart", "seed=7").scenario.seed
+    7
 
     Args:
         scenario: a file, or the name of a scenario that comes with the program, such as

@@ -73,7 +73,11 @@ def reader(name: str) -> Callable[[Thing], Thing]:
 
 
 def algorithm(name: str) -> Callable[[Thing], Thing]:
-    """Offer a learner, a class on one of the bases, as an algorithm."""
+    """Offer a learner, a class on one of the bases, as an algorithm.
+
+    Scenarios then name it under ``algorithm.name``; what is marked may be given to `launch` as
+    ``code``, or stands in a file under the scenario's ``code``. The class comes back as it was.
+    """
     return _offering(ALGORITHMS, name)
 
 

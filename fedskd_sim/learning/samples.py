@@ -65,10 +65,10 @@ class Geometry(NamedTuple):
         voxels, none of whose centres is further away than a hundredth of the shortest edge of a
         voxel.
 
-            >>> import numpy as np
-            >>> one, other = (Geometry(name, (4, 4, 4), np.eye(4)) for name in ("a.nii", "b.nii"))
-            >>> one.difference(other)
-            ''
+        >>> import numpy as np
+        >>> one, other = (Geometry(name, (4, 4, 4), np.eye(4)) for name in ("a.nii", "b.nii"))
+        >>> one.difference(other)
+        ''
 
         """
         if self.grid == other.grid and not apart(self.affine, other.affine, self.grid):

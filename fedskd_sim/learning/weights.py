@@ -51,6 +51,8 @@ def export(model: nn.Module) -> Weights:
     """View a model's parameters and buffers as travelling buffers; on the CPU they share memory
     with the model.
 
+    What the model learns later shows in it: take `snapshot` to keep it as it is.
+
     Making the views of a ResNet-18 takes 0.9 ms of a hop of 19: they are kept as long as the
     model's tensors stay where they are.
     """
@@ -99,6 +101,8 @@ def snapshot(model: nn.Module) -> Weights:
 def install(model: nn.Module, weights: Weights) -> None:
     """Copy travelling weights into a model bit for bit; names and shapes have been checked at
     the transport.
+
+    KeyError for a tensor that ``weights`` lacks.
     """
     for name, tensor in model.state_dict().items():
         tensor.copy_(tensor_of(weights[name]))

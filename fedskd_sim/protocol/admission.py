@@ -136,6 +136,8 @@ def on_guest(
 ) -> ControllerTurn:
     """Answer a hospital that is lost that it is, or that it cannot come back; once it knows, and
     nobody else comes back just now, ask the others.
+
+    One return is asked for at a time; whoever else wants to come back tries again.
     """
     name, effects = message.hospital, list[ControllerEffect]()
     if isinstance(message, Register):
@@ -159,7 +161,10 @@ def on_guest(
 
 
 def ask(state: RegistrarState, name: str, round_: int, ring: Topology) -> ControllerTurn:
-    """Ask all that are left to take in that a guest is back from a round on, and where it is."""
+    """Ask all that are left to take in that a guest is back from a round on, and where it is.
+
+    They answer with `Holds`, see `hear`; until all have, the guest is not told.
+    """
     back = {**state.back, name: Back(round_)}
     state = replace(state, back=back, admitted=state.admitted - {name}, asking=name)
     left = [one for one in state.registered if one not in state.away and one != name]
@@ -170,7 +175,12 @@ def ask(state: RegistrarState, name: str, round_: int, ring: Topology) -> Contro
 def hear(
     state: RegistrarState, word: Holds, ring: Topology, may_return: MayReturn
 ) -> ControllerTurn:
-    """Hear that a hospital has an epoch, or cannot take it in."""
+    """Hear that a hospital has an epoch, or cannot take it in.
+
+    When the last of those that are left has it, the guest is admitted, if it still may; where one
+    has come too far, the return is called off. In all other cases the state changes and nothing is
+    said.
+    """
     state = replace(state, far=max(state.far, word.round))
     if word.epoch == state.epoch:
         state = replace(state, holds={**state.holds, word.hospital: word.epoch})
@@ -213,7 +223,10 @@ def called_off(state: RegistrarState, names: Collection[str]) -> Returns:
 
 
 def call_off(state: RegistrarState, names: Collection[str]) -> ControllerTurn:
-    """Inform all that some returns came to nothing."""
+    """Inform all that some returns came to nothing.
+
+    The guest may ask again, for a later round.
+    """
     state = replace(state, back=called_off(state, names))
     return state, [Say(name, state.word) for name in state.registered]
 

@@ -202,7 +202,11 @@ class Registrar:
         return state, [*declared, *opening, *said, *ending]
 
     def begin_without(self, state: RegistrarState) -> ControllerTurn:
-        """Begin without those that did not register."""
+        """Begin without those that did not register.
+
+        Called when the patience for registrations is over; nothing happens where losses end a run,
+        see `late`.
+        """
         if not self.scenario.on_loss.heals:
             return state, []
         return self.lose(
@@ -230,12 +234,18 @@ class Registrar:
         )
 
     def complete(self, state: RegistrarState) -> bool:
-        """Return whether every hospital has registered."""
+        """Return whether every hospital has registered or is lost.
+
+        Then the address book leaves, and models may.
+        """
         return {*state.registered, *state.lost} >= {*self.scenario.names}
 
     def patience(self, state: RegistrarState) -> float:
         """Return the seconds that may pass: until all have registered, then between two words of
         anybody.
+
+        When they are over and nothing came, the run ends as `late` says, or with the cause that was
+        told before.
         """
         waits = self.scenario.timeouts
         if state.suspected:
@@ -245,6 +255,8 @@ class Registrar:
     def resume(self, addresses: Mapping[str, str], keys: Mapping[str, str]) -> RegistrarState:
         """Take a run over that was started before, by a controller that is no more; both
         mappings are by name.
+
+        The address book has left already: whoever registers gets it at once.
         """
         names = self.scenario.names
         return RegistrarState(
@@ -256,12 +268,19 @@ class Registrar:
         )
 
     def end(self, state: RegistrarState, end: End) -> ControllerTurn:
-        """End the run."""
+        """End the run.
+
+        All that have registered are told; whoever registers or gives a sign of life later hears the
+        same end.
+        """
         said = [self._farewell(state, name, end) for name in state.registered]
         return replace(state, ended=end), [Closed(end), *said]
 
     def late(self, state: RegistrarState) -> FedskdError:
-        """Return the error that names who is missing when the patience is over."""
+        """Return the error that names who is missing when the patience is over.
+
+        RegistrationTimeout before all have registered, HopTimeout after that.
+        """
         known = {*state.registered, *state.lost}
         missing = [name for name in self.scenario.names if name not in known]
         if missing:
@@ -312,6 +331,8 @@ def refuse(
 ) -> ControllerTurn:
     """Refuse what no member would say; if it is ``foreign``, the first word of a hospital of the
     run and in another version of the wire, the run ends before it starts.
+
+    Otherwise the word is dropped and counted, and the run goes on.
     """
     first = rejected.hospital in {*registrar.scenario.names} - {*state.registered}
     if not (foreign and first) or state.opened or state.ended is not None:

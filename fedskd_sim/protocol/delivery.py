@@ -24,6 +24,9 @@ its call was lost."""
 def send(state: State, to: str, hop: HopId, model: Model, terms: Terms) -> Turn:
     """Send a model off and keep it until its receiver has it safe.
 
+    The state has it in its outbox; the effects hand it to the link and set a timer, after which it
+    is sent again.
+
     >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
     >>> hop = HopId("run", 1, "a", 1, 1)
     >>> state, effects = send(State(), "b", hop, Model(1), terms)
@@ -35,7 +38,11 @@ def send(state: State, to: str, hop: HopId, model: Model, terms: Terms) -> Turn:
 
 
 def resume(state: State, terms: Terms) -> Turn:
-    """Send again everything that was under way when this hospital was interrupted."""
+    """Send again everything that was under way when this hospital was interrupted.
+
+    Called when the controller has let a hospital in: attempts count from 1 again, and a receiver
+    that has a model already says so.
+    """
     effects: list[Effect] = []
     for hop, departure in state.outbox.items():
         state, more = _attempt(state, hop, Departure(departure.to, departure.model), terms)
@@ -47,14 +54,19 @@ def step(state: State, event: Acked | Deferred | Wanted | Unanswered, terms: Ter
     """Handle an answer about a model in the outbox, or that there was none; an answer counts
     only from the receiver itself.
 
-        >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
-        >>> hop = HopId("run", 1, "a", 1, 1)
-        >>> state, _ = send(State(), "b", hop, Model(1), terms)
-        >>> step(state, Acked(hop, by="c"), terms)[1]  # not the receiver
-        []
-        >>> state, effects = step(state, Acked(hop, by="b"), terms)
-        >>> hop in state.outbox, [type(one).__name__ for one in effects]
-        (False, ['Delivered'])
+    `Acked` takes it out of the outbox, `Wanted` sends it at once, `Deferred` waits for the call,
+    `Unanswered` of the last attempt sends it again, or fails with AcknowledgementTimeout after
+    ``timeouts.acknowledgement``; an answer of anybody else, or the timer of an earlier attempt,
+    changes nothing. KeyError for a model that is not in the outbox.
+
+    >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
+    >>> hop = HopId("run", 1, "a", 1, 1)
+    >>> state, _ = send(State(), "b", hop, Model(1), terms)
+    >>> step(state, Acked(hop, by="c"), terms)[1]  # not the receiver
+    []
+    >>> state, effects = step(state, Acked(hop, by="b"), terms)
+    >>> hop in state.outbox, [type(one).__name__ for one in effects]
+    (False, ['Delivered'])
 
     """
     departure = state.outbox[event.hop]
@@ -109,7 +121,13 @@ def _never_confirmed(hop: HopId, departure: Departure, terms: Terms) -> Acknowle
 
 class Judgement(NamedTuple):
     """``take`` it in, tell it to come ``later``, know it for a ``repeat`` of what is or was
-    here, or refuse it for a ``reason``.
+    here, or refuse it for a ``reason``; `judge` asks in this order.
+
+    Another run or epoch, or a hop that does not lead here, is refused; a hospital that is left out
+    asks for patience; a sender that is lost or not the right one is refused, or told to come later
+    where it may know of a loss that is not known here; what was here is a repeat; what is needed
+    next is taken; what is impossibly far ahead is refused; of the rest as many are taken as there
+    is room for, the others wait.
 
     >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
     >>> from fedskd_sim.ring.topology import Topology
@@ -134,6 +152,9 @@ TAKE, LATER, REPEAT = Judgement(take=True), Judgement(later=True), Judgement(rep
 
 def following(program: Program, routes: Routes, cursor: int) -> Stop | None:
     """Return the next stop at a hospital that is not over, and at which something happens.
+
+    None where the program has no more of them. ``cursor`` is the step that is next or under way;
+    its own stop counts.
 
     >>> from fedskd_sim.ring.topology import Topology
     >>> ring = Topology(("a", "b", "c"), rounds=1)

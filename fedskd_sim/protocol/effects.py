@@ -211,7 +211,10 @@ def never_arrived(name: str, stop: Stop | None, sender: str, patience: float) ->
 
 
 def left_behind(name: str) -> LeftBehind:
-    """Return the error of a hospital without which the ring has closed."""
+    """Return the error of a hospital without which the ring has closed.
+
+    It is second-hand: the controller has said so, and need not be told.
+    """
     error = LeftBehind(
         f"the run goes on without {name!r}, which was lost and is not taken in any more",
         fix="raise on_loss.after above what such a hospital may be away; in a cluster its next pod "
@@ -233,6 +236,9 @@ def count_rollbacks(
     name: str, most: int, state: State, record: Record
 ) -> tuple[State, FedskdError | None]:
     """Count sessions in a row that were undone; ``most`` of them are an error.
+
+    Returns the state with the count, and the error or None; a step that trained well sets the count
+    back to 0.
 
     The error comes with the step's record, when its model has left. Nothing is wrong with that
     model: an undone session sends on the weights with which it came, and whoever waits for it need

@@ -115,6 +115,8 @@ ANSWERS: Mapping[type[Answer], Callable[[HopId, str], Acked | Deferred | Wanted 
 def answered(answer: Answer, by: str) -> Acked | Deferred | Wanted | PassedOn:
     """Return what it means to a sender that a receiver has answered.
 
+    ``by`` is who really sent the answer; only the receiver's counts.
+
     >>> answered(Later(HopId("run", 1, "a", 1, 1)), by="b")
     Deferred(hop=HopId(run='run', epoch=1, model='a', round=1, hop=1), by='b')
 

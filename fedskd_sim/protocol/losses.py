@@ -55,12 +55,19 @@ from fedskd_sim.ring.topology import Stop
 
 
 def is_guest(state: State, program: Program) -> bool:
-    """Return whether a hospital knows that the ring goes on without it."""
+    """Return whether a hospital knows that the ring goes on without it.
+
+    Its own loss is in its state; it takes part again once it hears of its return.
+    """
     return state.routes(program.topology).left_out(program.host)
 
 
 def absence(state: State, name: str) -> int:
-    """Number a hospital's absences and returns, as far as it knows of them itself."""
+    """Number a hospital's absences and returns, as far as it knows of them itself.
+
+    0: never lost. It grows with every loss and every return, so that a hospital notices that it was
+    lost again.
+    """
     return 1 + code(state.back.get(name)) if name in state.lost else 0
 
 
@@ -126,7 +133,10 @@ def register_again(state: State, host: str, terms: Terms) -> Turn:
 
 
 def passes_over(routes: Routes, host: str, step: Step) -> bool:
-    """Return whether nothing happens at a step of a hospital's program."""
+    """Return whether nothing happens at a step of a hospital's program.
+
+    Its stop is void, or no own model sets out; the cursor moves on without a record.
+    """
     if step.stop:
         return routes.void(step.stop)
     return step.action == "depart" and routes.stays(host, step.round)
@@ -178,14 +188,21 @@ class Healer(NamedTuple):
         return state._replace(kept=kept), told
 
     def release(self, state: State, hop: HopId, by: str) -> State:
-        """Forget a model that its receiver has passed on."""
+        """Forget a model that its receiver has passed on.
+
+        What was kept for somebody else than ``by``, or is not kept, stays as it is.
+        """
         kept = state.kept.get(hop)
         if kept is None or kept.to != by:
             return state
         return state._replace(kept=without(state.kept, hop))
 
     def beat(self, state: State, number: int = 0) -> list[Effect]:
-        """Send a sign of life, and set the timer of the next, where anybody watches for it."""
+        """Send a sign of life, and set the timer of the next, where anybody watches for it.
+
+        Each tells one of the losses that are known here, in turn, so that a new controller learns
+        of all; where nobody asks for signs of life nothing is said.
+        """
         if not self.terms.beat:
             return []
         known = sorted(state.lost.items()) or [("", 0)]

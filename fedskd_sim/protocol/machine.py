@@ -73,6 +73,8 @@ TRIES = 3
 def say_done(state: State, effects: list[Effect], program: Program, terms: Terms) -> Turn:
     """Report to the controller that everything is done, once it is and what was sent has arrived;
     who comes back after that sends nothing more.
+
+    Nothing is added while steps are left, something is under way, or it was said already.
     """
     over = state.over or state.done or state.outbox or not state.joined
     if over or program.at(state.cursor) is not None:
@@ -84,6 +86,9 @@ def say_done(state: State, effects: list[Effect], program: Program, terms: Terms
 
 def stay(state: State, program: Program, terms: Terms) -> Turn:
     """Stay while the controller answers: others may need to hear again that something is here.
+
+    Called whenever the timer of the last word is over: it asks again, or leaves after `TRIES` words
+    without an answer, and at the latest when nobody can wait any more.
 
     Not for ever: who was to end the run may wait in vain itself.
     """
@@ -100,6 +105,8 @@ def arrive_again(
 ) -> Effect:
     """Acknowledge again that a model is here; if it is not the same as the one that came first,
     refuse it.
+
+    A digest that is not known on one of the sides is taken for the same.
 
     Where it is ``relayed``, since the host in between is lost, it may be another: as it was before
     that host, which may have sent its own before it was lost.
@@ -125,6 +132,8 @@ def arrive_again(
 def call_waiting(state: State, program: Program, terms: Terms) -> list[Effect]:
     """Ask for a model that was told to wait, the one that is needed first, if there is room now: a
     step has begun, say.
+
+    One call at most, or none; the model stays among the deferred until it arrives.
     """
     positions = {
         hop: program.position(hop.model, hop.round, hop.hop) or 0 for hop in state.deferred
@@ -136,7 +145,11 @@ def call_waiting(state: State, program: Program, terms: Terms) -> list[Effect]:
 
 
 def interrupt(state: State, event: Event, program: Program, terms: Terms) -> Turn:
-    """Handle what comes in between; the last effect is `Fail` if it is the end."""
+    """Handle what comes in between; the last effect is `Fail` if it is the end.
+
+    The controller's end, an error from outside, and timers: an event that no longer matters gives
+    the state as it was and no effects.
+    """
     name = program.host
     match event:
         case Ended(LeftBehind.exit_code):
@@ -165,6 +178,9 @@ def interrupt(state: State, event: Event, program: Program, terms: Terms) -> Tur
 def stop_on_failure(state: State, effects: list[Effect], program: Program) -> Turn:
     """If the last effect is an error, tell the controller before it, unless it was the
     controller's word, and stop.
+
+    Effects before the error stay: a record that is to be kept is kept. Without an error at the end
+    nothing is changed.
     """
     last = effects[-1] if effects else None
     if not isinstance(last, Fail):
@@ -177,6 +193,8 @@ def stop_on_failure(state: State, effects: list[Effect], program: Program) -> Tu
 
 def waiting_time(state: State, program: Program, terms: Terms) -> float:
     """Return the seconds to wait for a model; who has come back may be early by a round.
+
+    ``timeouts.hop``, times the sessions of others that may come first, see `Topology.patience`.
 
     >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
     >>> program = Program(Topology(("a", "b"), rounds=1), "a")
@@ -192,7 +210,10 @@ def waiting_time(state: State, program: Program, terms: Terms) -> float:
 
 
 def missing(state: State, program: Program, terms: Terms) -> HopTimeout:
-    """Return the error that names what a hospital has waited for in vain."""
+    """Return the error that names what a hospital has waited for in vain.
+
+    Called when `waiting_time` is over; it names the hospital that should have sent it.
+    """
     routes = state.routes(program.topology)
     stop = following(program, routes, state.cursor)
     sender = routes.sender(stop) if stop else ""
@@ -270,11 +291,16 @@ class HospitalMachine:
         return judge(self.program, self.terms, state, hop, sender)
 
     def hop_id(self, stop: Stop) -> HopId:
-        """Return the identity of a stop's hop."""
+        """Return the identity of a stop's hop.
+
+        Messages and files name a model on its way by it.
+        """
         return HopId(self.terms.run, self.topology.epoch, stop.model, stop.round, stop.hop)
 
     def needs(self, state: State, hop: HopId) -> bool:
         """Return whether a model is the next one that is hosted here.
+
+        Such a model comes in before others, however many wait.
 
         >>> terms = Terms("run", 60, 600, 120, 10, 5, inbox=2, max_rollbacks=3)
         >>> machine = HospitalMachine.of(Topology(("a", "b", "c"), rounds=1), "a", terms)
@@ -288,7 +314,10 @@ class HospitalMachine:
         return stop is not None and self.hop_id(stop) == hop
 
     def next_stop(self, state: State) -> Stop | None:
-        """Return the next stop here that is not over."""
+        """Return the next stop here that is not over.
+
+        None where nothing more is hosted here.
+        """
         return following(self.program, state.routes(self.topology), state.cursor)
 
     @property

@@ -148,7 +148,10 @@ class State(NamedTuple):
         return epoch(self.lost, self.back)
 
     def routes(self, topology: Topology) -> Routes:
-        """Return the ways that models take now."""
+        """Return the ways that models take now.
+
+        Whatever asks where a model goes, or who sends it, asks these and not the topology.
+        """
         return Routes(topology, self.lost, self.back)
 
     def is_past(self, timer: Timer) -> bool:
@@ -173,7 +176,10 @@ def without(items: Mapping[KeyType, Value], key: KeyType) -> dict[KeyType, Value
 
 
 def dump(state: State) -> dict[str, Any]:
-    """Write a state as values that JSON has; of models their handles' numbers."""
+    """Write a state as values that JSON has; of models their handles' numbers.
+
+    What begins anew in the next life is left out: joined, working, timers, words to the controller.
+    """
     return {
         "cursor": state.cursor,
         "rollbacks": state.rollbacks,
@@ -213,7 +219,10 @@ def parse(values: Mapping[str, Any]) -> State:
 
 
 def handles(state: State) -> dict[int, Model]:
-    """Return the models that a state speaks of, by their numbers."""
+    """Return the models that a state speaks of, by their numbers.
+
+    Custody has to keep the files of these.
+    """
     models = [
         *state.waiting.values(),
         *(one.model for one in (*state.outbox.values(), *state.kept.values())),

@@ -75,7 +75,10 @@ class Program:
         return len(self) - departures - 1
 
     def at(self, index: int) -> Step | None:
-        """Return the step at an index, from 0; None behind the end."""
+        """Return the step at an index, from 0; None behind the end.
+
+        A hospital asks for the step at its cursor; None tells it that it is through.
+        """
         return self._steps(index)
 
     @cached_property
@@ -100,11 +103,11 @@ class Program:
         """Return the index of the step that hosts a model; None where that hop of it does not lead
         here.
 
-            >>> program = Program(Topology(("a", "b"), rounds=1), "a")
-            >>> program.position("b", 1, 1)
-            2
-            >>> program.position("a", 1, 1) is None  # there it is at b
-            True
+        >>> program = Program(Topology(("a", "b"), rounds=1), "a")
+        >>> program.position("b", 1, 1)
+        2
+        >>> program.position("a", 1, 1) is None  # there it is at b
+        True
 
         """
         ring = self.topology
@@ -135,9 +138,9 @@ class Program:
         """Return the index of the step that leaves a record with these marks, if it leaves one;
         None where no step could.
 
-            >>> program = Program(Topology(("a", "b"), rounds=1), "a")
-            >>> program.index_of_record("a", 0, 0), program.index_of_record("b", 1, 1)
-            (0, 2)
+        >>> program = Program(Topology(("a", "b"), rounds=1), "a")
+        >>> program.index_of_record("a", 0, 0), program.index_of_record("b", 1, 1)
+        (0, 2)
 
         """
         if hop == 0 and model == self.host and self.member:
@@ -157,6 +160,8 @@ class Program:
     def following(self, index: int) -> Stop | None:
         """Return the next stop behind a step.
 
+        None where nothing more is hosted here. ``index`` -1 asks for the first.
+
         >>> program = Program(Topology(("a", "b"), rounds=1), "a")
         >>> program.following(0).model
         'b'
@@ -168,7 +173,10 @@ class Program:
         return None
 
     def stops(self) -> Iterator[Stop]:
-        """List everything that is hosted here, in order, to the end of the run."""
+        """List everything that is hosted here, in order, to the end of the run.
+
+        For checks and for people: a hospital itself asks step by step.
+        """
         steps = (self.at(index) for index in range(len(self)))
         return (step.stop for step in steps if step is not None and step.stop is not None)
 

@@ -59,6 +59,9 @@ def decoded(number: int) -> Back | None:
 def merged(one: LostHospitals, other: LostHospitals) -> LostHospitals:
     """Return all that are lost by either word; a model retires at the earlier of two rounds.
 
+    Used wherever two views of a run meet: in a hospital that hears the controller, in a controller
+    that hears a hospital. The order of the words does not matter.
+
     >>> merged({"a": 0, "b": 4}, {"b": 3, "c": 0})
     {'a': 0, 'b': 3, 'c': 0}
 
@@ -85,8 +88,8 @@ def epoch(lost: LostHospitals, back: Returns = NO_RETURN) -> int:
     """Number the epoch: every loss, every model that retires and every word on a return begins
     another. Of two views one of which has all that is in the other, only equal ones have the same.
 
-        >>> epoch({}), epoch({"a": 0}), epoch({"a": 3}), epoch({"a": 0}, {"a": Back(2)})
-        (1, 2, 3, 6)
+    >>> epoch({}), epoch({"a": 0}), epoch({"a": 3}), epoch({"a": 0}, {"a": Back(2)})
+    (1, 2, 3, 6)
 
     """
     retired = sum(1 for round_ in lost.values() if round_)
@@ -109,8 +112,8 @@ def as_told(words: Mapping[str, ToldLosses]) -> tuple[LostHospitals, Returns]:
     A return is over where somebody who was not lost, and has come to its round, names the hospital
     as left out and not as back.
 
-        >>> as_told({"a": ToldLosses(2, {"c": 0}, {}), "b": ToldLosses(3, {}, {"c": 3})})
-        ({'c': 0}, {'c': Back(round=3, away=False)})
+    >>> as_told({"a": ToldLosses(2, {"c": 0}, {}), "b": ToldLosses(3, {}, {"c": 3})})
+    ({'c': 0}, {'c': Back(round=3, away=False)})
 
     """
     lost: LostHospitals = {}
@@ -148,14 +151,21 @@ class Routes:
     back: Returns = field(default_factory=lambda: NO_RETURN)
 
     def away(self, name: str, round_: int) -> bool:
-        """Return whether the ring goes on without a hospital in a round."""
+        """Return whether the ring goes on without a hospital in a round.
+
+        True in every round before its return, and in all where there is none or it is over; False
+        for who was never lost.
+        """
         if name not in self.lost:
             return False
         back = self.back.get(name)
         return back is None or back.away or round_ < back.round
 
     def left_out(self, name: str) -> bool:
-        """Return whether the ring goes on without a hospital, as far as is known for ever."""
+        """Return whether the ring goes on without a hospital, as far as is known for ever.
+
+        Such a hospital is a guest: it asks to be taken in again and takes no models.
+        """
         back = self.back.get(name)
         return name in self.lost and (back is None or back.away)
 
@@ -173,9 +183,9 @@ class Routes:
         """Return whether no model sets out from a hospital in a round: it is away, its model has
         retired, or is still under way since the hospital was away the round before.
 
-            >>> routes = Routes(Topology(("a", "b", "c"), rounds=3), {"b": 0}, {"b": Back(2)})
-            >>> [routes.stays("b", round_) for round_ in (1, 2, 3)]
-            [True, True, False]
+        >>> routes = Routes(Topology(("a", "b", "c"), rounds=3), {"b": 0}, {"b": Back(2)})
+        >>> [routes.stays("b", round_) for round_ in (1, 2, 3)]
+        [True, True, False]
 
         """
         back = self.back.get(name)
@@ -183,22 +193,35 @@ class Routes:
         return self.away(name, round_) or self.retired(name, round_) or returns
 
     def void(self, stop: Stop) -> bool:
-        """Return whether nothing happens at a stop: its host is lost, or its model has retired."""
+        """Return whether nothing happens at a stop: its host is lost, or its model has retired.
+
+        Whoever holds a model whose next stop is void sends it to `next_living`.
+        """
         return self.away(stop.host, stop.round) or self.retired(stop.model, stop.round)
 
     def onward(self, stop: Stop) -> Stop | None:
-        """Return the stop to which a model goes after this one, or None where it stays."""
+        """Return the stop to which a model goes after this one, or None where it stays.
+
+        It stays when it is home, where the evaluation is over, and where nobody is left that it
+        could go to.
+        """
         if not self.lost:
             return self.topology.onward(stop)
         at_home = stop.kind == "homecoming" and not self.void(stop)
         return None if at_home else self.next_living(self._after(stop))
 
     def departure(self, model: str, round_: int) -> Stop | None:
-        """Return the stop to which a hospital's model sets out in a round."""
+        """Return the stop to which a hospital's model sets out in a round.
+
+        None where every stop of its way is void.
+        """
         return self.next_living(self.topology.stop(model, round_, 1))
 
     def next_living(self, stop: Stop | None) -> Stop | None:
-        """Return the first stop of a model's way, from this one on, that is not void."""
+        """Return the first stop of a model's way, from this one on, that is not void.
+
+        None where there is no such stop, and for None.
+        """
         while stop is not None and self.void(stop):
             stop = self._after(stop)
         return stop
@@ -208,14 +231,21 @@ class Routes:
         return self.next_living(self._after(stop)) is not None
 
     def before(self, stop: Stop) -> Stop | None:
-        """Return the stop where a model was before this one; None at the beginning of its way."""
+        """Return the stop where a model was before this one; None at the beginning of its way.
+
+        Hosts that were away then are passed over.
+        """
         found = self.back_of(stop)
         while found is not None and self.away(found.host, found.round):
             found = self.back_of(found)
         return found
 
     def sender(self, stop: Stop) -> str:
-        """Name the hospital from which a stop's model comes."""
+        """Name the hospital from which a stop's model comes.
+
+        It is the last host before the stop that was not away, or the model's home; a model from
+        anybody else is refused, see `fedskd_sim.protocol.delivery.judge`.
+        """
         if not self.lost:
             return self.topology.sender(stop)
         before = self.before(stop)

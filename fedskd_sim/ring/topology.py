@@ -63,15 +63,15 @@ class Topology:
     """The way of the hospitals' models, in the order of the scenario, for a number of training
     rounds.
 
-        >>> ring = Topology(("a", "b", "c"), rounds=2)
-        >>> [ring.stop("a", 1, hop).host for hop in ring.hops(1)]
-        ['b', 'c', 'a']
-        >>> ring.stop("a", 1, 3)
-        Stop(round=1, hop=3, host='a', model='a', kind='homecoming')
-        >>> ring.onward(ring.stop("a", 1, 3)) is None
-        True
-        >>> [(ring.stop("a", 3, hop).host, ring.kind(3, hop)) for hop in ring.hops(3)]
-        [('b', 'evaluation'), ('c', 'evaluation')]
+    >>> ring = Topology(("a", "b", "c"), rounds=2)
+    >>> [ring.stop("a", 1, hop).host for hop in ring.hops(1)]
+    ['b', 'c', 'a']
+    >>> ring.stop("a", 1, 3)
+    Stop(round=1, hop=3, host='a', model='a', kind='homecoming')
+    >>> ring.onward(ring.stop("a", 1, 3)) is None
+    True
+    >>> [(ring.stop("a", 3, hop).host, ring.kind(3, hop)) for hop in ring.hops(3)]
+    [('b', 'evaluation'), ('c', 'evaluation')]
 
     """
 
@@ -89,7 +89,11 @@ class Topology:
 
     @classmethod
     def of(cls, scenario: Scenario) -> Self:
-        """Return the topology of a scenario."""
+        """Return the topology of a scenario.
+
+        Whoever runs a scenario begins with this one; hospitals, controller and `verify` compute the
+        same.
+        """
         algorithm = scenario.algorithm
         return cls(
             scenario.members,
@@ -128,11 +132,17 @@ class Topology:
         return min(self.schedule.visits or self.size - 1, self.size - 1)
 
     def trains(self, name: str) -> bool:
-        """Return whether a hospital trains; one that is held out has no model."""
+        """Return whether a hospital trains; one that is held out has no model.
+
+        KeyError for a name that is none of the ring's.
+        """
         return self.seating(self.evaluation_round).places[name] < self.size
 
     def order(self, round_: int) -> tuple[str, ...]:
         """Return the order in which hospitals stand in a round.
+
+        That of the scenario, or one drawn from the seed for this round; behind the last training
+        round that of the evaluation, in which the held-out stand last.
 
         >>> ring = Topology(("a", "b", "c"), 2, schedule=Schedule(order="shuffled"), seed=7)
         >>> ring.order(1), ring.order(2)
@@ -160,13 +170,18 @@ class Topology:
         return range(1, last + 1)
 
     def stop(self, model: str, round_: int, hop: int) -> Stop:
-        """Return where ``model`` is at a hop of a round and what happens there."""
+        """Return where ``model`` is at a hop of a round and what happens there.
+
+        ``hop`` is one of `hops`; KeyError for a name that is not in that round's order.
+        """
         order = self.seating(round_)
         host = order.names[(order.places[model] + self.distance(round_, hop)) % len(order.names)]
         return Stop(round_, hop, host, model, self.kind(round_, hop))
 
     def sender(self, stop: Stop) -> str:
         """Name the hospital from which a stop's model comes.
+
+        At hop 1 that is the model's home, later the host of the hop before.
 
         >>> ring = Topology(("a", "b", "c"), rounds=1)
         >>> ring.sender(ring.stop("a", 1, 1)), ring.sender(ring.stop("a", 1, 2))
@@ -194,11 +209,11 @@ class Topology:
         more while one of them repeats a session after its death, whose result had left already. Of
         other schedules this says nothing.
 
-            >>> ring = Topology(("a", "b", "c"), rounds=9)
-            >>> ring.far_ahead(ring.stop("a", 2, 1), awaited=ring.stop("b", 1, 2))
-            False
-            >>> ring.far_ahead(ring.stop("a", 5, 1), awaited=ring.stop("b", 1, 2))
-            True
+        >>> ring = Topology(("a", "b", "c"), rounds=9)
+        >>> ring.far_ahead(ring.stop("a", 2, 1), awaited=ring.stop("b", 1, 2))
+        False
+        >>> ring.far_ahead(ring.stop("a", 5, 1), awaited=ring.stop("b", 1, 2))
+        True
 
         """
         if self.pattern == "circulation" and self.schedule != FULL:
@@ -216,7 +231,10 @@ class Topology:
         return sessions if self.trains(host) else sessions * self.rounds * (len(self.hops(1)) + 1)
 
     def travels(self, model: str) -> bool:
-        """Return whether there is a model of that name."""
+        """Return whether there is a model of that name.
+
+        False for a held-out hospital and for any other name.
+        """
         return self.seating(self.evaluation_round).places.get(model, self.size) < self.size
 
     def _count(self, stop: Stop) -> int:
@@ -225,6 +243,8 @@ class Topology:
 
     def seating(self, round_: int) -> Seating:
         """Return the order of a round; drawn ones are kept, equal ones once.
+
+        The place of a name is its index in ``names``.
 
         >>> Topology(("a", "b"), 1, held_out=("c",)).seating(2)
         Seating(names=('a', 'b', 'c'), places={'a': 0, 'b': 1, 'c': 2})
@@ -240,11 +260,18 @@ class Topology:
         return self._orders[key]
 
     def one_by_one(self, round_: int) -> bool:
-        """Return whether a single model travels at a time in a round."""
+        """Return whether a single model travels at a time in a round.
+
+        All at once in the evaluation, whatever the schedule.
+        """
         return self.schedule.mode == "sequential" and round_ <= self.rounds
 
     def kind(self, round_: int, hop: int) -> StopKind:
-        """Return what happens at a hop of a round."""
+        """Return what happens at a hop of a round.
+
+        ``evaluation`` behind the last training round; ``reduce`` and ``gather`` where a sum goes
+        round; ``visit``, or ``homecoming`` at the last hop, where models circulate.
+        """
         if round_ > self.rounds:
             return "evaluation"
         if self.pattern == "all_reduce":
@@ -268,5 +295,8 @@ class Topology:
         )
 
     def hop_over(self, distance: int, round_: int) -> int:
-        """Return the hop of a visit to a host that is so many places away; undoes `distance`."""
+        """Return the hop of a visit to a host that is so many places away; undoes `distance`.
+
+        The distance is that from the model's home to the host, from 1 to K - 1.
+        """
         return (distance - 1 - (round_ - 1) * self.visits) % (self.size - 1) + 1

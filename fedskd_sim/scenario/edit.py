@@ -24,11 +24,11 @@ def apply_changes(document: Document, changes: Iterable[str]) -> Document:
     r"""Change a document's values and give the document of the new text; what is wrong with a new
     value is placed at its change.
 
-        >>> document = parse("skin.yaml", "name: skin  # the first\ntraining: {epochs: 3}\n")
-        >>> print(apply_changes(document, ["training.epochs=5", "seed=7"]).text, end="")
-        name: skin  # the first
-        training: {epochs: 5}
-        seed: 7
+    >>> document = parse("skin.yaml", "name: skin  # the first\ntraining: {epochs: 3}\n")
+    >>> print(apply_changes(document, ["training.epochs=5", "seed=7"]).text, end="")
+    name: skin  # the first
+    training: {epochs: 5}
+    seed: 7
 
     Args:
         document: the scenario as it was read.

@@ -109,16 +109,16 @@ class Examined:
 def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
     """Read and check a scenario file; nothing is started and no data is read.
 
-        >>> from fedskd_sim.scenario import scenarios
-        >>> loaded = load(scenarios()["quickstart"], ["training.epochs=5"])
-        >>> loaded.scenario.training.epochs
-        5
-        >>> try:
-        ...     load(scenarios()["quickstart"], ["training.epochs=0"])
-        ... except InvalidValue as error:
-        ...     print(error)
-        --set training.epochs: training.epochs: 0 cannot be used
-          fix: give 1 or more
+    >>> from fedskd_sim.scenario import scenarios
+    >>> loaded = load(scenarios()["quickstart"], ["training.epochs=5"])
+    >>> loaded.scenario.training.epochs
+    5
+    >>> try:
+    ...     load(scenarios()["quickstart"], ["training.epochs=0"])
+    ... except InvalidValue as error:
+    ...     print(error)
+    --set training.epochs: training.epochs: 0 cannot be used
+      fix: give 1 or more
 
     Args:
         path: the file.
@@ -135,8 +135,8 @@ def load(path: Path, changes: Iterable[str] = ()) -> Loaded:
 def load_architecture(name: str, changes: Iterable[str] = ()) -> Architecture:
     """Read an architecture by its name, changed as `load` changes a scenario.
 
-        >>> load_architecture("cnn-plain", ["options.width=8"]).options
-        {'width': 8}
+    >>> load_architecture("cnn-plain", ["options.width=8"]).options
+    {'width': 8}
 
     Raises:
         ScenarioError: the first problem, with all others listed under it.

@@ -327,12 +327,12 @@ def passes(scenario: Scenario, samples: Sequence[int] = ()) -> float:
     """Count the work of a scenario, warm-up and all rounds: sample-gradients per hospital, in
     passes over its training data.
 
-        >>> from fedskd_sim.scenario import load, scenarios
-        >>> scenario = load(scenarios()["quickstart"]).scenario
-        >>> scenario.training.warmup_epochs, scenario.training.epochs, scenario.algorithm.rounds
-        (4, 2, 2)
-        >>> passes(scenario)
-        36.0
+    >>> from fedskd_sim.scenario import load, scenarios
+    >>> scenario = load(scenarios()["quickstart"]).scenario
+    >>> scenario.training.warmup_epochs, scenario.training.epochs, scenario.algorithm.rounds
+    (4, 2, 2)
+    >>> passes(scenario)
+    36.0
 
     Args:
         scenario: what is counted.
@@ -353,11 +353,11 @@ def at_budget(
     """Return a scenario another algorithm, with the number of rounds (at least 1) whose work comes
     nearest to a budget.
 
-        >>> from fedskd_sim.scenario import Local, load, scenarios
-        >>> scenario = load(scenarios()["quickstart"]).scenario
-        >>> planned = at_budget(scenario, Local(name="local"), passes(scenario))
-        >>> planned.scenario.algorithm.rounds, planned.passes
-        (16, 36.0)
+    >>> from fedskd_sim.scenario import Local, load, scenarios
+    >>> scenario = load(scenarios()["quickstart"]).scenario
+    >>> planned = at_budget(scenario, Local(name="local"), passes(scenario))
+    >>> planned.scenario.algorithm.rounds, planned.passes
+    (16, 36.0)
 
     Args:
         scenario: hospitals, data and training.

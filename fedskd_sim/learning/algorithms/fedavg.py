@@ -67,6 +67,8 @@ def flat(model: nn.Module) -> Tensor:
 def install_flat(model: nn.Module, vector: Tensor, *, buffers: bool = True) -> None:
     """Write the result of `flat` back into a model, but for integer tensors and, without
     ``buffers``, what it holds beside its parameters.
+
+    RuntimeError for a vector of another length.
     """
     own = {} if buffers else buffers_of(model)
     for tensor, part in zip(

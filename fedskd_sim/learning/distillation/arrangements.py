@@ -267,8 +267,8 @@ def channel_means(deep: Tensor, length: int) -> Tensor:
     """Return features (B, length) of deep maps (B, C, ...) of any architecture: channel means over
     space, neighbouring channels pooled.
 
-        >>> channel_means(torch.tensor([1.0, 3.0, 5.0, 7.0]).reshape(1, 4, 1, 1), 2)
-        tensor([[2., 6.]])
+    >>> channel_means(torch.tensor([1.0, 3.0, 5.0, 7.0]).reshape(1, 4, 1, 1), 2)
+    tensor([[2., 6.]])
 
     """
     return average(deep.flatten(2).mean(dim=2).unsqueeze(1), (length,)).squeeze(1)

@@ -55,10 +55,10 @@ class Cohort:
     Only ``samples`` and ``labels`` are needed; every other field is a sequence of N, or None,
     unless it says otherwise.
 
-        >>> pixels = np.zeros((2, 8, 8, 3), np.uint8)
-        >>> cohort = Cohort(pixels, ["benign", "malignant"], subjects=["p1", "p2"])
-        >>> len(cohort.samples), cohort.labels
-        (2, ['benign', 'malignant'])
+    >>> pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    >>> cohort = Cohort(pixels, ["benign", "malignant"], subjects=["p1", "p2"])
+    >>> len(cohort.samples), cohort.labels
+    (2, ['benign', 'malignant'])
 
     """
 

@@ -11,9 +11,9 @@ def files_below(folder: Path, *endings: str) -> list[Path]:
 
     Links to folders are followed, each folder once; hidden files are left out.
 
-        >>> from pathlib import Path
-        >>> files_below(Path("no such folder"), ".jpg", ".png")
-        []
+    >>> from pathlib import Path
+    >>> files_below(Path("no such folder"), ".jpg", ".png")
+    []
 
     Args:
         folder: where to begin; one that is not there has none.

@@ -444,10 +444,10 @@ def divergence(teacher: Output, student: Output) -> Tensor:
     """Return KL(sg teacher || student) of the predictions, the mean over the batch, natural
     logarithm, temperature 1.
 
-        >>> maps = Taps(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
-        >>> sure, unsure = (Output(torch.tensor([[x, 0.0]]), maps) for x in (2.0, 0.0))
-        >>> divergence(sure, sure).item(), round(divergence(sure, unsure).item(), 3)
-        (0.0, 0.328)
+    >>> maps = Taps(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
+    >>> sure, unsure = (Output(torch.tensor([[x, 0.0]]), maps) for x in (2.0, 0.0))
+    >>> divergence(sure, sure).item(), round(divergence(sure, unsure).item(), 3)
+    (0.0, 0.328)
 
     """
     given = log_softmax(teacher.logits.detach(), dim=1)
