@@ -1,5 +1,6 @@
 """``python -m tests.world [chaos|return|unheard] SEED``: replay a storm, chaos or returns, draw who
-got what from whom when, and say whether it ended as it should, or which law was broken.
+got what from whom when, and say whether it ended as it should, or which law was broken;
+``diagrams``: draw the state diagrams of the manual anew.
 """
 
 import sys
@@ -14,6 +15,7 @@ import returning
 from chaos import drawn, judge, raised
 from invariants import Broken, Watcher
 from symbols import Run, lived, prepared, scenario_of, storm_of
+from transitions import diagrams
 from weather import OneDeath, Storm
 
 WIDTH = 22
@@ -91,5 +93,7 @@ def ended(run: Run, wrong: str) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "diagrams":
+        sys.exit(diagrams())
     replays = {"chaos": chaos, "return": returns, "unheard": unheard}
     sys.exit(replays.get(sys.argv[1], storm)(int(sys.argv[-1])))

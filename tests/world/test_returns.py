@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from invariants import Broken
 from returning import Story, drawn, drawn_unheard, survived
+from transitions import PICTURES, SEEN, WatchedMachine, draw, drawn_in, watched_controllers
 
 from fedskd_sim.member.shell import Shell
 from fedskd_sim.messages import Holds
@@ -32,7 +33,7 @@ def test_who_was_lost_comes_back_in_any_weather() -> None:
     """
     back = 0
     for seed in range(SEEDS):
-        _, sentry = survived(drawn(seed))
+        _, sentry = survived(drawn(seed), WatchedMachine)
         back += sentry.returned
     assert back > SEEDS / 4
 
@@ -43,9 +44,21 @@ def test_a_controller_that_does_not_hear_all_breaks_no_law() -> None:
     """
     lost = 0
     for seed in range(SEEDS // 2):
-        run, _ = survived(drawn_unheard(seed))
+        run, _ = survived(drawn_unheard(seed), WatchedMachine)
         lost += len(run.world.controller.state.lost) if run.world.controller else 0
     assert lost > SEEDS / 4
+
+
+@pytest.mark.parametrize("picture", SEEN)
+def test_the_state_diagrams_of_the_manual_are_those_of_the_machines(picture: str) -> None:
+    """Whatever changes a phase in the stories above has its arrow; the pictures are drawn as the
+    code draws them. Where one is missing, ``python -m tests.world diagrams`` draws them anew.
+    """
+    kept = (PICTURES / f"{picture}.svg").read_text(encoding="utf-8")
+    with watched_controllers():
+        survived(drawn(SEEDS), WatchedMachine)
+    assert SEEN[picture] <= drawn_in(kept)
+    assert draw(picture, drawn_in(kept)) == kept
 
 
 @pytest.mark.parametrize("seed", [333, 349])
