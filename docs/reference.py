@@ -29,7 +29,7 @@ from fedskd_sim.observe.words import amount
 from fedskd_sim.results.comparison.statistics import Difference, student
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES
 from fedskd_sim.results.comparison.text import NAMES, format_difference
-from fedskd_sim.results.text import percent
+from fedskd_sim.results.rows import percent
 from fedskd_sim.scenario import json_schema, scenarios
 from fedskd_sim.scenario.document import read
 

@@ -18,6 +18,7 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.outcome import Outcome
 from fedskd_sim.observe.words import amount, duration
 from fedskd_sim.records.files import whole_lines
+from fedskd_sim.results.rows import Column, number
 from fedskd_sim.results.timeline import Spans
 from fedskd_sim.scenario import Loaded, Scenario
 
@@ -158,6 +159,15 @@ class Absence(NamedTuple):
     start: float
     end: float = math.nan
     seconds: float = math.nan
+
+
+STRUCK = (
+    Column("hospital", words=True, key="hospital"),
+    Column("what", lambda what: what.replace("_", " "), words=True, key="what"),
+    Column("round", number, key="round"),
+    Column("hop", number, key="hop"),
+)
+"""How a table shows whom something struck, what, and in which round and hop."""
 
 
 class Refusal(NamedTuple):

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from fedskd_sim.observe.words import amount, short
 from fedskd_sim.records import Timing
-from fedskd_sim.results.account import AWAY, DIED, WAITS, Absence, Troubles
+from fedskd_sim.results.account import AWAY, DIED, STRUCK, WAITS, Absence, Troubles
+from fedskd_sim.results.rows import Column, Table, digits
 from fedskd_sim.results.svg import DASHES, NAME, SERIES, Colour
 from fedskd_sim.results.timeline import Spans
 
@@ -205,7 +206,7 @@ def names(scene: Scene) -> str:
 def lines(scene: Scene) -> str:
     """Draw what hospitals did, and the models on their way."""
     hosts, seconds = len(scene.journeys.hosts), scene.last - scene.zero
-    label = f"What {hosts} hospitals did over {seconds:.3g} seconds, and models on their way."
+    label = f"What {hosts} hospitals did over {digits(seconds)} seconds, and models on their way."
     parts = (_grid, _away, _pieces, _arrows, _signs)
     inside = "".join(one for part in parts for one in part(scene))
     about = f'role="img" aria-label="{label}" style="height: {scene.height}px"'
@@ -372,12 +373,12 @@ def in_words(one: Absence) -> str:
     """Say what struck a hospital, where and for how long."""
     place = f", round {one.round}" if one.round else ""
     place += f", hop {one.hop}" if one.hop else ""
-    lasts = f", for {one.seconds:.3g} s" if math.isfinite(one.seconds) else ""
+    lasts = f", for {digits(one.seconds)} s" if math.isfinite(one.seconds) else ""
     return f"{one.host}: {one.what.replace('_', ' ')}{place}{lasts}"
 
 
 def _seconds(one: Timing) -> str:
-    return f"{one.end - one.start:.3g} s"
+    return f"{digits(one.end - one.start)} s"
 
 
 MOST_ROWS = 40
@@ -414,8 +415,8 @@ class Course:
             "looks": Markup(style(len(models))) if scene else "",  # noqa: S704 - as above
             "some_journeys": self._sampling(scene) if scene else "",
             "drawn_whole": self.drawn_whole,
-            "struck": [_row(one, zero) for one in struck[:MOST_ROWS]],
-            "repeats": repeats[:MOST_ROWS],
+            "struck": _struck(struck[:MOST_ROWS], zero),
+            "repeats": _repeated(repeats[:MOST_ROWS]),
             "more_struck": max(0, len(struck) - MOST_ROWS),
             "more_repeats": self.journeys.more_repeats + max(0, len(repeats) - MOST_ROWS),
             "undisturbed": self.journeys.attempts_known and not struck and not repeats,
@@ -440,23 +441,40 @@ class Course:
         )
         zero, last = self.spans.range
         return (
-            f"{some}The beginning of the run, {rounds}: {scene.last - scene.zero:.3g} of "
-            f"{last - zero:.3g} seconds."
+            f"{some}The beginning of the run, {rounds}: {digits(scene.last - scene.zero)} of "
+            f"{digits(last - zero)} seconds."
         )
 
 
-def _row(one: Absence, zero: float) -> Sequence[str]:
-    """Write hospital, what, round, hop, from, to (seconds since the first start) and seconds;
-    blank what is not known.
-    """
-    return (
-        one.host,
-        one.what.replace("_", " "),
-        str(one.round or ""),
-        str(one.hop or ""),
-        *(
-            f"{value:,.3f}" if math.isfinite(value) else ""
-            for value in (one.start - zero, one.end - zero)
-        ),
-        f"{one.seconds:.3g}" if math.isfinite(one.seconds) else "",
-    )
+def _struck(absences: Sequence[Absence], zero: float) -> Table:
+    """Return who was struck by what, from when to when in seconds from ``zero``."""
+    moments = (Column("from", _moment), Column("to", _moment))
+    columns = (*STRUCK, *moments, Column("seconds", digits))
+    rows = [
+        (one.host, one.what, one.round, one.hop, one.start - zero, one.end - zero, one.seconds)
+        for one in absences
+    ]
+    return Table(columns, rows)
+
+
+def _moment(seconds: float) -> str:
+    return f"{seconds:,.3f}" if math.isfinite(seconds) else ""
+
+
+def _repeated(repeats: Sequence[Repeat]) -> Table:
+    """Return what took place more than once."""
+    numbers = (Column("round"), Column("hop"))
+    ends = (Column("times"), Column("seconds", digits))
+    columns = (Column("model", words=True), *numbers, Column("what", words=True), *ends)
+    rows = [
+        (
+            one.model,
+            one.round,
+            one.hop,
+            f"{one.host} → {one.to}" if one.to else f"{one.host}: session",
+            one.times,
+            one.seconds,
+        )
+        for one in repeats
+    ]
+    return Table(columns, rows)

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedskd_sim.observe.words import amount
-from fedskd_sim.results import patientpictures, pictures, samples, timeline, waypictures
+from fedskd_sim.results import patientpictures, patients, pictures, samples, timeline, waypictures
 from fedskd_sim.results.account import Account
 from fedskd_sim.results.lamport import Course
-from fedskd_sim.results.notes import together
-from fedskd_sim.results.patients import format_share
+from fedskd_sim.results.rows import Column, Table, percent
 from fedskd_sim.results.svg import PALETTE
 from fedskd_sim.results.tables import Summary
-from fedskd_sim.results.text import RESTS, TITLES, percent
+from fedskd_sim.results.text import RESTS, TITLES, measured
 
 TEMPLATE = "page.html.j2"
+MOST_NAMED = 6
+"""Hospitals whose names stand above the columns of a matrix."""
 
 
 def as_html(
@@ -35,44 +36,81 @@ def as_html(
         account: what its algorithm is, and how it ended; None where that is not known.
 
     """
-    home = _home()
-    text: str = home.get_template(TEMPLATE).render(
-        summary=summary,
-        travels=waypictures.travels(summary),
-        some_ways=waypictures.sampling(summary),
-        some_times=timeline.sampling(summary, course.spans),
-        numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
-        whole=together(summary.bases),
-        rests=RESTS,
-        titles=TITLES,
-        drawn_hosts=_count_drawn(summary),
-        palette=PALETTE,
-        scenario=scenario,
-        environment=environment,
-        account=account,
-        facts=_facts(account, course, environment),
-        rows_of=samples.rows,
-        used_of=samples.count_used,
-        sum_of=samples.total,
-        course=course.on_page(summary.hospitals),
-        pictures=_draw_pictures(summary, course),
+    text: str = (
+        templates()
+        .get_template(TEMPLATE)
+        .render(
+            summary=summary,
+            travels=waypictures.travels(summary),
+            some_ways=waypictures.sampling(summary),
+            some_times=timeline.sampling(summary, course.spans),
+            numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
+            tables=_tables(summary),
+            rests=RESTS,
+            titles=TITLES,
+            drawn_hosts=_count_drawn(summary),
+            scenario=scenario,
+            environment=environment,
+            account=account,
+            facts=_facts(account, course, environment),
+            samples=samples,
+            course=course.on_page(summary.hospitals),
+            pictures=_draw_pictures(summary, course),
+        )
     )
     return text
 
 
-def _home() -> Any:
-    """Return what makes pages of templates."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only the page needs it
+def templates() -> Any:
+    """Return what makes pages of this room's templates, which know the colours and how numbers are
+    written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
 
-    home = Environment(
+    found = Environment(
         loader=PackageLoader("fedskd_sim.results", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    home.filters.update(percent=percent, size=amount, written=format_share)
-    return home
+    found.filters.update(percent=percent, size=amount)
+    found.globals.update(palette=PALETTE)
+    return found
+
+
+def _tables(summary: Summary) -> dict[str, list[Table]]:
+    """Return the tables of the page, by its sections."""
+    found = {
+        "measured": [measured(summary)],
+        "matrices": [_matrix(summary, metric) for metric in summary.matrices],
+    }
+    if summary.patients:
+        found["models"] = [patients.of_models(summary.patients)]
+        found["classes"] = [patients.of_classes(summary.patients)]
+    return found
+
+
+def _matrix(summary: Summary, metric: str) -> Table:
+    """Return the matrix of a metric, with numbers for the names of many hospitals."""
+    names, title = summary.hospitals, TITLES[metric]
+    few = len(names) <= MOST_NAMED
+    columns = [
+        Column(name if few else str(place), percent, long=name)
+        for place, name in enumerate(names, 1)
+    ]
+    rows = [
+        (name if few else f"{place} {name}", *row)
+        for place, (name, row) in enumerate(
+            zip(names, summary.matrices[metric].values, strict=True), 1
+        )
+    ]
+    caption = (
+        f"{title[0].upper()}{title[1:]} in percent. Row: model of this hospital. Column: test data "
+        "of this hospital."
+    )
+    foot = [("test samples", *map(str, summary.bases))]
+    return Table((Column("model", words=True), *columns), rows, foot, caption, diagonal=True)
 
 
 def _count_drawn(summary: Summary) -> int:

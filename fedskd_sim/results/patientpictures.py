@@ -12,6 +12,7 @@ import numpy as np
 from fedskd_sim.observe.words import short
 from fedskd_sim.results.curves import BINS
 from fedskd_sim.results.patients import HostRows, PatientRow, Patients, thin
+from fedskd_sim.results.rows import percent
 from fedskd_sim.results.svg import (
     DASHES,
     EQUAL_CONTRAST,
@@ -22,7 +23,6 @@ from fedskd_sim.results.svg import (
     WIDTH,
     picture,
 )
-from fedskd_sim.results.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

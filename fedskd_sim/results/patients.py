@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedskd_sim.observe.words import short
 from fedskd_sim.records import Record
 from fedskd_sim.results import curves
 from fedskd_sim.results.agreement import Judged, check, compare, judge, mean, on_record, tests_of
 from fedskd_sim.results.curves import DRAWS, LEVEL, Interval, Resampling, interval
 from fedskd_sim.results.predictions import Predictions, files, read_file
+from fedskd_sim.results.rows import Column, Table, percent, plain
 from fedskd_sim.seeds import seed
 
 MOST_CELLS = 400
@@ -277,8 +277,10 @@ def _notes(
 
 
 NAME = 18
-CELL = 20
+ROOM, CELL = 10, 20
 MOST_LINES = 24
+WHOM = {"own": "own model", "others": "visitors, mean", "ensemble": "all together"}
+"""Who has rows on a page."""
 TITLES = {"own": "own model", "others": "visitors"}
 COLUMNS = (
     ("balanced accuracy", "own", "balanced_accuracy"),
@@ -318,27 +320,89 @@ def as_lines(patients: Patients) -> Iterator[str]:
     )
     yield "Visitors: the mean over the models of the other hospitals, on the patients of this one."
     yield ""
-    yield " " * (NAME + 20) + "".join(f"{title:>{CELL}}" for title, _, _ in COLUMNS)
-    yield f"{'hospital':<{NAME}}  patients    rarest" + "".join(
-        f"{TITLES[who]:>{CELL}}" for _, who, _ in COLUMNS
-    )
-    for host in shown:
-        cells = "".join(f"{_cell(host, who, name):>{CELL}}" for _, who, name in COLUMNS)
-        yield f"{short(host.name, NAME):<{NAME}}{host.patients:>10}{host.rarest:>10}{cells}"
+    columns = [Column(TITLES[who], group=title, part=True, room=CELL) for title, who, _ in COLUMNS]
+    counts = (Column("patients", room=ROOM), Column("rarest", room=ROOM))
+    rows = [
+        (
+            host.name,
+            host.patients,
+            host.rarest,
+            *(_cell(host, who, name) for _, who, name in COLUMNS),
+        )
+        for host in shown
+    ]
+    yield from Table((_named("hospital"), *counts, *columns), rows).lines()
+    yield ""
+    yield from _recalls(patients)
+
+
+def _recalls(patients: Patients) -> Iterator[str]:
     classes = thin(range(len(patients.classes)), MOST_LINES)
     part = (
         ""
         if len(classes) == len(patients.classes)
         else f"; {len(classes)} of {len(patients.classes)} classes"
     )
-    yield ""
     yield f"Recall of each class over the patients of all hospitals in percent{part}."
     yield ""
-    yield f"{'class':<{NAME}}  patients own model  visitors"
-    for label in classes:
-        count = sum(host.counts[label] for host in patients.hosts)
-        shares = "".join(f"{_recall_of(patients, who, label):>10}" for who in ("own", "others"))
-        yield f"{short(patients.classes[label], NAME):<{NAME}}{count:>10}{shares}"
+    found = [
+        (
+            patients.classes[label],
+            sum(host.counts[label] for host in patients.hosts),
+            *(_recall_of(patients, who, label) for who in TITLES),
+        )
+        for label in classes
+    ]
+    shares = (Column(title, percent, room=ROOM) for title in TITLES.values())
+    yield from Table((_named("class"), Column("patients", room=ROOM), *shares), found).lines()
+
+
+def _named(title: str) -> Column:
+    return Column(title, words=True, room=NAME, most=NAME)
+
+
+def of_models(patients: Patients) -> Table:
+    """Return what every hospital's own model, the others' on average and all together are worth
+    for its patients.
+    """
+    shares = [Column(title, format_share) for title in ("balanced accuracy", "AUC", "accuracy")]
+    columns = (
+        Column("hospital", words=True),
+        Column("patients"),
+        Column("rarest"),
+        Column("model", words=True, part=True),
+        shares[0],
+        Column("chance", percent),
+        *shares[1:],
+        Column("error", percent),
+    )
+    rows = [
+        (
+            host.name,
+            host.patients,
+            host.rarest,
+            WHOM[row.who],
+            row.measures["balanced_accuracy"],
+            host.chance,
+            row.measures["auc"],
+            row.measures["accuracy"],
+            row.calibration.error,
+        )
+        for host, row in _on_page(patients)
+    ]
+    return Table(columns, rows)
+
+
+def of_classes(patients: Patients) -> Table:
+    """Return the recall of every class, as `of_models` returns the rest."""
+    named = (Column("hospital", words=True), Column("model", words=True))
+    shares = [Column(name, format_share) for name in patients.classes]
+    rows = [(host.name, WHOM[row.who], *row.recall) for host, row in _on_page(patients)]
+    return Table((*named, *shares), rows)
+
+
+def _on_page(patients: Patients) -> Iterator[tuple[HostRows, PatientRow]]:
+    return ((host, row) for host in patients.hosts for row in host.rows if row.who in WHOM)
 
 
 def _cell(host: HostRows, who: str, name: str) -> str:
@@ -346,14 +410,11 @@ def _cell(host: HostRows, who: str, name: str) -> str:
     return format_share(row.measures[name]) if row else ""
 
 
-def _recall_of(patients: Patients, who: str, label: int) -> str:
+def _recall_of(patients: Patients, who: str, label: int) -> float:
     rows = [row for host in patients.hosts if (row := host.row(who))]
     total = sum(int(row.confusion[label].sum()) for row in rows)
-    return (
-        f"{100 * sum(int(row.confusion[label, label]) for row in rows) / total:.1f}"
-        if total
-        else ""
-    )
+    right = sum(int(row.confusion[label, label]) for row in rows)
+    return right / total if total else math.nan
 
 
 def as_plain(patients: Patients) -> dict[str, Any]:
@@ -387,15 +448,15 @@ def _view_row(row: PatientRow, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "who": row.who,
         "models": list(row.models),
-        **{name: _values(found) for name, found in row.measures.items()},
-        "recall": [_values(found) for found in row.recall],
-        "class_auc": _values(row.areas),
+        **plain(row.measures),
+        "recall": plain(row.recall),
+        "class_auc": plain(row.areas),
         "confusion": row.confusion.tolist(),
         "calibration": {
             "error": bins.error,
             "counts": bins.counts.tolist(),
-            "confidence": _values(bins.confidence),
-            "right": _values(bins.right),
+            "confidence": plain(bins.confidence.tolist()),
+            "right": plain(bins.right.tolist()),
         },
         "roc": {
             classes[label]: {
@@ -404,7 +465,3 @@ def _view_row(row: PatientRow, classes: Sequence[str]) -> dict[str, Any]:
             for label, curve in row.curves.items()
         },
     }
-
-
-def _values(values: Any) -> list[float | None]:
-    return [float(value) if math.isfinite(value) else None for value in values]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.observe.words import short
+from fedskd_sim.results.rows import percent
 from fedskd_sim.results.svg import (
     EQUAL_CONTRAST,
     GHOST,
@@ -25,7 +26,7 @@ from fedskd_sim.results.svg import (
     picture,
 )
 from fedskd_sim.results.tables import Summary
-from fedskd_sim.results.text import TITLES, percent
+from fedskd_sim.results.text import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fedskd_sim.errors import InvalidValue, LibraryMissing, RunUnreadable
 from fedskd_sim.records import Record, Timing
 from fedskd_sim.records.files import read_records, read_timings, stream_records, stream_timings
+from fedskd_sim.results.rows import plain
 from fedskd_sim.scenario import Scenario, load
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _hop(record: Record) -> Row:
 
 def _measures(record: Record) -> Iterator[Row]:
     for name, (total, weight) in record.measures.items():
-        value = _finite_or_none(total / weight if weight else math.nan)
+        value = plain(total / weight if weight else math.nan)
         yield {
             **_stop(record),
             "measure": name,
@@ -193,7 +194,7 @@ def _stop(record: Record) -> dict[str, Cell]:
 
 def _cell(record: Record) -> Row:
     means = {
-        metric: _finite_or_none(record.measures[metric].mean) if metric in record.measures else None
+        metric: plain(record.measures[metric].mean) if metric in record.measures else None
         for metric in METRICS
     }
     samples = int(record.measures["accuracy"].weight) if "accuracy" in record.measures else 0
@@ -217,7 +218,7 @@ def _answers(here: Any) -> list[Row]:
     ):
         about = {"host": here.host, "split": here.split, "model": model, "kind": kind}
         for (sample, subject, label), shares in zip(samples, answers, strict=True):
-            known = [_finite_or_none(share) for share in shares]
+            known = plain(shares)
             best = None if None in known else here.classes[shares.index(max(shares))]
             each = {
                 f"probability_{name}": share
@@ -226,7 +227,3 @@ def _answers(here: Any) -> list[Row]:
             what = {"sample": sample, "subject": subject, "label": here.classes[label]}
             rows.append({**about, **what, "predicted": best, **each})
     return rows
-
-
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from fedskd_sim.records import SampleCounts
+from fedskd_sim.results.rows import Column, Table
 
 WITHOUT = "no label"
 SPLITS = ("train", "validation", "test")
@@ -53,14 +54,19 @@ def total(numbers: Mapping[str, int]) -> int:
     return sum(numbers.values())
 
 
-def rows(counts: SampleCounts) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield for all samples, then for each class: its name; how many were found, train, validate,
-    test, are left out by reason.
+def table(counts: SampleCounts) -> Table:
+    """Return how many samples of each class, and of all, a hospital found, uses for what and
+    leaves out for which reason.
     """
     columns = (counts.found, *_splits(counts), *counts.left_out.values())
-    yield "all", tuple(map(total, columns))
-    for name in counts.found:
-        yield name or WITHOUT, tuple(numbers.get(name, 0) for numbers in columns)
+    titles = ("found", *SPLITS, *(f"left out: {reason}" for reason in counts.left_out))
+    rows = [
+        (name or WITHOUT, *(numbers.get(name, 0) for numbers in columns)) for name in counts.found
+    ]
+    return Table(
+        (Column("class", words=True), *(Column(title, "{:,}".format) for title in titles)),
+        [("all", *map(total, columns)), *rows],
+    )
 
 
 def _splits(counts: SampleCounts) -> tuple[Mapping[str, int], ...]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.records import NOTHING, Record, SampleCounts
@@ -19,9 +19,9 @@ from fedskd_sim.results.gathered import Counts, Gathered, Way, most_steps
 from fedskd_sim.results.memory import Remembered, assess_memory
 from fedskd_sim.results.notes import Basis, bases, ensemble, mean, notes, together, unseen
 from fedskd_sim.results.patients import Patients, as_plain, thin
+from fedskd_sim.results.rows import plain
 
 METRICS = (*ONE_LABEL.titles,)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,42 +172,43 @@ def as_json(summary: Summary) -> dict[str, Any]:
         ``host``, ``home``, ``rolled_back``, ``accuracy``, ``drift``; at most `most_steps` of each.
 
     """
+    found: dict[str, Any] = plain(_shown(summary))
+    return found
+
+
+def _shown(summary: Summary) -> dict[str, Any]:
     named = zip(summary.hospitals, summary.architectures, strict=True)
-    plain = ("scenario", "seed", "complete", "disturbed")
+    first, most = summary.matrices[summary.headline], most_steps(len(summary.ways))
     return {
-        **{name: getattr(summary, name) for name in plain},
-        "notes": list(summary.notes),
+        **{name: getattr(summary, name) for name in ("scenario", "seed", "complete", "disturbed")},
+        "notes": summary.notes,
         "headline": summary.headline,
-        "personalization": _value(summary.matrices[summary.headline].personalization),
-        "generalization": _value(summary.matrices[summary.headline].generalization),
+        "personalization": first.personalization,
+        "generalization": first.generalization,
         "hospitals": [{"name": name, "architecture": architecture} for name, architecture in named],
         "tested": [basis._asdict() for basis in summary.bases],
-        "ensemble": {metric: _value(value) for metric, value in summary.ensemble.items()},
-        "unseen": {metric: _value(value) for metric, value in summary.unseen.items()},
+        "ensemble": summary.ensemble,
+        "unseen": summary.unseen,
         "memory": asdict(summary.memory),
         "counts": asdict(summary.counts),
         "samples": [asdict(one) for one in summary.samples],
-        "metrics": {metric: _plain(matrix) for metric, matrix in summary.matrices.items()},
+        "metrics": {metric: _shares(matrix) for metric, matrix in summary.matrices.items()},
         "single_patients": as_plain(summary.patients) if summary.patients else None,
-        "ways": {model: _list(steps, len(summary.ways)) for model, steps in summary.ways.items()},
+        "ways": {
+            model: [step._asdict() for step in thin(steps, most)]
+            for model, steps in summary.ways.items()
+        },
     }
 
 
-def _list(steps: Way, models: int) -> list[dict[str, Any]]:
-    return [
-        {name: _value(value) for name, value in step._asdict().items()}
-        for step in thin(steps, most_steps(models))
-    ]
-
-
-def _plain(matrix: Matrix) -> dict[str, Any]:
+def _shares(matrix: Matrix) -> dict[str, Any]:
     models = range(len(matrix.values))
     return {
-        "personalization": _value(matrix.personalization),
-        "generalization": _value(matrix.generalization),
-        "own": [_value(matrix.own(model)) for model in models],
-        "others": [_value(matrix.others(model)) for model in models],
-        "matrix": [[_value(value) for value in row] for row in matrix.values],
+        "personalization": matrix.personalization,
+        "generalization": matrix.generalization,
+        "own": [matrix.own(model) for model in models],
+        "others": [matrix.others(model) for model in models],
+        "matrix": matrix.values,
     }
 
 
@@ -219,8 +220,3 @@ def _matrix(
         return record.measures.get(metric, NOTHING).mean if record else math.nan
 
     return Matrix(tuple(tuple(value(model, host) for host in hospitals) for model in hospitals))
-
-
-def _value(value: T) -> T | None:
-    """JSON has no number for what is missing."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,9 +1,9 @@
-"""A summary as plain text for a terminal, and how numbers are written everywhere in a report."""
+"""A summary as plain text for a terminal."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from dataclasses import replace
 from textwrap import wrap
 
 from fedskd_sim.learning.task import ONE_LABEL
@@ -11,7 +11,8 @@ from fedskd_sim.observe.words import amount, short
 from fedskd_sim.results import samples
 from fedskd_sim.results.notes import together
 from fedskd_sim.results.patients import as_lines
-from fedskd_sim.results.tables import METRICS, Matrix, Summary
+from fedskd_sim.results.rows import GAP, Column, Table, percent
+from fedskd_sim.results.tables import Summary
 
 TITLES = ONE_LABEL.titles
 RESTS = (
@@ -25,8 +26,9 @@ ARCHITECTURE = 13
 """So much of its name is shown before a hospital's gets more."""
 MOST_ROWS = 40
 """Hospitals of a matrix that a terminal shows."""
-CELL = 7
-PAIR = 13
+CELL = OWN = 7
+OTHERS = 8
+TESTED = "tested on"
 
 
 def as_text(summary: Summary, *, whole: bool = True) -> str:
@@ -69,91 +71,69 @@ def headline(summary: Summary) -> str:
     )
 
 
-def percent(share: float) -> str:
-    """Write a share in [0, 1] as a percentage without the sign; nothing for a missing value."""
-    return f"{100 * share:.1f}" if math.isfinite(share) else ""
+def measured(summary: Summary) -> Table:
+    """Return what every model scores at home and, on average, elsewhere, and on how many samples
+    that rests.
+    """
+    shares = [
+        Column(side, percent, group=TITLES[metric], part=side == "own", room=room)
+        for metric in summary.matrices
+        for side, room in (("own", OWN), ("others", OTHERS))
+    ]
+    counts = [Column("own", group=TESTED, part=True), Column("others", group=TESTED)]
+    named = (Column("hospital", words=True), Column("architecture", words=True))
+    matrices = summary.matrices.values()
+    rows = [
+        (
+            name,
+            architecture,
+            *(share for one in matrices for share in (one.own(model), one.others(model))),
+            *rests,
+        )
+        for model, (name, architecture, rests) in enumerate(
+            zip(summary.hospitals, summary.architectures, summary.rests, strict=True)
+        )
+    ]
+    means = [
+        percent(one) for each in matrices for one in (each.personalization, each.generalization)
+    ]
+    whole = str(together(summary.bases))
+    return Table((*named, *shares, *counts), rows, [("mean", "", *means, whole, whole)])
 
 
 def _table(summary: Summary) -> Iterator[str]:
-    head, *counts, whole = _counts(summary)
-    rooms = [max(PAIR, len(TITLES[metric])) for metric in METRICS]
-    left = WIDTH - sum(rooms) - 2 * len(rooms) - len(head) - 4
-    names, kinds = (
-        max(map(len, words))
-        for words in ((*summary.hospitals, "hospital"), (*summary.architectures, "architecture"))
-    )
-    kind = min(kinds, max(ARCHITECTURE, left - min(names, NAME)), left - len("hospital"))
-    width = min(names, NAME, left - kind)
+    """Write the table of own and others; names and architectures share the room that is left."""
+    table = measured(summary)
+    names, kinds, *others = table.widths()
+    left = WIDTH - sum(others) - GAP
+    kind = min(kinds - GAP, max(ARCHITECTURE, left - min(names, NAME)), left - len("hospital"))
+    first, second, *rest = table.columns
+    named = (replace(first, most=min(names, NAME, left - kind)), replace(second, most=kind))
     yield "Test data of the own hospital and, on average, of the others, in percent."
     yield ""
-    titles = "".join(
-        f"  {TITLES[metric]:>{room}}" for metric, room in zip(METRICS, rooms, strict=True)
-    )
-    yield " " * (width + kind + 2) + titles + f"  {'tested on':>{len(head)}}"
-    pairs = "".join(_pair(("own", "others"), room) for room in rooms)
-    yield f"{'hospital':<{width}}  {short('architecture', kind):<{kind}}{pairs}  {head}"
-    for index, (name, architecture, count) in enumerate(
-        zip(summary.hospitals, summary.architectures, counts, strict=True)
-    ):
-        cells = (
-            (percent(matrix.own(index)), percent(matrix.others(index)))
-            for matrix in summary.matrices.values()
-        )
-        yield (
-            f"{short(name, width):<{width}}  {short(architecture, kind):<{kind}}"
-            + "".join(map(_pair, cells, rooms))
-            + f"  {count}"
-        )
-    means = (
-        (percent(matrix.personalization), percent(matrix.generalization))
-        for matrix in summary.matrices.values()
-    )
-    yield f"{'mean':<{width}}  {'':<{kind}}" + "".join(map(_pair, means, rooms)) + f"  {whole}"
+    yield from replace(table, columns=(*named, *rest)).lines()
     yield ""
     yield from wrap(RESTS, WIDTH)
 
 
-def _pair(pair: tuple[str, str], room: int) -> str:
-    return f"  {pair[0]:>{room - 8}}  {pair[1]:>6}"
-
-
-def _counts(summary: Summary) -> list[str]:
-    """Write how many samples own and others rest on: the heads, every hospital, all."""
-    whole = str(together(summary.bases))
-    rows = [
-        ("own", "others"),
-        *((str(own), str(others)) for own, others in summary.rests),
-        (whole, whole),
-    ]
-    own, others = (max(len(row[side]) for row in rows) for side in (0, 1))
-    return [f"{row[0]:>{own}}  {row[1]:>{others}}" for row in rows]
-
-
 def _matrix(summary: Summary, metric: str) -> Iterator[str]:
     """Write a matrix with numbered columns, in as many blocks of columns as the width asks for."""
-    matrix: Matrix = summary.matrices[metric]
-    labels = [
-        f"{number:>2} {short(name, NAME)}" for number, name in enumerate(summary.hospitals, 1)
-    ]
-    width = max(map(len, labels))
-    blocks = -(-len(labels) * CELL // (WIDTH - width))
+    places = range(len(summary.hospitals))
+    labels = [f"{place + 1:>2} {short(summary.hospitals[place], NAME)}" for place in places]
+    columns = [Column(str(place + 1), percent, room=CELL) for place in places]
+    values = summary.matrices[metric].values
+    foot = [("samples", *(str(basis.samples) for basis in summary.bases))]
+    if any(basis.rarest for basis in summary.bases):
+        # blank where it is not known
+        foot += [("rarest class", *(str(basis.rarest or "") for basis in summary.bases))]
+    rows = [(label, *row) for label, row in zip(labels, values, strict=True)]
+    table = Table((Column("", words=True), *columns), rows, foot)
+    blocks = -(-len(labels) * CELL // (WIDTH - table.widths()[0]))
     block = -(-len(labels) // blocks)
     yield (
         f"{TITLES[metric].capitalize()} in percent; row: model of this hospital, column: test data "
         "of that number."
     )
-    for first in range(0, len(labels), block):
-        columns = range(first, min(first + block, len(labels)))
+    for first in range(1, len(labels) + 1, block):
         yield ""
-        yield " " * width + "".join(f"{column + 1:>{CELL}}" for column in columns)
-        for label, row in zip(labels, matrix.values, strict=True):
-            yield f"{label:<{width}}" + "".join(
-                f"{percent(row[column]):>{CELL}}" for column in columns
-            )
-        yield f"{'samples':<{width}}" + "".join(
-            f"{summary.bases[column].samples:>{CELL}}" for column in columns
-        )
-        if any(summary.bases[column].rarest for column in columns):
-            # blank where it is not known
-            fewest = (summary.bases[column].rarest or "" for column in columns)
-            yield f"{'rarest class':<{width}}" + "".join(f"{rarest:>{CELL}}" for rarest in fewest)
+        yield from table.some((0, *range(first, min(first + block, len(labels) + 1)))).lines()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedskd_sim.observe.words import short
 from fedskd_sim.records import Timing
 from fedskd_sim.results.patients import thin
+from fedskd_sim.results.rows import digits
 from fedskd_sim.results.svg import NAME, SERIES, WIDTH, Colour, picture
 from fedskd_sim.results.tables import Summary
 
@@ -161,7 +162,7 @@ def sampling(summary: Summary, spans: Spans) -> str:
     return (
         f"{some}The run has {len(spans):,} bars: instead of each, the height of a bar is the share "
         "of the time that it takes up "
-        f"within {(last - zero) / STRETCHES:.3g} seconds."
+        f"within {digits((last - zero) / STRETCHES)} seconds."
     )
 
 

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_counts, read_records, read_timings
-from fedskd_sim.results.account import Absence, Troubles
+from fedskd_sim.results.account import STRUCK, Absence, Troubles
 from fedskd_sim.results.comparison.statistics import Difference, best, compare_paired, correct
 from fedskd_sim.results.comparison.work import Method
 from fedskd_sim.results.gathered import Gathered
 from fedskd_sim.results.memory import MemoryPart, average, remembered
 from fedskd_sim.results.notes import ADJUSTED, Basis, bases, mean, rarest_classes, together
+from fedskd_sim.results.rows import Column, Table, digits
 
 SCORES = ("auc", "balanced_accuracy", ADJUSTED)
 PLACES = ("own", "others", "mean", "ensemble", "unseen")
@@ -279,7 +280,6 @@ def _costs(folder: Path, records: Sequence[Record]) -> dict[str, float]:
 
 
 MOST_STRUCK = 40
-HEAD = ("method", "seed", "hospital", "what", "round", "hop", "seconds")
 TwinKey = tuple[str, str]
 """A label and a measure."""
 
@@ -331,33 +331,29 @@ def again(comparison: MethodTable) -> Iterator[str]:
     for row in faulty(comparison):
         if row.cost("again") > 0:
             yield (
-                f"{row.method.label}: in a run {row.cost('again'):.3g} times, on average, a model "
-                "was sent or a session done once more."
+                f"{row.method.label}: in a run {digits(row.cost('again'))} times, on average, a "
+                "model was sent or a session done once more."
             )
 
 
-def struck(comparison: MethodTable) -> list[tuple[str, ...]]:
-    """Write where faults struck, one row each under `HEAD`; blank what is not known or is none.
-    A fault that is drawn strikes elsewhere under another seed.
+def struck(comparison: MethodTable, rows: Sequence[MethodRow] | None = None) -> Table:
+    """Return where faults struck, those of all methods or of some. A fault that is drawn strikes
+    elsewhere under another seed.
     """
-    return [
-        (
-            row.method.label,
-            str(seed),
-            one.host,
-            one.what.replace("_", " "),
-            str(one.round or ""),
-            str(one.hop or ""),
-            f"{one.seconds:g}" if math.isfinite(one.seconds) else "",
-        )
-        for row in faulty(comparison)
-        for seed, score in zip(comparison.seeds, row.scores, strict=True)
-        for one in score.struck
-    ]
+    columns = (Column("method", words=True), Column("seed", key="seed"), *STRUCK)
+    return Table(
+        (*columns, Column("seconds", digits, key="seconds")),
+        [
+            (row.method.label, seed, one.host, one.what, one.round, one.hop, one.seconds)
+            for row in (faulty(comparison) if rows is None else rows)
+            for seed, score in zip(comparison.seeds, row.scores, strict=True)
+            for one in score.struck
+        ],
+    )
 
 
-def plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any] | None:
-    """Return what is known of a method's faults as plain values; None for one without faults."""
+def faults_as_plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any] | None:
+    """Return what is known of a method's faults; None for one without faults."""
     if not row.method.scenario.faults:
         return None
     twin = twin_of(comparison, row)
@@ -365,25 +361,10 @@ def plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any] | None:
         "words": row.method.scenario.faults_in_words,
         "twin": twin.method.label if twin else None,
         "differences": {
-            name: {key: _twin_value(value) for key, value in asdict(found).items()}
+            name: asdict(found)
             for (label, name), found in effects(comparison).items()
             if label == row.method.label
         },
-        "again": _twin_value(row.cost("again")),
-        "struck": [
-            {
-                "seed": seed,
-                "hospital": one.host,
-                "what": one.what,
-                "round": one.round,
-                "hop": one.hop,
-                "seconds": _twin_value(one.seconds),
-            }
-            for seed, score in zip(comparison.seeds, row.scores, strict=True)
-            for one in score.struck
-        ],
+        "again": row.cost("again"),
+        "struck": struck(comparison, [row]).values(),
     }
-
-
-def _twin_value(value: float) -> float | None:
-    return value if math.isfinite(value) else None

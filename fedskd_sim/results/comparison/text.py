@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from textwrap import wrap
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.observe.words import amount
@@ -21,8 +22,10 @@ from fedskd_sim.results.comparison.tables import (
 )
 from fedskd_sim.results.comparison.work import PLACE, describe
 from fedskd_sim.results.notes import ADJUSTED, Basis, mean
-from fedskd_sim.results.svg import GHOST, MUTED, PALETTE, SERIES, picture
-from fedskd_sim.results.text import TITLES, percent
+from fedskd_sim.results.page import templates
+from fedskd_sim.results.rows import GAP, Column, Table, percent, plain
+from fedskd_sim.results.svg import GHOST, MUTED, SERIES, picture
+from fedskd_sim.results.text import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 
 TEXT_WIDTH = 118
+WIDE = 16
+ALONE = ("own", "others")
 NAMES = {
     **TITLES,
     ADJUSTED: "balanced accuracy, adjusted",
@@ -68,45 +73,49 @@ ABOUT = (
     "are the mean of own and others over the tests that both have, retention and forgetting means "
     "over the models of each; more forgetting is worse."
 )
-HEAD = ("method", "twin", "measure", "with", "without", "difference", "p", "seeds")
 
 
 def faults_as_text(comparison: MethodTable) -> Iterator[str]:
     """Say what faults did to methods, and where they struck; nothing where there are none."""
     if not tables.faulty(comparison):
         return
-    if shown := list(rows(comparison)):
-        yield from ("", "what faults did", *wrap(ABOUT, TEXT_WIDTH), *_columns((HEAD, *shown)))
+    if (shown := effects(comparison)).rows:
+        yield from ("", "what faults did", *wrap(ABOUT, TEXT_WIDTH), *shown.lines())
     sentences = (*tables.alone(comparison), *tables.again(comparison))
     yield from (line for sentence in sentences for line in wrap(sentence, TEXT_WIDTH))
-    if struck := tables.struck(comparison):
-        some = struck[: tables.MOST_STRUCK]
-        yield from ("", "where faults struck", *_columns((tables.HEAD, *some)))
-        if len(struck) > len(some):
-            yield f"and {len(struck) - len(some)} more: see compare.json"
+    struck = tables.struck(comparison)
+    if struck.rows:
+        some = replace(struck, rows=struck.rows[: tables.MOST_STRUCK])
+        yield from ("", "where faults struck", *some.lines())
+        if len(struck.rows) > len(some.rows):
+            yield f"and {len(struck.rows) - len(some.rows)} more: see compare.json"
 
 
-def rows(comparison: MethodTable) -> Iterator[tuple[str, ...]]:
-    """Write what faults did, one row each under `HEAD`."""
+def effects(comparison: MethodTable) -> Table:
+    """Return what faults did, by method and measure."""
     labelled = {row.method.label: row for row in comparison.rows}
-    for (label, name), found in tables.effects(comparison).items():
-        twin = tables.twin_of(comparison, labelled[label])
-        if twin:
-            means = map(percent, map(mean, labelled[label].beside(twin, name, "mean")))
-            yield (label, twin.method.label, NAMES[name], *means, *format_difference(found))
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lay rows out, each column as wide as it needs to be."""
-    wide = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "".join(f"{cell:<{room}}" for cell, room in zip(row, wide, strict=True)).rstrip()
+    twins = {label: tables.twin_of(comparison, row) for label, row in labelled.items()}
+    rows = [
+        (
+            label,
+            twin.method.label,
+            NAMES[name],
+            *map(mean, labelled[label].beside(twin, name, "mean")),
+            *format_difference(found),
+        )
+        for (label, name), found in tables.effects(comparison).items()
+        if (twin := twins[label])
+    ]
+    words = (Column(title, words=True) for title in ("method", "twin", "measure"))
+    means = (Column(title, percent) for title in ("with", "without"))
+    return Table((*words, *means, *map(Column, DIFFERENCE)), rows)
 
 
 OFF_BUDGET = 0.05
 HALF = 0.005
 """Half a percent: what is less rounds to 0 %."""
-ROOM = {"difference": 24, "p": 8, "seeds": 8}
+DIFFERENCE: Mapping[str, int] = MappingProxyType({"difference": 24, "p": 8, "seeds": 8})
+"""Columns of a difference, and their room."""
 
 
 def as_text(comparison: MethodTable, *, per_hospital: bool = False) -> str:
@@ -183,27 +192,24 @@ def as_json(comparison: MethodTable) -> dict[str, Any]:
     Of a difference ``needed`` is null where no test is possible, and where more seeds are needed
     than are looked at: then ``needed_above`` is that number, and null otherwise.
     """
-    return {
-        "scenario": comparison.rows[0].method.scenario.name,
-        "control": comparison.control,
-        "seeds": list(comparison.seeds),
-        "notes": list(comparison.notes),
-        "best": {
-            metric: {place: comparison.best(metric, place) or None for place in COMPARED}
-            for metric in SCORES
-        },
-        "methods": [_plain(comparison, row) for row in comparison.rows],
-    }
+    found: dict[str, Any] = plain(
+        {
+            "scenario": comparison.rows[0].method.scenario.name,
+            "control": comparison.control,
+            "seeds": comparison.seeds,
+            "notes": comparison.notes,
+            "best": {
+                metric: {place: comparison.best(metric, place) or None for place in COMPARED}
+                for metric in SCORES
+            },
+            "methods": [_method(comparison, row) for row in comparison.rows],
+        }
+    )
+    return found
 
 
-def _plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
-    values: dict[str, dict[str, Any]] = {}
-    for metric, place in [(metric, place) for metric in SCORES for place in PLACES] + [
-        (name, "mean") for name in MEMORY
-    ]:
-        values.setdefault(metric, {})[place] = [
-            _value(value) for value in row.series(metric, place)
-        ]
+def _method(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
+    values = {metric: {place: row.series(metric, place) for place in PLACES} for metric in SCORES}
     return {
         "label": row.method.label,
         "algorithm": row.method.scenario.algorithm.settings,
@@ -212,8 +218,8 @@ def _plain(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
         "off": row.off,
         "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
         "disturbed": row.method.scenario.disturbed,
-        "faults": tables.plain(comparison, row),
-        "values": values,
+        "faults": tables.faults_as_plain(comparison, row),
+        "values": values | {name: {"mean": row.series(name, "mean")} for name in MEMORY},
         "differences": {metric: _differences(comparison, row, metric) for metric in SCORES},
     }
 
@@ -222,47 +228,42 @@ def _differences(
     comparison: MethodTable, row: MethodRow, metric: str
 ) -> dict[str, dict[str, float | None]]:
     return {
-        place: {
-            name: _value(value)
-            for name, value in (asdict(found) | {"needed": found.needed}).items()
+        place: asdict(found)
+        | {
+            "needed": found.needed,
+            "needed_above": MOST_SEEDS if math.isinf(found.needed) else None,
         }
-        | {"needed_above": MOST_SEEDS if math.isinf(found.needed) else None}
         for (label, place), found in comparison.differences(metric).items()
         if label == row.method.label
     }
 
 
-def _value(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _table(comparison: MethodTable, metric: str) -> Iterator[str]:
-    width = max(len(_named(row)) for row in comparison.rows) + 2
     places = [place for place in COMPARED if comparison.present(metric, place)]
-    heads = [
-        "own",
-        "others",
-        *(head for place in places for head in (place, "difference", "p", "seeds")),
-    ]
-    rooms = [ROOM.get(head, 9) for head in heads]
     differences = comparison.differences(metric)
-    yield NAMES[metric]
-    yield f"{'method':<{width}}" + "".join(
-        f"{head:>{room}}" for head, room in zip(heads, rooms, strict=True)
-    )
+    columns = [_methods(comparison), *(Column(place, percent, room=9) for place in ALONE)]
+    for place in places:
+        columns += [Column(place, percent, room=9)]
+        columns += [Column(title, room=room) for title, room in DIFFERENCE.items()]
+    rows = []
     for row in comparison.rows:
         label = row.method.label
-        cells = [percent(row.mean(metric, place)) for place in ("own", "others")]
+        cells: list[Any] = [_named(row), *(row.mean(metric, place) for place in ALONE)]
         for place in places:
             found = (
                 ("control", "", "")
                 if label == comparison.control
                 else format_difference(differences.get((label, place)))
             )
-            cells += [percent(row.mean(metric, place)), *found]
-        yield f"{_named(row):<{width}}" + "".join(
-            f"{cell:>{room}}" for cell, room in zip(cells, rooms, strict=True)
-        )
+            cells += [row.mean(metric, place), *found]
+        rows.append(cells)
+    yield NAMES[metric]
+    yield from Table(columns, rows).lines()
+
+
+def _methods(comparison: MethodTable) -> Column:
+    width = max(len(_named(row)) for row in comparison.rows)
+    return Column("method", words=True, room=width + GAP)
 
 
 def _named(row: MethodRow) -> str:
@@ -301,68 +302,70 @@ def _fewest(bases: Sequence[Basis]) -> tuple[str, str]:
 
 
 def _costs(comparison: MethodTable) -> Iterator[str]:
-    width = max(len(_named(row)) for row in comparison.rows) + 2
     memory = [name for name in MEMORY if comparison.present(name, "mean")]
-    heads = ["passes", "off", "teacher", "bytes", "seconds", *(NAMES[name] for name in memory)]
+    shows: dict[str, Callable[[Any], str]] = {
+        "passes": "{:g}".format,
+        "off": str,
+        "teacher": lambda share: f"{share:.0%}" if share else "",
+        "bytes": amount,
+        "seconds": "{:.0f}".format,
+        **{NAMES[name]: percent for name in memory},
+    }
+    rows = [
+        (
+            _named(row),
+            row.method.planned.passes,
+            off_budget(row),
+            row.cost("forwards") / row.cost("samples") if row.cost("samples") else 0.0,
+            row.cost("bytes"),
+            row.cost("seconds"),
+            *(row.mean(name, "mean") for name in memory),
+        )
+        for row in comparison.rows
+    ]
+    columns = [Column(title, show, room=WIDE) for title, show in shows.items()]
     yield (
         "work and memory: passes over the training data per hospital, teachers' forward passes as "
         "a share of sample-gradients"
     )
-    yield f"{'method':<{width}}" + "".join(f"{head:>16}" for head in heads)
-    for row in comparison.rows:
-        teacher = row.cost("forwards") / row.cost("samples") if row.cost("samples") else 0.0
-        cells = [
-            f"{row.method.planned.passes:g}",
-            off_budget(row),
-            f"{teacher:.0%}" if teacher else "",
-        ]
-        cells += [amount(row.cost("bytes")), f"{row.cost('seconds'):.0f}"]
-        cells += [percent(row.mean(name, "mean")) for name in memory]
-        yield f"{_named(row):<{width}}" + "".join(f"{cell:>16}" for cell in cells)
+    yield from Table((_methods(comparison), *columns), rows).lines()
     yield ""
     for row in comparison.rows:
         yield from wrap(
-            f"{row.method.label}: {describe(row.method)}",
-            TEXT_WIDTH,
-            subsequent_indent="    ",
+            f"{row.method.label}: {describe(row.method)}", TEXT_WIDTH, subsequent_indent="    "
         )
 
 
 def _hospitals(comparison: MethodTable) -> Iterator[str]:
     names = comparison.rows[0].method.scenario.members
-    width = max(len(row.method.label) for row in comparison.rows) + 2
+    width = max(len(row.method.label) for row in comparison.rows) + GAP
     for metric in SCORES[:2]:
-        for place in ("own", "others"):
-            yield f"{NAMES[metric]} of every hospital's model, {place}"
-            yield f"{'method':<{width}}" + "".join(f"{name[:14]:>16}" for name in names)
+        for place in ALONE:
             sides = ([name] if place == "own" else set(names) - {name} for name in names)
             found = (_fewest(comparison.basis(metric, side)) for side in sides)
             cells = (f"{samples} ({rarest})" if rarest else samples for samples, rarest in found)
-            yield f"{'test samples':<{width}}" + "".join(f"{cell:>16}" for cell in cells)
-            for row in comparison.rows:
-                cells = (percent(row.hospital(metric, place, name)) for name in names)
-                yield f"{row.method.label:<{width}}" + "".join(f"{cell:>16}" for cell in cells)
+            shares = [
+                (row.method.label, *(percent(row.hospital(metric, place, name)) for name in names))
+                for row in comparison.rows
+            ]
+            columns = [Column(name[:14], room=WIDE) for name in names]
+            yield f"{NAMES[metric]} of every hospital's model, {place}"
+            yield from Table(
+                (Column("method", words=True, room=width), *columns),
+                [("test samples", *cells), *shares],
+            ).lines()
             yield ""
 
 
-TEMPLATE = "page.html.j2"
+TEMPLATE = "comparison/page.html.j2"
 WIDTH = 10.0
 ROW = 0.34
 
 
 def as_html(comparison: MethodTable) -> str:
     """Write the page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only the page needs it
-    from markupsafe import Markup  # noqa: PLC0415
+    from markupsafe import Markup  # noqa: PLC0415 - only the page needs it
 
-    loader = PackageLoader("fedskd_sim.results.comparison", "")
-    home = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     parts = [
         {
             "title": NAMES[metric],
@@ -373,16 +376,20 @@ def as_html(comparison: MethodTable) -> str:
         for metric in SCORES
         if comparison.present(metric, "own")
     ]
-    return home.get_template(TEMPLATE).render(
-        about=about(comparison),
-        disturbed=[*disturbed(comparison)],
-        comparison=comparison,
-        parts=parts,
-        faults=_faults(comparison) if tables.faulty(comparison) else None,
-        place=PLACE,
-        text=as_text(comparison, per_hospital=True),
-        palette=PALETTE,
+    page: str = (
+        templates()
+        .get_template(TEMPLATE)
+        .render(
+            about=about(comparison),
+            disturbed=[*disturbed(comparison)],
+            comparison=comparison,
+            parts=parts,
+            faults=_faults(comparison) if tables.faulty(comparison) else None,
+            place=PLACE,
+            text=as_text(comparison, per_hospital=True),
+        )
     )
+    return page
 
 
 def _faults(comparison: MethodTable) -> dict[str, Any]:
@@ -390,10 +397,10 @@ def _faults(comparison: MethodTable) -> dict[str, Any]:
     struck = tables.struck(comparison)
     return {
         "about": ABOUT,
-        "effects": [HEAD, *rows(comparison)],
+        "effects": effects(comparison),
         "said": [*tables.alone(comparison), *tables.again(comparison)],
-        "struck": [tables.HEAD, *struck[: tables.MOST_STRUCK]],
-        "more": max(0, len(struck) - tables.MOST_STRUCK),
+        "struck": replace(struck, rows=struck.rows[: tables.MOST_STRUCK]),
+        "more": max(0, len(struck.rows) - tables.MOST_STRUCK),
     }
 
 

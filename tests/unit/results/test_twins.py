@@ -111,7 +111,7 @@ def test_where_faults_struck_is_told_for_every_seed(make: Callable) -> None:
         assert ["dark", seed, "cork", "restart", "2", "20"] in lines
     page = as_html(found)
     assert Outline(page).open == []
-    assert page.count("<td>restart</td>") == 4
+    assert page.count('<td class="word">restart</td>') == 4
     plain = json.loads(json.dumps(as_json(found), allow_nan=False))["methods"]
     assert plain[0]["faults"] is None
     assert plain[1]["faults"]["twin"] == "fedskd"
