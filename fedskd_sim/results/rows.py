@@ -17,6 +17,7 @@ GAP = 2
 THOUSAND = 999.5
 """What rounds to at least a thousand."""
 SMALLEST = 1e-4
+"""Below it three digits have a power of ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,4 +176,4 @@ def digits(value: float) -> str:
         return ""
     if abs(value) >= THOUSAND:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= SMALLEST else "0"
+    return f"{value:.3g}" if abs(value) >= SMALLEST else f"{value:.6f}".rstrip("0").rstrip(".")
