@@ -393,8 +393,11 @@ class _Builder:
                     line,
                 )
                 continue
+            before = len(self.faults)
+            if str(key_node.tag).removeprefix(YAMLS_OWN) not in TEXT:
+                self.build(key_node, path)  # for what is wrong with its tag
             key = self._text(key_node, path, line)
-            if key is None:
+            if key is None or len(self.faults) > before:
                 continue
             if key == MERGE:
                 merges.append((line, value_node))

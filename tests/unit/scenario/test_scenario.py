@@ -183,6 +183,12 @@ BAD = {
         2,
         "cannot be read as bool",
     ),
+    "a tag that a key does not fit": (
+        broken("seed: 7", "!!int seed: 7"),
+        ScenarioSyntaxError,
+        2,
+        "'seed' cannot be read as int",
+    ),
     "an alias before worse": (GOOD + "a: *b\nc: [}\n", ScenarioSyntaxError, 14, "not YAML"),
     "a second document with worse": (
         GOOD + "---\na: [}\n",
