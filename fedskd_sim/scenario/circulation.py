@@ -107,6 +107,8 @@ class AlgorithmKeys(Part):
     """Every model trains on the data of all hospitals, in one process."""
     averages: ClassVar[bool] = False
     """All hospitals train one model, of one architecture."""
+    personal: ClassVar[bool] = False
+    """Hospitals that train one architecture still end with models of their own."""
     keeps_models: ClassVar[bool] = False
     """Sums travel, and own models set out for the evaluation as their last session has left them,
     which the proof then compares."""

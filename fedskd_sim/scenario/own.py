@@ -73,6 +73,7 @@ class Resolved(Part):
     """How its models circulate, where they do."""
     architecture: Architecture | None = None
     """That of a common model, where it names one."""
+    personal: bool = False
     base_sessions: bool = False
     compared: dict[Tap, tuple[str, ...]] = {}
     idle: dict[str, str] = {}
@@ -96,6 +97,7 @@ class Resolved(Part):
             keys=given.model_dump(mode="json", by_alias=True),
             circulating=getattr(given, "circulating", None),
             architecture=beside if isinstance(beside, Architecture) else None,
+            personal=given.personal,
             base_sessions=given.base_sessions,
             compared=_taps(given.compared),
             idle=dict(given.model_copy(update={"rounds": 2}).idle),
@@ -151,6 +153,11 @@ class OwnAlgorithm(Part):
     def averages(self) -> bool:
         """Return whether all hospitals train one model, of one architecture."""
         return self.facts.averages
+
+    @property
+    def personal(self) -> bool:
+        """Return whether hospitals end with models of their own all the same."""
+        return self.facts.personal
 
     @property
     def keeps_models(self) -> bool:

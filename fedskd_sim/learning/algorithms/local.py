@@ -71,13 +71,20 @@ class LocalLearner(Keeping):
         """Draw the seed of a round's session."""
         return self.site.seed("session", self.site.name, round_, 0)
 
+    @property
+    def tested(self) -> nn.Module:
+        """The model that is measured, sets out for the evaluation and is left in the end: the own
+        one.
+        """
+        return self.model
+
     def changed(self) -> None:
         """Note that the own model was changed outside of a session, so that it is measured anew."""
         self._drift, self._assessed = {}, False
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - the only departure is to the evaluation
         """Return a copy of the model."""
-        return snapshot(self.model)
+        return snapshot(self.tested)
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - never called
         """Raise RuntimeError: nobody visits."""
@@ -91,13 +98,13 @@ class LocalLearner(Keeping):
         if self._assessed:
             return {}
         self._assessed = True
-        return {**self.site.validate(self.model), **self._drift}
+        return {**self.site.validate(self.tested), **self._drift}
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own one, on the host's test data."""
         self.site.settle()
         return self.site.test(
-            model, self.model if arriving is None else self.site.receive(model, arriving)
+            model, self.tested if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
@@ -105,7 +112,7 @@ class LocalLearner(Keeping):
 
     def results(self) -> Mapping[str, Weights]:
         """Return the final model."""
-        return {"": export(self.model)}
+        return {"": export(self.tested)}
 
     def state(self) -> LearnerState:
         """Return the model, which has been assessed between steps."""

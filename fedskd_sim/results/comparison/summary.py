@@ -94,7 +94,11 @@ def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
                 f"Every model of {method.label} has the work of all by itself: {method.share:g} "
                 "times the work of the others."
             )
-    shared = [method.label for method in methods if method.scenario.averages]
+    shared = [
+        method.label
+        for method in methods
+        if method.scenario.averages and not method.scenario.algorithm.personal
+    ]
     if shared and any(method.scenario.prediction.ensemble for method in methods):
         yield (
             f"All hospitals end with one model under {', '.join(shared)}: their ensemble is that "
